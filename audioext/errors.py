@@ -1,0 +1,218 @@
+"""Every error that audioext raises, split by whose fault it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from audioext.jobs import Job
+    from audioext.results import FailureReason, Track
+
+
+@frozen
+class Problem:
+    """One thing that is wrong with a request, in the user's own field name.
+
+    `advice` marks a limit that no vendor's page states: it is logged, and the request goes out.
+    """
+
+    field: str
+    message: str
+    advice: bool = False
+
+    def __str__(self) -> str:
+        """Return the field and what is wrong with it, on one line."""
+        return f"{self.field}: {self.message}"
+
+
+class AudioextError(Exception):
+    """Something went wrong in audioext; catch this to catch all of its errors."""
+
+    def __init__(self, message: str | None = None) -> None:
+        """Keep *message*, or the first paragraph of the class's docstring, which names the remedy."""
+        super().__init__(message if message is not None else " ".join((type(self).__doc__ or "").split()))
+
+
+class ConfigError(AudioextError):
+    """The client, a provider or a store was set up in a way that cannot work; nothing was sent."""
+
+
+class RequestError(AudioextError):
+    """The request is not valid; mend every problem listed in `problems`, nothing was sent or paid."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        """Keep all *problems*, and say them all in the message."""
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        count = len(self.problems)
+        head = "1 problem" if count == 1 else f"{count} problems"
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        super().__init__(f"{head} with this request; nothing was sent:{lines}")
+
+
+class UnsupportedError(AudioextError):
+    """The chosen provider has no such operation; choose one of the providers that have it."""
+
+
+class ProviderError(AudioextError):
+    """The provider refused the call; read `code` and `message` for its reason.
+
+    `http_status` is the HTTP status, `code` the provider's own code as text, `retryable` whether the same
+    call may succeed later, and `charged` what happened to the money: `False` for certainly nothing, `True`
+    for certainly paid, `None` where no page says.
+    """
+
+    def __init__(  # noqa: PLR0913 - one keyword for each fact a caller may branch on
+        self,
+        message: str,
+        *,
+        provider: str,
+        http_status: int | None = None,
+        code: str | None = None,
+        retryable: bool = False,
+        charged: bool | None = None,
+    ) -> None:
+        """Keep the facts and build one sentence from them and from the class's remedy."""
+        self.provider = provider
+        self.http_status = http_status
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.charged = charged
+        label = f"{provider} answered {code}" if code is not None else provider
+        super().__init__(f"{label}: {message} ({self._money()}){self._remedy()}")
+
+    def _money(self) -> str:
+        if self.charged is None:
+            return "whether it was charged is unknown"
+        return "charged" if self.charged else "not charged"
+
+    def _remedy(self) -> str:
+        if type(self) is ProviderError:
+            return ""
+        first = " ".join((type(self).__doc__ or "").split("\n\n")[0].split())
+        return f". {first}" if first else ""
+
+
+class AuthError(ProviderError):
+    """The API key is missing, wrong or not allowed here: check it at the provider's key page."""
+
+
+class CreditsError(ProviderError):
+    """The account has too few credits: top it up and submit again."""
+
+
+class RateLimitError(ProviderError):
+    """Too many calls: wait `retry_after` seconds where it is given, or lower the provider's `limits`."""
+
+    def __init__(  # noqa: PLR0913 - ProviderError's keywords and one more
+        self,
+        message: str,
+        *,
+        provider: str,
+        http_status: int | None = None,
+        code: str | None = None,
+        retryable: bool = True,
+        charged: bool | None = False,
+        retry_after: float | None = None,
+    ) -> None:
+        """Keep *retry_after*, in seconds, beside the other facts."""
+        self.retry_after = retry_after
+        super().__init__(
+            message,
+            provider=provider,
+            http_status=http_status,
+            code=code,
+            retryable=retryable,
+            charged=charged,
+        )
+
+
+class ContentError(ProviderError):
+    """The provider's content rules refuse the text or the audio: change it and submit again."""
+
+
+class SourceError(ProviderError):
+    """The provider could not fetch or read the source audio: host it publicly, or pass `rehost=True`."""
+
+
+class ProviderDownError(ProviderError):
+    """The provider is down or under maintenance: try again later."""
+
+
+class DecodeError(AudioextError):
+    """What the provider sent cannot be read; `paths` says where, as `problem @ $.data.id`."""
+
+    def __init__(self, paths: Sequence[str], *, where: str = "the body") -> None:
+        """Keep the JSON *paths* of all that could not be read in *where*."""
+        self.paths: tuple[str, ...] = tuple(paths)
+        super().__init__(f"cannot read {where}: " + "; ".join(self.paths))
+
+
+class WebhookError(AudioextError):
+    """A delivery was refused; the receiver answers it with `http_status`."""
+
+    def __init__(self, message: str, *, http_status: int) -> None:
+        """Keep the HTTP status to answer with."""
+        self.http_status = http_status
+        super().__init__(message)
+
+
+class JobError(AudioextError):
+    """A wait for a job ended without its result; `job` can be awaited again."""
+
+    def __init__(self, message: str, *, job: Job) -> None:
+        """Keep the *job*, whose `ref` leads back to it from any process."""
+        self.job = job
+        super().__init__(message)
+
+
+class SubmitUnknownError(JobError):
+    """No word of the task within the grace period: the POST may have landed, so nothing was resent.
+
+    Look at the provider's own task list before you submit again. The job can still be adopted: a late
+    callback completes it, and a later `await job` then returns the song.
+    """
+
+
+class JobFailedError(JobError):
+    """The provider gave the task up; `reason`, `code` and `charged` say why and what it cost."""
+
+    def __init__(  # noqa: PLR0913 - one keyword for each fact a caller may branch on
+        self,
+        message: str,
+        *,
+        job: Job,
+        reason: FailureReason,
+        code: str | None,
+        charged: bool | None,
+        tracks: Sequence[Track] = (),
+    ) -> None:
+        """Keep the facts of the failure, and the tracks that were known by then."""
+        self.reason = reason
+        self.code = code
+        self.charged = charged
+        self.tracks: tuple[Track, ...] = tuple(tracks)
+        super().__init__(message, job=job)
+
+
+class JobExpiredError(JobError):
+    """The job was given up after its deadline and a last status call; a late callback still completes it."""
+
+
+class StageTimeoutError(JobError, TimeoutError):
+    """The stage was not reached in time; the job lives on, await it again or look at it with its ref."""
+
+
+class ClientClosedError(JobError):
+    """The client was closed during the wait; open a client on the same store and await `client.job(ref)`."""
+
+
+class DownloadError(AudioextError):
+    """A file could not be fetched or is not playable audio; results expire, so save them soon."""
+
+
+class StoreError(AudioextError):
+    """The store could not be read or written; nothing was half applied, try again when it is back."""

@@ -1,0 +1,1 @@
+"""Where records, the outbox and the journal of deliveries live; a store knows nothing of stages."""

@@ -1,0 +1,219 @@
+"""What every store does: versioned records, outbox, journal, leases, names and a stream of changes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+from attrs import field, frozen
+
+from audioext.record import Record
+
+Kind = Literal["poll", "outbox"]
+"""The two queues that are claimed: status calls that are due, and stages that handlers were not told of."""
+
+VerdictWord = Literal["applied", "repeat", "late", "orphan", "refused", "unreadable"]
+"""What became of a delivery."""
+
+
+@frozen(kw_only=True)
+class Versioned:
+    """A record as the store holds it, with the version that a commit must name."""
+
+    record: Record
+    version: int
+
+
+@frozen(kw_only=True)
+class Created:
+    """The outcome of `create`: the record in the store, and whether it was there before."""
+
+    stored: Versioned
+    existing: bool
+
+
+@frozen(kw_only=True)
+class Done:
+    """The commit is durable under the engine's stated policy; `version` is the record's new one."""
+
+    version: int
+
+
+@frozen(kw_only=True)
+class Conflict:
+    """Somebody else committed first; `current` is what the store holds now, `None` if the record is gone."""
+
+    current: Versioned | None
+
+
+@frozen(kw_only=True)
+class OutboxEntry:
+    """A thing to tell handlers about *ref*, in the order of `sequence`; `topic` is theirs to read."""
+
+    topic: str
+    sequence: int
+
+
+@frozen(kw_only=True)
+class Delivery:
+    """One webhook as it arrived, with the verdict on it.
+
+    `id` is unique and sorts by time. `path` has its tag masked; `headers` hold what is needed to verify the
+    body again, never a key. `received_at` is Unix seconds. `note` says more about the verdict.
+    """
+
+    id: str
+    ref: str
+    provider: str
+    received_at: float
+    verdict: VerdictWord
+    path: str = ""
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes = field(default=b"", repr=False)
+    note: str = ""
+
+
+@frozen(kw_only=True)
+class Lease:
+    """A claimed piece of work: nobody else gets it until `until` (Unix seconds), unless it is settled.
+
+    `topic` and `sequence` are those of the outbox entry (`"poll"` and 0 for a status call); `attempts` counts
+    the claims so far, this one included; `token` tells this lease from a later one of the same work.
+    """
+
+    kind: Kind
+    ref: str
+    topic: str
+    sequence: int
+    attempts: int
+    until: float
+    token: str
+
+
+@frozen
+class Resync:
+    """The stream of changes had a gap: read the truth of everything that is being awaited."""
+
+
+RESYNC = Resync()
+
+
+class Store(Protocol):
+    """The truth about all jobs. Every method may raise `StoreError`, and then nothing was half applied.
+
+    A store is opened by its client and closed by it. Times are Unix seconds and come in as arguments: a
+    store reads no clock. All methods are safe under concurrent calls, from any number of clients that share
+    the same engine.
+    """
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may change it, so that `changes` matters."""
+        ...
+
+    async def open(self) -> None:
+        """Connect and make ready; calling it again is harmless."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, then let go of everything."""
+        ...
+
+    async def create(
+        self, record: Record, key: str | None = None, *, due_at: float | None = None
+    ) -> Created:
+        """Store a new record at version 1, open and due for a poll at *due_at*, unless *key* is taken.
+
+        With a *key* that an earlier record has, that record is returned as it is now and nothing is stored.
+        A ref that exists already is treated the same way.
+        """
+        ...
+
+    async def commit(  # noqa: PLR0913 - one atomic step has this many parts
+        self,
+        record: Record,
+        expected_version: int,
+        *,
+        is_open: bool,
+        due_at: float | None,
+        outbox: Sequence[OutboxEntry] = (),
+        delivery: Delivery | None = None,
+    ) -> Done | Conflict:
+        """Replace the record, append to the outbox and the journal, in one atomic step.
+
+        On a conflict nothing at all is stored. *due_at* replaces the time of the next poll and ends a lease
+        on it; `None` takes the record out of the polls. (ref, topic) is unique in the outbox: an entry that
+        exists, or that was settled already, is not appended again. task ids become findable.
+        """
+        ...
+
+    async def get(self, ref: str) -> Versioned | None:
+        """Return the record of *ref*, or `None`."""
+        ...
+
+    async def find(self, provider: str, task_id: str) -> Versioned | None:
+        """Return the record whose `task_id` is *task_id* at *provider*, or `None`."""
+        ...
+
+    def scan(self, *, is_open: bool | None = None) -> AsyncIterator[Versioned]:
+        """Yield all records in the order of their creation, only open or only closed ones where asked.
+
+        Records that come or go during the scan may or may not be seen; none is seen twice.
+        """
+        ...
+
+    async def claim(
+        self, kind: Kind, *, now: float, lease: float, limit: int, providers: Sequence[str] | None = None
+    ) -> tuple[Lease, ...]:
+        """Take up to *limit* pieces of work that are due, each for *lease* seconds, the most overdue first.
+
+        `poll`: open records whose due time has come, of *providers* alone where given. `outbox`: entries
+        whose turn it is: of each ref only the one with the lowest sequence that is not settled. A lease that
+        ran out is claimed again, with one more attempt.
+        """
+        ...
+
+    async def settle(self, lease: Lease, *, due_at: float | None) -> bool:
+        """End a lease: `None` for done (an outbox entry is gone for good, a poll is off), else due again then.
+
+        Returns whether the lease was still ours; if not, nothing is changed.
+        """
+        ...
+
+    async def next_due(self, kind: Kind) -> float | None:
+        """Return when the earliest work of *kind* is due or its lease runs out, `None` if there is none."""
+        ...
+
+    async def journal(self, delivery: Delivery) -> None:
+        """Append a delivery that changes no record (orphans, refusals, unreadable bodies)."""
+        ...
+
+    def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+        """Yield the journal, newest first, of one *ref* where given."""
+        ...
+
+    async def delivery(self, id_: str) -> Delivery | None:
+        """Return one delivery of the journal."""
+        ...
+
+    async def create_if_absent(self, name: str, value: bytes) -> bytes:
+        """Store *value* under *name* unless there is one; return the one that is there now."""
+        ...
+
+    def changes(self) -> AsyncIterator[str | Resync]:
+        """Yield the ref of every commit from now on, by any process, or `RESYNC` after a gap.
+
+        It ends when the store is closed. Iteration starts listening at its first step.
+        """
+        ...
+
+    async def purge(
+        self, *, created_before: float, deliveries_before: float, deliveries_kept: int
+    ) -> int:
+        """Forget closed records created before *created_before*, and old or surplus deliveries.
+
+        Their keys and task ids are forgotten with them. Records with outbox entries that are not settled stay. *deliveries_kept* bounds the journal's length.
+        Returns how many records went.
+        """
+        ...

@@ -1,0 +1,69 @@
+"""Proofs: the tag in a callback URL, vendors' signatures, and their comparison in constant time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+
+_TAG_CONTEXT = b"audioext callback 1"
+_FILE_CONTEXT = b"audioext file 1"
+MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
+
+
+def tag(secret: bytes, provider: str, ref: str) -> str:
+    """Return the proof that we issued *ref* for *provider*: 43 characters that are safe in a URL path."""
+    return _proof(secret, _TAG_CONTEXT, provider, ref)
+
+
+def tag_matches(secrets: Sequence[bytes], provider: str, ref: str, claimed: str) -> bool:
+    """Say in constant time whether *claimed* is the tag of *ref* under any of *secrets*."""
+    return _any_matches((tag(secret, provider, ref) for secret in secrets), claimed)
+
+
+def file_token(secret: bytes, name: str) -> str:
+    """Return the unguessable part of the URL under which a local file is served."""
+    return _proof(secret, _FILE_CONTEXT, name)
+
+
+def file_token_matches(secrets: Sequence[bytes], name: str, claimed: str) -> bool:
+    """Say in constant time whether *claimed* is the file token of *name* under any of *secrets*."""
+    return _any_matches((file_token(secret, name) for secret in secrets), claimed)
+
+
+def hmac_base64(key: str, message: bytes) -> str:
+    """Return HMAC-SHA256 of *message*, keyed with the UTF-8 bytes of *key*, as padded standard Base64."""
+    return base64.b64encode(hmac.digest(key.encode(), message, hashlib.sha256)).decode("ascii")
+
+
+def hmac_base64_matches(keys: Sequence[str], message: bytes, claimed: str) -> bool:
+    """Say in constant time whether *claimed* is the signature of *message* under any of *keys*.
+
+    The claim must be the canonical text: Base64 with junk between its letters is no signature.
+    """
+    return _any_matches((hmac_base64(key, message) for key in keys), claimed)
+
+
+def unix_seconds(text: str) -> int | None:
+    """Return the time in *text*, or `None` unless it is plain ASCII digits: `int` takes much more."""
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_TIMESTAMP_DIGITS:
+        return None
+    return int(text)
+
+
+def _proof(secret: bytes, context: bytes, *parts: str) -> str:
+    # Each part is hashed with its length, so that no two lists of parts make the same message.
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in (context, *(p.encode() for p in parts)))
+    return base64.urlsafe_b64encode(hmac.digest(secret, message, hashlib.sha256)).rstrip(b"=").decode("ascii")
+
+
+def _any_matches(expected: Iterable[str], claimed: str) -> bool:
+    try:
+        given = claimed.encode("ascii")  # compare_digest raises on non-ASCII text
+    except UnicodeEncodeError:
+        return False
+    found = False
+    for proof in expected:
+        found |= hmac.compare_digest(proof.encode("ascii"), given)
+    return found
