@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -198,12 +199,12 @@ class JobFailedError(JobError):
         super().__init__(message, job=job)
 
 
-class JobExpiredError(JobError):
-    """The job was given up after its deadline and a last status call; a late callback still completes it."""
-
-
 class StageTimeoutError(JobError, TimeoutError):
     """The stage was not reached in time; the job lives on, await it again or look at it with its ref."""
+
+
+class JobExpiredError(StageTimeoutError):
+    """The job was given up after its deadline and a last status call; a late callback still completes it."""
 
 
 class ClientClosedError(JobError):
@@ -211,7 +212,17 @@ class ClientClosedError(JobError):
 
 
 class DownloadError(AudioextError):
-    """A file could not be fetched or is not playable audio; results expire, so save them soon."""
+    """A file could not be fetched or is not playable audio; results expire, so save them soon.
+
+    `paths` are the files that were saved all the same, `problems` says what is wrong, one line each.
+    """
+
+    def __init__(self, problems: Sequence[str], *, paths: Sequence[Path] = ()) -> None:
+        """Keep what went wrong and what was saved."""
+        self.problems: tuple[str, ...] = tuple(problems)
+        self.paths: tuple[Path, ...] = tuple(paths)
+        saved = f" (saved: {', '.join(path.name for path in self.paths)})" if self.paths else ""
+        super().__init__("; ".join(self.problems) + saved)
 
 
 class StoreError(AudioextError):

@@ -98,6 +98,7 @@ class Record:
     counts_takes: bool = False
     extends_by_id: bool = True
     retention: float | None = None
+    webhooks: bool = True
     grace: float = 900.0
 
     answered_id: str | None = None

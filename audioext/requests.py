@@ -100,7 +100,7 @@ class _Request:
     SOURCES: ClassVar[tuple[str, ...]] = SOURCE_FIELDS
 
     url: str | None = None
-    file: Path | None = field(default=None, converter=_path)  # type: ignore[misc]  # wrong types are told by problems()
+    file: Path | None = field(default=None, converter=_path)
     model: str | None = None
     title: str | None = None
     lyrics: str | None = None
@@ -252,7 +252,11 @@ class Extend(_Request):
             return
         if not _is_number(self.continue_at, above=0):
             yield Problem("continue_at", f"must be seconds above 0, not {self.continue_at!r}")
-        elif _is_number(self.source_duration, above=0) and self.continue_at >= self.source_duration:
+        elif (
+            self.source_duration is not None
+            and _is_number(self.source_duration, above=0)
+            and self.continue_at >= self.source_duration
+        ):
             yield Problem(
                 "continue_at",
                 f"must be below the source's duration of {self.source_duration:g} s, not {self.continue_at:g}",

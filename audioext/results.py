@@ -97,7 +97,8 @@ class Track:
             chained["audio_id"] = self.id
         else:
             chained["url"] = self.audio_url
-        return Extend(**{**chained, **options})
+        chained.update(options)
+        return Extend(**chained)
 
 
 class Saver(Protocol):

@@ -148,8 +148,19 @@ class Store(Protocol):
         """
         ...
 
+    async def discard(self, ref: str, expected_version: int) -> bool:
+        """Forget a record, its key and its outbox, because its task certainly never came to be.
+
+        Returns whether it was still at *expected_version*; if not, nothing is changed.
+        """
+        ...
+
     async def get(self, ref: str) -> Versioned | None:
         """Return the record of *ref*, or `None`."""
+        ...
+
+    async def find_key(self, key: str) -> Versioned | None:
+        """Return the record that was created with *key*, or `None`."""
         ...
 
     async def find(self, provider: str, task_id: str) -> Versioned | None:
@@ -213,7 +224,8 @@ class Store(Protocol):
     ) -> int:
         """Forget closed records created before *created_before*, and old or surplus deliveries.
 
-        Their keys and task ids are forgotten with them. Records with outbox entries that are not settled stay. *deliveries_kept* bounds the journal's length.
+        Their keys, task ids and outbox entries are forgotten with them. *deliveries_kept* bounds the journal's
+        length.
         Returns how many records went.
         """
         ...

@@ -1,0 +1,136 @@
+"""Acceptance of a webhook without any framework: tag, verify, decode, dispatch, and the status to answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import attrs
+from attrs import define, field
+
+from audioext.callbacks import routes
+from audioext.callbacks.routes import Route
+from audioext.clock import Clock, mint_id
+from audioext.dispatcher import Dispatcher
+from audioext.errors import DecodeError, StoreError, WebhookError
+from audioext.results import Stage
+from audioext.stores.base import Delivery, VerdictWord
+from audioext.wire.convert import MAX_BODY_BYTES
+from audioext.wire.events import Event, Progress
+from audioext.wire.http import Webhook
+from audioext.wire.provider import Provider
+
+_log = logging.getLogger("audioext.inbox")
+
+Confirm = Literal["never", "always"]
+"""Whether a webhook's COMPLETE counts at once, or only makes a status call due."""
+
+# What is needed to verify a body again at its own time. Never a key, a cookie or an authorization.
+_KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook-signature")
+
+
+@define(kw_only=True, eq=False)
+class Inbox:
+    """Takes deliveries and says what to answer: the durable record comes before the reply."""
+
+    dispatcher: Dispatcher
+    providers: Mapping[str, Provider]
+    clock: Clock
+    confirm: Confirm = "never"
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    accepting: Callable[[], bool] = field(default=lambda: True)
+    _under_way: int = field(default=0, init=False)
+
+    def admit(self, path: str) -> Route:
+        """Check a callback path before its body is read.
+
+        Raises:
+            WebhookError: no such route (404), a tag that is not ours (401), or we are not open (503).
+        """
+        route = routes.read_callback(path)
+        if not self.accepting() or not self.secrets:
+            message = "not open: the client is closed or was not opened yet"
+            raise WebhookError(message, http_status=503)
+        if route.provider not in self.providers:
+            message = f"no provider named {route.provider}"
+            raise WebhookError(message, http_status=404)
+        routes.check_tag(route, self.secrets)
+        return route
+
+    async def accept(self, hook: Webhook) -> int:
+        """Take one delivery and return the HTTP status to answer it with; it never raises for a bad one.
+
+        200 applied, repeated, already final or orphan; 400 malformed; 401 not authentic; 404 no such route;
+        413 too big; 503 the store is down, please retry.
+        """
+        try:
+            route = self.admit(hook.path)
+            if len(hook.body) > MAX_BODY_BYTES:
+                message = f"the body is over {MAX_BODY_BYTES} bytes"
+                raise WebhookError(message, http_status=413)
+            await self._take(route, hook.at(self.clock.now()))
+        except WebhookError as error:
+            _log.info("a delivery was refused with %d: %s", error.http_status, error)
+            return error.http_status
+        except DecodeError as error:
+            _log.warning("a delivery was refused with 400: %s", error)
+            return 400
+        except StoreError as error:
+            _log.warning("a delivery was put off with 503: %s", error)
+            return 503
+        return 200
+
+    async def _take(self, route: Route, hook: Webhook) -> None:
+        delivery = self._delivery(route, hook, "applied")
+        at = delivery.received_at
+        try:
+            events = self.providers[route.provider].parse_webhook(hook)
+        except DecodeError as error:
+            await self._refuse(delivery, "unreadable", str(error), ask_now=True)
+            raise
+        except WebhookError as error:
+            await self._refuse(delivery, "refused", str(error))
+            raise
+        events, doubted = self._believe(events)
+        try:
+            applied = await self.dispatcher.apply(
+                route.ref, events, seen="webhook", at=at, delivery=delivery, ask_now=doubted
+            )
+        except WebhookError as error:
+            await self._refuse(delivery, "refused", str(error))
+            raise
+        if applied is None:
+            _log.warning("a delivery for %s, which the store does not hold, was kept as an orphan", route.ref)
+            await self.dispatcher.store.journal(attrs.evolve(delivery, verdict="orphan"))
+
+    async def _refuse(
+        self, delivery: Delivery, verdict: VerdictWord, note: str, *, ask_now: bool = False
+    ) -> None:
+        await self.dispatcher.store.journal(attrs.evolve(delivery, verdict=verdict, note=note))
+        if ask_now:
+            await self.dispatcher.update(delivery.ref, lambda record: record, ask_now=True)
+
+    def _believe(self, events: Sequence[Event]) -> tuple[Sequence[Event], bool]:
+        """With `confirm="always"` a COMPLETE is journaled, not joined: kie.ai's signature leaves the body out."""
+        if self.confirm == "never":
+            return events, False
+        kept = [
+            event
+            for event in events
+            if not (isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE)
+        ]
+        return kept, len(kept) < len(events)
+
+    def _delivery(self, route: Route, hook: Webhook, verdict: VerdictWord) -> Delivery:
+        at = hook.received_at if hook.received_at is not None else self.clock.now()
+        return Delivery(
+            id=mint_id(at),
+            ref=route.ref,
+            provider=route.provider,
+            received_at=at,
+            verdict=verdict,
+            path=routes.mask(hook.path),
+            headers={name: hook.headers[name] for name in _KEPT_HEADERS if name in hook.headers},
+            body=hook.body,
+        )

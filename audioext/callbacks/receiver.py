@@ -1,0 +1,142 @@
+"""The aiohttp face of the inbox: mounted into an app, or served by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from attrs import define, field
+
+from audioext.callbacks import routes
+from audioext.callbacks.inbox import Inbox
+from audioext.errors import ConfigError, StoreError, WebhookError
+from audioext.files import Shelf
+from audioext.wire.convert import MAX_BODY_BYTES
+from audioext.wire.http import Webhook
+
+_access_log = logging.getLogger("audioext.access")
+
+SHUTDOWN_SECONDS = 10.0
+
+
+class MaskedAccessLogger(AbstractAccessLogger):
+    """An access log whose paths hide the secret tag: `web.run_app(app, access_log_class=MaskedAccessLogger)`."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Write one line: who, what with the secret hidden, the status, the size and the seconds it took."""
+        path = routes.mask(request.path_qs)
+        _access_log.info(
+            '%s "%s %s" %d %d %.3f s', request.remote, request.method, path, response.status, response.body_length, time
+        )
+
+
+@define(kw_only=True, eq=False)
+class Receiver:
+    """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
+
+    inbox: Inbox
+    shelf: Shelf
+    ready: Callable[[], Awaitable[str]]
+    _runner: web.AppRunner | None = field(default=None, init=False)
+    mounted: bool = field(default=False, init=False)
+
+    def add_to(self, app: web.Application, prefix: str = "/") -> None:
+        """Mount into the user's own *app* under *prefix*, the path of `public_url`; open it with `listen=None`.
+
+        Raises:
+            ConfigError: the prefix does not begin with a slash.
+        """
+        if not prefix.startswith("/"):
+            message = f"the prefix must begin with a slash, like '/audio', not {prefix!r}"
+            raise ConfigError(message)
+        base = prefix.rstrip("/")
+        app.router.add_get(f"{base}/healthz", self._healthz)
+        app.router.add_get(f"{base}/readyz", self._readyz)
+        app.router.add_get(f"{base}/{routes.FILES_SEGMENT}/{{token}}/{{name}}", self._file)
+        app.router.add_route("*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._webhook)
+        self.mounted = True
+
+    async def start(self, host: str, port: int) -> int:
+        """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        self.add_to(app)
+        # An access log costs half of the throughput, so there is one only where somebody listens to it.
+        wanted = _access_log if _access_log.isEnabledFor(logging.INFO) else None
+        self._runner = web.AppRunner(
+            app, access_log_class=MaskedAccessLogger, access_log=wanted, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            self._runner = None
+            message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another `listen=`"
+            raise ConfigError(message) from error
+        return int(self._runner.addresses[0][1])
+
+    async def aclose(self) -> None:
+        """Stop accepting; what was accepted is answered first."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _webhook(self, request: web.Request) -> web.Response:
+        if request.method != "POST":
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+        path = request.rel_url.raw_path
+        try:
+            self.inbox.admit(path)  # before the body is read
+        except WebhookError as error:
+            return _answer(error.http_status)
+        body = await _read_body(request)
+        if body is None:
+            return _answer(413)
+        # A provider that hangs up must not cancel a commit that is under way.
+        status = await asyncio.shield(
+            asyncio.ensure_future(self.inbox.accept(Webhook(path=path, headers=request.headers, body=body)))
+        )
+        return _answer(status)
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        path = self.shelf.find(request.match_info["token"])
+        if path is None or not path.is_file():
+            raise web.HTTPNotFound
+        return web.FileResponse(path)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        try:
+            note = await self.ready()
+        except StoreError as error:
+            return web.json_response({"status": "store down", "note": str(error)}, status=503)
+        return web.json_response({"status": "ok", "note": note})
+
+
+async def _read_body(request: web.Request) -> bytes | None:
+    """Return the body, `None` if it is over the limit, which the user's own app may have set higher."""
+    length = request.content_length
+    if length is not None and length > MAX_BODY_BYTES:
+        return None
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _answer(status: int) -> web.Response:
+    # Providers prescribe no body; kie.ai's OpenAPI shows this shape for the reply.
+    word = "success" if status == 200 else "refused"  # noqa: PLR2004 - HTTP's own number
+    return web.json_response({"code": status, "msg": word}, status=status)

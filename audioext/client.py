@@ -1,0 +1,491 @@
+"""The client: it wires the parts, and is what a user holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets as random_secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import attrs
+from yarl import URL
+
+from audioext import providers as all_providers
+from audioext import settings
+from audioext.callbacks.inbox import Confirm, Inbox
+from audioext.callbacks.receiver import Receiver
+from audioext.clock import Clock
+from audioext.dispatcher import Dispatcher
+from audioext.errors import ClientClosedError, ConfigError, Problem, ProviderDownError, RequestError, UnsupportedError
+from audioext.files import Downloader, Shelf
+from audioext.handlers import FailureHandler, Handlers, StageHandler
+from audioext.jobs import Desk, Job, Registry
+from audioext.limits import Limiter
+from audioext.poller import Poller
+from audioext.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
+from audioext.results import Song, Stage
+from audioext.settings import UNSET, Unset
+from audioext.stores import open_store
+from audioext.stores.base import Delivery, Resync, Store, Versioned
+from audioext.submitter import Order, Submitter
+from audioext.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.wire.provider import Credits, Provider
+
+_log = logging.getLogger("audioext.client")
+_StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
+_FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
+_T = TypeVar("_T")
+
+DAY_SECONDS = 86_400.0
+SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
+SECRET_BYTES = 32
+DRAIN_SECONDS = 10.0
+PURGE_EVERY_SECONDS = 3_600.0
+
+
+class Client:
+    """Submits tasks and hands out jobs to await; use it with `async with`.
+
+    Constructing it does no I/O and needs no running loop. The first provider is the default one. Every
+    setting in seconds says so in its name or is one of `wait_timeout` (bounds every await and iteration),
+    `expire_after` (an open job is given up then, after a last status call), `permit_timeout` (how long a
+    submit may wait for its turn under the provider's limits), `handler_timeout` (a handler that runs longer
+    counts as failed) and `keep` (how long finished jobs are remembered; providers repeat callbacks).
+
+    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where
+    the receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted
+    in your app, or another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets a webhook
+    that claims COMPLETE only trigger a status call. `serve_files=True` serves local files from the receiver
+    instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without any the
+    store keeps one.
+
+    Raises:
+        ConfigError: the settings cannot work together; the message says which and what to do.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings, all by keyword
+        self,
+        *providers: Provider,
+        public_url: str | URL | None = None,
+        listen: str | int | None | Unset = UNSET,
+        store: str | Store | None = None,
+        secrets: Sequence[str | bytes] = (),
+        confirm: Confirm = "never",
+        serve_files: bool = False,
+        wait_timeout: float = 1_800.0,
+        expire_after: float = DAY_SECONDS,
+        permit_timeout: float = 900.0,
+        handler_timeout: float = 60.0,
+        handler_concurrency: int = 16,
+        keep: float = 7 * DAY_SECONDS,
+        deliveries_kept: int = 100_000,
+        clock: Clock | None = None,
+    ) -> None:
+        """Check the settings and wire the parts."""
+        self._clock = clock if clock is not None else Clock()
+        self._providers = settings.named(providers, os.environ)
+        self._public_url = settings.read_public_url(public_url)
+        self._listen = settings.read_listen(listen, self._public_url)
+        settings.check_durations(
+            wait_timeout=wait_timeout,
+            expire_after=expire_after,
+            permit_timeout=permit_timeout,
+            handler_timeout=handler_timeout,
+            keep=keep,
+        )
+        settings.check_callbacks(self._providers.values(), self._public_url)
+        self._own_secrets = settings.read_secrets(secrets)
+        self._secrets: tuple[bytes, ...] = ()
+        self._keep = keep
+        self._deliveries_kept = deliveries_kept
+        self._store = open_store(store)
+        self._registry = Registry()
+        self._transport = Transport()
+        self._shelf = Shelf()
+        self._dispatcher = Dispatcher(
+            store=self._store,
+            registry=self._registry,
+            providers=self._providers,
+            clock=self._clock,
+            expire_after=expire_after,
+        )
+        self._poller = Poller(
+            store=self._store,
+            dispatcher=self._dispatcher,
+            transport=self._transport,
+            providers=self._providers,
+            clock=self._clock,
+            expire_after=expire_after,
+        )
+        self._handlers = Handlers(
+            store=self._store,
+            dispatcher=self._dispatcher,
+            clock=self._clock,
+            timeout=handler_timeout,
+            concurrency=handler_concurrency,
+        )
+        # A listener decodes every provider's webhooks, whoever submitted the task.
+        decoders = {provider.name: provider for provider in (make() for make in all_providers.ALL)}
+        self.inbox = Inbox(
+            dispatcher=self._dispatcher,
+            providers={**decoders, **self._providers},
+            clock=self._clock,
+            confirm=confirm,
+            accepting=lambda: self._open,
+        )
+        self.receiver = Receiver(inbox=self.inbox, shelf=self._shelf, ready=self._ready)
+        self._limiters = settings.limiters(self._providers)
+        self._submitter = Submitter(
+            store=self._store,
+            dispatcher=self._dispatcher,
+            registry=self._registry,
+            transport=self._transport,
+            shelf=self._shelf,
+            clock=self._clock,
+            limiters=self._limiters,
+            permit_timeout=permit_timeout,
+            serve_files=serve_files,
+            public_url=lambda: self._public_url,
+            secret=lambda: self._secrets[0],
+        )
+        self._dispatcher.on_due = self._poller.wake
+        self._dispatcher.on_outbox = self._handlers.wake
+        self._dispatcher.on_final = self._submitter.finish
+        self._desk = Desk(
+            registry=self._registry,
+            read=self._store.get,
+            refresh=self._refresh,
+            saver=Downloader(self._transport).save,
+            clock=self._clock,
+            wait_timeout=wait_timeout,
+        )
+        self._open = False
+        self._closed = False
+        self._submits: set[asyncio.Task[Versioned]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+
+    # --- opening and closing ---------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the store, listen, and take up what an earlier process left open.
+
+        Raises:
+            ConfigError: the client was open before, or its address cannot be listened on.
+            StoreError: the store cannot be opened.
+        """
+        if self._open or self._closed:
+            message = "a client is opened once: make a new one"
+            raise ConfigError(message)
+        try:
+            await self._store.open()
+            self._secrets = self._own_secrets or (await self._kept_secret(),)
+            self.inbox.secrets = self._secrets
+            self._open = True  # before listening: the first delivery may already wait
+            if self._listen is not None:
+                host, port = self._listen
+                port = await self.receiver.start(host, port)
+                self._public_url = settings.fill_port(self._public_url, port)
+            await self._occupy_slots()
+        except BaseException:
+            self._open = False
+            self._closed = True
+            await self.receiver.aclose()
+            await self._store.aclose()
+            raise
+        self._poller.start()
+        self._handlers.start()
+        self._start(self._purge_now_and_then(), "purge")
+        if self._store.shared:
+            self._start(self._follow_changes(), "changes")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close: stop accepting, apply what was accepted, end the waits, let handlers drain, close the store.
+
+        Open waits raise `ClientClosedError`; their jobs live on. Handlers get 10 seconds; what is then
+        cancelled runs again when a client opens the same store. Calling it again is harmless.
+        """
+        if not self._open:
+            return
+        await self.receiver.aclose()
+        self._open = False
+        self._closed = True
+        await self._settle_submits()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._poller.aclose()
+        self._registry.close()
+        await self._handlers.aclose(drain=DRAIN_SECONDS)
+        for limiter in self._limiters.values():
+            limiter.close()
+        await self._transport.aclose()
+        await self._store.aclose()
+
+    @property
+    def public_url(self) -> URL | None:
+        """Where providers reach the receiver, with its port filled in once it listens."""
+        return self._public_url
+
+    @property
+    def store(self) -> Store:
+        """The store that holds the truth about all jobs."""
+        return self._store
+
+    # --- submitting --------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        request: Request,
+        *,
+        provider: str | None = None,
+        key: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        progress: Progress | None = None,
+    ) -> Job:
+        """Send *request* and return its job, as soon as the provider answered or its silence is certain.
+
+        *provider* picks one of several by name. With a *key* that an earlier submit had, that job is returned
+        and nothing is sent. *meta* is JSON of yours that comes back with every event.
+        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does
+        not cancel the submit.
+
+        Raises:
+            RequestError: all that is wrong with the request, at once; nothing was sent.
+            UnsupportedError: the provider has no such operation; nothing was sent.
+            ConfigError: no such provider, no API key, or the client is not open; nothing was sent.
+            ProviderError: the provider refused, which cost nothing.
+            StoreError: the job could not be stored; nothing was sent.
+        """
+        self._check_open()
+        chosen = self._choose(provider or request.provider)
+        order = Order(
+            request=request,
+            provider=chosen,
+            key=settings.check_key(key),
+            meta=settings.check_meta(meta),
+            progress=progress,
+        )
+        order = await self._submitter.check(order)
+        task = asyncio.create_task(self._submitter.submit(order), name="audioext submit")
+        self._submits.add(task)
+        task.add_done_callback(self._submitted)
+        try:
+            stored = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                message = "the client was closed before this submit was sent; nothing was paid"
+                raise ConfigError(message) from None
+            raise
+        return self._registry.handle(stored, self._desk)
+
+    async def extend(
+        self,
+        *,
+        key: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[ExtendOptions],
+    ) -> Job:
+        """Submit an `Extend` of these fields; see there for the fields and `submit` for the rest."""
+        return await self.submit(Extend.draft(**options), key=key, meta=meta, progress=progress)
+
+    async def add_instrumental(
+        self,
+        *,
+        key: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[InstrumentalOptions],
+    ) -> Job:
+        """Submit an `AddInstrumental` of these fields; see there for the fields and `submit` for the rest."""
+        return await self.submit(AddInstrumental.draft(**options), key=key, meta=meta, progress=progress)
+
+    async def run(
+        self,
+        request: Request,
+        *,
+        timeout: float = 900.0,  # noqa: ASYNC109 - the wait is ended, never the job
+        provider: str | None = None,
+        key: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        progress: Progress | None = None,
+    ) -> Song:
+        """Submit *request* and await its song for at most *timeout* seconds after the submit.
+
+        Raises:
+            AudioextError: whatever `submit` or `Job.result` raises.
+        """
+        job = await self.submit(request, provider=provider, key=key, meta=meta, progress=progress)
+        return await job.result(timeout=timeout)
+
+    # --- jobs and what happens to them -------------------------------------------------------------------
+
+    async def job(self, ref: str) -> Job:
+        """Return the job of *ref*, whichever process submitted it.
+
+        Raises:
+            RequestError: the store holds no such job.
+            StoreError: the store cannot be read.
+        """
+        self._check_open()
+        stored = await self._store.get(ref)
+        if stored is None:
+            raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
+        return self._registry.handle(stored, self._desk)
+
+    async def jobs(
+        self,
+        *,
+        open: bool | None = None,  # noqa: A002 - reads as a question at the call: jobs(open=True)
+        meta: Mapping[str, object] | None = None,
+    ) -> AsyncIterator[Job]:
+        """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
+        self._check_open()
+        wanted = dict(meta or {})
+        async for stored in self._store.scan(is_open=open):
+            held = stored.record.meta
+            if all(name in held and held[name] == value for name, value in wanted.items()):
+                yield self._registry.handle(stored, self._desk)
+
+    def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]:
+        """Decorate an async function that is called with each job's `StageEvent` of *stage*.
+
+        It is called at least once for each (job, stage), after a restart too; the stages of one job come in
+        order. An error is logged and tried again, up to five times, then shown in `job.record`.
+
+        Raises:
+            ConfigError: SUBMITTED is not told to handlers.
+        """
+
+        def register(handler: _StageHandlerT) -> _StageHandlerT:
+            self._handlers.on(stage, handler)
+            return handler
+
+        return register
+
+    def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT:
+        """Decorate an async function that is called with each job's `Failure`, at least once."""
+        self._handlers.on_failure(handler)
+        return handler
+
+    async def credits(self, provider: str | None = None) -> float:
+        """Return the balance at *provider* (the default one without a name), in its own credits.
+
+        Raises:
+            UnsupportedError: the provider tells no balance.
+            ProviderError: the call was refused.
+        """
+        self._check_open()
+        chosen = self._choose(provider)
+        if not isinstance(chosen, Credits):
+            message = f"{chosen.name} has no known call that tells the balance"
+            raise UnsupportedError(message)
+        if chosen.api_key is None:
+            message = f"no API key for {chosen.name}: set {chosen.key_variable}, or pass api_key="
+            raise ConfigError(message)
+        try:
+            response = await self._transport.send(chosen.build_credits())
+        except (NotSentError, BrokenError) as error:
+            raise ProviderDownError(str(error), provider=chosen.name, retryable=True, charged=False) from error
+        return chosen.parse_credits(response)
+
+    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+        """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
+        self._check_open()
+        async for delivery in self._store.deliveries(ref):
+            yield delivery
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if not self._open:
+            message = "the client is not open: use it inside `async with Client(...) as client:`"
+            raise ConfigError(message)
+
+    def _choose(self, name: str | None) -> Provider:
+        if not self._providers:
+            message = "this client has no provider: pass one, like Client(Kie())"
+            raise ConfigError(message)
+        if name is None:
+            return next(iter(self._providers.values()))
+        if name not in self._providers:
+            message = f"this client has no provider named {name!r}; it has {', '.join(self._providers)}"
+            raise ConfigError(message)
+        return self._providers[name]
+
+    async def _refresh(self, ref: str) -> None:
+        stored = await self._store.get(ref)
+        if stored is not None:
+            self._choose(stored.record.provider)
+            await self._poller.ask(stored.record)
+
+    async def _ready(self) -> str:
+        await self._store.next_due("poll")
+        return "the store answers"
+
+    async def _kept_secret(self) -> bytes:
+        return await self._store.create_if_absent(SECRET_NAME, random_secrets.token_bytes(SECRET_BYTES))
+
+    async def _occupy_slots(self) -> None:
+        """Count the open jobs of an earlier process against the limits on parallel jobs."""
+        if all(limiter.limits.parallel is None for limiter in self._limiters.values()):
+            return
+        async for stored in self._store.scan(is_open=True):
+            limiter = self._limiters.get(stored.record.provider)
+            if limiter is not None and stored.record.task_id is not None:
+                limiter.occupy(stored.record.ref)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=f"audioext {name}")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _submitted(self, task: asyncio.Task[Versioned]) -> None:
+        self._submits.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.info("a submit ended without a job: %s", task.exception())
+
+    async def _settle_submits(self) -> None:
+        """Cancel what was not sent; let a POST that is under way have its answer."""
+        for task in tuple(self._submits):
+            if not self._submitter.is_posting(task):
+                task.cancel()
+        await asyncio.gather(*self._submits, return_exceptions=True)
+
+    async def _follow_changes(self) -> None:
+        """See what other processes commit to the jobs that are awaited here, and wake the workers."""
+        async for change in self._store.changes():
+            for ref in self._registry.awaited() if isinstance(change, Resync) else (change,):
+                await self._look_again(ref)
+            self._handlers.wake()
+            self._poller.wake()
+
+    async def _look_again(self, ref: str) -> None:
+        if self._registry.cached(ref) is None:
+            return
+        stored = await self._store.get(ref)
+        if stored is not None:
+            self._registry.publish(stored)
+            if stored.record.is_final:
+                self._submitter.finish(ref)
+
+    async def _purge_now_and_then(self) -> None:
+        while True:
+            before = self._clock.now() - self._keep
+            try:
+                await self._store.purge(
+                    created_before=before, deliveries_before=before, deliveries_kept=self._deliveries_kept
+                )
+            except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
+                _log.warning("old jobs could not be purged", exc_info=True)
+            await asyncio.sleep(PURGE_EVERY_SECONDS)

@@ -1,0 +1,125 @@
+"""`@client.on`: handlers work from the outbox under leases, at least once for each (job, stage), in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from attrs import define, field
+
+from audioext import stages
+from audioext.clock import Clock
+from audioext.dispatcher import Dispatcher
+from audioext.errors import ConfigError, StoreError
+from audioext.record import Record
+from audioext.results import Failure, Stage, StageEvent
+from audioext.stores.base import Lease, Store
+from audioext.worker import Worker
+
+_log = logging.getLogger("audioext.handlers")
+
+StageHandler = Callable[[StageEvent], Awaitable[None]]
+FailureHandler = Callable[[Failure], Awaitable[None]]
+
+MAX_ATTEMPTS = 5
+RETRY_SECONDS = 1.0  # doubled with each attempt
+LEASE_MARGIN_SECONDS = 5.0
+
+
+@define(kw_only=True, eq=False)
+class Handlers:
+    """The handlers of one client, and the worker that runs them."""
+
+    store: Store
+    dispatcher: Dispatcher
+    clock: Clock
+    timeout: float
+    concurrency: int
+    _by_topic: dict[str, list[Callable[[Record], Awaitable[None]]]] = field(factory=dict, init=False)
+    _worker: Worker | None = field(default=None, init=False)
+
+    def on(self, stage: Stage, handler: StageHandler) -> None:
+        """Call *handler* with each job's event of *stage*.
+
+        Raises:
+            ConfigError: SUBMITTED is not told to handlers; the submit itself returned then.
+        """
+        if stage is Stage.SUBMITTED:
+            message = "handlers are told of TEXT, FIRST and COMPLETE; a submitted job is what submit returns"
+            raise ConfigError(message)
+
+        async def call(record: Record) -> None:
+            event = stages.stage_event(record, stage)
+            if event is not None:
+                await handler(event)
+
+        self._add(stage.name.lower(), call)
+
+    def on_failure(self, handler: FailureHandler) -> None:
+        """Call *handler* with each job's failure."""
+
+        async def call(record: Record) -> None:
+            failure = stages.failure(record)
+            if failure is not None:  # it rose to complete since: then COMPLETE is told
+                await handler(failure)
+
+        self._add(stages.FAILED_TOPIC, call)
+
+    def start(self) -> None:
+        """Begin to work, if there is a handler; one that is added later starts the work then."""
+        self._worker = Worker(
+            name="handlers",
+            store=self.store,
+            kind="outbox",
+            clock=self.clock,
+            lease=self.timeout + LEASE_MARGIN_SECONDS,
+            concurrency=self.concurrency,
+            work=self._run,
+        )
+        if self._by_topic:
+            self._worker.start()
+
+    def wake(self) -> None:
+        """Look at the outbox now."""
+        if self._worker is not None:
+            self._worker.wake()
+
+    async def aclose(self, *, drain: float) -> None:
+        """Stop taking work, and give what runs *drain* seconds; what is cancelled runs again later."""
+        if self._worker is not None:
+            await self._worker.aclose(drain=drain)
+
+    def _add(self, topic: str, call: Callable[[Record], Awaitable[None]]) -> None:
+        self._by_topic.setdefault(topic, []).append(call)
+        if self._worker is not None:
+            self._worker.start()
+
+    async def _run(self, lease: Lease) -> None:
+        stored = await self.store.get(lease.ref)
+        calls = self._by_topic.get(lease.topic, [])
+        if stored is None or not calls:
+            await self.store.settle(lease, due_at=None)
+            return
+        try:
+            async with asyncio.timeout(self.timeout):
+                for call in calls:
+                    await call(stored.record)
+        except Exception as error:  # a user's handler may raise anything
+            await self._failed(lease, error)
+        else:
+            await self.store.settle(lease, due_at=None)
+        self.wake()  # the next stage of this job may have its turn now
+
+    async def _failed(self, lease: Lease, error: Exception) -> None:
+        _log.exception("job %s: a handler of %s failed (try %d)", lease.ref, lease.topic, lease.attempts)
+        if lease.attempts < MAX_ATTEMPTS:
+            wait = RETRY_SECONDS * 2 ** (lease.attempts - 1)
+            await self.store.settle(lease, due_at=self.clock.now() + wait)
+            return
+        text = f"{lease.topic}: {type(error).__name__}: {error}"
+        try:
+            await self.dispatcher.update(lease.ref, lambda record: stages.blame_handler(record, text))
+        except StoreError:
+            _log.warning("job %s: the handler's failure could not be noted", lease.ref)
+        await self.store.settle(lease, due_at=None)

@@ -1,0 +1,103 @@
+"""Asks about jobs gone quiet: one process at a time, at each provider's pace, to the deadline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from attrs import define, field
+
+from audioext import stages
+from audioext.clock import Clock
+from audioext.dispatcher import Dispatcher
+from audioext.errors import DecodeError, ProviderDownError, ProviderError
+from audioext.record import Record
+from audioext.stores.base import Lease, Store
+from audioext.transport import BrokenError, NotSentError, Transport
+from audioext.wire.provider import Provider
+from audioext.worker import Worker
+
+_log = logging.getLogger("audioext.poller")
+
+POLL_TIMEOUT_SECONDS = 30.0
+POLL_LEASE_SECONDS = 90.0  # three tries to connect and one call fit
+CONCURRENT_POLLS = 8  # "max 10 queries/s per key" at kie.ai: third-party note only
+
+
+@define(kw_only=True, eq=False)
+class Poller:
+    """Makes status calls and feeds what they say to the dispatcher."""
+
+    store: Store
+    dispatcher: Dispatcher
+    transport: Transport
+    providers: Mapping[str, Provider]
+    clock: Clock
+    expire_after: float
+    _worker: Worker | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Begin; only jobs of providers whose key is known here are asked about."""
+        askable = tuple(name for name, provider in self.providers.items() if provider.api_key is not None)
+        self._worker = Worker(
+            name="poll",
+            store=self.store,
+            kind="poll",
+            clock=self.clock,
+            lease=POLL_LEASE_SECONDS,
+            concurrency=CONCURRENT_POLLS,
+            work=self._poll,
+            providers=askable,
+        )
+        if askable:
+            self._worker.start()
+
+    def wake(self) -> None:
+        """Look at what is due now."""
+        if self._worker is not None:
+            self._worker.wake()
+
+    async def aclose(self) -> None:
+        """Stop asking; a call that is under way is cancelled, and its job asked about later."""
+        if self._worker is not None:
+            await self._worker.aclose()
+
+    async def ask(self, record: Record) -> None:
+        """Make one status call for *record* and apply what it says.
+
+        Raises:
+            ProviderError: the call was refused or did not come through.
+            DecodeError: the answer cannot be read.
+            StoreError: nothing was applied.
+        """
+        provider = self.providers[record.provider]
+        try:
+            response = await self.transport.send(provider.build_status(record), timeout=POLL_TIMEOUT_SECONDS)
+        except (NotSentError, BrokenError) as error:
+            raise ProviderDownError(
+                str(error), provider=record.provider, retryable=True, charged=False
+            ) from error
+        events = provider.parse_status(response)
+        await self.dispatcher.apply(record.ref, events, seen="poll", at=self.clock.now())
+
+    async def _poll(self, lease: Lease) -> None:
+        stored = await self.store.get(lease.ref)
+        if stored is None or stored.record.is_final:
+            await self.store.settle(lease, due_at=None)
+            return
+        record = stored.record
+        over = self.clock.now() >= record.created_at + self.expire_after
+        if record.task_id is not None:
+            try:
+                await self.ask(record)
+            except (ProviderError, DecodeError) as error:
+                _log.info("job %s: the status call failed: %s", record.ref, error)
+                text, at = str(error), self.clock.now()
+                await self.dispatcher.update(
+                    record.ref, lambda now: stages.complain(now, text, at=at), asked=True
+                )
+        if over:
+            at = self.clock.now()
+            await self.dispatcher.update(
+                record.ref, lambda now: now if now.is_final else stages.expire(now, at=at), asked=True
+            )

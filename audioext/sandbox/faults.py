@@ -1,0 +1,269 @@
+"""Faults that a test may ask for: how they are written, and which of them a task draws."""
+
+import enum
+import fnmatch
+import random
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Self, TypedDict
+
+from attrs import define, evolve, frozen
+
+__all__ = ["Fault", "FaultError", "FaultKind", "Plan", "Script"]
+
+STAGE_WORDS = ("text", "first", "complete")
+#: MusicGPT's deliveries have no stage; they can also be named by what they carry (sheet 2.3).
+DELIVERY_WORDS = (*STAGE_WORDS, "error", "audio", "lyrics", "cover")
+
+_FORM = re.compile(
+    r"(?P<kind>[a-z_]+)(?:=(?P<argument>[^%*@]*))?(?:%(?P<chance>\d+))?(?:\*(?P<times>\d+))?(?:@(?P<title>.+))?",
+    re.ASCII,
+)
+_WHOLE_PERCENT = 100
+
+
+class _Details(TypedDict, total=False):
+    """What an argument says, under the names of the fault's own fields."""
+
+    stage: str | None
+    seconds: float
+    code: int | None
+    variant: str | None
+
+
+class FaultError(ValueError):
+    """This is no fault that the sandbox knows: see `audioext.sandbox.Fault` for the words."""
+
+
+class FaultKind(enum.StrEnum):
+    """What can go wrong between an API and its client."""
+
+    DUPLICATE = "duplicate"
+    DROP = "drop"
+    DELAY = "delay"
+    REORDER = "reorder"
+    CALLBACK_BEFORE_RESPONSE = "callback_before_response"
+    LOSE_RESPONSE = "lose_response"
+    BAD_SIGNATURE = "bad_signature"
+    ERROR = "error"
+    HTTP = "http"
+    CODE = "code"
+    EMPTY_AUDIO = "empty_audio"
+    SAME_AUDIO = "same_audio"
+    CALLBACK_EXCEPTION = "callback_exception"
+
+
+@frozen(kw_only=True)
+class Fault:
+    """One thing that goes wrong, with the tasks that it befalls.
+
+    As text: ``NAME[=ARGUMENT][%CHANCE][*TIMES][@TITLE]``. *CHANCE* is a whole number of percent, *TIMES* bounds how
+    many tasks it befalls (``*1`` is the next task only), *TITLE* is a shell-style pattern for the task's title.
+
+    ============================  =======================================================================
+    ``duplicate``                 each webhook is sent twice
+    ``drop[=STAGE]``              the webhooks of this stage (of all stages) are never sent
+    ``delay=STAGE:SECONDS``       this webhook waits so many of the API's seconds (divided by the speed)
+    ``reorder``                   the webhooks are sent at the end, the last one first
+    ``callback_before_response``  all webhooks are answered before the submit is
+    ``lose_response[=VARIANT]``   the connection is cut without an answer; ``half``: in the middle of it;
+                                  ``unmade``: and no task was made
+    ``bad_signature``             the webhooks' signatures are wrong (kie.ai)
+    ``error[=STAGE[:CODE]]``      the task fails at this stage (complete) with the API's error callback
+    ``http=STATUS[:made]``        the submit gets this HTTP status and a page; ``made``: yet a task was made
+    ``code=CODE``                 the submit gets this code in the API's envelope, and no task is made
+    ``empty_audio``               the files have no bytes
+    ``same_audio``                all takes are the same recording
+    ``callback_exception[=WITH]`` the final webhook counts as undeliverable; the status call then answers
+                                  ``with`` the results (default) or ``without``
+    ============================  =======================================================================
+
+    STAGE is text, first or complete; for ``drop`` and ``delay`` also error, audio, lyrics or cover.
+    """
+
+    kind: FaultKind
+    stage: str | None = None
+    seconds: float = 0.0
+    code: int | None = None
+    variant: str | None = None
+    chance: int = _WHOLE_PERCENT
+    times: int | None = None
+    title: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read one fault from its text.
+
+        Raises:
+            FaultError: The text is no fault.
+        """
+        match = _FORM.fullmatch(text.strip())
+        if match is None or match["kind"] not in set(FaultKind):
+            message = f"{text!r} is no fault; the faults are {', '.join(FaultKind)}"
+            raise FaultError(message)
+        kind = FaultKind(match["kind"])
+        try:
+            details = _ARGUMENTS[kind](match["argument"])
+        except ValueError as error:
+            message = f"{text!r} is no fault: {error}"
+            raise FaultError(message) from None
+        return cls(
+            kind=kind,
+            chance=int(match["chance"] or _WHOLE_PERCENT),
+            times=int(match["times"]) if match["times"] else None,
+            title=match["title"],
+            **details,
+        )
+
+    def __str__(self) -> str:
+        """Write the fault in the form that `parse` reads."""
+        return "".join(
+            (
+                self.kind.value,
+                f"={argument}" if (argument := self._argument()) else "",
+                f"%{self.chance}" if self.chance != _WHOLE_PERCENT else "",
+                f"*{self.times}" if self.times is not None else "",
+                f"@{self.title}" if self.title is not None else "",
+            ),
+        )
+
+    def _argument(self) -> str:
+        seconds = f"{self.seconds:g}" if self.kind is FaultKind.DELAY else None
+        code = str(self.code) if self.code is not None else None
+        return ":".join(part for part in (self.stage, seconds, code, self.variant) if part is not None)
+
+
+def _no_argument(argument: str | None) -> _Details:
+    if argument is not None:
+        message = "it takes no argument"
+        raise ValueError(message)
+    return {}
+
+
+def _word(argument: str | None, words: Collection[str]) -> str:
+    if argument is None or argument not in words:
+        message = f"{argument!r} is none of {', '.join(words)}"
+        raise ValueError(message)
+    return argument
+
+
+def _drop(argument: str | None) -> _Details:
+    return {} if argument is None else {"stage": _word(argument, DELIVERY_WORDS)}
+
+
+def _delay(argument: str | None) -> _Details:
+    stage, _, seconds = (argument or "").partition(":")
+    return {"stage": _word(stage, DELIVERY_WORDS), "seconds": float(seconds)}
+
+
+def _error(argument: str | None) -> _Details:
+    stage, _, code = (argument or "complete").partition(":")
+    return {"stage": _word(stage, STAGE_WORDS), "code": int(code) if code else None}
+
+
+def _http(argument: str | None) -> _Details:
+    status, _, variant = (argument or "").partition(":")
+    return {"code": int(status), "variant": _word(variant, ("made",)) if variant else None}
+
+
+def _code(argument: str | None) -> _Details:
+    return {"code": int(argument or "")}
+
+
+def _one_of(*words: str) -> Callable[[str | None], _Details]:
+    def read(argument: str | None) -> _Details:
+        return {} if argument is None else {"variant": _word(argument, words)}
+
+    return read
+
+
+_ARGUMENTS: Mapping[FaultKind, Callable[[str | None], _Details]] = {
+    FaultKind.DUPLICATE: _no_argument,
+    FaultKind.DROP: _drop,
+    FaultKind.DELAY: _delay,
+    FaultKind.REORDER: _no_argument,
+    FaultKind.CALLBACK_BEFORE_RESPONSE: _no_argument,
+    FaultKind.LOSE_RESPONSE: _one_of("half", "unmade"),
+    FaultKind.BAD_SIGNATURE: _no_argument,
+    FaultKind.ERROR: _error,
+    FaultKind.HTTP: _http,
+    FaultKind.CODE: _code,
+    FaultKind.EMPTY_AUDIO: _no_argument,
+    FaultKind.SAME_AUDIO: _no_argument,
+    FaultKind.CALLBACK_EXCEPTION: _one_of("with", "without"),
+}
+
+
+@frozen
+class Plan:
+    """The faults that one task has drawn."""
+
+    faults: tuple[Fault, ...] = ()
+
+    def get(self, kind: FaultKind) -> Fault | None:
+        """Return the first fault of this kind, if the task has one."""
+        return next((fault for fault in self.faults if fault.kind is kind), None)
+
+    def has(self, kind: FaultKind) -> bool:
+        """Tell whether the task has a fault of this kind."""
+        return self.get(kind) is not None
+
+    def at(self, kind: FaultKind, words: Collection[str]) -> Fault | None:
+        """Return the fault of this kind that befalls a stage or delivery which goes by these words."""
+        return next(
+            (fault for fault in self.faults if fault.kind is kind and (fault.stage is None or fault.stage in words)),
+            None,
+        )
+
+
+@define
+class _Line:
+    fault: Fault
+    left: int | None
+
+
+class Script:
+    """The faults in force, in the order in which they were given."""
+
+    def __init__(self, faults: Iterable[Fault | str] = (), *, seed: int = 0) -> None:
+        """Start with these faults; the seed decides whom a fault with a chance befalls."""
+        self._lines: list[_Line] = []
+        # A reproducible test is the purpose; nothing here is a secret.
+        self._random = random.Random(seed)  # noqa: S311
+        self.add(*faults)
+
+    def add(self, *faults: Fault | str, title: str | None = None, times: int | None = None) -> None:
+        """Add faults; `title` and `times` apply to each of them that does not say its own.
+
+        Raises:
+            FaultError: A text is no fault; then none is added.
+        """
+        parsed = [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]
+        for fault in parsed:
+            full = evolve(
+                fault,
+                title=title if fault.title is None else fault.title,
+                times=times if fault.times is None else fault.times,
+            )
+            self._lines.append(_Line(full, full.times))
+
+    def clear(self) -> None:
+        """Forget all faults; tasks that have drawn theirs keep them."""
+        self._lines.clear()
+
+    def __iter__(self) -> Iterator[Fault]:
+        """Iterate over the faults that can still befall a task."""
+        return iter([line.fault for line in self._lines])
+
+    def draw(self, title: str) -> Plan:
+        """Decide what befalls the next task, which has this title."""
+        drawn = [line for line in self._lines if self._befalls(line.fault, title)]
+        for line in drawn:
+            line.left = None if line.left is None else line.left - 1
+        self._lines = [line for line in self._lines if line.left is None or line.left > 0]
+        return Plan(tuple(line.fault for line in drawn))
+
+    def _befalls(self, fault: Fault, title: str) -> bool:
+        if fault.title is not None and not fnmatch.fnmatchcase(title, fault.title):
+            return False
+        return fault.chance >= _WHOLE_PERCENT or self._random.randrange(_WHOLE_PERCENT) < fault.chance

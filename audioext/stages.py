@@ -1,0 +1,346 @@
+"""Every state rule, in one file: `advance(record, event)` returns the record that has also seen *event*.
+
+1. A record is a join. Its facts are sets and maxima, so the same events of one task give the same record in
+   any order and with any repetition. What a reader wants (stage, tracks, verdict, when) is derived from them.
+2. SUBMITTED means that the task is known. A later stage implies the earlier ones.
+3. A stream URL, or the claim, proves TEXT. Only a track with an audio URL proves FIRST. COMPLETE needs its
+   claim and one playable track; where the wire has no stage word (`counts_takes`), it is reached when every
+   expected take has audio or failed, and one has audio.
+4. Sightings merge into tracks by id. One without an id belongs to the id that showed the same audio URL,
+   else that URL is its key. A value beats none; then the higher stage, then status over webhook, then a fixed
+   order on the value. Tracks are ordered by wire position, then by key.
+5. A failed take is its track's `failure`; the job fails only when every expected take did.
+6. Verdicts rise: OPEN < EXPIRED < FAILED < COMPLETE. Facts still join after COMPLETE.
+7. The submit answer's task id outranks one learnt by webhook: then the facts start anew.
+8. An unknown word is kept and loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from audioext.record import Claim, Complaint, Fault, Reached, Record, Seen, Sighting, Verdict
+from audioext.results import Failure, FailureReason, Song, Source, Stage, StageEvent, Track
+from audioext.takes import SEEN_RANK, greater, groups, join_sighting, moment, tracks_of
+from audioext.wire.events import Event, Failed, Progress, Submitted
+
+_SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
+FAILED_TOPIC = "failed"
+MAX_WORDS = 20  # unknown stage words kept for people to read; the greatest ones, so that order cannot matter
+
+
+def advance(record: Record, event: Event, *, seen: Seen, at: float) -> Record:
+    """Return *record* with the facts of *event*, which was *seen* at *at* (Unix seconds)."""
+    if isinstance(event, Submitted):
+        joined = _join_submitted(record, event, seen=seen, at=at)
+    elif isinstance(event, Progress):
+        joined = _join_progress(record, event, seen=seen, at=at)
+    else:
+        joined = _join_failed(record, event, seen=seen, at=at)
+    return _derive(joined)
+
+
+def expire(record: Record, *, at: float) -> Record:
+    """Return *record* given up at *at*; a failure or a song outranks that whenever it comes."""
+    return _derive(evolve(record, expired_at=_earliest(record.expired_at, at)))
+
+
+def complain(record: Record, text: str, *, at: float) -> Record:
+    """Return *record* with the latest refused or unreadable status call; it says nothing of the task."""
+    new = Complaint(text=text, at=at)
+    old = record.complaint
+    return evolve(record, complaint=new if old is None else max(old, new, key=lambda c: (c.at, c.text)))
+
+
+def blame_handler(record: Record, text: str) -> Record:
+    """Return *record* with a handler's last error, after which it was given up."""
+    return evolve(record, handler_faults=tuple(sorted({*record.handler_faults, text})))
+
+
+def told(before: Record, after: Record) -> tuple[tuple[str, int], ...]:
+    """Return what became news between two states of one job, as (topic, sequence), in order.
+
+    Topics are the names of stages in small letters, and `"failed"`.
+    """
+    old = {reached.stage for reached in before.reached}
+    news = [
+        (reached.stage.name.lower(), 10 * reached.stage)
+        for reached in after.reached
+        if reached.stage not in old and reached.stage is not Stage.SUBMITTED
+    ]
+    if after.verdict is Verdict.FAILED and before.verdict < Verdict.FAILED:
+        # After every stage that a failed job can have told, before a late COMPLETE.
+        news.append((FAILED_TOPIC, 10 * Stage.FIRST + 5))
+    return tuple(news)
+
+
+def wants_status(record: Record) -> bool:
+    """Say whether COMPLETE is claimed but nothing playable was shown: then a status call is due now."""
+    claimed = any(claim.stage is Stage.COMPLETE for claim in record.claims)
+    return claimed and record.verdict is not Verdict.COMPLETE
+
+
+def stage_event(record: Record, stage: Stage) -> StageEvent | None:
+    """Return the event of *stage* with the tracks known when it was reached, `None` if it was not."""
+    reached = next((item for item in record.reached if item.stage is stage), None)
+    if reached is None:
+        return None
+    known = [sighting for sighting in record.sightings if sighting.at <= reached.at]
+    return StageEvent(
+        stage=stage,
+        tracks=tracks_of(record, known),
+        source=reached.source,
+        at=moment(reached.at),
+        ref=record.ref,
+        provider=record.provider,
+        task_id=record.task_id,
+        meta=record.meta,
+    )
+
+
+def failure(record: Record) -> Failure | None:
+    """Return why the job failed, `None` if it did not (or rose to complete since)."""
+    if record.verdict is not Verdict.FAILED:
+        return None
+    fault = record.fault if record.fault is not None else _fault_of_takes(record)
+    return Failure(
+        reason=fault.reason,
+        code=fault.code,
+        message=fault.message,
+        charged=fault.charged,
+        at=moment(fault.at),
+        ref=record.ref,
+        provider=record.provider,
+        task_id=record.task_id,
+        tracks=record.tracks,
+        meta=record.meta,
+    )
+
+
+def song(record: Record) -> Song | None:
+    """Return the song of a complete job, with its playable tracks alone; `None` if it is not complete."""
+    if record.verdict is not Verdict.COMPLETE:
+        return None
+    return Song(
+        ref=record.ref,
+        provider=record.provider,
+        task_id=record.task_id,
+        tracks=tuple(track for track in record.tracks if track.audio_url is not None),
+        credits=record.credits,
+        meta=record.meta,
+    )
+
+
+# --- facts -----------------------------------------------------------------------------------------------
+
+
+def _join_submitted(record: Record, event: Submitted, *, seen: Seen, at: float) -> Record:
+    if record.answered_id is None and record.called_id not in {None, event.task_id}:
+        record = _forget_task(record)
+    return evolve(
+        record,
+        answered_id=greater(record.answered_id, event.task_id),
+        called_id=None,
+        submitted=_earlier(record.submitted, at, seen),
+        take_ids=max(record.take_ids, event.track_ids),
+        eta=greater(record.eta, event.eta),
+        credit_estimate=greater(record.credit_estimate, event.credit_estimate),
+    )
+
+
+def _join_progress(record: Record, event: Progress, *, seen: Seen, at: float) -> Record:
+    record = _join_called(record, event.task_id, seen=seen, at=at)
+    claims = record.claims
+    if event.claimed_stage is not None:
+        claims = _join_claim(claims, Claim(stage=event.claimed_stage, seen=seen, at=at))
+    sightings = record.sightings
+    listed = event.claimed_stage is not None or len(event.tracks) > 1
+    for index, track in enumerate(event.tracks):
+        placed = evolve(track, position=index) if listed and track.position is None else track
+        new = Sighting(track=placed, claimed=event.claimed_stage, seen=seen, at=at)
+        sightings = join_sighting(sightings, new)
+    words = record.words if event.word is None else tuple(sorted({*record.words, event.word})[-MAX_WORDS:])
+    return evolve(
+        record,
+        claims=claims,
+        sightings=sightings,
+        words=words,
+        cover_url=greater(record.cover_url, event.cover_url),
+        credits=greater(record.credits, event.credits),
+    )
+
+
+def _join_failed(record: Record, event: Failed, *, seen: Seen, at: float) -> Record:
+    record = _join_called(record, event.task_id, seen=seen, at=at)
+    new = Fault(
+        reason=event.reason,
+        code=event.code,
+        message=event.message,
+        charged=event.charged,
+        seen=seen,
+        at=at,
+    )
+    old = record.fault
+    if old is None:
+        return evolve(record, fault=new)
+    best = max(old, new, key=_fault_order)
+    return evolve(record, fault=evolve(best, at=min(old.at, new.at)))
+
+
+def _join_called(record: Record, task_id: str | None, *, seen: Seen, at: float) -> Record:
+    submitted = _earlier(record.submitted, at, seen)
+    if record.answered_id is not None:  # the answer said it already; keeping both would make the order matter
+        return evolve(record, submitted=submitted)
+    return evolve(record, called_id=greater(record.called_id, task_id), submitted=submitted)
+
+
+def _forget_task(record: Record) -> Record:
+    return evolve(
+        record,
+        called_id=None,
+        submitted=None,
+        claims=(),
+        sightings=(),
+        fault=None,
+        cover_url=None,
+        credits=None,
+        words=(),
+    )
+
+
+def _join_claim(claims: tuple[Claim, ...], new: Claim) -> tuple[Claim, ...]:
+    earliest = {(claim.stage, claim.seen): claim for claim in claims}
+    key = (new.stage, new.seen)
+    if key not in earliest or new.at < earliest[key].at:
+        earliest[key] = new
+    return tuple(earliest[key] for key in sorted(earliest))
+
+
+# --- what follows from the facts -------------------------------------------------------------------------
+
+
+def _derive(record: Record) -> Record:
+    tracks = tracks_of(record, record.sightings)
+    reached = _reached(record)
+    stage = reached[-1].stage if reached else None
+    verdict = Verdict.OPEN
+    if stage is Stage.COMPLETE:
+        verdict = Verdict.COMPLETE
+    elif record.fault is not None or _all_takes_failed(record, tracks):
+        verdict = Verdict.FAILED
+    elif record.expired_at is not None:
+        verdict = Verdict.EXPIRED
+    return evolve(record, tracks=tracks, reached=reached, stage=stage, verdict=verdict)
+
+
+def _reached(record: Record) -> tuple[Reached, ...]:
+    proofs = {
+        Stage.SUBMITTED: record.submitted,
+        Stage.TEXT: _text_proof(record),
+        Stage.FIRST: _first_proof(record),
+        Stage.COMPLETE: _complete_proof(record),
+    }
+    found: list[Reached] = []
+    later: Reached | None = None
+    for stage in sorted(proofs, reverse=True):
+        proof = proofs[stage]
+        if proof is None and later is None:
+            continue
+        if proof is None or (later is not None and later.at < proof.at):
+            assert later is not None  # noqa: S101 - the line above leaves no other case
+            proof = Reached(stage=stage, source="implied", at=later.at)
+        found.append(proof)
+        later = proof
+    return tuple(reversed(found))
+
+
+def _text_proof(record: Record) -> Reached | None:
+    claimed = [(claim.at, claim.seen) for claim in record.claims]
+    streams = [(s.at, s.seen) for s in record.sightings if s.track.stream_url is not None]
+    explicit = [(claim.at, claim.seen) for claim in record.claims if claim.stage is Stage.TEXT]
+    return _proof(Stage.TEXT, explicit or streams or claimed, implied=not (explicit or streams))
+
+
+def _first_proof(record: Record) -> Reached | None:
+    audible = [(s.at, s.seen) for s in record.sightings if s.track.audio_url is not None]
+    complete = _complete_proof(record)
+    proof = _proof(Stage.FIRST, audible)
+    if proof is None or complete is None or proof.at < complete.at:
+        return proof
+    # Audio that was first shown by the claim of COMPLETE is not a word about FIRST.
+    named = any(claim.stage is Stage.FIRST and claim.at <= complete.at for claim in record.claims)
+    return proof if named else evolve(proof, source="implied")
+
+
+def _complete_proof(record: Record) -> Reached | None:
+    audible = [(s.at, s.seen) for s in record.sightings if s.track.audio_url is not None]
+    if not audible:
+        return None
+    claims = [(claim.at, claim.seen) for claim in record.claims if claim.stage is Stage.COMPLETE]
+    proofs = [max(min(claims), min(audible))] if claims else []
+    if record.counts_takes:
+        counted = _counted_proof(record)
+        proofs += [counted] if counted is not None else []
+    return _proof(Stage.COMPLETE, proofs)
+
+
+def _counted_proof(record: Record) -> tuple[float, Seen] | None:
+    first: dict[str, tuple[float, Seen]] = {}
+    for group in groups(record.sightings):
+        settled = [
+            (s.at, s.seen) for s in group if s.track.audio_url is not None or s.track.failure is not None
+        ]
+        if settled:
+            key = min(s.track.id or s.track.audio_url or "" for s in group)
+            first[key] = min(settled)
+    times = sorted(first.values())
+    if len(times) < record.expected_tracks:
+        return None
+    audible = min((s.at, s.seen) for s in record.sightings if s.track.audio_url is not None)
+    return max(times[record.expected_tracks - 1], audible)
+
+
+def _proof(stage: Stage, found: Sequence[tuple[float, Seen]], *, implied: bool = False) -> Reached | None:
+    if not found:
+        return None
+    at, seen = min(found, key=lambda item: (item[0], SEEN_RANK[item[1]]))
+    return Reached(stage=stage, source="implied" if implied else _SOURCE_OF[seen], at=at)
+
+
+def _all_takes_failed(record: Record, tracks: Sequence[Track]) -> bool:
+    failed = [track for track in tracks if track.failure is not None and track.audio_url is None]
+    return len(failed) >= record.expected_tracks > 0 and len(failed) == len(tracks)
+
+
+def _fault_of_takes(record: Record) -> Fault:
+    failed = [s for s in record.sightings if s.track.failure is not None]
+    messages = sorted({track.failure for track in record.tracks if track.failure is not None})
+    return Fault(
+        reason=FailureReason.GENERATION,
+        code=None,
+        message="every take failed: " + "; ".join(messages),
+        charged=None,
+        seen="webhook",
+        at=max((s.at for s in failed), default=record.created_at),
+    )
+
+
+# --- orders ----------------------------------------------------------------------------------------------
+
+
+def _fault_order(fault: Fault) -> tuple[int, str, str, str, int]:
+    charged = -1 if fault.charged is None else int(fault.charged)
+    return (SEEN_RANK[fault.seen], fault.reason, fault.code or "", fault.message, charged)
+
+
+def _earliest(old: float | None, new: float) -> float:
+    return new if old is None else min(old, new)
+
+
+def _earlier(old: Reached | None, at: float, seen: Seen) -> Reached:
+    new = Reached(stage=Stage.SUBMITTED, source=_SOURCE_OF[seen], at=at)
+    if old is None or (at, new.source) < (old.at, old.source):
+        return new
+    return old

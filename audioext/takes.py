@@ -1,0 +1,141 @@
+"""What is known of the takes: sightings join into a set of cells, and cells merge into ordered tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import attrs
+from attrs import evolve
+
+from audioext.record import Record, Seen, Sighting
+from audioext.results import Track
+
+_T = TypeVar("_T")
+
+SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
+"""Whose word counts more where two differ: a status call is asked over our own connection."""
+
+_TRACK_FACTS = tuple(
+    attribute.name
+    for attribute in attrs.fields(Track)
+    if attribute.name not in {"id", "provider", "model", "extends_by_id", "expires_at"}
+)
+
+
+def join_sighting(sightings: tuple[Sighting, ...], new: Sighting) -> tuple[Sighting, ...]:
+    """Return *sightings* with *new*: one cell for each take, claimed stage and source."""
+    cells = {_cell(sighting): sighting for sighting in sightings}
+    key = _cell(new)
+    old = cells.get(key)
+    cells[key] = new if old is None else _merge_cell(old, new)
+    return tuple(cells[key] for key in sorted(cells))
+
+
+def tracks_of(record: Record, sightings: Sequence[Sighting]) -> tuple[Track, ...]:
+    """Return the tracks that *sightings* of *record* show, in order."""
+    expires_at = None
+    if record.retention is not None and sightings:
+        shown = [s.at for s in sightings if s.track.audio_url is not None]
+        expires_at = moment(min(shown)) + timedelta(seconds=record.retention) if shown else None
+    tracks = [_merge_group(record, group, expires_at) for group in groups(sightings)]
+    positions = {id_: index for index, id_ in enumerate(record.take_ids)}
+    return tuple(
+        sorted(
+            tracks,
+            key=lambda track: (
+                positions.get(track.id or "", len(positions)),
+                track.position if track.position is not None else len(tracks) + len(positions),
+                track.id or "",
+                track.audio_url or "",
+            ),
+        )
+    )
+
+
+def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
+    """Return the sightings of each take together: by id, else by the audio URL."""
+    by_id: dict[str, list[Sighting]] = {}
+    nameless: list[Sighting] = []
+    for sighting in sightings:
+        if sighting.track.id is not None:
+            by_id.setdefault(sighting.track.id, []).append(sighting)
+        else:
+            nameless.append(sighting)
+    owner = {
+        s.track.audio_url: id_
+        for id_, group in sorted(by_id.items(), reverse=True)
+        for s in group
+        if s.track.audio_url is not None
+    }
+    by_url: dict[str, list[Sighting]] = {}
+    for sighting in nameless:
+        url = sighting.track.audio_url
+        if url in owner:
+            by_id[owner[url]].append(sighting)
+        else:
+            by_url.setdefault(url or sighting.track.stream_url or "", []).append(sighting)
+    return [*by_id.values(), *by_url.values()]
+
+
+def greater(old: _T | None, new: _T | None) -> _T | None:
+    """Return the greater of two values of one field, `None` being the least."""
+    return max((old, new), key=order)
+
+
+def order(value: object) -> tuple[bool, float, str]:
+    """Return a fixed total order on the values of one field; `None` and empty text are lowest."""
+    if value is None or value == "":
+        return (False, 0.0 if value is None else 1.0, "")
+    number = float(value) if isinstance(value, (int, float)) else 0.0
+    if isinstance(value, datetime):
+        number = value.timestamp()
+    return (True, number, value if isinstance(value, str) else repr(value))
+
+
+def moment(at: float) -> datetime:
+    """Return Unix seconds as a tz-aware time."""
+    return datetime.fromtimestamp(at, UTC)
+
+
+def _cell(sighting: Sighting) -> tuple[str, str, int, int]:
+    track = sighting.track
+    url = "" if track.id is not None else (track.audio_url or track.stream_url or "")
+    return (track.id or "", url, int(sighting.claimed or 0), SEEN_RANK[sighting.seen])
+
+
+def _merge_cell(old: Sighting, new: Sighting) -> Sighting:
+    values = {
+        name: max((getattr(old.track, name), getattr(new.track, name)), key=order) for name in _TRACK_FACTS
+    }
+    return evolve(old, track=evolve(old.track, **values), at=min(old.at, new.at))
+
+
+def _merge_group(record: Record, group: Sequence[Sighting], expires_at: datetime | None) -> Track:
+    values = {name: _best(group, name) for name in _TRACK_FACTS}
+    if values["image_url"] is None:
+        values["image_url"] = record.cover_url
+    if values["audio_url"] is not None:
+        values["failure"] = None
+    return Track(
+        **values,  # type: ignore[arg-type]  # each is a value of the same field
+        id=next((s.track.id for s in group if s.track.id is not None), None),
+        expires_at=expires_at if values["audio_url"] is not None else None,
+        provider=record.provider,
+        model=record.model,
+        extends_by_id=record.extends_by_id,
+    )
+
+
+def _best(group: Sequence[Sighting], name: str) -> object:
+    best = max(
+        group,
+        key=lambda s: (
+            getattr(s.track, name) not in {None, ""},
+            int(s.claimed or 0),
+            SEEN_RANK[s.seen],
+            order(getattr(s.track, name)),
+        ),
+    )
+    return getattr(best.track, name)

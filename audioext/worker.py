@@ -1,0 +1,112 @@
+"""A loop that claims due work from the store under leases and runs it with bounded concurrency."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from attrs import define, field
+
+from audioext.clock import Clock
+from audioext.errors import StoreError
+from audioext.stores.base import Kind, Lease, Store
+
+_log = logging.getLogger("audioext.worker")
+
+IDLE_SECONDS = 1.0
+"""How long another process's work may wait unseen when no wake-up comes."""
+STORE_DOWN_SECONDS = 1.0
+
+
+@define(kw_only=True, eq=False)
+class Worker:
+    """Claims work of one *kind* and does it; it sleeps until work is due or somebody wakes it."""
+
+    name: str
+    store: Store
+    kind: Kind
+    clock: Clock
+    lease: float
+    concurrency: int
+    work: Callable[[Lease], Awaitable[None]]
+    providers: Sequence[str] | None = None
+    _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _loop: asyncio.Task[None] | None = field(default=None, init=False)
+    _running: set[asyncio.Task[None]] = field(factory=set, init=False)
+
+    def start(self) -> None:
+        """Begin; calling it again is harmless."""
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._run(), name=f"audioext {self.name}")
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self._wake.set()
+
+    async def aclose(self, *, drain: float = 0.0) -> None:
+        """Claim no more, give running work *drain* seconds, then cancel it; its leases run out."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        running = tuple(self._running)
+        if running:
+            _, late = await asyncio.wait(running, timeout=drain)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                claimed = await self._claim()
+                pause = 0.0 if claimed else await self._pause()
+            except StoreError as error:
+                _log.warning("%s: the store is not there, trying again: %s", self.name, error)
+                pause = STORE_DOWN_SECONDS
+            if pause > 0:
+                await self._sleep(pause)
+
+    async def _claim(self) -> int:
+        room = self.concurrency - len(self._running)
+        if room <= 0:
+            return 0
+        leases = await self.store.claim(
+            self.kind, now=self.clock.now(), lease=self.lease, limit=room, providers=self.providers
+        )
+        for lease in leases:
+            task = asyncio.create_task(self._guard(lease), name=f"audioext {self.name} {lease.ref}")
+            self._running.add(task)
+            task.add_done_callback(self._finished)
+        return len(leases)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._wake.set()
+
+    async def _guard(self, lease: Lease) -> None:
+        try:
+            await self.work(lease)
+        except asyncio.CancelledError:
+            with suppress(StoreError):  # else the lease runs out by itself
+                await self.store.settle(lease, due_at=self.clock.now())
+            raise
+        except StoreError as error:
+            _log.warning("%s of job %s: the store failed, it runs again later: %s", self.name, lease.ref, error)
+        except Exception:  # a bug must not end the loop; the lease runs out and the work comes again
+            _log.exception("%s of job %s failed", self.name, lease.ref)
+
+    async def _pause(self) -> float:
+        if len(self._running) >= self.concurrency:
+            return IDLE_SECONDS
+        due = await self.store.next_due(self.kind)
+        if due is None:
+            return IDLE_SECONDS
+        return min(IDLE_SECONDS, max(due - self.clock.now(), 0.001))
+
+    async def _sleep(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
