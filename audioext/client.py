@@ -186,7 +186,8 @@ class Client:
             self._open = True  # before listening: the first delivery may already wait
             if self._listen is not None:
                 host, port = self._listen
-                port = await self.receiver.start(host, port)
+                prefix = "/" if self._public_url is None else self._public_url.path
+                port = await self.receiver.start(host, port, prefix=prefix)
                 self._public_url = settings.fill_port(self._public_url, port)
             await self._occupy_slots()
         except BaseException:

@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from attrs import evolve
@@ -236,46 +237,31 @@ def _derive(record: Record) -> Record:
 
 
 def _reached(record: Record) -> tuple[Reached, ...]:
+    audible = [(s.at, s.seen) for s in record.sightings if s.track.audio_url is not None]
+    streams = [(s.at, s.seen) for s in record.sightings if s.track.stream_url is not None]
+    claims = [(claim.at, claim.seen) for claim in record.claims]
+    named = {claim.stage: claim.at for claim in sorted(record.claims, key=lambda c: c.at, reverse=True)}
     proofs = {
         Stage.SUBMITTED: record.submitted,
-        Stage.TEXT: _text_proof(record),
-        Stage.FIRST: _first_proof(record),
-        Stage.COMPLETE: _complete_proof(record),
+        Stage.TEXT: _proof(Stage.TEXT, [*streams, *claims]),
+        Stage.FIRST: _proof(Stage.FIRST, audible),
+        Stage.COMPLETE: _complete_proof(record, audible),
     }
     found: list[Reached] = []
-    later: Reached | None = None
     for stage in sorted(proofs, reverse=True):
         proof = proofs[stage]
-        if proof is None and later is None:
-            continue
-        if proof is None or (later is not None and later.at < proof.at):
-            assert later is not None  # noqa: S101 - the line above leaves no other case
-            proof = Reached(stage=stage, source="implied", at=later.at)
-        found.append(proof)
-        later = proof
+        later = found[-1] if found else None
+        if later is not None and (proof is None or proof.at >= later.at):
+            # What a later stage brought along is a word about this one only where it was named by then.
+            told = proof is not None and (stage is Stage.SUBMITTED or named.get(stage, math.inf) <= later.at)
+            source = proof.source if proof is not None and told else "implied"
+            proof = Reached(stage=stage, source=source, at=later.at)
+        if proof is not None:
+            found.append(proof)
     return tuple(reversed(found))
 
 
-def _text_proof(record: Record) -> Reached | None:
-    claimed = [(claim.at, claim.seen) for claim in record.claims]
-    streams = [(s.at, s.seen) for s in record.sightings if s.track.stream_url is not None]
-    explicit = [(claim.at, claim.seen) for claim in record.claims if claim.stage is Stage.TEXT]
-    return _proof(Stage.TEXT, explicit or streams or claimed, implied=not (explicit or streams))
-
-
-def _first_proof(record: Record) -> Reached | None:
-    audible = [(s.at, s.seen) for s in record.sightings if s.track.audio_url is not None]
-    complete = _complete_proof(record)
-    proof = _proof(Stage.FIRST, audible)
-    if proof is None or complete is None or proof.at < complete.at:
-        return proof
-    # Audio that was first shown by the claim of COMPLETE is not a word about FIRST.
-    named = any(claim.stage is Stage.FIRST and claim.at <= complete.at for claim in record.claims)
-    return proof if named else evolve(proof, source="implied")
-
-
-def _complete_proof(record: Record) -> Reached | None:
-    audible = [(s.at, s.seen) for s in record.sightings if s.track.audio_url is not None]
+def _complete_proof(record: Record, audible: Sequence[tuple[float, Seen]]) -> Reached | None:
     if not audible:
         return None
     claims = [(claim.at, claim.seen) for claim in record.claims if claim.stage is Stage.COMPLETE]
@@ -302,11 +288,11 @@ def _counted_proof(record: Record) -> tuple[float, Seen] | None:
     return max(times[record.expected_tracks - 1], audible)
 
 
-def _proof(stage: Stage, found: Sequence[tuple[float, Seen]], *, implied: bool = False) -> Reached | None:
+def _proof(stage: Stage, found: Sequence[tuple[float, Seen]]) -> Reached | None:
     if not found:
         return None
     at, seen = min(found, key=lambda item: (item[0], SEEN_RANK[item[1]]))
-    return Reached(stage=stage, source="implied" if implied else _SOURCE_OF[seen], at=at)
+    return Reached(stage=stage, source=_SOURCE_OF[seen], at=at)
 
 
 def _all_takes_failed(record: Record, tracks: Sequence[Track]) -> bool:

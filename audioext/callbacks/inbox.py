@@ -92,10 +92,10 @@ class Inbox:
         except WebhookError as error:
             await self._refuse(delivery, "refused", str(error))
             raise
-        events, doubted = self._believe(events)
+        believed, doubted = self._believe(events)
         try:
             applied = await self.dispatcher.apply(
-                route.ref, events, seen="webhook", at=at, delivery=delivery, ask_now=doubted
+                route.ref, believed, seen="webhook", at=at, delivery=delivery, ask_now=doubted
             )
         except WebhookError as error:
             await self._refuse(delivery, "refused", str(error))

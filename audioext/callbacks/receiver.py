@@ -59,14 +59,17 @@ class Receiver:
         app.router.add_route("*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._webhook)
         self.mounted = True
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, *, prefix: str = "/") -> int:
         """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
+
+        The routes are at the root and under *prefix*, the path of `public_url`: a proxy may cut it off or not.
 
         Raises:
             ConfigError: the address cannot be listened on.
         """
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        self.add_to(app)
+        for base in dict.fromkeys(("/", prefix)):
+            self.add_to(app, base)
         # An access log costs half of the throughput, so there is one only where somebody listens to it.
         wanted = _access_log if _access_log.isEnabledFor(logging.INFO) else None
         self._runner = web.AppRunner(

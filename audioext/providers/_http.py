@@ -9,10 +9,11 @@ import orjson
 from yarl import URL
 
 from audioext.errors import ConfigError
+from audioext.version import __version__
 from audioext.wire.http import HttpRequest, HttpResponse
 from audioext.wire.signing import unix_seconds
 
-USER_AGENT = "audioext/0.1.0"
+USER_AGENT = f"audioext/{__version__}"
 """Sent with every call: behind Cloudflare a request without one gets 403 "error code: 1010"."""
 
 MAX_RETRY_AFTER_SECONDS = 3600.0  # a longer wait is no answer to a burst, and a forged one must not park us

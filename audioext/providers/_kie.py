@@ -92,10 +92,15 @@ def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
         ConfigError: one of them is empty or not text.
     """
     keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(key, str) and key for key in keys):
+    if not all(_is_key(key) for key in keys):
         message = "webhook_key must be text, or several texts for a rotation, and none may be empty"
         raise ConfigError(message)
     return keys
+
+
+def _is_key(value: object) -> bool:
+    # Half a surrogate pair has no UTF-8 bytes to sign with.
+    return isinstance(value, str) and value != "" and value == value.encode("utf-8", "replace").decode()
 
 
 def open_verified(hook: Webhook, keys: Sequence[str], *, tolerance: float) -> Delivery:

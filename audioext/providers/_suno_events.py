@@ -175,7 +175,7 @@ def _shown(task_id: str | None, tracks: Sequence[Track]) -> tuple[Progress, ...]
 
 @frozen
 class Delivery:
-    """A callback's outer shape, opened: `data` is an empty mapping where it came as `[]`, `null` or not at all."""
+    """A callback, opened: `data` is an empty mapping where it came as `[]`, `null` or not at all."""
 
     code: str | None
     message: str
@@ -196,8 +196,6 @@ class _Inner:
     callbackType: Text | None = None  # noqa: N815 - the wire's spelling
     taskId: Text | None = None  # noqa: N815 - the wire's spelling
     task_id: Text | None = None
-    status: Text | None = None
-    error: Text | None = None
 
 
 def open_delivery(value: object) -> Delivery:
@@ -223,8 +221,7 @@ def open_delivery(value: object) -> Delivery:
     if len(ids) > 1:
         message = "the delivery names more than one task"
         raise WebhookError(message, http_status=400)
-    text = outer.msg or inner.error or (raw if isinstance(raw, str) else "")
-    return Delivery(outer.code, text, data, next(iter(ids), None))
+    return Delivery(outer.code, outer.msg or "", data, next(iter(ids), None))
 
 
 def callback_events(delivery: Delivery, reasons: Mapping[str, FailureReason]) -> tuple[Event, ...]:
@@ -238,19 +235,21 @@ def callback_events(delivery: Delivery, reasons: Mapping[str, FailureReason]) ->
         DecodeError: it is not of that shape.
     """
     inner = structure(delivery.data, _Inner, where="data")
-    word = inner.callbackType or inner.status or None
+    word = inner.callbackType or _text_at(delivery.data, "status") or None
     failing = word == CALLBACK_ERROR or delivery.code not in _SUCCESS_CODES
     listed = delivery.data.get("data")
-    message = " ".join(text for text in (delivery.message, inner.error) if text)
-    if failing and isinstance(listed, str):
-        message, listed = f"{message} {listed}".strip(), None
-    tracks = tracks_in(listed if listed not in ({}, "") else None, where="data.data")
+    if listed in ("", {}) or (failing and isinstance(listed, str)):
+        listed = None
+    tracks = tracks_in(listed, where="data.data")
     if word == CALLBACK_EXCEPTION:
         return (Progress(task_id=delivery.task_id, tracks=tracks, ask_now=True),)
     if failing:
         reason = reasons.get(delivery.code or "", FailureReason.UNKNOWN)
         claimed = CALLBACK_STAGES.get(word or "")
         seen = (Progress(task_id=delivery.task_id, claimed_stage=claimed, tracks=tracks),) if tracks else ()
+        # The text beside the tracks: docs.kie.ai/suno-api/replace-section, read 2026-11-21
+        texts = (delivery.message, _text_at(delivery.data, "error"), _text_at(delivery.data, "data"))
+        message = " ".join(text for text in texts if text)
         return (*seen, failure(delivery.task_id, reason, delivery.code, message))
     stage = CALLBACK_STAGES.get(word or "")
     return (
@@ -262,3 +261,9 @@ def callback_events(delivery: Delivery, reasons: Mapping[str, FailureReason]) ->
             ask_now=stage is None,
         ),
     )
+
+
+def _text_at(data: Mapping[str, object], key: str) -> str:
+    # Not on the pages of these operations, so another type there must not cost a result.
+    value = data.get(key)
+    return value if isinstance(value, str) else ""

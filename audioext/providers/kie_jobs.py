@@ -17,12 +17,12 @@ from audioext.errors import DecodeError
 from audioext.providers import _kie
 from audioext.providers._account import DAY_SECONDS, SunoAccount, Vendor, task_query, wire_values
 from audioext.providers._engine import CLASSIC_MODELS, V6_MODELS, EngineRules
-from audioext.providers._suno_events import callback_events, failure, tracks_in
+from audioext.providers._suno_events import Delivery, callback_events, failure, tracks_in
 from audioext.record import Record
 from audioext.requests import Operation, Request
 from audioext.results import FailureReason, Stage, Track
 from audioext.wire.convert import Link, Number, Text, parse_json, structure
-from audioext.wire.events import Event, Progress
+from audioext.wire.events import Event, Failed, Progress
 from audioext.wire.http import HttpRequest, HttpResponse, Webhook
 
 CREATE_PATH = "/api/v1/jobs/createTask"
@@ -148,38 +148,44 @@ class KieJobs(SunoAccount):
         """
         delivery = _kie.open_verified(hook, self.webhook_key, tolerance=self.webhook_tolerance)
         if "state" in delivery.data:
-            return task_events(delivery.data, task_id=delivery.task_id, by_webhook=True)
+            return task_events(delivery.data, delivery=delivery)
         return callback_events(delivery, _kie.REASONS)
 
 
-def task_events(
-    data: Mapping[str, object], *, task_id: str | None = None, by_webhook: bool = False
-) -> tuple[Event, ...]:
-    """Return what a task's detail means; in a webhook an unknown state makes a status call due.
+def task_events(data: Mapping[str, object], *, delivery: Delivery | None = None) -> tuple[Event, ...]:
+    """Return what a task's detail means, from a status answer or in a *delivery*.
+
+    What the detail leaves out, the delivery's envelope says; in a delivery an unknown state makes a status
+    call due.
 
     Raises:
         DecodeError: it is not of that shape.
     """
     detail = structure(data, TaskDetail, where="data")
-    found = detail.taskId or task_id
+    task_id: str | None = detail.taskId or (delivery.task_id if delivery is not None else None)
     tracks = result_tracks(data)
-    if detail.state == FAILED_STATE:
-        code = detail.failCode or None
-        reason = STATE_REASONS.get(code or "", FailureReason.UNKNOWN)
-        failed = failure(found, reason, code, detail.failMsg or "")
-        seen = Progress(task_id=found, tracks=tracks, credits=detail.creditsConsumed)
-        return (seen, failed) if tracks or detail.creditsConsumed is not None else (failed,)
-    known = detail.state in RUNNING_STATES or detail.state in {SUCCESS_STATE, None, ""}
-    return (
-        Progress(
-            task_id=found,
-            claimed_stage=Stage.COMPLETE if detail.state == SUCCESS_STATE else None,
-            tracks=tracks,
-            credits=detail.creditsConsumed,
-            word=None if known else detail.state,
-            ask_now=by_webhook and not known,
-        ),
+    known = detail.state in RUNNING_STATES or detail.state in {SUCCESS_STATE, FAILED_STATE, None, ""}
+    seen = Progress(
+        task_id=task_id,
+        claimed_stage=Stage.COMPLETE if detail.state == SUCCESS_STATE else None,
+        tracks=tracks,
+        credits=detail.creditsConsumed,
+        word=None if known else detail.state,
+        ask_now=delivery is not None and not known,
     )
+    if detail.state != FAILED_STATE:
+        return (seen,)
+    failed = _task_failure(task_id, detail, delivery)
+    return (seen, failed) if tracks or detail.creditsConsumed is not None else (failed,)
+
+
+def _task_failure(task_id: str | None, detail: TaskDetail, delivery: Delivery | None) -> Failed:
+    code: str | None = detail.failCode or None
+    message: str = detail.failMsg or ""
+    if delivery is not None and delivery.code != "200":
+        code = code or delivery.code
+        message = message or delivery.message
+    return failure(task_id, STATE_REASONS.get(code or "", FailureReason.UNKNOWN), code, message)
 
 
 def result_tracks(data: Mapping[str, object]) -> tuple[Track, ...]:

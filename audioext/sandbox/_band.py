@@ -69,7 +69,7 @@ ARPEGGIO: Final = Style(
     bass=((0, 0, 5, 0.9), (6, 0, 2, 0.6), (8, 0, 5, 0.8), (14, 7, 2, 0.6)),
     kick=((0, 0.8), (8, 0.7), (10, 0.4)),
     snare=((4, 0.6), (12, 0.7)),
-    hat=tuple((step, 0.45 if step % 4 == 2 else 0.25) for step in range(0, 16, 2)),  # noqa: PLR2004 - the off-beats
+    hat=tuple((step, 0.25 if step % 4 == 0 else 0.45) for step in range(0, 16, 2)),
     pad=0.35,
     ring=0.5,
 )
@@ -197,7 +197,8 @@ class Band:
         ):
             for when, strength in hits:
                 add_at(dry, sound[:, None], round(when * step * self.rate), gain * strength)
-        out = dry + room(wet + np.float32(0.15) * dry, self.rate)
+        add_at(wet, dry, 0, 0.15)
+        out = dry + room(wet, self.rate)
         out *= edges(out.shape[0], self.rate, attack=1 / self.rate, release=0.3)[:, None]
         return out * np.float32(0.1 / max(rms(out), 1e-6))
 

@@ -1,4 +1,4 @@
-"""What kie.ai's two routes and sunoapi.org share as takers of orders: the envelope, the key, the codes, the ids."""
+"""What kie.ai's two routes and sunoapi.org share as takers of orders: envelope, key, codes, ids."""
 
 import uuid
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from ._suno import OPERATION_TYPES, record_info
 from .deliver import Manners
 from .desk import Limiter
 from .studio import Studio
-from .tasks import Failure, Order, Refusal, Submission, Task, Trouble
+from .tasks import Failure, Ids, Order, Refusal, Submission, Task, Trouble
 
-__all__ = ["Book", "Counter", "Envelope", "SunoClerk"]
+__all__ = ["Book", "Counter", "Envelope", "EnvelopeClerk", "FlatClerk", "known_fields"]
 
 
 @frozen(kw_only=True)
@@ -51,18 +51,15 @@ class Envelope:
 
 
 @define(eq=False, kw_only=True)
-class SunoClerk:
-    """One operation of an API with a flat JSON body and the common envelope."""
+class EnvelopeClerk:
+    """Takes orders at an API with the common envelope."""
 
     provider: str
     studio: Studio
     envelope: Envelope
     manners: Manners
     limiter: Limiter
-    spec: Spec
     fetches_first: bool
-    #: How a name is spelt in the sandbox, by its spelling at the API.
-    names: Mapping[str, str]
 
     def admit(self, request: web.Request) -> None:
         """Check the key."""
@@ -73,35 +70,11 @@ class SunoClerk:
         if not self.limiter.passes():
             raise Refusal(Trouble.RATE, "Too many requests, please try again later")
 
-    async def read(self, request: web.Request, submission: Submission) -> Order:
-        """Read and check a flat body."""
-        body = await read_json_object(request)
-        submission.fields = body
-        fields = {self.names[name]: value for name, value in body.items() if name in self.names}
-        submission.ignored = tuple(name for name in body if self.names.get(name) not in self.spec.known)
-        callback_url = fields.get("call_back_url")
-        submission.callback_url = callback_url if isinstance(callback_url, str) else None
-        check(fields, self.spec)
-        self.check_source_model(fields)
-        return order_of(fields, self.spec, callback_url=submission.callback_url)
-
-    def check_source_model(self, fields: Mapping[str, object]) -> None:
-        """Refuse a model other than the source track's.
-
-        "Model version must match the source audio's model version": seeds 001 and 003. A ready track fits all.
-        """
-        audio_id = fields.get("audio_id")
-        if isinstance(audio_id, str):
-            source = self.studio.library.track(audio_id)
-            if source.model is not None and source.model != self.spec.model(fields):
-                name = self.spec.spell("model")
-                raise Refusal(Trouble.MODEL, f"{name} must match the source audio's, {source.model}", names=[name])
-
-    def new_ids(self, order: Order) -> tuple[str, tuple[str, ...]]:
+    def new_ids(self, order: Order) -> Ids:
         """Mint 32 hex digits for the task and a UUID for each take, as seen live (sheet 0)."""
         seed = self.studio.fresh_bytes()
         takes = tuple(str(uuid.UUID(bytes=seed[16:31] + bytes([index]), version=4)) for index in range(order.outputs))
-        return seed[:16].hex(), takes
+        return Ids(task_id=seed[:16].hex(), take_ids=takes)
 
     def accepted(self, task: Task) -> web.Response:
         """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
@@ -124,6 +97,43 @@ class SunoClerk:
         """Fail a task because a fault says so."""
         usual, message = self.envelope.book.usual_failure
         return Failure(usual if code is None else code, message)
+
+
+@define(eq=False, kw_only=True)
+class FlatClerk(EnvelopeClerk):
+    """One operation with a route and a flat body of its own."""
+
+    spec: Spec
+
+    async def read(self, request: web.Request, submission: Submission) -> Order:
+        """Read and check a flat body."""
+        body = await read_json_object(request)
+        submission.fields = body
+        callback_url = body.get(self.spec.spell("call_back_url"))
+        submission.callback_url = callback_url if isinstance(callback_url, str) else None
+        fields = known_fields(body, self.spec, submission)
+        check(fields, self.spec)
+        self._check_source_model(fields)
+        return order_of(fields, self.spec, callback_url=submission.callback_url, sent=body)
+
+    def _check_source_model(self, fields: Mapping[str, object]) -> None:
+        """Refuse a model other than the source track's.
+
+        "Model version must match the source audio's model version": seeds 001 and 003. A ready track fits all.
+        """
+        audio_id = fields.get("audio_id")
+        if isinstance(audio_id, str):
+            source = self.studio.library.track(audio_id)
+            if source.model is not None and source.model != self.spec.model(fields):
+                name = self.spec.spell("model")
+                raise Refusal(Trouble.MODEL, f"{name} must match the source audio's, {source.model}", names=[name])
+
+
+def known_fields(body: Mapping[str, object], spec: Spec, submission: Submission) -> Mapping[str, object]:
+    """Return the fields that an operation knows, in snake case, and note the others as ignored."""
+    names = spec.names
+    submission.ignored = tuple(name for name in body if name not in names)
+    return {names[name]: value for name, value in body.items() if name in names}
 
 
 @frozen

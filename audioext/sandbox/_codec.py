@@ -14,7 +14,7 @@ from audioext.sandbox._dsp import resample
 if TYPE_CHECKING:
     from audioext.sandbox._dsp import Samples
 
-FORMATS_READ: Final = "WAV, FLAC, OGG and MP3"
+FORMATS_READ: Final = "WAV, FLAC, OGG or MP3"
 BLOCK_FRAMES: Final = 65_536  # one long MP3 write overflows LAME's stack buffers in some versions of libsndfile
 LOWEST_RATE_HZ: Final = 4_000  # telephone speech is 8,000 Hz; below half of that nothing is music
 HIGHEST_RATE_HZ: Final = 384_000  # the highest rate that sound cards record
@@ -24,6 +24,8 @@ STEREO: Final = 2
 LEAST_SHARE_DECODED: Final = 0.9  # headers of whole files are often off by a frame, never by a tenth
 STREAMED_SIZE: Final = 0x7FFF_0000  # ffmpeg and sox write sizes above this into a WAV whose end they do not know
 RIFF_HEADER_BYTES: Final = 8
+ID3_HEADER_BYTES: Final = 10
+COUNT_WITHIN_BYTES: Final = 64  # an MP3's first frame holds its count 36 bytes from its start, or sooner
 PCM_16_SCALE: Final = 32_768
 MP3_RATES_HZ: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 WAV_MAGIC: Final = (b"RIFF", b"RIFX", b"RF64")
@@ -73,11 +75,11 @@ def load(data: bytes) -> Clip:
     except (soundfile.SoundFileError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
         message = f"The audio file is damaged or cut short and cannot be decoded; send a whole {FORMATS_READ} file."
         raise AudioError(message) from error
-    if samples.shape[0] == 0:
+    if not len(samples):
         message = f"The audio file holds no sound (0 frames); send a whole {FORMATS_READ} file."
         raise AudioError(message)
-    if samples.shape[0] < claimed * LEAST_SHARE_DECODED:
-        raise _cut_short(samples.shape[0], claimed)
+    if len(samples) < claimed * LEAST_SHARE_DECODED and _is_counted(data):
+        raise _cut_short(len(samples), claimed)
     return Clip(samples, rate)
 
 
@@ -114,6 +116,22 @@ def _refuse_cut_wav(data: bytes) -> None:
     claimed = int.from_bytes(data[4:8], "little")
     if claimed < STREAMED_SIZE and len(data) < claimed * LEAST_SHARE_DECODED + RIFF_HEADER_BYTES:
         raise _cut_short(len(data), claimed + RIFF_HEADER_BYTES)
+
+
+def _is_counted(data: bytes) -> bool:
+    """Say whether the frames were counted when the file was made.
+
+    An MP3 without such a count has its length guessed from its first frame, and a variable bit rate fools the guess.
+    """
+    if data.startswith(WAV_MAGIC) or not data.startswith((b"ID3", b"\xff")):
+        return True
+    first = 0
+    if data.startswith(b"ID3"):  # an ID3v2 tag tells its size in four times seven bits
+        first = ID3_HEADER_BYTES + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False)
+        )
+    opening = data[first : first + COUNT_WITHIN_BYTES]
+    return b"Xing" in opening or b"Info" in opening
 
 
 def _cut_short(found: int, claimed: int) -> AudioError:

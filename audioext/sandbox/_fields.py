@@ -62,6 +62,11 @@ class Spec:
         """All names that the operation knows."""
         return self.required | self.optional
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The sandbox's spelling of each name, by the API's."""
+        return {self.spell(name): name for name in self.known}
+
     def model(self, fields: Mapping[str, object]) -> str | None:
         """Return the model that these fields name, or the default."""
         named = next((fields[key] for key in self.model_keys if fields.get(key) is not None), self.default_model)
@@ -80,8 +85,14 @@ def check(fields: Mapping[str, object], spec: Spec) -> None:
         raise Refusal(problems[0][0], text, names=[spec.spell(name) for _, name, _ in problems])
 
 
-def order_of(fields: Mapping[str, object], spec: Spec, *, callback_url: str | None) -> Order:
-    """Put checked fields into the sandbox's words."""
+def order_of(
+    fields: Mapping[str, object],
+    spec: Spec,
+    *,
+    callback_url: str | None,
+    sent: Mapping[str, object],
+) -> Order:
+    """Put checked fields into the sandbox's words; `sent` is the body in the API's spelling."""
     model = spec.model(fields)
     continue_at = fields.get("continue_at")
     inherits = fields.get("default_param_flag") is False and "audio_id" in spec.required
@@ -90,7 +101,7 @@ def order_of(fields: Mapping[str, object], spec: Spec, *, callback_url: str | No
     return Order(
         operation=spec.operation,
         kind=spec.kind,
-        fields=fields,
+        fields=sent,
         audio_id=_text(fields, "audio_id") or None,
         url=_text(fields, "upload_url") or None,
         # In simple mode the custom values are not used: https://docs.kie.ai/suno-api/extend-music

@@ -28,6 +28,7 @@ BEATS_IN_BAR: Final = 4
 # (beats, weight): bars repeat more strictly than beats, and three quarters of a beat repeats in syncopated music.
 BEAT_MULTIPLES: Final = ((1, 1.0), (2, 1.0), (4, 2.0), (8, 2.0))
 SEMITONES: Final = 12
+MINOR_THIRD: Final = 3  # semitones
 A4_HZ: Final = 440.0
 A4_PITCH: Final = 69
 MAJOR: Final = (0, 2, 4, 5, 7, 9, 11)
@@ -47,7 +48,7 @@ class Chord:
     @property
     def tones(self) -> tuple[int, int, int]:
         """Return the pitch classes of root, third and fifth."""
-        third = 3 if self.minor else 4
+        third = MINOR_THIRD if self.minor else MINOR_THIRD + 1
         return self.root, (self.root + third) % SEMITONES, (self.root + 7) % SEMITONES
 
 
@@ -67,7 +68,7 @@ class Key:
         """Return the triad on scale *degree*, counted from 0."""
         scale = self.scale
         root, third = scale[degree % len(scale)], scale[(degree + 2) % len(scale)]
-        return Chord(root, minor=(third - root) % SEMITONES == 3)  # noqa: PLR2004 - a minor third is three semitones
+        return Chord(root, minor=(third - root) % SEMITONES == MINOR_THIRD)
 
     @property
     def chords(self) -> tuple[Chord, ...]:

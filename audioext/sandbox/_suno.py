@@ -8,7 +8,16 @@ import orjson
 
 from .tasks import Hook, Kind, Stage, Task
 
-__all__ = ["OPERATION_TYPES", "callback", "camel", "epoch_milliseconds", "is_upload", "record_info", "snake_song", "status_word"]
+__all__ = [
+    "OPERATION_TYPES",
+    "callback",
+    "camel",
+    "epoch_milliseconds",
+    "is_upload",
+    "record_info",
+    "snake_song",
+    "status_word",
+]
 
 #: What songs say of their model, as seen live (sheet 7); free text.
 MODEL_WORDS = {"V3_5": "chirp-v3-5", "V4": "chirp-v4", "V5": "chirp-crow", "V5_5": "chirp-fenix"}

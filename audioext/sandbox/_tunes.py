@@ -41,7 +41,7 @@ VOWELS: Final = (
 )
 FORMANT_WIDTH: Final = 0.11  # of its frequency
 VOICE_TOP_HZ: Final = 5_000.0
-PHRASE_BEATS: Final = 6.25  # of the eight in two bars: the rest is for breathing
+PHRASE_BEATS: Final = 6.0  # of the eight in two bars: the rest is for breathing
 BRIGHTNESS: Final = 0.6  # exponent on the gains of the formants; below 1 lifts the upper ones, as singers do
 
 
@@ -91,7 +91,7 @@ def _fit_bars(rng: np.random.Generator, seconds: float) -> tuple[float, int]:
 
 
 def _harmony(rng: np.random.Generator, bars: int) -> tuple[Key, tuple[int, ...]]:
-    key = Key(int(rng.integers(SEMITONES)), minor=bool(rng.random() < 0.5))  # noqa: PLR2004 - a fair coin
+    key = Key(int(rng.integers(SEMITONES)), minor=bool(rng.integers(2)))
     turns = MINOR_TURNS if key.minor else MAJOR_TURNS
     first, second = (turns[int(index)] for index in rng.permutation(len(turns))[:2])
     form = (*first, *first, *second, *first)

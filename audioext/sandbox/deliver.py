@@ -36,6 +36,10 @@ class Manners:
     wants_exactly_200: bool
     #: Whether webhooks are signed once there is a key.
     signs: bool = False
+    #: Whether a task is paid for when it succeeds, not when it is ordered.
+    charges_on_success: bool = False
+    #: Failures whose price is given back.
+    refunded_codes: frozenset[int] = frozenset()
 
 
 def sign(key: str, task_id: str, timestamp: str) -> str:

@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
+import orjson
 from aiohttp import web
 from attrs import define
 
 from .faults import Fault, FaultKind, Plan
 from .studio import Herald, Studio
-from .tasks import Order, Refusal, Submission, Task, Trouble
+from .tasks import Ids, Order, Refusal, Submission, Task, Trouble
 
 __all__ = ["Clerk", "Handler", "Limiter", "submitting"]
 
@@ -50,7 +51,7 @@ class Clerk(Herald, Protocol):
             Refusal: The API would not accept it.
         """
 
-    def new_ids(self, order: Order) -> tuple[str, tuple[str, ...]]:
+    def new_ids(self, order: Order) -> Ids:
         """Mint the task's id, and its takes'."""
 
     def accepted(self, task: Task) -> web.Response:
@@ -103,22 +104,20 @@ async def _submit(studio: Studio, clerk: Clerk, request: web.Request, *, operati
     submission = studio.note(clerk.provider, operation)
     try:
         clerk.admit(request)
-        clerk.limit()
         order = await clerk.read(request, submission)
+        # Nothing is awaited between the parallel limit and the task's begin (MusicGPT), so that no two slip through.
+        clerk.limit()
         plan = studio.script.draw(order.name)
         if (early := _answer_without_task(clerk, plan)) is not None:
             return await _send(request, early, submission)
         if plan.has(FaultKind.LOSE_RESPONSE) and _variant(plan, FaultKind.LOSE_RESPONSE) == "unmade":
             return _cut(request)
-        if studio.balance(clerk.provider) < studio.settings.price:
-            raise Refusal(Trouble.CREDITS, "Insufficient credits")
+        _check_balance(studio, clerk.provider)
         source = await studio.library.source(order) if clerk.fetches_first or order.audio_id is not None else None
     except Refusal as refusal:
         return await _send(request, clerk.refused(refusal), submission)
-    task_id, take_ids = clerk.new_ids(order)
-    task = studio.begin(order, clerk, plan, task_id=task_id, take_ids=take_ids)
+    task = studio.begin(order, clerk, plan, ids=clerk.new_ids(order))
     submission.task_id = task.id
-    studio.charge(clerk.provider, studio.settings.price)
     ticket = studio.start(task, clerk, source)
     try:
         if plan.has(FaultKind.CALLBACK_BEFORE_RESPONSE):
@@ -127,6 +126,11 @@ async def _submit(studio: Studio, clerk: Clerk, request: web.Request, *, operati
         return await _answer(request, clerk, task, submission)
     finally:
         ticket.answered.set()
+
+
+def _check_balance(studio: Studio, provider: str) -> None:
+    if studio.balance(provider) < studio.settings.price:
+        raise Refusal(Trouble.CREDITS, "Insufficient credits")
 
 
 def _variant(plan: Plan, kind: FaultKind) -> str | None:
@@ -164,9 +168,18 @@ async def _answer(request: web.Request, clerk: Clerk, task: Task, submission: Su
 async def _send(request: web.Request, response: web.Response, submission: Submission) -> web.StreamResponse:
     """Write the whole answer now, so that what follows it follows it on the wire."""
     submission.http_status = response.status
+    submission.code = _code_in(response)
     await response.prepare(request)
     await response.write_eof()
     return response
+
+
+def _code_in(response: web.Response) -> int | None:
+    """Return the code in an API's envelope, if it has one."""
+    if response.content_type != "application/json" or not isinstance(response.body, bytes):
+        return None
+    code = orjson.loads(response.body).get("code")
+    return code if isinstance(code, int) else None
 
 
 def _cut(request: web.Request) -> web.StreamResponse:

@@ -32,7 +32,7 @@ class _Details(TypedDict, total=False):
 
 
 class FaultError(ValueError):
-    """This is no fault that the sandbox knows: see `audioext.sandbox.Fault` for the words."""
+    """The sandbox knows no such fault: see `audioext.sandbox.Fault` for the words."""
 
 
 class FaultKind(enum.StrEnum):

@@ -16,7 +16,7 @@ from yarl import URL
 
 from .tasks import Refusal, Trouble
 
-__all__ = ["FileStore", "cover_image"]
+__all__ = ["FileStore", "content_type", "cover_image"]
 
 #: `mimetypes` calls WAV audio/x-wav on some machines; the files must look the same on all.
 CONTENT_TYPES = {
@@ -51,6 +51,7 @@ class FileStore:
         self._keep = keep
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._pinned = 0
         self.base = URL()
 
     def open(self, base: URL) -> None:
@@ -81,13 +82,13 @@ class FileStore:
 
     def promise(self, key: str, maker: Maker, *, seconds: float | None = None, pinned: bool = False) -> None:
         """Have a file made when it is first asked for. A pinned file is never thrown out."""
-        self._put(key, _Entry(_content_type(key), maker=maker, seconds=seconds, pinned=pinned))
+        self._put(key, _Entry(content_type(key), maker=maker, seconds=seconds, pinned=pinned))
 
     def add(self, key: str, data: bytes) -> None:
         """Keep these bytes."""
         path = self._fresh_path()
         path.write_bytes(data)
-        self._put(key, _Entry(_content_type(key), path=path))
+        self._put(key, _Entry(content_type(key), path=path))
 
     async def add_stream(self, key: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
         """Keep what arrives, in constant memory, and return its size in bytes.
@@ -104,13 +105,13 @@ class FileStore:
                     path.unlink()
                     raise Refusal(Trouble.TOO_BIG, f"The file exceeds {limit_bytes} bytes")
                 file.write(chunk)
-        self._put(key, _Entry(_content_type(key), path=path))
+        self._put(key, _Entry(content_type(key), path=path))
         return size
 
     def rename(self, key: str, new: str) -> None:
         """Keep a file under another key, in place of what was there."""
         entry = self._entries.pop(key)
-        entry.content_type = _content_type(new)
+        entry.content_type = content_type(new)
         self._put(new, entry)
 
     def __contains__(self, key: object) -> bool:
@@ -132,7 +133,9 @@ class FileStore:
             KeyError: There is no such file, or no longer.
         """
         entry = self._entries[key]
-        self._entries.move_to_end(key)
+        if not entry.pinned:
+            # Pinned ones stay in front, where a search for the oldest passes them quickly.
+            self._entries.move_to_end(key)
         if entry.path is not None:
             return entry.path
         if entry.making is None:
@@ -168,15 +171,18 @@ class FileStore:
         return path
 
     def _put(self, key: str, entry: _Entry) -> None:
-        self._discard(key)
+        self.remove(key)
         self._entries[key] = entry
-        for old in [key for key, entry in self._entries.items() if not entry.pinned][: -self._keep]:
-            self._discard(old)
+        self._pinned += entry.pinned
+        while len(self._entries) - self._pinned > self._keep:
+            self.remove(next(old for old, entry in self._entries.items() if not entry.pinned))
 
-    def _discard(self, key: str) -> None:
+    def remove(self, key: str) -> None:
+        """Forget a file, if there is one of this key."""
         entry = self._entries.pop(key, None)
         if entry is None:
             return
+        self._pinned -= entry.pinned
         if entry.making is not None:
             entry.making.cancel()
         if entry.path is not None:
@@ -189,7 +195,8 @@ class FileStore:
         return Path(self._folder.name, secrets.token_hex(16))
 
 
-def _content_type(key: str) -> str:
+def content_type(key: str) -> str:
+    """Tell a file's type by its name."""
     return CONTENT_TYPES.get(Path(key).suffix.lower(), "application/octet-stream")
 
 

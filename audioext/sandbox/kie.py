@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from aiohttp import web
 from attrs import define
 
-from . import uploads
+from . import kie_jobs, uploads
 from ._bodies import check_bearer, read_json_object
-from ._clerk import Book, Counter, Envelope, SunoClerk
+from ._clerk import Book, Counter, Envelope, FlatClerk
 from ._fields import LEGACY_MODELS, Spec, is_address
 from ._routes import api_application
 from ._suno import callback, camel, is_upload
@@ -57,7 +57,14 @@ BOOK = Book(
 )
 
 #: 15 s and three retries: https://docs.kie.ai/suno-api/extend-music-callbacks. The spacing is on no page: our guess.
-MANNERS = Manners(timeout_seconds=15.0, retry_seconds=(60.0, 300.0, 900.0), wants_exactly_200=True, signs=True)
+MANNERS = Manners(
+    timeout_seconds=15.0,
+    retry_seconds=(60.0, 300.0, 900.0),
+    wants_exactly_200=True,
+    signs=True,
+    # 531: "failed, credits refunded" (sheet 5.1).
+    refunded_codes=frozenset({531}),
+)
 
 COMMON = frozenset({"negative_tags", "vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"})
 PERSONA = frozenset({"persona_id", "persona_model"})
@@ -104,7 +111,7 @@ SPECS = (
 
 
 @define(eq=False)
-class LegacyClerk(SunoClerk):
+class LegacyClerk(FlatClerk):
     """An operation of the per-operation routes."""
 
     def hooks(self, task: Task) -> Sequence[Hook]:
@@ -148,7 +155,6 @@ def build(studio: Studio) -> web.Application:
             limiter=limiter,
             spec=spec,
             fetches_first=True,
-            names={spec.spell(name): name for name in spec.known},
         )
         app.router.add_post(f"/api/v1/generate/{spec.operation}", submitting(studio, clerk, operation=spec.operation))
     counter = Counter(PROVIDER, studio, envelope)
@@ -156,6 +162,7 @@ def build(studio: Studio) -> web.Application:
     app.router.add_get("/api/v1/chat/credit", counter.credit)
     app.router.add_post("/api/v1/common/download-url", _download_url(studio, envelope))
     uploads.add_routes(app, studio, PROVIDER)
+    kie_jobs.add_routes(app, studio, envelope, manners=MANNERS, limiter=limiter)
     return app
 
 

@@ -74,7 +74,9 @@ class Library:
         audio = _audio()
         settings = self._settings
         seconds = settings.ready_seconds
-        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        # A connection each, so that none is left open at a receiver that wants to stop.
+        connector = aiohttp.TCPConnector(force_close=True)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         self._promise_ready(TUNE_KEY, lambda: audio.tune(seed=settings.seed, seconds=seconds))
         self._promise_ready(VOICE_KEY, lambda: audio.voice(seed=settings.seed, seconds=seconds))
         self.ready_ids = tuple(str(uuid.UUID(f"e2310000-0000-4000-8000-{n:012d}")) for n in range(1, READY_TRACKS + 1))

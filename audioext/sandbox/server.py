@@ -8,14 +8,13 @@ from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
-from . import control, kie
+from . import control, kie, musicgpt, sunoapi, vidgo
 from ._bodies import json_response
-from .desk import Limiter
 from .faults import Fault
 from .library import TUNE_KEY, VOICE_KEY
 from .settings import Settings
 from .studio import Studio
-from .tasks import Delivery, Refusal, Submission, Task, Trouble
+from .tasks import Delivery, Submission, Task
 
 __all__ = ["Sandbox"]
 
@@ -23,7 +22,12 @@ __all__ = ["Sandbox"]
 BASE64_OVERHEAD = 2
 #: How long open requests may go on when the sandbox closes.
 SHUTDOWN_SECONDS = 0.5
-API_BUILDERS: Mapping[str, Callable[[Studio], web.Application]] = {"kie": kie.build}
+API_BUILDERS: Mapping[str, Callable[[Studio], web.Application]] = {
+    "kie": kie.build,
+    "sunoapi": sunoapi.build,
+    "vidgo": vidgo.build,
+    "musicgpt": musicgpt.build,
+}
 
 
 @define(kw_only=True, eq=False)
@@ -63,18 +67,25 @@ class Sandbox(Settings):
     async def start(self) -> None:
         """Start serving; see `__aenter__` for what may go wrong."""
         studio = Studio(self)
+
+        async def stop(app: web.Application) -> None:
+            # Before the server waits for its handlers: a submit may be waiting for its webhooks.
+            del app
+            await studio.stop()
+
         app = web.Application(client_max_size=self.max_upload_bytes * BASE64_OVERHEAD)
         for name, build in API_BUILDERS.items():
             app.add_subapp(f"/{name}", build(studio))
-        app.router.add_get("/files/{key:.+}", studio.files.serve)
+        app.router.add_get("/files/{key:.+}", studio.files.serve)  # HEAD comes with GET
         control.add_routes(app, studio, self._show)
+        app.on_shutdown.append(stop)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         self._studio, self._runner = studio, runner
         try:
             await web.TCPSite(runner, self.host, self.port).start()
             host, port = runner.addresses[0][:2]
-            self._url = str(URL.build(scheme="http", host=host, port=port))
+            self._url = self.public_url or str(URL.build(scheme="http", host=host, port=port))
             await studio.open(URL(self._url))
         except BaseException:
             await self.aclose()
@@ -85,9 +96,8 @@ class Sandbox(Settings):
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        # The lives first: a submit that waits for its webhooks would hold up the server.
-        await self._running.aclose()
         await runner.cleanup()
+        await self._running.aclose()
 
     async def settled(self) -> None:
         """Wait until no task runs and no webhook is outstanding."""

@@ -17,6 +17,8 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 0
+    #: The address that clients reach it by, where it is not the one that it listens at.
+    public_url: str | None = None
     #: How many times faster than the real APIs; huge numbers make tasks instant.
     speed: float = field(default=60.0, validator=validators.gt(0))
     #: The one key that all four APIs accept.
@@ -43,7 +45,7 @@ class Settings:
     credits: float = 100_000.0
     price: float = 12.0
 
-    #: Waits before each further attempt. None: what each API documents, or our guess where none does (see README).
+    #: Waits before each further attempt. None: what each API documents, or our guess where none does.
     retry_seconds: Sequence[float] | None = None
     #: How long, in real seconds, a callback may take. None: each API's documented 15 or 10.
     callback_timeout_seconds: float | None = None
@@ -59,13 +61,13 @@ class Settings:
     sunoapi_task_key: str = field(default="task_id", validator=validators.in_(("task_id", "taskId")))
 
     #: The length of the ready tracks, and of what an extension adds.
-    ready_seconds: float = 90.0
+    ready_seconds: float = 75.0
     extension_seconds: float = 20.0
 
-    #: How many of each are kept; the oldest go first.
-    keep_tasks: int = 10_000
-    keep_files: int = 10_000
-    keep_entries: int = 50_000
+    #: How many tasks, files and log entries are kept; the oldest go first.
+    keep_tasks: int = 5_000
+    keep_files: int = 30_000
+    keep_entries: int = 10_000
     #: How many decoded sources stay in memory.
     keep_clips: int = 4
     max_upload_bytes: int = 100 * MEBIBYTE_BYTES

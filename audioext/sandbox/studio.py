@@ -15,7 +15,7 @@ from .faults import FaultKind, Plan, Script
 from .files import FileStore
 from .library import Library
 from .settings import Settings
-from .tasks import Delivery, Failure, Hook, Order, Refusal, Source, Stage, Submission, Task
+from .tasks import Delivery, Failure, Hook, Ids, Order, Refusal, Source, Stage, Submission, Task
 
 __all__ = ["Herald", "Studio", "Ticket"]
 
@@ -84,12 +84,16 @@ class Studio:
         await self.library.open()
         await self._courier.open()
 
-    async def aclose(self) -> None:
-        """End all lives and close everything."""
+    async def stop(self) -> None:
+        """End all lives."""
         lives = tuple(self._lives)
         for life in lives:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """End all lives and close everything."""
+        await self.stop()
         await self.files.aclose()
         await self.library.aclose()
         await self._courier.aclose()
@@ -121,18 +125,28 @@ class Studio:
         """Count the tasks of an API that still run."""
         return sum(task.provider == provider and task.is_open for task in self.tasks.values())
 
-    def begin(self, order: Order, herald: Herald, plan: Plan, *, task_id: str, take_ids: Sequence[str]) -> Task:
+    def begin(
+        self,
+        order: Order,
+        herald: Herald,
+        plan: Plan,
+        *,
+        ids: Ids,
+    ) -> Task:
         """Make a task; it does not live yet."""
         task = Task(
-            id=task_id,
+            id=ids.task_id,
             number=self._made,
             provider=herald.provider,
             order=order,
             plan=plan,
             created=datetime.now(UTC),
-            take_ids=tuple(take_ids),
+            take_ids=ids.take_ids,
+            leader=ids.leader,
         )
         self.tasks[task.id] = task
+        if not herald.manners.charges_on_success:
+            self.charge(herald.provider, self.settings.price)
         while len(self.tasks) > self.settings.keep_tasks:
             self.tasks.popitem(last=False)
         return task
@@ -193,10 +207,19 @@ class Studio:
             task.updated = datetime.now(UTC)
             if task.failure is None:
                 task.stage = stage
+            self._settle_price(task, herald)
             for hook in herald.hooks(task):
                 hooks.put_nowait(hook)
             if task.failure is not None:
                 return
+
+    def _settle_price(self, task: Task, herald: Herald) -> None:
+        """Charge for a success, or give back for a failure, where the API does so."""
+        manners = herald.manners
+        if manners.charges_on_success and task.stage is Stage.COMPLETE and task.failure is None:
+            self.charge(task.provider, self.settings.price)
+        if task.failure is not None and task.failure.code in manners.refunded_codes:
+            self.charge(task.provider, -self.settings.price)
 
     async def _reach(self, task: Task, herald: Herald, source: Source | None, stage: Stage) -> Failure | None:
         """Make ready what the next stage shows, or return why it is not reached."""

@@ -12,6 +12,7 @@ __all__ = [
     "Delivery",
     "Failure",
     "Hook",
+    "Ids",
     "Kind",
     "Order",
     "Refusal",
@@ -121,6 +122,15 @@ class Order:
 
 
 @frozen(kw_only=True)
+class Ids:
+    """The ids of a new task, and which of its takes will be ready first."""
+
+    task_id: str
+    take_ids: tuple[str, ...]
+    leader: int = 0
+
+
+@frozen(kw_only=True)
 class Take:
     """One recording that a task makes."""
 
@@ -178,7 +188,8 @@ class Task:
 
     def finished(self, index: int) -> bool:
         """Tell whether the take at this place has its audio file."""
-        return self.stage is Stage.COMPLETE or (self.stage is Stage.FIRST and index == self.leader)
+        leads = index == self.leader and len(self.take_ids) > 1
+        return self.stage is Stage.COMPLETE or (self.stage is Stage.FIRST and leads)
 
 
 @define(kw_only=True)

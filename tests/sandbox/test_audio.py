@@ -1,0 +1,453 @@
+"""The sandbox's audio: real files in, real music out."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile  # type: ignore[import-untyped]  # it ships no types
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audioext.sandbox._dsp import Samples, levels, resample, rms, to_mono
+from audioext.sandbox._hear import hear, period
+from audioext.sandbox.audio import (
+    FORMATS_READ,
+    JOINT_SECONDS,
+    SOURCE_GAIN,
+    AudioError,
+    Clip,
+    accompany,
+    encode,
+    extend,
+    load,
+    tune,
+    voice,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RATE = 16_000
+
+
+def written(samples: Samples | npt.NDArray[np.int16], rate: int, kind: str, subtype: str | None = None) -> bytes:
+    """Return a file as some other program would write it."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+def sine(seconds: float, rate: int = RATE, *, channels: int = 1, level: float = 0.4) -> Clip:
+    """Return a plain tone."""
+    mono = level * np.sin(2 * np.pi * 440 * np.arange(max(1, round(seconds * rate))) / rate)
+    return Clip(np.repeat(mono[:, None], channels, axis=1).astype(np.float32), rate)
+
+
+def clicks(seconds: float, *, every: float) -> Clip:
+    """Return a slow metronome."""
+    time = np.arange(round(seconds * RATE)) / RATE % every
+    return Clip((0.5 * np.sin(2 * np.pi * 900 * time) * np.exp(-time / 0.02)).astype(np.float32)[:, None], RATE)
+
+
+def likeness(one: Samples, other: Samples) -> float:
+    """Return the correlation of two sounds over the frames that both have."""
+    frames = min(len(one), len(other))
+    return float(np.corrcoef(one[:frames].ravel(), other[:frames].ravel())[0, 1])
+
+
+def band_alone(mixed: Clip, source: Clip) -> Samples:
+    """Return what was added to a source that was accompanied."""
+    return (mixed.samples - SOURCE_GAIN * source.samples).astype(np.float32)
+
+
+def flatness(mono: Samples) -> float:
+    """Return how much a sound is like noise: near 0 for tones, above 0.5 for white noise."""
+    power = np.abs(np.fft.rfft(mono * np.hanning(len(mono)))) ** 2 + 1e-12
+    return float(np.exp(np.mean(np.log(power))) / np.mean(power))
+
+
+@pytest.fixture(scope="module")
+def song() -> Clip:
+    """Ten seconds of a tune, which end on a bar line."""
+    return tune(seed=3, seconds=10, rate=RATE)
+
+
+@pytest.fixture(scope="module")
+def takes(song: Clip) -> tuple[Clip, Clip]:
+    """Two takes of one extension at its end."""
+    return extend(song, None, take=0, seed=11), extend(song, None, take=1, seed=11)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_format_is_read_at_its_place(kind: str, channels: int) -> None:
+    """Each format comes back with its rate, channels and length, and not shifted in time."""
+    source = sine(0.7, 22_050, channels=channels)
+
+    clip = load(written(source.samples, source.rate, kind))
+
+    assert (22_050, source.samples.shape, "float32") == (clip.rate, clip.samples.shape, str(clip.samples.dtype))
+    assert likeness(source.samples, clip.samples) > 0.99
+
+
+@pytest.mark.parametrize(("kind", "magic"), [("mp3", b"\xff"), ("wav", b"RIFF")])
+def test_what_is_encoded_is_that_format(kind: Literal["mp3", "wav"], magic: bytes, song: Clip) -> None:
+    """An encoded clip is a file of the kind asked for, and is read back as long and as it sounded."""
+    data = encode(song, kind)
+
+    again = load(data)
+
+    assert magic == data[: len(magic)]
+    assert song.samples.shape == again.samples.shape
+    assert likeness(song.samples, again.samples) > 0.98
+
+
+def test_16_bits_survive_wav_exactly() -> None:
+    """Each of the 65,536 values of a 16-bit file is written as it was read."""
+    values = np.arange(-32_768, 32_768).astype(np.int16)[:, None]
+    data = written(values, RATE, "WAV", "PCM_16")
+
+    again, _ = soundfile.read(io.BytesIO(encode(load(data), "wav")), dtype="int16", always_2d=True)
+
+    assert np.array_equal(values, again)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(6_000, 8_000), (37_800, 44_100), (44_100, 44_100), (96_000, 48_000)])
+def test_mp3_gets_a_rate_that_it_knows(rate: int, expected: int) -> None:
+    """A clip of a rate that MP3 lacks is resampled, and lasts as long as before."""
+    again = load(encode(sine(0.5, rate), "mp3"))
+
+    assert expected == again.rate
+    assert again.duration == pytest.approx(0.5, abs=0.01)
+
+
+def test_resampling_keeps_the_pitch() -> None:
+    """A resampled tone is the tone of the new rate."""
+    assert likeness(sine(0.5, 48_000).samples, resample(sine(0.5, 96_000).samples, 96_000, 48_000)) > 0.9999
+
+
+def test_a_long_mp3_is_written_and_read_whole() -> None:
+    """Several minutes fit into an MP3: it is written in blocks."""
+    clip = sine(150, 8_000)
+
+    assert clip.samples.shape == load(encode(clip, "mp3")).samples.shape
+
+
+def test_many_channels_become_one_and_wild_floats_are_tamed() -> None:
+    """Surround is mixed to mono; infinities, NaN and peaks above 1 come back within -1..1."""
+    wild = np.tile(np.array([np.nan, np.inf, -np.inf, 7.0, 0.5], np.float32)[:, None], (20, 1))
+
+    assert (100, 1) == load(written(np.repeat(wild, 6, axis=1), RATE, "WAV", "FLOAT")).samples.shape
+    assert [0.0, 1.0, -1.0, 1.0, 0.5] == load(written(wild, RATE, "WAV", "FLOAT")).samples[:5, 0].tolist()
+
+
+def test_a_streamed_wav_without_a_size_is_read() -> None:
+    """A program that writes into a pipe, like ffmpeg, gives a size of all ones; such a file is whole."""
+    data = bytearray(written(sine(0.2).samples, RATE, "WAV"))
+    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
+
+    assert sine(0.2).samples.shape == load(bytes(data)).samples.shape
+
+
+WAV = written(sine(0.5).samples, RATE, "WAV")
+COUNTED_MP3 = written(tune(seed=1, seconds=6, rate=RATE).samples, RATE, "MP3")
+
+
+def test_an_mp3_that_does_not_say_its_length_is_read() -> None:
+    """A quiet start makes libsndfile guess a far too long file of a variable bit rate, which is no reason to refuse."""
+    piece = tune(seed=1, seconds=6, rate=RATE).samples.copy()
+    piece[: 3 * RATE] = 0.0
+    data = written(piece, RATE, "MP3")
+    uncounted = data[data.index(data[:2], 50) :]
+    tagged = b"ID3\x04\x00\x00\x00\x00\x02\x00" + bytes(256) + uncounted
+
+    assert [6.0, 6.0] == [pytest.approx(load(data).duration, abs=0.2) for data in (uncounted, tagged)]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        pytest.param(b"", "empty", id="empty"),
+        pytest.param(b"<html>Not found</html>", "not an audio file", id="page"),
+        pytest.param(b"RIFF" + bytes(40), "damaged", id="no-wav"),
+        pytest.param(written(sine(0.1).samples, RATE, "AIFF"), "not an audio file", id="aiff"),
+        pytest.param(WAV[: len(WAV) // 2], "cut short: 50 %", id="half-wav"),
+        pytest.param(written(sine(0.5).samples, RATE, "FLAC")[:-500], "damaged", id="half-flac"),
+        pytest.param(written(sine(0.5).samples, RATE, "OGG")[:3_000], "damaged", id="half-ogg"),
+        pytest.param(COUNTED_MP3[: len(COUNTED_MP3) // 2], "cut short", id="half-mp3"),
+        pytest.param(written(np.zeros((0, 1), np.float32), RATE, "WAV"), "0 frames", id="no-frames"),
+        pytest.param(written(sine(0.1, 8_000).samples, 100, "WAV"), "claims 100 samples", id="slow"),
+        pytest.param(written(sine(0.1).samples, 2_000_000, "WAV"), "claims 2,000,000 samples", id="fast"),
+        pytest.param(written(np.zeros((9, 12), np.float32), RATE, "WAV"), "claims 12 channels", id="channels"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_a_sentence(data: bytes, told: str) -> None:
+    """A file that is no whole audio file is refused with what is wrong and, where it helps, what is read."""
+    with pytest.raises(AudioError, match=told) as caught:
+        load(data)
+
+    assert FORMATS_READ in str(caught.value)
+
+
+def test_a_file_that_unpacks_to_hours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file of endless silence is given up at the limit, not unpacked into memory."""
+    monkeypatch.setattr("audioext.sandbox._codec.MOST_SAMPLES", 100_000)
+
+    with pytest.raises(AudioError, match="longer than"):
+        load(written(np.zeros((200_000, 1), np.float32), RATE, "FLAC"))
+
+
+FILES = [written(sine(0.1).samples, RATE, kind) for kind in ("WAV", "FLAC", "OGG", "MP3")]
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.binary(max_size=300), head=st.sampled_from([b"", b"RIFF", b"fLaC", b"OggS", b"ID3\x04", b"\xff\xfb"]))
+def test_any_bytes_give_a_clip_or_our_error(data: bytes, head: bytes) -> None:
+    """Strangers' bytes never raise anything but AudioError."""
+    assert_clip_or_error(head + data)
+
+
+@settings(deadline=None, max_examples=250)
+@given(
+    file=st.sampled_from(FILES),
+    place=st.floats(0, 1, exclude_max=True),
+    patch=st.binary(max_size=12),
+    end=st.floats(0, 1),
+)
+def test_any_damage_gives_a_clip_or_our_error(file: bytes, place: float, patch: bytes, end: float) -> None:
+    """A real file with some bytes overwritten, the header above all, and its end cut never raises anything else."""
+    at = int(len(file) * place**4)
+
+    assert_clip_or_error((file[:at] + patch + file[at + len(patch) :])[: int(len(file) * (1 - end**3)) + 1])
+
+
+def assert_clip_or_error(data: bytes) -> None:
+    """Load *data*; what comes out is sound within its bounds, or an AudioError."""
+    try:
+        clip = load(data)
+    except AudioError:
+        return
+    assert len(clip.samples) > 0
+    assert float(np.abs(clip.samples).max()) <= 1.0
+
+
+# --- music out of nothing --------------------------------------------------------------------------------------------
+
+
+def test_a_tune_is_music() -> None:
+    """A tune has the length asked for, sounds in every second, is made of tones and has a beat and two sides."""
+    piece = tune(seed=1, seconds=12, rate=RATE)
+    mono = to_mono(piece.samples)
+
+    assert (12 * RATE, 2) == piece.samples.shape
+    assert float(levels(mono, RATE).min()) > 0.03
+    assert 0.4 < float(np.abs(piece.samples).max()) < 1.0
+    assert flatness(mono) < 0.01
+    assert hear(mono, RATE).steady
+    assert not np.array_equal(piece.samples[:, 0], piece.samples[:, 1])
+
+
+def test_a_voice_sings_and_breathes() -> None:
+    """A voice is mono and tonal, and rests between its phrases."""
+    line = voice(seed=1, seconds=10, rate=RATE)
+    loudness = levels(to_mono(line.samples), RATE // 10)
+
+    assert (10 * RATE, 1) == line.samples.shape
+    assert flatness(to_mono(line.samples)) < 0.01
+    assert float(loudness.max()) > 0.1
+    assert int((loudness < 0.1 * loudness.max()).sum()) >= 3
+
+
+@pytest.mark.parametrize("make", [tune, voice])
+def test_the_seed_decides_the_music(make: Callable[..., Clip]) -> None:
+    """The same seed gives the same samples, another seed another piece; no length is too short."""
+    first, again, other = (make(seed=seed, seconds=3, rate=RATE) for seed in (5, 5, -5))
+
+    assert np.array_equal(first.samples, again.samples)
+    assert not np.array_equal(first.samples, other.samples)
+    assert 160 == len(make(seed=5, seconds=0.01, rate=RATE).samples)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_beat_and_key_of_a_tune_are_heard(seed: int) -> None:
+    """A tune is heard to be a whole number of bars, and at another rate in the same key, give or take a fifth."""
+    piece = tune(seed=seed, seconds=15, rate=RATE)
+    heard = hear(to_mono(piece.samples), RATE)
+    low = resample(to_mono(piece.samples)[:, None], RATE, 8_000)
+    bars = 15 / (4 * heard.beat)
+
+    assert heard.steady
+    assert bars == pytest.approx(round(bars), abs=0.05)
+    assert len({*heard.key.scale} & {*hear(low[:, 0], 8_000).key.scale}) >= 6
+
+
+# --- extend ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("continue_at", [None, 6.4, 99.0])
+def test_the_source_is_kept_up_to_the_cut(song: Clip, continue_at: float | None) -> None:
+    """Up to 30 ms before the cut every sample is the source's own, and then it goes on for longer than it was."""
+    longer = extend(song, continue_at, take=0, seed=1, seconds=4)
+    cut = len(song.samples) if continue_at is None else min(round(continue_at * RATE), len(song.samples))
+    kept = cut - round(JOINT_SECONDS * RATE)
+
+    assert np.array_equal(song.samples[:kept], longer.samples[:kept])
+    assert len(longer.samples) > len(song.samples)
+    assert song.samples.shape[1] == longer.samples.shape[1]
+
+
+def test_the_source_is_kept_through_files(song: Clip) -> None:
+    """Through WAV the kept part is the same bit for bit, through MP3 it is the same to the ear and not shifted."""
+    source = load(encode(song, "wav"))
+    longer = extend(source, 8, take=0, seed=1)
+    kept = round(7.9 * RATE)
+
+    assert np.array_equal(source.samples[:kept], load(encode(longer, "wav")).samples[:kept])
+    assert likeness(source.samples[:kept], load(encode(longer, "mp3")).samples[:kept]) > 0.98
+
+
+def test_the_takes_differ(song: Clip, takes: tuple[Clip, Clip]) -> None:
+    """Two takes begin alike and continue unlike; three are three."""
+    ends = [take.samples[len(song.samples) :] for take in (*takes, extend(song, None, take=2, seed=11))]
+
+    assert all(likeness(one, other) < 0.9 for one, other in pairwise(ends))
+    assert len({take.duration for take in takes}) == 2
+
+
+def test_an_extension_depends_on_its_seed_alone(song: Clip, takes: tuple[Clip, Clip]) -> None:
+    """The same source, take and seed give the same samples; another seed gives others."""
+    assert np.array_equal(takes[0].samples, extend(song, None, take=0, seed=11).samples)
+    assert not np.array_equal(takes[0].samples, extend(song, None, take=0, seed=12).samples)
+
+
+def test_the_continuation_is_as_loud_as_the_source_then_fades(song: Clip, takes: tuple[Clip, Clip]) -> None:
+    """The continuation has the source's loudness, sinks during its last seconds and ends at exactly zero."""
+    usual = rms(song.samples)
+    for take in takes:
+        seconds = levels(to_mono(take.samples), RATE)
+        assert 15 <= take.duration - song.duration <= 30
+        assert 0.5 * usual < rms(take.samples[len(song.samples) : -8 * RATE]) < 1.6 * usual
+        assert seconds[-1] < 0.1 * usual < 0.4 * usual < seconds[-8]
+        assert [0.0, 0.0] == take.samples[-1].tolist()
+
+
+def test_the_joint_does_not_click(song: Clip, takes: tuple[Clip, Clip]) -> None:
+    """Around the joint the waveform bends no more sharply than it does at the hits of the song itself."""
+    joint, reach = len(song.samples), round(0.03 * RATE)
+    sharpest = float(np.abs(np.diff(to_mono(song.samples), 2)).max())
+    for take in takes:
+        around = to_mono(take.samples)[joint - reach : joint + reach]
+        assert float(np.abs(np.diff(around, 2)).max()) < sharpest
+
+
+def test_the_continuation_keeps_beat_and_key(song: Clip, takes: tuple[Clip, Clip]) -> None:
+    """What follows the joint has the source's tempo, and notes of its scale."""
+    source = hear(to_mono(song.samples), RATE)
+    for take in takes:
+        after = hear(to_mono(take.samples[len(song.samples) :]), RATE)
+        ratio = after.beat / source.beat
+        notes = after.chroma.sum(axis=0)
+        assert min(abs(ratio - simple) for simple in (0.5, 1.0, 2.0)) < 0.02
+        assert notes[list(source.key.scale)].sum() > 0.8 * notes.sum()
+
+
+def test_an_extension_can_be_extended(song: Clip, takes: tuple[Clip, Clip]) -> None:
+    """A source that ends in a fade is carried on from before the fade: the music comes back."""
+    again = extend(takes[0], None, take=1, seed=5)
+    new = levels(to_mono(again.samples[len(takes[0].samples) :]), RATE)
+
+    assert float(new[2:8].min()) > 0.5 * rms(song.samples)
+
+
+@pytest.mark.parametrize("take", [0, 1])
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(sine(0.1), id="short"),
+        pytest.param(sine(1 / RATE), id="one-frame"),
+        pytest.param(sine(2.0, 8_000), id="8kHz"),
+        pytest.param(sine(2.0, 48_000, channels=2, level=1.0), id="loud-48kHz"),
+        pytest.param(sine(3.0, level=0.0), id="silence"),
+        pytest.param(clicks(3.4, every=0.9), id="less-than-a-bar"),
+        pytest.param(Clip(np.full((RATE, 2), 0.9, np.float32), RATE), id="constant"),
+        pytest.param(Clip(np.random.default_rng(1).uniform(-1, 1, (RATE, 1)).astype(np.float32), RATE), id="noise"),
+    ],
+)
+def test_any_source_can_be_extended_and_accompanied(source: Clip, take: int) -> None:
+    """Short, silent, loud, constant and noisy sources give sound within bounds, audible after the source."""
+    longer = extend(source, None, take=take, seed=2, seconds=3)
+    mixed = accompany(source, take=take, seed=2)
+
+    assert longer.duration >= source.duration + 2
+    assert rms(longer.samples[len(source.samples) :]) > 0.01
+    assert source.samples.shape[1] == longer.samples.shape[1]
+    for clip in (longer, mixed):
+        assert str(clip.samples.dtype) == "float32"
+        assert bool(np.isfinite(clip.samples).all())
+        assert float(np.abs(clip.samples).max()) <= 1.0
+
+
+def test_a_source_without_a_beat_comes_again_with_its_own_period() -> None:
+    """Two soft notes that take turns, 1.6 seconds each, go on taking turns."""
+    time = np.arange(16 * RATE) / RATE
+    turn = 0.5 + 0.5 * np.tanh(8 * np.sin(2 * np.pi * time / 3.2))
+    notes = turn * np.sin(2 * np.pi * 262 * time) + (1 - turn) * np.sin(2 * np.pi * 370 * time)
+    source = Clip((0.3 * notes).astype(np.float32)[:, None], RATE)
+
+    found = period(source.samples[:, 0], RATE, shortest=1, longest=8)
+    after = extend(source, None, take=0, seed=1).samples[16 * RATE :, 0]
+
+    assert period(source.samples[:RATE, 0], RATE, shortest=1, longest=8) == 8  # too short to hear one
+    assert found == pytest.approx(3.2, abs=0.1) or found == pytest.approx(6.4, abs=0.1)
+    for second, hz in ((0.8, 262), (2.4, 370), (4.0, 262), (5.6, 370)):
+        middle = after[round((second - 0.3) * RATE) : round((second + 0.3) * RATE)]
+        there = np.arange(len(middle)) / RATE
+        loud, soft = (abs(np.exp(-2j * np.pi * one * there) @ middle) for one in (hz, 632 - hz))
+        assert loud > 2 * soft
+
+
+@pytest.mark.parametrize("continue_at", [-1.0, 0.0, float("nan"), float("inf")])
+def test_an_odd_point_to_continue_at_is_clamped(song: Clip, continue_at: float) -> None:
+    """A point before the start means the start, one that is no number the end; the result is longer all the same."""
+    assert extend(song, continue_at, take=0, seed=1, seconds=0.5).duration >= song.duration + 2
+
+
+# --- accompany -------------------------------------------------------------------------------------------------------
+
+
+def test_the_accompaniment_follows_the_source() -> None:
+    """It has the source's length, is loud where the source is loud, soft in a long silence, and plays in its key."""
+    sung = voice(seed=4, seconds=8, rate=RATE).samples
+    source = Clip(np.concatenate([sung, np.zeros((4 * RATE, 1), np.float32), 0.3 * sung]), RATE)
+
+    mixed = accompany(source, take=0, seed=1)
+
+    band = to_mono(band_alone(mixed, source))
+    heard, played = levels(to_mono(source.samples), RATE), levels(band, RATE)
+    notes = hear(band, RATE).chroma.sum(axis=0)
+    scale = hear(to_mono(source.samples), RATE).key.scale
+    assert (len(source.samples), 2) == mixed.samples.shape
+    assert float(np.corrcoef(heard, played)[0, 1]) > 0.7
+    assert 0.0 < rms(band[10 * RATE : 12 * RATE]) < 0.2 * rms(band[: 8 * RATE])
+    assert 0.3 < rms(band[: 8 * RATE]) / rms(sung) < 1.0
+    assert notes[list(scale)].sum() > 0.8 * notes.sum()
+
+
+def test_the_accompaniments_differ_by_take_and_seed() -> None:
+    """Takes and seeds play unlike one another; the same take and seed play the same."""
+    source = voice(seed=2, seconds=4, rate=RATE)
+    first, again, other, seeded = (
+        band_alone(accompany(source, take=take, seed=seed), source) for take, seed in ((0, 1), (0, 1), (1, 1), (0, 3))
+    )
+
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, seeded)
+    assert likeness(first, other) < 0.9
