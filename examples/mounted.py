@@ -1,0 +1,50 @@
+"""An aiohttp application of yours that takes the webhooks on its own port, and answers when the song is there.
+
+    KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org python examples/mounted.py
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+import audioext as ax
+from audioext.callbacks import MaskedAccessLogger
+
+CLIENT = web.AppKey("client", ax.Client)
+
+
+def make_app(client: ax.Client) -> web.Application:
+    """Return an application with the receiver mounted at /audio and a route of its own."""
+    app = web.Application()
+    app[CLIENT] = client
+    app.cleanup_ctx.append(run_client)
+    app.router.add_post("/songs", order_song)
+    client.receiver.add_to(app, "/audio")  # the path of public_url
+    return app
+
+
+async def run_client(app: web.Application) -> AsyncIterator[None]:
+    """Open the client with the application, and close it with it."""
+    async with app[CLIENT]:
+        yield
+
+
+async def order_song(request: web.Request) -> web.Response:
+    """Submit a task and answer with its links when it is complete."""
+    wish = await request.json()
+    try:
+        job = await request.app[CLIENT].extend(url=wish["url"], model="V5", continue_at=wish["continue_at"])
+        song = await job
+    except ax.RequestError as error:
+        return web.json_response({"problems": [str(problem) for problem in error.problems]}, status=400)
+    except ax.AudioextError as error:
+        return web.json_response({"error": str(error)}, status=502)
+    return web.json_response({"ref": job.ref, "links": [track.audio_url for track in song.tracks]})
+
+
+if __name__ == "__main__":
+    app = make_app(ax.Client(ax.Kie(), public_url=os.environ["PUBLIC_URL"] + "/audio", listen=None))
+    web.run_app(app, port=8080, access_log_class=MaskedAccessLogger)  # a plain access log would print the tags

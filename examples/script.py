@@ -1,0 +1,34 @@
+"""A script: extend a local file, watch the stages arrive, save the takes, then continue the first one.
+
+    KIE_API_KEY=... python examples/script.py voice.mp3 out/
+
+Without a public address the client asks for the status instead of being called; with one, pass `public_url`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import audioext as ax
+
+
+async def main(source: Path, folder: Path, *, provider: ax.Provider) -> list[Path]:
+    """Extend *source* twice and return the paths of all the takes."""
+    async with ax.Client(provider) as client:
+        job = await client.extend(file=source, model="V5", continue_at=1.5)
+        async for event in job:
+            print(f"{event.stage.name.lower():>8}: {len(event.tracks)} track(s), learnt by {event.source}")
+        song = await job
+        saved = [*await song.save(folder)]
+
+        # A track knows its provider and its model, so it can be continued from where it is.
+        longer = await client.run(song.tracks[0].extend(continue_at=3, prompt="softer", style="Piano", title="Coda"))
+        saved += await longer.save(folder)
+    return saved
+
+
+if __name__ == "__main__":
+    for path in asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), provider=ax.Kie())):
+        print(path)

@@ -1,0 +1,125 @@
+"""The fault script: how faults are written, and whom they befall."""
+
+import pytest
+
+from audioext.sandbox import Fault, FaultError, FaultKind
+from audioext.sandbox.faults import Plan, Script
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "duplicate",
+        "drop",
+        "drop=text",
+        "drop=lyrics",
+        "delay=complete:5",
+        "delay=first:0.5",
+        "reorder",
+        "callback_before_response",
+        "lose_response",
+        "lose_response=half",
+        "lose_response=unmade",
+        "bad_signature",
+        "error=complete",
+        "error=first:501",
+        "http=503",
+        "http=502:made",
+        "code=455",
+        "empty_audio",
+        "same_audio",
+        "callback_exception",
+        "callback_exception=without",
+        "duplicate%30",
+        "duplicate*2",
+        "duplicate@Part *",
+        "drop=text%30*2@Part @ *",
+    ],
+)
+def test_a_fault_is_written_as_it_was_read(text: str) -> None:
+    """Parsing and writing are inverse for every fault and every way to say whom it befalls."""
+    assert text == str(Fault.parse(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "explode",
+        "duplicate=2",
+        "drop=middle",
+        "delay",
+        "delay=text",
+        "delay=text:soon",
+        "error=middle",
+        "error=text:bad",
+        "http",
+        "http=bad",
+        "http=500:often",
+        "code",
+        "lose_response=twice",
+        "callback_exception=maybe",
+        "duplicate%often",
+    ],
+)
+def test_what_is_no_fault_is_refused(text: str) -> None:
+    """A text that is no fault raises `FaultError`, which is a `ValueError`, and nothing else."""
+    with pytest.raises(FaultError):
+        Fault.parse(text)
+
+
+def test_error_alone_strikes_at_the_end() -> None:
+    """An error without a stage is one at the complete stage, with the API's usual code."""
+    fault = Fault.parse("error")
+    assert ("complete", None) == (fault.stage, fault.code)
+
+
+def test_times_count_tasks() -> None:
+    """A fault for two tasks befalls the next two and then is gone."""
+    script = Script(["drop*2", "duplicate"])
+    drawn = [[str(fault) for fault in script.draw("any").faults] for _ in range(3)]
+    assert [["drop*2", "duplicate"], ["drop*2", "duplicate"], ["duplicate"]] == drawn
+    assert ["duplicate"] == [str(fault) for fault in script]
+
+
+def test_a_title_pattern_chooses_tasks() -> None:
+    """A fault with a title pattern passes over all other tasks and is not used up by them."""
+    script = Script()
+    script.add("drop", title="Part *", times=1)
+    assert Plan() == script.draw("Intro")
+    assert script.draw("Part 7").has(FaultKind.DROP)
+    assert Plan() == script.draw("Part 8")
+
+
+def test_a_faults_own_words_win_over_the_callers() -> None:
+    """Title and times in the text are kept when the call names others."""
+    script = Script()
+    script.add("drop*3@A", "duplicate", title="B", times=1)
+    assert ["drop*3@A", "duplicate*1@B"] == [str(fault) for fault in script]
+
+
+def test_a_bad_fault_adds_none() -> None:
+    """When one of several texts is wrong, the script stays as it was."""
+    script = Script()
+    with pytest.raises(FaultError):
+        script.add("duplicate", "explode")
+    assert [] == list(script)
+
+
+def test_chance_is_the_same_in_each_run() -> None:
+    """A fault with a chance befalls some of many tasks, the same ones for the same seed."""
+    first, second = ([bool(script.draw("").faults) for _ in range(200)] for script in _two_alike())
+    assert first == second
+    assert 30 < sum(first) < 90
+
+
+def _two_alike() -> tuple[Script, Script]:
+    return Script(["drop%30"], seed=4), Script(["drop%30"], seed=4)
+
+
+def test_a_stage_is_found_by_any_of_its_words() -> None:
+    """A fault without a stage strikes everywhere, one with a stage where its word is among the delivery's."""
+    everywhere, text = Plan((Fault.parse("drop"),)), Plan((Fault.parse("drop=text"),))
+    assert everywhere.at(FaultKind.DROP, ("first",)) is not None
+    assert text.at(FaultKind.DROP, ("cover", "text")) is not None
+    assert text.at(FaultKind.DROP, ("first",)) is None
