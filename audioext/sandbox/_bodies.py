@@ -44,6 +44,8 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
         raise Refusal(Trouble.BODY, f"Content-Type must be {JSON_TYPE}")
     try:
         found = orjson.loads(await request.read())
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Refusal(Trouble.TOO_BIG, "The body is too large") from error
     except orjson.JSONDecodeError as error:
         raise Refusal(Trouble.BODY, "The body is not valid JSON") from error
     if not isinstance(found, dict):

@@ -157,7 +157,6 @@ class Counter:
         return self.envelope.ok(record_info(task))
 
     async def credit(self, request: web.Request) -> web.StreamResponse:
-        """Answer the balance: a number that is whole as long as it can be (sheet 10)."""
+        """Answer the balance (sheet 10)."""
         check_bearer(request, self.studio.settings.api_key)
-        left = self.studio.balance(self.provider)
-        return self.envelope.ok(int(left) if left.is_integer() else left)
+        return self.envelope.ok(self.studio.shown_balance(self.provider))

@@ -42,7 +42,6 @@ BOOK = Book(
         Trouble.FORMAT: 451,
         Trouble.RANGE: 422,
         Trouble.TOO_BIG: 451,
-        Trouble.BROKEN: 500,
     },
     # An unauthenticated call was seen to get HTTP 200 (sheet 8.2); over-limit "rejected with HTTP 429" (K9). That an
     # unknown path is a real 404 is our guess.

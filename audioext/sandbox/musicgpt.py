@@ -33,7 +33,6 @@ CODES = {
     Trouble.METHOD: 405,
     Trouble.TASK: 404,
     Trouble.TOO_BIG: 413,
-    Trouble.BROKEN: 500,
 }
 INVALID_CODE = 422
 FAILURES = {

@@ -117,6 +117,11 @@ class Studio:
         """Return the credits that are left at this API."""
         return self.balances.get(provider, self.settings.credits)
 
+    def shown_balance(self, provider: str) -> float:
+        """Return the credits as the APIs show them: whole as long as they are (sheet 10)."""
+        left = float(self.balance(provider))
+        return int(left) if left.is_integer() else left
+
     def charge(self, provider: str, credits_amount: float) -> None:
         """Take credits; a negative amount gives them back."""
         self.balances[provider] = self.balance(provider) - credits_amount

@@ -42,7 +42,6 @@ BOOK = Book(
         Trouble.FORMAT: 400,
         Trouble.RANGE: 400,
         Trouble.TOO_BIG: 413,
-        Trouble.BROKEN: 500,
     },
     # HTTP 200 with another code was seen, the pages define 200 and 500 only (sheet 8.2); the 404 is our guess.
     statuses={404: 404, 500: 500},

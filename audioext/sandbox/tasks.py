@@ -64,7 +64,6 @@ class Trouble(enum.Enum):
     FORMAT = "format"
     RANGE = "range"
     TOO_BIG = "too big"
-    BROKEN = "broken"
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an error of the sandbox

@@ -35,7 +35,6 @@ CODES = {
     Trouble.TRACK: 404,
     Trouble.TASK: 404,
     Trouble.TOO_BIG: 413,
-    Trouble.BROKEN: 500,
 }
 INVALID_CODE = 400
 FAILURES = {
@@ -184,8 +183,7 @@ def build(studio: Studio) -> web.Application:
 
     async def balance(request: web.Request) -> web.StreamResponse:
         check_bearer(request, studio.settings.api_key)
-        amount = studio.balance(PROVIDER)
-        data = {"email": "sandbox@example.invalid", "credits_amount": int(amount) if amount.is_integer() else amount}
+        data = {"email": "sandbox@example.invalid", "credits_amount": studio.shown_balance(PROVIDER)}
         return json_response({"code": 200, "data": data})
 
     app.router.add_get("/api/generate/detail/music", detail)

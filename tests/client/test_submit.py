@@ -197,7 +197,7 @@ async def test_two_hundred_submits_stay_inside_the_limit(
     )
 
     assert 200 == len({job.task_id for job in jobs if job.task_id})
-    assert {200} == {submission.status for submission in sandbox.submissions}
+    assert {200} == {submission.code for submission in sandbox.submissions}
 
 
 async def test_parallel_jobs_wait_for_a_free_place(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:

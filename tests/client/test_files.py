@@ -1,0 +1,180 @@
+"""Files: what is saved is whole, audio, not empty and named safely; local files reach the provider."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+import audioext as ax
+from audioext.files import Downloader, Shelf, probe, safe_name
+from audioext.sandbox import Sandbox, audio
+from audioext.transport import Transport
+
+MakeSandbox = Callable[..., Awaitable[Sandbox]]
+MakeClient = Callable[..., Awaitable[ax.Client]]
+
+
+async def save(song: ax.Song, folder: Path, *, overwrite: bool = False) -> tuple[Path, ...]:
+    """Save with a transport of its own."""
+    transport = Transport()
+    try:
+        return await Downloader(transport).save(song, folder, overwrite=overwrite)
+    finally:
+        await transport.aclose()
+
+
+def song_of(*links: str, title: str = "Rain") -> ax.Song:
+    """Return a song with such links."""
+    tracks = tuple(ax.Track(id=str(index), title=title, audio_url=link) for index, link in enumerate(links))
+    return ax.Song(ref="r" * 24, provider="kie", task_id="t", tracks=tracks)
+
+
+@pytest.fixture
+async def files() -> web.Application:
+    """Return a file server with every kind of file that goes wrong."""
+
+    def answer(body: bytes, content_type: str, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(_: web.Request) -> web.Response:
+            return web.Response(body=body, content_type=content_type, status=status)
+
+        return handler
+
+    app = web.Application()
+    routes = {
+        "good.mp3": answer(b"ID3 one", "audio/mpeg"),
+        "other.mp3": answer(b"ID3 two", "audio/mpeg"),
+        "plain.mp3": answer(b"ID3 three", "application/octet-stream"),
+        "empty.mp3": answer(b"", "audio/mpeg"),
+        "page.mp3": answer(b"<html>gone</html>", "audio/mpeg"),
+        "typed.mp3": answer(b"ID3", "text/html"),
+        "gone.mp3": answer(b"", "text/plain", 404),
+    }
+    for name, handler in routes.items():
+        app.router.add_get(f"/{name}", handler)
+    return app
+
+
+@pytest.fixture
+async def url(files: web.Application) -> object:
+    """Serve the files and return a function from a name to its URL."""
+    server = TestServer(files)
+    await server.start_server()
+    yield lambda name: str(server.make_url(f"/{name}"))
+    await server.close()
+
+
+async def test_the_demo_song_is_longer_than_its_source(
+    make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path, voice_file: Path
+) -> None:
+    """A saved extension is playable, longer than the source, and begins like it."""
+    sandbox = await make_sandbox()
+    client = await make_client(sandbox)
+    told: list[tuple[str, int]] = []
+    song = await client.run(ax.Extend(file=voice_file, model="V5", continue_at=3, style="Soft", title="Rain/Snow: 1", prompt="la"))
+
+    paths = await song.save(tmp_path / "new" / "out", progress=lambda path, so_far, _: told.append((path.name, so_far)))
+
+    clips = [audio.load(path.read_bytes()) for path in paths]
+    assert ["Rain Snow 1 - take 1.mp3", "Rain Snow 1 - take 2.mp3"] == [path.name for path in paths]
+    assert all(clip.duration > 4 for clip in clips)
+    assert {path.stat().st_size for path in paths} == {max(n for name, n in told if name == path.stem) for path in paths}
+    assert ["Rain Snow 1 - take 1.mp3", "Rain Snow 1 - take 2.mp3"] == sorted(p.name for p in (tmp_path / "new" / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("empty.mp3", "empty file"),
+        ("page.mp3", "not audio"),
+        ("typed.mp3", "not audio"),
+        ("gone.mp3", "HTTP 404"),
+        ("good.mp3", "byte for byte"),
+    ],
+)
+async def test_a_bad_file_is_told_and_the_good_one_is_saved(
+    bad: str, says: str, url: Callable[[str], str], tmp_path: Path
+) -> None:
+    """What is wrong is said; the other take is there; nothing half is left behind."""
+    with pytest.raises(ax.DownloadError, match=says) as caught:
+        await save(song_of(url("good.mp3"), url(bad)), tmp_path)
+
+    assert ["Rain - take 1.mp3"] == [path.name for path in caught.value.paths]
+    assert ["Rain - take 1.mp3"] == [path.name for path in tmp_path.iterdir()]
+
+
+async def test_a_taken_name_gets_a_number(url: Callable[[str], str], tmp_path: Path) -> None:
+    """Saving twice keeps both, unless overwriting is asked for."""
+    song = song_of(url("plain.mp3"))
+
+    names = [(await save(song, tmp_path))[0].name for _ in range(2)]
+    names += [(await save(song, tmp_path, overwrite=True))[0].name]
+
+    assert ["Rain.mp3", "Rain (2).mp3", "Rain.mp3"] == names
+    assert 2 == len(list(tmp_path.iterdir()))
+
+
+async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int, tmp_path: Path) -> None:
+    """A link that cannot be fetched says so, and how to get fresh ones."""
+    with pytest.raises(ax.DownloadError, match="refresh"):
+        await save(song_of(f"http://127.0.0.1:{unused_tcp_port}/a.mp3"), tmp_path)
+
+
+async def test_a_folder_that_cannot_be_made_is_told(url: Callable[[str], str], tmp_path: Path) -> None:
+    """A file where the folder should be is a DownloadError."""
+    (tmp_path / "taken").write_text("x")
+
+    with pytest.raises(ax.DownloadError, match="cannot make the folder"):
+        await save(song_of(url("good.mp3")), tmp_path / "taken")
+
+
+@given(st.text())
+def test_names_are_safe_whatever_the_title(title: str) -> None:
+    """Any title gives a name without separators, controls, dots at its ends or overlong bytes."""
+    name = safe_name(title)
+
+    assert not set(name) & set('<>:"/\\|?*\x00\n\r\t')
+    assert len(name.encode()) <= 121
+    assert name == name.strip(" .")
+    assert name.partition(".")[0].lower() not in {"con", "nul", "com1"}
+
+
+def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> None:
+    """A WAV's duration is read; a missing, empty or odd path is a problem of the field."""
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "noise.bin").write_bytes(b"noise" * 100)
+
+    assert 4.0 == pytest.approx(probe(voice_file).duration, abs=0.01)  # type: ignore[union-attr]  # it is a file
+    assert ["file", "file", "file"] == [
+        probe(tmp_path / name).field for name in ("no.wav", "empty.wav", ".")  # type: ignore[union-attr]  # problems
+    ]
+    assert probe(tmp_path / "noise.bin").duration is None  # type: ignore[union-attr]  # as above
+
+
+def test_an_offered_file_has_an_unguessable_name_until_it_is_taken_back(voice_file: Path) -> None:
+    """The shelf gives a file under its secret alone, and no more once it was taken back."""
+    shelf = Shelf()
+    offer = shelf.offer(voice_file)
+    token, name = offer.split("/")
+
+    assert (voice_file, "voice.wav", 43) == (shelf.find(token), name, len(token))
+    shelf.take_back(offer)
+    assert shelf.find(token) is None
+
+
+@pytest.mark.parametrize("provider", ["vidgo", "kie"])
+async def test_a_file_can_be_served_by_our_own_receiver(
+    provider: str, sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """The provider fetches the file from the receiver, which offers it no longer when the job is final."""
+    client = await make_client(sandbox, provider, serve_files=True)
+
+    song = await client.run(ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags=""))
+
+    assert 2 == len(song.tracks)
+    assert {} == client._shelf._offers  # noqa: SLF001 - only its memory tells
