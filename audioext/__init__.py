@@ -1,43 +1,40 @@
 """audioext turns a paid, minutes-long music task at somebody else's API into an `await` that cannot be lost."""
 
-try:
-    from audioext.client import Client
-    from audioext.clock import Clock
-    from audioext.errors import (
-        AudioextError,
-        AuthError,
-        ClientClosedError,
-        ConfigError,
-        ContentError,
-        CreditsError,
-        DecodeError,
-        DownloadError,
-        JobError,
-        JobExpiredError,
-        JobFailedError,
-        Problem,
-        ProviderDownError,
-        ProviderError,
-        RateLimitError,
-        RequestError,
-        SourceError,
-        StageTimeoutError,
-        StoreError,
-        SubmitUnknownError,
-        UnsupportedError,
-        WebhookError,
-    )
-    from audioext.jobs import Job
-    from audioext.providers import Kie, KieJobs, MusicGpt, SunoApi, Vidgo
-    from audioext.record import Record, Verdict
-    from audioext.requests import AddInstrumental, Extend, Operation
-    from audioext.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track
-    from audioext.stores import MemoryStore
-    from audioext.version import __version__
-    from audioext.wire.http import HttpRequest, HttpResponse, Part, Webhook
-    from audioext.wire.provider import Limits, Pace, Provider
-except ImportError:  # while the parts are being built
-    pass
+from audioext.client import Client
+from audioext.clock import Clock
+from audioext.errors import (
+    AudioextError,
+    AuthError,
+    ClientClosedError,
+    ConfigError,
+    ContentError,
+    CreditsError,
+    DecodeError,
+    DownloadError,
+    JobError,
+    JobExpiredError,
+    JobFailedError,
+    Problem,
+    ProviderDownError,
+    ProviderError,
+    RateLimitError,
+    RequestError,
+    SourceError,
+    StageTimeoutError,
+    StoreError,
+    SubmitUnknownError,
+    UnsupportedError,
+    WebhookError,
+)
+from audioext.jobs import Job
+from audioext.providers import Kie, KieJobs, SunoApi
+from audioext.record import Record, Verdict
+from audioext.requests import AddInstrumental, Extend, Operation
+from audioext.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track
+from audioext.stores import MemoryStore
+from audioext.version import __version__
+from audioext.wire.http import HttpRequest, HttpResponse, Part, Webhook
+from audioext.wire.provider import Limits, Pace, Provider
 
 __all__ = [
     "AddInstrumental",

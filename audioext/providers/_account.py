@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from attrs import field, frozen
@@ -16,11 +14,16 @@ from audioext.providers import _http
 from audioext.providers._engine import EngineRules, engine_problems, instrumental_model, wire_gender
 from audioext.providers._fields import operations_of, refuse_problems
 from audioext.providers._suno import Answers, CodeTable
-from audioext.record import Record
-from audioext.requests import Operation, Request
-from audioext.wire.events import SubmitOutcome
 from audioext.wire.http import HttpRequest, HttpResponse, Part
 from audioext.wire.provider import FileRoute, Limits, Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from audioext.record import Record
+    from audioext.requests import Operation, Request
+    from audioext.wire.events import SubmitOutcome
 
 UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
 SUBMITS_PER_10_SECONDS = (
@@ -139,7 +142,7 @@ class SunoAccount:
         """
         return engine_problems(request, self.vendor.rules)
 
-    def check_callback(self, callback: URL) -> str | None:
+    def check_callback(self, callback: URL) -> str | None:  # noqa: ARG002 - the protocol's
         """Return `None`: no page says that a callback address is refused."""
         return None
 

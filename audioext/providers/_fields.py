@@ -6,10 +6,13 @@ named in each provider's module, read 2026-11-21; third-party witnesses are mark
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from audioext.errors import Problem, RequestError, UnsupportedError
 from audioext.requests import Operation, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 WIRE_NAMES = ("kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt")
 """The five wire formats, in the order in which messages name them."""

@@ -6,18 +6,22 @@ siblings, read 2026-11-21.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from yarl import URL
 
 from audioext.errors import DecodeError
 from audioext.providers._account import camel_case
-from audioext.providers._suno import Answers
 from audioext.providers._suno_events import record_info_events
 from audioext.requests import Extend, Operation, Request
-from audioext.results import FailureReason
-from audioext.wire.events import Event
-from audioext.wire.http import HttpResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from audioext.providers._suno import Answers
+    from audioext.results import FailureReason
+    from audioext.wire.events import Event
+    from audioext.wire.http import HttpResponse
 
 PATHS: Mapping[Operation, str] = {
     Operation.EXTEND: "/api/v1/generate/extend",

@@ -7,7 +7,7 @@ https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from yarl import URL
 
@@ -26,8 +26,12 @@ from audioext.providers._suno import Code, CodeTable
 from audioext.providers._suno_events import Delivery, open_delivery
 from audioext.results import FailureReason
 from audioext.wire.convert import parse_json
-from audioext.wire.http import Webhook
 from audioext.wire.signing import hmac_base64_matches, unix_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from audioext.wire.http import Webhook
 
 BASE_URL = URL("https://api.kie.ai")
 HOSTS = frozenset({"api.kie.ai"})
@@ -57,8 +61,10 @@ CODES: Mapping[int, Code] = {
     505: Code(error=ProviderDownError),
 }
 # Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, which no waiting mends.
-_REQUEST_FAULT = re.compile(r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.I)
-_UNKNOWN_TASK = re.compile(r"recordInfo is null", re.I)
+_REQUEST_FAULT = re.compile(
+    r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE
+)
+_UNKNOWN_TASK = re.compile(r"recordInfo is null", re.IGNORECASE)
 
 TABLE = CodeTable(
     codes=CODES,

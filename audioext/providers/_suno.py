@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from audioext.errors import (
+    AuthError,
     DecodeError,
     ProviderDownError,
     ProviderError,
@@ -18,13 +20,17 @@ from audioext.errors import (
 )
 from audioext.providers._http import excerpt, retry_after
 from audioext.wire.convert import Link, Number, Text, parse_json, structure
-from audioext.wire.events import Refused, Submitted, SubmitOutcome, Unknown
-from audioext.wire.http import HttpResponse
+from audioext.wire.events import Refused, SubmitOutcome, Submitted, Unknown
+
+if TYPE_CHECKING:
+    from audioext.wire.http import HttpResponse
 
 OK = 200
 _HTTP_ERROR_FROM = 400
 _HTTP_SERVER_ERROR_FROM = 500
-_FIREWALL = re.compile(rb"error code: 1010\b")
+_HTTP_FORBIDDEN = 403
+_FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
+_LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
 _SMALL_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
@@ -67,17 +73,20 @@ class CodeTable:
 
 @frozen(kw_only=True)
 class Envelope:
-    """One answer, opened: its code (the body's, else the HTTP status), its text, its `data`, and the whole."""
+    """One answer, opened: its code (the body's, else the HTTP status), its text and its `data`.
+
+    `failed` says that it bears `"success": false`, as the file hosts' answers do.
+    """
 
     code: int
-    message: str
+    message: str | None
     data: object
-    whole: Mapping[str, object] = field(repr=False)
+    failed: bool
 
 
 @frozen(kw_only=True)
 class Answers:
-    """Reads the answers of one account: who it is for messages, its code table, and the key to keep out of them."""
+    """Reads the answers of one account: its name for messages, its code table, the key to keep out of texts."""
 
     provider: str
     table: CodeTable
@@ -90,15 +99,14 @@ class Answers:
         except DecodeError:
             return self._unreadable(response)
         task_id = _task_id(envelope.data)
+        text = self._text(response, envelope.message)
         if envelope.code == OK:
-            reason = f"{self.provider} answered without a task id: {self._clean(envelope.message)}"
+            reason = f"{self.provider} answered without a task id: {text}"
             return Submitted(task_id=task_id) if task_id is not None else Unknown(reason=reason)
-        meaning = self.table.meaning(envelope.code, envelope.message)
+        meaning = self.table.meaning(envelope.code, text)
         if not meaning.no_task or task_id is not None:
-            return Unknown(
-                reason=f"{self.provider} answered {envelope.code}: {self._clean(envelope.message)}"
-            )
-        error = self._error(response, envelope.code, envelope.message, charged=False)
+            return Unknown(reason=f"{self.provider} answered {envelope.code}: {text}")
+        error = self._error(response, envelope.code, text, charged=False)
         return Refused(error=error, resend=meaning.resend)
 
     def parse_data(self, response: HttpResponse, *, charged: bool | None = None) -> Envelope:
@@ -113,9 +121,13 @@ class Answers:
         except DecodeError:
             if response.status < _HTTP_ERROR_FROM:
                 raise
-            raise self._error(response, response.status, excerpt(response.body), charged=charged) from None
-        if envelope.code != OK:
-            raise self._error(response, envelope.code, envelope.message, charged=charged)
+            if _from_firewall(response):
+                raise self._firewall_error(response) from None
+            text = self._text(response, None)
+            raise self._error(response, response.status, text, charged=charged) from None
+        if envelope.code != OK or envelope.failed:
+            text = self._text(response, envelope.message)
+            raise self._error(response, envelope.code, text, charged=charged)
         return envelope
 
     def parse_upload(self, response: HttpResponse) -> str:
@@ -127,9 +139,7 @@ class Answers:
             ProviderError: the upload was refused; uploads are free.
             DecodeError: the answer names no URL.
         """
-        envelope = self.parse_data(response, charged=False)
-        if envelope.whole.get("success") is False:
-            raise self._error(response, envelope.code, envelope.message, charged=False)
+        envelope = evolve(self, table=UPLOAD_TABLE).parse_data(response, charged=False)
         links = structure(envelope.data, UploadedFile, where="the upload's data")
         url = links.downloadUrl or links.fileUrl
         if url is None:
@@ -147,27 +157,26 @@ class Answers:
 
     def refusal(self, message: str, *, code: str | None = None) -> ProviderError:
         """Return the error of a status answer that succeeded and yet tells nothing; asking again may help."""
-        return ProviderError(self._clean(message), provider=self.provider, code=code, retryable=True)
+        return ProviderError(message, provider=self.provider, code=code, retryable=True)
 
     def _unreadable(self, response: HttpResponse) -> SubmitOutcome:
-        message = excerpt(response.body)
-        if _FIREWALL.search(response.body[:4096]):
-            # Cloudflare turned the client away before the API saw the call; seen with HTTP 403.
-            text = "the firewall in front of the API refused this client (error code: 1010)"
-            error = ProviderError(
-                text, provider=self.provider, http_status=response.status, code="1010", charged=False
-            )
-            return Refused(error=error)
+        text = self._text(response, None)
+        if _from_firewall(response):
+            return Refused(error=self._firewall_error(response))
         if response.status in self.table.http_refusals:
-            error = self._error(response, response.status, message, charged=False)
-            return Refused(error=error, resend=self.table.meaning(response.status, "").resend)
-        return Unknown(reason=f"{self.provider} answered HTTP {response.status} with {self._clean(message)}")
+            error = self._error(response, response.status, text, charged=False)
+            return Refused(error=error, resend=self.table.meaning(response.status, text).resend)
+        return Unknown(reason=f"{self.provider} answered HTTP {response.status} with {text}")
 
-    def _error(
-        self, response: HttpResponse, code: int, message: str, *, charged: bool | None
-    ) -> ProviderError:
-        meaning = self.table.meaning(code, message)
-        text = self._clean(message)
+    def _firewall_error(self, response: HttpResponse) -> ProviderError:
+        # Cloudflare turned the client away before the API saw the call.
+        text = "the firewall in front of the API refused this client (error code: 1010)"
+        return ProviderError(
+            text, provider=self.provider, http_status=response.status, code="1010", charged=False
+        )
+
+    def _error(self, response: HttpResponse, code: int, text: str, *, charged: bool | None) -> ProviderError:
+        meaning = self.table.meaning(code, text)
         if issubclass(meaning.error, RateLimitError):
             return meaning.error(
                 text,
@@ -187,9 +196,26 @@ class Answers:
             charged=charged,
         )
 
-    def _clean(self, message: str) -> str:
-        # Some APIs echo the key that they refuse.
-        return message if self.secret is None else message.replace(self.secret, "[key]")
+    def _text(self, response: HttpResponse, message: str | None) -> str:
+        """Return *message*, else the start of the body, without the key: some APIs echo what they refuse."""
+        body = response.body if message is None else message.encode()
+        if self.secret is not None:
+            body = body.replace(self.secret.encode(), b"[key]")
+        return excerpt(body, longest=_LONGEST_MESSAGE if message is not None else _LONGEST_MESSAGE // 4)
+
+
+UPLOAD_TABLE = CodeTable(
+    # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
+    codes={
+        400: Code(),
+        401: Code(error=AuthError),
+        403: Code(error=AuthError),
+        405: Code(),
+        429: Code(error=RateLimitError, retryable=True),
+        500: Code(error=ProviderDownError, retryable=True),
+    }
+)
+"""The codes of both vendors' file hosts; nothing there costs anything."""
 
 
 @frozen
@@ -202,7 +228,7 @@ class UploadedFile:
 
 @frozen
 class TaskIds:
-    """The two spellings of a task id: the pages show `taskId`, the prose beside them and callbacks `task_id`."""
+    """The two spellings of a task id: the pages show `taskId`, their prose and callbacks `task_id`."""
 
     taskId: Text | None = None  # noqa: N815 - the wire's spelling
     task_id: Text | None = None
@@ -221,10 +247,14 @@ def open_envelope(response: HttpResponse) -> Envelope:
     text = next((value[key] for key in ("msg", "message", "error") if isinstance(value.get(key), str)), None)
     return Envelope(
         code=code if code is not None else _http_code(response.status),
-        message=text if text is not None else excerpt(response.body),
+        message=text,
         data=value.get("data"),
-        whole=value,
+        failed=value.get("success") is False,
     )
+
+
+def _from_firewall(response: HttpResponse) -> bool:
+    return response.status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]) is not None
 
 
 def _code_of(value: object) -> int | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import fields, frozen
-from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
 from audioext.errors import DecodeError, WebhookError
@@ -13,7 +13,10 @@ from audioext.results import FailureReason, Stage, Track
 from audioext.wire.convert import Link, Number, Text, When, strict_converter, structure
 from audioext.wire.events import Event, Failed, Progress
 
-# docs.kie.ai/suno-api/get-music-details and docs.sunoapi.org/suno-api/get-music-generation-details, read 2026-11-21
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+# docs.kie.ai/suno-api/get-music-details, docs.sunoapi.org/suno-api/get-music-generation-details, read 2026-11-21
 STATUS_STAGES: Mapping[str, Stage | None] = {
     "PENDING": None,
     "TEXT_SUCCESS": Stage.TEXT,
@@ -28,7 +31,7 @@ STATUS_FAILURES: Mapping[str, FailureReason] = {
 CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
 """The vendor could not deliver to us: a complaint about our endpoint, not about the music."""
 
-# docs.kie.ai/suno-api/extend-music-callbacks and docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21;
+# docs.kie.ai/suno-api/extend-music-callbacks, docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21;
 # task_completed: docs.kie.ai/common-api/webhook-verification, read 2026-11-21
 CALLBACK_STAGES: Mapping[str, Stage] = {
     "text": Stage.TEXT,

@@ -6,20 +6,23 @@ signed where a webhook key is set up at https://kie.ai/settings. kie.ai's newer 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen
-from yarl import URL
 
 from audioext.providers import _kie
 from audioext.providers._account import DAY_SECONDS, SunoAccount, Vendor, task_query, wire_values
 from audioext.providers._engine import CLASSIC_MODELS, EngineRules
 from audioext.providers._flat import PATHS, STATUS_PATH, flat_body, flat_status
 from audioext.providers._suno_events import callback_events
-from audioext.record import Record
 from audioext.requests import Operation, Request
-from audioext.wire.events import Event
-from audioext.wire.http import HttpRequest, HttpResponse, Webhook
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+    from audioext.record import Record
+    from audioext.wire.events import Event
+    from audioext.wire.http import HttpRequest, HttpResponse, Webhook
 
 RULES = EngineRules(
     wire_name="kie",

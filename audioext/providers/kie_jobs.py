@@ -7,23 +7,27 @@ as several third parties read them in 2026-09 and 2026-10.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen
-from yarl import URL
 
 from audioext.errors import DecodeError
 from audioext.providers import _kie
 from audioext.providers._account import DAY_SECONDS, SunoAccount, Vendor, task_query, wire_values
 from audioext.providers._engine import CLASSIC_MODELS, V6_MODELS, EngineRules
 from audioext.providers._suno_events import Delivery, callback_events, failure, tracks_in
-from audioext.record import Record
 from audioext.requests import Operation, Request
 from audioext.results import FailureReason, Stage, Track
 from audioext.wire.convert import Link, Number, Text, parse_json, structure
 from audioext.wire.events import Event, Failed, Progress
-from audioext.wire.http import HttpRequest, HttpResponse, Webhook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from yarl import URL
+
+    from audioext.record import Record
+    from audioext.wire.http import HttpRequest, HttpResponse, Webhook
 
 CREATE_PATH = "/api/v1/jobs/createTask"
 STATUS_PATH = "/api/v1/jobs/recordInfo"  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21

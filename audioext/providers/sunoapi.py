@@ -8,8 +8,7 @@ setting.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import frozen
 from yarl import URL
@@ -20,12 +19,16 @@ from audioext.providers._engine import CLASSIC_MODELS, V6_MODELS, EngineRules, T
 from audioext.providers._flat import PATHS, STATUS_PATH, flat_body, flat_status
 from audioext.providers._suno import Code, CodeTable
 from audioext.providers._suno_events import callback_events, open_delivery
-from audioext.record import Record
 from audioext.requests import Operation, Request
 from audioext.results import FailureReason
 from audioext.wire.convert import parse_json
-from audioext.wire.events import Event
-from audioext.wire.http import HttpRequest, HttpResponse, Webhook
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from audioext.record import Record
+    from audioext.wire.events import Event
+    from audioext.wire.http import HttpRequest, HttpResponse, Webhook
 
 _RATE = Code(error=RateLimitError, retryable=True, resend=True)
 _NO_CREDITS = Code(error=CreditsError)
@@ -60,7 +63,7 @@ TABLE = CodeTable(
     ),
 )
 
-# docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21: 400 covers parameters, format and content.
+# docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21; 400 covers parameters and content alike
 REASONS: Mapping[str, FailureReason] = {
     "408": FailureReason.TIMEOUT,
     "451": FailureReason.SOURCE,

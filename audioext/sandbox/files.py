@@ -98,13 +98,16 @@ class FileStore:
         """
         path = self._fresh_path()
         size = 0
-        with path.open("wb") as file:
-            async for chunk in chunks:
-                size += len(chunk)
-                if size > limit_bytes:
-                    path.unlink()
-                    raise Refusal(Trouble.TOO_BIG, f"The file exceeds {limit_bytes} bytes")
-                file.write(chunk)
+        try:
+            with path.open("wb") as file:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    _check_size(size, limit_bytes)
+                    file.write(chunk)
+        except BaseException:
+            # Whoever sends it may also hang up in the middle.
+            path.unlink()
+            raise
         self._put(key, _Entry(content_type(key), path=path))
         return size
 
@@ -193,6 +196,11 @@ class FileStore:
             message = "the sandbox is not running"
             raise RuntimeError(message)
         return Path(self._folder.name, secrets.token_hex(16))
+
+
+def _check_size(size: int, limit_bytes: int) -> None:
+    if size > limit_bytes:
+        raise Refusal(Trouble.TOO_BIG, f"The file exceeds {limit_bytes} bytes")
 
 
 def content_type(key: str) -> str:

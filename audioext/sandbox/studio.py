@@ -19,6 +19,7 @@ from .tasks import Delivery, Failure, Hook, Ids, Order, Refusal, Source, Stage, 
 
 __all__ = ["Herald", "Studio", "Ticket"]
 
+
 class Herald(Protocol):
     """How an API announces what becomes of a task."""
 

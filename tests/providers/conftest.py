@@ -141,7 +141,9 @@ def make_request(operation: Operation, **fields: object) -> Request:
 
 def make_record(provider: Provider, task_id: str | None = "task-1") -> Record:
     """Return the record of a job whose task is known."""
-    request = make_request(sorted(provider.operations)[-1], **FIELD_VALUES_FOR[sorted(provider.operations)[-1]])
+    request = make_request(
+        sorted(provider.operations)[-1], **FIELD_VALUES_FOR[sorted(provider.operations)[-1]]
+    )
     return Record(
         ref="ref1", provider=provider.name, request=request, created_at=1_790_000_000.0, answered_id=task_id
     )
@@ -164,7 +166,7 @@ def json_values() -> st.SearchStrategy[object]:
     ])  # fmt: skip
     texts = st.one_of(words, st.text(max_size=8))
     leaves = st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts
+        st.none(), st.booleans(), st.integers(-(2**62), 2**62), st.floats(allow_nan=False, allow_infinity=False), texts
     )
     return st.recursive(
         leaves,

@@ -30,7 +30,9 @@ LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "file"})
 """Fields that are ours alone, or turned into `url` before the submit."""
 
 MODEST = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
 
@@ -41,7 +43,9 @@ def calls(provider: Provider) -> list[Callable[[bytes, int, dict[str, str]], obj
         return lambda body, status, headers: method(HttpResponse(status=status, headers=headers, body=body))
 
     def deliver(body: bytes, _: int, headers: dict[str, str]) -> object:
-        return provider.parse_webhook(Webhook(path="/p", headers=headers, body=body, received_at=1_790_000_000.0))
+        return provider.parse_webhook(
+            Webhook(path="/p", headers=headers, body=body, received_at=1_790_000_000.0)
+        )
 
     found = [answer(provider.parse_submit), answer(provider.parse_status), deliver]
     if isinstance(provider, Uploads):
@@ -157,7 +161,13 @@ def mutated(value: Any, data: st.DataObject, values: st.SearchStrategy[object]) 
 
 
 hostile = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(), st.text(max_size=6), st.just("V5"), st.just([])
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**40), 2**40),
+    st.floats(),
+    st.text(max_size=6),
+    st.just("V5"),
+    st.just([]),
 )
 
 
@@ -205,10 +215,16 @@ def test_a_field_outside_the_table_is_refused(provider_class: Any, kit: Any, ope
         takers = FIELDS[operation].get(name, frozenset())
         if provider.name in takers or name not in own:
             continue
-        request = kit.make_request(operation, **{**kit.least_fields[operation], "persona_id": None, name: value}) \
-            if kind is Extend and name != "persona_model" \
-            else kind.draft(**{**kit.make_request(operation, **kit.least_fields[operation]).given(), name: value})
-        found = [problem for problem in provider.check(request) if problem.field == name and not problem.advice]
+        request = (
+            kit.make_request(operation, **{**kit.least_fields[operation], "persona_id": None, name: value})
+            if kind is Extend and name != "persona_model"
+            else kind.draft(
+                **{**kit.make_request(operation, **kit.least_fields[operation]).given(), name: value}
+            )
+        )
+        found = [
+            problem for problem in provider.check(request) if problem.field == name and not problem.advice
+        ]
         assert found, f"{name} is not refused"
         assert all(taker in found[0].message for taker in takers)
 
@@ -219,7 +235,9 @@ def test_an_operation_that_is_missing_is_named(provider_class: Any, kit: Any) ->
     assert provider.operations == {op for op, names in OPERATIONS.items() if provider.name in names}
     for operation in set(Operation) - provider.operations:
         request = kit.make_request(operation, **kit.least_fields[operation])
-        with pytest.raises(UnsupportedError, match=", ".join(n for n in WIRE_NAMES if n in OPERATIONS[operation])[:8]):
+        with pytest.raises(
+            UnsupportedError, match=", ".join(n for n in WIRE_NAMES if n in OPERATIONS[operation])[:8]
+        ):
             provider.check(request)
         with pytest.raises(UnsupportedError):
             provider.build_submit(request, CALLBACK)
@@ -254,7 +272,9 @@ def test_a_submit_is_one_whole_post(provider_class: Any, kit: Any, callback: URL
     """Every operation makes a POST under the base URL with a key, a User-Agent and one body."""
     provider = provider_class(KEY, base_url="http://127.0.0.1:7007/prefix/")
     for operation in provider.operations:
-        least = {k: v for k, v in kit.least_fields[operation].items() if provider.name in FIELDS[operation][k]}
+        least = {
+            k: v for k, v in kit.least_fields[operation].items() if provider.name in FIELDS[operation][k]
+        }
         request = provider.build_submit(kit.make_request(operation, **least), callback)
         assert ("POST", "127.0.0.1", 7007) == (request.method, request.url.host, request.url.port)
         assert request.url.path.startswith("/prefix/")
@@ -297,7 +317,9 @@ def test_the_key_never_shows(provider_class: Any, kit: Any) -> None:
 
 def test_an_echoed_key_is_not_repeated(provider_class: Any) -> None:
     """A key that the API echoes in its error does not reach our message."""
-    body = orjson.dumps({"code": 401, "msg": f"bad key {KEY}", "detail": f"bad key {KEY}", "message": f"bad {KEY}"})
+    body = orjson.dumps(
+        {"code": 401, "msg": f"bad key {KEY}", "detail": f"bad key {KEY}", "message": f"bad {KEY}"}
+    )
     outcome = provider_class(KEY).parse_submit(HttpResponse(status=401, body=body))
     assert isinstance(outcome, Refused)
     assert KEY not in f"{outcome!r} {outcome.error} {outcome.error.message}"
@@ -312,7 +334,9 @@ def test_a_base_url_that_cannot_work_is_refused(provider_class: Any, base_url: A
         provider_class(KEY, base_url=base_url)
 
 
-@pytest.mark.parametrize("base_url", ["http://127.0.0.1:9/kie", "http://127.0.0.1:9/kie/", URL("http://127.0.0.1:9/kie")])
+@pytest.mark.parametrize(
+    "base_url", ["http://127.0.0.1:9/kie", "http://127.0.0.1:9/kie/", URL("http://127.0.0.1:9/kie")]
+)
 def test_a_base_url_may_carry_a_path(provider_class: Any, base_url: Any) -> None:
     """A prefix is kept, and a trailing slash or a ready URL makes no difference."""
     assert URL("http://127.0.0.1:9/kie") == provider_class(KEY, base_url=base_url).base_url
@@ -343,4 +367,6 @@ def test_refusals_by_draft_are_request_errors(provider_class: Any) -> None:
     """A draft with problems of its own is never sent."""
     provider = provider_class(KEY)
     with pytest.raises(RequestError):
-        provider.build_submit(Extend.draft(url="https://files.example/a.mp3", model="V5", continue_at=-1), CALLBACK)
+        provider.build_submit(
+            Extend.draft(url="https://files.example/a.mp3", model="V5", continue_at=-1), CALLBACK
+        )

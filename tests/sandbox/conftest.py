@@ -173,7 +173,7 @@ async def open_world() -> AsyncIterator[OpenWorld]:
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", 0).start()
-            listener.url = "http://127.0.0.1:{}".format(runner.addresses[0][1])
+            listener.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             sandbox = await stack.enter_async_context(Sandbox(**{**CHEAP, **settings}))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             return World(sandbox, listener, session)

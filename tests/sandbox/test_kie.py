@@ -98,7 +98,8 @@ async def test_the_status_follows_the_clock(
     task_id = await world.kie_task()
     await world.listener.wait(count)
     info = await world.info(task_id)
-    assert (task_id, status, "extend", None) == (info["taskId"], info["status"], info["operationType"], info["errorCode"])
+    assert (task_id, status) == (info["taskId"], info["status"])
+    assert ("extend", None) == (info["operationType"], info["errorCode"])
     assert world.kie_extend() == orjson.loads(info["param"])
     if status == "PENDING":
         assert info["response"] is None
@@ -178,7 +179,10 @@ async def test_all_problems_are_named_at_once(world: "World") -> None:
         assert name in answer["msg"]
 
 
-@pytest.mark.parametrize("name", ["uploadUrl", "defaultParamFlag", "instrumental", "continueAt", "model", "callBackUrl"])
+@pytest.mark.parametrize(
+    "name",
+    ["uploadUrl", "defaultParamFlag", "instrumental", "continueAt", "model", "callBackUrl"],
+)
 async def test_upload_extend_requires_its_fields(world: "World", name: str) -> None:
     """Upload-extend insists on `instrumental` and `continueAt` too, also in simple mode."""
     changes: dict[str, object] = {"prompt": None, "style": None, "title": None, name: None}
@@ -213,7 +217,8 @@ async def test_fields_that_the_api_does_not_know_are_shown(world: "World") -> No
     await world.post(EXTEND, world.kie_extend(callbackUrl="x", negative_tags="y"))
     submission = world.sandbox.submissions[0]
     assert ("callbackUrl", "negative_tags") == submission.ignored
-    assert ("kie", "extend", world.listener.hook) == (submission.provider, submission.operation, submission.callback_url)
+    assert ("kie", "extend") == (submission.provider, submission.operation)
+    assert world.listener.hook == submission.callback_url
     assert (200, 200) == (submission.http_status, submission.code)
     assert world.sandbox.tasks[0].id == submission.task_id
 
@@ -246,7 +251,10 @@ async def test_an_unknown_path_gets_the_envelope(world: "World", method: str, pa
     assert (404, 404, None) == (status, answer["code"], answer["data"])
 
 
-@pytest.mark.parametrize(("params", "message"), [({"taskId": "nobody"}, "recordInfo is null"), ({}, "taskId is required")])
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"taskId": "nobody"}, "recordInfo is null"), ({}, "taskId is required")],
+)
 async def test_an_unknown_task_gets_422(world: "World", params: dict[str, str], message: str) -> None:
     """A status call for a task that is not there is answered with code 422."""
     answer = await world.get("/kie/api/v1/generate/record-info", **params)
@@ -304,40 +312,44 @@ async def test_more_than_the_limit_gets_http_429(open_world: "OpenWorld") -> Non
 
 
 @pytest.mark.parametrize(
-    ("fault", "path", "code", "nothing", "status"),
+    ("fault", "code", "status", "count"),
     [
-        ("error=complete", EXTEND, 501, [], "GENERATE_AUDIO_FAILED"),
-        ("error=text:400", EXTEND, 400, [], "SENSITIVE_WORD_ERROR"),
-        ("error=text:500", EXTEND, 500, [], "CREATE_TASK_FAILED"),
-        ("error=first:413", ADD_INSTRUMENTAL, 413, None, "SENSITIVE_WORD_ERROR"),
+        ("error", 501, "GENERATE_AUDIO_FAILED", 3),
+        ("error=text:400", 400, "SENSITIVE_WORD_ERROR", 1),
+        ("error=text:500", 500, "CREATE_TASK_FAILED", 1),
+        ("error=first:413", 413, "SENSITIVE_WORD_ERROR", 2),
     ],
 )
-async def test_a_failed_task_tells_so(
-    open_world: "OpenWorld",
-    fault: str,
-    path: str,
-    code: int,
-    nothing: object,
-    status: str,
-) -> None:
-    """A failure ends the callbacks with an error one, `data` `[]` or null by operation, and shows in the status."""
+async def test_a_failed_task_tells_so(open_world: "OpenWorld", fault: str, code: int, status: str, count: int) -> None:
+    """A failure ends the callbacks with an error one, and shows in the status without a response."""
     world = await open_world(faults=[fault])
-    body = world.kie_extend() if path == EXTEND else world.kie_instrumental()
-    task_id = (await world.post(path, body))["data"]["taskId"]
-    await world.sandbox.settled()
-    error = world.listener.bodies[-1]
-    data = {"callbackType": "error", "task_id": task_id, "data": nothing}
-    assert (code, data) == (error["code"], error["data"])
-    info = await world.info(task_id)
+    info = await world.info(await world.settled_task())
     assert (status, code, None) == (info["status"], info["errorCode"], info["response"])
-    before = {"text": 0, "first": 1, "complete": 2}[fault.partition("=")[2].partition(":")[0]]
-    assert before + 1 == len(world.listener.bodies)
+    assert (count, code) == (len(world.listener.bodies), world.listener.bodies[-1]["code"])
+
+
+async def test_an_errors_data_differs_by_operation(open_world: "OpenWorld") -> None:
+    """The error callback's `data` is `[]` for an extension and null for an instrumental."""
+    world = await open_world(faults=["error=text"])
+    ids = [(await world.post(EXTEND, world.kie_extend()))["data"]["taskId"]]
+    await world.sandbox.settled()
+    ids.append((await world.post(ADD_INSTRUMENTAL, world.kie_instrumental()))["data"]["taskId"])
+    await world.sandbox.settled()
+    assert [
+        {"callbackType": "error", "task_id": ids[0], "data": []},
+        {"callbackType": "error", "task_id": ids[1], "data": None},
+    ] == [body["data"] for body in world.listener.bodies]
 
 
 @pytest.mark.parametrize(
     ("key", "task_id", "timestamp", "signature"),
     [
-        ("demo-hmac-key", "0f3a9c7be1d24c55a6b8d90e7f112233", "1790000000", "fFells+5MVdErKVqs08zP2WnjDH8alCzqqMnoLoDUx4="),
+        (
+            "demo-hmac-key",
+            "0f3a9c7be1d24c55a6b8d90e7f112233",
+            "1790000000",
+            "fFells+5MVdErKVqs08zP2WnjDH8alCzqqMnoLoDUx4=",
+        ),
         ("ключ-λ", "task-42", "1790000001", "DV9msHhbH5y6nrHTxmc75M9AwLl0xwAYb/54rfUGgL8="),
     ],
 )

@@ -225,3 +225,6 @@ async def test_a_callback_exception_may_hide_the_result(open_world: "OpenWorld")
     await world.sandbox.settled()
     data = await record(world, task_id)
     assert ("success", None) == (data["state"], data["resultJson"])
+    unheard = (await world.post(CREATE, job(world, callback=None)))["data"]["taskId"]
+    await world.sandbox.settled()
+    assert (await record(world, unheard))["resultJson"] is None

@@ -219,7 +219,30 @@ async def test_a_failed_task_is_listed_with_its_failure(open_world: "OpenWorld")
     world = await open_world(faults=["error=text:531"])
     await world.settled_task()
     task = (await world.get("/control/tasks"))["tasks"][0]
-    assert ({"code": 531, "message": "Audio generation failed."}, ["error=text:531"]) == (task["failure"], task["faults"])
+    assert {"code": 531, "message": "Audio generation failed."} == task["failure"]
+    assert ["error=text:531"] == task["faults"]
+
+
+async def test_it_closes_in_the_middle_of_a_rendering(open_world: "OpenWorld") -> None:
+    """A file that is being made when the sandbox closes is let go."""
+    world = await open_world(ready_seconds=20.0)
+    asking = asyncio.create_task(world.call("GET", world.sandbox.tune_url.removeprefix(world.sandbox.url)))
+    # The connection is made and the request is read within a few turns of the loop; the rendering takes far longer.
+    for _ in range(50):
+        await asyncio.sleep(0)
+    await world.sandbox.aclose()
+    await asyncio.wait([asking])
+    asking.exception()
+
+
+async def test_decoded_sources_are_few(open_world: "OpenWorld") -> None:
+    """More sources than are kept in memory can be used; those let go are decoded again."""
+    world = await open_world(keep_clips=1)
+    for source in (world.sandbox.tune_url, world.sandbox.voice_url, world.sandbox.tune_url):
+        await world.post("/kie/api/v1/generate/add-instrumental", world.kie_instrumental(uploadUrl=source))
+        await world.sandbox.settled()
+        url = world.listener.bodies[-1]["data"]["data"][0]["audio_url"]
+        assert 200 == (await world.call("GET", url.removeprefix(world.sandbox.url)))[0]
 
 
 async def test_many_tasks_at_once_settle(world: "World") -> None:
