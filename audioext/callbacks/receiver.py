@@ -19,7 +19,10 @@ from audioext.wire.http import Webhook
 
 _access_log = logging.getLogger("audioext.access")
 
-SHUTDOWN_SECONDS = 10.0
+DRAIN_SECONDS = 10.0
+"""How long accepted deliveries get to become durable when the receiver stops."""
+# aiohttp waits this long for connections that were opened and never used, so what matters is awaited before.
+SHUTDOWN_SECONDS = 0.2
 
 
 class MaskedAccessLogger(AbstractAccessLogger):
@@ -41,7 +44,7 @@ class Receiver:
     shelf: Shelf
     ready: Callable[[], Awaitable[str]]
     _runner: web.AppRunner | None = field(default=None, init=False)
-    mounted: bool = field(default=False, init=False)
+    _under_way: set[asyncio.Task[int]] = field(factory=set, init=False)
 
     def add_to(self, app: web.Application, prefix: str = "/") -> None:
         """Mount into the user's own *app* under *prefix*, the path of `public_url`; open it with `listen=None`.
@@ -57,7 +60,6 @@ class Receiver:
         app.router.add_get(f"{base}/readyz", self._readyz)
         app.router.add_get(f"{base}/{routes.FILES_SEGMENT}/{{token}}/{{name}}", self._file)
         app.router.add_route("*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._webhook)
-        self.mounted = True
 
     async def start(self, host: str, port: int, *, prefix: str = "/") -> int:
         """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
@@ -87,7 +89,12 @@ class Receiver:
         return int(self._runner.addresses[0][1])
 
     async def aclose(self) -> None:
-        """Stop accepting; what was accepted is answered first."""
+        """Stop accepting; what was accepted is made durable and answered first."""
+        if self._runner is not None:
+            for site in tuple(self._runner.sites):
+                await site.stop()
+        if self._under_way:
+            await asyncio.wait(tuple(self._under_way), timeout=DRAIN_SECONDS)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -104,10 +111,11 @@ class Receiver:
         if body is None:
             return _answer(413)
         # A provider that hangs up must not cancel a commit that is under way.
-        status = await asyncio.shield(
-            asyncio.ensure_future(self.inbox.accept(Webhook(path=path, headers=request.headers, body=body)))
-        )
-        return _answer(status)
+        hook = Webhook(path=path, headers=request.headers, body=body)
+        task = asyncio.create_task(self.inbox.accept(hook), name="audioext delivery")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return _answer(await asyncio.shield(task))
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         path = self.shelf.find(request.match_info["token"])

@@ -91,27 +91,25 @@ class SunoAccount:
     counts_takes: ClassVar[bool] = False
 
     api_key: str | None = field(default=None, converter=_http.to_api_key, repr=False)
-    base_url: URL = field(kw_only=True, converter=_http.to_base_url)
+    base_url: URL = field(
+        default=attrs.Factory(lambda self: self.vendor.base_url, takes_self=True),
+        kw_only=True,
+        converter=_http.to_base_url,
+    )
     upload_url: URL | None = field(
         default=None, kw_only=True, converter=attrs.converters.optional(_http.to_base_url)
     )
-    name: str = field(kw_only=True, converter=_http.to_name)
-    limits: Limits = field(kw_only=True, default=Limits(submits=SUBMITS_PER_10_SECONDS, per=10.0))
-    pace: Pace = field(kw_only=True, factory=Pace)
-    grace: float = field(kw_only=True, default=GRACE_SECONDS)
-    retention: float | None = field(kw_only=True)
-
-    @base_url.default
-    def _default_base_url(self) -> URL:
-        return self.vendor.base_url
-
-    @name.default
-    def _default_name(self) -> str:
-        return self.vendor.wire_name
-
-    @retention.default
-    def _default_retention(self) -> float:
-        return self.vendor.retention
+    name: str = field(
+        default=attrs.Factory(lambda self: self.vendor.wire_name, takes_self=True),
+        kw_only=True,
+        converter=_http.to_name,
+    )
+    limits: Limits = field(default=Limits(submits=SUBMITS_PER_10_SECONDS, per=10.0), kw_only=True)
+    pace: Pace = field(factory=Pace, kw_only=True)
+    grace: float = field(default=GRACE_SECONDS, kw_only=True)
+    retention: float | None = field(
+        default=attrs.Factory(lambda self: self.vendor.retention, takes_self=True), kw_only=True
+    )
 
     @property
     def account(self) -> str:

@@ -56,7 +56,7 @@ def flat_status(
     """
     envelope = answers.parse_data(response)
     if envelope.data is None:
-        raise answers.refusal("the answer names no task", code=str(envelope.code))
+        raise answers.no_task(envelope)
     if not isinstance(envelope.data, dict):
         raise DecodeError(["expected an object @ $.data"])
     return record_info_events(envelope.data, reasons)

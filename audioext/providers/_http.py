@@ -54,7 +54,11 @@ def to_name(value: str) -> str:
     Raises:
         ConfigError: it is not small letters, digits and hyphens.
     """
-    if not isinstance(value, str) or not _NAME.fullmatch(value):  # type: ignore[redundant-expr]  # unchecked callers
+    try:
+        fits = _NAME.fullmatch(value) is not None
+    except TypeError:
+        fits = False
+    if not fits:
         message = f"name must be small letters, digits and hyphens, such as kie-2, not {value!r}"
         raise ConfigError(message)
     return value
@@ -68,11 +72,15 @@ def to_api_key(value: str | None) -> str | None:
     """
     if value is None:
         return None
-    key = value.strip() if isinstance(value, str) else ""  # type: ignore[redundant-expr]  # unchecked callers
-    if not key or not key.isascii() or not key.isprintable():
+    try:
+        key = value.strip()
+        fits = key != "" and key.isascii() and key.isprintable()
+    except AttributeError:
+        fits = False
+    if not fits:
         message = "api_key must be printable ASCII text and not empty"  # the key itself never shows
         raise ConfigError(message)
-    return key
+    return value.strip()
 
 
 def headers(authorization: str | None) -> dict[str, str]:

@@ -125,18 +125,20 @@ def open_verified(hook: Webhook, keys: Sequence[str], *, tolerance: float) -> De
     stamp = hook.headers.get("X-Webhook-Timestamp")
     signature = hook.headers.get("X-Webhook-Signature")
     if not stamp or not signature:
-        raise _refused("the delivery is not signed", http_status=401)
+        raise _not_authentic("is not signed")
     delivery = open_delivery(parse_json(hook.body))
     if delivery.task_id is None:
-        raise _refused("the delivery names no task, so its signature proves nothing", http_status=400)
-    message = f"{delivery.task_id}.{stamp}".encode("utf-8", "replace")
-    if not hmac_base64_matches(keys, message, signature):
-        raise _refused("the delivery's signature is wrong", http_status=401)
+        message = "the delivery names no task, so its signature proves nothing"
+        raise WebhookError(message, http_status=400)
+    signed = f"{delivery.task_id}.{stamp}".encode("utf-8", "replace")
+    if not hmac_base64_matches(keys, signed, signature):
+        raise _not_authentic("bears a wrong signature")
     signed_at = unix_seconds(stamp)
     if signed_at is None or hook.received_at is None or not abs(hook.received_at - signed_at) <= tolerance:
-        raise _refused("the delivery's signature is too old or ahead of time", http_status=401)
+        raise _not_authentic("bears a signature that is not of this time")
     return delivery
 
 
-def _refused(message: str, *, http_status: int) -> WebhookError:
-    return WebhookError(message, http_status=http_status)
+def _not_authentic(why: str) -> WebhookError:
+    message = f"the delivery {why}"
+    return WebhookError(message, http_status=401)

@@ -86,7 +86,7 @@ class Envelope:
 
 @frozen(kw_only=True)
 class Answers:
-    """Reads the answers of one account: its name for messages, its code table, the key to keep out of texts."""
+    """Reads the answers of one account: its name for messages, its codes, the key to keep out of texts."""
 
     provider: str
     table: CodeTable
@@ -153,11 +153,13 @@ class Answers:
             ProviderError: the call was refused.
             DecodeError: the answer names no balance.
         """
-        return float(structure(self.parse_data(response, charged=False).data, Number, where="the balance"))
+        envelope = self.parse_data(response, charged=False)
+        return structure({"data": envelope.data}, Balance).data
 
-    def refusal(self, message: str, *, code: str | None = None) -> ProviderError:
-        """Return the error of a status answer that succeeded and yet tells nothing; asking again may help."""
-        return ProviderError(message, provider=self.provider, code=code, retryable=True)
+    def no_task(self, envelope: Envelope) -> ProviderError:
+        """Return the error of a status answer that succeeded without a task in it; asking again may help."""
+        text = "the answer names no task"
+        return ProviderError(text, provider=self.provider, code=str(envelope.code), retryable=True)
 
     def _unreadable(self, response: HttpResponse) -> SubmitOutcome:
         text = self._text(response, None)
@@ -197,7 +199,7 @@ class Answers:
         )
 
     def _text(self, response: HttpResponse, message: str | None) -> str:
-        """Return *message*, else the start of the body, without the key: some APIs echo what they refuse."""
+        """Return *message*, else the body's start, without the key: some APIs echo what they refuse."""
         body = response.body if message is None else message.encode()
         if self.secret is not None:
             body = body.replace(self.secret.encode(), b"[key]")
@@ -224,6 +226,13 @@ class UploadedFile:
 
     downloadUrl: Link | None = None  # noqa: N815 - the wire's spelling
     fileUrl: Link | None = None  # noqa: N815 - the wire's spelling
+
+
+@frozen
+class Balance:
+    """The answer to a credits call; the pages type it as an integer, and fractions exist."""
+
+    data: Number
 
 
 @frozen

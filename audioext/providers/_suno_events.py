@@ -16,7 +16,8 @@ from audioext.wire.events import Event, Failed, Progress
 if TYPE_CHECKING:
     from cattrs import Converter
 
-# docs.kie.ai/suno-api/get-music-details, docs.sunoapi.org/suno-api/get-music-generation-details, read 2026-11-21
+# docs.kie.ai/suno-api/get-music-details and
+# docs.sunoapi.org/suno-api/get-music-generation-details, read 2026-11-21
 STATUS_STAGES: Mapping[str, Stage | None] = {
     "PENDING": None,
     "TEXT_SUCCESS": Stage.TEXT,
@@ -31,7 +32,8 @@ STATUS_FAILURES: Mapping[str, FailureReason] = {
 CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
 """The vendor could not deliver to us: a complaint about our endpoint, not about the music."""
 
-# docs.kie.ai/suno-api/extend-music-callbacks, docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21;
+# docs.kie.ai/suno-api/extend-music-callbacks and
+# docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21;
 # task_completed: docs.kie.ai/common-api/webhook-verification, read 2026-11-21
 CALLBACK_STAGES: Mapping[str, Stage] = {
     "text": Stage.TEXT,
@@ -254,6 +256,8 @@ def callback_events(delivery: Delivery, reasons: Mapping[str, FailureReason]) ->
         texts = (delivery.message, _text_at(delivery.data, "error"), _text_at(delivery.data, "data"))
         message = " ".join(text for text in texts if text)
         return (*seen, failure(delivery.task_id, reason, delivery.code, message))
+    if word is None and not tracks:
+        raise DecodeError(["required field missing @ $.data.callbackType"], where="the callback")
     stage = CALLBACK_STAGES.get(word or "")
     return (
         Progress(

@@ -138,7 +138,7 @@ class KieJobs(SunoAccount):
         """
         envelope = self.answers.parse_data(response)
         if envelope.data is None:
-            raise self.answers.refusal("the answer names no task", code=str(envelope.code))
+            raise self.answers.no_task(envelope)
         if not isinstance(envelope.data, dict):
             raise DecodeError(["expected an object @ $.data"])
         return task_events(envelope.data)

@@ -2,13 +2,14 @@
 
 import hmac
 from collections.abc import Mapping
+from typing import cast
 
 import orjson
 from aiohttp import hdrs, web
 
 from .tasks import Refusal, Trouble
 
-__all__ = ["check_bearer", "json_response", "read_json_object"]
+__all__ = ["as_object", "check_bearer", "check_header", "json_response", "read_json_object"]
 
 JSON_TYPE = "application/json"
 
@@ -43,14 +44,20 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
     if request.content_type != JSON_TYPE:
         raise Refusal(Trouble.BODY, f"Content-Type must be {JSON_TYPE}")
     try:
-        found = orjson.loads(await request.read())
+        found = as_object(orjson.loads(await request.read()))
     except web.HTTPRequestEntityTooLarge as error:
         raise Refusal(Trouble.TOO_BIG, "The body is too large") from error
     except orjson.JSONDecodeError as error:
         raise Refusal(Trouble.BODY, "The body is not valid JSON") from error
-    if not isinstance(found, dict):
+    if found is None:
         raise Refusal(Trouble.BODY, "The body must be a JSON object")
     return found
+
+
+def as_object(value: object) -> Mapping[str, object] | None:
+    """Return a JSON object as what it is, and None for anything else."""
+    # Decoded JSON has no other keys than texts.
+    return cast("Mapping[str, object]", value) if isinstance(value, dict) else None
 
 
 def json_response(body: object, *, status: int = 200) -> web.Response:

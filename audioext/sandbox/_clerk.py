@@ -119,7 +119,7 @@ class FlatClerk(EnvelopeClerk):
     def _check_source_model(self, fields: Mapping[str, object]) -> None:
         """Refuse a model other than the source track's.
 
-        "Model version must match the source audio's model version": seeds 001 and 003. A ready track fits all.
+        "Model version must match the source audio's model version": seeds 001, 003. A ready track fits all.
         """
         audio_id = fields.get("audio_id")
         if isinstance(audio_id, str):
@@ -152,7 +152,8 @@ class Counter:
             raise Refusal(Trouble.MISSING, "taskId is required", names=["taskId"])
         task = self.studio.tasks.get(task_id)
         if task is None or task.provider != self.provider or task.order.operation not in OPERATION_TYPES:
-            # The jobs route's words (sheet B); what this route says of an unknown task is on no page (sheet 7).
+            # The jobs route's words (sheet B); what this route says of an unknown task is on no page (sheet
+            # 7).
             raise Refusal(Trouble.TASK, "recordInfo is null")
         return self.envelope.ok(record_info(task))
 

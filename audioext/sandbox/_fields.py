@@ -1,4 +1,4 @@
-"""What the Suno family's operations take: required fields, types, ranges, lengths, and how they become an order."""
+"""What the Suno family takes: required fields, types, ranges, lengths, and the order that they make."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,8 @@ LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
 
 #: prompt, style, title in characters: https://docs.kie.ai/suno-api/extend-music (sheet A1), the same at
-#: https://docs.sunoapi.org/suno-api/extend-music (C1) and https://docs.vidgo.ai/api-manual/music-series/extend-music.
+#: https://docs.sunoapi.org/suno-api/extend-music (C1) and
+#: https://docs.vidgo.ai/api-manual/music-series/extend-music.
 LENGTHS: Mapping[str, tuple[int, int, int]] = {
     "V3_5": (3000, 200, 80),
     "V4": (3000, 200, 80),
@@ -79,7 +80,12 @@ def check(fields: Mapping[str, object], spec: Spec) -> None:
     Raises:
         Refusal: With all problems in its text, and the trouble of the first.
     """
-    problems = [*_missing(fields, spec), *_wrong(fields, spec), *_too_long(fields, spec), *_unfit(fields, spec)]
+    problems = [
+        *_missing(fields, spec),
+        *_wrong(fields, spec),
+        *_too_long(fields, spec),
+        *_unfit(fields, spec),
+    ]
     if problems:
         text = "; ".join(f"{spec.spell(name)} {text}" for _, name, text in problems)
         raise Refusal(problems[0][0], text, names=[spec.spell(name) for _, name, _ in problems])

@@ -73,7 +73,10 @@ def conversion(task: Task, *, base: str, second_id: str) -> Mapping[str, object]
             f"lyrics_timestamped_{number}": _timed(task, number - 1) if done else None,
         }
     if task.takes and _asked(task, "generate_album_cover"):
-        shown |= {"album_cover_path": task.takes[0].cover_url, "album_cover_thumbnail": task.takes[0].cover_url}
+        shown |= {
+            "album_cover_path": task.takes[0].cover_url,
+            "album_cover_thumbnail": task.takes[0].cover_url,
+        }
     return shown
 
 
@@ -141,7 +144,7 @@ def _timed(task: Task, index: int) -> str:
     words = _words(task)
     begin = task.order.continue_at or 0.0
     step = (task.takes[index].seconds - begin) / max(1, len(words)) if task.takes else 0.0
-    lines = []
+    lines: list[Mapping[str, object]] = []
     for number, text in enumerate(words):
         start = round(1000 * (begin + number * step))
         end = start if text.startswith("[") else round(1000 * (begin + (number + 1) * step))

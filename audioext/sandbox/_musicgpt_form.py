@@ -67,7 +67,7 @@ async def read_order(request: web.Request, studio: Studio, submission: Submissio
 
 
 async def _read(request: web.Request, studio: Studio) -> Form:
-    """Read multipart; also what the docs' own Python sample sends without a file, and the vendor's n8n node (JSON)."""
+    """Read multipart; also the plain form of the docs' own sample, and the JSON of the vendor's n8n node."""
     if request.content_type == "application/x-www-form-urlencoded":
         posted = await request.post()
         return Form({name: value for name, value in posted.items() if isinstance(value, str)}, None)

@@ -1,4 +1,4 @@
-"""What kie.ai and sunoapi.org say of a task: songs in two spellings, callbacks, and the status call's record."""
+"""What kie.ai and sunoapi.org say of a task: songs in two spellings, callbacks, the status record."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,11 @@ __all__ = [
 MODEL_WORDS = {"V3_5": "chirp-v3-5", "V4": "chirp-v4", "V5": "chirp-crow", "V5_5": "chirp-fenix"}
 OTHER_MODEL_WORD = "chirp-auk-turbo"
 #: https://docs.kie.ai/suno-api/get-music-details; the word for add-instrumental is on no page (sheet 7).
-OPERATION_TYPES = {"extend": "extend", "upload-extend": "upload_extend", "add-instrumental": "add_instrumental"}
+OPERATION_TYPES = {
+    "extend": "extend",
+    "upload-extend": "upload_extend",
+    "add-instrumental": "add_instrumental",
+}
 CONTENT_CODES = (400, 413)
 BEFORE_AUDIO_CODES = (408, 451, 500)
 
@@ -77,7 +81,12 @@ def status_word(task: Task) -> str:
         return _failed_word(task)
     if task.shows_callback_exception:
         return "CALLBACK_EXCEPTION"
-    words = {None: "PENDING", Stage.TEXT: "TEXT_SUCCESS", Stage.FIRST: "FIRST_SUCCESS", Stage.COMPLETE: "SUCCESS"}
+    words = {
+        None: "PENDING",
+        Stage.TEXT: "TEXT_SUCCESS",
+        Stage.FIRST: "FIRST_SUCCESS",
+        Stage.COMPLETE: "SUCCESS",
+    }
     return words[task.stage]
 
 

@@ -1,6 +1,7 @@
 """The sandbox's own routes: a sandbox in another process is scripted and inspected over HTTP."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 from aiohttp import web
 from attrs import asdict, define
@@ -58,10 +59,10 @@ class _Board:
         try:
             body = await read_json_object(request)
             title, times = body.get("title"), body.get("times")
-            texts = body.get("faults")
-            if not isinstance(texts, list) or not isinstance(title, str | None) or not isinstance(times, int | None):
+            texts = _texts(body.get("faults"))
+            if texts is None or not isinstance(title, str | None) or not isinstance(times, int | None):
                 return _no('send {"faults": [text, ...], "title": text, "times": integer}')
-            self.studio.script.add(*map(str, texts), title=title, times=times)
+            self.studio.script.add(*texts, title=title, times=times)
         except (Refusal, FaultError) as error:
             return _no(str(error))
         return await self.faults(request)
@@ -95,6 +96,13 @@ def _listing(request: web.Request, name: str, items: Iterable[Mapping[str, objec
     wanted = dict(request.query)
     found = [item for item in items if all(str(item.get(key)) == value for key, value in wanted.items())]
     return json_response({name: found})
+
+
+def _texts(value: object) -> Sequence[str] | None:
+    if not isinstance(value, list):
+        return None
+    items = cast("list[object]", value)
+    return [str(item) for item in items]
 
 
 def _no(message: str) -> web.Response:

@@ -79,7 +79,8 @@ class Courier:
     async def open(self) -> None:
         """Make the session."""
         self._session = aiohttp.ClientSession(
-            # A connection each: a receiver that went away and came back would break a kept one, and eat an attempt.
+            # A connection each: a receiver that went away and came back would break a kept one, and eat an
+            # attempt.
             connector=aiohttp.TCPConnector(force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "audioext-sandbox"},

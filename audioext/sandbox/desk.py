@@ -1,4 +1,4 @@
-"""Takes orders: what every submit goes through, whichever API it was sent to, and the faults that befall it."""
+"""Takes orders: what every submit goes through at whichever API, and the faults that befall it."""
 
 import asyncio
 from collections import deque
@@ -29,6 +29,7 @@ class Clerk(Herald, Protocol):
     @property
     def fetches_first(self) -> bool:
         """Whether the source is fetched before the submit is answered."""
+        ...
 
     def admit(self, request: web.Request) -> None:
         """Check the key.
@@ -36,6 +37,7 @@ class Clerk(Herald, Protocol):
         Raises:
             Refusal: It is missing or wrong.
         """
+        ...
 
     def limit(self) -> None:
         """Count this submit.
@@ -43,6 +45,7 @@ class Clerk(Herald, Protocol):
         Raises:
             Refusal: It is one too many.
         """
+        ...
 
     async def read(self, request: web.Request, submission: Submission) -> Order:
         """Read and check the body, and note in the submission what it says.
@@ -50,18 +53,23 @@ class Clerk(Herald, Protocol):
         Raises:
             Refusal: The API would not accept it.
         """
+        ...
 
     def new_ids(self, order: Order) -> Ids:
         """Mint the task's id, and its takes'."""
+        ...
 
     def accepted(self, task: Task) -> web.Response:
         """Say that the task is made."""
+        ...
 
     def refused(self, refusal: Refusal) -> web.Response:
         """Say no."""
+        ...
 
     def coded(self, code: int, message: str) -> web.Response:
         """Answer with this code in the API's envelope, and no task."""
+        ...
 
 
 @define(eq=False)
@@ -105,7 +113,8 @@ async def _submit(studio: Studio, clerk: Clerk, request: web.Request, *, operati
     try:
         clerk.admit(request)
         order = await clerk.read(request, submission)
-        # Nothing is awaited between the parallel limit and the task's begin (MusicGPT), so that no two slip through.
+        # Nothing is awaited between the parallel limit and the task's begin (MusicGPT), so that no two slip
+        # through.
         clerk.limit()
         plan = studio.script.draw(order.name)
         if (early := _answer_without_task(clerk, plan)) is not None:

@@ -57,8 +57,9 @@ class FaultKind(enum.StrEnum):
 class Fault:
     """One thing that goes wrong, with the tasks that it befalls.
 
-    As text: ``NAME[=ARGUMENT][%CHANCE][*TIMES][@TITLE]``. *CHANCE* is a whole number of percent, *TIMES* bounds how
-    many tasks it befalls (``*1`` is the next task only), *TITLE* is a shell-style pattern for the task's title.
+    As text: ``NAME[=ARGUMENT][%CHANCE][*TIMES][@TITLE]``. *CHANCE* is a whole number of percent, *TIMES*
+    bounds how many tasks it befalls (``*1`` is the next task only), *TITLE* is a shell-style pattern for the
+    task's title (or for its prompt, where it has no title).
 
     ============================  =======================================================================
     ``duplicate``                 each webhook is sent twice

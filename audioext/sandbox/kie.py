@@ -43,8 +43,8 @@ BOOK = Book(
         Trouble.RANGE: 422,
         Trouble.TOO_BIG: 451,
     },
-    # An unauthenticated call was seen to get HTTP 200 (sheet 8.2); over-limit "rejected with HTTP 429" (K9). That an
-    # unknown path is a real 404 is our guess.
+    # An unauthenticated call was seen to get HTTP 200 (sheet 8.2); over-limit "rejected with HTTP 429" (K9).
+    # That an unknown path is a real 404 is our guess.
     statuses={404: 404, 429: 429},
     failures={
         Trouble.SOURCE: (451, "Failed to fetch the file."),
@@ -55,7 +55,8 @@ BOOK = Book(
     usual_failure=(501, "Audio generation failed."),
 )
 
-#: 15 s and three retries: https://docs.kie.ai/suno-api/extend-music-callbacks. The spacing is on no page: our guess.
+#: 15 s and three retries: https://docs.kie.ai/suno-api/extend-music-callbacks. The spacing is on no page: our
+#: guess.
 MANNERS = Manners(
     timeout_seconds=15.0,
     retry_seconds=(60.0, 300.0, 900.0),
@@ -74,7 +75,8 @@ SPECS = (
     Spec(
         operation="extend",
         kind=Kind.EXTENSION,
-        # The page's schema also lists `prompt` as required, its prose only with the flag (sheet A1, a conflict).
+        # The page's schema also lists `prompt` as required, its prose only with the flag (sheet A1, a
+        # conflict).
         required=frozenset({"default_param_flag", "audio_id", "model", "call_back_url"}),
         optional=COMMON | PERSONA | {"prompt", "style", "title", "continue_at", "instrumental"},
         models=MODELS,

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 from attrs import define
 
-from ._bodies import check_bearer, read_json_object
+from ._bodies import as_object, check_bearer, read_json_object
 from ._clerk import Envelope, EnvelopeClerk, known_fields
 from ._fields import LEGACY_MODELS, V6_MODELS, Spec, check, is_address, order_of
 from ._suno import callback, epoch_milliseconds, snake_song
@@ -84,8 +84,8 @@ class JobsClerk(EnvelopeClerk):
         if callback_url is not None and not is_address(callback_url):
             raise Refusal(Trouble.INVALID, "callBackUrl must be an http(s) URL", names=["callBackUrl"])
         submission.callback_url = callback_url
-        given = body.get("input")
-        if not isinstance(given, dict):
+        given = as_object(body.get("input"))
+        if given is None:
             raise Refusal(Trouble.MISSING, "input is required", names=["input"])
         fields = known_fields(given, SPECS[slug], submission)
         check(fields, SPECS[slug])
@@ -109,7 +109,7 @@ class JobsClerk(EnvelopeClerk):
         return [callback(task, key="task_id", message=messages[stage], songs=songs, wide=False)]
 
     def _status_hooks(self, task: Task) -> Sequence[Hook]:
-        """Write the status call's record once, at the end, with the names of the verification page's sample (K8)."""
+        """Write the status record once, at the end, with the names of the verification page's sample (K8)."""
         if task.is_open:
             return []
         failure = task.failure

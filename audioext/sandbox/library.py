@@ -99,7 +99,7 @@ class Library:
         """Find what an order starts from, and check the order against it.
 
         Raises:
-            Refusal: There is no such track or file, it is no audio, too long, or ends before the point to continue at.
+            Refusal: There is no such track or file, it is no audio, too long, or ends too early.
         """
         if order.audio_id is not None:
             source = self.track(order.audio_id)
@@ -155,7 +155,11 @@ class Library:
             return data
 
         folder = f"{task.provider}/{task.id}"
-        key, wav_key, cover_key = f"{folder}/{take_id}.mp3", f"{folder}/{take_id}.wav", f"{folder}/{take_id}.png"
+        key, wav_key, cover_key = (
+            f"{folder}/{take_id}.mp3",
+            f"{folder}/{take_id}.wav",
+            f"{folder}/{take_id}.png",
+        )
         files.promise(key, lambda: render("mp3"), seconds=seconds)
         files.promise(wav_key, lambda: render("wav"), seconds=seconds)
         color = (40 + seed * 37 % 200, 40 + seed * 91 % 200, 40 + index * 120)

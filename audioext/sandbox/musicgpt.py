@@ -21,7 +21,8 @@ from .tasks import Failure, Hook, Ids, Order, Refusal, Submission, Task, Trouble
 __all__ = ["build"]
 
 PROVIDER = "musicgpt"
-#: "https://api.musicgpt.com/api/public/v1", in newer pages "https://api.musicgpt.com/api/public" with "/v1" paths.
+#: "https://api.musicgpt.com/api/public/v1", in newer pages "https://api.musicgpt.com/api/public" with "/v1"
+#: paths.
 PREFIXES = ("", "/v1", "/api/public/v1")
 ETA_SECONDS = 120
 #: utilities/error, with 401 by the vendor's packages (sheet 2.2).
@@ -46,7 +47,8 @@ SINGLE = "single_song_generation_request"
 #: The documented list (sheet 2.4), as far as it concerns songs with two versions; others exist.
 CONVERSION_TYPES = frozenset({"EXTEND", "MUSIC_AI", "COVER", "REMIX", "INPAINT", "SING_OVER_INSTRUMENTAL"})
 
-#: The page has no word on timeouts and retries, yet deliveries are seen to be repeated (sheet 2.3): our guess.
+#: The page has no word on timeouts and retries, yet deliveries are seen to be repeated (sheet 2.3): our
+#: guess.
 MANNERS = Manners(timeout_seconds=15.0, retry_seconds=(10.0, 60.0, 300.0), wants_exactly_200=False)
 
 
@@ -142,7 +144,7 @@ def build(studio: Studio) -> web.Application:
 
 
 def refused(refusal: Refusal) -> web.Response:
-    """Answer ``{"detail": ...}``: a list for wrong fields, a text for the rest (sheet 2.2: no page shows a 422)."""
+    """Answer ``{"detail": ...}``: a list for wrong fields, else a text (no page shows a 422: sheet 2.2)."""
     code = CODES.get(refusal.trouble, INVALID_CODE)
     if code != INVALID_CODE:
         return json_response({"detail": refusal.message}, status=code)

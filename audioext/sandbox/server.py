@@ -32,7 +32,7 @@ API_BUILDERS: Mapping[str, Callable[[Studio], web.Application]] = {
 
 @define(kw_only=True, eq=False)
 class Sandbox(Settings):
-    """Stands in for the four APIs on this machine: their wire formats, their webhooks, and audio that really plays.
+    """Stands in for the four APIs on this machine: wire formats, webhooks, and audio that really plays.
 
     A sandbox is its settings (see `Settings`) and ``async with``::
 

@@ -36,7 +36,8 @@ class Settings:
     #: Tasks take up to so much longer than `complete_seconds`, by their number.
     spread_seconds: float = 30.0
 
-    #: New tasks in `submit_window_seconds` (real seconds) per account: kie.ai, sunoapi.org (sheet 8.3). None: no limit.
+    #: New tasks in `submit_window_seconds` (real seconds) per account: kie.ai, sunoapi.org (sheet 8.3). None:
+    #: no limit.
     submit_limit: int | None = 20
     submit_window_seconds: float = 10.0
     #: Open tasks at MusicGPT; a Pro plan has 10 (utilities/ratelimits, sheet 2.6). None: no limit.

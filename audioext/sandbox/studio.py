@@ -26,19 +26,24 @@ class Herald(Protocol):
     @property
     def provider(self) -> str:
         """The API's name, as in the sandbox's bases."""
+        ...
 
     @property
     def manners(self) -> Manners:
         """How it goes about its webhooks."""
+        ...
 
     def hooks(self, task: Task) -> Sequence[Hook]:
         """Return the webhooks that are due now that the task has reached its stage, or has failed."""
+        ...
 
     def failure(self, refusal: Refusal) -> Failure:
         """Put a refusal that comes after the submit into the API's words."""
+        ...
 
     def fault_failure(self, code: int | None) -> Failure:
         """Return the failure with this code, or the API's usual one."""
+        ...
 
 
 @define(eq=False)

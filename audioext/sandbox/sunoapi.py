@@ -22,8 +22,8 @@ __all__ = ["build"]
 
 PROVIDER = "sunoapi"
 
-#: Sheet 8.1, its middle column: 429 means credits here, rates are 405 and 430, 413 is a text too long. 400 stands for
-#: all that no page gives a code: unknown audio, an unknown task.
+#: Sheet 8.1, its middle column: 429 means credits here, rates are 405 and 430, 413 is a text too long. 400
+#: stands for all that no page gives a code: unknown audio, an unknown task.
 BOOK = Book(
     codes={
         Trouble.KEY: 401,
@@ -43,7 +43,8 @@ BOOK = Book(
         Trouble.RANGE: 400,
         Trouble.TOO_BIG: 413,
     },
-    # HTTP 200 with another code was seen, the pages define 200 and 500 only (sheet 8.2); the 404 is our guess.
+    # HTTP 200 with another code was seen, the pages define 200 and 500 only (sheet 8.2); the 404 is our
+    # guess.
     statuses={404: 404, 500: 500},
     failures={
         Trouble.SOURCE: (451, "File download failed"),
@@ -59,7 +60,8 @@ MANNERS = Manners(timeout_seconds=15.0, retry_seconds=(60.0, 300.0, 900.0), want
 COMMON = frozenset({"negative_tags", "vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"})
 PERSONA = frozenset({"persona_id", "persona_model"})
 TEXTS = frozenset({"prompt", "style", "title", "continue_at", "instrumental"})
-#: V3_5 is in the older page (seed 001); V6 on the extend pages is on none, but sent on the same paths (sheet 0.2).
+#: V3_5 is in the older page (seed 001); V6 on the extend pages is on none, but sent on the same paths (sheet
+#: 0.2).
 MODELS = LEGACY_MODELS | V6_MODELS | {"V3_5"}
 
 SPECS = (
@@ -107,9 +109,14 @@ class Clerk(FlatClerk):
         key = self.studio.settings.sunoapi_task_key
         if task.failure is not None:
             data = {"callbackType": "error", key: task.id, "data": None}
-            return [Hook(words=("error",), body={"code": task.failure.code, "msg": task.failure.message, "data": data})]
-        # The bodies of `text` and `first` are on no page; the status call lists all songs from the text on (sheet 7),
-        # so these do as well, with no audio URL yet.
+            return [
+                Hook(
+                    words=("error",),
+                    body={"code": task.failure.code, "msg": task.failure.message, "data": data},
+                )
+            ]
+        # The bodies of `text` and `first` are on no page; the status call lists all songs from the text on
+        # (sheet 7), so these do as well, with no audio URL yet.
         messages = {
             Stage.TEXT: "Text generated successfully.",
             Stage.FIRST: "First track generated successfully.",

@@ -198,7 +198,7 @@ class Submission:
     provider: str
     operation: str
     at: datetime
-    fields: Mapping[str, object] = Factory(dict)
+    fields: Mapping[str, object] = Factory(dict[str, object])
     #: Fields that the API does not know and therefore ignores.
     ignored: tuple[str, ...] = ()
     callback_url: str | None = None

@@ -1,6 +1,7 @@
 """The upload hosts of kie.ai and sunoapi.org, whose paths lie under the same bases here.
 
-https://docs.kie.ai/file-upload-api/quickstart, https://docs.sunoapi.org/file-upload-api/quickstart.md (sheet 9).
+https://docs.kie.ai/file-upload-api/quickstart and https://docs.sunoapi.org/file-upload-api/quickstart.md
+(sheet 9).
 """
 
 import uuid

@@ -11,7 +11,7 @@ from aiohttp import web
 from attrs import define
 
 from . import vidgo_uploads
-from ._bodies import check_bearer, json_response, read_json_object
+from ._bodies import as_object, check_bearer, json_response, read_json_object
 from ._clerk import known_fields
 from ._fields import LEGACY_MODELS, Spec, check, is_address, order_of
 from ._routes import api_application
@@ -25,7 +25,8 @@ __all__ = ["build"]
 PROVIDER = "vidgo"
 LONGEST_CALLBACK_URL = 2048
 
-#: The body's `code` "is described as the HTTP status code" (sheet 1.9). Which trouble has which is on no page.
+#: The body's `code` "is described as the HTTP status code" (sheet 1.9). Which trouble has which is on no
+#: page.
 CODES = {
     Trouble.KEY: 401,
     Trouble.CREDITS: 402,
@@ -44,8 +45,8 @@ FAILURES = {
 }
 USUAL_FAILURE = "Music generation failed"
 
-#: https://docs.vidgo.ai/api-manual/task-management/webhooks: 10 s, three retries after 1 s, 2 s, 4 s, any 2xx.
-#: Credits: "only deducted when a task completes successfully" (account-management/user-balance).
+#: https://docs.vidgo.ai/api-manual/task-management/webhooks: 10 s, three retries after 1 s, 2 s, 4 s, any
+#: 2xx. Credits: "only deducted when a task completes successfully" (account-management/user-balance).
 MANNERS = Manners(
     timeout_seconds=10.0,
     retry_seconds=(1.0, 2.0, 4.0),
@@ -124,8 +125,8 @@ class Clerk:
             # HTTPS and public addresses only, says the page; a sandbox on loopback cannot insist on that.
             raise Refusal(Trouble.INVALID, "callback_url must be a URL of at most 2048 characters")
         submission.callback_url = callback_url
-        given = body.get("input")
-        if not isinstance(given, dict):
+        given = as_object(body.get("input"))
+        if given is None:
             raise Refusal(Trouble.MISSING, "input is required", names=["input"])
         fields = known_fields(given, SPECS[name], submission)
         check(fields, SPECS[name])
@@ -162,7 +163,7 @@ class Clerk:
         return Failure(code or 500, USUAL_FAILURE if code is None else f"{USUAL_FAILURE} ({code})")
 
     def hooks(self, task: Task) -> Sequence[Hook]:
-        """Write the one webhook, at the end: the status call's answer, `code` 200 also for a failure (sheet 1.8)."""
+        """Write the one webhook, at the end: the status answer, `code` 200 also for a failure (sheet 1.8)."""
         if task.is_open:
             return []
         word = "complete" if task.failure is None else "error"
@@ -193,7 +194,7 @@ def build(studio: Studio) -> web.Application:
 
 
 def refused(refusal: Refusal) -> web.Response:
-    """Answer with the trouble's HTTP status and an `error.message`, as clients of the API read it (sheet 1.9)."""
+    """Answer with the trouble's HTTP status and the `error.message` that clients read (sheet 1.9)."""
     return _error(CODES.get(refusal.trouble, INVALID_CODE), refusal.message)
 
 

@@ -21,7 +21,12 @@ from .tasks import Refusal, Trouble
 __all__ = ["add_routes"]
 
 #: "JPEG, PNG, GIF, WebP only".
-IMAGE_STARTS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+IMAGE_STARTS = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG": "image/png",
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp",
+}
 WEBP_MARK = slice(8, 12)
 RETENTION = timedelta(hours=72)
 

@@ -2,9 +2,9 @@
 
 A folder `tests/samples/<provider>/` is found by its name (hyphens as underscores). Its `index.json` lists
 the samples: `file`, `source` (where the shape was seen), `parse` (which method reads it), for answers
-`status` and `headers`, for deliveries `headers` and `received_at`, `settings` (keywords of the provider), and
-`means`: a list of events, an outcome, a plain value, or `{"raises": {...}}`. Fields that have their default are left
-out of `means`; stages are written by name, times in ISO form.
+`status` and `headers`, for deliveries `headers` and `received_at`, `settings` (keywords of the provider),
+and `means`: a list of events, an outcome, a plain value, or `{"raises": {...}}`. Fields that have their
+default are left out of `means`; stages are written by name, times in ISO form.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from audioext.errors import AudioextError, ProviderError, RateLimitError, Webhoo
 from audioext.providers import ALL
 from audioext.record import Record
 from audioext.requests import AddInstrumental, Extend, Operation, Request
+from audioext.results import Track
 from audioext.wire.http import HttpResponse, Webhook
 from audioext.wire.provider import Provider
 
@@ -70,22 +71,22 @@ def summary(value: object) -> object:
     """Return *value* as JSON would show it, without the fields that have their default."""
     if isinstance(value, AudioextError):
         return _error_summary(value)
-    if isinstance(value, enum.IntEnum):
-        return value.name
     if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return value.isoformat()
+        return value.name if isinstance(value, int) else value.value
     if isinstance(value, (list, tuple)):
         return [summary(item) for item in value]
     if attrs.has(type(value)):
-        shown = {
-            attribute.name: summary(getattr(value, attribute.name))
-            for attribute in attrs.fields(type(value))
-            if getattr(value, attribute.name) != attribute.default
-        }
-        return shown if type(value).__name__ == "Track" else {type(value).__name__: shown}
-    return value
+        return _fields_summary(value)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _fields_summary(value: object) -> dict[str, object]:
+    shown = {
+        attribute.name: summary(getattr(value, attribute.name))
+        for attribute in attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))
+        if getattr(value, attribute.name) != attribute.default
+    }
+    return shown if isinstance(value, Track) else {type(value).__name__: shown}
 
 
 def _error_summary(error: AudioextError) -> dict[str, object]:
@@ -139,34 +140,41 @@ def make_request(operation: Operation, **fields: object) -> Request:
     return request
 
 
-def make_record(provider: Provider, task_id: str | None = "task-1") -> Record:
-    """Return the record of a job whose task is known."""
-    request = make_request(
-        sorted(provider.operations)[-1], **FIELD_VALUES_FOR[sorted(provider.operations)[-1]]
-    )
-    return Record(
-        ref="ref1", provider=provider.name, request=request, created_at=1_790_000_000.0, answered_id=task_id
-    )
-
-
-FIELD_VALUES_FOR: Mapping[Operation, Mapping[str, object]] = {
+LEAST_FIELDS: Mapping[Operation, Mapping[str, object]] = {
     Operation.EXTEND: {"model": "V5"},
     Operation.UPLOAD_EXTEND: {"model": "V5", "continue_at": 42.5},
     Operation.ADD_INSTRUMENTAL: {"title": "Rain", "tags": "piano", "negative_tags": ""},
 }
 
 
+def make_record(provider: Provider, task_id: str | None = "task-1") -> Record:
+    """Return the record of a job at *provider* that has *task_id*."""
+    operation = max(provider.operations)
+    taken = {name: value for name, value in LEAST_FIELDS[operation].items() if name != "model"}
+    request = make_request(operation, **taken)
+    return Record(
+        ref="ref1", provider=provider.name, request=request, created_at=1_790_000_000.0, answered_id=task_id
+    )
+
+
+WIRE_WORDS = (
+    *("code", "data", "msg", "task_id", "taskId", "callbackType", "status", "state", "response", "sunoData"),
+    *("resultJson", "resultUrls", "resultObject", "complete", "first", "text", "error", "SUCCESS", "fail"),
+    *("conversion", "conversion_id_1", "conversion_path", "conversion_path_1", "files", "finished"),
+    *("audio_url", "audioUrl", "id", "duration", "createTime", "lyrics_timestamped", "image_path", "detail"),
+    *("success", "conversion_id", "eta", "credit_estimate", "audio_id", "error_message", "is_flagged"),
+)
+
+
 def json_values() -> st.SearchStrategy[object]:
     """Return any JSON value, with the keys and words of the wire among its texts."""
-    words = st.sampled_from([
-        *("code", "data", "msg", "task_id", "taskId", "callbackType", "status", "state", "response", "sunoData"),
-        *("resultJson", "resultUrls", "resultObject", "complete", "first", "text", "error", "SUCCESS", "fail"),
-        *("conversion", "conversion_id_1", "conversion_path", "conversion_path_1", "files", "finished", "success"),
-        *("audio_url", "audioUrl", "id", "duration", "createTime", "lyrics_timestamped", "image_path", "detail"),
-    ])  # fmt: skip
-    texts = st.one_of(words, st.text(max_size=8))
+    texts = st.one_of(st.sampled_from(WIRE_WORDS), st.text(max_size=8))
     leaves = st.one_of(
-        st.none(), st.booleans(), st.integers(-(2**62), 2**62), st.floats(allow_nan=False, allow_infinity=False), texts
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**62), 2**62),
+        st.floats(allow_nan=False, allow_infinity=False),
+        texts,
     )
     return st.recursive(
         leaves,
@@ -185,9 +193,7 @@ class Kit:
     make_record: Callable[..., Record] = make_record
     json_values: Callable[[], st.SearchStrategy[object]] = json_values
     field_values: Mapping[str, object] = field(factory=lambda: FIELD_VALUES, repr=False)
-    least_fields: Mapping[Operation, Mapping[str, object]] = field(
-        factory=lambda: FIELD_VALUES_FOR, repr=False
-    )
+    least_fields: Mapping[Operation, Mapping[str, object]] = field(factory=lambda: LEAST_FIELDS, repr=False)
 
     def samples_of(self, provider: str) -> tuple[Sample, ...]:
         """Return the samples of one provider."""
@@ -201,7 +207,7 @@ def kit() -> Kit:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for `sample` once for each sample, and for `provider_class` once for each provider."""
+    """Run a test once for each `sample`, or once for each `provider_class`, where it asks for one."""
     if "sample" in metafunc.fixturenames:
         samples = load_samples()
         ids = [f"{sample.provider}/{sample.file}-{sample.parse}" for sample in samples]

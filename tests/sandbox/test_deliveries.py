@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import OpenWorld, World
+    from tests.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -149,7 +149,7 @@ async def test_callbacks_can_come_before_the_response(open_world: "OpenWorld") -
 
 
 async def test_the_response_comes_before_the_callbacks(world: "World") -> None:
-    """Without that fault no webhook leaves before the submit's answer is written, however fast the task is."""
+    """Else no webhook leaves before the submit's answer is written, however fast the task is."""
     for _ in range(20):
         before = len(world.sandbox.deliveries)
         await world.kie_task()

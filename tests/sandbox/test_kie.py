@@ -10,7 +10,7 @@ import pytest
 from audioext.sandbox.deliver import sign
 
 if TYPE_CHECKING:
-    from conftest import OpenWorld, World
+    from tests.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 

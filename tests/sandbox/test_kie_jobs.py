@@ -9,17 +9,22 @@ import pytest
 from audioext.sandbox.deliver import sign
 
 if TYPE_CHECKING:
-    from conftest import OpenWorld, World
+    from tests.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
 CREATE = "/kie/api/v1/jobs/createTask"
 
 
-def job(world: "World", operation: str = "extend", *, callback: str | None = "", **given: object) -> dict[str, object]:
+def job(world: "World", operation: str = "extend", *, callback: str | None = "", **given: Any) -> dict[str, object]:
     """Return a good body; `callback` None leaves it out."""
     inputs: dict[str, dict[str, object]] = {
-        "extend": {"audio_id": world.sandbox.track_ids[1], "model": "V6", "continue_at": 1.5, "prompt": "la la"},
+        "extend": {
+            "audio_id": world.sandbox.track_ids[1],
+            "model": "V6",
+            "continue_at": 1.5,
+            "prompt": "la la",
+        },
         "upload-and-extend-audio": {"upload_url": world.sandbox.tune_url, "model": "V5", "title": "On"},
         "add-instrumental": {
             "upload_url": world.sandbox.voice_url,
@@ -40,7 +45,7 @@ async def record(world: "World", task_id: str) -> Any:
 
 @pytest.mark.parametrize("operation", ["extend", "upload-and-extend-audio", "add-instrumental"])
 async def test_each_operation_runs_to_its_end(world: "World", operation: str) -> None:
-    """The task is made by one route, called back in the legacy shape, and its result is JSON inside a string."""
+    """One route makes the task, callbacks have the legacy shape, and the result is JSON inside a string."""
     answer = await world.post(CREATE, job(world, operation))
     task_id = answer["data"]["taskId"]
     await world.sandbox.settled()
@@ -114,7 +119,7 @@ async def test_results_come_in_each_shape(open_world: "OpenWorld", shape: str, k
 
 
 async def test_the_callback_can_be_a_status(open_world: "OpenWorld") -> None:
-    """In the status shape one callback comes at the end, with the record and both spellings of the id, signed."""
+    """In the status shape one signed callback comes at the end: the record, and the id in both spellings."""
     world = await open_world(jobs_callback="status", hmac_key="key")
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
     await world.sandbox.settled()
@@ -138,7 +143,12 @@ async def test_a_failure_is_told_in_both_shapes(open_world: "OpenWorld", shape: 
     error = world.listener.bodies[-1]
     assert (500, "error", task_id) == (error["code"], error["data"]["callbackType"], error["data"]["task_id"])
     data = await record(world, task_id)
-    assert ("fail", "500", None, 0) == (data["state"], data["failCode"], data["resultJson"], data["creditsConsumed"])
+    assert ("fail", "500", None, 0) == (
+        data["state"],
+        data["failCode"],
+        data["resultJson"],
+        data["creditsConsumed"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +159,7 @@ async def test_a_bad_source_fails_the_job(
     world: "World",
     tone: bytes,
     source: str,
-    given: dict[str, object],
+    given: dict[str, Any],
     code: str,
 ) -> None:
     """The source is fetched after the answer: what is wrong with it fails the job."""
@@ -181,7 +191,7 @@ async def test_a_bad_source_fails_the_job(
 async def test_input_is_checked(
     world: "World",
     operation: str,
-    given: dict[str, object],
+    given: dict[str, Any],
     code: int,
     named: str,
 ) -> None:
@@ -194,7 +204,12 @@ async def test_input_is_checked(
 async def test_the_wrapper_is_checked(world: "World") -> None:
     """An unknown slug, a missing input and a bad callback URL are validation errors."""
     good = job(world)
-    for change in ({"model": "ai-music-api/dance"}, {"model": 5}, {"input": None}, {"callBackUrl": "nowhere"}):
+    for change in (
+        {"model": "ai-music-api/dance"},
+        {"model": 5},
+        {"input": None},
+        {"callBackUrl": "nowhere"},
+    ):
         assert 422 == (await world.post(CREATE, good | change))["code"]
     assert () == world.sandbox.tasks
 

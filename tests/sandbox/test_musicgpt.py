@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import OpenWorld, World
+    from tests.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -46,16 +46,20 @@ async def conversion(world: "World", **params: str) -> Any:
 @pytest.mark.parametrize("prefix", ["", "/v1", "/api/public/v1"])
 @pytest.mark.parametrize("by_file", [True, False])
 async def test_an_extension_comes_in_five_parts(world: "World", tone: bytes, prefix: str, *, by_file: bool) -> None:
-    """Two audio webhooks, two with lyrics, one with the cover; then the status has both versions in one object."""
+    """Two audio webhooks, two with lyrics, one cover; then the status has both versions in one object."""
     body = form(world, tone if by_file else None)
     _, answer = await world.call("POST", f"/musicgpt{prefix}/extend", data=body)
     assert (True, True) == (answer["success"], answer["conversion_id_1"] != answer["conversion_id_2"])
     await world.sandbox.settled()
     parts = world.listener.bodies
     assert all(part["success"] and part["task_id"] == answer["task_id"] for part in parts)
-    assert ["album_cover_generation", "extend", "extend", "lyrics_timestamped", "lyrics_timestamped"] == sorted(
-        part["subtype"] for part in parts
-    )
+    assert [
+        "album_cover_generation",
+        "extend",
+        "extend",
+        "lyrics_timestamped",
+        "lyrics_timestamped",
+    ] == sorted(part["subtype"] for part in parts)
     audio = {part["conversion_id"]: part for part in parts if part["subtype"] == "extend"}
     assert {answer["conversion_id_1"], answer["conversion_id_2"]} == set(audio)
     (cover,) = [part for part in parts if "image_path" in part]
@@ -99,7 +103,10 @@ async def test_one_output_has_a_word_for_a_second_id(world: "World") -> None:
     await world.sandbox.settled()
     assert 3 == len(world.listener.bodies)
     found = await conversion(world, task_id=answer["task_id"])
-    assert ("single_song_generation_request", False) == (found["conversion_id_2"], "conversion_path_2" in found)
+    assert ("single_song_generation_request", False) == (
+        found["conversion_id_2"],
+        "conversion_path_2" in found,
+    )
 
 
 async def test_parts_can_be_declined(world: "World") -> None:
@@ -176,7 +183,7 @@ async def test_a_failure_is_told_once(open_world: "OpenWorld", fault: str, *, fl
         ({"extend_after": "99"}, "extend_after"),
     ],
 )
-async def test_a_bad_source_fails_the_task(world: "World", changes: dict[str, str], words: str) -> None:
+async def test_a_bad_source_fails_the_task(world: "World", changes: dict[str, Any], words: str) -> None:
     """A source is fetched after the answer: what is wrong with it fails the task."""
     assert (await extend(world, **changes))["success"]
     await world.sandbox.settled()
@@ -208,7 +215,7 @@ async def test_a_file_that_is_no_audio_fails_the_task(world: "World") -> None:
         ({"webhook_url": "nowhere"}, ["webhook_url"]),
     ],
 )
-async def test_fields_are_checked(world: "World", changes: dict[str, str | None], names: list[str]) -> None:
+async def test_fields_are_checked(world: "World", changes: dict[str, Any], names: list[str]) -> None:
     """A wrong form is 422, with the place of each problem."""
     status, answer = await world.call("POST", EXTEND, data=form(world, **changes))
     assert (422, names) == (status, [problem["loc"][1] for problem in answer["detail"]])

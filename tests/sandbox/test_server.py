@@ -14,7 +14,7 @@ import soundfile
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 
 if TYPE_CHECKING:
-    from conftest import OpenWorld, World
+    from tests.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -94,7 +94,7 @@ async def test_a_bad_fault_is_refused_at_the_start() -> None:
 
 
 async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without numpy or soundfile starting fails with the command that installs them, and leaves nothing open."""
+    """Without numpy or soundfile starting fails with the command that installs them."""
     monkeypatch.setitem(sys.modules, "audioext.sandbox.audio", None)
     monkeypatch.delattr("audioext.sandbox.audio", raising=False)
     with pytest.raises(MissingExtraError, match=r'pip install "audioext\[sandbox\]"'):
@@ -185,7 +185,14 @@ async def test_another_process_can_script_it(world: "World") -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"faults": "drop"}, {"faults": ["explode"]}, {"faults": [], "title": 7}, {"faults": [], "times": "2"}, []],
+    [
+        {},
+        {"faults": "drop"},
+        {"faults": ["explode"]},
+        {"faults": [], "title": 7},
+        {"faults": [], "times": "2"},
+        [],
+    ],
 )
 async def test_a_bad_script_is_refused(world: "World", body: object) -> None:
     """A script that cannot be read is answered 400, and nothing is added."""
@@ -227,7 +234,8 @@ async def test_it_closes_in_the_middle_of_a_rendering(open_world: "OpenWorld") -
     """A file that is being made when the sandbox closes is let go."""
     world = await open_world(ready_seconds=20.0)
     asking = asyncio.create_task(world.call("GET", world.sandbox.tune_url.removeprefix(world.sandbox.url)))
-    # The connection is made and the request is read within a few turns of the loop; the rendering takes far longer.
+    # The connection is made and the request is read within a few turns of the loop; the rendering takes far
+    # longer.
     for _ in range(50):
         await asyncio.sleep(0)
     await world.sandbox.aclose()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import OpenWorld, World
+    from tests.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -42,7 +42,10 @@ async def test_an_error_has_no_data(open_world: "OpenWorld") -> None:
     task_id = (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental()))["data"]["taskId"]
     await world.sandbox.settled()
     (error,) = world.listener.bodies
-    assert (400, {"callbackType": "error", "task_id": task_id, "data": None}) == (error["code"], error["data"])
+    assert (400, {"callbackType": "error", "task_id": task_id, "data": None}) == (
+        error["code"],
+        error["data"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,11 @@ async def test_bodies_are_checked(
     named: str,
 ) -> None:
     """Invalid parameters are 400, texts that are too long 413, all in HTTP 200."""
-    make = {EXTEND: world.kie_extend, UPLOAD_EXTEND: world.kie_upload, ADD_INSTRUMENTAL: world.kie_instrumental}[path]
+    make = {
+        EXTEND: world.kie_extend,
+        UPLOAD_EXTEND: world.kie_upload,
+        ADD_INSTRUMENTAL: world.kie_instrumental,
+    }[path]
     status, answer = await world.call("POST", path, json=make(**changes))
     assert (200, code, None) == (status, answer["code"], answer["data"])
     assert named in answer["msg"]

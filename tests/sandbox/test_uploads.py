@@ -9,7 +9,7 @@ import pytest
 from audioext.sandbox.files import cover_image
 
 if TYPE_CHECKING:
-    from conftest import OpenWorld, World
+    from tests.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 

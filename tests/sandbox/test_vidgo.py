@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import OpenWorld, World
+    from tests.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -14,7 +14,7 @@ SUBMIT = "/vidgo/api/generate/submit"
 DETAIL = "/vidgo/api/generate/detail/music"
 
 
-def order(world: "World", name: str = "extend-music", *, callback: str | None = "", **given: object) -> dict[str, Any]:
+def order(world: "World", name: str = "extend-music", *, callback: str | None = "", **given: Any) -> dict[str, Any]:
     """Return a good body; `callback` None leaves it out."""
     inputs: dict[str, dict[str, object]] = {
         "extend-music": {"audio_id": world.sandbox.track_ids[0], "mv": "V5", "default_param_flag": False},
@@ -41,7 +41,11 @@ async def test_each_operation_ends_with_one_webhook(world: "World", model: str) 
     await world.sandbox.settled()
     (told,) = world.listener.bodies
     assert told == await world.get(DETAIL, task_id=answer["data"]["task_id"])
-    assert ("finished", 2, None) == (told["data"]["status"], len(told["data"]["files"]), told["data"]["error_message"])
+    assert ("finished", 2, None) == (
+        told["data"]["status"],
+        len(told["data"]["files"]),
+        told["data"]["error_message"],
+    )
     keys = ["audio_id", "audio_url", "image_url", "title", "tags", "duration", "prompt"]
     assert keys == list(told["data"]["files"][0])
     assert isinstance(told["data"]["files"][0]["duration"], int)
@@ -96,13 +100,17 @@ async def test_any_2xx_takes_a_webhook(world: "World") -> None:
 
 @pytest.mark.parametrize(
     ("source", "given", "words"),
-    [("gone", {}, "download"), ("page", {}, "not a supported audio"), ("tone", {"continue_at": 9}, "continue_at")],
+    [
+        ("gone", {}, "download"),
+        ("page", {}, "not a supported audio"),
+        ("tone", {"continue_at": 9}, "continue_at"),
+    ],
 )
 async def test_a_bad_source_fails_the_task(
     world: "World",
     tone: bytes,
     source: str,
-    given: dict[str, object],
+    given: dict[str, Any],
     words: str,
 ) -> None:
     """What is wrong with the source is in the failed task's message."""
@@ -131,7 +139,7 @@ async def test_a_bad_source_fails_the_task(
         ("add-instrumental", {"mv": "V4"}, 400, "mv V4 is not supported"),
     ],
 )
-async def test_input_is_checked(world: "World", model: str, given: dict[str, object], code: int, named: str) -> None:
+async def test_input_is_checked(world: "World", model: str, given: dict[str, Any], code: int, named: str) -> None:
     """An error has its code in body and HTTP status, and its text in `error.message`."""
     status, answer = await world.call("POST", SUBMIT, json=order(world, model, **given))
     assert (code, code) == (status, answer["code"])
@@ -142,7 +150,13 @@ async def test_the_wrapper_is_checked(world: "World") -> None:
     """An unknown model, a missing input and an overlong or bad callback URL are refused."""
     good = order(world)
     long = f"{world.listener.hook}?{'x' * 2048}"
-    for change in ({"model": "dance"}, {"input": []}, {"callback_url": "nowhere"}, {"callback_url": long}):
+    changes: list[dict[str, Any]] = [
+        {"model": "dance"},
+        {"input": []},
+        {"callback_url": "nowhere"},
+        {"callback_url": long},
+    ]
+    for change in changes:
         assert 400 == (await world.call("POST", SUBMIT, json=good | change))[0]
     assert 200 == (await world.call("POST", SUBMIT, json=order(world, "add-instrumental", mv="V5")))[0]
 

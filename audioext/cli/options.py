@@ -1,0 +1,246 @@
+"""The options that commands share, in groups, and how their texts are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+import attrs
+import orjson
+from attrs import frozen
+from cyclopts import Group, Parameter
+
+from audioext.errors import Problem, RequestError
+
+ProviderName = Literal["kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"]
+
+DEFAULT_STORE = "sqlite:///audioext.db"
+SANDBOX_STORE = "sqlite:///audioext-sandbox.db"
+"""Jobs of an in-process sandbox are kept apart: the real API would know none of them."""
+SANDBOX_SPEED = 60.0
+
+AUDIO_SUFFIXES = frozenset({".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".aif", ".aiff", ".mp4"})
+_URL = re.compile(r"(https?|s3)://", re.IGNORECASE)
+
+REQUEST_GROUP = Group("Request", sort_key=1)
+JOB_GROUP = Group("Job", sort_key=2)
+API_GROUP = Group("API and webhooks", sort_key=3)
+SANDBOX_GROUP = Group("Sandbox", sort_key=4)
+OUTPUT_GROUP = Group("Output", sort_key=5)
+
+
+def option(text: str, group: Group, *, env: str | None = None, default: bool = False) -> Parameter:
+    """Return an option with the help *text*; *default* shows its default value behind it."""
+    return Parameter(help=text, group=group, env_var=env, show_default=default)
+
+
+def flag(text: str, group: Group, *names: str) -> Parameter:
+    """Return an option that is only ever switched on."""
+    return Parameter(name=names or None, help=text, group=group, negative="", show_default=False)
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class OutputOptions:
+    """How a command speaks."""
+
+    json: Annotated[bool, flag("Print JSON on stdout and nothing else there.", OUTPUT_GROUP)] = False
+    verbose: Annotated[bool, flag("Log what happens on stderr.", OUTPUT_GROUP, "--verbose", "-v")] = False
+    debug: Annotated[bool, flag("Log more, and show the traceback of an error.", OUTPUT_GROUP)] = False
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class StoreOptions:
+    """Where the jobs are kept."""
+
+    store: Annotated[
+        str | None,
+        option(
+            f"Where jobs are kept: sqlite:///FILE, redis://HOST or memory://. Default: {DEFAULT_STORE} in the"
+            f" current folder ({SANDBOX_STORE} with --sandbox).",
+            JOB_GROUP,
+            env="AUDIOEXT_STORE",
+        ),
+    ] = None
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class SandboxOptions:
+    """Whether a command runs against an in-process sandbox."""
+
+    sandbox: Annotated[
+        bool, flag("Run against an in-process sandbox instead of the paid API; needs no key.", SANDBOX_GROUP)
+    ] = False
+    speed: Annotated[
+        float, option("How many times faster than the real APIs the sandbox is.", SANDBOX_GROUP, default=True)
+    ] = SANDBOX_SPEED
+    fault: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.",
+            group=SANDBOX_GROUP,
+            negative="",
+            show_default=False,
+        ),
+    ] = ()
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class HookOptions:
+    """How providers reach us."""
+
+    public_url: Annotated[
+        str | None,
+        option("Where providers reach the receiver. Without it the status is polled.", API_GROUP, env="AUDIOEXT_PUBLIC_URL"),
+    ] = None
+    listen: Annotated[
+        str | None,
+        option(
+            "HOST:PORT to listen on, 127.0.0.1:8080 by default; `none` where `audioext listen` does it.",
+            API_GROUP,
+            env="AUDIOEXT_LISTEN",
+        ),
+    ] = None
+    webhook_key: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="kie.ai's key that signs webhooks; better in the environment than here.",
+            group=API_GROUP,
+            env_var="KIE_WEBHOOK_KEY",
+            negative="",
+            show_default=False,
+        ),
+    ] = ()
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class ApiOptions(HookOptions):
+    """Which API is used, and how. Keys come from KIE_API_KEY and its like."""
+
+    base_url: Annotated[str | None, option("The API's address, such as a sandbox of another process.", API_GROUP)] = None
+    poll_only: Annotated[bool, flag("Ask for the status instead of being called, whatever else is set.", API_GROUP)] = False
+    poll_every: Annotated[float | None, option("Seconds between two status calls.", API_GROUP)] = None
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class SavingOptions:
+    """How long to wait, and what becomes of the result."""
+
+    timeout: Annotated[float, option("Seconds to wait; the job outlives the wait.", JOB_GROUP, default=True)] = 900.0
+    out: Annotated[Path, option("The folder for the files.", JOB_GROUP, default=True)] = Path()
+    no_save: Annotated[bool, flag("Do not fetch the files.", JOB_GROUP)] = False
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class TaskOptions(SavingOptions):
+    """What is noted down with a task."""
+
+    key: Annotated[
+        str | None, option("A name for this submit: the same key gives the same job, never a second task.", JOB_GROUP)
+    ] = None
+    meta: Annotated[
+        tuple[str, ...],
+        Parameter(help="NAME=VALUE to note down with the job; may be repeated.", group=JOB_GROUP, negative="", show_default=False),
+    ] = ()
+    no_wait: Annotated[bool, flag("Submit, print the ref, and leave the rest to `listen` or `wait`.", JOB_GROUP)] = False
+
+
+def _field(text: str) -> Parameter:
+    return option(text, REQUEST_GROUP)
+
+
+@frozen(kw_only=True)
+class _RequestFields:
+    model: Annotated[str | None, _field("The model, such as V5; required for extend except at MusicGPT.")] = None
+    title: Annotated[str | None, _field("The title of the result.")] = None
+    lyrics: Annotated[str | None, _field("The words to sing, where the API takes them apart from the prompt.")] = None
+    negative_tags: Annotated[str | None, _field("Styles that are not wanted.")] = None
+    vocal_gender: Annotated[str | None, _field("m, f, male, female or neutral (MusicGPT).")] = None
+    style_weight: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
+    weirdness_constraint: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
+    audio_weight: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
+    variety: Annotated[int | None, _field("0 to 4.")] = None
+    source_duration: Annotated[
+        float | None, _field("The source's seconds, to check limits before anything is sent; a file's are read from it.")
+    ] = None
+    rehost: Annotated[bool, flag("Bring a source URL to the provider's own file host first.", REQUEST_GROUP)] = False
+
+    def given(self) -> dict[str, object]:
+        """Return the fields that were given, under the names that a request has for them."""
+        values = {attribute.name: getattr(self, attribute.name) for attribute in attrs.fields(type(self))}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class ExtendFields(_RequestFields):
+    """What may be asked of an extension; see `audioext.Extend`."""
+
+    continue_at: Annotated[float | None, _field("The second of the source from which on it is continued.")] = None
+    prompt: Annotated[str | None, _field("What is wanted, or the lyrics, as the API has it.")] = None
+    style: Annotated[str | None, _field("The style of the result.")] = None
+    persona_id: Annotated[str | None, _field("A persona or voice of yours.")] = None
+    persona_model: Annotated[str | None, _field("style_persona or voice_persona.")] = None
+    lyrics_section_to_extend: Annotated[str | None, _field("The part of the lyrics to go on from (MusicGPT).")] = None
+    instrumental: Annotated[bool | None, _field("Without, or with, a voice.")] = None
+    num_outputs: Annotated[int | None, _field("1 or 2 takes (MusicGPT).")] = None
+    generate_album_cover: Annotated[bool | None, _field("Whether a cover is made (MusicGPT).")] = None
+    lyrics_timestamps: Annotated[bool | None, _field("Whether lyrics come with times (MusicGPT).")] = None
+    custom: Annotated[bool | None, _field("Use the fields given, or inherit the source's; derived by default.")] = None
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class InstrumentalFields(_RequestFields):
+    """What may be asked of an accompaniment; see `audioext.AddInstrumental`."""
+
+    tags: Annotated[str | None, _field("The styles that are wanted; required.")] = None
+
+
+class SourceField(TypedDict, total=False):
+    """The one field of a request that names its source."""
+
+    audio_id: str
+    url: str
+    file: Path
+
+
+def read_source(text: str, *, ids: bool) -> SourceField:
+    """Return the request field that SOURCE means: an existing file, else an http(s) or s3 URL, else an id.
+
+    A text that looks like a path (a slash, or an audio file's suffix) is a file even where none is there, so
+    that a misspelt name is told and not sent as an id. Without *ids* whatever is no URL is a file.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return {"file": path}
+    if _URL.match(text):
+        return {"url": text}
+    is_path = "/" in text or "\\" in text or path.suffix.lower() in AUDIO_SUFFIXES
+    return {"file": path} if is_path or not ids else {"audio_id": text}
+
+
+def read_meta(pairs: Sequence[str]) -> dict[str, object]:
+    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is read as such.
+
+    Raises:
+        RequestError: a pair has no equals sign.
+    """
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise RequestError([Problem("meta", f"must look like NAME=VALUE, not {pair!r}")])
+        try:
+            found[name] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            found[name] = text
+    return found
