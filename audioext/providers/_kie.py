@@ -125,20 +125,18 @@ def open_verified(hook: Webhook, keys: Sequence[str], *, tolerance: float) -> De
     stamp = hook.headers.get("X-Webhook-Timestamp")
     signature = hook.headers.get("X-Webhook-Signature")
     if not stamp or not signature:
-        raise _not_authentic("is not signed")
+        message = "the delivery is not signed"
+        raise WebhookError(message, http_status=401)
     delivery = open_delivery(parse_json(hook.body))
     if delivery.task_id is None:
         message = "the delivery names no task, so its signature proves nothing"
         raise WebhookError(message, http_status=400)
     signed = f"{delivery.task_id}.{stamp}".encode("utf-8", "replace")
     if not hmac_base64_matches(keys, signed, signature):
-        raise _not_authentic("bears a wrong signature")
+        message = "the delivery bears a wrong signature"
+        raise WebhookError(message, http_status=401)
     signed_at = unix_seconds(stamp)
     if signed_at is None or hook.received_at is None or not abs(hook.received_at - signed_at) <= tolerance:
-        raise _not_authentic("bears a signature that is not of this time")
+        message = "the delivery bears a signature that is not of this time"
+        raise WebhookError(message, http_status=401)
     return delivery
-
-
-def _not_authentic(why: str) -> WebhookError:
-    message = f"the delivery {why}"
-    return WebhookError(message, http_status=401)

@@ -31,7 +31,7 @@ LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "file"})
 """Fields that are ours alone, or turned into `url` before the submit."""
 
 MODEST = settings(
-    max_examples=60,
+    max_examples=250,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -86,8 +86,9 @@ def test_every_provider_meets_the_protocol(provider_class: MakeProvider) -> None
 
 
 def test_names_are_the_tables_names() -> None:
-    """The providers and the field tables speak of the same five wire formats, in one order."""
-    assert list(WIRE_NAMES) == [made().name for made in ALL]
+    """The field tables know every provider by its default name, in the order of `ALL`."""
+    names = [made().name for made in ALL]
+    assert [name for name in WIRE_NAMES if name in names] == names
 
 
 def test_every_provider_has_samples(provider_class: MakeProvider, kit: Kit) -> None:
@@ -97,7 +98,7 @@ def test_every_provider_has_samples(provider_class: MakeProvider, kit: Kit) -> N
 
 def test_sample_means_what_its_index_says(sample: Sample, kit: Kit) -> None:
     """Every stored answer and delivery decodes to what its source says of it."""
-    made = {provider().name: provider for provider in ALL}
+    made: dict[str, MakeProvider] = {provider().name: provider for provider in ALL}
     provider = made[sample.provider](KEY, **sample.settings)
     try:
         result = kit.summary(sample.read(provider))

@@ -153,7 +153,7 @@ def test_a_foreign_url_is_uploaded_by_the_host() -> None:
 
 
 def test_the_file_host_follows_the_base_url() -> None:
-    """The vendor's file host belongs to the vendor's API; elsewhere the base URL serves, unless one is given."""
+    """The vendor's file host belongs to the vendor's API; elsewhere the base URL serves by default."""
 
     def host(kie: Kie) -> str:
         return str(kie.build_upload(VOICE, "n").url.parent)

@@ -1,0 +1,240 @@
+"""`audioext demo`: the whole trip on this machine, from a recording to two longer ones, without paying."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from audioext.cli import text
+from audioext.cli.exits import Exit
+from audioext.cli.options import SandboxOptions
+from audioext.cli.places import LOOPBACK_LISTEN, LOOPBACK_URL, open_sandbox, sandbox_provider
+from audioext.cli.progress import View, open_view
+from audioext.cli.screen import Screen
+from audioext.cli.tasks import Finished, save, submit, watch
+from audioext.client import Client
+from audioext.errors import DownloadError, Problem, RequestError
+from audioext.files import Source, probe
+from audioext.requests import Extend
+
+if TYPE_CHECKING:
+    from audioext.cli.compare import Likeness
+
+TUNE_SECONDS = 20.0
+TUNE_SEED = 11
+ADDED_SECONDS = 28.0
+"""How much music the sandbox adds after the point where it continues."""
+CONTINUED_BEFORE_END_SECONDS = 4.0
+CONTINUED_SHARE = 0.8
+"""A short source is continued after this share of it, a longer one so many seconds before its end."""
+DEMO_SPEED = 30.0
+"""Two minutes become four seconds: quick, and slow enough to see the stages arrive one by one."""
+WAIT_SECONDS = 120.0
+MAX_STEM_LETTERS = 40
+
+PROGRAM = '''\
+import asyncio
+import audioext as ax
+
+async def main():
+    async with ax.Client(ax.Kie()) as client:            # the key is in KIE_API_KEY
+        job = await client.extend(file={file!r}, model="V5", continue_at={continue_at:g})
+        async for event in job:                          # text, first, complete
+            print(event.stage.name, len(event.tracks))
+        song = await job
+        print(await song.save("out/"))
+
+asyncio.run(main())
+'''
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """A demo that ran: what was extended, what came of it, and how each take compares."""
+
+    source: Path
+    continue_at: float
+    finished: Finished
+    likenesses: Sequence[Likeness]
+    seconds: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there are two takes, each longer than the source, that begin like it."""
+        return len(self.likenesses) > 1 and all(one.is_longer and one.begins_like_it for one in self.likenesses)
+
+
+@frozen(kw_only=True)
+class DemoCommand:
+    """One `demo`, as it was called."""
+
+    file: Path | None = None
+    provider: str = "kie"
+    out: Path = Path("audioext-demo")
+    sandbox: SandboxOptions = field(factory=lambda: SandboxOptions(speed=DEMO_SPEED))
+
+    async def run(self, screen: Screen) -> Exit:
+        """Run the trip and report what came of it.
+
+        Raises:
+            AudioextError: whatever goes wrong; its exit code is in `exits`.
+        """
+        screen.note("audioext demo: the paid API is played by a sandbox on this machine; nothing is sent or charged")
+        with open_view(screen) as view:
+            outcome = await self._trip(view)
+        report(screen, outcome)
+        return Exit.OK if outcome.is_good else Exit.DOWNLOAD
+
+    async def _trip(self, view: View) -> Outcome:
+        began = time.monotonic()
+        async with open_sandbox(self.sandbox, extension_seconds=ADDED_SECONDS) as sandbox:
+            provider = sandbox_provider(self.provider, sandbox)
+            view.step("sandbox", f"{provider.base_url}, {sandbox.speed:g} times as fast as the real API")
+            source = await self._source(view)
+            continue_at = await asyncio.to_thread(_continue_at, source)
+            client = Client(provider, public_url=LOOPBACK_URL, listen=LOOPBACK_LISTEN, wait_timeout=WAIT_SECONDS)
+            async with client:
+                view.step("receiver", f"{client.public_url}, where the webhooks arrive")
+                job = await submit(client, self._request(source, continue_at), view)
+                events = await watch(job, view)
+                song = await job
+                paths = await save(song, self.out, view)
+        likenesses = await asyncio.to_thread(_compare, source, paths, continue_at)
+        finished = Finished(job=job, song=song, events=events, paths=paths)
+        return Outcome(
+            source=source,
+            continue_at=continue_at,
+            finished=finished,
+            likenesses=likenesses,
+            seconds=time.monotonic() - began,
+        )
+
+    async def _source(self, view: View) -> Path:
+        if self.file is not None:
+            view.step("source", f"{self.file}")
+            return self.file
+        path = self.out / "tune.mp3"
+        await asyncio.to_thread(_make_tune, path)
+        view.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
+        return path
+
+    def _request(self, source: Path, continue_at: float) -> Extend:
+        if self.provider == "musicgpt":  # it has no model, style or title
+            return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently")
+        return Extend.draft(
+            file=source,
+            model="V5",
+            continue_at=continue_at,
+            prompt="carry on gently",
+            style="Piano",
+            title=f"{source.stem[:MAX_STEM_LETTERS]} extended",
+        )
+
+
+def report(screen: Screen, outcome: Outcome) -> None:
+    """Print the takes and what to do next: as a table, or as one JSON object."""
+    if screen.json:
+        screen.emit(_json(outcome))
+        return
+    finished = outcome.finished
+    rows = [
+        (index, track.title or "", text.length(likeness.take_seconds), text.size(path.stat().st_size), likeness, path)
+        for index, (track, path, likeness) in enumerate(
+            zip(finished.song.tracks, finished.paths, outcome.likenesses, strict=False), 1
+        )
+    ]
+    screen.result()
+    screen.table(("take", "title", "duration", "size", "beside the source", "file"), rows)
+    screen.result()
+    if outcome.is_good:
+        words = f"{len(rows)} takes, longer than the source and beginning like it, in {outcome.seconds:.1f} s."
+        screen.result(words, style="bold green")
+    else:
+        screen.result("The takes are not what they should be: see the table.", style="bold red")
+    _next_steps(screen, outcome)
+
+
+def _next_steps(screen: Screen, outcome: Outcome) -> None:
+    own = shlex.quote(str(outcome.source))
+    at = f"{outcome.continue_at:g}"
+    screen.result()
+    screen.result("Next", style="bold")
+    screen.result("  a recording of yours    audioext demo song.mp3")
+    screen.result(f"  each step by itself     audioext extend {own} --continue-at {at} --model V5 --sandbox")
+    screen.result("  the real, paid API      the same without --sandbox, with your key in KIE_API_KEY")
+    screen.result("  all there is            audioext --help")
+    screen.result()
+    screen.result("The same in Python", style="bold")
+    program = PROGRAM.format(file=str(outcome.source), continue_at=outcome.continue_at)
+    for line in program.splitlines():
+        screen.result(f"  {line}".rstrip())
+
+
+def _json(outcome: Outcome) -> dict[str, object]:
+    finished = outcome.finished
+    created_at = finished.job.created_at
+    source_seconds = outcome.likenesses[0].source_seconds if outcome.likenesses else None
+    return {
+        "ref": finished.job.ref,
+        "provider": finished.job.provider,
+        "source": {"file": outcome.source, "duration": source_seconds, "continue_at": outcome.continue_at},
+        "stages": [text.event_object(event, created_at) for event in finished.events],
+        "takes": [
+            {
+                "title": track.title,
+                "file": path,
+                "size": path.stat().st_size,
+                "duration": round(likeness.take_seconds, 2),
+                "longer_by": round(likeness.take_seconds - likeness.source_seconds, 2),
+                "begins_like_source": likeness.begins_like_it,
+                "likeness": round(likeness.beginning, 3),
+            }
+            for track, path, likeness in zip(
+                finished.song.tracks, finished.paths, outcome.likenesses, strict=False
+            )
+        ],
+        "ok": outcome.is_good,
+        "seconds": round(outcome.seconds, 2),
+    }
+
+
+def _make_tune(path: Path) -> None:
+    from audioext.sandbox import audio  # noqa: PLC0415 - numpy takes a while, and is an extra
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(audio.encode(audio.tune(seed=TUNE_SEED, seconds=TUNE_SECONDS), "mp3"))
+    except OSError as error:
+        raise DownloadError([f"cannot write {path}: {error.strerror or error}"]) from error
+
+
+def _continue_at(source: Path) -> float:
+    """Return a good second to go on from: near the end, so that most of the source is heard first."""
+    from audioext.sandbox import audio  # noqa: PLC0415 - as above
+
+    found = probe(source)
+    if isinstance(found, Problem):
+        raise RequestError([found])
+    try:
+        # Decoded, not believed: an MP3's header may be wrong, and text with a suffix is no audio.
+        duration = audio.load(source.read_bytes()).duration
+    except ValueError as error:
+        raise RequestError([Problem("file", f"{source}: {error}")]) from error
+    if isinstance(found, Source) and found.duration is not None:
+        duration = min(duration, found.duration)
+    return round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
+
+
+def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness]:
+    from audioext.cli.compare import compare  # noqa: PLC0415 - as above
+
+    try:
+        return [compare(source, path, until=until) for path in paths]
+    except ValueError as error:
+        raise DownloadError([f"a take cannot be decoded: {error}"], paths=paths) from error
