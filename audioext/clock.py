@@ -25,9 +25,7 @@ class Clock:
 
 def mint_id(now: float) -> str:
     """Return a new public id: 24 letters that sort by time, of which 75 bits are random."""
-    return _base32(int(now * 1000), _REF_TIME_LETTERS) + _base32(
-        secrets.randbits(_RANDOM_BITS), _REF_RANDOM_LETTERS
-    )
+    return _base32(int(now * 1000), _REF_TIME_LETTERS) + _base32(secrets.randbits(_RANDOM_BITS), _REF_RANDOM_LETTERS)
 
 
 def _base32(number: int, length: int) -> str:

@@ -116,8 +116,7 @@ class Dispatcher:
         asked: bool,
     ) -> Versioned | Conflict:
         outbox = tuple(
-            OutboxEntry(topic=topic, sequence=sequence)
-            for topic, sequence in stages.told(stored.record, after)
+            OutboxEntry(topic=topic, sequence=sequence) for topic, sequence in stages.told(stored.record, after)
         )
         # A claim of COMPLETE that shows nothing playable is checked at once, when it is news.
         doubtful = stages.wants_status(after) and not stages.wants_status(stored.record)

@@ -144,17 +144,12 @@ class Downloader:
             raise DownloadError([f"cannot make the folder {folder}: {error.strerror or error}"]) from error
         names = [_track_name(track, song, index) for index, track in enumerate(song.tracks, 1)]
         outcomes = await asyncio.gather(
-            *(
-                self._fetch(track, folder, name, progress)
-                for track, name in zip(song.tracks, names, strict=True)
-            ),
+            *(self._fetch(track, folder, name, progress) for track, name in zip(song.tracks, names, strict=True)),
             return_exceptions=True,
         )
         return await asyncio.to_thread(_settle, folder, names, outcomes, overwrite=overwrite)
 
-    async def _fetch(
-        self, track: Track, folder: Path, name: str, progress: SaveProgress | None
-    ) -> _Fetched:
+    async def _fetch(self, track: Track, folder: Path, name: str, progress: SaveProgress | None) -> _Fetched:
         for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
             try:
                 return await self._fetch_once(track, folder, name, progress)
@@ -168,9 +163,7 @@ class Downloader:
                 raise _BadFileError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
-    async def _fetch_once(
-        self, track: Track, folder: Path, name: str, progress: SaveProgress | None
-    ) -> _Fetched:
+    async def _fetch_once(self, track: Track, folder: Path, name: str, progress: SaveProgress | None) -> _Fetched:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=DOWNLOAD_IDLE_SECONDS)
         url = URL(track.audio_url or "")
         async with self.transport.session.get(url, timeout=timeout) as response:
@@ -200,9 +193,7 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _stream(
-    chunks: AsyncIterator[bytes], part: Path, report: Callable[[int], None]
-) -> tuple[int, bytes]:
+async def _stream(chunks: AsyncIterator[bytes], part: Path, report: Callable[[int], None]) -> tuple[int, bytes]:
     digest = hashlib.sha256()
     size = 0
     file = await asyncio.to_thread(part.open, "wb")
@@ -220,9 +211,7 @@ async def _stream(
     return size, digest.digest()
 
 
-def _report(
-    progress: SaveProgress | None, path: Path, so_far: int, response: aiohttp.ClientResponse
-) -> None:
+def _report(progress: SaveProgress | None, path: Path, so_far: int, response: aiohttp.ClientResponse) -> None:
     if progress is not None:
         progress(path, so_far, response.content_length)
 

@@ -10,7 +10,14 @@ JITTER_SHARE = 0.2  # of an interval; spreads jobs that were submitted or restar
 
 
 def due_at(  # noqa: PLR0913 - each is a fact of its own
-    record: Record, *, pace: Pace, now: float, jitter: float, deadline: float, ask_now: bool = False, asked: bool = False
+    record: Record,
+    *,
+    pace: Pace,
+    now: float,
+    jitter: float,
+    deadline: float,
+    ask_now: bool = False,
+    asked: bool = False,
 ) -> float | None:
     """Return when *record*'s status is due (Unix seconds), or `None` if never.
 

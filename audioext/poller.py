@@ -74,9 +74,7 @@ class Poller:
         try:
             response = await self.transport.send(provider.build_status(record), timeout=POLL_TIMEOUT_SECONDS)
         except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(
-                str(error), provider=record.provider, retryable=True, charged=False
-            ) from error
+            raise ProviderDownError(str(error), provider=record.provider, retryable=True, charged=False) from error
         events = provider.parse_status(response)
         await self.dispatcher.apply(record.ref, events, seen="poll", at=self.clock.now())
 
@@ -93,9 +91,7 @@ class Poller:
             except (ProviderError, DecodeError) as error:
                 _log.info("job %s: the status call failed: %s", record.ref, error)
                 text, at = str(error), self.clock.now()
-                await self.dispatcher.update(
-                    record.ref, lambda now: stages.complain(now, text, at=at), asked=True
-                )
+                await self.dispatcher.update(record.ref, lambda now: stages.complain(now, text, at=at), asked=True)
         if over:
             at = self.clock.now()
             await self.dispatcher.update(

@@ -147,8 +147,7 @@ class _Request:
         return {
             attribute.name: value
             for attribute in attrs.fields(type(self))
-            if (value := getattr(self, attribute.name)) is not None
-            and (attribute.name != "rehost" or value)
+            if (value := getattr(self, attribute.name)) is not None and (attribute.name != "rehost" or value)
         }
 
     def _find_problems(self) -> Iterator[Problem]:
@@ -315,12 +314,7 @@ def _url_problems(name: str, value: str) -> Iterator[Problem]:
 
 
 def _is_number(value: object, *, above: float) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value > above
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > above
 
 
 def _weight_problems(name: str, value: object) -> Iterator[Problem]:
@@ -338,9 +332,7 @@ def _choice_problems(name: str, value: object, choices: tuple[str, ...]) -> Iter
 
 
 def _variety_problems(value: object) -> Iterator[Problem]:
-    if value is not None and (
-        not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= VARIETY_LAST
-    ):
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= VARIETY_LAST):
         yield Problem("variety", f"must be a whole number from 0 to {VARIETY_LAST}, not {value!r}")
 
 

@@ -139,7 +139,9 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
         raise ConfigError(message)
     found = tuple(value.encode() if isinstance(value, str) else bytes(value) for value in values)
     if any(len(secret) < MIN_SECRET_BYTES for secret in found):
-        message = f"a secret needs at least {MIN_SECRET_BYTES} bytes: python -c 'import secrets; print(secrets.token_hex())'"
+        message = (
+            f"a secret needs at least {MIN_SECRET_BYTES} bytes: python -c 'import secrets; print(secrets.token_hex())'"
+        )
         raise ConfigError(message)
     return found
 
@@ -190,4 +192,3 @@ def limiters(providers: Mapping[str, Provider]) -> dict[str, Limiter]:
         account = (provider.account, provider.api_key)
         found[name] = shared.setdefault(account, Limiter(provider.limits))
     return found
-

@@ -275,9 +275,7 @@ def _complete_proof(record: Record, audible: Sequence[tuple[float, Seen]]) -> Re
 def _counted_proof(record: Record) -> tuple[float, Seen] | None:
     first: dict[str, tuple[float, Seen]] = {}
     for group in groups(record.sightings):
-        settled = [
-            (s.at, s.seen) for s in group if s.track.audio_url is not None or s.track.failure is not None
-        ]
+        settled = [(s.at, s.seen) for s in group if s.track.audio_url is not None or s.track.failure is not None]
         if settled:
             key = min(s.track.id or s.track.audio_url or "" for s in group)
             first[key] = min(settled)

@@ -256,7 +256,9 @@ class Submitter:
                 public_url = self.public_url()
                 assert public_url is not None  # noqa: S101 - `check` refused this
                 offer = self.shelf.offer(request.file)
-                return _by_url(request, str(public_url / FILES_SEGMENT / offer.split("/")[0] / offer.split("/")[1])), offer
+                return _by_url(
+                    request, str(public_url / FILES_SEGMENT / offer.split("/")[0] / offer.split("/")[1])
+                ), offer
             if provider.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
                 name = f"{mint_id(self.clock.now())}{request.file.suffix.lower()}"
                 built = provider.build_upload(request.file, name)

@@ -106,9 +106,7 @@ def _cell(sighting: Sighting) -> tuple[str, str, int, int]:
 
 
 def _merge_cell(old: Sighting, new: Sighting) -> Sighting:
-    values = {
-        name: max((getattr(old.track, name), getattr(new.track, name)), key=order) for name in _TRACK_FACTS
-    }
+    values = {name: max((getattr(old.track, name), getattr(new.track, name)), key=order) for name in _TRACK_FACTS}
     return evolve(old, track=evolve(old.track, **values), at=min(old.at, new.at))
 
 

@@ -85,7 +85,10 @@ class Transport:
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     async def _send_once(
-        self, request: HttpRequest, timeout: float, progress: Progress | None  # noqa: ASYNC109 - see send
+        self,
+        request: HttpRequest,
+        timeout: float,
+        progress: Progress | None,  # noqa: ASYNC109 - see send
     ) -> HttpResponse:
         files: list[io.BufferedReader] = []
         try:

@@ -85,9 +85,7 @@ class Tape:
 
     def build_status(self, record: ax.Record) -> ax.HttpRequest:
         """Return the GET that asks for the task."""
-        return ax.HttpRequest(
-            method="GET", url=self.base_url / "state" / str(record.task_id), headers=self._headers()
-        )
+        return ax.HttpRequest(method="GET", url=self.base_url / "state" / str(record.task_id), headers=self._headers())
 
     def parse_status(self, response: ax.HttpResponse) -> tuple[Event, ...]:
         """Return what the status says."""
@@ -102,9 +100,7 @@ class Tape:
     def _progress(self, body: bytes) -> Progress:
         state = decode(body, State)
         tracks = tuple(ax.Track(audio_url=link) for link in state.links)
-        return Progress(
-            task_id=state.id, claimed_stage=ax.Stage.COMPLETE if state.done else None, tracks=tracks
-        )
+        return Progress(task_id=state.id, claimed_stage=ax.Stage.COMPLETE if state.done else None, tracks=tracks)
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}

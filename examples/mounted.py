@@ -1,6 +1,6 @@
 """An aiohttp application of yours that takes the webhooks on its own port, and answers when the song is there.
 
-    KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org python examples/mounted.py
+KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org python examples/mounted.py
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.Captur
         paths = await example("script").main(source, tmp_path / "out", provider=kie)
 
     assert 4 == len({path for path in paths if path.stat().st_size > 0})
-    assert ["text", "first", "complete"] == [line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert ["text", "first", "complete"] == [
+        line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines()
+    ]
 
 
 @pytest.mark.parametrize(("faults", "last"), [([], "here you are"), (["error=complete:501"], "that did not work")])

@@ -104,9 +104,7 @@ class Inbox:
             _log.warning("a delivery for %s, which the store does not hold, was kept as an orphan", route.ref)
             await self.dispatcher.store.journal(attrs.evolve(delivery, verdict="orphan"))
 
-    async def _refuse(
-        self, delivery: Delivery, verdict: VerdictWord, note: str, *, ask_now: bool = False
-    ) -> None:
+    async def _refuse(self, delivery: Delivery, verdict: VerdictWord, note: str, *, ask_now: bool = False) -> None:
         await self.dispatcher.store.journal(attrs.evolve(delivery, verdict=verdict, note=note))
         if ask_now:
             await self.dispatcher.update(delivery.ref, lambda record: record, ask_now=True)
@@ -116,9 +114,7 @@ class Inbox:
         if self.confirm == "never":
             return events, False
         kept = [
-            event
-            for event in events
-            if not (isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE)
+            event for event in events if not (isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE)
         ]
         return kept, len(kept) < len(events)
 

@@ -13,7 +13,9 @@ from audioext.wire import signing
 
 FILES_SEGMENT = "files"
 MASK = "***"
-_CALLBACK = re.compile(r"(?:^|/)(?P<provider>[a-z0-9-]{1,64})/(?P<ref>[0-9a-z]{8,64})/(?P<tag>[\w%.~-]{1,128})/?$", re.ASCII)
+_CALLBACK = re.compile(
+    r"(?:^|/)(?P<provider>[a-z0-9-]{1,64})/(?P<ref>[0-9a-z]{8,64})/(?P<tag>[\w%.~-]{1,128})/?$", re.ASCII
+)
 _SECRET_PATH = re.compile(r"(/[a-z0-9-]{1,64}/[0-9a-z]{8,64}/|/files/)([^/?\s\"]+)", re.ASCII)
 
 

@@ -15,6 +15,6 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in CLI_PACKAGES:
             raise
-        print(f"audioext: {MISSING_CLI}", file=sys.stderr)  # noqa: T201 - there is no console without the extra
+        print(f"audioext: {MISSING_CLI}", file=sys.stderr)
         sys.exit(2)
     sys.exit(run(sys.argv[1:]))

@@ -61,7 +61,7 @@ def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
     width = max(1, clip.rate // COMPARED_RATE_HZ)
     smooth = np.convolve(mono, np.full(width, 1.0 / width), mode="same")
     at = np.arange(0.0, len(mono) / clip.rate, 1.0 / COMPARED_RATE_HZ)
-    return np.interp(at, np.arange(len(smooth)) / clip.rate, smooth)
+    return np.asarray(np.interp(at, np.arange(len(smooth)) / clip.rate, smooth), dtype=np.float64)
 
 
 def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -33,12 +33,10 @@ ADDED_SECONDS = 28.0
 CONTINUED_BEFORE_END_SECONDS = 4.0
 CONTINUED_SHARE = 0.8
 """A short source is continued after this share of it, a longer one so many seconds before its end."""
-DEMO_SPEED = 30.0
-"""Two minutes become four seconds: quick, and slow enough to see the stages arrive one by one."""
 WAIT_SECONDS = 120.0
 MAX_STEM_LETTERS = 40
 
-PROGRAM = '''\
+PROGRAM = """\
 import asyncio
 import audioext as ax
 
@@ -51,7 +49,7 @@ async def main():
         print(await song.save("out/"))
 
 asyncio.run(main())
-'''
+"""
 
 
 @frozen(kw_only=True)
@@ -77,7 +75,7 @@ class DemoCommand:
     file: Path | None = None
     provider: str = "kie"
     out: Path = Path("audioext-demo")
-    sandbox: SandboxOptions = field(factory=lambda: SandboxOptions(speed=DEMO_SPEED))
+    sandbox: SandboxOptions = field(factory=SandboxOptions)
 
     async def run(self, screen: Screen) -> Exit:
         """Run the trip and report what came of it.
@@ -104,7 +102,7 @@ class DemoCommand:
                 job = await submit(client, self._request(source, continue_at), view)
                 events = await watch(job, view)
                 song = await job
-                paths = await save(song, self.out, view)
+                paths = await save(song, self.out, view, overwrite=True)
         likenesses = await asyncio.to_thread(_compare, source, paths, continue_at)
         finished = Finished(job=job, song=song, events=events, paths=paths)
         return Outcome(
@@ -120,8 +118,10 @@ class DemoCommand:
             view.step("source", f"{self.file}")
             return self.file
         path = self.out / "tune.mp3"
+        view.waiting("a tune to be made")
         await asyncio.to_thread(_make_tune, path)
         view.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
+        view.still()
         return path
 
     def _request(self, source: Path, continue_at: float) -> Extend:
@@ -195,9 +195,7 @@ def _json(outcome: Outcome) -> dict[str, object]:
                 "begins_like_source": likeness.begins_like_it,
                 "likeness": round(likeness.beginning, 3),
             }
-            for track, path, likeness in zip(
-                finished.song.tracks, finished.paths, outcome.likenesses, strict=False
-            )
+            for track, path, likeness in zip(finished.song.tracks, finished.paths, outcome.likenesses, strict=False)
         ],
         "ok": outcome.is_good,
         "seconds": round(outcome.seconds, 2),

@@ -36,9 +36,29 @@ def option(text: str, group: Group, *, env: str | None = None, default: bool = F
     return Parameter(help=text, group=group, env_var=env, show_default=default)
 
 
+def several(text: str, group: Group, *, env: str | None = None) -> Parameter:
+    """Return an option that may be repeated."""
+    return Parameter(help=text, group=group, env_var=env, negative="", show_default=False)
+
+
 def flag(text: str, group: Group, *names: str) -> Parameter:
     """Return an option that is only ever switched on."""
     return Parameter(name=names or None, help=text, group=group, negative="", show_default=False)
+
+
+Speed = Annotated[
+    float, option("How many times faster than the real APIs the sandbox is.", SANDBOX_GROUP, default=True)
+]
+Fault = Annotated[
+    tuple[str, ...],
+    several("A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.", SANDBOX_GROUP),
+]
+MetaPairs = Annotated[tuple[str, ...], several("NAME=VALUE of the job's own notes; may be repeated.", JOB_GROUP)]
+BaseUrl = Annotated[str | None, option("The API's address, such as a sandbox of another process.", API_GROUP)]
+WebhookKey = Annotated[
+    tuple[str, ...],
+    several("kie.ai's key that signs webhooks; better in the environment.", API_GROUP, env="KIE_WEBHOOK_KEY"),
+]
 
 
 @Parameter(name="*")
@@ -69,24 +89,22 @@ class StoreOptions:
 
 @Parameter(name="*")
 @frozen(kw_only=True)
+class LookOptions(StoreOptions):
+    """Whose jobs a command looks at."""
+
+    sandbox: Annotated[bool, flag("The jobs of commands that ran with --sandbox.", JOB_GROUP)] = False
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
 class SandboxOptions:
     """Whether a command runs against an in-process sandbox."""
 
     sandbox: Annotated[
         bool, flag("Run against an in-process sandbox instead of the paid API; needs no key.", SANDBOX_GROUP)
     ] = False
-    speed: Annotated[
-        float, option("How many times faster than the real APIs the sandbox is.", SANDBOX_GROUP, default=True)
-    ] = SANDBOX_SPEED
-    fault: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.",
-            group=SANDBOX_GROUP,
-            negative="",
-            show_default=False,
-        ),
-    ] = ()
+    speed: Speed = SANDBOX_SPEED
+    fault: Fault = ()
 
 
 @Parameter(name="*")
@@ -96,7 +114,9 @@ class HookOptions:
 
     public_url: Annotated[
         str | None,
-        option("Where providers reach the receiver. Without it the status is polled.", API_GROUP, env="AUDIOEXT_PUBLIC_URL"),
+        option(
+            "Where providers reach the receiver. Without it the status is polled.", API_GROUP, env="AUDIOEXT_PUBLIC_URL"
+        ),
     ] = None
     listen: Annotated[
         str | None,
@@ -106,16 +126,7 @@ class HookOptions:
             env="AUDIOEXT_LISTEN",
         ),
     ] = None
-    webhook_key: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="kie.ai's key that signs webhooks; better in the environment than here.",
-            group=API_GROUP,
-            env_var="KIE_WEBHOOK_KEY",
-            negative="",
-            show_default=False,
-        ),
-    ] = ()
+    webhook_key: WebhookKey = ()
 
 
 @Parameter(name="*")
@@ -123,8 +134,8 @@ class HookOptions:
 class ApiOptions(HookOptions):
     """Which API is used, and how. Keys come from KIE_API_KEY and its like."""
 
-    base_url: Annotated[str | None, option("The API's address, such as a sandbox of another process.", API_GROUP)] = None
-    poll_only: Annotated[bool, flag("Ask for the status instead of being called, whatever else is set.", API_GROUP)] = False
+    base_url: BaseUrl = None
+    poll_only: Annotated[bool, flag("Ask for the status, whatever else is set.", API_GROUP)] = False
     poll_every: Annotated[float | None, option("Seconds between two status calls.", API_GROUP)] = None
 
 
@@ -146,11 +157,8 @@ class TaskOptions(SavingOptions):
     key: Annotated[
         str | None, option("A name for this submit: the same key gives the same job, never a second task.", JOB_GROUP)
     ] = None
-    meta: Annotated[
-        tuple[str, ...],
-        Parameter(help="NAME=VALUE to note down with the job; may be repeated.", group=JOB_GROUP, negative="", show_default=False),
-    ] = ()
-    no_wait: Annotated[bool, flag("Submit, print the ref, and leave the rest to `listen` or `wait`.", JOB_GROUP)] = False
+    meta: MetaPairs = ()
+    no_wait: Annotated[bool, flag("Submit, print the ref, and leave it to `listen` or `wait`.", JOB_GROUP)] = False
 
 
 def _field(text: str) -> Parameter:
@@ -169,7 +177,8 @@ class _RequestFields:
     audio_weight: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
     variety: Annotated[int | None, _field("0 to 4.")] = None
     source_duration: Annotated[
-        float | None, _field("The source's seconds, to check limits before anything is sent; a file's are read from it.")
+        float | None,
+        _field("The source's seconds, to check limits beforehand; a file's are read from it."),
     ] = None
     rehost: Annotated[bool, flag("Bring a source URL to the provider's own file host first.", REQUEST_GROUP)] = False
 

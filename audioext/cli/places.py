@@ -21,6 +21,7 @@ from audioext.cli.options import (
     SANDBOX_STORE,
     ApiOptions,
     HookOptions,
+    LookOptions,
     SandboxOptions,
     StoreOptions,
 )
@@ -83,7 +84,9 @@ def make_provider(name: str, **given: object) -> Provider:
 def sandbox_provider(name: str, sandbox: Sandbox) -> Provider:
     """Return the provider called *name* as the *sandbox* plays it: at its address, with its keys, at its speed."""
     speed, pace = sandbox.speed, Pace()
-    quick = {name: max(LEAST_PACE_SECONDS, getattr(pace, name) / speed) for name in ("first", "every", "slowest", "quiet")}
+    quick = {
+        name: max(LEAST_PACE_SECONDS, getattr(pace, name) / speed) for name in ("first", "every", "slowest", "quiet")
+    }
     return make_provider(
         name,
         api_key=sandbox.api_key,
@@ -108,14 +111,14 @@ def store_url(options: StoreOptions, *, sandbox: bool = False) -> str:
     return options.store or (SANDBOX_STORE if sandbox else DEFAULT_STORE)
 
 
-def existing_store(options: StoreOptions, *, sandbox: bool = False) -> Store:
+def existing_store(options: LookOptions) -> Store:
     """Return the store of a command that only looks: it makes no new, empty file.
 
     Raises:
         NoSuchRefError: there is no such file.
         ConfigError: the URL is no store's.
     """
-    url = store_url(options, sandbox=sandbox)
+    url = store_url(options, sandbox=options.sandbox)
     store = open_store(url)
     parts = urlsplit(url)
     path = Path(unquote(parts.path[1:]))
@@ -143,7 +146,7 @@ async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncIterato
 
 @asynccontextmanager
 async def open_place(
-    name: str, *, api: ApiOptions, sandbox: SandboxOptions, store: str | Store, timeout: float
+    name: str, *, api: ApiOptions, sandbox: SandboxOptions, store: str | Store, wait_timeout: float
 ) -> AsyncIterator[Place]:
     """Open a client for the provider called *name*, at its real API or in a sandbox of its own.
 
@@ -161,13 +164,13 @@ async def open_place(
         if api.poll_only:
             url, listen = "", ""
         client = Client(
-            provider, public_url=url or None, listen=read_listen(listen), store=store, wait_timeout=timeout
+            provider, public_url=url or None, listen=read_listen(listen), store=store, wait_timeout=wait_timeout
         )
         await stack.enter_async_context(client)
         yield Place(client=client, provider=provider, sandbox=running)
 
 
-def read_listen(text: str | None) -> str | None | Unset:
+def read_listen(text: str | None) -> str | Unset | None:
     """Return what `listen` means to a client: an address, `none` for nowhere, nothing for the default."""
     if not text:
         return UNSET
@@ -186,4 +189,3 @@ def listening_providers(hooks: HookOptions) -> list[Provider]:
             continue
         found.append(provider)
     return found
-

@@ -48,9 +48,7 @@ def open_view(screen: Screen) -> Generator[View]:
         yield PlainView(screen)
         return
     view = LiveView(screen.err)
-    with Live(
-        get_renderable=view.face, console=screen.err, refresh_per_second=REFRESHES_PER_SECOND, transient=True
-    ):
+    with Live(get_renderable=view.face, console=screen.err, refresh_per_second=REFRESHES_PER_SECOND, transient=True):
         yield view
 
 
@@ -62,7 +60,7 @@ def show_submitted(view: View, job: Job) -> None:
     else:
         after = reached.at - job.record.created_at
         view.step("submitted", f"job {job.ref}, task {clean(job.task_id)}", after=after)
-    view.waiting(_NEXT[job.stage] if job.stage in _NEXT else "complete", since=job.record.created_at)
+    view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)
 
 
 def show_stage(view: View, job: Job, event: StageEvent) -> None:
@@ -109,7 +107,10 @@ class LiveView:
     def __attrs_post_init__(self) -> None:
         """Make the bars, which this view's own display draws."""
         self._bars = Progress(
-            TextColumn("  {task.description}", markup=False), BarColumn(bar_width=30), DownloadColumn(), console=self.console
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(bar_width=30),
+            DownloadColumn(),
+            console=self.console,
         )
 
     def face(self) -> RenderableType:
@@ -125,7 +126,7 @@ class LiveView:
 
     def step(self, word: str, text: str, *, after: float | None = None) -> None:
         """Print the step above what moves."""
-        self.console.print(Text("✔ ", style="green") + Text(_step(word, text, after)))
+        self.console.print(Text.assemble(("✔ ", "green"), _step(word, text, after)))
 
     def waiting(self, what: str, *, since: float | None = None) -> None:
         """Turn the spinner."""

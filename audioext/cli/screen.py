@@ -38,7 +38,7 @@ class Screen:
 
     def emit(self, value: Mapping[str, object]) -> None:
         """Print one JSON object on one line of stdout, at once."""
-        print(dump(value), flush=True)  # noqa: T201 - a console would wrap and colour it
+        print(dump(value), flush=True)
 
     def result(self, text: str = "", *, style: str = "") -> None:
         """Print a line of the result, unless JSON was asked for."""
@@ -51,7 +51,7 @@ class Screen:
 
     def error(self, text: str) -> None:
         """Print what went wrong."""
-        self.err.print(Text("audioext: ", style="bold red") + Text(text))
+        self.err.print(Text.assemble(("audioext: ", "bold red"), text))
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table of the result, unless JSON was asked for."""
@@ -97,6 +97,6 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             level, _, text = self.format(record).partition(" ")
-            print(level.lower(), text, file=sys.stderr)  # noqa: T201 - the command line's own log
+            print(level.lower(), text, file=sys.stderr)
         except Exception:  # noqa: BLE001 - logging's own rule: a line that cannot be written ends nothing
             self.handleError(record)

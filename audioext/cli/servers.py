@@ -58,9 +58,7 @@ class SandboxCommand:
             raise ConfigError(message) from error
         return Exit.OK
 
-    def _describe(  # noqa: PLR0913 - what a user needs to know
-        self, screen: Screen, url: str, bases: object, track_ids: Sequence[str], api_key: str
-    ) -> None:
+    def _describe(self, screen: Screen, url: str, bases: object, track_ids: Sequence[str], api_key: str) -> None:
         # The default key is no secret; one that was given may be used elsewhere, and is not shown.
         key = api_key if self.api_key is None else "…"
         screen.result(f"sandbox at {url}, {self.options.speed:g} times as fast as the real APIs; Ctrl-C ends it")

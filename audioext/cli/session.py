@@ -70,7 +70,7 @@ async def first_of(*works: Awaitable[None]) -> None:
 def _failed(screen: Screen, error: Exception) -> int:
     error = _translated(error)
     if screen.options.debug:
-        print("".join(traceback.format_exception(error)), file=sys.stderr)  # noqa: T201 - it was asked for
+        print("".join(traceback.format_exception(error)), file=sys.stderr)
     message = str(error)
     if exit_code(error) is Exit.DEFECT:
         message = f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"

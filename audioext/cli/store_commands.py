@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
-from attrs import frozen
 from yarl import URL
 
 from audioext import settings, stages
 from audioext.callbacks.routes import callback_url, mask
 from audioext.cli import text
 from audioext.cli.exits import Exit, NoSuchRefError
-from audioext.cli.options import ApiOptions, SandboxOptions, StoreOptions, read_meta
+from audioext.cli.options import ApiOptions, LookOptions, SandboxOptions, read_meta
 from audioext.cli.places import existing_store, make_provider, open_place
 from audioext.cli.progress import open_view
 from audioext.cli.screen import Screen
 from audioext.cli.servers import delivery_object
-from audioext.cli.tasks import Finished, come_back, report, save
+from audioext.cli.tasks import Finished, come_back, find_job, report, save
 from audioext.client import Client
-from audioext.errors import ConfigError, RequestError, StageTimeoutError, WebhookError
-from audioext.jobs import Job
+from audioext.errors import ConfigError, StageTimeoutError, WebhookError
 from audioext.providers import ALL
 from audioext.record import Record, Verdict
 from audioext.results import Stage
@@ -38,7 +36,9 @@ SHORT_LETTERS = 40
 # --- jobs and show -------------------------------------------------------------------------------------
 
 
-async def list_jobs(screen: Screen, store: StoreOptions, *, is_open: bool | None, meta: Sequence[str], limit: int) -> Exit:
+async def list_jobs(
+    screen: Screen, store: LookOptions, *, is_open: bool | None, meta: Sequence[str], limit: int
+) -> Exit:
     """Print the newest *limit* jobs of the store, oldest first.
 
     Raises:
@@ -71,7 +71,7 @@ async def list_jobs(screen: Screen, store: StoreOptions, *, is_open: bool | None
     return Exit.OK
 
 
-async def show_job(screen: Screen, store: StoreOptions, ref: str) -> Exit:
+async def show_job(screen: Screen, store: LookOptions, ref: str) -> Exit:
     """Print all that is known of a job: state, request, timeline, tracks, deliveries, and what went wrong.
 
     Raises:
@@ -91,14 +91,21 @@ async def show_job(screen: Screen, store: StoreOptions, ref: str) -> Exit:
     if record.tracks:
         screen.result("\ntracks", style="bold")
         for track in record.tracks:
-            facts = (track.title or "", text.length(track.duration), track.id or "", track.audio_url or track.failure or "")
+            facts = (
+                track.title or "",
+                text.length(track.duration),
+                track.id or "",
+                track.audio_url or track.failure or "",
+            )
             screen.result("  " + "  ".join(text.clean(fact) for fact in facts if fact))
     if deliveries:
         screen.result("\ndeliveries", style="bold")
         for delivery in deliveries:
             since = f"+{text.seconds(delivery.received_at - record.created_at)}"
             note = text.clean(delivery.note)
-            screen.result(f"  {delivery.verdict:<10} {since:>11}  {delivery.id}  {text.size(len(delivery.body))}  {note}".rstrip())
+            screen.result(
+                f"  {delivery.verdict:<10} {since:>11}  {delivery.id}  {text.size(len(delivery.body))}  {note}".rstrip()
+            )
     return Exit.OK
 
 
@@ -119,19 +126,6 @@ def timeline(record: Record) -> list[tuple[str, float, str]]:
     if record.verdict is Verdict.EXPIRED and record.expired_at is not None:
         found.append(("expired", record.expired_at, "given up; a late callback still completes it"))
     return sorted(found, key=lambda item: item[1])
-
-
-async def find_job(client: Client, ref: str) -> Job:
-    """Return the job of *ref*.
-
-    Raises:
-        NoSuchRefError: the store does not hold it.
-    """
-    try:
-        return await client.job(ref)
-    except RequestError as error:
-        message = f"this store holds no job {ref!r}; audioext jobs lists what it holds"
-        raise NoSuchRefError(message) from error
 
 
 def _print_facts(screen: Screen, record: Record) -> None:
@@ -195,7 +189,7 @@ def _whole(record: Record, deliveries: Sequence[Delivery]) -> dict[str, object]:
 # --- the journal of deliveries -------------------------------------------------------------------------
 
 
-async def list_deliveries(screen: Screen, store: StoreOptions, ref: str | None, *, limit: int) -> Exit:
+async def list_deliveries(screen: Screen, store: LookOptions, ref: str | None, *, limit: int) -> Exit:
     """Print the newest *limit* deliveries, newest first, of one job where *ref* is given.
 
     Raises:
@@ -225,7 +219,7 @@ async def list_deliveries(screen: Screen, store: StoreOptions, ref: str | None, 
 
 
 async def replay(
-    screen: Screen, store: StoreOptions, delivery_id: str, *, to: str | None, webhook_key: tuple[str, ...]
+    screen: Screen, store: LookOptions, delivery_id: str, *, to: str | None, webhook_key: tuple[str, ...]
 ) -> Exit:
     """Give a stored delivery to this store's inbox again, at its own time, or POST it to the receiver at *to*.
 
@@ -277,7 +271,7 @@ async def _post(url: URL, delivery: Delivery) -> int:
 # --- save and credits ----------------------------------------------------------------------------------
 
 
-async def save_job(screen: Screen, store: StoreOptions, ref: str, *, out: Path) -> Exit:
+async def save_job(screen: Screen, store: LookOptions, ref: str, *, out: Path) -> Exit:
     """Save the tracks of a job that is complete.
 
     Raises:
@@ -286,7 +280,7 @@ async def save_job(screen: Screen, store: StoreOptions, ref: str, *, out: Path) 
         DownloadError: a file could not be fetched.
         StoreError: the store is not there or does not hold the job.
     """
-    screen.come_back = come_back(store, SandboxOptions())
+    screen.come_back = come_back(store, sandbox=store.sandbox)
     async with Client(store=existing_store(store)) as client:
         job = await find_job(client, ref)
         screen.ref = ref
@@ -307,7 +301,7 @@ async def credits_left(screen: Screen, provider: str, api: ApiOptions, sandbox: 
         UnsupportedError: the provider tells no balance.
         ProviderError: the call was refused.
     """
-    async with open_place(provider, api=api, sandbox=sandbox, store="memory://", timeout=1.0) as place:
+    async with open_place(provider, api=api, sandbox=sandbox, store="memory://", wait_timeout=1.0) as place:
         balance = await place.client.credits()
     if screen.json:
         screen.emit({"provider": provider, "credits": balance})

@@ -10,8 +10,16 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from audioext.cli import text
-from audioext.cli.exits import Exit
-from audioext.cli.options import ApiOptions, SandboxOptions, SavingOptions, StoreOptions, TaskOptions, read_meta
+from audioext.cli.exits import Exit, NoSuchRefError
+from audioext.cli.options import (
+    ApiOptions,
+    LookOptions,
+    SandboxOptions,
+    SavingOptions,
+    StoreOptions,
+    TaskOptions,
+    read_meta,
+)
 from audioext.cli.places import Place, existing_store, open_place, store_url
 from audioext.cli.progress import View, open_view, show_saved, show_stage, show_submitted
 from audioext.cli.screen import Screen
@@ -53,18 +61,18 @@ class TaskCommand:
         """
         task, meta = self.task, read_meta(self.task.meta)
         store = store_url(self.store, sandbox=self.sandbox.sandbox)
-        screen.come_back = come_back(self.store, self.sandbox)
+        screen.come_back = come_back(self.store, sandbox=self.sandbox.sandbox)
         async with open_place(
-            self.provider, api=self.api, sandbox=self.sandbox, store=store, timeout=task.timeout
+            self.provider, api=self.api, sandbox=self.sandbox, store=store, wait_timeout=task.timeout
         ) as place:
             with open_view(screen) as view:
                 job = await submit(place.client, self.request, view, key=task.key, meta=meta)
                 screen.ref = job.ref
-                if not task.no_wait:
-                    finished = await finish(job, view, task)
-            if task.no_wait:
-                return _left(screen, job)
-            report(screen, finished)
+                finished = None if task.no_wait else await finish(job, view, task)
+            if finished is None:
+                _leave(screen, job)
+            else:
+                report(screen, finished)
         return Exit.OK
 
 
@@ -84,17 +92,17 @@ class WaitCommand:
         Raises:
             AudioextError: whatever goes wrong; its exit code is in `exits`.
         """
-        store = existing_store(self.store, sandbox=self.sandbox.sandbox)
-        async with Client(store=store) as client:
-            name = (await client.job(self.ref)).provider
+        look = LookOptions(store=self.store.store, sandbox=self.sandbox.sandbox)
+        async with Client(store=existing_store(look)) as client:
+            name = (await find_job(client, self.ref)).provider
         screen.ref = self.ref
-        screen.come_back = come_back(self.store, self.sandbox)
+        screen.come_back = come_back(self.store, sandbox=self.sandbox.sandbox)
         async with open_place(
             name,
             api=self.api,
             sandbox=self.sandbox,
             store=store_url(self.store, sandbox=self.sandbox.sandbox),
-            timeout=self.saving.timeout,
+            wait_timeout=self.saving.timeout,
         ) as place:
             job = await place.client.job(self.ref)
             with open_view(screen) as view:
@@ -110,13 +118,18 @@ async def submit(
 ) -> Job:
     """Submit *request* and show the upload of its file and the job."""
     name = request.file.name if request.file is not None else ""
+    size: int | None = None
 
     def uploading(so_far: int, in_all: int | None) -> None:
+        nonlocal size
+        size = so_far
         view.moving(name, so_far, in_all)
 
     view.waiting("the upload" if name else "the answer", since=time.time())
     job = await client.submit(request, key=key, meta=meta, progress=uploading)
     view.still()
+    if size is not None:
+        view.step("uploaded", f"{name} ({text.size(size)})")
     show_submitted(view, job)
     return job
 
@@ -140,13 +153,13 @@ async def finish(job: Job, view: View, saving: SavingOptions) -> Finished:
     return evolve(finished, paths=await save(song, saving.out, view))
 
 
-async def save(song: Song, folder: Path, view: View) -> tuple[Path, ...]:
+async def save(song: Song, folder: Path, view: View, *, overwrite: bool = False) -> tuple[Path, ...]:
     """Save *song* into *folder*, with a bar for each file."""
 
     def saving(path: Path, so_far: int, in_all: int | None) -> None:
         view.moving(path.name, so_far, in_all)
 
-    paths = await song.save(folder, progress=saving)
+    paths = await song.save(folder, overwrite=overwrite, progress=saving)
     show_saved(view, paths)
     return paths
 
@@ -184,9 +197,22 @@ def song_object(finished: Finished) -> dict[str, object]:
     }
 
 
-def come_back(store: StoreOptions, sandbox: SandboxOptions) -> str:
+async def find_job(client: Client, ref: str) -> Job:
+    """Return the job of *ref*.
+
+    Raises:
+        NoSuchRefError: the store does not hold it.
+    """
+    try:
+        return await client.job(ref)
+    except RequestError as error:
+        message = f"this store holds no job {ref!r}; audioext jobs lists what it holds"
+        raise NoSuchRefError(message) from error
+
+
+def come_back(store: StoreOptions, *, sandbox: bool) -> str:
     """Return the options that another command needs to find the same job; a store's password is not repeated."""
-    options = " --sandbox" if sandbox.sandbox else ""
+    options = " --sandbox" if sandbox else ""
     if store.store is None or "@" in store.store:
         return options
     return f"{options} --store {shlex.quote(store.store)}"
@@ -213,14 +239,13 @@ async def _ask(place: Place, job: Job, screen: Screen) -> None:
         screen.note(f"the status could not be asked for, waiting on: {text.clean(error)}")
 
 
-def _left(screen: Screen, job: Job) -> Exit:
+def _leave(screen: Screen, job: Job) -> None:
     if screen.json:
         state = text.state_of(job.record, time.time())
         screen.emit({"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state})
     else:
         screen.result(job.ref)
         screen.note(f"come back to it: audioext wait {job.ref}{screen.come_back}")
-    return Exit.OK
 
 
 def _size(path: Path | None) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from audioext.providers.kie import Kie
 from audioext.providers.kie_jobs import KieJobs
+from audioext.providers.musicgpt import MusicGpt
 from audioext.providers.sunoapi import SunoApi
 
-ALL = (Kie, KieJobs, SunoApi)
+ALL = (Kie, KieJobs, SunoApi, MusicGpt)
 """Every provider, in the order in which messages name them."""
 
-__all__ = ["ALL", "Kie", "KieJobs", "SunoApi"]
+__all__ = ["ALL", "Kie", "KieJobs", "MusicGpt", "SunoApi"]

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from audioext.wire.events import SubmitOutcome
 
 UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
-SUBMITS_PER_10_SECONDS = (
-    20  # docs.kie.ai/1973359m0 and docs.sunoapi.org/suno-api/generate-music, read 2026-11-21
-)
+SUBMITS_PER_10_SECONDS = 20  # docs.kie.ai/1973359m0 and docs.sunoapi.org/suno-api/generate-music, read 2026-11-21
 GRACE_SECONDS = 900.0
 DAY_SECONDS = 86_400.0
 
@@ -96,9 +94,7 @@ class SunoAccount:
         kw_only=True,
         converter=_http.to_base_url,
     )
-    upload_url: URL | None = field(
-        default=None, kw_only=True, converter=attrs.converters.optional(_http.to_base_url)
-    )
+    upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(_http.to_base_url))
     name: str = field(
         default=attrs.Factory(lambda self: self.vendor.wire_name, takes_self=True),
         kw_only=True,

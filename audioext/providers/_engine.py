@@ -205,9 +205,7 @@ def _duration_problems(request: Extend) -> Iterator[Problem]:
     model = request.model if isinstance(request.model, str) else ""
     longest = SHORT_UPLOADS.get(model, MAX_UPLOAD_SECONDS)
     if seconds > longest:
-        message = (
-            f"the source may last at most {longest:g} s{f' with {model}' if model else ''}, not {seconds:g} s"
-        )
+        message = f"the source may last at most {longest:g} s{f' with {model}' if model else ''}, not {seconds:g} s"
         yield Problem("source_duration", message)
 
 
@@ -231,9 +229,7 @@ def _instrumental_limits(request: AddInstrumental, rules: EngineRules) -> Iterat
         yield from _too_long(request, "lyrics", longest, f" with {model}", advice=advice)
 
 
-def _too_long(
-    request: Request, name: str, longest: int | None, where: str, *, advice: bool
-) -> Iterator[Problem]:
+def _too_long(request: Request, name: str, longest: int | None, where: str, *, advice: bool) -> Iterator[Problem]:
     text = getattr(request, name)
     if longest is not None and isinstance(text, str) and len(text) > longest:
         yield Problem(

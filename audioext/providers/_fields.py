@@ -109,7 +109,7 @@ def require_operation(request: Request, wire_name: str) -> None:
     names = OPERATIONS[request.operation]
     if wire_name not in names:
         words = _OPERATION_WORDS[request.operation]
-        message = f"{wire_name} has no call for {words}; {_listed(names)} {_plural(names, 'has', 'have')}"
+        message = f"{wire_name} has no call for {words}; {_listed(names)} {_plural(names, 'has', 'have')} it"
         raise UnsupportedError(message)
 
 

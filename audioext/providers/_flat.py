@@ -45,9 +45,7 @@ def flat_body(request: Request, values: Mapping[str, object], callback: URL | No
     return body
 
 
-def flat_status(
-    answers: Answers, response: HttpResponse, reasons: Mapping[str, FailureReason]
-) -> tuple[Event, ...]:
+def flat_status(answers: Answers, response: HttpResponse, reasons: Mapping[str, FailureReason]) -> tuple[Event, ...]:
     """Return what a record-info answer means; *reasons* holds the vendor's failure codes.
 
     Raises:

@@ -36,9 +36,7 @@ def to_base_url(value: str | URL) -> URL:
     except (TypeError, ValueError):
         url, host = URL(), None
     if url.scheme not in {"http", "https"} or not host or url.query_string or url.fragment or url.user:
-        message = (
-            f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {_shown(value)}"
-        )
+        message = f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {_shown(value)}"
         raise ConfigError(message)
     return url.with_path(url.path.rstrip("/"))
 
@@ -138,8 +136,4 @@ def excerpt(body: bytes, *, longest: int = 120) -> str:
 
 def _shown(value: object) -> str:
     # A base URL may hold a password; what is no URL at all may be the API key, given in the wrong place.
-    return (
-        repr(value)
-        if isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
-        else "that"
-    )
+    return repr(value) if isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value) else "that"

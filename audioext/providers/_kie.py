@@ -61,9 +61,7 @@ CODES: Mapping[int, Code] = {
     505: Code(error=ProviderDownError),
 }
 # Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, which no waiting mends.
-_REQUEST_FAULT = re.compile(
-    r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE
-)
+_REQUEST_FAULT = re.compile(r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE)
 _UNKNOWN_TASK = re.compile(r"recordInfo is null", re.IGNORECASE)
 
 TABLE = CodeTable(

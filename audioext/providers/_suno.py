@@ -173,9 +173,7 @@ class Answers:
     def _firewall_error(self, response: HttpResponse) -> ProviderError:
         # Cloudflare turned the client away before the API saw the call.
         text = "the firewall in front of the API refused this client (error code: 1010)"
-        return ProviderError(
-            text, provider=self.provider, http_status=response.status, code="1010", charged=False
-        )
+        return ProviderError(text, provider=self.provider, http_status=response.status, code="1010", charged=False)
 
     def _error(self, response: HttpResponse, code: int, text: str, *, charged: bool | None) -> ProviderError:
         meaning = self.table.meaning(code, text)

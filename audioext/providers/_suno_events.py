@@ -42,9 +42,7 @@ CALLBACK_STAGES: Mapping[str, Stage] = {
     "task_completed": Stage.COMPLETE,
 }
 CALLBACK_ERROR = "error"
-REFUNDED_CODES = frozenset(
-    {"531"}
-)  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
+REFUNDED_CODES = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _SUCCESS_CODES = frozenset({None, "200"})
 
 
@@ -116,9 +114,7 @@ def tracks_in(value: object, *, where: str) -> tuple[Track, ...]:
 
 
 def _wire_track(value: object, where: str) -> WireTrack:
-    camel = isinstance(value, dict) and any(
-        key in value for key in ("audioUrl", "streamAudioUrl", "modelName")
-    )
+    camel = isinstance(value, dict) and any(key in value for key in ("audioUrl", "streamAudioUrl", "modelName"))
     return structure(value, WireTrack, converter=_CAMEL_TRACKS if camel else _SNAKE_TRACKS, where=where)
 
 
@@ -135,7 +131,7 @@ class RecordInfo:
     errorMessage: Text | None = None  # noqa: N815 - the wire's spelling
 
 
-def record_info_events(data: object, reasons: Mapping[str, FailureReason]) -> tuple[Event, ...]:
+def record_info_events(data: Mapping[str, object], reasons: Mapping[str, FailureReason]) -> tuple[Event, ...]:
     """Return what `data` of a record-info answer means; *reasons* holds the vendor's failure codes.
 
     An unknown status word is kept: the task counts as running until the caller's own deadline.
@@ -144,7 +140,7 @@ def record_info_events(data: object, reasons: Mapping[str, FailureReason]) -> tu
         DecodeError: it is not of that shape.
     """
     info = structure(data, RecordInfo, where="data")
-    response = data.get("response") if isinstance(data, dict) else None
+    response = data.get("response")
     if response is not None and not isinstance(response, dict):
         raise DecodeError(["expected an object @ $.data.response"])
     tracks = tracks_in(response.get("sunoData") if response else None, where="data.response.sunoData")

@@ -63,9 +63,7 @@ class Kie(SunoAccount):
 
     vendor: ClassVar[Vendor] = VENDOR
 
-    webhook_key: tuple[str, ...] = field(
-        default=None, kw_only=True, converter=_kie.to_webhook_keys, repr=False
-    )
+    webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=_kie.to_webhook_keys, repr=False)
     webhook_tolerance: float = field(default=_kie.WEBHOOK_TOLERANCE_SECONDS, kw_only=True)
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:

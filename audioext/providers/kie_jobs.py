@@ -44,9 +44,7 @@ SUCCESS_STATE = "success"
 FAILED_STATE = "fail"
 
 # As for callbacks, but a task that failed upstream was seen with 400, so here that is no word on its content.
-STATE_REASONS: Mapping[str, FailureReason] = {
-    code: reason for code, reason in _kie.REASONS.items() if code != "400"
-}
+STATE_REASONS: Mapping[str, FailureReason] = {code: reason for code, reason in _kie.REASONS.items() if code != "400"}
 
 RULES = EngineRules(
     wire_name="kie-jobs",
@@ -98,9 +96,7 @@ class KieJobs(SunoAccount):
 
     vendor: ClassVar[Vendor] = VENDOR
 
-    webhook_key: tuple[str, ...] = field(
-        default=None, kw_only=True, converter=_kie.to_webhook_keys, repr=False
-    )
+    webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=_kie.to_webhook_keys, repr=False)
     webhook_tolerance: float = field(default=_kie.WEBHOOK_TOLERANCE_SECONDS, kw_only=True)
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:

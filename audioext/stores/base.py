@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -102,8 +101,9 @@ RESYNC = Resync()
 class Store(Protocol):
     """The truth about all jobs. Every method may raise `StoreError`, and then nothing was half applied.
 
-    A store is opened by its client and closed by it. Times are Unix seconds and come in as arguments: a
-    store reads no clock. All methods are safe under concurrent calls, from any number of clients that share
+    A store is opened by its client and closed by it; where several clients of a process share one, each does,
+    and the last one closes it for good. Times are Unix seconds and come in as arguments: a store reads no
+    clock. All methods are safe under concurrent calls, from any number of clients that share
     the same engine.
     """
 
@@ -113,16 +113,14 @@ class Store(Protocol):
         ...
 
     async def open(self) -> None:
-        """Connect and make ready; calling it again is harmless."""
+        """Connect and make ready, once for every user; each is matched by one `aclose`."""
         ...
 
     async def aclose(self) -> None:
-        """Finish what was accepted, then let go of everything."""
+        """Finish what was accepted, then let go of everything, with the last user; one more is harmless."""
         ...
 
-    async def create(
-        self, record: Record, key: str | None = None, *, due_at: float | None = None
-    ) -> Created:
+    async def create(self, record: Record, key: str | None = None, *, due_at: float | None = None) -> Created:
         """Store a new record at version 1, open and due for a poll at *due_at*, unless *key* is taken.
 
         With a *key* that an earlier record has, that record is returned as it is now and nothing is stored.
@@ -143,8 +141,9 @@ class Store(Protocol):
         """Replace the record, append to the outbox and the journal, in one atomic step.
 
         On a conflict nothing at all is stored. *due_at* replaces the time of the next poll and ends a lease
-        on it; `None` takes the record out of the polls. (ref, topic) is unique in the outbox: an entry that
-        exists, or that was settled already, is not appended again. task ids become findable.
+        on it, whose attempts are counted anew; `None` takes the record out of the polls, as not *is_open*
+        does. (ref, topic) is unique in the outbox: an entry that exists, or that was settled already, is not
+        appended again. task ids become findable.
         """
         ...
 
@@ -179,9 +178,9 @@ class Store(Protocol):
     ) -> tuple[Lease, ...]:
         """Take up to *limit* pieces of work that are due, each for *lease* seconds, the most overdue first.
 
-        `poll`: open records whose due time has come, of *providers* alone where given. `outbox`: entries
-        whose turn it is: of each ref only the one with the lowest sequence that is not settled. A lease that
-        ran out is claimed again, with one more attempt.
+        Only work of *providers* where given. `poll`: open records whose due time has come. `outbox`: entries
+        whose turn it is, due from the start: of each ref only the one with the lowest sequence that is not
+        settled, and one at a time. A lease that ran out is claimed again, with one more attempt.
         """
         ...
 
@@ -192,8 +191,11 @@ class Store(Protocol):
         """
         ...
 
-    async def next_due(self, kind: Kind) -> float | None:
-        """Return when the earliest work of *kind* is due or its lease runs out, `None` if there is none."""
+    async def next_due(self, kind: Kind, *, providers: Sequence[str] | None = None) -> float | None:
+        """Return when the earliest work of *kind* is due or its lease runs out, `None` if there is none.
+
+        Only work of *providers* counts where given: what a worker may not claim must not wake it.
+        """
         ...
 
     async def journal(self, delivery: Delivery) -> None:
@@ -213,15 +215,15 @@ class Store(Protocol):
         ...
 
     def changes(self) -> AsyncIterator[str | Resync]:
-        """Yield the ref of every commit from now on, by any process, or `RESYNC` after a gap.
+        """Yield the ref of every create, commit and discard from now on, by any process, or `RESYNC` after a gap.
 
-        It ends when the store is closed. Iteration starts listening at its first step.
+        It ends when the store is closed. Iteration starts listening at its first step: what is committed after
+        an answer that this store gave to a later question is yielded, or a `RESYNC` in its place. A store
+        that cannot tell when it began to listen yields `RESYNC` first.
         """
         ...
 
-    async def purge(
-        self, *, created_before: float, deliveries_before: float, deliveries_kept: int
-    ) -> int:
+    async def purge(self, *, created_before: float, deliveries_before: float, deliveries_kept: int) -> int:
         """Forget closed records created before *created_before*, and old or surplus deliveries.
 
         Their keys, task ids and outbox entries are forgotten with them. *deliveries_kept* bounds the journal's

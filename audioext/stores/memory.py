@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import secrets
-from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.record import Record
+from audioext.stores._changes import Fanout
 from audioext.stores.base import (
-    RESYNC,
     Conflict,
     Created,
     Delivery,
@@ -26,66 +24,84 @@ from audioext.stores.base import (
     Versioned,
 )
 
-_MAX_BACKLOG = 100_000  # changes that a listener may be behind before it has to look at everything again
-_Work = tuple[str, str]
-"""What can be leased: (ref, topic); the topic of a status call is `POLL`."""
-POLL = "poll"
+_POLL = "poll"
+_SMALL_HEAP = 64  # below this many entries a heap is not worth tidying
 
 
 @define(eq=False)
-class _Row:
-    stored: Versioned
-    key: str | None
-    is_open: bool
-    outbox: dict[str, OutboxEntry] = field(factory=dict)
-    settled: set[str] = field(factory=set)
+class _Work:
+    """Something that can be leased: a status call, or an entry of the outbox."""
 
-    def next_entry(self) -> OutboxEntry | None:
-        return min(self.outbox.values(), key=lambda entry: (entry.sequence, entry.topic), default=None)
-
-
-@define(eq=False)
-class _Turn:
-    """When a piece of work is due, and who holds it; the heap may hold stale copies of `due_at`."""
-
-    due_at: float
-    token: str | None = None
+    topic: str
+    sequence: int
+    due_at: float = 0.0
     attempts: int = 0
 
 
 @define(eq=False)
-class _Queue:
-    """Work of one kind in the order in which it is due."""
+class _Row:
+    """All that is held of one ref; `held` are its leases, at most one of each kind."""
 
-    turns: dict[_Work, _Turn] = field(factory=dict)
-    _heap: list[tuple[float, int, _Work]] = field(factory=list)
-    _count: itertools.count[int] = field(factory=itertools.count)
+    number: int
+    stored: Versioned
+    key: str | None
+    is_open: bool = True
+    poll: _Work | None = None
+    outbox: dict[str, _Work] = field(factory=dict)
+    told: set[str] = field(factory=set)
+    held: dict[Kind, Lease] = field(factory=dict)
 
-    def put(self, work: _Work, turn: _Turn) -> None:
-        self.turns[work] = turn
-        heapq.heappush(self._heap, (turn.due_at, next(self._count), work))
+    def turn(self, kind: Kind) -> _Work | None:
+        """Return the one piece of work that may be claimed next."""
+        if kind == "poll":
+            return self.poll
+        return min(self.outbox.values(), key=lambda work: (work.sequence, work.topic), default=None)
 
-    def drop(self, work: _Work) -> None:
-        self.turns.pop(work, None)
+    def due_at(self, kind: Kind) -> float | None:
+        """Return when that work can be claimed: when it is due, or when the lease of this kind runs out."""
+        if kind in self.held:
+            return self.held[kind].until
+        work = self.turn(kind)
+        return None if work is None else work.due_at
 
-    def earliest(self) -> float | None:
-        self._forget_stale()
-        return self._heap[0][0] if self._heap else None
 
-    def pop_due(self, now: float) -> _Work | None:
-        """Return the most overdue work, which stays in `turns`; the caller puts it back or drops it."""
-        self._forget_stale()
-        if not self._heap or self._heap[0][0] > now:
-            return None
-        return heapq.heappop(self._heap)[2]
+_Due = tuple[float, int, str]
+"""When, a number that keeps the order of equal times, and whose ref."""
 
-    def _forget_stale(self) -> None:
-        while self._heap:
-            due_at, _, work = self._heap[0]
-            turn = self.turns.get(work)
-            if turn is not None and turn.due_at == due_at:
-                return
-            heapq.heappop(self._heap)
+
+@define(eq=False)
+class _Agenda:
+    """Refs by the time when they are due, for each provider; a heap may hold entries that are current no more."""
+
+    _current: dict[str, _Due] = field(factory=dict, init=False)
+    _heaps: dict[str, list[_Due]] = field(factory=dict, init=False)
+    _count: itertools.count[int] = field(factory=itertools.count, init=False)
+
+    def put(self, ref: str, provider: str, due_at: float | None) -> None:
+        """Let *ref* be due then, and not as it was before; `None` takes it out."""
+        if due_at is None:
+            self._current.pop(ref, None)
+            return
+        if ref in self._current and self._current[ref][0] == due_at:
+            return  # it keeps its place among equals
+        due = (due_at, next(self._count), ref)
+        self._current[ref] = due
+        heap = self._heaps.setdefault(provider, [])
+        heapq.heappush(heap, due)
+        if len(heap) > max(_SMALL_HEAP, 2 * len(self._current)):
+            heap[:] = [entry for entry in heap if self._current.get(entry[2]) is entry]
+            heapq.heapify(heap)
+
+    def earliest(self, providers: Iterable[str] | None) -> _Due | None:
+        """Return what is due first."""
+        chosen = self._heaps if providers is None else self._heaps.keys() & set(providers)
+        tops = (self._top(self._heaps[provider]) for provider in chosen)
+        return min((top for top in tops if top is not None), default=None)
+
+    def _top(self, heap: list[_Due]) -> _Due | None:
+        while heap and self._current.get(heap[0][2]) is not heap[0]:
+            heapq.heappop(heap)
+        return heap[0] if heap else None
 
 
 @define(eq=False)
@@ -93,12 +109,14 @@ class MemoryStore:
     """All in memory: the whole store protocol, nothing survives the process."""
 
     _rows: dict[str, _Row] = field(factory=dict, init=False)
+    _numbers: itertools.count[int] = field(factory=itertools.count, init=False)
+    _by_age: list[tuple[float, int, str]] = field(factory=list, init=False)
     _refs_by_key: dict[str, str] = field(factory=dict, init=False)
-    _refs_by_task: dict[tuple[str, str], str] = field(factory=dict, init=False)
+    _refs_by_task: dict[tuple[str, str], dict[str, None]] = field(factory=dict, init=False)
     _names: dict[str, bytes] = field(factory=dict, init=False)
     _deliveries: dict[str, Delivery] = field(factory=dict, init=False)
-    _queues: dict[Kind, _Queue] = field(factory=lambda: {"poll": _Queue(), "outbox": _Queue()}, init=False)
-    _listeners: set[asyncio.Queue[str | Resync | None]] = field(factory=set, init=False)
+    _agendas: dict[Kind, _Agenda] = field(factory=lambda: {"poll": _Agenda(), "outbox": _Agenda()}, init=False)
+    _fanout: Fanout = field(factory=Fanout, init=False)
     _users: int = field(default=0, init=False)
     _failing: str | None = field(default=None, init=False)
 
@@ -115,8 +133,7 @@ class MemoryStore:
         """End the streams of changes with the last user; what is held stays for the next one."""
         self._users = max(0, self._users - 1)
         if self._users == 0:
-            for listener in self._listeners:
-                listener.put_nowait(None)
+            self._fanout.close()
 
     def fail(self, why: str | None) -> None:
         """Raise `StoreError` from every call until `fail(None)`: for testing what your code does then."""
@@ -125,17 +142,19 @@ class MemoryStore:
     async def create(self, record: Record, key: str | None = None, *, due_at: float | None = None) -> Created:
         """Store a new record; see `Store.create`."""
         self._check()
-        taken = self._refs_by_key.get(key, record.ref) if key is not None else record.ref
+        taken = record.ref if key is None else self._refs_by_key.get(key, record.ref)
         if taken in self._rows:
             return Created(stored=self._rows[taken].stored, existing=True)
-        stored = Versioned(record=record, version=1)
-        self._rows[record.ref] = _Row(stored, key, is_open=True)
+        row = _Row(next(self._numbers), Versioned(record=record, version=1), key)
+        row.poll = None if due_at is None else _Work(_POLL, 0, due_at)
+        self._rows[record.ref] = row
+        heapq.heappush(self._by_age, (record.created_at, row.number, record.ref))
         if key is not None:
             self._refs_by_key[key] = record.ref
-        self._schedule(record.ref, due_at)
-        self._index(record)
-        self._changed(record.ref)
-        return Created(stored=stored, existing=False)
+        self._index_task(record)
+        self._reschedule(row)
+        self._fanout.publish((record.ref,))
+        return Created(stored=row.stored, existing=False)
 
     async def commit(  # noqa: PLR0913 - the protocol's
         self,
@@ -153,17 +172,18 @@ class MemoryStore:
         if row is None or row.stored.version != expected_version:
             return Conflict(current=None if row is None else row.stored)
         self._forget_task(row.stored.record)
+        self._index_task(record)
         row.stored = Versioned(record=record, version=expected_version + 1)
         row.is_open = is_open
-        self._index(record)
-        self._schedule(record.ref, due_at if is_open else None)
+        row.poll = _Work(_POLL, 0, due_at) if is_open and due_at is not None else None
+        row.held.pop("poll", None)
         for entry in outbox:
-            if entry.topic not in row.outbox and entry.topic not in row.settled:
-                row.outbox[entry.topic] = entry
-        self._offer(record.ref, row)
+            if entry.topic not in row.told:
+                row.outbox.setdefault(entry.topic, _Work(entry.topic, entry.sequence))
+        self._reschedule(row)
         if delivery is not None:
             self._deliveries[delivery.id] = delivery
-        self._changed(record.ref)
+        self._fanout.publish((record.ref,))
         return Done(version=expected_version + 1)
 
     async def discard(self, ref: str, expected_version: int) -> bool:
@@ -172,8 +192,8 @@ class MemoryStore:
         row = self._rows.get(ref)
         if row is None or row.stored.version != expected_version:
             return False
-        self._remove(ref, row)
-        self._changed(ref)
+        self._remove(ref)
+        self._fanout.publish((ref,))
         return True
 
     async def get(self, ref: str) -> Versioned | None:
@@ -191,15 +211,14 @@ class MemoryStore:
     async def find(self, provider: str, task_id: str) -> Versioned | None:
         """Return a record by its task id."""
         self._check()
-        ref = self._refs_by_task.get((provider, task_id))
-        return None if ref is None else self._rows[ref].stored
+        refs = self._refs_by_task.get((provider, task_id))
+        return self._rows[next(reversed(refs))].stored if refs else None
 
     async def scan(self, *, is_open: bool | None = None) -> AsyncIterator[Versioned]:
         """Yield the records in the order of their creation; see `Store.scan`."""
         self._check()
-        for ref in tuple(self._rows):
-            row = self._rows.get(ref)
-            if row is not None and (is_open is None or row.is_open == is_open):
+        for row in tuple(self._rows.values()):
+            if (is_open is None or row.is_open == is_open) and self._rows.get(row.stored.record.ref) is row:
                 yield row.stored
 
     async def claim(
@@ -207,54 +226,52 @@ class MemoryStore:
     ) -> tuple[Lease, ...]:
         """Take work that is due; see `Store.claim`."""
         self._check()
-        queue = self._queues[kind]
+        agenda = self._agendas[kind]
         found: list[Lease] = []
-        passed: list[tuple[_Work, _Turn]] = []
-        while len(found) < limit and (work := queue.pop_due(now)) is not None:
-            ref, topic = work
-            row, turn = self._rows[ref], queue.turns[work]
-            if providers is not None and row.stored.record.provider not in providers:
-                passed.append((work, queue.turns.pop(work)))  # out of the way until this claim is over
-                continue
-            taken = _Turn(due_at=now + lease, token=secrets.token_hex(8), attempts=turn.attempts + 1)
-            queue.put(work, taken)
-            found.append(
-                Lease(
-                    kind=kind,
-                    ref=ref,
-                    topic=topic,
-                    sequence=0 if kind == "poll" else row.outbox[topic].sequence,
-                    attempts=taken.attempts,
-                    until=taken.due_at,
-                    token=str(taken.token),
-                )
+        while len(found) < limit and (due := agenda.earliest(providers)) is not None and due[0] <= now:
+            row = self._rows[due[2]]
+            work = row.turn(kind)
+            if work is None:  # pragma: no cover - an agenda holds only rows with work
+                break
+            work.attempts += 1
+            row.held[kind] = Lease(
+                kind=kind,
+                ref=due[2],
+                topic=work.topic,
+                sequence=work.sequence,
+                attempts=work.attempts,
+                until=now + lease,
+                token=secrets.token_hex(8),
             )
-        for work, turn in passed:
-            queue.put(work, turn)
+            found.append(row.held[kind])
+            agenda.put(due[2], row.stored.record.provider, None)
+        for taken in found:
+            self._reschedule(self._rows[taken.ref])
         return tuple(found)
 
     async def settle(self, lease: Lease, *, due_at: float | None) -> bool:
         """End a lease; see `Store.settle`."""
         self._check()
-        queue, work = self._queues[lease.kind], (lease.ref, lease.topic)
-        turn = queue.turns.get(work)
-        if turn is None or turn.token != lease.token:
+        row = self._rows.get(lease.ref)
+        held = None if row is None else row.held.get(lease.kind)
+        if row is None or held is None or held.token != lease.token:
             return False
-        if due_at is not None:
-            queue.put(work, _Turn(due_at=due_at, attempts=turn.attempts))
-            return True
-        queue.drop(work)
-        if lease.kind == "outbox":
-            row = self._rows[lease.ref]
-            del row.outbox[lease.topic]
-            row.settled.add(lease.topic)
-            self._offer(lease.ref, row)
+        del row.held[lease.kind]
+        if lease.kind == "poll":
+            row.poll = None if due_at is None else _Work(_POLL, 0, due_at, held.attempts)
+        elif due_at is None:
+            del row.outbox[held.topic]
+            row.told.add(held.topic)
+        else:
+            row.outbox[held.topic].due_at = due_at
+        self._reschedule(row)
         return True
 
-    async def next_due(self, kind: Kind) -> float | None:
-        """Return when the earliest work is due."""
+    async def next_due(self, kind: Kind, *, providers: Sequence[str] | None = None) -> float | None:
+        """Return when the earliest work is due; see `Store.next_due`."""
         self._check()
-        return self._queues[kind].earliest()
+        due = self._agendas[kind].earliest(providers)
+        return None if due is None else due[0]
 
     async def journal(self, delivery: Delivery) -> None:
         """Append a delivery."""
@@ -264,8 +281,9 @@ class MemoryStore:
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the journal, newest first."""
         self._check()
-        for delivery in sorted(self._deliveries.values(), key=lambda delivery: delivery.id, reverse=True):
-            if ref is None or delivery.ref == ref:
+        for id_ in sorted(self._deliveries, reverse=True):
+            delivery = self._deliveries.get(id_)
+            if delivery is not None and ref in {None, delivery.ref}:
                 yield delivery
 
     async def delivery(self, id_: str) -> Delivery | None:
@@ -279,73 +297,59 @@ class MemoryStore:
         return self._names.setdefault(name, value)
 
     async def changes(self) -> AsyncIterator[str | Resync]:
-        """Yield the ref of every commit from now on; see `Store.changes`."""
-        listener: asyncio.Queue[str | Resync | None] = asyncio.Queue()
-        self._listeners.add(listener)
-        try:
-            while (change := await listener.get()) is not None:
-                yield change
-        finally:
-            self._listeners.discard(listener)
+        """Yield the ref of every change from now on; see `Store.changes`."""
+        self._check()
+        async for change in self._fanout.listen():
+            yield change
 
     async def purge(self, *, created_before: float, deliveries_before: float, deliveries_kept: int) -> int:
         """Forget what is old; see `Store.purge`."""
         self._check()
-        old = [
-            ref
-            for ref, row in self._rows.items()
-            if not row.is_open and row.stored.record.created_at < created_before
-        ]
+        old: list[str] = []
+        still_open: list[tuple[float, int, str]] = []
+        while self._by_age and self._by_age[0][0] < created_before:
+            aged = heapq.heappop(self._by_age)
+            row = self._rows.get(aged[2])
+            if row is None or row.number != aged[1]:
+                continue
+            if row.is_open:
+                still_open.append(aged)
+            else:
+                old.append(aged[2])
+        for aged in still_open:
+            heapq.heappush(self._by_age, aged)
         for ref in old:
-            self._remove(ref, self._rows[ref])
-        kept = sorted(
-            (d for d in self._deliveries.values() if d.received_at >= deliveries_before), key=lambda d: d.id
-        )
+            self._remove(ref)
+        kept = sorted(id_ for id_, held in self._deliveries.items() if held.received_at >= deliveries_before)
         surplus = max(0, len(kept) - deliveries_kept)
-        self._deliveries = {delivery.id: delivery for delivery in kept[surplus:]}
+        self._deliveries = {id_: self._deliveries[id_] for id_ in kept[surplus:]}
         return len(old)
 
     def _check(self) -> None:
         if self._failing is not None:
             raise StoreError(self._failing)
 
-    def _schedule(self, ref: str, due_at: float | None) -> None:
-        if due_at is None:
-            self._queues["poll"].drop((ref, POLL))
-        else:
-            self._queues["poll"].put((ref, POLL), _Turn(due_at=due_at))
+    def _reschedule(self, row: _Row) -> None:
+        record = row.stored.record
+        for kind, agenda in self._agendas.items():
+            agenda.put(record.ref, record.provider, row.due_at(kind))
 
-    def _offer(self, ref: str, row: _Row) -> None:
-        """Let the first entry of a job that is not settled be the one that can be claimed."""
-        entry, queue = row.next_entry(), self._queues["outbox"]
-        for topic in row.outbox:
-            turn = queue.turns.get((ref, topic))
-            if entry is not None and topic == entry.topic and turn is None:
-                queue.put((ref, topic), _Turn(due_at=0.0))
-            elif entry is not None and topic != entry.topic and turn is not None and turn.token is None:
-                queue.drop((ref, topic))
-
-    def _index(self, record: Record) -> None:
+    def _index_task(self, record: Record) -> None:
         if record.task_id is not None:
-            self._refs_by_task[record.provider, record.task_id] = record.ref
+            self._refs_by_task.setdefault((record.provider, record.task_id), {})[record.ref] = None
 
     def _forget_task(self, record: Record) -> None:
-        task = (record.provider, record.task_id or "")
-        if self._refs_by_task.get(task) == record.ref:
-            del self._refs_by_task[task]
+        if record.task_id is None:
+            return
+        refs = self._refs_by_task[record.provider, record.task_id]
+        del refs[record.ref]
+        if not refs:
+            del self._refs_by_task[record.provider, record.task_id]
 
-    def _remove(self, ref: str, row: _Row) -> None:
-        del self._rows[ref]
+    def _remove(self, ref: str) -> None:
+        row = self._rows.pop(ref)
         if row.key is not None:
-            self._refs_by_key.pop(row.key, None)
+            del self._refs_by_key[row.key]
         self._forget_task(row.stored.record)
-        self._queues["poll"].drop((ref, POLL))
-        for topic in row.outbox:
-            self._queues["outbox"].drop((ref, topic))
-
-    def _changed(self, ref: str) -> None:
-        for listener in self._listeners:
-            if listener.qsize() < _MAX_BACKLOG:
-                listener.put_nowait(ref)
-            elif listener.qsize() == _MAX_BACKLOG:
-                listener.put_nowait(RESYNC)
+        for agenda in self._agendas.values():
+            agenda.put(ref, row.stored.record.provider, None)

@@ -63,9 +63,7 @@ def decode(data: bytes, type_: type[T], *, converter: Converter | None = None, w
     return structure(parse_json(data, where=where), type_, converter=converter, where=where)
 
 
-def structure(
-    value: object, type_: type[T], *, converter: Converter | None = None, where: str = "the body"
-) -> T:
+def structure(value: object, type_: type[T], *, converter: Converter | None = None, where: str = "the body") -> T:
     """Return a parsed JSON *value* as a *type_*.
 
     Raises:
@@ -212,4 +210,3 @@ def _kind(value: object) -> str:
 
 STRICT: Converter = strict_converter()
 """The converter for wire classes whose attribute names are the wire's own."""
-

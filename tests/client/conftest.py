@@ -52,7 +52,11 @@ def providers() -> Callable[[Sandbox], dict[str, ax.Provider]]:
             ax.KieJobs(key, base_url=bases["kie"], pace=BRISK, limits=ax.Limits()),
             ax.SunoApi(key, base_url=bases["sunoapi"], pace=BRISK, limits=ax.Limits()),
             *([ax.Vidgo(key, base_url=bases["vidgo"], pace=BRISK)] if hasattr(ax, "Vidgo") else []),
-            *([ax.MusicGpt(key, base_url=bases["musicgpt"], pace=BRISK, limits=ax.Limits())] if hasattr(ax, "MusicGpt") else []),
+            *(
+                [ax.MusicGpt(key, base_url=bases["musicgpt"], pace=BRISK, limits=ax.Limits())]
+                if hasattr(ax, "MusicGpt")
+                else []
+            ),
         ]
         return {provider.name: provider for provider in found}
 
@@ -60,9 +64,7 @@ def providers() -> Callable[[Sandbox], dict[str, ax.Provider]]:
 
 
 @pytest.fixture
-def make_client(
-    stack: AsyncExitStack, providers: Callable[[Sandbox], dict[str, ax.Provider]]
-) -> MakeClient:
+def make_client(stack: AsyncExitStack, providers: Callable[[Sandbox], dict[str, ax.Provider]]) -> MakeClient:
     """Return a function that opens a client on a sandbox: by webhook, or by poll alone with `poll=True`."""
 
     async def make(

@@ -76,15 +76,21 @@ async def test_the_demo_song_is_longer_than_its_source(
     sandbox = await make_sandbox()
     client = await make_client(sandbox)
     told: list[tuple[str, int]] = []
-    song = await client.run(ax.Extend(file=voice_file, model="V5", continue_at=3, style="Soft", title="Rain/Snow: 1", prompt="la"))
+    song = await client.run(
+        ax.Extend(file=voice_file, model="V5", continue_at=3, style="Soft", title="Rain/Snow: 1", prompt="la")
+    )
 
     paths = await song.save(tmp_path / "new" / "out", progress=lambda path, so_far, _: told.append((path.name, so_far)))
 
     clips = [audio.load(path.read_bytes()) for path in paths]
     assert ["Rain Snow 1 - take 1.mp3", "Rain Snow 1 - take 2.mp3"] == [path.name for path in paths]
     assert all(clip.duration > 4 for clip in clips)
-    assert {path.stat().st_size for path in paths} == {max(n for name, n in told if name == path.stem) for path in paths}
-    assert ["Rain Snow 1 - take 1.mp3", "Rain Snow 1 - take 2.mp3"] == sorted(p.name for p in (tmp_path / "new" / "out").iterdir())
+    assert {path.stat().st_size for path in paths} == {
+        max(n for name, n in told if name == path.stem) for path in paths
+    }
+    assert ["Rain Snow 1 - take 1.mp3", "Rain Snow 1 - take 2.mp3"] == sorted(
+        p.name for p in (tmp_path / "new" / "out").iterdir()
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,8 @@ def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> N
 
     assert 4.0 == pytest.approx(probe(voice_file).duration, abs=0.01)  # type: ignore[union-attr]  # it is a file
     assert ["file", "file", "file"] == [
-        probe(tmp_path / name).field for name in ("no.wav", "empty.wav", ".")  # type: ignore[union-attr]  # problems
+        probe(tmp_path / name).field
+        for name in ("no.wav", "empty.wav", ".")  # type: ignore[union-attr]  # problems
     ]
     assert probe(tmp_path / "noise.bin").duration is None  # type: ignore[union-attr]  # as above
 

@@ -243,7 +243,10 @@ async def test_nothing_secret_is_ever_shown(
     caplog.set_level(logging.DEBUG)
     sandbox = await make_sandbox(api_key="very-secret-api-key", hmac_key="very-secret-hmac-key", faults=["code=422*1"])
     provider = ax.Kie(
-        "very-secret-api-key", base_url=sandbox.bases["kie"], webhook_key="very-secret-hmac-key", pace=ax.Pace(first=0.01)
+        "very-secret-api-key",
+        base_url=sandbox.bases["kie"],
+        webhook_key="very-secret-hmac-key",
+        pace=ax.Pace(first=0.01),
     )
     client = await make_client(sandbox, provider, poll=poll, secrets=["very-secret-tag-secret"])
     with pytest.raises(ax.ProviderError) as caught:
@@ -262,7 +265,11 @@ async def test_nothing_secret_is_ever_shown(
         *(repr(thing) for thing in (provider, wrong, client, client.inbox, client.receiver, job, job.record, song)),
         *(repr(delivery) + str(delivery.headers) + delivery.path for delivery in deliveries),
         repr(caught.value) + str(caught.value) + str(refused.value) + repr(refused.value),
-        *(record.getMessage() + str(record.exc_info) for record in caplog.records if record.name.startswith("audioext")),
+        *(
+            record.getMessage() + str(record.exc_info)
+            for record in caplog.records
+            if record.name.startswith("audioext")
+        ),
     ]
     assert not [text for text in shown if "very-secret" in text or tag in text]
 

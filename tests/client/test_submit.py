@@ -192,9 +192,7 @@ async def test_two_hundred_submits_stay_inside_the_limit(
         sandbox, ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], limits=limits), poll=True
     )
 
-    jobs = await asyncio.gather(
-        *(client.extend(audio_id=sandbox.track_ids[0], model="V5") for _ in range(200))
-    )
+    jobs = await asyncio.gather(*(client.extend(audio_id=sandbox.track_ids[0], model="V5") for _ in range(200)))
 
     assert 200 == len({job.task_id for job in jobs if job.task_id})
     assert {200} == {submission.code for submission in sandbox.submissions}
@@ -211,9 +209,7 @@ async def test_parallel_jobs_wait_for_a_free_place(make_sandbox: MakeSandbox, ma
     )
     client = await make_client(sandbox, provider)
 
-    songs = await asyncio.gather(
-        *(client.run(ax.Extend(url=sandbox.voice_url, continue_at=2)) for _ in range(3))
-    )
+    songs = await asyncio.gather(*(client.run(ax.Extend(url=sandbox.voice_url, continue_at=2)) for _ in range(3)))
 
     assert [2, 2, 2] == [len(song.tracks) for song in songs]
     assert 3 == len(sandbox.submissions)
@@ -270,9 +266,7 @@ async def test_a_rehosted_url_goes_through_the_providers_upload(sandbox: Sandbox
     assert sandbox.voice_url not in str(submission)
 
 
-async def test_upload_progress_is_told_in_bytes(
-    sandbox: Sandbox, make_client: MakeClient, voice_file: Path
-) -> None:
+async def test_upload_progress_is_told_in_bytes(sandbox: Sandbox, make_client: MakeClient, voice_file: Path) -> None:
     """The progress callback ends at the file's size."""
     client = await make_client(sandbox)
     told: list[tuple[int, int | None]] = []

@@ -45,9 +45,7 @@ async def test_every_iteration_replays_from_the_beginning(sandbox: Sandbox, make
     assert [2, 3, 4] == [int(event.stage) for event in once]
 
 
-async def test_a_wait_that_times_out_leaves_the_job_alone(
-    make_sandbox: MakeSandbox, make_client: MakeClient
-) -> None:
+async def test_a_wait_that_times_out_leaves_the_job_alone(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """A timeout is also a TimeoutError, holds the job, and disturbs no other waiter."""
     sandbox = await make_sandbox(speed=100)
     client = await make_client(sandbox)
@@ -142,9 +140,7 @@ async def test_refresh_asks_now(make_sandbox: MakeSandbox, make_client: MakeClie
     assert ax.Verdict.COMPLETE is job.verdict
 
 
-async def test_dropped_webhooks_are_made_up_for_by_the_poll(
-    make_sandbox: MakeSandbox, make_client: MakeClient
-) -> None:
+async def test_dropped_webhooks_are_made_up_for_by_the_poll(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """When no webhook comes, the status poll ends the same await."""
     sandbox = await make_sandbox(faults=["drop"])
     provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02, quiet=0.05))

@@ -152,9 +152,7 @@ def make_record(provider: Provider, task_id: str | None = "task-1") -> Record:
     operation = max(provider.operations)
     taken = {name: value for name, value in LEAST_FIELDS[operation].items() if name != "model"}
     request = make_request(operation, **taken)
-    return Record(
-        ref="ref1", provider=provider.name, request=request, created_at=1_790_000_000.0, answered_id=task_id
-    )
+    return Record(ref="ref1", provider=provider.name, request=request, created_at=1_790_000_000.0, answered_id=task_id)
 
 
 WIRE_WORDS = (

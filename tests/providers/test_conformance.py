@@ -31,7 +31,7 @@ LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "file"})
 """Fields that are ours alone, or turned into `url` before the submit."""
 
 MODEST = settings(
-    max_examples=250,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -44,9 +44,7 @@ def calls(provider: Provider) -> list[Callable[[bytes, int, dict[str, str]], obj
         return lambda body, status, headers: method(HttpResponse(status=status, headers=headers, body=body))
 
     def deliver(body: bytes, _: int, headers: dict[str, str]) -> object:
-        return provider.parse_webhook(
-            Webhook(path="/p", headers=headers, body=body, received_at=1_790_000_000.0)
-        )
+        return provider.parse_webhook(Webhook(path="/p", headers=headers, body=body, received_at=1_790_000_000.0))
 
     found = [answer(provider.parse_submit), answer(provider.parse_status), deliver]
     if isinstance(provider, Uploads):
@@ -191,9 +189,7 @@ def test_check_is_total(
 
 
 @pytest.mark.parametrize("operation", list(Operation))
-def test_every_field_of_the_table_is_on_the_wire(
-    provider_class: MakeProvider, kit: Kit, operation: Operation
-) -> None:
+def test_every_field_of_the_table_is_on_the_wire(provider_class: MakeProvider, kit: Kit, operation: Operation) -> None:
     """A field that a provider is said to take changes what is sent."""
     provider = provider_class(KEY)
     if operation not in provider.operations:
@@ -210,9 +206,7 @@ def test_every_field_of_the_table_is_on_the_wire(
 
 
 @pytest.mark.parametrize("operation", list(Operation))
-def test_a_field_outside_the_table_is_refused(
-    provider_class: MakeProvider, kit: Kit, operation: Operation
-) -> None:
+def test_a_field_outside_the_table_is_refused(provider_class: MakeProvider, kit: Kit, operation: Operation) -> None:
     """A field that a provider cannot express is a problem that names who takes it, and is never dropped."""
     provider = provider_class(KEY)
     if operation not in provider.operations:
@@ -224,9 +218,7 @@ def test_a_field_outside_the_table_is_refused(
         takers = FIELDS[operation].get(name, frozenset())
         if provider.name in takers or name not in own:
             continue
-        found = [
-            problem for problem in provider.check(kind.draft(**{**least, name: value})) if not problem.advice
-        ]
+        found = [problem for problem in provider.check(kind.draft(**{**least, name: value})) if not problem.advice]
         told = [problem.message for problem in found if problem.field == name]
         assert told, f"{name} is not refused"
         assert all(taker in told[0] for taker in takers)
@@ -238,9 +230,7 @@ def test_an_operation_that_is_missing_is_named(provider_class: MakeProvider, kit
     assert provider.operations == {op for op, names in OPERATIONS.items() if provider.name in names}
     for operation in set(Operation) - provider.operations:
         request = kit.make_request(operation, **kit.least_fields[operation])
-        with pytest.raises(
-            UnsupportedError, match=", ".join(n for n in WIRE_NAMES if n in OPERATIONS[operation])[:8]
-        ):
+        with pytest.raises(UnsupportedError, match=", ".join(n for n in WIRE_NAMES if n in OPERATIONS[operation])[:8]):
             provider.check(request)
         with pytest.raises(UnsupportedError):
             provider.build_submit(request, CALLBACK)
@@ -275,9 +265,7 @@ def test_a_submit_is_one_whole_post(provider_class: MakeProvider, kit: Kit, call
     """Every operation makes a POST under the base URL with a key, a User-Agent and one body."""
     provider = provider_class(KEY, base_url="http://127.0.0.1:7007/prefix/")
     for operation in provider.operations:
-        least = {
-            k: v for k, v in kit.least_fields[operation].items() if provider.name in FIELDS[operation][k]
-        }
+        least = {k: v for k, v in kit.least_fields[operation].items() if provider.name in FIELDS[operation][k]}
         request = provider.build_submit(kit.make_request(operation, **least), callback)
         assert ("POST", "127.0.0.1", 7007) == (request.method, request.url.host, request.url.port)
         assert request.url.path.startswith("/prefix/")
@@ -320,9 +308,7 @@ def test_the_key_never_shows(provider_class: MakeProvider, kit: Kit) -> None:
 
 def test_an_echoed_key_is_not_repeated(provider_class: MakeProvider) -> None:
     """A key that the API echoes in its error does not reach our message."""
-    body = orjson.dumps(
-        {"code": 401, "msg": f"bad key {KEY}", "detail": f"bad key {KEY}", "message": f"bad {KEY}"}
-    )
+    body = orjson.dumps({"code": 401, "msg": f"bad key {KEY}", "detail": f"bad key {KEY}", "message": f"bad {KEY}"})
     outcome = provider_class(KEY).parse_submit(HttpResponse(status=401, body=body))
     assert isinstance(outcome, Refused)
     assert KEY not in f"{outcome!r} {outcome.error} {outcome.error.message}"
@@ -370,6 +356,4 @@ def test_refusals_by_draft_are_request_errors(provider_class: MakeProvider) -> N
     """A draft with problems of its own is never sent."""
     provider = provider_class(KEY)
     with pytest.raises(RequestError):
-        provider.build_submit(
-            Extend.draft(url="https://files.example/a.mp3", model="V5", continue_at=-1), CALLBACK
-        )
+        provider.build_submit(Extend.draft(url="https://files.example/a.mp3", model="V5", continue_at=-1), CALLBACK)

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import pytest
 
-from audioext.errors import RequestError
+from audioext.errors import RequestError, UnsupportedError
 from audioext.providers import ALL
 from audioext.providers._engine import EXTEND_LIMITS, V6_MODELS
+from audioext.providers._fields import require_operation
 from audioext.requests import AddInstrumental, Extend, Request
 from audioext.wire.provider import Provider
 
@@ -138,9 +139,7 @@ def test_an_upload_is_custom_by_style_or_title_alone(made: MakeProvider) -> None
     assert "continue_at" in refused(made(), uploaded(title="t", style="s", prompt="p"))
 
 
-@pytest.mark.parametrize(
-    ("name", "needed"), [("kie", {"continue_at"}), ("sunoapi", set()), ("kie-jobs", set())]
-)
+@pytest.mark.parametrize(("name", "needed"), [("kie", {"continue_at"}), ("sunoapi", set()), ("kie-jobs", set())])
 def test_only_kie_needs_continue_at_for_any_upload(name: str, needed: set[str]) -> None:
     """kie.ai's upload route requires `continueAt` in either mode; the problem is told once."""
     provider = provider_named(name)
@@ -180,9 +179,7 @@ def test_the_jobs_route_has_no_required_set() -> None:
         ("V9_NEXT", 481.0, {"source_duration"}),
     ],
 )
-def test_an_upload_may_last_eight_minutes(
-    made: MakeProvider, model: str, seconds: float, fields: set[str]
-) -> None:
+def test_an_upload_may_last_eight_minutes(made: MakeProvider, model: str, seconds: float, fields: set[str]) -> None:
     """Uploaded audio may last 8 minutes, 1 minute with V4_5ALL."""
     request = uploaded(model=model, continue_at=5.0, source_duration=seconds)
     assert fields == refused(made(), request)
@@ -226,9 +223,7 @@ def test_a_known_model_that_is_not_listed_is_advice(made: MakeProvider) -> None:
 def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: set[str]) -> None:
     """Each vendor lists its own models for instrumentals."""
     provider = provider_named(name)
-    request = AddInstrumental(
-        url="https://files.example/v.mp3", title="t", tags="a", negative_tags="", model=model
-    )
+    request = AddInstrumental(url="https://files.example/v.mp3", title="t", tags="a", negative_tags="", model=model)
     assert fields == advised(provider, request)
     assert set() == refused(provider, request)
 
@@ -275,9 +270,7 @@ def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
 @pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
 def test_all_problems_are_told_at_once(made: MakeProvider) -> None:
     """What is wrong in itself and what the provider refuses come in one error."""
-    draft = Extend.draft(
-        url="https://files.example/a.mp3", num_outputs=2, style_weight=3, model="V4", title="x" * 81
-    )
+    draft = Extend.draft(url="https://files.example/a.mp3", num_outputs=2, style_weight=3, model="V4", title="x" * 81)
     with pytest.raises(RequestError) as caught:
         made("k").build_submit(draft, None)
     assert {"style_weight", "num_outputs", "title"} <= {problem.field for problem in caught.value.problems}
@@ -300,6 +293,14 @@ def test_a_field_names_who_takes_it() -> None:
         "lyrics: kie does not take it; kie-jobs and musicgpt do",
         "num_outputs: kie does not take it; musicgpt does",
     ] == sorted(found)
+
+
+def test_an_operation_that_is_missing_names_who_has_it() -> None:
+    """MusicGPT adds no instrumentals and knows no ids: the error names the four that do."""
+    for request in (instrumental(), by_id()):
+        with pytest.raises(UnsupportedError, match="kie, kie-jobs, sunoapi and vidgo have it"):
+            require_operation(request, "musicgpt")
+    require_operation(uploaded(), "musicgpt")
 
 
 def test_a_field_that_nobody_takes_says_so() -> None:

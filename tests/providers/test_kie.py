@@ -71,9 +71,7 @@ def test_the_pages_own_example_is_sent_as_the_page_shows_it() -> None:
 def test_inherited_parameters_send_the_source_alone() -> None:
     """Without custom fields only the source, the model and the switch are sent."""
     sent = Kie("k").build_submit(Extend(audio_id="a", model="V5"), CALLBACK)
-    assert {"defaultParamFlag": False, "audioId": "a", "model": "V5", "callBackUrl": str(CALLBACK)} == body(
-        sent
-    )
+    assert {"defaultParamFlag": False, "audioId": "a", "model": "V5", "callBackUrl": str(CALLBACK)} == body(sent)
 
 
 def test_an_upload_always_says_whether_it_is_instrumental() -> None:
@@ -236,9 +234,7 @@ def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], seconds: floa
 
 def test_a_refused_code_beside_a_task_id_is_unknown() -> None:
     """An answer that refuses and names a task contradicts itself: nothing may be resent."""
-    outcome = Kie("k").parse_submit(
-        HttpResponse(status=200, body=b'{"code":402,"msg":"no","data":{"taskId":"t"}}')
-    )
+    outcome = Kie("k").parse_submit(HttpResponse(status=200, body=b'{"code":402,"msg":"no","data":{"taskId":"t"}}'))
     assert isinstance(outcome, Unknown)
 
 

@@ -232,7 +232,7 @@ async def test_a_failed_task_is_listed_with_its_failure(open_world: "OpenWorld")
 
 async def test_it_closes_in_the_middle_of_a_rendering(open_world: "OpenWorld") -> None:
     """A file that is being made when the sandbox closes is let go."""
-    world = await open_world(ready_seconds=20.0)
+    world = await open_world(ready_seconds=8.0)
     asking = asyncio.create_task(world.call("GET", world.sandbox.tune_url.removeprefix(world.sandbox.url)))
     # The connection is made and the request is read within a few turns of the loop; the rendering takes far
     # longer.
