@@ -21,7 +21,7 @@ from audioext.clock import Clock
 from audioext.dispatcher import Dispatcher
 from audioext.errors import ClientClosedError, ConfigError, Problem, ProviderDownError, RequestError, UnsupportedError
 from audioext.files import Downloader, Shelf
-from audioext.handlers import FailureHandler, Handlers, StageHandler
+from audioext.handlers import FailureHandler, Handlers, StageHandler, check_stage
 from audioext.jobs import Desk, Job, Registry
 from audioext.limits import Limiter
 from audioext.poller import Poller
@@ -367,6 +367,7 @@ class Client:
         Raises:
             ConfigError: SUBMITTED is not told to handlers.
         """
+        check_stage(stage)
 
         def register(handler: _StageHandlerT) -> _StageHandlerT:
             self._handlers.on(stage, handler)

@@ -27,6 +27,17 @@ RETRY_SECONDS = 1.0  # doubled with each attempt
 LEASE_MARGIN_SECONDS = 5.0
 
 
+def check_stage(stage: Stage) -> None:
+    """Refuse a stage that handlers are not told of.
+
+    Raises:
+        ConfigError: it is SUBMITTED; the submit itself returned then.
+    """
+    if stage is Stage.SUBMITTED:
+        message = "handlers are told of TEXT, FIRST and COMPLETE; a submitted job is what submit returns"
+        raise ConfigError(message)
+
+
 @define(kw_only=True, eq=False)
 class Handlers:
     """The handlers of one client, and the worker that runs them."""
@@ -40,14 +51,7 @@ class Handlers:
     _worker: Worker | None = field(default=None, init=False)
 
     def on(self, stage: Stage, handler: StageHandler) -> None:
-        """Call *handler* with each job's event of *stage*.
-
-        Raises:
-            ConfigError: SUBMITTED is not told to handlers; the submit itself returned then.
-        """
-        if stage is Stage.SUBMITTED:
-            message = "handlers are told of TEXT, FIRST and COMPLETE; a submitted job is what submit returns"
-            raise ConfigError(message)
+        """Call *handler* with each job's event of *stage*."""
 
         async def call(record: Record) -> None:
             event = stages.stage_event(record, stage)

@@ -159,7 +159,7 @@ def _join_progress(record: Record, event: Progress, *, seen: Seen, at: float) ->
     sightings = record.sightings
     listed = event.claimed_stage is not None or len(event.tracks) > 1
     for index, track in enumerate(event.tracks):
-        placed = evolve(track, position=index) if listed and track.position is None else track
+        placed = evolve(track, position=index + 1) if listed and track.position is None else track
         new = Sighting(track=placed, claimed=event.claimed_stage, seen=seen, at=at)
         sightings = join_sighting(sightings, new)
     words = record.words if event.word is None else tuple(sorted({*record.words, event.word})[-MAX_WORDS:])

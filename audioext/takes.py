@@ -41,16 +41,17 @@ def tracks_of(record: Record, sightings: Sequence[Sighting]) -> tuple[Track, ...
         expires_at = moment(min(shown)) + timedelta(seconds=record.retention) if shown else None
     tracks = [_merge_group(record, group, expires_at) for group in groups(sightings)]
     positions = {id_: index for index, id_ in enumerate(record.take_ids)}
+    ordered = sorted(
+        tracks,
+        key=lambda track: (
+            positions.get(track.id or "", len(positions)),
+            track.position if track.position is not None else len(tracks) + len(positions),
+            track.id or "",
+            track.audio_url or "",
+        ),
+    )
     return tuple(
-        sorted(
-            tracks,
-            key=lambda track: (
-                positions.get(track.id or "", len(positions)),
-                track.position if track.position is not None else len(tracks) + len(positions),
-                track.id or "",
-                track.audio_url or "",
-            ),
-        )
+        track if track.position is not None else evolve(track, position=place) for place, track in enumerate(ordered, 1)
     )
 
 

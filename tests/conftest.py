@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import inspect
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +17,9 @@ settings.register_profile(
 )
 settings.register_profile("quick", deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
+
+GRACE_SECONDS = 1.0
+"""How long a task may need to end by itself once its test is over."""
 
 
 class _Complaints(logging.Handler):
@@ -40,3 +45,21 @@ def nothing_is_forgotten() -> Iterator[None]:
     finally:
         logger.removeHandler(complaints)
     assert [] == complaints.texts
+
+
+@pytest.fixture
+async def nothing_goes_on() -> AsyncIterator[None]:
+    """Fail a test whose tasks outlive it and all that it opened; the loop's own end would cancel them in silence."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=GRACE_SECONDS)
+    assert set() == left
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest, nothing_is_forgotten: None) -> None:
+    """Watch the tasks of each asynchronous test; the others need no event loop."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("nothing_goes_on")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -168,6 +168,23 @@ async def open_place(
         )
         await stack.enter_async_context(client)
         yield Place(client=client, provider=provider, sandbox=running)
+
+
+@contextmanager
+def explained_key(place: Place) -> Generator[None]:
+    """Let a refusal for want of an API key name the way to do without one.
+
+    Raises:
+        ConfigError: as it was, or for want of a key.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if place.has_key:
+            raise
+        variable = place.provider.key_variable
+        message = f"no API key for {place.provider.name}: set {variable} in the environment; --sandbox needs none"
+        raise ConfigError(message) from error
 
 
 def read_listen(text: str | None) -> str | Unset | None:

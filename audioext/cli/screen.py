@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
-from attrs import define, field
+from attrs import define, field, frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +16,15 @@ from audioext.cli.options import OutputOptions
 from audioext.cli.text import clean, columns, dump
 
 NARROW_COLUMNS = 60
+
+
+@frozen(kw_only=True)
+class WayBack:
+    """How another command finds the job of this one: the options it needs, and what it can do with it."""
+
+    options: str = ""
+    is_kept: bool = True
+    sandbox: bool = False
 
 
 @define(eq=False)
@@ -29,7 +38,7 @@ class Screen:
     out: Console = field(factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
     err: Console = field(factory=lambda: Console(file=sys.stderr, highlight=False, soft_wrap=True))
     ref: str | None = None
-    come_back: str = ""
+    way_back: WayBack = field(factory=WayBack)
 
     @property
     def json(self) -> bool:

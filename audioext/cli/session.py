@@ -14,9 +14,19 @@ from typing import Any
 from audioext.cli.exits import Exit, error_object, exit_code
 from audioext.cli.options import OutputOptions
 from audioext.cli.screen import Screen
-from audioext.errors import AudioextError, ConfigError, DownloadError, JobError, JobFailedError, SubmitUnknownError
+from audioext.cli.text import clean
+from audioext.errors import (
+    AudioextError,
+    ConfigError,
+    DownloadError,
+    JobError,
+    JobFailedError,
+    RequestError,
+    SubmitUnknownError,
+)
 from audioext.sandbox import FaultError, MissingExtraError
 
+SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 MISSING_SANDBOX = 'the sandbox needs two more packages: pip install "audioext[sandbox]"'
 
@@ -71,13 +81,10 @@ def _failed(screen: Screen, error: Exception) -> int:
     error = _translated(error)
     if screen.options.debug:
         print("".join(traceback.format_exception(error)), file=sys.stderr)
-    message = str(error)
-    if exit_code(error) is Exit.DEFECT:
-        message = f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
     if screen.json:
-        screen.emit(error_object(error, message))
+        screen.emit(error_object(error))
     else:
-        screen.error(message)
+        screen.error(_message(error))
         hint = _hint(screen, error)
         if hint:
             screen.note(f"  {hint}")
@@ -93,29 +100,45 @@ def _translated(error: Exception) -> Exception:
     return error
 
 
+def _message(error: Exception) -> str:
+    """Return the error's own sentence, with the names that its fields have on the command line."""
+    if exit_code(error) is Exit.DEFECT:
+        return f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
+    if not isinstance(error, RequestError):
+        return clean(error)
+    head = str(error).partition("\n")[0]
+    return "\n".join((head, *(f"  {_option(one.field)}: {clean(one.message)}" for one in error.problems)))
+
+
+def _option(name: str) -> str:
+    return "SOURCE" if name in SOURCE_NAMES else f"--{name.replace('_', '-')}"
+
+
 def _hint(screen: Screen, error: Exception) -> str:
     """Return what to do next, where the error is not the end of the job."""
-    ref = error.job.ref if isinstance(error, JobError) else screen.ref
-    if ref is None or not isinstance(error, AudioextError):
+    ref, back = (error.job.ref if isinstance(error, JobError) else screen.ref), screen.way_back
+    if ref is None or not back.is_kept or not isinstance(error, AudioextError):
         return ""
+    if isinstance(error, (JobFailedError, SubmitUnknownError)) or back.sandbox:
+        return f"what is known of it: audioext show {ref}{back.options}"
     if isinstance(error, DownloadError):
-        return f"the job is complete; fetch it again: audioext save {ref}{screen.come_back}"
-    if isinstance(error, (JobFailedError, SubmitUnknownError)):
-        return f"what is known of it: audioext show {ref}{screen.come_back}"
-    if isinstance(error, JobError):
-        return f"wait for it again: audioext wait {ref}{screen.come_back}"
-    return ""
+        return f"the job is complete; fetch it again: audioext save {ref}{back.options}"
+    return f"wait for it again: audioext wait {ref}{back.options}" if isinstance(error, JobError) else ""
 
 
 def _interrupted(screen: Screen) -> int:
-    if screen.ref is None:
+    back = screen.way_back
+    if back.sandbox:
+        message = "interrupted; the sandbox has ended, and its task with it"
+    elif screen.ref is None:
         message = "interrupted; if a task was submitted, it goes on: audioext jobs --open lists it"
+    elif not back.is_kept:
+        message = f"interrupted; the task goes on, but job {screen.ref} was in memory only: --store keeps the next one"
     else:
-        message = f"interrupted; the task goes on. Come back to it: audioext wait {screen.ref}{screen.come_back}"
+        message = f"interrupted; the task goes on. Come back to it: audioext wait {screen.ref}{back.options}"
     if screen.json:
         facts = {"type": "Interrupted", "message": message, "exit_code": int(Exit.INTERRUPTED), "ref": screen.ref}
         screen.emit({"error": facts})
     else:
-        screen.note("")
         screen.error(message)
     return int(Exit.INTERRUPTED)

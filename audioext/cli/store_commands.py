@@ -15,11 +15,11 @@ from audioext.callbacks.routes import callback_url, mask
 from audioext.cli import text
 from audioext.cli.exits import Exit, NoSuchRefError
 from audioext.cli.options import ApiOptions, LookOptions, SandboxOptions, read_meta
-from audioext.cli.places import existing_store, make_provider, open_place
+from audioext.cli.places import existing_store, explained_key, make_provider, open_place
 from audioext.cli.progress import open_view
 from audioext.cli.screen import Screen
 from audioext.cli.servers import delivery_object
-from audioext.cli.tasks import Finished, come_back, find_job, report, save
+from audioext.cli.tasks import Finished, find_job, report, save, way_back
 from audioext.client import Client
 from audioext.errors import ConfigError, StageTimeoutError, WebhookError
 from audioext.providers import ALL
@@ -280,7 +280,7 @@ async def save_job(screen: Screen, store: LookOptions, ref: str, *, out: Path) -
         DownloadError: a file could not be fetched.
         StoreError: the store is not there or does not hold the job.
     """
-    screen.come_back = come_back(store, sandbox=store.sandbox)
+    screen.way_back = way_back(store, sandbox=store.sandbox)
     async with Client(store=existing_store(store)) as client:
         job = await find_job(client, ref)
         screen.ref = ref
@@ -302,7 +302,8 @@ async def credits_left(screen: Screen, provider: str, api: ApiOptions, sandbox: 
         ProviderError: the call was refused.
     """
     async with open_place(provider, api=api, sandbox=sandbox, store="memory://", wait_timeout=1.0) as place:
-        balance = await place.client.credits()
+        with explained_key(place):
+            balance = await place.client.credits()
     if screen.json:
         screen.emit({"provider": provider, "credits": balance})
     else:

@@ -20,9 +20,9 @@ from audioext.cli.options import (
     TaskOptions,
     read_meta,
 )
-from audioext.cli.places import Place, existing_store, open_place, store_url
+from audioext.cli.places import Place, existing_store, explained_key, open_place, store_url
 from audioext.cli.progress import View, open_view, show_saved, show_stage, show_submitted
-from audioext.cli.screen import Screen
+from audioext.cli.screen import Screen, WayBack
 from audioext.client import Client
 from audioext.errors import ProviderError, RequestError
 from audioext.files import Source, probe
@@ -61,18 +61,19 @@ class TaskCommand:
         """
         task, meta = self.task, read_meta(self.task.meta)
         store = store_url(self.store, sandbox=self.sandbox.sandbox)
-        screen.come_back = come_back(self.store, sandbox=self.sandbox.sandbox)
+        screen.way_back = way_back(self.store, sandbox=self.sandbox.sandbox)
         async with open_place(
             self.provider, api=self.api, sandbox=self.sandbox, store=store, wait_timeout=task.timeout
         ) as place:
             with open_view(screen) as view:
-                job = await submit(place.client, self.request, view, key=task.key, meta=meta)
+                with explained_key(place):
+                    job = await submit(place.client, self.request, view, key=task.key, meta=meta)
                 screen.ref = job.ref
                 finished = None if task.no_wait else await finish(job, view, task)
             if finished is None:
                 _leave(screen, job)
             else:
-                report(screen, finished)
+                report(screen, finished, chain=not self.sandbox.sandbox)
         return Exit.OK
 
 
@@ -96,7 +97,7 @@ class WaitCommand:
         async with Client(store=existing_store(look)) as client:
             name = (await find_job(client, self.ref)).provider
         screen.ref = self.ref
-        screen.come_back = come_back(self.store, sandbox=self.sandbox.sandbox)
+        screen.way_back = way_back(self.store, sandbox=self.sandbox.sandbox)
         async with open_place(
             name,
             api=self.api,
@@ -109,7 +110,7 @@ class WaitCommand:
                 show_submitted(view, job)
                 await _ask(place, job, screen)
                 finished = await finish(job, view, self.saving)
-            report(screen, finished)
+            report(screen, finished, chain=not self.sandbox.sandbox)
         return Exit.OK
 
 
@@ -159,13 +160,14 @@ async def save(song: Song, folder: Path, view: View, *, overwrite: bool = False)
     def saving(path: Path, so_far: int, in_all: int | None) -> None:
         view.moving(path.name, so_far, in_all)
 
+    view.waiting("the files")
     paths = await song.save(folder, overwrite=overwrite, progress=saving)
     show_saved(view, paths)
     return paths
 
 
-def report(screen: Screen, finished: Finished) -> None:
-    """Print the takes: a table, or one JSON object."""
+def report(screen: Screen, finished: Finished, *, chain: bool = True) -> None:
+    """Print the takes: a table, or one JSON object; *chain* says how to go on from one of them."""
     job, song, paths = finished.job, finished.song, finished.paths
     if screen.json:
         screen.emit(song_object(finished))
@@ -177,8 +179,9 @@ def report(screen: Screen, finished: Finished) -> None:
         rows.append((index + 1, track.title or "", text.length(take_length(path, track.duration)), _size(path), where))
     screen.table(("take", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
-    if ids:
-        screen.note(f"\nGo on from a take: audioext extend {shlex.quote(ids[0])} --provider {job.provider} …")
+    if ids and chain:
+        model = "" if job.record.model is None else f" --model {shlex.quote(job.record.model)}"
+        screen.note(f"\nGo on from a take: audioext extend {shlex.quote(ids[0])} --provider {job.provider}{model}")
 
 
 def song_object(finished: Finished) -> dict[str, object]:
@@ -210,12 +213,13 @@ async def find_job(client: Client, ref: str) -> Job:
         raise NoSuchRefError(message) from error
 
 
-def come_back(store: StoreOptions, *, sandbox: bool) -> str:
-    """Return the options that another command needs to find the same job; a store's password is not repeated."""
+def way_back(store: StoreOptions, *, sandbox: bool) -> WayBack:
+    """Return how another command finds a job of this store; a store's password is not repeated."""
     options = " --sandbox" if sandbox else ""
-    if store.store is None or "@" in store.store:
-        return options
-    return f"{options} --store {shlex.quote(store.store)}"
+    if store.store is not None and "@" not in store.store:
+        options += f" --store {shlex.quote(store.store)}"
+    is_kept = not store_url(store, sandbox=sandbox).startswith("memory:")
+    return WayBack(options=options, is_kept=is_kept, sandbox=sandbox)
 
 
 def take_length(path: Path | None, told: float | None) -> float | None:
@@ -245,7 +249,7 @@ def _leave(screen: Screen, job: Job) -> None:
         screen.emit({"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state})
     else:
         screen.result(job.ref)
-        screen.note(f"come back to it: audioext wait {job.ref}{screen.come_back}")
+        screen.note(f"come back to it: audioext wait {job.ref}{screen.way_back.options}")
 
 
 def _size(path: Path | None) -> str:
