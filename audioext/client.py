@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-import attrs
 from yarl import URL
 
 from audioext import providers as all_providers
@@ -19,11 +18,10 @@ from audioext.callbacks.inbox import Confirm, Inbox
 from audioext.callbacks.receiver import Receiver
 from audioext.clock import Clock
 from audioext.dispatcher import Dispatcher
-from audioext.errors import ClientClosedError, ConfigError, Problem, ProviderDownError, RequestError, UnsupportedError
+from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, UnsupportedError
 from audioext.files import Downloader, Shelf
 from audioext.handlers import FailureHandler, Handlers, StageHandler, check_stage
 from audioext.jobs import Desk, Job, Registry
-from audioext.limits import Limiter
 from audioext.poller import Poller
 from audioext.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.results import Song, Stage
@@ -70,7 +68,7 @@ class Client:
         self,
         *providers: Provider,
         public_url: str | URL | None = None,
-        listen: str | int | None | Unset = UNSET,
+        listen: str | int | Unset | None = UNSET,
         store: str | Store | None = None,
         secrets: Sequence[str | bytes] = (),
         confirm: Confirm = "never",

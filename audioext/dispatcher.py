@@ -44,7 +44,7 @@ class Dispatcher:
     on_outbox: Callable[[], None] = field(default=lambda: None)
     on_final: Callable[[str], None] = field(default=lambda _: None)
 
-    async def apply(
+    async def apply(  # noqa: PLR0913 - each is a fact of its own
         self,
         ref: str,
         events: Sequence[Event],
@@ -105,7 +105,7 @@ class Dispatcher:
             stored = outcome.current
         return None
 
-    async def _commit(
+    async def _commit(  # noqa: PLR0913 - as above
         self,
         stored: Versioned,
         after: Record,

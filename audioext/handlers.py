@@ -109,7 +109,7 @@ class Handlers:
             async with asyncio.timeout(self.timeout):
                 for call in calls:
                     await call(stored.record)
-        except Exception as error:  # a user's handler may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
             await self._failed(lease, error)
         else:
             await self.store.settle(lease, due_at=None)

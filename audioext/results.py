@@ -55,8 +55,8 @@ class Track:
     """One take of a song.
 
     Every field that a provider did not send is `None`. `duration` is in seconds; `created_at` and
-    `expires_at` are tz-aware. `position` is the take's place, from 1. `failure` is the provider's word on a take that did not come about.
-    `provider` and `model` are those that the task was submitted with.
+    `expires_at` are tz-aware. `position` is the take's place, from 1. `failure` is the provider's word on a
+    take that did not come about. `provider` and `model` are those that the task was submitted with.
     """
 
     id: str | None = None

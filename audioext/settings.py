@@ -85,7 +85,7 @@ def fill_port(url: URL | None, port: int) -> URL | None:
     return url.with_port(port) if url is not None and url.explicit_port == 0 else url
 
 
-def read_listen(value: str | int | None | Unset, public_url: URL | None) -> tuple[str, int] | None:
+def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tuple[str, int] | None:
     """Return the host and the port to listen on, `None` for nowhere.
 
     Raises:

@@ -216,7 +216,7 @@ class Submitter:
             body = body.replace(secret.encode(), b"***")
         try:
             return provider.parse_submit(attrs.evolve(response, body=body))
-        except Exception as error:  # a custom provider's bug must not lose a task that was paid for
+        except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
             _log.exception("job %s: the submit answer could not be read", record.ref)
             return Unknown(reason=f"parse_submit raised {type(error).__name__}")
 
@@ -241,7 +241,7 @@ class Submitter:
             try:
                 applied = await self.dispatcher.apply(ref, [outcome], seen="answer", at=at)
             except StoreError as error:
-                _log.error("job %s: task %s is not stored yet: %s", ref, outcome.task_id, error)  # noqa: TRY400 - the text says it
+                _log.error("job %s: task %s is not stored yet: %s", ref, outcome.task_id, error)
                 await asyncio.sleep(REMEMBER_SECONDS * 2**attempt)
             else:
                 return stored if applied is None else applied.stored

@@ -87,8 +87,8 @@ class Transport:
     async def _send_once(
         self,
         request: HttpRequest,
-        timeout: float,
-        progress: Progress | None,  # noqa: ASYNC109 - see send
+        timeout: float,  # noqa: ASYNC109 - as above
+        progress: Progress | None,
     ) -> HttpResponse:
         files: list[io.BufferedReader] = []
         try:

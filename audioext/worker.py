@@ -95,13 +95,13 @@ class Worker:
             raise
         except StoreError as error:
             _log.warning("%s of job %s: the store failed, it runs again later: %s", self.name, lease.ref, error)
-        except Exception:  # a bug must not end the loop; the lease runs out and the work comes again
+        except Exception:  # noqa: BLE001 - a bug must not end the loop; the lease runs out and the work comes again
             _log.exception("%s of job %s failed", self.name, lease.ref)
 
     async def _pause(self) -> float:
         if len(self._running) >= self.concurrency:
             return IDLE_SECONDS
-        due = await self.store.next_due(self.kind)
+        due = await self.store.next_due(self.kind, providers=self.providers)
         if due is None:
             return IDLE_SECONDS
         return min(IDLE_SECONDS, max(due - self.clock.now(), 0.001))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -61,5 +60,5 @@ async def nothing_goes_on() -> AsyncIterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest, nothing_is_forgotten: None) -> None:
     """Watch the tasks of each asynchronous test; the others need no event loop."""
-    if inspect.iscoroutinefunction(request.function):
+    if request.node.get_closest_marker("asyncio"):
         request.getfixturevalue("nothing_goes_on")

@@ -199,7 +199,7 @@ def _detail_line(item: object) -> str:
     place = item.get("loc")
     where = ".".join(str(part) for part in place if isinstance(part, (str, int))) if isinstance(place, list) else ""
     text = words(item)
-    return f"{where}: {text}" if where and text else text or where
+    return f"{where}: {text}" if where else text
 
 
 def _error_code(data: bytes) -> str | None:

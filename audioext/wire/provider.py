@@ -66,28 +66,55 @@ class Provider(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The segment of the callback path, and the value of `provider=`."""
+        ...
+
     @property
-    def account(self) -> str: ...
+    def account(self) -> str:
+        """Whose limits count."""
+        ...
+
     @property
-    def api_key(self) -> str | None: ...
+    def api_key(self) -> str | None:
+        """The key, `None` where it is to come from the environment."""
+        ...
+
     @property
     def key_variable(self) -> str:
         """The environment variable that holds the key where none is given."""
         ...
 
     @property
-    def base_url(self) -> URL: ...
+    def base_url(self) -> URL:
+        """Where the API is; it may carry a path prefix."""
+        ...
+
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """How much the API lets one account do."""
+        ...
+
     @property
-    def pace(self) -> Pace: ...
+    def pace(self) -> Pace:
+        """When a status is asked for."""
+        ...
+
     @property
-    def grace(self) -> float: ...
+    def grace(self) -> float:
+        """How long a submit without an answer may stay without word, in seconds."""
+        ...
+
     @property
-    def retention(self) -> float | None: ...
+    def retention(self) -> float | None:
+        """How long the result's files are kept, in seconds; `None` where no page says."""
+        ...
+
     @property
-    def file_route(self) -> FileRoute: ...
+    def file_route(self) -> FileRoute:
+        """How a local file gets there."""
+        ...
+
     @property
     def extends_by_id(self) -> bool:
         """Whether a track can be continued by its id; else by its audio URL."""
@@ -99,7 +126,9 @@ class Provider(Protocol):
         ...
 
     @property
-    def operations(self) -> frozenset[Operation]: ...
+    def operations(self) -> frozenset[Operation]:
+        """What the API can do."""
+        ...
 
     def check(self, request: Request) -> Sequence[Problem]:
         """Return all that this API would refuse in *request*, and advice; the request may hold a file.
