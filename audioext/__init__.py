@@ -27,7 +27,7 @@ from audioext.errors import (
     WebhookError,
 )
 from audioext.jobs import Job
-from audioext.providers import Kie, KieJobs, MusicGpt, SunoApi
+from audioext.providers import Kie, KieJobs, MusicGpt, SunoApi, Vidgo
 from audioext.record import Record, Verdict
 from audioext.requests import AddInstrumental, Extend, Operation
 from audioext.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track

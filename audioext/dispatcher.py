@@ -31,7 +31,7 @@ class Applied:
     verdict: VerdictWord
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class Dispatcher:
     """The only place where providers' events, the store and the waiting futures meet."""
 

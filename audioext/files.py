@@ -82,7 +82,7 @@ def probe(path: Path) -> Source | Problem:
     return Source(size=size, duration=duration if duration and duration > 0 else None)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Shelf:
     """Local files offered for a while under unguessable names, for providers that only take URLs."""
 
@@ -122,7 +122,7 @@ class _Fetched:
     digest: bytes
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Downloader:
     """Fetches the tracks of a song: whole, audio, not empty, and different from each other."""
 

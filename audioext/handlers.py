@@ -38,7 +38,7 @@ def check_stage(stage: Stage) -> None:
         raise ConfigError(message)
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class Handlers:
     """The handlers of one client, and the worker that runs them."""
 

@@ -47,7 +47,7 @@ class Desk:
     wait_timeout: float
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Registry:
     """The jobs that somebody in this process holds, by ref; what nobody holds is forgotten."""
 

@@ -17,7 +17,7 @@ from attrs import define, field
 from audioext.wire.provider import Limits
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Limiter:
     """The limits of one account, first come, first served."""
 

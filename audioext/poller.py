@@ -10,21 +10,22 @@ from attrs import define, field
 from audioext import stages
 from audioext.clock import Clock
 from audioext.dispatcher import Dispatcher
-from audioext.errors import DecodeError, ProviderDownError, ProviderError
+from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError
+from audioext.limits import Limiter
 from audioext.record import Record
 from audioext.stores.base import Lease, Store
 from audioext.transport import BrokenError, NotSentError, Transport
-from audioext.wire.provider import Provider
+from audioext.wire.provider import Limits, Provider
 from audioext.worker import Worker
 
 _log = logging.getLogger("audioext.poller")
 
 POLL_TIMEOUT_SECONDS = 30.0
 POLL_LEASE_SECONDS = 90.0  # three tries to connect and one call fit
-CONCURRENT_POLLS = 8  # "max 10 queries/s per key" at kie.ai: third-party note only
+CONCURRENT_POLLS = 16
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class Poller:
     """Makes status calls and feeds what they say to the dispatcher."""
 
@@ -35,6 +36,7 @@ class Poller:
     clock: Clock
     expire_after: float
     _worker: Worker | None = field(default=None, init=False)
+    _limiters: dict[tuple[str, str | None], Limiter] = field(factory=dict, init=False)
 
     def start(self) -> None:
         """Begin; only jobs of providers whose key is known here are asked about."""
@@ -61,6 +63,8 @@ class Poller:
         """Stop asking; a call that is under way is cancelled, and its job asked about later."""
         if self._worker is not None:
             await self._worker.aclose()
+        for limiter in self._limiters.values():
+            limiter.close()
 
     async def ask(self, record: Record) -> None:
         """Make one status call for *record* and apply what it says.
@@ -72,11 +76,22 @@ class Poller:
         """
         provider = self.providers[record.provider]
         try:
-            response = await self.transport.send(provider.build_status(record), timeout=POLL_TIMEOUT_SECONDS)
+            async with self._limiter(provider).permit(timeout=POLL_TIMEOUT_SECONDS):
+                response = await self.transport.send(provider.build_status(record), timeout=POLL_TIMEOUT_SECONDS)
+        except TimeoutError as error:
+            message = "too many status calls wait for their turn"
+            raise RateLimitError(message, provider=record.provider) from error
         except (NotSentError, BrokenError) as error:
             raise ProviderDownError(str(error), provider=record.provider, retryable=True, charged=False) from error
         events = provider.parse_status(response)
         await self.dispatcher.apply(record.ref, events, seen="poll", at=self.clock.now())
+
+    def _limiter(self, provider: Provider) -> Limiter:
+        account = (provider.account, provider.api_key)
+        if account not in self._limiters:
+            limits = Limits(submits=provider.limits.queries, per=provider.limits.queries_per)
+            self._limiters[account] = Limiter(limits)
+        return self._limiters[account]
 
     async def _poll(self, lease: Lease) -> None:
         stored = await self.store.get(lease.ref)

@@ -57,7 +57,7 @@ class Order:
     progress: Progress | None = None
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class Submitter:
     """Sends orders; each ref is POSTed once, and again only after an answer that certainly cost nothing."""
 

@@ -37,7 +37,7 @@ class BrokenError(AudioextError):
     """The connection broke or timed out after the request may have arrived."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Transport:
     """One HTTP session. It follows no redirect and resends nothing that may have arrived."""
 

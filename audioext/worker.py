@@ -20,7 +20,7 @@ IDLE_SECONDS = 1.0
 STORE_DOWN_SECONDS = 1.0
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class Worker:
     """Claims work of one *kind* and does it; it sleeps until work is due or somebody wakes it."""
 

@@ -30,7 +30,7 @@ Confirm = Literal["never", "always"]
 _KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook-signature")
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class Inbox:
     """Takes deliveries and says what to answer: the durable record comes before the reply."""
 

@@ -36,7 +36,7 @@ class MaskedAccessLogger(AbstractAccessLogger):
         )
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class Receiver:
     """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command in *arguments* and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         # A title with a letter that the terminal's encoding lacks must not end a command.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, exit_on_error=False, print_error=False)

@@ -51,7 +51,7 @@ def compare(source: Path, take: Path, *, until: float) -> Likeness:
     """
     first, second = load(source.read_bytes()), load(take.read_bytes())
     kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
-    likeness = _likeness(_beginning(first, kept), _beginning(second, kept))
+    likeness = _likeness(_beginning(first, kept), _beginning(second, kept)) if kept > 0 else 0.0
     return Likeness(source_seconds=first.duration, take_seconds=second.duration, beginning=likeness)
 
 
@@ -67,8 +67,6 @@ def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
 def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Return the highest correlation at any small shift; 0 where one is silent."""
     length = min(len(first), len(second))
-    if length == 0:
-        return 0.0
     first, second = first[:length] - first[:length].mean(), second[:length] - second[:length].mean()
     power = float(np.sqrt((first**2).sum() * (second**2).sum()))
     if power == 0.0:

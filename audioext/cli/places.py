@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +129,7 @@ def existing_store(options: LookOptions) -> Store:
 
 
 @asynccontextmanager
-async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncIterator[Sandbox]:
+async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerator[Sandbox]:
     """Run a sandbox in this process, which signs its webhooks with a key of its own.
 
     Raises:
@@ -147,7 +147,7 @@ async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncIterato
 @asynccontextmanager
 async def open_place(
     name: str, *, api: ApiOptions, sandbox: SandboxOptions, store: str | Store, wait_timeout: float
-) -> AsyncIterator[Place]:
+) -> AsyncGenerator[Place]:
     """Open a client for the provider called *name*, at its real API or in a sandbox of its own.
 
     Raises:
@@ -198,7 +198,7 @@ def listening_providers(hooks: HookOptions) -> list[Provider]:
     """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
     url = settings.read_public_url(hooks.public_url)
     found = []
-    for name in SANDBOX_BASES:
+    for name in [make().name for make in all_providers.ALL]:
         provider = make_provider(name, webhook_key=hooks.webhook_key)
         try:
             settings.check_callbacks([provider], url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from attrs import define, field, frozen
@@ -13,10 +13,11 @@ from audioext.cli.exits import Exit
 from audioext.cli.options import HookOptions, SandboxOptions, StoreOptions
 from audioext.cli.places import listening_providers, open_sandbox, read_listen, store_url
 from audioext.cli.screen import Screen
-from audioext.cli.session import until_stopped
+from audioext.cli.session import stop_signals
 from audioext.client import Client
 from audioext.errors import ConfigError
 from audioext.record import Record
+from audioext.results import Source
 from audioext.stores import open_store
 from audioext.stores.base import Conflict, Delivery, Done, OutboxEntry, Store
 
@@ -47,22 +48,26 @@ class SandboxCommand:
         if self.api_key is not None:
             given["api_key"] = self.api_key
         try:
-            async with open_sandbox(self.options, **given) as sandbox:
-                if screen.json:
-                    screen.emit(dict(sandbox.describe()))
-                else:
-                    self._describe(screen, sandbox.url, sandbox.bases, sandbox.track_ids, sandbox.api_key)
-                await until_stopped()
+            # The signals come first: whoever reads that it is ready may end it at once.
+            with stop_signals() as stopped:
+                async with open_sandbox(self.options, **given) as sandbox:
+                    if screen.json:
+                        screen.emit(dict(sandbox.describe()))
+                    else:
+                        self._describe(screen, sandbox.url, sandbox.bases, sandbox.track_ids, sandbox.api_key)
+                    await stopped.wait()
         except OSError as error:
             message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
             raise ConfigError(message) from error
         return Exit.OK
 
-    def _describe(self, screen: Screen, url: str, bases: object, track_ids: Sequence[str], api_key: str) -> None:
+    def _describe(
+        self, screen: Screen, url: str, bases: Mapping[str, str], track_ids: Sequence[str], api_key: str
+    ) -> None:
         # The default key is no secret; one that was given may be used elsewhere, and is not shown.
         key = api_key if self.api_key is None else "…"
         screen.result(f"sandbox at {url}, {self.options.speed:g} times as fast as the real APIs; Ctrl-C ends it")
-        for name, base in dict(cast("dict[str, str]", bases)).items():
+        for name, base in bases.items():
             screen.result(f"  {name:<9} {base}")
         screen.result(f"  ready tracks to extend by id: {', '.join(track_ids)}")
         screen.result("from another terminal:")
@@ -98,12 +103,13 @@ class ListenCommand:
             listen=read_listen(self.hooks.listen),
             store=cast("Store", told),
         )
-        async with client:
-            if screen.json:
-                screen.emit({"event": "listening", "public_url": str(client.public_url)})
-            else:
-                screen.note(f"listening for {client.public_url}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
-            await until_stopped()
+        with stop_signals() as stopped:
+            async with client:
+                if screen.json:
+                    screen.emit({"event": "listening", "public_url": str(client.public_url)})
+                else:
+                    screen.note(f"listening for {client.public_url}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                await stopped.wait()
         return Exit.OK
 
 
@@ -125,7 +131,7 @@ class Teller:
     def news(self, record: Record, topic: str) -> None:
         """Tell of a stage that handlers will be told of, or of a failure."""
         after = max((item.at for item in record.reached), default=record.created_at) - record.created_at
-        source = next((item.source for item in record.reached if item.stage.name.lower() == topic), None)
+        source: Source | None = next((item.source for item in record.reached if item.stage.name.lower() == topic), None)
         if self.screen.json:
             facts = {"event": topic, "ref": record.ref, "provider": record.provider, "task_id": record.task_id}
             tracks = [text.track_object(track) for track in record.tracks]

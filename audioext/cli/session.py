@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from audioext.cli.exits import Exit, error_object, exit_code
@@ -49,32 +49,20 @@ def execute(options: OutputOptions, work: Work) -> int:
             return _failed(screen, error)
 
 
-async def until_stopped() -> None:
-    """Return at Ctrl-C or SIGTERM: how one ends a server, and no interruption."""
+@contextmanager
+def stop_signals() -> Generator[asyncio.Event]:
+    """Return what Ctrl-C or SIGTERM sets from now on: they end a server, which is no interruption."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     with suppress(NotImplementedError):  # Windows has no handlers on the loop; there Ctrl-C interrupts
         for number in signals:
             loop.add_signal_handler(number, stopped.set)
     try:
-        await stopped.wait()
+        yield stopped
     finally:
         with suppress(NotImplementedError):
             for number in signals:
                 loop.remove_signal_handler(number)
-
-
-async def first_of(*works: Awaitable[None]) -> None:
-    """Wait until one of *works* ends, then end the others; an error of one is raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _failed(screen: Screen, error: Exception) -> int:

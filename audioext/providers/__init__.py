@@ -6,8 +6,9 @@ from audioext.providers.kie import Kie
 from audioext.providers.kie_jobs import KieJobs
 from audioext.providers.musicgpt import MusicGpt
 from audioext.providers.sunoapi import SunoApi
+from audioext.providers.vidgo import Vidgo
 
-ALL = (Kie, KieJobs, SunoApi, MusicGpt)
+ALL = (Kie, KieJobs, SunoApi, Vidgo, MusicGpt)
 """Every provider, in the order in which messages name them."""
 
-__all__ = ["ALL", "Kie", "KieJobs", "MusicGpt", "SunoApi"]
+__all__ = ["ALL", "Kie", "KieJobs", "MusicGpt", "SunoApi", "Vidgo"]

@@ -28,7 +28,7 @@ _POLL = "poll"
 _SMALL_HEAP = 64  # below this many entries a heap is not worth tidying
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Work:
     """Something that can be leased: a status call, or an entry of the outbox."""
 
@@ -38,7 +38,7 @@ class _Work:
     attempts: int = 0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Row:
     """All that is held of one ref; `held` are its leases, at most one of each kind."""
 
@@ -69,7 +69,7 @@ _Due = tuple[float, int, str]
 """When, a number that keeps the order of equal times, and whose ref."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Agenda:
     """Refs by the time when they are due, for each provider; a heap may hold entries that are current no more."""
 
@@ -104,7 +104,7 @@ class _Agenda:
         return heap[0] if heap else None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class MemoryStore:
     """All in memory: the whole store protocol, nothing survives the process."""
 

@@ -21,12 +21,15 @@ from audioext.wire.http import HttpRequest, HttpResponse, Webhook
 class Limits:
     """How much an API lets one account do.
 
-    At most `submits` in every `per` seconds, and at most `parallel` unfinished jobs; `None` means no limit.
+    At most `submits` in every `per` seconds, at most `parallel` unfinished jobs, and at most `queries` status
+    calls in every `queries_per` seconds; `None` means no limit.
     """
 
     submits: int | None = None
     per: float = 10.0
     parallel: int | None = None
+    queries: int | None = 8
+    queries_per: float = 1.0
 
 
 @frozen(kw_only=True)

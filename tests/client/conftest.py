@@ -52,11 +52,8 @@ def providers() -> Callable[[Sandbox], dict[str, ax.Provider]]:
             ax.KieJobs(key, base_url=bases["kie"], pace=BRISK, limits=ax.Limits()),
             ax.SunoApi(key, base_url=bases["sunoapi"], pace=BRISK, limits=ax.Limits()),
             *([ax.Vidgo(key, base_url=bases["vidgo"], pace=BRISK)] if hasattr(ax, "Vidgo") else []),
-            *(
-                [ax.MusicGpt(key, base_url=bases["musicgpt"], pace=BRISK, limits=ax.Limits())]
-                if hasattr(ax, "MusicGpt")
-                else []
-            ),
+            ax.Vidgo(key, base_url=bases["vidgo"], pace=BRISK),
+            ax.MusicGpt(key, base_url=bases["musicgpt"], pace=BRISK, limits=ax.Limits()),
         ]
         return {provider.name: provider for provider in found}
 

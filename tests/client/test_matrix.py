@@ -33,7 +33,9 @@ def build_request(provider: str, source: str, sandbox: Sandbox, file: Path) -> a
     """Return the request of one cell of the matrix."""
     model = None if provider == "musicgpt" else "V5"
     if source == "instrumental":
-        return ax.AddInstrumental(file=file, title="Rain", tags="piano, soft", negative_tags="metal")
+        # vidgo takes files by URL alone, so that poll-only it needs a URL of somebody else's.
+        audio = {"url": sandbox.voice_url} if provider == "vidgo" else {"file": file}
+        return ax.AddInstrumental(**audio, title="Rain", tags="piano, soft", negative_tags="metal")  # type: ignore[arg-type]  # one of two
     if source == "id":
         return ax.Extend(
             audio_id=sandbox.track_ids[0],

@@ -185,7 +185,7 @@ def json_values() -> st.SearchStrategy[object]:
 class Kit:
     """The helpers above, for tests to ask for by one name: test modules cannot import each other."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...] = field(repr=False)
     summary: Callable[[object], object] = summary
     make_request: Callable[..., Request] = make_request
     make_record: Callable[..., Record] = make_record

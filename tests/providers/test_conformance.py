@@ -31,7 +31,7 @@ LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "file"})
 """Fields that are ours alone, or turned into `url` before the submit."""
 
 MODEST = settings(
-    max_examples=150,
+    max_examples=110,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
