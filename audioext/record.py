@@ -157,7 +157,7 @@ def load(data: bytes) -> Record:
     try:
         value = orjson.loads(data)
         version = value.pop("v")
-    except (orjson.JSONDecodeError, AttributeError, KeyError) as error:
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         message = "the store holds something that is not a record; was it written by another program?"
         raise StoreError(message) from error
     if version != SCHEMA_VERSION:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import re
+import sys
 from collections.abc import Iterator
 from os import PathLike, fspath
 from pathlib import Path
@@ -314,7 +315,9 @@ def _url_problems(name: str, value: str) -> Iterator[Problem]:
 
 
 def _is_number(value: object, *, above: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > above
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
 
 
 def _weight_problems(name: str, value: object) -> Iterator[Problem]:

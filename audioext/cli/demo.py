@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TUNE_SECONDS = 20.0
 TUNE_SEED = 11
-ADDED_SECONDS = 28.0
+ADDED_SECONDS = 24.0
 """How much music the sandbox adds after the point where it continues."""
 CONTINUED_BEFORE_END_SECONDS = 4.0
 CONTINUED_SHARE = 0.8
@@ -41,9 +41,10 @@ import asyncio
 import audioext as ax
 
 async def main():
-    async with ax.Client(ax.Kie()) as client:            # the key is in KIE_API_KEY
-        job = await client.extend(file={file!r}, model="V5", continue_at={continue_at:g})
-        async for event in job:                          # text, first, complete
+    async with ax.Client(ax.Kie()) as client:  # your key is in KIE_API_KEY
+        job = await client.extend(
+            file={file!r}, model="V5", continue_at={continue_at:g})
+        async for event in job:  # text, first, complete
             print(event.stage.name, len(event.tracks))
         song = await job
         print(await song.save("out/"))
@@ -83,7 +84,7 @@ class DemoCommand:
         Raises:
             AudioextError: whatever goes wrong; its exit code is in `exits`.
         """
-        screen.note("audioext demo: the paid API is played by a sandbox on this machine; nothing is sent or charged")
+        screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with open_view(screen) as view:
             outcome = await self._trip(view)
         report(screen, outcome)
@@ -93,7 +94,7 @@ class DemoCommand:
         began = time.monotonic()
         async with open_sandbox(self.sandbox, extension_seconds=ADDED_SECONDS) as sandbox:
             provider = sandbox_provider(self.provider, sandbox)
-            view.step("sandbox", f"{provider.base_url}, {sandbox.speed:g} times as fast as the real API")
+            view.step("sandbox", f"{provider.base_url}, at {sandbox.speed:g} times real speed")
             source = await self._source(view)
             continue_at = await asyncio.to_thread(_continue_at, source)
             client = Client(provider, public_url=LOOPBACK_URL, listen=LOOPBACK_LISTEN, wait_timeout=WAIT_SECONDS)
@@ -165,10 +166,12 @@ def _next_steps(screen: Screen, outcome: Outcome) -> None:
     at = f"{outcome.continue_at:g}"
     screen.result()
     screen.result("Next", style="bold")
-    screen.result("  a recording of yours    audioext demo song.mp3")
-    screen.result(f"  each step by itself     audioext extend {own} --continue-at {at} --model V5 --sandbox")
-    screen.result("  the real, paid API      the same without --sandbox, with your key in KIE_API_KEY")
-    screen.result("  all there is            audioext --help")
+    screen.result("  # a recording of yours", style="dim")
+    screen.result("  audioext demo song.mp3")
+    screen.result("  # each step by itself; without --sandbox at the real API, with KIE_API_KEY", style="dim")
+    screen.result(f"  audioext extend {own} --continue-at {at} --model V5 --sandbox")
+    screen.result("  # all there is", style="dim")
+    screen.result("  audioext --help")
     screen.result()
     screen.result("The same in Python", style="bold")
     program = PROGRAM.format(file=str(outcome.source), continue_at=outcome.continue_at)

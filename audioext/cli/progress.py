@@ -56,10 +56,10 @@ def show_submitted(view: View, job: Job) -> None:
     """Show that a job was made; without a task id its outcome is not known yet."""
     reached = job.record.submitted
     if reached is None:
-        view.step("sent", f"job {job.ref}: no answer that names its task, waiting for word of it")
+        view.step("sent", f"job {job.ref}, with no answer that names its task")
     else:
         after = reached.at - job.record.created_at
-        view.step("submitted", f"job {job.ref}, task {clean(job.task_id)}", after=after)
+        view.step("submitted", f"job {job.ref}", after=after)
     view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)
 
 

@@ -1,7 +1,6 @@
-"""An account at vidgo or MusicGPT: the settings that both have, and the reading of refusals.
+"""An account at an API without an upload host: its settings, and the reading of refusals that no page describes.
 
-Neither vendor's pages show for sure what an error body looks like, so its text is looked for wherever clients of
-the API have found it.
+vidgo's pages do not show an error body, so its text is looked for wherever clients of the API have found it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from audioext.wire.provider import Limits, Pace
 GRACE_SECONDS = 900.0  # no page says how late a first callback may be
 LONGEST_TEXT = 500  # characters of a vendor's message; it ends up in logs and in front of people
 LONGEST_EXCERPT = 120  # characters of a body that holds no message
-_HTTP_ERROR_FROM = 400
 _HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
 _TEXT_KEYS = ("message", "msg", "detail", "error", "reason")
@@ -186,26 +184,6 @@ def read_object(body: bytes) -> Mapping[str, object] | None:
     except DecodeError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def open_object(response: HttpResponse, replies: Replies) -> Mapping[str, object]:
-    """Return the JSON object that answers a call.
-
-    Raises:
-        ProviderError: it is an HTTP error without one.
-        DecodeError: it is not an object.
-    """
-    try:
-        value = parse_json(response.body)
-    except DecodeError:
-        if response.status < _HTTP_ERROR_FROM:
-            raise
-        value = None
-    if isinstance(value, dict):
-        return value
-    if response.status >= _HTTP_ERROR_FROM:
-        raise replies.error(response, code=response.status)
-    raise DecodeError(["expected an object @ $"])
 
 
 def error_text(body: Mapping[str, object], keys: Sequence[str]) -> str:

@@ -162,7 +162,8 @@ def _part(head: WireHead, body: Mapping[str, object]) -> Progress:
         claimed_stage=Stage.COMPLETE if claims else None,
         tracks=tracks,
         cover_url=cover_url,
-        credits=number(body.get("conversion_cost")),
+        # Beside a conversion_id it is the cost of one take, which is not that of the task.
+        credits=number(body.get("conversion_cost")) if take_id(head.conversion_id) is None else None,
         word=word,
         ask_now=ask_now,
     )
@@ -177,13 +178,12 @@ def _unclear(head: WireHead, body: Mapping[str, object], *, audible: bool) -> tu
         return None, False
     if state == COMPLETED or any(key in body for key in _AUDIO_KEYS):
         return None, not audible
-    subtype = body.get("subtype")
-    return (subtype or None) if isinstance(subtype, str) else None, True
+    return _subtype(body) or None, True
 
 
 def _failing_delivery(head: WireHead, body: Mapping[str, object]) -> tuple[Event, ...]:
     task_id = head.task_id or None
-    if body.get("subtype") in SIDE_SUBTYPES:
+    if _subtype(body) in SIDE_SUBTYPES:
         # A cover or lyrics that did not come about are no reason to give the music up.
         return (Progress(task_id=task_id, ask_now=True),)
     tracks = tracks_in(body, where="the webhook")
@@ -196,9 +196,14 @@ def _failing_delivery(head: WireHead, body: Mapping[str, object]) -> tuple[Event
 
 
 def _is_side(body: Mapping[str, object]) -> bool:
-    if body.get("subtype") in SIDE_SUBTYPES:
+    if _subtype(body) in SIDE_SUBTYPES:
         return True
     return not any(key in body for key in _AUDIO_KEYS) and any(body.get(key) is not None for key in _KNOWN_KEYS)
+
+
+def _subtype(body: Mapping[str, object]) -> str:
+    value = body.get("subtype")
+    return value if isinstance(value, str) else ""
 
 
 def _names_failure(status: str | None) -> bool:

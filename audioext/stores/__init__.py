@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from audioext.errors import ConfigError
 from audioext.stores.base import Store
 from audioext.stores.memory import MemoryStore
 
+if TYPE_CHECKING:
+    from audioext.stores.sqlite import SqliteStore
+
 __all__ = ["MemoryStore", "Store", "open_store"]
 
-FORMS = "memory://, sqlite:///jobs.db (or sqlite:////absolute/jobs.db), redis://host:6379/0"
+FORMS = (
+    "memory://, sqlite:///relative.db, sqlite:////absolute.db (with ?synchronous=full to survive a power loss), "
+    "redis://host:6379/0, rediss://, valkey:// or unix:///path/to/socket"
+)
 _REDIS_SCHEMES = {"redis", "rediss", "valkey", "valkeys", "unix"}
 
 
@@ -29,29 +36,30 @@ def open_store(store: str | Store | None) -> Store:
     if not isinstance(store, str):
         return store
     parts = urlsplit(store)
-    if parts.scheme == "memory":
+    if store in {"memory://", "memory:"}:
         return MemoryStore()
     if parts.scheme == "sqlite":
-        return _sqlite(store)
+        return _sqlite(store, parts)
     if parts.scheme in _REDIS_SCHEMES:
         return _redis(store)
-    message = f"store {parts.scheme or store!r} is not known; it must look like {FORMS}"
-    raise ConfigError(message)
+    # The rest of the URL may hold a password, so it is not repeated.
+    raise ConfigError(f"store {parts.scheme + ':' if parts.scheme else store!r} is not known; use {FORMS}")
 
 
-def _sqlite(url: str) -> Store:
+def _sqlite(url: str, parts: SplitResult) -> SqliteStore:
     from audioext.stores.sqlite import SqliteStore  # noqa: PLC0415 - loads on first use
 
-    parts = urlsplit(url)
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    synchronous = options.pop("synchronous", "normal").lower()
     path = unquote(parts.path[1:])
-    if parts.netloc or not path:
-        message = f"a SQLite store needs three slashes and a path, like sqlite:///jobs.db, not {url!r}"
-        raise ConfigError(message)
+    if parts.netloc or not url.startswith("sqlite:///") or not path or parts.fragment:
+        raise ConfigError(
+            f"store {url!r} names no file: sqlite: takes three slashes and a path (# in it is %23); use {FORMS}"
+        )
+    if path.startswith(":memory:"):
+        raise ConfigError(f"a SQLite store is a file, since processes share it; use {FORMS}")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    synchronous = options.pop("synchronous", "normal").lower()
     if options or synchronous not in {"normal", "full"}:
-        message = f"a SQLite store takes ?synchronous=normal or full, nothing else: {url!r}"
-        raise ConfigError(message)
+        raise ConfigError(f"store {url!r} may say ?synchronous=normal or full, nothing else; use {FORMS}")
     return SqliteStore(path, synchronous="full" if synchronous == "full" else "normal")
 
 
@@ -59,7 +67,6 @@ def _redis(url: str) -> Store:
     try:
         module = importlib.import_module("audioext.stores.redis")
     except ImportError as error:
-        message = 'the Redis store is not available: pip install "audioext[redis]"'
-        raise ConfigError(message) from error
+        raise ConfigError('the Redis store is not installed: pip install "audioext[redis]"') from error
     store: Store = module.RedisStore(url)
     return store

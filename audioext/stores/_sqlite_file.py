@@ -5,15 +5,15 @@ Pages of SQLite's own documentation, read 2026-11-21: sqlite.org/wal.html, /prag
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import field, frozen
 
 from audioext.errors import StoreError
 
@@ -28,7 +28,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             id INTEGER PRIMARY KEY, ref TEXT NOT NULL, provider TEXT NOT NULL, version INTEGER NOT NULL,
             is_open INTEGER NOT NULL, created_at REAL NOT NULL, key TEXT, task_id TEXT,
             poll_at REAL, poll_token TEXT, poll_attempts INTEGER NOT NULL DEFAULT 0,
-            tell_at REAL, tell_token TEXT, tell_topic TEXT, outbox TEXT, told TEXT,
+            tell_at REAL, tell_token TEXT, outbox TEXT, told TEXT,
             body BLOB NOT NULL)""",
         "CREATE UNIQUE INDEX records_ref ON records (ref)",
         "CREATE UNIQUE INDEX records_key ON records (key) WHERE key IS NOT NULL",
@@ -94,14 +94,14 @@ def is_engine_fault(error: BaseException) -> bool:
 class DatabaseFile:
     """Where the file is and how it is used; `busy_timeout` is in seconds."""
 
-    path: str
+    path: Path = field(converter=Path.absolute)
     synchronous: Synchronous
     busy_timeout: float
 
     def identity(self) -> tuple[int, int] | None:
         """Return what tells this file from another one at the same path, `None` if there is none."""
         try:
-            found = os.stat(self.path)
+            found = self.path.stat()
         except OSError:
             return None
         return (found.st_dev, found.st_ino)
@@ -117,7 +117,9 @@ class DatabaseFile:
             raise self.gone()
         with self._opened("rw") as connection:
             if self._version(connection) != len(MIGRATIONS):
-                raise StoreError(f"the SQLite file {self.path} was emptied or replaced: put it back, or open a new store")
+                raise StoreError(
+                    f"the SQLite file {self.path} was emptied or replaced: put it back, or open a new store"
+                )
             self._set_up(connection)
             if read_only:
                 connection.execute("PRAGMA query_only = ON")
@@ -171,10 +173,9 @@ class DatabaseFile:
         return StoreError(f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since")
 
     def _why_not_open(self) -> str:
-        folder = os.path.dirname(self.path) or "."
-        if not os.path.isdir(folder):
-            return f"the folder {folder} of the SQLite file does not exist: make it"
-        if os.path.isdir(self.path):
+        if not self.path.parent.is_dir():
+            return f"the folder {self.path.parent} of the SQLite file does not exist: make it"
+        if self.path.is_dir():
             return f"{self.path} is a folder, not a SQLite file: name a file in it"
         return f"the SQLite file {self.path} cannot be opened: check the permissions of the file and its folder"
 
@@ -182,7 +183,7 @@ class DatabaseFile:
     def _opened(self, mode: Literal["rw", "rwc"]) -> Iterator[Connection]:
         """Yield a connection that is closed if anything fails."""
         connection = sqlite3.connect(
-            f"file:{quote(self.path)}?mode={mode}",
+            f"file:{quote(str(self.path))}?mode={mode}",
             uri=True,
             timeout=self.busy_timeout,
             isolation_level=None,
@@ -210,22 +211,26 @@ class DatabaseFile:
         return version
 
     def _set_up(self, connection: Connection) -> None:
-        deadline = time.monotonic() + self.busy_timeout
-        while True:
-            try:
-                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-                break
-            except sqlite3.OperationalError as error:
-                # The switch of a new file takes a lock that SQLite's own busy timeout does not wait for.
-                if primary_code(error) not in _BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(RETRY_SECONDS)
-        if mode != "wal":
+        if self._switch_to_log(connection) != "wal":
             raise StoreError(f"the disk of {self.path} cannot hold a shared SQLite file: use a local disk")
         connection.execute(f"PRAGMA synchronous = {self.synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # 6 to 12 ms at the 99th percentile of a commit
         connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+
+    def _switch_to_log(self, connection: Connection) -> str:
+        """Return the journal mode, which should be the write-ahead log."""
+        deadline = time.monotonic() + self.busy_timeout
+        while True:
+            try:
+                mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                # The switch of a new file takes a lock that SQLite's own busy timeout does not wait for.
+                if primary_code(error) not in _BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
+            else:
+                return mode
 
 
 def close(connection: Connection) -> None:
@@ -235,5 +240,3 @@ def close(connection: Connection) -> None:
             connection.execute("ROLLBACK")
     with suppress(sqlite3.Error):
         connection.close()
-
-

@@ -42,15 +42,15 @@ class Lane:
     `perform` does the works of a batch on the thread and returns an outcome for each, or raises for all.
     `prepare` runs there once, before the first connection. `after` runs once a batch is told, `tick` every
     `tick_seconds` without work while `is_ticking`. `told` is called in the loop when a batch is done, before
-    its results are seen, with the refs that were changed.
+    its results are seen, with the refs that were changed and the number of works.
     """
 
     name: str
     file: DatabaseFile
-    read_only: bool
     perform: Callable[[Connection, Sequence[Work[object]]], list[Outcome]]
+    read_only: bool = field(default=False, kw_only=True)
     prepare: Callable[[], None] = field(default=lambda: None, kw_only=True)
-    told: Callable[[Sequence[str]], None] = field(default=lambda _: None, kw_only=True)
+    told: Callable[[Sequence[str], int], None] = field(default=lambda _, __: None, kw_only=True)
     after: Callable[[Connection], None] = field(default=lambda _: None, kw_only=True)
     tick: Callable[[Connection], None] = field(default=lambda _: None, kw_only=True)
     tick_seconds: float = field(default=1.0, kw_only=True)
@@ -114,7 +114,7 @@ class Lane:
 
     def _deliver(self, batch: list[_Item[object]], outcomes: list[Outcome], changed: list[str]) -> None:
         self.batches += 1
-        self.told(changed)
+        self.told(changed, len(batch))
         for item, outcome in zip(batch, outcomes, strict=True):
             if item.future.done():
                 continue
@@ -228,7 +228,7 @@ def write_together(
     for work in works:
         try:
             outcomes.append(_transaction(connection, [work], seal)[0])
-        except Exception as error:  # noqa: BLE001, PERF203 - each work's own fault; those before it are stored
+        except Exception as error:  # noqa: BLE001 - each work's own fault; those before it are stored
             outcomes.append(error)
     return outcomes
 

@@ -10,7 +10,7 @@ import orjson
 from attrs import frozen
 
 from audioext.stores._sqlite_file import Connection
-from audioext.stores.base import Delivery, Done, Kind, Lease, OutboxEntry
+from audioext.stores.base import Delivery, Done, Kind, Lease, OutboxEntry, VerdictWord
 
 Stored = tuple[int, bytes]
 """A version and the record's stored form; it is decoded where it is wanted."""
@@ -78,9 +78,7 @@ def find(connection: Connection, provider: str, task_id: str) -> Stored | None:
     return found
 
 
-def page(
-    connection: Connection, after: int, limit: int, *, is_open: bool | None
-) -> list[tuple[int, int, bytes]]:
+def page(connection: Connection, after: int, limit: int, *, is_open: bool | None) -> list[tuple[int, int, bytes]]:
     """Return (id, version, body) of the next records in the order of their creation."""
     # A literal, so that the partial index on open records can serve it.
     state = "" if is_open is None else f"AND is_open = {int(is_open)}"
@@ -203,9 +201,7 @@ _Due = tuple[float, int, str, int, str | None]
 def _take_poll(connection: Connection, due: _Due, until: float, token: str) -> Lease:
     _, id_, ref, attempts, _ = due
     _update(connection, id_, {"poll_at": until, "poll_token": token, "poll_attempts": attempts + 1})
-    return Lease(
-        kind="poll", ref=ref, topic="poll", sequence=0, attempts=attempts + 1, until=until, token=token
-    )
+    return Lease(kind="poll", ref=ref, topic="poll", sequence=0, attempts=attempts + 1, until=until, token=token)
 
 
 def _take_entry(connection: Connection, due: _Due, until: float, token: str) -> Lease:
@@ -217,12 +213,7 @@ def _take_entry(connection: Connection, due: _Due, until: float, token: str) -> 
     _update(
         connection,
         id_,
-        {
-            "tell_at": until,
-            "tell_token": token,
-            "tell_topic": topic,
-            "outbox": orjson.dumps(entries).decode(),
-        },
+        {"tell_at": until, "tell_token": token, "outbox": orjson.dumps(entries).decode()},
     )
     return Lease(
         kind="outbox",
@@ -260,7 +251,6 @@ def settle(connection: Connection, lease: Lease, due_at: float | None) -> bool:
     columns: dict[str, object] = {
         "tell_at": entries[0][_DUE_AT] if entries else None,
         "tell_token": None,
-        "tell_topic": None,
         "outbox": orjson.dumps(entries).decode() if entries else None,
         "told": orjson.dumps(told).decode() if told else None,
     }
@@ -328,7 +318,7 @@ def delivery(connection: Connection, id_: str) -> Delivery | None:
     return None if row is None else _delivery(row)
 
 
-def _delivery(row: Sequence[object]) -> Delivery:
+def _delivery(row: tuple[str, str, str, float, VerdictWord, str, str, str, bytes]) -> Delivery:
     id_, ref, provider, received_at, verdict, path, headers, note, body = row
     return Delivery(
         id=id_,
@@ -375,9 +365,7 @@ def note_changes(origin: int) -> Callable[[Connection], None]:
 
 def changes_after(connection: Connection, number: int) -> list[tuple[int, int, str]]:
     """Return (number, origin, refs as JSON) of the transactions after *number*, oldest first."""
-    return connection.execute(
-        "SELECT seq, origin, refs FROM changes WHERE seq > ? ORDER BY seq", (number,)
-    ).fetchall()
+    return connection.execute("SELECT seq, origin, refs FROM changes WHERE seq > ? ORDER BY seq", (number,)).fetchall()
 
 
 # --- purge --------------------------------------------------------------------------------------------------

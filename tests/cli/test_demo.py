@@ -29,9 +29,9 @@ def test_demo_shows_the_trip_and_saves_two_longer_takes_that_begin_alike(spawn: 
     tune = soundfile.info("audioext-demo/tune.mp3").duration
     takes = sorted(Path("audioext-demo").glob("*take*.mp3"))
     assert 2 == len(takes)
-    assert all(soundfile.info(take).duration > tune + 20 for take in takes)
+    assert all(soundfile.info(take).duration > tune + 15 for take in takes)
     assert all(compare(Path("audioext-demo/tune.mp3"), take, until=16).begins_like_it for take in takes)
-    assert 2 == ended.out.count("20.0 s → 4")
+    assert 2 == len(re.findall(r"20\.0 s → 4\d\.\d s, begins like it", ended.out))
     assert "audioext extend" in ended.out
     assert "await client.extend(" in ended.out
 
@@ -52,7 +52,7 @@ def test_demo_takes_the_users_own_mp3(invoke: Invoke, folder: Path) -> None:
     assert {"webhook"} == {stage["source"] for stage in shown["stages"]}
     assert 2 == len(shown["takes"])
     for take in shown["takes"]:
-        assert take["longer_by"] > 20
+        assert take["longer_by"] > 15
         assert take["begins_like_source"]
         assert take["size"] == Path(take["file"]).stat().st_size
         assert take["duration"] == pytest.approx(soundfile.info(take["file"]).duration, abs=0.1)

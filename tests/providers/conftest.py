@@ -181,17 +181,22 @@ def json_values() -> st.SearchStrategy[object]:
     )
 
 
-@frozen
 class Kit:
-    """The helpers above, for tests to ask for by one name: test modules cannot import each other."""
+    """The helpers above, for tests to ask for by one name: test modules cannot import each other.
 
-    samples: tuple[Sample, ...] = field(repr=False)
-    summary: Callable[[object], object] = summary
-    make_request: Callable[..., Request] = make_request
-    make_record: Callable[..., Record] = make_record
-    json_values: Callable[[], st.SearchStrategy[object]] = json_values
-    field_values: Mapping[str, object] = field(factory=lambda: FIELD_VALUES, repr=False)
-    least_fields: Mapping[Operation, Mapping[str, object]] = field(factory=lambda: LEAST_FIELDS, repr=False)
+    It is no attrs class, since Hypothesis would print all of its samples under a failing test.
+    """
+
+    summary = staticmethod(summary)
+    make_request = staticmethod(make_request)
+    make_record = staticmethod(make_record)
+    json_values = staticmethod(json_values)
+    field_values = FIELD_VALUES
+    least_fields = LEAST_FIELDS
+
+    def __init__(self, samples: tuple[Sample, ...]) -> None:
+        """Keep every provider's *samples*."""
+        self.samples = samples
 
     def samples_of(self, provider: str) -> tuple[Sample, ...]:
         """Return the samples of one provider."""

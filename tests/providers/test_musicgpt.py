@@ -446,6 +446,14 @@ def test_a_body_that_says_nothing_is_refused(body: dict[str, object]) -> None:
         deliver(**body)
 
 
+@pytest.mark.parametrize("subtype", [[], {}, None, 7, ""])
+def test_an_odd_subtype_loses_nothing(subtype: object) -> None:
+    """No page says what the subtype is, so a part is known by what it holds."""
+    audio = "https://files.example/a.mp3"
+    assert told(deliver(task_id="t1", conversion_id="a", conversion_path=audio, subtype=subtype)).tracks
+    assert Progress(task_id="t1", ask_now=True) == told(deliver(task_id="t1", subtype=subtype))
+
+
 def test_an_event_of_the_n8n_page_is_refused() -> None:
     """No live traffic has that shape; a known part that bears an `event` as well is not lost."""
     with pytest.raises(WebhookError) as caught:
