@@ -35,7 +35,6 @@ from audioext.wire.provider import Credits, Provider
 _log = logging.getLogger("audioext.client")
 _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
-_T = TypeVar("_T")
 
 DAY_SECONDS = 86_400.0
 SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
@@ -309,7 +308,7 @@ class Client:
         """Submit an `AddInstrumental` of these fields; see there for the fields and `submit` for the rest."""
         return await self.submit(AddInstrumental.draft(**options), key=key, meta=meta, progress=progress)
 
-    async def run(
+    async def run(  # noqa: PLR0913 - submit's keywords and one more
         self,
         request: Request,
         *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import re
 import sys
@@ -28,8 +29,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
     """The opening program works; only the address of the API is another."""
-    import asyncio
-
     program = BLOCKS[0]
     async with Sandbox(speed=1e6) as sandbox:
         kie = f'ax.Kie("{sandbox.api_key}", base_url="{sandbox.bases["kie"]}", pace=ax.Pace(first=0.01, every=0.02))'

@@ -147,7 +147,8 @@ def _print_facts(screen: Screen, record: Record) -> None:
     }
     for name, value in facts.items():
         if value is not None:
-            screen.result(f"{name:<15} {text.clean(value)}")
+            shown = f"{value:g}" if isinstance(value, float) else text.clean(value)
+            screen.result(f"{name:<15} {shown}")
     for fault in record.handler_faults:
         screen.result(f"{'handler':<15} {text.clean(fault)}", style="red")
 

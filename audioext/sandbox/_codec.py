@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
-import soundfile  # type: ignore[import-untyped]  # it ships no types
+import soundfile
 from attrs import frozen
 
 from audioext.sandbox._dsp import resample

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import audioext as ax
-from audioext.files import Downloader, Shelf, probe, safe_name
+from audioext.files import Downloader, Shelf, Source, probe, safe_name
 from audioext.sandbox import Sandbox, audio
 from audioext.transport import Transport
 
@@ -155,12 +155,12 @@ def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> N
     (tmp_path / "empty.wav").touch()
     (tmp_path / "noise.bin").write_bytes(b"noise" * 100)
 
-    assert 4.0 == pytest.approx(probe(voice_file).duration, abs=0.01)  # type: ignore[union-attr]  # it is a file
-    assert ["file", "file", "file"] == [
-        probe(tmp_path / name).field
-        for name in ("no.wav", "empty.wav", ".")  # type: ignore[union-attr]  # problems
-    ]
-    assert probe(tmp_path / "noise.bin").duration is None  # type: ignore[union-attr]  # as above
+    voice, noise = probe(voice_file), probe(tmp_path / "noise.bin")
+    assert isinstance(voice, Source)
+    assert isinstance(noise, Source)
+    assert voice.duration is not None
+    assert (4.0, None) == (round(voice.duration, 1), noise.duration)
+    assert all(isinstance(probe(tmp_path / name), ax.Problem) for name in ("no.wav", "empty.wav", "."))
 
 
 def test_an_offered_file_has_an_unguessable_name_until_it_is_taken_back(voice_file: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 import audioext as ax
 from audioext.sandbox import Sandbox
 
-
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
 MakeClient = Callable[..., Awaitable[ax.Client]]
 
@@ -35,7 +34,7 @@ def build_request(provider: str, source: str, sandbox: Sandbox, file: Path) -> a
     if source == "instrumental":
         # vidgo takes files by URL alone, so that poll-only it needs a URL of somebody else's.
         audio = {"url": sandbox.voice_url} if provider == "vidgo" else {"file": file}
-        return ax.AddInstrumental(**audio, title="Rain", tags="piano, soft", negative_tags="metal")  # type: ignore[arg-type]  # one of two
+        return ax.AddInstrumental(**audio, title="Rain", tags="piano, soft", negative_tags="metal")
     if source == "id":
         return ax.Extend(
             audio_id=sandbox.track_ids[0],
@@ -46,7 +45,7 @@ def build_request(provider: str, source: str, sandbox: Sandbox, file: Path) -> a
             title="Part 2",
         )
     chosen = {"url": sandbox.voice_url} if source == "url" else {"file": file}
-    return ax.Extend(**chosen, model=model, continue_at=2.0)  # type: ignore[arg-type]  # one of two
+    return ax.Extend(**chosen, model=model, continue_at=2.0)
 
 
 def comparable(song: ax.Song) -> list[dict[str, object]]:

@@ -70,7 +70,7 @@ def test_vidgo_on_loopback_may_call_loopback() -> None:
     ("listen", "address"),
     [
         ("127.0.0.1:8080", ("127.0.0.1", 8080)),
-        (":80", ("0.0.0.0", 80)),
+        (":80", ("0.0.0.0", 80)),  # noqa: S104 - what the colon asks for
         ("[::1]:0", ("::1", 0)),
         (9000, ("127.0.0.1", 9000)),
         (None, None),

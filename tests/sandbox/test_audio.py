@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
-import soundfile  # type: ignore[import-untyped]  # it ships no types
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
