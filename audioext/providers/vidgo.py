@@ -237,7 +237,7 @@ class Vidgo(HostedAccount):
             ProviderError: the call was refused.
             DecodeError: the answer names no balance.
         """
-        envelope = self._open(response)
+        envelope = self._open(response, charged=False)
         if envelope.code != OK:
             raise self.replies.error(response, code=envelope.code, charged=False)
         return structure(envelope.data, Balance, where="data").credits_amount
@@ -246,13 +246,13 @@ class Vidgo(HostedAccount):
     def _bearer(self) -> str | None:
         return _http.bearer(self.api_key)
 
-    def _open(self, response: HttpResponse) -> Envelope:
+    def _open(self, response: HttpResponse, *, charged: bool | None = None) -> Envelope:
         try:
             return open_envelope(response)
         except DecodeError:
             if response.status < _HTTP_ERROR_FROM:
                 raise
-            raise self.replies.error(response, code=response.status) from None
+            raise self.replies.error(response, code=response.status, charged=charged) from None
 
     def _input(self, request: Request) -> dict[str, object]:
         names = {"url": "upload_url", "model": self._model_key(request)}

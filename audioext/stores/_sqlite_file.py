@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import frozen
 
 from audioext.errors import StoreError
 
@@ -94,7 +94,7 @@ def is_engine_fault(error: BaseException) -> bool:
 class DatabaseFile:
     """Where the file is and how it is used; `busy_timeout` is in seconds."""
 
-    path: Path = field(converter=Path.absolute)
+    path: Path
     synchronous: Synchronous
     busy_timeout: float
 
@@ -180,7 +180,7 @@ class DatabaseFile:
         return f"the SQLite file {self.path} cannot be opened: check the permissions of the file and its folder"
 
     @contextmanager
-    def _opened(self, mode: Literal["rw", "rwc"]) -> Iterator[Connection]:
+    def _opened(self, mode: Literal["rw", "rwc"]) -> Generator[Connection]:
         """Yield a connection that is closed if anything fails."""
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={mode}",

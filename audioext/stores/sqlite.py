@@ -65,9 +65,7 @@ class SqliteStore:
             StoreError: it cannot be opened or written, is damaged, another program's, or a newer release's.
         """
         if self._engine is None:
-            self._engine = Engine(
-                DatabaseFile(path=Path(self.path), synchronous=self.synchronous, busy_timeout=self.busy_timeout)
-            )
+            self._engine = Engine(self._file())
         engine = self._engine
         if engine.users == 0:
             try:
@@ -214,6 +212,11 @@ class SqliteStore:
 
     async def _step(self, work: Callable[[Connection], int]) -> int:
         return await self._opened().writer.run(work)
+
+    def _file(self) -> DatabaseFile:
+        return DatabaseFile(
+            path=Path(self.path).absolute(), synchronous=self.synchronous, busy_timeout=self.busy_timeout
+        )
 
     def _opened(self) -> Engine:
         if self._engine is None:

@@ -132,9 +132,9 @@ class Listener:
         async with self._news:
             self._news.notify_all()
 
-    async def until(self, ready: Callable[[Listener], bool], *, timeout: float = 10.0) -> None:
+    async def until(self, ready: Callable[[Listener], bool]) -> None:
         """Wait until *ready* says so of this listener."""
-        async with asyncio.timeout(timeout), self._news:
+        async with asyncio.timeout(10), self._news:
             await self._news.wait_for(lambda: ready(self))
 
 
