@@ -47,6 +47,9 @@ SANDBOX_BASES: Mapping[str, str] = {
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 LOOPBACK_LISTEN = "127.0.0.1:0"
 LEAST_PACE_SECONDS = 0.1
+LEAST_QUIET_SECONDS = 5.0
+QUIET_FACTOR = 2.0
+"""A sandbox takes up to 115 s from first to complete: polls after the usual 90 s would race its webhooks."""
 _SIGNED = frozenset({"kie", "kie-jobs"})
 
 
@@ -87,6 +90,7 @@ def sandbox_provider(name: str, sandbox: Sandbox) -> Provider:
     quick = {
         name: max(LEAST_PACE_SECONDS, getattr(pace, name) / speed) for name in ("first", "every", "slowest", "quiet")
     }
+    quick["quiet"] = max(LEAST_QUIET_SECONDS, QUIET_FACTOR * pace.quiet / speed)
     return make_provider(
         name,
         api_key=sandbox.api_key,
