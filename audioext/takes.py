@@ -112,7 +112,8 @@ def _merge_cell(old: Sighting, new: Sighting) -> Sighting:
 
 
 def _merge_group(record: Record, group: Sequence[Sighting], expires_at: datetime | None) -> Track:
-    values = {name: _best(group, name) for name in _TRACK_FACTS}
+    ranked = sorted(group, key=_rank, reverse=True)
+    values = {name: _best(ranked, name) for name in _TRACK_FACTS}
     if values["image_url"] is None:
         values["image_url"] = record.cover_url
     if values["audio_url"] is not None:
@@ -127,14 +128,23 @@ def _merge_group(record: Record, group: Sequence[Sighting], expires_at: datetime
     )
 
 
-def _best(group: Sequence[Sighting], name: str) -> object:
-    best = max(
-        group,
-        key=lambda s: (
-            getattr(s.track, name) not in {None, ""},
-            int(s.claimed or 0),
-            SEEN_RANK[s.seen],
-            order(getattr(s.track, name)),
-        ),
-    )
-    return getattr(best.track, name)
+def _rank(sighting: Sighting) -> tuple[int, int]:
+    return (sighting.claimed or 0, SEEN_RANK[sighting.seen])
+
+
+def _best(ranked: Sequence[Sighting], name: str) -> object:
+    """Return the value of the highest rank that is one; equal ranks are settled by the order on values."""
+    best: object = None
+    best_rank: tuple[int, int] | None = None
+    for sighting in ranked:
+        value = getattr(sighting.track, name)
+        if value is None or value == "":
+            if best_rank is None and value == "":
+                best = ""
+        elif best_rank is None:
+            best, best_rank = value, _rank(sighting)
+        elif _rank(sighting) == best_rank:
+            best = greater(best, value)
+        else:
+            break
+    return best

@@ -87,9 +87,7 @@ def make_provider(name: str, **given: object) -> Provider:
 def sandbox_provider(name: str, sandbox: Sandbox) -> Provider:
     """Return the provider called *name* as the *sandbox* plays it: at its address, with its keys, at its speed."""
     speed, pace = sandbox.speed, Pace()
-    quick = {
-        name: max(LEAST_PACE_SECONDS, getattr(pace, name) / speed) for name in ("first", "every", "slowest", "quiet")
-    }
+    quick = {name: max(LEAST_PACE_SECONDS, getattr(pace, name) / speed) for name in ("first", "every", "slowest")}
     quick["quiet"] = max(LEAST_QUIET_SECONDS, QUIET_FACTOR * pace.quiet / speed)
     return make_provider(
         name,

@@ -115,11 +115,11 @@ class DatabaseFile:
         """
         if self.identity() is None:
             raise self.gone()
+        if self.path.stat().st_size == 0:  # opened, SQLite would throw the log away with all that is in it
+            raise self._replaced()
         with self._opened("rw") as connection:
             if self._version(connection) != len(MIGRATIONS):
-                raise StoreError(
-                    f"the SQLite file {self.path} was emptied or replaced: put it back, or open a new store"
-                )
+                raise self._replaced()
             self._set_up(connection)
             if read_only:
                 connection.execute("PRAGMA query_only = ON")
@@ -171,6 +171,9 @@ class DatabaseFile:
     def gone(self) -> StoreError:
         """Return the error of a file that is no longer where it was."""
         return StoreError(f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since")
+
+    def _replaced(self) -> StoreError:
+        return StoreError(f"the SQLite file {self.path} was emptied or replaced: put it back, or open a new store")
 
     def _why_not_open(self) -> str:
         if not self.path.parent.is_dir():
