@@ -388,7 +388,9 @@ class _StageEvents:
 
 
 def _unknown_text(job: Job) -> str:
+    grace = job.record.grace
+    heard = f"no word of its task within {grace:g} s" if grace else "its POST got no readable answer"
     return (
-        f"job {job.ref}: no word of its task within {job.record.grace:g} s, so nobody knows whether the POST"
-        f" landed at {job.provider}; nothing was resent, look there before you submit again"
+        f"job {job.ref}: {heard}, so nobody knows whether the POST landed at {job.provider}; nothing was resent,"
+        " look there before you submit again"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 from attrs import define, field
 
@@ -47,7 +47,7 @@ class Fanout:
             listener.closed = True
             listener.wake.set()
 
-    async def listen(self, begin: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[str | Resync]:
+    async def listen(self, begin: Callable[[], Awaitable[bool]] | None = None) -> AsyncGenerator[str | Resync]:
         """Yield what is told from the first step on; the end is `close`.
 
         *begin* starts the source of what is told; it returns whether changes were missed meanwhile.

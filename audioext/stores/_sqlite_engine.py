@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from functools import partial
 
 import orjson
@@ -77,11 +78,12 @@ class Engine:
 
     # --- changes -------------------------------------------------------------------------------------------
 
-    async def changes(self) -> AsyncIterator[str | Resync]:
+    async def changes(self) -> AsyncGenerator[str | Resync]:
         """Yield the refs of all changes from the first step on."""
         try:
-            async for change in self._fanout.listen(self._begin):
-                yield change
+            async with aclosing(self._fanout.listen(self._begin)) as changes:
+                async for change in changes:
+                    yield change
         finally:
             if not self._fanout.is_heard:
                 self._keeper.is_ticking = self._is_watching = False
@@ -101,12 +103,10 @@ class Engine:
     async def _watch(self, number: int) -> None:
         if self._is_watching:
             return
+        self._seen, self._looked = number, None
         self._is_watching = self._keeper.is_ticking = True
-
-        def begin(_: Connection) -> None:
-            self._seen, self._looked = number, None
-
-        await self._keeper.run(begin)
+        with suppress(StoreError):  # the file may be away for now; it is looked for again and again
+            await self._keeper.run(queries.last_change)  # anything, so that the thread begins to tick
 
     def _look(self, connection: Connection) -> None:
         """Read what others committed since the last look; on the keeper's thread."""

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 
 from attrs import define, field
 
@@ -299,8 +300,9 @@ class MemoryStore:
     async def changes(self) -> AsyncIterator[str | Resync]:
         """Yield the ref of every change from now on; see `Store.changes`."""
         self._check()
-        async for change in self._fanout.listen():
-            yield change
+        async with aclosing(self._fanout.listen()) as changes:
+            async for change in changes:
+                yield change
 
     async def purge(self, *, created_before: float, deliveries_before: float, deliveries_kept: int) -> int:
         """Forget what is old; see `Store.purge`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -193,8 +194,9 @@ class SqliteStore:
 
     async def changes(self) -> AsyncIterator[str | Resync]:
         """Yield the ref of every change from now on, of other processes within 100 ms; see `Store.changes`."""
-        async for change in self._opened().changes():
-            yield change
+        async with aclosing(self._opened().changes()) as changes:
+            async for change in changes:
+                yield change
 
     async def purge(self, *, created_before: float, deliveries_before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which commits go on; see `Store.purge`."""

@@ -44,7 +44,7 @@ class Pace:
     every: float = 10.0
     slowest: float = 30.0
     backoff: float = 1.25
-    quiet: float = 90.0
+    quiet: float = 150.0  # from the first track to the last there are up to two minutes without a word
 
 
 class FileRoute(enum.Enum):
