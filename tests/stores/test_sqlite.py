@@ -436,11 +436,11 @@ asyncio.run(main())
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    delays = []
+    delays: list[float] = []
 
     with process:
         await asyncio.to_thread(process.stdout.readline)
-        for number in range(9):
+        for _ in range(9):
             process.stdin.write("\n")
             process.stdin.flush()
             await listener.until(lambda found: len(found.heard) == len(delays) + 1)
@@ -716,8 +716,7 @@ async def test_a_file_that_is_no_database(path: Path) -> None:
 
 async def test_a_damaged_file(store: SqliteStore, path: Path, make_record: MakeRecord) -> None:
     """Bytes that rotted on the disk are told as such, and the store works again once the file is restored."""
-    for number in range(300):
-        await store.create(make_record(f"ref{number}", words=(FAT,)))
+    await asyncio.gather(*(store.create(make_record(f"ref{number}", words=(FAT,))) for number in range(300)))
     await store.aclose()
     good = path.read_bytes()
     path.write_bytes(good[: 40 * 4096] + b"\xa5" * (len(good) - 40 * 4096))
