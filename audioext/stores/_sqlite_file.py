@@ -201,17 +201,19 @@ class DatabaseFile:
 
     def _version(self, connection: Connection) -> int:
         """Return the schema version of the file, 0 for an empty one."""
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+        # One statement sees one state, whatever another process makes of the file meanwhile.
+        version, owner, tables = connection.execute(
+            "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+            "FROM pragma_user_version, pragma_application_id"
+        ).fetchone()
         if owner == APPLICATION_ID and version > len(MIGRATIONS):
             raise StoreError(
                 f"the SQLite file {self.path} was written by a newer release (schema {version}, this one reads "
                 f"{len(MIGRATIONS)}): update audioext"
             )
-        is_empty = owner == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if owner != APPLICATION_ID and not is_empty:
+        if owner != APPLICATION_ID and (owner or tables):
             raise StoreError(f"the SQLite file {self.path} belongs to another program: name another file")
-        return version
+        return int(version)
 
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":

@@ -136,7 +136,11 @@ def complete_body(task_id: str) -> bytes:
         "createTime": "2026-01-02 03:04:05",
         "duration": 151.2,
     }
-    data = {"callbackType": "complete", "task_id": task_id, "data": [track, {**track, "id": "two", "audio_url": "https://files.test/two.mp3"}]}
+    data = {
+        "callbackType": "complete",
+        "task_id": task_id,
+        "data": [track, {**track, "id": "two", "audio_url": "https://files.test/two.mp3"}],
+    }
     return orjson.dumps({"code": 200, "msg": "All generated successfully.", "data": data})
 
 
@@ -173,7 +177,9 @@ async def test_callbacks_against_a_bare_handler(store: str, tmp_path: Path) -> N
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     bare_url = f"http://127.0.0.1:{runner.addresses[0][1]}/a"
     url = "memory://" if store == "memory" else f"sqlite:///{tmp_path}/jobs.db"
-    client = ax.Client(ax.Kie("key"), public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0", store=url, secrets=[SECRET])
+    client = ax.Client(
+        ax.Kie("key"), public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0", store=url, secrets=[SECRET]
+    )
     ratios = []
     async with client:
         assert client.public_url is not None

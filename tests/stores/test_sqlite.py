@@ -723,13 +723,13 @@ async def test_a_damaged_file(store: SqliteStore, path: Path, make_record: MakeR
     await store.open()
 
     with pytest.raises(StoreError, match="damaged"):
-        await store.get("ref7")
+        await store.get("ref250")
     with pytest.raises(StoreError, match="damaged"):
-        await store.commit(make_record("ref7"), 1, is_open=True, due_at=None)
+        await store.commit(make_record("ref250"), 1, is_open=True, due_at=None)
 
     path.write_bytes(good)
-    assert 1 == (await store.get("ref7") or pytest.fail("it is gone")).version
-    assert Done(version=2) == await store.commit(make_record("ref7"), 1, is_open=True, due_at=None)
+    assert 1 == (await store.get("ref250") or pytest.fail("it is gone")).version
+    assert Done(version=2) == await store.commit(make_record("ref250"), 1, is_open=True, due_at=None)
 
 
 async def test_a_damaged_record(store: SqliteStore, path: Path, make_record: MakeRecord) -> None:
