@@ -36,6 +36,16 @@ _log = logging.getLogger("audioext.client")
 _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 
+# The five are providers by structure; pyright needs them by name, since their settings are converted.
+AnyProvider = (
+    Provider
+    | all_providers.Kie
+    | all_providers.KieJobs
+    | all_providers.SunoApi
+    | all_providers.Vidgo
+    | all_providers.MusicGpt
+)
+
 DAY_SECONDS = 86_400.0
 SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
 SECRET_BYTES = 32
@@ -65,7 +75,7 @@ class Client:
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
         self,
-        *providers: Provider,
+        *providers: AnyProvider,
         public_url: str | URL | None = None,
         listen: str | int | Unset | None = UNSET,
         store: str | Store | None = None,
@@ -125,7 +135,7 @@ class Client:
             concurrency=handler_concurrency,
         )
         # A listener decodes every provider's webhooks, whoever submitted the task.
-        decoders = {provider.name: provider for provider in (make() for make in all_providers.ALL)}
+        decoders = settings.named([make() for make in all_providers.ALL], {})
         self.inbox = Inbox(
             dispatcher=self._dispatcher,
             providers={**decoders, **self._providers},

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from os import PathLike, fspath
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypedDict
+from typing import ClassVar, Literal, Self, TypedDict, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -88,9 +88,9 @@ class InstrumentalOptions(TypedDict, total=False):
     provider: str | None
 
 
-def _path(value: object) -> object:
+def _path(value: str | PathLike[str] | None) -> Path | None:
     """Turn a path-like into a `Path`; anything else is left for `problems` to complain about."""
-    return Path(fspath(value)) if isinstance(value, (str, PathLike)) and value != "" else value
+    return Path(fspath(value)) if isinstance(value, (str, PathLike)) and value != "" else cast("None", value)
 
 
 @frozen(kw_only=True)
@@ -136,7 +136,23 @@ class _Request:
         request = object.__new__(cls)
         for attribute in attrs.fields(cls):
             value = fields.get(attribute.name, attribute.default)
-            object.__setattr__(request, attribute.name, _path(value) if attribute.name == "file" else value)
+            object.__setattr__(
+                request, attribute.name, _path(cast("None", value)) if attribute.name == "file" else value
+            )
+        return request
+
+    @classmethod
+    def checked(cls, **fields: object) -> Self:
+        """Return a request of *fields*, like the constructor does, for fields that come as a dict.
+
+        Raises:
+            RequestError: all that is wrong with it, at once.
+            TypeError: a field has no such name.
+        """
+        request = cls.draft(**fields)
+        problems = request.problems()
+        if problems:
+            raise RequestError(problems)
         return request
 
     def problems(self) -> tuple[Problem, ...]:

@@ -98,7 +98,7 @@ class Track:
         else:
             chained["url"] = self.audio_url
         chained.update(options)
-        return Extend(**chained)
+        return Extend.checked(**chained)
 
 
 class Saver(Protocol):
@@ -114,6 +114,7 @@ class Saver(Protocol):
         progress: Callable[[Path, int, int | None], None] | None,
     ) -> Awaitable[tuple[Path, ...]]:
         """Save *song* into *folder* and return the paths, in the order of the tracks."""
+        ...
 
 
 @frozen(kw_only=True)

@@ -32,7 +32,7 @@ UNSET = Unset.UNSET
 """Not given, where `None` has a meaning of its own."""
 
 
-def named(providers: Sequence[Provider], environ: Mapping[str, str]) -> dict[str, Provider]:
+def named(providers: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
     """Return the providers by name, each with its key from *environ* where none was given.
 
     Raises:

@@ -28,6 +28,9 @@ from audioext.takes import SEEN_RANK, greater, groups, join_sighting, moment, tr
 from audioext.wire.events import Event, Failed, Progress, Submitted
 
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
+_Word = tuple[float, Seen]
+"""When something was first seen, and where."""
+
 FAILED_TOPIC = "failed"
 MAX_WORDS = 20  # unknown stage words kept for people to read; the greatest ones, so that order cannot matter
 
@@ -237,9 +240,9 @@ def _derive(record: Record) -> Record:
 
 
 def _reached(record: Record) -> tuple[Reached, ...]:
-    audible = [(s.at, s.seen) for s in record.sightings if s.track.audio_url is not None]
-    streams = [(s.at, s.seen) for s in record.sightings if s.track.stream_url is not None]
-    claims = [(claim.at, claim.seen) for claim in record.claims]
+    audible: list[_Word] = [(s.at, s.seen) for s in record.sightings if s.track.audio_url is not None]
+    streams: list[_Word] = [(s.at, s.seen) for s in record.sightings if s.track.stream_url is not None]
+    claims: list[_Word] = [(claim.at, claim.seen) for claim in record.claims]
     named = {claim.stage: claim.at for claim in sorted(record.claims, key=lambda c: c.at, reverse=True)}
     proofs = {
         Stage.SUBMITTED: record.submitted,
@@ -261,10 +264,10 @@ def _reached(record: Record) -> tuple[Reached, ...]:
     return tuple(reversed(found))
 
 
-def _complete_proof(record: Record, audible: Sequence[tuple[float, Seen]]) -> Reached | None:
+def _complete_proof(record: Record, audible: Sequence[_Word]) -> Reached | None:
     if not audible:
         return None
-    claims = [(claim.at, claim.seen) for claim in record.claims if claim.stage is Stage.COMPLETE]
+    claims: list[_Word] = [(claim.at, claim.seen) for claim in record.claims if claim.stage is Stage.COMPLETE]
     proofs = [max(min(claims), min(audible))] if claims else []
     if record.counts_takes:
         counted = _counted_proof(record)
@@ -272,21 +275,23 @@ def _complete_proof(record: Record, audible: Sequence[tuple[float, Seen]]) -> Re
     return _proof(Stage.COMPLETE, proofs)
 
 
-def _counted_proof(record: Record) -> tuple[float, Seen] | None:
-    first: dict[str, tuple[float, Seen]] = {}
+def _counted_proof(record: Record) -> _Word | None:
+    first: dict[str, _Word] = {}
     for group in groups(record.sightings):
-        settled = [(s.at, s.seen) for s in group if s.track.audio_url is not None or s.track.failure is not None]
+        settled: list[_Word] = [
+            (s.at, s.seen) for s in group if s.track.audio_url is not None or s.track.failure is not None
+        ]
         if settled:
             key = min(s.track.id or s.track.audio_url or "" for s in group)
             first[key] = min(settled)
     times = sorted(first.values())
     if len(times) < record.expected_tracks:
         return None
-    audible = min((s.at, s.seen) for s in record.sightings if s.track.audio_url is not None)
+    audible: _Word = min((s.at, s.seen) for s in record.sightings if s.track.audio_url is not None)
     return max(times[record.expected_tracks - 1], audible)
 
 
-def _proof(stage: Stage, found: Sequence[tuple[float, Seen]]) -> Reached | None:
+def _proof(stage: Stage, found: Sequence[_Word]) -> Reached | None:
     if not found:
         return None
     at, seen = min(found, key=lambda item: (item[0], SEEN_RANK[item[1]]))

@@ -14,7 +14,7 @@ from pathlib import Path
 import audioext as ax
 
 
-async def main(source: Path, folder: Path, *, provider: ax.Provider) -> list[Path]:
+async def main(source: Path, folder: Path, *, provider: ax.Kie) -> list[Path]:
     """Extend *source* twice and return the paths of all the takes."""
     async with ax.Client(provider) as client:
         job = await client.extend(file=source, model="V5", continue_at=1.5)

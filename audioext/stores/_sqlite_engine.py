@@ -12,7 +12,7 @@ import orjson
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.stores import _sqlite_queries as queries
+from audioext.stores import _sqlite_journal as journal
 from audioext.stores._changes import Fanout
 from audioext.stores._sqlite_file import Connection, DatabaseFile
 from audioext.stores._sqlite_lane import Lane, read_each, write_together
@@ -51,7 +51,7 @@ class Engine:
 
     def __attrs_post_init__(self) -> None:
         """Start the threads; each connects with its first work."""
-        perform = partial(write_together, seal=queries.note_changes(self._origin))
+        perform = partial(write_together, seal=journal.note_changes(self._origin))
         self.writer = Lane(
             "writer", self.file, perform, prepare=self.file.prepare, told=self._told, after=self._empty_log
         )
@@ -64,7 +64,7 @@ class Engine:
         Raises:
             StoreError: it cannot be opened, written or understood.
         """
-        self._opened_at = await self.writer.run(queries.last_change)
+        self._opened_at = await self.writer.run(journal.last_change)
 
     async def aclose(self) -> None:
         """Finish what was accepted, close the connections, end the threads and the streams of changes."""
@@ -92,7 +92,7 @@ class Engine:
         """Look for the changes of others from now on; return whether some may have been missed."""
         answered = self.writer.batches
         try:
-            number = await self.reader.run(queries.last_change)
+            number = await self.reader.run(journal.last_change)
         except StoreError:
             number = self._opened_at  # all since the file was opened is told, rather too much than too little
         # An answer of the writer may have overtaken the question above, and what came after it is not told.
@@ -106,15 +106,15 @@ class Engine:
         self._seen, self._looked = number, None
         self._is_watching = self._keeper.is_ticking = True
         with suppress(StoreError):  # the file may be away for now; it is looked for again and again
-            await self._keeper.run(queries.last_change)  # anything, so that the thread begins to tick
+            await self._keeper.run(journal.last_change)  # anything, so that the thread begins to tick
 
     def _look(self, connection: Connection) -> None:
         """Read what others committed since the last look; on the keeper's thread."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if self._looked == (connection, version):
             return
-        rows = queries.changes_after(connection, self._seen)
-        newest = rows[-1][0] if rows else queries.last_change(connection)
+        rows = journal.changes_after(connection, self._seen)
+        newest = rows[-1][0] if rows else journal.last_change(connection)
         # The numbers of transactions follow each other: one that is missing was trimmed before we saw it.
         is_gap = rows[0][0] != self._seen + 1 if rows else newest < self._seen
         refs = [ref for _, origin, found in rows if origin != self._origin for ref in orjson.loads(found)]

@@ -16,7 +16,8 @@ from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.record import Record, dump, load
-from audioext.stores import _sqlite_queries as queries
+from audioext.stores import _sqlite_journal as journal
+from audioext.stores import _sqlite_records as records
 from audioext.stores._sqlite_engine import Engine
 from audioext.stores._sqlite_file import Connection, DatabaseFile, Synchronous
 from audioext.stores.base import (
@@ -91,7 +92,7 @@ class SqliteStore:
 
     async def create(self, record: Record, key: str | None = None, *, due_at: float | None = None) -> Created:
         """Store a new record; see `Store.create`."""
-        new = queries.NewRecord(
+        new = records.NewRecord(
             ref=record.ref,
             provider=record.provider,
             key=key,
@@ -100,7 +101,7 @@ class SqliteStore:
             due_at=due_at,
             body=_dumped(record),
         )
-        taken = await self._opened().writer.run(lambda connection: queries.create(connection, new))
+        taken = await self._opened().writer.run(lambda connection: records.create(connection, new))
         if taken is None:
             return Created(stored=Versioned(record=record, version=1), existing=False)
         return Created(stored=_loaded(taken), existing=True)
@@ -116,7 +117,7 @@ class SqliteStore:
         delivery: Delivery | None = None,
     ) -> Done | Conflict:
         """Replace a record, with all other commits that wait; see `Store.commit`."""
-        change = queries.Change(
+        change = records.Change(
             ref=record.ref,
             expected_version=expected_version,
             task_id=record.task_id,
@@ -126,71 +127,71 @@ class SqliteStore:
             delivery=delivery,
             body=_dumped(record),
         )
-        outcome = await self._opened().writer.run(lambda connection: queries.commit(connection, change))
+        outcome = await self._opened().writer.run(lambda connection: records.commit(connection, change))
         if isinstance(outcome, Done):
             return outcome
         return Conflict(current=_found(outcome))
 
     async def discard(self, ref: str, expected_version: int) -> bool:
         """Forget a record; see `Store.discard`."""
-        return await self._opened().writer.run(lambda connection: queries.discard(connection, ref, expected_version))
+        return await self._opened().writer.run(lambda connection: records.discard(connection, ref, expected_version))
 
     async def get(self, ref: str) -> Versioned | None:
         """Return a record by its ref."""
-        return _found(await self._opened().reader.run(lambda connection: queries.get(connection, ref)))
+        return _found(await self._opened().reader.run(lambda connection: records.get(connection, ref)))
 
     async def find_key(self, key: str) -> Versioned | None:
         """Return a record by its key."""
-        return _found(await self._opened().reader.run(lambda connection: queries.find_key(connection, key)))
+        return _found(await self._opened().reader.run(lambda connection: records.find_key(connection, key)))
 
     async def find(self, provider: str, task_id: str) -> Versioned | None:
         """Return a record by its task id."""
-        return _found(await self._opened().reader.run(lambda connection: queries.find(connection, provider, task_id)))
+        return _found(await self._opened().reader.run(lambda connection: records.find(connection, provider, task_id)))
 
     async def scan(self, *, is_open: bool | None = None) -> AsyncIterator[Versioned]:
         """Yield the records in the order of their creation, read page by page; see `Store.scan`."""
-        page = partial(queries.page, after=0, limit=PAGE_ROWS, is_open=is_open)
+        page = partial(records.page, after=0, limit=PAGE_ROWS, is_open=is_open)
         while rows := await self._opened().reader.run(page):
             for _, version, body in rows:
                 yield _loaded((version, body))
-            page = partial(queries.page, after=rows[-1][0], limit=PAGE_ROWS, is_open=is_open)
+            page = partial(records.page, after=rows[-1][0], limit=PAGE_ROWS, is_open=is_open)
 
     async def claim(
         self, kind: Kind, *, now: float, lease: float, limit: int, providers: Sequence[str] | None = None
     ) -> tuple[Lease, ...]:
         """Take work that is due; see `Store.claim`."""
         return await self._opened().writer.run(
-            lambda connection: queries.claim(connection, kind, now=now, lease=lease, limit=limit, providers=providers)
+            lambda connection: records.claim(connection, kind, now=now, lease=lease, limit=limit, providers=providers)
         )
 
     async def settle(self, lease: Lease, *, due_at: float | None) -> bool:
         """End a lease; see `Store.settle`."""
-        return await self._opened().writer.run(lambda connection: queries.settle(connection, lease, due_at))
+        return await self._opened().writer.run(lambda connection: records.settle(connection, lease, due_at))
 
     async def next_due(self, kind: Kind, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when the earliest work is due; see `Store.next_due`."""
-        return await self._opened().reader.run(lambda connection: queries.next_due(connection, kind, providers))
+        return await self._opened().reader.run(lambda connection: records.next_due(connection, kind, providers))
 
     async def journal(self, delivery: Delivery) -> None:
         """Append a delivery."""
-        await self._opened().writer.run(lambda connection: queries.journal(connection, delivery))
+        await self._opened().writer.run(lambda connection: journal.journal(connection, delivery))
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the journal, newest first, read page by page."""
-        page = partial(queries.deliveries, before=queries.NEWEST, limit=PAGE_ROWS, ref=ref)
+        page = partial(journal.deliveries, before=journal.NEWEST, limit=PAGE_ROWS, ref=ref)
         while rows := await self._opened().reader.run(page):
             for _, delivery in rows:
                 yield delivery
             before = (rows[-1][1].id, rows[-1][0])
-            page = partial(queries.deliveries, before=before, limit=PAGE_ROWS, ref=ref)
+            page = partial(journal.deliveries, before=before, limit=PAGE_ROWS, ref=ref)
 
     async def delivery(self, id_: str) -> Delivery | None:
         """Return one delivery."""
-        return await self._opened().reader.run(lambda connection: queries.delivery(connection, id_))
+        return await self._opened().reader.run(lambda connection: journal.delivery(connection, id_))
 
     async def create_if_absent(self, name: str, value: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
-        return await self._opened().writer.run(lambda connection: queries.create_if_absent(connection, name, value))
+        return await self._opened().writer.run(lambda connection: journal.create_if_absent(connection, name, value))
 
     async def changes(self) -> AsyncIterator[str | Resync]:
         """Yield the ref of every change from now on, of other processes within 100 ms; see `Store.changes`."""
@@ -201,14 +202,14 @@ class SqliteStore:
     async def purge(self, *, created_before: float, deliveries_before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which commits go on; see `Store.purge`."""
         went = 0
-        while step := await self._step(lambda c: queries.purge_records(c, created_before, PURGE_ROWS)):
+        while step := await self._step(lambda c: journal.purge_records(c, created_before, PURGE_ROWS)):
             went += step
-        while await self._step(lambda c: queries.purge_old_deliveries(c, deliveries_before, PURGE_ROWS)):
+        while await self._step(lambda c: journal.purge_old_deliveries(c, deliveries_before, PURGE_ROWS)):
             pass
-        surplus = await self._opened().reader.run(lambda c: queries.first_surplus(c, deliveries_kept))
-        while surplus and await self._step(lambda c: queries.purge_surplus_deliveries(c, surplus, PURGE_ROWS)):
+        surplus = await self._opened().reader.run(lambda c: journal.first_surplus(c, deliveries_kept))
+        while surplus and await self._step(lambda c: journal.purge_surplus_deliveries(c, surplus, PURGE_ROWS)):
             pass
-        while await self._step(lambda c: queries.give_back(c, PURGE_PAGES)):
+        while await self._step(lambda c: journal.give_back(c, PURGE_PAGES)):
             pass
         return went
 
@@ -233,10 +234,10 @@ def _dumped(record: Record) -> bytes:
         raise StoreError(f"job {record.ref} cannot be stored as JSON: {error}") from error
 
 
-def _loaded(stored: queries.Stored) -> Versioned:
+def _loaded(stored: records.Stored) -> Versioned:
     version, body = stored
     return Versioned(record=load(body), version=version)
 
 
-def _found(stored: queries.Stored | None) -> Versioned | None:
+def _found(stored: records.Stored | None) -> Versioned | None:
     return None if stored is None else _loaded(stored)

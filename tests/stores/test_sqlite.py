@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from audioext.errors import ConfigError, StoreError
-from audioext.stores import _sqlite_engine, _sqlite_file, _sqlite_queries, open_store
+from audioext.stores import _sqlite_engine, _sqlite_file, _sqlite_journal, open_store
 from audioext.stores._sqlite_engine import Engine
 from audioext.stores.base import RESYNC, Delivery, Done, OutboxEntry
 from audioext.stores.sqlite import SqliteStore
@@ -263,7 +263,7 @@ async def test_what_comes_while_it_closes_is_refused(store: SqliteStore, make_re
     await asyncio.sleep(0)
 
     with pytest.raises(StoreError, match="closed"):
-        engine.writer.run(_sqlite_queries.last_change)
+        engine.writer.run(_sqlite_journal.last_change)
 
     await closing_
     assert not (await accepted).existing
@@ -472,8 +472,8 @@ async def test_who_is_far_behind_has_to_look_again(
     store: SqliteStore, path: Path, listen: Listen, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Changes that were trimmed before they were seen are told as one `RESYNC`; later ones are told again."""
-    monkeypatch.setattr(_sqlite_queries, "CHANGES_KEPT", 3)
-    monkeypatch.setattr(_sqlite_queries, "CHANGES_TRIMMED_EVERY", 1)
+    monkeypatch.setattr(_sqlite_journal, "CHANGES_KEPT", 3)
+    monkeypatch.setattr(_sqlite_journal, "CHANGES_TRIMMED_EVERY", 1)
     other = SqliteStore(path)
     await other.open()
     listener = await listen(store)
