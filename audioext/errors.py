@@ -161,8 +161,12 @@ class WebhookError(AudioextError):
         super().__init__(message)
 
 
-class JobError(AudioextError):
-    """A wait for a job ended without its result; `job` can be awaited again."""
+class SubmitUnknownError(AudioextError):
+    """No word of the task within the grace period: the POST may have landed, so nothing was resent.
+
+    Look at the provider's own task list before you submit again. The job can still be adopted: a late
+    callback completes it, and a later `await job` then returns the song.
+    """
 
     def __init__(self, message: str, *, job: Job) -> None:
         """Keep the *job*, whose `ref` leads back to it from any process."""
@@ -170,12 +174,13 @@ class JobError(AudioextError):
         super().__init__(message)
 
 
-class SubmitUnknownError(JobError):
-    """No word of the task within the grace period: the POST may have landed, so nothing was resent.
+class JobError(AudioextError):
+    """A wait for a job ended without its result; `job` can be awaited again."""
 
-    Look at the provider's own task list before you submit again. The job can still be adopted: a late
-    callback completes it, and a later `await job` then returns the song.
-    """
+    def __init__(self, message: str, *, job: Job) -> None:
+        """Keep the *job*, whose `ref` leads back to it from any process."""
+        self.job = job
+        super().__init__(message)
 
 
 class JobFailedError(JobError):

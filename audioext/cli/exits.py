@@ -95,7 +95,7 @@ def error_object(error: BaseException) -> dict[str, object]:
     if isinstance(error, DownloadError):
         facts["problems"] = list(error.problems)
         facts["files"] = [str(path) for path in error.paths]
-    if isinstance(error, JobError):
+    if isinstance(error, (JobError, SubmitUnknownError)):
         facts |= {"ref": error.job.ref, "provider": error.job.provider, "task_id": error.job.task_id}
     return {"error": facts}
 

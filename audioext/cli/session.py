@@ -104,7 +104,7 @@ def _option(name: str) -> str:
 
 def _hint(screen: Screen, error: Exception) -> str:
     """Return what to do next, where the error is not the end of the job."""
-    ref, back = (error.job.ref if isinstance(error, JobError) else screen.ref), screen.way_back
+    ref, back = (error.job.ref if isinstance(error, (JobError, SubmitUnknownError)) else screen.ref), screen.way_back
     if ref is None or not back.is_kept or not isinstance(error, AudioextError):
         return ""
     if isinstance(error, (JobFailedError, SubmitUnknownError)) or back.sandbox:

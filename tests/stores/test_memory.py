@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,3 +117,20 @@ def test_an_unknown_url_is_told_the_forms(url: str) -> None:
     """Anything else is a `ConfigError` that lists what a store looks like."""
     with pytest.raises(ConfigError, match=r"memory://.*sqlite:///relative\.db.*redis://"):
         open_store(url)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "unix"])
+def test_a_missing_extra_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis URL without the extra says what to install."""
+    monkeypatch.setitem(sys.modules, "audioext.stores.redis", None)  # as if it could not be imported
+
+    with pytest.raises(ConfigError, match=r'pip install "audioext\[redis\]"'):
+        open_store(f"{scheme}://localhost")
+
+
+def test_a_password_is_not_repeated() -> None:
+    """The error of a URL that is not known says nothing of what may be secret in it."""
+    with pytest.raises(ConfigError) as caught:
+        open_store("postgres://me:hunter2@host/db")
+
+    assert "hunter2" not in str(caught.value)
