@@ -33,6 +33,7 @@ _KEEPS_CONNECTION = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_
 class _Item(Generic[T]):
     work: Work[T]
     future: asyncio.Future[T]
+    undo: Callable[[T], Work[object]] | None = None
 
 
 @define(eq=False)
@@ -76,16 +77,25 @@ class Lane:
 
     # --- in the event loop ---------------------------------------------------------------------------------
 
-    def run(self, work: Work[T]) -> asyncio.Future[T]:
+    def run(self, work: Work[T], *, undo: Callable[[T], Work[object]] | None = None) -> asyncio.Future[T]:
         """Have *work* done with the next batch, and return its future; cancelling it disturbs no other.
+
+        *undo* makes of its result the work that takes it back, if it was done for a future cancelled since.
 
         Raises:
             StoreError: the store is being closed.
         """
         if self._is_closing:
             raise StoreError("the store is closed: open it, or make a new client")
+        return self._gather(work, undo)
+
+    def forget(self, work: Work[object]) -> None:
+        """Have *work* done with the next batch, whatever comes of it; even while the store is being closed."""
+        self._gather(work, None).add_done_callback(_look_at)
+
+    def _gather(self, work: Work[T], undo: Callable[[T], Work[object]] | None) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._gathering.append(_Item(work, future))  # type: ignore[arg-type]  # each future gets its own work's result
+        self._gathering.append(_Item(work, future, undo))  # type: ignore[arg-type]  # each future gets its own work's result
         if not self._is_busy:
             self._is_busy = True
             self._idle.clear()
@@ -117,8 +127,9 @@ class Lane:
         self.told(changed, len(batch))
         for item, outcome in zip(batch, outcomes, strict=True):
             if item.future.done():
-                continue
-            if isinstance(outcome, BaseException):
+                if item.undo is not None and not isinstance(outcome, BaseException):
+                    self.forget(item.undo(outcome))
+            elif isinstance(outcome, BaseException):
                 item.future.set_exception(outcome)
             else:
                 item.future.set_result(outcome)
@@ -194,6 +205,12 @@ class Lane:
         if self._connection is not None:
             close(self._connection)
             self._connection = None
+
+
+def _look_at(future: asyncio.Future[object]) -> None:
+    """Take note of an exception that nobody waits for, so that asyncio does not complain of it."""
+    if not future.cancelled():
+        future.exception()
 
 
 def read_each(connection: Connection, works: Sequence[Work[object]]) -> list[Outcome]:

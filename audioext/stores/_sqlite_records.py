@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 
 import orjson
-from attrs import frozen
+from attrs import evolve, frozen
 
 from audioext.stores._sqlite_file import Connection
 from audioext.stores._sqlite_journal import journal
@@ -226,8 +226,8 @@ def settle(connection: Connection, lease: Lease, due_at: float | None) -> bool:
     """End a lease if it is still the one that holds."""
     if lease.kind == "poll":
         ended = connection.execute(
-            "UPDATE records SET poll_at = ?, poll_token = NULL WHERE ref = ? AND poll_token = ?",
-            (due_at, lease.ref, lease.token),
+            "UPDATE records SET poll_at = ?, poll_token = NULL, poll_attempts = ? WHERE ref = ? AND poll_token = ?",
+            (due_at, lease.attempts, lease.ref, lease.token),
         )
         return bool(ended.rowcount)
     row = connection.execute(
@@ -243,7 +243,7 @@ def settle(connection: Connection, lease: Lease, due_at: float | None) -> bool:
     else:
         for entry in entries:
             if entry[_TOPIC] == lease.topic:
-                entry[_DUE_AT] = due_at
+                entry[_DUE_AT], entry[_ATTEMPTS] = due_at, lease.attempts
     columns: dict[str, object] = {
         "tell_at": entries[0][_DUE_AT] if entries else None,
         "tell_token": None,
@@ -252,6 +252,12 @@ def settle(connection: Connection, lease: Lease, due_at: float | None) -> bool:
     }
     _update(connection, row[0], columns)
     return True
+
+
+def give_back(connection: Connection, leases: Iterable[Lease], now: float) -> None:
+    """Let others have at once what was claimed for nobody, as if it had not been."""
+    for lease in leases:
+        settle(connection, evolve(lease, attempts=lease.attempts - 1), now)
 
 
 def _chosen(connection: Connection, column: str, providers: Sequence[str] | None) -> Sequence[str]:

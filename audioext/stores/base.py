@@ -180,7 +180,8 @@ class Store(Protocol):
 
         Only work of *providers* where given. `poll`: open records whose due time has come. `outbox`: entries
         whose turn it is, due from the start: of each ref only the one with the lowest sequence that is not
-        settled, and one at a time. A lease that ran out is claimed again, with one more attempt.
+        settled, and one at a time. A lease that ran out is claimed again, with one more attempt. A claim
+        whose caller is cancelled holds nothing.
         """
         ...
 

@@ -160,9 +160,21 @@ class SqliteStore:
         self, kind: Kind, *, now: float, lease: float, limit: int, providers: Sequence[str] | None = None
     ) -> tuple[Lease, ...]:
         """Take work that is due; see `Store.claim`."""
-        return await self._opened().writer.run(
-            lambda connection: records.claim(connection, kind, now=now, lease=lease, limit=limit, providers=providers)
+
+        def give_back(leases: tuple[Lease, ...]) -> Callable[[Connection], None]:
+            return lambda connection: records.give_back(connection, leases, now)
+
+        writer = self._opened().writer
+        claimed = writer.run(
+            lambda connection: records.claim(connection, kind, now=now, lease=lease, limit=limit, providers=providers),
+            undo=give_back,
         )
+        try:
+            return await claimed
+        except asyncio.CancelledError:
+            if not claimed.cancelled() and claimed.exception() is None:  # it was cancelled an instant too late
+                writer.forget(give_back(claimed.result()))
+            raise
 
     async def settle(self, lease: Lease, *, due_at: float | None) -> bool:
         """End a lease; see `Store.settle`."""

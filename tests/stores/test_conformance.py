@@ -17,6 +17,7 @@ from audioext.stores.base import (
     Created,
     Delivery,
     Done,
+    Kind,
     Lease,
     OutboxEntry,
     Resync,
@@ -386,6 +387,28 @@ async def test_of_many_claimers_one_gets_each_piece(connect: Connect, make_recor
 
     refs = [lease.ref for found in claims for lease in found]
     assert (50, 50) == (len(refs), len(set(refs)))
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("kind", ["poll", "outbox"])
+async def test_a_cancelled_claim_holds_nothing(
+    store: Store, make_record: MakeRecord, advance: Advance, kind: Kind, turns: int
+) -> None:
+    """What was claimed for a caller that was cancelled can be claimed by the next one, as if for the first time."""
+    for number in range(5):
+        await advance(store, await store.create(make_record(f"ref{number}")), "text", due_at=1.0)
+    task = asyncio.create_task(store.claim(kind, now=9.0, lease=60.0, limit=3))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    task.cancel()
+    (first,) = await asyncio.gather(task, return_exceptions=True)
+    taken = () if isinstance(first, BaseException) else first
+    await store.journal(delivery(1))  # an answer that comes after whatever the cancelled claim left to do
+    left = await store.claim(kind, now=9.0, lease=60.0, limit=9)
+
+    assert 5 == len({lease.ref for lease in (*taken, *left)}) == len(taken) + len(left)
+    assert {1} == {lease.attempts for lease in left}
 
 
 async def test_the_most_overdue_comes_first(store: Store, make_record: MakeRecord) -> None:
