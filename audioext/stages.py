@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from audioext.record import Claim, Complaint, Fault, Reached, Record, Seen, Sighting, Verdict
-from audioext.results import Failure, FailureReason, Song, Source, Stage, StageEvent, Track
-from audioext.takes import SEEN_RANK, greater, groups, join_sighting, moment, tracks_of
+from audioext.results import Failure, FailureReason, Song, Source, Stage, StageEvent
+from audioext.takes import SEEN_RANK, greater, join_sighting, moment, tracks_of
 from audioext.wire.events import Event, Failed, Progress, Submitted
 
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
@@ -232,7 +232,7 @@ def _derive(record: Record) -> Record:
     verdict = Verdict.OPEN
     if stage is Stage.COMPLETE:
         verdict = Verdict.COMPLETE
-    elif record.fault is not None or _all_takes_failed(record, tracks):
+    elif record.fault is not None or _all_takes_failed(record):
         verdict = Verdict.FAILED
     elif record.expired_at is not None:
         verdict = Verdict.EXPIRED
@@ -276,14 +276,11 @@ def _complete_proof(record: Record, audible: Sequence[_Word]) -> Reached | None:
 
 
 def _counted_proof(record: Record) -> _Word | None:
+    # Only takes with an id are counted: two nameless sightings may turn out to be one take.
     first: dict[str, _Word] = {}
-    for group in groups(record.sightings):
-        settled: list[_Word] = [
-            (s.at, s.seen) for s in group if s.track.audio_url is not None or s.track.failure is not None
-        ]
-        if settled:
-            key = min(s.track.id or s.track.audio_url or "" for s in group)
-            first[key] = min(settled)
+    for s in record.sightings:
+        if s.track.id is not None and (s.track.audio_url is not None or s.track.failure is not None):
+            first[s.track.id] = min(first.get(s.track.id, (s.at, s.seen)), (s.at, s.seen))
     times = sorted(first.values())
     if len(times) < record.expected_tracks:
         return None
@@ -298,14 +295,15 @@ def _proof(stage: Stage, found: Sequence[_Word]) -> Reached | None:
     return Reached(stage=stage, source=_SOURCE_OF[seen], at=at)
 
 
-def _all_takes_failed(record: Record, tracks: Sequence[Track]) -> bool:
-    failed = [track for track in tracks if track.failure is not None and track.audio_url is None]
-    return len(failed) >= record.expected_tracks > 0 and len(failed) == len(tracks)
+def _all_takes_failed(record: Record) -> bool:
+    # A take that failed by one word and has audio by another counts as both; COMPLETE outranks the failure.
+    failed = {s.track.id for s in record.sightings if s.track.failure is not None and s.track.id is not None}
+    return len(failed) >= record.expected_tracks > 0
 
 
 def _fault_of_takes(record: Record) -> Fault:
     failed = [s for s in record.sightings if s.track.failure is not None]
-    messages = sorted({track.failure for track in record.tracks if track.failure is not None})
+    messages = sorted({s.track.failure for s in failed if s.track.failure is not None})
     return Fault(
         reason=FailureReason.GENERATION,
         code=None,

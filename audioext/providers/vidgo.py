@@ -42,6 +42,7 @@ STATUS_PATH = "/api/generate/detail/music"  # docs.vidgo.ai/api-manual/music-ser
 CREDITS_PATH = "/api/user/balance"  # docs.vidgo.ai/api-manual/account-management/user-balance, read 2026-11-21
 MAX_CALLBACK_LENGTH = 2048  # docs.vidgo.ai/api-manual/task-management/webhooks, read 2026-11-21
 _HTTP_ERROR_FROM = 400
+_HTTP_SERVER_ERROR_FROM = 500
 
 NAMES: Mapping[Operation, str] = {
     Operation.EXTEND: "extend-music",
@@ -89,14 +90,16 @@ FACTS = Facts(
     text_keys=("error", "detail", "msg", "message"),
 )
 
-_KEY = re.compile("[A-Za-z][A-Za-z0-9_]*")
+MODEL_KEYS = ("model", "mv")
+"""The fields that may name the engine's version when adding an instrumental."""
+
 _LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
 _IP_LABEL = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
 def _to_key(value: str) -> str:
-    if not isinstance(value, str) or _KEY.fullmatch(value) is None:
-        message = f"instrumental_model_key must be a field name such as model or mv, not {value!r}"
+    if value not in MODEL_KEYS:
+        message = f"instrumental_model_key must be {' or '.join(MODEL_KEYS)}, not {value!r}"
         raise ConfigError(message)
     return value
 
@@ -172,7 +175,9 @@ class Vidgo(HostedAccount):
             return self.replies.outcome(response)
         task_id = _task_id(envelope.data)
         if task_id is None:
-            return self.replies.outcome(response, code=envelope.code)
+            # A server that broke may have made the task whatever its body says, and a rate would be resent.
+            broke = response.status >= _HTTP_SERVER_ERROR_FROM
+            return self.replies.outcome(response, code=response.status if broke else envelope.code)
         if envelope.code == OK:
             return Submitted(task_id=task_id)
         reason = f"{self.name} answered {envelope.code} and yet names a task: {self.replies.text(response)}"
@@ -216,15 +221,15 @@ class Vidgo(HostedAccount):
             DecodeError: it cannot be read (400).
         """
         value = parse_json(hook.body)
-        outer = structure(value, _Outer)
+        outer = structure(value, _TaskId)
         data = value.get("data") if isinstance(value, dict) else None
         if not isinstance(data, dict) or not data:
             raise DecodeError(["expected an object @ $.data"])
-        inner = structure(data, _Outer, where="data")
+        inner = structure(data, _TaskId, where="data")
         if outer.task_id and inner.task_id and outer.task_id != inner.task_id:
             message = "the delivery names more than one task"
             raise WebhookError(message, http_status=400)
-        return detail_events(data, code=outer.code, task_id=outer.task_id or None)
+        return detail_events(data, code=_code(value), task_id=outer.task_id or None)
 
     def build_credits(self) -> HttpRequest:
         """Return the GET that asks for the balance."""
@@ -280,16 +285,21 @@ class Balance:
 
 
 @frozen
-class _Outer:
-    code: Text | None = None
+class _TaskId:
     task_id: Text | None = None
+
+
+def _code(delivery: object) -> str | None:
+    # Nothing is judged by it, so a code of another type must not cost a result.
+    code = delivery.get("code") if isinstance(delivery, dict) else None
+    return str(code) if type(code) in (int, str) else None
 
 
 def _task_id(data: object) -> str | None:
     if not isinstance(data, dict):
         return None
     try:
-        return structure({"task_id": data.get("task_id")}, _Outer).task_id or None
+        return structure({"task_id": data.get("task_id")}, _TaskId).task_id or None
     except DecodeError:
         return None
 
@@ -311,5 +321,5 @@ def _is_public(host: str) -> bool:
         labels = name.split(".")
         local = any(name == suffix or name.endswith(f".{suffix}") for suffix in _LOCAL_NAMES)
         return len(labels) > 1 and all(labels) and _IP_LABEL.fullmatch(labels[-1]) is None and not local
-    inner = getattr(address, "ipv4_mapped", None)
-    return bool((inner or address).is_global) and not address.is_multicast
+    inner = getattr(address, "ipv4_mapped", None) or address
+    return bool(inner.is_global) and not inner.is_multicast and not inner.is_reserved

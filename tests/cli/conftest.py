@@ -79,7 +79,7 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def call(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        process = subprocess.Popen(  # noqa: S603 - our own command
+        process = subprocess.Popen(
             [sys.executable, "-m", "audioext", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -94,7 +94,7 @@ def test_demo_says_when_its_folder_cannot_be_written(invoke: Invoke, folder: Pat
 def test_demo_is_live_on_a_terminal(voice: Path) -> None:
     """On a terminal there are ticks, colours and a spinner; the lines stay, the spinner goes."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(  # noqa: S603 - our own command
+    process = subprocess.Popen(
         [sys.executable, "-m", "audioext", "demo", str(voice), "--speed", "100"],
         stdout=follower,
         stderr=follower,

@@ -18,7 +18,7 @@ from tests.cli.conftest import Invoke
 def run_program(program: str) -> subprocess.CompletedProcess[str]:
     """Run a Python program in a process of its own."""
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def run_without(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,8 +12,9 @@ from yarl import URL
 from audioext.errors import ConfigError, ProviderError, RequestError
 from audioext.providers import Vidgo
 from audioext.requests import AddInstrumental, Extend
-from audioext.wire.events import Refused, Unknown
-from audioext.wire.http import HttpRequest, HttpResponse
+from audioext.results import Stage
+from audioext.wire.events import Progress, Refused, Unknown
+from audioext.wire.http import HttpRequest, HttpResponse, Webhook
 from audioext.wire.provider import Credits, FileRoute, Limits, Uploads
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ def test_the_key_of_an_instrumentals_model_is_a_setting(key: str) -> None:
     assert "V5" == body(vidgo.build_submit(Extend(audio_id="a", model="V5"), None))["input"]["mv"]
 
 
-@pytest.mark.parametrize("key", ["", "a b", "7", None])
-def test_a_model_key_must_be_a_field_name(key: Any) -> None:
-    """What cannot be a field's name is refused when the provider is made."""
+@pytest.mark.parametrize("key", ["", "Model", "title", "upload_url", None])
+def test_a_model_key_is_one_of_two(key: Any) -> None:
+    """Any other key is refused when the provider is made: the model could overwrite the source or be lost."""
     with pytest.raises(ConfigError, match="instrumental_model_key"):
         Vidgo("k", instrumental_model_key=key)
 
@@ -202,7 +203,7 @@ def test_public_https_addresses_are_called(url: str) -> None:
                 *("localhost", "LOCALHOST.", "api.localhost", "printer.local", "db.internal", "nas.home.arpa"),
                 *("intranet", "127.0.0.1", "10.1.2.3", "192.168.0.9", "172.16.0.1", "169.254.1.1", "0.0.0.0"),  # noqa: S104 - nothing is bound
                 *("100.64.0.1", "224.0.0.1", "127.1", "2130706433", "10.0x1", "[::1]", "[fd00::1]", "[fe80::1]"),
-                "[::ffff:10.0.0.1]",
+                *("[::ffff:10.0.0.1]", "[::ffff:224.0.0.1]", "[::7f00:1]", "[64:ff9b::7f00:1]", "240.0.0.1"),
             )
         ),
     ],
@@ -244,6 +245,20 @@ def test_a_refusal_needs_a_readable_body() -> None:
     """A 401 that is no JSON object may come from anything on the way, so it proves nothing."""
     for raw in (b"Unauthorized", b"[]", b""):
         assert isinstance(Vidgo("k").parse_submit(HttpResponse(status=401, body=raw)), Unknown)
+
+
+@pytest.mark.parametrize("code", [401, 402, 404, 429])
+def test_a_broken_server_is_believed_in_nothing(code: int) -> None:
+    """An HTTP 5xx may have made a task whatever code its body bears, so it is never refused or resent."""
+    raw = orjson.dumps({"code": code, "error": {"message": "no"}})
+    assert isinstance(Vidgo("k").parse_submit(HttpResponse(status=503, body=raw)), Unknown)
+
+
+@pytest.mark.parametrize("code", [200, "200", 200.0, 500, None, True, {}])
+def test_a_webhooks_code_is_not_judged(code: object) -> None:
+    """A finished task is finished whatever code stands beside its data, of whatever type."""
+    raw = orjson.dumps({"code": code, "data": {"task_id": "t1", "status": "finished"}})
+    assert (Progress(task_id="t1", claimed_stage=Stage.COMPLETE),) == Vidgo().parse_webhook(Webhook(body=raw))
 
 
 def test_a_task_id_that_cannot_be_read_leaves_the_outcome_unknown() -> None:

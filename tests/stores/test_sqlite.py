@@ -76,7 +76,7 @@ def record(ref):
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
-    return subprocess.Popen(  # noqa: S603 - our own interpreter, our own words
+    return subprocess.Popen(
         [sys.executable, "-c", head + body, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
