@@ -64,18 +64,18 @@ def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
             by_id.setdefault(sighting.track.id, []).append(sighting)
         else:
             nameless.append(sighting)
-    owner = {
-        s.track.audio_url: id_
-        for id_, group in sorted(by_id.items(), reverse=True)
-        for s in group
-        if s.track.audio_url is not None
-    }
+    owners: dict[str, set[str]] = {}
+    for id_, group in by_id.items():
+        for sighting in group:
+            if sighting.track.audio_url is not None:
+                owners.setdefault(sighting.track.audio_url, set()).add(id_)
     by_url: dict[str, list[Sighting]] = {}
     for sighting in nameless:
-        url = sighting.track.audio_url
-        if url in owner:
-            by_id[owner[url]].append(sighting)
-        else:
+        url = sighting.track.audio_url or ""
+        # Where several ids showed one URL it belongs to each: taking it from one would erase what it knew.
+        for id_ in owners.get(url, ()):
+            by_id[id_].append(sighting)
+        if url not in owners:
             by_url.setdefault(url or sighting.track.stream_url or "", []).append(sighting)
     return [*by_id.values(), *by_url.values()]
 

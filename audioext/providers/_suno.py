@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from audioext.wire.http import HttpResponse
 
 OK = 200
+_HTTP_BROKEN_FROM = 500
 _HTTP_ERROR_FROM = 400
 _HTTP_SERVER_ERROR_FROM = 500
 _HTTP_FORBIDDEN = 403
@@ -104,7 +105,9 @@ class Answers:
             reason = f"{self.provider} answered without a task id: {text}"
             return Submitted(task_id=task_id) if task_id is not None else Unknown(reason=reason)
         meaning = self.table.meaning(envelope.code, text)
-        if not meaning.no_task or task_id is not None:
+        # A 5xx says that something broke on the way, whatever code its body quotes: the task may have been made.
+        broken = response.status >= _HTTP_BROKEN_FROM
+        if not meaning.no_task or task_id is not None or broken:
             return Unknown(reason=f"{self.provider} answered {envelope.code}: {text}")
         error = self._error(response, envelope.code, text, charged=False)
         return Refused(error=error, resend=meaning.resend)
