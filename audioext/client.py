@@ -60,7 +60,8 @@ class Client:
     setting in seconds says so in its name or is one of `wait_timeout` (bounds every await and iteration),
     `expire_after` (an open job is given up then, after a last status call), `permit_timeout` (how long a
     submit may wait for its turn under the provider's limits), `handler_timeout` (a handler that runs longer
-    counts as failed) and `keep` (how long finished jobs are remembered; providers repeat callbacks).
+    counts as failed), `poll_timeout` (bounds a status call) and `keep` (how long finished jobs are remembered;
+    providers repeat callbacks).
 
     `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where
     the receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted
@@ -86,6 +87,7 @@ class Client:
         expire_after: float = DAY_SECONDS,
         permit_timeout: float = 900.0,
         handler_timeout: float = 60.0,
+        poll_timeout: float = 20.0,
         handler_concurrency: int = 16,
         keep: float = 7 * DAY_SECONDS,
         deliveries_kept: int = 100_000,
@@ -101,6 +103,7 @@ class Client:
             expire_after=expire_after,
             permit_timeout=permit_timeout,
             handler_timeout=handler_timeout,
+            poll_timeout=poll_timeout,
             keep=keep,
         )
         settings.check_callbacks(self._providers.values(), self._public_url)
@@ -126,6 +129,7 @@ class Client:
             providers=self._providers,
             clock=self._clock,
             expire_after=expire_after,
+            timeout=poll_timeout,
         )
         self._handlers = Handlers(
             store=self._store,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ from attrs import define, field
 from audioext import stages
 from audioext.clock import Clock
 from audioext.dispatcher import Dispatcher
-from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError
+from audioext.errors import DecodeError, ProviderDownError, ProviderError
 from audioext.limits import Limiter
 from audioext.record import Record
 from audioext.stores.base import Lease, Store
@@ -20,8 +21,7 @@ from audioext.worker import Worker
 
 _log = logging.getLogger("audioext.poller")
 
-POLL_TIMEOUT_SECONDS = 30.0
-POLL_LEASE_SECONDS = 90.0  # three tries to connect and one call fit
+LEASE_MARGIN_SECONDS = 5.0
 CONCURRENT_POLLS = 16
 
 
@@ -35,6 +35,7 @@ class Poller:
     providers: Mapping[str, Provider]
     clock: Clock
     expire_after: float
+    timeout: float
     _worker: Worker | None = field(default=None, init=False)
     _limiters: dict[tuple[str, str | None], Limiter] = field(factory=dict, init=False)
 
@@ -46,7 +47,7 @@ class Poller:
             store=self.store,
             kind="poll",
             clock=self.clock,
-            lease=POLL_LEASE_SECONDS,
+            lease=self.timeout + LEASE_MARGIN_SECONDS,
             concurrency=CONCURRENT_POLLS,
             work=self._poll,
             providers=askable,
@@ -76,11 +77,12 @@ class Poller:
         """
         provider = self.providers[record.provider]
         try:
-            async with self._limiter(provider).permit(timeout=POLL_TIMEOUT_SECONDS):
-                response = await self.transport.send(provider.build_status(record), timeout=POLL_TIMEOUT_SECONDS)
+            # All of it has to be over before the lease is: its turn, three tries to connect, and the call.
+            async with asyncio.timeout(self.timeout), self._limiter(provider).permit(timeout=self.timeout):
+                response = await self.transport.send(provider.build_status(record), timeout=self.timeout)
         except TimeoutError as error:
-            message = "too many status calls wait for their turn"
-            raise RateLimitError(message, provider=record.provider) from error
+            message = f"the status call was not over within {self.timeout:g} s"
+            raise ProviderDownError(message, provider=record.provider, retryable=True, charged=False) from error
         except (NotSentError, BrokenError) as error:
             raise ProviderDownError(str(error), provider=record.provider, retryable=True, charged=False) from error
         events = provider.parse_status(response)

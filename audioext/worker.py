@@ -46,16 +46,32 @@ class Worker:
         self._wake.set()
 
     async def aclose(self, *, drain: float = 0.0) -> None:
-        """Claim no more, give running work *drain* seconds, then cancel it; its leases run out."""
+        """Do what is due for up to *drain* seconds, then claim no more and cancel what still runs.
+
+        What is cancelled is given back, so that it runs again later.
+        """
+        if self._loop is not None and drain > 0:
+            with suppress(TimeoutError, StoreError):
+                async with asyncio.timeout(drain):
+                    await self._finish_due()
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         running = tuple(self._running)
-        if running:
-            _, late = await asyncio.wait(running, timeout=drain)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _finish_due(self) -> None:
+        while True:
+            if self._running:
+                await asyncio.wait(tuple(self._running), return_when=asyncio.FIRST_COMPLETED)
+                continue
+            due = await self.store.next_due(self.kind, providers=self.providers)
+            if due is None or due > self.clock.now():
+                return
+            self._wake.set()
+            await asyncio.sleep(0)
 
     async def _run(self) -> None:
         while True:

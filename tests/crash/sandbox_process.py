@@ -1,0 +1,29 @@
+"""The sandbox as a process of its own: it prints its description and runs until its input ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from audioext.sandbox import Sandbox
+
+FAULTS = ("duplicate%30", "drop%15", "reorder%20", "lose_response%15")
+
+
+async def main() -> None:
+    """Serve without a limit on submits, with faults by chance."""
+    async with Sandbox(
+        speed=400.0,
+        submit_limit=None,
+        retry_seconds=(200, 400, 600),
+        ready_seconds=3,
+        extension_seconds=1,
+        faults=FAULTS,
+    ) as sandbox:
+        print(json.dumps(sandbox.describe()), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
