@@ -182,7 +182,8 @@ async def test_a_long_log_starts_anew(
         if number % 20 == 0 and checkpoint is not None:
             await checkpoint
 
-    assert 600 * 4096 > path.with_name("jobs.db-wal").stat().st_size  # each commit alone takes several pages
+    # Each commit alone takes several pages; how far the log grows before it starts anew depends on the disk.
+    assert 600 * 3 * 4096 > path.with_name("jobs.db-wal").stat().st_size
 
 
 async def test_it_checkpoints_when_it_has_been_quiet(
