@@ -478,13 +478,15 @@ class Client:
     async def _follow_changes(self) -> None:
         """See what other processes commit to the jobs that are awaited here, and wake the workers."""
         async for change in self._store.changes():
-            for ref in self._registry.awaited() if isinstance(change, Resync) else (change,):
-                await self._look_again(ref)
+            unfinished = self._submitter.unfinished()
+            everything = {*self._registry.awaited(), *unfinished}
+            for ref in everything if isinstance(change, Resync) else (change,):
+                await self._look_again(ref, wanted=ref in unfinished)
             self._handlers.wake()
             self._poller.wake()
 
-    async def _look_again(self, ref: str) -> None:
-        if self._registry.cached(ref) is None:
+    async def _look_again(self, ref: str, *, wanted: bool) -> None:
+        if self._registry.cached(ref) is None and not wanted:
             return
         stored = await self._store.get(ref)
         if stored is not None:

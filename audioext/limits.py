@@ -46,14 +46,20 @@ class Limiter:
             self._admit()
 
     def occupy(self, ref: str) -> None:
-        """Count *ref* among the open jobs."""
-        self._open.add(ref)
+        """Count *ref* among the open jobs, where their number is limited."""
+        if self.limits.parallel is not None:
+            self._open.add(ref)
 
     def free(self, ref: str) -> None:
         """Count *ref* no longer: its job is final, or its outcome unknown."""
         if ref in self._open:
             self._open.remove(ref)
             self._admit()
+
+    @property
+    def occupants(self) -> frozenset[str]:
+        """The refs of the jobs that count as open."""
+        return frozenset(self._open)
 
     def close(self) -> None:
         """Let go of the timer."""

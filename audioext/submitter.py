@@ -138,6 +138,10 @@ class Submitter:
         """Say whether *task* has stored its record: from then on it must have its answer."""
         return task in self._posting
 
+    def unfinished(self) -> frozenset[str]:
+        """Return the jobs that still hold something: a file that we serve, or a place among the parallel ones."""
+        return frozenset(self._offers).union(*(limiter.occupants for limiter in self.limiters.values()))
+
     def finish(self, ref: str) -> None:
         """Let go of what a job held while it ran: its file and its place among the parallel ones."""
         offer = self._offers.pop(ref, None)

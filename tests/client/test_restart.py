@@ -95,6 +95,23 @@ async def test_a_listener_wakes_a_worker_that_shares_its_file(
     assert {"webhook"} == {reached.source for reached in other.record.reached[1:]}
 
 
+async def test_a_place_is_freed_by_another_processs_commit(
+    make_sandbox: MakeSandbox, url: str, unused_tcp_port: int
+) -> None:
+    """With one parallel job allowed, the next is sent when the listener's process saw the one before end."""
+    sandbox = await make_sandbox(parallel_limit=1)
+    public_url = f"http://127.0.0.1:{unused_tcp_port}"
+    provider = ax.MusicGpt(sandbox.api_key, base_url=sandbox.bases["musicgpt"], limits=ax.Limits(parallel=1))
+    listener = ax.Client(public_url=public_url, listen=f"127.0.0.1:{unused_tcp_port}", store=url)
+    worker = ax.Client(provider, public_url=public_url, listen=None, store=url)
+
+    async with listener, worker, asyncio.timeout(30):
+        refs = [(await worker.extend(url=sandbox.voice_url, continue_at=2)).ref for _ in range(3)]
+
+    assert 3 == len(set(refs))
+    assert 3 == len(sandbox.submissions)
+
+
 async def test_a_store_that_fails_is_503_and_loses_nothing(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """While the store is down deliveries are answered 503, waits go on, submits cost nothing; then all continues."""
     sandbox = await make_sandbox(speed=100)
