@@ -29,7 +29,18 @@ class _Complaints(logging.Handler):
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
+        if not _is_late_connection(record):
+            self.texts.append(record.getMessage())
+
+
+def _is_late_connection(record: logging.LogRecord) -> bool:
+    """Tell asyncio's own slip from ours: a connection that was accepted in the instant in which its server closed.
+
+    CPython's `Server._attach` asserts then that the server is open, up to 3.12.2 (github.com/python/cpython, issue
+    109564); the peer sees a connection that was not served, as after any close.
+    """
+    of = None if record.exc_info is None else record.exc_info[0]
+    return of is AssertionError and record.getMessage().startswith("Error on transport creation for incoming")
 
 
 @pytest.fixture(autouse=True)

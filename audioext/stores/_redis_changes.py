@@ -1,0 +1,148 @@
+"""Hears of changes by pub/sub, and notices when it did not: a lost connection, a failover, a message that got lost.
+
+Every script counts the changes of its partition and says the number with each, so a gap shows at once. After a
+silence the counters themselves are read, which costs one small question for all jobs together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from attrs import define, field
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import RedisError
+
+from audioext.errors import StoreError
+from audioext.stores._changes import Fanout
+from audioext.stores._redis_keys import Layout
+from audioext.stores._redis_lane import LOST, Lane
+
+_log = logging.getLogger("audioext.stores.redis")
+
+SILENCE_SECONDS = 5.0
+"""After so long without a message the connection and the counters are checked."""
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+@define(eq=False)
+class Subscription:
+    """One connection that listens, for all listeners of a store."""
+
+    lane: Lane
+    layout: Layout
+    options: Mapping[str, Any]
+    fanout: Fanout = field(factory=Fanout, init=False)
+    _last: dict[str, int] = field(factory=dict, init=False)
+    _ready: asyncio.Future[None] = field(init=False)
+    _task: asyncio.Task[None] = field(init=False)
+
+    async def open(self) -> None:
+        """Subscribe; from then on every change is told.
+
+        Raises:
+            StoreError: the server is not there, or refuses.
+        """
+        self._ready = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(), name="audioext redis changes")
+        try:
+            await self._ready
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """End the streams of those who listen, and disconnect."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self.fanout.close()
+
+    async def _run(self) -> None:
+        pause = 0.0
+        while True:
+            try:
+                async with self._subscribed() as listening:
+                    await self._begin()
+                    pause = 0.0
+                    await self._hear(listening)
+            except (RedisError, StoreError, *LOST) as error:
+                if not self._ready.done():
+                    failure = error if isinstance(error, StoreError) else self.lane._failure(error)  # noqa: SLF001 - one voice
+                    self._ready.set_exception(failure)
+                    return
+                _log.warning("%s: changes are not heard, connecting again: %s", self.lane.shown, error)
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, 2 * pause or 0.05)
+
+    @asynccontextmanager
+    async def _subscribed(self) -> AsyncGenerator[PubSub]:
+        options = dict(self.options)
+        if isinstance(self.lane.server, RedisCluster):
+            # Any node tells what is published on any other; the one of the URL may be gone.
+            await self.lane.server.initialize()
+            node = random.choice(self.lane.server.get_nodes())  # noqa: S311 - no secret
+            options |= {"host": node.host, "port": node.port}
+        redis: Redis = Redis.from_pool(ConnectionPool(**options))
+        try:
+            async with redis.pubsub() as listening:
+                await listening.subscribe(self.layout.channel)
+                async with asyncio.timeout(self.lane.patience):
+                    while (await listening.get_message(timeout=None) or {}).get("type") != "subscribe":
+                        pass
+                yield listening
+        finally:
+            with suppress(*LOST, RedisError):
+                await redis.aclose()
+
+    async def _begin(self) -> None:
+        counted = await self._counted()
+        if self._ready.done():
+            self.fanout.resync()
+        else:
+            self._ready.set_result(None)
+        self._last = counted
+
+    async def _hear(self, listening: PubSub) -> None:
+        while True:
+            message: dict[str, Any] | None = await listening.get_message(timeout=SILENCE_SECONDS)
+            if message is None:
+                await self._check(listening)
+            elif message["type"] == "message":
+                self._tell(message["data"])
+
+    def _tell(self, data: bytes) -> None:
+        part, number, ref = data.decode().split(" ", 2)
+        last = self._last.get(part, 0)
+        if int(number) > last + 1:
+            _log.info("%s: a change was not heard; looking at everything again", self.lane.shown)
+            self.fanout.resync()
+        self._last[part] = max(last, int(number))
+        self.fanout.publish((ref,))
+
+    async def _check(self, listening: PubSub) -> None:
+        """Ask for a sign of life; what was counted before it and has not been told by then is lost."""
+        seen = dict(self._last)
+        counted = await self._counted()
+        await listening.ping()
+        async with asyncio.timeout(self.lane.patience):
+            while True:
+                message: dict[str, Any] = await listening.get_message(timeout=None) or {}
+                if message.get("type") == "pong":
+                    break
+                if message.get("type") == "message":
+                    self._tell(message["data"])
+        # Fewer than were told: the engine itself lost writes, and counts anew. More: a message got lost.
+        if any(number < seen.get(part, 0) or number > self._last.get(part, 0) for part, number in counted.items()):
+            _log.info("%s: changes were not heard; looking at everything again", self.lane.shown)
+            self.fanout.resync()
+            self._last = counted
+
+    async def _counted(self) -> dict[str, int]:
+        calls = {part.name: self.lane.run("HGET", part.state, "changes") for part in self.layout.partitions}
+        return {name: int(await call or 0) for name, call in calls.items()}
