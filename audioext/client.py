@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 import secrets as random_secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 from yarl import URL
 
@@ -18,7 +18,7 @@ from audioext.callbacks.inbox import Confirm, Inbox
 from audioext.callbacks.receiver import Receiver
 from audioext.clock import Clock
 from audioext.dispatcher import Dispatcher
-from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, UnsupportedError
+from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, SubmitUnknownError, UnsupportedError
 from audioext.files import Downloader, Shelf
 from audioext.handlers import FailureHandler, Handlers, StageHandler, check_stage
 from audioext.jobs import Desk, Job, Registry
@@ -27,9 +27,10 @@ from audioext.requests import AddInstrumental, Extend, ExtendOptions, Instrument
 from audioext.results import Song, Stage
 from audioext.settings import UNSET, Unset
 from audioext.stores import open_store
-from audioext.stores.base import Delivery, Resync, Store, Versioned
+from audioext.stores.base import Delivery, Store, Versioned
 from audioext.submitter import Order, Submitter
 from audioext.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.upkeep import Upkeep
 from audioext.wire.provider import Credits, Provider
 
 _log = logging.getLogger("audioext.client")
@@ -50,7 +51,6 @@ DAY_SECONDS = 86_400.0
 SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
 SECRET_BYTES = 32
 DRAIN_SECONDS = 10.0
-PURGE_EVERY_SECONDS = 3_600.0
 
 
 class Client:
@@ -109,8 +109,6 @@ class Client:
         settings.check_callbacks(self._providers.values(), self._public_url)
         self._own_secrets = settings.read_secrets(secrets)
         self._secrets: tuple[bytes, ...] = ()
-        self._keep = keep
-        self._deliveries_kept = deliveries_kept
         self._store = open_store(store)
         self._registry = Registry()
         self._transport = Transport()
@@ -148,7 +146,7 @@ class Client:
             accepting=lambda: self._open,
         )
         self.receiver = Receiver(inbox=self.inbox, shelf=self._shelf, ready=self._ready)
-        self._limiters = settings.limiters(self._providers)
+        self._accounts = settings.accounts(self._providers, self._store, self._clock)
         self._submitter = Submitter(
             store=self._store,
             dispatcher=self._dispatcher,
@@ -156,8 +154,9 @@ class Client:
             transport=self._transport,
             shelf=self._shelf,
             clock=self._clock,
-            limiters=self._limiters,
+            accounts=self._accounts,
             permit_timeout=permit_timeout,
+            expire_after=expire_after,
             serve_files=serve_files,
             public_url=lambda: self._public_url,
             secret=lambda: self._secrets[0],
@@ -173,10 +172,22 @@ class Client:
             clock=self._clock,
             wait_timeout=wait_timeout,
         )
+        self._upkeep = Upkeep(
+            store=self._store,
+            registry=self._registry,
+            submitter=self._submitter,
+            handlers=self._handlers,
+            poller=self._poller,
+            clock=self._clock,
+            keep=keep,
+            expire_after=expire_after,
+            deliveries_kept=deliveries_kept,
+        )
         self._open = False
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._submits: set[asyncio.Task[Versioned]] = set()
-        self._background: set[asyncio.Task[None]] = set()
+        self._submits_by_key: dict[str, asyncio.Task[Versioned]] = {}
 
     # --- opening and closing ---------------------------------------------------------------------------
 
@@ -200,7 +211,6 @@ class Client:
                 prefix = "/" if self._public_url is None else self._public_url.path
                 port = await self.receiver.start(host, port, prefix=prefix)
                 self._public_url = settings.fill_port(self._public_url, port)
-            await self._occupy_slots()
         except BaseException:
             self._open = False
             self._closed = True
@@ -209,9 +219,7 @@ class Client:
             raise
         self._poller.start()
         self._handlers.start()
-        self._start(self._purge_now_and_then(), "purge")
-        if self._store.shared:
-            self._start(self._follow_changes(), "changes")
+        self._upkeep.start()
         return self
 
     async def __aexit__(
@@ -224,22 +232,28 @@ class Client:
         """Close: stop accepting, apply what was accepted, end the waits, let handlers drain, close the store.
 
         Open waits raise `ClientClosedError`; their jobs live on. Handlers get 10 seconds; what is then
-        cancelled runs again when a client opens the same store. Calling it again is harmless.
+        cancelled runs again when a client opens the same store. Calling it again, or at the same time, waits for
+        the one closing; cancelling a call does not stop it. Within a handler, which it would wait for, it
+        only begins to close.
         """
-        if not self._open:
-            return
+        if self._closing is None:
+            if not self._open:
+                return
+            self._closing = asyncio.create_task(self._close(), name="audioext close")
+        if not self._handlers.is_running_here():
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self.receiver.aclose()
         self._open = False
         self._closed = True
         await self._settle_submits()
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._upkeep.aclose()
         await self._poller.aclose()
         self._registry.close()
         await self._handlers.aclose(drain=DRAIN_SECONDS)
-        for limiter in self._limiters.values():
-            limiter.close()
+        for account in self._accounts.values():
+            await account.aclose()
         await self._transport.aclose()
         await self._store.aclose()
 
@@ -288,16 +302,20 @@ class Client:
             progress=progress,
         )
         order = await self._submitter.check(order)
-        task = asyncio.create_task(self._submitter.submit(order), name="audioext submit")
-        self._submits.add(task)
-        task.add_done_callback(self._submitted)
+        self._check_open()  # again: looking at a file takes its time
+        task = self._task_of(order)
         try:
             stored = await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():
+            if not task.cancelled():
+                raise
+            sent = self._submitter.sent_by(task)
+            if sent is None:
                 message = "the client was closed before this submit was sent; nothing was paid"
                 raise ConfigError(message) from None
-            raise
+            job = self._registry.handle(sent, self._desk)
+            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {chosen.name}"
+            raise SubmitUnknownError(message, job=job) from None
         return self._registry.handle(stored, self._desk)
 
     async def extend(
@@ -442,26 +460,24 @@ class Client:
             self._choose(stored.record.provider)
             await self._poller.ask(stored.record)
 
-    async def _ready(self) -> str:
-        await self._store.next_due("poll")
-        return "the store answers"
+    async def _ready(self) -> tuple[str, ...]:
+        return await self._store.warnings()
 
     async def _kept_secret(self) -> bytes:
         return await self._store.create_if_absent(SECRET_NAME, random_secrets.token_bytes(SECRET_BYTES))
 
-    async def _occupy_slots(self) -> None:
-        """Count the open jobs of an earlier process against the limits on parallel jobs."""
-        if all(limiter.limits.parallel is None for limiter in self._limiters.values()):
-            return
-        async for stored in self._store.scan(is_open=True):
-            limiter = self._limiters.get(stored.record.provider)
-            if limiter is not None and stored.record.task_id is not None:
-                limiter.occupy(stored.record.ref)
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=f"audioext {name}")
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def _task_of(self, order: Order) -> asyncio.Task[Versioned]:
+        """Return the task that submits *order*; two calls with one key at the same time share it."""
+        key = order.key
+        if key is not None and key in self._submits_by_key:
+            return self._submits_by_key[key]
+        task = asyncio.create_task(self._submitter.submit(order), name="audioext submit")
+        self._submits.add(task)
+        task.add_done_callback(self._submitted)
+        if key is not None:
+            self._submits_by_key[key] = task
+            task.add_done_callback(lambda _: self._submits_by_key.pop(key))
+        return task
 
     def _submitted(self, task: asyncio.Task[Versioned]) -> None:
         self._submits.discard(task)
@@ -473,34 +489,6 @@ class Client:
         for task in tuple(self._submits):
             if not self._submitter.is_posting(task):
                 task.cancel()
-        await asyncio.gather(*self._submits, return_exceptions=True)
-
-    async def _follow_changes(self) -> None:
-        """See what other processes commit to the jobs that are awaited here, and wake the workers."""
-        async for change in self._store.changes():
-            unfinished = self._submitter.unfinished()
-            everything = {*self._registry.awaited(), *unfinished}
-            for ref in everything if isinstance(change, Resync) else (change,):
-                await self._look_again(ref, wanted=ref in unfinished)
-            self._handlers.wake()
-            self._poller.wake()
-
-    async def _look_again(self, ref: str, *, wanted: bool) -> None:
-        if self._registry.cached(ref) is None and not wanted:
-            return
-        stored = await self._store.get(ref)
-        if stored is not None:
-            self._registry.publish(stored)
-            if stored.record.is_final:
-                self._submitter.finish(ref)
-
-    async def _purge_now_and_then(self) -> None:
-        while True:
-            before = self._clock.now() - self._keep
-            try:
-                await self._store.purge(
-                    created_before=before, deliveries_before=before, deliveries_kept=self._deliveries_kept
-                )
-            except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
-                _log.warning("old jobs could not be purged", exc_info=True)
-            await asyncio.sleep(PURGE_EVERY_SECONDS)
+        if self._submits:
+            await asyncio.wait(tuple(self._submits))  # whose end is bounded, and who is never cancelled here
+        await self._submitter.aclose()

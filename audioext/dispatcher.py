@@ -95,7 +95,7 @@ class Dispatcher:
                 verdict: VerdictWord = "repeat"
                 if delivery is not None:
                     # The cached record may be behind; a repeat of a final state is a repeat all the same.
-                    await self.store.journal(attrs.evolve(delivery, verdict=verdict))
+                    await self.store.journal(_judged(delivery, verdict))
                 return Applied(stored=stored, verdict=verdict)
             verdict = "repeat" if after == before else ("late" if before.is_final else "applied")
             outcome = await self._commit(stored, after, verdict, delivery, ask_now=ask_now, asked=asked)
@@ -126,7 +126,7 @@ class Dispatcher:
             is_open=not after.is_final,
             due_at=self.due_at(after, ask_now=ask_now or (doubtful and not asked), asked=asked),
             outbox=outbox,
-            delivery=None if delivery is None else attrs.evolve(delivery, verdict=verdict),
+            delivery=None if delivery is None else _judged(delivery, verdict),
         )
         if isinstance(outcome, Conflict):
             return outcome
@@ -149,9 +149,14 @@ class Dispatcher:
 
     def _tell(self, before: Record, stored: Versioned) -> None:
         self.registry.publish(stored)
-        self.on_due()
+        if not stored.record.is_final:  # nothing is ever due for a final job
+            self.on_due()
         if stored.record.is_final and not before.is_final:
             self.on_final(stored.record.ref)
+
+
+def _judged(delivery: Delivery, verdict: VerdictWord) -> Delivery:
+    return delivery if delivery.verdict == verdict else attrs.evolve(delivery, verdict=verdict)
 
 
 def _of_this_task(record: Record, events: Sequence[Event], *, seen: Seen) -> Sequence[Event]:

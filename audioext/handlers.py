@@ -15,7 +15,7 @@ from audioext.errors import ConfigError, StoreError
 from audioext.record import Record
 from audioext.results import Failure, Stage, StageEvent
 from audioext.stores.base import Lease, Store
-from audioext.worker import Worker
+from audioext.worker import Worker, is_being_cancelled
 
 _log = logging.getLogger("audioext.handlers")
 
@@ -94,6 +94,10 @@ class Handlers:
         if self._worker is not None:
             await self._worker.aclose(drain=drain)
 
+    def is_running_here(self) -> bool:
+        """Say whether the running task is one that runs handlers."""
+        return self._worker is not None and self._worker.is_running_here()
+
     def _add(self, topic: str, call: Callable[[Record], Awaitable[None]]) -> None:
         self._by_topic.setdefault(topic, []).append(call)
         if self._worker is not None:
@@ -109,13 +113,17 @@ class Handlers:
             async with asyncio.timeout(self.timeout):
                 for call in calls:
                     await call(stored.record)
+        except asyncio.CancelledError as error:
+            if is_being_cancelled():
+                raise
+            await self._failed(lease, error)  # it awaited something that was cancelled: its own affair
         except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
             await self._failed(lease, error)
         else:
             await self.store.settle(lease, due_at=None)
         self.wake()  # the next stage of this job may have its turn now
 
-    async def _failed(self, lease: Lease, error: Exception) -> None:
+    async def _failed(self, lease: Lease, error: BaseException) -> None:
         _log.exception("job %s: a handler of %s failed (try %d)", lease.ref, lease.topic, lease.attempts)
         if lease.attempts < MAX_ATTEMPTS:
             wait = RETRY_SECONDS * 2 ** (lease.attempts - 1)

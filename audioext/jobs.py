@@ -54,7 +54,8 @@ class Registry:
     _handles: WeakValueDictionary[str, Job] = field(factory=WeakValueDictionary, init=False)
     _bells: dict[str, set[asyncio.Future[None]]] = field(factory=dict, init=False)
     _in_flight: set[str] = field(factory=set, init=False)
-    _gone: set[str] = field(factory=set, init=False)
+    _gone: WeakValueDictionary[str, Job] = field(factory=WeakValueDictionary, init=False)
+    _doubted: set[str] = field(factory=set, init=False)
     closed: bool = field(default=False, init=False)
 
     def handle(self, stored: Versioned, desk: Desk) -> Job:
@@ -77,6 +78,8 @@ class Registry:
 
     def publish(self, stored: Versioned) -> None:
         """Let the holders of a job see its new state, and wake those who wait."""
+        if stored.record.stage is not None:
+            self._doubted.discard(stored.record.ref)
         job = self._handles.get(stored.record.ref)
         if job is not None:
             job._see(stored)  # noqa: SLF001 - as above
@@ -109,10 +112,20 @@ class Registry:
         """Say whether the POST of *ref* is under way in this process."""
         return ref in self._in_flight
 
+    def doubt(self, ref: str) -> None:
+        """Note that the POST of *ref* got no readable answer in this process."""
+        self._doubted.add(ref)
+        self.ring(ref)
+
+    def is_doubted(self, ref: str) -> bool:
+        """Say whether this process saw that nobody answered readably."""
+        return ref in self._doubted
+
     def forget(self, ref: str) -> None:
         """Tell those who wait that the job certainly never came to be."""
-        if ref in self._handles:
-            self._gone.add(ref)
+        job = self._handles.get(ref)
+        if job is not None:
+            self._gone[ref] = job
             self.ring(ref)
 
     def is_gone(self, ref: str) -> bool:
@@ -287,7 +300,8 @@ class Job:
         return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
 
     def _see(self, stored: Versioned) -> None:
-        if stored.version >= self._stored.version:
+        # At one version they are alike, unless the store was down and this process knows an id that it could not store.
+        if stored.version > self._stored.version:
             self._stored = stored
 
     def _song(self) -> Song | None:
@@ -309,7 +323,8 @@ class Job:
                 self._raise_if_over()
                 message = f"job {self.ref} is not in the store: its submit was refused, or it was purged"
                 raise JobError(message, job=self)
-            self._see(stored)
+            if stored.version > self._stored.version:
+                self._desk.registry.publish(stored)  # the others who wait want to know it too
 
     async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:
         loop = asyncio.get_running_loop()
@@ -338,6 +353,8 @@ class Job:
     def _unknown_at(self, loop_now: float) -> float:
         if self.record.stage is not None or self._desk.registry.is_posting(self.ref):
             return float("inf")
+        if not self.record.webhooks and self._desk.registry.is_doubted(self.ref):
+            return loop_now  # nobody will ever call
         return loop_now + (self.record.unknown_at - self._desk.clock.now())
 
     def _raise_if_over(self) -> None:
@@ -389,7 +406,7 @@ class _StageEvents:
 
 def _unknown_text(job: Job) -> str:
     grace = job.record.grace
-    heard = f"no word of its task within {grace:g} s" if grace else "its POST got no readable answer"
+    heard = f"no word of its task within {grace:g} s" if job.record.webhooks else "its POST got no readable answer"
     return (
         f"job {job.ref}: {heard}, so nobody knows whether the POST landed at {job.provider}; nothing was resent,"
         " look there before you submit again"

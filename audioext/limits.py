@@ -1,36 +1,48 @@
-"""Client-side rate limits: how many submits an account may have in any window, and how many open jobs.
+"""Client-side rate limits: how many calls an API may have in any window, and how many open jobs an account.
 
-A leaky bucket lets twice its capacity through in one window, so the window here slides over the submits
-themselves, and a submit counts until its window has passed since its *end*: however long it took to arrive,
+A leaky bucket lets twice its capacity through in one window, so the window here slides over the calls
+themselves, and a call counts until its window has passed since its *end*: however long it took to arrive,
 the provider never sees more than it allows.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from attrs import define, field
 
+from audioext.clock import Clock
+from audioext.errors import StoreError
+from audioext.stores.base import Store
 from audioext.wire.provider import Limits
+
+_log = logging.getLogger("audioext.limits")
+
+HOLD_SECONDS = 90.0
+"""A place whose holder died is free after so long: more than a submit takes from its permit to its answer."""
+LOOK_SECONDS = 1.0
+"""How long a place that another process gave back may stay unseen."""
 
 
 @define(eq=False, repr=False)
 class Limiter:
-    """The limits of one account, first come, first served."""
+    """So many calls of this process in any window, first come, first served."""
 
-    limits: Limits
+    calls: int | None
+    per: float
     _under_way: int = field(default=0, init=False)
     _ended: deque[float] = field(factory=deque, init=False)
-    _open: set[str] = field(factory=set, init=False)
     _queue: deque[asyncio.Future[None]] = field(factory=deque, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
     @asynccontextmanager
     async def permit(self, *, timeout: float) -> AsyncGenerator[None]:  # noqa: ASYNC109 - the queue is ours to end
-        """Hold a permit for one submit; it may take up to *timeout* seconds to come.
+        """Hold a permit for one call; it may take up to *timeout* seconds to come.
 
         Raises:
             TimeoutError: it did not come in time.
@@ -41,25 +53,9 @@ class Limiter:
             yield
         finally:
             self._under_way -= 1
-            if self.limits.submits is not None:
+            if self.calls is not None:
                 self._ended.append(asyncio.get_running_loop().time())
             self._admit()
-
-    def occupy(self, ref: str) -> None:
-        """Count *ref* among the open jobs, where their number is limited."""
-        if self.limits.parallel is not None:
-            self._open.add(ref)
-
-    def free(self, ref: str) -> None:
-        """Count *ref* no longer: its job is final, or its outcome unknown."""
-        if ref in self._open:
-            self._open.remove(ref)
-            self._admit()
-
-    @property
-    def occupants(self) -> frozenset[str]:
-        """The refs of the jobs that count as open."""
-        return frozenset(self._open)
 
     def close(self) -> None:
         """Let go of the timer."""
@@ -80,23 +76,138 @@ class Limiter:
             self._admit()
             raise
 
+    def _tick(self) -> None:
+        self._timer = None  # it may come a little early; then there is another one
+        self._admit()
+
     def _admit(self) -> None:
-        """Give permits to those who wait, as far as the limits allow."""
+        """Give permits to those who wait, as far as the limit allows."""
         now = asyncio.get_running_loop().time()
-        while self._ended and self._ended[0] <= now - self.limits.per:
+        while self._ended and self._ended[0] <= now - self.per:
             self._ended.popleft()
-        while self._queue and self._has_room():
+        while self._queue and (self.calls is None or self._under_way + len(self._ended) < self.calls):
             turn = self._queue.popleft()
             if not turn.done():
                 self._under_way += 1
                 turn.set_result(None)
-        if self._queue and self._ended and (self._timer is None or self._timer.when() <= now):
-            wake_at = self._ended[0] + self.limits.per
-            self._timer = asyncio.get_running_loop().call_at(wake_at, self._admit)
+        if self._queue and self._ended and self._timer is None:
+            wake_at = self._ended[0] + self.per
+            self._timer = asyncio.get_running_loop().call_at(wake_at, self._tick)
 
-    def _has_room(self) -> bool:
+
+@define(eq=False, repr=False)
+class Account:
+    """The submits and open jobs of one account, counted over all processes that share a store.
+
+    A submit takes a *place* in the store for as long as it counts, and an open job where their number is limited;
+    within a process they are served in the order in which they came. A place is taken for a time, so a process that
+    dies gives its places back too.
+    """
+
+    name: str
+    limits: Limits
+    store: Store
+    clock: Clock
+    _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
+    _freed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _open: set[str] = field(factory=set, init=False)
+    _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
+
+    @property
+    def open_here(self) -> frozenset[str]:
+        """The refs that this process submitted and that still hold a place among the open jobs."""
+        return frozenset(self._open)
+
+    async def take(self, ref: str, *, timeout: float) -> None:  # noqa: ASYNC109 - the queue is ours to end
+        """Take the places that the submit of *ref* needs, within *timeout* seconds; `sent` and `finish` end them.
+
+        Raises:
+            TimeoutError: they were not free in time.
+            StoreError: the store cannot tell.
+        """
         submits, parallel = self.limits.submits, self.limits.parallel
-        in_window = self._under_way + len(self._ended)
-        if submits is not None and in_window >= submits:
-            return False
-        return parallel is None or len(self._open) + self._under_way < parallel
+        if submits is None and parallel is None:
+            return
+        try:
+            async with asyncio.timeout(timeout), self._turn:
+                if parallel is not None:
+                    await self._place(self._jobs, ref, limit=parallel, seconds=HOLD_SECONDS)
+                if submits is not None:
+                    await self._place(self._submits, ref, limit=submits, seconds=HOLD_SECONDS + self.limits.per)
+        except BaseException:
+            self._leave(self._jobs, ref, None)
+            self._leave(self._submits, ref, None)
+            raise
+
+    async def keep(self, ref: str, *, until: float) -> None:
+        """Let *ref*, whose record is stored, keep its place among the open jobs until it has ended."""
+        if self.limits.parallel is not None:
+            self._open.add(ref)
+            now = self.clock.now()
+            try:
+                await self.store.take_place(self._jobs, ref, limit=self.limits.parallel, now=now, until=until)
+            except StoreError as error:  # then it is free too early, and the provider may say no to another
+                _log.warning("job %s does not keep its place among the open ones: %s", ref, error)
+
+    def sent(self, ref: str) -> None:
+        """Count the submit of *ref* no longer than its window from now on."""
+        if self.limits.submits is not None:
+            self._leave(self._submits, ref, self.clock.now() + self.limits.per)
+
+    def finish(self, ref: str) -> None:
+        """Give back the place of a job that is final, or whose outcome is unknown."""
+        if self.limits.parallel is not None:
+            self._open.discard(ref)
+            self._leave(self._jobs, ref, None)
+
+    async def aclose(self) -> None:
+        """Give back what is to be given back."""
+        await asyncio.gather(*self._chores, return_exceptions=True)
+
+    @property
+    def _submits(self) -> str:
+        return f"submits of {self.name}"
+
+    @property
+    def _jobs(self) -> str:
+        return f"jobs of {self.name}"
+
+    async def _place(self, name: str, ref: str, *, limit: int, seconds: float) -> None:
+        while True:
+            self._freed.clear()
+            now = self.clock.now()
+            free_at = await self.store.take_place(name, ref, limit=limit, now=now, until=now + seconds)
+            if not free_at:
+                return
+            if name == self._jobs and await self._drop_ended():
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(max(free_at - self.clock.now(), 0.001), LOOK_SECONDS)):
+                    await self._freed.wait()
+
+    async def _drop_ended(self) -> bool:
+        """Give back the places of jobs that ended while nobody looked, as when their process died."""
+        dropped = False
+        for ref in await self.store.places(self._jobs):
+            stored = await self.store.get(ref)
+            if stored is None:  # about to be stored, or given back in time
+                continue
+            record, now = stored.record, self.clock.now()
+            if record.is_final or (record.task_id is None and now >= record.unknown_at):
+                dropped |= await self.store.leave_place(self._jobs, ref, now=now, until=None)
+        return dropped
+
+    def _leave(self, name: str, ref: str, until: float | None) -> None:
+        async def leave() -> None:
+            try:
+                await self.store.leave_place(name, ref, now=self.clock.now(), until=until)
+            except StoreError as error:
+                _log.info("a place of %s is given back later: %s", ref, error)
+            self._freed.set()
+
+        self._start(leave())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        chore = asyncio.create_task(work, name="audioext place")
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)

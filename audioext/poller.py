@@ -16,7 +16,7 @@ from audioext.limits import Limiter
 from audioext.record import Record
 from audioext.stores.base import Lease, Store
 from audioext.transport import BrokenError, NotSentError, Transport
-from audioext.wire.provider import Limits, Provider
+from audioext.wire.provider import Provider
 from audioext.worker import Worker
 
 _log = logging.getLogger("audioext.poller")
@@ -91,8 +91,7 @@ class Poller:
     def _limiter(self, provider: Provider) -> Limiter:
         account = (provider.account, provider.api_key)
         if account not in self._limiters:
-            limits = Limits(submits=provider.limits.queries, per=provider.limits.queries_per)
-            self._limiters[account] = Limiter(limits)
+            self._limiters[account] = Limiter(provider.limits.queries, provider.limits.queries_per)
         return self._limiters[account]
 
     async def _poll(self, lease: Lease) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from attrs import field, frozen
 from cattrs import BaseValidationError, Converter
+from cattrs.fns import identity
 
 from audioext.errors import StoreError
 from audioext.requests import AddInstrumental, Extend, Operation, Request
@@ -172,8 +173,14 @@ def load(data: bytes) -> Record:
 
 def _record_converter() -> Converter:
     converter = Converter(omit_if_default=True, prefer_attrib_converters=False)
+    # orjson writes these as they are, enums as their values; cattrs would look at each by itself
+    for plain in (str | None, float | None, int | None, bool | None, Stage, Stage | None, Verdict):
+        converter.register_unstructure_hook(plain, identity)
     converter.register_unstructure_hook(datetime, datetime.timestamp)
+    converter.register_unstructure_hook(datetime | None, lambda moment: None if moment is None else moment.timestamp())
     converter.register_structure_hook(datetime, lambda value, _: datetime.fromtimestamp(value, UTC))
+    for type_ in (str, float, Stage):
+        converter.register_structure_hook(type_ | None, _optional(type_))
     converter.register_unstructure_hook(TimedLine, lambda line: (line.text, line.start, line.end))
     converter.register_structure_hook(TimedLine, lambda value, _: TimedLine(*value))
     converter.register_unstructure_hook(Request, _dump_request)
@@ -181,6 +188,11 @@ def _record_converter() -> Converter:
     # meta is the user's own JSON and is kept as it is
     converter.register_structure_hook_func(lambda type_: type_ == Mapping[str, object], lambda value, _: value)
     return converter
+
+
+def _optional(type_: Callable[[Any], object]) -> Callable[[object, object], object]:
+    # What cattrs does as well, by one call in place of four.
+    return lambda value, _: None if value is None else type_(value)
 
 
 def _dump_request(request: Request) -> dict[str, object]:

@@ -11,8 +11,10 @@ import orjson
 from yarl import URL
 
 from audioext.callbacks.routes import FILES_SEGMENT
+from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, RequestError
-from audioext.limits import Limiter
+from audioext.limits import Account
+from audioext.stores.base import Store
 from audioext.wire.provider import Provider
 
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
@@ -184,11 +186,10 @@ def check_meta(meta: Mapping[str, object] | None) -> dict[str, object]:
     return dict(value)
 
 
-def limiters(providers: Mapping[str, Provider]) -> dict[str, Limiter]:
-    """Return a limiter for each provider's name; those of one account and key share it."""
-    shared: dict[tuple[str, str | None], Limiter] = {}
-    found: dict[str, Limiter] = {}
-    for name, provider in providers.items():
-        account = (provider.account, provider.api_key)
-        found[name] = shared.setdefault(account, Limiter(provider.limits))
-    return found
+def accounts(providers: Mapping[str, Provider], store: Store, clock: Clock) -> dict[str, Account]:
+    """Return the account of each provider's name; those of one account share it."""
+    shared: dict[str, Account] = {}
+    return {
+        name: shared.setdefault(provider.account, Account(provider.account, provider.limits, store, clock))
+        for name, provider in providers.items()
+    }

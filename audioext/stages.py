@@ -19,17 +19,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 from attrs import evolve
 
 from audioext.record import Claim, Complaint, Fault, Reached, Record, Seen, Sighting, Verdict
 from audioext.results import Failure, FailureReason, Song, Source, Stage, StageEvent
-from audioext.takes import SEEN_RANK, greater, join_sighting, moment, tracks_of
+from audioext.takes import SEEN_RANK, greater, join_sightings, moment, place, tracks_of
 from audioext.wire.events import Event, Failed, Progress, Submitted
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _Word = tuple[float, Seen]
 """When something was first seen, and where."""
+_Proof = tuple[float, Source]
+"""When a stage was reached, and how that became known."""
 
 FAILED_TOPIC = "failed"
 MAX_WORDS = 20  # unknown stage words kept for people to read; the greatest ones, so that order cannot matter
@@ -38,17 +44,15 @@ MAX_WORDS = 20  # unknown stage words kept for people to read; the greatest ones
 def advance(record: Record, event: Event, *, seen: Seen, at: float) -> Record:
     """Return *record* with the facts of *event*, which was *seen* at *at* (Unix seconds)."""
     if isinstance(event, Submitted):
-        joined = _join_submitted(record, event, seen=seen, at=at)
-    elif isinstance(event, Progress):
-        joined = _join_progress(record, event, seen=seen, at=at)
-    else:
-        joined = _join_failed(record, event, seen=seen, at=at)
-    return _derive(joined)
+        return _join_submitted(record, event, seen=seen, at=at)
+    if isinstance(event, Progress):
+        return _join_progress(record, event, seen=seen, at=at)
+    return _join_failed(record, event, seen=seen, at=at)
 
 
 def expire(record: Record, *, at: float) -> Record:
     """Return *record* given up at *at*; a failure or a song outranks that whenever it comes."""
-    return _derive(evolve(record, expired_at=_earliest(record.expired_at, at)))
+    return _with(record, expired_at=_earliest(record.expired_at, at))
 
 
 def complain(record: Record, text: str, *, at: float) -> Record:
@@ -68,7 +72,7 @@ def told(before: Record, after: Record) -> tuple[tuple[str, int], ...]:
 
     Topics are the names of stages in small letters, and `"failed"`.
     """
-    old = {reached.stage for reached in before.reached}
+    old = [reached.stage for reached in before.reached]
     news = [
         (reached.stage.name.lower(), 10 * reached.stage)
         for reached in after.reached
@@ -82,8 +86,9 @@ def told(before: Record, after: Record) -> tuple[tuple[str, int], ...]:
 
 def wants_status(record: Record) -> bool:
     """Say whether COMPLETE is claimed but nothing playable was shown: then a status call is due now."""
-    claimed = any(claim.stage is Stage.COMPLETE for claim in record.claims)
-    return claimed and record.verdict is not Verdict.COMPLETE
+    if record.verdict is Verdict.COMPLETE:
+        return False
+    return any(claim.stage is Stage.COMPLETE for claim in record.claims)
 
 
 def stage_event(record: Record, stage: Stage) -> StageEvent | None:
@@ -94,7 +99,7 @@ def stage_event(record: Record, stage: Stage) -> StageEvent | None:
     known = [sighting for sighting in record.sightings if sighting.at <= reached.at]
     return StageEvent(
         stage=stage,
-        tracks=tracks_of(record, known),
+        tracks=tracks_of(record, known, take_ids=record.take_ids, cover_url=record.cover_url),
         source=reached.source,
         at=moment(reached.at),
         ref=record.ref,
@@ -143,7 +148,7 @@ def song(record: Record) -> Song | None:
 def _join_submitted(record: Record, event: Submitted, *, seen: Seen, at: float) -> Record:
     if record.answered_id is None and record.called_id not in {None, event.task_id}:
         record = _forget_task(record)
-    return evolve(
+    return _with(
         record,
         answered_id=greater(record.answered_id, event.task_id),
         called_id=None,
@@ -155,19 +160,21 @@ def _join_submitted(record: Record, event: Submitted, *, seen: Seen, at: float) 
 
 
 def _join_progress(record: Record, event: Progress, *, seen: Seen, at: float) -> Record:
-    record = _join_called(record, event.task_id, seen=seen, at=at)
+    claimed = event.claimed_stage
     claims = record.claims
-    if event.claimed_stage is not None:
-        claims = _join_claim(claims, Claim(stage=event.claimed_stage, seen=seen, at=at))
+    if claimed is not None:
+        claims = _join_claim(claims, Claim(stage=claimed, seen=seen, at=at))
     sightings = record.sightings
-    listed = event.claimed_stage is not None or len(event.tracks) > 1
-    for index, track in enumerate(event.tracks):
-        placed = evolve(track, position=index + 1) if listed and track.position is None else track
-        new = Sighting(track=placed, claimed=event.claimed_stage, seen=seen, at=at)
-        sightings = join_sighting(sightings, new)
+    if event.tracks:
+        listed = claimed is not None or len(event.tracks) > 1
+        tracks = [place(track, index) for index, track in enumerate(event.tracks, 1)] if listed else event.tracks
+        news = [Sighting(track=track, claimed=claimed, seen=seen, at=at) for track in tracks]
+        sightings = join_sightings(sightings, news)
     words = record.words if event.word is None else tuple(sorted({*record.words, event.word})[-MAX_WORDS:])
-    return evolve(
+    return _with(
         record,
+        called_id=_called_id(record, event.task_id),
+        submitted=_earlier(record.submitted, at, seen),
         claims=claims,
         sightings=sightings,
         words=words,
@@ -177,7 +184,6 @@ def _join_progress(record: Record, event: Progress, *, seen: Seen, at: float) ->
 
 
 def _join_failed(record: Record, event: Failed, *, seen: Seen, at: float) -> Record:
-    record = _join_called(record, event.task_id, seen=seen, at=at)
     new = Fault(
         reason=event.reason,
         code=event.code,
@@ -187,17 +193,20 @@ def _join_failed(record: Record, event: Failed, *, seen: Seen, at: float) -> Rec
         at=at,
     )
     old = record.fault
-    if old is None:
-        return evolve(record, fault=new)
-    best = max(old, new, key=_fault_order)
-    return evolve(record, fault=evolve(best, at=min(old.at, new.at)))
+    if old is not None:
+        new = evolve(max(old, new, key=_fault_order), at=min(old.at, new.at))
+    return _with(
+        record,
+        called_id=_called_id(record, event.task_id),
+        submitted=_earlier(record.submitted, at, seen),
+        fault=new,
+    )
 
 
-def _join_called(record: Record, task_id: str | None, *, seen: Seen, at: float) -> Record:
-    submitted = _earlier(record.submitted, at, seen)
+def _called_id(record: Record, task_id: str | None) -> str | None:
     if record.answered_id is not None:  # the answer said it already; keeping both would make the order matter
-        return evolve(record, submitted=submitted)
-    return evolve(record, called_id=greater(record.called_id, task_id), submitted=submitted)
+        return record.called_id
+    return greater(record.called_id, task_id)
 
 
 def _forget_task(record: Record) -> Record:
@@ -225,79 +234,107 @@ def _join_claim(claims: tuple[Claim, ...], new: Claim) -> tuple[Claim, ...]:
 # --- what follows from the facts -------------------------------------------------------------------------
 
 
-def _derive(record: Record) -> Record:
-    tracks = tracks_of(record, record.sightings)
-    reached = _reached(record)
+class _Facts(TypedDict, total=False):
+    """What a join may change; the rest of a record is fixed, or follows from it."""
+
+    answered_id: str | None
+    called_id: str | None
+    submitted: Reached | None
+    take_ids: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    sightings: tuple[Sighting, ...]
+    fault: Fault | None
+    cover_url: str | None
+    credits: float | None
+    credit_estimate: float | None
+    eta: float | None
+    words: tuple[str, ...]
+    expired_at: float | None
+
+
+def _with(record: Record, **facts: Unpack[_Facts]) -> Record:
+    """Return *record* with *facts* and all that follows from them; built once, since a record is large."""
+    sightings = facts.get("sightings", record.sightings)
+    tracks = tracks_of(
+        record,
+        sightings,
+        take_ids=facts.get("take_ids", record.take_ids),
+        cover_url=facts.get("cover_url", record.cover_url),
+    )
+    reached = _reached(record, sightings, facts.get("claims", record.claims), facts.get("submitted", record.submitted))
     stage = reached[-1].stage if reached else None
     verdict = Verdict.OPEN
     if stage is Stage.COMPLETE:
         verdict = Verdict.COMPLETE
-    elif record.fault is not None or _all_takes_failed(record):
+    elif facts.get("fault", record.fault) is not None or _all_takes_failed(record, sightings):
         verdict = Verdict.FAILED
-    elif record.expired_at is not None:
+    elif facts.get("expired_at", record.expired_at) is not None:
         verdict = Verdict.EXPIRED
-    return evolve(record, tracks=tracks, reached=reached, stage=stage, verdict=verdict)
+    return evolve(record, **facts, tracks=tracks, reached=reached, stage=stage, verdict=verdict)
 
 
-def _reached(record: Record) -> tuple[Reached, ...]:
-    audible: list[_Word] = [(s.at, s.seen) for s in record.sightings if s.track.audio_url is not None]
-    streams: list[_Word] = [(s.at, s.seen) for s in record.sightings if s.track.stream_url is not None]
-    claims: list[_Word] = [(claim.at, claim.seen) for claim in record.claims]
-    named = {claim.stage: claim.at for claim in sorted(record.claims, key=lambda c: c.at, reverse=True)}
-    proofs = {
-        Stage.SUBMITTED: record.submitted,
-        Stage.TEXT: _proof(Stage.TEXT, [*streams, *claims]),
-        Stage.FIRST: _proof(Stage.FIRST, audible),
-        Stage.COMPLETE: _complete_proof(record, audible),
-    }
+def _reached(
+    record: Record, sightings: Sequence[Sighting], claims: Sequence[Claim], submitted: Reached | None
+) -> tuple[Reached, ...]:
+    audible: list[_Word] = [(s.at, s.seen) for s in sightings if s.track.audio_url is not None]
+    shown: list[_Word] = [(s.at, s.seen) for s in sightings if s.track.stream_url is not None]
+    named: dict[Stage, float] = {}
+    for claim in claims:
+        shown.append((claim.at, claim.seen))
+        named[claim.stage] = min(claim.at, named.get(claim.stage, math.inf))
+    counted = _counted_proof(record, sightings) if record.counts_takes else None
+    proofs: tuple[tuple[Stage, _Proof | None], ...] = (
+        (Stage.COMPLETE, _complete_proof(claims, audible, counted)),
+        (Stage.FIRST, _proof(audible)),
+        (Stage.TEXT, _proof(shown)),
+        (Stage.SUBMITTED, None if submitted is None else (submitted.at, submitted.source)),
+    )
     found: list[Reached] = []
-    for stage in sorted(proofs, reverse=True):
-        proof = proofs[stage]
-        later = found[-1] if found else None
-        if later is not None and (proof is None or proof.at >= later.at):
+    later = math.inf
+    for stage, proof in proofs:
+        if found and (proof is None or proof[0] >= later):
             # What a later stage brought along is a word about this one only where it was named by then.
-            told = proof is not None and (stage is Stage.SUBMITTED or named.get(stage, math.inf) <= later.at)
-            source = proof.source if proof is not None and told else "implied"
-            proof = Reached(stage=stage, source=source, at=later.at)
+            told = proof is not None and (stage is Stage.SUBMITTED or named.get(stage, math.inf) <= later)
+            proof = (later, proof[1] if proof is not None and told else "implied")  # noqa: PLW2901 - it is refined
         if proof is not None:
-            found.append(proof)
+            later = proof[0]
+            found.append(Reached(stage=stage, source=proof[1], at=later))
     return tuple(reversed(found))
 
 
-def _complete_proof(record: Record, audible: Sequence[_Word]) -> Reached | None:
+def _complete_proof(claims: Sequence[Claim], audible: Sequence[_Word], counted: _Word | None) -> _Proof | None:
     if not audible:
         return None
-    claims: list[_Word] = [(claim.at, claim.seen) for claim in record.claims if claim.stage is Stage.COMPLETE]
-    proofs = [max(min(claims), min(audible))] if claims else []
-    if record.counts_takes:
-        counted = _counted_proof(record)
-        proofs += [counted] if counted is not None else []
-    return _proof(Stage.COMPLETE, proofs)
+    claimed: list[_Word] = [(claim.at, claim.seen) for claim in claims if claim.stage is Stage.COMPLETE]
+    proofs = [max(min(claimed), min(audible))] if claimed else []
+    if counted is not None:
+        proofs.append(counted)
+    return _proof(proofs)
 
 
-def _counted_proof(record: Record) -> _Word | None:
+def _counted_proof(record: Record, sightings: Sequence[Sighting]) -> _Word | None:
     # Only takes with an id are counted: two nameless sightings may turn out to be one take.
     first: dict[str, _Word] = {}
-    for s in record.sightings:
+    for s in sightings:
         if s.track.id is not None and (s.track.audio_url is not None or s.track.failure is not None):
             first[s.track.id] = min(first.get(s.track.id, (s.at, s.seen)), (s.at, s.seen))
     times = sorted(first.values())
-    if len(times) < record.expected_tracks:
+    audible: list[_Word] = [(s.at, s.seen) for s in sightings if s.track.audio_url is not None]
+    if len(times) < record.expected_tracks or not audible:
         return None
-    audible: _Word = min((s.at, s.seen) for s in record.sightings if s.track.audio_url is not None)
-    return max(times[record.expected_tracks - 1], audible)
+    return max(times[record.expected_tracks - 1], min(audible))
 
 
-def _proof(stage: Stage, found: Sequence[_Word]) -> Reached | None:
+def _proof(found: Sequence[_Word]) -> _Proof | None:
     if not found:
         return None
-    at, seen = min(found, key=lambda item: (item[0], SEEN_RANK[item[1]]))
-    return Reached(stage=stage, source=_SOURCE_OF[seen], at=at)
+    at, seen = found[0] if len(found) == 1 else min(found, key=lambda word: (word[0], SEEN_RANK[word[1]]))
+    return (at, _SOURCE_OF[seen])
 
 
-def _all_takes_failed(record: Record) -> bool:
+def _all_takes_failed(record: Record, sightings: Sequence[Sighting]) -> bool:
     # A take that failed by one word and has audio by another counts as both; COMPLETE outranks the failure.
-    failed = {s.track.id for s in record.sightings if s.track.failure is not None and s.track.id is not None}
+    failed = {s.track.id for s in sightings if s.track.failure is not None and s.track.id is not None}
     return len(failed) >= record.expected_tracks > 0
 
 

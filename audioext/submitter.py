@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import attrs
 from attrs import define, field, frozen
@@ -27,10 +28,10 @@ from audioext.errors import (
 )
 from audioext.files import Shelf, Source, probe, safe_name
 from audioext.jobs import Registry
-from audioext.limits import Limiter
+from audioext.limits import Account
 from audioext.record import Record
 from audioext.requests import Extend, Request
-from audioext.stores.base import Store, Versioned
+from audioext.stores.base import Created, Store, Versioned
 from audioext.transport import BrokenError, NotSentError, Progress, Transport
 from audioext.wire.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.wire.http import HttpRequest
@@ -42,8 +43,11 @@ MAX_RESENDS = 4
 RESEND_SECONDS = 5.0  # doubled with each resend, unless the answer says how long
 SUBMIT_TIMEOUT_SECONDS = 60.0
 UPLOAD_ATTEMPTS = 3
-REMEMBER_ATTEMPTS = 7
-REMEMBER_SECONDS = 0.25  # doubled with each attempt: half a minute in all
+FIRST_PAUSE_SECONDS = 0.25  # doubled with each attempt to store an outcome
+LONGEST_PAUSE_SECONDS = 30.0
+POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
+"""Where nobody can call us, other processes know after this that the POST told nothing; this one knows at once."""
+SHORTEST_SECRET = 8
 
 
 @frozen(kw_only=True)
@@ -67,13 +71,17 @@ class Submitter:
     transport: Transport
     shelf: Shelf
     clock: Clock
-    limiters: Mapping[str, Limiter]
+    accounts: Mapping[str, Account]
     permit_timeout: float
+    expire_after: float
     serve_files: bool
     public_url: Callable[[], URL | None]
     secret: Callable[[], bytes]
     _offers: dict[str, str] = field(factory=dict, init=False)
     _posting: set[asyncio.Task[object]] = field(factory=set, init=False)
+    _sent: WeakKeyDictionary[asyncio.Task[object], Versioned] = field(factory=WeakKeyDictionary, init=False)
+    _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     async def check(self, order: Order) -> Order:
         """Return *order* with what its local file tells, or refuse it; nothing was sent yet.
@@ -120,11 +128,10 @@ class Submitter:
         sent, offer = await self._bring_file(order)
         try:
             for resend in range(MAX_RESENDS + 1):
-                stored, outcome = await self._attempt(order, sent)
+                stored, outcome = await self._attempt(order, sent, offer)
                 if not isinstance(outcome, Refused):
-                    if offer is not None:
-                        self._offers[stored.record.ref] = offer
-                        offer = None
+                    if outcome is not None:
+                        offer = None  # it is the job's now
                     return stored
                 if not outcome.resend or resend == MAX_RESENDS:
                     raise outcome.error
@@ -138,54 +145,76 @@ class Submitter:
         """Say whether *task* has stored its record: from then on it must have its answer."""
         return task in self._posting
 
+    def sent_by(self, task: asyncio.Task[Versioned]) -> Versioned | None:
+        """Return the record of the POST that *task* began last, `None` if it began none."""
+        return self._sent.get(task)
+
     def unfinished(self) -> frozenset[str]:
         """Return the jobs that still hold something: a file that we serve, or a place among the parallel ones."""
-        return frozenset(self._offers).union(*(limiter.occupants for limiter in self.limiters.values()))
+        return frozenset(self._offers).union(*(account.open_here for account in self.accounts.values()))
 
     def finish(self, ref: str) -> None:
         """Let go of what a job held while it ran: its file and its place among the parallel ones."""
         offer = self._offers.pop(ref, None)
         if offer is not None:
             self.shelf.take_back(offer)
-        for limiter in self.limiters.values():
-            limiter.free(ref)
+        self._leave(ref)
 
-    async def _attempt(self, order: Order, sent: Request) -> tuple[Versioned, SubmitOutcome | None]:
-        """Make one POST under a permit; the outcome is `None` where the key's job exists already."""
+    async def aclose(self) -> None:
+        """Try once more to store what the store did not take."""
+        self._closing.set()
+        if self._chores:
+            await asyncio.wait(tuple(self._chores))
+
+    async def _attempt(self, order: Order, sent: Request, offer: str | None) -> tuple[Versioned, SubmitOutcome | None]:
+        """Make one POST under a permit; the outcome is `None` where the key's job exists already.
+
+        The *offer* under which we serve the file is the new job's, from before the POST until it is finished.
+        """
         provider = order.provider
-        limiter = self.limiters[provider.name]
+        account = self.accounts[provider.name]
+        ref = mint_id(self.clock.now())
         try:
-            async with limiter.permit(timeout=self.permit_timeout):
-                record = self._record(order)
-                with self.registry.posting(record.ref), self._bound():
-                    due_at = self.dispatcher.due_at(record)
-                    created = await self.store.create(record, order.key, due_at=due_at)
-                    if created.existing:
-                        return created.stored, None
-                    limiter.occupy(record.ref)
-                    outcome = await self._post(provider, sent, record)
-                    return await self._conclude(created.stored, outcome), outcome
+            await account.take(ref, timeout=self.permit_timeout)
         except TimeoutError as error:
             message = f"no permit within {self.permit_timeout:g} s: too many submits wait; nothing was sent"
             raise RateLimitError(message, provider=provider.name) from error
+        created: Created | None = None
+        try:
+            record = self._record(order, ref)
+            with self.registry.posting(ref), self._bound() as task:
+                due_at = self.dispatcher.due_at(record)
+                created = await self.store.create(record, order.key, due_at=due_at)
+                if created.existing:
+                    return created.stored, None
+                self._sent[task] = created.stored
+                if offer is not None:
+                    self._offers[ref] = offer
+                await account.keep(ref, until=record.created_at + self.expire_after)
+                outcome = await self._post(provider, sent, record)
+                return await self._conclude(created.stored, outcome)
+        finally:
+            account.sent(ref)
+            if created is None or created.existing:
+                account.finish(ref)
 
     @contextmanager
-    def _bound(self) -> Generator[None]:
+    def _bound(self) -> Generator[asyncio.Task[object]]:
         """Mark the running task as one that must not be cancelled any more."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this runs in a task
         self._posting.add(task)
         try:
-            yield
+            yield task
         finally:
             self._posting.discard(task)
 
-    def _record(self, order: Order) -> Record:
+    def _record(self, order: Order, ref: str) -> Record:
         provider, request, now = order.provider, order.request, self.clock.now()
         reachable = self.public_url() is not None
         outputs = request.num_outputs if isinstance(request, Extend) else None
         return Record(
-            ref=mint_id(now),
+            ref=ref,
             provider=provider.name,
             request=request,
             created_at=now,
@@ -197,7 +226,7 @@ class Submitter:
             extends_by_id=provider.extends_by_id,
             retention=provider.retention,
             webhooks=reachable,
-            grace=provider.grace if reachable else 0.0,
+            grace=provider.grace if reachable else POLL_GRACE_SECONDS,
         )
 
     async def _post(self, provider: Provider, sent: Request, record: Record) -> SubmitOutcome:
@@ -216,7 +245,7 @@ class Submitter:
         # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
         secrets = [provider.api_key or "", "" if callback is None else callback.name]
         body = response.body
-        for secret in filter(None, secrets):
+        for secret in (secret for secret in secrets if len(secret) >= SHORTEST_SECRET):
             body = body.replace(secret.encode(), b"***")
         try:
             return provider.parse_submit(attrs.evolve(response, body=body))
@@ -224,33 +253,84 @@ class Submitter:
             _log.exception("job %s: the submit answer could not be read", record.ref)
             return Unknown(reason=f"parse_submit raised {type(error).__name__}")
 
-    async def _conclude(self, stored: Versioned, outcome: SubmitOutcome) -> Versioned:
+    async def _conclude(self, stored: Versioned, outcome: SubmitOutcome) -> tuple[Versioned, SubmitOutcome]:
+        """Note down what the answer says; a refusal of a task that has called back meanwhile is no refusal."""
         ref = stored.record.ref
         if isinstance(outcome, Submitted):
-            return await self._remember(stored, outcome)
+            return await self._remember(stored, outcome), outcome
         if isinstance(outcome, Refused):
-            self.finish(ref)
-            if await self.store.discard(ref, stored.version):
-                self.registry.forget(ref)
-            return stored
+            if await self._discard(stored):
+                self._offers.pop(ref, None)  # its file may be offered again with the next try
+                self._leave(ref)
+                return stored, outcome
+            outcome = Unknown(reason=f"it was refused, and yet it called back: {outcome.error}")
         _log.warning("job %s: the outcome of its POST is unknown, nothing is resent: %s", ref, outcome.reason)
-        for limiter in self.limiters.values():
-            limiter.free(ref)
-        return stored
+        self._leave(ref)
+        self.registry.doubt(ref)
+        return await self.store.get(ref) or stored, outcome
+
+    async def _discard(self, stored: Versioned) -> bool:
+        """Forget a record whose task was refused, later if the store is down; `False` if it has moved on."""
+        ref = stored.record.ref
+
+        async def discard() -> bool:
+            gone = await self.store.discard(ref, stored.version)
+            if gone or await self.store.get(ref) is None:
+                self.registry.forget(ref)
+                return True
+            return False
+
+        try:
+            return await discard()
+        except StoreError as error:
+            _log.error("job %s: its submit was refused, which is not stored yet: %s", ref, error)
+            self._later(ref, discard)
+            return True
 
     async def _remember(self, stored: Versioned, outcome: Submitted) -> Versioned:
-        """Store the task's id, patiently: it was paid for, and only its callback could tell it again."""
+        """Store the task's id, however long it takes: it was paid for, and only its callback could tell it again."""
         ref, at = stored.record.ref, self.clock.now()
-        for attempt in range(REMEMBER_ATTEMPTS):
-            try:
-                applied = await self.dispatcher.apply(ref, [outcome], seen="answer", at=at)
-            except StoreError as error:
-                _log.error("job %s: task %s is not stored yet: %s", ref, outcome.task_id, error)
-                await asyncio.sleep(REMEMBER_SECONDS * 2**attempt)
-            else:
-                return stored if applied is None else applied.stored
+
+        async def remember() -> Versioned | None:
+            applied = await self.dispatcher.apply(ref, [outcome], seen="answer", at=at)
+            return None if applied is None else applied.stored
+
+        try:
+            return await remember() or stored
+        except StoreError as error:
+            _log.error("job %s: task %s is not stored yet: %s", ref, outcome.task_id, error)
+            self._later(ref, remember)
         record = stages.advance(stored.record, outcome, seen="answer", at=at)
         return Versioned(record=record, version=stored.version)
+
+    def _later(self, ref: str, work: Callable[[], Awaitable[object]]) -> None:
+        """Do *work* as soon as the store is there again; until then the outcome of *ref* is not unknown."""
+
+        async def persist() -> None:
+            pause = FIRST_PAUSE_SECONDS
+            with self.registry.posting(ref):
+                while True:
+                    is_last = self._closing.is_set()
+                    try:
+                        await work()
+                    except StoreError as error:
+                        _log.error("job %s: the outcome of its POST is still not stored: %s", ref, error)
+                    else:
+                        return
+                    if is_last:
+                        return
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await self._closing.wait()
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+        chore = asyncio.create_task(persist(), name=f"audioext outcome of {ref}")
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    def _leave(self, ref: str) -> None:
+        for account in self.accounts.values():
+            account.finish(ref)
 
     async def _bring_file(self, order: Order) -> tuple[Request, str | None]:
         """Return the request as it goes out, and the offer under which we serve its file, if we do."""

@@ -24,23 +24,26 @@ _TRACK_FACTS = tuple(
 )
 
 
-def join_sighting(sightings: tuple[Sighting, ...], new: Sighting) -> tuple[Sighting, ...]:
-    """Return *sightings* with *new*: one cell for each take, claimed stage and source."""
+def join_sightings(sightings: tuple[Sighting, ...], news: Iterable[Sighting]) -> tuple[Sighting, ...]:
+    """Return *sightings* with the *news*: one cell for each take, claimed stage and source."""
     cells = {_cell(sighting): sighting for sighting in sightings}
-    key = _cell(new)
-    old = cells.get(key)
-    cells[key] = new if old is None else _merge_cell(old, new)
+    for new in news:
+        key = _cell(new)
+        old = cells.get(key)
+        cells[key] = new if old is None else _merge_cell(old, new)
     return tuple(cells[key] for key in sorted(cells))
 
 
-def tracks_of(record: Record, sightings: Sequence[Sighting]) -> tuple[Track, ...]:
-    """Return the tracks that *sightings* of *record* show, in order."""
+def tracks_of(
+    record: Record, sightings: Sequence[Sighting], *, take_ids: Sequence[str], cover_url: str | None
+) -> tuple[Track, ...]:
+    """Return the tracks that *sightings* of *record* show, in the order of *take_ids*, then of their places."""
     expires_at = None
     if record.retention is not None and sightings:
         shown = [s.at for s in sightings if s.track.audio_url is not None]
         expires_at = moment(min(shown)) + timedelta(seconds=record.retention) if shown else None
-    tracks = [_merge_group(record, group, expires_at) for group in groups(sightings)]
-    positions = {id_: index for index, id_ in enumerate(record.take_ids)}
+    tracks = [_merge_group(record, group, expires_at, cover_url) for group in groups(sightings)]
+    positions = {id_: index for index, id_ in enumerate(take_ids)}
     ordered = sorted(
         tracks,
         key=lambda track: (
@@ -82,6 +85,8 @@ def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
 
 def greater(old: _T | None, new: _T | None) -> _T | None:
     """Return the greater of two values of one field, `None` being the least."""
+    if new is None or old is None:
+        return old if new is None else new
     return max((old, new), key=order)
 
 
@@ -100,6 +105,22 @@ def moment(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
+def place(track: Track, position: int) -> Track:
+    """Return *track* with its place in the list that showed it, unless the wire named one."""
+    if track.position is not None:
+        return track
+    return _copy(
+        track,
+        image_url=track.image_url,
+        failure=track.failure,
+        position=position,
+        expires_at=track.expires_at,
+        provider=track.provider,
+        model=track.model,
+        extends_by_id=track.extends_by_id,
+    )
+
+
 def _cell(sighting: Sighting) -> tuple[str, str, int, int]:
     track = sighting.track
     url = "" if track.id is not None else (track.audio_url or track.stream_url or "")
@@ -111,11 +132,25 @@ def _merge_cell(old: Sighting, new: Sighting) -> Sighting:
     return evolve(old, track=evolve(old.track, **values), at=min(old.at, new.at))
 
 
-def _merge_group(record: Record, group: Sequence[Sighting], expires_at: datetime | None) -> Track:
+def _merge_group(
+    record: Record, group: Sequence[Sighting], expires_at: datetime | None, cover_url: str | None
+) -> Track:
+    if len(group) == 1:
+        track = group[0].track
+        return _copy(
+            track,
+            image_url=track.image_url if track.image_url is not None else cover_url,
+            failure=track.failure if track.audio_url is None else None,
+            position=track.position,
+            expires_at=expires_at if track.audio_url is not None else None,
+            provider=record.provider,
+            model=record.model,
+            extends_by_id=record.extends_by_id,
+        )
     ranked = sorted(group, key=_rank, reverse=True)
     values = {name: _best(ranked, name) for name in _TRACK_FACTS}
     if values["image_url"] is None:
-        values["image_url"] = record.cover_url
+        values["image_url"] = cover_url
     if values["audio_url"] is not None:
         values["failure"] = None
     return Track(
@@ -148,3 +183,41 @@ def _best(ranked: Sequence[Sighting], name: str) -> object:
         else:
             break
     return best
+
+
+def _copy(  # noqa: PLR0913 - what may differ between a sighting's track and a record's
+    track: Track,
+    *,
+    image_url: str | None,
+    failure: str | None,
+    position: int | None,
+    expires_at: datetime | None,
+    provider: str | None,
+    model: str | None,
+    extends_by_id: bool,
+) -> Track:
+    # Spelt out because every delivery does this four times, and `evolve` takes twice as long.
+    return Track(
+        id=track.id,
+        title=track.title,
+        audio_url=track.audio_url,
+        stream_url=track.stream_url,
+        wav_url=track.wav_url,
+        image_url=image_url,
+        duration=track.duration,
+        tags=track.tags,
+        prompt=track.prompt,
+        lyrics=track.lyrics,
+        timed_lyrics=track.timed_lyrics,
+        model_name=track.model_name,
+        source_audio_url=track.source_audio_url,
+        source_stream_url=track.source_stream_url,
+        source_image_url=track.source_image_url,
+        created_at=track.created_at,
+        expires_at=expires_at,
+        failure=failure,
+        position=position,
+        provider=provider,
+        model=model,
+        extends_by_id=extends_by_id,
+    )

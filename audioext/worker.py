@@ -18,6 +18,14 @@ _log = logging.getLogger("audioext.worker")
 IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when no wake-up comes."""
 STORE_DOWN_SECONDS = 1.0
+CANCEL_SECONDS = 5.0
+"""How long work that was cancelled gets to clean up."""
+
+
+def is_being_cancelled() -> bool:
+    """Say whether somebody cancels the running task, or something that it awaits was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -57,10 +65,16 @@ class Worker:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
-        running = tuple(self._running)
-        for task in running:
+        for task in tuple(self._running):
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        if self._running:
+            _, stubborn = await asyncio.wait(tuple(self._running), timeout=CANCEL_SECONDS)
+            for task in stubborn:
+                _log.error("%s does not end when it is cancelled; it is left alone", task.get_name())
+
+    def is_running_here(self) -> bool:
+        """Say whether the running task is one of this worker's."""
+        return asyncio.current_task() in self._running
 
     async def _finish_due(self) -> None:
         while True:

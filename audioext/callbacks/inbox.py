@@ -49,9 +49,7 @@ class Inbox:
             WebhookError: no such route (404), a tag that is not ours (401), or we are not open (503).
         """
         route = routes.read_callback(path)
-        if not self.accepting() or not self.secrets:
-            message = "not open: the client is closed or was not opened yet"
-            raise WebhookError(message, http_status=503)
+        self._check_open()
         if route.provider not in self.providers:
             message = f"no provider named {route.provider}"
             raise WebhookError(message, http_status=404)
@@ -66,13 +64,23 @@ class Inbox:
         """
         try:
             route = self.admit(hook.path)
+        except WebhookError as error:
+            return _refused(error)
+        return await self.take(route, hook)
+
+    async def take(self, route: Route, hook: Webhook) -> int:
+        """Take one delivery whose path `admit` let through as *route*, so that its tag is not checked twice.
+
+        Returns the status to answer it with, as `accept` does.
+        """
+        try:
+            self._check_open()  # again: the client may have closed while the body was read
             if len(hook.body) > MAX_BODY_BYTES:
                 message = f"the body is over {MAX_BODY_BYTES} bytes"
                 raise WebhookError(message, http_status=413)
             await self._take(route, hook.at(self.clock.now()))
         except WebhookError as error:
-            _log.info("a delivery was refused with %d: %s", error.http_status, error)
-            return error.http_status
+            return _refused(error)
         except DecodeError as error:
             _log.warning("a delivery was refused with 400: %s", error)
             return 400
@@ -80,6 +88,11 @@ class Inbox:
             _log.warning("a delivery was put off with 503: %s", error)
             return 503
         return 200
+
+    def _check_open(self) -> None:
+        if not self.accepting() or not self.secrets:
+            message = "not open: the client is closed or was not opened yet"
+            raise WebhookError(message, http_status=503)
 
     async def _take(self, route: Route, hook: Webhook) -> None:
         delivery = self._delivery(route, hook, "applied")
@@ -130,3 +143,8 @@ class Inbox:
             headers={name: hook.headers[name] for name in _KEPT_HEADERS if name in hook.headers},
             body=hook.body,
         )
+
+
+def _refused(error: WebhookError) -> int:
+    _log.info("a delivery was refused with %d: %s", error.http_status, error)
+    return error.http_status

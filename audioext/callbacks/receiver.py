@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import cache
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -23,6 +26,7 @@ DRAIN_SECONDS = 10.0
 """How long accepted deliveries get to become durable when the receiver stops."""
 # aiohttp waits this long for connections that were opened and never used, so what matters is awaited before.
 SHUTDOWN_SECONDS = 0.2
+_ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 
 
 class MaskedAccessLogger(AbstractAccessLogger):
@@ -42,9 +46,11 @@ class Receiver:
 
     inbox: Inbox
     shelf: Shelf
-    ready: Callable[[], Awaitable[str]]
+    ready: Callable[[], Awaitable[Sequence[str]]]
     _runner: web.AppRunner | None = field(default=None, init=False)
-    _under_way: set[asyncio.Task[int]] = field(factory=set, init=False)
+    _own_app: web.Application | None = field(default=None, init=False)
+    _under_way: set[object] = field(factory=set, init=False)
+    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     def add_to(self, app: web.Application, prefix: str = "/") -> None:
         """Mount into the user's own *app* under *prefix*, the path of `public_url`; open it with `listen=None`.
@@ -69,7 +75,7 @@ class Receiver:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = self._own_app = web.Application(client_max_size=MAX_BODY_BYTES)
         for base in dict.fromkeys(("/", prefix)):
             self.add_to(app, base)
         # An access log costs half of the throughput, so there is one only where somebody listens to it.
@@ -93,8 +99,9 @@ class Receiver:
         if self._runner is not None:
             for site in tuple(self._runner.sites):
                 await site.stop()
-        if self._under_way:
-            await asyncio.wait(tuple(self._under_way), timeout=DRAIN_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._drained()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -104,18 +111,37 @@ class Receiver:
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
         path = request.rel_url.raw_path
         try:
-            self.inbox.admit(path)  # before the body is read
+            route = self.inbox.admit(path)  # before the body is read
         except WebhookError as error:
             return _answer(error.http_status)
         body = await _read_body(request)
         if body is None:
             return _answer(413)
-        # A provider that hangs up must not cancel a commit that is under way.
-        hook = Webhook(path=path, headers=request.headers, body=body)
-        task = asyncio.create_task(self.inbox.accept(hook), name="audioext delivery")
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return _answer(await asyncio.shield(task))
+        taken = self.inbox.take(route, Webhook(path=path, headers=request.headers, body=body))
+        # A provider that hangs up must not cancel a commit that is under way. Our own server lets a handler end
+        # all the same, which is aiohttp's default; a user's may cancel it, so that there a task must guard it.
+        if request.app is not self._own_app:
+            task = asyncio.create_task(taken, name="audioext delivery")
+            self._under_way.add(task)
+            task.add_done_callback(self._end)
+            return _answer(await asyncio.shield(task))
+        delivery = object()
+        self._under_way.add(delivery)
+        try:
+            return _answer(await taken)
+        finally:
+            self._end(delivery)
+
+    def _end(self, delivery: object) -> None:
+        self._under_way.discard(delivery)
+        self._ended.set()
+
+    async def _drained(self) -> None:
+        """Wait for what is under way now; connections that are kept alive may go on to bring more."""
+        accepted = set(self._under_way)
+        while accepted & self._under_way:
+            self._ended.clear()
+            await self._ended.wait()
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         path = self.shelf.find(request.match_info["token"])
@@ -128,10 +154,10 @@ class Receiver:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         try:
-            note = await self.ready()
+            warnings = await self.ready()
         except StoreError as error:
-            return web.json_response({"status": "store down", "note": str(error)}, status=503)
-        return web.json_response({"status": "ok", "note": note})
+            return web.json_response({"status": "store down", "error": str(error)}, status=503)
+        return web.json_response({"status": "ok", "warnings": list(warnings)})
 
 
 async def _read_body(request: web.Request) -> bytes | None:
@@ -139,15 +165,22 @@ async def _read_body(request: web.Request) -> bytes | None:
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         return None
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await request.content.readany():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
             return None
-    return bytes(body)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def _answer(status: int) -> web.Response:
+    return web.Response(body=_answer_body(status), status=status, headers=_ANSWER_HEADERS)
+
+
+@cache
+def _answer_body(status: int) -> bytes:
     # Providers prescribe no body; kie.ai's OpenAPI shows this shape for the reply.
     word = "success" if status == 200 else "refused"  # noqa: PLR2004 - HTTP's own number
-    return web.json_response({"code": status, "msg": word}, status=status)
+    return json.dumps({"code": status, "msg": word}).encode()

@@ -176,12 +176,16 @@ def _shown(task_id: str | None, tracks: Sequence[Track]) -> tuple[Progress, ...]
 
 @frozen
 class Delivery:
-    """A callback, opened: `data` is an empty mapping where it came as `[]`, `null` or not at all."""
+    """A callback, opened: `data` is an empty mapping where it came as `[]`, `null` or not at all.
+
+    `kind` is its `callbackType`.
+    """
 
     code: str | None
     message: str
     data: Mapping[str, object]
     task_id: str | None
+    kind: str | None = None
 
 
 @frozen
@@ -222,7 +226,7 @@ def open_delivery(value: object) -> Delivery:
     if len(ids) > 1:
         message = "the delivery names more than one task"
         raise WebhookError(message, http_status=400)
-    return Delivery(outer.code, outer.msg or "", data, next(iter(ids), None))
+    return Delivery(outer.code, outer.msg or "", data, next(iter(ids), None), inner.callbackType)
 
 
 def callback_events(delivery: Delivery, reasons: Mapping[str, FailureReason]) -> tuple[Event, ...]:
@@ -235,8 +239,7 @@ def callback_events(delivery: Delivery, reasons: Mapping[str, FailureReason]) ->
     Raises:
         DecodeError: it is not of that shape.
     """
-    inner = structure(delivery.data, _Inner, where="data")
-    word = inner.callbackType or _text_at(delivery.data, "status") or None
+    word = delivery.kind or _text_at(delivery.data, "status") or None
     failing = word == CALLBACK_ERROR or delivery.code not in _SUCCESS_CODES
     listed = delivery.data.get("data")
     if listed in ("", {}) or (failing and isinstance(listed, str)):

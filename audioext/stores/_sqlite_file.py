@@ -46,6 +46,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE names (name TEXT NOT NULL UNIQUE, value BLOB NOT NULL)",
         "CREATE TABLE changes (seq INTEGER PRIMARY KEY, origin INTEGER NOT NULL, refs TEXT NOT NULL)",
     ),
+    ("CREATE TABLE places (name TEXT NOT NULL, holder TEXT NOT NULL, until REAL NOT NULL, UNIQUE (name, holder))",),
 )
 """What made each schema version from the one before; a release only ever appends to this."""
 

@@ -271,3 +271,38 @@ def _chosen(connection: Connection, column: str, providers: Sequence[str] | None
         f"FROM found WHERE found.name IS NOT NULL) SELECT name FROM found WHERE name IS NOT NULL"
     )
     return [name for (name,) in rows]
+
+
+# --- places -------------------------------------------------------------------------------------------------
+
+
+def take_place(  # noqa: PLR0913 - the protocol's
+    connection: Connection, name: str, holder: str, *, limit: int, now: float, until: float
+) -> float:
+    """Take one of so many places, or return when the first one is free by itself."""
+    connection.execute("DELETE FROM places WHERE name = ? AND until <= ?", (name, now))
+    others, first = connection.execute(
+        "SELECT count(*), min(until) FROM places WHERE name = ? AND holder != ?", (name, holder)
+    ).fetchone()
+    is_held = connection.execute("SELECT 1 FROM places WHERE name = ? AND holder = ?", (name, holder)).fetchone()
+    if others >= limit and not is_held:
+        found: float = first
+        return found
+    connection.execute("INSERT OR REPLACE INTO places (name, holder, until) VALUES (?, ?, ?)", (name, holder, until))
+    return 0.0
+
+
+def leave_place(connection: Connection, name: str, holder: str, until: float | None) -> bool:
+    """Give a place back, at once or later."""
+    if until is None:
+        left = connection.execute("DELETE FROM places WHERE name = ? AND holder = ?", (name, holder))
+    else:
+        left = connection.execute("UPDATE places SET until = ? WHERE name = ? AND holder = ?", (until, name, holder))
+    return bool(left.rowcount)
+
+
+def places(connection: Connection, name: str) -> tuple[str, ...]:
+    """Return who holds places."""
+    return tuple(
+        holder for (holder,) in connection.execute("SELECT holder FROM places WHERE name = ? ORDER BY until", (name,))
+    )

@@ -215,6 +215,31 @@ class Store(Protocol):
         """Store *value* under *name* unless there is one; return the one that is there now."""
         ...
 
+    async def take_place(self, name: str, holder: str, *, limit: int, now: float, until: float) -> float:
+        """Take one of *limit* places under *name*, for *holder*, until it is left or its time is over.
+
+        A holder who has one keeps it, until the new time. Returns 0.0 if the place is taken, else when the first
+        of the places is free by itself. Processes whose clocks differ share one engine: what counts is how far
+        *until* is from *now*.
+        """
+        ...
+
+    async def leave_place(self, name: str, holder: str, *, now: float, until: float | None) -> bool:
+        """Give a place back: at once, or at *until*; return whether it was held."""
+        ...
+
+    async def places(self, name: str) -> tuple[str, ...]:
+        """Return who holds places under *name*; the time of some may be over."""
+        ...
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Reach the engine, and return what its settings put at risk, a sentence each.
+
+        Raises:
+            StoreError: it is not there.
+        """
+        ...
+
     def changes(self) -> AsyncIterator[str | Resync]:
         """Yield the ref of every create, commit and discard from now on, by any process, or `RESYNC` after a gap.
 

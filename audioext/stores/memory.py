@@ -115,6 +115,7 @@ class MemoryStore:
     _refs_by_key: dict[str, str] = field(factory=dict, init=False)
     _refs_by_task: dict[tuple[str, str], dict[str, None]] = field(factory=dict, init=False)
     _names: dict[str, bytes] = field(factory=dict, init=False)
+    _places: dict[str, dict[str, float]] = field(factory=dict, init=False)
     _deliveries: dict[str, Delivery] = field(factory=dict, init=False)
     _agendas: dict[Kind, _Agenda] = field(factory=lambda: {"poll": _Agenda(), "outbox": _Agenda()}, init=False)
     _fanout: Fanout = field(factory=Fanout, init=False)
@@ -296,6 +297,37 @@ class MemoryStore:
         """Store a named value unless there is one; return the one that is there now."""
         self._check()
         return self._names.setdefault(name, value)
+
+    async def take_place(self, name: str, holder: str, *, limit: int, now: float, until: float) -> float:
+        """Take one of so many places; see `Store.take_place`."""
+        self._check()
+        held = {who: till for who, till in self._places.get(name, {}).items() if till > now}
+        if holder not in held and len(held) >= limit:
+            return min(held.values())
+        self._places[name] = {**held, holder: until}
+        return 0.0
+
+    async def leave_place(self, name: str, holder: str, *, now: float, until: float | None) -> bool:  # noqa: ARG002 - one process, one clock
+        """Give a place back, at once or later; see `Store.leave_place`."""
+        self._check()
+        held = self._places.get(name, {})
+        if holder not in held:
+            return False
+        if until is None:
+            del held[holder]
+        else:
+            held[holder] = until
+        return True
+
+    async def places(self, name: str) -> tuple[str, ...]:
+        """Return who holds places; see `Store.places`."""
+        self._check()
+        return tuple(self._places.get(name, ()))
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Say that nothing survives the process."""
+        self._check()
+        return ("the memory store survives no restart; give store= a file or a server",)
 
     async def changes(self) -> AsyncIterator[str | Resync]:
         """Yield the ref of every change from now on; see `Store.changes`."""

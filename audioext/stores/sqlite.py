@@ -205,6 +205,25 @@ class SqliteStore:
         """Store a named value unless there is one; return the one that is there now."""
         return await self._opened().writer.run(lambda connection: journal.create_if_absent(connection, name, value))
 
+    async def take_place(self, name: str, holder: str, *, limit: int, now: float, until: float) -> float:
+        """Take one of so many places; see `Store.take_place`."""
+        return await self._opened().writer.run(
+            lambda connection: records.take_place(connection, name, holder, limit=limit, now=now, until=until)
+        )
+
+    async def leave_place(self, name: str, holder: str, *, now: float, until: float | None) -> bool:  # noqa: ARG002 - one machine, one clock
+        """Give a place back, at once or later; see `Store.leave_place`."""
+        return await self._opened().writer.run(lambda connection: records.leave_place(connection, name, holder, until))
+
+    async def places(self, name: str) -> tuple[str, ...]:
+        """Return who holds places; see `Store.places`."""
+        return await self._opened().reader.run(lambda connection: records.places(connection, name))
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Reach the file; what its settings risk, its user chose by name."""
+        await self._opened().reader.run(journal.last_change)
+        return ()
+
     async def changes(self) -> AsyncIterator[str | Resync]:
         """Yield the ref of every change from now on, of other processes within 100 ms; see `Store.changes`."""
         async with aclosing(self._opened().changes()) as changes:

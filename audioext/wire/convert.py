@@ -34,6 +34,10 @@ When = NewType("When", datetime)
 
 MAX_BODY_BYTES = 1_048_576
 MAX_DEPTH = 64  # real bodies nest 5 deep; orjson itself stops at 1,024
+# A link that needs no closer look: lower case host by name, no dots that a path could fold away.
+_PLAIN_LINK = re.compile(
+    r"https?://(?:[a-z0-9]+(?:-[a-z0-9]+)*\.)+[a-z]+(?::[1-9]\d{0,3})?(?:/[\w-][\w.-]*)+(?:\?[\w=&.-]*)?", re.ASCII
+)
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 _EPOCH_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
 _MAX_EPOCH_SECONDS = 253_402_300_799  # the last second of the year 9999
@@ -49,7 +53,7 @@ def parse_json(data: bytes, *, where: str = "the body") -> object:
         value: object = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise DecodeError([f"{error} @ $"], where=where) from None
-    if _too_deep(value):
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(value):
         raise DecodeError([f"nested deeper than {MAX_DEPTH} @ $"], where=where)
     return value
 
@@ -83,7 +87,9 @@ def strict_converter() -> Converter:
     converter.register_structure_hook(int, _strict_int)
     converter.register_structure_hook(float, _strict_float)
     converter.register_structure_hook(Text, _text)
+    converter.register_structure_hook(Text | None, _text_or_none)
     converter.register_structure_hook(Number, _number)
+    converter.register_structure_hook(Number | None, _number_or_none)
     converter.register_structure_hook(Link | None, _link)
     converter.register_structure_hook(When | None, _when)
     converter.register_structure_hook_factory(is_sequence, lambda type_: _strict_list(converter, type_))
@@ -155,6 +161,15 @@ def _text(value: object, _: object) -> Text:
     return Text(_strict_str(value, _))
 
 
+def _text_or_none(value: object, _: object) -> str | None:
+    # Most of what arrives is this, so that the plain case comes first.
+    return value if value is None or type(value) is str else _text(value, _)
+
+
+def _number_or_none(value: object, _: object) -> Number | None:
+    return None if value is None else _number(value, _)
+
+
 def _number(value: object, _: object) -> Number:
     if type(value) is str and _NUMBER.fullmatch(value.strip()):
         return Number(float(value))
@@ -164,6 +179,8 @@ def _number(value: object, _: object) -> Number:
 def _link(value: object, _: object) -> Link | None:
     if value is None:
         return None
+    if type(value) is str and _PLAIN_LINK.fullmatch(value):
+        return Link(value)
     text = "".join(_strict_str(value, _).split())  # MusicGPT's URLs have been seen with white space inside
     try:
         url = URL(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import attrs
 from attrs import field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -15,7 +14,7 @@ Headers = Mapping[str, str]
 
 def _headers(value: Headers) -> CIMultiDictProxy[str]:
     """Return *value* as a read-only mapping that ignores the case of names, as HTTP does."""
-    return CIMultiDictProxy(CIMultiDict(value))
+    return value if type(value) is CIMultiDictProxy else CIMultiDictProxy(CIMultiDict(value))
 
 
 @frozen(kw_only=True)
@@ -66,4 +65,6 @@ class Webhook:
 
     def at(self, received_at: float) -> Webhook:
         """Return the same delivery, stamped with *received_at* (Unix seconds) unless it has a time."""
-        return self if self.received_at is not None else attrs.evolve(self, received_at=received_at)
+        if self.received_at is not None:
+            return self
+        return Webhook(path=self.path, headers=self.headers, body=self.body, received_at=received_at)

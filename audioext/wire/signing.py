@@ -54,8 +54,14 @@ def unix_seconds(text: str) -> int | None:
 
 def _proof(secret: bytes, context: bytes, *parts: str) -> str:
     # Each part is hashed with its length, so that no two lists of parts make the same message.
-    message = b"".join(len(part).to_bytes(4, "big") + part for part in (context, *(p.encode() for p in parts)))
-    return base64.urlsafe_b64encode(hmac.digest(secret, message, hashlib.sha256)).rstrip(b"=").decode("ascii")
+    message = _with_length(context)
+    for part in parts:
+        message += _with_length(part.encode())
+    return base64.urlsafe_b64encode(hmac.digest(secret, message, "sha256")).rstrip(b"=").decode("ascii")
+
+
+def _with_length(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
 
 
 def _any_matches(expected: Iterable[str], claimed: str) -> bool:

@@ -82,6 +82,12 @@ async def main(base_url: str, api_key: str, port: str, folder: str, count: str) 
 
         jobs = await asyncio.gather(*(submit(number) for number in range(int(count))))
         outcomes = await asyncio.gather(*(outcome(job) for job in jobs))
+        # A callback may have come after its job was called unknown; from here on none does.
+        await client.receiver.aclose()
+        outcomes = [
+            await outcome(job) if end == "unknown" and job.task_id is not None else end
+            for job, end in zip(jobs, outcomes, strict=True)
+        ]
         due = {(job.ref, topic) for job, end in zip(jobs, outcomes, strict=True) if end == "song" for topic in TOPICS}
         async with asyncio.timeout(60):
             while not due <= seen:

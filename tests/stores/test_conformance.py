@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -710,6 +711,64 @@ async def test_two_first_starts_agree_on_one_secret(connect: Connect) -> None:
     assert 1 == len(set(values))
     assert values[0] == await stores[0].create_if_absent("secret", b"late")
     assert b"late" == await stores[0].create_if_absent("another", b"late")
+
+
+# --- places -------------------------------------------------------------------------------------------------
+
+
+async def test_there_are_so_many_places(store: Store, other: Store) -> None:
+    """A place is taken by one holder at a time; who holds one keeps it; what is left is free."""
+
+    async def take(connection: Store, holder: str, name: str = "submits") -> float:
+        return await connection.take_place(name, holder, limit=2, now=100.0, until=160.0)
+
+    assert [0.0, 0.0] == [await take(store, "a"), await take(other, "b")]
+
+    assert 0.0 < await take(other, "c") - 100.0 <= 60.0
+    assert 0.0 == await take(other, "a")
+    assert 0.0 == await take(store, "c", "others")
+    assert {"a", "b"} == set(await other.places("submits"))
+
+    assert await other.leave_place("submits", "a", now=100.0, until=None)
+    assert not await store.leave_place("submits", "a", now=100.0, until=None)
+    assert not await store.leave_place("submits", "c", now=100.0, until=200.0)
+    assert 0.0 == await take(store, "c")
+    assert {"b", "c"} == set(await store.places("submits"))
+
+
+async def test_a_place_is_free_when_its_time_is_over(store: Store, other: Store) -> None:
+    """Whatever became of its holder; and a holder who leaves can say by when."""
+    now = time.time()
+    assert 0.0 == await store.take_place("submits", "a", limit=1, now=now, until=now + 60.0)
+    assert await other.leave_place("submits", "a", now=now, until=now + 0.05)
+    free_at = await other.take_place("submits", "b", limit=1, now=now, until=now + 60.0)
+    assert 0.0 <= free_at <= now + 0.06
+
+    async with asyncio.timeout(5):
+        while await other.take_place("submits", "b", limit=1, now=time.time(), until=time.time() + 60.0):
+            pass
+
+    assert ("b",) == await store.places("submits")
+
+
+async def test_of_many_who_want_a_place_so_many_get_one(connect: Connect) -> None:
+    """Concurrent takers over several connections never hold more places than there are."""
+    stores = [await connect() for _ in range(4)]
+
+    outcomes = await asyncio.gather(
+        *(
+            stores[number % 4].take_place("submits", f"h{number}", limit=7, now=100.0, until=160.0)
+            for number in range(40)
+        )
+    )
+
+    assert 7 == outcomes.count(0.0)
+    assert 7 == len(await stores[0].places("submits"))
+
+
+async def test_an_engine_says_what_it_risks(store: Store) -> None:
+    """Warnings are sentences for the one who runs the store."""
+    assert all(isinstance(warning, str) and len(warning) > 20 for warning in await store.warnings())
 
 
 # --- changes ------------------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""What goes on while a client is open: it follows what other processes commit, and forgets what is old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from attrs import define, field
+
+from audioext.clock import Clock
+from audioext.errors import StoreError
+from audioext.handlers import Handlers
+from audioext.jobs import Registry
+from audioext.poller import Poller
+from audioext.stores.base import RESYNC, Resync, Store
+from audioext.submitter import Submitter
+
+_log = logging.getLogger("audioext.upkeep")
+
+FIRST_PURGE_SECONDS = 600.0
+"""After a long absence handlers are told of what happened before the old jobs are forgotten."""
+PURGE_EVERY_SECONDS = 3_600.0
+STORE_DOWN_SECONDS = 1.0
+
+
+@define(kw_only=True, eq=False, repr=False)
+class Upkeep:
+    """The two background tasks of a client; *keep* is how long (seconds) an ended job is remembered at least."""
+
+    store: Store
+    registry: Registry
+    submitter: Submitter
+    handlers: Handlers
+    poller: Poller
+    clock: Clock
+    keep: float
+    expire_after: float
+    deliveries_kept: int
+    _tasks: set[asyncio.Task[None]] = field(factory=set, init=False)
+
+    def start(self) -> None:
+        """Begin."""
+        self._tasks.add(asyncio.create_task(self._purge_now_and_then(), name="audioext purge"))
+        if self.store.shared:
+            self._tasks.add(asyncio.create_task(self._follow_changes(), name="audioext changes"))
+
+    async def aclose(self) -> None:
+        """End."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow_changes(self) -> None:
+        """See what other processes commit to the jobs that are awaited here, and wake the workers."""
+        while True:
+            try:
+                async for change in self.store.changes():
+                    await self._see(change)
+            except StoreError as error:
+                _log.warning("the store's changes are not heard, trying again: %s", error)
+            else:
+                return  # the store was closed
+            await asyncio.sleep(STORE_DOWN_SECONDS)
+            await self._see(RESYNC)
+
+    async def _see(self, change: str | Resync) -> None:
+        unfinished = self.submitter.unfinished()
+        refs = {*self.registry.awaited(), *unfinished} if isinstance(change, Resync) else {change}
+        for ref in refs:
+            try:
+                await self._look_again(ref, wanted=ref in unfinished)
+            except StoreError as error:  # a damaged record, or a store that is away: the others count all the same
+                _log.warning("job %s could not be read: %s", ref, error)
+        self.handlers.wake()
+        self.poller.wake()
+
+    async def _look_again(self, ref: str, *, wanted: bool) -> None:
+        known = self.registry.cached(ref)
+        if known is None and not wanted:
+            return
+        stored = await self.store.get(ref)
+        if stored is None:
+            self.registry.forget(ref)  # its submit was refused in another process, or it was purged
+            self.submitter.finish(ref)
+        elif known is None or stored.version > known.version:
+            self.registry.publish(stored)
+            if stored.record.is_final:
+                self.submitter.finish(ref)
+
+    async def _purge_now_and_then(self) -> None:
+        await asyncio.sleep(FIRST_PURGE_SECONDS)
+        while True:
+            now = self.clock.now()
+            try:
+                await self.store.purge(
+                    # A job ends within `expire_after`, so what was created before this ended `keep` ago.
+                    created_before=now - self.keep - self.expire_after,
+                    deliveries_before=now - self.keep,
+                    deliveries_kept=self.deliveries_kept,
+                )
+            except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
+                _log.warning("old jobs could not be purged", exc_info=True)
+            await asyncio.sleep(PURGE_EVERY_SECONDS)
