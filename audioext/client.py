@@ -20,7 +20,7 @@ from audioext.clock import Clock
 from audioext.dispatcher import Dispatcher
 from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, SubmitUnknownError, UnsupportedError
 from audioext.files import Downloader, Shelf
-from audioext.handlers import FailureHandler, Handlers, StageHandler, check_stage
+from audioext.handlers import HANDLING, FailureHandler, Handlers, StageHandler, check_stage
 from audioext.jobs import Desk, Job, Registry
 from audioext.poller import Poller
 from audioext.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
@@ -283,7 +283,8 @@ class Client:
         *provider* picks one of several by name. With a *key* that an earlier submit had, that job is returned
         and nothing is sent. *meta* is JSON of yours that comes back with every event.
         `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does
-        not cancel the submit.
+        not cancel the submit. Within a handler a key is made for it, so that a handler that is called again
+        gets the job that it submitted before.
 
         Raises:
             RequestError: all that is wrong with the request, at once; nothing was sent.
@@ -294,6 +295,9 @@ class Client:
         """
         self._check_open()
         chosen = self._choose(provider or request.provider)
+        handling = HANDLING.get()
+        if key is None and handling is not None:
+            key = handling.key(repr((chosen.name, request)).encode())
         order = Order(
             request=request,
             provider=chosen,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import attrs
 from attrs import define, field, frozen
@@ -70,10 +70,28 @@ class Dispatcher:
 
         wanted = ask_now or any(isinstance(event, Progress) and event.ask_now for event in events)
         return await self.update(
-            ref, change, delivery=delivery, ask_now=wanted and seen == "webhook", asked=seen == "poll"
+            ref,
+            change,
+            delivery=delivery,
+            ask_now=wanted and seen == "webhook",
+            asked=seen == "poll",
+            adopting={event.task_id for event in events if event.task_id is not None} if seen == "webhook" else (),
         )
 
-    async def update(
+    async def _check_owner(self, record: Record, task_ids: Iterable[str]) -> None:
+        """Refuse a delivery that names a task of another job, before this job takes its id for its own.
+
+        Raises:
+            WebhookError: it does.
+            StoreError: nobody can tell.
+        """
+        for task_id in task_ids:
+            owner = await self.store.find(record.provider, task_id)
+            if owner is not None and owner.record.ref != record.ref:
+                message = f"the delivery names a task of another job than {record.ref}"
+                raise WebhookError(message, http_status=401)
+
+    async def update(  # noqa: PLR0913 - each is a fact of its own
         self,
         ref: str,
         change: Change,
@@ -81,15 +99,21 @@ class Dispatcher:
         delivery: Delivery | None = None,
         ask_now: bool = False,
         asked: bool = False,
+        adopting: Collection[str] = (),
     ) -> Applied | None:
         """Commit what *change* makes of the record of *ref*, again on a conflict, then wake the waiters.
 
+        *adopting* are task ids that a record without one takes for its own.
+
         Raises:
+            WebhookError: one of them is another job's.
             StoreError: nothing was applied.
         """
         stored = self.registry.cached(ref) or await self.store.get(ref)
         while stored is not None:
             before = stored.record
+            if adopting and before.task_id is None:
+                await self._check_owner(before, adopting)
             after = change(before)
             if after == before and not ask_now and not asked:
                 verdict: VerdictWord = "repeat"

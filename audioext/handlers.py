@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 
 from attrs import define, field
 
@@ -25,6 +28,24 @@ FailureHandler = Callable[[Failure], Awaitable[None]]
 MAX_ATTEMPTS = 5
 RETRY_SECONDS = 1.0  # doubled with each attempt
 LEASE_MARGIN_SECONDS = 5.0
+
+
+@define(eq=False)
+class Handling:
+    """One call of a job's handlers; it gives keys to what they submit, the same ones when they are called again."""
+
+    name: str
+    _counts: Counter[str] = field(factory=Counter, init=False)
+
+    def key(self, request: bytes) -> str:
+        """Return the key of a request (in some fixed form) that is submitted now."""
+        digest = hashlib.sha256(request).hexdigest()[:24]
+        self._counts[digest] += 1
+        return f"handler:{self.name}:{digest}:{self._counts[digest]}"
+
+
+HANDLING: ContextVar[Handling | None] = ContextVar("HANDLING", default=None)
+"""What the running code is called for, if a handler runs it."""
 
 
 def check_stage(stage: Stage) -> None:
@@ -109,6 +130,7 @@ class Handlers:
         if stored is None or not calls:
             await self.store.settle(lease, due_at=None)
             return
+        token = HANDLING.set(Handling(f"{lease.ref}:{lease.topic}"))
         try:
             async with asyncio.timeout(self.timeout):
                 for call in calls:
@@ -121,6 +143,8 @@ class Handlers:
             await self._failed(lease, error)
         else:
             await self.store.settle(lease, due_at=None)
+        finally:
+            HANDLING.reset(token)
         self.wake()  # the next stage of this job may have its turn now
 
     async def _failed(self, lease: Lease, error: BaseException) -> None:

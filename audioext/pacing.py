@@ -39,4 +39,5 @@ def due_at(  # noqa: PLR0913 - each is a fact of its own
         wait = pace.quiet
     else:
         wait = pace.first if record.stage is None or not record.reached[1:] else every
-    return min(now + wait * (1 + JITTER_SHARE * jitter), max(deadline, now))
+    next_at = now + wait * (1 + JITTER_SHARE * jitter)
+    return min(next_at, deadline) if now < deadline else next_at  # past it only calls that failed go on

@@ -100,7 +100,9 @@ class Poller:
             await self.store.settle(lease, due_at=None)
             return
         record = stored.record
-        over = self.clock.now() >= record.created_at + self.expire_after
+        age = self.clock.now() - record.created_at
+        # A job is given up on a last word of its provider; where that is silent, only after as long again.
+        over = age >= self.expire_after
         if record.task_id is not None:
             try:
                 await self.ask(record)
@@ -108,6 +110,7 @@ class Poller:
                 _log.info("job %s: the status call failed: %s", record.ref, error)
                 text, at = str(error), self.clock.now()
                 await self.dispatcher.update(record.ref, lambda now: stages.complain(now, text, at=at), asked=True)
+                over = age >= 2 * self.expire_after
         if over:
             at = self.clock.now()
             await self.dispatcher.update(

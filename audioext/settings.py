@@ -155,8 +155,8 @@ def check_durations(**seconds: float) -> None:
         ConfigError: it names the setting.
     """
     for name, value in seconds.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0 or math.isnan(value):
-            message = f"{name} must be seconds above 0, not {value!r}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            message = f"{name} must be a finite number of seconds above 0, not {value!r}"
             raise ConfigError(message)
 
 

@@ -37,6 +37,7 @@ _Word = tuple[float, Seen]
 _Proof = tuple[float, Source]
 """When a stage was reached, and how that became known."""
 
+_TOPIC_OF = {stage: stage.name.lower() for stage in Stage}
 FAILED_TOPIC = "failed"
 MAX_WORDS = 20  # unknown stage words kept for people to read; the greatest ones, so that order cannot matter
 
@@ -74,7 +75,7 @@ def told(before: Record, after: Record) -> tuple[tuple[str, int], ...]:
     """
     old = [reached.stage for reached in before.reached]
     news = [
-        (reached.stage.name.lower(), 10 * reached.stage)
+        (_TOPIC_OF[reached.stage], 10 * reached.stage)
         for reached in after.reached
         if reached.stage not in old and reached.stage is not Stage.SUBMITTED
     ]

@@ -21,6 +21,7 @@ from audioext.errors import (
     ConfigError,
     Problem,
     ProviderDownError,
+    ProviderError,
     RateLimitError,
     RequestError,
     StoreError,
@@ -234,7 +235,12 @@ class Submitter:
         callback = None
         if public_url is not None:
             callback = callback_url(public_url, self.secret(), provider.name, record.ref)
-        request = provider.build_submit(sent, callback)
+        try:
+            request = provider.build_submit(sent, callback)
+        except Exception as error:  # noqa: BLE001 - a provider's bug, or a name that it cannot write
+            _log.exception("job %s: the submit could not be built", record.ref)
+            message = f"{provider.name} could not put the request into words ({type(error).__name__}); nothing was sent"
+            return Refused(error=ProviderError(message, provider=provider.name, charged=False))
         try:
             response = await self.transport.send(request, timeout=SUBMIT_TIMEOUT_SECONDS)
         except NotSentError as error:
@@ -242,6 +248,9 @@ class Submitter:
             return Refused(error=down)
         except BrokenError as error:
             return Unknown(reason=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, bytes may have left
+            _log.exception("job %s: the submit broke off", record.ref)
+            return Unknown(reason=f"the submit broke off with {type(error).__name__}")
         # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
         secrets = [provider.api_key or "", "" if callback is None else callback.name]
         body = response.body

@@ -97,6 +97,7 @@ def _camel(name: str) -> str:
 
 # Callbacks are snake case but for createTime: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _SNAKE_TRACKS = _track_converter({"create_time": "createTime"})
+_CAMEL_KEYS = frozenset({"audioUrl", "streamAudioUrl", "modelName"})
 _CAMEL_TRACKS = _track_converter({attribute.name: _camel(attribute.name) for attribute in fields(WireTrack)})
 
 
@@ -114,7 +115,7 @@ def tracks_in(value: object, *, where: str) -> tuple[Track, ...]:
 
 
 def _wire_track(value: object, where: str) -> WireTrack:
-    camel = isinstance(value, dict) and any(key in value for key in ("audioUrl", "streamAudioUrl", "modelName"))
+    camel = isinstance(value, dict) and not _CAMEL_KEYS.isdisjoint(value)
     return structure(value, WireTrack, converter=_CAMEL_TRACKS if camel else _SNAKE_TRACKS, where=where)
 
 
