@@ -177,7 +177,6 @@ class Client:
             registry=self._registry,
             submitter=self._submitter,
             handlers=self._handlers,
-            poller=self._poller,
             clock=self._clock,
             keep=keep,
             expire_after=expire_after,
@@ -490,6 +489,7 @@ class Client:
 
     async def _settle_submits(self) -> None:
         """Cancel what was not sent; let a POST that is under way have its answer."""
+        self._submitter.close()
         for task in tuple(self._submits):
             if not self._submitter.is_posting(task):
                 task.cancel()

@@ -40,7 +40,7 @@ class Dispatcher:
     providers: Mapping[str, Provider]
     clock: Clock
     expire_after: float
-    on_due: Callable[[], None] = field(default=lambda: None)
+    on_due: Callable[[float], None] = field(default=lambda _: None)
     on_outbox: Callable[[], None] = field(default=lambda: None)
     on_final: Callable[[str], None] = field(default=lambda _: None)
 
@@ -109,7 +109,9 @@ class Dispatcher:
             WebhookError: one of them is another job's.
             StoreError: nothing was applied.
         """
-        stored = self.registry.cached(ref) or await self.store.get(ref)
+        # While an outcome is still to be stored, the holders of the job may know more than the store does.
+        cached = None if self.registry.is_posting(ref) else self.registry.cached(ref)
+        stored = cached or await self.store.get(ref)
         while stored is not None:
             before = stored.record
             if adopting and before.task_id is None:
@@ -144,16 +146,19 @@ class Dispatcher:
         )
         # A claim of COMPLETE that shows nothing playable is checked at once, when it is news.
         doubtful = stages.wants_status(after) and not stages.wants_status(stored.record)
+        due_at = self.due_at(after, ask_now=ask_now or (doubtful and not asked), asked=asked)
         outcome = await self.store.commit(
             after,
             stored.version,
             is_open=not after.is_final,
-            due_at=self.due_at(after, ask_now=ask_now or (doubtful and not asked), asked=asked),
+            due_at=due_at,
             outbox=outbox,
             delivery=None if delivery is None else _judged(delivery, verdict),
         )
         if isinstance(outcome, Conflict):
             return outcome
+        if due_at is not None:
+            self.on_due(due_at)
         if outbox:
             self.on_outbox()
         return Versioned(record=after, version=outcome.version)
@@ -173,8 +178,6 @@ class Dispatcher:
 
     def _tell(self, before: Record, stored: Versioned) -> None:
         self.registry.publish(stored)
-        if not stored.record.is_final:  # nothing is ever due for a final job
-            self.on_due()
         if stored.record.is_final and not before.is_final:
             self.on_final(stored.record.ref)
 

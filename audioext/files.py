@@ -8,10 +8,10 @@ import mimetypes
 import os
 import re
 import secrets
-import tempfile
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO, TypeVar
 from urllib.parse import unquote
 
 import aiohttp
@@ -50,6 +50,7 @@ _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
 _WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 SaveProgress = Callable[[Path, int, int | None], None]
+_T = TypeVar("_T")
 
 
 # --- a local source --------------------------------------------------------------------------------------
@@ -124,7 +125,11 @@ class _Fetched:
 
 @define(eq=False, repr=False)
 class Downloader:
-    """Fetches the tracks of a song: whole, audio, not empty, and different from each other."""
+    """Fetches the tracks of a song: whole, audio, not empty, and different from each other.
+
+    Each call has connections of its own: it takes none from the submits, and neither needs an open client nor is cut
+    off by one that closes.
+    """
 
     transport: Transport
 
@@ -143,16 +148,25 @@ class Downloader:
         except OSError as error:
             raise DownloadError([f"cannot make the folder {folder}: {error.strerror or error}"]) from error
         names = [_track_name(track, song, index) for index, track in enumerate(song.tracks, 1)]
-        outcomes = await asyncio.gather(
-            *(self._fetch(track, folder, name, progress) for track, name in zip(song.tracks, names, strict=True)),
-            return_exceptions=True,
-        )
-        return await asyncio.to_thread(_settle, folder, names, outcomes, overwrite=overwrite)
+        fetches: list[asyncio.Task[_Fetched]] = []
+        try:
+            async with self.transport.new_session() as session:
+                fetches += [
+                    asyncio.create_task(self._fetch(session, track, folder, name, progress))
+                    for track, name in zip(song.tracks, names, strict=True)
+                ]
+                outcomes = await asyncio.gather(*fetches, return_exceptions=True)
+        except asyncio.CancelledError:  # gather raises it when all of them have ended
+            _drop(fetches)
+            raise
+        return await _to_its_end(lambda: _settle(folder, names, outcomes, overwrite=overwrite))
 
-    async def _fetch(self, track: Track, folder: Path, name: str, progress: SaveProgress | None) -> _Fetched:
+    async def _fetch(
+        self, session: aiohttp.ClientSession, track: Track, folder: Path, name: str, progress: SaveProgress | None
+    ) -> _Fetched:
         for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
             try:
-                return await self._fetch_once(track, folder, name, progress)
+                return await self._fetch_once(session, track, folder, name, progress)
             except (aiohttp.ClientError, TimeoutError) as error:
                 if attempt == DOWNLOAD_ATTEMPTS:
                     message = f"{name}: the file could not be fetched ({_http_text(error)}); results expire, so"
@@ -163,17 +177,19 @@ class Downloader:
                 raise _BadFileError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
-    async def _fetch_once(self, track: Track, folder: Path, name: str, progress: SaveProgress | None) -> _Fetched:
+    async def _fetch_once(
+        self, session: aiohttp.ClientSession, track: Track, folder: Path, name: str, progress: SaveProgress | None
+    ) -> _Fetched:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=DOWNLOAD_IDLE_SECONDS)
         url = URL(track.audio_url or "")
-        async with self.transport.session.get(url, timeout=timeout) as response:
+        async with session.get(url, timeout=timeout) as response:
             if response.status >= _HTTP_SERVER_ERROR:
                 response.raise_for_status()
             if response.status != _HTTP_OK:
                 message = f"{name}: HTTP {response.status} from {url.host}; the link has probably expired"
                 raise _BadFileError(message)
             suffix = _suffix(response.content_type, url, name)
-            part = await asyncio.to_thread(_new_part, folder)
+            part = folder / f".{secrets.token_hex(8)}.part"
             try:
                 size, digest = await _stream(
                     _chunks(response), part, lambda so_far: _report(progress, folder / name, so_far, response)
@@ -196,8 +212,11 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 async def _stream(chunks: AsyncIterator[bytes], part: Path, report: Callable[[int], None]) -> tuple[int, bytes]:
     digest = hashlib.sha256()
     size = 0
-    file = await asyncio.to_thread(part.open, "wb")
+    files: list[IO[bytes]] = []
     try:
+        # It is made by us alone, with the permissions that all files of this process get.
+        await _to_its_end(lambda: files.append(part.open("xb")))
+        (file,) = files
         async for chunk in chunks:
             size += len(chunk)
             if size > MAX_DOWNLOAD_BYTES:
@@ -207,8 +226,26 @@ async def _stream(chunks: AsyncIterator[bytes], part: Path, report: Callable[[in
             await asyncio.to_thread(file.write, chunk)
             report(size)
     finally:
-        await asyncio.to_thread(file.close)
+        for opened in files:
+            await _to_its_end(opened.close)
     return size, digest.digest()
+
+
+async def _to_its_end(work: Callable[[], _T]) -> _T:
+    """Do *work* in a thread; whoever is cancelled meanwhile waits for it, and so knows what it has done."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _drop(fetches: Sequence[asyncio.Task[_Fetched]]) -> None:
+    """Remove the files that came before the others were cancelled: nobody will give them their names."""
+    for fetch in fetches:
+        if fetch.done() and not fetch.cancelled() and fetch.exception() is None:
+            fetch.result().part.unlink(missing_ok=True)
 
 
 def _report(progress: SaveProgress | None, path: Path, so_far: int, response: aiohttp.ClientResponse) -> None:
@@ -242,17 +279,8 @@ def _settle(
     return tuple(paths)
 
 
-def _new_part(folder: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
-    os.close(handle)
-    return Path(name)
-
-
 def _name_part(part: Path, folder: Path, name: str, *, overwrite: bool) -> Path:
     """Move a whole file to its name in one step; without *overwrite* a taken name gets a number."""
-    umask = os.umask(0)
-    os.umask(umask)
-    part.chmod(0o666 & ~umask)  # mkstemp makes it private
     target = folder / name
     if overwrite:
         return part.replace(target)

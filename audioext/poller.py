@@ -55,10 +55,10 @@ class Poller:
         if askable:
             self._worker.start()
 
-    def wake(self) -> None:
-        """Look at what is due now."""
+    def wake(self, at: float | None = None) -> None:
+        """Look at what is due now, or at the latest *at* that time."""
         if self._worker is not None:
-            self._worker.wake()
+            self._worker.wake(at)
 
     async def aclose(self) -> None:
         """Stop asking; a call that is under way is cancelled, and its job asked about later."""

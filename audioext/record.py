@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import orjson
 from attrs import field, frozen
@@ -144,6 +144,24 @@ class Record:
         return self.created_at + self.grace
 
 
+class Facts(TypedDict, total=False):
+    """The second group of a record's fields: what a join may change."""
+
+    answered_id: str | None
+    called_id: str | None
+    submitted: Reached | None
+    take_ids: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    sightings: tuple[Sighting, ...]
+    fault: Fault | None
+    cover_url: str | None
+    credits: float | None
+    credit_estimate: float | None
+    eta: float | None
+    words: tuple[str, ...]
+    expired_at: float | None
+
+
 def dump(record: Record) -> bytes:
     """Return the stored form of *record*: JSON with its schema version. What is `None` or empty is left out."""
     return orjson.dumps({"v": SCHEMA_VERSION, **_CONVERTER.unstructure(record)})
@@ -178,7 +196,7 @@ def _record_converter() -> Converter:
         converter.register_unstructure_hook(plain, identity)
     converter.register_unstructure_hook(datetime, datetime.timestamp)
     converter.register_unstructure_hook(datetime | None, lambda moment: None if moment is None else moment.timestamp())
-    converter.register_structure_hook(datetime, lambda value, _: datetime.fromtimestamp(value, UTC))
+    converter.register_structure_hook(datetime, _load_time)
     for type_ in (str, float, Stage):
         converter.register_structure_hook(type_ | None, _optional(type_))
     converter.register_unstructure_hook(TimedLine, lambda line: (line.text, line.start, line.end))
@@ -188,6 +206,13 @@ def _record_converter() -> Converter:
     # meta is the user's own JSON and is kept as it is
     converter.register_structure_hook_func(lambda type_: type_ == Mapping[str, object], lambda value, _: value)
     return converter
+
+
+def _load_time(value: float, _: object) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None  # both times of a track are optional, and no time is worth a record
 
 
 def _optional(type_: Callable[[Any], object]) -> Callable[[object, object], object]:

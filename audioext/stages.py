@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from audioext.record import Claim, Complaint, Fault, Reached, Record, Seen, Sighting, Verdict
+from audioext.record import Claim, Complaint, Facts, Fault, Reached, Record, Seen, Sighting, Verdict
 from audioext.results import Failure, FailureReason, Song, Source, Stage, StageEvent
 from audioext.takes import SEEN_RANK, greater, join_sightings, moment, place, tracks_of
 from audioext.wire.events import Event, Failed, Progress, Submitted
@@ -235,25 +235,7 @@ def _join_claim(claims: tuple[Claim, ...], new: Claim) -> tuple[Claim, ...]:
 # --- what follows from the facts -------------------------------------------------------------------------
 
 
-class _Facts(TypedDict, total=False):
-    """What a join may change; the rest of a record is fixed, or follows from it."""
-
-    answered_id: str | None
-    called_id: str | None
-    submitted: Reached | None
-    take_ids: tuple[str, ...]
-    claims: tuple[Claim, ...]
-    sightings: tuple[Sighting, ...]
-    fault: Fault | None
-    cover_url: str | None
-    credits: float | None
-    credit_estimate: float | None
-    eta: float | None
-    words: tuple[str, ...]
-    expired_at: float | None
-
-
-def _with(record: Record, **facts: Unpack[_Facts]) -> Record:
+def _with(record: Record, **facts: Unpack[Facts]) -> Record:
     """Return *record* with *facts* and all that follows from them; built once, since a record is large."""
     sightings = facts.get("sightings", record.sightings)
     tracks = tracks_of(

@@ -81,6 +81,7 @@ class Submitter:
     _offers: dict[str, str] = field(factory=dict, init=False)
     _posting: set[asyncio.Task[object]] = field(factory=set, init=False)
     _sent: WeakKeyDictionary[asyncio.Task[object], Versioned] = field(factory=WeakKeyDictionary, init=False)
+    _refused: dict[str, Versioned] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
 
@@ -123,9 +124,11 @@ class Submitter:
             RateLimitError: no permit came in time; nothing was sent.
             StoreError: the record could not be stored; nothing was sent.
         """
-        existing = None if order.key is None else await self.store.find_key(order.key)
-        if existing is not None:
-            return existing
+        if order.key is not None:
+            await self._discard_refused(order.key)
+            existing = await self.store.find_key(order.key)
+            if existing is not None:
+                return existing
         sent, offer = await self._bring_file(order)
         try:
             for resend in range(MAX_RESENDS + 1):
@@ -136,7 +139,12 @@ class Submitter:
                     return stored
                 if not outcome.resend or resend == MAX_RESENDS:
                     raise outcome.error
-                await asyncio.sleep(_resend_wait(outcome, resend))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_resend_wait(outcome, resend)):
+                        await self._closing.wait()
+                if self._closing.is_set():
+                    raise outcome.error
+                await self._discard_refused(order.key)
         finally:
             if offer is not None:
                 self.shelf.take_back(offer)
@@ -161,9 +169,13 @@ class Submitter:
             self.shelf.take_back(offer)
         self._leave(ref)
 
+    def close(self) -> None:
+        """Send nothing again from now on."""
+        self._closing.set()
+
     async def aclose(self) -> None:
         """Try once more to store what the store did not take."""
-        self._closing.set()
+        self.close()
         if self._chores:
             await asyncio.wait(tuple(self._chores))
 
@@ -285,6 +297,7 @@ class Submitter:
         async def discard() -> bool:
             gone = await self.store.discard(ref, stored.version)
             if gone or await self.store.get(ref) is None:
+                self._refused.pop(ref, None)
                 self.registry.forget(ref)
                 return True
             return False
@@ -293,8 +306,20 @@ class Submitter:
             return await discard()
         except StoreError as error:
             _log.error("job %s: its submit was refused, which is not stored yet: %s", ref, error)
+            self._refused[ref] = stored
             self._later(ref, discard)
             return True
+
+    async def _discard_refused(self, key: str | None) -> None:
+        """Free *key* of refused records that the store did not let go of in time.
+
+        Raises:
+            StoreError: it still does not.
+        """
+        for ref, stored in tuple(self._refused.items()):
+            if stored.record.key == key:
+                await self.store.discard(ref, stored.version)
+                self._refused.pop(ref, None)
 
     async def _remember(self, stored: Versioned, outcome: Submitted) -> Versioned:
         """Store the task's id, however long it takes: it was paid for, and only its callback could tell it again."""

@@ -11,7 +11,6 @@ from audioext.clock import Clock
 from audioext.errors import StoreError
 from audioext.handlers import Handlers
 from audioext.jobs import Registry
-from audioext.poller import Poller
 from audioext.stores.base import RESYNC, Resync, Store
 from audioext.submitter import Submitter
 
@@ -31,7 +30,6 @@ class Upkeep:
     registry: Registry
     submitter: Submitter
     handlers: Handlers
-    poller: Poller
     clock: Clock
     keep: float
     expire_after: float
@@ -72,7 +70,6 @@ class Upkeep:
             except StoreError as error:  # a damaged record, or a store that is away: the others count all the same
                 _log.warning("job %s could not be read: %s", ref, error)
         self.handlers.wake()
-        self.poller.wake()
 
     async def _look_again(self, ref: str, *, wanted: bool) -> None:
         known = self.registry.cached(ref)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -41,6 +42,7 @@ class Worker:
     work: Callable[[Lease], Awaitable[None]]
     providers: Sequence[str] | None = None
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _running: set[asyncio.Task[None]] = field(factory=set, init=False)
 
@@ -49,9 +51,10 @@ class Worker:
         if self._loop is None:
             self._loop = asyncio.create_task(self._run(), name=f"audioext {self.name}")
 
-    def wake(self) -> None:
-        """Look for work now."""
-        self._wake.set()
+    def wake(self, at: float | None = None) -> None:
+        """Look for work now; or not, if what is due *at* that time comes later than the next look."""
+        if at is None or at < self._next_look:
+            self._wake.set()
 
     async def aclose(self, *, drain: float = 0.0) -> None:
         """Do what is due for up to *drain* seconds, then claim no more and cancel what still runs.
@@ -97,7 +100,9 @@ class Worker:
                 _log.warning("%s: the store is not there, trying again: %s", self.name, error)
                 pause = STORE_DOWN_SECONDS
             if pause > 0:
+                self._next_look = self.clock.now() + pause
                 await self._sleep(pause)
+                self._next_look = math.inf
 
     async def _claim(self) -> int:
         room = self.concurrency - len(self._running)

@@ -123,13 +123,22 @@ class Inbox:
             await self.dispatcher.update(delivery.ref, lambda record: record, ask_now=True)
 
     def _believe(self, events: Sequence[Event]) -> tuple[Sequence[Event], bool]:
-        """With `confirm="always"` a COMPLETE is journaled, not joined: kie.ai's signature leaves the body out."""
+        """With `confirm="always"` a COMPLETE is journaled, not joined: kie.ai's signature leaves the body out.
+
+        The task that it names is: it may be the only word of it, and without its id no status call can be made.
+        """
         if self.confirm == "never":
             return events, False
-        kept = [
-            event for event in events if not (isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE)
-        ]
-        return kept, len(kept) < len(events)
+        kept: list[Event] = []
+        doubted = False
+        for event in events:
+            if not isinstance(event, Progress) or event.claimed_stage is not Stage.COMPLETE:
+                kept.append(event)
+                continue
+            doubted = True
+            if event.task_id is not None:
+                kept.append(Progress(task_id=event.task_id, ask_now=True))
+        return kept, doubted
 
     def _delivery(self, route: Route, hook: Webhook, verdict: VerdictWord) -> Delivery:
         at = hook.received_at if hook.received_at is not None else self.clock.now()

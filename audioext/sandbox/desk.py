@@ -3,8 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol, TypeAlias
 
+import aiohttp
 import orjson
 from aiohttp import web
 from attrs import define
@@ -178,8 +180,9 @@ async def _send(request: web.Request, response: web.Response, submission: Submis
     """Write the whole answer now, so that what follows it follows it on the wire."""
     submission.http_status = response.status
     submission.code = _code_in(response)
-    await response.prepare(request)
-    await response.write_eof()
+    with suppress(aiohttp.ClientConnectionResetError):  # a client that hung up has its task all the same
+        await response.prepare(request)
+        await response.write_eof()
     return response
 
 

@@ -144,5 +144,6 @@ class Subscription:
             self._last = counted
 
     async def _counted(self) -> dict[str, int]:
-        calls = {part.name: self.lane.run("HGET", part.state, "changes") for part in self.layout.partitions}
-        return {name: int(await call or 0) for name, call in calls.items()}
+        parts = self.layout.partitions
+        counts = await asyncio.gather(*(self.lane.run("HGET", part.state, "changes") for part in parts))
+        return {part.name: int(count or 0) for part, count in zip(parts, counts, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,8 @@ from audioext.stores.base import Resync
 
 LAYOUT_VERSION = 1
 LATER_SECONDS = 1.0
+TRIES = 3
+"""Connections that a call may try within the store's patience."""
 
 
 @define(eq=False)
@@ -33,6 +35,7 @@ class Engine:
     subscription: Subscription
     ttl: int
     providers: set[str] = field(factory=set, init=False)
+    unsure: dict[str, str] = field(factory=dict, init=False)
     _is_closing: bool = field(default=False, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
 
@@ -49,8 +52,8 @@ class Engine:
             options: dict[str, Any] = {
                 **parse_url(address.url),
                 "protocol": 2,
-                "socket_timeout": patience,
-                "socket_connect_timeout": patience,
+                "socket_timeout": patience / TRIES,  # a mute connection must not use up all patience
+                "socket_connect_timeout": patience / TRIES,
                 "retry": Retry(NoBackoff(), 0),  # the lane tries again, with all that waits
             }
         except (ValueError, TypeError) as error:
@@ -129,17 +132,17 @@ class Engine:
         pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
         return next((_text(value) for key, value in pairs if _text(key) == name), None)
 
-    async def index_provider(self, provider: str) -> None:
+    def index_provider(self, provider: str) -> Sequence[asyncio.Future[object]]:
         """Let all processes know that there is work of *provider*."""
-        if provider not in self.providers:
-            await self.lane.run("SADD", self.layout.providers, provider)
-            self.providers.add(provider)
+        if provider in self.providers:
+            return ()
+        call = self.lane.run("SADD", self.layout.providers, provider)
+        call.add_done_callback(lambda done: self._indexed(provider, done))
+        return (call,)
 
-    async def read_providers(self) -> set[str]:
-        """Return the names of all providers that ever had a record."""
-        names = await self.lane.run("SMEMBERS", self.layout.providers)
-        self.providers |= {_text(name) for name in names}
-        return self.providers
+    def _indexed(self, provider: str, call: asyncio.Future[object]) -> None:
+        if not call.cancelled() and call.exception() is None:
+            self.providers.add(provider)
 
     def expire(self, key: str) -> None:
         """Let the server forget *key* by itself one day."""
@@ -147,7 +150,7 @@ class Engine:
 
 
 def _cluster(address: Address, patience: float) -> RedisCluster:
-    options = {"protocol": 2, "socket_timeout": patience, "socket_connect_timeout": patience}
+    options = {"protocol": 2, "socket_timeout": patience / TRIES, "socket_connect_timeout": patience / TRIES}
     return RedisCluster.from_url(address.url, **options)
 
 

@@ -47,7 +47,11 @@ def read_url(url: str) -> Address:
     if not shown:
         # The URL may hold a password, so it is not repeated.
         raise ConfigError("the store's URL names no server: use redis://host:6379/0 or unix:///path/to/socket")
-    return Address(url=urlunsplit(parts._replace(scheme=scheme, query=rest)), shown=shown, options=ours)
+    if scheme == "unix":  # some Pythons would join it with one slash
+        driver = f"unix://{parts.netloc}{parts.path}{'?' if rest else ''}{rest}"
+    else:
+        driver = urlunsplit(parts._replace(scheme=scheme, query=rest))
+    return Address(url=driver, shown=shown, options=ours)
 
 
 def _shown(parts: SplitResult) -> str:

@@ -185,7 +185,7 @@ class Lane:
         for call, answer in zip(batch, answers, strict=True):
             if isinstance(answer, NoScriptError):
                 continue
-            if isinstance(answer, (*_NOT_NOW, *LOST)) and not isinstance(answer, _REFUSED):
+            if isinstance(answer, (*_NOT_NOW, *LOST)) and not _is_refusal(answer):
                 left.append(call)
                 error = answer
             elif call.future.done():
@@ -197,7 +197,7 @@ class Lane:
         return left, error
 
     def _lost(self, batch: list[_Call], error: Exception) -> tuple[list[_Call], Exception | None]:
-        if isinstance(error, LOST) and not isinstance(error, _REFUSED):
+        if isinstance(error, LOST) and not _is_refusal(error):
             return batch, error
         self._give_up(batch, error)
         return [], None
@@ -209,11 +209,16 @@ class Lane:
         self._gathering.clear()
 
     def _failure(self, error: Exception) -> StoreError:
-        if isinstance(error, _REFUSED):
+        if _is_refusal(error):
             return StoreError(f"{self.shown} refused the connection: {error}; check the name and password in its URL")
         if isinstance(error, ResponseError) and not isinstance(error, _NOT_NOW):
             return StoreError(f"{self.shown} refused a command: {error}")
         return StoreError(f"{self.shown} is not there: {str(error) or type(error).__name__}")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server does not let us in; the driver wraps that as a lost connection."""
+    return isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

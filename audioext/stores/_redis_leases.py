@@ -83,18 +83,17 @@ async def _due(
     second trip.
     """
     names = set(engine.providers if providers is None else providers)
-    calls = {
-        (part, name): engine.lane.run(command, part.due(kind, name), *query)
-        for name in names
-        for part in engine.layout.partitions
-    }
-    if providers is None and not names >= await engine.read_providers():
-        for call in calls.values():
-            call.cancel()
-        return await _due(engine, kind, command, query, tuple(engine.providers))
-    answers = await asyncio.gather(*calls.values())
+    places = [(part, name) for name in names for part in engine.layout.partitions]
+    calls = [engine.lane.run(command, part.due(kind, name), *query) for part, name in places]
+    if providers is None:
+        calls.append(engine.lane.run("SMEMBERS", engine.layout.providers))
+    answers = await asyncio.gather(*calls)
+    if providers is None:
+        engine.providers |= {name.decode() for name in answers.pop()}
+        if not names >= engine.providers:
+            return await _due(engine, kind, command, query, tuple(engine.providers))
     return [
-        (at, ref.decode(), name) for (_, name), answer in zip(calls, answers, strict=True) for ref, at in pairs(answer)
+        (at, ref.decode(), name) for (_, name), answer in zip(places, answers, strict=True) for ref, at in pairs(answer)
     ]
 
 

@@ -45,12 +45,15 @@ async def create_with_key(engine: Engine, record: Record, key: str, due_at: floa
     The key may be in another partition, so it is reserved first. A reservation whose owner died before it created
     its record is fenced off in the record's own partition, and then taken over: two can never both create.
     """
+    await _make_sure(engine, key)
     index = engine.layout.of(key).key(key)
     held = b""
     while True:
         token = secrets.token_hex(8)  # a new one each time: an earlier one may be fenced off
         mine = f"{token} {record.ref}".encode()
         held = await engine.lane.do(scripts.RESERVE, [index], mine, held)
+        if not held:  # who had it gave it back in this moment
+            continue
         if held != mine:
             owner = await _owner(engine, held)
             if owner is not None:
@@ -90,20 +93,39 @@ async def create(
         secrets.token_hex(8),
     ]
     try:
+        # Asked for in one breath, so that all of it travels together.
         answer, *_ = await asyncio.gather(
             engine.lane.do(scripts.CREATE, keys, *words),
-            engine.index_provider(record.provider),
-            _index_task(engine, record),
+            *engine.index_provider(record.provider),
+            *_index_task(engine, record),
         )
     except StoreError:
         # It may be there all the same, and would keep its key though nothing is ever sent.
-        engine.later(partial(forget, engine, record.ref, "1"))
+        engine.unsure[record.ref] = key
+        engine.later(partial(_take_back, engine, record.ref))
         raise
     if answer[0] == b"fenced":
         return None
     if answer[0] == b"exists":
         return Created(stored=_loaded(answer[1], answer[2]), existing=True)
     return Created(stored=Versioned(record=record, version=1), existing=False)
+
+
+async def _take_back(engine: Engine, ref: str) -> None:
+    """Forget a record whose creation was called a failure."""
+    if ref in engine.unsure:
+        await forget(engine, ref, "1")
+        engine.unsure.pop(ref, None)
+
+
+async def _make_sure(engine: Engine, key: str) -> None:
+    """Take back what failed under *key* before anybody is told that it is taken.
+
+    Raises:
+        StoreError: the server is still not there.
+    """
+    for ref in [ref for ref, of in engine.unsure.items() if of == key]:
+        await _take_back(engine, ref)
 
 
 async def _owner(engine: Engine, held: bytes) -> Versioned | None:
@@ -154,7 +176,7 @@ async def commit(engine: Engine, change: Change) -> Done | Conflict:
     if delivery is not None:
         keys += journal.keys_of(part, delivery)
         words += journal.words_of(delivery)
-    answer, *_ = await asyncio.gather(engine.lane.do(scripts.COMMIT, keys, *words), _index_task(engine, record))
+    answer, *_ = await asyncio.gather(engine.lane.do(scripts.COMMIT, keys, *words), *_index_task(engine, record))
     if answer[0] == b"done":
         if not change.is_open and record.key is not None:
             engine.expire(engine.layout.of(record.key).key(record.key))
@@ -205,14 +227,15 @@ async def purge(engine: Engine, created_before: float) -> int:
     return went
 
 
-async def _index_task(engine: Engine, record: Record) -> None:
+def _index_task(engine: Engine, record: Record) -> Sequence[asyncio.Future[object]]:
     """Let a task id lead to its ref. It is verified when it is followed, so it may come before the record."""
-    if record.task_id is not None:
-        key = engine.layout.of(record.task_id).task(record.provider, record.task_id)
-        await asyncio.gather(
-            engine.lane.run("ZADD", key, repr(record.created_at), record.ref),
-            engine.lane.run("EXPIRE", key, engine.ttl),
-        )
+    if record.task_id is None:
+        return ()
+    key = engine.layout.of(record.task_id).task(record.provider, record.task_id)
+    return (
+        engine.lane.run("ZADD", key, repr(record.created_at), record.ref),
+        engine.lane.run("EXPIRE", key, engine.ttl),
+    )
 
 
 # --- read ---------------------------------------------------------------------------------------------------
@@ -226,6 +249,7 @@ async def get(engine: Engine, ref: str) -> Versioned | None:
 
 async def find_key(engine: Engine, key: str) -> Versioned | None:
     """Return a record by its key."""
+    await _make_sure(engine, key)
     held = await engine.lane.run("GET", engine.layout.of(key).key(key))
     if held is None:
         return None

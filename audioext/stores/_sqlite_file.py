@@ -91,6 +91,12 @@ def is_engine_fault(error: BaseException) -> bool:
     return primary_code(error) in _ENGINE_FAULTS
 
 
+def _one_slash(path: Path) -> str:
+    """Return *path*, whose two leading slashes (which POSIX allows) a URI would read as a host."""
+    text = str(path)
+    return "/" + text.lstrip("/") if text.startswith("//") else text
+
+
 @frozen(kw_only=True)
 class DatabaseFile:
     """Where the file is and how it is used; `busy_timeout` is in seconds."""
@@ -187,7 +193,7 @@ class DatabaseFile:
     def _opened(self, mode: Literal["rw", "rwc"]) -> Generator[Connection]:
         """Yield a connection that is closed if anything fails."""
         connection = sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode={mode}",
+            f"file:{quote(_one_slash(self.path))}?mode={mode}",
             uri=True,
             timeout=self.busy_timeout,
             isolation_level=None,

@@ -34,7 +34,7 @@ from audioext.stores.base import (
 DAY_SECONDS = 86_400
 TTL_SECONDS = 30 * DAY_SECONDS
 MAX_TTL = 100 * 365 * DAY_SECONDS
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 5.0
 
 
 @define(eq=False)

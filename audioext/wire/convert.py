@@ -207,9 +207,10 @@ def _parse_time(text: str) -> When | None:
     # A time that cannot be read must not cost a paid result, so it is absent rather than an error.
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter: a zone that leads out of the calendar
         return None
-    return When(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    return When(moment) if 0 <= moment.timestamp() <= _MAX_EPOCH_SECONDS else None
 
 
 def _kind(value: object) -> str:

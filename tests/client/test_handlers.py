@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 import audioext as ax
-from audioext import handlers
+from audioext import handlers, worker
+from audioext.clock import Clock
 from audioext.sandbox import Sandbox
+from audioext.stores.base import Lease
 
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
 MakeClient = Callable[..., Awaitable[ax.Client]]
@@ -187,3 +189,113 @@ def test_submitted_is_not_told() -> None:
     """A handler of SUBMITTED is refused with the reason."""
     with pytest.raises(ax.ConfigError, match="submit returns"):
         ax.Client(ax.Kie()).on(ax.Stage.SUBMITTED)
+
+
+async def test_a_handler_that_awaits_what_was_cancelled_has_failed(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried five times, each pause twice the one before; then it stands on the job and the next stage is told."""
+    monkeypatch.setattr(handlers, "RETRY_SECONDS", 1.0)
+    time, pauses, calls, done = [1_800_000_000.0], list[float](), list[str](), asyncio.Event()
+
+    class Impatient(ax.MemoryStore):
+        """A store whose clock is set to the time when a failed handler is due again."""
+
+        async def settle(self, lease: Lease, *, due_at: float | None) -> bool:
+            settled = await super().settle(lease, due_at=due_at)
+            if lease.kind == "outbox" and due_at is not None:
+                pauses.append(due_at - time[0])
+                time[0] = due_at
+            return settled
+
+    client = await make_client(sandbox, store=Impatient(), clock=Clock(now=lambda: time[0]))
+
+    @client.on(ax.Stage.TEXT)
+    async def text(event: ax.StageEvent) -> None:
+        calls.append("text")
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
+
+    @client.on(ax.Stage.COMPLETE)
+    async def complete(event: ax.StageEvent) -> None:
+        calls.append("complete")
+        done.set()
+
+    job = await extend(client, sandbox)
+    await done.wait()
+
+    assert [*["text"] * handlers.MAX_ATTEMPTS, "complete"] == calls
+    assert [1.0, 2.0, 4.0, 8.0] == pauses
+    assert ("text: CancelledError: ",) == job.record.handler_faults
+
+
+async def test_a_handler_may_close_the_client(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """Within a handler aclose only begins; the handler ends, counts as done, and the client closes without a rest."""
+    store = ax.MemoryStore()
+    client = await make_client(sandbox, store=store)
+    calls: list[str] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def complete(event: ax.StageEvent) -> None:
+        calls.append("begins")
+        await client.aclose()
+        await client.aclose()
+        calls.append("ends")
+        done.set()
+
+    await extend(client, sandbox)
+    await done.wait()
+    async with asyncio.timeout(5):
+        await client.aclose()
+
+    assert ["begins", "ends"] == calls
+    assert None is await store.next_due("outbox")
+    assert [] == [task for task in asyncio.all_tasks() if task.get_name().startswith("audioext")]
+
+
+async def test_a_close_begun_by_a_handler_ends_the_waits(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """Whoever waits for the job is told that the client was closed, although nobody outside closed it."""
+    sandbox = await make_sandbox(faults=["drop=first", "drop=complete"])
+    client = await make_client(sandbox)
+
+    @client.on(ax.Stage.TEXT)
+    async def text(event: ax.StageEvent) -> None:
+        await client.aclose()
+
+    job = await extend(client, sandbox)
+    with pytest.raises(ax.ClientClosedError):
+        await job
+
+
+async def test_a_handler_that_ignores_its_cancellation_does_not_stop_the_close(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named in the log and left alone; the client closes."""
+    monkeypatch.setattr("audioext.client.DRAIN_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "CANCEL_SECONDS", 0.01)
+    client = await make_client(sandbox)
+    started, release, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    cancelled: list[str] = []
+
+    @client.on(ax.Stage.TEXT)
+    async def text(event: ax.StageEvent) -> None:
+        started.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                cancelled.append(event.ref)
+        ended.set()
+
+    job = await extend(client, sandbox)
+    await started.wait()
+    async with asyncio.timeout(5):
+        await client.aclose()
+
+    assert [job.ref] == cancelled
+    assert not ended.is_set()
+    assert f"{job.ref} does not end when it is cancelled" in caplog.text
+    release.set()
+    await ended.wait()
