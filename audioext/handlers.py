@@ -125,10 +125,11 @@ class Handlers:
             self._worker.start()
 
     async def _run(self, lease: Lease) -> None:
-        stored = await self.store.get(lease.ref)
         calls = self._by_topic.get(lease.topic, [])
-        if stored is None or not calls:
+        stored = await self.store.get(lease.ref) if calls else None
+        if stored is None:
             await self.store.settle(lease, due_at=None)
+            self.wake()  # the next stage of this job may have its turn now
             return
         token = HANDLING.set(Handling(f"{lease.ref}:{lease.topic}"))
         try:

@@ -51,7 +51,6 @@ def providers() -> Callable[[Sandbox], dict[str, ax.Provider]]:
             ax.Kie(key, base_url=bases["kie"], pace=BRISK, limits=ax.Limits()),
             ax.KieJobs(key, base_url=bases["kie"], pace=BRISK, limits=ax.Limits()),
             ax.SunoApi(key, base_url=bases["sunoapi"], pace=BRISK, limits=ax.Limits()),
-            *([ax.Vidgo(key, base_url=bases["vidgo"], pace=BRISK)] if hasattr(ax, "Vidgo") else []),
             ax.Vidgo(key, base_url=bases["vidgo"], pace=BRISK),
             ax.MusicGpt(key, base_url=bases["musicgpt"], pace=BRISK, limits=ax.Limits()),
         ]
