@@ -21,13 +21,16 @@ from audioext.dispatcher import Dispatcher
 from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, SubmitUnknownError, UnsupportedError
 from audioext.files import Downloader, Shelf
 from audioext.handlers import HANDLING, FailureHandler, Handlers, StageHandler, check_stage
-from audioext.jobs import Desk, Job, Registry
+from audioext.jobs import Desk, Job
 from audioext.poller import Poller
+from audioext.registry import Registry
 from audioext.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.results import Song, Stage
 from audioext.settings import UNSET, Unset
+from audioext.sources import Sources
 from audioext.stores import open_store
-from audioext.stores.base import Delivery, Store, Versioned
+from audioext.stores.base import Delivery, Store
+from audioext.submits import Submits
 from audioext.submitter import Order, Submitter
 from audioext.transport import BrokenError, NotSentError, Progress, Transport
 from audioext.upkeep import Upkeep
@@ -153,11 +156,17 @@ class Client:
             registry=self._registry,
             transport=self._transport,
             shelf=self._shelf,
+            sources=Sources(
+                transport=self._transport,
+                shelf=self._shelf,
+                clock=self._clock,
+                serve_files=serve_files,
+                public_url=lambda: self._public_url,
+            ),
             clock=self._clock,
             accounts=self._accounts,
             permit_timeout=permit_timeout,
             expire_after=expire_after,
-            serve_files=serve_files,
             public_url=lambda: self._public_url,
             secret=lambda: self._secrets[0],
         )
@@ -185,8 +194,7 @@ class Client:
         self._open = False
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
-        self._submits: set[asyncio.Task[Versioned]] = set()
-        self._submits_by_key: dict[str, asyncio.Task[Versioned]] = {}
+        self._submits = Submits(submitter=self._submitter)
 
     # --- opening and closing ---------------------------------------------------------------------------
 
@@ -246,7 +254,7 @@ class Client:
         await self.receiver.aclose()
         self._open = False
         self._closed = True
-        await self._settle_submits()
+        await self._submits.aclose()
         await self._upkeep.aclose()
         await self._poller.aclose()
         self._registry.close()
@@ -306,7 +314,7 @@ class Client:
         )
         order = await self._submitter.check(order)
         self._check_open()  # again: looking at a file takes its time
-        task = self._task_of(order)
+        task = self._submits.start(order)
         try:
             stored = await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -316,10 +324,10 @@ class Client:
             if sent is None:
                 message = "the client was closed before this submit was sent; nothing was paid"
                 raise ConfigError(message) from None
-            job = self._registry.handle(sent, self._desk)
+            job = self._desk.job(sent)
             message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {chosen.name}"
             raise SubmitUnknownError(message, job=job) from None
-        return self._registry.handle(stored, self._desk)
+        return self._desk.job(stored)
 
     async def extend(
         self,
@@ -374,7 +382,7 @@ class Client:
         stored = await self._store.get(ref)
         if stored is None:
             raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
-        return self._registry.handle(stored, self._desk)
+        return self._desk.job(stored)
 
     async def jobs(
         self,
@@ -388,7 +396,7 @@ class Client:
         async for stored in self._store.scan(is_open=open):
             held = stored.record.meta
             if all(name in held and held[name] == value for name, value in wanted.items()):
-                yield self._registry.handle(stored, self._desk)
+                yield self._desk.job(stored)
 
     def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]:
         """Decorate an async function that is called with each job's `StageEvent` of *stage*.
@@ -468,31 +476,3 @@ class Client:
 
     async def _kept_secret(self) -> bytes:
         return await self._store.create_if_absent(SECRET_NAME, random_secrets.token_bytes(SECRET_BYTES))
-
-    def _task_of(self, order: Order) -> asyncio.Task[Versioned]:
-        """Return the task that submits *order*; two calls with one key at the same time share it."""
-        key = order.key
-        if key is not None and key in self._submits_by_key:
-            return self._submits_by_key[key]
-        task = asyncio.create_task(self._submitter.submit(order), name="audioext submit")
-        self._submits.add(task)
-        task.add_done_callback(self._submitted)
-        if key is not None:
-            self._submits_by_key[key] = task
-            task.add_done_callback(lambda _: self._submits_by_key.pop(key))
-        return task
-
-    def _submitted(self, task: asyncio.Task[Versioned]) -> None:
-        self._submits.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.info("a submit ended without a job: %s", task.exception())
-
-    async def _settle_submits(self) -> None:
-        """Cancel what was not sent; let a POST that is under way have its answer."""
-        self._submitter.close()
-        for task in tuple(self._submits):
-            if not self._submitter.is_posting(task):
-                task.cancel()
-        if self._submits:
-            await asyncio.wait(tuple(self._submits))  # whose end is bounded, and who is never cancelled here
-        await self._submitter.aclose()

@@ -11,9 +11,9 @@ from attrs import define, field, frozen
 from audioext import stages
 from audioext.clock import Clock
 from audioext.errors import WebhookError
-from audioext.jobs import Registry
 from audioext.pacing import due_at
 from audioext.record import Record, Seen
+from audioext.registry import Registry
 from audioext.stores.base import Conflict, Delivery, OutboxEntry, Store, VerdictWord, Versioned
 from audioext.wire.events import Event, Progress
 from audioext.wire.provider import Pace, Provider

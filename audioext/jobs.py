@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 import attrs
-from attrs import define, field, frozen
+from attrs import frozen
 
 from audioext import stages
 from audioext.clock import Clock
@@ -25,6 +23,7 @@ from audioext.errors import (
     SubmitUnknownError,
 )
 from audioext.record import Record, Verdict
+from audioext.registry import Registry
 from audioext.requests import Request
 from audioext.results import Failure, Saver, Song, Stage, StageEvent, Track
 from audioext.stores.base import Versioned
@@ -46,104 +45,11 @@ class Desk:
     clock: Clock
     wait_timeout: float
 
-
-@define(eq=False, repr=False)
-class Registry:
-    """The jobs that somebody in this process holds, by ref; what nobody holds is forgotten."""
-
-    _handles: WeakValueDictionary[str, Job] = field(factory=WeakValueDictionary, init=False)
-    _bells: dict[str, set[asyncio.Future[None]]] = field(factory=dict, init=False)
-    _in_flight: set[str] = field(factory=set, init=False)
-    _gone: WeakValueDictionary[str, Job] = field(factory=WeakValueDictionary, init=False)
-    _doubted: set[str] = field(factory=set, init=False)
-    closed: bool = field(default=False, init=False)
-
-    def handle(self, stored: Versioned, desk: Desk) -> Job:
+    def job(self, stored: Versioned) -> Job:
         """Return the one live handle of a job, brought up to date."""
-        job = self._handles.get(stored.record.ref)
-        if job is None:
-            job = Job(stored, desk)
-            self._handles[stored.record.ref] = job
-        job._see(stored)  # noqa: SLF001 - a job and its registry are one thing
-        return job
-
-    def cached(self, ref: str) -> Versioned | None:
-        """Return what this process last saw of a job that somebody holds."""
-        job = self._handles.get(ref)
-        return None if job is None else job._stored  # noqa: SLF001 - as above
-
-    def awaited(self) -> tuple[str, ...]:
-        """Return the refs that somebody waits for now."""
-        return tuple(self._bells)
-
-    def publish(self, stored: Versioned) -> None:
-        """Let the holders of a job see its new state, and wake those who wait."""
-        if stored.record.stage is not None:
-            self._doubted.discard(stored.record.ref)
-        job = self._handles.get(stored.record.ref)
-        if job is not None:
-            job._see(stored)  # noqa: SLF001 - as above
-        self.ring(stored.record.ref)
-
-    def ring(self, ref: str) -> None:
-        """Wake all who wait for *ref*, to look again."""
-        for bell in self._bells.pop(ref, ()):
-            if not bell.done():
-                bell.set_result(None)
-
-    def bell(self, ref: str) -> asyncio.Future[None]:
-        """Return a private future that the next news of *ref* ends."""
-        bell = asyncio.get_running_loop().create_future()
-        self._bells.setdefault(ref, set()).add(bell)
-        bell.add_done_callback(lambda done: self._forget(ref, done))
-        return bell
-
-    @contextmanager
-    def posting(self, ref: str) -> Generator[None]:
-        """Mark a ref whose POST is under way in this process: its outcome is not unknown yet."""
-        self._in_flight.add(ref)
-        try:
-            yield
-        finally:
-            self._in_flight.discard(ref)
-            self.ring(ref)
-
-    def is_posting(self, ref: str) -> bool:
-        """Say whether the POST of *ref* is under way in this process."""
-        return ref in self._in_flight
-
-    def doubt(self, ref: str) -> None:
-        """Note that the POST of *ref* got no readable answer in this process."""
-        self._doubted.add(ref)
-        self.ring(ref)
-
-    def is_doubted(self, ref: str) -> bool:
-        """Say whether this process saw that nobody answered readably."""
-        return ref in self._doubted
-
-    def forget(self, ref: str) -> None:
-        """Tell those who wait that the job certainly never came to be."""
-        job = self._handles.get(ref)
-        if job is not None:
-            self._gone[ref] = job
-            self.ring(ref)
-
-    def is_gone(self, ref: str) -> bool:
-        """Say whether the job was discarded."""
-        return ref in self._gone
-
-    def close(self) -> None:
-        """End every wait with `ClientClosedError`, now and from now on."""
-        self.closed = True
-        for ref in self.awaited():
-            self.ring(ref)
-
-    def _forget(self, ref: str, bell: asyncio.Future[None]) -> None:
-        bells = self._bells.get(ref)
-        if bells is not None:
-            bells.discard(bell)
-            if not bells:
-                del self._bells[ref]
+        handle = self.registry.handle(stored, lambda stored: Job(stored, self))
+        assert isinstance(handle, Job)  # noqa: S101 - nobody else makes handles
+        return handle
 
 
 class StageWait:
@@ -172,14 +78,14 @@ class Job:
 
     def __init__(self, stored: Versioned, desk: Desk) -> None:
         """Hold the job as *stored*; clients make jobs, users get them."""
-        self._stored = stored
+        self.stored = stored
         self._desk = desk
         self.ref: str = stored.record.ref
 
     @property
     def record(self) -> Record:
         """What this process knows of the job."""
-        return self._stored.record
+        return self.stored.record
 
     @property
     def provider(self) -> str:
@@ -299,10 +205,11 @@ class Job:
         stage = self.stage.name if self.stage is not None else "NEW"
         return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
 
-    def _see(self, stored: Versioned) -> None:
+    def see(self, stored: Versioned) -> None:
+        """Take note of a newer state; clients call this."""
         # At one version they are alike, unless the store was down and this process knows an id that it could not store.
-        if stored.version > self._stored.version:
-            self._stored = stored
+        if stored.version > self.stored.version:
+            self.stored = stored
 
     def _song(self) -> Song | None:
         song = stages.song(self.record)
@@ -323,7 +230,7 @@ class Job:
                 self._raise_if_over()
                 message = f"job {self.ref} is not in the store: its submit was refused, or it was purged"
                 raise JobError(message, job=self)
-            if stored.version > self._stored.version:
+            if stored.version > self.stored.version:
                 self._desk.registry.publish(stored)  # the others who wait want to know it too
 
     async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from yarl import URL
 
 from audioext import stages
-from audioext.callbacks.routes import FILES_SEGMENT, callback_url
+from audioext.callbacks.routes import callback_url
 from audioext.clock import Clock, mint_id
 from audioext.dispatcher import Dispatcher
 from audioext.errors import (
@@ -27,23 +27,22 @@ from audioext.errors import (
     StoreError,
     UnsupportedError,
 )
-from audioext.files import Shelf, Source, probe, safe_name
-from audioext.jobs import Registry
+from audioext.files import Shelf, Source, probe
 from audioext.limits import Account
 from audioext.record import Record
+from audioext.registry import Registry
 from audioext.requests import Extend, Request
+from audioext.sources import Sources
 from audioext.stores.base import Created, Store, Versioned
 from audioext.transport import BrokenError, NotSentError, Progress, Transport
 from audioext.wire.events import Refused, SubmitOutcome, Submitted, Unknown
-from audioext.wire.http import HttpRequest
-from audioext.wire.provider import FileRoute, Provider, Uploads
+from audioext.wire.provider import Provider
 
 _log = logging.getLogger("audioext.submit")
 
 MAX_RESENDS = 4
 RESEND_SECONDS = 5.0  # doubled with each resend, unless the answer says how long
 SUBMIT_TIMEOUT_SECONDS = 60.0
-UPLOAD_ATTEMPTS = 3
 FIRST_PAUSE_SECONDS = 0.25  # doubled with each attempt to store an outcome
 LONGEST_PAUSE_SECONDS = 30.0
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
@@ -71,11 +70,11 @@ class Submitter:
     registry: Registry
     transport: Transport
     shelf: Shelf
+    sources: Sources
     clock: Clock
     accounts: Mapping[str, Account]
     permit_timeout: float
     expire_after: float
-    serve_files: bool
     public_url: Callable[[], URL | None]
     secret: Callable[[], bytes]
     _offers: dict[str, str] = field(factory=dict, init=False)
@@ -111,7 +110,7 @@ class Submitter:
         if provider.api_key is None:
             message = f"no API key for {provider.name}: set {provider.key_variable}, or pass api_key="
             raise ConfigError(message)
-        if self._serves(request, provider) and self.public_url() is None:
+        if self.sources.serves(request, provider) and self.public_url() is None:
             message = f"{provider.name} takes audio by URL only: give public_url=, or pass url= instead of file="
             raise UnsupportedError(message)
         return attrs.evolve(order, request=request)
@@ -129,7 +128,7 @@ class Submitter:
             existing = await self.store.find_key(order.key)
             if existing is not None:
                 return existing
-        sent, offer = await self._bring_file(order)
+        sent, offer = await self.sources.bring(order.request, order.provider, order.progress)
         try:
             for resend in range(MAX_RESENDS + 1):
                 stored, outcome = await self._attempt(order, sent, offer)
@@ -365,53 +364,6 @@ class Submitter:
     def _leave(self, ref: str) -> None:
         for account in self.accounts.values():
             account.finish(ref)
-
-    async def _bring_file(self, order: Order) -> tuple[Request, str | None]:
-        """Return the request as it goes out, and the offer under which we serve its file, if we do."""
-        request, provider = order.request, order.provider
-        if request.file is not None:
-            if self._serves(request, provider):
-                public_url = self.public_url()
-                assert public_url is not None  # noqa: S101 - `check` refused this
-                offer = self.shelf.offer(request.file)
-                return _by_url(
-                    request, str(public_url / FILES_SEGMENT / offer.split("/")[0] / offer.split("/")[1])
-                ), offer
-            if provider.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
-                name = f"{mint_id(self.clock.now())}{request.file.suffix.lower()}"
-                built = provider.build_upload(request.file, name)
-                return _by_url(request, await self._upload(provider, built, order.progress)), None
-        if request.rehost and request.url is not None:
-            if not isinstance(provider, Uploads):
-                message = f"{provider.name} has no url-upload, so rehost=True cannot be done there"
-                raise UnsupportedError(message)
-            name = f"{mint_id(self.clock.now())}-{safe_name(URL(request.url).name) or 'audio'}"
-            url = await self._upload(provider, provider.build_upload(request.url, name), order.progress)
-            return _by_url(request, url), None
-        return request, None
-
-    def _serves(self, request: Request, provider: Provider) -> bool:
-        if request.file is None:
-            return False
-        return self.serve_files or provider.file_route is FileRoute.SERVE
-
-    async def _upload(self, provider: Provider, request: HttpRequest, progress: Progress | None) -> str:
-        assert isinstance(provider, Uploads)  # noqa: S101 - both callers looked
-        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
-            try:
-                response = await self.transport.send(request, progress=progress)
-            except (NotSentError, BrokenError) as error:  # an upload costs nothing, so it may be repeated
-                if attempt == UPLOAD_ATTEMPTS:
-                    raise ProviderDownError(
-                        f"the upload failed: {error}", provider=provider.name, retryable=True, charged=False
-                    ) from error
-            else:
-                return provider.parse_upload(response)
-        raise AssertionError  # pragma: no cover - the last attempt returns or raises
-
-
-def _by_url(request: Request, url: str) -> Request:
-    return attrs.evolve(request, file=None, url=url)
 
 
 def _with_duration(request: Request, source: Source) -> Request:

@@ -10,7 +10,7 @@ from attrs import define, field
 from audioext.clock import Clock
 from audioext.errors import StoreError
 from audioext.handlers import Handlers
-from audioext.jobs import Registry
+from audioext.registry import Registry
 from audioext.stores.base import RESYNC, Resync, Store
 from audioext.submitter import Submitter
 

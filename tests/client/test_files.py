@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
 import audioext as ax
+from audioext import transport as transport_module
 from audioext.files import Downloader, Shelf, Source, probe, safe_name
 from audioext.sandbox import Sandbox, audio
 from audioext.transport import Transport
@@ -137,6 +144,129 @@ async def test_a_folder_that_cannot_be_made_is_told(url: Callable[[str], str], t
 
     with pytest.raises(ax.DownloadError, match="cannot make the folder"):
         await save(song_of(url("good.mp3")), tmp_path / "taken")
+
+
+# --- saving that is cut short, or comes late -------------------------------------------------------------
+
+
+@define
+class Tap:
+    """A file server whose second file stops after its first bytes until it is opened."""
+
+    open: asyncio.Event = field(factory=asyncio.Event)
+
+    async def good(self, _: web.Request) -> web.Response:
+        """Send a whole file."""
+        return web.Response(body=b"ID3 whole", content_type="audio/mpeg")
+
+    async def slow(self, request: web.Request) -> web.StreamResponse:
+        """Send the beginning of a file, and the rest when the tap is opened."""
+        response = web.StreamResponse(headers={"Content-Type": "audio/mpeg", "Content-Length": "11"})
+        await response.prepare(request)
+        await response.write(b"ID3 ")
+        await self.open.wait()
+        await response.write(b"at last")
+        return response
+
+
+@pytest.fixture
+def tap() -> Tap:
+    """Return a tap, shut."""
+    return Tap()
+
+
+@pytest.fixture
+async def slow_song(tap: Tap) -> AsyncIterator[ax.Song]:
+    """Return a song of two takes, of which the second comes as the tap lets it."""
+    app = web.Application()
+    app.router.add_get("/good.mp3", tap.good)
+    app.router.add_get("/slow.mp3", tap.slow)
+    async with TestServer(app) as server:
+        yield song_of(str(server.make_url("/good.mp3")), str(server.make_url("/slow.mp3")))
+        tap.open.set()
+
+
+@pytest.fixture
+def connectors(monkeypatch: pytest.MonkeyPatch) -> list[aiohttp.TCPConnector]:
+    """Return the connectors that transports make from now on."""
+    made: list[aiohttp.TCPConnector] = []
+
+    def make() -> aiohttp.TCPConnector:
+        made.append(aiohttp.TCPConnector())
+        return made[-1]
+
+    monkeypatch.setattr(transport_module, "_connector", make)
+    return made
+
+
+async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song, tmp_path: Path) -> None:
+    """A take that was whole already is removed with the one that was under way."""
+    begun = asyncio.Event()
+    transport = Transport()
+    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=lambda *_: begun.set()))
+    await begun.wait()
+    fetches = [task for task in asyncio.all_tasks() if "Downloader._fetch" in repr(task.get_coro())]
+    await asyncio.wait(fetches, return_when=asyncio.FIRST_COMPLETED)
+    assert [] != list(tmp_path.iterdir())
+
+    saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    await transport.aclose()
+
+    assert [] == list(tmp_path.iterdir())
+
+
+async def test_a_song_can_be_saved_after_its_client_was_closed(
+    sandbox: Sandbox,
+    make_client: MakeClient,
+    tmp_path: Path,
+    voice_file: Path,
+    connectors: list[aiohttp.TCPConnector],
+) -> None:
+    """Saving needs no open client, and opens no connection that stays open."""
+    client = await make_client(sandbox, poll=True)
+    song = await client.run(ax.Extend(file=voice_file, model="V5", continue_at=3))
+    await client.aclose()
+
+    paths = await song.save(tmp_path / "out")
+
+    assert 2 == len(paths)
+    assert [True] * len(connectors) == [connector.closed for connector in connectors]
+
+
+async def test_a_save_under_way_outlives_the_closing(
+    slow_song: ax.Song, tap: Tap, tmp_path: Path, connectors: list[aiohttp.TCPConnector]
+) -> None:
+    """What the caller still waits for comes whole, and its connections are closed when it is there."""
+    begun = asyncio.Event()
+    transport = Transport()
+    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=lambda *_: begun.set()))
+    await begun.wait()
+    await transport.aclose()
+    tap.open.set()
+
+    paths = await saving
+
+    assert [b"ID3 whole", b"ID3 at last"] == [path.read_bytes() for path in paths]
+    assert [True] == [connector.closed for connector in connectors]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits")
+async def test_a_saved_file_has_the_permissions_of_any_other(
+    url: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The umask is heeded and never touched: it is the whole process's, other threads make files meanwhile."""
+    umask = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", None)
+        (path,) = await save(song_of(url("good.mp3")), tmp_path)
+        (again,) = await save(song_of(url("other.mp3")), tmp_path, overwrite=True)
+    finally:
+        monkeypatch.undo()
+        os.umask(umask)
+
+    assert [0o640, 0o640] == [stat.S_IMODE(saved.stat().st_mode) for saved in (path, again)]
 
 
 @given(st.text())

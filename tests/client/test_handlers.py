@@ -223,7 +223,8 @@ async def test_a_handler_that_awaits_what_was_cancelled_has_failed(
         done.set()
 
     job = await extend(client, sandbox)
-    await done.wait()
+    async with asyncio.timeout(5):
+        await done.wait()
 
     assert [*["text"] * handlers.MAX_ATTEMPTS, "complete"] == calls
     assert [1.0, 2.0, 4.0, 8.0] == pauses

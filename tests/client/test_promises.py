@@ -18,8 +18,9 @@ import audioext as ax
 from audioext import files, submitter, upkeep, worker
 from audioext.errors import Problem
 from audioext.files import Source
+from audioext.record import Record
 from audioext.sandbox import Sandbox
-from audioext.stores.base import Resync, Versioned
+from audioext.stores.base import Created, Resync, Versioned
 from audioext.stores.sqlite import SqliteStore
 
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
@@ -79,12 +80,20 @@ class Api:
 
 
 class WatchedMemory(ax.MemoryStore):
-    """A store that says when it has forgotten a record."""
+    """A store that says when it was read and when it has forgotten a record, and whose streams can be broken."""
 
     def __init__(self) -> None:
         """Begin empty."""
         super().__init__()
+        self.read = asyncio.Event()
         self.discarded = asyncio.Event()
+        self.breaks = 0
+        self.broken = asyncio.Event()
+
+    async def get(self, ref: str) -> Versioned | None:
+        """Return a record, and say so."""
+        self.read.set()
+        return await super().get(ref)
 
     async def discard(self, ref: str, expected_version: int) -> bool:
         """Forget a record, and say so."""
@@ -92,6 +101,39 @@ class WatchedMemory(ax.MemoryStore):
         if gone:
             self.discarded.set()
         return gone
+
+    async def changes(self) -> AsyncIterator[str | Resync]:
+        """Yield what changed; a stream that began before the last break fails at the next change."""
+        began_at = self.breaks
+        async for change in super().changes():
+            if self.breaks != began_at:
+                self.broken.set()
+                message = "the stream broke"
+                raise ax.StoreError(message)
+            yield change
+
+
+class TwoAtOnce(ax.MemoryStore):
+    """A store that takes no record before two have looked for its key."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        super().__init__()
+        self.looks = 0
+        self.both_looked = asyncio.Event()
+
+    async def find_key(self, key: str) -> Versioned | None:
+        """Return the record of *key*, and count."""
+        found = await super().find_key(key)
+        self.looks += 1
+        if self.looks == 2:
+            self.both_looked.set()
+        return found
+
+    async def create(self, record: Record, key: str | None = None, *, due_at: float | None = None) -> Created:
+        """Store a record when the other one has looked too."""
+        await self.both_looked.wait()
+        return await super().create(record, key, due_at=due_at)
 
 
 class WatchedSqlite(SqliteStore):
@@ -103,7 +145,6 @@ class WatchedSqlite(SqliteStore):
         self.read = asyncio.Event()
         self.failing_reads = 0
         self.failed = asyncio.Event()
-        self.cut = asyncio.Event()
 
     async def get(self, ref: str) -> Versioned | None:
         """Return a record, or fail within the task that follows the changes."""
@@ -115,16 +156,6 @@ class WatchedSqlite(SqliteStore):
         found = await super().get(ref)
         self.read.set()
         return found
-
-    async def changes(self) -> AsyncIterator[str | Resync]:
-        """Yield what changed, and break off instead when the stream is cut."""
-        async for change in super().changes():
-            if self.cut.is_set():
-                self.cut.clear()
-                self.failed.set()
-                message = "the stream broke"
-                raise ax.StoreError(message)
-            yield change
 
 
 def _answer(data: object) -> web.Response:
@@ -304,6 +335,47 @@ async def test_a_refusal_that_comes_while_closing_is_told(api: Api, open_client:
     assert None is await store.find_key("once")
 
 
+async def test_nothing_is_resent_while_closing(
+    api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A POST under way at the close that is answered 429 is not sent again, and the close does not wait for that."""
+    monkeypatch.setattr(submitter, "RESEND_SECONDS", LONG_SECONDS)
+    client = await open_client()
+    api.codes = [429]
+    api.gate.clear()
+    submit = asyncio.create_task(client.extend(audio_id="x", model="V5"))
+    await api.arrived.wait()
+    close = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0)  # it has begun
+
+    api.gate.set()
+    async with asyncio.timeout(SOON_SECONDS):
+        await close
+
+    with pytest.raises(ax.RateLimitError):
+        await submit
+    assert 1 == len(api.posts)
+
+
+async def test_closing_ends_the_pause_before_a_resend(
+    api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A submit that waits to send its refused POST again is ended by the close, and nothing more is sent."""
+    monkeypatch.setattr(submitter, "RESEND_SECONDS", LONG_SECONDS)
+    store = WatchedMemory()
+    client = await open_client(store=store)
+    api.codes = [429]
+    submit = asyncio.create_task(client.extend(audio_id="x", model="V5"))
+    await store.discarded.wait()
+
+    async with asyncio.timeout(SOON_SECONDS):
+        await client.aclose()
+
+    with pytest.raises(ax.AudioextError):
+        await submit
+    assert 1 == len(api.posts)
+
+
 async def test_a_submit_that_looks_at_its_file_is_not_sent_after_closing(
     sandbox: Sandbox, make_client: MakeClient, voice_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +404,53 @@ async def test_a_submit_that_looks_at_its_file_is_not_sent_after_closing(
 # --- a store that fails ----------------------------------------------------------------------------------------
 
 
+async def test_an_id_that_was_read_is_stored_when_the_store_is_back(api: Api, open_client: MakeClient) -> None:
+    """The store fails just after the answer: the job knows its task, and ends by poll once the store is there."""
+    store = ax.MemoryStore()
+
+    async def full(_: Api) -> None:
+        store.fail("the disk is full")
+
+    api.on_post = full
+    client = await open_client(store=store)
+
+    job = await client.extend(audio_id="x", model="V5")
+    wait = asyncio.create_task(job.result())
+    assert "task-1" == job.task_id
+    store.fail(None)
+    song = await wait
+
+    stored = await store.get(job.ref)
+    assert stored is not None
+    assert ("task-1", ax.Verdict.COMPLETE) == (stored.record.task_id, stored.record.verdict)
+    assert 1 == len(song.tracks)
+    assert 1 == len(api.posts)
+
+
+async def test_closing_tries_once_more_to_store_the_id(
+    api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a later try is stored at the close, and the next client ends the job."""
+    monkeypatch.setattr(submitter, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
+    store = ax.MemoryStore()
+
+    async def full(_: Api) -> None:
+        store.fail("the disk is full")
+
+    api.on_post = full
+    client = await open_client(store=store)
+    job = await client.extend(audio_id="x", model="V5")
+    store.fail(None)
+
+    await client.aclose()
+
+    stored = await store.get(job.ref)
+    assert stored is not None
+    assert "task-1" == stored.record.task_id
+    successor = await open_client(store=store)
+    assert 1 == len((await (await successor.job(job.ref))).tracks)
+
+
 async def test_an_await_begun_when_the_store_is_back_finds_the_id(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +468,9 @@ async def test_an_await_begun_when_the_store_is_back_finds_the_id(
 
     with pytest.raises(ax.StageTimeoutError):
         await job.result(timeout=0.01)
+    again = await client.job(job.ref)
+
+    assert again is job
     assert "task-1" == job.task_id
 
 
@@ -415,11 +537,10 @@ async def test_a_refusal_that_was_not_stored_is_stored_at_the_close(
     assert None is await store.find_key("once")
 
 
-@pytest.mark.parametrize("blip", ["read", "stream"])
-async def test_one_failure_does_not_end_the_following_of_changes(
-    blip: str, api: Api, open_client: MakeClient, tmp_path: Path
+async def test_a_read_that_fails_does_not_end_the_following_of_changes(
+    api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
-    """After a read that failed, or a stream that broke, a later commit of another client still wakes the wait."""
+    """After one read that failed, a later commit of another client still wakes the wait."""
     listener = await open_client(store=SqliteStore(tmp_path / "jobs.db"), **WEB)
     store = WatchedSqlite(tmp_path / "jobs.db")
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None)
@@ -428,10 +549,7 @@ async def test_one_failure_does_not_end_the_following_of_changes(
     wait = asyncio.create_task(job.result())
     await store.read.wait()
 
-    if blip == "read":
-        store.failing_reads = 1
-    else:
-        store.cut.set()
+    store.failing_reads = 1
     await api.call_back("first")
     await store.failed.wait()
     await api.call_back("complete")
@@ -440,26 +558,50 @@ async def test_one_failure_does_not_end_the_following_of_changes(
         assert 1 == len((await wait).tracks)
 
 
-async def test_what_was_committed_while_the_stream_was_broken_is_seen(
-    api: Api, open_client: MakeClient, tmp_path: Path
-) -> None:
-    """The commit at which the stream broke is the last one, and yet it wakes the wait."""
-    listener = await open_client(store=SqliteStore(tmp_path / "jobs.db"), **WEB)
-    store = WatchedSqlite(tmp_path / "jobs.db")
+@pytest.mark.parametrize("broken_at", ["first", "complete"])
+async def test_a_stream_of_changes_that_breaks_is_begun_anew(broken_at: str, api: Api, open_client: MakeClient) -> None:
+    """The commit at which the stream broke is seen, even the last one, and so are those after it."""
+    store = WatchedMemory()
+    listener = await open_client(store=store, **WEB)
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None)
     job = await waiter.extend(audio_id="x", model="V5")
     store.read.clear()
     wait = asyncio.create_task(job.result())
     await store.read.wait()
 
-    store.cut.set()
-    await api.call_back("complete")
+    store.breaks += 1
+    await api.call_back(broken_at)
+    await store.broken.wait()
+    if broken_at != "complete":
+        await api.call_back("complete")
 
     async with asyncio.timeout(SOON_SECONDS):
         assert 1 == len((await wait).tracks)
 
 
 # --- one key ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_resend_of_a_key_does_not_find_what_was_refused(
+    api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 429 whose record could not be discarded at once is sent again all the same, and the song comes."""
+    monkeypatch.setattr(submitter, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
+    store = ax.MemoryStore()
+
+    async def full(api: Api) -> None:
+        if len(api.posts) == 1:
+            store.fail("the disk is full")
+            asyncio.get_running_loop().call_later(0.02, store.fail, None)
+
+    monkeypatch.setattr(submitter, "RESEND_SECONDS", 0.1)
+    api.codes, api.on_post = [429], full
+    client = await open_client(store=store)
+
+    job = await client.extend(audio_id="x", model="V5", key="once")
+
+    assert 1 == len((await job).tracks)
+    assert (2, ["task-2"]) == (len(api.posts), api.made)
 
 
 async def test_two_calls_with_one_key_share_a_resend(api: Api, open_client: MakeClient) -> None:
@@ -587,10 +729,9 @@ async def test_a_key_leaves_no_file_served(
 async def test_a_key_submitted_by_two_clients_leaves_no_file_served(
     sandbox: Sandbox, make_client: MakeClient, voice_file: Path
 ) -> None:
-    """The client that finds the job made while it waited for its turn takes its own offer back at once."""
-    store = ax.MemoryStore()
-    vidgo = ax.Vidgo(sandbox.api_key, base_url=sandbox.bases["vidgo"], pace=BRISK, limits=ax.Limits(submits=1, per=0.1))
-    clients = [await make_client(sandbox, vidgo, store=store) for _ in range(2)]
+    """A client that finds the job made by the other one just before takes its own offer back at once."""
+    store = TwoAtOnce()
+    clients = [await make_client(sandbox, "vidgo", store=store) for _ in range(2)]
 
     jobs = await asyncio.gather(
         *(

@@ -23,8 +23,9 @@ from audioext import stages
 from audioext.clock import Clock, mint_id
 from audioext.dispatcher import Dispatcher
 from audioext.errors import ClientClosedError, JobFailedError, StageTimeoutError
-from audioext.jobs import Desk, Job, Registry
+from audioext.jobs import Desk, Job
 from audioext.record import Record, Seen, Verdict
+from audioext.registry import Registry
 from audioext.requests import Extend
 from audioext.results import FailureReason, Stage, Track
 from audioext.stores import MemoryStore, open_store
@@ -146,7 +147,7 @@ async def start(store: Store) -> Process:
     desk = Desk(registry=registry, read=store.get, refresh=nothing, saver=nothing, clock=clock, wait_timeout=60.0)
     stored = await store.get(REF)
     assert stored is not None
-    return Process(store, registry, dispatcher, registry.handle(stored, desk), [])
+    return Process(store, registry, dispatcher, desk.job(stored), [])
 
 
 async def tell_all(store: Store) -> list[str]:
