@@ -130,10 +130,17 @@ class Account:
             return
         try:
             async with asyncio.timeout(timeout), self._turn:
-                if parallel is not None:
-                    await self._place(self._jobs, ref, limit=parallel, seconds=HOLD_SECONDS)
-                if submits is not None:
-                    await self._place(self._submits, ref, limit=submits, seconds=HOLD_SECONDS + self.limits.per)
+                while parallel is not None or submits is not None:
+                    self._freed.clear()
+                    # The place among the jobs is taken anew with each look, so that it does not run out meanwhile.
+                    free_at = await self._take_job(ref, parallel) if parallel is not None else 0.0
+                    if not free_at and submits is not None:
+                        free_at = await self._take_place(self._submits, ref, submits, HOLD_SECONDS + self.limits.per)
+                    if not free_at:
+                        break
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(min(max(free_at - self.clock.now(), 0.001), LOOK_SECONDS)):
+                            await self._freed.wait()
         except BaseException:
             self._leave(self._jobs, ref, None)
             self._leave(self._submits, ref, None)
@@ -172,18 +179,15 @@ class Account:
     def _jobs(self) -> str:
         return f"jobs of {self.name}"
 
-    async def _place(self, name: str, ref: str, *, limit: int, seconds: float) -> None:
-        while True:
-            self._freed.clear()
-            now = self.clock.now()
-            free_at = await self.store.take_place(name, ref, limit=limit, now=now, until=now + seconds)
-            if not free_at:
-                return
-            if name == self._jobs and await self._drop_ended():
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(max(free_at - self.clock.now(), 0.001), LOOK_SECONDS)):
-                    await self._freed.wait()
+    async def _take_place(self, name: str, ref: str, limit: int, seconds: float) -> float:
+        now = self.clock.now()
+        return await self.store.take_place(name, ref, limit=limit, now=now, until=now + seconds)
+
+    async def _take_job(self, ref: str, limit: int) -> float:
+        free_at = await self._take_place(self._jobs, ref, limit, HOLD_SECONDS)
+        if free_at and await self._drop_ended():
+            free_at = await self._take_place(self._jobs, ref, limit, HOLD_SECONDS)
+        return free_at
 
     async def _drop_ended(self) -> bool:
         """Give back the places of jobs that ended while nobody looked, as when their process died."""

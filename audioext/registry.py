@@ -43,7 +43,8 @@ class Registry:
         if handle is None:
             handle = make(stored)
             self._handles[stored.record.ref] = handle
-        handle.see(stored)
+        elif stored.version > handle.stored.version:
+            self.publish(stored)  # whoever waits for it wants to know too
         return handle
 
     def cached(self, ref: str) -> Versioned | None:

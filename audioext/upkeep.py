@@ -51,15 +51,25 @@ class Upkeep:
     async def _follow_changes(self) -> None:
         """See what other processes commit to the jobs that are awaited here, and wake the workers."""
         while True:
+            changes = self.store.changes()
+            first = asyncio.ensure_future(anext(changes))
             try:
-                async for change in self.store.changes():
+                # It listens from its first step on, so what is read after that misses nothing.
+                await asyncio.sleep(0)
+                await self._see(RESYNC)
+                await self._see(await first)
+                async for change in changes:
                     await self._see(change)
+            except StopAsyncIteration:
+                return  # the store was closed before anything happened
             except StoreError as error:
                 _log.warning("the store's changes are not heard, trying again: %s", error)
             else:
                 return  # the store was closed
+            finally:
+                first.cancel()
+                await asyncio.gather(first, return_exceptions=True)
             await asyncio.sleep(STORE_DOWN_SECONDS)
-            await self._see(RESYNC)
 
     async def _see(self, change: str | Resync) -> None:
         unfinished = self.submitter.unfinished()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 import audioext as ax
 from audioext import transport as transport_module
-from audioext.files import Downloader, Shelf, Source, probe, safe_name
+from audioext.files import Downloader, Shelf, Source, _to_its_end, probe, safe_name
 from audioext.sandbox import Sandbox, audio
 from audioext.transport import Transport
 
@@ -215,6 +216,25 @@ async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song
     await transport.aclose()
 
     assert [] == list(tmp_path.iterdir())
+
+
+async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(tmp_path: Path) -> None:
+    """Whoever cleans up must know what was made: a thread cannot be cancelled."""
+    loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait()
+        (tmp_path / "made").touch()
+
+    waiting = asyncio.create_task(_to_its_end(work))
+    await begun.wait()
+    waiting.cancel()
+    loop.call_soon(go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert (tmp_path / "made").exists()
 
 
 async def test_a_song_can_be_saved_after_its_client_was_closed(

@@ -496,3 +496,36 @@ async def test_a_refused_submit_frees_its_place(make_sandbox: MakeSandbox, make_
     job = await client.extend(url=sandbox.voice_url, continue_at=2)
 
     assert 2 == len((await job).tracks)
+
+
+async def test_a_place_that_lapsed_while_its_submit_waited_is_no_place(
+    accounts: MakeAccounts, stores: tuple[Store, Store], time: Time
+) -> None:
+    """One open job is allowed, and a submit waits for its window longer than its place among the jobs is held."""
+    one, two = await accounts(ax.Limits(submits=1, per=600.0, parallel=1))
+    await one.take("a", timeout=5)
+    one.sent("a")
+    one.finish("a")
+    await one.aclose()
+    b = asyncio.create_task(one.take("b", timeout=30))  # has the job's place, waits for the window
+    while "b" not in await stores[0].places("jobs of suno"):  # noqa: ASYNC110 - turns of the loop, not time
+        await asyncio.sleep(0)
+    time.now += 200.0
+    c = asyncio.create_task(two.take("c", timeout=30))
+    for _ in range(200):
+        await asyncio.sleep(0.001)
+    time.now += 401.0
+    done, _ = await asyncio.wait([b, c], return_when=asyncio.FIRST_COMPLETED)
+    for account, task, ref in ((one, b, "b"), (two, c, "c")):
+        if task in done:
+            await account.keep(ref, until=time.now + 86_400)
+            account.sent(ref)
+            await account.aclose()
+    time.now += 601.0
+    await asyncio.wait([b, c], timeout=0.3)
+    try:
+        assert not (b.done() and c.done()), "both may be sent, though one job is open"
+    finally:
+        b.cancel()
+        c.cancel()
+        await asyncio.gather(b, c, return_exceptions=True)

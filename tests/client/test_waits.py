@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import attrs
 import pytest
 
 import audioext as ax
+from audioext.registry import Registry
 from audioext.sandbox import Sandbox
 
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
@@ -182,3 +184,24 @@ async def test_a_finished_job_nobody_holds_is_forgotten(sandbox: Sandbox, make_c
     del job
 
     assert client._registry.cached(ref) is None  # noqa: SLF001 - only memory tells
+
+
+async def test_who_reads_the_truth_wakes_those_who_wait(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """A job that is looked up again is news for every waiter of this process, though no wake-up comes."""
+    store = ax.MemoryStore()
+    submitter = await make_client(sandbox, store=store)
+    ref = (await extend(submitter, sandbox)).ref
+    early = await store.get(ref)
+    assert early is not None
+    await (await submitter.job(ref))
+    late = await store.get(ref)
+    assert late is not None
+    registry = Registry()
+    desk = attrs.evolve(submitter._desk, registry=registry)  # noqa: SLF001 - a process that hears of no change
+    held = desk.job(early)
+    bell = registry.bell(ref)
+
+    assert held is desk.job(late)
+
+    assert bell.done()
+    assert ax.Stage.COMPLETE is held.stage
