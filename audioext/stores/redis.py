@@ -62,6 +62,7 @@ class RedisStore:
     _ttl: int = field(init=False, repr=False)
     _engine: Engine | None = field(default=None, init=False, repr=False)
     _users: int = field(default=0, init=False, repr=False)
+    _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Read the URL; nothing is connected yet."""
@@ -80,15 +81,16 @@ class RedisStore:
         Raises:
             StoreError: the server is not there or refuses, or holds the layout of a newer release.
         """
-        if self._engine is None:
-            self._engine = await Engine.start(
-                self._address,
-                prefix=self._address.options.get("prefix", PREFIX),
-                partitions=self._partitions,
-                patience=self.patience,
-                ttl=self._ttl,
-            )
-        self._users += 1
+        async with self._opening:  # two clients may open it at once
+            if self._engine is None:
+                self._engine = await Engine.start(
+                    self._address,
+                    prefix=self._address.options.get("prefix", PREFIX),
+                    partitions=self._partitions,
+                    patience=self.patience,
+                    ttl=self._ttl,
+                )
+            self._users += 1
 
     async def aclose(self) -> None:
         """Finish what was accepted and disconnect, with the last user."""

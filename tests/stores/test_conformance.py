@@ -862,6 +862,20 @@ async def test_the_last_user_closes_the_store(store: Store, make_record: MakeRec
     assert not listener.ended
 
 
+async def test_two_users_may_open_it_at_once(connect: Connect, make_record: MakeRecord) -> None:
+    """Opened by two at the same time, it works until both have closed it."""
+    store = await connect()
+    await store.aclose()
+    await asyncio.gather(store.open(), store.open())
+
+    await store.aclose()
+    created = await store.create(make_record())
+
+    assert created.stored == await store.get("ref")
+    await store.aclose()
+    await store.open()  # the fixture closes it once more
+
+
 async def test_closing_again_is_harmless(store: Store) -> None:
     """One `aclose` too many does nothing."""
     await store.aclose()
