@@ -128,6 +128,8 @@ class Dispatcher:
             if not isinstance(outcome, Conflict):
                 self._tell(before, outcome)
                 return Applied(stored=outcome, verdict=verdict)
+            if outcome.current is not None and outcome.current.version < stored.version:
+                self.registry.distrust(ref)  # the engine forgot what this process saw
             stored = outcome.current
         return None
 

@@ -205,12 +205,6 @@ class Job:
         stage = self.stage.name if self.stage is not None else "NEW"
         return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
 
-    def see(self, stored: Versioned) -> None:
-        """Take note of a newer state; clients call this."""
-        # At one version they are alike, unless the store was down and this process knows an id that it could not store.
-        if stored.version > self.stored.version:
-            self.stored = stored
-
     def _song(self) -> Song | None:
         song = stages.song(self.record)
         return None if song is None else attrs.evolve(song, saver=self._desk.saver)
@@ -230,7 +224,7 @@ class Job:
                 self._raise_if_over()
                 message = f"job {self.ref} is not in the store: its submit was refused, or it was purged"
                 raise JobError(message, job=self)
-            if stored.version > self.stored.version:
+            if self._desk.registry.is_news(stored):
                 self._desk.registry.publish(stored)  # the others who wait want to know it too
 
     async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Protocol
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from attrs import define, field
 
@@ -16,14 +16,9 @@ from audioext.stores.base import Versioned
 class Handle(Protocol):
     """What somebody holds of a job."""
 
-    @property
-    def stored(self) -> Versioned:
-        """What this process last saw of it."""
-        ...
-
-    def see(self, stored: Versioned) -> None:
-        """Take note of a newer state; an older one changes nothing."""
-        ...
+    ref: str
+    stored: Versioned
+    """What this process last saw of it; the registry alone changes that."""
 
 
 @define(eq=False, repr=False)
@@ -34,6 +29,7 @@ class Registry:
     _bells: dict[str, set[asyncio.Future[None]]] = field(factory=dict, init=False)
     _in_flight: set[str] = field(factory=set, init=False)
     _gone: WeakValueDictionary[str, Handle] = field(factory=WeakValueDictionary, init=False)
+    _distrusted: WeakSet[Handle] = field(factory=WeakSet, init=False)
     _doubted: set[str] = field(factory=set, init=False)
     closed: bool = field(default=False, init=False)
 
@@ -43,9 +39,23 @@ class Registry:
         if handle is None:
             handle = make(stored)
             self._handles[stored.record.ref] = handle
-        elif stored.version > handle.stored.version:
+        elif self.is_news(stored):
             self.publish(stored)  # whoever waits for it wants to know too
         return handle
+
+    def distrust(self, ref: str | None = None) -> None:
+        """Note that the store may have forgotten what was seen of *ref*, or of all jobs: what it says next counts."""
+        held = self._handles.values() if ref is None else filter(None, (self._handles.get(ref),))
+        self._distrusted.update(held)
+
+    def is_news(self, stored: Versioned) -> bool:
+        """Say whether what the store holds is newer than what the holder of the job saw."""
+        handle = self._handles.get(stored.record.ref)
+        if handle is None or stored.version > handle.stored.version:
+            return handle is not None
+        # At one version they are alike, but where the engine lost commits and made others in their place, or where
+        # this process knows an outcome that the store did not take yet.
+        return handle in self._distrusted and not self.is_posting(handle.ref) and stored != handle.stored
 
     def cached(self, ref: str) -> Versioned | None:
         """Return what this process last saw of a job that somebody holds."""
@@ -62,7 +72,9 @@ class Registry:
             self._doubted.discard(stored.record.ref)
         handle = self._handles.get(stored.record.ref)
         if handle is not None:
-            handle.see(stored)
+            if self.is_news(stored):
+                handle.stored = stored
+            self._distrusted.discard(handle)
         self.ring(stored.record.ref)
 
     def ring(self, ref: str) -> None:

@@ -73,6 +73,8 @@ class Upkeep:
 
     async def _see(self, change: str | Resync) -> None:
         unfinished = self.submitter.unfinished()
+        if isinstance(change, Resync):
+            self.registry.distrust()
         refs = {*self.registry.awaited(), *unfinished} if isinstance(change, Resync) else {change}
         for ref in refs:
             try:
@@ -89,8 +91,9 @@ class Upkeep:
         if stored is None:
             self.registry.forget(ref)  # its submit was refused in another process, or it was purged
             self.submitter.finish(ref)
-        elif known is None or stored.version > known.version:
-            self.registry.publish(stored)
+        else:
+            if self.registry.is_news(stored):
+                self.registry.publish(stored)
             if stored.record.is_final:
                 self.submitter.finish(ref)
 

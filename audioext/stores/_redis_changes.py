@@ -17,6 +17,7 @@ from attrs import define, field
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
 from audioext.errors import StoreError
@@ -71,7 +72,7 @@ class Subscription:
                     await self._begin()
                     pause = 0.0
                     await self._hear(listening)
-            except (RedisError, StoreError, *LOST) as error:
+            except Exception as error:  # noqa: BLE001 - it must not end: it is heard by all who wait
                 if not self._ready.done():
                     failure = error if isinstance(error, StoreError) else self.lane._failure(error)  # noqa: SLF001 - one voice
                     self._ready.set_exception(failure)
@@ -117,12 +118,17 @@ class Subscription:
                 self._tell(message["data"])
 
     def _tell(self, data: bytes) -> None:
-        part, number, ref = data.decode().split(" ", 2)
+        try:
+            part, count, ref = data.decode().split(" ", 2)
+            number = int(count)
+        except ValueError:
+            _log.warning("%s: somebody else talks on %s", self.lane.shown, self.layout.channel)
+            return
         last = self._last.get(part, 0)
-        if int(number) > last + 1:
+        if number > last + 1:
             _log.info("%s: a change was not heard; looking at everything again", self.lane.shown)
             self.fanout.resync()
-        self._last[part] = max(last, int(number))
+        self._last[part] = max(last, number)
         self.fanout.publish((ref,))
 
     async def _check(self, listening: PubSub) -> None:
@@ -139,9 +145,8 @@ class Subscription:
                     self._tell(message["data"])
         # Fewer than were told: the engine itself lost writes, and counts anew. More: a message got lost.
         if any(number < seen.get(part, 0) or number > self._last.get(part, 0) for part, number in counted.items()):
-            _log.info("%s: changes were not heard; looking at everything again", self.lane.shown)
-            self.fanout.resync()
-            self._last = counted
+            # Perhaps this connection is to a server that is no master any more, so it is made anew.
+            raise LostError("changes were not heard")
 
     async def _counted(self) -> dict[str, int]:
         parts = self.layout.partitions

@@ -7,6 +7,7 @@ partition of that word, and is verified against the record that it leads to.
 
 from __future__ import annotations
 
+import math
 import zlib
 from functools import cached_property
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -20,7 +21,7 @@ PREFIX = "audioext"
 PARTITIONS = 8
 MAX_PARTITIONS = 1024
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
-_OURS = ("prefix", "partitions", "ttl")
+_OURS = ("prefix", "partitions", "ttl", "patience")
 
 
 @frozen(kw_only=True)
@@ -44,6 +45,8 @@ def read_url(url: str) -> Address:
     ours = {name: value for name, value in query if name in _OURS}
     rest = urlencode([(name, value) for name, value in query if name not in _OURS])
     shown = _shown(parts)
+    if scheme != "unix" and not (parts.path in {"", "/"} or parts.path[1:].isdigit()):
+        raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
     if not shown:
         # The URL may hold a password, so it is not repeated.
         raise ConfigError("the store's URL names no server: use redis://host:6379/0 or unix:///path/to/socket")
@@ -62,6 +65,22 @@ def _shown(parts: SplitResult) -> str:
     except ValueError as error:
         raise ConfigError("the store's URL has a port that is no number of a port") from error
     return "" if parts.hostname is None else f"{parts.hostname}:{6379 if port is None else port}"
+
+
+def read_seconds(options: dict[str, str], name: str, default: float) -> float:
+    """Return a number of seconds of the URL's query.
+
+    Raises:
+        ConfigError: it is none above 0.
+    """
+    text = options.get(name, str(default))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"the store's URL may say ?{name}= and seconds above 0, not {text!r}")
+    return seconds
 
 
 def read_number(options: dict[str, str], name: str, default: int, maximum: int) -> int:

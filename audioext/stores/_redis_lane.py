@@ -25,6 +25,7 @@ from redis.exceptions import (
     MasterDownError,
     NoScriptError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     SlotNotCoveredError,
@@ -45,7 +46,7 @@ MAX_BATCH = 500
 """Calls of one pipeline at most, so that none waits long for the others."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
-LOST = (LostError, SilentError, ClusterDownError, SlotNotCoveredError, TimeoutError, OSError)
+LOST = (LostError, SilentError, ClusterDownError, SlotNotCoveredError, RedisClusterException, TimeoutError, OSError)
 """What means that the server was not reached, or did not answer; trying again may help."""
 _REFUSED = (AuthenticationError, AuthorizationError)
 _NOT_NOW = (BusyLoadingError, ReadOnlyError, TryAgainError, ClusterDownError, MasterDownError)
@@ -175,8 +176,11 @@ class Lane:
             pipeline.execute_command(*call.as_sent(in_full=in_full))
         try:
             answers: list[object] = await pipeline.execute(raise_on_error=False)
-        except (RedisError, *LOST) as error:
+        except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
             return error
+        if any(isinstance(answer, ReadOnlyError) for answer in answers) and isinstance(self.server, Redis):
+            # The server behind this address is no master any more: the next connection may find the one that is.
+            await self.server.connection_pool.disconnect()
         return answers
 
     def _deliver(self, batch: Sequence[_Call], answers: Sequence[object]) -> tuple[list[_Call], Exception | None]:

@@ -18,7 +18,7 @@ from audioext.stores import _redis_leases as leases
 from audioext.stores import _redis_records as records
 from audioext.stores import _redis_scripts as scripts
 from audioext.stores._redis_engine import Engine
-from audioext.stores._redis_keys import MAX_PARTITIONS, PARTITIONS, PREFIX, Address, read_number, read_url
+from audioext.stores._redis_keys import MAX_PARTITIONS, PARTITIONS, PREFIX, Address, read_number, read_seconds, read_url
 from audioext.stores.base import (
     Conflict,
     Created,
@@ -41,25 +41,27 @@ PATIENCE_SECONDS = 5.0
 class RedisStore:
     """The whole store protocol on Redis or Valkey, which any number of machines may share.
 
-    *url* is `redis://user:password@host:6379/0`, `rediss://` with TLS, `valkey://`, `valkeys://`, or
-    `unix:///path/to/socket`; a node of a cluster is recognised. Its query may say `prefix=` (of all keys,
-    `audioext`), `partitions=` (8; fixed by the first process that opens the store, more for a large cluster)
-    and `ttl=` (seconds, 30 days: what is closed, and deliveries, are forgotten by the engine itself then, should
-    no client run that purges). *patience* (seconds) is how long a call waits for a server that is not there.
+        *url* is `redis://user:password@host:6379/0`, `rediss://` with TLS, `valkey://`, `valkeys://`, or
+        `unix:///path/to/socket`; a node of a cluster is recognised. Its query may say `prefix=` (of all keys,
+        `audioext`), `partitions=` (8; fixed by the first process that opens the store, more for a large cluster)
+        and `ttl=` (seconds, 30 days: what is closed, and deliveries, are forgotten by the engine itself then, should
+    no
+        client run that purges), and `patience=` (seconds, 5): how long a call waits for a server that is not there.
 
-    What a commit survives is the server's own policy: with `appendonly yes`, `appendfsync always` survives a
-    power loss and `everysec` may lose the last second; without it a restart of the server loses what came after
-    its last snapshot. `warnings` says so.
+        What a commit survives is the server's own policy: with `appendonly yes`, `appendfsync always` survives a
+        power loss and `everysec` may lose the last second; without it a restart of the server loses what came after
+        its last snapshot. `warnings` says so.
 
     Raises:
-        ConfigError: the URL names no server, or asks for something in no known way.
+            ConfigError: the URL names no server, or asks for something in no known way.
     """
 
     url: str = field(repr=False)
-    patience: float = field(default=PATIENCE_SECONDS, kw_only=True)
+    patience: float | None = field(default=None, kw_only=True)
     _address: Address = field(init=False, repr=False)
     _partitions: int = field(init=False, repr=False)
     _ttl: int = field(init=False, repr=False)
+    _patience: float = field(init=False, repr=False)
     _engine: Engine | None = field(default=None, init=False, repr=False)
     _users: int = field(default=0, init=False, repr=False)
     _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
@@ -68,6 +70,7 @@ class RedisStore:
         """Read the URL; nothing is connected yet."""
         self._address = read_url(self.url)
         self._partitions = read_number(self._address.options, "partitions", PARTITIONS, MAX_PARTITIONS)
+        self._patience = read_seconds(self._address.options, "patience", self.patience or PATIENCE_SECONDS)
         self._ttl = read_number(self._address.options, "ttl", TTL_SECONDS, MAX_TTL)
 
     @property
@@ -87,7 +90,7 @@ class RedisStore:
                     self._address,
                     prefix=self._address.options.get("prefix", PREFIX),
                     partitions=self._partitions,
-                    patience=self.patience,
+                    patience=self._patience,
                     ttl=self._ttl,
                 )
             self._users += 1

@@ -57,7 +57,7 @@ class Valkey:
     @property
     def url(self) -> str:
         """The store's URL."""
-        return f"redis://{LOOPBACK}:{self.port}/0?prefix=scale"
+        return f"redis://{LOOPBACK}:{self.port}/0?prefix=scale&patience=2"
 
     async def start(self) -> None:
         """Start on the port and on the data there are, and wait until it answers."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.stores.conftest import Advance, Connect, Listen, MakeRecord
 
 IDENTITY = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     # one engine for all examples is the point: they must not disturb each other
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -652,7 +652,7 @@ async def test_purge_bounds_the_journal(store: Store, other: Store) -> None:
 
 async def test_purge_goes_on_past_one_portion(store: Store, make_record: MakeRecord, advance: Advance) -> None:
     """Hundreds of records and deliveries go in one purge."""
-    created = await asyncio.gather(*(store.create(make_record(f"ref{number}")) for number in range(700)))
+    created = await asyncio.gather(*(store.create(make_record(f"ref{number}")) for number in range(300)))
     await asyncio.gather(
         *(
             advance(store, versioned, is_open=False, delivery=delivery(number))
@@ -660,7 +660,7 @@ async def test_purge_goes_on_past_one_portion(store: Store, make_record: MakeRec
         )
     )
 
-    assert 700 == await store.purge(created_before=1e9, deliveries_before=1e9, deliveries_kept=1)
+    assert 300 == await store.purge(created_before=1e9, deliveries_before=1e9, deliveries_kept=1)
     assert ([], []) == (await scanned(store), await journaled(store))
 
 

@@ -109,18 +109,15 @@ def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: str, shown:
         "redis://h?partitions=2000",
         "redis://h?partitions=few",
         "redis://h?ttl=-1",
+        "redis://h?patience=0",
+        "redis://h?patience=long",
+        "redis://h/first",
     ],
 )
 def test_a_url_that_cannot_work_is_refused(url: str) -> None:
     """Before anything is connected, with a word on what to write."""
     with pytest.raises(ConfigError, match=r"store's URL"):
         open_store(url)
-
-
-async def test_a_database_that_is_no_number_is_refused() -> None:
-    """What the driver does not understand is said when it is first asked."""
-    with pytest.raises((ConfigError, StoreError)):
-        await RedisStore("redis://127.0.0.1:1/first").open()
 
 
 async def test_what_belongs_to_a_ref_is_in_one_slot() -> None:
