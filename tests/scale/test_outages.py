@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import aiohttp
+import orjson
 import pytest
 from attrs import define, field
+from yarl import URL
 
 import audioext as ax
+from audioext.callbacks.routes import callback_url
+from audioext.record import Record
 from audioext.sandbox import Sandbox
+from audioext.stores.base import Store, Versioned
 from tests.scale.parts import LOOPBACK, Mode, News, Relay, Valkey
 
+SECRET = b"a secret that is long enough"
 JOBS = 8
 TITLE = "A-title-to-look-for"
 """Only the request that creates its record tells it to the store."""
@@ -198,3 +207,50 @@ async def test_a_client_closes_while_its_store_is_away(scene: Scene, mode: Mode)
         await scene.worker.aclose()
     with pytest.raises(ax.ClientClosedError):
         await waiting
+
+
+async def test_an_engine_that_forgot_is_believed(valkey: Valkey) -> None:
+    """A server that comes back with older data: who saw what is lost goes on from what the server holds."""
+    url = f"http://{LOOPBACK}:9/hooks"
+    listener = ax.Client(public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
+    worker = ax.Client(ax.Kie("a key", pace=PACE), public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
+    record = Record(
+        ref="r" * 24, provider="kie", request=ax.Extend(audio_id="x", model="V5"), created_at=time.time(), grace=3600.0
+    )
+
+    async def call_back(stage: str) -> None:
+        track = {"id": "a", "audio_url": "https://files.test/a.mp3" if stage == "complete" else ""}
+        body = {"code": 200, "msg": "", "data": {"callbackType": stage, "task_id": "task-1", "data": [track]}}
+        path = callback_url(URL(url), SECRET, "kie", record.ref).raw_path
+        assert 200 == await listener.inbox.accept(ax.Webhook(path=path, body=orjson.dumps(body)))
+
+    async with listener, worker:
+        await listener.store.create(record)
+        shutil.copytree(valkey.folder, backup := valkey.folder.with_name("backup"))
+        job = await worker.job(record.ref)
+        wait = asyncio.create_task(job.result(timeout=50))
+        await call_back("text")
+        assert ax.Stage.TEXT is (await job.text).stage
+
+        await valkey.stop(signal.SIGKILL)
+        shutil.rmtree(valkey.folder)
+        shutil.copytree(backup, valkey.folder)
+        await valkey.start()
+        async with asyncio.timeout(30):
+            while (await again(listener.store, record.ref)).version != 1:
+                pass
+        await call_back("complete")
+
+        assert 1 == len((await wait).tracks)
+        assert 1 == len((await (await worker.job(record.ref))).tracks)
+
+
+async def again(store: Store, ref: str) -> Versioned:
+    """Return what the store holds as soon as it answers."""
+    while True:
+        try:
+            found = await store.get(ref)
+        except ax.StoreError:
+            continue
+        assert found is not None
+        return found

@@ -634,3 +634,57 @@ async def test_a_closed_store_refuses(make_record: MakeRecord) -> None:
     """With a word on what to do."""
     with pytest.raises(StoreError, match="not open"):
         await RedisStore("redis://127.0.0.1:1").create(make_record())
+
+
+# --- failover -----------------------------------------------------------------------------------------------
+
+
+async def test_a_master_that_is_none_any_more_is_left(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    tmp_path: Path,
+    unused_tcp_port_factory: Callable[[], int],
+    make_record: MakeRecord,
+) -> None:
+    """After a failover behind one address the old connections end, and commits and changes go on at the new master."""
+    heir = Valkey(folder=tmp_path / "heir", port=unused_tcp_port_factory())
+    await heir.start()
+    store = await reach()
+    await store.create(make_record("before"))
+    old, new = redis.asyncio.Redis(port=server.port), redis.asyncio.Redis(port=heir.port)
+    try:
+        await old.config_set("repl-diskless-sync-delay", 0)
+        await new.replicaof("127.0.0.1", str(server.port))
+        async with asyncio.timeout(20):
+            while (await new.info("replication"))["master_link_status"] != "up":
+                pass
+        await new.replicaof("NO", "ONE")
+        relay.backends = [heir.port]
+        await old.replicaof("127.0.0.1", str(heir.port))
+
+        created = await store.create(make_record("after"))
+
+        assert (False, True) == (created.existing, await store.get("before") is not None)
+        assert 1 == await new.exists(Layout(PREFIX, 8).of("after").record("after"))
+    finally:
+        await store.aclose()
+        await old.aclose()
+        await new.aclose()
+        await heir.stop()
+
+
+async def test_a_strangers_word_on_the_channel_is_nothing(
+    server: Valkey, reach: Reach, beside: RedisStore, listen: Listen, make_record: MakeRecord
+) -> None:
+    """What is not ours is ignored, and the changes after it are heard."""
+    store = await reach()
+    listener = await listen(store)
+    async with redis.asyncio.Redis(port=server.port) as client:
+        for word in (b"", b"hello", b"\xff \xff \xff", b"000 many ref"):
+            await client.publish(Layout(PREFIX, 8).channel, word)
+
+    await beside.create(make_record("ours"))
+
+    await listener.until(lambda found: "ours" in found.heard)
+    assert {"ours"} == set(listener.heard)
