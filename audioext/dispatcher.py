@@ -109,9 +109,7 @@ class Dispatcher:
             WebhookError: one of them is another job's.
             StoreError: nothing was applied.
         """
-        # While an outcome is still to be stored, the holders of the job may know more than the store does.
-        cached = None if self.registry.is_posting(ref) else self.registry.cached(ref)
-        stored = cached or await self.store.get(ref)
+        stored = self.registry.cached(ref) or await self.store.get(ref)
         while stored is not None:
             before = stored.record
             if adopting and before.task_id is None:

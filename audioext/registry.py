@@ -57,10 +57,16 @@ class Registry:
         # this process knows an outcome that the store did not take yet.
         return handle in self._distrusted and not self.is_posting(handle.ref) and stored != handle.stored
 
+    def is_held(self, ref: str) -> bool:
+        """Say whether somebody in this process holds the job."""
+        return ref in self._handles
+
     def cached(self, ref: str) -> Versioned | None:
-        """Return what this process last saw of a job that somebody holds."""
+        """Return what this process last saw of a job that somebody holds, where the store certainly holds it too."""
         handle = self._handles.get(ref)
-        return None if handle is None else handle.stored
+        if handle is None or handle in self._distrusted or self.is_posting(ref):
+            return None
+        return handle.stored
 
     def awaited(self) -> tuple[str, ...]:
         """Return the refs that somebody waits for now."""

@@ -84,8 +84,7 @@ class Upkeep:
         self.handlers.wake()
 
     async def _look_again(self, ref: str, *, wanted: bool) -> None:
-        known = self.registry.cached(ref)
-        if known is None and not wanted:
+        if not self.registry.is_held(ref) and not wanted:
             return
         stored = await self.store.get(ref)
         if stored is None:
