@@ -110,6 +110,7 @@ class Account:
     clock: Clock
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     _freed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
     _open: set[str] = field(factory=set, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
 
@@ -168,7 +169,8 @@ class Account:
             self._leave(self._jobs, ref, None)
 
     async def aclose(self) -> None:
-        """Give back what is to be given back."""
+        """Give back what is to be given back, if the store is there."""
+        self._closing.set()
         await asyncio.gather(*self._chores, return_exceptions=True)
 
     @property
@@ -203,10 +205,18 @@ class Account:
 
     def _leave(self, name: str, ref: str, until: float | None) -> None:
         async def leave() -> None:
-            try:
-                await self.store.leave_place(name, ref, now=self.clock.now(), until=until)
-            except StoreError as error:
-                _log.info("a place of %s is given back later: %s", ref, error)
+            while True:
+                try:
+                    await self.store.leave_place(name, ref, now=self.clock.now(), until=until)
+                except StoreError as error:
+                    _log.info("a place of %s is given back later: %s", ref, error)
+                else:
+                    break
+                if self._closing.is_set():
+                    break  # its time will be over, or whoever waits for it sees that its job has ended
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._closing.wait()
             self._freed.set()
 
         self._start(leave())

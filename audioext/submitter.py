@@ -287,7 +287,9 @@ class Submitter:
         _log.warning("job %s: the outcome of its POST is unknown, nothing is resent: %s", ref, outcome.reason)
         self._leave(ref)
         self.registry.doubt(ref)
-        return await self.store.get(ref) or stored, outcome
+        with suppress(StoreError):  # a task may have been paid for: nothing here may sound as if it was not
+            return await self.store.get(ref) or stored, outcome
+        return stored, outcome
 
     async def _discard(self, stored: Versioned) -> bool:
         """Forget a record whose task was refused, later if the store is down; `False` if it has moved on."""

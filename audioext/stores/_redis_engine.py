@@ -13,6 +13,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 from audioext.errors import ConfigError, StoreError
 from audioext.stores._redis_changes import Subscription
@@ -36,7 +37,7 @@ class Engine:
     ttl: int
     providers: set[str] = field(factory=set, init=False)
     unsure: dict[str, str] = field(factory=dict, init=False)
-    _is_closing: bool = field(default=False, init=False)
+    _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
 
     @classmethod
@@ -74,24 +75,27 @@ class Engine:
 
     async def aclose(self) -> None:
         """Finish what was accepted, then disconnect."""
-        self._is_closing = True
-        for chore in self._chores:
-            chore.cancel()
+        self._closing.set()
         await asyncio.gather(*self._chores, return_exceptions=True)
         await self.lane.aclose()
         await self.subscription.aclose()
 
     def later(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Do *work* as soon as the server is there again, unless the store is closed before."""
+        """Do *work* as soon as the server is there again; one last time when the store is closed."""
 
         async def persist() -> None:
             while True:
+                is_last = self._closing.is_set()
                 with suppress(StoreError):
                     await work()
                     return
-                await asyncio.sleep(LATER_SECONDS)
+                if is_last:
+                    return
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LATER_SECONDS):
+                        await self._closing.wait()
 
-        if self._is_closing:
+        if self._closing.is_set():
             return
         chore = asyncio.create_task(persist(), name="audioext redis chore")
         self._chores.add(chore)
@@ -144,9 +148,12 @@ class Engine:
         if not call.cancelled() and call.exception() is None:
             self.providers.add(provider)
 
-    def expire(self, key: str) -> None:
-        """Let the server forget *key* by itself one day."""
-        self.lane.forget(None, "EXPIRE", key, self.ttl)
+    def expire(self, key: str, *, is_open: bool) -> None:
+        """Let the server forget *key* by itself one day, unless what it leads to is open."""
+        if is_open:
+            self.lane.forget(None, "PERSIST", key)
+        else:
+            self.lane.forget(None, "EXPIRE", key, self.ttl)
 
 
 def _cluster(address: Address, patience: float) -> RedisCluster:
@@ -158,7 +165,7 @@ async def _is_cluster(lane: Lane) -> bool:
     try:
         await lane.run("CLUSTER", "MYID")
     except StoreError as error:
-        if "cluster" in str(error).lower():  # "This instance has cluster support disabled"
+        if isinstance(error.__cause__, ResponseError):  # it has no such support, or does not let us ask
             return False
         raise
     return True

@@ -214,10 +214,14 @@ class Lane:
 
     def _failure(self, error: Exception) -> StoreError:
         if _is_refusal(error):
-            return StoreError(f"{self.shown} refused the connection: {error}; check the name and password in its URL")
-        if isinstance(error, ResponseError) and not isinstance(error, _NOT_NOW):
-            return StoreError(f"{self.shown} refused a command: {error}")
-        return StoreError(f"{self.shown} is not there: {str(error) or type(error).__name__}")
+            what = f"refused the connection: {error}; check the name and password in its URL"
+        elif isinstance(error, ResponseError) and not isinstance(error, _NOT_NOW):
+            what = f"refused a command: {error}"
+        else:
+            what = f"is not there: {str(error) or type(error).__name__}"
+        failure = StoreError(f"{self.shown} {what}")
+        failure.__cause__ = error
+        return failure
 
 
 def _is_refusal(error: Exception) -> bool:

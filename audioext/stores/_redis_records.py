@@ -20,6 +20,8 @@ from audioext.stores._redis_paging import PAGE, merged, pairs, time_word
 from audioext.stores.base import Conflict, Created, Delivery, Done, OutboxEntry, Versioned
 
 OWNER_PAUSE_SECONDS = 0.01  # doubled with each look
+FENCE_SECONDS = 30 * 86_400
+"""Nobody sleeps for so long between a key and its record."""
 OWNER_LOOKS = 8
 """Looks at a key whose owner has not created its record yet, two and a half seconds in all; then it is dead."""
 
@@ -97,7 +99,7 @@ async def create(
         answer, *_ = await asyncio.gather(
             engine.lane.do(scripts.CREATE, keys, *words),
             *engine.index_provider(record.provider),
-            *_index_task(engine, record),
+            *_index_task(engine, record, is_open=True),
         )
     except StoreError:
         # It may be there all the same, and would keep its key though nothing is ever sent.
@@ -137,7 +139,7 @@ async def _owner(engine: Engine, held: bytes) -> Versioned | None:
         if owned is not None:
             return owned
         await asyncio.sleep(OWNER_PAUSE_SECONDS * 2**look)
-    if await engine.lane.do(scripts.FENCE, [part.record(ref), part.fence(ref)], token, engine.ttl):
+    if await engine.lane.do(scripts.FENCE, [part.record(ref), part.fence(ref)], token, FENCE_SECONDS):
         return None
     return await get(engine, ref)
 
@@ -176,10 +178,12 @@ async def commit(engine: Engine, change: Change) -> Done | Conflict:
     if delivery is not None:
         keys += journal.keys_of(part, delivery)
         words += journal.words_of(delivery)
-    answer, *_ = await asyncio.gather(engine.lane.do(scripts.COMMIT, keys, *words), *_index_task(engine, record))
+    answer, *_ = await asyncio.gather(
+        engine.lane.do(scripts.COMMIT, keys, *words), *_index_task(engine, record, is_open=change.is_open)
+    )
     if answer[0] == b"done":
-        if not change.is_open and record.key is not None:
-            engine.expire(engine.layout.of(record.key).key(record.key))
+        if record.key is not None and b"turned" in answer:
+            engine.expire(engine.layout.of(record.key).key(record.key), is_open=change.is_open)
         return Done(version=change.expected_version + 1)
     return Conflict(current=None if answer[0] == b"gone" else _loaded(answer[1], answer[2]))
 
@@ -227,14 +231,14 @@ async def purge(engine: Engine, created_before: float) -> int:
     return went
 
 
-def _index_task(engine: Engine, record: Record) -> Sequence[asyncio.Future[object]]:
+def _index_task(engine: Engine, record: Record, *, is_open: bool) -> Sequence[asyncio.Future[object]]:
     """Let a task id lead to its ref. It is verified when it is followed, so it may come before the record."""
     if record.task_id is None:
         return ()
     key = engine.layout.of(record.task_id).task(record.provider, record.task_id)
     return (
         engine.lane.run("ZADD", key, repr(record.created_at), record.ref),
-        engine.lane.run("EXPIRE", key, engine.ttl),
+        engine.lane.run("PERSIST", key) if is_open else engine.lane.run("EXPIRE", key, engine.ttl),
     )
 
 

@@ -114,7 +114,7 @@ if KEYS[8] then
   redis.call('EXPIRE', KEYS[11], ttl)
 end
 announce(state, part, channel, ref)
-return {'done'}
+return {'done', held[3] ~= is_open and 'turned' or 'stayed'}
 """
 )
 

@@ -529,3 +529,21 @@ async def test_a_place_that_lapsed_while_its_submit_waited_is_no_place(
         b.cancel()
         c.cancel()
         await asyncio.gather(b, c, return_exceptions=True)
+
+
+async def test_a_place_is_given_back_when_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is away when a job ends does not shut the account."""
+    monkeypatch.setattr(limits, "LOOK_SECONDS", 0.01)
+    store = ax.MemoryStore()
+    account = limits.Account("suno", ax.Limits(parallel=1), store, Clock())
+    await account.take("a", timeout=5)
+    await account.keep("a", until=1e12)
+
+    store.fail("the network is down")
+    account.finish("a")
+    await asyncio.sleep(0)
+    store.fail(None)
+    await account.take("b", timeout=20)
+
+    assert ("b",) == await store.places("jobs of suno")
+    await account.aclose()

@@ -23,6 +23,7 @@ from audioext.wire.http import HttpRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AsyncExitStack
 
     from tests.client.conftest import MakeClient, MakeSandbox
 
@@ -112,6 +113,36 @@ async def test_a_bug_in_the_middle_of_a_post_is_an_unknown_outcome(
 
     assert 2 == len((await job).tracks)
     assert 1 == len(sandbox.submissions)
+
+
+async def test_an_unknown_outcome_is_a_job_though_the_store_is_away_too(
+    make_client: MakeClient, stack: AsyncExitStack
+) -> None:
+    """The network breaks for the provider's answer and for the store alike: nobody is told that nothing was sent."""
+    store = ax.MemoryStore()
+
+    async def submit(request: web.Request) -> web.Response:
+        await request.read()
+        store.fail("the network is down")
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/api/v1/generate/extend", submit)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    kie = ax.Kie("a key", base_url=f"http://127.0.0.1:{runner.addresses[0][1]}", limits=ax.Limits())
+    client = ax.Client(kie, public_url="http://127.0.0.1:9", listen=None, store=store)
+    await stack.enter_async_context(client)
+
+    job = await client.extend(audio_id="x", model="V5", key="once")
+
+    assert (None, ax.Verdict.OPEN) == (job.task_id, job.verdict)
+    store.fail(None)
+    assert job is await client.extend(audio_id="x", model="V5", key="once")
 
 
 # --- strangers ----------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ async def test_a_finished_job_nobody_holds_is_forgotten(sandbox: Sandbox, make_c
     await job
     del job
 
-    assert client._registry.cached(ref) is None  # noqa: SLF001 - only memory tells
+    assert client._registry.is_held(ref) is False  # noqa: SLF001 - only memory tells
 
 
 async def test_who_reads_the_truth_wakes_those_who_wait(sandbox: Sandbox, make_client: MakeClient) -> None:
