@@ -71,7 +71,7 @@ class Client:
     in your app, or another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets a webhook
     that claims COMPLETE only trigger a status call. `serve_files=True` serves local files from the receiver
     instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without any the
-    store keeps one.
+    store keeps one. `store` is a URL (`sqlite:///jobs.db`, `redis://host:6379/0`; see `open_store`) or a store.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.

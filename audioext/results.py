@@ -138,8 +138,8 @@ class Song:
     ) -> tuple[Path, ...]:
         """Stream every playable track into *folder* (made if missing) and return the paths, one a track.
 
-        A file appears only when it is whole, not empty and audio; names come from titles, made safe.
-        `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
+        A file appears only when it is whole, not empty and audio; names come from titles, made safe. It works
+        after the client was closed, too. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
 
         Raises:
             DownloadError: a file is gone, empty, not audio, or the same take came twice.

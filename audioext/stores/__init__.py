@@ -26,7 +26,8 @@ def open_store(store: str | Store | None) -> Store:
     """Return the store of a URL, or the store itself; it is opened later. Back ends load on first use.
 
     `None` and `memory://` give a `MemoryStore`. `sqlite:///jobs.db` is relative to the working folder,
-    `sqlite:////var/lib/jobs.db` is absolute; `?synchronous=full` survives a power loss as well.
+    `sqlite:////var/lib/jobs.db` is absolute; `?synchronous=full` survives a power loss as well. `redis://` and its
+    kin are told in `audioext.stores.redis.RedisStore`.
 
     Raises:
         ConfigError: the URL has no known form, or its back end is not installed.

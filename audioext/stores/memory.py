@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from attrs import define, field
@@ -13,6 +13,7 @@ from attrs import define, field
 from audioext.errors import StoreError
 from audioext.record import Record
 from audioext.stores._changes import Fanout
+from audioext.stores._memory_rows import Agenda, Row, Work
 from audioext.stores.base import (
     Conflict,
     Created,
@@ -26,90 +27,13 @@ from audioext.stores.base import (
 )
 
 _POLL = "poll"
-_SMALL_HEAP = 64  # below this many entries a heap is not worth tidying
-
-
-@define(eq=False, repr=False)
-class _Work:
-    """Something that can be leased: a status call, or an entry of the outbox."""
-
-    topic: str
-    sequence: int
-    due_at: float = 0.0
-    attempts: int = 0
-
-
-@define(eq=False, repr=False)
-class _Row:
-    """All that is held of one ref; `held` are its leases, at most one of each kind."""
-
-    number: int
-    stored: Versioned
-    key: str | None
-    is_open: bool = True
-    poll: _Work | None = None
-    outbox: dict[str, _Work] = field(factory=dict)
-    told: set[str] = field(factory=set)
-    held: dict[Kind, Lease] = field(factory=dict)
-
-    def turn(self, kind: Kind) -> _Work | None:
-        """Return the one piece of work that may be claimed next."""
-        if kind == "poll":
-            return self.poll
-        return min(self.outbox.values(), key=lambda work: (work.sequence, work.topic), default=None)
-
-    def due_at(self, kind: Kind) -> float | None:
-        """Return when that work can be claimed: when it is due, or when the lease of this kind runs out."""
-        if kind in self.held:
-            return self.held[kind].until
-        work = self.turn(kind)
-        return None if work is None else work.due_at
-
-
-_Due = tuple[float, int, str]
-"""When, a number that keeps the order of equal times, and whose ref."""
-
-
-@define(eq=False, repr=False)
-class _Agenda:
-    """Refs by the time when they are due, for each provider; a heap may hold entries that are current no more."""
-
-    _current: dict[str, _Due] = field(factory=dict, init=False)
-    _heaps: dict[str, list[_Due]] = field(factory=dict, init=False)
-    _count: itertools.count[int] = field(factory=itertools.count, init=False)
-
-    def put(self, ref: str, provider: str, due_at: float | None) -> None:
-        """Let *ref* be due then, and not as it was before; `None` takes it out."""
-        if due_at is None:
-            self._current.pop(ref, None)
-            return
-        if ref in self._current and self._current[ref][0] == due_at:
-            return  # it keeps its place among equals
-        due = (due_at, next(self._count), ref)
-        self._current[ref] = due
-        heap = self._heaps.setdefault(provider, [])
-        heapq.heappush(heap, due)
-        if len(heap) > max(_SMALL_HEAP, 2 * len(self._current)):
-            heap[:] = [entry for entry in heap if self._current.get(entry[2]) is entry]
-            heapq.heapify(heap)
-
-    def earliest(self, providers: Iterable[str] | None) -> _Due | None:
-        """Return what is due first."""
-        chosen = self._heaps if providers is None else self._heaps.keys() & set(providers)
-        tops = (self._top(self._heaps[provider]) for provider in chosen)
-        return min((top for top in tops if top is not None), default=None)
-
-    def _top(self, heap: list[_Due]) -> _Due | None:
-        while heap and self._current.get(heap[0][2]) is not heap[0]:
-            heapq.heappop(heap)
-        return heap[0] if heap else None
 
 
 @define(eq=False, repr=False)
 class MemoryStore:
     """All in memory: the whole store protocol, nothing survives the process."""
 
-    _rows: dict[str, _Row] = field(factory=dict, init=False)
+    _rows: dict[str, Row] = field(factory=dict, init=False)
     _numbers: itertools.count[int] = field(factory=itertools.count, init=False)
     _by_age: list[tuple[float, int, str]] = field(factory=list, init=False)
     _refs_by_key: dict[str, str] = field(factory=dict, init=False)
@@ -117,7 +41,7 @@ class MemoryStore:
     _names: dict[str, bytes] = field(factory=dict, init=False)
     _places: dict[str, dict[str, float]] = field(factory=dict, init=False)
     _deliveries: dict[str, Delivery] = field(factory=dict, init=False)
-    _agendas: dict[Kind, _Agenda] = field(factory=lambda: {"poll": _Agenda(), "outbox": _Agenda()}, init=False)
+    _agendas: dict[Kind, Agenda] = field(factory=lambda: {"poll": Agenda(), "outbox": Agenda()}, init=False)
     _fanout: Fanout = field(factory=Fanout, init=False)
     _users: int = field(default=0, init=False)
     _failing: str | None = field(default=None, init=False)
@@ -147,8 +71,8 @@ class MemoryStore:
         taken = record.ref if key is None else self._refs_by_key.get(key, record.ref)
         if taken in self._rows:
             return Created(stored=self._rows[taken].stored, existing=True)
-        row = _Row(next(self._numbers), Versioned(record=record, version=1), key)
-        row.poll = None if due_at is None else _Work(_POLL, 0, due_at)
+        row = Row(next(self._numbers), Versioned(record=record, version=1), key)
+        row.poll = None if due_at is None else Work(_POLL, 0, due_at)
         self._rows[record.ref] = row
         heapq.heappush(self._by_age, (record.created_at, row.number, record.ref))
         if key is not None:
@@ -177,11 +101,11 @@ class MemoryStore:
         self._index_task(record)
         row.stored = Versioned(record=record, version=expected_version + 1)
         row.is_open = is_open
-        row.poll = _Work(_POLL, 0, due_at) if is_open and due_at is not None else None
+        row.poll = Work(_POLL, 0, due_at) if is_open and due_at is not None else None
         row.held.pop("poll", None)
         for entry in outbox:
             if entry.topic not in row.told:
-                row.outbox.setdefault(entry.topic, _Work(entry.topic, entry.sequence))
+                row.outbox.setdefault(entry.topic, Work(entry.topic, entry.sequence))
         self._reschedule(row)
         if delivery is not None:
             self._deliveries[delivery.id] = delivery
@@ -260,7 +184,7 @@ class MemoryStore:
             return False
         del row.held[lease.kind]
         if lease.kind == "poll":
-            row.poll = None if due_at is None else _Work(_POLL, 0, due_at, held.attempts)
+            row.poll = None if due_at is None else Work(_POLL, 0, due_at, held.attempts)
         elif due_at is None:
             del row.outbox[held.topic]
             row.told.add(held.topic)
@@ -363,7 +287,7 @@ class MemoryStore:
         if self._failing is not None:
             raise StoreError(self._failing)
 
-    def _reschedule(self, row: _Row) -> None:
+    def _reschedule(self, row: Row) -> None:
         record = row.stored.record
         for kind, agenda in self._agendas.items():
             agenda.put(record.ref, record.provider, row.due_at(kind))
