@@ -24,7 +24,7 @@ from audioext.handlers import HANDLING, FailureHandler, Handlers, StageHandler, 
 from audioext.jobs import Desk, Job
 from audioext.poller import Poller
 from audioext.registry import Registry
-from audioext.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
+from audioext.requests import LONE_SURROGATE, AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.results import Song, Stage
 from audioext.settings import UNSET, Unset
 from audioext.sources import Sources
@@ -161,7 +161,7 @@ class Client:
                 shelf=self._shelf,
                 clock=self._clock,
                 serve_files=serve_files,
-                public_url=lambda: self._public_url,
+                public_url=lambda: self._public_url if self.receiver.is_serving else None,
             ),
             clock=self._clock,
             accounts=self._accounts,
@@ -304,7 +304,7 @@ class Client:
         chosen = self._choose(provider or request.provider)
         handling = HANDLING.get()
         if key is None and handling is not None:
-            key = handling.key(repr((chosen.name, request)).encode())
+            key = await handling.key(chosen.name, request)
         order = Order(
             request=request,
             provider=chosen,
@@ -379,7 +379,7 @@ class Client:
             StoreError: the store cannot be read.
         """
         self._check_open()
-        stored = await self._store.get(ref)
+        stored = None if LONE_SURROGATE.search(ref) else await self._store.get(ref)
         if stored is None:
             raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
         return self._desk.job(stored)

@@ -83,6 +83,16 @@ def probe(path: Path) -> Source | Problem:
     return Source(size=size, duration=duration if duration and duration > 0 else None)
 
 
+def fingerprint(path: Path) -> str:
+    """Return a digest of what is in the file. It blocks: call it in a thread.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @define(eq=False, repr=False)
 class Shelf:
     """Local files offered for a while under unguessable names, for providers that only take URLs."""

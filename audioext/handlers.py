@@ -7,15 +7,20 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
+from pathlib import Path
 
+import attrs
 from attrs import define, field
 
 from audioext import stages
 from audioext.clock import Clock
 from audioext.dispatcher import Dispatcher
 from audioext.errors import ConfigError, StoreError
+from audioext.files import fingerprint
 from audioext.record import Record
+from audioext.requests import Request
 from audioext.results import Failure, Stage, StageEvent
 from audioext.stores.base import Lease, Store
 from audioext.worker import Worker, is_being_cancelled
@@ -37,9 +42,14 @@ class Handling:
     name: str
     _counts: Counter[str] = field(factory=Counter, init=False)
 
-    def key(self, request: bytes) -> str:
-        """Return the key of a request (in some fixed form) that is submitted now."""
-        digest = hashlib.sha256(request).hexdigest()[:24]
+    async def key(self, provider: str, request: Request) -> str:
+        """Return the key of a request that is submitted now; a file counts by what is in it, wherever it lies."""
+        content = None
+        if request.file is not None:
+            with suppress(OSError):  # then it is refused later, with all that is wrong
+                content = await asyncio.to_thread(fingerprint, request.file)
+        told = request if content is None else attrs.evolve(request, file=Path(content))
+        digest = hashlib.sha256(repr((provider, told)).encode(errors="surrogatepass")).hexdigest()[:24]
         self._counts[digest] += 1
         return f"handler:{self.name}:{digest}:{self._counts[digest]}"
 

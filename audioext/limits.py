@@ -25,6 +25,8 @@ _log = logging.getLogger("audioext.limits")
 
 HOLD_SECONDS = 90.0
 """A place whose holder died is free after so long: more than a submit takes from its permit to its answer."""
+FRESH_SECONDS = 30.0
+"""So long after it was looked for a place is surely held yet."""
 LOOK_SECONDS = 1.0
 """How long a place that another process gave back may stay unseen."""
 
@@ -134,11 +136,14 @@ class Account:
                 while parallel is not None or submits is not None:
                     self._freed.clear()
                     # The place among the jobs is taken anew with each look, so that it does not run out meanwhile.
+                    looked_at = self.clock.now()
                     free_at = await self._take_job(ref, parallel) if parallel is not None else 0.0
                     if not free_at and submits is not None:
                         free_at = await self._take_place(self._submits, ref, submits, HOLD_SECONDS + self.limits.per)
                     if not free_at:
-                        break
+                        if self.clock.now() - looked_at < FRESH_SECONDS:
+                            break
+                        continue  # a store that was away, or a machine that slept, took the time that places last
                     with suppress(TimeoutError):
                         async with asyncio.timeout(min(max(free_at - self.clock.now(), 0.001), LOOK_SECONDS)):
                             await self._freed.wait()

@@ -26,7 +26,7 @@ SOURCE_FIELDS = ("audio_id", "url", "file")
 VARIETY_LAST = 4  # integer 0..4: docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
 OUTPUT_COUNTS = (1, 2)  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
 WEIGHT_STEPS = 100  # "multiple of 0.01": docs.kie.ai/suno-api/extend-music, read 2026-11-21
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Operation(enum.StrEnum):
@@ -315,7 +315,7 @@ def _text_problems(name: str, value: object) -> Iterator[Problem]:
         return
     if not isinstance(value, str):
         yield Problem(name, f"must be text, not {value!r}")
-    elif _LONE_SURROGATE.search(value):
+    elif LONE_SURROGATE.search(value):
         yield Problem(name, "holds half of a surrogate pair, which no API can be sent")
 
 

@@ -14,6 +14,7 @@ from audioext.callbacks.routes import FILES_SEGMENT
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.limits import Account
+from audioext.requests import LONE_SURROGATE
 from audioext.stores.base import Store
 from audioext.wire.provider import Provider
 
@@ -168,6 +169,8 @@ def check_key(key: str | None) -> str | None:
     """
     if key is not None and (not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH):
         raise RequestError([Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters")])
+    if key is not None and LONE_SURROGATE.search(key):
+        raise RequestError([Problem("key", "holds half of a surrogate pair, which no store can keep")])
     return key
 
 

@@ -29,6 +29,7 @@ class Sources:
     clock: Clock
     serve_files: bool
     public_url: Callable[[], URL | None]
+    """Where our own receiver can be reached, `None` where this process has none."""
 
     async def bring(
         self, request: Request, provider: Provider, progress: Progress | None

@@ -110,8 +110,11 @@ class Submitter:
         if provider.api_key is None:
             message = f"no API key for {provider.name}: set {provider.key_variable}, or pass api_key="
             raise ConfigError(message)
-        if self.sources.serves(request, provider) and self.public_url() is None:
-            message = f"{provider.name} takes audio by URL only: give public_url=, or pass url= instead of file="
+        if self.sources.serves(request, provider) and self.sources.public_url() is None:
+            message = (
+                f"{provider.name} takes audio by URL only, and nobody could ask this process for the file: give "
+                "public_url= and listen=, or mount receiver.add_to(app), or pass url= instead of file="
+            )
             raise UnsupportedError(message)
         return attrs.evolve(order, request=request)
 
@@ -288,7 +291,7 @@ class Submitter:
         self._leave(ref)
         self.registry.doubt(ref)
         with suppress(StoreError):  # a task may have been paid for: nothing here may sound as if it was not
-            return await self.store.get(ref) or stored, outcome
+            return await self.store.get(ref) or await self._restore(stored.record), outcome
         return stored, outcome
 
     async def _discard(self, stored: Versioned) -> bool:
@@ -326,17 +329,24 @@ class Submitter:
         """Store the task's id, however long it takes: it was paid for, and only its callback could tell it again."""
         ref, at = stored.record.ref, self.clock.now()
 
-        async def remember() -> Versioned | None:
+        record = stages.advance(stored.record, outcome, seen="answer", at=at)
+
+        async def remember() -> Versioned:
             applied = await self.dispatcher.apply(ref, [outcome], seen="answer", at=at)
-            return None if applied is None else applied.stored
+            return await self._restore(record) if applied is None else applied.stored
 
         try:
-            return await remember() or stored
+            return await remember()
         except StoreError as error:
             _log.error("job %s: task %s is not stored yet: %s", ref, outcome.task_id, error)
             self._later(ref, remember)
-        record = stages.advance(stored.record, outcome, seen="answer", at=at)
         return Versioned(record=record, version=stored.version)
+
+    async def _restore(self, record: Record) -> Versioned:
+        """Store a record anew whose store lost it while its POST was under way, as an engine that persists nothing."""
+        _log.error("job %s: its store has lost it; it is stored anew, with task %s", record.ref, record.task_id)
+        created = await self.store.create(record, record.key, due_at=self.dispatcher.due_at(record))
+        return created.stored
 
     def _later(self, ref: str, work: Callable[[], Awaitable[object]]) -> None:
         """Do *work* as soon as the store is there again; until then the outcome of *ref* is not unknown."""

@@ -47,6 +47,8 @@ class Receiver:
     inbox: Inbox
     shelf: Shelf
     ready: Callable[[], Awaitable[Sequence[str]]]
+    is_serving: bool = field(default=False, init=False)
+    """Whether its routes are in some application, so that providers can ask it for files."""
     _runner: web.AppRunner | None = field(default=None, init=False)
     _own_app: web.Application | None = field(default=None, init=False)
     _under_way: set[object] = field(factory=set, init=False)
@@ -61,6 +63,7 @@ class Receiver:
         if not prefix.startswith("/"):
             message = f"the prefix must begin with a slash, like '/audio', not {prefix!r}"
             raise ConfigError(message)
+        self.is_serving = True
         base = prefix.rstrip("/")
         app.router.add_get(f"{base}/healthz", self._healthz)
         app.router.add_get(f"{base}/readyz", self._readyz)

@@ -1,7 +1,7 @@
 """Hears of changes by pub/sub, and notices when it did not: a lost connection, a failover, a message that got lost.
 
-Every script counts the changes of its partition and says the number with each, so a gap shows at once. After a
-silence the counters themselves are read, which costs one small question for all jobs together.
+Every script counts the changes of its partition and says the number with each, so a gap shows at once. Every few
+seconds the counters themselves are read, which costs one small question for all jobs together.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from audioext.stores._redis_lane import LOST, Lane
 
 _log = logging.getLogger("audioext.stores.redis")
 
-SILENCE_SECONDS = 5.0
-"""After so long without a message the connection and the counters are checked."""
+CHECK_SECONDS = 5.0
+"""How often the connection and the counters are checked."""
+LATE_SECONDS = 1.0
+"""How much later than its commit a message may come: within a cluster it passes from node to node."""
 LONGEST_PAUSE_SECONDS = 1.0
 
 
@@ -110,12 +112,15 @@ class Subscription:
         self._last = counted
 
     async def _hear(self, listening: PubSub) -> None:
+        now = asyncio.get_running_loop().time
+        check_at = now() + CHECK_SECONDS
         while True:
-            message: dict[str, Any] | None = await listening.get_message(timeout=SILENCE_SECONDS)
-            if message is None:
-                await self._check(listening)
-            elif message["type"] == "message":
+            message: dict[str, Any] | None = await listening.get_message(timeout=max(check_at - now(), 0.0))
+            if message is not None and message["type"] == "message":
                 self._tell(message["data"])
+            if now() >= check_at:  # however much is told of other jobs meanwhile
+                await self._check(listening)
+                check_at = now() + CHECK_SECONDS
 
     def _tell(self, data: bytes) -> None:
         try:
@@ -136,17 +141,23 @@ class Subscription:
         seen = dict(self._last)
         counted = await self._counted()
         await listening.ping()
-        async with asyncio.timeout(self.lane.patience):
-            while True:
-                message: dict[str, Any] = await listening.get_message(timeout=None) or {}
-                if message.get("type") == "pong":
-                    break
-                if message.get("type") == "message":
-                    self._tell(message["data"])
+        pending = {"pong"}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.lane.patience) as bound:
+                while pending or self._is_behind(counted):
+                    message: dict[str, Any] = await listening.get_message(timeout=None) or {}
+                    if message.get("type") == "message":
+                        self._tell(message["data"])
+                    elif message.get("type") in pending:
+                        pending.clear()
+                        bound.reschedule(asyncio.get_running_loop().time() + LATE_SECONDS)
         # Fewer than were told: the engine itself lost writes, and counts anew. More: a message got lost.
-        if any(number < seen.get(part, 0) or number > self._last.get(part, 0) for part, number in counted.items()):
+        if pending or self._is_behind(counted) or any(count < seen.get(part, 0) for part, count in counted.items()):
             # Perhaps this connection is to a server that is no master any more, so it is made anew.
             raise LostError("changes were not heard")
+
+    def _is_behind(self, counted: Mapping[str, int]) -> bool:
+        return any(count > self._last.get(part, 0) for part, count in counted.items())
 
     async def _counted(self) -> dict[str, int]:
         parts = self.layout.partitions

@@ -22,6 +22,7 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
+    ClusterError,
     MasterDownError,
     NoScriptError,
     ReadOnlyError,
@@ -46,7 +47,7 @@ MAX_BATCH = 500
 """Calls of one pipeline at most, so that none waits long for the others."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
-LOST = (LostError, SilentError, ClusterDownError, SlotNotCoveredError, RedisClusterException, TimeoutError, OSError)
+LOST = (LostError, SilentError, ClusterError, SlotNotCoveredError, RedisClusterException, TimeoutError, OSError)
 """What means that the server was not reached, or did not answer; trying again may help."""
 _REFUSED = (AuthenticationError, AuthorizationError)
 _NOT_NOW = (BusyLoadingError, ReadOnlyError, TryAgainError, ClusterDownError, MasterDownError)

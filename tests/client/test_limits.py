@@ -531,6 +531,40 @@ async def test_a_place_that_lapsed_while_its_submit_waited_is_no_place(
         await asyncio.gather(b, c, return_exceptions=True)
 
 
+class SlowStore(ax.MemoryStore):
+    """A store that answers late, once, where it is asked for a place among the submits."""
+
+    def __init__(self, time: Time, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        """Let 100 s pass, and something happen, before that answer."""
+        super().__init__()
+        self._time = time
+        self._meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
+
+    async def take_place(self, name: str, ref: str, *, limit: int, now: float, until: float) -> float:
+        """Take it, late."""
+        if name.startswith("submits") and self._meanwhile is not None:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            self._time.now += 100.0
+            await meanwhile()
+        return await super().take_place(name, ref, limit=limit, now=now, until=until)
+
+
+async def test_a_place_that_lapsed_while_the_store_was_asked_is_no_place(time: Time) -> None:
+    """A store that was away between the two questions took the time for which the first place was held."""
+
+    async def other_comes() -> None:
+        await other.take("other", timeout=SOON_SECONDS)
+
+    store = SlowStore(time, other_comes)
+    one, other = (Account("suno", ax.Limits(submits=5, per=10.0, parallel=1), store, time.clock()) for _ in range(2))
+
+    with pytest.raises(TimeoutError):
+        await one.take("one", timeout=0.05)
+
+    assert ("other",) == await store.places("jobs of suno")
+    await one.aclose()
+
+
 async def test_a_place_is_given_back_when_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that is away when a job ends does not shut the account."""
     monkeypatch.setattr(limits, "LOOK_SECONDS", 0.01)

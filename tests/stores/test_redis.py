@@ -505,7 +505,7 @@ async def test_who_could_not_hear_looks_at_everything_again(  # noqa: PLR0913 - 
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After a lost or a mute connection there is a RESYNC, and then what changes is told again."""
-    monkeypatch.setattr("audioext.stores._redis_changes.SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.1)
     store = await reach(patience=0.3)
     listener = await listen(store)
     relay.turn(mode)
@@ -522,7 +522,7 @@ async def test_a_message_that_got_lost_is_missed(
     beside: RedisStore, reach: Reach, listen: Listen, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change that was counted and never told shows with the next one, or after a silence."""
-    monkeypatch.setattr("audioext.stores._redis_changes.SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.1)
     store = await reach()
     listener = await listen(store)
     engine = beside._opened()  # noqa: SLF001 - the server's own slip
@@ -536,7 +536,7 @@ async def test_an_engine_that_lost_writes_is_noticed(
     beside: RedisStore, reach: Reach, listen: Listen, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a failover to a replica that was behind: everything is looked at again."""
-    monkeypatch.setattr("audioext.stores._redis_changes.SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.1)
     store = await reach()
     listener = await listen(store)
     for number in range(3):
@@ -551,7 +551,7 @@ async def test_an_engine_that_lost_writes_is_noticed(
 
 async def test_a_silence_is_no_change(reach: Reach, listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life come and go, and nobody has to look at anything."""
-    monkeypatch.setattr("audioext.stores._redis_changes.SILENCE_SECONDS", 0.01)
+    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.01)
     store = await reach()
     listener = await listen(store)
     asked = itertools.count()
