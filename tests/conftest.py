@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 import traceback
 from collections.abc import AsyncIterator, Iterator
 
@@ -13,10 +14,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
-    "ci", deadline=None, max_examples=1_000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci", deadline=None, max_examples=500, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("quick", deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
+
+DEBUG_FRAMES = 4
+"""How much of its stack asyncio's debug mode notes with each future and task; the rest is pytest's, and takes long."""
+asyncio.constants.DEBUG_STACK_DEPTH = DEBUG_FRAMES  # type: ignore[attr-defined]  # typeshed leaves it out
+sys.tracebacklimit = DEBUG_FRAMES  # its C code asks here
 
 GRACE_SECONDS = 1.0
 """How long a task may need to end by itself once its test is over."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import attrs
+import numpy as np
 import orjson
 import pytest
+import soundfile
 from aiohttp import web
 from yarl import URL
 
@@ -19,11 +21,13 @@ from audioext.callbacks.routes import callback_url
 from audioext.clock import Clock
 from audioext.requests import Request
 from audioext.sandbox import Sandbox
-from audioext.wire.http import HttpRequest
+from audioext.transport import Transport
+from audioext.wire.http import HttpRequest, HttpResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AsyncExitStack
+    from pathlib import Path
 
     from tests.client.conftest import MakeClient, MakeSandbox
 
@@ -64,6 +68,60 @@ async def test_what_a_handler_submits_is_paid_once(
     assert [calls[0]] * 3 == calls
     assert 3 == len(set(calls[0]))
     assert 4 == len(sandbox.submissions)
+
+
+async def test_a_file_that_a_handler_fetched_again_is_the_same_file(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is in a file counts, not the name that it has in this call of the handler."""
+    monkeypatch.setattr(handlers, "RETRY_SECONDS", 0.01)
+    client = await make_client(sandbox)
+    refs: list[str] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def chain(event: ax.StageEvent) -> None:
+        if event.meta.get("chained"):
+            return
+        path = tmp_path / f"take-{len(refs)}.wav"
+        soundfile.write(path, np.zeros(80_000), 8_000)
+        refs.append((await client.extend(file=path, model="V5", continue_at=2, meta={"chained": True})).ref)
+        if len(refs) < 2:
+            message = "something went wrong after the submit"
+            raise OSError(message)
+        done.set()
+
+    await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
+    async with asyncio.timeout(10):
+        await done.wait()
+
+    assert refs[0] == refs[1]
+    assert 2 == len(sandbox.submissions)
+
+
+async def test_a_store_that_forgot_a_job_during_its_post_is_told_again(
+    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that restarts empty while a POST is under way costs neither the task's id nor its key."""
+    client = await make_client(sandbox, poll=True)
+    send = Transport.send
+
+    async def send_and_forget(self: Transport, request: HttpRequest, **options: object) -> HttpResponse:
+        response = await send(self, request, **options)  # type: ignore[arg-type]  # passed on as they are
+        async for stored in client.store.scan(is_open=True):
+            if stored.record.task_id is None:
+                await client.store.discard(stored.record.ref, stored.version)
+        return response
+
+    monkeypatch.setattr(Transport, "send", send_and_forget)
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="mine")
+    again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="mine")
+
+    assert job.ref == again.ref
+    assert job.task_id is not None
+    assert 2 == len((await job).tracks)
+    assert 1 == len(sandbox.submissions)
+
 
 
 # --- what goes wrong before and after the first byte ---------------------------------------------------------

@@ -532,6 +532,30 @@ async def test_a_message_that_got_lost_is_missed(
     await listener.until(lambda found: RESYNC in found.heard)
 
 
+async def test_a_message_that_got_lost_is_missed_though_others_come(
+    beside: RedisStore, reach: Reach, listen: Listen, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traffic of other partitions does not put off the look at the counters."""
+    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.1)
+    store = await reach()
+    listener = await listen(store)
+    engine = beside._opened()  # noqa: SLF001 - the server's own slip
+    created = await beside.create(make_record("busy"))
+    busy = engine.layout.of("busy")
+    quiet = next(part for part in engine.layout.partitions if part.name != busy.name)
+    await engine.lane.run("HINCRBY", quiet.state, "changes", 1)
+
+    async def chatter() -> None:
+        version = created.stored.version
+        while RESYNC not in listener.heard:
+            outcome = await beside.commit(make_record("busy"), version, is_open=True, due_at=None)
+            assert isinstance(outcome, Done)
+            version = outcome.version
+
+    async with asyncio.timeout(10):
+        await chatter()
+
+
 async def test_an_engine_that_lost_writes_is_noticed(
     beside: RedisStore, reach: Reach, listen: Listen, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
