@@ -23,7 +23,7 @@ from audioext.wire.provider import Limits
 
 _log = logging.getLogger("audioext.limits")
 
-HOLD_SECONDS = 90.0
+HOLD_SECONDS = 120.0
 """A place whose holder died is free after so long: more than a submit takes from its permit to its answer."""
 FRESH_SECONDS = 30.0
 """So long after it was looked for a place is surely held yet."""
@@ -153,7 +153,7 @@ class Account:
             raise
 
     async def keep(self, ref: str, *, until: float) -> None:
-        """Let *ref*, whose record is stored, keep its place among the open jobs until it has ended."""
+        """Let *ref*, whose task is submitted, keep its place among the open jobs until it has ended."""
         if self.limits.parallel is not None:
             self._open.add(ref)
             now = self.clock.now()

@@ -205,9 +205,11 @@ class Submitter:
                 self._sent[task] = created.stored
                 if offer is not None:
                     self._offers[ref] = offer
-                await account.keep(ref, until=record.created_at + self.expire_after)
                 outcome = await self._post(provider, sent, record)
-                return await self._conclude(created.stored, outcome)
+                stored, outcome = await self._conclude(created.stored, outcome)
+                if isinstance(outcome, Submitted) and not stored.record.is_final:
+                    await account.keep(ref, until=record.created_at + self.expire_after)
+                return stored, outcome
         finally:
             account.sent(ref)
             if created is None or created.existing:

@@ -28,6 +28,11 @@ GRACE_SECONDS = 1.0
 """How long a task may need to end by itself once its test is over."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Use half as many workers again as there are processors: the tests with real processes mostly wait for these."""
+    return round(1.5 * (os.cpu_count() or 1)) or 1
+
+
 class _Complaints(logging.Handler):
     """Keeps what asyncio says about forgotten tasks, futures and sessions."""
 

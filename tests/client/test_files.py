@@ -335,3 +335,30 @@ async def test_a_file_can_be_served_by_our_own_receiver(
 
     assert 2 == len(song.tracks)
     assert {} == client._shelf._offers  # noqa: SLF001 - only its memory tells
+
+
+async def test_a_file_that_nobody_could_ask_for_is_refused(sandbox: Sandbox, voice_file: Path) -> None:
+    """A worker whose callbacks another process takes cannot serve a file: that is told before anything is paid."""
+    provider = ax.Vidgo(sandbox.api_key, base_url=sandbox.bases["vidgo"])
+    request = ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags="", model="V5")
+
+    async with ax.Client(provider, public_url="http://127.0.0.1:9", listen=None) as worker:
+        with pytest.raises(ax.UnsupportedError, match="add_to"):
+            await worker.submit(request)
+
+    assert () == sandbox.submissions
+
+
+async def test_a_mounted_receiver_serves_files(sandbox: Sandbox, voice_file: Path, unused_tcp_port: int) -> None:
+    """In an application of the user's own the provider finds the file too."""
+    provider = ax.Vidgo(sandbox.api_key, base_url=sandbox.bases["vidgo"])
+    request = ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags="", model="V5")
+    app = web.Application()
+    public_url = f"http://127.0.0.1:{unused_tcp_port}/audio"
+    client = ax.Client(provider, public_url=public_url, listen=None, wait_timeout=20.0)
+    client.receiver.add_to(app, "/audio")
+
+    async with client, TestServer(app, port=unused_tcp_port):
+        song = await client.run(request)
+
+    assert 2 == len(song.tracks)

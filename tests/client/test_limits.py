@@ -535,7 +535,7 @@ class SlowStore(ax.MemoryStore):
     """A store that answers late, once, where it is asked for a place among the submits."""
 
     def __init__(self, time: Time, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        """Let 100 s pass, and something happen, before that answer."""
+        """Let a place run out, and something happen, before that answer."""
         super().__init__()
         self._time = time
         self._meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
@@ -544,7 +544,7 @@ class SlowStore(ax.MemoryStore):
         """Take it, late."""
         if name.startswith("submits") and self._meanwhile is not None:
             meanwhile, self._meanwhile = self._meanwhile, None
-            self._time.now += 100.0
+            self._time.now += limits.HOLD_SECONDS
             await meanwhile()
         return await super().take_place(name, ref, limit=limit, now=now, until=until)
 

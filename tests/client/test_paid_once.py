@@ -123,7 +123,6 @@ async def test_a_store_that_forgot_a_job_during_its_post_is_told_again(
     assert 1 == len(sandbox.submissions)
 
 
-
 # --- what goes wrong before and after the first byte ---------------------------------------------------------
 
 
