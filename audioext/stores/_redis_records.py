@@ -272,7 +272,7 @@ async def find(engine: Engine, provider: str, task_id: str) -> Versioned | None:
 
 
 async def scan(engine: Engine, *, is_open: bool | None) -> AsyncGenerator[Versioned]:
-    """Yield the records in the order of their creation."""
+    """Yield the records in the order of their creation, as finely as the server's clock tells it."""
     streams = [_scan(engine, part, is_open=is_open) for part in engine.layout.partitions]
     async with aclosing(merged(streams)) as found:
         async for one in found:
