@@ -14,7 +14,7 @@ from typing import Any
 from audioext.cli.exits import Exit, error_object, exit_code
 from audioext.cli.options import OutputOptions
 from audioext.cli.screen import Screen
-from audioext.cli.text import clean
+from audioext.cli.text import clean, program
 from audioext.errors import (
     AudioextError,
     ConfigError,
@@ -108,10 +108,10 @@ def _hint(screen: Screen, error: Exception) -> str:
     if ref is None or not back.is_kept or not isinstance(error, AudioextError):
         return ""
     if isinstance(error, (JobFailedError, SubmitUnknownError)) or back.sandbox:
-        return f"what is known of it: audioext show {ref}{back.options}"
+        return f"what is known of it: {program()} show {ref}{back.options}"
     if isinstance(error, DownloadError):
-        return f"the job is complete; fetch it again: audioext save {ref}{back.options}"
-    return f"wait for it again: audioext wait {ref}{back.options}" if isinstance(error, JobError) else ""
+        return f"the job is complete; fetch it again: {program()} save {ref}{back.options}"
+    return f"wait for it again: {program()} wait {ref}{back.options}" if isinstance(error, JobError) else ""
 
 
 def _interrupted(screen: Screen) -> int:
@@ -119,11 +119,11 @@ def _interrupted(screen: Screen) -> int:
     if back.sandbox:
         message = "interrupted; the sandbox has ended, and its task with it"
     elif screen.ref is None:
-        message = "interrupted; if a task was submitted, it goes on: audioext jobs --open lists it"
+        message = f"interrupted; if a task was submitted, it goes on: {program()} jobs --open lists it"
     elif not back.is_kept:
         message = f"interrupted; the task goes on, but job {screen.ref} was in memory only: --store keeps the next one"
     else:
-        message = f"interrupted; the task goes on. Come back to it: audioext wait {screen.ref}{back.options}"
+        message = f"interrupted; the task goes on. Come back to it: {program()} wait {screen.ref}{back.options}"
     if screen.json:
         facts = {"type": "Interrupted", "message": message, "exit_code": int(Exit.INTERRUPTED), "ref": screen.ref}
         screen.emit({"error": facts})

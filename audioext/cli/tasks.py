@@ -181,7 +181,7 @@ def report(screen: Screen, finished: Finished, *, chain: bool = True) -> None:
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     if ids and chain:
         model = "" if job.record.model is None else f" --model {shlex.quote(job.record.model)}"
-        screen.note(f"\nGo on from a take: audioext extend {shlex.quote(ids[0])} --provider {job.provider}{model}")
+        screen.note(f"\nGo on from a take: {text.program()} extend {shlex.quote(ids[0])} --provider {job.provider}{model}")
 
 
 def song_object(finished: Finished) -> dict[str, object]:
@@ -249,7 +249,7 @@ def _leave(screen: Screen, job: Job) -> None:
         screen.emit({"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state})
     else:
         screen.result(job.ref)
-        screen.note(f"come back to it: audioext wait {job.ref}{screen.way_back.options}")
+        screen.note(f"come back to it: {text.program()} wait {job.ref}{screen.way_back.options}")
 
 
 def _size(path: Path | None) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +16,7 @@ import attrs
 from audioext.record import Record, Verdict
 from audioext.results import Source, StageEvent, Track
 
+NAME = "audioext"
 TENTHS_BELOW_SECONDS = 10.0
 MINUTES_FROM_SECONDS = 120.0
 DAY_SECONDS = 86_400.0
@@ -21,6 +25,16 @@ _UNIT_STEP = 1_000
 
 BY: Mapping[Source, str] = {"webhook": "by webhook", "poll": "by poll", "implied": "implied by a later stage"}
 """How a stage became known."""
+
+
+def program() -> str:
+    """Return what to type to run another command: the name where the shell finds it, else as it was typed now."""
+    typed = Path(sys.argv[0])
+    if typed.name != NAME:
+        return f"python -m {NAME}" if typed.name == "__main__.py" else NAME
+    found = shutil.which(NAME)
+    is_found = found is not None and Path(found).resolve() == typed.resolve()
+    return NAME if is_found else shlex.quote(str(typed))
 
 
 def clean(text: object) -> str:
