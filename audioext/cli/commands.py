@@ -319,7 +319,7 @@ def sandbox(  # noqa: PLR0913 - as above
     fault: Fault = (),
     api_key: Annotated[str | None, option("The key to accept: sandbox-key by default.", SANDBOX_GROUP)] = None,
     hmac_key: Annotated[str | None, option("Sign kie.ai's webhooks with this key.", SANDBOX_GROUP)] = None,
-    seed: Annotated[int, option("Decides all that varies.", SANDBOX_GROUP, default=True)] = 0,
+    seed: Annotated[int | None, option("Repeats a run: decides ids, music and all that varies.", SANDBOX_GROUP)] = None,
     output: OutputOptions = _OUTPUT,
 ) -> int:
     """Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready."""

@@ -22,6 +22,7 @@ from audioext.client import Client
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files import Source, probe
 from audioext.requests import Extend
+from audioext.wire.provider import FileRoute, Provider
 
 if TYPE_CHECKING:
     from audioext.cli.compare import Likeness
@@ -35,15 +36,18 @@ CONTINUED_SHARE = 0.8
 """A short source is continued after this share of it, a longer one so many seconds before its end."""
 WAIT_SECONDS = 120.0
 MAX_STEM_LETTERS = 40
+MODEL = "V5"
+MODELLESS = frozenset({"musicgpt"})
+"""Who has no model, style or title."""
 
 PROGRAM = """\
 import asyncio
 import audioext as ax
 
 async def main():
-    async with ax.Client(ax.Kie()) as client:  # your key is in KIE_API_KEY
+    async with ax.Client({client}) as client:  # your key is in {variable}
         job = await client.extend(
-            file={file!r}, model="V5", continue_at={continue_at:g})
+            file={file!r}, {model}continue_at={continue_at})
         async for event in job:  # text, first, complete
             print(event.stage.name, len(event.tracks))
         song = await job
@@ -55,8 +59,9 @@ asyncio.run(main())
 
 @frozen(kw_only=True)
 class Outcome:
-    """A demo that ran: what was extended, what came of it, and how each take compares."""
+    """A demo that ran: at whom, what was extended, what came of it, and how each take compares."""
 
+    provider: Provider
     source: Path
     continue_at: float
     finished: Finished
@@ -107,6 +112,7 @@ class DemoCommand:
         likenesses = await asyncio.to_thread(_compare, source, paths, continue_at)
         finished = Finished(job=job, song=song, events=events, paths=paths)
         return Outcome(
+            provider=provider,
             source=source,
             continue_at=continue_at,
             finished=finished,
@@ -126,11 +132,11 @@ class DemoCommand:
         return path
 
     def _request(self, source: Path, continue_at: float) -> Extend:
-        if self.provider == "musicgpt":  # it has no model, style or title
+        if self.provider in MODELLESS:
             return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently")
         return Extend.draft(
             file=source,
-            model="V5",
+            model=MODEL,
             continue_at=continue_at,
             prompt="carry on gently",
             style="Piano",
@@ -162,19 +168,33 @@ def report(screen: Screen, outcome: Outcome) -> None:
 
 
 def _next_steps(screen: Screen, outcome: Outcome) -> None:
-    own = shlex.quote(str(outcome.source))
-    at = f"{outcome.continue_at:g}"
+    provider, at = outcome.provider, f"{outcome.continue_at:g}"
+    has_model = provider.name not in MODELLESS
+    extend = ["extend", shlex.quote(str(outcome.source)), "--continue-at", at, "--provider", provider.name]
+    if has_model:
+        extend += ["--model", MODEL]
+    # Who takes audio by URL only has to be able to ask this machine for it.
+    is_asked = provider.file_route is FileRoute.SERVE
+    reach = ', public_url="https://your.host", listen=":8080"' if is_asked else ""
+    program = PROGRAM.format(
+        client=f"ax.{type(provider).__name__}(){reach}",
+        variable=provider.key_variable,
+        file=str(outcome.source),
+        model=f'model="{MODEL}", ' if has_model else "",
+        continue_at=at,
+    )
     screen.result()
     screen.result("Next", style="bold")
     screen.result("  # a recording of yours", style="dim")
     screen.result(f"  {text.program()} demo song.mp3")
-    screen.result("  # each step by itself; without --sandbox at the real API, with KIE_API_KEY", style="dim")
-    screen.result(f"  {text.program()} extend {own} --continue-at {at} --model V5 --sandbox")
+    screen.result(
+        f"  # each step by itself; without --sandbox at the real API, with {provider.key_variable}", style="dim"
+    )
+    screen.result(f"  {text.program()} {' '.join(extend)} --sandbox")
     screen.result("  # all there is", style="dim")
     screen.result(f"  {text.program()} --help")
     screen.result()
     screen.result("The same in Python", style="bold")
-    program = PROGRAM.format(file=str(outcome.source), continue_at=outcome.continue_at)
     for line in program.splitlines():
         screen.result(f"  {line}".rstrip())
 

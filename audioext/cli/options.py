@@ -21,8 +21,7 @@ SANDBOX_STORE = "sqlite:///audioext-sandbox.db"
 """Jobs of an in-process sandbox are kept apart: the real API would know none of them."""
 SANDBOX_SPEED = 60.0
 
-AUDIO_SUFFIXES = frozenset({".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".aif", ".aiff", ".mp4"})
-_URL = re.compile(r"(https?|s3)://", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 REQUEST_GROUP = Group("Request", sort_key=1)
 JOB_GROUP = Group("Job", sort_key=2)
@@ -223,9 +222,9 @@ class SourceField(TypedDict, total=False):
 
 
 def read_source(text: str, *, ids: bool) -> SourceField:
-    """Return the request field that SOURCE means: an existing file, else an http(s) or s3 URL, else an id.
+    """Return the request field that SOURCE means: an existing file, else a URL of whatever scheme, else an id.
 
-    A text that looks like a path (a slash, or an audio file's suffix) is a file even where none is there, so
+    A text that looks like a path (a slash, a suffix, a folder's name) is a file even where none is there, so
     that a misspelt name is told and not sent as an id. Without *ids* whatever is no URL is a file.
     """
     path = Path(text).expanduser()
@@ -233,7 +232,7 @@ def read_source(text: str, *, ids: bool) -> SourceField:
         return {"file": path}
     if _URL.match(text):
         return {"url": text}
-    is_path = "/" in text or "\\" in text or path.suffix.lower() in AUDIO_SUFFIXES
+    is_path = "/" in text or "\\" in text or path.suffix or path.exists()
     return {"file": path} if is_path or not ids else {"audio_id": text}
 
 

@@ -36,7 +36,7 @@ class SandboxCommand:
     options: SandboxOptions
     api_key: str | None = field(default=None, repr=False)
     hmac_key: str | None = field(default=None, repr=False)
-    seed: int = 0
+    seed: int | None = None
 
     async def run(self, screen: Screen) -> Exit:
         """Serve the four APIs until Ctrl-C or SIGTERM.

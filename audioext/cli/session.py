@@ -107,6 +107,8 @@ def _hint(screen: Screen, error: Exception) -> str:
     ref, back = (error.job.ref if isinstance(error, (JobError, SubmitUnknownError)) else screen.ref), screen.way_back
     if ref is None or not back.is_kept or not isinstance(error, AudioextError):
         return ""
+    if isinstance(error, DownloadError) and back.sandbox:
+        return "what a sandbox made ends with the command that ran it: extend again, which saves the takes at once"
     if isinstance(error, (JobFailedError, SubmitUnknownError)) or back.sandbox:
         return f"what is known of it: {program()} show {ref}{back.options}"
     if isinstance(error, DownloadError):

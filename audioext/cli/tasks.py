@@ -181,7 +181,9 @@ def report(screen: Screen, finished: Finished, *, chain: bool = True) -> None:
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     if ids and chain:
         model = "" if job.record.model is None else f" --model {shlex.quote(job.record.model)}"
-        screen.note(f"\nGo on from a take: {text.program()} extend {shlex.quote(ids[0])} --provider {job.provider}{model}")
+        screen.note(
+            f"\nGo on from a take: {text.program()} extend {shlex.quote(ids[0])} --provider {job.provider}{model}"
+        )
 
 
 def song_object(finished: Finished) -> dict[str, object]:
@@ -209,7 +211,10 @@ async def find_job(client: Client, ref: str) -> Job:
     try:
         return await client.job(ref)
     except RequestError as error:
-        message = f"this store holds no job {ref!r}; audioext jobs lists what it holds"
+        message = (
+            f"this store holds no job {ref!r}; `{text.program()} jobs` lists what it holds. "
+            "--store names another one, --sandbox the one of the sandbox's jobs"
+        )
         raise NoSuchRefError(message) from error
 
 

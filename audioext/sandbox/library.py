@@ -77,13 +77,13 @@ class Library:
         # A connection each, so that none is left open at a receiver that wants to stop.
         connector = aiohttp.TCPConnector(force_close=True)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        self._promise_ready(TUNE_KEY, lambda: audio.tune(seed=settings.seed, seconds=seconds))
-        self._promise_ready(VOICE_KEY, lambda: audio.voice(seed=settings.seed, seconds=seconds))
+        self._promise_ready(TUNE_KEY, lambda: audio.tune(seed=settings.dice, seconds=seconds))
+        self._promise_ready(VOICE_KEY, lambda: audio.voice(seed=settings.dice, seconds=seconds))
         self.ready_ids = tuple(str(uuid.UUID(f"e2310000-0000-4000-8000-{n:012d}")) for n in range(1, READY_TRACKS + 1))
         for number, track_id in enumerate(self.ready_ids, start=1):
             key = f"ready/{track_id}.mp3"
 
-            def play(seed: int = settings.seed + number) -> "Clip":
+            def play(seed: int = settings.dice + number) -> "Clip":
                 return audio.tune(seed=seed, seconds=seconds)  # type: ignore[no-any-return]
 
             self._promise_ready(key, play)
@@ -137,7 +137,7 @@ class Library:
         added = max(self._settings.extension_seconds, source.seconds - begin + LEAST_GAIN_SECONDS)
         added += index * TAKE_STEP_SECONDS
         seconds = source.seconds if order.kind is Kind.INSTRUMENTAL else begin + added
-        seed = self._settings.seed + task.number
+        seed = self._settings.dice + task.number
 
         async def render(form: Literal["mp3", "wav"]) -> bytes:
             if empty:

@@ -115,7 +115,7 @@ class Clerk:
 
     def hooks(self, task: Task) -> Sequence[Hook]:
         """Write the partial webhooks that are due at a task's stage, or the one of its failure."""
-        return hooks(task, seed=self.studio.settings.seed)
+        return hooks(task, seed=self.studio.settings.dice)
 
 
 def build(studio: Studio) -> web.Application:

@@ -26,8 +26,9 @@ class Settings:
     #: kie.ai's `webhookHmacKey`; without one, as at kie.ai, webhooks carry no signature.
     hmac_key: str | None = field(default=None, repr=False)
     faults: Sequence[Fault | str] = ()
-    #: Decides all that varies: ids, audio, the order of MusicGPT's webhooks, faults with a chance.
-    seed: int = 0
+    #: Decides all that varies: ids, audio, the order of MusicGPT's webhooks, faults with a chance. None: as 0, but
+    #: with ids that no other run has, as at the real APIs; a store that outlives the sandbox needs that.
+    seed: int | None = None
 
     # "Stream URL in 30-40 s, file in 2-3 min": https://docs.sunoapi.org/suno-api/generate-music (sheet 7).
     text_seconds: float = 10.0
@@ -74,3 +75,8 @@ class Settings:
     max_upload_bytes: int = 100 * MEBIBYTE_BYTES
     #: How long, in real seconds, fetching a source may take (30 s: file-url-upload, sheet 9).
     fetch_timeout_seconds: float = 30.0
+
+    @property
+    def dice(self) -> int:
+        """The seed of whatever varies beside the ids."""
+        return 0 if self.seed is None else self.seed

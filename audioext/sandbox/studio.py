@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import secrets
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from .settings import Settings
 from .tasks import Delivery, Failure, Hook, Ids, Order, Refusal, Source, Stage, Submission, Task
 
 __all__ = ["Herald", "Studio", "Ticket"]
+
+ID_BYTES = 32
 
 
 class Herald(Protocol):
@@ -61,7 +64,7 @@ class Studio:
     def __init__(self, settings: Settings) -> None:
         """Make a studio that does nothing yet."""
         self.settings = settings
-        self.script = Script(settings.faults, seed=settings.seed)
+        self.script = Script(settings.faults, seed=settings.dice)
         self.files = FileStore(keep=settings.keep_files)
         self.library = Library(settings, self.files)
         self.tasks: OrderedDict[str, Task] = OrderedDict()
@@ -163,8 +166,10 @@ class Studio:
         return task
 
     def fresh_bytes(self) -> bytes:
-        """Return 32 bytes for the ids of the next task: the same in each run with the same seed."""
+        """Return 32 bytes for the ids of the next task: the same in each run with the same seed, if there is one."""
         self._made += 1
+        if self.settings.seed is None:
+            return secrets.token_bytes(ID_BYTES)
         return hashlib.sha256(f"{self.settings.seed}:{self._made}".encode()).digest()
 
     def start(self, task: Task, herald: Herald, source: Source | None) -> Ticket:

@@ -5,6 +5,7 @@ Pages of SQLite's own documentation, read 2026-11-21: sqlite.org/wal.html, /prag
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Generator
@@ -139,6 +140,10 @@ class DatabaseFile:
             sqlite3.Error: it cannot be opened or written.
             StoreError: it is another program's, or of a newer release.
         """
+        # It holds the secret that signs callback URLs, so it is nobody else's unless its owner says so. Where it
+        # cannot be made SQLite says why.
+        with suppress(OSError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with self._opened("rwc") as connection:
             if self._version(connection) == 0:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

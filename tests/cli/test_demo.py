@@ -146,3 +146,20 @@ def test_nothing_compared_is_not_alike(folder: Path) -> None:
     assert Likeness(source_seconds=2.0, take_seconds=2.0, beginning=0.0) == compare(
         Path("tune.wav"), Path("tune.wav"), until=0.0
     )
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        ("vidgo", ['ax.Client(ax.Vidgo(), public_url="', "VIDGO_API_KEY", "--provider vidgo --model V5"]),
+        ("musicgpt", ["ax.Client(ax.MusicGpt())", "MUSICGPT_API_KEY", "--provider musicgpt --sandbox"]),
+    ],
+)
+def test_what_demo_shows_next_is_for_the_same_provider(invoke: Invoke, provider: str, words: list[str]) -> None:
+    """The command and the program that it ends with name that provider, its key, and what it needs."""
+    ended = invoke("demo", "--provider", provider, "--speed", "10000")
+
+    assert 0 == ended.code
+    following = ended.out.partition("Next")[2]
+    assert [] == [word for word in words if word not in following]
+    assert ("model=" in following) == (provider == "vidgo")

@@ -19,15 +19,17 @@ def test_an_existing_file_is_a_file_whatever_its_name(folder: Path) -> None:
     assert {"file": Path("e231")} == read_source("e231", ids=True)
 
 
-@pytest.mark.parametrize("url", ["https://a.example/x.mp3", "HTTP://a.example/x", "s3://bucket/x.wav"])
+@pytest.mark.parametrize(
+    "url", ["https://a.example/x.mp3", "HTTP://a.example/x", "s3://bucket/x.wav", "ftp://a.example/x.mp3"]
+)
 def test_a_text_with_a_scheme_is_a_url(url: str) -> None:
-    """http, https and s3 make a URL, in any case."""
+    """Any scheme makes a URL, in any case; whether it will do is for the request to say."""
     assert {"url": url} == read_source(url, ids=True)
 
 
-@pytest.mark.parametrize("text", ["nosuch.mp3", "folder/take", "take.WAV", "../x"])
+@pytest.mark.parametrize("text", ["nosuch.mp3", "folder/take", "take.WAV", "../x", "notes.txt", "."])
 def test_a_misspelt_path_is_never_sent_as_an_id(text: str) -> None:
-    """A slash or an audio suffix makes a path, so that it is reported as missing."""
+    """A slash, a suffix or a folder makes a path, so that it is reported as missing."""
     assert {"file": Path(text)} == read_source(text, ids=True)
 
 
@@ -35,6 +37,23 @@ def test_anything_else_is_an_id_where_ids_are_taken() -> None:
     """An id is what is neither a file nor a URL; an instrumental takes none."""
     assert {"audio_id": "e231b6d8"} == read_source("e231b6d8", ids=True)
     assert {"file": Path("e231b6d8")} == read_source("e231b6d8", ids=False)
+
+
+def test_a_command_names_itself_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What we say to type next can be typed: the bare name where the shell finds it, else the path."""
+    own, other = tmp_path / "own dir" / "audioext", tmp_path / "other" / "audioext"
+    for path in (own, other):
+        path.parent.mkdir()
+        path.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(own)])
+
+    monkeypatch.setenv("PATH", str(own.parent))
+    assert "audioext" == text.program()
+    for elsewhere in (other.parent, tmp_path):
+        monkeypatch.setenv("PATH", str(elsewhere))
+        assert f"'{own}'" == text.program()
+    monkeypatch.setattr("sys.argv", ["/lib/audioext/__main__.py"])
+    assert "python -m audioext" == text.program()
 
 
 def test_meta_values_are_json_where_they_can_be() -> None:

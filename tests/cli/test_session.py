@@ -57,7 +57,10 @@ def test_a_defect_is_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     ("way_back", "words"),
     [
         (WayBack(), f"the job is complete; fetch it again: audioext save {REF}"),
-        (WayBack(sandbox=True, options=" --sandbox"), f"what is known of it: audioext show {REF} --sandbox"),
+        (
+            WayBack(sandbox=True, options=" --sandbox"),
+            "what a sandbox made ends with the command that ran it: extend again, which saves the takes at once",
+        ),
     ],
 )
 def test_a_lost_file_says_how_to_fetch_it_again(

@@ -30,7 +30,7 @@ def make_sandbox(stack: AsyncExitStack) -> MakeSandbox:
     """Return a function that starts a sandbox whose tasks are done at once."""
 
     async def make(**settings: object) -> Sandbox:
-        return await stack.enter_async_context(Sandbox(**{"speed": 1e6, "submit_limit": None, **settings}))  # type: ignore[arg-type]  # a test's own settings
+        return await stack.enter_async_context(Sandbox(**{"speed": 1e6, "submit_limit": None, "seed": 0, **settings}))  # type: ignore[arg-type]  # a test's own settings
 
     return make
 

@@ -259,3 +259,17 @@ async def test_many_tasks_at_once_settle(world: "World") -> None:
     await world.sandbox.settled()
     assert 60 == len(set(ids))
     assert 180 == len(world.listener.bodies)
+
+
+@pytest.mark.parametrize(("seed", "is_same"), [(None, False), (7, True)])
+async def test_no_run_repeats_the_ids_of_another(open_world: "OpenWorld", seed: "int | None", is_same: bool) -> None:
+    """Without a seed no store meets a task of an earlier run; the ready tracks are the same in all."""
+    tasks = []
+    for _ in range(2):
+        world = await open_world(seed=seed)
+        body = await world.post("/kie/api/v1/generate/add-instrumental", world.kie_instrumental())
+        tasks.append((world.sandbox.track_ids, body["data"]["taskId"]))
+
+    (one_tracks, one), (two_tracks, two) = tasks
+    assert one_tracks == two_tracks
+    assert is_same == (one == two)

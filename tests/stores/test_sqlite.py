@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,17 @@ def say(*words):
 
 
 # --- groups of commits --------------------------------------------------------------------------------------
+
+
+async def test_a_new_file_is_its_owners_alone(path: Path) -> None:
+    """It holds the secret that signs callback URLs; the permissions that its owner gives it stay."""
+    for mode in (0o600, 0o640):
+        store = SqliteStore(path)
+        await store.open()
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob(f"{path.name}*")}
+        await store.aclose()
+        assert {mode} == modes
+        path.chmod(0o640)
 
 
 async def test_commits_that_wait_share_a_transaction(store: SqliteStore, path: Path, make_record: MakeRecord) -> None:
