@@ -28,7 +28,7 @@ from audioext.requests import LONE_SURROGATE, AddInstrumental, Extend, ExtendOpt
 from audioext.results import Song, Stage
 from audioext.settings import UNSET, Unset
 from audioext.sources import Sources
-from audioext.stores import open_store
+from audioext.stores import MemoryStore, open_store
 from audioext.stores.base import Delivery, Store
 from audioext.submits import Submits
 from audioext.submitter import Order, Submitter
@@ -190,6 +190,7 @@ class Client:
             keep=keep,
             expire_after=expire_after,
             deliveries_kept=deliveries_kept,
+            on_resync=self._agree_on_secret,
         )
         self._open = False
         self._closed = False
@@ -210,8 +211,12 @@ class Client:
             raise ConfigError(message)
         try:
             await self._store.open()
-            self._secrets = self._own_secrets or (await self._kept_secret(),)
-            self.inbox.secrets = self._secrets
+            self._secrets = self._own_secrets
+            await self._agree_on_secret()
+            # Who only looks risks nothing, and who keeps jobs in memory knows it.
+            if (self._providers or self._listen) and not isinstance(self._store, MemoryStore):
+                for warning in await self._store.warnings():
+                    _log.warning("the store: %s", warning)
             self._open = True  # before listening: the first delivery may already wait
             if self._listen is not None:
                 host, port = self._listen
@@ -474,5 +479,11 @@ class Client:
     async def _ready(self) -> tuple[str, ...]:
         return await self._store.warnings()
 
-    async def _kept_secret(self) -> bytes:
-        return await self._store.create_if_absent(SECRET_NAME, random_secrets.token_bytes(SECRET_BYTES))
+    async def _agree_on_secret(self) -> None:
+        """Take the store's secret; one that it has lost is given back to it, so that URLs in use stay valid."""
+        if not self._own_secrets:
+            mine = self._secrets[0] if self._secrets else random_secrets.token_bytes(SECRET_BYTES)
+            kept = await self._store.create_if_absent(SECRET_NAME, mine)
+            if kept not in self._secrets[:1]:  # another process made one since the store lost ours
+                self._secrets = tuple(dict.fromkeys((kept, *self._secrets)))
+        self.inbox.secrets = self._secrets

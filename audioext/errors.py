@@ -136,7 +136,7 @@ class ContentError(ProviderError):
 
 
 class SourceError(ProviderError):
-    """The provider could not fetch or read the source audio: host it publicly, or pass `rehost=True`."""
+    """The provider could not fetch or read the source: is it audio, and its URL public? Else pass `rehost=True`."""
 
 
 class ProviderDownError(ProviderError):

@@ -222,7 +222,11 @@ class Job:
         else:
             if stored is None:
                 self._raise_if_over()
-                message = f"job {self.ref} is not in the store: its submit was refused, or it was purged"
+                task = "" if self.task_id is None else f"; its task is {self.task_id} at {self.provider}"
+                message = (
+                    f"job {self.ref} is not in the store any more: its submit was refused, it was purged, or the "
+                    f"store has lost what it held{task}"
+                )
                 raise JobError(message, job=self)
             if self._desk.registry.is_news(stored):
                 self._desk.registry.publish(stored)  # the others who wait want to know it too

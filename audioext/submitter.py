@@ -130,6 +130,7 @@ class Submitter:
             await self._discard_refused(order.key)
             existing = await self.store.find_key(order.key)
             if existing is not None:
+                _warn_of_other(existing.record, order)
                 return existing
         sent, offer = await self.sources.bring(order.request, order.provider, order.progress)
         try:
@@ -385,6 +386,16 @@ def _with_duration(request: Request, source: Source) -> Request:
         return request
     fields = {**request.given(), "source_duration": source.duration}
     return type(request).draft(**fields)
+
+
+def _warn_of_other(record: Record, order: Order) -> None:
+    """Tell who asks for something else under a key that is taken; the same file may lie elsewhere by now."""
+    held, asked = (
+        {name: value for name, value in request.given().items() if name not in {"file", "source_duration"}}
+        for request in (record.request, order.request)
+    )
+    if held != asked or record.provider != order.provider.name:
+        _log.warning("key %r: it has job %s already, which was for another request", order.key, record.ref)
 
 
 def _unique(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from attrs import define, field
 
@@ -34,6 +35,8 @@ class Upkeep:
     keep: float
     expire_after: float
     deliveries_kept: int
+    on_resync: Callable[[], Awaitable[None]]
+    """Called first where the store may have lost what it held."""
     _tasks: set[asyncio.Task[None]] = field(factory=set, init=False)
 
     def start(self) -> None:
@@ -75,6 +78,10 @@ class Upkeep:
         unfinished = self.submitter.unfinished()
         if isinstance(change, Resync):
             self.registry.distrust()
+            try:
+                await self.on_resync()
+            except StoreError as error:
+                _log.warning("the store is away again: %s", error)
         refs = {*self.registry.awaited(), *unfinished} if isinstance(change, Resync) else {change}
         for ref in refs:
             try:

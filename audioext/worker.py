@@ -12,6 +12,7 @@ from attrs import define, field
 
 from audioext.clock import Clock
 from audioext.errors import StoreError
+from audioext.outage import Outage
 from audioext.stores.base import Kind, Lease, Store
 
 _log = logging.getLogger("audioext.worker")
@@ -44,7 +45,12 @@ class Worker:
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
+    _outage: Outage = field(init=False)
     _running: set[asyncio.Task[None]] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Name what may be away."""
+        self._outage = Outage(_log, f"{self.name}: the store is not there")
 
     def start(self) -> None:
         """Begin; calling it again is harmless."""
@@ -97,8 +103,10 @@ class Worker:
                 claimed = await self._claim()
                 pause = 0.0 if claimed else await self._pause()
             except StoreError as error:
-                _log.warning("%s: the store is not there, trying again: %s", self.name, error)
+                self._outage.note(error)
                 pause = STORE_DOWN_SECONDS
+            else:
+                self._outage.over()
             if pause > 0:
                 self._next_look = self.clock.now() + pause
                 await self._sleep(pause)

@@ -6,6 +6,7 @@ KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org python examples/mounted.py
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -46,5 +47,7 @@ async def order_song(request: web.Request) -> web.Response:
 
 
 if __name__ == "__main__":
+    if "PUBLIC_URL" not in os.environ:
+        sys.exit("usage: KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org python examples/mounted.py")
     app = make_app(ax.Client(ax.Kie(), public_url=os.environ["PUBLIC_URL"] + "/audio", listen=None))
     web.run_app(app, port=8080, access_log_class=MaskedAccessLogger)  # a plain access log would print the tags

@@ -30,5 +30,7 @@ async def main(source: Path, folder: Path, *, provider: ax.Kie) -> list[Path]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: KIE_API_KEY=... python examples/script.py SOURCE FOLDER")
     for path in asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), provider=ax.Kie())):
         print(path)

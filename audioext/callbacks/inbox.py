@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -23,6 +24,7 @@ from audioext.wire.provider import Provider
 
 _log = logging.getLogger("audioext.inbox")
 
+TAG_WARNING_SECONDS = 60.0
 Confirm = Literal["never", "always"]
 """Whether a webhook's COMPLETE counts at once, or only makes a status call due."""
 
@@ -40,7 +42,7 @@ class Inbox:
     confirm: Confirm = "never"
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
     accepting: Callable[[], bool] = field(default=lambda: True)
-    _under_way: int = field(default=0, init=False)
+    _warned_at: float = field(default=-math.inf, init=False)
 
     def admit(self, path: str) -> Route:
         """Check a callback path before its body is read.
@@ -53,7 +55,11 @@ class Inbox:
         if route.provider not in self.providers:
             message = f"no provider named {route.provider}"
             raise WebhookError(message, http_status=404)
-        routes.check_tag(route, self.secrets)
+        try:
+            routes.check_tag(route, self.secrets)
+        except WebhookError:
+            self._warn_of_tag(route)
+            raise
         return route
 
     async def accept(self, hook: Webhook) -> int:
@@ -88,6 +94,18 @@ class Inbox:
             _log.warning("a delivery was put off with 503: %s", error)
             return 503
         return 200
+
+    def _warn_of_tag(self, route: Route) -> None:
+        """Say it now and then: a stranger's guess is no news, but two secrets in one service lose all callbacks."""
+        now = self.clock.now()
+        if not 0 <= now - self._warned_at < TAG_WARNING_SECONDS:
+            self._warned_at = now
+            _log.warning(
+                "a callback of %s for job %s has no tag of ours: it is a stranger's, or it was signed with other "
+                "secrets= or in another store",
+                route.provider,
+                route.ref,
+            )
 
     def _check_open(self) -> None:
         if not self.accepting() or not self.secrets:

@@ -155,6 +155,7 @@ async def open_place(
     Raises:
         AudioextError: whatever opening a client raises.
     """
+    settings.check_durations(timeout=wait_timeout)
     async with AsyncExitStack() as stack:
         if sandbox.sandbox:
             running = await stack.enter_async_context(open_sandbox(sandbox))

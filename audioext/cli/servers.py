@@ -109,8 +109,6 @@ class ListenCommand:
                     screen.emit({"event": "listening", "public_url": str(client.public_url)})
                 else:
                     screen.note(f"listening for {client.public_url}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
-                for warning in await client.store.warnings():
-                    screen.note(f"the store: {warning}")
                 await stopped.wait()
         return Exit.OK
 

@@ -22,10 +22,12 @@ from audioext.errors import (
     JobError,
     JobFailedError,
     RequestError,
+    StageTimeoutError,
     SubmitUnknownError,
 )
 from audioext.sandbox import FaultError, MissingExtraError
 
+_FRESH_LINKS = ", so try `await job.refresh()` for fresh links"
 SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 MISSING_SANDBOX = 'the sandbox needs two more packages: pip install "audioext[sandbox]"'
@@ -93,9 +95,14 @@ def _message(error: Exception) -> str:
     if exit_code(error) is Exit.DEFECT:
         return f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
     if not isinstance(error, RequestError):
-        return clean(error)
+        return _in_options(clean(error))
     head = str(error).partition("\n")[0]
     return "\n".join((head, *(f"  {_option(one.field)}: {clean(one.message)}" for one in error.problems)))
+
+
+def _in_options(message: str) -> str:
+    """Return *message* with what it says in Python said as it is typed here."""
+    return message.replace("pass `rehost=True`", "pass --rehost").replace(_FRESH_LINKS, "")
 
 
 def _option(name: str) -> str:
@@ -109,6 +116,8 @@ def _hint(screen: Screen, error: Exception) -> str:
         return ""
     if isinstance(error, DownloadError) and back.sandbox:
         return "what a sandbox made ends with the command that ran it: extend again, which saves the takes at once"
+    if isinstance(error, StageTimeoutError) and back.sandbox:
+        return f"but its sandbox has ended, and its task with it; what is known: {program()} show {ref}{back.options}"
     if isinstance(error, (JobFailedError, SubmitUnknownError)) or back.sandbox:
         return f"what is known of it: {program()} show {ref}{back.options}"
     if isinstance(error, DownloadError):

@@ -61,7 +61,7 @@ class TaskCommand:
         """
         task, meta = self.task, read_meta(self.task.meta)
         store = store_url(self.store, sandbox=self.sandbox.sandbox)
-        screen.way_back = way_back(self.store, sandbox=self.sandbox.sandbox)
+        screen.way_back = way_back(self.store, sandbox=self.sandbox.sandbox, base_url=self.api.base_url)
         async with open_place(
             self.provider, api=self.api, sandbox=self.sandbox, store=store, wait_timeout=task.timeout
         ) as place:
@@ -97,7 +97,7 @@ class WaitCommand:
         async with Client(store=existing_store(look)) as client:
             name = (await find_job(client, self.ref)).provider
         screen.ref = self.ref
-        screen.way_back = way_back(self.store, sandbox=self.sandbox.sandbox)
+        screen.way_back = way_back(self.store, sandbox=self.sandbox.sandbox, base_url=self.api.base_url)
         async with open_place(
             name,
             api=self.api,
@@ -181,9 +181,8 @@ def report(screen: Screen, finished: Finished, *, chain: bool = True) -> None:
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     if ids and chain:
         model = "" if job.record.model is None else f" --model {shlex.quote(job.record.model)}"
-        screen.note(
-            f"\nGo on from a take: {text.program()} extend {shlex.quote(ids[0])} --provider {job.provider}{model}"
-        )
+        to = f"--provider {job.provider}{model}{screen.way_back.options}"
+        screen.note(f"\nGo on from a take: {text.program()} extend {shlex.quote(ids[0])} {to}")
 
 
 def song_object(finished: Finished) -> dict[str, object]:
@@ -218,11 +217,13 @@ async def find_job(client: Client, ref: str) -> Job:
         raise NoSuchRefError(message) from error
 
 
-def way_back(store: StoreOptions, *, sandbox: bool) -> WayBack:
-    """Return how another command finds a job of this store; a store's password is not repeated."""
+def way_back(store: StoreOptions, *, sandbox: bool, base_url: str | None = None) -> WayBack:
+    """Return how another command finds a job of this store and its API; a store's password is not repeated."""
     options = " --sandbox" if sandbox else ""
     if store.store is not None and "@" not in store.store:
         options += f" --store {shlex.quote(store.store)}"
+    if base_url is not None and not sandbox:
+        options += f" --base-url {shlex.quote(base_url)}"
     is_kept = not store_url(store, sandbox=sandbox).startswith("memory:")
     return WayBack(options=options, is_kept=is_kept, sandbox=sandbox)
 

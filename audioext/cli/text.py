@@ -31,7 +31,7 @@ def program() -> str:
     """Return what to type to run another command: the name where the shell finds it, else as it was typed now."""
     typed = Path(sys.argv[0])
     if typed.name != NAME:
-        return f"python -m {NAME}" if typed.name == "__main__.py" else NAME
+        return f"python -m {NAME}" if typed.parts[-2:] == (NAME, "__main__.py") else NAME
     found = shutil.which(NAME)
     is_found = found is not None and Path(found).resolve() == typed.resolve()
     return NAME if is_found else shlex.quote(str(typed))

@@ -35,6 +35,8 @@ def open_store(store: str | Store | None) -> Store:
     if store is None:
         return MemoryStore()
     if not isinstance(store, str):
+        if not hasattr(store, "commit"):
+            raise ConfigError(f"store {store!r} is no store; use an object with the store protocol, or {FORMS}")
         return store
     parts = urlsplit(store)
     if store in {"memory://", "memory:"}:

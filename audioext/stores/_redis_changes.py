@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
 from audioext.errors import StoreError
+from audioext.outage import Outage
 from audioext.stores._changes import Fanout
 from audioext.stores._redis_keys import Layout
 from audioext.stores._redis_lane import LOST, Lane
@@ -68,18 +69,20 @@ class Subscription:
 
     async def _run(self) -> None:
         pause = 0.0
+        outage = Outage(_log, f"{self.lane.shown}: changes are not heard")
         while True:
             try:
                 async with self._subscribed() as listening:
                     await self._begin()
                     pause = 0.0
+                    outage.over()
                     await self._hear(listening)
             except Exception as error:  # noqa: BLE001 - it must not end: it is heard by all who wait
                 if not self._ready.done():
                     failure = error if isinstance(error, StoreError) else self.lane._failure(error)  # noqa: SLF001 - one voice
                     self._ready.set_exception(failure)
                     return
-                _log.warning("%s: changes are not heard, connecting again: %s", self.lane.shown, error)
+                outage.note(error)
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, 2 * pause or 0.05)
 

@@ -57,9 +57,11 @@ class Engine:
                 "socket_connect_timeout": patience / TRIES,
                 "retry": Retry(NoBackoff(), 0),  # the lane tries again, with all that waits
             }
+            pool = ConnectionPool(**options)
+            pool.connection_class(**pool.connection_kwargs)  # it connects later, but says now what it does not know
         except (ValueError, TypeError) as error:
             raise ConfigError(f"the store's URL is not understood: {error}") from error
-        server: Server = Redis.from_pool(ConnectionPool(**options))
+        server: Server = Redis.from_pool(pool)
         lane = Lane(server, address.shown, patience)
         try:
             if await _is_cluster(lane):
