@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from audioext.cli.options import StoreOptions
+from audioext.cli.tasks import way_back
 from tests.cli.conftest import FAST, Invoke, Start, read_until
 
+LOOPBACK = "http://127.0.0.1:1/kie"
 MEMORY = ("--store", "memory://")
 FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
 
@@ -210,3 +213,17 @@ def test_a_reader_that_leaves_ends_the_command_quietly(start: Start, voice: Path
     assert 141 == process.returncode
     assert "Traceback" not in err
     assert "Exception" not in err
+
+
+@pytest.mark.parametrize(
+    ("store", "sandbox", "base_url", "options"),
+    [
+        (None, False, None, ""),
+        ("sqlite:///my jobs.db", False, LOOPBACK, f" --store 'sqlite:///my jobs.db' --base-url {LOOPBACK}"),
+        ("redis://:password@host", False, None, ""),
+        (None, True, LOOPBACK, " --sandbox"),
+    ],
+)
+def test_the_way_back_says_where(store: str | None, sandbox: bool, base_url: str | None, options: str) -> None:
+    """What we say to type next goes to the same store and the same API; a password is not repeated."""
+    assert options == way_back(StoreOptions(store=store), sandbox=sandbox, base_url=base_url).options

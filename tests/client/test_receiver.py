@@ -278,3 +278,15 @@ def test_mask_hides_callback_and_file_secrets() -> None:
     """The mask leaves what is public and hides what proves."""
     assert f"/audio/kie/{'r' * 24}/***" == mask(f"/audio/kie/{'r' * 24}/{'T' * 43}")
     assert "/files/***/a.wav" == mask("/files/abc-DEF_123/a.wav")
+
+
+async def test_a_tag_that_is_not_ours_is_warned_of_now_and_then(
+    client: ax.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two secrets in one service lose all callbacks, so it is said; a stranger's hundred guesses are one line."""
+    async with client:
+        path = callback_url(URL("https://hooks.test"), b"another secret than ours", "kie", "r" * 24).raw_path
+        assert {401} == {await client.inbox.accept(ax.Webhook(path=path, body=complete())) for _ in range(100)}
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["a callback of kie for job " + "r" * 24] == [warning.partition(" has ")[0] for warning in warnings]

@@ -106,6 +106,35 @@ async def test_one_key_is_one_task_however_many_submit_it(sandbox: Sandbox, make
     assert 1 == len(sandbox.submissions)
 
 
+async def test_a_key_that_is_taken_by_another_request_is_told(
+    sandbox: Sandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job of the first request is returned, as promised; the second one's difference is a warning."""
+    client = await make_client(sandbox)
+    first = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8")
+
+    again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8")
+    assert [] == [record for record in caplog.records if "another request" in record.getMessage()]
+    other = await client.extend(audio_id=sandbox.track_ids[1], model="V5", key="chat:8")
+
+    assert {first.ref} == {again.ref, other.ref}
+    assert [f"key 'chat:8': it has job {first.ref} already, which was for another request"] == [
+        record.getMessage() for record in caplog.records if "another request" in record.getMessage()
+    ]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 513, "half a pair: \ud800"])
+async def test_a_key_that_no_store_can_keep_is_refused(sandbox: Sandbox, make_client: MakeClient, key: str) -> None:
+    """Before anything is sent; and no store is asked for such a ref."""
+    client = await make_client(sandbox)
+
+    with pytest.raises(ax.RequestError, match="key"):
+        await client.extend(audio_id=sandbox.track_ids[0], model="V5", key=key)
+    with pytest.raises(ax.RequestError, match="holds no job"):
+        await client.job("\ud800")
+    assert () == sandbox.submissions
+
+
 async def test_cancelling_the_caller_does_not_cancel_the_post(
     make_sandbox: MakeSandbox, make_client: MakeClient
 ) -> None:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
 import aiohttp
 import orjson
@@ -17,6 +18,7 @@ from yarl import URL
 
 import audioext as ax
 from audioext.callbacks.routes import callback_url
+from audioext.client import SECRET_NAME
 from audioext.record import Record
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Store, Versioned
@@ -254,3 +256,31 @@ async def again(store: Store, ref: str) -> Versioned:
             continue
         assert found is not None
         return found
+
+
+async def test_an_engine_that_lost_everything_costs_no_later_callback(scene: Scene, valkey: Valkey) -> None:
+    """A server comes back empty, and whoever is first there makes a new secret: the listener takes that up as well."""
+    old = scene.listener.inbox.secrets
+    await valkey.stop(signal.SIGKILL)
+    shutil.rmtree(valkey.folder)
+    await valkey.start()
+    provider = ax.Kie(scene.sandbox.api_key, base_url=scene.sandbox.bases["kie"], limits=ax.Limits(), pace=PACE)
+    url = f"http://{LOOPBACK}:{scene.gate.port}"
+
+    async with ax.Client(provider, public_url=url, listen=None, store=valkey.url) as fresh, asyncio.timeout(60):
+        kept = await fresh.store.create_if_absent(SECRET_NAME, b"one of ours, if nobody was there before")
+        while kept not in scene.listener.inbox.secrets:
+            await answers(scene.listener.store)
+        job = await fresh.extend(audio_id=scene.sandbox.track_ids[0], model="V5")
+        assert 2 == len((await job).tracks)
+
+    assert {200} == {delivery.status for delivery in scene.sandbox.deliveries}
+    assert set(old) <= set(scene.listener.inbox.secrets)
+
+
+async def answers(store: Store) -> None:
+    """Return when the store has answered a question."""
+    while True:
+        with suppress(ax.StoreError):
+            await store.get("nothing")
+            return

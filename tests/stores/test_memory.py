@@ -119,6 +119,12 @@ def test_an_unknown_url_is_told_the_forms(url: str) -> None:
         open_store(url)
 
 
+def test_what_is_no_store_is_told_so() -> None:
+    """An object without the store protocol is refused before it is used."""
+    with pytest.raises(ConfigError, match="3 is no store"):
+        open_store(3)  # type: ignore[arg-type]  # what a user may do
+
+
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "unix"])
 def test_a_missing_extra_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis URL without the extra says what to install."""

@@ -120,6 +120,12 @@ def test_a_url_that_cannot_work_is_refused(url: str) -> None:
         open_store(url)
 
 
+async def test_an_option_that_is_none_is_refused() -> None:
+    """What neither we nor the driver know is a mistake in the settings, not a server that is not there."""
+    with pytest.raises(ConfigError, match="bogus"):
+        await open_store("redis://127.0.0.1:1/0?bogus=1").open()
+
+
 async def test_what_belongs_to_a_ref_is_in_one_slot() -> None:
     """All keys of a partition bear its hash tag, and refs are spread over all of them."""
     layout = Layout("p", 8)

@@ -1,0 +1,42 @@
+"""What the log says of an absence: neither nothing nor too much."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from audioext.outage import REPEAT_SECONDS, Outage
+
+LOG = logging.getLogger("audioext.test")
+
+
+def test_an_absence_is_said_when_it_begins_now_and_then_and_when_it_ends(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred attempts within a minute and a half are four lines, and the end is one; what is there says nothing."""
+    now = 1_000.0
+    monkeypatch.setattr("audioext.outage.time.monotonic", lambda: now)
+    away = Outage(LOG, "the store is not there")
+
+    away.over()
+    for _ in range(100):
+        away.note(OSError("refused"))
+        now += 3.1 * REPEAT_SECONDS / 100
+    away.over()
+    away.over()
+
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert 4 * ["the store is not there, trying again: refused"] == lines[:-1]
+    assert "the store is not there: that is over, after 93.0 s" == lines[-1]
+
+
+def test_each_absence_is_said_anew(caplog: pytest.LogCaptureFixture) -> None:
+    """What comes back and goes again is news."""
+    away = Outage(LOG, "the store is not there")
+
+    for _ in range(2):
+        away.note(OSError("refused"))
+        away.over()
+
+    assert 4 == len(caplog.records)
