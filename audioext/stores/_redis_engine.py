@@ -109,7 +109,12 @@ class Engine:
 
     async def warnings(self) -> tuple[str, ...]:
         """Ask the server how it persists what it is told."""
-        info = (await self.lane.run("INFO", "persistence"), await self.lane.run("INFO", "memory"))
+        try:
+            info = (await self.lane.run("INFO", "persistence"), await self.lane.run("INFO", "memory"))
+        except StoreError as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            return ("the server does not tell this user how it persists: let it run INFO, or make sure yourself",)
         facts: dict[str, object] = {}
         for part in info:
             facts |= _facts(part)

@@ -264,6 +264,26 @@ def test_a_weak_persistence_is_warned_of(tmp_path: Path, settings: dict[str, str
     assert ([] if word is None else [True]) == [str(word) in text for text in found]
 
 
+def test_a_user_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
+    """`-@dangerous`, as hosted servers have it, forbids INFO and CONFIG: jobs are kept all the same."""
+    path = tmp_path / "s"
+
+    async def use() -> tuple[str, ...]:
+        store = RedisStore(f"unix://audioext:word@{path}")
+        await store.open()
+        try:
+            assert await store.find_key("nothing") is None
+            return await store.warnings()
+        finally:
+            await store.aclose()
+
+    user = "audioext on >word ~* &* +@all -@dangerous"
+    with ValkeyServer(port=0, unix_socket_path=path, data_dir=tmp_path, config={"save": "", "user": user}):
+        (warning,) = asyncio.run(use())
+
+    assert "INFO" in warning
+
+
 # --- round trips --------------------------------------------------------------------------------------------
 
 
