@@ -164,13 +164,14 @@ def report(screen: Screen, outcome: Outcome) -> None:
         screen.result(words, style="bold green")
     else:
         screen.result("The takes are not what they should be: see the table.", style="bold red")
-    _next_steps(screen, outcome)
+    show_next_steps(screen, outcome.provider, outcome.source, outcome.continue_at)
 
 
-def _next_steps(screen: Screen, outcome: Outcome) -> None:
-    provider, at = outcome.provider, f"{outcome.continue_at:g}"
+def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float) -> None:
+    """Print how to go on at *provider*, on the command line and in Python."""
+    at = f"{continue_at:g}"
     has_model = provider.name not in MODELLESS
-    extend = ["extend", shlex.quote(str(outcome.source)), "--continue-at", at, "--provider", provider.name]
+    extend = ["extend", shlex.quote(str(source)), "--continue-at", at, "--provider", provider.name]
     if has_model:
         extend += ["--model", MODEL]
     # Who takes audio by URL only has to be able to ask this machine for it.
@@ -179,7 +180,7 @@ def _next_steps(screen: Screen, outcome: Outcome) -> None:
     program = PROGRAM.format(
         client=f"ax.{type(provider).__name__}(){reach}",
         variable=provider.key_variable,
-        file=str(outcome.source),
+        file=str(source),
         model=f'model="{MODEL}", ' if has_model else "",
         continue_at=at,
     )

@@ -358,7 +358,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(stateful_step_count=30)
+TestInterleavings.settings = settings(stateful_step_count=30, max_examples=max(100, settings().max_examples // 2))
 
 
 # --- at the same time ---------------------------------------------------------------------------------------
