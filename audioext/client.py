@@ -22,6 +22,7 @@ from audioext.errors import ConfigError, Problem, ProviderDownError, RequestErro
 from audioext.files import Downloader, Shelf
 from audioext.handlers import HANDLING, FailureHandler, Handlers, StageHandler, check_stage
 from audioext.jobs import Desk, Job
+from audioext.outcomes import Outcomes
 from audioext.poller import Poller
 from audioext.registry import Registry
 from audioext.requests import LONE_SURROGATE, AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
@@ -154,6 +155,9 @@ class Client:
             store=self._store,
             dispatcher=self._dispatcher,
             registry=self._registry,
+            outcomes=Outcomes(
+                store=self._store, dispatcher=self._dispatcher, registry=self._registry, clock=self._clock
+            ),
             transport=self._transport,
             shelf=self._shelf,
             sources=Sources(

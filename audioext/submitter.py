@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -13,7 +13,6 @@ import attrs
 from attrs import define, field, frozen
 from yarl import URL
 
-from audioext import stages
 from audioext.callbacks.routes import callback_url
 from audioext.clock import Clock, mint_id
 from audioext.dispatcher import Dispatcher
@@ -24,11 +23,11 @@ from audioext.errors import (
     ProviderError,
     RateLimitError,
     RequestError,
-    StoreError,
     UnsupportedError,
 )
 from audioext.files import Shelf, Source, probe
 from audioext.limits import Account
+from audioext.outcomes import Outcomes
 from audioext.record import Record
 from audioext.registry import Registry
 from audioext.requests import Extend, Request
@@ -43,8 +42,6 @@ _log = logging.getLogger("audioext.submit")
 MAX_RESENDS = 4
 RESEND_SECONDS = 5.0  # doubled with each resend, unless the answer says how long
 SUBMIT_TIMEOUT_SECONDS = 60.0
-FIRST_PAUSE_SECONDS = 0.25  # doubled with each attempt to store an outcome
-LONGEST_PAUSE_SECONDS = 30.0
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Where nobody can call us, other processes know after this that the POST told nothing; this one knows at once."""
 SHORTEST_SECRET = 8
@@ -68,6 +65,7 @@ class Submitter:
     store: Store
     dispatcher: Dispatcher
     registry: Registry
+    outcomes: Outcomes
     transport: Transport
     shelf: Shelf
     sources: Sources
@@ -80,8 +78,6 @@ class Submitter:
     _offers: dict[str, str] = field(factory=dict, init=False)
     _posting: set[asyncio.Task[object]] = field(factory=set, init=False)
     _sent: WeakKeyDictionary[asyncio.Task[object], Versioned] = field(factory=WeakKeyDictionary, init=False)
-    _refused: dict[str, Versioned] = field(factory=dict, init=False)
-    _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     async def check(self, order: Order) -> Order:
@@ -127,7 +123,7 @@ class Submitter:
             StoreError: the record could not be stored; nothing was sent.
         """
         if order.key is not None:
-            await self._discard_refused(order.key)
+            await self.outcomes.discard_refused(order.key)
             existing = await self.store.find_key(order.key)
             if existing is not None:
                 _warn_of_other(existing.record, order)
@@ -147,7 +143,7 @@ class Submitter:
                         await self._closing.wait()
                 if self._closing.is_set():
                     raise outcome.error
-                await self._discard_refused(order.key)
+                await self.outcomes.discard_refused(order.key)
         finally:
             if offer is not None:
                 self.shelf.take_back(offer)
@@ -179,8 +175,7 @@ class Submitter:
     async def aclose(self) -> None:
         """Try once more to store what the store did not take."""
         self.close()
-        if self._chores:
-            await asyncio.wait(tuple(self._chores))
+        await self.outcomes.aclose()
 
     async def _attempt(self, order: Order, sent: Request, offer: str | None) -> tuple[Versioned, SubmitOutcome | None]:
         """Make one POST under a permit; the outcome is `None` where the key's job exists already.
@@ -206,9 +201,13 @@ class Submitter:
                 self._sent[task] = created.stored
                 if offer is not None:
                     self._offers[ref] = offer
-                outcome = await self._post(provider, sent, record)
-                stored, outcome = await self._conclude(created.stored, outcome)
-                if isinstance(outcome, Submitted) and not stored.record.is_final:
+                said = await self._post(provider, sent, record)
+                stored, outcome = await self.outcomes.conclude(created.stored, said)
+                if isinstance(outcome, Refused):
+                    self._offers.pop(ref, None)  # its file may be offered again with the next try
+                if not isinstance(outcome, Submitted):
+                    self._leave(ref)
+                elif not stored.record.is_final:
                     await account.keep(ref, until=record.created_at + self.expire_after)
                 return stored, outcome
         finally:
@@ -278,103 +277,6 @@ class Submitter:
         except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
             _log.exception("job %s: the submit answer could not be read", record.ref)
             return Unknown(reason=f"parse_submit raised {type(error).__name__}")
-
-    async def _conclude(self, stored: Versioned, outcome: SubmitOutcome) -> tuple[Versioned, SubmitOutcome]:
-        """Note down what the answer says; a refusal of a task that has called back meanwhile is no refusal."""
-        ref = stored.record.ref
-        if isinstance(outcome, Submitted):
-            return await self._remember(stored, outcome), outcome
-        if isinstance(outcome, Refused):
-            if await self._discard(stored):
-                self._offers.pop(ref, None)  # its file may be offered again with the next try
-                self._leave(ref)
-                return stored, outcome
-            outcome = Unknown(reason=f"it was refused, and yet it called back: {outcome.error}")
-        _log.warning("job %s: the outcome of its POST is unknown, nothing is resent: %s", ref, outcome.reason)
-        self._leave(ref)
-        self.registry.doubt(ref)
-        with suppress(StoreError):  # a task may have been paid for: nothing here may sound as if it was not
-            return await self.store.get(ref) or await self._restore(stored.record), outcome
-        return stored, outcome
-
-    async def _discard(self, stored: Versioned) -> bool:
-        """Forget a record whose task was refused, later if the store is down; `False` if it has moved on."""
-        ref = stored.record.ref
-
-        async def discard() -> bool:
-            gone = await self.store.discard(ref, stored.version)
-            if gone or await self.store.get(ref) is None:
-                self._refused.pop(ref, None)
-                self.registry.forget(ref)
-                return True
-            return False
-
-        try:
-            return await discard()
-        except StoreError as error:
-            _log.error("job %s: its submit was refused, which is not stored yet: %s", ref, error)
-            self._refused[ref] = stored
-            self._later(ref, discard)
-            return True
-
-    async def _discard_refused(self, key: str | None) -> None:
-        """Free *key* of refused records that the store did not let go of in time.
-
-        Raises:
-            StoreError: it still does not.
-        """
-        for ref, stored in tuple(self._refused.items()):
-            if stored.record.key == key:
-                await self.store.discard(ref, stored.version)
-                self._refused.pop(ref, None)
-
-    async def _remember(self, stored: Versioned, outcome: Submitted) -> Versioned:
-        """Store the task's id, however long it takes: it was paid for, and only its callback could tell it again."""
-        ref, at = stored.record.ref, self.clock.now()
-
-        record = stages.advance(stored.record, outcome, seen="answer", at=at)
-
-        async def remember() -> Versioned:
-            applied = await self.dispatcher.apply(ref, [outcome], seen="answer", at=at)
-            return await self._restore(record) if applied is None else applied.stored
-
-        try:
-            return await remember()
-        except StoreError as error:
-            _log.error("job %s: task %s is not stored yet: %s", ref, outcome.task_id, error)
-            self._later(ref, remember)
-        return Versioned(record=record, version=stored.version)
-
-    async def _restore(self, record: Record) -> Versioned:
-        """Store a record anew whose store lost it while its POST was under way, as an engine that persists nothing."""
-        _log.error("job %s: its store has lost it; it is stored anew, with task %s", record.ref, record.task_id)
-        created = await self.store.create(record, record.key, due_at=self.dispatcher.due_at(record))
-        return created.stored
-
-    def _later(self, ref: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Do *work* as soon as the store is there again; until then the outcome of *ref* is not unknown."""
-
-        async def persist() -> None:
-            pause = FIRST_PAUSE_SECONDS
-            with self.registry.posting(ref):
-                while True:
-                    is_last = self._closing.is_set()
-                    try:
-                        await work()
-                    except StoreError as error:
-                        _log.error("job %s: the outcome of its POST is still not stored: %s", ref, error)
-                    else:
-                        return
-                    if is_last:
-                        return
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(pause):
-                            await self._closing.wait()
-                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-        chore = asyncio.create_task(persist(), name=f"audioext outcome of {ref}")
-        self._chores.add(chore)
-        chore.add_done_callback(self._chores.discard)
 
     def _leave(self, ref: str) -> None:
         for account in self.accounts.values():

@@ -15,7 +15,7 @@ from aiohttp import web
 from attrs import define, field
 
 import audioext as ax
-from audioext import files, submitter, upkeep, worker
+from audioext import files, outcomes, submitter, upkeep, worker
 from audioext.errors import Problem
 from audioext.files import Source
 from audioext.record import Record
@@ -203,7 +203,7 @@ def open_client(api: Api, stack: AsyncExitStack) -> MakeClient:
 @pytest.fixture(autouse=True)
 def quick_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything that is tried again be tried again at once."""
-    monkeypatch.setattr(submitter, "FIRST_PAUSE_SECONDS", 0.005)
+    monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", 0.005)
     monkeypatch.setattr(submitter, "RESEND_SECONDS", 0.005)
     monkeypatch.setattr(worker, "STORE_DOWN_SECONDS", 0.005)
     monkeypatch.setattr(upkeep, "STORE_DOWN_SECONDS", 0.005)
@@ -431,7 +431,7 @@ async def test_closing_tries_once_more_to_store_the_id(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for a later try is stored at the close, and the next client ends the job."""
-    monkeypatch.setattr(submitter, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
     store = ax.MemoryStore()
 
     async def full(_: Api) -> None:
@@ -455,7 +455,7 @@ async def test_an_await_begun_when_the_store_is_back_finds_the_id(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read of the older state in the store does not make the job forget its task; meanwhile it is not unknown."""
-    monkeypatch.setattr(submitter, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
     store = ax.MemoryStore()
 
     async def full(_: Api) -> None:
@@ -520,7 +520,7 @@ async def test_a_refusal_that_was_not_stored_is_stored_at_the_close(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record that was to be discarded later is discarded before the client is closed."""
-    monkeypatch.setattr(submitter, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
     store = ax.MemoryStore()
 
     async def full(_: Api) -> None:
@@ -586,7 +586,7 @@ async def test_a_resend_of_a_key_does_not_find_what_was_refused(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 429 whose record could not be discarded at once is sent again all the same, and the song comes."""
-    monkeypatch.setattr(submitter, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
     store = ax.MemoryStore()
 
     async def full(api: Api) -> None:
