@@ -76,6 +76,8 @@ class Dispatcher:
             ask_now=wanted and seen == "webhook",
             asked=seen == "poll",
             adopting={event.task_id for event in events if event.task_id is not None} if seen == "webhook" else (),
+            # Whoever submitted may know the answer before the store does: what is seen here proves nothing then.
+            fresh=seen == "answer",
         )
 
     async def _check_owner(self, record: Record, task_ids: Iterable[str]) -> None:
@@ -100,16 +102,18 @@ class Dispatcher:
         ask_now: bool = False,
         asked: bool = False,
         adopting: Collection[str] = (),
+        fresh: bool = False,
     ) -> Applied | None:
         """Commit what *change* makes of the record of *ref*, again on a conflict, then wake the waiters.
 
-        *adopting* are task ids that a record without one takes for its own.
+        *adopting* are task ids that a record without one takes for its own. *fresh* asks the store for the record
+        whatever this process has seen of it.
 
         Raises:
             WebhookError: one of them is another job's.
             StoreError: nothing was applied.
         """
-        stored = self.registry.cached(ref) or await self.store.get(ref)
+        stored = (None if fresh else self.registry.cached(ref)) or await self.store.get(ref)
         while stored is not None:
             before = stored.record
             if adopting and before.task_id is None:

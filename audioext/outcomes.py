@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import attrs
 from attrs import define, field
@@ -116,10 +116,12 @@ class Outcomes:
 
     def _later(self, ref: str, work: Callable[[], Awaitable[object]]) -> None:
         """Do *work* as soon as the store is there again; until then the outcome of *ref* is not unknown."""
+        marked = ExitStack()  # from now on, not from the first step of the task on
+        marked.enter_context(self.registry.posting(ref))
 
         async def persist() -> None:
             pause = FIRST_PAUSE_SECONDS
-            with self.registry.posting(ref):
+            with marked:
                 while True:
                     is_last = self._closing.is_set()
                     try:

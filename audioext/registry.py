@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Protocol
@@ -27,7 +28,7 @@ class Registry:
 
     _handles: WeakValueDictionary[str, Handle] = field(factory=WeakValueDictionary, init=False)
     _bells: dict[str, set[asyncio.Future[None]]] = field(factory=dict, init=False)
-    _in_flight: set[str] = field(factory=set, init=False)
+    _in_flight: Counter[str] = field(factory=Counter, init=False)
     _gone: WeakValueDictionary[str, Handle] = field(factory=WeakValueDictionary, init=False)
     _distrusted: WeakSet[Handle] = field(factory=WeakSet, init=False)
     _doubted: set[str] = field(factory=set, init=False)
@@ -98,12 +99,17 @@ class Registry:
 
     @contextmanager
     def posting(self, ref: str) -> Generator[None]:
-        """Mark a ref whose POST is under way in this process: its outcome is not unknown yet."""
-        self._in_flight.add(ref)
+        """Mark a ref whose POST is under way in this process, or whose outcome is not stored yet.
+
+        Both may be at the same time: it is marked until the last of them is over.
+        """
+        self._in_flight[ref] += 1
         try:
             yield
         finally:
-            self._in_flight.discard(ref)
+            self._in_flight[ref] -= 1
+            if not self._in_flight[ref]:
+                del self._in_flight[ref]
             self.ring(ref)
 
     def is_posting(self, ref: str) -> bool:

@@ -207,9 +207,9 @@ class Submitter:
                     self._offers.pop(ref, None)  # its file may be offered again with the next try
                 if not isinstance(outcome, Submitted):
                     self._leave(ref)
-                elif not stored.record.is_final:
-                    await account.keep(ref, until=record.created_at + self.expire_after)
-                return stored, outcome
+            if isinstance(outcome, Submitted) and not stored.record.is_final:
+                await account.keep(ref, until=record.created_at + self.expire_after)
+            return stored, outcome
         finally:
             account.sent(ref)
             if created is None or created.existing:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 from aiohttp import web
 from attrs import define, field
@@ -425,6 +426,36 @@ async def test_an_id_that_was_read_is_stored_when_the_store_is_back(api: Api, op
     assert ("task-1", ax.Verdict.COMPLETE) == (stored.record.task_id, stored.record.verdict)
     assert 1 == len(song.tracks)
     assert 1 == len(api.posts)
+
+
+class LongWay(ax.MemoryStore):
+    """A store that is some way off: each question about places takes turns of the loop, as at a server or a file."""
+
+    async def take_place(self, name: str, holder: str, *, limit: int, now: float, until: float) -> float:
+        """Take it, later."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await super().take_place(name, holder, limit=limit, now=now, until=until)
+
+
+async def test_an_id_is_stored_later_however_the_submit_ends(api: Api, open_client: MakeClient) -> None:
+    """Where parallel jobs are limited the submit goes on after its answer; what is to be stored stays to be stored."""
+    store = LongWay()
+
+    async def full(_: Api) -> None:
+        store.fail("the disk is full")
+
+    api.on_post, api.is_done = full, False
+    limited = attrs.evolve(api.provider(), limits=ax.Limits(parallel=5))
+    async with ax.Client(limited, store=store, wait_timeout=20.0) as client:
+        job = await client.extend(audio_id="x", model="V5")
+        store.fail(None)
+        async with asyncio.timeout(SOON_SECONDS):
+            while (stored := await store.get(job.ref)) is not None and stored.record.task_id is None:  # noqa: ASYNC110 - turns
+                await asyncio.sleep(0)
+
+        assert stored is not None
+        assert "task-1" == stored.record.task_id == job.task_id
 
 
 async def test_closing_tries_once_more_to_store_the_id(
