@@ -151,13 +151,12 @@ class Client:
         )
         self.receiver = Receiver(inbox=self.inbox, shelf=self._shelf, ready=self._ready)
         self._accounts = settings.accounts(self._providers, self._store, self._clock)
+        outcomes = Outcomes(store=self._store, dispatcher=self._dispatcher, registry=self._registry, clock=self._clock)
         self._submitter = Submitter(
             store=self._store,
             dispatcher=self._dispatcher,
             registry=self._registry,
-            outcomes=Outcomes(
-                store=self._store, dispatcher=self._dispatcher, registry=self._registry, clock=self._clock
-            ),
+            outcomes=outcomes,
             transport=self._transport,
             shelf=self._shelf,
             sources=Sources(
@@ -188,6 +187,7 @@ class Client:
         self._upkeep = Upkeep(
             store=self._store,
             registry=self._registry,
+            outcomes=outcomes,
             submitter=self._submitter,
             handlers=self._handlers,
             clock=self._clock,

@@ -222,6 +222,8 @@ class Job:
         else:
             if stored is None:
                 self._raise_if_over()
+                if self._desk.registry.is_posting(self.ref):
+                    return  # the store has lost it; it is stored again as soon as that is there
                 task = "" if self.task_id is None else f"; its task is {self.task_id} at {self.provider}"
                 message = (
                     f"job {self.ref} is not in the store any more: its submit was refused, it was purged, or the "

@@ -35,7 +35,8 @@ class Outcomes:
     clock: Clock
     _refused: dict[str, Versioned] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
-    _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _again: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _is_closing: bool = field(default=False, init=False)
 
     async def conclude(self, stored: Versioned, outcome: SubmitOutcome) -> tuple[Versioned, SubmitOutcome]:
         """Note down what the answer says; a refusal of a task that has called back meanwhile is no refusal."""
@@ -63,9 +64,15 @@ class Outcomes:
                 await self.store.discard(ref, stored.version)
                 self._refused.pop(ref, None)
 
+    def wake(self) -> None:
+        """Try now what is to be tried again: the store is back."""
+        self._again.set()  # resumes all who wait now, and nobody who comes later
+        self._again.clear()
+
     async def aclose(self) -> None:
         """Try once more to store what the store did not take."""
-        self._closing.set()
+        self._is_closing = True
+        self.wake()
         if self._chores:
             await asyncio.wait(tuple(self._chores))
 
@@ -123,7 +130,7 @@ class Outcomes:
             pause = FIRST_PAUSE_SECONDS
             with marked:
                 while True:
-                    is_last = self._closing.is_set()
+                    is_last = self._is_closing
                     try:
                         await work()
                     except StoreError as error:
@@ -134,7 +141,7 @@ class Outcomes:
                         return
                     with suppress(TimeoutError):
                         async with asyncio.timeout(pause):
-                            await self._closing.wait()
+                            await self._again.wait()
                     pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
         chore = asyncio.create_task(persist(), name=f"audioext outcome of {ref}")

@@ -11,6 +11,7 @@ from attrs import define, field
 from audioext.clock import Clock
 from audioext.errors import StoreError
 from audioext.handlers import Handlers
+from audioext.outcomes import Outcomes
 from audioext.registry import Registry
 from audioext.stores.base import RESYNC, Resync, Store
 from audioext.submitter import Submitter
@@ -29,6 +30,7 @@ class Upkeep:
 
     store: Store
     registry: Registry
+    outcomes: Outcomes
     submitter: Submitter
     handlers: Handlers
     clock: Clock
@@ -78,6 +80,7 @@ class Upkeep:
         unfinished = self.submitter.unfinished()
         if isinstance(change, Resync):
             self.registry.distrust()
+            self.outcomes.wake()
             try:
                 await self.on_resync()
             except StoreError as error:
@@ -95,8 +98,9 @@ class Upkeep:
             return
         stored = await self.store.get(ref)
         if stored is None:
-            self.registry.forget(ref)  # its submit was refused in another process, or it was purged
-            self.submitter.finish(ref)
+            if not self.registry.is_posting(ref):  # else it is about to be stored again
+                self.registry.forget(ref)  # its submit was refused in another process, or it was purged
+                self.submitter.finish(ref)
         else:
             if self.registry.is_news(stored):
                 self.registry.publish(stored)

@@ -458,6 +458,37 @@ async def test_an_id_is_stored_later_however_the_submit_ends(api: Api, open_clie
         assert "task-1" == stored.record.task_id == job.task_id
 
 
+async def test_a_store_that_comes_back_empty_is_told_at_once_and_ends_no_wait(
+    api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it lost is stored again as soon as it is heard of, not after a pause; meanwhile the job is not gone."""
+    monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
+    store = WatchedMemory()
+
+    async def lose_all(_: Api) -> None:
+        async for stored in store.scan():
+            await store.discard(stored.record.ref, stored.version)
+        store.fail("the server is down")
+
+    api.on_post = lose_all
+    client = await open_client(store=store)
+    job = await client.extend(audio_id="x", model="V5", key="once")
+    wait = asyncio.create_task(job.result())
+    store.fail(None)
+    store.read.clear()
+    await store.read.wait()
+    assert await store.get(job.ref) is None
+
+    store.breaks += 1  # its stream ends with the next change, and whoever listened looks at everything again
+    await store.create(Record(ref="other", provider="kie", request=ax.Extend(audio_id="y"), created_at=1.0))
+    async with asyncio.timeout(SOON_SECONDS):
+        song = await wait
+
+    assert 1 == len(song.tracks)
+    assert 1 == len(api.posts)
+    assert job is await client.extend(audio_id="x", model="V5", key="once")
+
+
 async def test_closing_tries_once_more_to_store_the_id(
     api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
