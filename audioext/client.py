@@ -194,7 +194,7 @@ class Client:
             keep=keep,
             expire_after=expire_after,
             deliveries_kept=deliveries_kept,
-            on_resync=self._agree_on_secret,
+            on_resync=self._tell_again,
         )
         self._open = False
         self._closed = False
@@ -482,6 +482,11 @@ class Client:
 
     async def _ready(self) -> tuple[str, ...]:
         return await self._store.warnings()
+
+    async def _tell_again(self) -> None:
+        await self._agree_on_secret()
+        for account in self._accounts.values():
+            await account.renew()
 
     async def _agree_on_secret(self) -> None:
         """Take the store's secret; one that it has lost is given back to it, so that URLs in use stay valid."""

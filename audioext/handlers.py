@@ -45,8 +45,8 @@ class Handling:
     async def key(self, provider: str, request: Request) -> str:
         """Return the key of a request that is submitted now; a file counts by what is in it, wherever it lies."""
         content = None
-        if request.file is not None:
-            with suppress(OSError):  # then it is refused later, with all that is wrong
+        if isinstance(request.file, Path):
+            with suppress(OSError, ValueError):  # then it is refused later, with all that is wrong
                 content = await asyncio.to_thread(fingerprint, request.file)
         told = request if content is None else attrs.evolve(request, file=Path(content))
         digest = hashlib.sha256(repr((provider, told)).encode(errors="surrogatepass")).hexdigest()[:24]

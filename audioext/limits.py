@@ -113,7 +113,7 @@ class Account:
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     _freed: asyncio.Event = field(factory=asyncio.Event, init=False)
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _open: set[str] = field(factory=set, init=False)
+    _open: dict[str, float] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
 
     @property
@@ -155,12 +155,21 @@ class Account:
     async def keep(self, ref: str, *, until: float) -> None:
         """Let *ref*, whose task is submitted, keep its place among the open jobs until it has ended."""
         if self.limits.parallel is not None:
-            self._open.add(ref)
-            now = self.clock.now()
+            self._open[ref] = until
             try:
-                await self.store.take_place(self._jobs, ref, limit=self.limits.parallel, now=now, until=until)
-            except StoreError as error:  # then it is free too early, and the provider may say no to another
-                _log.warning("job %s does not keep its place among the open ones: %s", ref, error)
+                await self._hold(ref, until, self.limits.parallel)
+            except StoreError as error:  # `renew` comes when it is back; else it is free too early
+                _log.warning("job %s does not keep its place among the open ones yet: %s", ref, error)
+
+    async def renew(self) -> None:
+        """Take the places of the open jobs again, which the store may have lost, or not have heard of.
+
+        Raises:
+            StoreError: it cannot be told now.
+        """
+        for ref, until in tuple(self._open.items()):
+            if self.limits.parallel is not None and ref in self._open:
+                await self._hold(ref, until, self.limits.parallel)
 
     def sent(self, ref: str) -> None:
         """Count the submit of *ref* no longer than its window from now on."""
@@ -170,7 +179,7 @@ class Account:
     def finish(self, ref: str) -> None:
         """Give back the place of a job that is final, or whose outcome is unknown."""
         if self.limits.parallel is not None:
-            self._open.discard(ref)
+            self._open.pop(ref, None)
             self._leave(self._jobs, ref, None)
 
     async def aclose(self) -> None:
@@ -185,6 +194,11 @@ class Account:
     @property
     def _jobs(self) -> str:
         return f"jobs of {self.name}"
+
+    async def _hold(self, ref: str, until: float, limit: int) -> None:
+        await self.store.take_place(self._jobs, ref, limit=limit, now=self.clock.now(), until=until)
+        if ref not in self._open:  # it ended meanwhile
+            self._leave(self._jobs, ref, None)
 
     async def _take_place(self, name: str, ref: str, limit: int, seconds: float) -> float:
         now = self.clock.now()

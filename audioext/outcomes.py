@@ -139,6 +139,8 @@ class Outcomes:
                         return
                     if is_last:
                         return
+                    if self._is_closing:  # since this try began
+                        continue
                     with suppress(TimeoutError):
                         async with asyncio.timeout(pause):
                             await self._again.wait()

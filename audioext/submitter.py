@@ -193,23 +193,25 @@ class Submitter:
         created: Created | None = None
         try:
             record = self._record(order, ref)
-            with self.registry.posting(ref), self._bound() as task:
-                due_at = self.dispatcher.due_at(record)
-                created = await self.store.create(record, order.key, due_at=due_at)
-                if created.existing:
-                    return created.stored, None
-                self._sent[task] = created.stored
-                if offer is not None:
-                    self._offers[ref] = offer
-                said = await self._post(provider, sent, record)
-                stored, outcome = await self.outcomes.conclude(created.stored, said)
-                if isinstance(outcome, Refused):
-                    self._offers.pop(ref, None)  # its file may be offered again with the next try
-                if not isinstance(outcome, Submitted):
-                    self._leave(ref)
-            if isinstance(outcome, Submitted) and not stored.record.is_final:
-                await account.keep(ref, until=record.created_at + self.expire_after)
-            return stored, outcome
+            with self._bound() as task:
+                with self.registry.posting(ref):
+                    due_at = self.dispatcher.due_at(record)
+                    created = await self.store.create(record, order.key, due_at=due_at)
+                    if created.existing:
+                        _warn_of_other(created.stored.record, order)
+                        return created.stored, None
+                    self._sent[task] = created.stored
+                    if offer is not None:
+                        self._offers[ref] = offer
+                    said = await self._post(provider, sent, record)
+                    stored, outcome = await self.outcomes.conclude(created.stored, said)
+                    if isinstance(outcome, Refused):
+                        self._offers.pop(ref, None)  # its file may be offered again with the next try
+                    if not isinstance(outcome, Submitted):
+                        self._leave(ref)
+                if isinstance(outcome, Submitted) and not stored.record.is_final:
+                    await account.keep(ref, until=record.created_at + self.expire_after)
+                return stored, outcome
         finally:
             account.sent(ref)
             if created is None or created.existing:

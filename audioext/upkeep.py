@@ -11,6 +11,7 @@ from attrs import define, field
 from audioext.clock import Clock
 from audioext.errors import StoreError
 from audioext.handlers import Handlers
+from audioext.outage import Outage
 from audioext.outcomes import Outcomes
 from audioext.registry import Registry
 from audioext.stores.base import RESYNC, Resync, Store
@@ -38,7 +39,8 @@ class Upkeep:
     expire_after: float
     deliveries_kept: int
     on_resync: Callable[[], Awaitable[None]]
-    """Called first where the store may have lost what it held."""
+    """Called where the store may have lost what it held, again until it raises no `StoreError`."""
+    _settling: asyncio.Task[None] | None = field(default=None, init=False)
     _tasks: set[asyncio.Task[None]] = field(factory=set, init=False)
 
     def start(self) -> None:
@@ -49,9 +51,10 @@ class Upkeep:
 
     async def aclose(self) -> None:
         """End."""
-        for task in self._tasks:
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow_changes(self) -> None:
         """See what other processes commit to the jobs that are awaited here, and wake the workers."""
@@ -81,10 +84,10 @@ class Upkeep:
         if isinstance(change, Resync):
             self.registry.distrust()
             self.outcomes.wake()
-            try:
-                await self.on_resync()
-            except StoreError as error:
-                _log.warning("the store is away again: %s", error)
+            if self._settling is None or self._settling.done():
+                self._settling = asyncio.create_task(self._settle(), name="audioext resync")
+                self._tasks.add(self._settling)
+                self._settling.add_done_callback(self._tasks.discard)
         refs = {*self.registry.awaited(), *unfinished} if isinstance(change, Resync) else {change}
         for ref in refs:
             try:
@@ -92,6 +95,19 @@ class Upkeep:
             except StoreError as error:  # a damaged record, or a store that is away: the others count all the same
                 _log.warning("job %s could not be read: %s", ref, error)
         self.handlers.wake()
+
+    async def _settle(self) -> None:
+        """Tell the store what it may have lost, for as long as it takes."""
+        outage = Outage(_log, "the store takes nothing yet")
+        while True:
+            try:
+                await self.on_resync()
+            except StoreError as error:
+                outage.note(error)
+                await asyncio.sleep(STORE_DOWN_SECONDS)
+            else:
+                outage.over()
+                return
 
     async def _look_again(self, ref: str, *, wanted: bool) -> None:
         if not self.registry.is_held(ref) and not wanted:

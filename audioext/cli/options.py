@@ -227,12 +227,16 @@ def read_source(text: str, *, ids: bool) -> SourceField:
     A text that looks like a path (a slash, a suffix, a folder's name) is a file even where none is there, so
     that a misspelt name is told and not sent as an id. Without *ids* whatever is no URL is a file.
     """
-    path = Path(text).expanduser()
-    if path.is_file():
+    try:
+        path = Path(text).expanduser()
+        is_file, is_there = path.is_file(), path.exists()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long for any, or the home of nobody
+        path, is_file, is_there = Path(text), False, False
+    if is_file:
         return {"file": path}
     if _URL.match(text):
         return {"url": text}
-    is_path = "/" in text or "\\" in text or path.suffix or path.exists()
+    is_path = "/" in text or "\\" in text or path.suffix or is_there
     return {"file": path} if is_path or not ids else {"audio_id": text}
 
 

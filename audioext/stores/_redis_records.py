@@ -72,6 +72,7 @@ async def create(
     engine: Engine, record: Record, due_at: float | None, *, key: str = "", token: str = ""
 ) -> Created | None:
     """Store a new record unless its ref is taken; `None` if its reservation was fenced off."""
+    await _take_back(engine, record.ref)  # else what is left of an earlier try would be taken back after this one
     part = engine.layout.of(record.ref)
     keys = [
         part.record(record.ref),

@@ -190,8 +190,9 @@ class RedisStore:
         """Store a named value unless there is one; return the one that is there now."""
         engine = self._opened()
         key = engine.layout.of(name).named(name)
-        _, kept = await asyncio.gather(engine.lane.run("SET", key, value, "NX"), engine.lane.run("GET", key))
-        found: bytes = kept
+        found: bytes | None = None
+        while found is None:  # a server that loses its data between the two is asked again
+            _, found = await asyncio.gather(engine.lane.run("SET", key, value, "NX"), engine.lane.run("GET", key))
         return found
 
     async def take_place(self, name: str, holder: str, *, limit: int, now: float, until: float) -> float:
