@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -158,8 +159,8 @@ class Account:
             self._open[ref] = until
             try:
                 await self._hold(ref, until, self.limits.parallel)
-            except StoreError as error:  # `renew` comes when it is back; else it is free too early
-                _log.warning("job %s does not keep its place among the open ones yet: %s", ref, error)
+            except StoreError:
+                self._start(self._until_done(partial(self._hold, ref, until, self.limits.parallel)))
 
     async def renew(self) -> None:
         """Take the places of the open jobs again, which the store may have lost, or not have heard of.
@@ -168,7 +169,7 @@ class Account:
             StoreError: it cannot be told now.
         """
         for ref, until in tuple(self._open.items()):
-            if self.limits.parallel is not None and ref in self._open:
+            if self.limits.parallel is not None:
                 await self._hold(ref, until, self.limits.parallel)
 
     def sent(self, ref: str) -> None:
@@ -196,6 +197,8 @@ class Account:
         return f"jobs of {self.name}"
 
     async def _hold(self, ref: str, until: float, limit: int) -> None:
+        if ref not in self._open:
+            return
         await self.store.take_place(self._jobs, ref, limit=limit, now=self.clock.now(), until=until)
         if ref not in self._open:  # it ended meanwhile
             self._leave(self._jobs, ref, None)
@@ -224,21 +227,25 @@ class Account:
 
     def _leave(self, name: str, ref: str, until: float | None) -> None:
         async def leave() -> None:
-            while True:
-                try:
-                    await self.store.leave_place(name, ref, now=self.clock.now(), until=until)
-                except StoreError as error:
-                    _log.info("a place of %s is given back later: %s", ref, error)
-                else:
-                    break
-                if self._closing.is_set():
-                    break  # its time will be over, or whoever waits for it sees that its job has ended
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._closing.wait()
-            self._freed.set()
+            await self.store.leave_place(name, ref, now=self.clock.now(), until=until)
 
-        self._start(leave())
+        self._start(self._until_done(leave))
+
+    async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have the store take note of something about places, for as long as it takes, and let those who wait look."""
+        while True:
+            try:
+                await work()
+            except StoreError as error:
+                _log.info("%s: places are settled later: %s", self.name, error)
+            else:
+                break
+            if self._closing.is_set():
+                break  # its time will be over, or whoever waits for it sees that its job has ended
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._closing.wait()
+        self._freed.set()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         chore = asyncio.create_task(work, name="audioext place")

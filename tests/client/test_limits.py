@@ -469,6 +469,36 @@ async def test_a_store_that_fails_holds_nothing_and_is_told(time: Time) -> None:
     assert await is_free(account)
 
 
+async def test_a_place_is_kept_when_the_store_is_back(time: Time) -> None:
+    """A store that is away when the answer comes holds the job's place all the same, once it is there again."""
+    store = ax.MemoryStore()
+    account, other = (Account("suno", ax.Limits(parallel=1), store, time.clock()) for _ in range(2))
+    await account.take("first", timeout=SOON_SECONDS)
+
+    store.fail("the network is down")
+    await account.keep("first", until=time.now + 86_400.0)
+    store.fail(None)
+    await account.aclose()
+    time.now += limits.HOLD_SECONDS
+
+    assert not await is_free(other)
+
+
+async def test_places_that_the_store_lost_are_taken_again(time: Time) -> None:
+    """An engine that comes back empty is told of the jobs that are open, not of those that have ended."""
+    account, other = (Account("suno", ax.Limits(parallel=2), ax.MemoryStore(), time.clock()) for _ in range(2))
+    for ref in ("first", "second"):
+        await account.take(ref, timeout=SOON_SECONDS)
+        await account.keep(ref, until=time.now + 86_400.0)
+    account.finish("second")
+    account.store = other.store  # as empty as it would be
+
+    await account.renew()
+
+    assert ("first",) == await other.store.places("jobs of suno")
+    await account.aclose()
+
+
 async def test_two_clients_of_one_file_stay_inside_one_limit(
     make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from attrs import define, field
 
 import audioext as ax
 from audioext import files, outcomes, submitter, upkeep, worker
+from audioext.client import SECRET_NAME
 from audioext.errors import Problem
 from audioext.files import Source
 from audioext.record import Record
@@ -487,6 +488,43 @@ async def test_a_store_that_comes_back_empty_is_told_at_once_and_ends_no_wait(
     assert 1 == len(song.tracks)
     assert 1 == len(api.posts)
     assert job is await client.extend(audio_id="x", model="V5", key="once")
+
+
+class Picky(WatchedMemory):
+    """A store that refuses named values for a while."""
+
+    def __init__(self) -> None:
+        """Begin empty, and refuse nothing."""
+        super().__init__()
+        self.refusals = 0
+        self.kept = asyncio.Event()
+
+    async def create_if_absent(self, name: str, value: bytes) -> bytes:
+        """Refuse it, or store it."""
+        if self.refusals:
+            self.refusals -= 1
+            message = "not enough replicas"
+            raise ax.StoreError(message)
+        self.kept.set()
+        return await super().create_if_absent(name, value)
+
+
+async def test_a_secret_is_given_back_for_as_long_as_it_takes(open_client: MakeClient) -> None:
+    """A store that lost the secret and refuses it at first gets it in the end: the URLs in use stay valid."""
+    store, empty = Picky(), Picky()
+    client = await open_client(store=store, **WEB)
+    (secret,) = client.inbox.secrets
+    for name in ("create_if_absent", "changes", "get"):
+        setattr(store, name, getattr(empty, name))  # as if it had lost all
+    empty.refusals = 3
+
+    store.breaks += 1
+    await store.create(Record(ref="other", provider="kie", request=ax.Extend(audio_id="y"), created_at=1.0))
+    async with asyncio.timeout(SOON_SECONDS):
+        await empty.kept.wait()
+
+    assert secret == await empty.create_if_absent(SECRET_NAME, b"another one")
+    assert (secret,) == client.inbox.secrets
 
 
 async def test_closing_tries_once_more_to_store_the_id(

@@ -467,6 +467,23 @@ async def test_a_create_that_failed_is_taken_back(
     assert created.stored == await beside.find_key("key")
 
 
+async def test_a_create_that_failed_and_was_made_again_stays(
+    reach: Reach, relay: Relay, make_record: MakeRecord
+) -> None:
+    """What is left of the first try is taken back before the second one, never after it."""
+    store = await reach(patience=0.2)
+    await store.create(make_record("first"))
+    relay.turn(Mode.CUT)
+    with pytest.raises(StoreError):
+        await store.create(make_record("again"))
+    relay.turn(Mode.PASS)
+    created = await retried(lambda: store.create(make_record("again")))
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*store._opened()._chores)  # noqa: SLF001 - what would take it back
+    assert created.stored == await store.get("again")
+
+
 async def retried(work: Callable[[], Awaitable[Created]]) -> Created:
     """Return what *work* gives as soon as the server is there again."""
     async with asyncio.timeout(20):
