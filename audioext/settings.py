@@ -165,7 +165,7 @@ def check_key(key: str | None) -> str | None:
     """Return *key*.
 
     Raises:
-        RequestError: it is empty or too long.
+        RequestError: it is empty, too long, or no text that can be stored.
     """
     if key is not None and (not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH):
         raise RequestError([Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters")])

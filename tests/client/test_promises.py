@@ -81,6 +81,15 @@ class Api:
             return response.status
 
 
+def filling(store: ax.MemoryStore) -> Callable[[Api], Awaitable[None]]:
+    """Return what lets the store fail while a POST is under way."""
+
+    async def fail(_: Api) -> None:
+        store.fail("the disk is full")
+
+    return fail
+
+
 class WatchedMemory(ax.MemoryStore):
     """A store that says when it was read and when it has forgotten a record, and whose streams can be broken."""
 
@@ -410,10 +419,7 @@ async def test_an_id_that_was_read_is_stored_when_the_store_is_back(api: Api, op
     """The store fails just after the answer: the job knows its task, and ends by poll once the store is there."""
     store = ax.MemoryStore()
 
-    async def full(_: Api) -> None:
-        store.fail("the disk is full")
-
-    api.on_post = full
+    api.on_post = filling(store)
     client = await open_client(store=store)
 
     job = await client.extend(audio_id="x", model="V5")
@@ -443,10 +449,7 @@ async def test_an_id_is_stored_later_however_the_submit_ends(api: Api, open_clie
     """Where parallel jobs are limited the submit goes on after its answer; what is to be stored stays to be stored."""
     store = LongWay()
 
-    async def full(_: Api) -> None:
-        store.fail("the disk is full")
-
-    api.on_post, api.is_done = full, False
+    api.on_post, api.is_done = filling(store), False
     limited = attrs.evolve(api.provider(), limits=ax.Limits(parallel=5))
     async with ax.Client(limited, store=store, wait_timeout=20.0) as client:
         job = await client.extend(audio_id="x", model="V5")
@@ -534,10 +537,7 @@ async def test_closing_tries_once_more_to_store_the_id(
     monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
     store = ax.MemoryStore()
 
-    async def full(_: Api) -> None:
-        store.fail("the disk is full")
-
-    api.on_post = full
+    api.on_post = filling(store)
     client = await open_client(store=store)
     job = await client.extend(audio_id="x", model="V5")
     store.fail(None)
@@ -558,10 +558,7 @@ async def test_an_await_begun_when_the_store_is_back_finds_the_id(
     monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
     store = ax.MemoryStore()
 
-    async def full(_: Api) -> None:
-        store.fail("the disk is full")
-
-    api.on_post = full
+    api.on_post = filling(store)
     client = await open_client(store=store)
     job = await client.extend(audio_id="x", model="V5")
     store.fail(None)
@@ -580,10 +577,7 @@ async def test_closing_does_not_wait_for_a_store_that_stays_away(
     """With the store still down the close ends, and the id stands in the log."""
     store = ax.MemoryStore()
 
-    async def full(_: Api) -> None:
-        store.fail("the disk is full")
-
-    api.on_post = full
+    api.on_post = filling(store)
     client = await open_client(store=store)
     await client.extend(audio_id="x", model="V5")
 
@@ -598,10 +592,7 @@ async def test_a_refusal_while_the_store_fails_is_told_and_kept(api: Api, open_c
     """The refusal is what submit raises; when the store is back the record is gone and its key is free."""
     store = WatchedMemory()
 
-    async def full(_: Api) -> None:
-        store.fail("the disk is full")
-
-    api.codes, api.on_post = [402], full
+    api.codes, api.on_post = [402], filling(store)
     client = await open_client(store=store)
     with pytest.raises(ax.CreditsError):
         await client.extend(audio_id="x", model="V5", key="once")
@@ -623,10 +614,7 @@ async def test_a_refusal_that_was_not_stored_is_stored_at_the_close(
     monkeypatch.setattr(outcomes, "FIRST_PAUSE_SECONDS", LONG_SECONDS)
     store = ax.MemoryStore()
 
-    async def full(_: Api) -> None:
-        store.fail("the disk is full")
-
-    api.codes, api.on_post = [402], full
+    api.codes, api.on_post = [402], filling(store)
     client = await open_client(store=store)
     with pytest.raises(ax.CreditsError):
         await client.extend(audio_id="x", model="V5", key="once")
