@@ -26,15 +26,15 @@ from audioext.errors import (
     UnsupportedError,
     WebhookError,
 )
-from audioext.jobs import Job
+from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
+from audioext.models.record import Record, Verdict
+from audioext.models.requests import AddInstrumental, Extend, Operation
+from audioext.models.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track
 from audioext.providers import Kie, KieJobs, MusicGpt, SunoApi, Vidgo
-from audioext.record import Record, Verdict
-from audioext.requests import AddInstrumental, Extend, Operation
-from audioext.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track
+from audioext.providers.base import Limits, Pace, Provider
+from audioext.runtime.jobs import Job
 from audioext.stores import MemoryStore
 from audioext.version import __version__
-from audioext.wire.http import HttpRequest, HttpResponse, Part, Webhook
-from audioext.wire.provider import Limits, Pace, Provider
 
 __all__ = [
     "AddInstrumental",

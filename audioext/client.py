@@ -12,30 +12,37 @@ from typing import Self, TypeVar, Unpack
 
 from yarl import URL
 
+from audioext import config as settings
 from audioext import providers as all_providers
-from audioext import settings
-from audioext.callbacks.inbox import Confirm, Inbox
-from audioext.callbacks.receiver import Receiver
 from audioext.clock import Clock
-from audioext.dispatcher import Dispatcher
+from audioext.config import UNSET, Unset
 from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, SubmitUnknownError, UnsupportedError
-from audioext.files import Downloader, Shelf
-from audioext.handlers import HANDLING, FailureHandler, Handlers, StageHandler, check_stage
-from audioext.jobs import Desk, Job
-from audioext.outcomes import Outcomes
-from audioext.poller import Poller
-from audioext.registry import Registry
-from audioext.requests import LONE_SURROGATE, AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
-from audioext.results import Song, Stage
-from audioext.settings import UNSET, Unset
-from audioext.sources import Sources
+from audioext.files.downloads import Downloader, Shelf
+from audioext.files.sources import Sources
+from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.models.requests import (
+    LONE_SURROGATE,
+    AddInstrumental,
+    Extend,
+    ExtendOptions,
+    InstrumentalOptions,
+    Request,
+)
+from audioext.models.results import Song, Stage
+from audioext.providers.base import Credits, Provider
+from audioext.runtime.handlers import HANDLING, FailureHandler, Handlers, StageHandler, check_stage
+from audioext.runtime.jobs import Desk, Job
+from audioext.runtime.journal import Dispatcher
+from audioext.runtime.maintenance import Upkeep
+from audioext.runtime.outcomes import Outcomes
+from audioext.runtime.poller import Poller
+from audioext.runtime.submits import Submits
+from audioext.runtime.submitter import Order, Submitter
+from audioext.runtime.waiters import Registry
 from audioext.stores import MemoryStore, open_store
 from audioext.stores.base import Delivery, Store
-from audioext.submits import Submits
-from audioext.submitter import Order, Submitter
-from audioext.transport import BrokenError, NotSentError, Progress, Transport
-from audioext.upkeep import Upkeep
-from audioext.wire.provider import Credits, Provider
+from audioext.webhooks.inbox import Confirm, Inbox
+from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
 _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from audioext.jobs import Job
-    from audioext.results import FailureReason, Track
+    from audioext.models.results import FailureReason, Track
+    from audioext.runtime.jobs import Job
 
 
 @frozen

@@ -15,9 +15,9 @@ from attrs import field, frozen
 from yarl import URL
 
 import audioext as ax
-from audioext.wire.convert import Text, decode
-from audioext.wire.events import Event, Progress, Refused, SubmitOutcome, Submitted, Unknown
-from audioext.wire.provider import FileRoute
+from audioext.http.decoding import Text, decode
+from audioext.models.events import Event, Progress, Refused, SubmitOutcome, Submitted, Unknown
+from audioext.providers.base import FileRoute
 
 
 @frozen

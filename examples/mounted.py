@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 import audioext as ax
-from audioext.callbacks import MaskedAccessLogger
+from audioext.webhooks import MaskedAccessLogger
 
 CLIENT = web.AppKey("client", ax.Client)
 

@@ -34,7 +34,7 @@ from audioext.cli.options import (
     option,
     read_source,
 )
-from audioext.requests import AddInstrumental, Extend
+from audioext.models.requests import AddInstrumental, Extend
 from audioext.version import __version__
 
 DEMO_SPEED = 40.0

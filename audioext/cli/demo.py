@@ -20,9 +20,9 @@ from audioext.cli.screen import Screen
 from audioext.cli.tasks import Finished, save, submit, watch
 from audioext.client import Client
 from audioext.errors import DownloadError, Problem, RequestError
-from audioext.files import Source, probe
-from audioext.requests import Extend
-from audioext.wire.provider import FileRoute, Provider
+from audioext.files.downloads import Source, probe
+from audioext.models.requests import Extend
+from audioext.providers.base import FileRoute, Provider
 
 if TYPE_CHECKING:
     from audioext.cli.compare import Likeness

@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 import attrs
 from attrs import frozen
 
+from audioext import config as settings
 from audioext import providers as all_providers
-from audioext import settings
 from audioext.cli.exits import NoSuchRefError
 from audioext.cli.options import (
     DEFAULT_STORE,
@@ -26,11 +26,11 @@ from audioext.cli.options import (
     StoreOptions,
 )
 from audioext.client import Client
+from audioext.config import UNSET, Unset
 from audioext.errors import ConfigError
-from audioext.settings import UNSET, Unset
+from audioext.providers.base import Pace, Provider
 from audioext.stores import open_store
 from audioext.stores.base import Store
-from audioext.wire.provider import Pace, Provider
 
 if TYPE_CHECKING:
     from audioext.sandbox import Sandbox

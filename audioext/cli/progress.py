@@ -17,8 +17,8 @@ from rich.text import Text
 
 from audioext.cli.screen import Screen
 from audioext.cli.text import clean, seconds, size, stage_line
-from audioext.jobs import Job
-from audioext.results import Stage, StageEvent
+from audioext.models.results import Stage, StageEvent
+from audioext.runtime.jobs import Job
 
 REFRESHES_PER_SECOND = 8.0
 STEP_LETTERS = 10

@@ -16,8 +16,8 @@ from audioext.cli.screen import Screen
 from audioext.cli.session import stop_signals
 from audioext.client import Client
 from audioext.errors import ConfigError
-from audioext.record import Record
-from audioext.results import Source
+from audioext.models.record import Record
+from audioext.models.results import Source
 from audioext.stores import open_store
 from audioext.stores.base import Conflict, Delivery, Done, OutboxEntry, Store
 

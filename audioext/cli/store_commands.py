@@ -10,8 +10,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from audioext import settings, stages
-from audioext.callbacks.routes import callback_url, mask
+from audioext import config as settings
 from audioext.cli import text
 from audioext.cli.exits import Exit, NoSuchRefError
 from audioext.cli.options import ApiOptions, LookOptions, SandboxOptions, read_meta
@@ -22,11 +21,13 @@ from audioext.cli.servers import delivery_object
 from audioext.cli.tasks import Finished, find_job, report, save, way_back
 from audioext.client import Client
 from audioext.errors import ConfigError, StageTimeoutError, WebhookError
+from audioext.http.messages import Webhook
+from audioext.http.urls import callback_url, mask
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Stage
 from audioext.providers import ALL
-from audioext.record import Record, Verdict
-from audioext.results import Stage
+from audioext.state import stages
 from audioext.stores.base import Delivery
-from audioext.wire.http import Webhook
 
 HTTP_OK = 200
 REPLAY_TIMEOUT_SECONDS = 30.0

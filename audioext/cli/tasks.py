@@ -25,11 +25,11 @@ from audioext.cli.progress import View, open_view, show_saved, show_stage, show_
 from audioext.cli.screen import Screen, WayBack
 from audioext.client import Client
 from audioext.errors import ProviderError, RequestError
-from audioext.files import Source, probe
-from audioext.jobs import Job
-from audioext.record import Verdict
-from audioext.requests import Request
-from audioext.results import Song, StageEvent
+from audioext.files.downloads import Source, probe
+from audioext.models.record import Verdict
+from audioext.models.requests import Request
+from audioext.models.results import Song, StageEvent
+from audioext.runtime.jobs import Job
 
 
 @frozen(kw_only=True)

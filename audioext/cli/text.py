@@ -13,8 +13,8 @@ from pathlib import Path
 
 import attrs
 
-from audioext.record import Record, Verdict
-from audioext.results import Source, StageEvent, Track
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Source, StageEvent, Track
 
 NAME = "audioext"
 TENTHS_BELOW_SECONDS = 10.0

@@ -10,20 +10,20 @@ from attrs import field, frozen
 from yarl import URL
 
 from audioext.errors import Problem, RequestError
+from audioext.http.messages import HttpRequest, HttpResponse, Part
 from audioext.providers import _http
 from audioext.providers._engine import EngineRules, engine_problems, instrumental_model, wire_gender
 from audioext.providers._fields import operations_of, refuse_problems
 from audioext.providers._suno import Answers, CodeTable
-from audioext.wire.http import HttpRequest, HttpResponse, Part
-from audioext.wire.provider import FileRoute, Limits, Pace
+from audioext.providers.base import FileRoute, Limits, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from audioext.record import Record
-    from audioext.requests import Operation, Request
-    from audioext.wire.events import SubmitOutcome
+    from audioext.models.events import SubmitOutcome
+    from audioext.models.record import Record
+    from audioext.models.requests import Operation, Request
 
 UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
 SUBMITS_PER_10_SECONDS = 20  # docs.kie.ai/1973359m0 and docs.sunoapi.org/suno-api/generate-music, read 2026-11-21

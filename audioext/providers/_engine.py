@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from attrs import field, frozen
 
 from audioext.errors import Problem
+from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.providers._fields import require_operation, unsupported_fields
-from audioext.requests import AddInstrumental, Extend, Operation, Request
 
 DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 """Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""

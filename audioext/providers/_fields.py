@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audioext.errors import Problem, RequestError, UnsupportedError
-from audioext.requests import Operation, Request
+from audioext.models.requests import Operation, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 from yarl import URL
 
 from audioext.errors import DecodeError
+from audioext.models.requests import Extend, Operation, Request
 from audioext.providers._account import camel_case
 from audioext.providers._suno_events import record_info_events
-from audioext.requests import Extend, Operation, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from audioext.http.messages import HttpResponse
+    from audioext.models.events import Event
+    from audioext.models.results import FailureReason
     from audioext.providers._suno import Answers
-    from audioext.results import FailureReason
-    from audioext.wire.events import Event
-    from audioext.wire.http import HttpResponse
 
 PATHS: Mapping[Operation, str] = {
     Operation.EXTEND: "/api/v1/generate/extend",

@@ -15,15 +15,15 @@ from attrs import field, frozen
 from yarl import URL
 
 from audioext.errors import DecodeError, Problem, ProviderError, RateLimitError, RequestError
+from audioext.http.decoding import parse_json
+from audioext.http.messages import HttpResponse
+from audioext.models.events import Refused, Unknown
+from audioext.models.record import Record
+from audioext.models.requests import Operation
 from audioext.providers import _http
 from audioext.providers._fields import operations_of
 from audioext.providers._suno import CodeTable
-from audioext.record import Record
-from audioext.requests import Operation
-from audioext.wire.convert import parse_json
-from audioext.wire.events import Refused, Unknown
-from audioext.wire.http import HttpResponse
-from audioext.wire.provider import Limits, Pace
+from audioext.providers.base import Limits, Pace
 
 GRACE_SECONDS = 900.0  # no page says how late a first callback may be
 LONGEST_TEXT = 500  # characters of a vendor's message; it ends up in logs and in front of people

@@ -10,9 +10,9 @@ import orjson
 from yarl import URL
 
 from audioext.errors import ConfigError
+from audioext.http.messages import HttpRequest, HttpResponse
+from audioext.http.signing import unix_seconds
 from audioext.version import __version__
-from audioext.wire.http import HttpRequest, HttpResponse
-from audioext.wire.signing import unix_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,17 +21,17 @@ from audioext.errors import (
     SourceError,
     WebhookError,
 )
+from audioext.http.decoding import parse_json
+from audioext.http.signing import hmac_base64_matches, unix_seconds
+from audioext.models.results import FailureReason
 from audioext.providers._engine import TextLimits
 from audioext.providers._suno import Code, CodeTable
 from audioext.providers._suno_events import Delivery, open_delivery
-from audioext.results import FailureReason
-from audioext.wire.convert import parse_json
-from audioext.wire.signing import hmac_base64_matches, unix_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from audioext.wire.http import Webhook
+    from audioext.http.messages import Webhook
 
 BASE_URL = URL("https://api.kie.ai")
 HOSTS = frozenset({"api.kie.ai"})

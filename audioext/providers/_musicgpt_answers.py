@@ -12,13 +12,13 @@ import orjson
 from attrs import field, frozen
 
 from audioext.errors import AuthError, CreditsError, DecodeError, ProviderError, RateLimitError
+from audioext.http.decoding import Number, Text, parse_json, structure
+from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._http import excerpt, retry_after
 from audioext.providers._suno import Code, CodeTable
-from audioext.wire.convert import Number, Text, parse_json, structure
-from audioext.wire.events import Refused, SubmitOutcome, Submitted, Unknown
 
 if TYPE_CHECKING:
-    from audioext.wire.http import HttpResponse
+    from audioext.http.messages import HttpResponse
 
 # docs.musicgpt.com/api-documentation/utilities/error, read 2026-11-21; 401 is not on it, but both of the vendor's
 # packages map it. The page lists 400 and 500 too: nothing says that no task was made, so they stay unknown.

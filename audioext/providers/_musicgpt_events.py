@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve, frozen
 
 from audioext.errors import DecodeError, WebhookError
+from audioext.http.decoding import Link, Number, Text, When, parse_json, structure
+from audioext.models.events import Event, Failed, Progress
+from audioext.models.results import FailureReason, Stage, TimedLine, Track
 from audioext.providers._http import excerpt
 from audioext.providers._musicgpt_answers import LONGEST_MESSAGE, number, take_id, words
-from audioext.results import FailureReason, Stage, TimedLine, Track
-from audioext.wire.convert import Link, Number, Text, When, parse_json, structure
-from audioext.wire.events import Event, Failed, Progress
 
 COMPLETED = "COMPLETED"
 # endpoint/getById lists IN_QUEUE, COMPLETED, ERROR and FAILED; older copies PENDING and PROCESSING, and the

@@ -18,12 +18,12 @@ from audioext.errors import (
     ProviderError,
     RateLimitError,
 )
+from audioext.http.decoding import Link, Number, Text, parse_json, structure
+from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._http import excerpt, retry_after
-from audioext.wire.convert import Link, Number, Text, parse_json, structure
-from audioext.wire.events import Refused, SubmitOutcome, Submitted, Unknown
 
 if TYPE_CHECKING:
-    from audioext.wire.http import HttpResponse
+    from audioext.http.messages import HttpResponse
 
 OK = 200
 _HTTP_BROKEN_FROM = 500

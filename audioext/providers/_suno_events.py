@@ -9,9 +9,9 @@ from attrs import fields, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.results import FailureReason, Stage, Track
-from audioext.wire.convert import Link, Number, Text, When, strict_converter, structure
-from audioext.wire.events import Event, Failed, Progress
+from audioext.http.decoding import Link, Number, Text, When, strict_converter, structure
+from audioext.models.events import Event, Failed, Progress
+from audioext.models.results import FailureReason, Stage, Track
 
 if TYPE_CHECKING:
     from cattrs import Converter

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from audioext.errors import DecodeError
-from audioext.results import Stage, Track
-from audioext.wire.convert import Link, Number, Text, When, structure
-from audioext.wire.events import Event, Failed, Progress
+from audioext.http.decoding import Link, Number, Text, When, structure
+from audioext.models.events import Event, Failed, Progress
+from audioext.models.results import Stage, Track
 
 # docs.vidgo.ai/api-manual/task-management/status, read 2026-11-21
 RUNNING = frozenset({"not_started", "running"})

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen
 
+from audioext.models.requests import Operation, Request
 from audioext.providers import _kie
 from audioext.providers._account import DAY_SECONDS, SunoAccount, Vendor, task_query, wire_values
 from audioext.providers._engine import CLASSIC_MODELS, EngineRules
 from audioext.providers._flat import PATHS, STATUS_PATH, flat_body, flat_status
 from audioext.providers._suno_events import callback_events
-from audioext.requests import Operation, Request
 
 if TYPE_CHECKING:
     from yarl import URL
 
-    from audioext.record import Record
-    from audioext.wire.events import Event
-    from audioext.wire.http import HttpRequest, HttpResponse, Webhook
+    from audioext.http.messages import HttpRequest, HttpResponse, Webhook
+    from audioext.models.events import Event
+    from audioext.models.record import Record
 
 RULES = EngineRules(
     wire_name="kie",

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, ClassVar
 from attrs import field, frozen
 
 from audioext.errors import DecodeError
+from audioext.http.decoding import Link, Number, Text, parse_json, structure
+from audioext.models.events import Event, Failed, Progress
+from audioext.models.requests import Operation, Request
+from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers import _kie
 from audioext.providers._account import DAY_SECONDS, SunoAccount, Vendor, task_query, wire_values
 from audioext.providers._engine import CLASSIC_MODELS, V6_MODELS, EngineRules
 from audioext.providers._suno_events import Delivery, callback_events, failure, tracks_in
-from audioext.requests import Operation, Request
-from audioext.results import FailureReason, Stage, Track
-from audioext.wire.convert import Link, Number, Text, parse_json, structure
-from audioext.wire.events import Event, Failed, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from yarl import URL
 
-    from audioext.record import Record
-    from audioext.wire.http import HttpRequest, HttpResponse, Webhook
+    from audioext.http.messages import HttpRequest, HttpResponse, Webhook
+    from audioext.models.record import Record
 
 CREATE_PATH = "/api/v1/jobs/createTask"
 STATUS_PATH = "/api/v1/jobs/recordInfo"  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21

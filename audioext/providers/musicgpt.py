@@ -14,20 +14,20 @@ from attrs import field, frozen
 from yarl import URL
 
 from audioext.errors import Problem, RequestError, UnsupportedError
+from audioext.http.decoding import parse_json
+from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
+from audioext.models.requests import Operation, Request
 from audioext.providers import _http
 from audioext.providers._fields import operations_of, refuse_problems, require_operation, unsupported_fields
 from audioext.providers._musicgpt_answers import Answers
 from audioext.providers._musicgpt_events import conversion_events, delivery_events
-from audioext.requests import Operation, Request
-from audioext.wire.convert import parse_json
-from audioext.wire.http import HttpRequest, HttpResponse, Part, Webhook
-from audioext.wire.provider import FileRoute, Limits, Pace
+from audioext.providers.base import FileRoute, Limits, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from audioext.record import Record
-    from audioext.wire.events import Event, SubmitOutcome
+    from audioext.models.events import Event, SubmitOutcome
+    from audioext.models.record import Record
 
 WIRE_NAME = "musicgpt"
 BASE_URL = URL("https://api.musicgpt.com/api/public/v1")

@@ -14,21 +14,21 @@ from attrs import frozen
 from yarl import URL
 
 from audioext.errors import AuthError, CreditsError, ProviderDownError, RateLimitError, SourceError
+from audioext.http.decoding import parse_json
+from audioext.models.requests import Operation, Request
+from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS, SunoAccount, Vendor, task_query, wire_values
 from audioext.providers._engine import CLASSIC_MODELS, V6_MODELS, EngineRules, TextLimits
 from audioext.providers._flat import PATHS, STATUS_PATH, flat_body, flat_status
 from audioext.providers._suno import Code, CodeTable
 from audioext.providers._suno_events import callback_events, open_delivery
-from audioext.requests import Operation, Request
-from audioext.results import FailureReason
-from audioext.wire.convert import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from audioext.record import Record
-    from audioext.wire.events import Event
-    from audioext.wire.http import HttpRequest, HttpResponse, Webhook
+    from audioext.http.messages import HttpRequest, HttpResponse, Webhook
+    from audioext.models.events import Event
+    from audioext.models.record import Record
 
 _RATE = Code(error=RateLimitError, retryable=True, resend=True)
 _NO_CREDITS = Code(error=CreditsError)

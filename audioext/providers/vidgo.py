@@ -23,6 +23,11 @@ from audioext.errors import (
     RateLimitError,
     WebhookError,
 )
+from audioext.http.decoding import Number, Text, parse_json, structure
+from audioext.http.messages import HttpRequest, HttpResponse, Webhook
+from audioext.models.events import Event, SubmitOutcome, Submitted, Unknown
+from audioext.models.record import Record
+from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.providers import _http
 from audioext.providers._account import wire_values
 from audioext.providers._engine import EngineRules, TextLimits, engine_problems
@@ -30,12 +35,7 @@ from audioext.providers._fields import refuse_problems
 from audioext.providers._hosted import Facts, HostedAccount, named_task
 from audioext.providers._suno import OK, Code, CodeTable, Envelope, open_envelope
 from audioext.providers._vidgo_events import detail_events
-from audioext.record import Record
-from audioext.requests import AddInstrumental, Extend, Operation, Request
-from audioext.wire.convert import Number, Text, parse_json, structure
-from audioext.wire.events import Event, SubmitOutcome, Submitted, Unknown
-from audioext.wire.http import HttpRequest, HttpResponse, Webhook
-from audioext.wire.provider import FileRoute, Limits
+from audioext.providers.base import FileRoute, Limits
 
 SUBMIT_PATH = "/api/generate/submit"
 STATUS_PATH = "/api/generate/detail/music"  # docs.vidgo.ai/api-manual/music-series/query-music-detail, read 2026-11-21

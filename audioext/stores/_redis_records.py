@@ -11,7 +11,7 @@ from functools import partial
 from attrs import frozen
 
 from audioext.errors import StoreError
-from audioext.record import Record, dump, load
+from audioext.models.record import Record, dump, load
 from audioext.stores import _redis_journal as journal
 from audioext.stores import _redis_scripts as scripts
 from audioext.stores._redis_engine import Engine

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from attrs import field, frozen
 
-from audioext.record import Record
+from audioext.models.record import Record
 
 Kind = Literal["poll", "outbox"]
 """The two queues that are claimed: status calls that are due, and stages that handlers were not told of."""

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.record import Record
+from audioext.models.record import Record
 from audioext.stores._changes import Fanout
 from audioext.stores._memory_rows import Agenda, Row, Work
 from audioext.stores.base import (

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.record import Record
+from audioext.models.record import Record
 from audioext.stores import _redis_journal as journal
 from audioext.stores import _redis_leases as leases
 from audioext.stores import _redis_records as records

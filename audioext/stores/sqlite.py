@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.record import Record, dump, load
+from audioext.models.record import Record, dump, load
 from audioext.stores import _sqlite_journal as journal
 from audioext.stores import _sqlite_records as records
 from audioext.stores._sqlite_engine import Engine

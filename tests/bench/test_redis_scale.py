@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from audioext import stages
-from audioext.record import Record
-from audioext.results import Stage, Track
+from audioext.models.events import Progress
+from audioext.models.record import Record
+from audioext.models.results import Stage, Track
+from audioext.state import stages
 from audioext.stores.base import Delivery, OutboxEntry
 from audioext.stores.redis import RedisStore
-from audioext.wire.events import Progress
 from tests.bench.test_scale import complete_body, open_record
-from tests.scale.parts import Valkey
+from tests.processes.scale.parts import Valkey
 
 JOBS = 20_000
 WAKE_UPS = 300

@@ -23,12 +23,12 @@ from attrs import frozen
 from yarl import URL
 
 import audioext as ax
-from audioext import stages
-from audioext.callbacks.routes import callback_url
 from audioext.clock import mint_id
-from audioext.record import Record
+from audioext.http.urls import callback_url
+from audioext.models.events import Submitted
+from audioext.models.record import Record
+from audioext.state import stages
 from audioext.stores import open_store
-from audioext.wire.events import Submitted
 
 OPEN_JOBS = 100_000
 CALLBACKS = 3_000

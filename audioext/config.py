@@ -1,0 +1,198 @@
+"""Settings, checked before any I/O: each function returns a usable value or a `ConfigError` that says what to do."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+import orjson
+from yarl import URL
+
+from audioext.clock import Clock
+from audioext.errors import ConfigError, Problem, RequestError
+from audioext.http.urls import FILES_SEGMENT
+from audioext.models.requests import LONE_SURROGATE
+from audioext.providers.base import Provider
+from audioext.runtime.limits import Account
+from audioext.stores.base import Store
+
+DEFAULT_LISTEN = ("127.0.0.1", 8080)
+MIN_SECRET_BYTES = 16
+MAX_KEY_LENGTH = 512
+MAX_PORT = 65_535
+_PORT_MARK = "{port}"
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`."""
+
+    UNSET = enum.auto()
+
+
+UNSET = Unset.UNSET
+"""Not given, where `None` has a meaning of its own."""
+
+
+def named(providers: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
+    """Return the providers by name, each with its key from *environ* where none was given.
+
+    Raises:
+        ConfigError: two have one name, or something is no provider.
+    """
+    found: dict[str, Provider] = {}
+    for provider in providers:
+        if isinstance(provider, type) or not isinstance(provider, Provider):
+            message = f"{provider!r} is no provider: pass an instance, like Client(Kie())"
+            raise ConfigError(message)
+        if provider.name == FILES_SEGMENT:
+            message = f"a provider cannot be named {FILES_SEGMENT!r}: its callbacks would hide offered files"
+            raise ConfigError(message)
+        if provider.name in found:
+            message = f"two providers are named {provider.name!r}: give one of them name="
+            raise ConfigError(message)
+        found[provider.name] = _with_key(provider, environ)
+    return found
+
+
+def _with_key(provider: Provider, environ: Mapping[str, str]) -> Provider:
+    key = environ.get(provider.key_variable, "").strip()
+    if provider.api_key is not None or not key or not attrs.has(type(provider)):
+        return provider
+    return attrs.evolve(provider, api_key=key)  # type: ignore[misc]  # `has` proves it is an attrs class
+
+
+def read_public_url(value: str | URL | None) -> URL | None:
+    """Return the public URL without a trailing slash.
+
+    Raises:
+        ConfigError: it is not an absolute http(s) URL without query.
+    """
+    if value is None:
+        return None
+    text = str(value)
+    try:
+        url = URL(text.replace(_PORT_MARK, "0"))
+    except ValueError:
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
+        message = f"public_url must look like https://hooks.example.org/audio, not {text!r}"
+        raise ConfigError(message)
+    # A port yet to be filled stands as 0, which no public URL can have.
+    return url.with_path(url.path.rstrip("/"))
+
+
+def fill_port(url: URL | None, port: int) -> URL | None:
+    """Return *url* with the port that the system chose, where it was left open."""
+    return url.with_port(port) if url is not None and url.explicit_port == 0 else url
+
+
+def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tuple[str, int] | None:
+    """Return the host and the port to listen on, `None` for nowhere.
+
+    Raises:
+        ConfigError: it is not HOST:PORT, or a port is to be filled in and there is none.
+    """
+    if isinstance(value, Unset):
+        address = DEFAULT_LISTEN if public_url is not None else None
+    elif value is None:
+        address = None
+    else:
+        address = _read_address(value)
+    if public_url is not None and public_url.explicit_port == 0 and address is None:
+        message = "public_url has {port} to fill in, so listen= must say where to listen"
+        raise ConfigError(message)
+    return address
+
+
+def _read_address(value: str | int) -> tuple[str, int]:
+    text = f"127.0.0.1:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
+        message = f"listen must look like 127.0.0.1:8080, not {value!r}"
+        raise ConfigError(message)
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
+
+
+def check_callbacks(providers: Iterable[Provider], public_url: URL | None) -> None:
+    """Refuse a public URL that a provider would never call.
+
+    Raises:
+        ConfigError: it is such a URL; the message says why.
+    """
+    if public_url is None:
+        return
+    for provider in providers:
+        # A callback adds the provider's name, a ref of 24 and a tag of 43 letters.
+        why = provider.check_callback(public_url / provider.name / ("r" * 24) / ("t" * 43))
+        if why is not None:
+            message = f"{provider.name} would never call public_url {public_url}: {why}"
+            raise ConfigError(message)
+
+
+def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
+    """Return the secrets that sign callback URLs, the newest first.
+
+    Raises:
+        ConfigError: one is too short to be unguessable.
+    """
+    if isinstance(values, (str, bytes)):
+        message = "secrets must be a list, newest first, like secrets=[new, old]"
+        raise ConfigError(message)
+    found = tuple(value.encode() if isinstance(value, str) else bytes(value) for value in values)
+    if any(len(secret) < MIN_SECRET_BYTES for secret in found):
+        message = (
+            f"a secret needs at least {MIN_SECRET_BYTES} bytes: python -c 'import secrets; print(secrets.token_hex())'"
+        )
+        raise ConfigError(message)
+    return found
+
+
+def check_durations(**seconds: float) -> None:
+    """Refuse a duration that is no positive number of seconds.
+
+    Raises:
+        ConfigError: it names the setting.
+    """
+    for name, value in seconds.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            message = f"{name} must be a finite number of seconds above 0, not {value!r}"
+            raise ConfigError(message)
+
+
+def check_key(key: str | None) -> str | None:
+    """Return *key*.
+
+    Raises:
+        RequestError: it is empty, too long, or no text that can be stored.
+    """
+    if key is not None and (not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH):
+        raise RequestError([Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters")])
+    if key is not None and LONE_SURROGATE.search(key):
+        raise RequestError([Problem("key", "holds half of a surrogate pair, which no store can keep")])
+    return key
+
+
+def check_meta(meta: Mapping[str, object] | None) -> dict[str, object]:
+    """Return *meta* as it comes back from a store: plain JSON.
+
+    Raises:
+        RequestError: it is not JSON with text as keys.
+    """
+    if meta is None:
+        return {}
+    try:
+        value = orjson.loads(orjson.dumps(dict(meta)))
+    except (TypeError, ValueError) as error:
+        raise RequestError([Problem("meta", f"must be a dict of JSON values: {error}")]) from error
+    return dict(value)
+
+
+def accounts(providers: Mapping[str, Provider], store: Store, clock: Clock) -> dict[str, Account]:
+    """Return the account of each provider's name; those of one account share it."""
+    shared: dict[str, Account] = {}
+    return {
+        name: shared.setdefault(provider.account, Account(provider.account, provider.limits, store, clock))
+        for name, provider in providers.items()
+    }

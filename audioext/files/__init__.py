@@ -1,0 +1,1 @@
+"""Files: how local audio reaches a provider, and how results are fetched."""

@@ -1,0 +1,81 @@
+"""How the audio of a request reaches its provider: uploaded, inside the submit, or served by our own receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from attrs import define
+from yarl import URL
+
+from audioext.clock import Clock, mint_id
+from audioext.errors import ProviderDownError, UnsupportedError
+from audioext.files.downloads import Shelf, safe_name
+from audioext.http.messages import HttpRequest
+from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.http.urls import FILES_SEGMENT
+from audioext.models.requests import Request
+from audioext.providers.base import FileRoute, Provider, Uploads
+
+UPLOAD_ATTEMPTS = 3
+
+
+@define(kw_only=True, eq=False, repr=False)
+class Sources:
+    """Brings a request's file along, or its URL where that has to be hosted elsewhere first."""
+
+    transport: Transport
+    shelf: Shelf
+    clock: Clock
+    serve_files: bool
+    public_url: Callable[[], URL | None]
+    """Where our own receiver can be reached, `None` where this process has none."""
+
+    async def bring(
+        self, request: Request, provider: Provider, progress: Progress | None
+    ) -> tuple[Request, str | None]:
+        """Return the request as it goes out, and the offer under which we serve its file, if we do."""
+        if request.file is not None:
+            if self.serves(request, provider):
+                public_url = self.public_url()
+                assert public_url is not None  # noqa: S101 - `check` refused this
+                offer = self.shelf.offer(request.file)
+                return _by_url(
+                    request, str(public_url / FILES_SEGMENT / offer.split("/")[0] / offer.split("/")[1])
+                ), offer
+            if provider.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
+                name = f"{mint_id(self.clock.now())}{request.file.suffix.lower()}"
+                built = provider.build_upload(request.file, name)
+                return _by_url(request, await self._upload(provider, built, progress)), None
+        if request.rehost and request.url is not None:
+            if not isinstance(provider, Uploads):
+                message = f"{provider.name} has no url-upload, so rehost=True cannot be done there"
+                raise UnsupportedError(message)
+            name = f"{mint_id(self.clock.now())}-{safe_name(URL(request.url).name) or 'audio'}"
+            url = await self._upload(provider, provider.build_upload(request.url, name), progress)
+            return _by_url(request, url), None
+        return request, None
+
+    def serves(self, request: Request, provider: Provider) -> bool:
+        """Say whether our own receiver has to serve the file."""
+        if request.file is None:
+            return False
+        return self.serve_files or provider.file_route is FileRoute.SERVE
+
+    async def _upload(self, provider: Provider, request: HttpRequest, progress: Progress | None) -> str:
+        assert isinstance(provider, Uploads)  # noqa: S101 - both callers looked
+        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
+            try:
+                response = await self.transport.send(request, progress=progress)
+            except (NotSentError, BrokenError) as error:  # an upload costs nothing, so it may be repeated
+                if attempt == UPLOAD_ATTEMPTS:
+                    raise ProviderDownError(
+                        f"the upload failed: {error}", provider=provider.name, retryable=True, charged=False
+                    ) from error
+            else:
+                return provider.parse_upload(response)
+        raise AssertionError  # pragma: no cover - the last attempt returns or raises
+
+
+def _by_url(request: Request, url: str) -> Request:
+    return attrs.evolve(request, file=None, url=url)

@@ -1,0 +1,264 @@
+"""HTTP over aiohttp: an `HttpRequest` becomes an `HttpResponse`, and it is said whether it may have arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_writer import StreamWriter
+from attrs import define, field
+
+from audioext.errors import AudioextError
+from audioext.http.messages import HttpRequest, HttpResponse, Part
+
+_log = logging.getLogger("audioext.http.transport")
+
+MAX_RESPONSE_BYTES = 4_194_304
+CALL_TIMEOUT_SECONDS = 60.0
+UPLOAD_IDLE_SECONDS = 60.0
+UPLOAD_ANSWER_SECONDS = 300.0
+"""How long the answer to a file may take in all, once the file is out; silence ends the call sooner."""
+CONNECT_TIMEOUT_SECONDS = 15.0
+# A server may close an idle connection just as a submit goes out, and then nobody knows whether it arrived.
+KEEPALIVE_SECONDS = 2.0
+CONNECT_ATTEMPTS = 3
+CONNECT_BACKOFF_SECONDS = 0.5
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes so far and in all."""
+
+
+class NotSentError(AudioextError):
+    """Nothing was sent: no connection could be made, or the file could not be read; the message says which."""
+
+
+class BrokenError(AudioextError):
+    """The connection broke or timed out after the request may have arrived."""
+
+
+@define(eq=False, repr=False)
+class Transport:
+    """One HTTP session. It follows no redirect and resends nothing that may have arrived."""
+
+    connector: Callable[[], aiohttp.BaseConnector] | None = None
+    _session: aiohttp.ClientSession | None = field(default=None, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session, made at first use: that needs a running loop.
+
+        Raises:
+            NotSentError: the transport is closed; a session made now would never be.
+        """
+        if self._closed:
+            message = "the client was closed before this call; nothing was sent"
+            raise NotSentError(message)
+        if self._session is None:
+            self._session = self.new_session()
+        return self._session
+
+    def new_session(self) -> aiohttp.ClientSession:
+        """Return a session with connections of its own, for the caller to close; a closed transport makes it too."""
+        make = self.connector or _connector
+        return aiohttp.ClientSession(
+            connector=make(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+        )
+
+    async def send(
+        self,
+        request: HttpRequest,
+        *,
+        timeout: float = CALL_TIMEOUT_SECONDS,  # noqa: ASYNC109 - aiohttp's own, per call
+        progress: Progress | None = None,
+    ) -> HttpResponse:
+        """Make the call and return the whole response. Only a failure to connect is tried again.
+
+        A file may take as long as it moves: only when no more of it is taken for `UPLOAD_IDLE_SECONDS` does the call
+        end. Without a file *timeout* (seconds) bounds all of it.
+
+        Raises:
+            NotSentError: no connection could be made, the file cannot be read, or we are closed; nothing was sent.
+            BrokenError: the request may have arrived, but no whole answer came.
+        """
+        for attempt in range(1, CONNECT_ATTEMPTS + 1):
+            try:
+                return await self._send_once(request, timeout, progress)
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
+                if attempt == CONNECT_ATTEMPTS:
+                    message = f"no connection to {request.url.host}: {error}; nothing was sent"
+                    raise NotSentError(message) from error
+                await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                message = f"no whole answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
+                raise BrokenError(message) from error
+        raise AssertionError  # pragma: no cover - the last attempt returns or raises
+
+    async def _send_once(
+        self,
+        request: HttpRequest,
+        timeout: float,  # noqa: ASYNC109 - as above
+        progress: Progress | None,
+    ) -> HttpResponse:
+        if not request.parts:
+            return await self._call(request, request.body, _quick(timeout))
+        with _form(request.parts, progress) as form:
+            if not form.files:
+                return await self._call(request, form, _quick(timeout))
+            async with form.watched():
+                return await self._call(request, form, _patient(timeout))
+
+    async def _call(
+        self, request: HttpRequest, data: bytes | aiohttp.MultipartWriter | None, limits: aiohttp.ClientTimeout
+    ) -> HttpResponse:
+        async with self.session.request(
+            request.method, request.url, headers=request.headers, data=data, allow_redirects=False, timeout=limits
+        ) as response:
+            return HttpResponse(status=response.status, headers=response.headers, body=await _read(response))
+
+    async def aclose(self) -> None:
+        """Close the session and its connections, for good."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+
+def _connector() -> aiohttp.TCPConnector:
+    return aiohttp.TCPConnector(limit=200, keepalive_timeout=KEEPALIVE_SECONDS)
+
+
+def _quick(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
+
+
+def _patient(seconds: float) -> aiohttp.ClientTimeout:
+    # A long file on a slow line is not a hung call. aiohttp bounds what comes before the file and the silence after
+    # it; whether the file moves is for the form to watch.
+    return aiohttp.ClientTimeout(
+        total=None,
+        connect=CALL_TIMEOUT_SECONDS,
+        sock_connect=CONNECT_TIMEOUT_SECONDS,
+        sock_read=max(seconds, UPLOAD_IDLE_SECONDS),
+    )
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = await response.content.read(MAX_RESPONSE_BYTES + 1)
+    chunks = [body]
+    size = len(body)
+    while body and size <= MAX_RESPONSE_BYTES:
+        body = await response.content.read(MAX_RESPONSE_BYTES + 1 - size)
+        chunks.append(body)
+        size += len(body)
+    if size > MAX_RESPONSE_BYTES:
+        message = f"the answer is longer than {MAX_RESPONSE_BYTES} bytes"
+        raise aiohttp.ClientPayloadError(message)
+    return b"".join(chunks)
+
+
+@contextmanager
+def _form(parts: tuple[Part, ...], progress: Progress | None) -> Generator[_Form]:
+    """Make the form of *parts* with its files open, and close them.
+
+    Raises:
+        NotSentError: a file cannot be read.
+    """
+    form = _Form(progress)
+    try:
+        for part in parts:
+            try:
+                form.add(part)
+            except (OSError, UnicodeError) as error:  # the latter: a file name that is no text
+                reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
+                message = f"cannot read {part.path!s:.200}: {reason or error}; nothing was sent"
+                raise NotSentError(message.encode(errors="replace").decode()) from error
+        yield form
+    finally:
+        for file in form.files:
+            file.close()
+
+
+class _Form(aiohttp.MultipartWriter):
+    """A multipart body that watches over its own way out."""
+
+    # FormData sends no multipart when there is no file, and MusicGPT documents multipart always.
+
+    def __init__(self, progress: Progress | None) -> None:
+        super().__init__("form-data")
+        self.files: list[io.BufferedReader] = []
+        self._progress = progress
+        self._limit: asyncio.Timeout | None = None
+        self._outlet: asyncio.Transport | None = None
+
+    def add(self, part: Part) -> None:
+        """Append *part*; a file is opened now."""
+        headers: Mapping[str, str] = {"Content-Type": part.content_type} if part.content_type else {}
+        if part.path is None:
+            self.append(part.value or "", headers).set_content_disposition("form-data", name=part.name)
+            return
+        self.files.append(_CountedReader(part.path, self._moved))
+        payload = self.append(self.files[-1], headers)
+        payload.set_content_disposition("form-data", name=part.name, filename=part.filename or part.path.name)
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncGenerator[None]:
+        """End the block with `TimeoutError` when the body stands still; leave no connection that it is stuck in."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._limit = limit
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            stuck = f"no more of the file was taken for {UPLOAD_IDLE_SECONDS:g} s"
+            message = stuck if self._outlet else f"not all of it came within {UPLOAD_ANSWER_SECONDS:g} s"
+            raise TimeoutError(message) from error
+        finally:
+            self._limit = None
+            if self._outlet is not None:
+                self._outlet.abort()  # closing would wait until a peer that reads no more has read the rest
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the body. The connection is there, so that from now on time counts."""
+        self._outlet = writer.transport if isinstance(writer, StreamWriter) else None
+        self._allow(UPLOAD_IDLE_SECONDS)
+        await super().write_with_length(writer, content_length)
+        self._outlet = None
+        self._allow(UPLOAD_ANSWER_SECONDS)
+
+    def _allow(self, seconds: float) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    def _moved(self, so_far: int, size: int) -> None:
+        if self._outlet is not None:
+            self._allow(UPLOAD_IDLE_SECONDS)
+        if self._progress is not None:
+            self._progress(so_far, size)
+
+
+class _CountedReader(io.BufferedReader):
+    """A file that tells how much of it was read; aiohttp streams it in chunks, off the loop."""
+
+    def __init__(self, path: Path, moved: Callable[[int, int], None]) -> None:
+        super().__init__(io.FileIO(path))
+        self._moved = moved
+        self._size = path.stat().st_size
+        self._loop = asyncio.get_running_loop()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        chunk = super().read(size)
+        # aiohttp reads in a thread; the watch and the user's callback belong to the loop.
+        self._loop.call_soon_threadsafe(self._moved, self.tell(), self._size)
+        return chunk

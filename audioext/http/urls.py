@@ -1,0 +1,71 @@
+"""The paths under the public URL: building a callback's, reading one, and hiding its secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from attrs import field, frozen
+from yarl import URL
+
+from audioext.errors import WebhookError
+from audioext.http import signing
+
+FILES_SEGMENT = "files"
+MASK = "***"
+_CALLBACK = re.compile(
+    r"(?:^|/)(?P<provider>[a-z0-9-]{1,64})/(?P<ref>[0-9a-z]{8,64})/(?P<tag>[\w%.~-]{1,128})/?$", re.ASCII
+)
+# A prefix may have any number of segments, so what comes before the secret does not tell where it is: its own shape
+# does, and else that it ends the path. JSON may write a slash as \/.
+_SECRET_PATH = re.compile(
+    r"""(?<![\w%.~-])(
+      [0-9a-z]{24}(?:\\?/)+ (?=[\w-]{43}(?![\w-]))  # ref and tag, as we make them
+    | files(?:\\?/)+ (?=[\w-]{43}(?![\w-])|[^/?\s"\\]++(?:(?:\\?/)+[^/?\s"\\]*+)?(?:\\?/)?(?!\\/|[^?\s"\\]))
+    | [a-z0-9-]{1,64}(?:\\?/)+[0-9a-z]{8,64}(?:\\?/)+ (?=[\w%.~-]++(?!(?:\\?/)+[\w%.~-]))
+    )[\w%.~-]+""",
+    re.ASCII | re.VERBOSE,
+)
+
+
+@frozen
+class Route:
+    """Which job a callback path names. The tag does not show."""
+
+    provider: str
+    ref: str
+    tag: str = field(repr=False)
+
+
+def callback_url(public_url: URL, secret: bytes, provider: str, ref: str) -> URL:
+    """Return the URL that the provider is asked to call for *ref*."""
+    return public_url / provider / ref / signing.tag(secret, provider, ref)
+
+
+def read_callback(path: str) -> Route:
+    """Return the route in the last three segments of *path*, whatever prefix it was mounted under.
+
+    Raises:
+        WebhookError: it is no callback path (404).
+    """
+    found = _CALLBACK.search(path.partition("?")[0])
+    if found is None:
+        message = "no such route"
+        raise WebhookError(message, http_status=404)
+    return Route(found["provider"], found["ref"], found["tag"])
+
+
+def check_tag(route: Route, secrets: Sequence[bytes]) -> None:
+    """Let a route through whose tag proves that we issued it.
+
+    Raises:
+        WebhookError: the tag is not ours (401).
+    """
+    if not signing.tag_matches(secrets, route.provider, route.ref, route.tag):
+        message = f"the callback path of {route.ref} does not carry our tag"
+        raise WebhookError(message, http_status=401)
+
+
+def mask(text: str) -> str:
+    """Return *text* with the secret segment of every callback or file path hidden."""
+    return _SECRET_PATH.sub(lambda found: found[1] + MASK, text)

@@ -1,0 +1,1 @@
+"""The values that everything else speaks of: requests, results, records, entries and events."""

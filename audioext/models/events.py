@@ -1,0 +1,70 @@
+"""What an answer, a status or a webhook means, in words that hold for all providers."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from audioext.errors import ProviderError
+from audioext.models.results import FailureReason, Stage, Track
+
+
+@frozen(kw_only=True)
+class Submitted:
+    """The provider made a task.
+
+    `track_ids` names its takes where the answer tells them, in order; `eta` is in seconds,
+    `credit_estimate` in the provider's own credits.
+    """
+
+    task_id: str
+    track_ids: tuple[str, ...] = ()
+    eta: float | None = None
+    credit_estimate: float | None = None
+
+
+@frozen(kw_only=True)
+class Refused:
+    """The provider certainly made no task and charged nothing; *resend* says the same POST may be sent again."""
+
+    error: ProviderError
+    resend: bool = False
+
+
+@frozen(kw_only=True)
+class Unknown:
+    """The answer does not say whether a task was made; nothing may be resent. `reason` is for people."""
+
+    reason: str
+
+
+@frozen(kw_only=True)
+class Progress:
+    """Something was seen of a task that is not its failure.
+
+    `claimed_stage` is the stage that the wire names, `None` where it names none; `tracks` are what was
+    shown, each with what is known of it. `word` keeps an unknown stage or status word. `ask_now` makes a
+    status call due at once.
+    """
+
+    task_id: str | None = None
+    claimed_stage: Stage | None = None
+    tracks: tuple[Track, ...] = ()
+    cover_url: str | None = None
+    credits: float | None = None
+    word: str | None = None
+    ask_now: bool = False
+
+
+@frozen(kw_only=True)
+class Failed:
+    """The task's own failure. `code` is the wire's text; `charged` is `None` where no page says."""
+
+    task_id: str | None = None
+    reason: FailureReason = FailureReason.UNKNOWN
+    code: str | None = None
+    message: str = ""
+    charged: bool | None = None
+
+
+SubmitOutcome = Submitted | Refused | Unknown
+Event = Submitted | Progress | Failed

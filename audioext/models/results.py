@@ -1,0 +1,182 @@
+"""What a user gets back: stages, tracks, songs, events and failures, as frozen values."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from attrs import field, frozen
+
+from audioext.models.requests import Extend
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from audioext.models.requests import ExtendOptions
+
+Source = Literal["webhook", "poll", "implied"]
+"""How a stage became known; `implied` means that a later stage was seen first."""
+
+
+class Stage(enum.IntEnum):
+    """How far a task has come; later stages compare greater and imply the earlier ones."""
+
+    SUBMITTED = 1
+    TEXT = 2
+    FIRST = 3
+    COMPLETE = 4
+
+
+class FailureReason(enum.StrEnum):
+    """Why a task failed, in words that hold for all providers."""
+
+    CONTENT = "content"
+    SOURCE = "source"
+    TIMEOUT = "timeout"
+    GENERATION = "generation"
+    UNKNOWN = "unknown"
+
+
+@frozen
+class TimedLine:
+    """One line of timed lyrics; `start` and `end` are seconds from the beginning of the track."""
+
+    text: str
+    start: float
+    end: float
+
+
+@frozen(kw_only=True)
+class Track:
+    """One take of a song.
+
+    Every field that a provider did not send is `None`. `duration` is in seconds; `created_at` and
+    `expires_at` are tz-aware. `position` is the take's place, from 1. `failure` is the provider's word on a
+    take that did not come about. `provider` and `model` are those that the task was submitted with.
+    """
+
+    id: str | None = None
+    title: str | None = None
+    audio_url: str | None = None
+    stream_url: str | None = None
+    wav_url: str | None = None
+    image_url: str | None = None
+    duration: float | None = None
+    tags: str | None = None
+    prompt: str | None = None
+    lyrics: str | None = None
+    timed_lyrics: tuple[TimedLine, ...] | None = None
+    model_name: str | None = None
+    source_audio_url: str | None = None
+    source_stream_url: str | None = None
+    source_image_url: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    failure: str | None = None
+    position: int | None = None
+    provider: str | None = None
+    model: str | None = None
+    extends_by_id: bool = field(default=True, repr=False)
+
+    def extend(self, **options: Unpack[ExtendOptions]) -> Extend:
+        """Return a request that continues this track at its own provider, with the model it was made with.
+
+        Without an id, or at a provider that extends by URL only, the track's audio URL is the source.
+
+        Raises:
+            RequestError: the options are not valid, or the track has neither an id nor an audio URL.
+        """
+        chained: ExtendOptions = {"provider": self.provider, "source_duration": self.duration}
+        if self.model is not None:
+            chained["model"] = self.model
+        if self.id is not None and self.extends_by_id:
+            chained["audio_id"] = self.id
+        else:
+            chained["url"] = self.audio_url
+        chained.update(options)
+        return Extend.checked(**chained)
+
+
+class Saver(Protocol):
+    """Fetches the tracks of a song into a folder."""
+
+    def __call__(
+        self,
+        song: Song,
+        folder: Path,
+        /,
+        *,
+        overwrite: bool,
+        progress: Callable[[Path, int, int | None], None] | None,
+    ) -> Awaitable[tuple[Path, ...]]:
+        """Save *song* into *folder* and return the paths, in the order of the tracks."""
+        ...
+
+
+@frozen(kw_only=True)
+class Song:
+    """The result of a complete job: its playable tracks first to last, and what is known of the task."""
+
+    ref: str
+    provider: str
+    task_id: str | None
+    tracks: tuple[Track, ...]
+    credits: float | None = None
+    meta: Mapping[str, object] = field(factory=dict)
+    _saver: Saver | None = field(default=None, repr=False, eq=False, alias="saver")
+
+    async def save(
+        self,
+        folder: str | PathLike[str] = ".",
+        *,
+        overwrite: bool = False,
+        progress: Callable[[Path, int, int | None], None] | None = None,
+    ) -> tuple[Path, ...]:
+        """Stream every playable track into *folder* (made if missing) and return the paths, one a track.
+
+        A file appears only when it is whole, not empty and audio; names come from titles, made safe. It works
+        after the client was closed, too. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
+
+        Raises:
+            DownloadError: a file is gone, empty, not audio, or the same take came twice.
+        """
+        if self._saver is None:
+            from audioext.errors import ConfigError  # noqa: PLC0415 - only for a song built by hand
+
+            message = "this Song was not made by a client, so it has nothing to download with"
+            raise ConfigError(message)
+        return await self._saver(self, Path(folder), overwrite=overwrite, progress=progress)
+
+
+@frozen(kw_only=True)
+class StageEvent:
+    """A stage was reached: the tracks known at that moment, how it was learnt and when (tz-aware)."""
+
+    stage: Stage
+    tracks: tuple[Track, ...]
+    source: Source
+    at: datetime
+    ref: str
+    provider: str
+    task_id: str | None = None
+    meta: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Failure:
+    """A task failed: why, in the provider's words and in ours, and what happened to the money."""
+
+    reason: FailureReason
+    code: str | None
+    message: str
+    charged: bool | None
+    at: datetime
+    ref: str
+    provider: str
+    task_id: str | None = None
+    tracks: tuple[Track, ...] = ()
+    meta: Mapping[str, object] = field(factory=dict)

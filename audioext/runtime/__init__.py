@@ -1,0 +1,1 @@
+"""What runs while a client is open: waits, submits, polls and handlers, around the one writer of journals."""

@@ -1,0 +1,1 @@
+"""What a journal means, as pure functions."""

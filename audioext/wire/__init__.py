@@ -1,1 +1,0 @@
-"""The wire as values: what is sent, what arrives, and what it means. Nothing here does I/O."""

@@ -1,0 +1,119 @@
+"""What the command line's tests share: commands run in this process, commands run as processes, a short recording."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from audioext.cli.app import run
+from audioext.sandbox import audio
+
+ROOT = Path(__file__).parents[3]
+PATIENCE_SECONDS = 30.0
+FAST = ("--sandbox", "--speed", "100000")
+"""A sandbox that is done at once."""
+
+
+@frozen
+class Ended:
+    """A command that ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON object on stdout."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+
+Invoke = Callable[..., Ended]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, without the keys and settings of whoever runs the tests."""
+    for name in ("KIE", "SUNOAPI", "VIDGO", "MUSICGPT"):
+        monkeypatch.delenv(f"{name}_API_KEY", raising=False)
+    for name in ("AUDIOEXT_STORE", "AUDIOEXT_PUBLIC_URL", "AUDIOEXT_LISTEN", "KIE_WEBHOOK_KEY", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def voice(folder: Path) -> Path:
+    """Return the name of a short recording in the folder."""
+    (folder / "voice.wav").write_bytes(audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav"))
+    return Path("voice.wav")
+
+
+@pytest.fixture
+def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
+    """Return a function that runs a command in this process."""
+
+    def call(*arguments: str | Path) -> Ended:
+        code = run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return Ended(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Return a function that starts a command as a process of its own; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def call(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "audioext", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", **(env or {})},
+        )
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def spawn(start: Start) -> Invoke:
+    """Return a function that runs a command as a process of its own, to its end."""
+
+    def call(*arguments: str | Path, env: dict[str, str] | None = None) -> Ended:
+        process = start(*arguments, env=env)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        return Ended(process.returncode, out, err)
+
+    return call
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """Read what *process* writes to stderr up to the line with *word*, and return that line."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if word in line:
+            return line
+    message = f"the process ended without {word!r}"
+    raise AssertionError(message)

@@ -1,0 +1,170 @@
+"""`audioext demo`: the newcomer's first command."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audioext.cli.compare import Likeness, compare
+from audioext.cli.demo import show_next_steps
+from audioext.cli.options import OutputOptions
+from audioext.cli.places import make_provider
+from audioext.cli.screen import Screen
+from audioext.sandbox import audio
+from tests.integration.cli.conftest import Invoke
+
+
+def test_demo_shows_the_trip_and_saves_two_longer_takes_that_begin_alike(spawn: Invoke) -> None:
+    """Text, first and complete arrive by webhook; two files are longer than the tune and begin like it."""
+    ended = spawn("demo")
+
+    assert 0 == ended.code
+    stages = [line.split() for line in ended.err.splitlines() if " by webhook" in line]
+    assert ["text", "first", "complete"] == [line[0] for line in stages]
+    assert all(re.fullmatch(r"\+\d+(\.\d)?", line[1]) for line in stages)
+    tune = soundfile.info("audioext-demo/tune.mp3").duration
+    takes = sorted(Path("audioext-demo").glob("*take*.mp3"))
+    assert 2 == len(takes)
+    assert all(soundfile.info(take).duration > tune + 15 for take in takes)
+    assert all(compare(Path("audioext-demo/tune.mp3"), take, until=16).begins_like_it for take in takes)
+    assert 2 == len(re.findall(r"20\.0 s → 4\d\.\d s, begins like it", ended.out))
+    assert "audioext extend" in ended.out
+    assert "await client.extend(" in ended.out
+
+
+def test_demo_takes_the_users_own_mp3(invoke: Invoke, folder: Path) -> None:
+    """An MP3 with an awkward name is uploaded and extended; the JSON says by how much and how alike."""
+    own = folder / "mine [red] & yours.mp3"
+    clip = audio.tune(seed=5, seconds=9.0, rate=44_100)
+    soundfile.write(own, clip.samples, clip.rate, format="MP3")
+
+    ended = invoke("demo", own, "--json", "--speed", "10000", "--out", "made")
+
+    shown = ended.json
+    assert 0 == ended.code
+    assert shown["ok"]
+    assert 9.0 == pytest.approx(shown["source"]["duration"], abs=0.1)
+    assert ["text", "first", "complete"] == [stage["stage"] for stage in shown["stages"]]
+    assert {"webhook"} == {stage["source"] for stage in shown["stages"]}
+    assert 2 == len(shown["takes"])
+    for take in shown["takes"]:
+        assert take["longer_by"] > 15
+        assert take["begins_like_source"]
+        assert take["size"] == Path(take["file"]).stat().st_size
+        assert take["duration"] == pytest.approx(soundfile.info(take["file"]).duration, abs=0.1)
+
+
+@pytest.mark.parametrize("provider", ["vidgo", "musicgpt"])
+def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str) -> None:
+    """The trip is the same where the file is fetched from our receiver, and where it is inside the submit."""
+    ended = invoke("demo", voice, "--provider", provider, "--speed", "10000", "--json")
+
+    assert 0 == ended.code
+    assert provider == ended.json["provider"]
+    assert 2 == len(ended.json["takes"])
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "there is no file"), (b"not audio at all", "not an audio file")])
+def test_demo_refuses_what_is_no_recording(invoke: Invoke, folder: Path, content: bytes | None, words: str) -> None:
+    """A missing file and a text are told in one sentence, with the exit code of a wrong command."""
+    if content is not None:
+        (folder / "song.mp3").write_bytes(content)
+
+    ended = invoke("demo", "song.mp3")
+
+    assert 2 == ended.code
+    assert words in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_demo_says_when_its_folder_cannot_be_written(invoke: Invoke, folder: Path) -> None:
+    """A file in the place of the folder is a download problem, told in one sentence."""
+    (folder / "taken").write_text("")
+
+    ended = invoke("demo", "--out", "taken")
+
+    assert 7 == ended.code
+    assert "cannot write taken/tune.mp3" in ended.err
+
+
+def test_demo_is_live_on_a_terminal(voice: Path) -> None:
+    """On a terminal there are ticks, colours and a spinner; the lines stay, the spinner goes."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audioext", "demo", str(voice), "--speed", "100"],
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "PYTHONIOENCODING": "utf-8"},
+    )
+    os.close(follower)
+    shown = read_all(leader)
+
+    assert 0 == process.wait(timeout=30)
+    assert "waiting for complete" in shown
+    assert "\x1b[32m✔ " in shown
+    assert 2 == len(re.findall(r"beg\w+ like it", shown.partition("beside the source")[2].partition("Next")[0])[:2])
+
+
+def read_all(terminal: int) -> str:
+    """Return all that is written to a terminal until its last writer is gone."""
+    chunks = []
+    try:
+        while chunk := os.read(terminal, 65_536):
+            chunks.append(chunk)
+    except OSError:  # how Linux says that the other end was closed
+        pass
+    finally:
+        os.close(terminal)
+    return b"".join(chunks).decode("utf-8", "replace")
+
+
+def test_a_take_of_other_music_does_not_begin_alike(folder: Path) -> None:
+    """Other music and silence are told apart from the source; the source itself is not."""
+    tune, other = audio.tune(seed=1, seconds=6.0, rate=16_000), audio.tune(seed=2, seconds=9.0, rate=22_050)
+    for name, clip in (("tune.wav", tune), ("other.wav", other)):
+        (folder / name).write_bytes(audio.encode(clip, "wav"))
+    soundfile.write("silence.wav", np.zeros(80_000), 8_000)
+
+    same = compare(Path("tune.wav"), Path("tune.wav"), until=5)
+    different = compare(Path("tune.wav"), Path("other.wav"), until=5)
+    silent = compare(Path("tune.wav"), Path("silence.wav"), until=5)
+
+    assert (True, False) == (same.begins_like_it, same.is_longer)
+    assert (False, True) == (different.begins_like_it, different.is_longer)
+    assert 0.0 == silent.beginning
+    assert "6.0 s → 9.0 s, does NOT begin like it" == str(different)
+
+
+def test_nothing_compared_is_not_alike(folder: Path) -> None:
+    """A source of which nothing is kept proves nothing."""
+    (folder / "tune.wav").write_bytes(audio.encode(audio.tune(seed=1, seconds=2.0, rate=8_000), "wav"))
+
+    assert Likeness(source_seconds=2.0, take_seconds=2.0, beginning=0.0) == compare(
+        Path("tune.wav"), Path("tune.wav"), until=0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        ("vidgo", ['ax.Client(ax.Vidgo(), public_url="', "VIDGO_API_KEY", "--provider vidgo --model V5"]),
+        ("musicgpt", ["ax.Client(ax.MusicGpt())", "MUSICGPT_API_KEY", "--provider musicgpt --sandbox"]),
+    ],
+)
+def test_what_demo_shows_next_is_for_the_same_provider(
+    capsys: pytest.CaptureFixture[str], provider: str, words: list[str]
+) -> None:
+    """The command and the program that it ends with name that provider, its key, and what it needs."""
+    show_next_steps(Screen(OutputOptions()), make_provider(provider), Path("tune.mp3"), 16.0)
+
+    following = capsys.readouterr().out
+    assert [] == [word for word in words if word not in following]
+    assert ("model=" in following) == (provider == "vidgo")

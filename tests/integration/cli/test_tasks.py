@@ -1,0 +1,229 @@
+"""`audioext extend`, `instrumental` and `credits`: what is sent, what is printed, and every exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from audioext.cli.options import StoreOptions
+from audioext.cli.tasks import way_back
+from tests.integration.cli.conftest import FAST, Invoke, Start, read_until
+
+LOOPBACK = "http://127.0.0.1:1/kie"
+MEMORY = ("--store", "memory://")
+FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
+
+
+def test_extend_saves_the_takes_of_a_file(invoke: Invoke, voice: Path) -> None:
+    """A file is uploaded, each stage is one plain line, the takes are saved and listed."""
+    ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--out", "out")
+
+    assert 0 == ended.code
+    words = [line.split()[0] for line in ended.err.splitlines()]
+    assert ["uploaded", "submitted", "text", "first", "complete", "saved", "saved"] == words
+    files = [Path("out/Part 2 - take 1.mp3"), Path("out/Part 2 - take 2.mp3")]
+    assert all(str(file) in ended.out for file in files)
+    assert all(soundfile.info(file).duration > 20 for file in files)
+    assert "\x1b" not in ended.out + ended.err
+
+
+def test_extend_prints_one_json_object(invoke: Invoke, voice: Path) -> None:
+    """With `--json` stdout holds one object: ref, stages, tracks, meta; a time is a number of seconds."""
+    meta = ("--meta", "chat=42", "--meta", "who=Ann")
+    ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, *meta, "--no-save", "--json")
+
+    shown = ended.json
+    assert 0 == ended.code
+    assert re.fullmatch(r"[0-9a-z]{24}", shown["ref"])
+    assert ("kie", "complete", {"chat": 42, "who": "Ann"}) == (shown["provider"], shown["state"], shown["meta"])
+    assert ["text", "first", "complete"] == [stage["stage"] for stage in shown["stages"]]
+    assert all(isinstance(stage["seconds"], float) for stage in shown["stages"])
+    assert ["Part 2", "Part 2"] == [track["title"] for track in shown["tracks"]]
+    assert [] == shown["files"]
+
+
+@pytest.mark.parametrize("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+def test_a_text_that_is_no_path_is_a_tracks_id(invoke: Invoke, provider: str) -> None:
+    """A ready track of the sandbox is continued by its id, at each API that has ids."""
+    track = "e2310000-0000-4000-8000-000000000001"
+    ended = invoke("extend", track, *FULL, *FAST, *MEMORY, "--no-save", "--provider", provider)
+
+    assert 0 == ended.code
+    assert "uploaded" not in ended.err
+    assert 2 == ended.out.count("Part 2")
+
+
+def test_poll_only_asks_for_the_status(invoke: Invoke) -> None:
+    """Without a receiver the same stages are learnt by poll."""
+    track = "e2310000-0000-4000-8000-000000000002"
+    ended = invoke("extend", track, *FULL, *FAST, *MEMORY, "--no-save", "--poll-only", "--json")
+
+    assert 0 == ended.code
+    assert "poll" == ended.json["stages"][-1]["source"]
+
+
+def test_instrumental_accompanies_a_file(invoke: Invoke, voice: Path) -> None:
+    """A voice comes back with an accompaniment of its own length."""
+    fields = ("--title", "Rain", "--tags", "piano, soft", "--negative-tags", "")
+    ended = invoke("instrumental", voice, *fields, *FAST, *MEMORY, "--json")
+
+    assert 0 == ended.code
+    assert ["Rain - take 1.mp3", "Rain - take 2.mp3"] == ended.json["files"]
+    assert all(4.0 == pytest.approx(soundfile.info(file).duration, abs=0.2) for file in ended.json["files"])
+
+
+def test_no_wait_prints_the_ref_alone(invoke: Invoke, voice: Path) -> None:
+    """`--no-wait` ends with the submit: stdout is the ref, for scripts to keep."""
+    ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--no-wait")
+    in_json = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--no-wait", "--json")
+
+    assert 0 == ended.code
+    assert re.fullmatch(r"[0-9a-z]{24}\n", ended.out)
+    assert f"audioext wait {ended.out.strip()}" in ended.err
+    assert {"ref", "provider", "task_id", "state"} == set(in_json.json)
+
+
+def test_credits(invoke: Invoke) -> None:
+    """The balance is one number, or one object."""
+    plain, in_json = invoke("credits", *FAST), invoke("credits", *FAST, "--provider", "sunoapi", "--json")
+
+    assert (0, "100000\n") == (plain.code, plain.out)
+    assert {"provider": "sunoapi", "credits": 100_000} == in_json.json
+
+
+# --- exit codes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "arguments"),
+    [
+        (2, "RequestError", ("extend", "nosuch.mp3", *FAST)),
+        (2, "RequestError", ("extend", "voice.wav", *FULL, "--meta", "x", *FAST)),
+        (2, "ConfigError", ("extend", "voice.wav", *FULL)),
+        (2, "ConfigError", ("extend", "voice.wav", *FULL, "--fault", "nonsense", *FAST)),
+        (2, "ConfigError", ("extend", "voice.wav", *FULL, "--public-url", "nonsense")),
+        (2, "ConfigError", ("extend", "voice.wav", *FULL, "--poll-every", "0")),
+        (2, "UnsupportedError", ("instrumental", "voice.wav", "--title", "a", "--provider", "musicgpt", *FAST)),
+        (2, "ConfigError", ("credits",)),
+        (3, "ProviderError", ("extend", "unknown-id", *FULL, *FAST)),
+        (3, "CreditsError", ("extend", "voice.wav", *FULL, "--fault", "code=402", *FAST)),
+        (4, "JobFailedError", ("extend", "voice.wav", *FULL, "--fault", "error=text:531", *FAST)),
+        (5, "StageTimeoutError", ("extend", "voice.wav", *FULL, "--sandbox", "--speed", "1", "--timeout", "0.1")),
+        (6, "SubmitUnknownError", ("extend", "voice.wav", *FULL, "--fault", "lose_response", "--poll-only", *FAST)),
+        (7, "DownloadError", ("extend", "voice.wav", *FULL, "--fault", "empty_audio", *FAST)),
+    ],
+)
+def test_each_kind_of_trouble_has_its_exit_code(
+    invoke: Invoke, voice: Path, code: int, kind: str, arguments: tuple[str, ...]
+) -> None:
+    """Scripts can branch on the exit code, and on the error's type in the JSON object."""
+    store = MEMORY if arguments[0] != "credits" else ()
+    ended = invoke(*arguments, *store, "--json")
+
+    error = ended.json["error"]
+    assert (code, kind, code) == (ended.code, error["type"], error["exit_code"])
+
+
+def test_an_error_object_holds_the_facts(invoke: Invoke, voice: Path) -> None:
+    """What a failure cost and which job it was are fields, not words to be searched."""
+    failed = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "error=complete:531", "--json").json["error"]
+    refused = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "code=402", "--json").json["error"]
+    invalid = invoke("extend", "nosuch.mp3", *FAST, *MEMORY, "--json").json["error"]
+
+    assert ("531", False, "kie") == (failed["code"], failed["charged"], failed["provider"])
+    assert 24 == len(failed["ref"])
+    assert ("402", False, False) == (refused["code"], refused["charged"], refused["retryable"])
+    assert {"file", "model", "continue_at"} == {problem["field"] for problem in invalid["problems"]}
+
+
+def test_an_error_is_one_sentence_with_the_options_names(invoke: Invoke) -> None:
+    """All problems come at once, named as they are on the command line; there is no traceback."""
+    ended = invoke("extend", "nosuch.mp3", *FAST, *MEMORY, "--style-weight", "7")
+
+    assert (2, "") == (ended.code, ended.out)
+    assert "audioext: 4 problems with this request; nothing was sent:" in ended.err
+    for name in ("SOURCE: ", "--model: ", "--continue-at: ", "--style-weight: "):
+        assert f"\n  {name}" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> None:
+    """Without a key the variable is named, and the way that needs none."""
+    ended = invoke("extend", voice, *FULL, *MEMORY)
+
+    assert 2 == ended.code
+    assert "set KIE_API_KEY in the environment; --sandbox needs none" in ended.err
+
+
+def test_debug_shows_the_traceback(invoke: Invoke) -> None:
+    """`--debug` adds where an error came from."""
+    ended = invoke("extend", "nosuch.mp3", *FAST, *MEMORY, "--debug")
+
+    assert 2 == ended.code
+    assert "Traceback (most recent call last)" in ended.err
+
+
+def test_verbose_logs_and_hides_secrets(invoke: Invoke, voice: Path) -> None:
+    """`-v` logs each webhook, with the tag hidden and without a key."""
+    ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--no-save", "-v")
+
+    assert 0 == ended.code
+    assert "info audioext.access: " in ended.err
+    assert '/***"' in ended.err
+    assert "sandbox-key" not in ended.out + ended.err
+    assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", ended.err)
+
+
+def test_a_warning_is_shown_in_plain_words(invoke: Invoke, voice: Path) -> None:
+    """What the library warns of is on stderr without being asked for."""
+    ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "lose_response", "--no-save")
+
+    assert 0 == ended.code
+    assert "warning audioext.submit: " in ended.err
+    assert "no answer that names its task" in ended.err
+
+
+def test_ctrl_c_in_a_sandbox_ends_its_task(start: Start, voice: Path) -> None:
+    """Ctrl-C ends with 130, and an object that says so; a sandbox takes its task with it."""
+    process = start("extend", voice, *FULL, "--sandbox", "--speed", "1", *MEMORY, "--json")
+    read_until(process, "submitted")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+
+    assert 130 == process.returncode
+    error = json.loads(out)["error"]
+    assert "Interrupted" == error["type"]
+    assert "the sandbox has ended" in error["message"]
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(start: Start, voice: Path) -> None:
+    """`audioext … | head -0` prints no traceback."""
+    process = start("extend", voice, *FULL, *FAST, *MEMORY, "--no-save", "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=30)
+
+    assert 141 == process.returncode
+    assert "Traceback" not in err
+    assert "Exception" not in err
+
+
+@pytest.mark.parametrize(
+    ("store", "sandbox", "base_url", "options"),
+    [
+        (None, False, None, ""),
+        ("sqlite:///my jobs.db", False, LOOPBACK, f" --store 'sqlite:///my jobs.db' --base-url {LOOPBACK}"),
+        ("redis://:password@host", False, None, ""),
+        (None, True, LOOPBACK, " --sandbox"),
+    ],
+)
+def test_the_way_back_says_where(store: str | None, sandbox: bool, base_url: str | None, options: str) -> None:
+    """What we say to type next goes to the same store and the same API; a password is not repeated."""
+    assert options == way_back(StoreOptions(store=store), sandbox=sandbox, base_url=base_url).options

@@ -1,0 +1,364 @@
+"""Files: what is saved is whole, audio, not empty and named safely; local files reach the provider."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
+
+import audioext as ax
+from audioext.files.downloads import Downloader, Shelf, Source, _to_its_end, probe, safe_name
+from audioext.http import transport as transport_module
+from audioext.http.transport import Transport
+from audioext.sandbox import Sandbox, audio
+
+MakeSandbox = Callable[..., Awaitable[Sandbox]]
+MakeClient = Callable[..., Awaitable[ax.Client]]
+
+
+async def save(song: ax.Song, folder: Path, *, overwrite: bool = False) -> tuple[Path, ...]:
+    """Save with a transport of its own."""
+    transport = Transport()
+    try:
+        return await Downloader(transport).save(song, folder, overwrite=overwrite)
+    finally:
+        await transport.aclose()
+
+
+def song_of(*links: str, title: str = "Rain") -> ax.Song:
+    """Return a song with such links."""
+    tracks = tuple(ax.Track(id=str(index), title=title, audio_url=link) for index, link in enumerate(links))
+    return ax.Song(ref="r" * 24, provider="kie", task_id="t", tracks=tracks)
+
+
+@pytest.fixture
+async def files() -> web.Application:
+    """Return a file server with every kind of file that goes wrong."""
+
+    def answer(body: bytes, content_type: str, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(_: web.Request) -> web.Response:
+            return web.Response(body=body, content_type=content_type, status=status)
+
+        return handler
+
+    app = web.Application()
+    routes = {
+        "good.mp3": answer(b"ID3 one", "audio/mpeg"),
+        "other.mp3": answer(b"ID3 two", "audio/mpeg"),
+        "plain.mp3": answer(b"ID3 three", "application/octet-stream"),
+        "empty.mp3": answer(b"", "audio/mpeg"),
+        "page.mp3": answer(b"<html>gone</html>", "audio/mpeg"),
+        "typed.mp3": answer(b"ID3", "text/html"),
+        "gone.mp3": answer(b"", "text/plain", 404),
+    }
+    for name, handler in routes.items():
+        app.router.add_get(f"/{name}", handler)
+    return app
+
+
+@pytest.fixture
+async def url(files: web.Application) -> object:
+    """Serve the files and return a function from a name to its URL."""
+    server = TestServer(files)
+    await server.start_server()
+    yield lambda name: str(server.make_url(f"/{name}"))
+    await server.close()
+
+
+async def test_the_demo_song_is_longer_than_its_source(
+    make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path, voice_file: Path
+) -> None:
+    """A saved extension is playable, longer than the source, and begins like it."""
+    sandbox = await make_sandbox()
+    client = await make_client(sandbox)
+    told: list[tuple[str, int]] = []
+    song = await client.run(
+        ax.Extend(file=voice_file, model="V5", continue_at=3, style="Soft", title="Rain/Snow: 1", prompt="la")
+    )
+
+    paths = await song.save(tmp_path / "new" / "out", progress=lambda path, so_far, _: told.append((path.name, so_far)))
+
+    clips = [audio.load(path.read_bytes()) for path in paths]
+    assert ["Rain Snow 1 - take 1.mp3", "Rain Snow 1 - take 2.mp3"] == [path.name for path in paths]
+    assert all(clip.duration > 4 for clip in clips)
+    assert {path.stat().st_size for path in paths} == {
+        max(n for name, n in told if name == path.stem) for path in paths
+    }
+    assert ["Rain Snow 1 - take 1.mp3", "Rain Snow 1 - take 2.mp3"] == sorted(
+        p.name for p in (tmp_path / "new" / "out").iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("empty.mp3", "empty file"),
+        ("page.mp3", "not audio"),
+        ("typed.mp3", "not audio"),
+        ("gone.mp3", "HTTP 404"),
+        ("good.mp3", "byte for byte"),
+    ],
+)
+async def test_a_bad_file_is_told_and_the_good_one_is_saved(
+    bad: str, says: str, url: Callable[[str], str], tmp_path: Path
+) -> None:
+    """What is wrong is said; the other take is there; nothing half is left behind."""
+    with pytest.raises(ax.DownloadError, match=says) as caught:
+        await save(song_of(url("good.mp3"), url(bad)), tmp_path)
+
+    assert ["Rain - take 1.mp3"] == [path.name for path in caught.value.paths]
+    assert ["Rain - take 1.mp3"] == [path.name for path in tmp_path.iterdir()]
+
+
+async def test_a_taken_name_gets_a_number(url: Callable[[str], str], tmp_path: Path) -> None:
+    """Saving twice keeps both, unless overwriting is asked for."""
+    song = song_of(url("plain.mp3"))
+
+    names = [(await save(song, tmp_path))[0].name for _ in range(2)]
+    names += [(await save(song, tmp_path, overwrite=True))[0].name]
+
+    assert ["Rain.mp3", "Rain (2).mp3", "Rain.mp3"] == names
+    assert 2 == len(list(tmp_path.iterdir()))
+
+
+async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int, tmp_path: Path) -> None:
+    """A link that cannot be fetched says so, and how to get fresh ones."""
+    with pytest.raises(ax.DownloadError, match="refresh"):
+        await save(song_of(f"http://127.0.0.1:{unused_tcp_port}/a.mp3"), tmp_path)
+
+
+async def test_a_folder_that_cannot_be_made_is_told(url: Callable[[str], str], tmp_path: Path) -> None:
+    """A file where the folder should be is a DownloadError."""
+    (tmp_path / "taken").write_text("x")
+
+    with pytest.raises(ax.DownloadError, match="cannot make the folder"):
+        await save(song_of(url("good.mp3")), tmp_path / "taken")
+
+
+# --- saving that is cut short, or comes late -------------------------------------------------------------
+
+
+@define
+class Tap:
+    """A file server whose second file stops after its first bytes until it is opened."""
+
+    open: asyncio.Event = field(factory=asyncio.Event)
+
+    async def good(self, _: web.Request) -> web.Response:
+        """Send a whole file."""
+        return web.Response(body=b"ID3 whole", content_type="audio/mpeg")
+
+    async def slow(self, request: web.Request) -> web.StreamResponse:
+        """Send the beginning of a file, and the rest when the tap is opened."""
+        response = web.StreamResponse(headers={"Content-Type": "audio/mpeg", "Content-Length": "11"})
+        await response.prepare(request)
+        await response.write(b"ID3 ")
+        await self.open.wait()
+        await response.write(b"at last")
+        return response
+
+
+@pytest.fixture
+def tap() -> Tap:
+    """Return a tap, shut."""
+    return Tap()
+
+
+@pytest.fixture
+async def slow_song(tap: Tap) -> AsyncIterator[ax.Song]:
+    """Return a song of two takes, of which the second comes as the tap lets it."""
+    app = web.Application()
+    app.router.add_get("/good.mp3", tap.good)
+    app.router.add_get("/slow.mp3", tap.slow)
+    async with TestServer(app) as server:
+        yield song_of(str(server.make_url("/good.mp3")), str(server.make_url("/slow.mp3")))
+        tap.open.set()
+
+
+@pytest.fixture
+def connectors(monkeypatch: pytest.MonkeyPatch) -> list[aiohttp.TCPConnector]:
+    """Return the connectors that transports make from now on."""
+    made: list[aiohttp.TCPConnector] = []
+
+    def make() -> aiohttp.TCPConnector:
+        made.append(aiohttp.TCPConnector())
+        return made[-1]
+
+    monkeypatch.setattr(transport_module, "_connector", make)
+    return made
+
+
+async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song, tmp_path: Path) -> None:
+    """A take that was whole already is removed with the one that was under way."""
+    begun = asyncio.Event()
+    transport = Transport()
+    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=lambda *_: begun.set()))
+    await begun.wait()
+    fetches = [task for task in asyncio.all_tasks() if "Downloader._fetch" in repr(task.get_coro())]
+    await asyncio.wait(fetches, return_when=asyncio.FIRST_COMPLETED)
+    assert [] != list(tmp_path.iterdir())
+
+    saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    await transport.aclose()
+
+    assert [] == list(tmp_path.iterdir())
+
+
+async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(tmp_path: Path) -> None:
+    """Whoever cleans up must know what was made: a thread cannot be cancelled."""
+    loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait()
+        (tmp_path / "made").touch()
+
+    waiting = asyncio.create_task(_to_its_end(work))
+    await begun.wait()
+    waiting.cancel()
+    loop.call_soon(go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert (tmp_path / "made").exists()
+
+
+async def test_a_song_can_be_saved_after_its_client_was_closed(
+    sandbox: Sandbox,
+    make_client: MakeClient,
+    tmp_path: Path,
+    voice_file: Path,
+    connectors: list[aiohttp.TCPConnector],
+) -> None:
+    """Saving needs no open client, and opens no connection that stays open."""
+    client = await make_client(sandbox, poll=True)
+    song = await client.run(ax.Extend(file=voice_file, model="V5", continue_at=3))
+    await client.aclose()
+
+    paths = await song.save(tmp_path / "out")
+
+    assert 2 == len(paths)
+    assert [True] * len(connectors) == [connector.closed for connector in connectors]
+
+
+async def test_a_save_under_way_outlives_the_closing(
+    slow_song: ax.Song, tap: Tap, tmp_path: Path, connectors: list[aiohttp.TCPConnector]
+) -> None:
+    """What the caller still waits for comes whole, and its connections are closed when it is there."""
+    begun = asyncio.Event()
+    transport = Transport()
+    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=lambda *_: begun.set()))
+    await begun.wait()
+    await transport.aclose()
+    tap.open.set()
+
+    paths = await saving
+
+    assert [b"ID3 whole", b"ID3 at last"] == [path.read_bytes() for path in paths]
+    assert [True] == [connector.closed for connector in connectors]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits")
+async def test_a_saved_file_has_the_permissions_of_any_other(
+    url: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The umask is heeded and never touched: it is the whole process's, other threads make files meanwhile."""
+    umask = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", None)
+        (path,) = await save(song_of(url("good.mp3")), tmp_path)
+        (again,) = await save(song_of(url("other.mp3")), tmp_path, overwrite=True)
+    finally:
+        monkeypatch.undo()
+        os.umask(umask)
+
+    assert [0o640, 0o640] == [stat.S_IMODE(saved.stat().st_mode) for saved in (path, again)]
+
+
+@given(st.text())
+def test_names_are_safe_whatever_the_title(title: str) -> None:
+    """Any title gives a name without separators, controls, dots at its ends or overlong bytes."""
+    name = safe_name(title)
+
+    assert not set(name) & set('<>:"/\\|?*\x00\n\r\t')
+    assert len(name.encode()) <= 121
+    assert name == name.strip(" .")
+    assert name.partition(".")[0].lower() not in {"con", "nul", "com1"}
+
+
+def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> None:
+    """A WAV's duration is read; a missing, empty or odd path is a problem of the field."""
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "noise.bin").write_bytes(b"noise" * 100)
+
+    voice, noise = probe(voice_file), probe(tmp_path / "noise.bin")
+    assert isinstance(voice, Source)
+    assert isinstance(noise, Source)
+    assert voice.duration is not None
+    assert (4.0, None) == (round(voice.duration, 1), noise.duration)
+    assert all(isinstance(probe(tmp_path / name), ax.Problem) for name in ("no.wav", "empty.wav", "."))
+
+
+def test_an_offered_file_has_an_unguessable_name_until_it_is_taken_back(voice_file: Path) -> None:
+    """The shelf gives a file under its secret alone, and no more once it was taken back."""
+    shelf = Shelf()
+    offer = shelf.offer(voice_file)
+    token, name = offer.split("/")
+
+    assert (voice_file, "voice.wav", 43) == (shelf.find(token), name, len(token))
+    shelf.take_back(offer)
+    assert shelf.find(token) is None
+
+
+@pytest.mark.parametrize("provider", ["vidgo", "kie"])
+async def test_a_file_can_be_served_by_our_own_receiver(
+    provider: str, sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """The provider fetches the file from the receiver, which offers it no longer when the job is final."""
+    client = await make_client(sandbox, provider, serve_files=True)
+
+    song = await client.run(ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags=""))
+
+    assert 2 == len(song.tracks)
+    assert {} == client._shelf._offers  # noqa: SLF001 - only its memory tells
+
+
+async def test_a_file_that_nobody_could_ask_for_is_refused(sandbox: Sandbox, voice_file: Path) -> None:
+    """A worker whose callbacks another process takes cannot serve a file: that is told before anything is paid."""
+    provider = ax.Vidgo(sandbox.api_key, base_url=sandbox.bases["vidgo"])
+    request = ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags="", model="V5")
+
+    async with ax.Client(provider, public_url="http://127.0.0.1:9", listen=None) as worker:
+        with pytest.raises(ax.UnsupportedError, match="add_to"):
+            await worker.submit(request)
+
+    assert () == sandbox.submissions
+
+
+async def test_a_mounted_receiver_serves_files(sandbox: Sandbox, voice_file: Path, unused_tcp_port: int) -> None:
+    """In an application of the user's own the provider finds the file too."""
+    provider = ax.Vidgo(sandbox.api_key, base_url=sandbox.bases["vidgo"])
+    request = ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags="", model="V5")
+    app = web.Application()
+    public_url = f"http://127.0.0.1:{unused_tcp_port}/audio"
+    client = ax.Client(provider, public_url=public_url, listen=None, wait_timeout=20.0)
+    client.receiver.add_to(app, "/audio")
+
+    async with client, TestServer(app, port=unused_tcp_port):
+        song = await client.run(request)
+
+    assert 2 == len(song.tracks)

@@ -1,0 +1,292 @@
+"""Deliveries: what each kind is answered, who may speak for a job, and what is never shown."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp import web
+from yarl import URL
+
+import audioext as ax
+from audioext.http.urls import callback_url, mask
+from audioext.sandbox import Sandbox
+from audioext.webhooks import MaskedAccessLogger
+
+MakeSandbox = Callable[..., Awaitable[Sandbox]]
+MakeClient = Callable[..., Awaitable[ax.Client]]
+
+SECRET = b"0123456789abcdef-secret"
+
+
+def complete(task_id: str | None = "t", **extra: object) -> bytes:
+    """Return kie.ai's complete callback, as docs.kie.ai/suno-api/extend-music-callbacks shows it."""
+    track = {"id": "one", "audio_url": "http://files.test/one.mp3", "title": "Rain", "duration": 20.5}
+    named = {} if task_id is None else {"task_id": task_id}
+    data = {"callbackType": "complete", **named, "data": [track], **extra}
+    return orjson.dumps({"code": 200, "msg": "All generated successfully.", "data": data})
+
+
+@pytest.fixture
+async def client() -> ax.Client:
+    """Return a client that is not open, with a secret of its own."""
+    return ax.Client(ax.Kie("key"), public_url="https://hooks.test", listen=None, secrets=[SECRET])
+
+
+def path_of(ref: str, provider: str = "kie", secret: bytes = SECRET) -> str:
+    """Return the callback path that we issue for *ref*."""
+    return callback_url(URL("https://hooks.test"), secret, provider, ref).raw_path
+
+
+async def accept(client: ax.Client, path: str, body: bytes, **headers: str) -> int:
+    """Feed one delivery to the inbox."""
+    return await client.inbox.accept(ax.Webhook(path=path, headers=headers, body=body))
+
+
+async def test_a_stranger_is_answered_401(client: ax.Client) -> None:
+    """A path whose tag is missing, cut, of another ref or of another secret is not authentic."""
+    ref, other = "r" * 24, "s" * 24
+    good = path_of(ref)
+    async with client:
+        for bad in (
+            good[:-1],
+            path_of(other).replace(other, ref),
+            path_of(ref, secret=b"another secret of length"),
+            path_of(ref, provider="vidgo").replace("/vidgo/", "/kie/"),
+        ):
+            assert 401 == await accept(client, bad, complete())
+
+
+async def test_unknown_routes_are_404(client: ax.Client) -> None:
+    """What is no callback path, or names no provider, does not exist."""
+    async with client:
+        assert 404 == await accept(client, "/", complete())
+        assert 404 == await accept(client, "/kie/short/tag", complete())
+        assert 404 == await accept(client, path_of("r" * 24, provider="nobody"), complete())
+
+
+async def test_an_orphan_is_kept_and_answered_200(client: ax.Client) -> None:
+    """A valid tag for a ref that the store does not hold is journaled as an orphan."""
+    async with client:
+        assert 200 == await accept(client, path_of("r" * 24), complete())
+        (delivery,) = [delivery async for delivery in client.deliveries()]
+
+    assert ("orphan", complete()) == (delivery.verdict, delivery.body)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"code":200}', b"\xff\xfe", b"[" * 100_000])
+async def test_a_malformed_body_is_400(client: ax.Client, body: bytes) -> None:
+    """What cannot be read is answered 400 and kept as unreadable or refused."""
+    async with client:
+        assert 400 == await accept(client, path_of("r" * 24), body)
+        (delivery,) = [delivery async for delivery in client.deliveries()]
+
+    assert delivery.verdict in {"unreadable", "refused"}
+
+
+async def test_a_body_over_the_limit_is_413(client: ax.Client) -> None:
+    """A megabyte is enough for any webhook."""
+    async with client:
+        assert 413 == await accept(client, path_of("r" * 24), b" " * (1_048_576 + 1))
+
+
+async def test_another_tasks_webhook_is_refused(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """A delivery with a good tag that names another task than the job's is 401 and changes nothing."""
+    client = await make_client(sandbox, secrets=[SECRET])
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    song = await job
+
+    assert 401 == await accept(client, path_of(job.ref), complete("somebody else's"))
+    assert song == await job
+
+
+async def test_a_webhook_without_a_task_id_is_taken_on_its_tag(
+    make_sandbox: MakeSandbox, make_client: MakeClient
+) -> None:
+    """A body that names no task counts for the job of its path."""
+    sandbox = await make_sandbox(faults=["lose_response", "drop"])
+    client = await make_client(sandbox, secrets=[SECRET])
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+
+    assert 200 == await accept(client, path_of(job.ref), complete(None))
+    assert ["one"] == [track.id for track in (await job).tracks]
+
+
+async def test_repeats_and_late_words_are_200(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """A delivery that was seen before is answered 200 and noted as a repeat."""
+    client = await make_client(sandbox, secrets=[SECRET])
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await job
+    await sandbox.settled()
+    body = complete(job.task_id)
+
+    assert [200, 200] == [await accept(client, path_of(job.ref), body) for _ in range(2)]
+    verdicts = [delivery.verdict async for delivery in client.deliveries(job.ref)]
+    assert {"applied": 3, "late": 1, "repeat": 1} == dict(Counter(verdicts))
+
+
+async def test_with_confirm_a_complete_is_checked_by_a_status_call(
+    make_sandbox: MakeSandbox, make_client: MakeClient
+) -> None:
+    """With `confirm="always"` a forged COMPLETE with a good tag does not complete the job."""
+    sandbox = await make_sandbox(speed=1)
+    client = await make_client(sandbox, secrets=[SECRET], confirm="always")
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+
+    assert 200 == await accept(client, path_of(job.ref), complete(job.task_id))
+    await job.refresh()
+
+    assert ax.Verdict.OPEN is job.verdict
+
+
+async def test_confirm_still_completes_a_real_job(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """With `confirm="always"` the status call that a COMPLETE makes due brings the song."""
+    sandbox = await make_sandbox()
+    client = await make_client(sandbox, confirm="always")
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+
+    assert "poll" == (await job.complete).source
+
+
+async def test_signed_webhooks_are_verified(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """With a webhook key good signatures pass, bad ones are 401, and the poll brings the song all the same."""
+    for fault, verdict in ((), "applied"), (("bad_signature",), "refused"):
+        sandbox = await make_sandbox(hmac_key="demo-hmac-key", faults=fault)
+        provider = ax.Kie(
+            sandbox.api_key,
+            base_url=sandbox.bases["kie"],
+            webhook_key=["next-key", "demo-hmac-key"],
+            pace=ax.Pace(first=0.02, every=0.02, quiet=0.2),
+        )
+        client = await make_client(sandbox, provider)
+        job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+        await job
+
+        assert verdict in {delivery.verdict async for delivery in client.deliveries(job.ref)}
+
+
+async def test_over_http_the_tag_is_checked_before_the_body(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """A stranger's request is answered without waiting for its body; GET is 405; health is told."""
+    client = await make_client(sandbox)
+    base = client.public_url
+    assert base is not None
+
+    async with aiohttp.ClientSession() as session:
+        stranger = base / "kie" / ("r" * 24) / ("t" * 43)
+        async with session.post(stranger, data=b"{}") as response:
+            assert 401 == response.status
+        async with session.get(stranger) as response:
+            assert 405 == response.status
+        async with session.get(base.origin() / "healthz") as response:
+            assert (200, {"status": "ok"}) == (response.status, await response.json())
+        async with session.get(base / "readyz") as response:
+            assert 200 == response.status
+        async with session.get(base / "files" / "guess" / "a.wav") as response:
+            assert 404 == response.status
+        job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+        await job
+        big = base / job.provider / job.ref / callback_url(base, client._secrets[0], job.provider, job.ref).name  # noqa: SLF001 - the test's own forgery
+        async with session.post(big, data=io.BytesIO(b" " * 1_048_577)) as response:
+            assert 413 == response.status
+
+
+async def test_mounted_into_an_app_it_works_the_same(sandbox: Sandbox, unused_tcp_port: int) -> None:
+    """A client mounted under a prefix of the user's app takes its webhooks there."""
+    client = ax.Client(
+        ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
+        public_url=f"http://127.0.0.1:{unused_tcp_port}/audio",
+        listen=None,
+    )
+    app = web.Application()
+    client.receiver.add_to(app, "/audio")
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    try:
+        async with client:
+            song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
+            await sandbox.settled()
+    finally:
+        await runner.cleanup()
+
+    assert 2 == len(song.tracks)
+    assert {(200, None)} == {(delivery.status, delivery.error) for delivery in sandbox.deliveries}
+
+
+async def test_the_access_log_hides_the_tag(
+    sandbox: Sandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the access log on, every line has its tag masked."""
+    caplog.set_level(logging.DEBUG)
+    client = await make_client(sandbox, secrets=[SECRET])
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await job
+    await sandbox.settled()
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "audioext.access"]
+    tag = path_of(job.ref).rpartition("/")[2]
+    assert lines
+    assert not [line for line in lines if tag in line]
+    assert MaskedAccessLogger is not None
+
+
+@pytest.mark.parametrize("poll", [False, True])
+async def test_nothing_secret_is_ever_shown(
+    poll: bool, make_sandbox: MakeSandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No key, tag or webhook key is in any repr, log line, error text or journal entry."""
+    caplog.set_level(logging.DEBUG)
+    sandbox = await make_sandbox(api_key="very-secret-api-key", hmac_key="very-secret-hmac-key", faults=["code=422*1"])
+    provider = ax.Kie(
+        "very-secret-api-key",
+        base_url=sandbox.bases["kie"],
+        webhook_key="very-secret-hmac-key",
+        pace=ax.Pace(first=0.01),
+    )
+    client = await make_client(sandbox, provider, poll=poll, secrets=["very-secret-tag-secret"])
+    with pytest.raises(ax.ProviderError) as caught:
+        await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    song = await job
+    await sandbox.settled()
+    deliveries = [delivery async for delivery in client.deliveries()]
+    wrong = ax.Kie("another-very-secret-key", base_url=sandbox.bases["kie"])
+    other = await make_client(sandbox, wrong, poll=True)
+    with pytest.raises(ax.AuthError) as refused:
+        await other.extend(audio_id=sandbox.track_ids[0], model="V5")
+
+    tag = callback_url(URL("http://x.test"), b"very-secret-tag-secret", "kie", job.ref).name
+    shown = [
+        *(repr(thing) for thing in (provider, wrong, client, client.inbox, client.receiver, job, job.record, song)),
+        *(repr(delivery) + str(delivery.headers) + delivery.path for delivery in deliveries),
+        repr(caught.value) + str(caught.value) + str(refused.value) + repr(refused.value),
+        *(
+            record.getMessage() + str(record.exc_info)
+            for record in caplog.records
+            if record.name.startswith("audioext")
+        ),
+    ]
+    assert not [text for text in shown if "very-secret" in text or tag in text]
+
+
+def test_mask_hides_callback_and_file_secrets() -> None:
+    """The mask leaves what is public and hides what proves."""
+    assert f"/audio/kie/{'r' * 24}/***" == mask(f"/audio/kie/{'r' * 24}/{'T' * 43}")
+    assert "/files/***/a.wav" == mask("/files/abc-DEF_123/a.wav")
+
+
+async def test_a_tag_that_is_not_ours_is_warned_of_now_and_then(
+    client: ax.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two secrets in one service lose all callbacks, so it is said; a stranger's hundred guesses are one line."""
+    async with client:
+        path = callback_url(URL("https://hooks.test"), b"another secret than ours", "kie", "r" * 24).raw_path
+        assert {401} == {await client.inbox.accept(ax.Webhook(path=path, body=complete())) for _ in range(100)}
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["a callback of kie for job " + "r" * 24] == [warning.partition(" has ")[0] for warning in warnings]

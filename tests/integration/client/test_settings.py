@@ -1,0 +1,128 @@
+"""Settings are checked before any I/O, and each error says what to do."""
+
+from __future__ import annotations
+
+import pytest
+from yarl import URL
+
+import audioext as ax
+from audioext import config as settings
+
+
+def test_a_client_needs_no_loop_and_does_no_io() -> None:
+    """Constructing a client works outside of any loop, with handlers and a receiver at once."""
+    client = ax.Client(ax.Kie("key"), public_url="https://hooks.test/audio", store="memory://")
+
+    assert URL("https://hooks.test/audio") == client.public_url
+    assert client.receiver is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"public_url": "hooks.test"}, "public_url must look like"),
+        ({"public_url": "https://hooks.test/a?b=c"}, "public_url must look like"),
+        ({"public_url": "http://x.test:{port}/a", "listen": None}, "listen="),
+        ({"listen": "nowhere"}, "listen must look like"),
+        ({"listen": "127.0.0.1:99999"}, "listen must look like"),
+        ({"wait_timeout": 0}, "wait_timeout"),
+        ({"expire_after": float("nan")}, "expire_after"),
+        ({"secrets": ["short"]}, "at least 16 bytes"),
+        ({"secrets": "one-text-instead-of-a-list"}, "newest first"),
+        ({"store": "postgres://x"}, "is not known"),
+        ({"store": "sqlite://jobs.db"}, "three slashes"),
+        ({"store": "sqlite:///jobs.db?synchronous=off"}, "synchronous"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], says: str) -> None:
+    """The message names the setting."""
+    with pytest.raises(ax.ConfigError, match=says):
+        ax.Client(ax.Kie("key"), **arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_two_accounts_need_two_names() -> None:
+    """Two providers of one name are refused; with `name=` both are there."""
+    with pytest.raises(ax.ConfigError, match="name="):
+        ax.Client(ax.Kie("one"), ax.Kie("two"))
+    ax.Client(ax.Kie("one"), ax.Kie("two", name="kie-two"))
+    with pytest.raises(ax.ConfigError, match="instance"):
+        ax.Client(ax.Kie)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(ax.ConfigError, match="files"):
+        ax.Client(ax.Kie("key", name="files"))
+
+
+@pytest.mark.parametrize(
+    "public_url",
+    ["http://hooks.example.org", "https://127.0.0.1/a", "https://10.1.2.3", f"https://hooks.example.org/{'a' * 2048}"],
+)
+def test_vidgo_refuses_a_public_url_it_would_never_call(public_url: str) -> None:
+    """http, private hosts and overlong URLs are refused when the client is made."""
+    with pytest.raises(ax.ConfigError, match="never call"):
+        ax.Client(ax.Vidgo("key"), public_url=public_url)
+
+
+def test_vidgo_on_loopback_may_call_loopback() -> None:
+    """A provider whose own base URL is loopback may have any public URL."""
+    ax.Client(ax.Vidgo("key", base_url="http://127.0.0.1:9/vidgo"), public_url="http://127.0.0.1:8080/a")
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        (":80", ("0.0.0.0", 80)),  # noqa: S104 - what the colon asks for
+        ("[::1]:0", ("::1", 0)),
+        (9000, ("127.0.0.1", 9000)),
+        (None, None),
+    ],
+)
+def test_listen_addresses(listen: str | int | None, address: tuple[str, int] | None) -> None:
+    """Host and port, a port alone, IPv6 in brackets, or nowhere."""
+    assert address == settings.read_listen(listen, None)
+
+
+def test_listen_follows_public_url() -> None:
+    """Not given, a client listens on 127.0.0.1:8080 if it has a public URL, else nowhere."""
+    assert ("127.0.0.1", 8080) == settings.read_listen(settings.UNSET, URL("https://x.test"))
+    assert settings.read_listen(settings.UNSET, None) is None
+
+
+async def test_a_taken_address_is_told(unused_tcp_port: int) -> None:
+    """A second client on one address says to choose another, and leaks nothing."""
+    url, listen = "https://hooks.test", f"127.0.0.1:{unused_tcp_port}"
+    async with ax.Client(ax.Kie("key"), public_url=url, listen=listen):
+        with pytest.raises(ax.ConfigError, match="cannot listen"):
+            async with ax.Client(ax.Kie("key"), public_url=url, listen=listen):
+                pass
+
+
+async def test_a_client_is_opened_once() -> None:
+    """Opening again, while open or after, is refused."""
+    client = ax.Client(ax.Kie("key"))
+    async with client:
+        with pytest.raises(ax.ConfigError, match="opened once"):
+            await client.__aenter__()
+    with pytest.raises(ax.ConfigError, match="opened once"):
+        await client.__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("key", "meta", "field"), [("", None, "key"), ("k" * 513, None, "key"), (None, {"a": object()}, "meta")]
+)
+async def test_a_key_and_meta_are_checked(key: str | None, meta: dict[str, object] | None, field: str) -> None:
+    """An empty or overlong key and a meta that is no JSON are problems of the request."""
+    async with ax.Client(ax.Kie("key")) as client:
+        with pytest.raises(ax.RequestError) as caught:
+            await client.extend(audio_id="a", model="V5", key=key, meta=meta)
+
+    assert [field] == [problem.field for problem in caught.value.problems]
+
+
+async def test_an_unknown_provider_is_told() -> None:
+    """The message names those that there are."""
+    async with ax.Client(ax.Kie("key")) as client:
+        with pytest.raises(ax.ConfigError, match="it has kie"):
+            await client.extend(audio_id="a", model="V5", provider="vidgo")
+    async with ax.Client() as client:
+        with pytest.raises(ax.ConfigError, match="no provider"):
+            await client.extend(audio_id="a", model="V5")

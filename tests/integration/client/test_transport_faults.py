@@ -1,0 +1,292 @@
+"""The transport when the other side, the disk or our own closing is against it: it comes to an end and says which."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+from yarl import URL
+
+import audioext as ax
+from audioext.http import transport as module
+from audioext.http.messages import HttpRequest, Part
+from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.sandbox import Sandbox
+
+MakeSandbox = Callable[..., Awaitable[Sandbox]]
+MakeClient = Callable[..., Awaitable[ax.Client]]
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Serve = Callable[[Talk], Awaitable[URL]]
+
+MEGABYTE = 1_048_576
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Return a function that starts a server which talks as it is told, and returns its URL."""
+    servers: list[asyncio.Server] = []
+
+    async def start(talk: Talk) -> URL:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await talk(reader, writer)
+            finally:
+                writer.transport.abort()
+
+        servers.append(await asyncio.start_server(handle, "127.0.0.1", 0, limit=65_536))
+        port = servers[-1].sockets[0].getsockname()[1]
+        return URL(f"http://127.0.0.1:{port}/upload")
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    """Return a transport, closed afterwards."""
+    made = Transport()
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def big_file(tmp_path: Path) -> Path:
+    """Return a minute of silence that no buffer between two sockets can hold; it takes no room on the disk."""
+    path = tmp_path / "big.wav"
+    size = 96 * MEGABYTE
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 2, 192_000, 1_536_000, 8, 32)
+    with path.open("wb") as file:
+        file.write(struct.pack("<4sI4s", b"RIFF", size - 8, b"WAVE") + form + struct.pack("<4sI", b"data", size - 44))
+        file.truncate(size)
+    return path
+
+
+def upload(url: URL, path: Path) -> HttpRequest:
+    """Return a request that sends *path* after a text."""
+    return HttpRequest(method="POST", url=url, parts=(Part(name="title", value="Rain"), Part(name="file", path=path)))
+
+
+async def read_all(reader: asyncio.StreamReader) -> None:
+    """Read a request to its end."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    found = re.search(rb"Content-Length: (\d+)", head)
+    assert found is not None
+    left = int(found[1])
+    while left:
+        left -= len(await reader.read(min(left, MEGABYTE)))
+
+
+# --- a file on its way out ---------------------------------------------------------------------------------
+
+
+async def test_a_server_that_takes_no_more_of_a_file_ends_the_call(
+    serve: Serve, transport: Transport, big_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a file stands still the call is over, and the connection, in which megabytes are stuck, is dropped."""
+    monkeypatch.setattr(module, "UPLOAD_IDLE_SECONDS", 0.2)
+    over, dropped = asyncio.Event(), asyncio.Event()
+
+    async def read_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await over.wait()
+        with suppress(ConnectionResetError):
+            while await reader.read(MEGABYTE):
+                pass
+        dropped.set()
+
+    url = await serve(read_nothing)
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(BrokenError, match=r"no more of the file was taken for 0\.2 s"):
+                await transport.send(upload(url, big_file))
+    finally:
+        over.set()
+    async with asyncio.timeout(20):
+        await dropped.wait()
+
+
+async def test_a_submit_to_such_a_server_ends_and_so_does_closing(
+    serve: Serve, big_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job of an inline file that stood still is there, its outcome unknown, and the client can be closed."""
+    monkeypatch.setattr(module, "UPLOAD_IDLE_SECONDS", 0.2)
+    over = asyncio.Event()
+
+    async def read_nothing(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        await over.wait()
+
+    base = (await serve(read_nothing)).origin()
+    try:
+        async with asyncio.timeout(20), ax.Client(ax.MusicGpt("a-key-of-mine", base_url=base)) as client:
+            job = await client.extend(file=big_file, continue_at=1)
+            with pytest.raises(ax.SubmitUnknownError):
+                await job
+    finally:
+        over.set()
+
+
+async def test_a_file_may_take_long_as_long_as_it_moves(serve: Serve, transport: Transport, big_file: Path) -> None:
+    """A slow line is no hung call: the time counts anew with every piece of the file."""
+    loop = asyncio.get_running_loop()
+    real, later = loop.time, [0.0]
+    pauses = 3
+
+    async def read_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(pauses):
+            await reader.readexactly(24 * MEGABYTE)  # more than the sockets hold, so that the file has moved
+            later[0] += 0.75 * module.UPLOAD_IDLE_SECONDS
+        while not (await reader.read(MEGABYTE)).endswith(b"--\r\n"):
+            pass
+        writer.write(ANSWER)
+        await writer.drain()
+
+    url = await serve(read_slowly)
+    loop.time = lambda: real() + later[0]  # type: ignore[method-assign]  # time passes when the server says so
+    try:
+        answer = await transport.send(upload(url, big_file))
+    finally:
+        loop.time = real  # type: ignore[method-assign]  # as above
+
+    assert (200, b"{}") == (answer.status, answer.body)
+    assert later[0] > 2 * module.UPLOAD_IDLE_SECONDS
+
+
+async def test_the_answer_to_a_file_that_is_out_is_bounded(
+    serve: Serve, transport: Transport, voice_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that has the whole file and never finishes its answer ends the call as well."""
+    monkeypatch.setattr(module, "UPLOAD_ANSWER_SECONDS", 0.2)
+    over = asyncio.Event()
+
+    async def answer_half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_all(reader)
+        writer.write(ANSWER[:-1])
+        await over.wait()
+
+    url = await serve(answer_half)
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(BrokenError, match=r"not all of it came within 0\.2 s"):
+                await transport.send(upload(url, voice_file))
+    finally:
+        over.set()
+
+
+async def test_an_answer_before_the_end_of_a_file_counts(serve: Serve, transport: Transport, big_file: Path) -> None:
+    """A server that refuses a file before it has read it all is heard."""
+    over = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER.replace(b"200 OK", b"413 Too Large"))
+        await over.wait()
+
+    url = await serve(refuse)
+    try:
+        async with asyncio.timeout(20):
+            answer = await transport.send(upload(url, big_file))
+    finally:
+        over.set()
+
+    assert 413 == answer.status
+
+
+async def test_progress_is_told_to_the_end(serve: Serve, transport: Transport, voice_file: Path) -> None:
+    """The bytes so far rise to the file's size."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_all(reader)
+        writer.write(ANSWER)
+        await writer.drain()
+
+    told: list[tuple[int, int | None]] = []
+    await transport.send(upload(await serve(take), voice_file), progress=lambda *news: told.append(news))
+
+    size = voice_file.stat().st_size
+    assert (size, size) == told[-1]
+    assert sorted(told) == told
+
+
+# --- a file that is gone -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gone.wav", "", "odd\udcff.wav"])
+async def test_a_file_that_cannot_be_read_means_that_nothing_was_sent(
+    name: str, serve: Serve, transport: Transport, tmp_path: Path
+) -> None:
+    """A file that vanished, a folder in its place, or a name that no form can hold: no connection is made."""
+    calls: list[object] = []
+    if name.startswith("odd"):
+        (tmp_path / name).write_bytes(b"RIFF")
+
+    async def count(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        calls.append(1)
+
+    with pytest.raises(NotSentError, match=r"cannot read .*; nothing was sent"):
+        await transport.send(upload(await serve(count), tmp_path / name))
+
+    assert [] == calls
+    assert transport._session is None  # noqa: SLF001 - it was not even opened
+
+
+# --- closing -----------------------------------------------------------------------------------------------
+
+
+async def test_a_closed_transport_sends_nothing_and_opens_nothing(
+    serve: Serve, voice_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After closing, each call says that nothing was sent; no session is made that nobody would close."""
+    calls: list[object] = []
+
+    async def count(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        calls.append(1)
+
+    url = await serve(count)
+    sessions: list[aiohttp.ClientSession] = []
+    monkeypatch.setattr(Transport, "new_session", lambda _: sessions.append(aiohttp.ClientSession()))
+    transport = Transport()
+    await transport.aclose()
+
+    for request in HttpRequest(method="GET", url=url), upload(url, voice_file):
+        with pytest.raises(NotSentError, match="closed before this call; nothing was sent"):
+            await transport.send(request)
+
+    assert ([], []) == (calls, sessions)
+    await transport.aclose()  # again, in vain
+
+
+async def test_a_refresh_after_closing_says_so(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """What a job asks of a closed client's transport is an error of ours, never a leak."""
+    client = await make_client(sandbox, poll=True)
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await job
+    await client.aclose()
+
+    with pytest.raises(ax.AudioextError):
+        await job.refresh()
+
+
+# --- a lost answer -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("provider", ["kie", "vidgo"])
+async def test_with_confirm_a_complete_is_enough_to_adopt_a_lost_answer(
+    provider: str, make_sandbox: MakeSandbox, make_client: MakeClient
+) -> None:
+    """With `confirm="always"` a COMPLETE is not believed, but the task that it names is asked about."""
+    sandbox = await make_sandbox(faults=["lose_response", "drop=text", "drop=first"])
+    client = await make_client(sandbox, provider, confirm="always")
+
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    song = await job
+
+    assert 2 == len(song.tracks)
+    assert "poll" == (await job.complete).source
+    assert 1 == len(sandbox.submissions)

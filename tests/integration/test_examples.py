@@ -1,0 +1,136 @@
+"""The examples run, against the sandbox and against a server of the made-up API."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp import web
+
+import audioext as ax
+from audioext.sandbox import Sandbox, audio
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BRISK = ax.Pace(first=0.01, every=0.02)
+
+
+def example(name: str) -> ModuleType:
+    """Import an example from its file."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # type hints are resolved through it
+    spec.loader.exec_module(module)
+    return module
+
+
+@asynccontextmanager
+async def serve(app: web.Application, port: int) -> AsyncIterator[str]:
+    """Serve *app* on loopback."""
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The script extends a file, then its first take, and saves both songs."""
+    source = tmp_path / "voice.wav"
+    source.write_bytes(audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav"))
+    async with Sandbox(speed=1e6) as sandbox:
+        kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=BRISK)
+        paths = await example("script").main(source, tmp_path / "out", provider=kie)
+
+    assert 4 == len({path for path in paths if path.stat().st_size > 0})
+    assert ["text", "first", "complete"] == [
+        line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(("faults", "last"), [([], "here you are"), (["error=complete:501"], "that did not work")])
+async def test_the_bot_posts_each_stage_to_its_chat(faults: list[str], last: str) -> None:
+    """A message gets its posts in its own chat, and the same message twice makes one task."""
+    posts: list[tuple[int, str]] = []
+
+    async def post(chat: int, text: str) -> None:
+        posts.append((chat, text))
+
+    async with Sandbox(speed=1e6, faults=faults) as sandbox:
+        client = ax.Client(
+            ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
+            public_url="http://127.0.0.1:{port}",
+            listen="127.0.0.1:0",
+        )
+        on_message = example("bot").make_bot(client, post)
+        async with client:
+            job = await on_message(42, 7, sandbox.tune_url)
+            assert job is await on_message(42, 7, sandbox.tune_url)
+            await sandbox.settled()
+        assert 1 == len(sandbox.submissions)
+
+    assert {42} == {chat for chat, _ in posts}
+    assert posts[-1][1].startswith(last)
+
+
+async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
+    """An app with the receiver mounted answers a song's links, and 400 with all problems of a bad wish."""
+    async with Sandbox(speed=1e6) as sandbox:
+        client = ax.Client(
+            ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
+            public_url=f"http://127.0.0.1:{unused_tcp_port}/audio",
+            listen=None,
+        )
+        app = example("mounted").make_app(client)
+        async with serve(app, unused_tcp_port) as url, aiohttp.ClientSession() as session:
+            async with session.post(f"{url}/songs", json={"url": sandbox.tune_url, "continue_at": 2}) as response:
+                answer = await response.json()
+            async with session.post(f"{url}/songs", json={"url": "nowhere", "continue_at": -2}) as response:
+                refused = response.status, len((await response.json())["problems"])
+            await sandbox.settled()
+
+    assert 2 == len(answer["links"])
+    assert (400, 2) == refused
+
+
+async def test_a_provider_of_ones_own_works_by_webhook_and_by_poll(unused_tcp_port: int) -> None:
+    """The made-up API is awaited like any other, through its own small server."""
+    hooks: list[str] = []
+
+    async def make(request: web.Request) -> web.Response:
+        hooks.append((await request.json()).get("hook", ""))
+        return web.json_response({"id": "tape-1"})
+
+    async def state(_: web.Request) -> web.Response:
+        return web.json_response({"id": "tape-1", "done": True, "links": ["http://files.test/a.mp3"]})
+
+    app = web.Application()
+    app.router.add_post("/make", make)
+    app.router.add_get("/state/{id}", state)
+    async with serve(app, unused_tcp_port) as url:
+        tape = example("custom_provider").Tape(api_key="key", base_url=url, pace=BRISK)
+        assert isinstance(tape, ax.Provider)
+        async with ax.Client(tape) as client:
+            polled = await client.run(ax.Extend(url="http://files.test/source.mp3"))
+            with pytest.raises(ax.UnsupportedError):
+                await client.extend(audio_id="a")
+        async with ax.Client(tape, public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0") as client:
+            job = await client.extend(url="http://files.test/source.mp3")
+            body = orjson.dumps({"id": "tape-1", "done": True, "links": ["http://files.test/b.mp3"]})
+            async with aiohttp.ClientSession() as session, session.post(hooks[-1], data=body) as response:
+                assert 200 == response.status
+            called = await job
+
+    assert ["http://files.test/a.mp3", "http://files.test/b.mp3"] == [
+        song.tracks[0].audio_url for song in (polled, called)
+    ]

@@ -1,0 +1,77 @@
+"""The README is true: its Python runs, and its words about the project hold."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+import audioext as ax
+from audioext.sandbox import Sandbox, audio
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with the voice.wav that the README names."""
+    (tmp_path / "voice.wav").write_bytes(audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
+    """The opening program works; only the address of the API is another."""
+    program = BLOCKS[0]
+    async with Sandbox(speed=1e6) as sandbox:
+        kie = f'ax.Kie("{sandbox.api_key}", base_url="{sandbox.bases["kie"]}", pace=ax.Pace(first=0.01, every=0.02))'
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            program.replace("ax.Kie()", kie),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+
+    assert (0, "") == (process.returncode, err.decode())
+    assert out.decode().splitlines()[-1].endswith("take 2.mp3")
+    assert len([line for line in program.splitlines() if line.strip()]) <= 11
+
+
+async def test_every_other_block_runs(folder: Path) -> None:
+    """Each further block runs with the client, job and app that the text speaks of."""
+    async with Sandbox(speed=1e6) as sandbox:
+        kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
+        async with ax.Client(kie, public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0") as client:
+            job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+            names: dict[str, object] = {
+                "ax": ax,
+                "client": client,
+                "job": job,
+                "track_id": sandbox.track_ids[0],
+                "app": web.Application(),
+            }
+            for block in BLOCKS[1:]:
+                code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                outcome = eval(code, names)  # noqa: S307 - this is what a reader does with the block
+                if inspect.isawaitable(outcome):
+                    await outcome
+
+    assert 404 == names["status"]
+    assert len(BLOCKS) >= 6
+
+
+def test_every_public_error_is_in_the_readme() -> None:
+    """Whoever catches an error finds it explained."""
+    text = README.read_text(encoding="utf-8")
+    errors = [name for name in ax.__all__ if name.endswith("Error") and name not in {"AudioextError", "JobError"}]
+
+    assert [] == [name for name in errors if name not in text and name not in {"DecodeError", "WebhookError"}]

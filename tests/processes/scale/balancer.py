@@ -1,0 +1,25 @@
+"""A load balancer before some receivers, as a process of its own: it prints its port and runs until its input ends.
+
+In the test's own process, whose event loop is in debug mode, it would be slower than all that it balances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from tests.processes.scale.parts import Relay
+
+
+async def main(*ports: str) -> None:
+    """Carry connections to these ports in turn."""
+    relay = Relay([int(port) for port in ports])
+    await relay.start()
+    print(json.dumps({"port": relay.port}), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await relay.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

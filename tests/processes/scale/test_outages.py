@@ -1,0 +1,286 @@
+"""A store that cannot be reached for a while, as cut, mute or one-way connections or as a server that is down."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+
+import aiohttp
+import orjson
+import pytest
+from attrs import define, field
+from yarl import URL
+
+import audioext as ax
+from audioext.client import SECRET_NAME
+from audioext.http.urls import callback_url
+from audioext.models.record import Record
+from audioext.sandbox import Sandbox
+from audioext.stores.base import Store, Versioned
+from tests.processes.scale.parts import LOOPBACK, Mode, News, Relay, Valkey
+
+SECRET = b"a secret that is long enough"
+JOBS = 8
+TITLE = "A-title-to-look-for"
+"""Only the request that creates its record tells it to the store."""
+TOPICS = ("TEXT", "FIRST", "COMPLETE")
+PACE = ax.Pace(first=600, every=600, slowest=600, quiet=600)
+"""Nobody polls: what a job learns, it learns from the listener through the store."""
+
+
+@define(eq=False, kw_only=True)
+class Scene:
+    """A listener beside the store's server, and a worker behind a network that has its moods."""
+
+    sandbox: Sandbox
+    gate: Relay
+    network: Relay
+    listener: ax.Client
+    worker: ax.Client
+    told: Counter[tuple[str, str]] = field(factory=Counter)
+    news: News = field(factory=News)
+
+    async def tell(self, event: ax.StageEvent) -> None:
+        """Note down that the worker's handler ran."""
+        self.told[event.ref, event.stage.name] += 1
+        self.news.ring()
+
+    async def all_told(self, jobs: Sequence[ax.Job]) -> None:
+        """Wait until every stage of *jobs* was told."""
+        due = {(job.ref, topic) for job in jobs for topic in TOPICS}
+        await self.news.until(lambda: due <= set(self.told))
+
+    async def extend(self, key: str, *, title: str = "Coda") -> ax.Job:
+        """Submit one job."""
+        return await self.worker.extend(
+            audio_id=self.sandbox.track_ids[0],
+            model="V5",
+            continue_at=1,
+            prompt="more",
+            style="Piano",
+            title=title,
+            key=key,
+        )
+
+
+@pytest.fixture
+async def scene(valkey: Valkey, unused_tcp_port_factory: Callable[[], int]) -> AsyncIterator[Scene]:
+    """Open a sandbox, a listener and a worker; the sandbox reaches the listener through a gate."""
+    port = unused_tcp_port_factory()
+    gate, network = Relay([port]), Relay([valkey.port])
+    await gate.start()
+    await network.start()
+    public_url = f"http://{LOOPBACK}:{gate.port}"
+    async with Sandbox(
+        speed=400.0, submit_limit=None, retry_seconds=(200, 400, 600), ready_seconds=3, extension_seconds=1
+    ) as sandbox:
+        kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], limits=ax.Limits(submits=None), pace=PACE)
+        store = valkey.url.replace(str(valkey.port), str(network.port))
+        listener = ax.Client(public_url=public_url, listen=f"{LOOPBACK}:{port}", store=valkey.url)
+        worker = ax.Client(kie, public_url=public_url, listen=None, store=store, handler_timeout=1.0)
+        scene = Scene(sandbox=sandbox, gate=gate, network=network, listener=listener, worker=worker)
+        for stage in (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE):
+            worker.on(stage)(scene.tell)
+        async with listener, worker:
+            yield scene
+    await network.aclose()
+    await gate.aclose()
+
+
+@pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW, Mode.DEAF], ids=["cut", "silent", "one-way"])
+async def test_a_cut_connection_loses_nothing(scene: Scene, mode: Mode) -> None:
+    """While the worker cannot reach the store the listener stores on; then those who wait get their songs."""
+    scene.gate.turn(Mode.HOLD)
+    jobs = await asyncio.gather(*(scene.extend(f"job-{number}") for number in range(JOBS)))
+    waiting = asyncio.gather(*jobs)
+    await scene.gate.news.until(lambda: scene.gate.held == JOBS)
+
+    scene.network.turn(mode)
+    cut, swallowed = scene.network.cut, scene.network.swallowed
+    scene.gate.turn(Mode.PASS)
+    await scene.sandbox.settled()
+    assert {200} == {delivery.status for delivery in scene.sandbox.deliveries}
+    assert {ax.Verdict.COMPLETE} == {(await scene.listener.job(job.ref)).verdict for job in jobs}
+    with pytest.raises(ax.StoreError):  # it is gone for longer than the store is patient
+        await scene.worker.job(jobs[0].ref)
+    assert (scene.network.cut > cut) if mode is Mode.CUT else (scene.network.swallowed > swallowed)
+    assert not waiting.done()
+    assert Counter() == scene.told
+
+    scene.network.turn(Mode.PASS)
+    async with asyncio.timeout(60):
+        songs = await waiting
+    assert [2] * JOBS == [len(song.tracks) for song in songs]
+    await scene.all_told(jobs)
+    assert {(job.ref, topic): 1 for job in jobs for topic in TOPICS} == dict(scene.told)
+    assert JOBS == len(scene.sandbox.submissions)
+
+
+@pytest.mark.parametrize("mode", [Mode.CUT, Mode.DEAF], ids=["cut", "silent"])
+async def test_a_create_whose_answer_is_lost_is_sent_once(scene: Scene, mode: Mode) -> None:
+    """The record was stored and nobody heard so: the job is sent, or can be submitted again; never twice."""
+    known = await scene.extend("known")  # so that the server knows all scripts, and does at once what it is asked
+    scene.network.trap = (TITLE.encode(), mode)
+
+    async with asyncio.timeout(60):
+        try:
+            job = await scene.extend("once", title=TITLE)
+        except ax.StoreError:
+            assert 1 == len(scene.sandbox.submissions)
+            job = await scene.extend("once", title=TITLE)
+
+        assert scene.network.trap is None
+        assert 2 == len((await job).tracks)
+    assert 2 == len(scene.sandbox.submissions)
+    assert [known.ref, job.ref] == [found.ref async for found in scene.listener.jobs()]
+
+
+async def test_a_submit_that_the_store_refused_can_be_made_again_at_once(scene: Scene) -> None:
+    """The record was stored, no answer came for longer than the store is patient: the same key is submitted again."""
+    known = await scene.extend("known")
+    scene.network.trap = (TITLE.encode(), Mode.DEAF)
+    first = asyncio.create_task(scene.extend("once", title=TITLE))
+    await scene.network.news.until(lambda: scene.network.trap is None)
+    scene.network.turn(Mode.DEAF)
+    with pytest.raises(ax.StoreError):
+        await first
+    with pytest.raises(ax.StoreError):  # and it stays away for a while
+        await scene.worker.job(known.ref)
+    assert 1 == len(scene.sandbox.submissions)
+
+    scene.network.turn(Mode.PASS)
+    async with asyncio.timeout(60):
+        job = await scene.extend("once", title=TITLE)
+        assert 2 == len((await job).tracks)
+    assert 2 == len(scene.sandbox.submissions)
+    assert [known.ref, job.ref] == [found.ref async for found in scene.listener.jobs()]
+
+
+async def test_store_down(scene: Scene, valkey: Valkey) -> None:
+    """Webhooks are put off with 503, nothing is submitted, waits go on; all is well when the server is back."""
+    scene.gate.turn(Mode.HOLD)
+    job = await scene.extend("before")
+    waiting = asyncio.create_task(job.result(timeout=60))
+    await scene.gate.news.until(lambda: scene.gate.held)
+    (submission,) = scene.sandbox.submissions
+
+    await valkey.stop()
+    assert 503 == await post(scene, str(submission.callback_url))
+    with pytest.raises(ax.StoreError):
+        await scene.extend("meanwhile")
+    assert 1 == len(scene.sandbox.submissions)
+    assert not waiting.done()
+
+    await valkey.start()
+    scene.gate.turn(Mode.PASS)
+    assert 2 == len((await waiting).tracks)
+    after = await scene.extend("meanwhile")
+    async with asyncio.timeout(60):
+        assert 2 == len((await after).tracks)
+    assert 2 == len(scene.sandbox.submissions)
+    await scene.all_told([job, after])
+    assert {1} == set(scene.told.values())
+
+
+async def post(scene: Scene, callback_url: str) -> int:
+    """Bring a webhook to the listener, past the gate, and return the status of its answer."""
+    url = callback_url.replace(str(scene.gate.port), str(scene.gate.backends[0]))
+    data = {"callbackType": "text", "task_id": scene.sandbox.tasks[0].id, "data": []}
+    body = {"code": 200, "msg": "ok", "data": data}
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+        return answer.status
+
+
+@pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW], ids=["cut", "silent"])
+async def test_a_client_closes_while_its_store_is_away(scene: Scene, mode: Mode) -> None:
+    """Closing waits for the store no longer than the store is patient, and ends the waits."""
+    scene.gate.turn(Mode.HOLD)
+    job = await scene.extend("open")
+    waiting = asyncio.create_task(job.result())
+    await scene.gate.news.until(lambda: scene.gate.held)
+
+    scene.network.turn(mode)
+    async with asyncio.timeout(20):
+        await scene.worker.aclose()
+    with pytest.raises(ax.ClientClosedError):
+        await waiting
+
+
+async def test_an_engine_that_forgot_is_believed(valkey: Valkey) -> None:
+    """A server that comes back with older data: who saw what is lost goes on from what the server holds."""
+    url = f"http://{LOOPBACK}:9/hooks"
+    listener = ax.Client(public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
+    worker = ax.Client(ax.Kie("a key", pace=PACE), public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
+    record = Record(
+        ref="r" * 24, provider="kie", request=ax.Extend(audio_id="x", model="V5"), created_at=time.time(), grace=3600.0
+    )
+
+    async def call_back(stage: str) -> None:
+        track = {"id": "a", "audio_url": "https://files.test/a.mp3" if stage == "complete" else ""}
+        body = {"code": 200, "msg": "", "data": {"callbackType": stage, "task_id": "task-1", "data": [track]}}
+        path = callback_url(URL(url), SECRET, "kie", record.ref).raw_path
+        assert 200 == await listener.inbox.accept(ax.Webhook(path=path, body=orjson.dumps(body)))
+
+    async with listener, worker:
+        await listener.store.create(record)
+        shutil.copytree(valkey.folder, backup := valkey.folder.with_name("backup"))
+        job = await worker.job(record.ref)
+        wait = asyncio.create_task(job.result(timeout=50))
+        await call_back("text")
+        assert ax.Stage.TEXT is (await job.text).stage
+
+        await valkey.stop(signal.SIGKILL)
+        shutil.rmtree(valkey.folder)
+        shutil.copytree(backup, valkey.folder)
+        await valkey.start()
+        async with asyncio.timeout(30):
+            while (await again(listener.store, record.ref)).version != 1:
+                pass
+        await call_back("complete")
+
+        assert 1 == len((await wait).tracks)
+        assert 1 == len((await (await worker.job(record.ref))).tracks)
+
+
+async def again(store: Store, ref: str) -> Versioned:
+    """Return what the store holds as soon as it answers."""
+    while True:
+        try:
+            found = await store.get(ref)
+        except ax.StoreError:
+            continue
+        assert found is not None
+        return found
+
+
+async def test_an_engine_that_lost_everything_costs_no_later_callback(scene: Scene, valkey: Valkey) -> None:
+    """A server comes back empty, and whoever is first there makes a new secret: the listener takes that up as well."""
+    old = scene.listener.inbox.secrets
+    await valkey.stop(signal.SIGKILL)
+    shutil.rmtree(valkey.folder)
+    await valkey.start()
+    provider = ax.Kie(scene.sandbox.api_key, base_url=scene.sandbox.bases["kie"], limits=ax.Limits(), pace=PACE)
+    url = f"http://{LOOPBACK}:{scene.gate.port}"
+
+    async with ax.Client(provider, public_url=url, listen=None, store=valkey.url) as fresh, asyncio.timeout(60):
+        kept = await fresh.store.create_if_absent(SECRET_NAME, b"one of ours, if nobody was there before")
+        while kept not in scene.listener.inbox.secrets:
+            await answers(scene.listener.store)
+        job = await fresh.extend(audio_id=scene.sandbox.track_ids[0], model="V5")
+        assert 2 == len((await job).tracks)
+
+    assert {200} == {delivery.status for delivery in scene.sandbox.deliveries}
+    assert set(old) <= set(scene.listener.inbox.secrets)
+
+
+async def answers(store: Store) -> None:
+    """Return when the store has answered a question."""
+    while True:
+        with suppress(ax.StoreError):
+            await store.get("nothing")
+            return

@@ -1,0 +1,79 @@
+"""The mask: no tag and no file's token gets through it, whatever the public URL is and wherever a path stands."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from yarl import URL
+
+from audioext.errors import WebhookError
+from audioext.http.urls import callback_url, mask, read_callback
+
+REF = "1mcc5rm00jqt2pvthp7tb0ar"
+SEGMENTS = st.one_of(
+    st.sampled_from(["api", "webhooks", "callbacks", "files", "v1", "kie", "musicgpt", "production"]),
+    st.text("abcXYZ019-_.~", min_size=1, max_size=70),
+)
+PREFIXES = st.lists(SEGMENTS, max_size=5).map(lambda parts: "".join(f"/{part}" for part in parts))
+PROVIDERS = st.sampled_from(["kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt", "my-second-account"])
+SECRETS = st.binary(min_size=32, max_size=32)
+BEFORE = st.sampled_from(["", "POST ", '"', "a delivery to https://hooks.me.dev", "path=", "(", "/healthz "])
+AFTER = st.sampled_from(["", "/", "?a=1", "?next=/a/b/c", " HTTP/1.1", '" 200 17', "'", ")", ", then", "/extra", "//"])
+
+
+@given(prefix=PREFIXES, provider=PROVIDERS, secret=SECRETS, before=BEFORE, after=AFTER)
+@example(prefix="/api/webhooks", provider="kie", secret=b"s" * 32, before="", after="")
+@example(prefix="/v1/callbacks", provider="kie", secret=b"s" * 32, before="", after="?a=1")
+@example(prefix="/files", provider="kie", secret=b"s" * 32, before="", after="")
+def test_a_tag_is_hidden_behind_any_prefix(prefix: str, provider: str, secret: bytes, before: str, after: str) -> None:
+    """The tag of a callback URL, and it alone, is hidden: in a path, with a query, and inside other text."""
+    url = callback_url(URL(f"https://hooks.me.dev{prefix}"), secret, provider, REF)
+    text = f"{before}{url.raw_path}{after}"
+
+    assert text.replace(url.name, "***") == mask(text)
+
+
+@given(prefix=PREFIXES, provider=PROVIDERS, secret=SECRETS)
+def test_a_tag_is_hidden_in_json_that_escapes_its_slashes(prefix: str, provider: str, secret: bytes) -> None:
+    r"""What a vendor quotes as `https:\/\/…` is no less secret."""
+    url = callback_url(URL(f"https://hooks.me.dev{prefix}"), secret, provider, REF)
+    text = '{"callBackUrl":"' + str(url).replace("/", "\\/") + '"}'
+
+    assert text.replace(url.name, "***") == mask(text)
+
+
+@given(prefix=PREFIXES, token=st.text("abcXYZ019-_", min_size=43, max_size=43), after=AFTER)
+def test_the_token_of_an_offered_file_is_hidden_behind_any_prefix(prefix: str, token: str, after: str) -> None:
+    """The token is hidden, the harmless name stays."""
+    masked = mask(f"GET {prefix}/files/{token}/rain.wav{after}")
+
+    assert f"/files/{token}" not in masked
+    assert "rain.wav" in masked
+
+
+@given(
+    prefix=PREFIXES,
+    ref=st.text("0123456789abcdefghjkmnpqrstvwxyz", min_size=8, max_size=64),
+    tag=st.text("abcXYZ019-_.~%", min_size=1, max_size=128),
+    slash=st.sampled_from(["", "/"]),
+)
+def test_whatever_passes_for_a_callback_path_has_its_last_segment_hidden(
+    prefix: str, ref: str, tag: str, slash: str
+) -> None:
+    """A claimed tag of any shape is hidden as well: a proxy may have changed it, and then it is still ours."""
+    path = f"{prefix}/kie/{ref}/{tag}{slash}"
+    with suppress(WebhookError):
+        assert tag == read_callback(path).tag
+
+    assert mask(path).endswith(f"/{ref}/***{slash}")
+
+
+@pytest.mark.parametrize(
+    "text", ["/healthz", "/audio/kie", "/audio/kie/" + REF, "no path at all", "", "/", "https://cdn.test/a/b.mp3"]
+)
+def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:
+    """A ref is public, and so is what is no callback path."""
+    assert text == mask(text)

@@ -1,0 +1,68 @@
+"""Proofs cannot be guessed, cut, padded or mixed up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audioext.http import signing
+
+SECRET, OTHER = b"a secret of some length", b"another secret of length"
+
+
+@pytest.mark.parametrize(
+    ("key", "message", "signature"),
+    [
+        (
+            "demo-hmac-key",
+            "0f3a9c7be1d24c55a6b8d90e7f112233.1790000000",
+            "fFells+5MVdErKVqs08zP2WnjDH8alCzqqMnoLoDUx4=",
+        ),
+        ("ключ-λ", "task-42.1790000001", "DV9msHhbH5y6nrHTxmc75M9AwLl0xwAYb/54rfUGgL8="),
+    ],
+)
+def test_vendor_signatures_are_as_the_vectors_say(key: str, message: str, signature: str) -> None:
+    """HMAC-SHA256 in padded Base64, keyed with the key's UTF-8 bytes, under any of several keys."""
+    assert signature == signing.hmac_base64(key, message.encode())
+    assert signing.hmac_base64_matches(["old", key], message.encode(), signature)
+    assert not signing.hmac_base64_matches(["old"], message.encode(), signature)
+    assert not signing.hmac_base64_matches([key], message.encode(), f"{signature}\n")
+
+
+@given(st.text(max_size=60))
+def test_no_text_is_a_proof_by_chance(claimed: str) -> None:
+    """Any text, non-ASCII too, is compared without an error and does not match."""
+    assert not signing.tag_matches([SECRET], "kie", "ref", claimed)
+    assert not signing.file_token_matches([SECRET], "name", claimed)
+    assert not signing.hmac_base64_matches(["key"], b"message", claimed)
+
+
+def test_a_tag_holds_for_its_provider_ref_and_secret_alone() -> None:
+    """The parts cannot be shifted into each other, and old secrets go on to hold."""
+    tag = signing.tag(SECRET, "kie", "ref")
+
+    assert (43, True) == (len(tag), tag.replace("-", "a").replace("_", "a").isalnum())
+    assert signing.tag_matches([OTHER, SECRET], "kie", "ref", tag)
+    assert not signing.tag_matches([OTHER], "kie", "ref", tag)
+    assert not signing.tag_matches([SECRET], "kier", "ef", tag)
+    assert tag != signing.file_token(SECRET, "kieref")
+    assert signing.file_token_matches([SECRET], "n", signing.file_token(SECRET, "n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1790000000", 1_790_000_000),
+        ("0", 0),
+        ("1_0", None),
+        ("-1", None),
+        ("", None),
+        ("١٢٣", None),
+        ("9" * 13, None),
+        (" 1", None),
+    ],
+)
+def test_timestamps_are_plain_ascii_digits(text: str, seconds: int | None) -> None:
+    """What `int` would take beyond digits is no timestamp."""
+    assert seconds == signing.unix_seconds(text)

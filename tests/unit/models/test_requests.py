@@ -1,0 +1,145 @@
+"""Requests: frozen, checked on construction, all problems at once, in the user's own names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import audioext as ax
+from audioext.models.requests import GENDERS
+
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.just(10**400),
+    st.floats(),
+    st.text(max_size=5),
+    st.binary(max_size=3),
+    st.lists(st.integers(), max_size=2),
+    st.just("\ud800"),
+)
+
+
+@pytest.mark.parametrize("kind", [ax.Extend, ax.AddInstrumental])
+@given(data=st.data())
+def test_problems_are_told_for_any_values(kind: type[ax.Extend | ax.AddInstrumental], data: st.DataObject) -> None:
+    """Whatever the values, `draft` and `problems` never raise, and a constructed request has no problem."""
+    fields = {a.name: data.draw(anything) for a in attrs.fields(kind) if data.draw(st.booleans())}
+
+    problems = kind.draft(**fields).problems()
+    assert all(problem.field and problem.message for problem in problems)
+    if problems:
+        with pytest.raises(ax.RequestError):
+            kind(**fields)
+    else:
+        assert kind.draft(**fields) == kind(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "source"),
+        ({"audio_id": "a", "url": "https://x.test/a"}, "source"),
+        ({"audio_id": ""}, "audio_id"),
+        ({"url": "ftp://x.test/a"}, "url"),
+        ({"url": "https://"}, "url"),
+        ({"url": "https://[bad"}, "url"),
+        ({"url": "https://x.test/a b"}, "url"),
+        ({"file": 5}, "file"),
+        ({"audio_id": "a", "continue_at": 0}, "continue_at"),
+        ({"audio_id": "a", "continue_at": float("nan")}, "continue_at"),
+        ({"audio_id": "a", "continue_at": True}, "continue_at"),
+        ({"audio_id": "a", "continue_at": 9, "source_duration": 9}, "continue_at"),
+        ({"audio_id": "a", "source_duration": -1}, "source_duration"),
+        ({"audio_id": "a", "style_weight": 0.555}, "style_weight"),
+        ({"audio_id": "a", "audio_weight": 1.01}, "audio_weight"),
+        ({"audio_id": "a", "weirdness_constraint": "0.5"}, "weirdness_constraint"),
+        ({"audio_id": "a", "vocal_gender": "x"}, "vocal_gender"),
+        ({"audio_id": "a", "num_outputs": 3}, "num_outputs"),
+        ({"audio_id": "a", "variety": 5}, "variety"),
+        ({"audio_id": "a", "persona_model": "style_persona"}, "persona_model"),
+        ({"audio_id": "a", "prompt": "\ud800"}, "prompt"),
+        ({"audio_id": "a", "instrumental": "yes"}, "instrumental"),
+        ({"audio_id": "a", "model": ""}, "model"),
+    ],
+)
+def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> None:
+    """One broken rule is one problem, in the field's name."""
+    assert [field] == [problem.field for problem in ax.Extend.draft(**fields).problems()]
+
+
+@pytest.mark.parametrize("weight", [0, 1, 0.01, 0.65, 0.29, 0.07])
+def test_weights_in_steps_of_a_hundredth_pass(weight: float) -> None:
+    """What a float cannot hold exactly is still a step of 0.01."""
+    assert weight == ax.Extend(audio_id="a", style_weight=weight).style_weight
+
+
+@pytest.mark.parametrize(
+    ("fields", "custom"),
+    [
+        ({"audio_id": "a"}, False),
+        ({"audio_id": "a", "prompt": ""}, True),
+        ({"audio_id": "a", "continue_at": 1}, True),
+        ({"audio_id": "a", "persona_id": "p"}, False),
+        ({"audio_id": "a", "prompt": "x", "custom": False}, False),
+        ({"url": "https://x.test/a", "prompt": "x", "continue_at": 1}, False),
+        ({"url": "https://x.test/a", "style": "x"}, True),
+        ({"url": "https://x.test/a", "custom": True}, True),
+    ],
+)
+def test_custom_mode_is_derived(fields: dict[str, object], custom: bool) -> None:
+    """By id any of four fields asks for custom mode, for uploads style or title do, and `custom` overrides."""
+    assert custom is ax.Extend.draft(**fields).is_custom
+
+
+def test_a_request_is_frozen_and_says_what_was_given() -> None:
+    """A path is a Path, what is None was not given, and nothing can be changed."""
+    request = ax.Extend(file="a.wav", title="")
+
+    assert {"file": Path("a.wav"), "title": ""} == request.given()
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        request.title = "b"  # type: ignore[misc]  # frozen is the point
+
+
+def test_an_unknown_field_is_a_type_error() -> None:
+    """A misspelt field is told with those that there are."""
+    with pytest.raises(TypeError, match="continue_at"):
+        ax.Extend.draft(continueAt=1)
+
+
+def test_an_instrumental_needs_its_texts() -> None:
+    """All three missing texts are told at once."""
+    fields = [problem.field for problem in ax.AddInstrumental.draft(url="https://x.test/a").problems()]
+
+    assert ["title", "tags", "negative_tags"] == fields
+    assert ax.Operation.ADD_INSTRUMENTAL is ax.AddInstrumental.draft().operation
+    assert ("m", "f", "male", "female", "neutral") == GENDERS
+
+
+def test_a_track_without_id_or_with_a_url_provider_extends_by_url() -> None:
+    """`track.extend` uses the id where the provider does, else the audio URL."""
+    track = ax.Track(id="one", audio_url="https://x.test/a.mp3", provider="kie", model="V5", duration=20.0)
+
+    assert ("one", "V5", "kie", 20.0) == (
+        (by_id := track.extend(continue_at=3)).audio_id,
+        by_id.model,
+        by_id.provider,
+        by_id.source_duration,
+    )
+    assert "https://x.test/a.mp3" == attrs.evolve(track, extends_by_id=False).extend().url
+    assert "https://x.test/a.mp3" == attrs.evolve(track, id=None).extend().url
+    with pytest.raises(ax.RequestError, match="below"):
+        track.extend(continue_at=20)
+    with pytest.raises(ax.RequestError, match="source"):
+        ax.Track().extend()
+
+
+async def test_a_song_made_by_hand_cannot_download() -> None:
+    """A song without a client says so."""
+    with pytest.raises(ax.ConfigError, match="not made by a client"):
+        await ax.Song(ref="r", provider="kie", task_id=None, tracks=()).save()

@@ -1,0 +1,481 @@
+"""MusicGPT: what the form holds, what is refused before it is sent, and how parts and errors read."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from yarl import URL
+
+from audioext.errors import DecodeError, ProviderError, RequestError, UnsupportedError, WebhookError
+from audioext.http.messages import HttpRequest, HttpResponse, Webhook
+from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
+from audioext.models.record import Record, Verdict
+from audioext.models.requests import AddInstrumental, Extend
+from audioext.models.results import FailureReason, Stage, Track
+from audioext.providers import MusicGpt
+from audioext.providers.base import FileRoute, Limits
+from audioext.state import stages
+
+if TYPE_CHECKING:
+    from tests.unit.providers.conftest import Kit
+
+CALLBACK = URL("https://hooks.example/musicgpt/ref1/tag1")
+SOURCE = "https://files.example/source.mp3"
+SENTINEL = "single_song_generation_request"
+KEY = "sk-never-shown-0123456789"
+
+
+def form(request: HttpRequest) -> dict[str, str | None]:
+    """Return the text fields of a multipart request."""
+    assert request.body is None
+    return {part.name: part.value for part in request.parts if part.path is None}
+
+
+def told(events: tuple[Event, ...]) -> Progress:
+    """Return the only event, which is progress."""
+    (event,) = events
+    assert isinstance(event, Progress)
+    return event
+
+
+def deliver(**body: object) -> tuple[Event, ...]:
+    """Return what a webhook with this body means."""
+    return MusicGpt(KEY).parse_webhook(Webhook(body=orjson.dumps(body)))
+
+
+def submit(status: int = 200, **body: object) -> Submitted | Refused | Unknown:
+    """Return what a submit's answer with this body means."""
+    return MusicGpt(KEY).parse_submit(HttpResponse(status=status, body=orjson.dumps(body)))
+
+
+# --- the form --------------------------------------------------------------------------------------------------------
+
+
+def test_every_field_is_sent_as_text_under_the_pages_name() -> None:
+    """Numbers and booleans travel as text, and the key travels raw."""
+    request = Extend(
+        url=SOURCE,
+        continue_at=42.5,
+        prompt="a calming piano outro",
+        lyrics="Let the journey fade away",
+        lyrics_section_to_extend="and on it goes",
+        vocal_gender="f",
+        num_outputs=2,
+        title="Part two",
+        generate_album_cover=True,
+        lyrics_timestamps=False,
+        source_duration=60.0,
+        provider="musicgpt",
+    )
+    sent = MusicGpt(KEY).build_submit(request, CALLBACK)
+    assert ("POST", URL("https://api.musicgpt.com/api/public/v1/extend")) == (sent.method, sent.url)
+    assert KEY == sent.headers["authorization"]
+    assert "content-type" not in sent.headers  # the transport writes it, with its boundary
+    assert {
+        "audio_url": SOURCE,
+        "extend_after": "42.5",
+        "prompt": "a calming piano outro",
+        "lyrics": "Let the journey fade away",
+        "lyrics_section_to_extend": "and on it goes",
+        "gender": "female",
+        "num_outputs": "2",
+        "title": "Part two",
+        "generate_album_cover": "true",
+        "lyrics_timestamps": "false",
+        "webhook_url": str(CALLBACK),
+    } == form(sent)
+
+
+def test_a_url_alone_is_multipart_too() -> None:
+    """The page wants multipart, so a request without a file is one as well."""
+    sent = MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=6), None)
+    assert None is sent.body
+    assert {"audio_url": SOURCE, "extend_after": "6"} == form(sent)
+
+
+def test_a_local_file_is_a_part_of_its_own() -> None:
+    """A file goes into the form, last, and its path is streamed by the transport."""
+    sent = MusicGpt(KEY).build_submit(Extend(file="songs/a.wav", continue_at=6), CALLBACK)
+    last = sent.parts[-1]
+    assert ("audio_file", Path("songs/a.wav"), "a.wav") == (last.name, last.path, last.filename)
+    assert {"extend_after": "6", "webhook_url": str(CALLBACK)} == form(sent)
+
+
+def test_without_a_callback_no_webhook_url_is_sent() -> None:
+    """The webhook is optional, so nobody's address stands in for ours."""
+    assert "webhook_url" not in form(MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=6), None))
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"), [("m", "male"), ("f", "female"), ("male", "male"), ("female", "female"), ("neutral", "neutral")]
+)
+def test_genders_are_spelt_out(given: str, sent: str) -> None:
+    """The engine's letters become MusicGPT's words, and neutral exists here."""
+    request = Extend.draft(url=SOURCE, continue_at=6, vocal_gender=given)
+    assert sent == form(MusicGpt(KEY).build_submit(request, None))["gender"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(60, "60"), (42.5, "42.5"), (60.0, "60.0"), (0.1, "0.1"), (1e-05, "0.00001")]
+)
+def test_seconds_have_no_exponent(seconds: float, text: str) -> None:
+    """A small number is written out, since no page says that an exponent is read."""
+    sent = MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=seconds), None)
+    assert text == form(sent)["extend_after"]
+
+
+def test_an_empty_text_is_given() -> None:
+    """Empty text is sent, and what was not given is not."""
+    sent = form(MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=6, prompt=""), None))
+    assert "" == sent["prompt"]
+    assert "lyrics" not in sent
+
+
+def test_an_s3_address_goes_through() -> None:
+    """MusicGPT alone reads s3:// addresses."""
+    url = "s3://mybucket/song.mp3"
+    assert url == form(MusicGpt(KEY).build_submit(Extend(url=url, continue_at=6), None))["audio_url"]
+
+
+def test_a_status_call_asks_by_task_and_type() -> None:
+    """The query names the conversion type and one of the ids, not both."""
+    record = Record(
+        ref="ref1",
+        provider="musicgpt",
+        request=Extend(url=SOURCE, continue_at=6),
+        created_at=1_790_000_000.0,
+        answered_id="t1",
+    )
+    sent = MusicGpt(KEY).build_status(record)
+    assert URL("https://api.musicgpt.com/api/public/v1/byId?conversionType=EXTEND&task_id=t1") == sent.url
+    assert ("GET", KEY) == (sent.method, sent.headers["authorization"])
+
+
+# --- what is refused before it is sent -------------------------------------------------------------------------------
+
+
+def test_continue_at_is_always_needed() -> None:
+    """Its extend_after is required, whatever else is given."""
+    (problem,) = MusicGpt(KEY).check(Extend(url=SOURCE))
+    assert ("continue_at", False) == (problem.field, problem.advice)
+
+
+def test_an_id_cannot_be_continued_here() -> None:
+    """Extending by id is unsupported; the message names who has it and what to do instead."""
+    with pytest.raises(UnsupportedError, match=r"kie, kie-jobs, sunoapi and vidgo have it; .*track\.extend\(\).*url="):
+        MusicGpt(KEY).check(Extend(audio_id="a", continue_at=6))
+
+
+def test_instrumentals_are_made_elsewhere() -> None:
+    """Adding an instrumental is unsupported, and the message names who has it."""
+    request = AddInstrumental(url=SOURCE, title="Rain", tags="piano", negative_tags="")
+    with pytest.raises(UnsupportedError, match=r"kie, kie-jobs, sunoapi and vidgo have it$"):
+        MusicGpt(KEY).build_submit(request, CALLBACK)
+
+
+def test_a_track_of_musicgpt_is_continued_by_its_url() -> None:
+    """A track knows that its provider extends by URL, so its own request passes the check."""
+    track = Track(id="a", audio_url=SOURCE, provider="musicgpt", extends_by_id=MusicGpt.extends_by_id)
+    assert () == MusicGpt(KEY).check(track.extend(continue_at=6))
+
+
+@pytest.mark.parametrize(("field", "longest"), [("lyrics", 2000), ("lyrics_section_to_extend", 3000)])
+def test_lyrics_have_the_pages_limits(field: str, longest: int) -> None:
+    """The longest text that the page allows passes, and one more letter is refused."""
+    provider = MusicGpt(KEY)
+    assert () == provider.check(Extend.draft(url=SOURCE, continue_at=6, **{field: "x" * longest}))
+    request = Extend.draft(url=SOURCE, continue_at=6, **{field: "x" * (longest + 1)})
+    assert [(field, False)] == [(problem.field, problem.advice) for problem in provider.check(request)]
+    with pytest.raises(RequestError, match=f"at most {longest} characters"):
+        provider.build_submit(request, None)
+
+
+def test_a_long_prompt_is_advised_against_and_sent() -> None:
+    """No page limits the prompt, so 281 characters are sent with advice and 280 without."""
+    provider = MusicGpt(KEY)
+    assert () == provider.check(Extend(url=SOURCE, continue_at=6, prompt="x" * 280))
+    request = Extend(url=SOURCE, continue_at=6, prompt="x" * 281)
+    assert [("prompt", True)] == [(problem.field, problem.advice) for problem in provider.check(request)]
+    assert "x" * 281 == form(provider.build_submit(request, None))["prompt"]
+
+
+def test_a_model_is_not_taken() -> None:
+    """There is no model to choose, so one that is given is a problem that names who takes it."""
+    provider = MusicGpt(KEY)
+    request = Extend(url=SOURCE, continue_at=6, model="V5")
+    (problem,) = provider.check(request)
+    assert "model: musicgpt does not take it; kie, kie-jobs, sunoapi and vidgo do" == str(problem)
+    assert None is provider.sent_model(request)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """The request's own problems and MusicGPT's stand in one error."""
+    request = Extend.draft(url=SOURCE, file="a.wav", style="jazz", rehost=True, lyrics="x" * 2001)
+    with pytest.raises(RequestError) as caught:
+        MusicGpt(KEY).build_submit(request, None)
+    fields = [problem.field for problem in caught.value.problems]
+    assert ["source", "style", "rehost", "continue_at", "lyrics"] == sorted(
+        fields, key=["source", "style", "rehost", "continue_at", "lyrics"].index
+    )
+
+
+def test_its_facts_are_the_pages() -> None:
+    """The free plan's limit, the retention of MP3 files and the other facts are what the pages state."""
+    provider = MusicGpt()
+    assert Limits(parallel=1) == provider.limits
+    assert 90 * 86_400 == provider.retention
+    assert 900 == provider.grace
+    assert "MUSICGPT_API_KEY" == provider.key_variable
+    assert (FileRoute.INLINE, False, True) == (provider.file_route, provider.extends_by_id, provider.counts_takes)
+    assert None is provider.check_callback(URL("http://127.0.0.1/x"))
+    assert 10 == MusicGpt(KEY, limits=Limits(parallel=10)).limits.parallel
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"detail": "no key", "message": "other"}', "no key"),
+        (
+            b'{"detail": [{"loc": ["body", "extend_after"], "msg": "missing"}, {"loc": ["body", 0], "msg": "bad"}]}',
+            "body.extend_after: missing; body.0: bad",
+        ),
+        (b'{"detail": [{"loc": "body", "msg": "bad"}, {"msg": "worse"}, {}, "plain", 7]}', "bad; worse; plain"),
+        (b'{"detail": {"message": "no audio"}}', "no audio"),
+        (b'{"detail": {"reason": "no audio"}}', '{"reason":"no audio"}'),
+        (b'{"detail": [], "message": "no audio"}', "no audio"),
+        (b'{"success": false, "message": "no audio", "error": "other"}', "no audio"),
+        (b'{"error": {"code": "X", "message": "no audio", "details": {}}}', "no audio"),
+        (b'{"error": "no audio"}', "no audio"),
+        (b'{"error": {}}', '{"error": {}}'),
+        (b"[1]", "[1]"),
+        (b"plain\n text", "plain text"),
+        (b"", "an empty body"),
+    ],
+)
+def test_error_texts_are_found_wherever_they_stand(body: bytes, text: str) -> None:
+    """Detail as text, list or object comes first, then message, error, and the body itself."""
+    outcome = MusicGpt(KEY).parse_submit(HttpResponse(status=422, body=body))
+    assert isinstance(outcome, Refused)
+    assert text == outcome.error.message
+
+
+@pytest.mark.parametrize("body", [b'{"detail": "' + b"x" * 9000 + b'"}', b"x" * 9000])
+def test_error_texts_are_bounded(body: bytes) -> None:
+    """A whole page never ends up in a message."""
+    outcome = MusicGpt(KEY).parse_submit(HttpResponse(status=404, body=body))
+    assert isinstance(outcome, Refused)
+    assert len(outcome.error.message) <= 500
+
+
+@pytest.mark.parametrize("second", [SENTINEL, "", None, 7.5, ["x"], {}])
+def test_what_is_no_id_names_no_take(second: object) -> None:
+    """The sentinel text, emptiness and other types are no id, and never lose the task."""
+    outcome = submit(success=True, task_id="t1", conversion_id_1="a", conversion_id_2=second)
+    assert Submitted(task_id="t1", track_ids=("a",)) == outcome
+
+
+@pytest.mark.parametrize("status", [301, 400, 405, 408, 418, 500, 502, 503, 524])
+def test_a_status_that_proves_nothing_is_unknown(status: int) -> None:
+    """Only the listed refusals say that no task was made."""
+    assert isinstance(submit(status, detail="no"), Unknown)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 409, 422, 429])
+def test_a_refusal_that_names_a_task_is_unknown(status: int) -> None:
+    """An answer that contradicts itself proves nothing."""
+    assert isinstance(submit(status, detail="no", task_id="t1"), Unknown)
+
+
+def test_without_a_key_answers_are_read_too() -> None:
+    """A listener that only receives has no key to keep out of texts."""
+    outcome = MusicGpt().parse_submit(HttpResponse(status=404, body=b'{"detail": "no"}'))
+    assert isinstance(outcome, Refused)
+    assert "no" == outcome.error.message
+
+
+def test_only_a_rate_is_resent() -> None:
+    """Of all refusals only 429 may be sent again by itself."""
+    outcomes = {status: submit(status, detail="no") for status in (401, 402, 403, 404, 409, 422, 429)}
+    assert {429} == {status for status, outcome in outcomes.items() if isinstance(outcome, Refused) and outcome.resend}
+
+
+def test_a_refused_status_call_is_no_failure() -> None:
+    """Success false without a conversion is an error of the call, not of the task."""
+    body = orjson.dumps({"success": False, "message": f"not found for {KEY}"})
+    with pytest.raises(ProviderError) as caught:
+        MusicGpt(KEY).parse_status(HttpResponse(status=200, body=body))
+    assert "not found for [key]" == caught.value.message
+
+
+# --- deliveries ------------------------------------------------------------------------------------------------------
+
+
+def parts() -> list[tuple[Event, ...]]:
+    """Return the five parts of an extension with two takes."""
+    lines = '[{"index": 0, "text": "Last bus home", "start": 8100, "end": 12400}]'
+    found = []
+    for id_ in ("a", "b"):
+        audio = f"https://files.example/{id_}.mp3"
+        found.append(deliver(success=True, task_id="t1", conversion_id=id_, conversion_path=audio))
+        found.append(deliver(success=True, task_id="t1", conversion_id=id_, lyrics_timestamped=lines))
+    cover = "https://files.example/cover.png"
+    found.append(deliver(success=True, task_id="t1", conversion_id_1="a", conversion_id_2="b", image_path=cover))
+    return found
+
+
+def played(order: tuple[tuple[Event, ...], ...], *, expected: int = 2) -> Record:
+    """Return the record of a job to which these deliveries came, one a second."""
+    record = Record(
+        ref="ref1",
+        provider="musicgpt",
+        request=Extend(url=SOURCE, continue_at=6),
+        created_at=1_790_000_000.0,
+        expected_tracks=expected,
+        counts_takes=True,
+    )
+    record = stages.advance(record, Submitted(task_id="t1", track_ids=("a", "b")), seen="answer", at=1_790_000_001.0)
+    for second, event in enumerate(itertools.chain.from_iterable(order)):
+        record = stages.advance(record, event, seen="webhook", at=1_790_000_002.0 + second)
+    return record
+
+
+def test_five_parts_in_any_order_make_one_song() -> None:
+    """Whatever the order, two takes with their lyrics and one cover come out, and the job is complete."""
+    for order in itertools.permutations(parts()):
+        record = played(order)
+        assert (Verdict.COMPLETE, "https://files.example/cover.png") == (record.verdict, record.cover_url)
+        assert [("a", 8.1), ("b", 8.1)] == [
+            (track.id, track.timed_lyrics[0].start) for track in record.tracks if track.timed_lyrics
+        ]
+
+
+def test_the_first_take_is_not_the_whole_job() -> None:
+    """One audio part of two proves FIRST, not COMPLETE."""
+    record = played((parts()[0],))
+    assert (Stage.FIRST, Verdict.OPEN) == (record.stage, record.verdict)
+
+
+def test_one_failed_take_leaves_a_song() -> None:
+    """A failure with a conversion id is that take's alone, and the other makes the job complete."""
+    failed = deliver(success=False, task_id="t1", conversion_id="b", reason="Version 2 failed")
+    record = played((parts()[0], failed))
+    assert Verdict.COMPLETE == record.verdict
+    assert [None, "Version 2 failed"] == [track.failure for track in record.tracks]
+
+
+def test_a_status_that_failed_with_one_take_leaves_a_song() -> None:
+    """A failed conversion with one playable take is counted take by take, so the paid one is kept."""
+    body = {
+        "success": True,
+        "conversion": {
+            "task_id": "t1",
+            "status": "FAILED",
+            "message": "half",
+            "conversion_id_1": "a",
+            "conversion_path_1": "https://files.example/a.mp3",
+            "conversion_id_2": "b",
+            "conversion_path_2": "https://lalals.s3.amazonaws.com",
+            "lyrics_2": "la",
+        },
+    }
+    record = played((MusicGpt(KEY).parse_status(HttpResponse(status=200, body=orjson.dumps(body))),))
+    assert Verdict.COMPLETE == record.verdict
+    assert [("a", None), ("b", "half")] == [(track.id, track.failure) for track in record.tracks]
+
+
+def test_a_failed_cover_or_lyrics_is_no_failure_of_the_music() -> None:
+    """A side part that did not come about makes a status call due and fails nothing."""
+    for subtype in ("album_cover_generation", "lyrics_timestamped", "lyrics"):
+        body = {"success": False, "task_id": "t1", "conversion_id": "a", "subtype": subtype, "reason": "no"}
+        assert Progress(task_id="t1", ask_now=True) == told(deliver(**body))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"reason": "a", "status_msg": "b", "error": "c", "message": "d"}, "a"),
+        ({"reason": " ", "status_msg": "b", "error": "c", "message": "d"}, "b"),
+        ({"reason": None, "error": {"message": "c"}, "message": "d"}, "c"),
+        ({"message": "d"}, "d"),
+        ({"status": "FAILED"}, "FAILED"),
+        ({"reason": "x" * 9000}, "x" * 499 + "…"),
+    ],
+)
+def test_failure_texts_are_found_wherever_they_stand(body: dict[str, object], message: str) -> None:
+    """Handlers of live traffic look for reason, status_msg, error and message; it is bounded."""
+    (failed,) = deliver(success=False, task_id="t1", **body)
+    assert isinstance(failed, Failed)
+    assert message == failed.message
+
+
+@pytest.mark.parametrize(("flagged", "reason"), [(True, FailureReason.CONTENT), (False, FailureReason.UNKNOWN)])
+def test_a_flag_means_content(flagged: bool, reason: FailureReason) -> None:
+    """is_flagged says that the content rules refused it."""
+    assert (Failed(task_id="t1", reason=reason, message="no"),) == deliver(
+        success=False, task_id="t1", reason="no", is_flagged=flagged
+    )
+
+
+@pytest.mark.parametrize("status", ["FAILED", "ERROR", "conversion_failed", "INTERNAL_ERROR"])
+def test_a_failure_is_told_by_its_word_too(status: str) -> None:
+    """A status that contains FAIL or ERROR is a failure, whatever its case."""
+    assert (Failed(task_id="t1", code=status, message=status),) == deliver(task_id="t1", status=status)
+
+
+def test_completed_with_a_conversion_id_speaks_of_one_take() -> None:
+    """COMPLETED claims the whole job only in a body that names no take."""
+    body = {"task_id": "t1", "status": "COMPLETED", "audio_url": "https://files.example/a.mp3"}
+    assert Stage.COMPLETE == told(deliver(**body)).claimed_stage
+    assert None is told(deliver(**body, conversion_id="a")).claimed_stage
+    assert Stage.COMPLETE == told(deliver(**body, conversion_id=SENTINEL)).claimed_stage
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"hello": 1}, {"success": True}, {"conversion_path": None}, {"task_id": ""}, {"audio_url": 7}]
+)
+def test_a_body_that_says_nothing_is_refused(body: dict[str, object]) -> None:
+    """Neither a task nor anything known, or a wrong type, is not a delivery."""
+    with pytest.raises(DecodeError):
+        deliver(**body)
+
+
+@pytest.mark.parametrize("subtype", [[], {}, None, 7, ""])
+def test_an_odd_subtype_loses_nothing(subtype: object) -> None:
+    """No page says what the subtype is, so a part is known by what it holds."""
+    audio = "https://files.example/a.mp3"
+    assert told(deliver(task_id="t1", conversion_id="a", conversion_path=audio, subtype=subtype)).tracks
+    assert Progress(task_id="t1", ask_now=True) == told(deliver(task_id="t1", subtype=subtype))
+
+
+def test_an_event_of_the_n8n_page_is_refused() -> None:
+    """No live traffic has that shape; a known part that bears an `event` as well is not lost."""
+    with pytest.raises(WebhookError) as caught:
+        deliver(event="conversion.completed", task_id="t1", output_url="https://files.example/a.mp3")
+    assert 400 == caught.value.http_status
+    audio = "https://files.example/a.mp3"
+    assert told(deliver(event="x", task_id="t1", conversion_id="a", conversion_path=audio)).tracks
+
+
+def test_repeated_keys_of_one_song_agree_between_mouths(kit: Kit) -> None:
+    """A take reads the same from a webhook and from a status answer, but for its position and time."""
+    samples = {sample.file: sample for sample in kit.samples_of("musicgpt")}
+    provider = MusicGpt(KEY)
+    polled = samples["status_completed.json"].read(provider)
+    hooked = samples["webhook_audio.json"].read(provider)
+    assert isinstance(polled, tuple)
+    assert isinstance(hooked, tuple)
+    first, same = told(polled).tracks[0], told(hooked).tracks[0]
+    assert (first.id, first.audio_url, first.wav_url, first.duration) == (
+        same.id,
+        same.audio_url,
+        same.wav_url,
+        same.duration,
+    )
+    assert (first.title, first.timed_lyrics) == (same.title, same.timed_lyrics)

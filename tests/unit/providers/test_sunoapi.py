@@ -1,0 +1,91 @@
+"""sunoapi.org: kie.ai's older routes with fields, codes and hosts of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from yarl import URL
+
+from audioext.http.messages import HttpRequest
+from audioext.models.requests import AddInstrumental, Extend
+from audioext.providers import SunoApi
+
+if TYPE_CHECKING:
+    from tests.unit.providers.conftest import Kit
+
+CALLBACK = URL("https://hooks.example/sunoapi/ref1/tag1")
+VOICE = "https://files.example/voice.mp3"
+
+
+def body(request: HttpRequest) -> dict[str, Any]:
+    """Return the JSON body of *request*."""
+    assert request.body is not None
+    sent: dict[str, Any] = orjson.loads(request.body)
+    return sent
+
+
+def test_an_upload_sends_only_what_was_given() -> None:
+    """Neither `instrumental` nor `continueAt` is required here, so neither is made up."""
+    sent = SunoApi("k").build_submit(Extend(url=VOICE, model="V5", prompt="p"), CALLBACK)
+    assert URL("https://api.sunoapi.org/api/v1/generate/upload-extend") == sent.url
+    assert {
+        "defaultParamFlag": False,
+        "uploadUrl": VOICE,
+        "prompt": "p",
+        "model": "V5",
+        "callBackUrl": str(CALLBACK),
+    } == body(sent)
+
+
+def test_a_persona_says_what_it_is() -> None:
+    """A voice persona goes with its kind, in custom mode."""
+    request = Extend(
+        audio_id="a",
+        model="V5",
+        prompt="p",
+        style="s",
+        title="t",
+        continue_at=9,
+        persona_id="v1",
+        persona_model="voice_persona",
+    )
+    sent = body(SunoApi("k").build_submit(request, CALLBACK))
+    assert (True, "v1", "voice_persona") == (
+        sent["defaultParamFlag"],
+        sent["personaId"],
+        sent["personaModel"],
+    )
+
+
+def test_an_instrumental_takes_lyrics_and_variety() -> None:
+    """The V6 page adds two fields, and the model is always named: the default changed once without a word."""
+    request = AddInstrumental(
+        url=VOICE, title="Rain", tags="piano", negative_tags="metal", model="V6", lyrics="la", variety=0
+    )
+    sent = body(SunoApi("k").build_submit(request, None))
+    assert ("V6", "la", 0) == (sent["model"], sent["lyrics"], sent["variety"])
+    plain = AddInstrumental(url=VOICE, title="Rain", tags="piano", negative_tags="metal")
+    assert "V4_5PLUS" == body(SunoApi("k").build_submit(plain, None))["model"]
+
+
+def test_a_callback_url_is_always_sent() -> None:
+    """The pages require one; where nobody can reach us it is under `.invalid`."""
+    sent = body(SunoApi("k").build_submit(Extend(audio_id="a", model="V5"), None))
+    assert (URL(sent["callBackUrl"]).host or "").endswith(".invalid")
+
+
+def test_hosts_are_the_vendors() -> None:
+    """Its newer pages name another host; both belong to one file host."""
+    upload = URL("https://sunoapiorg.redpandaai.co/api/file-url-upload")
+    assert upload == SunoApi("k").build_upload(VOICE, "n").url
+    assert upload == SunoApi("k", base_url="https://apibox.erweima.ai").build_upload(VOICE, "n").url
+    assert "https://api.sunoapi.org/api/v1/generate/credit" == str(SunoApi("k").build_credits().url)
+    assert ("sunoapi", "SUNOAPI_API_KEY") == (SunoApi().name, SunoApi().key_variable)
+
+
+def test_the_status_is_record_info(kit: Kit) -> None:
+    """record-info takes the task id as a query."""
+    suno = SunoApi("k")
+    expected = "https://api.sunoapi.org/api/v1/generate/record-info?taskId=task-1"
+    assert expected == str(suno.build_status(kit.make_record(suno)).url)

@@ -1,0 +1,302 @@
+"""vidgo.ai: one path for all operations, one webhook, and a task that is judged by its status word alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from yarl import URL
+
+from audioext.errors import ConfigError, ProviderError, RequestError
+from audioext.http.messages import HttpRequest, HttpResponse, Webhook
+from audioext.models.events import Progress, Refused, Unknown
+from audioext.models.requests import AddInstrumental, Extend
+from audioext.models.results import Stage
+from audioext.providers import Vidgo
+from audioext.providers.base import Credits, FileRoute, Limits, Uploads
+
+if TYPE_CHECKING:
+    from tests.unit.providers.conftest import Kit
+
+CALLBACK = URL("https://hooks.acme.test/v/9f2c")
+VOICE = "https://cdn.acme.test/vox.mp3"
+
+
+def body(request: HttpRequest) -> dict[str, Any]:
+    """Return the JSON body of *request*."""
+    assert request.body is not None
+    sent: dict[str, Any] = orjson.loads(request.body)
+    return sent
+
+
+def instrumental(**fields: Any) -> AddInstrumental:
+    """Return an instrumental with the required fields and *fields*."""
+    return AddInstrumental(url=VOICE, title="Night Bus", tags="lofi, rhodes", negative_tags="metal", **fields)
+
+
+def refusal(value: object, status: int = 401) -> str:
+    """Return the message of the refusal that an answer with this JSON *value* makes."""
+    outcome = Vidgo("k").parse_submit(HttpResponse(status=status, body=orjson.dumps(value)))
+    assert isinstance(outcome, Refused)
+    return outcome.error.message
+
+
+def test_an_extension_that_inherits_sends_three_fields() -> None:
+    """Without parameters the switch is off, and only the id and the version go along."""
+    sent = Vidgo("k").build_submit(Extend(audio_id="0c1d-ab", model="V5"), CALLBACK)
+    assert ("POST", URL("https://api.vidgo.ai/api/generate/submit")) == (sent.method, sent.url)
+    assert "Bearer k" == sent.headers["Authorization"]
+    assert {
+        "model": "extend-music",
+        "callback_url": str(CALLBACK),
+        "input": {"default_param_flag": False, "audio_id": "0c1d-ab", "mv": "V5"},
+    } == body(sent)
+
+
+def test_an_extension_with_everything_sends_everything() -> None:
+    """Custom parameters turn the switch on; genders are letters here."""
+    request = Extend(
+        audio_id="a1",
+        model="V4_5PLUS",
+        continue_at=42.5,
+        prompt="la",
+        style="ambient",
+        title="Part 2",
+        negative_tags="metal",
+        vocal_gender="female",
+        style_weight=0.65,
+        weirdness_constraint=0.3,
+        audio_weight=0.1,
+        persona_id="p1",
+    )
+    assert {
+        "default_param_flag": True,
+        "audio_id": "a1",
+        "mv": "V4_5PLUS",
+        "continue_at": 42.5,
+        "prompt": "la",
+        "style": "ambient",
+        "title": "Part 2",
+        "negative_tags": "metal",
+        "vocal_gender": "f",
+        "style_weight": 0.65,
+        "weirdness_constraint": 0.3,
+        "audio_weight": 0.1,
+        "persona_id": "p1",
+    } == body(Vidgo("k").build_submit(request, None))["input"]
+
+
+@pytest.mark.parametrize(("given", "sent"), [(None, False), (False, False), (True, True)])
+def test_an_upload_names_its_switches(given: bool | None, sent: bool) -> None:
+    """Uploaded audio stands under `upload_url`, and `instrumental` is always said."""
+    request = Extend(url=VOICE, model="V5", instrumental=given)
+    assert {
+        "model": "upload-and-extend-audio",
+        "input": {"default_param_flag": False, "upload_url": VOICE, "mv": "V5", "instrumental": sent},
+    } == body(Vidgo("k").build_submit(request, None))
+
+
+def test_an_instrumental_sends_what_the_page_requires() -> None:
+    """Without a model none is sent: the page's key for it is not certain."""
+    vidgo = Vidgo("k")
+    assert {
+        "model": "add-instrumental",
+        "callback_url": str(CALLBACK),
+        "input": {"upload_url": VOICE, "title": "Night Bus", "tags": "lofi, rhodes", "negative_tags": "metal"},
+    } == body(vidgo.build_submit(instrumental(), CALLBACK))
+    assert vidgo.sent_model(instrumental()) is None
+
+
+@pytest.mark.parametrize("key", ["model", "mv"])
+def test_the_key_of_an_instrumentals_model_is_a_setting(key: str) -> None:
+    """A model that is given goes under the chosen key, and is what was sent."""
+    vidgo = Vidgo("k", instrumental_model_key=key)
+    sent = body(vidgo.build_submit(instrumental(model="V5"), None))
+    assert ("add-instrumental", "V5") == (sent["model"], sent["input"][key])
+    assert "V5" == vidgo.sent_model(instrumental(model="V5"))
+    assert "V5" == body(vidgo.build_submit(Extend(audio_id="a", model="V5"), None))["input"]["mv"]
+
+
+@pytest.mark.parametrize("key", ["", "Model", "title", "upload_url", None])
+def test_a_model_key_is_one_of_two(key: Any) -> None:
+    """Any other key is refused when the provider is made: the model could overwrite the source or be lost."""
+    with pytest.raises(ConfigError, match="instrumental_model_key"):
+        Vidgo("k", instrumental_model_key=key)
+
+
+def test_a_file_must_be_served_first() -> None:
+    """There is no upload of audio, so a file never goes into a submit."""
+    assert FileRoute.SERVE is Vidgo().file_route
+    assert not isinstance(Vidgo(), Uploads)
+    with pytest.raises(RequestError, match="file: must be served by URL first"):
+        Vidgo("k").build_submit(Extend(file=Path("a.wav"), model="V5"), None)
+
+
+@pytest.mark.parametrize(
+    ("model", "prompt", "style", "title"),
+    [
+        ("V4", 3000, 200, 80),
+        ("V4_5", 5000, 1000, 100),
+        ("V4_5PLUS", 5000, 1000, 100),
+        ("V4_5ALL", 5000, 1000, 80),
+        ("V5", 5000, 1000, 100),
+    ],
+)
+def test_texts_have_the_limits_of_the_page(model: str, prompt: int, style: int, title: int) -> None:
+    """Each version has its own lengths, which refuse one character more."""
+    fields: dict[str, Any] = {"audio_id": "a", "model": model, "continue_at": 1}
+    fits = Extend(**fields, prompt="p" * prompt, style="s" * style, title="t" * title)
+    over = Extend(**fields, prompt="p" * (prompt + 1), style="s" * (style + 1), title="t" * (title + 1))
+    assert () == Vidgo().check(fits)
+    assert [("prompt", False), ("style", False), ("title", False)] == [
+        (problem.field, problem.advice) for problem in Vidgo().check(over)
+    ]
+
+
+@pytest.mark.parametrize(("model", "longest"), [("V5", 480.0), ("V4_5ALL", 60.0)])
+def test_uploads_have_a_longest_duration(model: str, longest: float) -> None:
+    """Eight minutes, and one minute with V4_5ALL."""
+    fits = Extend(url=VOICE, model=model, source_duration=longest)
+    over = Extend(url=VOICE, model=model, source_duration=longest + 1)
+    assert () == Vidgo().check(fits)
+    assert ["source_duration"] == [problem.field for problem in Vidgo().check(over)]
+
+
+def test_what_no_page_of_vidgos_states_is_advice() -> None:
+    """A version that is known elsewhere and a title that a sibling would refuse go out with a warning."""
+    found = [
+        *Vidgo().check(Extend(audio_id="a", model="V5_5")),
+        *Vidgo().check(AddInstrumental(url=VOICE, title="t" * 101, tags="a", negative_tags="")),
+        *Vidgo().check(instrumental(model="V4")),
+    ]
+    assert [("model", True), ("title", True), ("model", True)] == [(problem.field, problem.advice) for problem in found]
+    assert () == Vidgo().check(Extend(audio_id="a", model="V99"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.acme.test/v/1",
+        "https://hooks.acme.test:8443/v/1",
+        "https://8.8.8.8/v",
+        "https://[2001:4860:4860::8888]/v",
+        "https://notlocal.example/v",
+        "https://hooks.acme.test/" + "a" * 2024,
+    ],
+)
+def test_public_https_addresses_are_called(url: str) -> None:
+    """HTTPS, a public host and at most 2,048 characters are all that the page asks for."""
+    assert len(url) <= 2048
+    assert Vidgo().check_callback(URL(url)) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://hooks.acme.test/v", "https"),
+        ("https://hooks.acme.test/" + "a" * 2025, "2048 characters"),
+        *(
+            (f"https://{host}/v", "private or internal")
+            for host in (
+                *("localhost", "LOCALHOST.", "api.localhost", "printer.local", "db.internal", "nas.home.arpa"),
+                *("intranet", "127.0.0.1", "10.1.2.3", "192.168.0.9", "172.16.0.1", "169.254.1.1", "0.0.0.0"),  # noqa: S104 - nothing is bound
+                *("100.64.0.1", "224.0.0.1", "127.1", "2130706433", "10.0x1", "[::1]", "[fd00::1]", "[fe80::1]"),
+                *("[::ffff:10.0.0.1]", "[::ffff:224.0.0.1]", "[::7f00:1]", "[64:ff9b::7f00:1]", "240.0.0.1"),
+            )
+        ),
+    ],
+)
+def test_addresses_that_are_never_called_are_refused(url: str, why: str) -> None:
+    """The reason is said, before a task is paid for whose webhook could not come."""
+    assert why in (Vidgo().check_callback(URL(url)) or "")
+
+
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:9/vidgo", "http://localhost:9", "http://[::1]:9"])
+def test_a_stand_in_on_loopback_calls_anything(base_url: str) -> None:
+    """A sandbox can reach our loopback address, so the rules of the real API do not hold."""
+    assert Vidgo(base_url=base_url).check_callback(URL("http://127.0.0.1:8080/audio/x")) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"error": {"message": "one"}, "detail": "two", "message": "three"}, "one"),
+        ({"error": "one", "detail": "two"}, "one"),
+        ({"error": {"code": 7}, "detail": "two"}, "two"),
+        (
+            {"detail": [{"loc": ["body", "input", "mv"], "msg": "missing"}, "odd"], "msg": "three"},
+            "input.mv: missing; odd",
+        ),
+        ({"detail": [{"loc": ["body"], "msg": "missing"}]}, "missing"),
+        ({"detail": {"msg": "two"}}, "two"),
+        ({"msg": "three", "message": "four"}, "three"),
+        ({"message": "four"}, "four"),
+        ({"odd": 1}, '{"odd":1}'),
+    ],
+)
+def test_an_errors_text_is_found_wherever_it_stands(value: object, message: str) -> None:
+    """No page shows an error body, so each place that clients have found the text in is looked at, in order."""
+    assert message == refusal(value)
+
+
+def test_a_refusal_needs_a_readable_body() -> None:
+    """A 401 that is no JSON object may come from anything on the way, so it proves nothing."""
+    for raw in (b"Unauthorized", b"[]", b""):
+        assert isinstance(Vidgo("k").parse_submit(HttpResponse(status=401, body=raw)), Unknown)
+
+
+@pytest.mark.parametrize("code", [401, 402, 404, 429])
+def test_a_broken_server_is_believed_in_nothing(code: int) -> None:
+    """An HTTP 5xx may have made a task whatever code its body bears, so it is never refused or resent."""
+    raw = orjson.dumps({"code": code, "error": {"message": "no"}})
+    assert isinstance(Vidgo("k").parse_submit(HttpResponse(status=503, body=raw)), Unknown)
+
+
+@pytest.mark.parametrize("code", [200, "200", 200.0, 500, None, True, {}])
+def test_a_webhooks_code_is_not_judged(code: object) -> None:
+    """A finished task is finished whatever code stands beside its data, of whatever type."""
+    raw = orjson.dumps({"code": code, "data": {"task_id": "t1", "status": "finished"}})
+    assert (Progress(task_id="t1", claimed_stage=Stage.COMPLETE),) == Vidgo().parse_webhook(Webhook(body=raw))
+
+
+def test_a_task_id_that_cannot_be_read_leaves_the_outcome_unknown() -> None:
+    """A success whose id is no text may have made a task, with or without a key of ours."""
+    raw = b'{"code":200,"data":{"task_id":["a"]}}'
+    assert isinstance(Vidgo().parse_submit(HttpResponse(status=200, body=raw)), Unknown)
+
+
+def test_an_echoed_key_stays_secret_in_status_errors() -> None:
+    """A key that the API quotes does not reach the error that a status call raises."""
+    with pytest.raises(ProviderError) as caught:
+        Vidgo("sk-secret").parse_status(HttpResponse(status=401, body=b'{"error":"bad key sk-secret"}'))
+    assert "bad key [key]" == caught.value.message
+
+
+def test_the_firewalls_page_is_told_for_what_it_is() -> None:
+    """Cloudflare's 1010 means that the API never saw the call, whichever call it was."""
+    with pytest.raises(ProviderError, match="firewall") as caught:
+        Vidgo("k").parse_status(HttpResponse(status=403, body=b"error code: 1010"))
+    assert ("1010", False) == (caught.value.code, caught.value.charged)
+
+
+def test_the_status_and_the_balance_are_gets(kit: Kit) -> None:
+    """The task id is a query of the music detail, and the balance has a path of its own."""
+    vidgo = Vidgo("k", base_url="https://proxy.acme.test/vidgo/")
+    base = "https://proxy.acme.test/vidgo"
+    assert f"{base}/api/generate/detail/music?task_id=task-1" == str(vidgo.build_status(kit.make_record(vidgo)).url)
+    assert ("GET", f"{base}/api/user/balance") == (vidgo.build_credits().method, str(vidgo.build_credits().url))
+    assert isinstance(vidgo, Credits)
+
+
+def test_settings_have_the_defaults_of_the_pages() -> None:
+    """No page states a limit on submits or how long files are kept; a caller who knows says so."""
+    vidgo = Vidgo()
+    assert ("vidgo", "VIDGO_API_KEY", URL("https://api.vidgo.ai")) == (vidgo.name, vidgo.key_variable, vidgo.base_url)
+    assert (Limits(), 900.0, None) == (vidgo.limits, vidgo.grace, vidgo.retention)
+    assert (True, False) == (vidgo.extends_by_id, vidgo.counts_takes)
+    assert (Limits(parallel=2), 60.0) == (
+        Vidgo(limits=Limits(parallel=2)).limits,
+        Vidgo(retention=60.0).retention,
+    )

@@ -1,0 +1,393 @@
+"""kie.ai's per-operation routes: bodies, callbacks, status by stage, signatures, every kind of error."""
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+
+from audioext.sandbox.deliver import sign
+
+if TYPE_CHECKING:
+    from tests.unit.sandbox.conftest import OpenWorld, World
+
+pytestmark = pytest.mark.asyncio
+
+EXTEND = "/kie/api/v1/generate/extend"
+UPLOAD_EXTEND = "/kie/api/v1/generate/upload-extend"
+ADD_INSTRUMENTAL = "/kie/api/v1/generate/add-instrumental"
+
+TEN_KEYS = {
+    "id",
+    "audio_url",
+    "stream_audio_url",
+    "image_url",
+    "prompt",
+    "model_name",
+    "title",
+    "tags",
+    "createTime",
+    "duration",
+}
+SOURCE_KEYS = {"source_audio_url", "source_stream_audio_url", "source_image_url"}
+
+
+async def test_an_extension_is_called_back_in_three_stages(world: "World") -> None:
+    """Text, first and complete arrive in this order, in kie.ai's mixed case, with 10 keys per song."""
+    answer = await world.post(EXTEND, world.kie_extend())
+    task_id = answer["data"]["taskId"]
+    assert {"code": 200, "msg": "success", "data": {"taskId": task_id}} == answer
+    assert re.fullmatch(r"[0-9a-f]{32}", task_id)
+    await world.sandbox.settled()
+    text, first, complete = world.listener.bodies
+    nothing = {"callbackType": "text", "task_id": task_id, "data": []}
+    assert {"code": 200, "msg": "Text generation completed.", "data": nothing} == text
+    assert ("first", 1) == (first["data"]["callbackType"], len(first["data"]["data"]))
+    assert "First track generated successfully." == first["msg"]
+    assert ("complete", 2) == (complete["data"]["callbackType"], len(complete["data"]["data"]))
+    song = complete["data"]["data"][0]
+    assert TEN_KEYS == set(song)
+    assert ("Part two", "Classical", "on and on") == (song["title"], song["tags"], song["prompt"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", song["createTime"])
+    assert first["data"]["data"][0] == song
+
+
+async def test_an_upload_extension_has_thirteen_keys(world: "World") -> None:
+    """The callbacks of upload-extend carry the `source_` URLs as well."""
+    await world.post(UPLOAD_EXTEND, world.kie_upload())
+    await world.sandbox.settled()
+    assert TEN_KEYS | SOURCE_KEYS == set(world.listener.bodies[-1]["data"]["data"][0])
+
+
+async def test_an_instrumental_is_as_long_as_its_source(world: "World") -> None:
+    """Add-instrumental has its own text message, 10 keys, and takes of the source's length."""
+    await world.post(ADD_INSTRUMENTAL, world.kie_instrumental())
+    await world.sandbox.settled()
+    text, _, complete = world.listener.bodies
+    assert "Text generation completed successfully." == text["msg"]
+    assert TEN_KEYS == set(complete["data"]["data"][0])
+    assert [3.0, 3.0] == [song["duration"] for song in complete["data"]["data"]]
+
+
+async def test_simple_mode_continues_at_the_end(world: "World") -> None:
+    """Without custom parameters only the id is needed, and the source is kept whole."""
+    body = world.kie_extend(defaultParamFlag=False, prompt=None, style=None, title=None, continueAt=None)
+    await world.post(EXTEND, body)
+    await world.sandbox.settled()
+    assert world.listener.bodies[-1]["data"]["data"][0]["duration"] > 3.0
+
+
+@pytest.mark.parametrize(
+    ("ages", "count", "status"),
+    [
+        ({"text_seconds": 1e18}, 0, "PENDING"),
+        ({"first_seconds": 1e18}, 1, "TEXT_SUCCESS"),
+        ({"complete_seconds": 1e18}, 2, "FIRST_SUCCESS"),
+        ({}, 3, "SUCCESS"),
+    ],
+)
+async def test_the_status_follows_the_clock(
+    open_world: "OpenWorld",
+    ages: dict[str, float],
+    count: int,
+    status: str,
+) -> None:
+    """A status call shows the stage that the last webhook told of, and the audio that exists by then."""
+    world = await open_world(**ages)
+    task_id = await world.kie_task()
+    await world.listener.wait(count)
+    info = await world.info(task_id)
+    assert (task_id, status) == (info["taskId"], info["status"])
+    assert ("extend", None) == (info["operationType"], info["errorCode"])
+    assert world.kie_extend() == orjson.loads(info["param"])
+    if status == "PENDING":
+        assert info["response"] is None
+        return
+    songs = info["response"]["sunoData"]
+    audible = {"TEXT_SUCCESS": [False, False], "FIRST_SUCCESS": [True, False], "SUCCESS": [True, True]}[status]
+    assert audible == [bool(song["audioUrl"]) for song in songs]
+    assert audible == [song["duration"] is not None for song in songs]
+    assert audible == [song["sourceAudioUrl"] is not None for song in songs]
+    assert all(song["streamAudioUrl"].startswith(world.sandbox.url) for song in songs)
+    assert all(len(str(song["createTime"])) == 13 for song in songs)
+
+
+async def test_made_tracks_can_be_extended_in_turn(world: "World") -> None:
+    """An id from a result is good for the next extension, with the model that made it and no other."""
+    await world.settled_task()
+    made = world.listener.bodies[-1]["data"]["data"][1]
+    wrong = await world.post(EXTEND, world.kie_extend(audioId=made["id"], model="V4_5"))
+    assert 422 == wrong["code"]
+    right = await world.post(EXTEND, world.kie_extend(audioId=made["id"], continueAt=3.5))
+    assert 200 == right["code"]
+    await world.sandbox.settled()
+    song = world.listener.bodies[-1]["data"]["data"][0]
+    status, audio = await world.call("GET", song["audio_url"].removeprefix(world.sandbox.url))
+    assert 200 == status
+    assert len(audio) > 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "named"),
+    [
+        ({"audioId": None}, 422, "audioId is required"),
+        ({"model": None}, 422, "model is required"),
+        ({"callBackUrl": None}, 422, "callBackUrl is required"),
+        ({"defaultParamFlag": None}, 422, "defaultParamFlag is required"),
+        ({"prompt": None}, 422, "prompt is required"),
+        ({"style": None}, 422, "style is required"),
+        ({"title": None}, 422, "title is required"),
+        ({"continueAt": None}, 422, "continueAt is required"),
+        ({"defaultParamFlag": "true"}, 422, "defaultParamFlag must be a boolean"),
+        ({"prompt": "x" * 5001}, 422, "prompt must not exceed 5000"),
+        ({"style": "x" * 1001}, 422, "style must not exceed 1000"),
+        ({"title": "x" * 101}, 422, "title must not exceed 100"),
+        ({"title": "x" * 81, "model": "V4_5ALL"}, 422, "title must not exceed 80"),
+        ({"prompt": "x" * 3001, "model": "V4"}, 422, "prompt must not exceed 3000"),
+        ({"style": "x" * 201, "model": "V4"}, 422, "style must not exceed 200"),
+        ({"title": 7}, 422, "title must be a string"),
+        ({"model": "V9"}, 422, "model V9 is not supported"),
+        ({"vocalGender": "male"}, 422, "vocalGender must be m or f"),
+        ({"styleWeight": 1.5}, 422, "styleWeight must be"),
+        ({"weirdnessConstraint": 0.655}, 422, "weirdnessConstraint must be"),
+        ({"audioWeight": "0.5"}, 422, "audioWeight must be"),
+        ({"continueAt": 0}, 422, "continueAt must be"),
+        ({"continueAt": 3}, 422, "not within the audio"),
+        ({"callBackUrl": "hooks.example"}, 422, "callBackUrl must be"),
+        ({"callBackUrl": "http://[bad"}, 422, "callBackUrl must be"),
+        ({"personaModel": "loud"}, 422, "personaModel must be"),
+        ({"instrumental": True}, 422, "prompt must not be sent"),
+        ({"defaultParamFlag": False, "personaId": "p"}, 422, "personaId is only"),
+        ({"audioId": " "}, 422, "audioId must be"),
+        ({"audioId": "00000000-0000-4000-8000-000000000000"}, 404, "There is no audio"),
+    ],
+)
+async def test_extend_checks_its_body(world: "World", changes: dict[str, object], code: int, named: str) -> None:
+    """A wrong body gets HTTP 200 with kie.ai's code and the field's name, and makes no task."""
+    answer = await world.post(EXTEND, world.kie_extend(**changes))
+    assert (code, None) == (answer["code"], answer["data"])
+    assert named in answer["msg"]
+    assert [] == list(world.sandbox.tasks)
+    assert (None, code) == (world.sandbox.submissions[0].task_id, world.sandbox.submissions[0].code)
+
+
+async def test_all_problems_are_named_at_once(world: "World") -> None:
+    """One answer names every field that is wrong."""
+    answer = await world.post(EXTEND, {"defaultParamFlag": True, "styleWeight": 2})
+    for name in ("audioId", "model", "callBackUrl", "prompt", "style", "title", "continueAt", "styleWeight"):
+        assert name in answer["msg"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["uploadUrl", "defaultParamFlag", "instrumental", "continueAt", "model", "callBackUrl"],
+)
+async def test_upload_extend_requires_its_fields(world: "World", name: str) -> None:
+    """Upload-extend insists on `instrumental` and `continueAt` too, also in simple mode."""
+    changes: dict[str, object] = {"prompt": None, "style": None, "title": None, name: None}
+    answer = await world.post(UPLOAD_EXTEND, world.kie_upload(**{"defaultParamFlag": False} | changes))
+    assert 422 == answer["code"]
+    assert f"{name} is required" == answer["msg"]
+
+
+async def test_custom_upload_extend_needs_a_prompt_only_to_sing(world: "World") -> None:
+    """In custom mode the prompt is required unless instrumental is true."""
+    sung = await world.post(UPLOAD_EXTEND, world.kie_upload(prompt=None))
+    assert "prompt is required" == sung["msg"]
+    played = await world.post(UPLOAD_EXTEND, world.kie_upload(prompt=None, instrumental=True))
+    assert 200 == played["code"]
+
+
+@pytest.mark.parametrize("name", ["uploadUrl", "title", "tags", "negativeTags", "callBackUrl"])
+async def test_add_instrumental_requires_its_fields(world: "World", name: str) -> None:
+    """Negative tags are required here; the model is not."""
+    answer = await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(**{name: None}))
+    assert (422, f"{name} is required") == (answer["code"], answer["msg"])
+
+
+async def test_add_instrumental_knows_fewer_models(world: "World") -> None:
+    """V4 can extend, but cannot add an instrumental."""
+    answer = await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(model="V4"))
+    assert (422, "model V4 is not supported") == (answer["code"], answer["msg"])
+
+
+async def test_fields_that_the_api_does_not_know_are_shown(world: "World") -> None:
+    """An unknown field is ignored, as at the API, and listed in the submission."""
+    await world.post(EXTEND, world.kie_extend(callbackUrl="x", negative_tags="y"))
+    submission = world.sandbox.submissions[0]
+    assert ("callbackUrl", "negative_tags") == submission.ignored
+    assert ("kie", "extend") == (submission.provider, submission.operation)
+    assert world.listener.hook == submission.callback_url
+    assert (200, 200) == (submission.http_status, submission.code)
+    assert world.sandbox.tasks[0].id == submission.task_id
+
+
+@pytest.mark.parametrize("path", [EXTEND, UPLOAD_EXTEND, ADD_INSTRUMENTAL])
+@pytest.mark.parametrize("header", ["Bearer wrong", "sandbox-key", "", "Bearer schlüssel"])
+async def test_a_bad_key_gets_the_code_in_http_200(world: "World", path: str, header: str) -> None:
+    """An unauthenticated call is answered HTTP 200 with code 401."""
+    status, answer = await world.call("POST", path, json={}, headers={"Authorization": header})
+    assert (200, {"code": 401, "msg": "You do not have access permissions", "data": None}) == (status, answer)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"a": NaN}', b"\xff"])
+async def test_a_body_that_is_no_json_object_is_refused(world: "World", body: bytes) -> None:
+    """Anything but a JSON object is a validation error."""
+    _, answer = await world.call("POST", EXTEND, data=body, headers={"Content-Type": "application/json"})
+    assert 422 == answer["code"]
+
+
+async def test_json_has_to_say_so(world: "World") -> None:
+    """JSON without its content type is refused."""
+    _, answer = await world.call("POST", EXTEND, data=orjson.dumps(world.kie_extend()))
+    assert (422, "Content-Type must be application/json") == (answer["code"], answer["msg"])
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/kie/api/v1/nothing"), ("POST", "/kie"), ("PUT", EXTEND)])
+async def test_an_unknown_path_gets_the_envelope(world: "World", method: str, path: str) -> None:
+    """A path or method that is not there is answered in the API's envelope."""
+    status, answer = await world.call(method, path)
+    assert (404, 404, None) == (status, answer["code"], answer["data"])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"taskId": "nobody"}, "recordInfo is null"), ({}, "taskId is required")],
+)
+async def test_an_unknown_task_gets_422(world: "World", params: dict[str, str], message: str) -> None:
+    """A status call for a task that is not there is answered with code 422."""
+    answer = await world.get("/kie/api/v1/generate/record-info", **params)
+    assert {"code": 422, "msg": message, "data": None} == answer
+
+
+@pytest.mark.parametrize("path", ["generate/record-info", "chat/credit"])
+async def test_reading_needs_the_key_too(world: "World", path: str) -> None:
+    """Status and credits check the key."""
+    _, answer = await world.call("GET", f"/kie/api/v1/{path}", headers={"Authorization": "Bearer no"})
+    assert 401 == answer["code"]
+
+
+async def test_the_source_is_fetched_before_the_answer(world: "World", tone: bytes) -> None:
+    """A source that is missing, no audio or too short is refused at the submit, with nothing made."""
+    host = f"{world.listener.url}/source"
+    world.listener.sources |= {"tone.wav": tone, "page.html": b"<html>"}
+    missing = await world.post(UPLOAD_EXTEND, world.kie_upload(uploadUrl=f"{host}/gone.mp3"))
+    broken = await world.post(UPLOAD_EXTEND, world.kie_upload(uploadUrl=f"{host}/page.html"))
+    short = await world.post(UPLOAD_EXTEND, world.kie_upload(uploadUrl=f"{host}/tone.wav", continueAt=1.5))
+    assert [451, 451, 422] == [missing["code"], broken["code"], short["code"]]
+    good = await world.post(UPLOAD_EXTEND, world.kie_upload(uploadUrl=f"{host}/tone.wav", continueAt=0.5))
+    assert 200 == good["code"]
+    assert 1 == len(world.sandbox.tasks)
+
+
+async def test_v4_5all_takes_a_minute_at_most(open_world: "OpenWorld") -> None:
+    """A source of over a minute is too long for V4_5ALL alone."""
+    world = await open_world(ready_seconds=61.0)
+    assert 422 == (await world.post(UPLOAD_EXTEND, world.kie_upload(model="V4_5ALL")))["code"]
+    assert 200 == (await world.post(UPLOAD_EXTEND, world.kie_upload(model="V5")))["code"]
+
+
+async def test_credits_are_spent_and_run_out(open_world: "OpenWorld") -> None:
+    """A task costs its price, 531 gives it back, and without credits the answer is 402."""
+    world = await open_world(credits=24.5, faults=["error=text:531*1"])
+    credit = "/kie/api/v1/chat/credit"
+    assert 24.5 == (await world.get(credit))["data"]
+    await world.settled_task()
+    assert 24.5 == (await world.get(credit))["data"]
+    await world.settled_task()
+    await world.settled_task()
+    assert 0.5 == (await world.get(credit))["data"]
+    assert 402 == (await world.post(EXTEND, world.kie_extend()))["code"]
+
+
+async def test_more_than_the_limit_gets_http_429(open_world: "OpenWorld") -> None:
+    """The 21st new task within ten seconds is rejected with HTTP 429, whichever route it takes."""
+    world = await open_world(submit_limit=20)
+    answers = await asyncio.gather(*(world.post(EXTEND, world.kie_extend()) for _ in range(25)))
+    assert [200] * 20 + [429] * 5 == sorted(answer["code"] for answer in answers)
+    status, answer = await world.call("POST", ADD_INSTRUMENTAL, json=world.kie_instrumental())
+    assert (429, 429) == (status, answer["code"])
+    assert 20 == len(world.sandbox.tasks)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "status", "count"),
+    [
+        ("error", 501, "GENERATE_AUDIO_FAILED", 3),
+        ("error=text:400", 400, "SENSITIVE_WORD_ERROR", 1),
+        ("error=text:500", 500, "CREATE_TASK_FAILED", 1),
+        ("error=first:413", 413, "SENSITIVE_WORD_ERROR", 2),
+    ],
+)
+async def test_a_failed_task_tells_so(open_world: "OpenWorld", fault: str, code: int, status: str, count: int) -> None:
+    """A failure ends the callbacks with an error one, and shows in the status without a response."""
+    world = await open_world(faults=[fault])
+    info = await world.info(await world.settled_task())
+    assert (status, code, None) == (info["status"], info["errorCode"], info["response"])
+    assert (count, code) == (len(world.listener.bodies), world.listener.bodies[-1]["code"])
+
+
+async def test_an_errors_data_differs_by_operation(open_world: "OpenWorld") -> None:
+    """The error callback's `data` is `[]` for an extension and null for an instrumental."""
+    world = await open_world(faults=["error=text"])
+    ids = [(await world.post(EXTEND, world.kie_extend()))["data"]["taskId"]]
+    await world.sandbox.settled()
+    ids.append((await world.post(ADD_INSTRUMENTAL, world.kie_instrumental()))["data"]["taskId"])
+    await world.sandbox.settled()
+    assert [
+        {"callbackType": "error", "task_id": ids[0], "data": []},
+        {"callbackType": "error", "task_id": ids[1], "data": None},
+    ] == [body["data"] for body in world.listener.bodies]
+
+
+@pytest.mark.parametrize(
+    ("key", "task_id", "timestamp", "signature"),
+    [
+        (
+            "demo-hmac-key",
+            "0f3a9c7be1d24c55a6b8d90e7f112233",
+            "1790000000",
+            "fFells+5MVdErKVqs08zP2WnjDH8alCzqqMnoLoDUx4=",
+        ),
+        ("ключ-λ", "task-42", "1790000001", "DV9msHhbH5y6nrHTxmc75M9AwLl0xwAYb/54rfUGgL8="),
+    ],
+)
+async def test_the_signature_fits_the_sheets_vectors(key: str, task_id: str, timestamp: str, signature: str) -> None:
+    """Signing gives the wire sheet's own values."""
+    assert signature == sign(key, task_id, timestamp)
+
+
+async def test_webhooks_are_signed_once_there_is_a_key(open_world: "OpenWorld") -> None:
+    """With a key, each webhook's header is the signature over its task and the header's own time."""
+    world = await open_world(hmac_key="ключ-λ")
+    task_id = await world.settled_task()
+    assert 3 == len(world.listener.received)
+    for received in world.listener.received:
+        timestamp = received.headers["X-Webhook-Timestamp"]
+        assert sign("ключ-λ", task_id, timestamp) == received.headers["X-Webhook-Signature"]
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+async def test_a_bad_signature_is_bad(open_world: "OpenWorld", key: str | None) -> None:
+    """The fault sends a signature that no key of the customer's made."""
+    world = await open_world(hmac_key=key, faults=["bad_signature"])
+    task_id = await world.settled_task()
+    headers = world.listener.received[0].headers
+    assert sign(key or "", task_id, headers["X-Webhook-Timestamp"]) != headers["X-Webhook-Signature"]
+
+
+async def test_without_a_key_nothing_is_signed(world: "World") -> None:
+    """As at kie.ai, there are no signature headers until there is a key."""
+    await world.settled_task()
+    assert not any(name.startswith("X-Webhook") for name in world.listener.received[0].headers)
+
+
+async def test_download_urls_are_for_its_own_files(world: "World") -> None:
+    """A generated file's URL is exchanged for one that can be loaded; a stranger's gets 422."""
+    await world.settled_task()
+    made = world.listener.bodies[-1]["data"]["data"][0]["audio_url"]
+    answer = await world.post("/kie/api/v1/common/download-url", {"url": made})
+    assert (200, True) == (answer["code"], answer["data"].startswith(world.sandbox.url))
+    for foreign in ("https://example.invalid/a.mp3", world.sandbox.tune_url, f"{world.sandbox.url}/kie", 7):
+        assert 422 == (await world.post("/kie/api/v1/common/download-url", {"url": foreign}))["code"]

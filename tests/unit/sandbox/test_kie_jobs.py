@@ -1,0 +1,245 @@
+"""kie.ai's jobs route: one submit, states, results in each shape, callbacks in both."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from audioext.sandbox.deliver import sign
+
+if TYPE_CHECKING:
+    from tests.unit.sandbox.conftest import OpenWorld, World
+
+pytestmark = pytest.mark.asyncio
+
+CREATE = "/kie/api/v1/jobs/createTask"
+
+
+def job(world: "World", operation: str = "extend", *, callback: str | None = "", **given: Any) -> dict[str, object]:
+    """Return a good body; `callback` None leaves it out."""
+    inputs: dict[str, dict[str, object]] = {
+        "extend": {
+            "audio_id": world.sandbox.track_ids[1],
+            "model": "V6",
+            "continue_at": 1.5,
+            "prompt": "la la",
+        },
+        "upload-and-extend-audio": {"upload_url": world.sandbox.tune_url, "model": "V5", "title": "On"},
+        "add-instrumental": {
+            "upload_url": world.sandbox.voice_url,
+            "title": "Rain",
+            "tags": "piano",
+            "negative_tags": "metal",
+        },
+    }
+    fields = {name: value for name, value in (inputs[operation] | given).items() if value is not None}
+    body: dict[str, object] = {"model": f"ai-music-api/{operation}", "input": fields}
+    return body if callback is None else body | {"callBackUrl": callback or world.listener.hook}
+
+
+async def record(world: "World", task_id: str) -> Any:
+    """Return the `data` of the status call."""
+    return (await world.get("/kie/api/v1/jobs/recordInfo", taskId=task_id))["data"]
+
+
+@pytest.mark.parametrize("operation", ["extend", "upload-and-extend-audio", "add-instrumental"])
+async def test_each_operation_runs_to_its_end(world: "World", operation: str) -> None:
+    """One route makes the task, callbacks have the legacy shape, and the result is JSON inside a string."""
+    answer = await world.post(CREATE, job(world, operation))
+    task_id = answer["data"]["taskId"]
+    await world.sandbox.settled()
+    assert ["text", "first", "complete"] == [body["data"]["callbackType"] for body in world.listener.bodies]
+    assert all(task_id == body["data"]["task_id"] for body in world.listener.bodies)
+    data = await record(world, task_id)
+    assert (f"ai-music-api/{operation}", "success", "", 12.0) == (
+        data["model"],
+        data["state"],
+        data["failCode"],
+        data["creditsConsumed"],
+    )
+    assert job(world, operation) == orjson.loads(data["param"])
+    result = orjson.loads(data["resultJson"])
+    assert result["data"] == result["response"]["data"]
+    assert 2 == len(result["data"])
+    assert all(song["audio_url"].startswith(world.sandbox.url) for song in result["data"])
+    assert data["costTime"] == data["completeTime"] - data["createTime"]
+    assert f"ai-music-api/{operation}" == world.sandbox.submissions[0].operation
+
+
+async def test_the_callback_url_may_be_left_out(world: "World") -> None:
+    """Without a callback URL the task runs all the same, and nothing is sent."""
+    answer = await world.post(CREATE, job(world, callback=None))
+    await world.sandbox.settled()
+    assert () == world.sandbox.deliveries
+    assert "success" == (await record(world, answer["data"]["taskId"]))["state"]
+
+
+@pytest.mark.parametrize(
+    ("ages", "count", "state"),
+    [
+        ({"text_seconds": 1e18}, 0, "waiting"),
+        ({"first_seconds": 1e18}, 1, "queuing"),
+        ({"complete_seconds": 1e18}, 2, "generating"),
+        ({}, 3, "success"),
+    ],
+)
+async def test_the_state_follows_the_clock(
+    open_world: "OpenWorld",
+    ages: dict[str, float],
+    count: int,
+    state: str,
+) -> None:
+    """The state goes through the documented words, and there is no result before success."""
+    world = await open_world(**ages)
+    task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
+    await world.listener.wait(count)
+    data = await record(world, task_id)
+    assert (state, state == "success") == (data["state"], data["resultJson"] is not None)
+    assert (data["completeTime"] is None) == (state != "success")
+
+
+@pytest.mark.parametrize(
+    ("shape", "keys"),
+    [
+        ("data", ["data", "response"]),
+        ("response.data", ["response"]),
+        ("resultUrls", ["resultUrls"]),
+        ("resultObject", ["resultObject"]),
+    ],
+)
+async def test_results_come_in_each_shape(open_world: "OpenWorld", shape: str, keys: list[str]) -> None:
+    """Each of the shapes that were reported can be had."""
+    world = await open_world(jobs_result=shape)
+    task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
+    await world.sandbox.settled()
+    result = orjson.loads((await record(world, task_id))["resultJson"])
+    assert keys == list(result)
+    assert world.sandbox.url in str(result)
+
+
+async def test_the_callback_can_be_a_status(open_world: "OpenWorld") -> None:
+    """In the status shape one signed callback comes at the end: the record, and the id in both spellings."""
+    world = await open_world(jobs_callback="status", hmac_key="key")
+    task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
+    await world.sandbox.settled()
+    (received,) = world.listener.received
+    data = received.body["data"]
+    assert [task_id] * 3 == [received.body["taskId"], data["taskId"], data["task_id"]]
+    assert ("success", "task_completed") == (data["state"], data["callbackType"])
+    assert await record(world, task_id) == {
+        name: value for name, value in data.items() if name not in {"task_id", "callbackType"}
+    }
+    assert sign("key", task_id, received.headers["X-Webhook-Timestamp"]) == received.headers["X-Webhook-Signature"]
+
+
+@pytest.mark.parametrize(("shape", "count"), [("legacy", 2), ("status", 1)])
+async def test_a_failure_is_told_in_both_shapes(open_world: "OpenWorld", shape: str, count: int) -> None:
+    """A failed job has the code in callback and status."""
+    world = await open_world(jobs_callback=shape, faults=["error=first:500"])
+    task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
+    await world.sandbox.settled()
+    assert count == len(world.listener.bodies)
+    error = world.listener.bodies[-1]
+    assert (500, "error", task_id) == (error["code"], error["data"]["callbackType"], error["data"]["task_id"])
+    data = await record(world, task_id)
+    assert ("fail", "500", None, 0) == (
+        data["state"],
+        data["failCode"],
+        data["resultJson"],
+        data["creditsConsumed"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "code"),
+    [("gone", {}, "451"), ("page", {}, "451"), ("tone", {"continue_at": 9}, "422")],
+)
+async def test_a_bad_source_fails_the_job(
+    world: "World",
+    tone: bytes,
+    source: str,
+    given: dict[str, Any],
+    code: str,
+) -> None:
+    """The source is fetched after the answer: what is wrong with it fails the job."""
+    world.listener.sources |= {"tone": tone, "page": b"<html>"}
+    body = job(world, "upload-and-extend-audio", upload_url=f"{world.listener.url}/source/{source}", **given)
+    task_id = (await world.post(CREATE, body))["data"]["taskId"]
+    await world.sandbox.settled()
+    data = await record(world, task_id)
+    assert ("fail", code) == (data["state"], data["failCode"])
+
+
+@pytest.mark.parametrize(
+    ("operation", "given", "code", "named"),
+    [
+        ("extend", {"audio_id": None}, 422, "audio_id is required"),
+        ("extend", {"model": None}, 422, "model is required"),
+        ("extend", {"model": "V9"}, 422, "model V9"),
+        ("extend", {"audio_id": "nobody"}, 404, "There is no audio"),
+        ("extend", {"variety": 5}, 422, "variety must be"),
+        ("extend", {"lyrics": "x" * 5001}, 422, "lyrics must not exceed"),
+        ("extend", {"instrumental": True}, 422, "prompt must not be sent"),
+        ("extend", {"continue_at": -1}, 422, "continue_at must be"),
+        ("upload-and-extend-audio", {"upload_url": None}, 422, "upload_url is required"),
+        ("upload-and-extend-audio", {"upload_url": "s3://a/b"}, 422, "upload_url must be"),
+        ("add-instrumental", {"negative_tags": None}, 422, "negative_tags is required"),
+        ("add-instrumental", {"tags": "x" * 1001}, 422, "tags must not exceed"),
+    ],
+)
+async def test_input_is_checked(
+    world: "World",
+    operation: str,
+    given: dict[str, Any],
+    code: int,
+    named: str,
+) -> None:
+    """A wrong input gets kie.ai's code and the field's snake-case name."""
+    answer = await world.post(CREATE, job(world, operation, **given))
+    assert code == answer["code"]
+    assert named in answer["msg"]
+
+
+async def test_the_wrapper_is_checked(world: "World") -> None:
+    """An unknown slug, a missing input and a bad callback URL are validation errors."""
+    good = job(world)
+    for change in (
+        {"model": "ai-music-api/dance"},
+        {"model": 5},
+        {"input": None},
+        {"callBackUrl": "nowhere"},
+    ):
+        assert 422 == (await world.post(CREATE, good | change))["code"]
+    assert () == world.sandbox.tasks
+
+
+async def test_unknown_tasks_have_their_own_words(world: "World") -> None:
+    """A missing id is 400; an unknown one, also one of the other routes, is 422 "recordInfo is null"."""
+    legacy = await world.settled_task()
+    path = "/kie/api/v1/jobs/recordInfo"
+    assert 400 == (await world.get(path))["code"]
+    for unknown in ("nobody", legacy):
+        assert {"code": 422, "msg": "recordInfo is null", "data": None} == await world.get(path, taskId=unknown)
+    own = (await world.post(CREATE, job(world)))["data"]["taskId"]
+    assert 422 == (await world.get("/kie/api/v1/generate/record-info", taskId=own))["code"]
+
+
+async def test_both_routes_share_the_accounts_limit(open_world: "OpenWorld") -> None:
+    """Tasks of either route count against one limit."""
+    world = await open_world(submit_limit=2)
+    await world.kie_task()
+    answers = await asyncio.gather(*(world.post(CREATE, job(world)) for _ in range(2)))
+    assert [200, 429] == sorted(answer["code"] for answer in answers)
+
+
+async def test_a_callback_exception_may_hide_the_result(open_world: "OpenWorld") -> None:
+    """The state is success, with the result or without it."""
+    world = await open_world(faults=["callback_exception=without"])
+    task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
+    await world.sandbox.settled()
+    data = await record(world, task_id)
+    assert ("success", None) == (data["state"], data["resultJson"])
+    unheard = (await world.post(CREATE, job(world, callback=None)))["data"]["taskId"]
+    await world.sandbox.settled()
+    assert (await record(world, unheard))["resultJson"] is None

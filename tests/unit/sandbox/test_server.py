@@ -1,0 +1,275 @@
+"""The sandbox as a whole: its life, its files, and the routes by which another process steers it."""
+
+import asyncio
+import io
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+import pytest
+import soundfile
+
+from audioext.sandbox import FaultError, MissingExtraError, Sandbox
+
+if TYPE_CHECKING:
+    from tests.unit.sandbox.conftest import OpenWorld, World
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_it_describes_itself_in_json(world: "World") -> None:
+    """The description holds all that a client needs, and is the same over HTTP."""
+    description = world.sandbox.describe()
+    assert description == await world.get("/control")
+    assert description == orjson.loads(orjson.dumps(description))
+    assert ["kie", "sunoapi", "vidgo", "musicgpt"] == list(world.sandbox.bases)
+    assert all(base.startswith(world.sandbox.url) for base in world.sandbox.bases.values())
+
+
+async def test_no_key_is_in_its_repr() -> None:
+    """The repr shows the settings without the secrets."""
+    assert "SECRET" not in repr(Sandbox(api_key="SECRET-1", hmac_key="SECRET-2"))
+
+
+async def test_it_leaves_nothing_behind() -> None:
+    """After closing in the middle of work there is no task and no socket, and closing again does nothing."""
+    before = asyncio.all_tasks()
+    async with Sandbox(speed=1.0, ready_seconds=3.0) as sandbox, aiohttp.ClientSession() as session:
+        body = {
+            "defaultParamFlag": False,
+            "audioId": sandbox.track_ids[0],
+            "model": "V5",
+            "callBackUrl": "http://127.0.0.1:1/",
+        }
+        headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+        url = f"{sandbox.bases['kie']}/api/v1/generate/extend"
+        async with session.post(url, json=body, headers=headers) as response:
+            assert 200 == response.status
+        assert sandbox.tasks[0].is_open
+    await sandbox.aclose()
+    assert before == asyncio.all_tasks()
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(sandbox.url)
+
+
+async def test_it_closes_while_a_submit_waits_for_its_webhooks(open_world: "OpenWorld") -> None:
+    """A submit that waits for webhooks which nobody answers does not hold up the end."""
+    world = await open_world(faults=["callback_before_response"])
+    hanging = asyncio.Event()
+
+    async def hang(body: Any) -> None:
+        del body
+        await hanging.wait()
+
+    world.listener.meanwhile = hang
+    submit = asyncio.create_task(world.kie_task())
+    await world.listener.wait(1)
+    await world.sandbox.aclose()
+    hanging.set()
+    await asyncio.wait([submit])
+    # The answer may get through or not; both are fine once the sandbox goes.
+    submit.exception()
+
+
+async def test_a_taken_port_is_an_os_error(world: "World") -> None:
+    """A second sandbox at the same port fails cleanly."""
+    port = int(world.sandbox.url.rpartition(":")[2])
+    with pytest.raises(OSError, match=str(port)):
+        await Sandbox(port=port).start()
+
+
+async def test_it_must_run_to_be_used() -> None:
+    """Before it runs there is nothing to script."""
+    with pytest.raises(RuntimeError, match="async with"):
+        Sandbox().script("duplicate")
+
+
+async def test_a_bad_fault_is_refused_at_the_start() -> None:
+    """A fault that is none is told when the sandbox starts."""
+    with pytest.raises(FaultError, match="explode"):
+        await Sandbox(faults=["explode"]).start()
+
+
+async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without numpy or soundfile starting fails with the command that installs them."""
+    monkeypatch.setitem(sys.modules, "audioext.sandbox.audio", None)
+    monkeypatch.delattr("audioext.sandbox.audio", raising=False)
+    with pytest.raises(MissingExtraError, match=r'pip install "audioext\[sandbox\]"'):
+        await Sandbox().start()
+
+
+async def test_importing_it_loads_no_audio() -> None:
+    """`import audioext.sandbox` does without numpy and soundfile."""
+    code = "import sys, audioext.sandbox; sys.exit('numpy' in sys.modules or 'soundfile' in sys.modules)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=subprocess.PIPE)
+    _, errors = await process.communicate()
+    assert (0, b"") == (process.returncode, errors)
+
+
+async def test_another_address_can_be_told(open_world: "OpenWorld") -> None:
+    """Behind a tunnel all URLs name the address that clients reach."""
+    world = await open_world(public_url="http://sandbox.example.invalid:99")
+    assert "http://sandbox.example.invalid:99/kie" == world.sandbox.bases["kie"]
+    assert world.sandbox.tune_url.startswith("http://sandbox.example.invalid:99/files/")
+
+
+async def test_ready_audio_plays(world: "World") -> None:
+    """The tune and the voice can be loaded, and have the length that is said."""
+    for url in (world.sandbox.tune_url, world.sandbox.voice_url):
+        status, data = await world.call("GET", url.removeprefix(world.sandbox.url))
+        assert 200 == status
+        assert 3.0 == pytest.approx(soundfile.info(io.BytesIO(data)).duration, abs=0.1)
+
+
+async def test_results_play_as_long_as_they_say(world: "World") -> None:
+    """The rendered file has the duration that the callback told before it was rendered."""
+    await world.settled_task()
+    for song in world.listener.bodies[-1]["data"]["data"]:
+        _, data = await world.call("GET", song["audio_url"].removeprefix(world.sandbox.url))
+        assert song["duration"] == pytest.approx(soundfile.info(io.BytesIO(data)).duration, abs=0.1)
+
+
+async def test_files_answer_like_a_web_server(world: "World") -> None:
+    """Files have their types, ranges and HEAD; the stream is the file, the cover a PNG."""
+    await world.settled_task()
+    song = world.listener.bodies[-1]["data"]["data"][0]
+    async with world.session.get(song["audio_url"]) as response:
+        assert (200, "audio/mpeg") == (response.status, response.content_type)
+        whole = await response.read()
+    async with world.session.get(song["audio_url"], headers={"Range": "bytes=10-19"}) as response:
+        assert (206, whole[10:20]) == (response.status, await response.read())
+    async with world.session.head(song["audio_url"]) as response:
+        assert (200, str(len(whole))) == (response.status, response.headers["Content-Length"])
+    async with world.session.get(song["stream_audio_url"]) as response:
+        assert (whole, "audio/mpeg") == (await response.read(), response.content_type)
+    async with world.session.get(song["image_url"]) as response:
+        assert "image/png" == response.content_type
+        assert (await response.read()).startswith(b"\x89PNG\r\n")
+    async with world.session.get(f"{world.sandbox.url}/files/kie/nothing.mp3") as response:
+        assert 404 == response.status
+
+
+async def test_a_file_is_rendered_once_for_all_who_ask(world: "World") -> None:
+    """Many requests for a file that is not made yet get the same bytes."""
+    await world.settled_task()
+    path = world.listener.bodies[-1]["data"]["data"][0]["audio_url"].removeprefix(world.sandbox.url)
+    answers = await asyncio.gather(*(world.call("GET", path) for _ in range(5)))
+    assert 1 == len({data for _, data in answers})
+
+
+async def test_old_tasks_files_and_entries_go(open_world: "OpenWorld") -> None:
+    """Only so many are kept; what is gone is unknown, the ready audio stays."""
+    world = await open_world(keep_tasks=2, keep_files=6, keep_entries=4)
+    ids = [await world.settled_task() for _ in range(4)]
+    assert ids[2:] == [task.id for task in world.sandbox.tasks]
+    assert (4, 4) == (len(world.sandbox.submissions), len(world.sandbox.deliveries))
+    assert "recordInfo is null" == (await world.get("/kie/api/v1/generate/record-info", taskId=ids[0]))["msg"]
+    first = world.listener.bodies[2]["data"]["data"][0]
+    async with world.session.get(first["audio_url"]) as response:
+        assert 404 == response.status
+    gone = await world.post("/kie/api/v1/generate/extend", world.kie_extend(audioId=first["id"]))
+    assert 404 == gone["code"]
+    assert 200 == (await world.call("HEAD", world.sandbox.tune_url.removeprefix(world.sandbox.url)))[0]
+
+
+async def test_another_process_can_script_it(world: "World") -> None:
+    """Faults are added, listed and cleared over HTTP, with the same words."""
+    added = await world.post("/control/faults", {"faults": ["drop=text", "duplicate@B"], "title": "A", "times": 2})
+    assert {"faults": ["drop=text*2@A", "duplicate*2@B"]} == added
+    assert added == await world.get("/control/faults")
+    assert {"faults": []} == (await world.call("DELETE", "/control/faults"))[1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"faults": "drop"},
+        {"faults": ["explode"]},
+        {"faults": [], "title": 7},
+        {"faults": [], "times": "2"},
+        [],
+    ],
+)
+async def test_a_bad_script_is_refused(world: "World", body: object) -> None:
+    """A script that cannot be read is answered 400, and nothing is added."""
+    status, answer = await world.call("POST", "/control/faults", json=body)
+    assert (400, ["error"]) == (status, list(answer))
+    assert {"faults": []} == await world.get("/control/faults")
+
+
+async def test_another_process_can_inspect_it(world: "World") -> None:
+    """Submissions, tasks and deliveries are listed over HTTP, and each key can choose among them."""
+    task_id = await world.kie_task()
+    await world.post("/kie/api/v1/generate/extend", {})
+    assert {"settled": True} == await world.get("/control/settled")
+    submissions = (await world.get("/control/submissions"))["submissions"]
+    assert [task_id, None] == [submission["task_id"] for submission in submissions]
+    chosen = (await world.get("/control/submissions", task_id=task_id, provider="kie"))["submissions"]
+    assert submissions[:1] == chosen
+    task = (await world.get("/control/tasks"))["tasks"][0]
+    assert (task_id, "complete", None, "extend") == (
+        task["task_id"],
+        task["stage"],
+        task["failure"],
+        task["operation"],
+    )
+    deliveries = (await world.get("/control/deliveries", stage="first"))["deliveries"]
+    assert [(task_id, 200)] == [(delivery["task_id"], delivery["status"]) for delivery in deliveries]
+
+
+async def test_a_failed_task_is_listed_with_its_failure(open_world: "OpenWorld") -> None:
+    """The list of tasks shows how one failed and what befell it."""
+    world = await open_world(faults=["error=text:531"])
+    await world.settled_task()
+    task = (await world.get("/control/tasks"))["tasks"][0]
+    assert {"code": 531, "message": "Audio generation failed."} == task["failure"]
+    assert ["error=text:531"] == task["faults"]
+
+
+async def test_it_closes_in_the_middle_of_a_rendering(open_world: "OpenWorld") -> None:
+    """A file that is being made when the sandbox closes is let go."""
+    world = await open_world(ready_seconds=8.0)
+    asking = asyncio.create_task(world.call("GET", world.sandbox.tune_url.removeprefix(world.sandbox.url)))
+    # The connection is made and the request is read within a few turns of the loop; the rendering takes far
+    # longer.
+    for _ in range(50):
+        await asyncio.sleep(0)
+    await world.sandbox.aclose()
+    await asyncio.wait([asking])
+    asking.exception()
+
+
+async def test_decoded_sources_are_few(open_world: "OpenWorld") -> None:
+    """More sources than are kept in memory can be used; those let go are decoded again."""
+    world = await open_world(keep_clips=1)
+    for source in (world.sandbox.tune_url, world.sandbox.voice_url, world.sandbox.tune_url):
+        await world.post("/kie/api/v1/generate/add-instrumental", world.kie_instrumental(uploadUrl=source))
+        await world.sandbox.settled()
+        url = world.listener.bodies[-1]["data"]["data"][0]["audio_url"]
+        assert 200 == (await world.call("GET", url.removeprefix(world.sandbox.url)))[0]
+
+
+async def test_many_tasks_at_once_settle(world: "World") -> None:
+    """Sixty tasks live side by side, each told its three stages, and their audio waits to be asked for."""
+    ids = await asyncio.gather(*(world.kie_task(title=f"Part {number}") for number in range(60)))
+    await world.sandbox.settled()
+    assert 60 == len(set(ids))
+    assert 180 == len(world.listener.bodies)
+
+
+@pytest.mark.parametrize(("seed", "is_same"), [(None, False), (7, True)])
+async def test_no_run_repeats_the_ids_of_another(open_world: "OpenWorld", seed: "int | None", is_same: bool) -> None:
+    """Without a seed no store meets a task of an earlier run; the ready tracks are the same in all."""
+    tasks = []
+    for _ in range(2):
+        world = await open_world(seed=seed)
+        body = await world.post("/kie/api/v1/generate/add-instrumental", world.kie_instrumental())
+        tasks.append((world.sandbox.track_ids, body["data"]["taskId"]))
+
+    (one_tracks, one), (two_tracks, two) = tasks
+    assert one_tracks == two_tracks
+    assert is_same == (one == two)

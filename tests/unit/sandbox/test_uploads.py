@@ -1,0 +1,164 @@
+"""The upload hosts: kie.ai's and sunoapi.org's take files in three ways, vidgo's takes images only."""
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from audioext.sandbox.files import cover_image
+
+if TYPE_CHECKING:
+    from tests.unit.sandbox.conftest import OpenWorld, World
+
+pytestmark = pytest.mark.asyncio
+
+PROVIDERS = ("kie", "sunoapi")
+
+
+def form(data: bytes, **texts: str) -> aiohttp.FormData:
+    """Return a multipart body, the texts after the file."""
+    made = aiohttp.FormData()
+    made.add_field("file", data, filename="my-tone.wav", content_type="audio/wav")
+    for name, text in texts.items():
+        made.add_field(name, text)
+    return made
+
+
+async def upload(world: "World", provider: str, way: str, data: bytes, **changes: Any) -> tuple[int, Any]:
+    """Upload in one of the three ways."""
+    if way == "stream":
+        texts = {"uploadPath": "my/songs", "fileName": "a.wav"} | changes
+        return await world.call("POST", f"/{provider}/api/file-stream-upload", data=form(data, **texts))
+    body: dict[str, object] = {"uploadPath": "my/songs", "fileName": "a.wav"}
+    if way == "base64":
+        body["base64Data"] = base64.b64encode(data).decode()
+    else:
+        world.listener.sources["tone.wav"] = data
+        body["fileUrl"] = f"{world.listener.url}/source/tone.wav"
+    return await world.call("POST", f"/{provider}/api/file-{way}-upload", json=body | changes)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("way", ["stream", "base64", "url"])
+async def test_an_uploaded_file_is_a_source(world: "World", tone: bytes, provider: str, way: str) -> None:
+    """Each way answers with a download URL, which serves the same bytes and is good to be extended."""
+    status, answer = await upload(world, provider, way, tone)
+    assert (200, True, 200) == (status, answer["success"], answer["code"])
+    data = answer["data"]
+    assert ("a.wav", "my/songs/a.wav", len(tone)) == (data["fileName"], data["filePath"], data["fileSize"])
+    async with world.session.get(data["downloadUrl"]) as response:
+        assert (tone, "audio/wav") == (await response.read(), response.content_type)
+    body = world.kie_upload(uploadUrl=data["downloadUrl"], continueAt=0.5)
+    made = await world.post(f"/{provider}/api/v1/generate/upload-extend", body)
+    assert 200 == made["code"]
+    await world.sandbox.settled()
+    assert "complete" == world.listener.bodies[-1]["data"]["callbackType"]
+
+
+async def test_names_are_kept_or_found(world: "World", tone: bytes) -> None:
+    """Without `fileName` the part's own name is used, the address's, or one that fits a data URL's type."""
+    _, stream = await world.call("POST", "/kie/api/file-stream-upload", data=form(tone, uploadPath="/p/../q/"))
+    assert "p/q/my-tone.wav" == stream["data"]["filePath"]
+    _, address = await upload(world, "kie", "url", tone, fileName=None)
+    assert "tone.wav" == address["data"]["fileName"]
+    encoded = f"data:image/png;base64,{base64.b64encode(b'x').decode()}"
+    _, data = await upload(world, "kie", "base64", tone, fileName=None, base64Data=encoded)
+    assert ("image/png", 1) == (data["data"]["mimeType"], data["data"]["fileSize"])
+
+
+@pytest.mark.parametrize(
+    ("way", "changes", "code"),
+    [
+        ("stream", {"uploadPath": ""}, 400),
+        ("base64", {"uploadPath": None}, 400),
+        ("base64", {"base64Data": "a b"}, 400),
+        ("base64", {"base64Data": ""}, 400),
+        ("base64", {"base64Data": None}, 400),
+        ("url", {"fileUrl": None}, 400),
+        ("url", {"fileUrl": "file:///etc/passwd"}, 400),
+        ("url", {"fileUrl": "http://127.0.0.1:1/a.mp3"}, 500),
+        ("url", {"uploadPath": None}, 400),
+    ],
+)
+async def test_bad_uploads_are_refused(
+    world: "World",
+    tone: bytes,
+    way: str,
+    changes: dict[str, Any],
+    code: int,
+) -> None:
+    """An upload's error has its code as HTTP status too, with `success` false."""
+    for provider in PROVIDERS:
+        status, answer = await upload(world, provider, way, tone, **changes)
+        assert (code, code, False) == (status, answer["code"], answer["success"])
+
+
+@pytest.mark.parametrize("way", ["stream", "base64", "url"])
+async def test_uploads_check_key_method_and_form(world: "World", way: str) -> None:
+    """A bad key gets 401, another method 405, a body of another kind 400."""
+    path = f"/kie/api/file-{way}-upload"
+    assert 401 == (await world.call("POST", path, json={}, headers={"Authorization": "no"}))[0]
+    assert 405 == (await world.call("GET", path))[0]
+    assert 400 == (await world.call("POST", path, data=b"x", headers={"Content-Type": "text/plain"}))[0]
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=x"])
+async def test_a_broken_form_is_refused(world: "World", kind: str) -> None:
+    """A multipart body without a boundary, or without what it announces, is an error of the client."""
+    path = "/kie/api/file-stream-upload"
+    status, answer = await world.call("POST", path, data=b"junk", headers={"Content-Type": kind})
+    assert (400, False) == (status, answer["success"])
+
+
+async def test_a_form_without_a_file_is_refused(world: "World") -> None:
+    """The file part is required."""
+    made = aiohttp.FormData({"uploadPath": "p"}, default_to_multipart=True)
+    status, answer = await world.call("POST", "/kie/api/file-stream-upload", data=made)
+    assert (400, "file is required") == (status, answer["msg"])
+
+
+async def test_a_file_over_the_limit_is_refused(open_world: "OpenWorld", tone: bytes) -> None:
+    """More bytes than the limit are not kept, whichever way they come."""
+    world = await open_world(max_upload_bytes=1000)
+    for way in ("stream", "base64", "url"):
+        status, answer = await upload(world, "kie", way, tone)
+        assert (400, False) == (status, answer["success"])
+
+
+async def vidgo_upload(world: "World", way: str, data: bytes) -> tuple[int, Any]:
+    """Upload to vidgo in one of the three ways."""
+    path = f"/vidgo/api/common/upload/{way}"
+    if way == "stream":
+        return await world.call("POST", path, data=form(data, file_name="a.png", upload_path="x"))
+    body: dict[str, object] = {"upload_path": "x", "file_name": "a.png"}
+    if way == "base64":
+        body["base64_data"] = base64.b64encode(data).decode()
+    else:
+        world.listener.sources["a"] = data
+        body["file_url"] = f"{world.listener.url}/source/a"
+    return await world.call("POST", path, json=body)
+
+
+@pytest.mark.parametrize("way", ["stream", "base64", "url"])
+async def test_vidgo_takes_images_only(world: "World", tone: bytes, way: str) -> None:
+    """An image is kept under temp/ and served; audio is an unsupported file type."""
+    image = cover_image((1, 2, 3))
+    status, answer = await vidgo_upload(world, way, image)
+    assert (200, True, "image/png") == (status, answer["success"], answer["data"]["mime_type"])
+    assert answer["data"]["file_url"] == answer["data"]["download_url"]
+    async with world.session.get(answer["data"]["file_url"]) as response:
+        assert image == await response.read()
+    status, answer = await vidgo_upload(world, way, tone)
+    assert (400, {"message": "Unsupported file type"}) == (status, answer["error"])
+
+
+async def test_vidgo_uploads_check_what_they_get(world: "World") -> None:
+    """Missing files, wrong addresses and bad keys are refused in vidgo's form."""
+    made = aiohttp.FormData({"upload_path": "p"}, default_to_multipart=True)
+    path = "/vidgo/api/common/upload"
+    assert 400 == (await world.call("POST", f"{path}/stream", data=made))[0]
+    assert 400 == (await world.call("POST", f"{path}/url", json={"file_url": "ftp://x/y"}))[0]
+    assert 400 == (await world.call("POST", f"{path}/base64", json={}))[0]
+    status, answer = await world.call("POST", f"{path}/base64", json={}, headers={"Authorization": "no"})
+    assert (401, 401) == (status, answer["code"])

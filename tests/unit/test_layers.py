@@ -1,0 +1,17 @@
+"""The import contracts in pyproject.toml know every module that they speak of; `lint-imports` does the rest."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+
+
+def test_every_provider_is_kept_from_the_others() -> None:
+    """A new provider file belongs into the contract that providers never import each other."""
+    (contract,) = (each for each in CONTRACTS if each["type"] == "independence")
+    found = {path.stem for path in (ROOT / "audioext" / "providers").glob("[!_]*.py")} - {"base"}
+
+    assert {f"audioext.providers.{name}" for name in found} == set(contract["modules"])
