@@ -30,6 +30,10 @@ MAX_JOURNAL_BYTES = 16_777_216
 """The same for the bytes of all bodies: sixteen of the largest webhooks."""
 
 
+POST_SECONDS = 120.0
+"""A submit whose answer is not known counts for its account this long: longer than a POST can take."""
+
+
 @frozen(kw_only=True)
 class Entry:
     """One thing that was seen of a job.

@@ -20,9 +20,6 @@ Work = Literal["polls", "handlers"]
 DeliveryVerdict = Literal["applied", "orphan", "refused", "unreadable"]
 """What became of a webhook; exact repeats of one are only counted."""
 
-POST_SECONDS = 120.0
-"""A submit whose answer is not known counts for its account this long: longer than a POST can take."""
-
 
 @frozen
 class Created:

@@ -1,0 +1,60 @@
+"""The body of a journal's first entry: what was asked for, as JSON and back."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import attrs
+import msgspec
+from cattrs import BaseValidationError
+from cattrs.preconf.msgspec import MsgspecJsonConverter, make_converter
+
+from audioext.errors import StoreError
+from audioext.models.record import Asked
+from audioext.models.requests import AddInstrumental, Extend, Operation, Request
+
+FORMAT = 1
+
+
+def dump_asked(asked: Asked) -> bytes:
+    """Return *asked* as JSON; what has its default is left out."""
+    return _converter().dumps({"format": FORMAT, **_converter().unstructure(asked)})
+
+
+def load_asked(body: bytes) -> Asked:
+    """Return what `dump_asked` wrote.
+
+    Raises:
+        StoreError: it is something else, or was written by a later release.
+    """
+    try:
+        value = msgspec.json.decode(body)
+        if value["format"] != FORMAT:
+            message = f"the journal has format {value['format']}, this release reads {FORMAT}: update audioext"
+            raise StoreError(message)
+        return _converter().structure(value, Asked)
+    except (BaseValidationError, msgspec.MsgspecError, ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"the store holds a damaged journal: {error}"
+        raise StoreError(message) from error
+
+
+@cache
+def _converter() -> MsgspecJsonConverter:
+    converter = make_converter(omit_if_default=True)
+    converter.register_unstructure_hook(Request, _dump_request)
+    converter.register_structure_hook(Request, lambda value, _: _load_request(value))
+    return converter
+
+
+def _dump_request(request: Request) -> dict[str, object]:
+    fields = request.given()
+    if request.file is not None:
+        fields["file"] = str(request.file)
+    return {"operation": str(request.operation), **fields}
+
+
+def _load_request(stored: dict[str, object]) -> Request:
+    # A stored request was valid when it was made; a later release's stricter rules must not lose its job.
+    kind = AddInstrumental if stored["operation"] == Operation.ADD_INSTRUMENTAL else Extend
+    known = {attribute.name for attribute in attrs.fields(kind)}
+    return kind.draft(**{name: value for name, value in stored.items() if name in known})
