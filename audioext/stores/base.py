@@ -171,6 +171,7 @@ class Store(Protocol):
         index: Index | None = None,
         known: int = 0,
         look_at: float = 0.0,
+        release: bool = False,
     ) -> Appended:
         """Append to the journal of *ref*, in one atomic step, and take *index* if its writer had seen every entry.
 
@@ -180,6 +181,7 @@ class Store(Protocol):
         are moved to *look_at* where they are later or not set, so that somebody folds the journal again. A job that
         the store does not hold gets a journal without a request, which only `read` and `deliveries` show, until its
         request is appended. Webhooks and statuses beyond `MAX_ENTRIES` or `MAX_JOURNAL_BYTES` are counted, not kept.
+        *release* ends a claim on the job's handlers, whether or not the index is taken.
         """
         ...
 
@@ -201,22 +203,21 @@ class Store(Protocol):
     async def claim(
         self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
     ) -> tuple[str, ...]:
-        """Move up to *limit* due times of *work* from before or at *now* to *until*, and return the refs moved.
+        """Take up to *limit* jobs whose *work* is due at *now* until *until*, and return their refs.
 
-        The most overdue come first; only jobs of *providers* where given. A claim whose caller is cancelled may have
-        moved some: they come again at *until*.
+        The most overdue come first; only jobs of *providers* where given. A claim on polls moves `poll_at` to *until*.
+        A claim on handlers leaves `handle_at` as it is and holds the job until *until*, unless it is released: what
+        else is appended meanwhile neither ends nor doubles it. What was claimed by somebody who died, or who was
+        cancelled, comes again at *until*.
         """
         ...
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
-        """Return the earliest due time of *work*, `None` if there is none; only of *providers* where given."""
+        """Return when *work* can be claimed next, `None` if never; only of *providers* where given."""
         ...
 
-    async def reschedule(self, ref: str, work: Work, *, at: float, known: int) -> bool:
-        """Set the due time of *work* to *at*, unless the journal holds more than *known* entries; say whether it was.
-
-        A worker gives back with it what it claimed and could not do.
-        """
+    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
+        """Give back what was claimed: it is due at *at*, or sooner where it was due sooner; a hold on it ends."""
         ...
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
@@ -242,6 +243,10 @@ class Store(Protocol):
         While the journal holds more webhooks than *deliveries_kept*, it forgets further jobs that are not open, those
         whose last entry is oldest first.
         """
+        ...
+
+    def watch(self, *, urgent: bool) -> None:
+        """Look for other processes' changes as soon as can be while *urgent*, since somebody waits for one."""
         ...
 
     async def warnings(self) -> tuple[str, ...]:
