@@ -12,14 +12,18 @@ from typing import Self, TypeVar, Unpack
 
 from yarl import URL
 
-from audioext import config as settings
-from audioext import providers as all_providers
+from audioext import config
 from audioext.clock import Clock
-from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, SubmitUnknownError, UnsupportedError
-from audioext.files.downloads import Downloader, Shelf
+from audioext.config import UNSET, Decoders, Unset
+from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, StoreError, UnsupportedError
+from audioext.files.downloads import Downloader
+from audioext.files.serving import Offers
 from audioext.files.sources import Sources
+from audioext.http.messages import Webhook
 from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.http.urls import Route
+from audioext.models.entries import Entry
+from audioext.models.record import Record
 from audioext.models.requests import (
     LONE_SURROGATE,
     AddInstrumental,
@@ -30,17 +34,17 @@ from audioext.models.requests import (
 )
 from audioext.models.results import Song, Stage
 from audioext.providers.base import Credits, Provider
-from audioext.runtime.handlers import HANDLING, FailureHandler, Handlers, StageHandler, check_stage
-from audioext.runtime.jobs import Desk, Job
-from audioext.runtime.journal import Dispatcher
-from audioext.runtime.maintenance import Upkeep
-from audioext.runtime.outcomes import Outcomes
+from audioext.runtime.changes import Changes
+from audioext.runtime.handlers import HANDLING, FailureHandler, Handlers, StageHandler
+from audioext.runtime.held import HeldJob
+from audioext.runtime.jobs import Job, JobContext, SubmitUnknownError
+from audioext.runtime.journal import Journal
+from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
-from audioext.runtime.submits import Submits
 from audioext.runtime.submitter import Order, Submitter
-from audioext.runtime.waiters import Registry
+from audioext.state.fold import fold
 from audioext.stores import MemoryStore, open_store
-from audioext.stores.base import Delivery, Store
+from audioext.stores.base import Delivery, Store, to_delivery
 from audioext.webhooks.inbox import Confirm, Inbox
 from audioext.webhooks.receiver import Receiver
 
@@ -48,20 +52,12 @@ _log = logging.getLogger("audioext.client")
 _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 
-# The five are providers by structure; pyright needs them by name, since their settings are converted.
-AnyProvider = (
-    Provider
-    | all_providers.Kie
-    | all_providers.KieJobs
-    | all_providers.SunoApi
-    | all_providers.Vidgo
-    | all_providers.MusicGpt
-)
-
 DAY_SECONDS = 86_400.0
 SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
 SECRET_BYTES = 32
 DRAIN_SECONDS = 10.0
+CLOSE_SECONDS = 14.0
+"""How long closing may take in all, whatever hangs."""
 
 
 class Client:
@@ -87,7 +83,7 @@ class Client:
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
         self,
-        *providers: AnyProvider,
+        *providers: Provider,
         public_url: str | URL | None = None,
         listen: str | int | Unset | None = UNSET,
         store: str | Store | None = None,
@@ -105,11 +101,7 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         """Check the settings and wire the parts."""
-        self._clock = clock if clock is not None else Clock()
-        self._providers = settings.named(providers, os.environ)
-        self._public_url = settings.read_public_url(public_url)
-        self._listen = settings.read_listen(listen, self._public_url)
-        settings.check_durations(
+        config.check_durations(
             wait_timeout=wait_timeout,
             expire_after=expire_after,
             permit_timeout=permit_timeout,
@@ -117,96 +109,81 @@ class Client:
             poll_timeout=poll_timeout,
             keep=keep,
         )
-        settings.check_callbacks(self._providers.values(), self._public_url)
-        self._own_secrets = settings.read_secrets(secrets)
+        self._clock = clock = clock if clock is not None else Clock()
+        self._providers = config.named(providers, os.environ)
+        self._public_url = config.read_public_url(public_url)
+        self._listen = config.read_listen(listen, self._public_url)
+        config.check_callbacks(self._providers.values(), self._public_url)
+        self._own_secrets = config.read_secrets(secrets)
         self._secrets: tuple[bytes, ...] = ()
-        self._store = open_store(store)
-        self._registry = Registry()
+        self._store = store = open_store(store)
         self._transport = Transport()
-        self._shelf = Shelf()
-        self._dispatcher = Dispatcher(
-            store=self._store,
-            registry=self._registry,
-            providers=self._providers,
-            clock=self._clock,
-            expire_after=expire_after,
-        )
+        self._waits = 0
+        self._open = self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        # A listener decodes every provider's webhooks, whoever submitted the task.
+        decoders = Decoders(self._providers)
+        self._journal = Journal(store=store, providers=decoders, clock=clock, expire_after=expire_after)
         self._poller = Poller(
-            store=self._store,
-            dispatcher=self._dispatcher,
+            store=store,
+            journal=self._journal,
             transport=self._transport,
             providers=self._providers,
-            clock=self._clock,
+            clock=clock,
             expire_after=expire_after,
             timeout=poll_timeout,
         )
         self._handlers = Handlers(
-            store=self._store,
-            dispatcher=self._dispatcher,
-            clock=self._clock,
-            timeout=handler_timeout,
-            concurrency=handler_concurrency,
+            store=store, journal=self._journal, clock=clock, timeout=handler_timeout, concurrency=handler_concurrency
         )
-        # A listener decodes every provider's webhooks, whoever submitted the task.
-        decoders = settings.named([make() for make in all_providers.ALL], {})
+        offers = Offers()
         self.inbox = Inbox(
-            dispatcher=self._dispatcher,
-            providers={**decoders, **self._providers},
-            clock=self._clock,
+            journal=self._journal,
+            providers=decoders,
+            clock=clock,
             confirm=confirm,
             accepting=lambda: self._open,
         )
-        self.receiver = Receiver(inbox=self.inbox, shelf=self._shelf, ready=self._ready)
-        self._accounts = settings.accounts(self._providers, self._store, self._clock)
-        outcomes = Outcomes(store=self._store, dispatcher=self._dispatcher, registry=self._registry, clock=self._clock)
+        self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
         self._submitter = Submitter(
-            store=self._store,
-            dispatcher=self._dispatcher,
-            registry=self._registry,
-            outcomes=outcomes,
+            store=store,
+            journal=self._journal,
             transport=self._transport,
-            shelf=self._shelf,
+            offers=offers,
             sources=Sources(
                 transport=self._transport,
-                shelf=self._shelf,
-                clock=self._clock,
+                offers=offers,
+                clock=clock,
                 serve_files=serve_files,
                 public_url=lambda: self._public_url if self.receiver.is_serving else None,
             ),
-            clock=self._clock,
-            accounts=self._accounts,
+            clock=clock,
+            accounts=config.accounts(self._providers, store, clock),
             permit_timeout=permit_timeout,
-            expire_after=expire_after,
             public_url=lambda: self._public_url,
             secret=lambda: self._secrets[0],
         )
-        self._dispatcher.on_due = self._poller.wake
-        self._dispatcher.on_outbox = self._handlers.wake
-        self._dispatcher.on_final = self._submitter.finish
-        self._desk = Desk(
-            registry=self._registry,
-            read=self._store.get,
+        self._journal.on_poll = self._poller.wake
+        self._journal.on_work = self._handlers.wake
+        self._journal.on_final = self._submitter.finish
+        self._job_context = JobContext(
+            hold=self._journal.hold,
             refresh=self._refresh,
+            is_closed=lambda: self._journal.is_closed,
+            watch=self._watch,
             saver=Downloader(self._transport).save,
-            clock=self._clock,
+            clock=clock,
             wait_timeout=wait_timeout,
         )
-        self._upkeep = Upkeep(
-            store=self._store,
-            registry=self._registry,
-            outcomes=outcomes,
-            submitter=self._submitter,
-            handlers=self._handlers,
-            clock=self._clock,
-            keep=keep,
-            expire_after=expire_after,
-            deliveries_kept=deliveries_kept,
-            on_resync=self._tell_again,
+        self._changes = Changes(
+            store=store, journal=self._journal, on_change=self._handlers.wake, on_resync=self._agree_on_secret
         )
-        self._open = False
-        self._closed = False
-        self._closing: asyncio.Task[None] | None = None
-        self._submits = Submits(submitter=self._submitter)
+        self._maintenance = Maintenance(store=store, clock=clock, keep=keep, deliveries_kept=deliveries_kept)
+
+    def __repr__(self) -> str:
+        """Name the providers and say whether it is open."""
+        state = "open" if self._open else "closed" if self._closed else "new"
+        return f"<Client {', '.join(self._providers) or 'without providers'}, {state}>"
 
     # --- opening and closing ---------------------------------------------------------------------------
 
@@ -233,7 +210,7 @@ class Client:
                 host, port = self._listen
                 prefix = "/" if self._public_url is None else self._public_url.path
                 port = await self.receiver.start(host, port, prefix=prefix)
-                self._public_url = settings.fill_port(self._public_url, port)
+                self._public_url = config.fill_port(self._public_url, port)
         except BaseException:
             self._open = False
             self._closed = True
@@ -242,7 +219,8 @@ class Client:
             raise
         self._poller.start()
         self._handlers.start()
-        self._upkeep.start()
+        self._changes.start()
+        self._maintenance.start()
         return self
 
     async def __aexit__(
@@ -252,33 +230,44 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close: stop accepting, apply what was accepted, end the waits, let handlers drain, close the store.
+        """Close: end the waits, stop accepting, apply what was accepted, let handlers drain, close the store.
 
         Open waits raise `ClientClosedError`; their jobs live on. Handlers get 10 seconds; what is then
-        cancelled runs again when a client opens the same store. Calling it again, or at the same time, waits for
-        the one closing; cancelling a call does not stop it. Within a handler, which it would wait for, it
-        only begins to close.
+        cancelled runs again when a client opens the same store. It takes 15 seconds at most: a POST without an answer
+        is then left to its callback. Calling it again, or at the same time, waits for the one closing; cancelling
+        a call does not stop it. Within a handler, which it would wait for, it only begins to close.
         """
         if self._closing is None:
             if not self._open:
                 return
             self._closing = asyncio.create_task(self._close(), name="audioext close")
-        if not self._handlers.is_running_here():
+        if HANDLING.get() is None:
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + CLOSE_SECONDS
+        self._journal.close_waits()
+        submits = asyncio.create_task(self._submitter.aclose(), name="audioext close submits")
         await self.receiver.aclose()
         self._open = False
         self._closed = True
-        await self._submits.aclose()
-        await self._upkeep.aclose()
+        await self._changes.aclose()
+        await self._maintenance.aclose()
         await self._poller.aclose()
-        self._registry.close()
-        await self._handlers.aclose(drain=DRAIN_SECONDS)
-        for account in self._accounts.values():
-            await account.aclose()
-        await self._transport.aclose()
-        await self._store.aclose()
+        await self._handlers.aclose(drain=max(min(DRAIN_SECONDS, ends_at - loop.time() - 3.0), 0.5))
+        _, pending = await asyncio.wait([submits], timeout=max(ends_at - loop.time() - 1.0, 0.1))
+        if pending:
+            self._submitter.cut_off()
+            await submits
+        for end in (self._journal.aclose, self._transport.aclose, self._store.aclose):
+            task = asyncio.create_task(end(), name="audioext close")
+            _, pending = await asyncio.wait([task], timeout=max(ends_at + 1.0 - loop.time(), 0.1))
+            if pending:
+                task.cancel()
+                _log.error("the client did not close in time; what hangs is left alone")
+            else:
+                task.result()
 
     @property
     def public_url(self) -> URL | None:
@@ -320,19 +309,19 @@ class Client:
         chosen = self._choose(provider or request.provider)
         handling = HANDLING.get()
         if key is None and handling is not None:
-            key = await handling.key(chosen.name, request)
+            key = await handling.key(chosen.info.name, request)
         order = Order(
             request=request,
             provider=chosen,
-            key=settings.check_key(key),
-            meta=settings.check_meta(meta),
+            key=config.check_key(key),
+            meta=config.check_meta(meta),
             progress=progress,
         )
         order = await self._submitter.check(order)
         self._check_open()  # again: looking at a file takes its time
-        task = self._submits.start(order)
+        task = self._submitter.start(order)
         try:
-            stored = await asyncio.shield(task)
+            held = await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
@@ -340,10 +329,10 @@ class Client:
             if sent is None:
                 message = "the client was closed before this submit was sent; nothing was paid"
                 raise ConfigError(message) from None
-            job = self._desk.job(sent)
-            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {chosen.name}"
+            job = Job(sent, self._job_context)
+            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
             raise SubmitUnknownError(message, job=job) from None
-        return self._desk.job(stored)
+        return Job(held, self._job_context)
 
     async def extend(
         self,
@@ -395,10 +384,7 @@ class Client:
             StoreError: the store cannot be read.
         """
         self._check_open()
-        stored = None if LONE_SURROGATE.search(ref) else await self._store.get(ref)
-        if stored is None:
-            raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
-        return self._desk.job(stored)
+        return Job(await self._find(ref), self._job_context)
 
     async def jobs(
         self,
@@ -409,10 +395,14 @@ class Client:
         """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
         self._check_open()
         wanted = dict(meta or {})
-        async for stored in self._store.scan(is_open=open):
-            held = stored.record.meta
-            if all(name in held and held[name] == value for name, value in wanted.items()):
-                yield self._desk.job(stored)
+        async for stored in self._store.jobs(is_open=open):
+            try:
+                job = Job(self._journal.take_in(stored), self._job_context)
+            except (ConfigError, StoreError) as error:
+                _log.warning("%s", error)
+                continue
+            if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
+                yield job
 
     def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]:
         """Decorate an async function that is called with each job's `StageEvent` of *stage*.
@@ -421,9 +411,9 @@ class Client:
         order. An error is logged and tried again, up to five times, then shown in `job.record`.
 
         Raises:
-            ConfigError: SUBMITTED is not told to handlers.
+            ConfigError: handlers are not told of that stage, or what is decorated is no async function.
         """
-        check_stage(stage)
+        self._handlers.check(stage)
 
         def register(handler: _StageHandlerT) -> _StageHandlerT:
             self._handlers.on(stage, handler)
@@ -446,15 +436,15 @@ class Client:
         self._check_open()
         chosen = self._choose(provider)
         if not isinstance(chosen, Credits):
-            message = f"{chosen.name} has no known call that tells the balance"
+            message = f"{chosen.info.name} has no known call that tells the balance"
             raise UnsupportedError(message)
-        if chosen.api_key is None:
-            message = f"no API key for {chosen.name}: set {chosen.key_variable}, or pass api_key="
+        if not chosen.info.has_key:
+            message = f"no API key for {chosen.info.name}: set {chosen.info.key_variable}, or pass api_key="
             raise ConfigError(message)
         try:
             response = await self._transport.send(chosen.build_credits())
         except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(str(error), provider=chosen.name, retryable=True, charged=False) from error
+            raise ProviderDownError(str(error), provider=chosen.info.name, retryable=True, charged=False) from error
         return chosen.parse_credits(response)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
@@ -462,6 +452,41 @@ class Client:
         self._check_open()
         async for delivery in self._store.deliveries(ref):
             yield delivery
+
+    async def delivery(self, id: str) -> Delivery:  # noqa: A002 - it is a delivery's `id`
+        """Return one delivery by its `id`.
+
+        Raises:
+            RequestError: the store holds no such delivery.
+        """
+        self._check_open()
+        ref, _, entry_id = id.partition("-")
+        stored = await self._store.read(ref)
+        for entry in stored.entries if stored is not None else ():
+            if stored is not None and entry.kind == "webhook" and entry.id == entry_id:
+                is_orphan = all(other.kind != "request" for other in stored.entries)
+                return to_delivery(ref, stored.index.provider, entry, is_orphan=is_orphan)
+        raise RequestError([Problem("delivery", f"this store holds no delivery {id!r}")])
+
+    async def replay(self, id: str) -> int:  # noqa: A002 - as above
+        """Take a delivery that was kept once more, and return the status that it would be answered with now.
+
+        Raises:
+            RequestError: the store holds no such delivery.
+        """
+        delivery = await self.delivery(id)
+        route = Route(delivery.provider, delivery.ref, "")
+        return await self.inbox.replay(route, Webhook(headers=delivery.headers, body=delivery.body))
+
+    async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
+        """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.
+
+        Raises:
+            RequestError: the store holds no such job.
+        """
+        held = await self._find(ref)
+        readings = sorted(held.readings.values(), key=lambda reading: (reading.entry.at, reading.entry.id))
+        return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
 
     # --- inside ------------------------------------------------------------------------------------------
 
@@ -481,25 +506,27 @@ class Client:
             raise ConfigError(message)
         return self._providers[name]
 
-    async def _refresh(self, ref: str) -> None:
-        stored = await self._store.get(ref)
-        if stored is not None:
-            self._choose(stored.record.provider)
-            await self._poller.ask(stored.record)
+    async def _find(self, ref: str) -> HeldJob:
+        self._check_open()
+        held = None if LONE_SURROGATE.search(ref) else await self._journal.hold(ref)
+        if held is None:
+            raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
+        return held
 
-    async def _ready(self) -> tuple[str, ...]:
-        return await self._store.warnings()
+    async def _refresh(self, held: HeldJob) -> None:
+        self._choose(held.record.provider)
+        await self._poller.ask(held)
 
-    async def _tell_again(self) -> None:
-        await self._agree_on_secret()
-        for account in self._accounts.values():
-            await account.renew()
+    def _watch(self, change: int) -> None:
+        self._waits += change
+        if self._waits == (change > 0):  # the first wait began, or the last one ended
+            self._store.watch(urgent=change > 0)
 
     async def _agree_on_secret(self) -> None:
         """Take the store's secret; one that it has lost is given back to it, so that URLs in use stay valid."""
         if not self._own_secrets:
             mine = self._secrets[0] if self._secrets else random_secrets.token_bytes(SECRET_BYTES)
-            kept = await self._store.create_if_absent(SECRET_NAME, mine)
+            kept = await self._store.secret(SECRET_NAME, mine)
             if kept not in self._secrets[:1]:  # another process made one since the store lost ours
                 self._secrets = tuple(dict.fromkeys((kept, *self._secrets)))
         self.inbox.secrets = self._secrets

@@ -84,15 +84,23 @@ class Handlers:
     _by_topic: dict[str, list[_Handler]] = field(factory=dict, init=False)
     _claims: Claims | None = field(default=None, init=False)
 
-    def on(self, stage: Stage, handler: StageHandler) -> None:
-        """Call *handler* with each job's event of *stage*.
+    def check(self, stage: object) -> None:
+        """Refuse a stage that handlers are not told of.
 
         Raises:
-            ConfigError: handlers are not told of that stage, or it is no coroutine function.
+            ConfigError: it is SUBMITTED, since the submit itself returned then, or no stage at all.
         """
         if not isinstance(stage, Stage) or stage not in TOPIC_OF:
             message = f"handlers are told of TEXT, FIRST and COMPLETE, not {stage!r}; use @client.on(ax.Stage.COMPLETE)"
             raise ConfigError(message)
+
+    def on(self, stage: Stage, handler: StageHandler) -> None:
+        """Call *handler* with each job's event of *stage*.
+
+        Raises:
+            ConfigError: handlers are not told of that stage, or it is no async function.
+        """
+        self.check(stage)
 
         async def call(record: Record) -> None:
             event = views.stage_event(record, stage)

@@ -66,10 +66,10 @@ class Journal:
         """Return all jobs that somebody in this process holds."""
         return list(self._held.values())
 
-    def begin(self, ref: str, entry: Entry, provider: Provider) -> HeldJob:
-        """Hold a new job, whose journal begins with *entry*."""
+    def begin(self, ref: str, reading: Reading, provider: Provider) -> HeldJob:
+        """Hold a new job, whose journal begins with its request."""
         held = HeldJob(ref, provider)
-        held.learn(held.read([entry]), count=1)
+        held.learn([reading], count=1)
         self._held[ref] = held
         return held
 

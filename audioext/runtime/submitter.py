@@ -37,6 +37,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
 from audioext.state.asked import dump_asked
+from audioext.state.fold import Reading
 from audioext.stores.base import Existing, Store
 
 _log = logging.getLogger("audioext.submit")
@@ -204,11 +205,13 @@ class Submitter:
         """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
         provider = order.provider
         ref = mint_id(self.clock.now())
+        asked = self._asked(order)
+        body = dump_asked(asked)
         fresh: list[HeldJob] = []
 
         def make() -> tuple[Entry, Index]:
-            entry = make_entry("request", self.clock.now(), body=dump_asked(self._asked(order)))
-            fresh[:] = [self.journal.begin(ref, entry, provider)]
+            entry = make_entry("request", self.clock.now(), body=body)
+            fresh[:] = [self.journal.begin(ref, Reading(entry, asked=asked), provider)]
             return entry, self.journal.first_index(fresh[0])
 
         task = asyncio.current_task()

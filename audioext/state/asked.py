@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 import attrs
@@ -42,6 +43,8 @@ def load_asked(body: bytes) -> Asked:
 def _converter() -> MsgspecJsonConverter:
     converter = make_converter(omit_if_default=True)
     converter.register_unstructure_hook(Request, _dump_request)
+    # meta is the user's own JSON and is kept as it is
+    converter.register_structure_hook_func(lambda type_: type_ == Mapping[str, object], lambda value, _: value)
     converter.register_structure_hook(Request, lambda value, _: _load_request(value))
     return converter
 

@@ -334,6 +334,8 @@ def _reached(facts: _Facts) -> tuple[Reached, ...]:
     }
     found: list[Reached] = []
     later: float | None = None
+    at: float
+    source: Source
     for stage, proof in proofs.items():
         told_at = facts.told.get(TOPIC_OF.get(stage, ""))
         if proof is None and told_at is not None:

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from attrs import field, frozen
 
 from audioext.models.entries import OTHER_TASK, REFUSED, UNREADABLE, Entry, Index
+from audioext.models.entries import POST_SECONDS as POST_SECONDS
 from audioext.models.limits import Limits
 
 Work = Literal["polls", "handlers"]

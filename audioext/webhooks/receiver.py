@@ -14,8 +14,8 @@ from aiohttp.abc import AbstractAccessLogger
 from attrs import define, field
 
 from audioext.errors import ConfigError, StoreError, WebhookError
-from audioext.files.downloads import Shelf
-from audioext.http import urls as routes
+from audioext.files.serving import Offers
+from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
 from audioext.webhooks.inbox import Inbox
@@ -34,7 +34,7 @@ class MaskedAccessLogger(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Write one line: who, what with the secret hidden, the status, the size and the seconds it took."""
-        path = routes.mask(request.path_qs)
+        path = urls.mask(request.path_qs)
         _access_log.info(
             '%s "%s %s" %d %d %.3f s', request.remote, request.method, path, response.status, response.body_length, time
         )
@@ -45,7 +45,7 @@ class Receiver:
     """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
 
     inbox: Inbox
-    shelf: Shelf
+    offers: Offers
     ready: Callable[[], Awaitable[Sequence[str]]]
     is_serving: bool = field(default=False, init=False)
     """Whether its routes are in some application, so that providers can ask it for files."""
@@ -67,7 +67,7 @@ class Receiver:
         base = prefix.rstrip("/")
         app.router.add_get(f"{base}/healthz", self._healthz)
         app.router.add_get(f"{base}/readyz", self._readyz)
-        app.router.add_get(f"{base}/{routes.FILES_SEGMENT}/{{token}}/{{name}}", self._file)
+        app.router.add_get(f"{base}/{urls.FILES_SEGMENT}/{{token}}/{{name}}", self._file)
         app.router.add_route("*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._webhook)
 
     async def start(self, host: str, port: int, *, prefix: str = "/") -> int:
@@ -147,7 +147,7 @@ class Receiver:
             await self._ended.wait()
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        path = self.shelf.find(request.match_info["token"])
+        path = self.offers.find(request.match_info["token"])
         if path is None or not path.is_file():
             raise web.HTTPNotFound
         return web.FileResponse(path)
