@@ -46,12 +46,16 @@ class Asked:
 
 @frozen
 class Sighting:
-    """What one answer showed of one track while it claimed one stage; `at` is when it was first seen."""
+    """What one answer showed of one track while it claimed one stage; `at` is when it was first seen.
+
+    `position` is the track's place in a list, from 1, 0 where it was shown alone.
+    """
 
     track: Track
     claimed: Stage | None
     seen: Seen
     at: float
+    position: int = 0
 
 
 @frozen(kw_only=True)

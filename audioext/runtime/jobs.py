@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-import attrs
 from attrs import frozen
 
 from audioext.clock import Clock
@@ -263,8 +262,7 @@ class Job:
         return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
 
     def _song(self) -> Song | None:
-        song = views.song(self.record)
-        return None if song is None else attrs.evolve(song, saver=self._context.saver)
+        return views.song(self.record, self._context.saver)
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._context.wait_timeout if timeout is None else timeout

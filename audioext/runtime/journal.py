@@ -128,7 +128,7 @@ class Journal:
 
     # --- appending ---------------------------------------------------------------------------------------
 
-    async def append(self, held: HeldJob, entries: Sequence[Entry], *, release: bool = False) -> None:
+    async def append(self, held: HeldJob, entries: Sequence[Entry] = (), *, release: bool = False) -> None:
         """Append *entries* to the journal of a held job and bring its index up to date; then wake who waits.
 
         *release* ends a claim on its handlers.
@@ -136,8 +136,12 @@ class Journal:
         Raises:
             StoreError: nothing was appended.
         """
-        news = held.read(entries)
-        was_final = held.is_known and held.record.is_final
+        await self.append_read(held, held.read(entries), release=release)
+
+    async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
+        """Append entries that were read already, as `append` does."""
+        entries = [reading.entry for reading in news]
+        was_final = held.record.is_final
         for _ in range(MAX_ROUNDS):
             record = held.with_readings(news) if news else held.record
             assert record is not None  # noqa: S101 - the request is among them
@@ -164,7 +168,7 @@ class Journal:
             if done.is_taken:
                 self._tell(held, index, was_final=was_final)
                 return
-            entries, news = (), []
+            entries, news = [], ()
         _log.warning("job %s: its index could not be brought up to date, since others keep writing", held.ref)
 
     async def receive(self, ref: str, provider_name: str, reading: Reading) -> None:
@@ -185,7 +189,7 @@ class Journal:
         if held is None:
             await self._append_unheld(ref, provider_name, reading)
         else:
-            await self.append(held, [reading.entry])
+            await self.append_read(held, [reading])
 
     async def _refuse_other_task(self, held: HeldJob, entry: Entry) -> None:
         note = f"{OTHER_TASK} than job {held.ref}'s"
@@ -205,7 +209,7 @@ class Journal:
 
     async def _bring_up_to_date(self, held: HeldJob) -> None:
         with suppress(StoreError):  # then whoever claims its work does it
-            await self.append(held, [])
+            await self.append(held)
 
     def _index(self, record: Record, *, polled_at: float) -> Index:
         now = self.clock.now()

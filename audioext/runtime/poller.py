@@ -13,12 +13,13 @@ from audioext.clock import Clock
 from audioext.errors import DecodeError, ProviderDownError, ProviderError
 from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Transport
-from audioext.models.entries import Entry, make_entry
+from audioext.models.entries import make_entry
 from audioext.providers.base import Provider
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
+from audioext.state.fold import Reading
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.poller")
@@ -79,8 +80,9 @@ class Poller:
         at = self.clock.now()
         response = await self._call(held)
         entry = make_entry("status", at, status=response.status, body=response.body)
+        (reading,) = held.read([entry])
         held.polled_at = at
-        await self.journal.append(held, [entry] if _is_news(held, entry) else [])
+        await self.journal.append_read(held, [reading] if _is_news(held, reading) else [])
         held.provider.parse_status(response)
 
     async def _call(self, held: HeldJob) -> HttpResponse:
@@ -107,7 +109,7 @@ class Poller:
         if held is None:
             return
         if held.record.is_final:
-            await self.journal.append(held, [])  # its index is behind
+            await self.journal.append(held)  # its index is behind
             return
         age = self.clock.now() - held.record.created_at
         # A job is given up on a last word of its provider; where that is silent, only after as long again.
@@ -119,15 +121,15 @@ class Poller:
                 _log.info("job %s: the status call failed: %s", ref, error)
                 is_over = age >= 2 * self.expire_after
                 held.polled_at = self.clock.now()
-                await self.journal.append(held, [])
+                await self.journal.append(held)
         if is_over and not held.record.is_final:
             await self.journal.append(held, [make_entry("expired", self.clock.now())])
         elif held.record.task_id is None:
-            await self.journal.append(held, [])
+            await self.journal.append(held)
 
 
-def _is_news(held: HeldJob, entry: Entry) -> bool:
+def _is_news(held: HeldJob, reading: Reading) -> bool:
     """Say whether a status answer changes anything that a reader can see."""
     old = held.record
-    new = held.with_readings(held.read([entry]))
+    new = held.with_readings([reading])
     return new is not None and attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-import attrs
 import msgspec
 from attrs import define, field, frozen
 
@@ -232,9 +231,8 @@ class _Facts:
             if claimed is not None:
                 self.claims.setdefault((claimed, seen), at)
             listed = claimed is not None or len(event.tracks) > 1
-            for place, track in enumerate(event.tracks, 1):
-                placed = attrs.evolve(track, position=place) if listed and track.position is None else track
-                self.sightings.append(Sighting(placed, claimed, seen, at))
+            for position, track in enumerate(event.tracks, 1):
+                self.sightings.append(Sighting(track, claimed, seen, at, position if listed else 0))
             self.cover_url = event.cover_url or self.cover_url
             if event.credits is not None:
                 self.credits = event.credits

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 import attrs
 
@@ -19,7 +20,8 @@ SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
 """Whose word counts more where two differ: a status call is asked over our own connection."""
 
 _OURS = {"id", "provider", "model", "extends_by_id", "expires_at"}
-_FACTS = tuple(attribute.name for attribute in attrs.fields(Track) if attribute.name not in _OURS)
+_FACTS: tuple[str, ...] = tuple(attribute.name for attribute in attrs.fields(Track) if attribute.name not in _OURS)
+_facts = attrgetter(*_FACTS)
 
 
 def tracks_of(
@@ -84,16 +86,13 @@ def moment(at: float) -> datetime:
 
 def _merge(asked: Asked, group: Sequence[Sighting], expires_at: datetime | None, cover_url: str | None) -> Track:
     values: dict[str, object] = {}
-    if len(group) == 1:
-        track = group[0].track
-        values = {name: value for name in _FACTS if (value := getattr(track, name)) is not None}
-    else:
-        ranked = sorted(((_rank(sighting), place, sighting.track) for place, sighting in enumerate(group)), reverse=True)
-        for _, _, track in ranked:
-            for name in _FACTS:
-                value = getattr(track, name)
-                if value is not None and not values.get(name):
-                    values[name] = value
+    ranked = group if len(group) == 1 else sorted(reversed(group), key=_rank, reverse=True)
+    for sighting in ranked:
+        for name, value in zip(_FACTS, _facts(sighting.track), strict=True):
+            if value is not None and not values.get(name):
+                values[name] = value
+        if sighting.position:
+            values.setdefault("position", sighting.position)
     if "audio_url" in values:
         values.pop("failure", None)
         values["expires_at"] = expires_at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audioext.models.record import Record, Verdict
-from audioext.models.results import Failure, Song, Stage, StageEvent
+from audioext.models.results import Failure, Saver, Song, Stage, StageEvent
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.tracks import moment, tracks_of
 
@@ -44,8 +44,11 @@ def failure(record: Record) -> Failure | None:
     )
 
 
-def song(record: Record) -> Song | None:
-    """Return the song of a complete job, with its playable tracks alone; `None` if it is not complete."""
+def song(record: Record, saver: Saver | None = None) -> Song | None:
+    """Return the song of a complete job, with its playable tracks alone; `None` if it is not complete.
+
+    *saver* is what fetches its tracks.
+    """
     if record.verdict is not Verdict.COMPLETE:
         return None
     return Song(
@@ -55,6 +58,7 @@ def song(record: Record) -> Song | None:
         tracks=tuple(track for track in record.tracks if track.audio_url is not None),
         credits=record.credits,
         meta=record.meta,
+        saver=saver,
     )
 
 
