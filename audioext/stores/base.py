@@ -118,6 +118,14 @@ def to_delivery(ref: str, provider: str, entry: Entry, *, is_orphan: bool) -> De
 
 
 @frozen
+class Changed:
+    """The journal of `ref` holds `count` entries now."""
+
+    ref: str
+    count: int
+
+
+@frozen
 class Resync:
     """The stream of changes had a gap: read the truth of everything that is being awaited."""
 
@@ -150,9 +158,7 @@ class Store(Protocol):
         """Finish what was accepted, then let go of everything, with the last user; one more is harmless."""
         ...
 
-    async def create(
-        self, entry: Entry, index: Index, *, limits: Limits, now: float
-    ) -> Created | Existing | Full:
+    async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal with *entry*, unless the index's key or ref exists or its account is full at *now*.
 
         In one atomic step it looks for the key, then counts. Open jobs of the account: those whose `occupies_until`
@@ -224,8 +230,8 @@ class Store(Protocol):
         """Yield all webhooks, newest first, of one *ref* where given; those of journals without a request too."""
         ...
 
-    def changes(self) -> AsyncIterator[str | Resync]:
-        """Yield the ref of every create and append from now on, by any process, or `RESYNC` after a gap.
+    def changes(self) -> AsyncIterator[Changed | Resync]:
+        """Yield what every create and append from now on changed, by any process, or `RESYNC` after a gap.
 
         It ends when the store is closed. Iteration starts listening at its first step: what is stored after an answer
         that this store gave to a later question is yielded, or a `RESYNC` in its place. A store that cannot tell when
