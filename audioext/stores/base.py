@@ -159,9 +159,7 @@ class Store(Protocol):
         """Finish what was accepted, then let go of everything, with the last user; one more is harmless."""
         ...
 
-    async def create(
-        self, entry: Entry, index: Index, *, limits: Limits, now: float
-    ) -> Created | Existing | Full:
+    async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal with *entry*, unless the index's key or ref exists or its account is full at *now*.
 
         In one atomic step it looks for the key, then counts. Open jobs of the account: those whose `occupies_until`
