@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from attrs import define, field
 
-from audioext.stores.base import RESYNC, Resync
+from audioext.stores.base import RESYNC, Changed, Resync
 
 MAX_BACKLOG = 10_000
 """Changes that a listener may be behind before it has to look at everything again."""
@@ -16,7 +16,7 @@ MAX_BACKLOG = 10_000
 
 @define(eq=False)
 class _Listener:
-    backlog: deque[str | Resync] = field(factory=deque)
+    backlog: deque[Changed | Resync] = field(factory=deque)
     wake: asyncio.Event = field(factory=asyncio.Event)
     closed: bool = False
 
@@ -27,7 +27,7 @@ class Fanout:
 
     _listeners: set[_Listener] = field(factory=set, init=False)
 
-    def publish(self, changes: Iterable[str | Resync]) -> None:
+    def publish(self, changes: Iterable[Changed | Resync]) -> None:
         """Hand *changes* to every listener; one that is far behind gets a `RESYNC` in their place."""
         if not self._listeners:
             return
@@ -45,7 +45,7 @@ class Fanout:
             listener.closed = True
             listener.wake.set()
 
-    async def listen(self) -> AsyncGenerator[str | Resync]:
+    async def listen(self) -> AsyncGenerator[Changed | Resync]:
         """Yield what is published from the first step on, until `close`."""
         listener = _Listener()
         self._listeners.add(listener)

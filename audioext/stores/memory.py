@@ -17,6 +17,7 @@ from audioext.stores._changes import Fanout
 from audioext.stores.base import (
     POST_SECONDS,
     Appended,
+    Changed,
     Created,
     Delivery,
     Existing,
@@ -197,7 +198,7 @@ class MemoryStore:
         job.add(entry)
         job.entries += orphans  # so that its creator, who has seen one entry, is handed them with its next append
         self._set_index(job, index)
-        self._fanout.publish((index.ref,))
+        self._fanout.publish((Changed(index.ref, len(job.entries)),))
         return Created()
 
     async def append(  # noqa: PLR0913 - the protocol's
@@ -238,7 +239,7 @@ class MemoryStore:
         if job.is_known and (release or following is not job.index or not was_known):
             self._set_index(job, following)
         if is_changed:
-            self._fanout.publish((ref,))
+            self._fanout.publish((Changed(ref, len(job.entries)),))
         return Appended(count=len(job.entries), missed=missed, is_taken=is_taken, is_full=is_full)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
@@ -307,8 +308,8 @@ class MemoryStore:
             if ref in {None, job.index.ref} and not job.is_gone:
                 yield to_delivery(job.index.ref, job.index.provider, entry, is_orphan=not job.is_known)
 
-    async def changes(self) -> AsyncIterator[str | Resync]:
-        """Yield the ref of every change from now on; see `Store.changes`."""
+    async def changes(self) -> AsyncIterator[Changed | Resync]:
+        """Yield what is changed from now on; see `Store.changes`."""
         self._check()
         async with aclosing(self._fanout.listen()) as changes:
             async for change in changes:

@@ -10,7 +10,7 @@ from attrs import define, field
 
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.limits import Limits
-from audioext.stores.base import RESYNC, Created, Existing, Full, Resync, Store, Stored
+from audioext.stores.base import RESYNC, Changed, Created, Existing, Full, Resync, Store, Stored
 
 UNLIMITED = Limits(submits=None, parallel=None)
 """The limits of an account that has none."""
@@ -72,7 +72,7 @@ class Listener:
     """Collects what `changes()` yields; `has_ended` says that the stream is over."""
 
     store: Store
-    heard: list[str | Resync] = field(factory=list)
+    heard: list[Changed | Resync] = field(factory=list)
     has_ended: bool = False
     _news: asyncio.Condition = field(factory=asyncio.Condition)
 
@@ -91,6 +91,11 @@ class Listener:
         async with asyncio.timeout(10), self._news:
             await self._news.wait_for(lambda: is_ready(self))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many entries each journal was last said to hold."""
+        return {change.ref: change.count for change in self.heard if isinstance(change, Changed)}
+
     async def until_heard(self, *refs: str) -> None:
         """Wait until each of *refs* was yielded, or a gap in their place."""
-        await self.until(lambda listener: RESYNC in listener.heard or set(refs) <= set(listener.heard))
+        await self.until(lambda listener: RESYNC in listener.heard or set(refs) <= listener.counts.keys())

@@ -35,6 +35,17 @@ async def test_changes_show_own_appends_and_those_of_others(
         await listener.until_heard("created", "orphan")
 
 
+async def test_a_change_says_how_long_the_journal_is(store: Store, other: Store, listen: Listen) -> None:
+    """The count is that of the journal now, so that whoever has seen as many need not read it."""
+    listener = await listen(store)
+
+    await create(store)
+    for number, connection in enumerate((store, other, store, other)):
+        await connection.append("ref", [make_webhook(number)], provider="kie")
+
+    await listener.until(lambda listener: RESYNC in listener.heard or listener.counts.get("ref") == 5)
+
+
 async def test_what_appends_nothing_is_no_change(store: Store, listen: Listen) -> None:
     """An index alone, a repeat, a claim and what comes back are not yielded."""
     await create(store, "quiet", poll_at=1.0)
@@ -49,7 +60,7 @@ async def test_what_appends_nothing_is_no_change(store: Store, listen: Listen) -
     await create(store, "last")
 
     await listener.until_heard("last")
-    assert "quiet" not in listener.heard
+    assert "quiet" not in listener.counts
 
 
 async def test_every_change_of_a_burst_is_yielded(connect: Connect, listen: Listen) -> None:
