@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets as random_secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -14,13 +13,10 @@ from yarl import URL
 
 from audioext import config
 from audioext.clock import Clock
-from audioext.config import UNSET, Decoders, Unset
+from audioext.config import UNSET, Unset
 from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, StoreError, UnsupportedError
-from audioext.files.downloads import Downloader
-from audioext.files.serving import Offers
-from audioext.files.sources import Sources
 from audioext.http.messages import Webhook
-from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.http.transport import BrokenError, NotSentError, Progress
 from audioext.http.urls import Route
 from audioext.models.entries import Entry
 from audioext.models.record import Record
@@ -33,17 +29,14 @@ from audioext.models.requests import (
     Request,
 )
 from audioext.models.results import Song, Stage
+from audioext.parts import Parts
 from audioext.providers.base import Credits, Provider
-from audioext.runtime.changes import Changes
-from audioext.runtime.handlers import HANDLING, FailureHandler, Handlers, StageHandler
+from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, JobContext, SubmitUnknownError
-from audioext.runtime.journal import Journal
-from audioext.runtime.maintenance import Maintenance
-from audioext.runtime.poller import Poller
-from audioext.runtime.submitter import Order, Submitter
+from audioext.runtime.jobs import Job, SubmitUnknownError
+from audioext.runtime.submitter import Order
 from audioext.state.fold import fold
-from audioext.stores import MemoryStore, open_store
+from audioext.stores import open_store
 from audioext.stores.base import Delivery, Store, to_delivery
 from audioext.webhooks.inbox import Confirm, Inbox
 from audioext.webhooks.receiver import Receiver
@@ -53,11 +46,6 @@ _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 
 DAY_SECONDS = 86_400.0
-SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
-SECRET_BYTES = 32
-DRAIN_SECONDS = 10.0
-CLOSE_SECONDS = 14.0
-"""How long closing may take in all, whatever hangs."""
 
 
 class Client:
@@ -101,89 +89,35 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         """Check the settings and wire the parts."""
-        config.check_durations(
-            wait_timeout=wait_timeout,
-            expire_after=expire_after,
-            permit_timeout=permit_timeout,
-            handler_timeout=handler_timeout,
-            poll_timeout=poll_timeout,
-            keep=keep,
-        )
-        self._clock = clock = clock if clock is not None else Clock()
-        self._providers = config.named(providers, os.environ)
-        self._public_url = config.read_public_url(public_url)
-        self._listen = config.read_listen(listen, self._public_url)
-        config.check_callbacks(self._providers.values(), self._public_url)
-        self._own_secrets = config.read_secrets(secrets)
-        self._secrets: tuple[bytes, ...] = ()
-        self._store = store = open_store(store)
-        self._transport = Transport()
-        self._waits = 0
-        self._open = self._closed = False
-        self._closing: asyncio.Task[None] | None = None
-        # A listener decodes every provider's webhooks, whoever submitted the task.
-        decoders = Decoders(self._providers)
-        self._journal = Journal(store=store, providers=decoders, clock=clock, expire_after=expire_after)
-        self._poller = Poller(
-            store=store,
-            journal=self._journal,
-            transport=self._transport,
-            providers=self._providers,
-            clock=clock,
-            expire_after=expire_after,
-            timeout=poll_timeout,
-        )
-        self._handlers = Handlers(
-            store=store, journal=self._journal, clock=clock, timeout=handler_timeout, concurrency=handler_concurrency
-        )
-        offers = Offers()
-        self.inbox = Inbox(
-            journal=self._journal,
-            providers=decoders,
-            clock=clock,
-            confirm=confirm,
-            accepting=lambda: self._open,
-        )
-        self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
-        self._submitter = Submitter(
-            store=store,
-            journal=self._journal,
-            transport=self._transport,
-            offers=offers,
-            sources=Sources(
-                transport=self._transport,
-                offers=offers,
-                clock=clock,
+        url = config.read_public_url(public_url)
+        self._parts = Parts(
+            config.Settings(
+                providers=config.named(providers, os.environ),
+                public_url=url,
+                listen=config.read_listen(listen, url),
+                store=open_store(store),
+                secrets=config.read_secrets(secrets),
+                confirm=confirm,
                 serve_files=serve_files,
-                public_url=lambda: self._public_url if self.receiver.is_serving else None,
-            ),
-            clock=clock,
-            accounts=config.accounts(self._providers, store, clock),
-            permit_timeout=permit_timeout,
-            public_url=lambda: self._public_url,
-            secret=lambda: self._secrets[0],
+                wait_timeout=wait_timeout,
+                expire_after=expire_after,
+                permit_timeout=permit_timeout,
+                handler_timeout=handler_timeout,
+                poll_timeout=poll_timeout,
+                handler_concurrency=handler_concurrency,
+                keep=keep,
+                deliveries_kept=deliveries_kept,
+                clock=clock if clock is not None else Clock(),
+            )
         )
-        self._journal.on_poll = self._poller.wake
-        self._journal.on_work = self._handlers.wake
-        self._journal.on_final = self._submitter.finish
-        self._job_context = JobContext(
-            hold=self._journal.hold,
-            refresh=self._refresh,
-            is_closed=lambda: self._journal.is_closed,
-            watch=self._watch,
-            saver=Downloader(self._transport).save,
-            clock=clock,
-            wait_timeout=wait_timeout,
-        )
-        self._changes = Changes(
-            store=store, journal=self._journal, on_change=self._handlers.wake, on_resync=self._agree_on_secret
-        )
-        self._maintenance = Maintenance(store=store, clock=clock, keep=keep, deliveries_kept=deliveries_kept)
+        self.inbox: Inbox = self._parts.inbox
+        self.receiver: Receiver = self._parts.receiver
+        self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         """Name the providers and say whether it is open."""
-        state = "open" if self._open else "closed" if self._closed else "new"
-        return f"<Client {', '.join(self._providers) or 'without providers'}, {state}>"
+        state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
+        return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
 
     # --- opening and closing ---------------------------------------------------------------------------
 
@@ -194,33 +128,7 @@ class Client:
             ConfigError: the client was open before, or its address cannot be listened on.
             StoreError: the store cannot be opened.
         """
-        if self._open or self._closed:
-            message = "a client is opened once: make a new one"
-            raise ConfigError(message)
-        try:
-            await self._store.open()
-            self._secrets = self._own_secrets
-            await self._agree_on_secret()
-            # Who only looks risks nothing, and who keeps jobs in memory knows it.
-            if (self._providers or self._listen) and not isinstance(self._store, MemoryStore):
-                for warning in await self._store.warnings():
-                    _log.warning("the store: %s", warning)
-            self._open = True  # before listening: the first delivery may already wait
-            if self._listen is not None:
-                host, port = self._listen
-                prefix = "/" if self._public_url is None else self._public_url.path
-                port = await self.receiver.start(host, port, prefix=prefix)
-                self._public_url = config.fill_port(self._public_url, port)
-        except BaseException:
-            self._open = False
-            self._closed = True
-            await self.receiver.aclose()
-            await self._store.aclose()
-            raise
-        self._poller.start()
-        self._handlers.start()
-        self._changes.start()
-        self._maintenance.start()
+        await self._parts.open()
         return self
 
     async def __aexit__(
@@ -238,46 +146,21 @@ class Client:
         a call does not stop it. Within a handler, which it would wait for, it only begins to close.
         """
         if self._closing is None:
-            if not self._open:
+            if not self._parts.is_open:
                 return
-            self._closing = asyncio.create_task(self._close(), name="audioext close")
+            self._closing = asyncio.create_task(self._parts.aclose(), name="audioext close")
         if HANDLING.get() is None:
             await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + CLOSE_SECONDS
-        self._journal.close_waits()
-        submits = asyncio.create_task(self._submitter.aclose(), name="audioext close submits")
-        await self.receiver.aclose()
-        self._open = False
-        self._closed = True
-        await self._changes.aclose()
-        await self._maintenance.aclose()
-        await self._poller.aclose()
-        await self._handlers.aclose(drain=max(min(DRAIN_SECONDS, ends_at - loop.time() - 3.0), 0.5))
-        _, pending = await asyncio.wait([submits], timeout=max(ends_at - loop.time() - 1.0, 0.1))
-        if pending:
-            self._submitter.cut_off()
-            await submits
-        for end in (self._journal.aclose, self._transport.aclose, self._store.aclose):
-            task = asyncio.create_task(end(), name="audioext close")
-            _, pending = await asyncio.wait([task], timeout=max(ends_at + 1.0 - loop.time(), 0.1))
-            if pending:
-                task.cancel()
-                _log.error("the client did not close in time; what hangs is left alone")
-            else:
-                task.result()
 
     @property
     def public_url(self) -> URL | None:
         """Where providers reach the receiver, with its port filled in once it listens."""
-        return self._public_url
+        return self._parts.public_url
 
     @property
     def store(self) -> Store:
         """The store that holds the truth about all jobs."""
-        return self._store
+        return self._parts.settings.store
 
     # --- submitting --------------------------------------------------------------------------------------
 
@@ -306,7 +189,7 @@ class Client:
             StoreError: the job could not be stored; nothing was sent.
         """
         self._check_open()
-        chosen = self._choose(provider or request.provider)
+        chosen = self._parts.choose(provider or request.provider)
         handling = HANDLING.get()
         if key is None and handling is not None:
             key = await handling.key(chosen.info.name, request)
@@ -317,22 +200,22 @@ class Client:
             meta=config.check_meta(meta),
             progress=progress,
         )
-        order = await self._submitter.check(order)
+        order = await self._parts.submitter.check(order)
         self._check_open()  # again: looking at a file takes its time
-        task = self._submitter.start(order)
+        task = self._parts.submitter.start(order)
         try:
             held = await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
-            sent = self._submitter.sent_by(task)
+            sent = self._parts.submitter.sent_by(task)
             if sent is None:
                 message = "the client was closed before this submit was sent; nothing was paid"
                 raise ConfigError(message) from None
-            job = Job(sent, self._job_context)
+            job = Job(sent, self._parts.job_context)
             message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
             raise SubmitUnknownError(message, job=job) from None
-        return Job(held, self._job_context)
+        return Job(held, self._parts.job_context)
 
     async def extend(
         self,
@@ -384,7 +267,7 @@ class Client:
             StoreError: the store cannot be read.
         """
         self._check_open()
-        return Job(await self._find(ref), self._job_context)
+        return Job(await self._find(ref), self._parts.job_context)
 
     async def jobs(
         self,
@@ -395,9 +278,9 @@ class Client:
         """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
         self._check_open()
         wanted = dict(meta or {})
-        async for stored in self._store.jobs(is_open=open):
+        async for stored in self.store.jobs(is_open=open):
             try:
-                job = Job(self._journal.take_in(stored), self._job_context)
+                job = Job(self._parts.journal.take_in(stored), self._parts.job_context)
             except (ConfigError, StoreError) as error:
                 _log.warning("%s", error)
                 continue
@@ -413,17 +296,17 @@ class Client:
         Raises:
             ConfigError: handlers are not told of that stage, or what is decorated is no async function.
         """
-        self._handlers.check(stage)
+        self._parts.handlers.check(stage)
 
         def register(handler: _StageHandlerT) -> _StageHandlerT:
-            self._handlers.on(stage, handler)
+            self._parts.handlers.on(stage, handler)
             return handler
 
         return register
 
     def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT:
         """Decorate an async function that is called with each job's `Failure`, at least once."""
-        self._handlers.on_failure(handler)
+        self._parts.handlers.on_failure(handler)
         return handler
 
     async def credits(self, provider: str | None = None) -> float:
@@ -434,23 +317,24 @@ class Client:
             ProviderError: the call was refused.
         """
         self._check_open()
-        chosen = self._choose(provider)
+        chosen = self._parts.choose(provider)
+        info = chosen.info
         if not isinstance(chosen, Credits):
-            message = f"{chosen.info.name} has no known call that tells the balance"
+            message = f"{info.name} has no known call that tells the balance"
             raise UnsupportedError(message)
-        if not chosen.info.has_key:
-            message = f"no API key for {chosen.info.name}: set {chosen.info.key_variable}, or pass api_key="
+        if not info.has_key:
+            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
             raise ConfigError(message)
         try:
-            response = await self._transport.send(chosen.build_credits())
+            response = await self._parts.transport.send(chosen.build_credits())
         except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(str(error), provider=chosen.info.name, retryable=True, charged=False) from error
+            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
         return chosen.parse_credits(response)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
         self._check_open()
-        async for delivery in self._store.deliveries(ref):
+        async for delivery in self.store.deliveries(ref):
             yield delivery
 
     async def delivery(self, id: str) -> Delivery:  # noqa: A002 - it is a delivery's `id`
@@ -461,7 +345,7 @@ class Client:
         """
         self._check_open()
         ref, _, entry_id = id.partition("-")
-        stored = await self._store.read(ref)
+        stored = await self.store.read(ref)
         for entry in stored.entries if stored is not None else ():
             if stored is not None and entry.kind == "webhook" and entry.id == entry_id:
                 is_orphan = all(other.kind != "request" for other in stored.entries)
@@ -491,42 +375,13 @@ class Client:
     # --- inside ------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
-        if not self._open:
+        if not self._parts.is_open:
             message = "the client is not open: use it inside `async with Client(...) as client:`"
             raise ConfigError(message)
 
-    def _choose(self, name: str | None) -> Provider:
-        if not self._providers:
-            message = "this client has no provider: pass one, like Client(Kie())"
-            raise ConfigError(message)
-        if name is None:
-            return next(iter(self._providers.values()))
-        if name not in self._providers:
-            message = f"this client has no provider named {name!r}; it has {', '.join(self._providers)}"
-            raise ConfigError(message)
-        return self._providers[name]
-
     async def _find(self, ref: str) -> HeldJob:
         self._check_open()
-        held = None if LONE_SURROGATE.search(ref) else await self._journal.hold(ref)
+        held = None if LONE_SURROGATE.search(ref) else await self._parts.journal.hold(ref)
         if held is None:
             raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
         return held
-
-    async def _refresh(self, held: HeldJob) -> None:
-        self._choose(held.record.provider)
-        await self._poller.ask(held)
-
-    def _watch(self, change: int) -> None:
-        self._waits += change
-        if self._waits == (change > 0):  # the first wait began, or the last one ended
-            self._store.watch(urgent=change > 0)
-
-    async def _agree_on_secret(self) -> None:
-        """Take the store's secret; one that it has lost is given back to it, so that URLs in use stay valid."""
-        if not self._own_secrets:
-            mine = self._secrets[0] if self._secrets else random_secrets.token_bytes(SECRET_BYTES)
-            kept = await self._store.secret(SECRET_NAME, mine)
-            if kept not in self._secrets[:1]:  # another process made one since the store lost ours
-                self._secrets = tuple(dict.fromkeys((kept, *self._secrets)))
-        self.inbox.secrets = self._secrets

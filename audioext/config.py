@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import msgspec
+from attrs import field, frozen
 from yarl import URL
 
 from audioext import providers
@@ -18,6 +19,7 @@ from audioext.models.requests import LONE_SURROGATE
 from audioext.providers.base import Provider
 from audioext.runtime.limits import Account
 from audioext.stores.base import Store
+from audioext.webhooks.inbox import Confirm
 
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
 MIN_SECRET_BYTES = 16
@@ -34,6 +36,42 @@ class Unset(enum.Enum):
 
 UNSET = Unset.UNSET
 """Not given, where `None` has a meaning of its own."""
+
+
+def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        message = f"{attribute.name} must be a finite number of seconds above 0, not {value!r}"
+        raise ConfigError(message)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The settings of a client, checked; see `Client` for what they mean.
+
+    Raises:
+        ConfigError: one cannot work; the message says which and what to do.
+    """
+
+    providers: Mapping[str, Provider]
+    public_url: URL | None
+    listen: tuple[str, int] | None
+    store: Store
+    secrets: tuple[bytes, ...] = field(repr=False)
+    confirm: Confirm
+    serve_files: bool
+    wait_timeout: float = field(validator=_seconds)
+    expire_after: float = field(validator=_seconds)
+    permit_timeout: float = field(validator=_seconds)
+    handler_timeout: float = field(validator=_seconds)
+    poll_timeout: float = field(validator=_seconds)
+    handler_concurrency: int
+    keep: float = field(validator=_seconds)
+    deliveries_kept: int
+    clock: Clock
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a public URL that a provider would never call."""
+        check_callbacks(self.providers.values(), self.public_url)
 
 
 class Decoders(dict[str, Provider]):
@@ -169,18 +207,6 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
     return found
 
 
-def check_durations(**seconds: float) -> None:
-    """Refuse a duration that is no positive number of seconds.
-
-    Raises:
-        ConfigError: it names the setting.
-    """
-    for name, value in seconds.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            message = f"{name} must be a finite number of seconds above 0, not {value!r}"
-            raise ConfigError(message)
-
-
 def check_key(key: str | None) -> str | None:
     """Return *key*.
 
@@ -213,6 +239,8 @@ def accounts(by_name: Mapping[str, Provider], store: Store, clock: Clock) -> dic
     """Return the account of each provider's name; those of one account share it."""
     shared: dict[str, Account] = {}
     return {
-        name: shared.setdefault(provider.info.account, Account(provider.info.account, provider.info.limits, store, clock))
+        name: shared.setdefault(
+            provider.info.account, Account(provider.info.account, provider.info.limits, store, clock)
+        )
         for name, provider in by_name.items()
     }

@@ -11,7 +11,7 @@ from attrs import define, field
 from audioext.errors import AudioextError, StoreError
 from audioext.outage import Outage
 from audioext.runtime.journal import Journal
-from audioext.stores.base import RESYNC, Resync, Store
+from audioext.stores.base import RESYNC, Changed, Resync, Store
 
 _log = logging.getLogger("audioext.changes")
 
@@ -65,13 +65,15 @@ class Changes:
                 await asyncio.gather(first, return_exceptions=True)
             await asyncio.sleep(STORE_DOWN_SECONDS)
 
-    async def _see(self, change: str | Resync) -> None:
+    async def _see(self, change: Changed | Resync) -> None:
         """Read again what a change is about; it is not done with before that was read."""
-        if isinstance(change, Resync):
-            self._unread.update(held.ref for held in self.journal.held_jobs())
-        else:
-            self._unread.add(change)
         is_resync = isinstance(change, Resync)
+        if isinstance(change, Changed):
+            held = self.journal.held(change.ref)
+            if held is not None and held.count < change.count:
+                self._unread.add(change.ref)
+        else:
+            self._unread.update(held.ref for held in self.journal.held_jobs())
         while self._unread or is_resync:
             try:
                 if is_resync:

@@ -101,9 +101,7 @@ class Claims:
         if room <= 0:
             return 0
         now = self.clock.now()
-        refs = await self.store.claim(
-            self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers
-        )
+        refs = await self.store.claim(self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers)
         for ref in refs:
             task = asyncio.create_task(self._guard(ref), name=f"audioext {self.work} of {ref}")
             self._running.add(task)

@@ -297,7 +297,9 @@ class Job:
                 now = loop.time()
                 ends_at = min(deadline, self._unknown_at(now))
                 if ends_at <= now and is_last:
-                    raise self._timed_out(what) if deadline <= now else SubmitUnknownError(_unknown_text(self), job=self)
+                    raise (
+                        self._timed_out(what) if deadline <= now else SubmitUnknownError(_unknown_text(self), job=self)
+                    )
                 if ends_at > now:
                     await asyncio.wait([waiter], timeout=min(ends_at - now, LOOK_SECONDS))
                 if waiter.done():

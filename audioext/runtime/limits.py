@@ -101,7 +101,11 @@ class Account:
     _freed: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     async def create(
-        self, make: Callable[[], tuple[Entry, Index]], *, timeout: float, bound: Callable[[], AbstractContextManager[object]]
+        self,
+        make: Callable[[], tuple[Entry, Index]],
+        *,
+        timeout: float,
+        bound: Callable[[], AbstractContextManager[object]],
     ) -> Created | Existing:
         """Store what *make* returns as soon as the account has room, in at most *timeout* seconds.
 

@@ -308,7 +308,9 @@ class Submitter:
             return make_entry("answer", self.clock.now(), note=f"the submit broke off with {type(error).__name__}")
         # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
         secrets = [getattr(provider, "api_key", None) or "", "" if callback is None else callback.name]
-        return _answer_entry(response, self.clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET])
+        return _answer_entry(
+            response, self.clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+        )
 
 
 def _answer_entry(response: HttpResponse, at: float, secrets: list[str]) -> Entry:

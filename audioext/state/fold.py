@@ -162,7 +162,14 @@ class _Facts:
     answer: SubmitOutcome | None = None
     called_id: str | None = None
     submitted: _Word | None = None
-    claims: dict[tuple[Stage, Seen], float] = field(factory=dict)
+    claimed: dict[Stage, _Word] = field(factory=dict)
+    """When each stage was first named."""
+    shown: _Word | None = None
+    """When a stage was first named or a stream shown."""
+    audible: _Word | None = None
+    """When a playable track was first shown."""
+    settled: dict[str, _Word] = field(factory=dict)
+    """When each track with an id was first playable or failed; without an id, two tracks may turn out to be one."""
     sightings: list[Sighting] = field(factory=list)
     fault: Fault | None = None
     fault_seen: Seen = "webhook"
@@ -190,7 +197,11 @@ class _Facts:
             if reading.outcome is not None and not isinstance(self.answer, Submitted):
                 self.answer = reading.outcome
                 self.answered_at = reading.entry.at
-            if self.called_id is None and reading.entry.kind == "webhook" and not reading.entry.note.startswith(OTHER_TASK):
+            if (
+                self.called_id is None
+                and reading.entry.kind == "webhook"
+                and not reading.entry.note.startswith(OTHER_TASK)
+            ):
                 self.called_id = next((event.task_id for event in reading.events if event.task_id is not None), None)
 
     def join(self, reading: Reading) -> None:
@@ -222,17 +233,13 @@ class _Facts:
     def _see(self, event: Event, seen: Seen, at: float) -> None:
         self._note_submitted(at, seen)
         if isinstance(event, Progress):
+            self._see_tracks(event, seen, at)
             claimed = event.claimed_stage
-            audible = any(s.track.audio_url is not None for s in self.sightings) or any(
-                track.audio_url is not None for track in event.tracks
-            )
-            if seen == "webhook" and (event.ask_now or (claimed is Stage.COMPLETE and not audible)):
-                self.asks_at = at
             if claimed is not None:
-                self.claims.setdefault((claimed, seen), at)
-            listed = claimed is not None or len(event.tracks) > 1
-            for position, track in enumerate(event.tracks, 1):
-                self.sightings.append(Sighting(track, claimed, seen, at, position if listed else 0))
+                self.claimed.setdefault(claimed, (at, seen))
+                self.shown = self.shown or (at, seen)
+            if seen == "webhook" and (event.ask_now or (claimed is Stage.COMPLETE and self.audible is None)):
+                self.asks_at = at
             self.cover_url = event.cover_url or self.cover_url
             if event.credits is not None:
                 self.credits = event.credits
@@ -246,6 +253,18 @@ class _Facts:
                 self.fault = Fault(
                     reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=first_at
                 )
+
+    def _see_tracks(self, event: Progress, seen: Seen, at: float) -> None:
+        claimed = event.claimed_stage
+        is_list = claimed is not None or len(event.tracks) > 1
+        for position, track in enumerate(event.tracks, 1):
+            self.sightings.append(Sighting(track, claimed, seen, at, position if is_list else 0))
+            if track.audio_url is not None:
+                self.audible = self.audible or (at, seen)
+            if track.stream_url is not None:
+                self.shown = self.shown or (at, seen)
+            if track.id is not None and (track.audio_url is not None or track.failure is not None):
+                self.settled.setdefault(track.id, (at, seen))
 
     def _note_submitted(self, at: float, seen: Seen) -> None:
         if self.submitted is None:
@@ -318,60 +337,40 @@ def _verdict(facts: _Facts, reached: Sequence[Reached], fault: Fault | None, ref
 
 def _reached(facts: _Facts) -> tuple[Reached, ...]:
     """Return the stages that are proved, each with the time of its proof; a later one implies the earlier ones."""
-    audible: list[_Word] = [(s.at, s.seen) for s in facts.sightings if s.track.audio_url is not None]
-    shown: list[_Word] = [(s.at, s.seen) for s in facts.sightings if s.track.stream_url is not None]
-    named: dict[Stage, float] = {}
-    for (stage, seen), at in facts.claims.items():
-        shown.append((at, seen))
-        named[stage] = min(at, named.get(stage, at))
-    proofs: dict[Stage, _Word | None] = {
-        Stage.COMPLETE: _complete_proof(facts, audible),
-        Stage.FIRST: _earliest(audible),
-        Stage.TEXT: _earliest(shown),
-        Stage.SUBMITTED: facts.submitted,
-    }
     found: list[Reached] = []
-    later: float | None = None
-    at: float
-    source: Source
-    for stage, proof in proofs.items():
-        told_at = facts.told.get(TOPIC_OF.get(stage, ""))
-        if proof is None and told_at is not None:
-            at, source = told_at, "implied"
-        elif proof is not None:
-            at, source = proof[0], _SOURCE_OF[proof[1]]
-        elif later is not None:
-            at, source = later, "implied"
-        else:
+    later: _Word | None = None
+    for stage, proof in (
+        (Stage.COMPLETE, _complete_proof(facts)),
+        (Stage.FIRST, facts.audible),
+        (Stage.TEXT, facts.shown),
+        (Stage.SUBMITTED, facts.submitted),
+    ):
+        told_at = facts.told.get(TOPIC_OF.get(stage, "")) if facts.told else None
+        word, is_implied = proof, False
+        if word is None:
+            word, is_implied = later if told_at is None else (told_at, "webhook"), True
+        if word is None:
             continue
-        if later is not None and at >= later:
+        if later is not None and word[0] >= later[0]:
             # What a later stage brought along is a word about this one only where it was named by then.
-            was_named = stage is Stage.SUBMITTED or (stage in named and named[stage] <= later)
-            at, source = later, source if proof is not None and was_named else "implied"
-        later = at
-        found.append(Reached(stage=stage, source=source, at=at))
-    return tuple(reversed(found))
+            named = facts.claimed.get(stage)
+            is_implied = is_implied or not (stage is Stage.SUBMITTED or (named is not None and named[0] <= later[0]))
+            word = (later[0], word[1])
+        later = word
+        found.append(Reached(stage=stage, source="implied" if is_implied else _SOURCE_OF[word[1]], at=word[0]))
+    found.reverse()
+    return tuple(found)
 
 
-def _complete_proof(facts: _Facts, audible: Sequence[_Word]) -> _Word | None:
-    if not audible:
+def _complete_proof(facts: _Facts) -> _Word | None:
+    if facts.audible is None:
         return None
-    first = min(audible)
-    proofs = [max((at, seen), first) for (stage, seen), at in facts.claims.items() if stage is Stage.COMPLETE]
-    if facts.asked.counts_tracks:
-        # Only tracks with an id are counted: two without may turn out to be one.
-        settled: dict[str, _Word] = {}
-        for s in facts.sightings:
-            if s.track.id is not None and (s.track.audio_url is not None or s.track.failure is not None):
-                settled.setdefault(s.track.id, (s.at, s.seen))
-        times = sorted(settled.values())
-        if len(times) >= facts.asked.expected_tracks:
-            proofs.append(max(times[facts.asked.expected_tracks - 1], first))
-    return _earliest(proofs)
-
-
-def _earliest(words: Sequence[_Word]) -> _Word | None:
-    return min(words, key=lambda word: (word[0], SEEN_RANK[word[1]])) if words else None
+    claimed = facts.claimed.get(Stage.COMPLETE)
+    proofs = [] if claimed is None else [max(claimed, facts.audible)]
+    expected = facts.asked.expected_tracks
+    if facts.asked.counts_tracks and len(facts.settled) >= expected:
+        proofs.append(max(sorted(facts.settled.values())[expected - 1], facts.audible))
+    return min(proofs, default=None)
 
 
 def _all_tracks_failed(facts: _Facts) -> bool:

@@ -85,19 +85,20 @@ def moment(at: float) -> datetime:
 
 
 def _merge(asked: Asked, group: Sequence[Sighting], expires_at: datetime | None, cover_url: str | None) -> Track:
-    values: dict[str, object] = {}
-    ranked = group if len(group) == 1 else sorted(reversed(group), key=_rank, reverse=True)
-    for sighting in ranked:
+    best, *others = group if len(group) == 1 else sorted(reversed(group), key=_rank, reverse=True)
+    values: dict[str, object] = dict(zip(_FACTS, _facts(best.track), strict=True))
+    values["position"] = values["position"] or best.position or None
+    for sighting in others:
         for name, value in zip(_FACTS, _facts(sighting.track), strict=True):
-            if value is not None and not values.get(name):
+            if value is not None and not values[name]:
                 values[name] = value
-        if sighting.position:
-            values.setdefault("position", sighting.position)
-    if "audio_url" in values:
-        values.pop("failure", None)
+        if sighting.position and not values["position"]:
+            values["position"] = sighting.position
+    if values["audio_url"] is not None:
+        values["failure"] = None
         values["expires_at"] = expires_at
-    if cover_url is not None:
-        values.setdefault("image_url", cover_url)
+    if cover_url is not None and values["image_url"] is None:
+        values["image_url"] = cover_url
     return Track(
         **values,  # type: ignore[arg-type]  # each is a value of the same field
         id=next((sighting.track.id for sighting in group if sighting.track.id is not None), None),
