@@ -1,11 +1,12 @@
-"""Time as an argument: the one place that reads a clock or rolls a die, so that tests can set both."""
+"""Time as an argument: the one place that reads a clock, sleeps or rolls a die, so that tests can set all three."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from attrs import frozen
 
@@ -17,10 +18,39 @@ _LETTER_OF_BYTE = (_REF_ALPHABET * 8).encode()  # each of the 32 letters for 8 o
 
 @frozen
 class Clock:
-    """Where the time comes from: `now` is Unix seconds, `jitter` a number from 0 to 1."""
+    """Where the time comes from.
+
+    `now` is Unix seconds, `monotonic` seconds that never go back, `jitter` a number from 0 to 1. Whatever waits for
+    time to pass waits with `sleep`, so a clock of your own can jump.
+    """
 
     now: Callable[[], float] = time.time
     jitter: Callable[[], float] = random.random
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def wait(self, futures: Iterable[asyncio.Future[None]], seconds: float) -> None:
+        """Wait until one of *futures* is done, or *seconds* have passed."""
+        if self.sleep is asyncio.sleep:
+            await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return
+        sleeper = asyncio.ensure_future(self.sleep(seconds))
+        try:
+            await asyncio.wait([sleeper, *futures], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeper.cancel()
+            await asyncio.gather(sleeper, return_exceptions=True)
+
+    async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait until *event* is set, or *seconds* have passed."""
+        if event.is_set():
+            return
+        waiter = asyncio.ensure_future(event.wait())
+        try:
+            await self.wait([waiter], seconds)  # type: ignore[list-item]  # its result is of no interest
+        finally:
+            waiter.cancel()
+            await asyncio.gather(waiter, return_exceptions=True)
 
 
 def mint_id(now: float) -> str:

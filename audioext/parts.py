@@ -107,7 +107,11 @@ class Parts:
             wait_timeout=settings.wait_timeout,
         )
         self._changes = Changes(
-            store=store, journal=self.journal, on_change=self.handlers.wake, on_resync=self._agree_on_secret
+            store=store,
+            journal=self.journal,
+            clock=clock,
+            on_change=self.handlers.wake,
+            on_resync=self._agree_on_secret,
         )
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
