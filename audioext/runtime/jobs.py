@@ -119,20 +119,12 @@ class Job:
     waiters; each wait is private, so that cancelling one disturbs nobody, least of all the task.
     """
 
-    __slots__ = ("_context", "_held")
+    __slots__ = ("__weakref__", "_context", "_held")
 
     def __init__(self, held: HeldJob, context: JobContext) -> None:
         """Hold the job; clients make jobs, users get them."""
         self._held = held
         self._context = context
-
-    def __eq__(self, other: object) -> bool:
-        """Two handles of one job in one client are equal."""
-        return isinstance(other, Job) and other._held is self._held
-
-    def __hash__(self) -> int:
-        """Follow equality."""
-        return hash(self.ref)
 
     @property
     def ref(self) -> str:
