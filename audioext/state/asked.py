@@ -52,7 +52,8 @@ def _converter() -> MsgspecJsonConverter:
 def _dump_request(request: Request) -> dict[str, object]:
     fields = request.given()
     if request.file is not None:
-        fields["file"] = str(request.file)
+        # A name may be bytes that are no UTF-8, which JSON cannot hold: it is kept a character for each byte.
+        fields["file"] = str(request.file).encode(errors="surrogatepass").decode("latin-1")
     return {"operation": str(request.operation), **fields}
 
 
@@ -60,4 +61,7 @@ def _load_request(stored: dict[str, object]) -> Request:
     # A stored request was valid when it was made; a later release's stricter rules must not lose its job.
     kind = AddInstrumental if stored["operation"] == Operation.ADD_INSTRUMENTAL else Extend
     known = {attribute.name for attribute in attrs.fields(kind)}
-    return kind.draft(**{name: value for name, value in stored.items() if name in known})
+    fields = {name: value for name, value in stored.items() if name in known}
+    if isinstance(file := fields.get("file"), str):
+        fields["file"] = file.encode("latin-1").decode(errors="surrogatepass")
+    return kind.draft(**fields)
