@@ -15,6 +15,7 @@ from audioext.models.record import Asked
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 
 FORMAT = 1
+_DAMAGE = (BaseValidationError, msgspec.MsgspecError, RecursionError, ValueError, TypeError, KeyError, AttributeError)
 
 
 def dump_asked(asked: Asked) -> bytes:
@@ -34,7 +35,7 @@ def load_asked(body: bytes) -> Asked:
             message = f"the journal has format {value['format']}, this release reads {FORMAT}: update audioext"
             raise StoreError(message)
         return _converter().structure(value, Asked)
-    except (BaseValidationError, msgspec.MsgspecError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _DAMAGE as error:
         message = f"the store holds a damaged journal: {error}"
         raise StoreError(message) from error
 
