@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.models.entries import OTHER_TASK, REFUSED, UNCONFIRMED, UNREADABLE, Entry, make_entry
+from audioext.errors import StoreError
+from audioext.models.entries import (
+    OTHER_TASK,
+    REFUSED,
+    UNCONFIRMED,
+    UNREADABLE,
+    Entry,
+    EntryKind,
+    make_entry,
+)
 from audioext.models.record import Record, Run, Verdict
 from audioext.models.results import FailureReason, Stage, TimedLine, Track
 from audioext.runtime.held import HeldJob
@@ -644,3 +653,24 @@ def test_a_handler_that_was_given_up_is_a_fault_of_the_record() -> None:
     record = folded(tape.request(), given_up, tape.handled(5.0, "text"))
 
     assert (("text: ValueError: no",), frozenset({"text"})) == (record.handler_faults, record.handled)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b'{"topic":1}', b"\xff"])
+def test_a_damaged_word_of_a_handler_is_left_out(damaged: bytes) -> None:
+    """What cannot be read is as if it had not happened, so that the handler is called again."""
+    record = folded(tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), make_entry("handled", 3.0, body=damaged))
+
+    assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, views.untold(record))
+
+
+@pytest.mark.parametrize("kind", ["webhook", "status", "answer", "handled", "expired", "abandoned"])
+@given(data=st.binary(), code=st.sampled_from([0, 200, 400, 503]))
+def test_any_bytes_mean_something(kind: EntryKind, data: bytes, code: int) -> None:
+    """Whatever an entry holds, the journal is read, and its job is there."""
+    assert TASK == folded(tape.request(), tape.answer(1.0), make_entry(kind, 2.0, status=code, body=data)).task_id
+
+
+def test_a_damaged_request_is_told() -> None:
+    """A journal that begins with something else cannot be read, and says so."""
+    with pytest.raises(StoreError, match="damaged"):
+        tape.readings(make_entry("request", 0.0, body=b"{}"))
