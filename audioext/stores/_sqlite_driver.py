@@ -29,6 +29,14 @@ class Cursor(Protocol):
         ...
 
 
+class Execute(Protocol):
+    """Runs one statement on a connection."""
+
+    def __call__(self, sql: str, bindings: Sequence[object] = (), /) -> Cursor:
+        """Return its rows."""
+        ...
+
+
 class Connection(Protocol):
     """What both drivers' connections do in the same way; each statement is its own transaction unless one is begun."""
 
@@ -37,8 +45,9 @@ class Connection(Protocol):
         """Whether a transaction was begun."""
         ...
 
-    def execute(self, sql: str, bindings: Sequence[object] = (), /) -> Cursor:
-        """Run one statement."""
+    @property
+    def execute(self) -> Execute:
+        """What runs one statement."""
         ...
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ SCHEMA: Final = (
         id INTEGER PRIMARY KEY, ref TEXT NOT NULL UNIQUE, provider TEXT NOT NULL, account TEXT,
         created_at REAL NOT NULL, key TEXT, task_id TEXT, answered_at REAL, is_open INTEGER NOT NULL,
         occupies_until REAL NOT NULL, poll_at REAL, handle_at REAL, held_until REAL NOT NULL,
-        count INTEGER NOT NULL, size INTEGER NOT NULL, repeats INTEGER NOT NULL, changed_at REAL NOT NULL)""",
+        entries INTEGER NOT NULL, size INTEGER NOT NULL, repeats INTEGER NOT NULL, changed_at REAL NOT NULL)""",
     "CREATE UNIQUE INDEX jobs_key ON jobs (key) WHERE key IS NOT NULL",
     "CREATE INDEX jobs_task ON jobs (task_id) WHERE task_id IS NOT NULL",
     "CREATE INDEX jobs_polls ON jobs (provider, poll_at) WHERE poll_at IS NOT NULL",

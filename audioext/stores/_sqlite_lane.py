@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.stores._sqlite_driver import Connection, Cursor
+from audioext.stores._sqlite_driver import Connection, Execute
 from audioext.stores._sqlite_file import DatabaseFile, Identity, close, is_engine_fault, spoils_connection
 
 T = TypeVar("T")
@@ -32,14 +32,10 @@ CHECKPOINT_WORKS = 2000
 
 @define(eq=False)
 class Session:
-    """The open transaction of a batch: where its statements go, and how long the journals are that it appended to."""
+    """The open transaction of a batch: runs statements, and knows how long the journals are that it appended to."""
 
-    connection: Connection
+    execute: Execute
     changed: dict[str, int] = field(factory=dict)
-
-    def execute(self, sql: str, bindings: Sequence[object] = ()) -> Cursor:
-        """Run one statement."""
-        return self.connection.execute(sql, bindings)
 
 
 SessionWork = Callable[[Session], T]
@@ -167,7 +163,7 @@ class Lane:
 
     def _outcomes(self, works: Sequence[SessionWork[object]]) -> tuple[list[Outcome], dict[str, int]]:
         try:
-            session = Session(self._connected())
+            session = Session(self._connected().execute)
             outcomes, ids = self._transact(session, works)
             if self.file.identity() != self._identity:
                 raise self.file.gone()

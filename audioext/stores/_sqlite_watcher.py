@@ -20,7 +20,7 @@ CALM_SECONDS = 0.05
 MAX_ROWS = 1000
 """Entries of one look; if there were more, the next look follows at once."""
 
-_NEWER = """SELECT entries.id, jobs.ref, jobs.count FROM entries JOIN jobs ON jobs.id = entries.job
+_NEWER = """SELECT entries.id, jobs.ref, jobs.entries FROM entries JOIN jobs ON jobs.id = entries.job
     WHERE entries.id > ? ORDER BY entries.id LIMIT ?"""
 
 
