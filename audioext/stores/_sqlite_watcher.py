@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -72,8 +73,12 @@ class Watcher:
             except Exception:  # noqa: BLE001 - it may be away for a moment; what was not read is read then
                 has_more = False
                 self._disconnect()
-            if not has_more:
-                self._wake.wait(URGENT_SECONDS if self._urgent else CALM_SECONDS)
+            if has_more:
+                continue
+            if self._urgent:
+                time.sleep(URGENT_SECONDS)  # half the work of waiting for an event
+            else:
+                self._wake.wait(CALM_SECONDS)
                 self._wake.clear()
         self._disconnect()
         call_loop(self._loop, self._ended.set)
