@@ -115,7 +115,9 @@ def create(session: Session, entry: Entry, index: Index, limits: Limits, now: fl
     until = _full_until(session, index.account, limits, now)
     if until is not None:
         return Full(until)
-    orphans = [] if job is None else session.execute("SELECT id FROM entries WHERE job = ?", (job.id,)).fetchall()
+    orphans = (
+        [] if job is None else session.execute("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,)).fetchall()
+    )
     job = job or _new_job(index.ref, index.provider, entry.at)
     id_ = _save(session, job, _with(job, index, job.held_until, _sift(job, [entry], set())[1]))
     _insert_entries(session, id_, [entry])

@@ -199,9 +199,8 @@ class SqliteStore:
 
     def watch(self, *, urgent: bool) -> None:
         """Look for the appends of other processes every 2 ms while somebody waits, else every 50 ms."""
-        watcher = self._opened().watcher
-        if watcher is not None:
-            watcher.watch(urgent=urgent)
+        if self._engine is not None and self._engine.watcher is not None:
+            self._engine.watcher.watch(urgent=urgent)
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""

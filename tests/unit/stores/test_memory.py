@@ -1,16 +1,15 @@
-"""The memory store's own promises: no loop, no copies, faults on demand, no growth; and what `open_store` accepts."""
+"""The memory store's own promises: no loop, no copies, faults on demand, and no growth."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import tracemalloc
 
 import pytest
 
-from audioext.errors import ConfigError, StoreError
+from audioext.errors import StoreError
 from audioext.models.entries import make_entry
-from audioext.stores import MemoryStore, open_store
+from audioext.stores import MemoryStore
 from audioext.stores.base import RESYNC, Changed, Created
 from tests.unit.stores.journals import create, held, listed, make_index, make_webhook
 
@@ -93,51 +92,3 @@ async def test_it_outlives_its_clients() -> None:
 
     assert ["ref"] == await listed(store)
     assert Created() == await create(store, "next")
-
-
-# --- open_store ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("url", [None, "memory://", "memory:"])
-def test_memory_is_the_default(url: str | None) -> None:
-    """No URL and `memory://` give a memory store."""
-    assert isinstance(open_store(url), MemoryStore)
-
-
-def test_a_store_is_left_as_it_is() -> None:
-    """A store that the user made is not touched."""
-    store = MemoryStore()
-
-    assert store is open_store(store)
-
-
-@pytest.mark.parametrize(
-    "url", ["jobs.db", "postgres://host/db", "", "sqlite://jobs.db", "sqlite:///", "sqlite:jobs.db"]
-)
-def test_an_unknown_url_lists_the_forms(url: str) -> None:
-    """Anything else is a `ConfigError` that lists what a store looks like."""
-    with pytest.raises(ConfigError, match=r"memory://.*sqlite:///relative\.db.*redis://"):
-        open_store(url)
-
-
-def test_what_is_no_store_is_refused() -> None:
-    """An object without the store protocol is refused before it is used."""
-    with pytest.raises(ConfigError, match="3 is no store"):
-        open_store(3)  # type: ignore[arg-type]  # what a user may do
-
-
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "unix"])
-def test_a_missing_extra_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis URL without the extra says what to install."""
-    monkeypatch.setitem(sys.modules, "audioext.stores.redis", None)  # as if it could not be imported
-
-    with pytest.raises(ConfigError, match=r'pip install "audioext\[redis\]"'):
-        open_store(f"{scheme}://localhost")
-
-
-def test_a_password_is_not_repeated() -> None:
-    """The error of a URL that is not known says nothing of what may be secret in it."""
-    with pytest.raises(ConfigError) as caught:
-        open_store("postgres://me:hunter2@host/db")
-
-    assert "hunter2" not in str(caught.value)

@@ -16,9 +16,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from audioext.errors import ConfigError, StoreError
+from audioext.errors import StoreError
 from audioext.models.entries import make_entry
-from audioext.stores import open_store
 from audioext.stores.base import Appended, Created
 from audioext.stores.sqlite import Driver, SqliteStore, has_reset_bug
 from tests.unit.stores.conftest import Listen
@@ -116,7 +115,7 @@ async def test_the_log_is_moved_into_the_file_by_and_by(store: SqliteStore, path
     await asyncio.gather(*(create(store, f"ref{number}") for number in range(2_500)))
     await create(store, "last")  # what is stored before it was moved
 
-    assert 2_000 <= jobs_without_the_log(path)
+    assert 1_000 <= jobs_without_the_log(path)
 
 
 async def test_the_log_is_moved_when_it_has_been_quiet(store: SqliteStore, path: Path) -> None:
@@ -236,42 +235,6 @@ async def test_a_cancelled_opening_leaves_the_other_user(path: Path) -> None:
 
     assert Created() == await create(store)
     await store.aclose()
-
-
-# --- URLs ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("sqlite:///jobs.db", SqliteStore("jobs.db")),
-        ("sqlite:////var/lib/a%20b.db", SqliteStore("/var/lib/a b.db")),
-        ("sqlite:///jobs.db?synchronous=FULL", SqliteStore("jobs.db", synchronous="full")),
-        ("sqlite:///jobs.db?synchronous=normal", SqliteStore("jobs.db")),
-    ],
-)
-def test_urls_say_where_and_how(url: str, expected: SqliteStore) -> None:
-    """Three slashes are relative, four absolute, and `?synchronous=` chooses."""
-    found = open_store(url)
-
-    assert isinstance(found, SqliteStore)
-    assert (expected.path, expected.synchronous) == (found.path, found.synchronous)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "sqlite:///jobs.db?synchronous=off",
-        "sqlite:///jobs.db?mode=ro",
-        "sqlite:///:memory:",
-        "sqlite:///a#b.db",
-        "sqlite://host/jobs.db",
-    ],
-)
-def test_a_url_that_cannot_work_is_refused(url: str) -> None:
-    """An option that does not exist, a file in memory or a fragment is a `ConfigError` with the forms."""
-    with pytest.raises(ConfigError, match="sqlite:////absolute"):
-        open_store(url)
 
 
 @pytest.mark.parametrize("synchronous", ["normal", "full"])
