@@ -17,7 +17,7 @@ from audioext.stores import MemoryStore, open_store
 from audioext.stores.base import Store
 from tests.unit.stores.journals import Connect, Listener
 
-WITH_REDIS = False
+WITH_REDIS = True
 """Whether the Redis store has this protocol yet."""
 
 
