@@ -20,7 +20,7 @@ from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
 from audioext.state import schedule
 from audioext.state.fold import Reading
-from audioext.stores.base import Store, Stored
+from audioext.stores.base import Appended, Store, Stored
 
 _log = logging.getLogger("audioext.journal")
 
@@ -164,7 +164,7 @@ class Journal:
             if done.is_full:
                 news = []  # it was counted, and is not part of the journal
             alike = not done.missed and held.count == known
-            held.learn([*held.read(done.missed), *news], count=done.count, record=record if alike else None)
+            held.learn(_as_stored(held, done, news), count=done.count, record=record if alike else None)
             if done.is_taken:
                 self._tell(held, index, was_final=was_final)
                 return
@@ -201,7 +201,7 @@ class Journal:
         at = self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
         held = HeldJob(ref, self.provider(provider_name, ref))
-        held.learn([*held.read(done.missed), reading], count=done.count)
+        held.learn(_as_stored(held, done, [reading]), count=done.count)
         if held.is_known:
             self._start(self._bring_up_to_date(held), f"index of {ref}")
         else:
@@ -314,3 +314,10 @@ class Journal:
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
         return chore
+
+
+def _as_stored(held: HeldJob, done: Appended, news: Sequence[Reading]) -> list[Reading]:
+    """Return what was missed, and of *news* what the store did not hold before: what it holds keeps its time."""
+    missed = held.read(done.missed)
+    known = {reading.entry.id for reading in missed}
+    return [*missed, *(reading for reading in news if reading.entry.id not in known)]
