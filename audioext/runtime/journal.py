@@ -184,8 +184,8 @@ class Journal:
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:
                 held = await self.hold(ref)
-            if held is not None and held.record.task_id != named and (held.record.task_id or owner not in {None, ref}):
-                await self._refuse_other_task(held, reading.entry)
+                if held is not None and held.record.task_id != named and (held.record.task_id or owner is not None):
+                    await self._refuse_other_task(held, reading.entry)
         if held is None:
             await self._append_unheld(ref, provider_name, reading)
         else:
