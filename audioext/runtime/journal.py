@@ -156,7 +156,9 @@ class Journal:
                 look_at=self.clock.now() + SECOND_LOOK_SECONDS,
                 release=release,
             )
-            if done.is_lost:
+            # A store that has seen as much and does not take the index lacks the request: it forgot, and heard since.
+            is_orphan = done.count == known and not (done.is_taken or done.is_full or done.missed)
+            if done.is_lost or is_orphan:
                 held.count = 0
                 news = [*held.readings.values(), *(each for each in news if each.entry.id not in held.readings)]
                 entries = [reading.entry for reading in news]

@@ -336,17 +336,19 @@ async def test_a_stale_copy_refuses_nobody(store: MemoryStore, here: Process, th
     assert (TASK, Verdict.COMPLETE) == (held.record.task_id, held.record.verdict)
 
 
+@pytest.mark.parametrize("task_id", [TASK, None])
 async def test_a_full_journal_counts_what_it_does_not_keep(
-    store: MemoryStore, here: Process, there: Process
+    store: MemoryStore, here: Process, there: Process, task_id: str | None
 ) -> None:
     """A delivery beyond the limit is part of no record: neither of the process that took it, nor of the index."""
+    last = tape.webhook(NOW, tape.shown(Stage.COMPLETE, tape.track("one"), task_id=task_id))
     held = await there.submit()
     room = MAX_JOURNAL_BYTES - (await stored(store)).entries[0].size
     await there.journal.append(held, [make_entry("webhook", NOW, body=b"x" * room)])
     before = await stored(store)
-    await here.receive(DONE)
+    await here.receive(last)
     await here.journal.aclose()
-    await there.receive(DONE)
+    await there.receive(last)
 
     after = await stored(store)
     assert (before.count, before.repeats + 2) == (after.count, after.repeats)
