@@ -203,7 +203,7 @@ class Journal:
         at = self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
         held = HeldJob(ref, self.provider(provider_name, ref))
-        held.learn(_as_stored(held, done, [reading]), count=done.count)
+        held.learn(_as_stored(held, done, [] if done.is_full else [reading]), count=done.count)
         if held.is_known:
             self._start(self._bring_up_to_date(held), f"index of {ref}")
         else:
