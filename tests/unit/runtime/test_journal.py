@@ -348,6 +348,7 @@ async def test_a_full_journal_counts_what_it_does_not_keep(
     before = await stored(store)
     await here.receive(last)
     await here.journal.aclose()
+    assert await index_is_right(store)
     await there.receive(last)
 
     after = await stored(store)
