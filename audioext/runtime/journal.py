@@ -146,7 +146,7 @@ class Journal:
             record = held.with_readings(news) if news else held.record
             assert record is not None  # noqa: S101 - the request is among them
             index = self._index(record, polled_at=held.polled_at)
-            known = held.count
+            known, understood = held.count, len(held.readings)
             done = await self.store.append(
                 held.ref,
                 entries,
@@ -165,7 +165,7 @@ class Journal:
                 continue
             if done.is_full:
                 news = []  # it was counted, and is not part of the journal
-            alike = not done.missed and held.count == known
+            alike = not done.missed and (known, understood) == (held.count, len(held.readings))
             held.learn(_as_stored(held, done, news), count=done.count, record=record if alike else None)
             if done.is_taken:
                 self._tell(held, index, was_final=was_final)
