@@ -29,7 +29,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF, Handled
-from audioext.state.schedule import MAX_ATTEMPTS
+from audioext.state.schedule import MAX_ATTEMPTS, handle_at
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.handlers")
@@ -167,8 +167,9 @@ class Handlers:
         held = await self.journal.hold(ref)
         if held is None:
             return
-        topics = views.untold(held.record)
-        entries = await self._tell(held, topics[0]) if topics else []
+        now = self.clock.now()
+        due = handle_at(held.record, now)  # a second look may come while handlers that failed still wait
+        entries = await self._tell(held, views.untold(held.record)[0]) if due is not None and due <= now else []
         await self.journal.append(held, entries, release=True)
         self.wake()  # the next topic of this job may be due now
 
