@@ -206,6 +206,8 @@ class Handlers:
             task = asyncio.ensure_future(handler.call(held.record))
         finally:
             HANDLING.reset(token)
+        # What it raises once nobody waits for it any more is no news.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait([task], timeout=self.timeout)
         except asyncio.CancelledError:
