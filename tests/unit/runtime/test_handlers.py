@@ -460,6 +460,30 @@ async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemorySt
     assert due <= now()
 
 
+async def test_closing_cuts_off_one_handler_alone(here: Process) -> None:
+    """A neighbour that was done before is not called again after the restart."""
+    first, second = make(here), make(here)
+    calls = Calls()
+    calls.on(first, Stage.TEXT, "quick")
+    calls.on(second, Stage.TEXT, "quick")
+    first.on(Stage.TEXT, never)
+
+    async def slow(event: StageEvent) -> None:
+        calls.append("slow:text")
+
+    slow.__module__, slow.__qualname__ = never.__module__, never.__qualname__
+    second.on(Stage.TEXT, slow)
+    first.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(0.5)
+    await first.aclose(drain=0.0)
+    second.start()
+    await asyncio.sleep(5)
+    await second.aclose(drain=0.0)
+
+    assert (["quick:text", "slow:text"], frozenset({"text"})) == (calls, held.record.handled)
+
+
 async def test_a_store_that_fails_after_the_handler_ran_calls_it_again(
     store: MemoryStore, here: Process, handlers: Handlers
 ) -> None:
