@@ -34,8 +34,12 @@ class HeldJob:
     """What the entries mean together."""
 
     def read(self, entries: Iterable[Entry]) -> list[Reading]:
-        """Return the readings of *entries*, made anew only for those that were not seen."""
-        return [self.readings.get(entry.id) or read(entry, self.provider) for entry in entries]
+        """Return the readings of *entries*, made anew only for those that were not seen, or at another time."""
+        found: list[Reading] = []
+        for entry in entries:
+            old = self.readings.get(entry.id)
+            found.append(old if old is not None and old.entry.at == entry.at else read(entry, self.provider))
+        return found
 
     def with_readings(self, news: Iterable[Reading]) -> Record | None:
         """Return what the record would be with *news*; nothing is changed."""

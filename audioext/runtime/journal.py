@@ -20,7 +20,7 @@ from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
 from audioext.state import schedule
 from audioext.state.fold import Reading
-from audioext.stores.base import Store, Stored
+from audioext.stores.base import Appended, Store, Stored
 
 _log = logging.getLogger("audioext.journal")
 
@@ -156,7 +156,7 @@ class Journal:
             record = held.with_readings(news) if news else held.record
             assert record is not None  # noqa: S101 - the request is among them
             index = self._index(record, polled_at=held.polled_at)
-            known = held.count
+            known, understood = held.count, len(held.readings)
             done = await self.store.append(
                 held.ref,
                 entries,
@@ -166,15 +166,17 @@ class Journal:
                 look_at=self.clock.now() + SECOND_LOOK_SECONDS,
                 release=release,
             )
-            if done.is_lost:
+            # A store that has seen as much and does not take the index lacks the request: it forgot, and heard since.
+            is_orphan = done.count == known and not (done.is_taken or done.is_full or done.missed)
+            if done.is_lost or is_orphan:
                 held.count = 0
                 news = [*held.readings.values(), *(each for each in news if each.entry.id not in held.readings)]
                 entries = [reading.entry for reading in news]
                 continue
             if done.is_full:
                 news = []  # it was counted, and is not part of the journal
-            alike = not done.missed and held.count == known
-            held.learn([*held.read(done.missed), *news], count=done.count, record=record if alike else None)
+            alike = not done.missed and (known, understood) == (held.count, len(held.readings))
+            held.learn(_as_stored(held, done, news), count=done.count, record=record if alike else None)
             if done.is_taken:
                 if index.poll_at is not None:
                     self.on_poll(index.poll_at)
@@ -201,8 +203,8 @@ class Journal:
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:
                 held = await self.hold(ref)
-            if held is not None and held.record.task_id != named and (held.record.task_id or owner not in {None, ref}):
-                await self._refuse_other_task(held, reading.entry)
+                if held is not None and held.record.task_id != named and (held.record.task_id or owner is not None):
+                    await self._refuse_other_task(held, reading.entry)
         if held is None:
             await self._append_unheld(ref, provider_name, reading)
         else:
@@ -218,7 +220,7 @@ class Journal:
         at = self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
         held = HeldJob(ref, self.provider(provider_name, ref))
-        held.learn([*held.read(done.missed), reading], count=done.count)
+        held.learn(_as_stored(held, done, [] if done.is_full else [reading]), count=done.count)
         if held.is_known:
             self._keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
@@ -322,3 +324,10 @@ class Journal:
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
         return chore
+
+
+def _as_stored(held: HeldJob, done: Appended, news: Sequence[Reading]) -> list[Reading]:
+    """Return what was missed, and of *news* what the store did not hold before: what it holds keeps its time."""
+    missed = held.read(done.missed)
+    known = {reading.entry.id for reading in missed}
+    return [*missed, *(reading for reading in news if reading.entry.id not in known)]
