@@ -107,6 +107,15 @@ def _answer(data: object) -> web.Response:
     return web.json_response({"code": 200, "msg": "success", "data": data})
 
 
+def failing(store: ax.MemoryStore) -> Callable[[Api], Awaitable[None]]:
+    """Return what lets a store fail while a POST is under way."""
+
+    async def fail(_: Api) -> None:
+        store.fail("the disk is full")
+
+    return fail
+
+
 def tasks_of_ours() -> list[str]:
     """Return the names of the tasks of clients that still run."""
     return [name for name in (task.get_name() for task in asyncio.all_tasks()) if name.startswith("audioext")]

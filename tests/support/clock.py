@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections.abc import Awaitable, Iterator
 from typing import TypeVar
 
@@ -84,6 +85,7 @@ class LoopTime:
         if not self._later:
             loop = asyncio.get_running_loop()
             real = loop.time
+            loop.slow_callback_duration = math.inf  # in debug mode it warns of what seems to take long
             self._monkeypatch.setattr(loop, "time", lambda: real() + self._later)
         self._later += seconds
 

@@ -21,27 +21,27 @@ class FaultyMemory(ax.MemoryStore):
         self.was_secret_kept = asyncio.Event()
         self.is_broken = asyncio.Event()
         self.failing_secrets = 0
-        self._clients = 0
+        self.clients = 0
         self._breaks = 0
         self._losses = 0
 
     async def open(self) -> None:
         """Count one more user."""
-        self._clients += 1
+        self.clients += 1
         await super().open()
 
     async def aclose(self) -> None:
         """Count one less."""
-        self._clients -= 1
+        self.clients -= 1
         await super().aclose()
 
     async def lose_all(self) -> None:
         """Come back empty, as a server without persistence does; whoever listens hears of a gap."""
         self._losses += 1
-        for _ in range(self._clients):
+        for _ in range(self.clients):
             await super().aclose()
         ax.MemoryStore.__init__(self)
-        for _ in range(self._clients):
+        for _ in range(self.clients):
             await super().open()
 
     def break_streams(self) -> None:

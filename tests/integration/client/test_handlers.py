@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -334,3 +336,28 @@ async def test_what_a_handler_submits_is_paid_once(sandbox: Sandbox, make_client
     assert [calls[0]] * 3 == calls
     assert 3 == len(set(calls[0]))
     assert 4 == len(sandbox.submissions)
+
+
+async def test_a_file_that_a_handler_fetched_again_is_the_same_file(
+    sandbox: Sandbox, make_client: MakeClient, clock: JumpClock, voice_file: Path, tmp_path: Path
+) -> None:
+    """What is in a file counts, not the name that it has in this call of the handler."""
+    client = await make_client(sandbox, clock=clock.clock)
+    refs: list[str] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def chain(event: ax.StageEvent) -> None:
+        if event.meta.get("chained"):
+            return
+        path = Path(shutil.copy(voice_file, tmp_path / f"take-{len(refs)}.wav"))
+        refs.append((await client.extend(file=path, model="V5", continue_at=2, meta={"chained": True})).ref)
+        if len(refs) < 2:
+            await raise_error()
+        done.set()
+
+    await extend(client, sandbox)
+    await clock.run(done.wait())
+
+    assert refs[0] == refs[1]
+    assert 2 == len(sandbox.submissions)
