@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 from attrs import frozen
 
@@ -29,17 +29,28 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def wait(self, futures: Iterable[asyncio.Future[None]], seconds: float) -> None:
-        """Wait until one of *futures* is done, or *seconds* have passed."""
-        if self.sleep is asyncio.sleep:
-            await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            return
+    async def wait(self, waiter: asyncio.Future[None], seconds: float) -> bool:
+        """Wait until *waiter* is done, which nobody else awaits, or *seconds* have passed; say whether it is done."""
+        if self.sleep is not asyncio.sleep:
+            return await self._wait_asleep(waiter, seconds)
+        loop = asyncio.get_running_loop()
+        is_late = loop.create_future()
+        # Cheaper than asyncio.wait and its callbacks: the timer ends the private future, and leaves a mark.
+        timer = loop.call_later(seconds, _end, waiter, is_late)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+        return not is_late.done()
+
+    async def _wait_asleep(self, waiter: asyncio.Future[None], seconds: float) -> bool:
         sleeper = asyncio.ensure_future(self.sleep(seconds))
         try:
-            await asyncio.wait([sleeper, *futures], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([sleeper, waiter], return_when=asyncio.FIRST_COMPLETED)
         finally:
             sleeper.cancel()
             await asyncio.gather(sleeper, return_exceptions=True)
+        return waiter.done()
 
     async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
         """Wait until *event* is set, or *seconds* have passed."""
@@ -47,10 +58,19 @@ class Clock:
             return
         waiter = asyncio.ensure_future(event.wait())
         try:
-            await self.wait([waiter], seconds)  # type: ignore[list-item]  # its result is of no interest
+            if self.sleep is asyncio.sleep:
+                await asyncio.wait([waiter], timeout=seconds)
+            else:
+                await self._wait_asleep(waiter, seconds)  # type: ignore[arg-type]  # its result is of no interest
         finally:
             waiter.cancel()
             await asyncio.gather(waiter, return_exceptions=True)
+
+
+def _end(waiter: asyncio.Future[None], is_late: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        is_late.set_result(None)
+        waiter.set_result(None)
 
 
 def mint_id(now: float) -> str:

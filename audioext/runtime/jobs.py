@@ -291,13 +291,14 @@ class Job:
                     raise (
                         self._timed_out(what) if deadline <= now else SubmitUnknownError(_unknown_text(self), job=self)
                     )
-                if ends_at > now:
-                    await clock.wait([waiter], min(ends_at - now, LOOK_SECONDS))
-                if waiter.done():
+                if ends_at > now and await clock.wait(waiter, min(ends_at - now, LOOK_SECONDS)):
                     waiter = self._held.waiter()
-                else:  # nobody spoke: read the truth, now and then and once more before giving up
-                    is_last = ends_at <= clock.monotonic()
-                    await self._read()
+                    continue
+                # Nobody spoke: read the truth, now and then and once more before giving up.
+                is_last = ends_at <= clock.monotonic()
+                self._held.leave(waiter)
+                waiter = self._held.waiter()
+                await self._read()
         finally:
             self._context.watch(-1)
             self._held.leave(waiter)

@@ -14,7 +14,7 @@ from attrs import define, field
 from audioext.clock import Clock
 from audioext.errors import ConfigError, StoreError, WebhookError
 from audioext.models.entries import OTHER_TASK, Entry, Index, make_entry
-from audioext.models.record import Record
+from audioext.models.record import Record, Verdict
 from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
@@ -26,6 +26,8 @@ _log = logging.getLogger("audioext.journal")
 
 SECOND_LOOK_SECONDS = 2.0
 """When somebody folds a journal again whose index its last writer could not bring up to date."""
+RECENT_JOBS = 256
+"""So many jobs that were submitted or called back here lately are held, whether or not somebody holds them."""
 MAX_ROUNDS = 20
 """How often one writer tries to bring an index up to date while others keep writing."""
 FIRST_PAUSE_SECONDS = 0.25
@@ -47,6 +49,7 @@ class Journal:
     on_work: Callable[[], None] = field(default=lambda: None)
     on_final: Callable[[str], None] = field(default=lambda _: None)
     _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
+    _recent: dict[str, HeldJob] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _again: asyncio.Event = field(factory=asyncio.Event, init=False)
     _unstored: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
@@ -70,8 +73,15 @@ class Journal:
         """Hold a new job, whose journal begins with its request."""
         held = HeldJob(ref, provider)
         held.learn([reading], count=1)
-        self._held[ref] = held
+        self._keep(held)
         return held
+
+    def _keep(self, held: HeldJob) -> None:
+        """Hold a job though nobody may: more is about to be heard of it."""
+        self._held[held.ref] = held
+        self._recent[held.ref] = held
+        if len(self._recent) > RECENT_JOBS:
+            del self._recent[next(iter(self._recent))]
 
     def take_in(self, stored: Stored) -> HeldJob:
         """Hold a job as the store has it, or bring the one that is held up to date.
@@ -116,9 +126,9 @@ class Journal:
                 if not held.record.is_final and not held.posts:
                     await self._give_back(held)
             else:
-                was_final = held.record.is_final
+                was_open = held.record.verdict is Verdict.OPEN
                 held.learn(held.read(stored.entries), count=stored.count)
-                if held.record.is_final and not was_final:
+                if was_open and held.record.is_final:
                     self.on_final(ref)
             return held
         if stored is None:
@@ -141,7 +151,7 @@ class Journal:
     async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
         """Append entries that were read already, as `append` does."""
         entries = [reading.entry for reading in news]
-        was_final = held.record.is_final
+        was_open = held.record.verdict is Verdict.OPEN
         for _ in range(MAX_ROUNDS):
             record = held.with_readings(news) if news else held.record
             assert record is not None  # noqa: S101 - the request is among them
@@ -150,7 +160,7 @@ class Journal:
             done = await self.store.append(
                 held.ref,
                 entries,
-                provider=record.provider,
+                provider=record.asked.provider,
                 index=index,
                 known=known,
                 look_at=self.clock.now() + SECOND_LOOK_SECONDS,
@@ -167,7 +177,12 @@ class Journal:
             alike = not done.missed and held.count == known
             held.learn([*held.read(done.missed), *news], count=done.count, record=record if alike else None)
             if done.is_taken:
-                self._tell(held, index, was_final=was_final)
+                if index.poll_at is not None:
+                    self.on_poll(index.poll_at)
+                if index.handle_at is not None:
+                    self.on_work()
+                if was_open and not index.is_open:
+                    self.on_final(held.ref)
                 return
             entries, news = [], ()
         _log.warning("job %s: its index could not be brought up to date, since others keep writing", held.ref)
@@ -180,7 +195,9 @@ class Journal:
             StoreError: nothing was appended.
         """
         held = self.held(ref)
-        named = next((event.task_id for event in reading.events if event.task_id is not None), None)
+        named = None
+        for event in reading.events:
+            named = named or event.task_id
         if named is not None and (held is None or held.record.task_id != named):
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:
@@ -204,6 +221,7 @@ class Journal:
         held = HeldJob(ref, self.provider(provider_name, ref))
         held.learn([*held.read(done.missed), reading], count=done.count)
         if held.is_known:
+            self._keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
         else:
             _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
@@ -214,7 +232,7 @@ class Journal:
 
     def _index(self, record: Record, *, polled_at: float) -> Index:
         now = self.clock.now()
-        provider = self.providers.get(record.provider)
+        provider = self.providers.get(record.asked.provider)
         poll_at = None
         if provider is not None:
             poll_at = schedule.poll_at(
@@ -230,14 +248,6 @@ class Journal:
     def first_index(self, held: HeldJob) -> Index:
         """Return the index row with which the journal of a new job begins."""
         return self._index(held.record, polled_at=0.0)
-
-    def _tell(self, held: HeldJob, index: Index, *, was_final: bool) -> None:
-        if index.poll_at is not None:
-            self.on_poll(index.poll_at)
-        if index.handle_at is not None:
-            self.on_work()
-        if held.record.is_final and not was_final:
-            self.on_final(held.ref)
 
     # --- when the store is away, or has lost what it held ------------------------------------------------
 
