@@ -173,6 +173,7 @@ class Journal:
                 news = [*held.readings.values(), *(each for each in news if each.entry.id not in held.readings)]
                 entries = [reading.entry for reading in news]
                 continue
+            release = False  # the claim has ended: another one may have begun, which is not ours to end
             if done.is_full:
                 news = []  # it was counted, and is not part of the journal
             alike = not done.missed and (known, understood) == (held.count, len(held.readings))
