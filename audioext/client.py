@@ -212,10 +212,10 @@ class Client:
             if sent is None:
                 message = "the client was closed before this submit was sent; nothing was paid"
                 raise ConfigError(message) from None
-            job = Job(sent, self._parts.job_context)
+            job = self._parts.job(sent)
             message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
             raise SubmitUnknownError(message, job=job) from None
-        return Job(held, self._parts.job_context)
+        return self._parts.job(held)
 
     async def extend(
         self,
@@ -267,7 +267,7 @@ class Client:
             StoreError: the store cannot be read.
         """
         self._check_open()
-        return Job(await self._find(ref), self._parts.job_context)
+        return self._parts.job(await self._find(ref))
 
     async def jobs(
         self,
@@ -280,7 +280,7 @@ class Client:
         wanted = dict(meta or {})
         async for stored in self.store.jobs(is_open=open):
             try:
-                job = Job(self._parts.journal.take_in(stored), self._parts.job_context)
+                job = self._parts.job(self._parts.journal.take_in(stored))
             except (ConfigError, StoreError) as error:
                 _log.warning("%s", error)
                 continue

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets as random_secrets
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 from audioext import config
 from audioext.config import Decoders, Settings
@@ -18,7 +19,7 @@ from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import JobContext
+from audioext.runtime.jobs import Job, JobContext
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
@@ -97,7 +98,8 @@ class Parts:
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
         self.journal.on_final = self.submitter.finish
-        self.job_context = JobContext(
+        self._jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
+        self._job_context = JobContext(
             hold=self.journal.hold,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
@@ -107,7 +109,11 @@ class Parts:
             wait_timeout=settings.wait_timeout,
         )
         self._changes = Changes(
-            store=store, journal=self.journal, on_change=self.handlers.wake, on_resync=self._agree_on_secret
+            store=store,
+            journal=self.journal,
+            clock=clock,
+            on_change=self.handlers.wake,
+            on_resync=self._agree_on_secret,
         )
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
@@ -167,6 +173,13 @@ class Parts:
             await submits
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
             await _bounded(end, _left(ends_at + 1.0))
+
+    def job(self, held: HeldJob) -> Job:
+        """Return the one live handle of a job."""
+        job = self._jobs.get(held.ref)
+        if job is None:
+            job = self._jobs[held.ref] = Job(held, self._job_context)
+        return job
 
     def choose(self, name: str | None) -> Provider:
         """Return the provider of that name, the first one without a name.

@@ -14,13 +14,14 @@ import msgspec
 from attrs import field, frozen
 from yarl import URL
 
-from audioext.errors import ConfigError, Problem, RequestError, UnsupportedError
+from audioext.errors import ConfigError, Problem, RequestError
 from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
 from audioext.models.events import SubmitOutcome
 from audioext.models.limits import Limits, Pace
 from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 from audioext.providers._answers import Answers, CodeTable
+from audioext.providers._fields import FieldRules, field_problems
 from audioext.providers.base import FileRoute, ProviderInfo
 from audioext.version import __version__
 
@@ -44,26 +45,27 @@ AUDIO_TYPES: Mapping[str, str] = {
 
 _NAME = re.compile("[a-z0-9-]+")
 _PASTED = re.compile(r"\A(authorization:|bearer\s)\s*", re.IGNORECASE)
-_LOCAL_FIELDS = frozenset({"provider", "source_duration"})
 
 
 @frozen(kw_only=True)
 class Vendor:
     """The facts of one wire format at one vendor.
 
-    `wire_name` is the default of an account's `name`. `takes` are the request's fields that the API has, where
-    `check` is not overridden. `auth` is what stands before the key in `Authorization`. The other facts are those of
-    `ProviderInfo`; `retention` and `grace` are in seconds.
+    `rules` say what it takes; their `wire_name` is the default of an account's `name`. `table` reads its answers.
+    `auth` is what stands before the key in `Authorization`. A status is asked for with a GET of `status_path`, the task
+    in the query under `status_key` beside `status_query`. The other facts are those of `ProviderInfo`; `retention` and
+    `grace` are in seconds.
     """
 
-    wire_name: str
+    rules: FieldRules
     key_variable: str
     base_url: URL
-    operations: frozenset[Operation]
     file_route: FileRoute = FileRoute.SERVE
-    takes: frozenset[str] = frozenset()
     table: CodeTable = field(factory=CodeTable)
     auth: str = "Bearer "
+    status_path: str = ""
+    status_key: str = "task_id"
+    status_query: Mapping[str, str] = field(factory=dict)
     limits: Limits = field(factory=Limits)
     default_models: Mapping[Operation, str] = field(factory=dict)
     extends_by_id: bool = True
@@ -127,7 +129,7 @@ class HostedAccount:
 
     `base_url` may carry a path prefix. `name` is the segment of the callback path; two accounts at one API need two
     names. `grace` and `retention` are in seconds. A subclass says who its `vendor` is, and adds what its wire has:
-    `build_submit`, `build_status`, `parse_status` and `parse_webhook`.
+    `build_submit`, `parse_status` and `parse_webhook`.
 
     Raises:
         ConfigError: a setting cannot work.
@@ -140,7 +142,7 @@ class HostedAccount:
         default=attrs.Factory(lambda self: self.vendor.base_url, takes_self=True), kw_only=True, converter=to_base_url
     )
     name: str = field(
-        default=attrs.Factory(lambda self: self.vendor.wire_name, takes_self=True), kw_only=True, converter=to_name
+        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True), kw_only=True, converter=to_name
     )
     limits: Limits = field(default=attrs.Factory(lambda self: self.vendor.limits, takes_self=True), kw_only=True)
     pace: Pace = field(factory=Pace, kw_only=True)
@@ -160,7 +162,7 @@ class HostedAccount:
             base_url=self.base_url,
             key_variable=vendor.key_variable,
             has_key=self.api_key is not None,
-            operations=vendor.operations,
+            operations=vendor.rules.operations,
             file_route=vendor.file_route,
             limits=self.limits,
             pace=self.pace,
@@ -182,12 +184,7 @@ class HostedAccount:
         Raises:
             UnsupportedError: the API has no such operation.
         """
-        vendor = self.vendor
-        if request.operation not in vendor.operations:
-            message = f"{vendor.wire_name} has no call for {request.operation.value}"
-            raise UnsupportedError(message)
-        foreign = [name for name in request.given() if name not in vendor.takes | _LOCAL_FIELDS]
-        return [Problem(name, f"{vendor.wire_name} does not take it") for name in foreign]
+        return field_problems(request, self.vendor.rules)
 
     def check_callback(self, callback: URL) -> str | None:  # noqa: ARG002 - the protocol's
         """Return why this API would never call *callback* back: `None`, where no page says that one is refused."""
@@ -196,6 +193,17 @@ class HostedAccount:
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
         """Say whether a task was made, refused or unknown. Never raises for any bytes."""
         return self.answers.parse_submit(response)
+
+    def build_status(self, record: Record) -> HttpRequest:
+        """Return the GET that asks for the state of *record*'s task.
+
+        Raises:
+            RequestError: its task id is not known yet, so there is nothing to ask for.
+        """
+        if record.task_id is None:
+            raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
+        vendor = self.vendor
+        return self.get(vendor.status_path, {**vendor.status_query, vendor.status_key: record.task_id})
 
     def verify_webhook(self, hook: Webhook) -> None:
         """Do nothing: this API signs nothing, so the tag in the callback's path is the proof."""
@@ -235,14 +243,3 @@ class HostedAccount:
 def file_part(name: str, path: Path, *, filename: str) -> Part:
     """Return the part that holds the audio at *path*, with the type that its suffix tells."""
     return Part(name=name, path=path, filename=filename, content_type=AUDIO_TYPES.get(path.suffix.lower()))
-
-
-def task_of(record: Record) -> str:
-    """Return the task id of *record*.
-
-    Raises:
-        RequestError: it is not known yet, so there is nothing to ask for.
-    """
-    if record.task_id is None:
-        raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
-    return record.task_id

@@ -7,7 +7,7 @@ Bodies are `{"code": …, "msg": …, "data": …}` at kie.ai, sunoapi.org and v
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
@@ -35,7 +35,6 @@ ID_KEYS = ("taskid", "conversiontaskid", "jobid")
 """Plain keys under which a task's id has been seen."""
 NO_IDS = frozenset({"", "single_song_generation_request"})
 """What stands in place of a second id where one track was ordered: a live client of MusicGPT, on no page."""
-_MAX_LAYERS = 3
 
 
 @frozen(kw_only=True)
@@ -109,12 +108,12 @@ class Answer:
     has_code: bool
     says: str
     failed: bool
-    body: Mapping[str, object]
+    body: JsonObject
 
     @property
     def data(self) -> object:
-        """What the envelope holds."""
-        return self.body.get("data")
+        """What the envelope holds, read where it is JSON in a text."""
+        return opened(self.body.get("data"))
 
 
 @frozen(kw_only=True)
@@ -131,12 +130,12 @@ class Answers:
         Raises:
             DecodeError: the body is not a JSON object.
         """
-        body = parse_json(response.body)
-        if not isinstance(body, dict):
+        value = parse_json(response.body)
+        if not isinstance(value, dict):
             raise DecodeError(["expected an object @ $"])
+        body = JsonObject(value)
         code = _code_of(body.get("code"))
-        plain = JsonObject(body)
-        says = next((found for key in self.table.text_keys if (found := words(plain.get(key)))), "")
+        says = next((found for key in self.table.text_keys if (found := words(body.get(key)))), "")
         return Answer(
             code=_http_code(response.status) if code is None else code,
             has_code=code is not None,
@@ -249,30 +248,38 @@ class Answers:
         return excerpt(said, longest=longest)
 
 
-def _submitted(task_id: str, body: Mapping[str, object]) -> Submitted:
+def _submitted(task_id: str, body: JsonObject) -> Submitted:
     """Return the task with what MusicGPT tells beside it: its tracks' ids, how long it will take and cost."""
-    plain = JsonObject(body)
-    ids = (text(plain.get(f"conversionid{place}")) for place in (1, 2))
+    ids = (text(body.get(f"conversionid{place}")) for place in (1, 2))
     return Submitted(
         task_id=task_id,
         track_ids=tuple(found for found in ids if found and found not in NO_IDS),
-        eta=number(plain.get("eta")),
-        credit_estimate=number(plain.get("creditestimate")),
+        eta=number(body.get("eta")),
+        credit_estimate=number(body.get("creditestimate")),
     )
 
 
-def named_task(body: Mapping[str, object]) -> str | None:
+def named_ids(layer: JsonObject) -> Iterator[str]:
+    """Yield the task ids in one object of a body.
+
+    Raises:
+        DecodeError: one is no id.
+    """
+    for key in ID_KEYS:
+        for value in layer.every(key) if key in layer else ():
+            found = identity(value, layer.path_of(key))
+            if found:
+                yield found
+
+
+def named_task(body: JsonObject) -> str | None:
     """Return the id of the task that a submit's answer names: on top or under `data`, in any spelling.
 
     The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
     sibling of vidgo has it on top, and readers of MusicGPT know `conversion_task_id`, `job_id` and `id`.
     """
-    layers = [JsonObject(body)]
-    while len(layers) < _MAX_LAYERS:
-        inner = opened(layers[-1].get("data"))
-        if not isinstance(inner, dict):
-            break
-        layers.append(JsonObject(inner))
+    data = opened(body.get("data"))
+    layers = (body, JsonObject(data)) if isinstance(data, dict) else (body,)
     for keys in (ID_KEYS, ("id",)):
         for layer in layers:
             for key in keys:
@@ -305,21 +312,21 @@ def words(value: object) -> str:
     return f"{steps}: {said}" if steps else said
 
 
-def balance(data: object, *keys: str) -> float:
-    """Return the credits in *data*, which is the number itself or an object with it under one of the plain *keys*.
+def balance(answer: Answer) -> float:
+    """Return the credits in *answer*: `data` is the number itself (kie.ai, sunoapi.org) or holds it (vidgo).
 
     The pages type it as an integer; fractions and texts exist.
 
     Raises:
         DecodeError: there is none.
     """
-    found = number(data)
-    if isinstance(data, dict):
-        plain = JsonObject(data)
-        found = next((value for key in keys if (value := number(plain.get(key))) is not None), None)
-    if found is None:
+    data = answer.data
+    keys = JsonObject(data) if isinstance(data, dict) else {"credits": data}
+    found = (number(keys.get(key)) for key in ("creditsamount", "credits", "balance"))
+    balances = [value for value in found if value is not None]
+    if not balances:
         raise DecodeError(["expected a number @ $.data"])
-    return found
+    return balances[0]
 
 
 def _own_code(answer: Answer) -> str | None:

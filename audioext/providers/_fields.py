@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import attrs
 from attrs import field, frozen
 
 from audioext.errors import Problem, UnsupportedError
@@ -106,33 +107,38 @@ SHORT_UPLOADS: Mapping[str, float] = {"V4_5ALL": 60.0}
 docs.kie.ai/cn/suno-api/upload-and-extend-audio, read 2026-11-21."""
 
 
+def operations_of(wire_name: str) -> frozenset[Operation]:
+    """Return the operations that the wire format *wire_name* has."""
+    return frozenset(operation for operation, names in OPERATIONS.items() if wire_name in names)
+
+
 @frozen(kw_only=True)
 class FieldRules:
-    """What one API would refuse beyond the table of fields.
+    """What one API takes, and what it would refuse beyond the table of fields.
 
-    `is_engine` says that it sells the Suno engine, with its models, genders and lengths. `listed` holds the models that
-    the vendor lists for an operation, and `stated` those whose extend limits one of its own pages states: other limits
-    are advice. `lengths` are limits of texts whatever the model, refusing where in `stated_lengths`, by operation.
-    `has_custom_mode` says whether there is a switch between given and inherited parameters, `persona_needs_custom`
-    whether a persona needs it, `uploads_sing_unasked` whether uploaded audio may go without a prompt in custom mode, and
-    `upload_needs_continue_at` whether uploaded audio needs `continue_at` whatever the mode.
+    `operations` and `takes`, the names of fields, are those of the tables unless given. `is_engine` says that it sells
+    the Suno engine, with its models, genders and lengths. `listed` holds the models that the vendor lists for an
+    operation, and `stated` those whose extend limits one of its own pages states: other limits are advice. `lengths` are
+    limits of texts whatever the model, by operation; they refuse where named in `stated_lengths`. `has_custom_mode` says
+    whether there is a switch between given and inherited parameters, `persona_needs_custom` whether a persona needs it,
+    `uploads_sing_unasked` whether uploaded audio may go without a prompt in custom mode, and `upload_needs_continue_at`
+    whether uploaded audio needs `continue_at` whatever the mode.
     """
 
     wire_name: str
-    is_engine: bool = True
+    operations: frozenset[Operation] = field(
+        default=attrs.Factory(lambda self: operations_of(self.wire_name), takes_self=True)
+    )
+    takes: frozenset[str] | None = None
+    is_engine: bool = False
     listed: Mapping[Operation, frozenset[str]] = field(factory=dict)
     stated: frozenset[str] = CLASSIC_MODELS | {"V3_5"}
     lengths: Mapping[Operation, Mapping[str, int]] = field(factory=dict)
     stated_lengths: frozenset[str] = frozenset()
-    has_custom_mode: bool = True
+    has_custom_mode: bool = False
     persona_needs_custom: bool = False
     uploads_sing_unasked: bool = False
     upload_needs_continue_at: bool = False
-
-
-def operations_of(wire_name: str) -> frozenset[Operation]:
-    """Return the operations that the wire format *wire_name* has."""
-    return frozenset(operation for operation, names in OPERATIONS.items() if wire_name in names)
 
 
 def takers(name: str, operation: Operation) -> frozenset[str]:
@@ -148,9 +154,10 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     Raises:
         UnsupportedError: the API has no such operation; the message names those that have.
     """
-    names = OPERATIONS[request.operation]
-    if rules.wire_name not in names:
-        message = f"{rules.wire_name} has no call for {_OPERATION_WORDS[request.operation]}; {_have(names, 'it')}"
+    if request.operation not in rules.operations:
+        names = OPERATIONS[request.operation]
+        words = _OPERATION_WORDS[request.operation]
+        message = f"{rules.wire_name} has no call for {words}; {_listed(names)} {_plural(names, 'has', 'have')} it"
         if request.operation is Operation.EXTEND:
             message += "; here use track.extend(), or url= with the track's audio URL"
         raise UnsupportedError(message)
@@ -165,11 +172,11 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
 def _unsupported(request: Request, rules: FieldRules) -> Iterator[Problem]:
     for name in request.given():
         names = takers(name, request.operation)
-        if rules.wire_name in names:
+        if name in rules.takes | {"provider", "source_duration"} if rules.takes else rules.wire_name in names:
             continue
         rest = f"no provider does when {_OPERATION_WORDS[request.operation]}"
         if names:
-            rest = f"{_listed(names)} {'does' if len(names) == 1 else 'do'}"
+            rest = f"{_listed(names)} {_plural(names, 'does', 'do')}"
         yield Problem(name, f"{rules.wire_name} does not take it; {rest}")
 
 
@@ -264,13 +271,13 @@ def _too_long(request: Request, name: str, longest: int, where: str, *, advice: 
         yield Problem(name, message, advice=advice)
 
 
-def _have(names: frozenset[str], what: str) -> str:
-    return f"{_listed(names)} {'has' if len(names) == 1 else 'have'} {what}"
-
-
 def _listed(names: frozenset[str]) -> str:
     ordered = [name for name in NAMES if name in names]
     return " and ".join((", ".join(ordered[:-1]), ordered[-1])) if len(ordered) > 1 else "".join(ordered)
+
+
+def _plural(names: frozenset[str], one: str, several: str) -> str:
+    return one if len(names) == 1 else several
 
 
 # --- on the wire -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from audioext.http.signing import hmac_base64_matches, unix_seconds
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._answers import AUTH, CONTENT, MAINTENANCE, MAYBE_MADE, NO_CREDITS, RATE, Code, CodeTable
-from audioext.providers._fields import FieldRules, operations_of
+from audioext.providers._fields import FieldRules
 from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
 from audioext.providers._tasks import Dialect, read_task
 from audioext.providers.base import FileRoute
@@ -86,13 +86,14 @@ INSTRUMENTAL_LENGTHS: Mapping[Operation, Mapping[str, int]] = {
 STATED_LENGTHS = frozenset({"tags", "negative_tags"})
 
 
-def kie_vendor(*, retention: float, rules: FieldRules, reasons: Mapping[str, FailureReason]) -> SunoVendor:
+def kie_vendor(
+    *, rules: FieldRules, status_path: str, retention: float, reasons: Mapping[str, FailureReason]
+) -> SunoVendor:
     """Return the facts of one of the routes; `retention` is in seconds, `reasons` are of a task's failure codes."""
     return SunoVendor(
-        wire_name=rules.wire_name,
+        rules=rules,
         key_variable=KEY_VARIABLE,
         base_url=BASE_URL,
-        operations=operations_of(rules.wire_name),
         file_route=FileRoute.UPLOAD,
         table=TABLE,
         limits=LIMITS,
@@ -101,7 +102,8 @@ def kie_vendor(*, retention: float, rules: FieldRules, reasons: Mapping[str, Fai
         hosts=HOSTS,
         upload_url=UPLOAD_URL,
         credits_path=CREDITS_PATH,
-        rules=rules,
+        status_path=status_path,
+        status_key="taskId",
         dialect=Dialect(reasons=reasons, failed_codes=FAILED_CODES),
     )
 

@@ -6,72 +6,69 @@ webhook of an extension: the shapes of the parts are those that several handlers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import MAX_PATHS, JsonObject, link, number, opened, parse_json, text
+from audioext.http.decoding import MAX_PATHS, JsonObject, link, number, opened, parse_json, plain, text
 from audioext.http.messages import excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
-from audioext.providers._answers import LONGEST_MESSAGE, NO_IDS, words
-from audioext.providers._tasks import RUNNING, STAGES, named_tasks, names_failure, plain_word
-from audioext.providers._tracks import KEYS, read_song
+from audioext.providers._answers import LONGEST_MESSAGE, NO_IDS, named_ids, words
+from audioext.providers._tasks import RUNNING, STAGES, names_failure, plain_word
+from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
 
 PLACES = (1, 2)
 _WRAPPERS = ("conversion", "data", "result", "payload")
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
-_AUDIO_KEYS = (*KEYS["audio_url"], *KEYS["wav_url"])
+_NAMES_OF_TASKS = frozenset({"id", "taskid", "jobid"})
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")
-_KNOWN_KEYS = (*_AUDIO_KEYS, *_COVER_KEYS, *KEYS["stream_audio_url"], "lyrics", "lyricstimestamped")
+_KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
 _SIDE_WORDS = ("COVER", "IMAGE", "LYRIC")
 """In a `subtype` or `conversion_type`, they tell of parts that are not the music: without them there still is a song."""
 
 
-def unwrapped(value: object, *, where: str) -> JsonObject | None:
-    """Return the object that speaks of the task, `None` if there is none; webhooks have been seen wrapped as well.
+def unwrapped(value: object, *, where: str) -> JsonObject:
+    """Return the object that speaks of the task: status answers wrap it in `conversion`, some webhooks as well.
 
     Raises:
         DecodeError: it is no object.
     """
     if not isinstance(value, dict):
         raise DecodeError(["expected an object @ $"], where=where)
-    outer = JsonObject(value)
     for key in _WRAPPERS:
-        inner = opened(outer.get(key))
+        inner = opened(value.get(key))
         if isinstance(inner, dict) and inner:
-            around = {name: item for name, item in value.items() if name not in inner and item is not outer.get(key)}
-            return JsonObject({**inner, **around}, outer.path_of(key))
-    speaks = any(outer.get(key) is not None for key in (*_KNOWN_KEYS, "taskid", "conversionid", "status"))
-    speaks = speaks or any(_numbered(outer, place) for place in PLACES)
-    if outer.get("conversion") is not None and not speaks:
-        raise DecodeError(["expected an object @ $.conversion"], where=where)
-    return outer if speaks else None
+            return JsonObject({**{name: value[name] for name in value if name != key}, **inner}, f"$.{key}")
+    return JsonObject(value)
 
 
 # --- status answers --------------------------------------------------------------------------------------------------
 
 
 def conversion_events(body: JsonObject) -> tuple[Event, ...]:
-    """Return what a status answer's object means.
+    """Return what a status answer's object means; nothing, if it speaks of no task.
 
     An unknown status word is kept: the task counts as running until the caller's own deadline.
 
     Raises:
         DecodeError: an id has the wrong type, or it claims files and no link can be read.
     """
-    task_id, word = _task(body), _word(body)
-    tracks = _tracks(body, claims=_is_complete(word), where="the status")
+    task_id, word, complete = _task(body), _word(body), _is_complete(body)
+    failing = names_failure(word)
+    tracks = _tracks(body, claims=complete, where="the status")
+    if not (task_id or word or tracks):
+        return ()
     seen = Progress(
         task_id=task_id,
-        claimed_stage=Stage.COMPLETE if _is_complete(word) else None,
+        claimed_stage=Stage.COMPLETE if complete else None,
         tracks=tracks,
         cover_url=_cover(body),
         credits=number(body.get("conversioncost")),
-        word=None if not word or _is_clear(word) or names_failure(word) else text(body.get("status")),
+        word=text(body.get("status")) if word and not (failing or complete or word in RUNNING) else None,
     )
-    if not names_failure(word):
+    if not failing:
         return (seen,)
     failed = _failed(body, task_id)
     if not any(track.audio_url for track in tracks):
@@ -107,32 +104,41 @@ def part_events(data: bytes) -> tuple[Event, ...]:
     where = "the webhook"
     value = parse_json(data, where=where)
     body = unwrapped(value, where=where)
-    outer = JsonObject(value) if isinstance(value, dict) else JsonObject({})
-    if "event" in outer and not any(key in (body or {}) for key in _KNOWN_KEYS):
+    if "event" in body and _KNOWN_KEYS.isdisjoint(body):
         # {"event": "conversion.completed", "output_url": ...} of the vendor's n8n page: live traffic never had it.
         message = "the delivery is an event of another kind"
         raise WebhookError(message, http_status=400)
-    if body is None:
-        if not _says_no(outer):
-            raise DecodeError(["required field missing @ $.task_id"], where=where)
-        body = outer
-    if len(set(named_tasks((outer, body)))) > 1:
+    outer = JsonObject(value) if isinstance(value, dict) and body.path != "$" else body
+    if len({*named_ids(outer), *named_ids(body)}) > 1:
         message = "the delivery names more than one task"
         raise WebhookError(message, http_status=400)
     if _says_no(body) or names_failure(_word(body)):
         return _failing_part(body)
-    part = _part(body)
-    if part.task_id is None and not (part.tracks or part.cover_url or _word(body)):
+    known = any(body[key] is not None for key in _KNOWN_KEYS.intersection(body))
+    if not (known or _word(body) or _task(body) or any(_numbered(body, place) for place in PLACES)):
         raise DecodeError(["required field missing @ $.task_id"], where=where)
-    return (part,)
+    return (_part(body, where),)
 
 
-def _part(body: JsonObject) -> Progress:
-    word, id_ = _word(body), _track_id(body.get("conversionid"))
+def _part(body: JsonObject, where: str) -> Progress:
+    id_ = _track_id(body.get("conversionid"))
+    has_audio = not AUDIO_KEYS.isdisjoint(body)
+    is_side = _is_side(body)
     # With a conversion_id the word is about one track, in a cover or lyrics about these.
-    claims = _is_complete(word) and id_ is None and not _is_side(body)
-    tracks = _tracks(body, claims=claims or _has_audio_key(body), where="the webhook")
-    unknown, ask_now = _unclear(body, word, audible=any(track.audio_url for track in tracks))
+    complete = _is_complete(body)
+    claims = complete and id_ is None and not is_side
+    tracks = _tracks(body, claims=claims or has_audio, where=where)
+    audible = any(track.audio_url for track in tracks)
+    word = _word(body)
+    unknown: str | None = None
+    if word and word not in RUNNING and not complete:
+        unknown, ask_now = text(body.get("status")), True
+    elif word in RUNNING or is_side:
+        ask_now = False
+    elif complete or has_audio or audible:
+        ask_now = not audible
+    else:
+        unknown, ask_now = text(body.get("subtype")) or None, True
     return Progress(
         task_id=_task(body),
         claimed_stage=Stage.COMPLETE if claims else None,
@@ -145,20 +151,9 @@ def _part(body: JsonObject) -> Progress:
     )
 
 
-def _unclear(body: JsonObject, word: str, *, audible: bool) -> tuple[str | None, bool]:
-    """Return the word that is not known in a webhook, and whether a status call has to tell what it means."""
-    if word and not _is_clear(word):
-        return text(body.get("status")), True
-    if word in RUNNING or _is_side(body):
-        return None, False
-    if _is_complete(word) or _has_audio_key(body):
-        return None, not audible
-    return text(body.get("subtype")) or None, True
-
-
 def _failing_part(body: JsonObject) -> tuple[Event, ...]:
     task_id = _task(body)
-    if _is_side(body) and not _has_audio_key(body):
+    if _is_side(body) and AUDIO_KEYS.isdisjoint(body):
         # A cover or lyrics that did not come about are no reason to give the music up.
         return (Progress(task_id=task_id, ask_now=True),)
     tracks = _tracks(body, claims=False, where="the webhook")
@@ -176,21 +171,18 @@ def _says_no(body: JsonObject) -> bool:
 
 
 def _is_side(body: JsonObject) -> bool:
-    kinds = plain_word(f"{text(body.get('subtype')) or ''} {text(body.get('conversiontype')) or ''}")
+    kinds = plain_word(f"{body.get('subtype')} {body.get('conversiontype')}")
     if any(word in kinds for word in _SIDE_WORDS):
         return True
-    return not _has_audio_key(body) and any(body.get(key) is not None for key in _KNOWN_KEYS)
-
-
-def _has_audio_key(body: JsonObject) -> bool:
-    return any(key in body for key in _AUDIO_KEYS)
+    known = _KNOWN_KEYS.intersection(body)
+    return AUDIO_KEYS.isdisjoint(known) and any(body[key] is not None for key in known)
 
 
 # --- what both share -------------------------------------------------------------------------------------------------
 
 
 def _task(body: JsonObject) -> str | None:
-    return next(named_tasks((body,)), None)
+    return next(named_ids(body), None)
 
 
 def _track_id(value: object) -> str | None:
@@ -205,12 +197,8 @@ def _word(body: JsonObject) -> str:
     return plain_word(word or "")
 
 
-def _is_complete(word: str) -> bool:
-    return STAGES.get(word) is Stage.COMPLETE
-
-
-def _is_clear(word: str) -> bool:
-    return word in RUNNING or _is_complete(word)
+def _is_complete(body: JsonObject) -> bool:
+    return STAGES.get(_word(body)) is Stage.COMPLETE
 
 
 def _tracks(body: JsonObject, *, claims: bool, where: str) -> tuple[Track, ...]:
@@ -223,32 +211,32 @@ def _tracks(body: JsonObject, *, claims: bool, where: str) -> tuple[Track, ...]:
         DecodeError: it *claims* a file, and the only links cannot be read.
     """
     problems: list[str] = []
-    numbered: list[Track] = []
-    shared = {name: body[name] for name in _SHARED if name in body}
+    found: list[Track] = []
     for place in PLACES:
-        wrong: list[str] = []
-        keys = JsonObject({**shared, **_numbered(body, place)}, body.path)
-        numbered += _track(keys, place, wrong)
-        problems += [f"{path}_{place}" for path in wrong]
-    found = tuple(numbered)
-    if not any(track.audio_url for track in numbered):
-        single = tuple(_track(body, None, problems))
-        found = (*numbered, *(track for track in single if track.audio_url or not numbered))
+        numbered = _numbered(body, place)
+        if numbered:
+            shared = {name: body[name] for name in _SHARED.intersection(body)}
+            wrong: list[str] = []
+            found += _shown(read_track({**shared, **numbered}, wrong, body.path, position=place))
+            problems += [f"{path}_{place}" for path in wrong]
+    if not any(track.audio_url for track in found):
+        own = {key: value for key, value in body.raw.items() if plain(key) not in _NAMES_OF_TASKS}
+        single = _shown(read_track(own, problems, body.path))
+        found += [track for track in single if track.audio_url or not found]
     if claims and problems and not any(track.audio_url for track in found):
         raise DecodeError(problems[:MAX_PATHS], where=where)
-    return found
+    return tuple(found)
 
 
-def _numbered(body: JsonObject, place: int) -> Mapping[str, object]:
+def _numbered(body: JsonObject, place: int) -> dict[str, object]:
     """Return the keys of *body* that end in a number, without it."""
     ends = str(place)
-    return {key[:-1].rstrip("_"): value for key, value in body.raw.items() if key.endswith(ends) and key != ends}
+    return {key[:-1].rstrip("_"): value for key, value in body.raw.items() if key.endswith(ends)}
 
 
-def _track(keys: JsonObject, position: int | None, problems: list[str]) -> Iterator[Track]:
-    song = read_song(keys, problems)
-    song.id = _track_id(keys.get("conversionid"))
-    track = song.track(whole=False, position=position)
+def _shown(track: Track) -> Iterator[Track]:
+    if track.id in NO_IDS:
+        track = evolve(track, id=None)
     if any((track.audio_url, track.stream_url, track.lyrics, track.timed_lyrics)):
         yield track
 

@@ -1,4 +1,4 @@
-"""What kie.ai (both routes) and sunoapi.org share: uploads, credits, the older routes' bodies, and reading a task.
+"""What the resellers of the Suno engine share, and what kie.ai (both routes) and sunoapi.org share beyond that.
 
 Pages: https://docs.kie.ai/suno-api/extend-music, https://docs.sunoapi.org/suno-api/extend-music and their siblings,
 https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
@@ -6,7 +6,7 @@ https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,16 +14,15 @@ import attrs
 from attrs import evolve, field, frozen
 from yarl import URL
 
-from audioext.errors import DecodeError, Problem
-from audioext.http.decoding import JsonObject, link
+from audioext.errors import DecodeError
+from audioext.http.decoding import JsonObject, camel, link
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 from audioext.models.events import Event
 from audioext.models.limits import Limits
-from audioext.models.record import Record
 from audioext.models.requests import Extend, Operation, Request
-from audioext.providers._account import HostedAccount, Vendor, file_part, task_of, to_base_url
+from audioext.providers._account import HostedAccount, Vendor, file_part, to_base_url
 from audioext.providers._answers import AUTH, MAYBE_MADE, RATE, Code, CodeTable, balance
-from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, FieldRules, field_problems, wire_values
+from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_values
 from audioext.providers._tasks import Dialect, delivered_events, status_events
 
 UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
@@ -49,62 +48,18 @@ UPLOAD_TABLE = CodeTable(
 
 
 @frozen(kw_only=True)
-class SunoVendor(Vendor):
-    """The facts of a reseller whose files go to a host of its own.
+class EngineVendor(Vendor):
+    """The facts of a reseller of the engine: how it speaks of its tasks, and where it tells the credits."""
 
-    `hosts` are the API's own, for which `upload_url` is the file host.
-    """
-
-    hosts: frozenset[str]
-    upload_url: URL
-    credits_path: str
-    rules: FieldRules
     dialect: Dialect
+    credits_path: str
 
 
 @frozen
-class SunoAccount(HostedAccount):
-    """An account at kie.ai or sunoapi.org, with a file host and credits.
+class EngineAccount(HostedAccount):
+    """An account at a reseller of the engine."""
 
-    `upload_url` left out means the vendor's own file host as long as `base_url` is the vendor's, else `base_url`
-    itself (as in the sandbox).
-
-    Raises:
-        ConfigError: a setting cannot work.
-    """
-
-    vendor: ClassVar[SunoVendor]
-
-    upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
-
-    def check(self, request: Request) -> Sequence[Problem]:
-        """Return all that this API would refuse in *request*, and advice; the request may hold a file.
-
-        Raises:
-            UnsupportedError: the API has no such operation.
-        """
-        return field_problems(request, self.vendor.rules)
-
-    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""
-        values = {_camel(name): value for name, value in self.values(request).items()}
-        if isinstance(request, Extend):
-            values["defaultParamFlag"] = request.is_custom
-        # Required even by those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21
-        values["callBackUrl"] = str(NOBODY if callback is None else callback)
-        return self.post(PATHS[request.operation], values)
-
-    def values(self, request: Request) -> dict[str, object]:
-        """Return the values of a submit under our own names."""
-        return wire_values(request, self.info.sent_model(request))
-
-    def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for the state of *record*'s task.
-
-        Raises:
-            RequestError: the record has no task id yet.
-        """
-        return self.get(STATUS_PATH, {"taskId": task_of(record)})
+    vendor: ClassVar[EngineVendor]
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a status answer means.
@@ -123,6 +78,59 @@ class SunoAccount(HostedAccount):
             DecodeError: it cannot be read (400).
         """
         return delivered_events(body, self.vendor.dialect)
+
+    def build_credits(self) -> HttpRequest:
+        """Return the GET that asks for the balance."""
+        return self.get(self.vendor.credits_path)
+
+    def parse_credits(self, response: HttpResponse) -> float:
+        """Return the balance in the vendor's own credits.
+
+        Raises:
+            ProviderError: the call was refused.
+            DecodeError: the answer names no balance.
+        """
+        return balance(self.answers.parse_data(response, charged=False))
+
+
+@frozen(kw_only=True)
+class SunoVendor(EngineVendor):
+    """The facts of a vendor with a file host, `upload_url`, for its API's own `hosts`."""
+
+    hosts: frozenset[str]
+    upload_url: URL
+
+
+@frozen
+class SunoAccount(EngineAccount):
+    """An account at kie.ai or sunoapi.org.
+
+    `upload_url` left out means the vendor's own file host as long as `base_url` is the vendor's, else `base_url`
+    itself (as in the sandbox).
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+
+    vendor: ClassVar[SunoVendor]
+
+    upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
+
+    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
+        """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""
+        body = {camel(name): value for name, value in self.values(request).items()}
+        if isinstance(request, Extend):
+            body["defaultParamFlag"] = request.is_custom
+        # Required even by those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21
+        body["callBackUrl"] = str(NOBODY if callback is None else callback)
+        return self.post(PATHS[request.operation], body)
+
+    def values(self, request: Request) -> dict[str, object]:
+        """Return the values of a submit under their names in snake case."""
+        values = wire_values(request, self.info.sent_model(request))
+        if "url" in values:
+            values["upload_url"] = values.pop("url")
+        return values
 
     def build_upload(self, source: Path | str, name: str) -> HttpRequest:
         """Return the call that brings a local file, or the audio at a URL, to the vendor's file host.
@@ -154,23 +162,3 @@ class SunoAccount(HostedAccount):
         if found is None:
             raise DecodeError(["required field missing @ $.data.downloadUrl"])
         return found
-
-    def build_credits(self) -> HttpRequest:
-        """Return the GET that asks for the balance."""
-        return self.get(self.vendor.credits_path)
-
-    def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance in the vendor's own credits: `data` is the number itself.
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer names no balance.
-        """
-        return balance(self.answers.parse_data(response, charged=False).data)
-
-
-def _camel(name: str) -> str:
-    if name == "url":
-        return "uploadUrl"
-    first, *rest = name.split("_")
-    return first + "".join(word.title() for word in rest)

@@ -2,18 +2,17 @@
 
 kie.ai (both routes), sunoapi.org and vidgo.ai wrap the same engine. Their bodies differ in spelling and in wrapping,
 and each has been seen in more shapes than its page shows, so one reader takes them all. The documented callback of
-kie.ai and sunoapi.org is read in one pass; whatever is not exactly that is read key by key.
+kie.ai and sunoapi.org is read in one pass, by `_callback`; whatever is not exactly that is read key by key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-import msgspec
 from attrs import define, field, frozen
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, JsonObject, identity, moment, number, opened, parse_json, text
+from audioext.http.decoding import MAX_PATHS, identity, moment, number, opened, parse_json, plain, text
 from audioext.http.messages import HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
@@ -24,8 +23,10 @@ from audioext.providers._answers import (
     LONGEST_MESSAGE,
     OK,
     Answers,
+    words,
 )
-from audioext.providers._tracks import MAX_TRACKS, Song, find_songs
+from audioext.providers._callback import plain_callback
+from audioext.providers._tracks import LISTS, SHOWING, find_tracks
 
 # docs.kie.ai/suno-api/get-music-details and extend-music-callbacks, docs.sunoapi.org/suno-api/extend-music-callbacks,
 # docs.kie.ai/common-api/webhook-verification (TASK_COMPLETED), docs.kie.ai/market/common/get-task-detail and
@@ -46,18 +47,29 @@ RUNNING = frozenset(
 CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
 """The vendor could not deliver to us: a complaint about our endpoint, not about the music."""
 _GIVEN_UP = frozenset({"CANCELLED", "CANCELED", "REJECTED", "TIMEOUT", "TIMED_OUT", "UNSUCCESSFUL"})
-_SAY_NOTHING = frozenset({"FAIL", "FAILED", "ERROR"})
+_SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
-
-_WRAPPERS = ("data", "response", "result", "payload", "body", "task")
-_MAX_LAYERS = 4
-_CODE_KEYS = ("errorcode", "failcode")
-_TEXT_KEYS = (
-    *("errormessage", "errormsg", "failmsg", "failreason", "failurereason", "failmessage", "error", "reason"),
-    *("statusmsg", "detail"),
-)
 _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully"})
+
+MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
+_TEXT_KEYS = (
+    *("msg", "message", "errormessage", "errormsg", "failmsg", "failmessage", "failreason", "failurereason"),
+    *("error", "reason", "statusmsg", "detail"),
+)
+"""Plain keys under which a failure's words have been seen, the envelope's own first."""
+_ROLES = {
+    **dict.fromkeys(SHOWING, "song"),
+    **dict.fromkeys(LISTS, "list"),
+    **dict.fromkeys(ID_KEYS, "id"),
+    "callbacktype": "type",
+    **dict.fromkeys(("status", "state", "taskstatus"), "status"),
+    "code": "code",
+    **dict.fromkeys(("errorcode", "failcode"), "own code"),
+    "createdtime": "time",
+    **dict.fromkeys(("creditsconsumed", "creditsamount"), "credits"),
+}
+"""What stands under a plain key of a body's objects."""
 
 
 def plain_word(word: str) -> str:
@@ -90,14 +102,13 @@ class Seen:
     """What a body says of a task, before it is judged. `word` is plain, `raw_word` as it came."""
 
     task_ids: tuple[str, ...]
-    word: str | None
-    raw_word: str | None
+    raw_word: str
     code: str | None
     own_code: str | None
-    texts: list[str]
     tracks: tuple[Track, ...]
     credits: float | None
     problems: list[str]
+    layers: list[tuple[Mapping[str, object], str]]
 
     @property
     def task_id(self) -> str | None:
@@ -105,39 +116,14 @@ class Seen:
         return self.task_ids[0] if self.task_ids else None
 
     @property
-    def stage(self) -> Stage | None:
-        """The stage that its word means."""
-        return STAGES.get(self.word or "")
+    def word(self) -> str:
+        """The word for where the task is."""
+        return plain_word(self.raw_word)
 
     @property
     def is_empty(self) -> bool:
         """Whether it says nothing of any task."""
-        return not (self.task_ids or self.word or self.tracks)
-
-
-# --- webhooks ----------------------------------------------------------------------------------------------------
-
-
-@define
-class _CallbackData:
-    callbackType: str  # noqa: N815 - the wire's spelling
-    task_id: str
-    data: list[Song]
-    taskId: str | None = None  # noqa: N815 - the wire's spelling
-
-
-@define
-class _Callback:
-    """The callback that the pages of kie.ai and sunoapi.org show."""
-
-    code: int
-    data: _CallbackData
-    taskId: str | None = None  # noqa: N815 - the wire's spelling
-    task_id: str | None = None
-
-
-_CALLBACKS = msgspec.json.Decoder(_Callback)
-_CALLBACK_STAGES = {"text": Stage.TEXT, "first": Stage.FIRST, "complete": Stage.COMPLETE}
+        return not (self.task_ids or self.raw_word or self.tracks)
 
 
 def delivered_events(body: bytes, dialect: Dialect) -> tuple[Event, ...]:
@@ -147,40 +133,17 @@ def delivered_events(body: bytes, dialect: Dialect) -> tuple[Event, ...]:
         WebhookError: its task ids disagree (400).
         DecodeError: it cannot be read, or says nothing of a task.
     """
-    plain = _plain_callback(body)
-    if plain is not None:
-        return (plain,)
-    value = parse_json(body, where="the webhook")
-    seen = read_task(value, where="the webhook")
+    simple = plain_callback(body)
+    if simple is not None:
+        return (simple,)
+    where = "the webhook"
+    seen = read_task(parse_json(body, where=where), where=where)
     if len(seen.task_ids) > 1:
         message = "the delivery names more than one task"
         raise WebhookError(message, http_status=400)
     if seen.is_empty and (seen.code in _SUCCESS_CODES or not dialect.judges_code):
-        raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where="the webhook")
-    return task_events(seen, dialect, delivered=True, where="the webhook")
-
-
-def _plain_callback(body: bytes) -> Progress | None:
-    """Return what a callback means that is exactly as documented, and shows playable tracks; else `None`."""
-    try:
-        callback = _CALLBACKS.decode(body)
-    except (ValueError, RecursionError):
-        return None
-    data = callback.data
-    stage = _CALLBACK_STAGES.get(data.callbackType)
-    other_ids = data.taskId or callback.taskId or callback.task_id
-    if callback.code != 200 or stage is None or other_ids or not 0 < len(data.data) <= MAX_TRACKS:  # noqa: PLR2004 - success
-        return None
-    if not 0 < len(data.task_id) <= MAX_ID_LENGTH or not data.task_id.isprintable():
-        return None
-    tracks = tuple([song.track(whole=stage is Stage.COMPLETE) for song in data.data])
-    for track in tracks:
-        if not track.id or not (track.audio_url or (stage is Stage.TEXT and track.stream_url)):
-            return None
-    return Progress(task_id=data.task_id, claimed_stage=stage, tracks=tracks)
-
-
-# --- status answers ----------------------------------------------------------------------------------------------
+        raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=where)
+    return task_events(seen, dialect, delivered=True, where=where)
 
 
 def status_events(answers: Answers, response: HttpResponse, dialect: Dialect) -> tuple[Event, ...]:
@@ -192,28 +155,28 @@ def status_events(answers: Answers, response: HttpResponse, dialect: Dialect) ->
         ProviderError: the call was refused, or names no task; that says nothing of the task.
         DecodeError: the answer cannot be read.
     """
+    where = "the status"
     answer = answers.parse_any(response)
     refused = answer.code != OK or answer.failed
     try:
-        seen = read_task(answer.body, where="the status")
+        seen = read_task(answer.body.raw, where=where)
     except DecodeError:
         if refused:
             raise answers.error(response, answer) from None
         raise
-    named = seen.word is not None and (seen.task_id is not None or response.status < HTTP_ERROR_FROM)
-    broken = response.status >= HTTP_SERVER_ERROR_FROM
-    if refused and not named and answer.has_code and answer.code in dialect.failed_codes and not broken:
-        return (_failed(seen, dialect),)
-    if refused and not named:
+    if refused and not (seen.raw_word and (seen.task_id is not None or response.status < HTTP_ERROR_FROM)):
+        broken = response.status >= HTTP_SERVER_ERROR_FROM
+        if answer.has_code and answer.code in dialect.failed_codes and not broken:
+            return (_failed(seen, dialect),)
         raise answers.error(response, answer)
     if seen.is_empty and not seen.problems:
         if answer.data in (None, ""):
             raise answers.no_task(response)
-        raise DecodeError(["expected an object with a task @ $.data"], where="the status")
-    return task_events(seen, dialect, delivered=False, where="the status")
+        raise DecodeError(["expected an object with a task @ $.data"], where=where)
+    return task_events(seen, dialect, delivered=False, where=where)
 
 
-# --- any body ----------------------------------------------------------------------------------------------------
+# --- reading -----------------------------------------------------------------------------------------------------
 
 
 def read_task(value: object, *, where: str) -> Seen:
@@ -224,93 +187,83 @@ def read_task(value: object, *, where: str) -> Seen:
     """
     if not isinstance(value, dict):
         raise DecodeError(["expected an object @ $"], where=where)
-    layers = _layers(value)
-    ids = dict.fromkeys(named_tasks(layers))
-    raw_word = _word(layers)
-    word = plain_word(raw_word) if raw_word else None
+    layers: list[tuple[Mapping[str, object], str]] = [(value, "$")]
     problems: list[str] = []
-    songs = find_songs(layers, problems)
-    created_at = next((found for layer in layers if (found := moment(layer.get("createdtime")))), None)
-    whole = STAGES.get(word or "") is Stage.COMPLETE or word == CALLBACK_EXCEPTION
-    costs = (number(layer.get(key)) for layer in layers for key in ("creditsconsumed", "creditsamount"))
+    found = _by_role(layers, problems)
+    raw_word = _word(found, where)
+    word = plain_word(raw_word)
+    bare = dict.fromkeys(index for index, _, _ in found["song"])
+    lists = [(item, path) for _, item, path in found["list"] if isinstance(item, list)]
     return Seen(
-        task_ids=tuple(ids),
-        word=word,
+        task_ids=tuple(dict.fromkeys(filter(None, (identity(item, path) for _, item, path in _own_first(found["id"]))))),
         raw_word=raw_word,
-        code=next((text(layer["code"]) for layer in layers if layer.get("code") is not None), None),
-        own_code=next((code for layer in layers for key in _CODE_KEYS if (code := text(layer.get(key)))), None),
-        texts=list(dict.fromkeys(_texts(layers))),
-        tracks=tuple(song.track(whole=whole, created_at=created_at) for song in songs),
-        credits=next((cost for cost in costs if cost is not None), None),
+        code=next((text(item) for _, item, _ in found["code"]), None),
+        own_code=next((code for _, item, _ in found["own code"] if (code := text(item))), None),
+        tracks=find_tracks(
+            [*lists, *(([layers[index][0]], layers[index][1]) for index in bare)],
+            problems,
+            whole=STAGES.get(word) is Stage.COMPLETE or word == CALLBACK_EXCEPTION,
+            created_at=next((time for _, item, _ in found["time"] if (time := moment(item))), None),
+        ),
+        credits=next((cost for _, item, _ in found["credits"] if (cost := number(item)) is not None), None),
         problems=problems,
+        layers=layers,
     )
 
 
-def _layers(value: Mapping[str, object]) -> tuple[JsonObject, ...]:
-    """Return the objects of a body that speak of its task, from the outside in."""
-    layers = [JsonObject(value)]
-    while len(layers) < _MAX_LAYERS:
-        outer = layers[-1]
-        inner = ((key, found) for key in _WRAPPERS if isinstance(found := opened(outer.get(key)), dict) and found)
-        key, found = next(inner, ("", None))
-        if not isinstance(found, dict):
-            break
-        layers.append(JsonObject(found, outer.path_of(key)))
-    return tuple(layers)
+_Places = list[tuple[int, object, str]]
+"""Values with the index of their object and their path."""
 
 
-def named_tasks(layers: Sequence[JsonObject]) -> Iterator[str]:
-    """Yield the task ids in the objects of a body, that of the task's own object first: the second, if there is one.
+def _by_role(layers: list[tuple[Mapping[str, object], str]], problems: list[str]) -> dict[str, _Places]:
+    """Return what stands in a body's objects, from the outside in; inner objects are added to *layers*."""
+    found: dict[str, _Places] = {role: [] for role in _ROLES.values()}
+    for index, (layer, path) in enumerate(layers):
+        for key, item in layer.items():
+            role = _ROLES.get(plain(key))
+            if role is None or item is None or item == "":
+                continue
+            place = f"{path}.{key}"
+            if role == "list":
+                item = opened(item)  # noqa: PLW2901 - the same thing, read
+                if isinstance(item, dict) and len(layers) < MAX_LAYERS:
+                    layers.append((item, place))
+                elif isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
+                    problems.append(f"expected JSON in the text @ {place}")
+            found[role].append((index, item, place))
+    return found
 
-    Raises:
-        DecodeError: one is no id.
-    """
-    for layer in (*layers[1:2], *layers[:1], *layers[2:]):
-        for key in ID_KEYS:
-            for value in layer.every(key) if key in layer else ():
-                found = identity(value, layer.path_of(key))
-                if found:
-                    yield found
+
+def _own_first(places: _Places) -> _Places:
+    # The task's own object is the second, where there is one.
+    return sorted(places, key=lambda place: place[0] != 1) if len(places) > 1 else places
 
 
-def _word(layers: Sequence[JsonObject]) -> str | None:
+def _word(found: Mapping[str, _Places], where: str) -> str:
     """Return the word for where the task is: a callback's type, else the status of the task's own object."""
-    ordered = (*layers[1:2], *layers[:1], *layers[2:])
-    wrong: str | None = None
-    for keys in (("callbacktype",), ("status", "state", "taskstatus")):
-        for layer in ordered:
-            for key in keys:
-                value = layer.get(key)
-                if isinstance(value, str) and value.strip():
-                    return value
-                if value is not None and not isinstance(value, (str, bool, int)):
-                    wrong = wrong or layer.path_of(key)
-    if wrong is not None:
-        raise DecodeError([f"expected a status word @ {wrong}"])
-    return None
+    places = [*_own_first(found["type"]), *_own_first(found["status"])]
+    for _, item, _ in places:
+        if isinstance(item, str) and item.strip():
+            return item
+    for _, item, path in places:
+        if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
+            raise DecodeError([f"expected a status word @ {path}"], where=where)
+    return ""
 
 
-def _texts(layers: Sequence[JsonObject]) -> Iterator[str]:
-    """Yield what a body says to people, the envelope's own words first."""
-    for key in ("msg", "message"):
-        for layer in layers:
-            yield from _words(layer.get(key))
-    for layer in layers:
-        for key in _TEXT_KEYS:
-            yield from _words(layer.get(key))
-    # docs.kie.ai/suno-api/replace-section shows the text beside the tracks; it has been seen in their place too.
-    for layer in layers[1:]:
-        if isinstance(layer.get("data"), str):
-            yield from _words(layer["data"])
+def _says(layers: list[tuple[Mapping[str, object], str]]) -> Iterator[str]:
+    """Yield what a body says to people."""
+    for name in _TEXT_KEYS:
+        for layer, _ in layers:
+            for key, item in layer.items():
+                if plain(key) == name:
+                    yield words(item)
+    # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen in their place too.
+    for layer, _ in layers[1:]:
+        yield words(layer.get("data")) if isinstance(layer.get("data"), str) else ""
 
 
-def _words(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        if value.strip().lower().rstrip(".! ") not in _PLEASANTRIES:
-            yield value.strip()
-    elif isinstance(value, dict):
-        for key in ("message", "msg", "detail", "reason", "error"):
-            yield from _words(value.get(key))
+# --- judging -----------------------------------------------------------------------------------------------------
 
 
 def task_events(seen: Seen, dialect: Dialect, *, delivered: bool, where: str) -> tuple[Event, ...]:
@@ -321,47 +274,47 @@ def task_events(seen: Seen, dialect: Dialect, *, delivered: bool, where: str) ->
     Raises:
         DecodeError: it claims a file, and the only links cannot be read.
     """
-    stage, word = seen.stage, seen.word
+    word, shown = seen.word, bool(seen.tracks)
+    stage = STAGES.get(word)
     bad_code = dialect.judges_code and delivered and seen.code not in _SUCCESS_CODES
-    shown = bool(seen.tracks)
-    if word != CALLBACK_EXCEPTION and ((word and names_failure(word)) or (bad_code and not (stage and shown))):
-        kept = shown or seen.credits is not None
-        progress = Progress(task_id=seen.task_id, tracks=seen.tracks, credits=seen.credits)
-        return (*((progress,) if kept else ()), _failed(seen, dialect))
+    if word == CALLBACK_EXCEPTION:
+        whole = shown and not delivered and all(track.audio_url for track in seen.tracks)
+        unclear = None if whole or delivered else word
+        return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=delivered),)
+    if names_failure(word) or (bad_code and not (stage and shown)):
+        kept = (_progress(seen, None, None),) if shown or seen.credits is not None else ()
+        return (*kept, _failed(seen, dialect))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
         raise DecodeError(seen.problems[:MAX_PATHS], where=where)
-    if word == CALLBACK_EXCEPTION:
-        whole = shown and not delivered and all(track.audio_url for track in seen.tracks)
-        stage = Stage.COMPLETE if whole else None
-        unclear = None if whole or delivered else word
-        ask_now = delivered
-    else:
-        unclear = seen.raw_word if word and stage is None and word not in RUNNING else None
-        ask_now = delivered and (unclear is not None or bad_code or (word is None and shown))
-    return (
-        Progress(
-            task_id=seen.task_id,
-            claimed_stage=stage,
-            tracks=seen.tracks,
-            credits=seen.credits,
-            word=unclear,
-            ask_now=ask_now,
-        ),
+    unclear = seen.raw_word if word and stage is None and word not in RUNNING else None
+    unsure = unclear is not None or bad_code or (not word and shown)
+    return (_progress(seen, stage, unclear, ask_now=delivered and unsure),)
+
+
+def _progress(seen: Seen, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:
+    return Progress(
+        task_id=seen.task_id,
+        claimed_stage=stage,
+        tracks=seen.tracks,
+        credits=seen.credits,
+        word=word,
+        ask_now=ask_now,
     )
 
 
 def _failed(seen: Seen, dialect: Dialect) -> Failed:
-    word = seen.word or ""
+    word = seen.word
     code = seen.own_code or (seen.code if seen.code not in _SUCCESS_CODES else None)
     if "SENSITIVE" in word:
         reason = FailureReason.CONTENT
     else:
         made = "CREATE" in word or "GENERATE" in word
         reason = dialect.reasons.get(code or "", FailureReason.GENERATION if made else FailureReason.UNKNOWN)
-    if code is None and word and word not in _SAY_NOTHING:
+    if code is None and word not in _SAY_NOTHING:
         code = seen.raw_word
-    message = " ".join(seen.texts) or seen.raw_word or (f"code {code}" if code else "no reason was given")
+    said = (item for item in _says(seen.layers) if item.lower().rstrip(".! ") not in _PLEASANTRIES)
+    message = " ".join(dict.fromkeys(said)) or seen.raw_word or (f"code {code}" if code else "no reason was given")
     return Failed(
         task_id=seen.task_id,
         reason=reason,

@@ -14,10 +14,11 @@ from audioext.models.requests import Operation, Request
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
 from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, STATED_LENGTHS, KieAccount, kie_vendor
-from audioext.providers._suno import SunoVendor
+from audioext.providers._suno import STATUS_PATH, SunoVendor
 
 RULES = FieldRules(
     wire_name="kie",
+    is_engine=True,
     listed={
         Operation.EXTEND: CLASSIC_MODELS,
         Operation.UPLOAD_EXTEND: CLASSIC_MODELS,
@@ -26,6 +27,7 @@ RULES = FieldRules(
     },
     lengths=INSTRUMENTAL_LENGTHS,
     stated_lengths=STATED_LENGTHS,
+    has_custom_mode=True,
     persona_needs_custom=True,
     uploads_sing_unasked=True,
     upload_needs_continue_at=True,
@@ -44,8 +46,9 @@ class Kie(KieAccount):
     """
 
     vendor: ClassVar[SunoVendor] = kie_vendor(
-        retention=14 * DAY_SECONDS,  # docs.kie.ai/1973359m0, read 2026-11-21
         rules=RULES,
+        status_path=STATUS_PATH,
+        retention=14 * DAY_SECONDS,  # docs.kie.ai/1973359m0, read 2026-11-21
         reasons=REASONS,
     )
 

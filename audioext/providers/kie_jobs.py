@@ -13,10 +13,9 @@ from attrs import frozen
 from yarl import URL
 
 from audioext.http.messages import HttpRequest
-from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason
-from audioext.providers._account import DAY_SECONDS, task_of
+from audioext.providers._account import DAY_SECONDS
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
 from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, STATED_LENGTHS, KieAccount, kie_vendor
 from audioext.providers._suno import SunoVendor
@@ -35,6 +34,7 @@ JOB_REASONS: Mapping[str, FailureReason] = {code: reason for code, reason in REA
 
 RULES = FieldRules(
     wire_name="kie-jobs",
+    is_engine=True,
     listed={
         Operation.EXTEND: CLASSIC_MODELS | V6_MODELS,
         Operation.UPLOAD_EXTEND: CLASSIC_MODELS | V6_MODELS,
@@ -42,7 +42,6 @@ RULES = FieldRules(
     },
     # docs.kie.ai/suno-api/upload-and-extend-audio.md states V6's lengths, as of 2026-10-06
     stated=CLASSIC_MODELS | V6_MODELS | {"V3_5"},
-    has_custom_mode=False,
     lengths=INSTRUMENTAL_LENGTHS,
     stated_lengths=STATED_LENGTHS,
 )
@@ -60,8 +59,9 @@ class KieJobs(KieAccount):
     """
 
     vendor: ClassVar[SunoVendor] = kie_vendor(
-        retention=DAY_SECONDS,  # result URLs usually die after 24 h: docs.kie.ai/market/common/get-task-detail
         rules=RULES,
+        status_path=STATUS_PATH,
+        retention=DAY_SECONDS,  # result URLs usually die after 24 h: docs.kie.ai/market/common/get-task-detail
         reasons=JOB_REASONS,
     )
 
@@ -70,17 +70,7 @@ class KieJobs(KieAccount):
         values = self.values(request)
         if request.operation is Operation.UPLOAD_EXTEND:
             values.setdefault("instrumental", False)  # one production client lists it as required
-        if "url" in values:
-            values["upload_url"] = values.pop("url")
         body: dict[str, object] = {"model": SLUGS[request.operation], "input": values}
         if callback is not None:
             body["callBackUrl"] = str(callback)
         return self.post(CREATE_PATH, body)
-
-    def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for the state of *record*'s task.
-
-        Raises:
-            RequestError: the record has no task id yet.
-        """
-        return self.get(STATUS_PATH, {"taskId": task_of(record)})

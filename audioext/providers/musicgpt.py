@@ -6,28 +6,25 @@ webhooks in any order. It extends audio from a URL or a file, and has no call fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import ClassVar
 
 from attrs import frozen
 from yarl import URL
 
-from audioext.errors import Problem
+from audioext.errors import DecodeError
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 from audioext.models.events import Event
 from audioext.models.limits import Limits
-from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
-from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part, task_of
+from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
 from audioext.providers._answers import CONTENT, CONTENT_WORDS, OK, CodeTable
-from audioext.providers._fields import FieldRules, field_problems, operations_of, wire_values
+from audioext.providers._fields import FieldRules, wire_values
 from audioext.providers._parts import conversion_events, part_events, unwrapped
 from audioext.providers.base import FileRoute
 
 EXTEND_PATH = "/extend"
-STATUS_PATH = "/byId"  # docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21
-CONVERSION_TYPE = "EXTEND"
 
 # Unfinished jobs at one time: Free 1, Plus 5, Pro 10: docs.musicgpt.com/api-documentation/utilities/ratelimits,
 # read 2026-11-21
@@ -39,8 +36,6 @@ GENDERS: Mapping[str, str] = {"m": "male", "f": "female"}
 
 RULES = FieldRules(
     wire_name="musicgpt",
-    is_engine=False,
-    has_custom_mode=False,
     upload_needs_continue_at=True,
     # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21; 280 for the prompt: the vendor's n8n node
     # and a live client, but no page.
@@ -61,10 +56,9 @@ class MusicGpt(HostedAccount):
     """
 
     vendor: ClassVar[Vendor] = Vendor(
-        wire_name="musicgpt",
+        rules=RULES,
         key_variable="MUSICGPT_API_KEY",
         base_url=URL("https://api.musicgpt.com/api/public/v1"),
-        operations=operations_of("musicgpt"),
         file_route=FileRoute.INLINE,
         # HTTP's meanings: docs.musicgpt.com/api-documentation/utilities/error, read 2026-11-21; 401 is not on it, but
         # both of the vendor's packages map it. A 422's body is on no page: `detail` as the vendor's web framework does.
@@ -72,20 +66,15 @@ class MusicGpt(HostedAccount):
             phrases=((CONTENT_WORDS, frozenset({400, 422}), CONTENT),),
             text_keys=("detail", "message", "error", "msg", "reason", "statusmsg"),
         ),
+        status_path="/byId",
+        # "not both" ids, and both tracks come whichever is given: endpoint/getById, read 2026-11-21
+        status_query={"conversionType": "EXTEND"},
         auth="",  # the raw key: docs.musicgpt.com/api-documentation/index/authentication, read 2026-11-21
         limits=Limits(parallel=FREE_PLAN_PARALLEL),
         extends_by_id=False,
         counts_tracks=True,
         retention=90 * DAY_SECONDS,  # MP3 files; WAV 7 days: docs.musicgpt.com/…/index/changelog, read 2026-11-21
     )
-
-    def check(self, request: Request) -> Sequence[Problem]:
-        """Return all that this API would refuse in *request*, and advice; the request may hold a file.
-
-        Raises:
-            UnsupportedError: the API has no such operation.
-        """
-        return field_problems(request, RULES)
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; `webhook_url` is optional, and a file goes inside."""
@@ -100,15 +89,6 @@ class MusicGpt(HostedAccount):
             parts.append(file_part("audio_file", request.file, filename=request.file.name))
         return self.form(EXTEND_PATH, parts)
 
-    def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for the state of *record*'s task.
-
-        Raises:
-            RequestError: the record has no task id yet.
-        """
-        # "not both" ids, and both tracks come whichever is given: endpoint/getById, read 2026-11-21
-        return self.get(STATUS_PATH, {"conversionType": CONVERSION_TYPE, "task_id": task_of(record)})
-
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.
 
@@ -117,9 +97,12 @@ class MusicGpt(HostedAccount):
             DecodeError: the answer cannot be read.
         """
         answer = self.answers.parse_any(response)
-        body = unwrapped(answer.body, where="the status") if answer.code == OK else None
-        if body is not None:
-            return conversion_events(body)
+        if answer.code == OK:
+            events = conversion_events(unwrapped(answer.body.raw, where="the status"))
+            if events:
+                return events
+            if answer.body.get("conversion"):
+                raise DecodeError(["expected an object @ $.conversion"], where="the status")
         if answer.code != OK or answer.failed:
             raise self.answers.error(response, answer)
         raise self.answers.no_task(response)

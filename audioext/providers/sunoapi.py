@@ -29,8 +29,8 @@ from audioext.providers._answers import (
     Code,
     CodeTable,
 )
-from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, operations_of
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
+from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
+from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, SunoAccount, SunoVendor
 from audioext.providers._tasks import Dialect
 from audioext.providers.base import FileRoute
 
@@ -63,11 +63,26 @@ REASONS: Mapping[str, FailureReason] = {
     "501": FailureReason.GENERATION,
 }
 
-VENDOR = SunoVendor(
+RULES = FieldRules(
     wire_name="sunoapi",
+    is_engine=True,
+    has_custom_mode=True,
+    listed={
+        Operation.EXTEND: CLASSIC_MODELS,
+        Operation.UPLOAD_EXTEND: CLASSIC_MODELS,
+        # docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
+        Operation.ADD_INSTRUMENTAL: CLASSIC_MODELS | V6_MODELS,
+    },
+    # docs.sunoapi.org/suno-api/add-instrumental: lyrics in the V6 copy; the title's limit in the older one alone
+    lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "lyrics": 5000}},
+    stated_lengths=frozenset({"lyrics"}),
+    persona_needs_custom=True,
+)
+
+VENDOR = SunoVendor(
+    rules=RULES,
     key_variable="SUNOAPI_API_KEY",
     base_url=URL("https://api.sunoapi.org"),
-    operations=operations_of("sunoapi"),
     file_route=FileRoute.UPLOAD,
     table=CodeTable(
         codes=CODES,
@@ -83,20 +98,9 @@ VENDOR = SunoVendor(
     retention=14 * DAY_SECONDS,  # its pages say 15 days and 14 days; the sooner is safe
     hosts=frozenset({"api.sunoapi.org", "apibox.erweima.ai"}),
     upload_url=URL("https://sunoapiorg.redpandaai.co"),  # docs.sunoapi.org/file-upload-api/quickstart
+    status_path=STATUS_PATH,
+    status_key="taskId",
     credits_path="/api/v1/generate/credit",  # on no page that was seen; third-party clients agree on it
-    rules=FieldRules(
-        wire_name="sunoapi",
-        listed={
-            Operation.EXTEND: CLASSIC_MODELS,
-            Operation.UPLOAD_EXTEND: CLASSIC_MODELS,
-            # docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
-            Operation.ADD_INSTRUMENTAL: CLASSIC_MODELS | V6_MODELS,
-        },
-        # docs.sunoapi.org/suno-api/add-instrumental: lyrics in the V6 copy; the title's limit in the older one alone
-        lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "lyrics": 5000}},
-        stated_lengths=frozenset({"lyrics"}),
-        persona_needs_custom=True,
-    ),
     dialect=Dialect(reasons=REASONS),
 )
 

@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from attrs import field, frozen
 from yarl import URL
 
-from audioext.errors import ConfigError, Problem
-from audioext.http.messages import HttpRequest, HttpResponse
-from audioext.models.events import Event
-from audioext.models.record import Record
+from audioext.errors import ConfigError
+from audioext.http.messages import HttpRequest
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
-from audioext.providers._account import HostedAccount, Vendor, task_of
-from audioext.providers._answers import CONTENT, CONTENT_WORDS, CodeTable, balance
-from audioext.providers._fields import FieldRules, field_problems, operations_of, wire_values
-from audioext.providers._tasks import Dialect, delivered_events, status_events
+from audioext.providers._answers import CONTENT, CONTENT_WORDS, CodeTable
+from audioext.providers._fields import FieldRules, wire_values
+from audioext.providers._suno import EngineAccount, EngineVendor
+from audioext.providers._tasks import Dialect
 
 SUBMIT_PATH = "/api/generate/submit"
-STATUS_PATH = "/api/generate/detail/music"  # docs.vidgo.ai/api-manual/music-series/query-music-detail, read 2026-11-21
-CREDITS_PATH = "/api/user/balance"  # docs.vidgo.ai/api-manual/account-management/user-balance, read 2026-11-21
 MAX_CALLBACK_LENGTH = 2048  # docs.vidgo.ai/api-manual/task-management/webhooks, read 2026-11-21
 
 NAMES: Mapping[Operation, str] = {
@@ -41,6 +37,8 @@ _MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5"})
 
 RULES = FieldRules(
     wire_name="vidgo",
+    is_engine=True,
+    has_custom_mode=True,
     listed={
         # docs.vidgo.ai/api-manual/music-series/extend-music and upload-and-extend-audio, read 2026-11-21
         Operation.EXTEND: _MODELS,
@@ -52,9 +50,6 @@ RULES = FieldRules(
     # On no page of vidgo's; a sibling of the API states it, so it is advice.
     lengths={Operation.ADD_INSTRUMENTAL: {"title": 100}},
 )
-
-# Credits are taken for finished tasks alone: docs.vidgo.ai/api-manual/account-management/user-balance, read 2026-11-21
-DIALECT = Dialect(judges_code=False, charged=False)
 
 MODEL_KEYS = ("model", "mv")
 """The fields that may name the engine's version when adding an instrumental."""
@@ -71,7 +66,7 @@ def _to_key(value: str) -> str:
 
 
 @frozen
-class Vidgo(HostedAccount):
+class Vidgo(EngineAccount):
     """vidgo.ai.
 
     `instrumental_model_key` is the field that names the engine's version when adding an instrumental: the page's
@@ -81,11 +76,15 @@ class Vidgo(HostedAccount):
         ConfigError: a setting cannot work.
     """
 
-    vendor: ClassVar[Vendor] = Vendor(
-        wire_name="vidgo",
+    vendor: ClassVar[EngineVendor] = EngineVendor(
+        rules=RULES,
         key_variable="VIDGO_API_KEY",
         base_url=URL("https://api.vidgo.ai"),
-        operations=operations_of("vidgo"),
+        # The page's example shows no query; that the id belongs there is known from a sibling of the API alone.
+        status_path="/api/generate/detail/music",  # docs.vidgo.ai/api-manual/music-series/query-music-detail
+        credits_path="/api/user/balance",  # docs.vidgo.ai/api-manual/account-management/user-balance, read 2026-11-21
+        # Credits are taken for finished tasks alone: the same page.
+        dialect=Dialect(judges_code=False, charged=False),
         # No page shows an error body or lists codes: HTTP's meanings, and the keys under which third-party clients have
         # found the text, in their order. Copyright refusals come with 400 at a sibling.
         table=CodeTable(
@@ -95,14 +94,6 @@ class Vidgo(HostedAccount):
     )
 
     instrumental_model_key: str = field(default="model", kw_only=True, converter=_to_key)
-
-    def check(self, request: Request) -> Sequence[Problem]:
-        """Return all that this API would refuse in *request*, and advice; the request may hold a file.
-
-        Raises:
-            UnsupportedError: the API has no such operation.
-        """
-        return field_problems(request, RULES)
 
     def check_callback(self, callback: URL) -> str | None:
         """Return why vidgo would never call *callback* back, or `None` if it would.
@@ -137,47 +128,6 @@ class Vidgo(HostedAccount):
         if callback is not None:
             body["callback_url"] = str(callback)
         return self.post(SUBMIT_PATH, body)
-
-    def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for the state of *record*'s task.
-
-        The page's example shows no query; that the id belongs there is known from a sibling of the API alone.
-
-        Raises:
-            RequestError: the record has no task id yet.
-        """
-        return self.get(STATUS_PATH, {"task_id": task_of(record)})
-
-    def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a detail answer means.
-
-        Raises:
-            ProviderError: the call was refused, or names no task; that says nothing of the task.
-            DecodeError: the answer cannot be read.
-        """
-        return status_events(self.answers, response, DIALECT)
-
-    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what the body of a delivery means; its authenticity rests on the tag in the URL.
-
-        Raises:
-            WebhookError: its task ids disagree (400).
-            DecodeError: it cannot be read (400).
-        """
-        return delivered_events(body, DIALECT)
-
-    def build_credits(self) -> HttpRequest:
-        """Return the GET that asks for the balance."""
-        return self.get(CREDITS_PATH)
-
-    def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance in vidgo's own credits.
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer names no balance.
-        """
-        return balance(self.answers.parse_data(response, charged=False).data, "creditsamount", "credits", "balance")
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from attrs import define, field
 
+from audioext.clock import Clock
 from audioext.errors import AudioextError, StoreError
 from audioext.outage import Outage
 from audioext.runtime.journal import Journal
@@ -24,6 +25,7 @@ class Changes:
 
     store: Store
     journal: Journal
+    clock: Clock
     on_change: Callable[[], None]
     """Called after each change, since handlers may have work."""
     on_resync: Callable[[], Awaitable[None]]
@@ -63,7 +65,7 @@ class Changes:
             finally:
                 first.cancel()
                 await asyncio.gather(first, return_exceptions=True)
-            await asyncio.sleep(STORE_DOWN_SECONDS)
+            await self.clock.sleep(STORE_DOWN_SECONDS)
 
     async def _see(self, change: Changed | Resync) -> None:
         """Read again what a change is about; it is not done with before that was read."""
@@ -84,7 +86,7 @@ class Changes:
                     await self._read(next(iter(self._unread)))
             except StoreError as error:
                 self._outage.note(error)
-                await asyncio.sleep(STORE_DOWN_SECONDS)
+                await self.clock.sleep(STORE_DOWN_SECONDS)
             else:
                 self._outage.over()
         self.on_change()

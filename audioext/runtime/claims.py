@@ -91,9 +91,7 @@ class Claims:
                 self._outage.over()
             if pause > 0:
                 self._next_look = self.clock.now() + pause
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
+                await self.clock.wait_for(self._wake, pause)
                 self._next_look = math.inf
 
     async def _claim(self) -> int:

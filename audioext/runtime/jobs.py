@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -120,20 +119,12 @@ class Job:
     waiters; each wait is private, so that cancelling one disturbs nobody, least of all the task.
     """
 
-    __slots__ = ("_context", "_held")
+    __slots__ = ("__weakref__", "_context", "_held")
 
     def __init__(self, held: HeldJob, context: JobContext) -> None:
         """Hold the job; clients make jobs, users get them."""
         self._held = held
         self._context = context
-
-    def __eq__(self, other: object) -> bool:
-        """Two handles of one job in one client are equal."""
-        return isinstance(other, Job) and other._held is self._held
-
-    def __hash__(self) -> int:
-        """Follow equality."""
-        return hash(self.ref)
 
     @property
     def ref(self) -> str:
@@ -266,7 +257,7 @@ class Job:
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._context.wait_timeout if timeout is None else timeout
-        return asyncio.get_running_loop().time() + seconds
+        return self._context.clock.monotonic() + seconds
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
         for stage in TOLD_STAGES:
@@ -283,7 +274,7 @@ class Job:
             _log.warning("job %s: the store could not be read, waiting on: %s", self.ref, error)
 
     async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:
-        loop = asyncio.get_running_loop()
+        clock = self._context.clock
         waiter = self._held.waiter()  # before the read: news in between is not missed
         self._context.watch(1)
         try:
@@ -294,29 +285,30 @@ class Job:
                 if found is not None:
                     return found
                 self._raise_if_over()
-                now = loop.time()
+                now = clock.monotonic()
                 ends_at = min(deadline, self._unknown_at(now))
                 if ends_at <= now and is_last:
                     raise (
                         self._timed_out(what) if deadline <= now else SubmitUnknownError(_unknown_text(self), job=self)
                     )
-                if ends_at > now:
-                    await asyncio.wait([waiter], timeout=min(ends_at - now, LOOK_SECONDS))
-                if waiter.done():
+                if ends_at > now and await clock.wait(waiter, min(ends_at - now, LOOK_SECONDS)):
                     waiter = self._held.waiter()
-                else:  # nobody spoke: read the truth, now and then and once more before giving up
-                    is_last = ends_at <= loop.time()
-                    await self._read()
+                    continue
+                # Nobody spoke: read the truth, now and then and once more before giving up.
+                is_last = ends_at <= clock.monotonic()
+                self._held.leave(waiter)
+                waiter = self._held.waiter()
+                await self._read()
         finally:
             self._context.watch(-1)
             self._held.leave(waiter)
 
-    def _unknown_at(self, loop_now: float) -> float:
+    def _unknown_at(self, now: float) -> float:
         if self.record.task_id is not None or self._held.posts:
             return float("inf")
         if not self.record.webhooks and self.record.answer_problem is not None:
-            return loop_now  # nobody will ever call
-        return loop_now + (self.record.unknown_at - self._context.clock.now())
+            return now  # nobody will ever call
+        return now + (self.record.unknown_at - self._context.clock.now())
 
     def _raise_if_over(self) -> None:
         record = self.record

@@ -288,9 +288,7 @@ class Journal:
                     return
                 if self._is_closing:  # since this try began
                     continue
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._again.wait()
+                await self.clock.wait_for(self._again, pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         outage.over()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager
 
 from attrs import define, field
 
@@ -118,8 +118,8 @@ class Account:
         if self.limits.submits is None and self.limits.parallel is None:
             with bound():
                 return await self._try(make)  # type: ignore[return-value]  # without limits it is never full
-        ends_at = asyncio.get_running_loop().time() + timeout
-        async with asyncio.timeout_at(ends_at) as queue, self._turn:
+        ends_at = self.clock.monotonic() + timeout
+        async with asyncio.timeout(timeout) as queue, self._turn:
             queue.reschedule(None)  # our turn: from here on nothing may be cut off in the middle
             while True:
                 self._freed.clear()
@@ -127,13 +127,11 @@ class Account:
                     outcome = await self._try(make)
                 if not isinstance(outcome, Full):
                     return outcome
-                left = ends_at - asyncio.get_running_loop().time()
+                left = ends_at - self.clock.monotonic()
                 if left <= 0:
                     raise TimeoutError
                 pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), 0.001)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._freed.wait()
+                await self.clock.wait_for(self._freed, pause)
 
     def look_again(self) -> None:
         """Let who waits look: a job has ended."""

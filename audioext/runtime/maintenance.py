@@ -38,10 +38,10 @@ class Maintenance:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _purge_now_and_then(self) -> None:
-        await asyncio.sleep(FIRST_PURGE_SECONDS)
+        await self.clock.sleep(FIRST_PURGE_SECONDS)
         while True:
             try:
                 await self.store.purge(before=self.clock.now() - self.keep, deliveries_kept=self.deliveries_kept)
             except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
                 _log.warning("old jobs could not be purged", exc_info=True)
-            await asyncio.sleep(PURGE_EVERY_SECONDS)
+            await self.clock.sleep(PURGE_EVERY_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -184,9 +184,7 @@ class Submitter:
                     return held
                 if not refused.resend or resend == MAX_RESENDS:
                     raise refused.error
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_resend_wait(refused, resend)):
-                        await self._closing.wait()
+                await self.clock.wait_for(self._closing, _resend_wait(refused, resend))
                 if self._closing.is_set():
                     raise refused.error
         finally:

@@ -15,6 +15,7 @@ from audioext.models.record import Asked
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 
 FORMAT = 1
+_DAMAGE = (BaseValidationError, msgspec.MsgspecError, RecursionError, ValueError, TypeError, KeyError, AttributeError)
 
 
 def dump_asked(asked: Asked) -> bytes:
@@ -34,7 +35,7 @@ def load_asked(body: bytes) -> Asked:
             message = f"the journal has format {value['format']}, this release reads {FORMAT}: update audioext"
             raise StoreError(message)
         return _converter().structure(value, Asked)
-    except (BaseValidationError, msgspec.MsgspecError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _DAMAGE as error:
         message = f"the store holds a damaged journal: {error}"
         raise StoreError(message) from error
 
@@ -52,7 +53,8 @@ def _converter() -> MsgspecJsonConverter:
 def _dump_request(request: Request) -> dict[str, object]:
     fields = request.given()
     if request.file is not None:
-        fields["file"] = str(request.file)
+        # A name may be bytes that are no UTF-8, which JSON cannot hold: it is kept a character for each byte.
+        fields["file"] = str(request.file).encode(errors="surrogatepass").decode("latin-1")
     return {"operation": str(request.operation), **fields}
 
 
@@ -60,4 +62,7 @@ def _load_request(stored: dict[str, object]) -> Request:
     # A stored request was valid when it was made; a later release's stricter rules must not lose its job.
     kind = AddInstrumental if stored["operation"] == Operation.ADD_INSTRUMENTAL else Extend
     known = {attribute.name for attribute in attrs.fields(kind)}
-    return kind.draft(**{name: value for name, value in stored.items() if name in known})
+    fields = {name: value for name, value in stored.items() if name in known}
+    if isinstance(file := fields.get("file"), str):
+        fields["file"] = file.encode("latin-1").decode(errors="surrogatepass")
+    return kind.draft(**fields)

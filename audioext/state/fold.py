@@ -74,7 +74,11 @@ class Reading:
 
 
 def read(entry: Entry, provider: Provider) -> Reading:
-    """Return what *entry* means, by the codec of its job's *provider*. It never raises."""
+    """Return what *entry* means, by the codec of its job's *provider*.
+
+    Raises:
+        StoreError: it is a request that is damaged, or was written by a later release; nothing else raises.
+    """
     if entry.kind == "webhook":
         return _read_webhook(entry, provider)
     if entry.kind == "status":
@@ -84,7 +88,7 @@ def read(entry: Entry, provider: Provider) -> Reading:
     if entry.kind == "request":
         return Reading(entry, asked=load_asked(entry.body))
     if entry.kind == "handled":
-        return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
+        return _read_handled(entry)
     return Reading(entry)
 
 
@@ -141,6 +145,13 @@ def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
         return provider.parse_submit(_response(entry))
     except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
         return Unknown(reason=f"parse_submit raised {type(error).__name__}")
+
+
+def _read_handled(entry: Entry) -> Reading:
+    try:
+        return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
+    except msgspec.MsgspecError as error:  # then its handler is called again, which loses nothing
+        return Reading(entry, problem=str(error))
 
 
 def _response(entry: Entry) -> HttpResponse:

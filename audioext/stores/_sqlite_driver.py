@@ -29,6 +29,14 @@ class Cursor(Protocol):
         ...
 
 
+class Execute(Protocol):
+    """Runs one statement on a connection."""
+
+    def __call__(self, sql: str, bindings: Sequence[object] = (), /) -> Cursor:
+        """Return its rows."""
+        ...
+
+
 class Connection(Protocol):
     """What both drivers' connections do in the same way; each statement is its own transaction unless one is begun."""
 
@@ -37,8 +45,9 @@ class Connection(Protocol):
         """Whether a transaction was begun."""
         ...
 
-    def execute(self, sql: str, bindings: Sequence[object] = (), /) -> Cursor:
-        """Run one statement."""
+    @property
+    def execute(self) -> Execute:
+        """What runs one statement."""
         ...
 
     def close(self) -> None:
@@ -69,14 +78,3 @@ def primary_code(error: BaseException) -> int | None:
     """Return SQLite's primary result code of *error* (https://sqlite.org/rescode.html), `None` if it has none."""
     code = getattr(error, "sqlite_errorcode", getattr(error, "result", None))
     return code & 0xFF if isinstance(code, int) else None
-
-
-def has_reset_bug(version: str) -> bool:
-    """Whether an SQLite of *version* can lose commits when two processes write and checkpoint at the same instant.
-
-    https://sqlite.org/wal.html#walresetbug, read 2026-11-24: 3.7.0 to 3.51.2, mended in 3.44.6 and 3.50.7 as well.
-    """
-    major, minor, patch, *_ = (*map(int, version.split(".")), 0)
-    number = (major, minor, patch)
-    mended = {(3, 44): 6, (3, 50): 7}.get((major, minor))
-    return (3, 7) <= number < (3, 51, 3) and (mended is None or patch < mended)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from audioext.errors import StoreError
 from audioext.stores._sqlite_driver import Connection, Driver, connect, primary_code
@@ -31,7 +31,7 @@ SCHEMA: Final = (
         id INTEGER PRIMARY KEY, ref TEXT NOT NULL UNIQUE, provider TEXT NOT NULL, account TEXT,
         created_at REAL NOT NULL, key TEXT, task_id TEXT, answered_at REAL, is_open INTEGER NOT NULL,
         occupies_until REAL NOT NULL, poll_at REAL, handle_at REAL, held_until REAL NOT NULL,
-        count INTEGER NOT NULL, size INTEGER NOT NULL, repeats INTEGER NOT NULL, changed_at REAL NOT NULL)""",
+        entries INTEGER NOT NULL, size INTEGER NOT NULL, repeats INTEGER NOT NULL, changed_at REAL NOT NULL)""",
     "CREATE UNIQUE INDEX jobs_key ON jobs (key) WHERE key IS NOT NULL",
     "CREATE INDEX jobs_task ON jobs (task_id) WHERE task_id IS NOT NULL",
     "CREATE INDEX jobs_polls ON jobs (provider, poll_at) WHERE poll_at IS NOT NULL",
@@ -71,16 +71,12 @@ _ENGINE_FAULTS = {
 }
 
 Identity = tuple[int, int] | None
+"""What tells a file from another one at the same path, `None` where there is none."""
 
 
 def is_engine_fault(error: BaseException) -> bool:
     """Whether *error* is the file's or the disk's, so that every statement of the moment would meet it."""
     return primary_code(error) in _ENGINE_FAULTS
-
-
-def spoils_connection(error: BaseException) -> bool:
-    """Whether the fault may stick to the connection, so that it is better opened anew."""
-    return primary_code(error) not in _KEEPS_CONNECTION
 
 
 @frozen(kw_only=True)
@@ -93,7 +89,7 @@ class DatabaseFile:
     busy_timeout: float
 
     def identity(self) -> Identity:
-        """Return what tells this file from another one at the same path, `None` if there is none."""
+        """Return which file lies there now."""
         try:
             found = self.path.stat()
         except OSError:
@@ -230,6 +226,47 @@ class DatabaseFile:
                 if primary_code(error) not in _BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
+
+
+@define(eq=False)
+class Link:
+    """A thread's connection, which is made anew when it failed, or when another file lies in the place of its own."""
+
+    file: DatabaseFile
+    read_only: bool
+    identity: Identity = field(default=None, init=False)
+    _connection: Connection | None = field(default=None, init=False)
+    _is_prepared: bool = field(default=False, init=False)
+
+    def connection(self) -> Connection:
+        """Return the connection; one that writes makes the file first where there is none.
+
+        Raises:
+            StoreError: the file is gone, or not ours; the driver's own errors come as well.
+        """
+        identity = self.file.identity()
+        if self._connection is not None and identity == self.identity:
+            return self._connection
+        if self._connection is not None and identity is None:
+            raise self.file.gone()
+        if not self.read_only and not self._is_prepared:
+            self.file.prepare()
+            self._is_prepared = True
+        self.drop()
+        self._connection = self.file.connect(read_only=self.read_only)
+        self.identity = self.file.identity()
+        return self._connection
+
+    def recover(self, error: Exception) -> None:
+        """Drop a connection whose fault may stick to it; the file's return is noticed with the next work."""
+        if primary_code(error) not in _KEEPS_CONNECTION:
+            self.drop()
+
+    def drop(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            close(self._connection)
+            self._connection = None
 
 
 def close(connection: Connection) -> None:

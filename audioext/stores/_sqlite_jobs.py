@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from attrs import define, fields
+from attrs import evolve
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index
 from audioext.models.limits import Limits
@@ -18,15 +19,41 @@ from audioext.stores.base import POST_SECONDS, Appended, Created, Existing, Full
 PURGE_JOBS = 256
 """Jobs that one step of a purge forgets, so that no append waits long for it."""
 
-_INDEX: Final = tuple(each.name for each in fields(Index) if each.name != "ref")
-_COUNTS: Final = ("is_open", "occupies_until", "held_until", "count", "size", "repeats", "changed_at")
-_COLUMNS: Final = tuple(dict.fromkeys((*_INDEX, *_COUNTS)))
-_UNKNOWN: Final[dict[str, Any]] = {name: 0 if name in _COUNTS else None for name in _COLUMNS}
-"""The columns of a job whose request is not known."""
-SELECT_JOB: Final = f"SELECT id, ref, {', '.join(_COLUMNS)} FROM jobs"  # noqa: S608 - our own names, here and below
+
+class JobRow(NamedTuple):
+    """A job as it lies in the file; an id of 0 says that it does not yet."""
+
+    id: int
+    ref: str
+    provider: str
+    account: str | None
+    created_at: float
+    key: str | None
+    task_id: str | None
+    answered_at: float | None
+    is_open: bool
+    occupies_until: float
+    poll_at: float | None
+    handle_at: float | None
+    held_until: float = 0.0
+    entries: int = 0
+    size: int = 0
+    repeats: int = 0
+    changed_at: float = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its request is in the journal."""
+        return self.account is not None
+
+
+_INDEX: Final = JobRow._fields[1:12]
+_index_values = attrgetter(*_INDEX)
+SELECT_JOB: Final = f"SELECT {', '.join(JobRow._fields)} FROM jobs"  # noqa: S608 - our own names, here and below
+_FIND_JOB = f"{SELECT_JOB} WHERE ref = ?"
 SELECT_ENTRY: Final = "SELECT said, at, kind, status, headers, note, body FROM entries"
 
-_INSERT_JOB = f"INSERT INTO jobs (ref, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(_COLUMNS)})"  # noqa: S608 - see above
+_INSERT_JOB = f"INSERT INTO jobs ({', '.join(JobRow._fields[1:])}) VALUES (?{', ?' * 15})"  # noqa: S608 - see above
 _INSERT_ENTRY = "INSERT INTO entries (job, said, at, kind, status, headers, note, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 _DUE_COLUMN: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "handle_at"}
@@ -41,31 +68,11 @@ _GIVE_BACK: Final[dict[Work, str]] = {
 }
 
 
-@define(eq=False)
-class JobRow:
-    """A job as it lies in the file; an id of 0 says that it does not yet."""
-
-    id: int
-    ref: str
-    columns: dict[str, Any]
-
-    @property
-    def is_known(self) -> bool:
-        """Whether its request is in the journal."""
-        return self.columns["account"] is not None
-
-    @property
-    def index(self) -> Index:
-        """The index as the store's users know it."""
-        known: dict[str, Any] = {name: self.columns[name] for name in _INDEX}
-        known |= {"is_open": bool(known["is_open"]), "account": known["account"] or ""}
-        return Index(ref=self.ref, **known)
-
-
-def to_job(row: Row) -> JobRow:
-    """Return the job of a row of `SELECT_JOB`."""
-    id_, ref, *columns = row
-    return JobRow(id_, ref, dict(zip(_COLUMNS, columns, strict=True)))
+def to_index(job: JobRow) -> Index:
+    """Return the index as the store's users know it."""
+    known: dict[str, Any] = dict(zip(_INDEX, job[1:], strict=False))
+    known |= {"is_open": bool(job.is_open), "account": job.account or ""}
+    return Index(**known)
 
 
 def to_entry(row: Row) -> Entry:
@@ -84,8 +91,8 @@ def to_entry(row: Row) -> Entry:
 
 def find_job(session: Session, ref: str) -> JobRow | None:
     """Return the job of *ref*."""
-    rows = session.execute(f"{SELECT_JOB} WHERE ref = ?", (ref,)).fetchall()
-    return to_job(rows[0]) if rows else None
+    rows = session.execute(_FIND_JOB, (ref,)).fetchall()
+    return JobRow._make(rows[0]) if rows else None
 
 
 def find_key(session: Session, key: str) -> str | None:
@@ -102,23 +109,21 @@ def create(session: Session, entry: Entry, index: Index, limits: Limits, now: fl
     taken = None if index.key is None else find_key(session, index.key)
     if taken is not None:
         return Existing(taken)
-    job = find_job(session, index.ref) or JobRow(0, index.ref, _UNKNOWN)
-    if job.is_known:
+    job = find_job(session, index.ref)
+    if job is not None and job.is_known:
         return Existing(index.ref)
     until = _full_until(session, index.account, limits, now)
     if until is not None:
         return Full(until)
-    columns = job.columns
-    orphans = session.execute("SELECT id FROM entries WHERE job = ?", (job.id,)).fetchall() if job.id else []
-    counts = {
-        "count": columns["count"] + 1,
-        "size": columns["size"] + entry.size,
-        "changed_at": max(columns["changed_at"], entry.at),
-    }
-    _insert_entries(session, _save(session, job, _index_columns(index) | counts), [entry])
+    orphans = (
+        [] if job is None else session.execute("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,)).fetchall()
+    )
+    job = job or _new_job(index.ref, index.provider, entry.at)
+    id_ = _save(session, job, _with(job, index, job.held_until, _sift(job, [entry], set())[1]))
+    _insert_entries(session, id_, [entry])
     for (orphan,) in orphans:  # so that its creator, who has seen one entry, is handed them with its next append
         session.execute("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", (orphan,))
-    session.changed[index.ref] = counts["count"]
+    session.changed[index.ref] = job.entries + 1
     return Created()
 
 
@@ -135,33 +140,39 @@ def append(  # noqa: PLR0913 - the protocol's
 ) -> Appended:
     """Append to a journal; see `Store.append`."""
     job = find_job(session, ref)
-    count = 0 if job is None else job.columns["count"]
+    count = 0 if job is None else job.entries
     if known > count:
         return Appended(count=count, is_lost=True)
     if job is None:
         if not entries:
             return Appended(count=0)
-        job = JobRow(0, ref, _UNKNOWN | {"provider": provider, "created_at": entries[0].at})
+        job = _new_job(ref, provider, entries[0].at)
     missed, there = _seen_before(session, job, entries, known)
-    new, changes, is_full = _sift(job, entries, there)
+    new, counts, is_full = _sift(job, entries, there)
     is_known = job.is_known or any(entry.kind == "request" for entry in new)
     is_taken = index is not None and is_known and known == count and not is_full
-    if release:
-        changes["held_until"] = 0.0
-    if index is not None and (is_taken or is_known != job.is_known):
-        changes |= _index_columns(index)
-        if index.key is not None and index.key != job.columns["key"] and find_key(session, index.key) is not None:
-            changes["key"] = None  # another job took it while it was free
+    if index is None or not (is_taken or is_known != job.is_known):
+        index = None
+    elif index.key is not None and index.key != job.key and find_key(session, index.key) is not None:
+        index = evolve(index, key=None)  # another job took it while it was free
+    row = _with(job, index, 0.0 if release else job.held_until, counts)
     if new and is_known and not is_taken:
-        changes.setdefault("account", job.columns["account"] or "")
-        for name in _DUE_COLUMN.values():
-            due = changes.get(name, job.columns[name])
-            changes[name] = look_at if due is None else min(due, look_at)
-    id_ = _save(session, job, changes)
+        poll_at, handle_at = (look_at if due is None else min(due, look_at) for due in (row.poll_at, row.handle_at))
+        row = row._replace(account=row.account or "", poll_at=poll_at, handle_at=handle_at)
+    id_ = _save(session, job, row)
     if new:
         _insert_entries(session, id_, new)
-        session.changed[ref] = count + len(new)
-    return Appended(count=count + len(new), missed=missed, is_taken=is_taken, is_full=is_full)
+        session.changed[ref] = row.entries
+    return Appended(count=row.entries, missed=missed, is_taken=is_taken, is_full=is_full)
+
+
+def _new_job(ref: str, provider: str, at: float) -> JobRow:
+    return JobRow(0, ref, provider, None, at, None, None, None, False, 0.0, None, None)  # noqa: FBT003 - a row has no names
+
+
+def _with(job: JobRow, index: Index | None, held_until: float, counts: tuple[int, int, int, float]) -> JobRow:
+    values = job[1:12] if index is None else _index_values(index)
+    return JobRow._make((job.id, *values, held_until, *counts))
 
 
 def _seen_before(
@@ -170,8 +181,7 @@ def _seen_before(
     """Return what the writer of *entries* missed or repeats, and the ids that the journal holds of them."""
     if not job.id:
         return (), set()
-    count = job.columns["count"]
-    if known == count:
+    if known == job.entries:
         found: list[Row] = []
         if len(entries) == 1:  # the one statement of most appends
             said = (job.id, entries[0].id)
@@ -187,9 +197,11 @@ def _seen_before(
     return missed, {row[0] for row in rows}
 
 
-def _sift(job: JobRow, entries: Sequence[Entry], there: set[str]) -> tuple[list[Entry], dict[str, Any], bool]:
-    """Return the entries that are new and fit, the columns that they change, and whether some did not fit."""
-    count, size, repeats, changed_at = map(job.columns.__getitem__, ("count", "size", "repeats", "changed_at"))
+def _sift(
+    job: JobRow, entries: Sequence[Entry], there: set[str]
+) -> tuple[list[Entry], tuple[int, int, int, float], bool]:
+    """Return the entries that are new and fit, the counts of the job with them, and whether some did not fit."""
+    count, size, repeats, changed_at = job.entries, job.size, job.repeats, job.changed_at
     new: list[Entry] = []
     is_full = False
     for entry in entries:
@@ -204,28 +216,24 @@ def _sift(job: JobRow, entries: Sequence[Entry], there: set[str]) -> tuple[list[
             count += 1
             size += entry.size
             changed_at = max(changed_at, entry.at)
-    return new, {"count": count, "size": size, "repeats": repeats, "changed_at": changed_at}, is_full
+    return new, (count, size, repeats, changed_at), is_full
 
 
-def _index_columns(index: Index) -> dict[str, Any]:
-    return {name: getattr(index, name) for name in _INDEX}
-
-
-def _save(session: Session, job: JobRow, changes: dict[str, Any]) -> int:
-    """Write the *changes* of the job's columns, and return its id."""
-    if not job.id:
-        values = job.columns | changes
-        session.execute(_INSERT_JOB, (job.ref, *(values[name] for name in _COLUMNS)))
+def _save(session: Session, before: JobRow, row: JobRow) -> int:
+    """Write what differs between the rows of a job, and return its id."""
+    if not row.id:
+        session.execute(_INSERT_JOB, row[1:])
         return int(session.execute("SELECT last_insert_rowid()").fetchall()[0][0])
-    changed = {name: value for name, value in changes.items() if job.columns[name] != value}
+    changed = tuple(number for number, value in enumerate(row) if value != before[number])
     if changed:
-        session.execute(_update(tuple(changed)), (*changed.values(), job.id))
-    return job.id
+        session.execute(_update(changed), (*(row[number] for number in changed), row.id))
+    return row.id
 
 
 @cache  # of the few sets of columns that change together; an index whose columns are not named is not touched
-def _update(names: tuple[str, ...]) -> str:
-    return f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in names)} WHERE id = ?"  # noqa: S608 - see above
+def _update(changed: tuple[int, ...]) -> str:
+    names = ", ".join(f"{JobRow._fields[number]} = ?" for number in changed)
+    return f"UPDATE jobs SET {names} WHERE id = ?"  # noqa: S608 - see above
 
 
 def _insert_entries(session: Session, job: int, entries: Sequence[Entry]) -> None:

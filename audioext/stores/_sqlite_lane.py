@@ -16,8 +16,8 @@ from typing import Any, Generic, Literal, TypeVar
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.stores._sqlite_driver import Connection, Cursor
-from audioext.stores._sqlite_file import DatabaseFile, Identity, close, is_engine_fault, spoils_connection
+from audioext.stores._sqlite_driver import Execute
+from audioext.stores._sqlite_file import DatabaseFile, Link, is_engine_fault
 
 T = TypeVar("T")
 Outcome = object | BaseException
@@ -32,14 +32,10 @@ CHECKPOINT_WORKS = 2000
 
 @define(eq=False)
 class Session:
-    """The open transaction of a batch: where its statements go, and how long the journals are that it appended to."""
+    """The open transaction of a batch: runs statements, and knows how long the journals are that it appended to."""
 
-    connection: Connection
+    execute: Execute
     changed: dict[str, int] = field(factory=dict)
-
-    def execute(self, sql: str, bindings: Sequence[object] = ()) -> Cursor:
-        """Run one statement."""
-        return self.connection.execute(sql, bindings)
 
 
 SessionWork = Callable[[Session], T]
@@ -73,14 +69,13 @@ class Lane:
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _thread: threading.Thread = field(init=False)
     # what only the thread touches
-    _connection: Connection | None = field(default=None, init=False)
-    _identity: Identity = field(default=None, init=False)
-    _is_prepared: bool = field(default=False, init=False)
+    _link: Link = field(init=False)
     _logged: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start the thread; it connects with its first work."""
         self._idle.set()
+        self._link = Link(self.file, read_only=self.role == "reader")
         self._thread = threading.Thread(target=self._run, name=f"audioext sqlite {self.role}", daemon=True)
         self._thread.start()
 
@@ -154,27 +149,27 @@ class Lane:
                 self._logged += len(batch)
             if self.role == "writer" and self._logged >= (CHECKPOINT_WORKS if batch else 1):
                 self._checkpoint()
-        self._disconnect()
+        self._link.drop()
         call_loop(self._loop, self._ended.set)
 
     def _checkpoint(self) -> None:
         """Copy what the log holds into the file, while no commit of this process can meet it."""
         self._logged = 0
         try:
-            self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._link.connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except Exception as error:  # noqa: BLE001 - nobody waits for it, and it is done again with the next works
-            self._recover(error)
+            self._link.recover(error)
 
     def _outcomes(self, works: Sequence[SessionWork[object]]) -> tuple[list[Outcome], dict[str, int]]:
         try:
-            session = Session(self._connected())
+            session = Session(self._link.connection().execute)
             outcomes, ids = self._transact(session, works)
-            if self.file.identity() != self._identity:
+            if self.file.identity() != self._link.identity:
                 raise self.file.gone()
             if ids[0] < ids[1]:
                 self.wrote(ids)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
-            self._recover(error)
+            self._link.recover(error)
             return [self.file.explain(error) for _ in works], {}
         told = [self.file.explain(found) if isinstance(found, Exception) else found for found in outcomes]
         return told, session.changed
@@ -207,30 +202,6 @@ class Lane:
                 session.execute("ROLLBACK")
             raise
         return outcomes, (before, after)
-
-    def _connected(self) -> Connection:
-        identity = self.file.identity()
-        if self._connection is not None and identity == self._identity:
-            return self._connection
-        if self._connection is not None and identity is None:
-            raise self.file.gone()
-        if self.role == "writer" and not self._is_prepared:
-            self.file.prepare()
-            self._is_prepared = True
-        self._disconnect()
-        self._connection = self.file.connect(read_only=self.role == "reader")
-        self._identity = self.file.identity()
-        return self._connection
-
-    def _recover(self, error: Exception) -> None:
-        """Forget a connection whose fault may stick to it; the file's return is noticed with the next work."""
-        if spoils_connection(error):
-            self._disconnect()
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            close(self._connection)
-            self._connection = None
 
 
 def call_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> bool:

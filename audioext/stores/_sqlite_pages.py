@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audioext.stores._sqlite_jobs import SELECT_ENTRY, SELECT_JOB, JobRow, find_job, find_key, to_entry, to_job
+from audioext.stores._sqlite_jobs import SELECT_ENTRY, SELECT_JOB, JobRow, find_job, find_key, to_entry, to_index
 from audioext.stores._sqlite_lane import Session
 from audioext.stores.base import Delivery, Stored, to_delivery
 
@@ -45,8 +45,8 @@ def jobs(session: Session, after: int, *, is_open: bool | None) -> list[tuple[in
     ).fetchall()
     page: list[tuple[int, Stored]] = []
     size = 0
-    for job in map(to_job, rows):
-        size += job.columns["size"]
+    for job in map(JobRow._make, rows):
+        size += job.size
         if page and size > PAGE_BYTES:
             break
         page.append((job.id, _stored(session, job)))
@@ -83,8 +83,8 @@ def sqlite_version(session: Session) -> str:
 def _stored(session: Session, job: JobRow, after: int = 0) -> Stored:
     rows = session.execute(f"{SELECT_ENTRY} WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?", (job.id, after)).fetchall()
     return Stored(
-        index=job.index,
-        count=job.columns["count"],
+        index=to_index(job),
+        count=job.entries,
         entries=tuple(map(to_entry, rows)),
-        repeats=job.columns["repeats"],
+        repeats=job.repeats,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 from attrs import define, field
 
-from audioext.stores._sqlite_driver import Connection
-from audioext.stores._sqlite_file import DatabaseFile, Identity, close
+from audioext.stores._sqlite_file import DatabaseFile, Identity, Link
 from audioext.stores._sqlite_lane import call_loop
 from audioext.stores.base import RESYNC, Changed, Resync
 
@@ -20,7 +20,7 @@ CALM_SECONDS = 0.05
 MAX_ROWS = 1000
 """Entries of one look; if there were more, the next look follows at once."""
 
-_NEWER = """SELECT entries.id, jobs.ref, jobs.count FROM entries JOIN jobs ON jobs.id = entries.job
+_NEWER = """SELECT entries.id, jobs.ref, jobs.entries FROM entries JOIN jobs ON jobs.id = entries.job
     WHERE entries.id > ? ORDER BY entries.id LIMIT ?"""
 
 
@@ -42,12 +42,13 @@ class Watcher:
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _thread: threading.Thread = field(init=False)
     # what only the thread touches
-    _connection: Connection | None = field(default=None, init=False)
-    _identity: Identity = field(default=None, init=False)
+    _link: Link = field(init=False)
+    _identity: Identity = field(init=False)
     _version: object = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start the thread; it connects with its first look."""
+        self._link = Link(self.file, read_only=True)
         self._identity = self.file.identity()
         self._thread = threading.Thread(target=self._run, name="audioext sqlite watcher", daemon=True)
         self._thread.start()
@@ -70,17 +71,26 @@ class Watcher:
             try:
                 has_more = self._look()
             except Exception:  # noqa: BLE001 - it may be away for a moment; what was not read is read then
-                has_more = False
-                self._disconnect()
-            if not has_more:
-                self._wake.wait(URGENT_SECONDS if self._urgent else CALM_SECONDS)
+                has_more, self._version = False, None
+                self._link.drop()
+            if has_more:
+                continue
+            if self._urgent:
+                time.sleep(URGENT_SECONDS)  # half the work of waiting for an event
+            else:
+                self._wake.wait(CALM_SECONDS)
                 self._wake.clear()
-        self._disconnect()
+        self._link.drop()
         call_loop(self._loop, self._ended.set)
 
     def _look(self) -> bool:
         """Read the next entries, if another connection committed anything; return whether there may be more."""
-        connection = self._connected()
+        connection = self._link.connection()
+        if self._link.identity != self._identity:  # another file in its place has other rows
+            self.own.clear()
+            self.cursor = connection.execute("SELECT coalesce(max(id), 0) FROM entries").fetchall()[0][0]
+            self._identity, self._version = self._link.identity, None
+            self._publish([RESYNC])
         version = connection.execute("PRAGMA data_version").fetchall()[0][0]
         if version == self._version:
             return False
@@ -96,24 +106,5 @@ class Watcher:
         self._version = version  # read before the rows, so that what came in between is read with the next look
         return False
 
-    def _connected(self) -> Connection:
-        identity = self.file.identity()
-        if self._connection is not None and identity == self._identity:
-            return self._connection
-        self._disconnect()
-        connection = self._connection = self.file.connect(read_only=True)
-        self._version = None
-        if identity != self._identity:  # another file in its place has other rows
-            self.own.clear()
-            (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM entries").fetchall()[0]
-            self.cursor, self._identity = newest, identity
-            self._publish([RESYNC])
-        return connection
-
     def _publish(self, changes: list[Changed | Resync]) -> None:
         call_loop(self._loop, self.published, changes)
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            close(self._connection)
-            self._connection = None

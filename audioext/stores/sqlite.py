@@ -20,11 +20,13 @@ from audioext.models.limits import Limits
 from audioext.stores import _sqlite_jobs as jobs
 from audioext.stores import _sqlite_pages as pages
 from audioext.stores._changes import Fanout
-from audioext.stores._sqlite_driver import Driver, default_driver, has_reset_bug
+from audioext.stores._sqlite_driver import Driver, default_driver
 from audioext.stores._sqlite_file import DatabaseFile, Synchronous
 from audioext.stores._sqlite_lane import Lane
 from audioext.stores._sqlite_watcher import Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
+
+__all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long an append waits for another process's; then the provider is told to come again."""
@@ -197,9 +199,8 @@ class SqliteStore:
 
     def watch(self, *, urgent: bool) -> None:
         """Look for the appends of other processes every 2 ms while somebody waits, else every 50 ms."""
-        watcher = self._opened().watcher
-        if watcher is not None:
-            watcher.watch(urgent=urgent)
+        if self._engine is not None and self._engine.watcher is not None:
+            self._engine.watcher.watch(urgent=urgent)
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
@@ -228,3 +229,14 @@ class SqliteStore:
         if self._engine is None:
             raise StoreError("the store is not open: open it, or use it within its client's `async with`")
         return self._engine
+
+
+def has_reset_bug(version: str) -> bool:
+    """Whether an SQLite of *version* can lose commits when two processes write and checkpoint at the same instant.
+
+    https://sqlite.org/wal.html#walresetbug, read 2026-11-24: 3.7.0 to 3.51.2, mended in 3.44.6 and 3.50.7 as well.
+    """
+    major, minor, patch, *_ = (*map(int, version.split(".")), 0)
+    number = (major, minor, patch)
+    mended = {(3, 44): 6, (3, 50): 7}.get((major, minor))
+    return (3, 7) <= number < (3, 51, 3) and (mended is None or patch < mended)
