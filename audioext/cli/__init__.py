@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
 
 CLI_PACKAGES = frozenset({"cyclopts", "rich"})
 MISSING_CLI = 'the command line needs two more packages: pip install "audioext[cli]"'
+INTERRUPTED = 130
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End the process at once: until a command runs, an interruption has nothing to say and nothing to undo."""
+    del number, frame
+    os._exit(INTERRUPTED)
 
 
 def main() -> None:
     """Run the command in `sys.argv` and exit with its code; `audioext --help` lists the codes."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
     try:
         from audioext.cli.app import run  # noqa: PLC0415 - its packages are an extra
     except ModuleNotFoundError as error:

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import attrs
 from attrs import frozen
 
 from audioext import config as settings
-from audioext import providers as all_providers
-from audioext.cli.exits import NoSuchRefError
+from audioext.cli.failures import NoSuchRefError
 from audioext.cli.options import (
     DEFAULT_STORE,
     SANDBOX_STORE,
     ApiOptions,
-    HookOptions,
     LookOptions,
     SandboxOptions,
     StoreOptions,
+    WebhookOptions,
 )
+from audioext.cli.screen import JobOptions
+from audioext.cli.text import program
 from audioext.client import Client
 from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, RequestError
+from audioext.providers import ALL
 from audioext.providers.base import Pace, Provider
-from audioext.stores import open_store
-from audioext.stores.base import Store
-
-if TYPE_CHECKING:
-    from audioext.sandbox import Sandbox
+from audioext.runtime.jobs import Job
+from audioext.sandbox import Sandbox
+from audioext.stores import Store, open_store
 
 SANDBOX_BASES: Mapping[str, str] = {
     "kie": "kie",
@@ -44,6 +44,7 @@ SANDBOX_BASES: Mapping[str, str] = {
 }
 """Which of the sandbox's bases a provider calls."""
 
+LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 LOOPBACK_LISTEN = "127.0.0.1:0"
 LEAST_PACE_SECONDS = 0.1
@@ -54,7 +55,7 @@ _SIGNED = frozenset({"kie", "kie-jobs"})
 
 
 @frozen(kw_only=True)
-class Place:
+class OpenClient:
     """A client that is open, and what it talks to."""
 
     client: Client
@@ -62,9 +63,35 @@ class Place:
     sandbox: Sandbox | None = None
 
     @property
+    def key_variable(self) -> str:
+        """The environment variable that holds the provider's key."""
+        return self.provider.key_variable
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the API runs on this machine, as a sandbox does."""
+        return self.provider.base_url.host in {"127.0.0.1", "localhost", "::1"}
+
+    @property
     def has_key(self) -> bool:
         """Whether the provider can be asked for anything."""
         return settings.named([self.provider], os.environ)[self.provider.name].api_key is not None
+
+    @contextmanager
+    def explained_key(self) -> Generator[None]:
+        """Let a refusal for want of an API key name the way to do without one.
+
+        Raises:
+            ConfigError: as it was, or for want of a key.
+        """
+        try:
+            yield
+        except ConfigError as error:
+            if self.has_key:
+                raise
+            name = self.provider.name
+            message = f"no API key for {name}: set {self.key_variable} in the environment; --sandbox needs none"
+            raise ConfigError(message) from error
 
 
 def make_provider(name: str, **given: object) -> Provider:
@@ -73,7 +100,7 @@ def make_provider(name: str, **given: object) -> Provider:
     Raises:
         ConfigError: there is no such provider, or a setting cannot work.
     """
-    makers = {make().name: make for make in all_providers.ALL}
+    makers = {make().name: make for make in ALL}
     if name not in makers:
         message = f"there is no provider {name!r}; there are {', '.join(makers)}"
         raise ConfigError(message)
@@ -82,6 +109,11 @@ def make_provider(name: str, **given: object) -> Provider:
     chosen = {key: value for key, value in given.items() if value not in {None, ()}}
     provider: Provider = makers[name](**chosen)  # type: ignore[arg-type]  # each setting comes from its own option
     return provider
+
+
+def all_providers(**given: object) -> list[Provider]:
+    """Return one of each provider, with the settings *given*."""
+    return [make_provider(make().name, **given) for make in ALL]
 
 
 def sandbox_provider(name: str, sandbox: Sandbox) -> Provider:
@@ -108,19 +140,32 @@ def real_provider(name: str, api: ApiOptions) -> Provider:
     return make_provider(name, base_url=api.base_url, webhook_key=api.webhook_key, pace=pace)
 
 
+def listening_providers(hooks: WebhookOptions) -> list[Provider]:
+    """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
+    url = settings.read_public_url(hooks.public_url)
+    found = []
+    for provider in all_providers(webhook_key=hooks.webhook_key):
+        try:
+            settings.check_callbacks([provider], url)
+        except ConfigError:  # the listener decodes it all the same, but nobody could submit to it from here
+            continue
+        found.append(provider)
+    return found
+
+
 def store_url(options: StoreOptions, *, sandbox: bool = False) -> str:
     """Return the store that was asked for, or the default one."""
     return options.store or (SANDBOX_STORE if sandbox else DEFAULT_STORE)
 
 
-def existing_store(options: LookOptions) -> Store:
+def existing_store(options: StoreOptions, *, sandbox: bool) -> Store:
     """Return the store of a command that only looks: it makes no new, empty file.
 
     Raises:
         NoSuchRefError: there is no such file.
         ConfigError: the URL is no store's.
     """
-    url = store_url(options, sandbox=options.sandbox)
+    url = store_url(options, sandbox=sandbox)
     store = open_store(url)
     parts = urlsplit(url)
     path = Path(unquote(parts.path[1:]))
@@ -128,6 +173,23 @@ def existing_store(options: LookOptions) -> Store:
         message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
         raise NoSuchRefError(message)
     return store
+
+
+def looking_client(options: LookOptions, *providers: Provider) -> Client:
+    """Return a client of the store that a command looks at; it submits nothing.
+
+    Raises:
+        NoSuchRefError: there is no such file.
+        ConfigError: the URL is no store's.
+    """
+    return Client(*providers, store=existing_store(options, sandbox=options.sandbox))
+
+
+def read_listen(text: str | None) -> str | Unset | None:
+    """Return what `listen` means to a client: an address, `none` for nowhere, nothing for the default."""
+    if not text:
+        return UNSET
+    return None if text.lower() == "none" else text
 
 
 @asynccontextmanager
@@ -138,8 +200,6 @@ async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerat
         MissingExtraError: numpy or soundfile are not installed.
         FaultError: one of the faults is none.
     """
-    from audioext.sandbox import Sandbox  # noqa: PLC0415 - an extra, and slow to load
-
     settings.check_durations(speed=options.speed)
     values = {"speed": options.speed, "faults": options.fault, "hmac_key": secrets.token_hex(), **given}
     async with Sandbox(**values) as sandbox:  # type: ignore[arg-type]  # each setting comes from its own option
@@ -147,9 +207,9 @@ async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerat
 
 
 @asynccontextmanager
-async def open_place(
+async def open_client(
     name: str, *, api: ApiOptions, sandbox: SandboxOptions, store: str | Store, wait_timeout: float
-) -> AsyncGenerator[Place]:
+) -> AsyncGenerator[OpenClient]:
     """Open a client for the provider called *name*, at its real API or in a sandbox of its own.
 
     Raises:
@@ -170,42 +230,37 @@ async def open_place(
             provider, public_url=url or None, listen=read_listen(listen), store=store, wait_timeout=wait_timeout
         )
         await stack.enter_async_context(client)
-        yield Place(client=client, provider=provider, sandbox=running)
+        yield OpenClient(client=client, provider=provider, sandbox=running)
 
 
-@contextmanager
-def explained_key(place: Place) -> Generator[None]:
-    """Let a refusal for want of an API key name the way to do without one.
+async def find_job(client: Client, ref: str) -> Job:
+    """Return the job of *ref*, or the only one whose ref begins so.
 
     Raises:
-        ConfigError: as it was, or for want of a key.
+        NoSuchRefError: the store holds none, or several.
     """
-    try:
-        yield
-    except ConfigError as error:
-        if place.has_key:
-            raise
-        variable = place.provider.key_variable
-        message = f"no API key for {place.provider.name}: set {variable} in the environment; --sandbox needs none"
-        raise ConfigError(message) from error
+    with suppress(RequestError):
+        return await client.job(ref)
+    found = [job async for job in client.jobs() if ref and job.ref.startswith(ref)]
+    if len(found) == 1:
+        return found[0]
+    message = (
+        f"this store holds no job {ref!r}; `{program()} jobs` lists what it holds. "
+        "--store names another one, --sandbox the one of the sandbox's jobs"
+    )
+    if found:
+        refs = ", ".join(job.ref for job in found[:LISTED_AT_MOST])
+        more = ", …" if len(found) > LISTED_AT_MOST else ""
+        message = f"{len(found)} jobs of this store begin with {ref!r}: {refs}{more}"
+    raise NoSuchRefError(message)
 
 
-def read_listen(text: str | None) -> str | Unset | None:
-    """Return what `listen` means to a client: an address, `none` for nowhere, nothing for the default."""
-    if not text:
-        return UNSET
-    return None if text.lower() == "none" else text
-
-
-def listening_providers(hooks: HookOptions) -> list[Provider]:
-    """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
-    url = settings.read_public_url(hooks.public_url)
-    found = []
-    for name in [make().name for make in all_providers.ALL]:
-        provider = make_provider(name, webhook_key=hooks.webhook_key)
-        try:
-            settings.check_callbacks([provider], url)
-        except ConfigError:  # the listener decodes it all the same, but nobody could submit to it from here
-            continue
-        found.append(provider)
-    return found
+def job_options(store: StoreOptions, *, sandbox: bool, base_url: str | None = None) -> JobOptions:
+    """Return how another command finds a job of this store and its API; a password is not repeated."""
+    of_store, api = " --sandbox" if sandbox else "", ""
+    if store.store is not None and "@" not in store.store:
+        of_store += f" --store {shlex.quote(store.store)}"
+    if base_url is not None and not sandbox and "@" not in base_url:
+        api = f" --base-url {shlex.quote(base_url)}"
+    is_kept = not store_url(store, sandbox=sandbox).startswith("memory:")
+    return JobOptions(store=of_store, api=api, is_kept=is_kept, sandbox=sandbox)
