@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Sequence
 
+import rich  # noqa: F401 - help needs it, and would say so late
 from attrs import frozen
 from cyclopts import App, CycloptsError, Group
 

@@ -136,7 +136,7 @@ def real_provider(name: str, api: ApiOptions) -> Provider:
     if api.poll_every is not None:
         settings.check_durations(poll_every=api.poll_every)
         every = api.poll_every
-        pace = Pace(first=every, every=every, slowest=every)
+        pace = Pace(first=every, every=every, slowest=every, quiet=every)
     return make_provider(name, base_url=api.base_url, webhook_key=api.webhook_key, pace=pace)
 
 
@@ -255,12 +255,21 @@ async def find_job(client: Client, ref: str) -> Job:
     raise NoSuchRefError(message)
 
 
-def job_options(store: StoreOptions, *, sandbox: bool, base_url: str | None = None) -> JobOptions:
+def job_options(store: StoreOptions, *, sandbox: bool, api: ApiOptions | None = None) -> JobOptions:
     """Return how another command finds a job of this store and its API; a password is not repeated."""
-    of_store, api = " --sandbox" if sandbox else "", ""
+    of_store, of_api = " --sandbox" if sandbox else "", ""
     if store.store is not None and "@" not in store.store:
         of_store += f" --store {shlex.quote(store.store)}"
-    if base_url is not None and not sandbox and "@" not in base_url:
-        api = f" --base-url {shlex.quote(base_url)}"
+    if api is not None and not sandbox:
+        given = {
+            "base-url": api.base_url,
+            "public-url": api.public_url,
+            "listen": api.listen,
+            "poll-every": api.poll_every,
+        }
+        for name, value in given.items():
+            if value is not None and "@" not in str(value):
+                of_api += f" --{name} {shlex.quote(f'{value}')}"
+        of_api += " --poll-only" if api.poll_only else ""
     is_kept = not store_url(store, sandbox=sandbox).startswith("memory:")
-    return JobOptions(store=of_store, api=api, is_kept=is_kept, sandbox=sandbox)
+    return JobOptions(store=of_store, api=of_api, is_kept=is_kept, sandbox=sandbox)

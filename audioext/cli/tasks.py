@@ -60,7 +60,7 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
             AudioextError: whatever goes wrong.
         """
         meta, store = read_meta(self.meta), store_url(self, sandbox=self.sandbox)
-        screen.job = job_options(self, sandbox=self.sandbox, base_url=self.base_url)
+        screen.job = job_options(self, sandbox=self.sandbox, api=self)
         async with open_client(self.provider, api=self, sandbox=self, store=store, wait_timeout=self.timeout) as opened:
             with open_view(screen) as view:
                 with opened.explained_key():
@@ -109,7 +109,7 @@ class WaitCommand(SavingOptions, StoreOptions, ApiOptions, SandboxOptions, Comma
         async with Client(store=existing_store(self, sandbox=self.sandbox)) as client:
             found = await find_job(client, self.ref)
         screen.ref = found.ref
-        screen.job = job_options(self, sandbox=self.sandbox, base_url=self.base_url)
+        screen.job = job_options(self, sandbox=self.sandbox, api=self)
         store = store_url(self, sandbox=self.sandbox)
         async with open_client(
             found.provider, api=self, sandbox=self, store=store, wait_timeout=self.timeout

@@ -14,18 +14,25 @@ import soundfile
 from attrs import evolve
 
 import audioext as ax
+from audioext.cli.clients import job_options
+from audioext.cli.jobs import timeline
 from audioext.cli.options import StoreOptions
-from audioext.cli.store_commands import timeline
-from audioext.cli.tasks import way_back
 from audioext.models.record import Reached, Record
 from audioext.sandbox import Sandbox
 from audioext.state import stages
 from audioext.stores import open_store
-from tests.integration.cli.conftest import FAST, PATIENCE_SECONDS, Ended, Invoke, Start, read_until
-
-STORE = ("--store", "sqlite:///jobs.db")
-FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
-TRACK = "e2310000-0000-4000-8000-000000000001"
+from tests.integration.cli.conftest import (
+    FAST,
+    FULL,
+    PATIENCE_SECONDS,
+    STORE,
+    TRACK,
+    Invoke,
+    Start,
+    aside,
+    read_until,
+    short_sandbox,
+)
 
 
 @pytest.fixture
@@ -37,50 +44,17 @@ def ref(invoke: Invoke) -> str:
     return found
 
 
-def short_sandbox(*, speed: float) -> Sandbox:
-    """Return a sandbox whose music is quickly made."""
-    return Sandbox(speed=speed, ready_seconds=4.0, extension_seconds=6.0)
-
-
-async def aside(invoke: Invoke, *arguments: str | Path, **options: dict[str, str]) -> Ended:
-    """Run a command while a sandbox goes on in this process."""
-    return await asyncio.to_thread(lambda: invoke(*arguments, **options))
-
-
 # --- coming back -----------------------------------------------------------------------------------------
 
 
-async def test_ctrl_c_leaves_the_task_alive_and_says_how_to_come_back(start: Start, spawn: Invoke) -> None:
-    """Ctrl-C ends with 130 and the command that waits for the job again, which then gets its files."""
-    async with short_sandbox(speed=60) as sandbox:
-        env = {"KIE_API_KEY": sandbox.api_key}
-        api = ("--base-url", sandbox.bases["kie"], "--poll-every", "0.2")
-        process = start("extend", TRACK, *FULL, *STORE, *api, env=env)
-        await asyncio.to_thread(read_until, process, "submitted")
-        process.send_signal(signal.SIGINT)
-        _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
-        back = re.search(r"audioext (wait ([0-9a-z]{24}) --store sqlite:///jobs.db)", err)
-        assert back is not None
-        shown = await aside(spawn, "show", back[2], *STORE, "--json")
-        waited = await aside(spawn, *back[1].split(), *api, "--out", "out", "--json", env=env)
-
-    assert 130 == process.returncode
-    assert "Traceback" not in err
-    assert shown.json["state"] in {"submitted", "text", "first"}
-    assert 0 == waited.code
-    assert "complete" == waited.json["state"]
-    assert ["out/Part 2 - take 1.mp3", "out/Part 2 - take 2.mp3"] == waited.json["files"]
-    assert all(soundfile.info(file).duration > 4 for file in waited.json["files"])
-
-
-async def test_save_fetches_the_files_of_a_finished_job(spawn: Invoke) -> None:
-    """`extend --no-save`, then `save` by another process; no key is needed for that."""
-    async with short_sandbox(speed=1e5) as sandbox:
+async def test_save_fetches_the_files_of_a_finished_job(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`extend --no-save`, then `save` with the beginning of the ref; no key is needed for that."""
+    async with short_sandbox() as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", sandbox.bases["kie"], "--poll-every", "0.1")
-        made = await aside(
-            spawn, "extend", TRACK, *FULL, *STORE, *api, "--no-save", "--json", env={"KIE_API_KEY": sandbox.api_key}
-        )
-        saved = await aside(spawn, "save", made.json["ref"], *STORE, "--out", "out")
+        made = await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, "--no-save", "--json")
+        monkeypatch.delenv("KIE_API_KEY")
+        saved = await aside(invoke, "save", made.json["ref"][:20], *STORE, "--out", "out")
 
     assert 0 == saved.code
     assert "out/Part 2 - take 1.mp3" in saved.out
@@ -327,5 +301,5 @@ def test_saving_too_late_says_so(invoke: Invoke, ref: str) -> None:
 
 def test_a_stores_password_is_not_repeated() -> None:
     """The way back names the store, unless its URL holds a password."""
-    assert "" == way_back(StoreOptions(store="redis://me:secret@db/0"), sandbox=False).options
-    assert " --store redis://db/0" == way_back(StoreOptions(store="redis://db/0"), sandbox=False).options
+    assert "" == job_options(StoreOptions(store="redis://me:secret@db/0"), sandbox=False).options
+    assert " --store redis://db/0" == job_options(StoreOptions(store="redis://db/0"), sandbox=False).options
