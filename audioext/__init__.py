@@ -1,91 +1,119 @@
 """audioext turns a paid, minutes-long music task at somebody else's API into an `await` that cannot be lost."""
 
-from audioext.client import Client
-from audioext.clock import Clock
-from audioext.errors import (
-    AudioextError,
-    AuthError,
-    ClientClosedError,
-    ConfigError,
-    ContentError,
-    CreditsError,
-    DecodeError,
-    DownloadError,
-    JobError,
-    JobExpiredError,
-    JobFailedError,
-    Problem,
-    ProviderDownError,
-    ProviderError,
-    RateLimitError,
-    RequestError,
-    SourceError,
-    StageTimeoutError,
-    StoreError,
-    SubmitUnknownError,
-    UnsupportedError,
-    WebhookError,
-)
-from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
-from audioext.models.record import Record, Verdict
-from audioext.models.requests import AddInstrumental, Extend, Operation
-from audioext.models.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track
-from audioext.providers import Kie, KieJobs, MusicGpt, SunoApi, Vidgo
-from audioext.providers.base import Limits, Pace, Provider
-from audioext.runtime.jobs import Job
-from audioext.stores import MemoryStore
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from audioext.version import __version__
 
-__all__ = [
-    "AddInstrumental",
-    "AudioextError",
-    "AuthError",
-    "Client",
-    "ClientClosedError",
-    "Clock",
-    "ConfigError",
-    "ContentError",
-    "CreditsError",
-    "DecodeError",
-    "DownloadError",
-    "Extend",
-    "Failure",
-    "FailureReason",
-    "HttpRequest",
-    "HttpResponse",
-    "Job",
-    "JobError",
-    "JobExpiredError",
-    "JobFailedError",
-    "Kie",
-    "KieJobs",
-    "Limits",
-    "MemoryStore",
-    "MusicGpt",
-    "Operation",
-    "Pace",
-    "Part",
-    "Problem",
-    "Provider",
-    "ProviderDownError",
-    "ProviderError",
-    "RateLimitError",
-    "Record",
-    "RequestError",
-    "Song",
-    "SourceError",
-    "Stage",
-    "StageEvent",
-    "StageTimeoutError",
-    "StoreError",
-    "SubmitUnknownError",
-    "SunoApi",
-    "TimedLine",
-    "Track",
-    "UnsupportedError",
-    "Verdict",
-    "Vidgo",
-    "Webhook",
-    "WebhookError",
+if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is first asked for
+    from audioext.client import Client
+    from audioext.clock import Clock
+    from audioext.errors import (
+        AudioextError,
+        AuthError,
+        ConfigError,
+        ContentError,
+        CreditsError,
+        DecodeError,
+        DownloadError,
+        Problem,
+        ProviderDownError,
+        ProviderError,
+        RateLimitError,
+        RequestError,
+        SourceError,
+        StoreError,
+        UnsupportedError,
+        WebhookError,
+    )
+    from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
+    from audioext.models.limits import Limits, Pace
+    from audioext.models.record import Record, Verdict
+    from audioext.models.requests import AddInstrumental, Extend, Operation
+    from audioext.models.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track
+    from audioext.providers.base import FileRoute, Provider, ProviderInfo
+    from audioext.providers.kie import Kie
+    from audioext.providers.kie_jobs import KieJobs
+    from audioext.providers.musicgpt import MusicGpt
+    from audioext.providers.sunoapi import SunoApi
+    from audioext.providers.vidgo import Vidgo
+    from audioext.runtime.jobs import (
+        ClientClosedError,
+        Job,
+        JobError,
+        JobExpiredError,
+        JobFailedError,
+        StageTimeoutError,
+        SubmitUnknownError,
+    )
+    from audioext.stores.memory import MemoryStore
+    from audioext.webhooks.receiver import MaskedAccessLogger
+
+_HOMES = {
+    "audioext.client": ("Client",),
+    "audioext.clock": ("Clock",),
+    "audioext.errors": (
+        "AudioextError",
+        "AuthError",
+        "ConfigError",
+        "ContentError",
+        "CreditsError",
+        "DecodeError",
+        "DownloadError",
+        "Problem",
+        "ProviderDownError",
+        "ProviderError",
+        "RateLimitError",
+        "RequestError",
+        "SourceError",
+        "StoreError",
+        "UnsupportedError",
+        "WebhookError",
+    ),
+    "audioext.http.messages": ("HttpRequest", "HttpResponse", "Part", "Webhook"),
+    "audioext.models.limits": ("Limits", "Pace"),
+    "audioext.models.record": ("Record", "Verdict"),
+    "audioext.models.requests": ("AddInstrumental", "Extend", "Operation"),
+    "audioext.models.results": ("Failure", "FailureReason", "Song", "Stage", "StageEvent", "TimedLine", "Track"),
+    "audioext.providers.base": ("FileRoute", "Provider", "ProviderInfo"),
+    "audioext.providers.kie": ("Kie",),
+    "audioext.providers.kie_jobs": ("KieJobs",),
+    "audioext.providers.musicgpt": ("MusicGpt",),
+    "audioext.providers.sunoapi": ("SunoApi",),
+    "audioext.providers.vidgo": ("Vidgo",),
+    "audioext.runtime.jobs": (
+        "ClientClosedError",
+        "Job",
+        "JobError",
+        "JobExpiredError",
+        "JobFailedError",
+        "StageTimeoutError",
+        "SubmitUnknownError",
+    ),
+    "audioext.stores.memory": ("MemoryStore",),
+    "audioext.webhooks.receiver": ("MaskedAccessLogger",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - all are texts
     "__version__",
+    *sorted(_HOME_OF),
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first asked for: a script that needs one class pays for no other."""
+    module = _HOME_OF.get(name)
+    if module is None:
+        message = f"module 'audioext' has no attribute {name!r}"
+        raise AttributeError(message)
+    value: object = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return what can be asked for."""
+    return sorted({*globals(), *_HOME_OF})

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets as random_secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from yarl import URL
 
-from audioext import config as settings
-from audioext import providers as all_providers
+from audioext import config
 from audioext.clock import Clock
 from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, SubmitUnknownError, UnsupportedError
-from audioext.files.downloads import Downloader, Shelf
-from audioext.files.sources import Sources
-from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, StoreError, UnsupportedError
+from audioext.http.messages import Webhook
+from audioext.http.transport import BrokenError, NotSentError, Progress
+from audioext.http.urls import Route
+from audioext.models.entries import Entry
+from audioext.models.record import Record
 from audioext.models.requests import (
     LONE_SURROGATE,
     AddInstrumental,
@@ -29,18 +29,15 @@ from audioext.models.requests import (
     Request,
 )
 from audioext.models.results import Song, Stage
+from audioext.parts import Parts
 from audioext.providers.base import Credits, Provider
-from audioext.runtime.handlers import HANDLING, FailureHandler, Handlers, StageHandler, check_stage
-from audioext.runtime.jobs import Desk, Job
-from audioext.runtime.journal import Dispatcher
-from audioext.runtime.maintenance import Upkeep
-from audioext.runtime.outcomes import Outcomes
-from audioext.runtime.poller import Poller
-from audioext.runtime.submits import Submits
-from audioext.runtime.submitter import Order, Submitter
-from audioext.runtime.waiters import Registry
-from audioext.stores import MemoryStore, open_store
-from audioext.stores.base import Delivery, Store
+from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
+from audioext.runtime.held import HeldJob
+from audioext.runtime.jobs import Job, SubmitUnknownError
+from audioext.runtime.submitter import Order
+from audioext.state.fold import fold
+from audioext.stores import open_store
+from audioext.stores.base import Delivery, Store, to_delivery
 from audioext.webhooks.inbox import Confirm, Inbox
 from audioext.webhooks.receiver import Receiver
 
@@ -48,20 +45,7 @@ _log = logging.getLogger("audioext.client")
 _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 
-# The five are providers by structure; pyright needs them by name, since their settings are converted.
-AnyProvider = (
-    Provider
-    | all_providers.Kie
-    | all_providers.KieJobs
-    | all_providers.SunoApi
-    | all_providers.Vidgo
-    | all_providers.MusicGpt
-)
-
 DAY_SECONDS = 86_400.0
-SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
-SECRET_BYTES = 32
-DRAIN_SECONDS = 10.0
 
 
 class Client:
@@ -87,7 +71,7 @@ class Client:
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
         self,
-        *providers: AnyProvider,
+        *providers: Provider,
         public_url: str | URL | None = None,
         listen: str | int | Unset | None = UNSET,
         store: str | Store | None = None,
@@ -105,108 +89,35 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         """Check the settings and wire the parts."""
-        self._clock = clock if clock is not None else Clock()
-        self._providers = settings.named(providers, os.environ)
-        self._public_url = settings.read_public_url(public_url)
-        self._listen = settings.read_listen(listen, self._public_url)
-        settings.check_durations(
-            wait_timeout=wait_timeout,
-            expire_after=expire_after,
-            permit_timeout=permit_timeout,
-            handler_timeout=handler_timeout,
-            poll_timeout=poll_timeout,
-            keep=keep,
-        )
-        settings.check_callbacks(self._providers.values(), self._public_url)
-        self._own_secrets = settings.read_secrets(secrets)
-        self._secrets: tuple[bytes, ...] = ()
-        self._store = open_store(store)
-        self._registry = Registry()
-        self._transport = Transport()
-        self._shelf = Shelf()
-        self._dispatcher = Dispatcher(
-            store=self._store,
-            registry=self._registry,
-            providers=self._providers,
-            clock=self._clock,
-            expire_after=expire_after,
-        )
-        self._poller = Poller(
-            store=self._store,
-            dispatcher=self._dispatcher,
-            transport=self._transport,
-            providers=self._providers,
-            clock=self._clock,
-            expire_after=expire_after,
-            timeout=poll_timeout,
-        )
-        self._handlers = Handlers(
-            store=self._store,
-            dispatcher=self._dispatcher,
-            clock=self._clock,
-            timeout=handler_timeout,
-            concurrency=handler_concurrency,
-        )
-        # A listener decodes every provider's webhooks, whoever submitted the task.
-        decoders = settings.named([make() for make in all_providers.ALL], {})
-        self.inbox = Inbox(
-            dispatcher=self._dispatcher,
-            providers={**decoders, **self._providers},
-            clock=self._clock,
-            confirm=confirm,
-            accepting=lambda: self._open,
-        )
-        self.receiver = Receiver(inbox=self.inbox, shelf=self._shelf, ready=self._ready)
-        self._accounts = settings.accounts(self._providers, self._store, self._clock)
-        outcomes = Outcomes(store=self._store, dispatcher=self._dispatcher, registry=self._registry, clock=self._clock)
-        self._submitter = Submitter(
-            store=self._store,
-            dispatcher=self._dispatcher,
-            registry=self._registry,
-            outcomes=outcomes,
-            transport=self._transport,
-            shelf=self._shelf,
-            sources=Sources(
-                transport=self._transport,
-                shelf=self._shelf,
-                clock=self._clock,
+        url = config.read_public_url(public_url)
+        self._parts = Parts(
+            config.Settings(
+                providers=config.named(providers, os.environ),
+                public_url=url,
+                listen=config.read_listen(listen, url),
+                store=open_store(store),
+                secrets=config.read_secrets(secrets),
+                confirm=confirm,
                 serve_files=serve_files,
-                public_url=lambda: self._public_url if self.receiver.is_serving else None,
-            ),
-            clock=self._clock,
-            accounts=self._accounts,
-            permit_timeout=permit_timeout,
-            expire_after=expire_after,
-            public_url=lambda: self._public_url,
-            secret=lambda: self._secrets[0],
+                wait_timeout=wait_timeout,
+                expire_after=expire_after,
+                permit_timeout=permit_timeout,
+                handler_timeout=handler_timeout,
+                poll_timeout=poll_timeout,
+                handler_concurrency=handler_concurrency,
+                keep=keep,
+                deliveries_kept=deliveries_kept,
+                clock=clock if clock is not None else Clock(),
+            )
         )
-        self._dispatcher.on_due = self._poller.wake
-        self._dispatcher.on_outbox = self._handlers.wake
-        self._dispatcher.on_final = self._submitter.finish
-        self._desk = Desk(
-            registry=self._registry,
-            read=self._store.get,
-            refresh=self._refresh,
-            saver=Downloader(self._transport).save,
-            clock=self._clock,
-            wait_timeout=wait_timeout,
-        )
-        self._upkeep = Upkeep(
-            store=self._store,
-            registry=self._registry,
-            outcomes=outcomes,
-            submitter=self._submitter,
-            handlers=self._handlers,
-            clock=self._clock,
-            keep=keep,
-            expire_after=expire_after,
-            deliveries_kept=deliveries_kept,
-            on_resync=self._tell_again,
-        )
-        self._open = False
-        self._closed = False
+        self.inbox: Inbox = self._parts.inbox
+        self.receiver: Receiver = self._parts.receiver
         self._closing: asyncio.Task[None] | None = None
-        self._submits = Submits(submitter=self._submitter)
+
+    def __repr__(self) -> str:
+        """Name the providers and say whether it is open."""
+        state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
+        return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
 
     # --- opening and closing ---------------------------------------------------------------------------
 
@@ -217,32 +128,7 @@ class Client:
             ConfigError: the client was open before, or its address cannot be listened on.
             StoreError: the store cannot be opened.
         """
-        if self._open or self._closed:
-            message = "a client is opened once: make a new one"
-            raise ConfigError(message)
-        try:
-            await self._store.open()
-            self._secrets = self._own_secrets
-            await self._agree_on_secret()
-            # Who only looks risks nothing, and who keeps jobs in memory knows it.
-            if (self._providers or self._listen) and not isinstance(self._store, MemoryStore):
-                for warning in await self._store.warnings():
-                    _log.warning("the store: %s", warning)
-            self._open = True  # before listening: the first delivery may already wait
-            if self._listen is not None:
-                host, port = self._listen
-                prefix = "/" if self._public_url is None else self._public_url.path
-                port = await self.receiver.start(host, port, prefix=prefix)
-                self._public_url = settings.fill_port(self._public_url, port)
-        except BaseException:
-            self._open = False
-            self._closed = True
-            await self.receiver.aclose()
-            await self._store.aclose()
-            raise
-        self._poller.start()
-        self._handlers.start()
-        self._upkeep.start()
+        await self._parts.open()
         return self
 
     async def __aexit__(
@@ -252,43 +138,29 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close: stop accepting, apply what was accepted, end the waits, let handlers drain, close the store.
+        """Close: end the waits, stop accepting, apply what was accepted, let handlers drain, close the store.
 
         Open waits raise `ClientClosedError`; their jobs live on. Handlers get 10 seconds; what is then
-        cancelled runs again when a client opens the same store. Calling it again, or at the same time, waits for
-        the one closing; cancelling a call does not stop it. Within a handler, which it would wait for, it
-        only begins to close.
+        cancelled runs again when a client opens the same store. It takes 15 seconds at most: a POST without an answer
+        is then left to its callback. Calling it again, or at the same time, waits for the one closing; cancelling
+        a call does not stop it. Within a handler, which it would wait for, it only begins to close.
         """
         if self._closing is None:
-            if not self._open:
+            if not self._parts.is_open:
                 return
-            self._closing = asyncio.create_task(self._close(), name="audioext close")
-        if not self._handlers.is_running_here():
+            self._closing = asyncio.create_task(self._parts.aclose(), name="audioext close")
+        if HANDLING.get() is None:
             await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        await self.receiver.aclose()
-        self._open = False
-        self._closed = True
-        await self._submits.aclose()
-        await self._upkeep.aclose()
-        await self._poller.aclose()
-        self._registry.close()
-        await self._handlers.aclose(drain=DRAIN_SECONDS)
-        for account in self._accounts.values():
-            await account.aclose()
-        await self._transport.aclose()
-        await self._store.aclose()
 
     @property
     def public_url(self) -> URL | None:
         """Where providers reach the receiver, with its port filled in once it listens."""
-        return self._public_url
+        return self._parts.public_url
 
     @property
     def store(self) -> Store:
         """The store that holds the truth about all jobs."""
-        return self._store
+        return self._parts.settings.store
 
     # --- submitting --------------------------------------------------------------------------------------
 
@@ -317,33 +189,33 @@ class Client:
             StoreError: the job could not be stored; nothing was sent.
         """
         self._check_open()
-        chosen = self._choose(provider or request.provider)
+        chosen = self._parts.choose(provider or request.provider)
         handling = HANDLING.get()
         if key is None and handling is not None:
-            key = await handling.key(chosen.name, request)
+            key = await handling.key(chosen.info.name, request)
         order = Order(
             request=request,
             provider=chosen,
-            key=settings.check_key(key),
-            meta=settings.check_meta(meta),
+            key=config.check_key(key),
+            meta=config.check_meta(meta),
             progress=progress,
         )
-        order = await self._submitter.check(order)
+        order = await self._parts.submitter.check(order)
         self._check_open()  # again: looking at a file takes its time
-        task = self._submits.start(order)
+        task = self._parts.submitter.start(order)
         try:
-            stored = await asyncio.shield(task)
+            held = await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
-            sent = self._submitter.sent_by(task)
+            sent = self._parts.submitter.sent_by(task)
             if sent is None:
                 message = "the client was closed before this submit was sent; nothing was paid"
                 raise ConfigError(message) from None
-            job = self._desk.job(sent)
-            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {chosen.name}"
+            job = self._parts.job(sent)
+            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
             raise SubmitUnknownError(message, job=job) from None
-        return self._desk.job(stored)
+        return self._parts.job(held)
 
     async def extend(
         self,
@@ -395,10 +267,7 @@ class Client:
             StoreError: the store cannot be read.
         """
         self._check_open()
-        stored = None if LONE_SURROGATE.search(ref) else await self._store.get(ref)
-        if stored is None:
-            raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
-        return self._desk.job(stored)
+        return self._parts.job(await self._find(ref))
 
     async def jobs(
         self,
@@ -409,10 +278,14 @@ class Client:
         """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
         self._check_open()
         wanted = dict(meta or {})
-        async for stored in self._store.scan(is_open=open):
-            held = stored.record.meta
-            if all(name in held and held[name] == value for name, value in wanted.items()):
-                yield self._desk.job(stored)
+        async for stored in self.store.jobs(is_open=open):
+            try:
+                job = self._parts.job(self._parts.journal.take_in(stored))
+            except (ConfigError, StoreError) as error:
+                _log.warning("%s", error)
+                continue
+            if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
+                yield job
 
     def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]:
         """Decorate an async function that is called with each job's `StageEvent` of *stage*.
@@ -421,19 +294,19 @@ class Client:
         order. An error is logged and tried again, up to five times, then shown in `job.record`.
 
         Raises:
-            ConfigError: SUBMITTED is not told to handlers.
+            ConfigError: handlers are not told of that stage, or what is decorated is no async function.
         """
-        check_stage(stage)
+        self._parts.handlers.check(stage)
 
         def register(handler: _StageHandlerT) -> _StageHandlerT:
-            self._handlers.on(stage, handler)
+            self._parts.handlers.on(stage, handler)
             return handler
 
         return register
 
     def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT:
         """Decorate an async function that is called with each job's `Failure`, at least once."""
-        self._handlers.on_failure(handler)
+        self._parts.handlers.on_failure(handler)
         return handler
 
     async def credits(self, provider: str | None = None) -> float:
@@ -444,62 +317,71 @@ class Client:
             ProviderError: the call was refused.
         """
         self._check_open()
-        chosen = self._choose(provider)
+        chosen = self._parts.choose(provider)
+        info = chosen.info
         if not isinstance(chosen, Credits):
-            message = f"{chosen.name} has no known call that tells the balance"
+            message = f"{info.name} has no known call that tells the balance"
             raise UnsupportedError(message)
-        if chosen.api_key is None:
-            message = f"no API key for {chosen.name}: set {chosen.key_variable}, or pass api_key="
+        if not info.has_key:
+            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
             raise ConfigError(message)
         try:
-            response = await self._transport.send(chosen.build_credits())
+            response = await self._parts.transport.send(chosen.build_credits())
         except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(str(error), provider=chosen.name, retryable=True, charged=False) from error
+            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
         return chosen.parse_credits(response)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
         self._check_open()
-        async for delivery in self._store.deliveries(ref):
+        async for delivery in self.store.deliveries(ref):
             yield delivery
+
+    async def delivery(self, id: str) -> Delivery:  # noqa: A002 - it is a delivery's `id`
+        """Return one delivery by its `id`.
+
+        Raises:
+            RequestError: the store holds no such delivery.
+        """
+        self._check_open()
+        ref, _, entry_id = id.partition("-")
+        stored = await self.store.read(ref)
+        for entry in stored.entries if stored is not None else ():
+            if stored is not None and entry.kind == "webhook" and entry.id == entry_id:
+                is_orphan = all(other.kind != "request" for other in stored.entries)
+                return to_delivery(ref, stored.index.provider, entry, is_orphan=is_orphan)
+        raise RequestError([Problem("delivery", f"this store holds no delivery {id!r}")])
+
+    async def replay(self, id: str) -> int:  # noqa: A002 - as above
+        """Take a delivery that was kept once more, and return the status that it would be answered with now.
+
+        Raises:
+            RequestError: the store holds no such delivery.
+        """
+        delivery = await self.delivery(id)
+        route = Route(delivery.provider, delivery.ref, "")
+        return await self.inbox.replay(route, Webhook(headers=delivery.headers, body=delivery.body))
+
+    async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
+        """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.
+
+        Raises:
+            RequestError: the store holds no such job.
+        """
+        held = await self._find(ref)
+        readings = sorted(held.readings.values(), key=lambda reading: (reading.entry.at, reading.entry.id))
+        return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
 
     # --- inside ------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
-        if not self._open:
+        if not self._parts.is_open:
             message = "the client is not open: use it inside `async with Client(...) as client:`"
             raise ConfigError(message)
 
-    def _choose(self, name: str | None) -> Provider:
-        if not self._providers:
-            message = "this client has no provider: pass one, like Client(Kie())"
-            raise ConfigError(message)
-        if name is None:
-            return next(iter(self._providers.values()))
-        if name not in self._providers:
-            message = f"this client has no provider named {name!r}; it has {', '.join(self._providers)}"
-            raise ConfigError(message)
-        return self._providers[name]
-
-    async def _refresh(self, ref: str) -> None:
-        stored = await self._store.get(ref)
-        if stored is not None:
-            self._choose(stored.record.provider)
-            await self._poller.ask(stored.record)
-
-    async def _ready(self) -> tuple[str, ...]:
-        return await self._store.warnings()
-
-    async def _tell_again(self) -> None:
-        await self._agree_on_secret()
-        for account in self._accounts.values():
-            await account.renew()
-
-    async def _agree_on_secret(self) -> None:
-        """Take the store's secret; one that it has lost is given back to it, so that URLs in use stay valid."""
-        if not self._own_secrets:
-            mine = self._secrets[0] if self._secrets else random_secrets.token_bytes(SECRET_BYTES)
-            kept = await self._store.create_if_absent(SECRET_NAME, mine)
-            if kept not in self._secrets[:1]:  # another process made one since the store lost ours
-                self._secrets = tuple(dict.fromkeys((kept, *self._secrets)))
-        self.inbox.secrets = self._secrets
+    async def _find(self, ref: str) -> HeldJob:
+        self._check_open()
+        held = None if LONE_SURROGATE.search(ref) else await self._parts.journal.hold(ref)
+        if held is None:
+            raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
+        return held

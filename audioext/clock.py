@@ -1,11 +1,12 @@
-"""Time as an argument: the one place that reads a clock or rolls a die, so that tests can set both."""
+"""Time as an argument: the one place that reads a clock, sleeps or rolls a die, so that tests can set all three."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from attrs import frozen
 
@@ -17,10 +18,59 @@ _LETTER_OF_BYTE = (_REF_ALPHABET * 8).encode()  # each of the 32 letters for 8 o
 
 @frozen
 class Clock:
-    """Where the time comes from: `now` is Unix seconds, `jitter` a number from 0 to 1."""
+    """Where the time comes from.
+
+    `now` is Unix seconds, `monotonic` seconds that never go back, `jitter` a number from 0 to 1. Whatever waits for
+    time to pass waits with `sleep`, so a clock of your own can jump.
+    """
 
     now: Callable[[], float] = time.time
     jitter: Callable[[], float] = random.random
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def wait(self, waiter: asyncio.Future[None], seconds: float) -> bool:
+        """Wait until *waiter* is done, which nobody else awaits, or *seconds* have passed; say whether it is done."""
+        if self.sleep is not asyncio.sleep:
+            return await self._wait_asleep(waiter, seconds)
+        loop = asyncio.get_running_loop()
+        is_late = loop.create_future()
+        # Cheaper than asyncio.wait and its callbacks: the timer ends the private future, and leaves a mark.
+        timer = loop.call_later(seconds, _end, waiter, is_late)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+        return not is_late.done()
+
+    async def _wait_asleep(self, waiter: asyncio.Future[None], seconds: float) -> bool:
+        sleeper = asyncio.ensure_future(self.sleep(seconds))
+        try:
+            await asyncio.wait([sleeper, waiter], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeper.cancel()
+            await asyncio.gather(sleeper, return_exceptions=True)
+        return waiter.done()
+
+    async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait until *event* is set, or *seconds* have passed."""
+        if event.is_set():
+            return
+        waiter = asyncio.ensure_future(event.wait())
+        try:
+            if self.sleep is asyncio.sleep:
+                await asyncio.wait([waiter], timeout=seconds)
+            else:
+                await self._wait_asleep(waiter, seconds)  # type: ignore[arg-type]  # its result is of no interest
+        finally:
+            waiter.cancel()
+            await asyncio.gather(waiter, return_exceptions=True)
+
+
+def _end(waiter: asyncio.Future[None], is_late: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        is_late.set_result(None)
+        waiter.set_result(None)
 
 
 def mint_id(now: float) -> str:

@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
-import orjson
+import msgspec
+from attrs import field, frozen
 from yarl import URL
 
+from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.http.urls import FILES_SEGMENT
@@ -17,6 +19,7 @@ from audioext.models.requests import LONE_SURROGATE
 from audioext.providers.base import Provider
 from audioext.runtime.limits import Account
 from audioext.stores.base import Store
+from audioext.webhooks.inbox import Confirm
 
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
 MIN_SECRET_BYTES = 16
@@ -35,30 +38,85 @@ UNSET = Unset.UNSET
 """Not given, where `None` has a meaning of its own."""
 
 
-def named(providers: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
+def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        message = f"{attribute.name} must be a finite number of seconds above 0, not {value!r}"
+        raise ConfigError(message)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The settings of a client, checked; see `Client` for what they mean.
+
+    Raises:
+        ConfigError: one cannot work; the message says which and what to do.
+    """
+
+    providers: Mapping[str, Provider]
+    public_url: URL | None
+    listen: tuple[str, int] | None
+    store: Store
+    secrets: tuple[bytes, ...] = field(repr=False)
+    confirm: Confirm
+    serve_files: bool
+    wait_timeout: float = field(validator=_seconds)
+    expire_after: float = field(validator=_seconds)
+    permit_timeout: float = field(validator=_seconds)
+    handler_timeout: float = field(validator=_seconds)
+    poll_timeout: float = field(validator=_seconds)
+    handler_concurrency: int
+    keep: float = field(validator=_seconds)
+    deliveries_kept: int
+    clock: Clock
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a public URL that a provider would never call."""
+        check_callbacks(self.providers.values(), self.public_url)
+
+
+class Decoders(dict[str, Provider]):
+    """The providers by name; those that were not given are loaded with their defaults when they are asked for."""
+
+    def __missing__(self, name: str) -> Provider:
+        """Load the codec of one of the wire formats that we know."""
+        if name not in providers.NAMES:
+            raise KeyError(name)
+        self[name] = found = providers.load(name)()
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a provider of that name, loaded or not."""
+        return super().__contains__(name) or name in providers.NAMES
+
+    def get(self, name: str, default: Provider | None = None) -> Provider | None:  # type: ignore[override]  # no overloads
+        """Return the provider of that name, loaded where needed, else *default*."""
+        return self[name] if name in self else default
+
+
+def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
     """Return the providers by name, each with its key from *environ* where none was given.
 
     Raises:
         ConfigError: two have one name, or something is no provider.
     """
     found: dict[str, Provider] = {}
-    for provider in providers:
+    for provider in given:
         if isinstance(provider, type) or not isinstance(provider, Provider):
             message = f"{provider!r} is no provider: pass an instance, like Client(Kie())"
             raise ConfigError(message)
-        if provider.name == FILES_SEGMENT:
+        if provider.info.name == FILES_SEGMENT:
             message = f"a provider cannot be named {FILES_SEGMENT!r}: its callbacks would hide offered files"
             raise ConfigError(message)
-        if provider.name in found:
-            message = f"two providers are named {provider.name!r}: give one of them name="
+        if provider.info.name in found:
+            message = f"two providers are named {provider.info.name!r}: give one of them name="
             raise ConfigError(message)
-        found[provider.name] = _with_key(provider, environ)
+        found[provider.info.name] = _with_key(provider, environ)
     return found
 
 
 def _with_key(provider: Provider, environ: Mapping[str, str]) -> Provider:
-    key = environ.get(provider.key_variable, "").strip()
-    if provider.api_key is not None or not key or not attrs.has(type(provider)):
+    key = environ.get(provider.info.key_variable, "").strip()
+    if provider.info.has_key or not key or not attrs.has(type(provider)):
         return provider
     return attrs.evolve(provider, api_key=key)  # type: ignore[misc]  # `has` proves it is an attrs class
 
@@ -115,7 +173,7 @@ def _read_address(value: str | int) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
 
 
-def check_callbacks(providers: Iterable[Provider], public_url: URL | None) -> None:
+def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None:
     """Refuse a public URL that a provider would never call.
 
     Raises:
@@ -123,11 +181,11 @@ def check_callbacks(providers: Iterable[Provider], public_url: URL | None) -> No
     """
     if public_url is None:
         return
-    for provider in providers:
+    for provider in callers:
         # A callback adds the provider's name, a ref of 24 and a tag of 43 letters.
-        why = provider.check_callback(public_url / provider.name / ("r" * 24) / ("t" * 43))
+        why = provider.check_callback(public_url / provider.info.name / ("r" * 24) / ("t" * 43))
         if why is not None:
-            message = f"{provider.name} would never call public_url {public_url}: {why}"
+            message = f"{provider.info.name} would never call public_url {public_url}: {why}"
             raise ConfigError(message)
 
 
@@ -147,18 +205,6 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
         )
         raise ConfigError(message)
     return found
-
-
-def check_durations(**seconds: float) -> None:
-    """Refuse a duration that is no positive number of seconds.
-
-    Raises:
-        ConfigError: it names the setting.
-    """
-    for name, value in seconds.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            message = f"{name} must be a finite number of seconds above 0, not {value!r}"
-            raise ConfigError(message)
 
 
 def check_key(key: str | None) -> str | None:
@@ -183,16 +229,18 @@ def check_meta(meta: Mapping[str, object] | None) -> dict[str, object]:
     if meta is None:
         return {}
     try:
-        value = orjson.loads(orjson.dumps(dict(meta)))
+        value = msgspec.json.decode(msgspec.json.encode(dict(meta)))
     except (TypeError, ValueError) as error:
         raise RequestError([Problem("meta", f"must be a dict of JSON values: {error}")]) from error
     return dict(value)
 
 
-def accounts(providers: Mapping[str, Provider], store: Store, clock: Clock) -> dict[str, Account]:
+def accounts(by_name: Mapping[str, Provider], store: Store, clock: Clock) -> dict[str, Account]:
     """Return the account of each provider's name; those of one account share it."""
     shared: dict[str, Account] = {}
     return {
-        name: shared.setdefault(provider.account, Account(provider.account, provider.limits, store, clock))
-        for name, provider in providers.items()
+        name: shared.setdefault(
+            provider.info.account, Account(provider.info.account, provider.info.limits, store, clock)
+        )
+        for name, provider in by_name.items()
     }

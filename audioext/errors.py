@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attrs import frozen
-
-if TYPE_CHECKING:
-    from audioext.models.results import FailureReason, Track
-    from audioext.runtime.jobs import Job
 
 
 @frozen
@@ -159,61 +154,6 @@ class WebhookError(AudioextError):
         """Keep the HTTP status to answer with."""
         self.http_status = http_status
         super().__init__(message)
-
-
-class SubmitUnknownError(AudioextError):
-    """No word of the task within the grace period: the POST may have landed, so nothing was resent.
-
-    Look at the provider's own task list before you submit again. The job can still be adopted: a late
-    callback completes it, and a later `await job` then returns the song.
-    """
-
-    def __init__(self, message: str, *, job: Job) -> None:
-        """Keep the *job*, whose `ref` leads back to it from any process."""
-        self.job = job
-        super().__init__(message)
-
-
-class JobError(AudioextError):
-    """A wait for a job ended without its result; `job` can be awaited again."""
-
-    def __init__(self, message: str, *, job: Job) -> None:
-        """Keep the *job*, whose `ref` leads back to it from any process."""
-        self.job = job
-        super().__init__(message)
-
-
-class JobFailedError(JobError):
-    """The provider gave the task up; `reason`, `code` and `charged` say why and what it cost."""
-
-    def __init__(  # noqa: PLR0913 - one keyword for each fact a caller may branch on
-        self,
-        message: str,
-        *,
-        job: Job,
-        reason: FailureReason,
-        code: str | None,
-        charged: bool | None,
-        tracks: Sequence[Track] = (),
-    ) -> None:
-        """Keep the facts of the failure, and the tracks that were known by then."""
-        self.reason = reason
-        self.code = code
-        self.charged = charged
-        self.tracks: tuple[Track, ...] = tuple(tracks)
-        super().__init__(message, job=job)
-
-
-class StageTimeoutError(JobError, TimeoutError):
-    """The stage was not reached in time; the job lives on, await it again or look at it with its ref."""
-
-
-class JobExpiredError(StageTimeoutError):
-    """The job was given up after its deadline and a last status call; a late callback still completes it."""
-
-
-class ClientClosedError(JobError):
-    """The client was closed during the wait; open a client on the same store and await `client.job(ref)`."""
 
 
 class DownloadError(AudioextError):

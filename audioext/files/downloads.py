@@ -1,4 +1,4 @@
-"""Files: looking at a local source, offering it to a provider, and fetching results with checks."""
+"""Fetching results: whole, audio, not empty, and different from each other."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import asyncio
 import hashlib
 import mimetypes
 import os
-import re
 import secrets
-import unicodedata
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeVar
 from urllib.parse import unquote
 
 import aiohttp
-from attrs import define, field, frozen
-from tinytag import TinyTag, TinyTagException
+from attrs import define, frozen
 from yarl import URL
 
-from audioext.errors import DownloadError, Problem
+from audioext.errors import DownloadError
+from audioext.files.names import safe_name
 from audioext.http.transport import Transport
 from audioext.models.results import Song, Track
 
@@ -28,7 +26,6 @@ DOWNLOAD_CHUNK_BYTES = 262_144
 DOWNLOAD_IDLE_SECONDS = 60.0
 DOWNLOAD_ATTEMPTS = 3
 DOWNLOAD_BACKOFF_SECONDS = 0.5
-MAX_NAME_BYTES = 120  # file systems allow 255; a suffix, a number and ".part" must fit as well
 _HTTP_OK = 200
 _HTTP_SERVER_ERROR = 500
 
@@ -47,79 +44,9 @@ _AUDIO_SUFFIXES = {
     "audio/webm": ".webm",
 }
 _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
-_WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 SaveProgress = Callable[[Path, int, int | None], None]
 _T = TypeVar("_T")
-
-
-# --- a local source --------------------------------------------------------------------------------------
-
-
-@frozen(kw_only=True)
-class Source:
-    """What is known of a local file before it is sent: its size in bytes, its duration in seconds."""
-
-    size: int
-    duration: float | None
-
-
-def probe(path: Path) -> Source | Problem:
-    """Look at the file at *path*, or say what is wrong with it. It blocks: call it in a thread."""
-    try:
-        if not path.is_file():
-            return Problem("file", f"there is no file at {path}")
-        size = path.stat().st_size
-        if size == 0:
-            return Problem("file", f"{path} is empty")
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        return Problem("file", f"{path} cannot be read: {error.strerror or error}")
-    try:
-        duration = TinyTag.get(path, tags=False).duration
-    except (TinyTagException, OSError, ValueError, ArithmeticError, IndexError, LookupError):
-        duration = None  # a format that it does not know is for the provider to judge
-    return Source(size=size, duration=duration if duration and duration > 0 else None)
-
-
-def fingerprint(path: Path) -> str:
-    """Return a digest of what is in the file. It blocks: call it in a thread.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@define(eq=False, repr=False)
-class Shelf:
-    """Local files offered for a while under unguessable names, for providers that only take URLs."""
-
-    _offers: dict[str, Path] = field(factory=dict, init=False)
-
-    def offer(self, path: Path) -> str:
-        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name."""
-        token = secrets.token_urlsafe(32)
-        self._offers[token] = path
-        return f"{token}/{safe_name(path.stem)}{_plain_suffix(path)}"
-
-    def take_back(self, offer: str) -> None:
-        """Stop offering; harmless when it was taken back before."""
-        self._offers.pop(offer.partition("/")[0], None)
-
-    def find(self, token: str) -> Path | None:
-        """Return the file offered under *token*, `None` for a guess."""
-        return self._offers.get(token)
-
-
-def _plain_suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    return suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
-
-
-# --- results ---------------------------------------------------------------------------------------------
 
 
 class _BadFileError(Exception):
@@ -333,16 +260,6 @@ def _suffix(content_type: str, url: URL, name: str) -> str:
 def _track_name(track: Track, song: Song, index: int) -> str:
     base = safe_name(track.title or "") or song.ref
     return base if len(song.tracks) == 1 else f"{base} - take {index}"
-
-
-def safe_name(title: str) -> str:
-    """Return *title* as a file name without a suffix that is harmless on every system; it may be empty."""
-    text = unicodedata.normalize("NFC", title)
-    text = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in text)
-    text = re.sub(r'[<>:"/\\|?*\x00-\x1f]', " ", text)
-    text = re.sub(r"\s+", " ", text).strip(" .")
-    text = text.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore").strip(" .")
-    return f"_{text}" if text.partition(".")[0].lower() in _WINDOWS_NAMES else text
 
 
 def _http_text(error: BaseException) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
-from attrs import define
+from attrs import define, frozen
+from tinytag import TinyTag, TinyTagException
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import ProviderDownError, UnsupportedError
-from audioext.files.downloads import Shelf, safe_name
+from audioext.errors import Problem, ProviderDownError, UnsupportedError
+from audioext.files.names import safe_name
+from audioext.files.serving import Offers
 from audioext.http.messages import HttpRequest
 from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
 from audioext.http.urls import FILES_SEGMENT
@@ -20,12 +24,49 @@ from audioext.providers.base import FileRoute, Provider, Uploads
 UPLOAD_ATTEMPTS = 3
 
 
+@frozen(kw_only=True)
+class SourceInfo:
+    """What is known of a local file before it is sent: its size in bytes, its duration in seconds."""
+
+    size: int
+    duration: float | None
+
+
+def probe(path: Path) -> SourceInfo | Problem:
+    """Look at the file at *path*, or say what is wrong with it. It blocks: call it in a thread."""
+    try:
+        if not path.is_file():
+            return Problem("file", f"there is no file at {path}")
+        size = path.stat().st_size
+        if size == 0:
+            return Problem("file", f"{path} is empty")
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return Problem("file", f"{path} cannot be read: {error.strerror or error}")
+    try:
+        duration = TinyTag.get(path, tags=False).duration
+    except (TinyTagException, OSError, ValueError, ArithmeticError, IndexError, LookupError):
+        duration = None  # a format that it does not know is for the provider to judge
+    return SourceInfo(size=size, duration=duration if duration and duration > 0 else None)
+
+
+def fingerprint(path: Path) -> str:
+    """Return a digest of what is in the file. It blocks: call it in a thread.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @define(kw_only=True, eq=False, repr=False)
 class Sources:
     """Brings a request's file along, or its URL where that has to be hosted elsewhere first."""
 
     transport: Transport
-    shelf: Shelf
+    offers: Offers
     clock: Clock
     serve_files: bool
     public_url: Callable[[], URL | None]
@@ -39,17 +80,17 @@ class Sources:
             if self.serves(request, provider):
                 public_url = self.public_url()
                 assert public_url is not None  # noqa: S101 - `check` refused this
-                offer = self.shelf.offer(request.file)
+                offer = self.offers.offer(request.file)
                 return _by_url(
                     request, str(public_url / FILES_SEGMENT / offer.split("/")[0] / offer.split("/")[1])
                 ), offer
-            if provider.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
+            if provider.info.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
                 name = f"{mint_id(self.clock.now())}{request.file.suffix.lower()}"
                 built = provider.build_upload(request.file, name)
                 return _by_url(request, await self._upload(provider, built, progress)), None
         if request.rehost and request.url is not None:
             if not isinstance(provider, Uploads):
-                message = f"{provider.name} has no url-upload, so rehost=True cannot be done there"
+                message = f"{provider.info.name} has no url-upload, so rehost=True cannot be done there"
                 raise UnsupportedError(message)
             name = f"{mint_id(self.clock.now())}-{safe_name(URL(request.url).name) or 'audio'}"
             url = await self._upload(provider, provider.build_upload(request.url, name), progress)
@@ -60,7 +101,7 @@ class Sources:
         """Say whether our own receiver has to serve the file."""
         if request.file is None:
             return False
-        return self.serve_files or provider.file_route is FileRoute.SERVE
+        return self.serve_files or provider.info.file_route is FileRoute.SERVE
 
     async def _upload(self, provider: Provider, request: HttpRequest, progress: Progress | None) -> str:
         assert isinstance(provider, Uploads)  # noqa: S101 - both callers looked
@@ -70,7 +111,7 @@ class Sources:
             except (NotSentError, BrokenError) as error:  # an upload costs nothing, so it may be repeated
                 if attempt == UPLOAD_ATTEMPTS:
                     raise ProviderDownError(
-                        f"the upload failed: {error}", provider=provider.name, retryable=True, charged=False
+                        f"the upload failed: {error}", provider=provider.info.name, retryable=True, charged=False
                     ) from error
             else:
                 return provider.parse_upload(response)

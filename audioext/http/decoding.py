@@ -1,115 +1,91 @@
-"""Strict decoding of wire JSON into attrs classes: a value, or a `DecodeError` that lists JSON paths.
+"""Reading wire JSON: strictly into attrs classes, or one lenient value at a time. Nothing is coerced by accident.
 
-cattrs' defaults coerce (`null` becomes `'None'`, `true` becomes `1.0`), so every scalar has a strict hook.
-The tolerant forms are named types, so that a field says what it accepts: `Text`, `Seconds`, `Link`, `When`.
+`decode` is for shapes that must be as expected: a value of the type, or a `DecodeError` with the JSON path. The small
+functions below it read single values of a parsed body, and return `None` for what is not there or cannot be read: a
+field that is not vital must never cost a paid result.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NewType, TypeVar
+from typing import TypeVar
 
-import cattrs
-import orjson
-from cattrs import Converter, transform_error
-from cattrs.cols import is_sequence, list_structure_factory
-from cattrs.v import format_exception
+import msgspec
 from yarl import URL
 
 from audioext.errors import DecodeError
 
 T = TypeVar("T")
 
-Text = NewType("Text", str)
-"""Text; a number is taken as its text, since ids and codes arrive as either."""
-Number = NewType("Number", float)
-"""A finite number; text that spells one in ASCII is taken."""
-Link = NewType("Link", str)
-"""An http(s) URL with a host and a path beyond `/`; anything else textual is `None` (a bare bucket root is no file)."""
-When = NewType("When", datetime)
-"""A time: epoch seconds or milliseconds, or ISO-like text; without a zone it is taken as UTC."""
-
 MAX_BODY_BYTES = 1_048_576
-MAX_DEPTH = 64  # real bodies nest 5 deep; orjson itself stops at 1,024
-# A link that needs no closer look: lower case host by name, no dots that a path could fold away.
-_PLAIN_LINK = re.compile(
-    r"https?://(?:[a-z0-9]+(?:-[a-z0-9]+)*\.)+[a-z]+(?::[1-9]\d{0,3})?(?:/[\w-][\w.-]*)+(?:\?[\w=&.-]*)?", re.ASCII
-)
+MAX_DEPTH = 64  # real bodies nest 5 deep
+MAX_PATHS = 10  # of a DecodeError; one line of a log
+MAX_ID_LENGTH = 200  # characters; real ids have 16 to 50
+
+_BOM = b"\xef\xbb\xbf"
+_UNREADABLE = (ValueError, RecursionError)  # msgspec's own errors are ValueErrors
+_PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+# A link that needs no closer look: a plain host and a path that begins with a letter, digit or percent sign.
+_PLAIN_LINK = re.compile(r"https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-~]*+", re.ASCII)
+_SUSPICIOUS = ("one", "one.mp3", "ull", "ull.mp3", "ined", "ined.mp3", "ONE", "ULL", "one.wav", "ull.wav", "/")
+_WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan"})
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 _EPOCH_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
-_MAX_EPOCH_SECONDS = 253_402_300_799  # the last second of the year 9999
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998  # other languages' zero times and ends of time say nothing
+_MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
+
+
+# --- whole bodies ----------------------------------------------------------------------------------------------------
 
 
 def parse_json(data: bytes, *, where: str = "the body") -> object:
-    """Return the JSON value in *data*.
+    """Return the JSON value in *data*; a byte order mark is skipped, and JSON inside a JSON text is read.
 
     Raises:
         DecodeError: it is not UTF-8 JSON, nests too deep, or holds NaN or a lone surrogate.
     """
-    try:
-        value: object = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise DecodeError([f"{error} @ $"], where=where) from None
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(value):
-        raise DecodeError([f"nested deeper than {MAX_DEPTH} @ $"], where=where)
+    value = _loads(data.removeprefix(_BOM), where)
+    if isinstance(value, str) and value.lstrip("\ufeff \t\r\n")[:1] in {"{", "["}:
+        value = _loads(value.lstrip("\ufeff").encode(), where)
     return value
 
 
-def decode(data: bytes, type_: type[T], *, converter: Converter | None = None, where: str = "the body") -> T:
-    """Return the JSON in *data* as a *type_*.
+def decode(data: bytes, type_: type[T], *, where: str = "the body") -> T:
+    """Return the JSON in *data* as a *type_*, such as an attrs class; unknown keys are passed over.
 
     Raises:
         DecodeError: it is not JSON, or not of that shape; `paths` says where.
     """
-    return structure(parse_json(data, where=where), type_, converter=converter, where=where)
-
-
-def structure(value: object, type_: type[T], *, converter: Converter | None = None, where: str = "the body") -> T:
-    """Return a parsed JSON *value* as a *type_*.
-
-    Raises:
-        DecodeError: it is not of that shape; `paths` says where.
-    """
     try:
-        return (converter or STRICT).structure(value, type_)
-    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DecodeError(transform_error(error, path="$", format_exception=_say), where=where) from None
+        return _decoder(type_).decode(data)
+    except _UNREADABLE:
+        value = parse_json(data, where=where)
+    try:
+        return msgspec.convert(value, type_)
+    except _UNREADABLE as error:
+        raise DecodeError([_problem(error)], where=where) from None
 
 
-def strict_converter() -> Converter:
-    """Return a new converter with the strict hooks, for a provider to add its own names to."""
-    converter = Converter(detailed_validation=True)
-    converter.register_structure_hook(str, _strict_str)
-    converter.register_structure_hook(bool, _strict_bool)
-    converter.register_structure_hook(int, _strict_int)
-    converter.register_structure_hook(float, _strict_float)
-    converter.register_structure_hook(Text, _text)
-    converter.register_structure_hook(Text | None, _text_or_none)
-    converter.register_structure_hook(Number, _number)
-    converter.register_structure_hook(Number | None, _number_or_none)
-    converter.register_structure_hook(Link | None, _link)
-    converter.register_structure_hook(When | None, _when)
-    converter.register_structure_hook_factory(is_sequence, lambda type_: _strict_list(converter, type_))
-    return converter
+@functools.cache
+def _decoder(type_: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(type_)
 
 
-def _strict_list(converter: Converter, type_: type) -> Callable[[object, object], object]:
-    # Any iterable passes cattrs' own hook, so that an object or a text would make a list.
-    structure_list = list_structure_factory(type_, converter)
-
-    def hook(value: object, expected: object) -> object:
-        if type(value) is not list:
-            raise TypeError(f"expected a list, got {_kind(value)}")
-        return structure_list(value, expected)
-
-    return hook
-
-
-def _say(error: BaseException, type_: type | None) -> str:
-    return str(error) if str(error).startswith("expected ") else format_exception(error, type_)
+def _loads(data: bytes, where: str) -> object:
+    try:
+        value: object = msgspec.json.decode(data)
+    except RecursionError:
+        raise DecodeError([f"nested deeper than {MAX_DEPTH} @ $"], where=where) from None
+    except _UNREADABLE as error:
+        raise DecodeError([_problem(error)], where=where) from None
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(value):
+        raise DecodeError([f"nested deeper than {MAX_DEPTH} @ $"], where=where)
+    return value
 
 
 def _too_deep(value: object) -> bool:
@@ -126,105 +102,141 @@ def _too_deep(value: object) -> bool:
     return True
 
 
-def _strict_str(value: object, _: object) -> str:
-    if type(value) is not str:
-        raise TypeError(f"expected text, got {_kind(value)}")
+def _problem(error: Exception) -> str:
+    """Return msgspec's complaint in our form, `problem @ $.path`."""
+    found = _PLACE.fullmatch(str(error))
+    what, path = (found["what"], found["path"]) if found is not None else (str(error), "$")
+    missing = _MISSING.fullmatch(what)
+    if missing is not None:
+        return f"required field missing @ {path}.{missing['name']}"
+    return f"{what[:1].lower()}{what[1:]} @ {path}"
+
+
+# --- single values ---------------------------------------------------------------------------------------------------
+
+
+def opened(value: object) -> object:
+    """Return *value*, or what it holds where it is a text that is JSON itself; broken JSON stays a text."""
+    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+        try:
+            return _loads(value.encode(), "a text")
+        except DecodeError:
+            return value
     return value
 
 
-def _strict_bool(value: object, _: object) -> bool:
-    if type(value) is not bool:
-        raise TypeError(f"expected true or false, got {_kind(value)}")
-    return value
+class JsonObject(dict[str, object]):
+    """One object of a body by plain keys: small letters without underscores, so that their spelling does not matter.
+
+    Of two keys that become one the first with something in it counts. `raw` is the object as it came, `path` where it stands.
+    """
+
+    __slots__ = ("path", "raw")
+
+    def __init__(self, raw: Mapping[str, object], path: str = "$") -> None:
+        """Read the keys of *raw*, which stands at *path*."""
+        super().__init__()
+        self.raw = raw
+        self.path = path
+        for key, value in raw.items():
+            name = plain(key)
+            if self.get(name) in (None, ""):
+                self[name] = value
+
+    def path_of(self, name: str) -> str:
+        """Return the path of a plain key, as the body spells it."""
+        return f"{self.path}.{next((key for key in self.raw if plain(key) == name), name)}"
+
+    def every(self, name: str) -> list[object]:
+        """Return the values under all spellings of a plain key."""
+        return [value for key, value in self.raw.items() if plain(key) == name]
 
 
-def _strict_int(value: object, _: object) -> int:
-    if type(value) is float and value.is_integer():
-        return int(value)
-    if type(value) is not int:
-        raise TypeError(f"expected a whole number, got {_kind(value)}")
-    return value
+def plain(key: str) -> str:
+    """Return *key* in small letters without underscores."""
+    return key.replace("_", "").lower()
 
 
-def _strict_float(value: object, _: object) -> float:
-    if type(value) not in (int, float):
-        raise TypeError(f"expected a number, got {_kind(value)}")
-    number = float(value)  # type: ignore[arg-type]  # int or float by the line above
-    if not math.isfinite(number):
-        raise ValueError("expected a finite number")
-    return number
+def camel(key: str) -> str:
+    """Return a snake case *key* in camel case."""
+    first, *rest = key.split("_")
+    return first + "".join(word.title() for word in rest)
 
 
-def _text(value: object, _: object) -> Text:
-    if type(value) is int:
-        return Text(str(value))
-    return Text(_strict_str(value, _))
+def text(value: object) -> str | None:
+    """Return the text in *value*, a whole number as its digits."""
+    if type(value) is str:
+        return value
+    return str(value) if type(value) is int and abs(value) < 10**MAX_ID_LENGTH else None
 
 
-def _text_or_none(value: object, _: object) -> str | None:
-    # Most of what arrives is this, so that the plain case comes first.
-    return value if value is None or type(value) is str else _text(value, _)
+def identity(value: object, path: str) -> str | None:
+    """Return the id in *value*; `None` and an empty text are none.
+
+    Raises:
+        DecodeError: it is of another type, too long, or not printable.
+    """
+    found = text(value)
+    if found is None and value is not None:
+        raise DecodeError([f"expected an id @ {path}"])
+    if found and (len(found) > MAX_ID_LENGTH or not found.isprintable()):
+        raise DecodeError([f"expected an id of at most {MAX_ID_LENGTH} printable characters @ {path}"])
+    return found or None
 
 
-def _number_or_none(value: object, _: object) -> Number | None:
-    return None if value is None else _number(value, _)
-
-
-def _number(value: object, _: object) -> Number:
-    if type(value) is str and _NUMBER.fullmatch(value.strip()):
-        return Number(float(value))
-    return Number(_strict_float(value, _))
-
-
-def _link(value: object, _: object) -> Link | None:
-    if value is None:
+def number(value: object) -> float | None:
+    """Return the finite number in *value*, or the one that its text spells in ASCII."""
+    if type(value) is str:
+        return float(value) if _NUMBER.fullmatch(value.strip()) else None
+    if type(value) not in {int, float}:
         return None
-    if type(value) is str and _PLAIN_LINK.fullmatch(value):
-        return Link(value)
-    text = "".join(_strict_str(value, _).split())  # MusicGPT's URLs have been seen with white space inside
     try:
-        url = URL(text)
+        found = float(value)  # type: ignore[arg-type]  # int or float by the line above
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def link(value: object) -> str | None:
+    """Return the http(s) link in *value* if it can be a file: byte for byte, but for spaces, which are encoded.
+
+    A path of `/` needs a query (`https://audiopipe.suno.ai/?item_id=…`), and a vendor's word for nothing
+    (`…/None.mp3`, a bare bucket root) is no file. White space around a link, and line breaks in it, are dropped.
+    """
+    if not value or type(value) is not str:
+        return None
+    if _PLAIN_LINK.fullmatch(value) and not value.endswith(_SUSPICIOUS):
+        return value
+    cleaned = "".join(value.strip().splitlines()).replace("\t", "").replace(" ", "%20")
+    try:
+        url = URL(cleaned, encoded=True)
+        port_fits = url.port is not None
     except ValueError:
         return None
-    if url.scheme not in {"http", "https"} or not url.host or url.path in {"", "/"}:
+    if url.scheme not in {"http", "https"} or not url.host or not port_fits or not cleaned.isprintable():
         return None
-    return Link(text)
+    return cleaned if _names_a_file(url) else None
 
 
-def _when(value: object, _: object) -> When | None:
-    if value is None or value == "":
+def _names_a_file(url: URL) -> bool:
+    name = url.raw_path.strip("/").rpartition("/")[2]
+    if name:
+        return name.partition(".")[0].lower() not in _WORDS_FOR_NOTHING
+    values = [part.rpartition("=")[2] for part in url.raw_query_string.split("&")]
+    return any(part.lower() not in _WORDS_FOR_NOTHING for part in values)
+
+
+def moment(value: object) -> datetime | None:
+    """Return the tz-aware time in *value*: epoch seconds or milliseconds, or ISO-like text; no zone means UTC."""
+    if type(value) is str and "-" in value:
+        try:
+            found = datetime.fromisoformat(value.strip())
+            found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        except (ValueError, OverflowError):  # the latter: a zone that leads out of the calendar
+            return None
+        return found if _FIRST_YEAR <= found.year <= _LAST_YEAR else None
+    seconds = value if type(value) is int else number(value)
+    if seconds is None:
         return None
-    if type(value) is str and not _NUMBER.fullmatch(value):
-        return _parse_time(value)
-    number = _number(value, _)
-    seconds = number / 1000 if abs(number) >= _EPOCH_MILLISECONDS_FROM else number
-    if not 0 <= seconds <= _MAX_EPOCH_SECONDS:
-        return None
-    return When(datetime.fromtimestamp(seconds, UTC))
-
-
-def _parse_time(text: str) -> When | None:
-    # A time that cannot be read must not cost a paid result, so it is absent rather than an error.
-    try:
-        moment = datetime.fromisoformat(text.strip())
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):  # the latter: a zone that leads out of the calendar
-        return None
-    return When(moment) if 0 <= moment.timestamp() <= _MAX_EPOCH_SECONDS else None
-
-
-def _kind(value: object) -> str:
-    names: dict[type[Any], str] = {
-        type(None): "null",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        dict: "an object",
-    }
-    return names.get(type(value), type(value).__name__)
-
-
-STRICT: Converter = strict_converter()
-"""The converter for wire classes whose attribute names are the wire's own."""
+    seconds = seconds / 1000 if abs(seconds) >= _EPOCH_MILLISECONDS_FROM else seconds
+    return datetime.fromtimestamp(seconds, UTC) if 0 <= seconds <= _MAX_EPOCH_SECONDS else None

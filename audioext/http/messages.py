@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from attrs import field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from audioext.http.signing import unix_seconds
+
 Headers = Mapping[str, str]
+
+MAX_RETRY_AFTER_SECONDS = 3600.0  # a longer wait is no answer to a burst, and a forged one must not park us
+LONGEST_EXCERPT = 120  # characters, of a body that is not what it should be
 
 
 def _headers(value: Headers) -> CIMultiDictProxy[str]:
@@ -68,3 +74,28 @@ class Webhook:
         if self.received_at is not None:
             return self
         return Webhook(path=self.path, headers=self.headers, body=self.body, received_at=received_at)
+
+
+def retry_after(response: HttpResponse) -> float | None:
+    """Return how long *response* asks to wait, in seconds, or `None` where it does not say.
+
+    A date counts from the response's own `Date`, since no clock is read here.
+    """
+    text = response.headers.get("Retry-After", "").strip()
+    seconds = unix_seconds(text)
+    if seconds is not None:
+        return min(float(seconds), MAX_RETRY_AFTER_SECONDS)
+    try:
+        until = parsedate_to_datetime(text)
+        now = parsedate_to_datetime(response.headers.get("Date", ""))
+        wait = (until - now).total_seconds()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+    return min(max(wait, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def excerpt(body: bytes, *, longest: int = LONGEST_EXCERPT) -> str:
+    """Return the start of what a stranger sent, on one printable line, for people to read."""
+    text = " ".join(body[: 4 * longest].decode("utf-8", "replace").split())
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return (shown[: longest - 1] + "…" if len(shown) > longest else shown) or "an empty body"

@@ -12,7 +12,7 @@ from audioext.models.results import FailureReason, Stage, Track
 class Submitted:
     """The provider made a task.
 
-    `track_ids` names its takes where the answer tells them, in order; `eta` is in seconds,
+    `track_ids` names its tracks where the answer tells them, in order; `eta` is in seconds,
     `credit_estimate` in the provider's own credits.
     """
 

@@ -1,4 +1,8 @@
-"""What a user asks for: frozen values, validated on construction, all problems at once."""
+"""What a user asks for: frozen values, validated on construction, all problems at once.
+
+A field is declared once, in `_Request`, `Extend` or `AddInstrumental`, together with the check of its value. The
+`…Options` say the same to type checkers, for keyword arguments; a test keeps them equal.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ import enum
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypedDict, cast
+from typing import Any, ClassVar, Literal, Self, TypedDict, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -22,10 +26,10 @@ PersonaModel = Literal["style_persona", "voice_persona"]
 
 GENDERS = ("m", "f", "male", "female", "neutral")
 PERSONA_MODELS = ("style_persona", "voice_persona")  # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21
-SOURCE_FIELDS = ("audio_id", "url", "file")
 VARIETY_LAST = 4  # integer 0..4: docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
 OUTPUT_COUNTS = (1, 2)  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
 WEIGHT_STEPS = 100  # "multiple of 0.01": docs.kie.ai/suno-api/extend-music, read 2026-11-21
+LONGEST_VALUE = 80  # characters of a value that a message repeats
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -37,55 +41,140 @@ class Operation(enum.StrEnum):
     ADD_INSTRUMENTAL = "add_instrumental"
 
 
-class ExtendOptions(TypedDict, total=False):
-    """The keyword arguments of `Extend`, for type checkers."""
+# --- for type checkers -----------------------------------------------------------------------------------------------
 
-    audio_id: str | None
+
+class RequestOptions(TypedDict, total=False):
+    """The keyword arguments that both requests take, for type checkers."""
+
     url: str | None
     file: str | PathLike[str] | None
     model: str | None
-    continue_at: float | None
-    prompt: str | None
-    style: str | None
     title: str | None
     lyrics: str | None
-    lyrics_section_to_extend: str | None
     negative_tags: str | None
     vocal_gender: VocalGender | None
     style_weight: float | None
     weirdness_constraint: float | None
     audio_weight: float | None
+    variety: int | None
+    source_duration: float | None
+    rehost: bool
+    provider: str | None
+
+
+class ExtendOptions(RequestOptions, total=False):
+    """The keyword arguments of `Extend`, for type checkers."""
+
+    audio_id: str | None
+    continue_at: float | None
+    prompt: str | None
+    style: str | None
     persona_id: str | None
     persona_model: PersonaModel | None
+    lyrics_section_to_extend: str | None
     instrumental: bool | None
-    variety: int | None
     num_outputs: int | None
     generate_album_cover: bool | None
     lyrics_timestamps: bool | None
     custom: bool | None
-    source_duration: float | None
-    rehost: bool
-    provider: str | None
 
 
-class InstrumentalOptions(TypedDict, total=False):
+class InstrumentalOptions(RequestOptions, total=False):
     """The keyword arguments of `AddInstrumental`, for type checkers."""
 
-    url: str | None
-    file: str | PathLike[str] | None
-    title: str | None
     tags: str | None
-    negative_tags: str | None
-    model: str | None
-    lyrics: str | None
-    vocal_gender: VocalGender | None
-    style_weight: float | None
-    weirdness_constraint: float | None
-    audio_weight: float | None
-    variety: int | None
-    source_duration: float | None
-    rehost: bool
-    provider: str | None
+
+
+# --- checks of single values -----------------------------------------------------------------------------------------
+
+Check = Callable[[object], str | None]
+"""Returns what is wrong with a value that was given, or `None`."""
+
+
+def shown(value: object) -> str:
+    """Return *value* as messages show it: at most 80 characters, for it may be a whole file."""
+    return f"{value!r:.{LONGEST_VALUE - 1}}…" if len(repr(value)) > LONGEST_VALUE else repr(value)
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"must be text, not {shown(value)}"
+    return "holds half of a surrogate pair, which no API can be sent" if LONE_SURROGATE.search(value) else None
+
+
+def _full_text(value: object) -> str | None:
+    return "must not be empty" if value == "" else _text(value)
+
+
+def _model(value: object) -> str | None:
+    return "must not be empty; leave it out where the provider has a default" if value == "" else _text(value)
+
+
+def _url(value: object) -> str | None:
+    if not isinstance(value, str) or LONE_SURROGATE.search(value):
+        return _text(value)
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https", "s3"} and bool(parts.hostname) and not re.search(r"\s", value)
+    except ValueError:
+        good = False
+    return None if good else f"must be an http(s) URL, not {shown(value)}"
+
+
+def _file(value: object) -> str | None:
+    if not isinstance(value, Path):
+        return f"must be a path, not {shown(value)}"
+    # A path folds the slashes of an address into one.
+    return f"is an address: give it as url=, not {shown(str(value))}" if re.match("https?:/", str(value)) else None
+
+
+def _seconds(value: object) -> str | None:
+    return None if _is_number(value, above=0) else f"must be seconds above 0, not {shown(value)}"
+
+
+def _weight(value: object) -> str | None:
+    if not (_is_number(value, above=-1) and isinstance(value, (int, float)) and 0 <= value <= 1):
+        return f"must be a number from 0 to 1, not {shown(value)}"
+    if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
+        return f"must have at most two decimals (steps of 0.01), not {shown(value)}"
+    return None
+
+
+def _gender(value: object) -> str | None:
+    return None if value in GENDERS else f"must be one of {', '.join(GENDERS)}, not {shown(value)}"
+
+
+def _persona_model(value: object) -> str | None:
+    return None if value in PERSONA_MODELS else f"must be one of {', '.join(PERSONA_MODELS)}, not {shown(value)}"
+
+
+def _variety(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= VARIETY_LAST:
+        return None
+    return f"must be a whole number from 0 to {VARIETY_LAST}, not {shown(value)}"
+
+
+def _outputs(value: object) -> str | None:
+    return None if value in OUTPUT_COUNTS and not isinstance(value, bool) else f"must be 1 or 2, not {shown(value)}"
+
+
+def _flag(value: object) -> str | None:
+    return None if isinstance(value, bool) else f"must be True or False, not {shown(value)}"
+
+
+def _is_number(value: object, *, above: float) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
+
+
+def _given(check: Check) -> Any:  # noqa: ANN401 - as attrs' own field(), so that the annotation beside it counts
+    """Return a field that may be left out, with the check of its value."""
+    return field(default=None, metadata={"check": check})
+
+
+# --- the requests ----------------------------------------------------------------------------------------------------
 
 
 def _path(value: str | PathLike[str] | None) -> Path | None:
@@ -97,23 +186,22 @@ def _path(value: str | PathLike[str] | None) -> Path | None:
 class _Request:
     """What the two requests share: a source, a model, and the weights. `None` means not given."""
 
-    TEXT_FIELDS: ClassVar[tuple[str, ...]] = ()
-    SOURCES: ClassVar[tuple[str, ...]] = SOURCE_FIELDS
+    SOURCES: ClassVar[tuple[str, ...]] = ("audio_id", "url", "file")
 
-    url: str | None = None
-    file: Path | None = field(default=None, converter=_path)
-    model: str | None = None
-    title: str | None = None
-    lyrics: str | None = None
-    negative_tags: str | None = None
-    vocal_gender: VocalGender | None = None
-    style_weight: float | None = None
-    weirdness_constraint: float | None = None
-    audio_weight: float | None = None
-    variety: int | None = None
-    source_duration: float | None = None
-    rehost: bool = False
-    provider: str | None = None
+    url: str | None = _given(_url)
+    file: Path | None = field(default=None, converter=_path, metadata={"check": _file})
+    model: str | None = _given(_model)
+    title: str | None = _given(_text)
+    lyrics: str | None = _given(_text)
+    negative_tags: str | None = _given(_text)
+    vocal_gender: VocalGender | None = _given(_gender)
+    style_weight: float | None = _given(_weight)
+    weirdness_constraint: float | None = _given(_weight)
+    audio_weight: float | None = _given(_weight)
+    variety: int | None = _given(_variety)
+    source_duration: float | None = _given(_seconds)
+    rehost: bool = field(default=False, metadata={"check": _flag})
+    provider: str | None = _given(_text)
 
     def __attrs_post_init__(self) -> None:
         """Refuse a request that no provider could take."""
@@ -168,29 +256,16 @@ class _Request:
         }
 
     def _find_problems(self) -> Iterator[Problem]:
-        yield from self._source_problems()
-        for name in ("url", "model", "title", "lyrics", "negative_tags", "provider", *self.TEXT_FIELDS):
-            yield from _text_problems(name, getattr(self, name))
-        for name in ("style_weight", "weirdness_constraint", "audio_weight"):
-            yield from _weight_problems(name, getattr(self, name))
-        yield from _choice_problems("vocal_gender", self.vocal_gender, GENDERS)
-        yield from _variety_problems(self.variety)
-        if self.model == "":
-            yield Problem("model", "must not be empty; leave it out where the provider has a default")
-        if self.source_duration is not None and not _is_number(self.source_duration, above=0):
-            yield Problem("source_duration", f"must be seconds above 0, not {self.source_duration!r}")
-        yield from _flag_problems("rehost", self.rehost)
-
-    def _source_problems(self) -> Iterator[Problem]:
-        given = [name for name in self.SOURCES if getattr(self, name) is not None]
-        if len(given) != 1:
+        sources = [name for name in self.SOURCES if getattr(self, name) is not None]
+        if len(sources) != 1:
             choices = f"{', '.join(self.SOURCES[:-1])} or {self.SOURCES[-1]}"
-            found = f"got {' and '.join(given)}" if given else "none was given"
+            found = f"got {' and '.join(sources)}" if sources else "none was given"
             yield Problem("source", f"give exactly one of {choices}; {found}")
-        if isinstance(self.url, str):
-            yield from _url_problems("url", self.url)
-        if self.file is not None and not isinstance(self.file, Path):
-            yield Problem("file", f"must be a path, not {self.file!r}")
+        for attribute in attrs.fields(type(self)):
+            value = getattr(self, attribute.name)
+            complaint = attribute.metadata["check"](value) if value is not None else None
+            if complaint is not None:
+                yield Problem(attribute.name, complaint)
 
 
 @frozen(kw_only=True)
@@ -207,26 +282,18 @@ class Extend(_Request):
         RequestError: all that is wrong with it, at once.
     """
 
-    TEXT_FIELDS: ClassVar[tuple[str, ...]] = (
-        "audio_id",
-        "prompt",
-        "style",
-        "persona_id",
-        "lyrics_section_to_extend",
-    )
-
-    audio_id: str | None = None
-    continue_at: float | None = None
-    prompt: str | None = None
-    style: str | None = None
-    persona_id: str | None = None
-    persona_model: PersonaModel | None = None
-    lyrics_section_to_extend: str | None = None
-    instrumental: bool | None = None
-    num_outputs: int | None = None
-    generate_album_cover: bool | None = None
-    lyrics_timestamps: bool | None = None
-    custom: bool | None = None
+    audio_id: str | None = _given(_full_text)
+    continue_at: float | None = _given(_seconds)
+    prompt: str | None = _given(_text)
+    style: str | None = _given(_text)
+    persona_id: str | None = _given(_full_text)
+    persona_model: PersonaModel | None = _given(_persona_model)
+    lyrics_section_to_extend: str | None = _given(_text)
+    instrumental: bool | None = _given(_flag)
+    num_outputs: int | None = _given(_outputs)
+    generate_album_cover: bool | None = _given(_flag)
+    lyrics_timestamps: bool | None = _given(_flag)
+    custom: bool | None = _given(_flag)
 
     @property
     def operation(self) -> Operation:
@@ -234,49 +301,25 @@ class Extend(_Request):
         return Operation.EXTEND if self.audio_id is not None else Operation.UPLOAD_EXTEND
 
     @property
-    def is_custom(self) -> bool:
-        """Whether the given parameters are used (`True`) or the source's are inherited (`False`).
+    def custom_fields(self) -> tuple[str, ...]:
+        """The given fields that ask for custom mode: by id any of four, for uploaded audio style or title."""
+        by_id = self.operation is Operation.EXTEND
+        asking = ("prompt", "style", "title", "continue_at") if by_id else ("style", "title")
+        return tuple(name for name in asking if getattr(self, name) is not None)
 
-        By id any of prompt, style, title and continue_at asks for custom mode; for uploaded audio only
-        style or title do. `custom` overrides.
-        """
-        if self.custom is not None:
-            return self.custom
-        asking = (self.style, self.title)
-        if self.operation is Operation.EXTEND:
-            asking += (self.prompt, self.continue_at)  # type: ignore[assignment]  # only None-ness matters
-        return any(value is not None for value in asking)
+    @property
+    def is_custom(self) -> bool:
+        """Whether the given parameters are used (`True`) or the source's are inherited; `custom` overrides."""
+        return bool(self.custom_fields) if self.custom is None else self.custom
 
     def _find_problems(self) -> Iterator[Problem]:
         yield from super()._find_problems()
-        for name in ("audio_id", "persona_id"):
-            if getattr(self, name) == "":
-                yield Problem(name, "must not be empty")
-        yield from _choice_problems("persona_model", self.persona_model, PERSONA_MODELS)
         if self.persona_model is not None and self.persona_id is None:
             yield Problem("persona_model", "says how persona_id is used, so it needs persona_id")
-        for name in ("instrumental", "generate_album_cover", "lyrics_timestamps", "custom"):
-            yield from _flag_problems(name, getattr(self, name))
-        if self.num_outputs is not None and (
-            isinstance(self.num_outputs, bool) or self.num_outputs not in OUTPUT_COUNTS
-        ):
-            yield Problem("num_outputs", f"must be 1 or 2, not {self.num_outputs!r}")
-        yield from self._continue_at_problems()
-
-    def _continue_at_problems(self) -> Iterator[Problem]:
-        if self.continue_at is None:
-            return
-        if not _is_number(self.continue_at, above=0):
-            yield Problem("continue_at", f"must be seconds above 0, not {self.continue_at!r}")
-        elif (
-            self.source_duration is not None
-            and _is_number(self.source_duration, above=0)
-            and self.continue_at >= self.source_duration
-        ):
-            yield Problem(
-                "continue_at",
-                f"must be below the source's duration of {self.source_duration:g} s, not {self.continue_at:g}",
-            )
+        end, start = self.source_duration, self.continue_at
+        if start is not None and end is not None and _is_number(start, above=0) and _is_number(end, above=0):
+            if start >= end:
+                yield Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}")
 
 
 @frozen(kw_only=True)
@@ -290,10 +333,9 @@ class AddInstrumental(_Request):
         RequestError: all that is wrong with it, at once.
     """
 
-    TEXT_FIELDS: ClassVar[tuple[str, ...]] = ("tags",)
     SOURCES: ClassVar[tuple[str, ...]] = ("url", "file")
 
-    tags: str | None = None
+    tags: str | None = _given(_text)
 
     @property
     def operation(self) -> Operation:
@@ -308,53 +350,3 @@ class AddInstrumental(_Request):
 
 
 Request = Extend | AddInstrumental
-
-
-def _text_problems(name: str, value: object) -> Iterator[Problem]:
-    if value is None:
-        return
-    if not isinstance(value, str):
-        yield Problem(name, f"must be text, not {value!r}")
-    elif LONE_SURROGATE.search(value):
-        yield Problem(name, "holds half of a surrogate pair, which no API can be sent")
-
-
-def _url_problems(name: str, value: str) -> Iterator[Problem]:
-    try:
-        parts = urlsplit(value)
-        host = parts.hostname
-    except ValueError:
-        host = None
-        parts = urlsplit("")
-    if parts.scheme not in {"http", "https", "s3"} or not host or re.search(r"\s", value):
-        yield Problem(name, f"must be an http(s) URL, not {value!r}")
-
-
-def _is_number(value: object, *, above: float) -> bool:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
-
-
-def _weight_problems(name: str, value: object) -> Iterator[Problem]:
-    if value is None:
-        return
-    if not (_is_number(value, above=-1) and isinstance(value, (int, float)) and 0 <= value <= 1):
-        yield Problem(name, f"must be a number from 0 to 1, not {value!r}")
-    elif not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
-        yield Problem(name, f"must have at most two decimals (steps of 0.01), not {value!r}")
-
-
-def _choice_problems(name: str, value: object, choices: tuple[str, ...]) -> Iterator[Problem]:
-    if value is not None and value not in choices:
-        yield Problem(name, f"must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _variety_problems(value: object) -> Iterator[Problem]:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= VARIETY_LAST):
-        yield Problem("variety", f"must be a whole number from 0 to {VARIETY_LAST}, not {value!r}")
-
-
-def _flag_problems(name: str, value: object) -> Iterator[Problem]:
-    if value is not None and not isinstance(value, bool):
-        yield Problem(name, f"must be True or False, not {value!r}")

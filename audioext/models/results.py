@@ -7,16 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol, Unpack
 
 from attrs import field, frozen
 
-from audioext.models.requests import Extend
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from audioext.models.requests import ExtendOptions
+from audioext.errors import ConfigError
+from audioext.models.requests import Extend, ExtendOptions
 
 Source = Literal["webhook", "poll", "implied"]
 """How a stage became known; `implied` means that a later stage was seen first."""
@@ -52,11 +48,11 @@ class TimedLine:
 
 @frozen(kw_only=True)
 class Track:
-    """One take of a song.
+    """One track of a song.
 
     Every field that a provider did not send is `None`. `duration` is in seconds; `created_at` and
-    `expires_at` are tz-aware. `position` is the take's place, from 1. `failure` is the provider's word on a
-    take that did not come about. `provider` and `model` are those that the task was submitted with.
+    `expires_at` are tz-aware. `position` is its place, from 1. `failure` is the provider's word on a track
+    that did not come about. `provider` and `model` are those that the task was submitted with.
     """
 
     id: str | None = None
@@ -142,11 +138,9 @@ class Song:
         after the client was closed, too. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
 
         Raises:
-            DownloadError: a file is gone, empty, not audio, or the same take came twice.
+            DownloadError: a file is gone, empty, not audio, or the same track came twice.
         """
         if self._saver is None:
-            from audioext.errors import ConfigError  # noqa: PLC0415 - only for a song built by hand
-
             message = "this Song was not made by a client, so it has nothing to download with"
             raise ConfigError(message)
         return await self._saver(self, Path(folder), overwrite=overwrite, progress=progress)

@@ -1,14 +1,56 @@
-"""The hosted APIs: each module is one wire format, and none knows another."""
+"""The hosted APIs: each module is one wire format, none knows another, and each is loaded when it is first used."""
 
 from __future__ import annotations
 
-from audioext.providers.kie import Kie
-from audioext.providers.kie_jobs import KieJobs
-from audioext.providers.musicgpt import MusicGpt
-from audioext.providers.sunoapi import SunoApi
-from audioext.providers.vidgo import Vidgo
+import importlib
 
-ALL = (Kie, KieJobs, SunoApi, Vidgo, MusicGpt)
-"""Every provider, in the order in which messages name them."""
+NAMES = ("kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt")
+"""The five wire formats, in the order in which messages name them."""
 
-__all__ = ["ALL", "Kie", "KieJobs", "MusicGpt", "SunoApi", "Vidgo"]
+_PROVIDERS = {
+    "kie": ("audioext.providers.kie", "Kie"),
+    "kie-jobs": ("audioext.providers.kie_jobs", "KieJobs"),
+    "sunoapi": ("audioext.providers.sunoapi", "SunoApi"),
+    "vidgo": ("audioext.providers.vidgo", "Vidgo"),
+    "musicgpt": ("audioext.providers.musicgpt", "MusicGpt"),
+}
+_KIT = {
+    "Code": "audioext.providers._answers",
+    "CodeTable": "audioext.providers._answers",
+    "HostedAccount": "audioext.providers._account",
+    "Vendor": "audioext.providers._account",
+}
+_MODULES = {class_name: module for module, class_name in _PROVIDERS.values()} | _KIT
+
+__all__ = [
+    "NAMES",
+    "Code",
+    "CodeTable",
+    "HostedAccount",
+    "Kie",
+    "KieJobs",
+    "MusicGpt",
+    "SunoApi",
+    "Vendor",
+    "Vidgo",
+    "load",
+]
+
+
+def load(name: str) -> object:
+    """Return the class whose accounts are called *name* by default, such as `Kie` for `"kie"`.
+
+    Raises:
+        KeyError: there is no such wire format.
+    """
+    module, class_name = _PROVIDERS[name]
+    return getattr(importlib.import_module(module), class_name)
+
+
+def __getattr__(name: str) -> object:
+    """Load what is named, so that importing the package imports no provider."""
+    module = _MODULES.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(module), name)

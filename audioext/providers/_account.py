@@ -1,247 +1,245 @@
-"""An account at a reseller of the Suno engine: the settings and facts that Kie, KieJobs and SunoApi share."""
+"""An account at one API: the settings that a user gives, the facts of its vendor, and the calls that all vendors share."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from typing import TYPE_CHECKING, ClassVar
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import attrs
+import msgspec
 from attrs import field, frozen
 from yarl import URL
 
-from audioext.errors import Problem, RequestError
-from audioext.http.messages import HttpRequest, HttpResponse, Part
-from audioext.providers import _http
-from audioext.providers._engine import EngineRules, engine_problems, instrumental_model, wire_gender
-from audioext.providers._fields import operations_of, refuse_problems
-from audioext.providers._suno import Answers, CodeTable
-from audioext.providers.base import FileRoute, Limits, Pace
+from audioext.errors import ConfigError, Problem, RequestError
+from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
+from audioext.models.events import SubmitOutcome
+from audioext.models.limits import Limits, Pace
+from audioext.models.record import Record
+from audioext.models.requests import Operation, Request
+from audioext.providers._answers import Answers, CodeTable
+from audioext.providers._fields import FieldRules, field_problems
+from audioext.providers.base import FileRoute, ProviderInfo
+from audioext.version import __version__
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+USER_AGENT = f"audioext/{__version__}"
+"""Sent with every call: behind Cloudflare a request without one gets 403 "error code: 1010"."""
 
-    from audioext.models.events import SubmitOutcome
-    from audioext.models.record import Record
-    from audioext.models.requests import Operation, Request
-
-UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
-SUBMITS_PER_10_SECONDS = 20  # docs.kie.ai/1973359m0 and docs.sunoapi.org/suno-api/generate-music, read 2026-11-21
-GRACE_SECONDS = 900.0
+GRACE_SECONDS = 900.0  # no page says how late a first callback may be
 DAY_SECONDS = 86_400.0
 
-_WIRE_NAMES: Mapping[str, str] = {
-    "audio_id": "audioId",
-    "url": "uploadUrl",
-    "model": "model",
-    "prompt": "prompt",
-    "lyrics": "lyrics",
-    "style": "style",
-    "title": "title",
-    "tags": "tags",
-    "continue_at": "continueAt",
-    "instrumental": "instrumental",
-    "negative_tags": "negativeTags",
-    "vocal_gender": "vocalGender",
-    "style_weight": "styleWeight",
-    "weirdness_constraint": "weirdnessConstraint",
-    "audio_weight": "audioWeight",
-    "persona_id": "personaId",
-    "persona_model": "personaModel",
-    "variety": "variety",
+AUDIO_TYPES: Mapping[str, str] = {
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".webm": "audio/webm",
 }
-"""Request fields and their names on the per-operation routes; what is not here stays with us."""
+"""What a file's part of a multipart body is called: some hosts refuse what has no type."""
 
-# A JSON integer beyond 64 bits cannot be written; floats are exact up to here.
-_EXACT_FLOAT = 2**53
+_NAME = re.compile("[a-z0-9-]+")
+_PASTED = re.compile(r"\A(authorization:|bearer\s)\s*", re.IGNORECASE)
 
 
 @frozen(kw_only=True)
 class Vendor:
-    """The facts of one wire format at one vendor; `retention` is in seconds."""
+    """The facts of one wire format at one vendor.
 
-    wire_name: str
+    `rules` say what it takes; their `wire_name` is the default of an account's `name`. `table` reads its answers.
+    `auth` is what stands before the key in `Authorization`. A status is asked for with a GET of `status_path`, the task
+    in the query under `status_key` beside `status_query`. The other facts are those of `ProviderInfo`; `retention` and
+    `grace` are in seconds.
+    """
+
+    rules: FieldRules
     key_variable: str
     base_url: URL
-    hosts: frozenset[str]
-    upload_url: URL
-    credits_path: str
-    retention: float
-    table: CodeTable
-    rules: EngineRules
+    file_route: FileRoute = FileRoute.SERVE
+    table: CodeTable = field(factory=CodeTable)
+    auth: str = "Bearer "
+    status_path: str = ""
+    status_key: str = "task_id"
+    status_query: Mapping[str, str] = field(factory=dict)
+    limits: Limits = field(factory=Limits)
+    default_models: Mapping[Operation, str] = field(factory=dict)
+    extends_by_id: bool = True
+    counts_tracks: bool = False
+    grace: float = GRACE_SECONDS
+    retention: float | None = None
+
+
+def to_base_url(value: str | URL) -> URL:
+    """Return *value* as an absolute http(s) URL without a trailing slash; it may carry a path prefix.
+
+    Raises:
+        ConfigError: it is not such a URL, or it carries a query, a fragment or a password.
+    """
+    try:
+        url = URL(value)
+        host = url.host
+    except (TypeError, ValueError):
+        url, host = URL(), None
+    if url.scheme not in {"http", "https"} or not host or url.query_string or url.fragment or url.user:
+        # A base URL may hold a password; what is no URL at all may be the API key, given in the wrong place.
+        fit = isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
+        shown = f"{str(value):.80}" if fit else "that"
+        message = f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}"
+        raise ConfigError(message)
+    return url.with_path(url.path.rstrip("/"))
+
+
+def to_name(value: str) -> str:
+    """Return *value* if it can stand in a callback path and in `provider=`.
+
+    Raises:
+        ConfigError: it is not small letters, digits and hyphens.
+    """
+    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
+        message = f"name must be small letters, digits and hyphens, such as kie-2, not {value!r:.80}"
+        raise ConfigError(message)
+    return value
+
+
+def to_api_key(value: str | None) -> str | None:
+    """Return *value* without what comes along when a key is pasted: white space, quotes, `Bearer `.
+
+    Raises:
+        ConfigError: nothing is left, or it cannot stand in a header.
+    """
+    if value is None:
+        return None
+    key, before = (value if isinstance(value, str) else ""), None
+    while key != before:
+        before, key = key, _PASTED.sub("", key.strip().strip("\"'`"))
+    if not key or not key.isascii() or not key.isprintable() or key.lower() == "bearer":
+        message = "api_key must be printable ASCII text and not empty"  # the key itself never shows
+        raise ConfigError(message)
+    return key
 
 
 @frozen
-class SunoAccount:
-    """An API key at one vendor, with the addresses and limits that belong to it.
+class HostedAccount:
+    """An API key at one vendor, with the addresses and limits that belong to it; the base of every provider.
 
-    `base_url` may carry a path prefix. `upload_url` left out means the vendor's own file host as long as
-    `base_url` is the vendor's, else `base_url` itself (as in the sandbox). `name` is the segment of the
-    callback path; two accounts at one API need two names. `grace` and `retention` are in seconds.
+    `base_url` may carry a path prefix. `name` is the segment of the callback path; two accounts at one API need two
+    names. `grace` and `retention` are in seconds. A subclass says who its `vendor` is, and adds what its wire has:
+    `build_submit`, `parse_status` and `parse_webhook`.
 
     Raises:
         ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[Vendor]
-    file_route: ClassVar[FileRoute] = FileRoute.UPLOAD
-    extends_by_id: ClassVar[bool] = True
-    counts_takes: ClassVar[bool] = False
 
-    api_key: str | None = field(default=None, converter=_http.to_api_key, repr=False)
+    api_key: str | None = field(default=None, converter=to_api_key, repr=False)
     base_url: URL = field(
-        default=attrs.Factory(lambda self: self.vendor.base_url, takes_self=True),
-        kw_only=True,
-        converter=_http.to_base_url,
+        default=attrs.Factory(lambda self: self.vendor.base_url, takes_self=True), kw_only=True, converter=to_base_url
     )
-    upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(_http.to_base_url))
     name: str = field(
-        default=attrs.Factory(lambda self: self.vendor.wire_name, takes_self=True),
-        kw_only=True,
-        converter=_http.to_name,
+        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True), kw_only=True, converter=to_name
     )
-    limits: Limits = field(default=Limits(submits=SUBMITS_PER_10_SECONDS, per=10.0), kw_only=True)
+    limits: Limits = field(default=attrs.Factory(lambda self: self.vendor.limits, takes_self=True), kw_only=True)
     pace: Pace = field(factory=Pace, kw_only=True)
-    grace: float = field(default=GRACE_SECONDS, kw_only=True)
+    grace: float = field(default=attrs.Factory(lambda self: self.vendor.grace, takes_self=True), kw_only=True)
     retention: float | None = field(
         default=attrs.Factory(lambda self: self.vendor.retention, takes_self=True), kw_only=True
     )
 
-    @property
-    def account(self) -> str:
-        """Whose limits count: the host and a digest of the key, so that Kie and KieJobs share theirs."""
+    @functools.cached_property
+    def info(self) -> ProviderInfo:
+        """The facts of this account; whose limits count is told by host and by a digest of the key."""
+        vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
-        return f"{self.base_url.authority}/{digest}"
+        return ProviderInfo(
+            name=self.name,
+            account=f"{self.base_url.authority}/{digest}",
+            base_url=self.base_url,
+            key_variable=vendor.key_variable,
+            has_key=self.api_key is not None,
+            operations=vendor.rules.operations,
+            file_route=vendor.file_route,
+            limits=self.limits,
+            pace=self.pace,
+            default_models=vendor.default_models,
+            extends_by_id=vendor.extends_by_id,
+            counts_tracks=vendor.counts_tracks,
+            grace=self.grace,
+            retention=self.retention,
+        )
 
-    @property
-    def key_variable(self) -> str:
-        """The environment variable that holds the key where none is given."""
-        return self.vendor.key_variable
-
-    @property
-    def operations(self) -> frozenset[Operation]:
-        """The operations that the wire format has."""
-        return operations_of(self.vendor.wire_name)
-
-    @property
+    @functools.cached_property
     def answers(self) -> Answers:
         """The reader of this account's answers."""
         return Answers(provider=self.name, table=self.vendor.table, secret=self.api_key)
 
-    def check(self, request: Request) -> tuple[Problem, ...]:
+    def check(self, request: Request) -> Sequence[Problem]:
         """Return all that this API would refuse in *request*, and advice; the request may hold a file.
 
         Raises:
             UnsupportedError: the API has no such operation.
         """
-        return engine_problems(request, self.vendor.rules)
+        return field_problems(request, self.vendor.rules)
 
     def check_callback(self, callback: URL) -> str | None:  # noqa: ARG002 - the protocol's
-        """Return `None`: no page says that a callback address is refused."""
+        """Return why this API would never call *callback* back: `None`, where no page says that one is refused."""
         return None
-
-    def sent_model(self, request: Request) -> str | None:
-        """Return the model that `build_submit` names: for an instrumental without one, V4_5PLUS."""
-        return instrumental_model(request)
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
         """Say whether a task was made, refused or unknown. Never raises for any bytes."""
         return self.answers.parse_submit(response)
 
-    def build_upload(self, source: Path | str, name: str) -> HttpRequest:
-        """Return the call that brings a local file, or the audio at a URL, to the vendor's file host.
+    def build_status(self, record: Record) -> HttpRequest:
+        """Return the GET that asks for the state of *record*'s task.
 
-        *name* should be new each time: the same name overwrites, and caches keep the old file for a while
-        (docs.kie.ai/file-upload-api/quickstart, read 2026-11-21). A file is streamed from disk; a URL is
-        fetched by the vendor within 30 s and should be below 100 MB.
+        Raises:
+            RequestError: its task id is not known yet, so there is nothing to ask for.
         """
-        if isinstance(source, str):
-            body = {"fileUrl": source, "uploadPath": UPLOAD_FOLDER, "fileName": name}
-            return _http.post_json(self._upload_address("/api/file-url-upload"), self._bearer, body)
+        if record.task_id is None:
+            raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
+        vendor = self.vendor
+        return self.get(vendor.status_path, {**vendor.status_query, vendor.status_key: record.task_id})
+
+    def verify_webhook(self, hook: Webhook) -> None:
+        """Do nothing: this API signs nothing, so the tag in the callback's path is the proof."""
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> HttpRequest:
+        """Return a GET of *path*, which starts with a slash, under the base URL."""
+        return HttpRequest(method="GET", url=self.address(path).with_query(query), headers=self.headers())
+
+    def post(self, path: str, body: Mapping[str, object], *, base: URL | None = None) -> HttpRequest:
+        """Return a POST of *body* as JSON to *path* under *base*, the base URL where it is `None`."""
         return HttpRequest(
             method="POST",
-            url=self._upload_address("/api/file-stream-upload"),
-            headers=_http.headers(self._bearer),
-            # The texts come first, so that a host that reads the stream knows where the file belongs.
-            parts=(
-                Part(name="uploadPath", value=UPLOAD_FOLDER),
-                Part(name="fileName", value=name),
-                Part(name="file", path=source, filename=name),
-            ),
+            url=self.address(path, base=base),
+            headers={**self.headers(), "Content-Type": "application/json"},
+            body=msgspec.json.encode(body),
         )
 
-    def parse_upload(self, response: HttpResponse) -> str:
-        """Return the URL that a submit can use.
+    def form(self, path: str, parts: Sequence[Part], *, base: URL | None = None) -> HttpRequest:
+        """Return a multipart POST of *parts* to *path* under *base*, the base URL where it is `None`."""
+        return HttpRequest(
+            method="POST", url=self.address(path, base=base), headers=self.headers(), parts=tuple(parts)
+        )
 
-        Raises:
-            ProviderError: the upload was refused.
-            DecodeError: the answer names no URL.
-        """
-        return self.answers.parse_upload(response)
+    def address(self, path: str, *, base: URL | None = None) -> URL:
+        """Return the address of *path*, which starts with a slash, under *base* and its path prefix."""
+        root = self.base_url if base is None else base
+        return root.with_path(root.path.rstrip("/") + path)
 
-    def build_credits(self) -> HttpRequest:
-        """Return the GET that asks for the balance."""
-        return self._get(self.vendor.credits_path)
-
-    def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance in the vendor's own credits.
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer names no balance.
-        """
-        return self.answers.parse_credits(response)
-
-    @property
-    def _bearer(self) -> str | None:
-        return _http.bearer(self.api_key)
-
-    def _get(self, path: str, query: Mapping[str, str] | None = None) -> HttpRequest:
-        return _http.get(_http.join(self.base_url, path).with_query(query), self._bearer)
-
-    def _post(self, path: str, body: Mapping[str, object]) -> HttpRequest:
-        return _http.post_json(_http.join(self.base_url, path), self._bearer, body)
-
-    def _upload_address(self, path: str) -> URL:
-        base = self.upload_url
-        if base is None:
-            base = self.vendor.upload_url if self.base_url.host in self.vendor.hosts else self.base_url
-        return _http.join(base, path)
-
-    def _refuse_problems(self, request: Request) -> None:
-        found: Iterable[Problem] = self.check(request)
-        if request.file is not None:
-            found = (*found, Problem("file", f"must be uploaded first: {self.name} takes a URL"))
-        refuse_problems(request, found)
+    def headers(self) -> dict[str, str]:
+        """Return the headers of a call: who we are, what we accept, and the key where there is one."""
+        found = {"User-Agent": USER_AGENT, "Accept": "application/json"}
+        if self.api_key is not None:
+            found["Authorization"] = f"{self.vendor.auth}{self.api_key}"
+        return found
 
 
-def wire_values(request: Request) -> dict[str, object]:
-    """Return the given fields that go on the wire, in the engine's spelling of their values."""
-    given = request.given()
-    values = {name: given[name] for name in _WIRE_NAMES if name in given}
-    model = instrumental_model(request)
-    if model is not None:
-        values["model"] = model
-    if request.vocal_gender is not None:
-        values["vocal_gender"] = wire_gender(request.vocal_gender)
-    return {name: _writable(value) for name, value in values.items()}
-
-
-def camel_case(values: Mapping[str, object]) -> dict[str, object]:
-    """Return *values* under the names of the per-operation routes."""
-    return {_WIRE_NAMES[name]: value for name, value in values.items()}
-
-
-def task_query(record: Record) -> dict[str, str]:
-    """Return the query that names the task of *record*.
-
-    Raises:
-        RequestError: its task id is not known yet, so there is nothing to ask for.
-    """
-    if record.task_id is None:
-        raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
-    return {"taskId": record.task_id}
-
-
-def _writable(value: object) -> object:
-    return float(value) if type(value) is int and abs(value) > _EXACT_FLOAT else value
+def file_part(name: str, path: Path, *, filename: str) -> Part:
+    """Return the part that holds the audio at *path*, with the type that its suffix tells."""
+    return Part(name=name, path=path, filename=filename, content_type=AUDIO_TYPES.get(path.suffix.lower()))

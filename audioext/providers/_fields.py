@@ -1,29 +1,66 @@
-"""Who has which operation and who takes which request field: the two tables that error messages quote.
+"""Who has which operation, who takes which request field, and what each API would refuse: one table, one reader.
 
-A provider's *wire name* is the key here, whatever `name` an account was given. Sources: the vendors' pages
-named in each provider's module, read 2026-11-21; third-party witnesses are marked where they stand alone.
+A provider's *wire name* is the key here, whatever `name` an account was given. Sources are the vendors' pages named in
+each provider's module, read 2026-11-21; third-party witnesses are marked where they stand alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
-from audioext.errors import Problem, RequestError, UnsupportedError
-from audioext.models.requests import Operation, Request
+import attrs
+from attrs import field, frozen
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+from audioext.errors import Problem, UnsupportedError
+from audioext.models.requests import AddInstrumental, Extend, Operation, Request
+from audioext.providers import NAMES
 
-WIRE_NAMES = ("kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt")
-"""The five wire formats, in the order in which messages name them."""
+DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
+"""Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""
 
-_ALL = frozenset(WIRE_NAMES)
+_NONE: frozenset[str] = frozenset()
+_ALL = frozenset(NAMES)
 _SUNO = _ALL - {"musicgpt"}
-_REHOSTING = frozenset({"kie", "kie-jobs", "sunoapi"})
-_FLAGGED = frozenset({"kie", "sunoapi", "vidgo"})
-_KIE_JOBS = frozenset({"kie-jobs"})
-_SUNOAPI = frozenset({"sunoapi"})
+_FLAGGED = _SUNO - {"kie-jobs"}
+_REHOSTING = _SUNO - {"vidgo"}
 _MUSICGPT = frozenset({"musicgpt"})
+
+FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
+    # field: who takes it to extend by id, to extend a url or file, to add an instrumental
+    "provider": (_ALL, _ALL, _ALL),
+    "source_duration": (_ALL, _ALL, _ALL),
+    "audio_id": (_SUNO, _NONE, _NONE),
+    "url": (_NONE, _ALL, _SUNO),
+    "file": (_NONE, _ALL, _SUNO),
+    "rehost": (_NONE, _REHOSTING, _REHOSTING),
+    "model": (_SUNO, _SUNO, _SUNO),
+    "continue_at": (_ALL, _ALL, _NONE),
+    "prompt": (_ALL, _ALL, _NONE),
+    "style": (_SUNO, _SUNO, _NONE),
+    # MusicGPT's title, cover and timestamps are on no page; two integrations of 2026 send them.
+    "title": (_ALL, _ALL, _SUNO),
+    "tags": (_NONE, _NONE, _SUNO),
+    "negative_tags": (_SUNO, _SUNO, _SUNO),
+    "lyrics": (frozenset({"kie-jobs"}), frozenset({"kie-jobs", "musicgpt"}), frozenset({"sunoapi"})),
+    "lyrics_section_to_extend": (_NONE, _MUSICGPT, _NONE),
+    "vocal_gender": (_ALL, _ALL, _SUNO),
+    "style_weight": (_SUNO, _SUNO, _SUNO),
+    "weirdness_constraint": (_SUNO, _SUNO, _SUNO),
+    "audio_weight": (_SUNO, _SUNO, _SUNO),
+    "persona_id": (_SUNO, _SUNO, _NONE),
+    "persona_model": (_REHOSTING, _REHOSTING, _NONE),
+    # By id: kie.ai's OpenAPI of 2026-08-19 has it, vidgo's page has not.
+    "instrumental": (_REHOSTING, _SUNO, _NONE),
+    "variety": (frozenset({"kie-jobs"}), frozenset({"kie-jobs"}), frozenset({"sunoapi"})),
+    "num_outputs": (_NONE, _MUSICGPT, _NONE),
+    "generate_album_cover": (_NONE, _MUSICGPT, _NONE),
+    "lyrics_timestamps": (_NONE, _MUSICGPT, _NONE),
+    "custom": (_FLAGGED, _FLAGGED, _NONE),  # the jobs route and MusicGPT have no switch to set
+}
+"""Which wire formats take a field of a request, by operation."""
+
+LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "custom", "file"})
+"""Fields that are told to us alone, or turned into another before the submit."""
 
 OPERATIONS: Mapping[Operation, frozenset[str]] = {
     Operation.EXTEND: _SUNO,
@@ -32,67 +69,42 @@ OPERATIONS: Mapping[Operation, frozenset[str]] = {
 }
 """Which wire formats have an operation."""
 
+_COLUMNS = {Operation.EXTEND: 0, Operation.UPLOAD_EXTEND: 1, Operation.ADD_INSTRUMENTAL: 2}
 _OPERATION_WORDS: Mapping[Operation, str] = {
     Operation.EXTEND: "extending by audio_id",
     Operation.UPLOAD_EXTEND: "extending a url or file",
     Operation.ADD_INSTRUMENTAL: "adding an instrumental",
 }
 
-# What every operation has: told to us alone, or a matter of how the source gets there.
-_EVERYWHERE: Mapping[str, frozenset[str]] = {"provider": _ALL, "source_duration": _ALL}
-_UPLOADED: Mapping[str, frozenset[str]] = {
-    "url": _ALL,
-    "file": _ALL,
-    "rehost": _REHOSTING,
-}
-_WEIGHTS: Mapping[str, frozenset[str]] = {
-    "negative_tags": _SUNO,
-    "style_weight": _SUNO,
-    "weirdness_constraint": _SUNO,
-    "audio_weight": _SUNO,
-}
-_EXTENDING: Mapping[str, frozenset[str]] = {
-    **_EVERYWHERE,
-    **_WEIGHTS,
-    "model": _SUNO,
-    "continue_at": _ALL,
-    "prompt": _ALL,
-    "style": _SUNO,
-    # MusicGPT's title, cover and timestamps are on no page; two integrations of 2026 send them.
-    "title": _ALL,
-    "vocal_gender": _ALL,
-    "lyrics": frozenset({"kie-jobs", "musicgpt"}),
-    "lyrics_section_to_extend": _MUSICGPT,
-    "persona_id": _SUNO,
-    "persona_model": _SUNO - {"vidgo"},
-    "variety": _KIE_JOBS,
-    "num_outputs": _MUSICGPT,
-    "generate_album_cover": _MUSICGPT,
-    "lyrics_timestamps": _MUSICGPT,
-    "custom": _FLAGGED,  # the jobs route and MusicGPT have no switch to set
-}
+_OLD = {"prompt": 3000, "style": 200, "title": 80}
+_NEW = {"prompt": 5000, "style": 1000, "title": 100}
+# docs.kie.ai/suno-api/upload-and-extend-audio.md, as of 2026-10-06; its 80 for titles is for generate and cover alone.
+_V6 = {"prompt": 5000, "lyrics": 5000, "style": 1000, "title": 100}
 
-FIELDS: Mapping[Operation, Mapping[str, frozenset[str]]] = {
-    # By id, `instrumental` is on no kie.ai page copy that was seen; a reader of the page in 2026-08 adds it.
-    Operation.EXTEND: {
-        **_EXTENDING,
-        "audio_id": _SUNO,
-        "instrumental": _SUNO - {"vidgo"},
-    },
-    Operation.UPLOAD_EXTEND: {**_EXTENDING, **_UPLOADED, "instrumental": _SUNO},
-    Operation.ADD_INSTRUMENTAL: {
-        **_EVERYWHERE,
-        **_UPLOADED,
-        **_WEIGHTS,
-        "title": _SUNO,
-        "tags": _SUNO,
-        "model": _SUNO,
-        "vocal_gender": _SUNO,
-        "lyrics": _SUNOAPI,
-        "variety": _SUNOAPI,
-    },
+EXTEND_LIMITS: Mapping[str, Mapping[str, int]] = {
+    "V3_5": _OLD,  # from older pages, before each model had its own numbers
+    "V4": _OLD,
+    "V4_5": _NEW,
+    "V4_5PLUS": _NEW,
+    "V4_5ALL": {**_NEW, "title": 80},
+    "V5": _NEW,
+    "V5_5": _NEW,
+    "V6": _V6,
+    "V6_MINI": _V6,
+    "V6_WILD": _V6,
 }
-"""Which wire formats take a field of a request, by operation."""
+"""Character limits of both extend operations by model: docs.kie.ai/suno-api/extend-music, read 2026-11-21."""
+
+KNOWN_MODELS = frozenset(EXTEND_LIMITS)
+"""All engine versions that any page names; the set is open, others go through unchecked."""
+V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
+CLASSIC_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
+"""The versions whose limits kie.ai's and sunoapi.org's extend pages state."""
+
+MAX_UPLOAD_SECONDS = 480.0  # 8 minutes: docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21
+SHORT_UPLOADS: Mapping[str, float] = {"V4_5ALL": 60.0}
+"""Models that take less, in seconds: docs.sunoapi.org/suno-api/upload-and-extend-audio and
+docs.kie.ai/cn/suno-api/upload-and-extend-audio, read 2026-11-21."""
 
 
 def operations_of(wire_name: str) -> frozenset[Operation]:
@@ -100,50 +112,190 @@ def operations_of(wire_name: str) -> frozenset[Operation]:
     return frozenset(operation for operation, names in OPERATIONS.items() if wire_name in names)
 
 
-def require_operation(request: Request, wire_name: str) -> None:
-    """Do nothing if *wire_name* has the operation of *request*.
+@frozen(kw_only=True)
+class FieldRules:
+    """What one API takes, and what it would refuse beyond the table of fields.
+
+    `operations` and `takes`, the names of fields, are those of the tables unless given. `is_engine` says that it sells
+    the Suno engine, with its models, genders and lengths. `listed` holds the models that the vendor lists for an
+    operation, and `stated` those whose extend limits one of its own pages states: other limits are advice. `lengths` are
+    limits of texts whatever the model, by operation; they refuse where named in `stated_lengths`. `has_custom_mode` says
+    whether there is a switch between given and inherited parameters, `persona_needs_custom` whether a persona needs it,
+    `uploads_sing_unasked` whether uploaded audio may go without a prompt in custom mode, and `upload_needs_continue_at`
+    whether uploaded audio needs `continue_at` whatever the mode.
+    """
+
+    wire_name: str
+    operations: frozenset[Operation] = field(
+        default=attrs.Factory(lambda self: operations_of(self.wire_name), takes_self=True)
+    )
+    takes: frozenset[str] | None = None
+    is_engine: bool = False
+    listed: Mapping[Operation, frozenset[str]] = field(factory=dict)
+    stated: frozenset[str] = CLASSIC_MODELS | {"V3_5"}
+    lengths: Mapping[Operation, Mapping[str, int]] = field(factory=dict)
+    stated_lengths: frozenset[str] = frozenset()
+    has_custom_mode: bool = False
+    persona_needs_custom: bool = False
+    uploads_sing_unasked: bool = False
+    upload_needs_continue_at: bool = False
+
+
+def takers(name: str, operation: Operation) -> frozenset[str]:
+    """Return the wire formats that take the field *name* in *operation*."""
+    return FIELDS[name][_COLUMNS[operation]] if name in FIELDS else _NONE
+
+
+def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
+    """Return all that the API with these *rules* would refuse in *request*, and advice.
+
+    It holds for any draft: what is wrong with a value in itself is told by `request.problems()`.
 
     Raises:
-        UnsupportedError: it has not; the message names those that have.
+        UnsupportedError: the API has no such operation; the message names those that have.
     """
-    names = OPERATIONS[request.operation]
-    if wire_name not in names:
+    if request.operation not in rules.operations:
+        names = OPERATIONS[request.operation]
         words = _OPERATION_WORDS[request.operation]
-        message = f"{wire_name} has no call for {words}; {_listed(names)} {_plural(names, 'has', 'have')} it"
+        message = f"{rules.wire_name} has no call for {words}; {_listed(names)} {_plural(names, 'has', 'have')} it"
+        if request.operation is Operation.EXTEND:
+            message += "; here use track.extend(), or url= with the track's audio URL"
         raise UnsupportedError(message)
+    found = [*_unsupported(request, rules), *_lengths(request, rules)]
+    if rules.is_engine:
+        found += _engine(request, rules)
+    if isinstance(request, Extend):
+        found += _extend(request, rules)
+    return tuple(found)
 
 
-def unsupported_fields(request: Request, wire_name: str) -> Iterator[Problem]:
-    """Yield a problem for each given field that *wire_name* cannot express; it names who takes the field."""
-    table = FIELDS[request.operation]
+def _unsupported(request: Request, rules: FieldRules) -> Iterator[Problem]:
     for name in request.given():
-        takers = table.get(name, frozenset())
-        if wire_name in takers:
+        names = takers(name, request.operation)
+        if name in rules.takes | {"provider", "source_duration"} if rules.takes else rules.wire_name in names:
             continue
-        if takers:
-            rest = f"{_listed(takers)} {_plural(takers, 'does', 'do')}"
-        else:
-            rest = f"no provider does when {_OPERATION_WORDS[request.operation]}"
-        yield Problem(name, f"{wire_name} does not take it; {rest}")
+        rest = f"no provider does when {_OPERATION_WORDS[request.operation]}"
+        if names:
+            rest = f"{_listed(names)} {_plural(names, 'does', 'do')}"
+        yield Problem(name, f"{rules.wire_name} does not take it; {rest}")
 
 
-def refuse_problems(request: Request, found: Iterable[Problem]) -> None:
-    """Do nothing if *request* is valid in itself and *found* holds advice alone.
+def _engine(request: Request, rules: FieldRules) -> Iterator[Problem]:
+    if request.vocal_gender == "neutral":
+        yield Problem("vocal_gender", f"{rules.wire_name} takes m or f; neutral exists only at musicgpt")
+    if isinstance(request.url, str) and request.url.lower().startswith("s3:"):
+        yield Problem("url", f"must be an http(s) URL at {rules.wire_name}; musicgpt takes s3:// as well")
+    model = request.model
+    if isinstance(model, str):
+        meant = _meant_model(model)
+        if meant is not None:
+            yield Problem("model", f"there is no {model!r:.80}; did you mean {meant}?")
+        elif model in KNOWN_MODELS and model not in rules.listed.get(request.operation, _NONE):
+            yield Problem("model", f"{rules.wire_name} does not list {model} for this operation", advice=True)
+    if isinstance(request, AddInstrumental):
+        return
+    if model is None:
+        yield Problem("model", f"is required to extend at {rules.wire_name}")
+    if request.instrumental is True:
+        yield from _instrumental_clashes(request, rules)
+    seconds = request.source_duration
+    if request.operation is Operation.UPLOAD_EXTEND and isinstance(seconds, (int, float)):
+        longest = SHORT_UPLOADS.get(model or "", MAX_UPLOAD_SECONDS) if isinstance(model, str) else MAX_UPLOAD_SECONDS
+        if seconds > longest:
+            where = f" with {model}" if model else ""
+            message = f"the source may last at most {longest:g} s{where}, not {seconds:g} s"
+            yield Problem("source_duration", message)
 
-    Raises:
-        RequestError: all problems that are not advice, those of the request first.
-    """
-    problems = [problem for problem in (*request.problems(), *found) if not problem.advice]
-    if problems:
-        raise RequestError(problems)
+
+def _meant_model(model: str) -> str | None:
+    """Return the known model that *model* spells otherwise, such as V5_5 for v5.5; new names pass."""
+    if model in KNOWN_MODELS:
+        return None
+    plain = "".join(letter for letter in model.upper() if letter.isalnum())
+    return next((known for known in KNOWN_MODELS if known.replace("_", "") == plain), None)
+
+
+def _extend(request: Extend, rules: FieldRules) -> Iterator[Problem]:
+    uploaded = request.operation is Operation.UPLOAD_EXTEND
+    needs_continue_at = uploaded and rules.upload_needs_continue_at
+    if needs_continue_at and request.continue_at is None:
+        yield Problem("continue_at", f"{rules.wire_name} always needs it to extend uploaded audio")
+    if not rules.has_custom_mode:
+        return
+    # defaultParamFlag true: docs.kie.ai/suno-api/extend-music and upload-and-extend-audio, read 2026-11-21
+    if not request.is_custom:
+        if request.persona_id is not None and rules.persona_needs_custom:
+            asking = "prompt, style, title and continue_at"
+            yield Problem("persona_id", f"works only in custom mode at {rules.wire_name}: give {asking} as well")
+        return
+    cause = " and ".join(request.custom_fields) or "custom=True"
+    for name in ("prompt", "style", "title", "continue_at"):
+        if getattr(request, name) is not None or (name == "prompt" and request.instrumental is True):
+            continue
+        if name == "continue_at" and needs_continue_at:
+            continue  # said above
+        message = f"is required in custom mode, which {cause} switched on (custom=False inherits from the source)"
+        # kie.ai's page says of this case both that the prompt is optional and that it is required.
+        yield Problem(name, message, advice=name == "prompt" and uploaded and rules.uploads_sing_unasked)
+
+
+def _instrumental_clashes(request: Extend, rules: FieldRules) -> Iterator[Problem]:
+    # kie.ai's OpenAPI of 2026-08-19 calls prompt and vocalGender prohibited, and its own example sends both. Readers of
+    # the jobs pages in 2026-10 name the others. Only `prompt` by id is a rule of ours.
+    refused = request.operation is Operation.EXTEND and rules.has_custom_mode
+    if request.prompt is not None and (refused or not rules.has_custom_mode):
+        message = "must be left out when instrumental is True: there is nothing to sing"
+        yield Problem("prompt", message, advice=not refused)
+    for name in ("vocal_gender",) if rules.has_custom_mode else ("lyrics", "vocal_gender", "audio_weight"):
+        if getattr(request, name) is not None:
+            yield Problem(name, "is reported to clash with instrumental=True", advice=True)
+
+
+def _lengths(request: Request, rules: FieldRules) -> Iterator[Problem]:
+    model = request.model
+    if isinstance(request, Extend) and isinstance(model, str) and model in EXTEND_LIMITS and rules.is_engine:
+        for name, longest in EXTEND_LIMITS[model].items():
+            yield from _too_long(request, name, longest, f" with {model}", advice=model not in rules.stated)
+    for name, longest in rules.lengths.get(request.operation, {}).items():
+        # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
+        if not (isinstance(request, AddInstrumental) and name == "lyrics" and model not in V6_MODELS):
+            yield from _too_long(request, name, longest, "", advice=name not in rules.stated_lengths)
+
+
+def _too_long(request: Request, name: str, longest: int, where: str, *, advice: bool) -> Iterator[Problem]:
+    value = getattr(request, name)
+    if isinstance(value, str) and len(value) > longest:
+        message = f"must be at most {longest} characters{where}, not {len(value)}"
+        if advice:
+            message = f"is reported to be refused beyond {longest} characters{where}; it has {len(value)}"
+        yield Problem(name, message, advice=advice)
 
 
 def _listed(names: frozenset[str]) -> str:
-    ordered = [name for name in WIRE_NAMES if name in names]
-    if len(ordered) == 1:
-        return ordered[0]
-    return f"{', '.join(ordered[:-1])} and {ordered[-1]}"
+    ordered = [name for name in NAMES if name in names]
+    return " and ".join((", ".join(ordered[:-1]), ordered[-1])) if len(ordered) > 1 else "".join(ordered)
 
 
 def _plural(names: frozenset[str], one: str, several: str) -> str:
     return one if len(names) == 1 else several
+
+
+# --- on the wire -----------------------------------------------------------------------------------------------------
+
+# A JSON integer beyond 64 bits is read by nobody; floats are exact up to here.
+_EXACT_FLOAT = 2**53
+_LETTERS = {"male": "m", "female": "f"}
+
+
+def wire_values(request: Request, model: str | None) -> dict[str, object]:
+    """Return the given fields that go on the wire, with the *model* that is sent, in the engine's values."""
+    values = {name: value for name, value in request.given().items() if name not in LOCAL_FIELDS}
+    if model is not None:
+        values["model"] = model
+    if request.vocal_gender is not None:
+        values["vocal_gender"] = _LETTERS.get(request.vocal_gender, request.vocal_gender)
+    return {name: _writable(value) for name, value in values.items()}
+
+
+def _writable(value: object) -> object:
+    return float(value) if type(value) is int and abs(value) > _EXACT_FLOAT else value

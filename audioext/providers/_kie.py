@@ -1,4 +1,4 @@
-"""What kie.ai's two routes share: its hosts, its code tables and its webhook signature.
+"""What kie.ai's two routes share: its hosts, its codes and its webhook signature.
 
 Pages: https://docs.kie.ai/1973359m0 (getting started), https://docs.kie.ai/common-api/webhook-verification,
 https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
@@ -7,31 +7,22 @@ https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
+from attrs import define, field, frozen
 from yarl import URL
 
-from audioext.errors import (
-    AuthError,
-    ConfigError,
-    ContentError,
-    CreditsError,
-    ProviderDownError,
-    RateLimitError,
-    SourceError,
-    WebhookError,
-)
-from audioext.http.decoding import parse_json
+from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLimitError, SourceError, WebhookError
+from audioext.http.decoding import decode, parse_json
+from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
+from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
-from audioext.providers._engine import TextLimits
-from audioext.providers._suno import Code, CodeTable
-from audioext.providers._suno_events import Delivery, open_delivery
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from audioext.http.messages import Webhook
+from audioext.providers._answers import AUTH, CONTENT, MAINTENANCE, MAYBE_MADE, NO_CREDITS, RATE, Code, CodeTable
+from audioext.providers._fields import FieldRules
+from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
+from audioext.providers._tasks import Dialect, read_task
+from audioext.providers.base import FileRoute
 
 BASE_URL = URL("https://api.kie.ai")
 HOSTS = frozenset({"api.kie.ai"})
@@ -41,22 +32,23 @@ CREDITS_PATH = "/api/v1/chat/credit"  # docs.kie.ai/common-api/get-account-credi
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
 
 # docs.kie.ai/suno-api/extend-music, docs.kie.ai/1973359m0 and docs.kie.ai/market/common/get-task-detail, read
-# 2026-11-21. 400 (content), 408, 501 and a plain 500 may come after a task was made.
+# 2026-11-21. 400 is a refusal of the content at submit (public clients, 2026-02 to 08); 408, 501 and a plain 500 may
+# come after a task was made.
 CODES: Mapping[int, Code] = {
-    400: Code(error=ContentError, no_task=False),
-    401: Code(error=AuthError),
-    402: Code(error=CreditsError),
-    403: Code(error=AuthError),
+    400: CONTENT,
+    401: AUTH,
+    402: NO_CREDITS,
+    403: AUTH,
     404: Code(),
     405: Code(),
-    408: Code(error=ProviderDownError, retryable=True, no_task=False),
+    408: MAYBE_MADE,
     409: Code(),
     422: Code(),
-    429: Code(error=RateLimitError, retryable=True, resend=True),
+    429: RATE,
     433: Code(error=RateLimitError, retryable=True),  # a key's own hourly, daily or total cap
     451: Code(error=SourceError),
-    455: Code(error=ProviderDownError, retryable=True, resend=True),
-    500: Code(error=ProviderDownError, retryable=True, no_task=False),
+    455: MAINTENANCE,
+    500: MAYBE_MADE,
     501: Code(no_task=False),
     505: Code(error=ProviderDownError),
 }
@@ -67,7 +59,7 @@ _UNKNOWN_TASK = re.compile(r"recordInfo is null", re.IGNORECASE)
 TABLE = CodeTable(
     codes=CODES,
     phrases=(
-        (_REQUEST_FAULT, frozenset({500}), Code()),
+        (_REQUEST_FAULT, frozenset({400, 500}), Code()),
         # A task that was just made may not be readable yet: docs.kie.ai/market/common/get-task-detail
         (_UNKNOWN_TASK, frozenset({422}), Code(retryable=True)),
     ),
@@ -84,9 +76,36 @@ REASONS: Mapping[str, FailureReason] = {
     "500": FailureReason.GENERATION,
     "501": FailureReason.GENERATION,
 }
+# "501: content generation task failed", "408: no result for over 10 minutes": docs.kie.ai/market/common/get-task-detail
+FAILED_CODES = frozenset({408, 501})
 
-# Third-party readings of docs.kie.ai/suno-api/add-instrumental; the page itself states no lengths.
-INSTRUMENTAL_LIMITS = TextLimits(title=100, tags=1000, negative_tags=200)
+# kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
+INSTRUMENTAL_LENGTHS: Mapping[Operation, Mapping[str, int]] = {
+    Operation.ADD_INSTRUMENTAL: {"title": 100, "tags": 1000, "negative_tags": 200}
+}
+STATED_LENGTHS = frozenset({"tags", "negative_tags"})
+
+
+def kie_vendor(
+    *, rules: FieldRules, status_path: str, retention: float, reasons: Mapping[str, FailureReason]
+) -> SunoVendor:
+    """Return the facts of one of the routes; `retention` is in seconds, `reasons` are of a task's failure codes."""
+    return SunoVendor(
+        rules=rules,
+        key_variable=KEY_VARIABLE,
+        base_url=BASE_URL,
+        file_route=FileRoute.UPLOAD,
+        table=TABLE,
+        limits=LIMITS,
+        default_models=DEFAULT_MODELS,
+        retention=retention,
+        hosts=HOSTS,
+        upload_url=UPLOAD_URL,
+        credits_path=CREDITS_PATH,
+        status_path=status_path,
+        status_key="taskId",
+        dialect=Dialect(reasons=reasons, failed_codes=FAILED_CODES),
+    )
 
 
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -107,34 +126,70 @@ def _is_key(value: object) -> bool:
     return isinstance(value, str) and value != "" and value == value.encode("utf-8", "replace").decode()
 
 
-def open_verified(hook: Webhook, keys: Sequence[str], *, tolerance: float) -> Delivery:
-    """Return the delivery in *hook*, opened; where there are *keys* it must be signed under one of them.
+@define
+class _SignedData:
+    task_id: str | None = None
+    taskId: str | None = None  # noqa: N815 - the wire's spelling
 
-    The signature is HMAC-SHA256 of `task_id.timestamp` in Base64, and its time may be *tolerance* seconds
-    from ours: docs.kie.ai/common-api/webhook-verification, read 2026-11-21. It covers the task and the
-    time, not the body.
+
+@define
+class _Signed:
+    """The ids in a delivery; one of them is signed."""
+
+    data: _SignedData
+    taskId: str | None = None  # noqa: N815 - the wire's spelling
+    task_id: str | None = None
+
+
+@frozen
+class KieAccount(SunoAccount):
+    """An account at kie.ai, by either route.
+
+    `webhook_key` is the key that signs callbacks, or several during a rotation; without one signatures are not looked
+    at. `webhook_tolerance` is how far, in seconds, a signature's time may be from ours.
 
     Raises:
-        WebhookError: it is not authentic (401), or names no task or several (400).
-        DecodeError: it is not a callback.
+        ConfigError: a setting cannot work.
     """
-    if not keys:
-        return open_delivery(parse_json(hook.body))
-    stamp = hook.headers.get("X-Webhook-Timestamp")
-    signature = hook.headers.get("X-Webhook-Signature")
-    if not stamp or not signature:
-        message = "the delivery is not signed"
-        raise WebhookError(message, http_status=401)
-    delivery = open_delivery(parse_json(hook.body))
-    if delivery.task_id is None:
-        message = "the delivery names no task, so its signature proves nothing"
+
+    webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=to_webhook_keys, repr=False)
+    webhook_tolerance: float = field(default=WEBHOOK_TOLERANCE_SECONDS, kw_only=True)
+
+    def verify_webhook(self, hook: Webhook) -> None:
+        """Do nothing if *hook* is signed under one of the keys, or if there is none.
+
+        The signature is HMAC-SHA256 of `task_id.timestamp` in Base64: docs.kie.ai/common-api/webhook-verification, read
+        2026-11-21. It covers the task and the time, not the body.
+
+        Raises:
+            WebhookError: it is not authentic (401), or names no task or several (400).
+            DecodeError: its ids cannot be read.
+        """
+        if not self.webhook_key:
+            return
+        stamp, signature = hook.headers.get("X-Webhook-Timestamp"), hook.headers.get("X-Webhook-Signature")
+        if not stamp or not signature:
+            message = "the delivery is not signed"
+            raise WebhookError(message, http_status=401)
+        signed = f"{_signed_task(hook.body)}.{stamp}".encode("utf-8", "replace")
+        if not hmac_base64_matches(self.webhook_key, signed, signature):
+            message = "the delivery bears a wrong signature"
+            raise WebhookError(message, http_status=401)
+        signed_at = unix_seconds(stamp)
+        on_time = signed_at is not None and hook.received_at is not None
+        if not on_time or not abs((hook.received_at or 0) - (signed_at or 0)) <= self.webhook_tolerance:
+            message = "the delivery bears a signature that is not of this time"
+            raise WebhookError(message, http_status=401)
+
+
+def _signed_task(body: bytes) -> str:
+    """Return the one task that a delivery names: `data.task_id`, `data.taskId` or a top-level `taskId`."""
+    try:
+        signed = decode(body, _Signed, where="the webhook")
+        ids = {signed.data.task_id, signed.data.taskId, signed.taskId, signed.task_id} - {None, ""}
+    except DecodeError:
+        ids = set(read_task(parse_json(body, where="the webhook"), where="the webhook").task_ids)
+    if len(ids) != 1:
+        message = "the delivery must name one task, which its signature is about"
         raise WebhookError(message, http_status=400)
-    signed = f"{delivery.task_id}.{stamp}".encode("utf-8", "replace")
-    if not hmac_base64_matches(keys, signed, signature):
-        message = "the delivery bears a wrong signature"
-        raise WebhookError(message, http_status=401)
-    signed_at = unix_seconds(stamp)
-    if signed_at is None or hook.received_at is None or not abs(hook.received_at - signed_at) <= tolerance:
-        message = "the delivery bears a signature that is not of this time"
-        raise WebhookError(message, http_status=401)
-    return delivery
+    return str(ids.pop())

@@ -1,289 +1,164 @@
-"""The envelope that kie.ai (both routes) and sunoapi.org share: `{"code": …, "msg": …, "data": …}`.
+"""What the resellers of the Suno engine share, and what kie.ai (both routes) and sunoapi.org share beyond that.
 
-The body's `code` is the verdict, whatever the HTTP status says; without one the HTTP status is.
+Pages: https://docs.kie.ai/suno-api/extend-music, https://docs.sunoapi.org/suno-api/extend-music and their siblings,
+https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import ClassVar
 
+import attrs
 from attrs import evolve, field, frozen
+from yarl import URL
 
-from audioext.errors import (
-    AuthError,
-    DecodeError,
-    ProviderDownError,
-    ProviderError,
-    RateLimitError,
+from audioext.errors import DecodeError
+from audioext.http.decoding import JsonObject, camel, link
+from audioext.http.messages import HttpRequest, HttpResponse, Part
+from audioext.models.events import Event
+from audioext.models.limits import Limits
+from audioext.models.requests import Extend, Operation, Request
+from audioext.providers._account import HostedAccount, Vendor, file_part, to_base_url
+from audioext.providers._answers import AUTH, MAYBE_MADE, RATE, Code, CodeTable, balance
+from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_values
+from audioext.providers._tasks import Dialect, delivered_events, status_events
+
+UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
+LIMITS = Limits(submits=20, per=10.0)  # docs.kie.ai/1973359m0 and docs.sunoapi.org/suno-api/generate-music
+DEFAULT_MODELS: Mapping[Operation, str] = {Operation.ADD_INSTRUMENTAL: DEFAULT_INSTRUMENTAL_MODEL}
+
+PATHS: Mapping[Operation, str] = {
+    Operation.EXTEND: "/api/v1/generate/extend",
+    Operation.UPLOAD_EXTEND: "/api/v1/generate/upload-extend",
+    Operation.ADD_INSTRUMENTAL: "/api/v1/generate/add-instrumental",
+}
+STATUS_PATH = "/api/v1/generate/record-info"
+"""docs.kie.ai/suno-api/get-music-details, read 2026-11-21."""
+
+NOBODY = URL("https://nobody.invalid/audioext")
+"""The demanded callback URL where nobody can reach us: a name under `.invalid` never resolves (RFC 2606)."""
+
+UPLOAD_TABLE = CodeTable(
+    # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
+    codes={400: Code(), 401: AUTH, 403: AUTH, 405: Code(), 429: RATE, 500: MAYBE_MADE}
 )
-from audioext.http.decoding import Link, Number, Text, parse_json, structure
-from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
-from audioext.providers._http import excerpt, retry_after
-
-if TYPE_CHECKING:
-    from audioext.http.messages import HttpResponse
-
-OK = 200
-_HTTP_BROKEN_FROM = 500
-_HTTP_ERROR_FROM = 400
-_HTTP_SERVER_ERROR_FROM = 500
-_HTTP_FORBIDDEN = 403
-_FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
-_LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
-_SMALL_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+"""The codes of both vendors' file hosts; nothing there costs anything."""
 
 
 @frozen(kw_only=True)
-class Code:
-    """What a code means: the error's type, whether the call may succeed later, and whether no task was made.
+class EngineVendor(Vendor):
+    """The facts of a reseller of the engine: how it speaks of its tasks, and where it tells the credits."""
 
-    `resend` says that the same POST may be sent again by itself, which holds for rates and maintenance.
-    """
-
-    error: type[ProviderError] = ProviderError
-    retryable: bool = False
-    no_task: bool = True
-    resend: bool = False
+    dialect: Dialect
+    credits_path: str
 
 
-@frozen(kw_only=True)
-class CodeTable:
-    """One vendor's codes, and the texts that outrank them.
+@frozen
+class EngineAccount(HostedAccount):
+    """An account at a reseller of the engine."""
 
-    `phrases` are (pattern, codes it may speak for or `None` for all, meaning), tried in order on `msg`.
-    `http_refusals` are HTTP statuses that the vendor states to be refusals whatever the body holds.
-    """
+    vendor: ClassVar[EngineVendor]
 
-    codes: Mapping[int, Code]
-    phrases: tuple[tuple[re.Pattern[str], frozenset[int] | None, Code], ...] = ()
-    http_refusals: frozenset[int] = frozenset()
-
-    def meaning(self, code: int, message: str) -> Code:
-        """Return what *code* with *message* means; one that no page lists may have made a task."""
-        for pattern, spoken_for, meaning in self.phrases:
-            if (spoken_for is None or code in spoken_for) and pattern.search(message):
-                return meaning
-        known = self.codes.get(code)
-        if known is not None:
-            return known
-        down = code >= _HTTP_SERVER_ERROR_FROM
-        return Code(error=ProviderDownError if down else ProviderError, retryable=down, no_task=False)
-
-
-@frozen(kw_only=True)
-class Envelope:
-    """One answer, opened: its code (the body's, else the HTTP status), its text and its `data`.
-
-    `failed` says that it bears `"success": false`, as the file hosts' answers do.
-    """
-
-    code: int
-    message: str | None
-    data: object
-    failed: bool
-
-
-@frozen(kw_only=True)
-class Answers:
-    """Reads the answers of one account: its name for messages, its codes, the key to keep out of texts."""
-
-    provider: str
-    table: CodeTable
-    secret: str | None = field(default=None, repr=False)
-
-    def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
-        """Say whether a task was made, refused or unknown. Never raises for any bytes."""
-        try:
-            envelope = open_envelope(response)
-        except DecodeError:
-            return self._unreadable(response)
-        task_id = _task_id(envelope.data)
-        text = self._text(response, envelope.message)
-        if envelope.code == OK:
-            reason = f"{self.provider} answered without a task id: {text}"
-            return Submitted(task_id=task_id) if task_id is not None else Unknown(reason=reason)
-        meaning = self.table.meaning(envelope.code, text)
-        # A 5xx says that something broke on the way, whatever code its body quotes: the task may have been made.
-        broken = response.status >= _HTTP_BROKEN_FROM
-        if not meaning.no_task or task_id is not None or broken:
-            return Unknown(reason=f"{self.provider} answered {envelope.code}: {text}")
-        error = self._error(response, envelope.code, text, charged=False)
-        return Refused(error=error, resend=meaning.resend)
-
-    def parse_data(self, response: HttpResponse, *, charged: bool | None = None) -> Envelope:
-        """Return the envelope of a call that succeeded; *charged* is what a refusal would have cost.
+    def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
+        """Return what a status answer means.
 
         Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer is not an envelope.
+            ProviderError: the call was refused, or names no task; that says nothing of the task.
+            DecodeError: the answer cannot be read.
         """
-        try:
-            envelope = open_envelope(response)
-        except DecodeError:
-            if response.status < _HTTP_ERROR_FROM:
-                raise
-            if _from_firewall(response):
-                raise self._firewall_error(response) from None
-            text = self._text(response, None)
-            raise self._error(response, response.status, text, charged=charged) from None
-        if envelope.code != OK or envelope.failed:
-            text = self._text(response, envelope.message)
-            raise self._error(response, envelope.code, text, charged=charged)
-        return envelope
+        return status_events(self.answers, response, self.vendor.dialect)
 
-    def parse_upload(self, response: HttpResponse) -> str:
-        """Return the URL of an uploaded file: `downloadUrl`, then `fileUrl`.
-
-        docs.kie.ai/file-upload-api/quickstart, read 2026-11-21; live answers had no `fileUrl`.
+    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+        """Return what the body of a verified delivery means.
 
         Raises:
-            ProviderError: the upload was refused; uploads are free.
-            DecodeError: the answer names no URL.
+            WebhookError: its task ids disagree (400).
+            DecodeError: it cannot be read (400).
         """
-        envelope = evolve(self, table=UPLOAD_TABLE).parse_data(response, charged=False)
-        links = structure(envelope.data, UploadedFile, where="the upload's data")
-        url = links.downloadUrl or links.fileUrl
-        if url is None:
-            raise DecodeError(["required field missing @ $.data.downloadUrl"])
-        return url
+        return delivered_events(body, self.vendor.dialect)
+
+    def build_credits(self) -> HttpRequest:
+        """Return the GET that asks for the balance."""
+        return self.get(self.vendor.credits_path)
 
     def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance: `data` is the number itself, and fractions exist.
+        """Return the balance in the vendor's own credits.
 
         Raises:
             ProviderError: the call was refused.
             DecodeError: the answer names no balance.
         """
-        envelope = self.parse_data(response, charged=False)
-        return structure({"data": envelope.data}, Balance).data
-
-    def no_task(self, envelope: Envelope) -> ProviderError:
-        """Return the error of a status answer that succeeded without a task in it; asking again may help."""
-        text = "the answer names no task"
-        return ProviderError(text, provider=self.provider, code=str(envelope.code), retryable=True)
-
-    def _unreadable(self, response: HttpResponse) -> SubmitOutcome:
-        text = self._text(response, None)
-        if _from_firewall(response):
-            return Refused(error=self._firewall_error(response))
-        if response.status in self.table.http_refusals:
-            error = self._error(response, response.status, text, charged=False)
-            return Refused(error=error, resend=self.table.meaning(response.status, text).resend)
-        return Unknown(reason=f"{self.provider} answered HTTP {response.status} with {text}")
-
-    def _firewall_error(self, response: HttpResponse) -> ProviderError:
-        # Cloudflare turned the client away before the API saw the call.
-        text = "the firewall in front of the API refused this client (error code: 1010)"
-        return ProviderError(text, provider=self.provider, http_status=response.status, code="1010", charged=False)
-
-    def _error(self, response: HttpResponse, code: int, text: str, *, charged: bool | None) -> ProviderError:
-        meaning = self.table.meaning(code, text)
-        if issubclass(meaning.error, RateLimitError):
-            return meaning.error(
-                text,
-                provider=self.provider,
-                http_status=response.status,
-                code=str(code),
-                retryable=meaning.retryable,
-                charged=charged,
-                retry_after=retry_after(response),
-            )
-        return meaning.error(
-            text,
-            provider=self.provider,
-            http_status=response.status,
-            code=str(code),
-            retryable=meaning.retryable,
-            charged=charged,
-        )
-
-    def _text(self, response: HttpResponse, message: str | None) -> str:
-        """Return *message*, else the body's start, without the key: some APIs echo what they refuse."""
-        body = response.body if message is None else message.encode()
-        if self.secret is not None:
-            body = body.replace(self.secret.encode(), b"[key]")
-        return excerpt(body, longest=_LONGEST_MESSAGE if message is not None else _LONGEST_MESSAGE // 4)
+        return balance(self.answers.parse_data(response, charged=False))
 
 
-UPLOAD_TABLE = CodeTable(
-    # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
-    codes={
-        400: Code(),
-        401: Code(error=AuthError),
-        403: Code(error=AuthError),
-        405: Code(),
-        429: Code(error=RateLimitError, retryable=True),
-        500: Code(error=ProviderDownError, retryable=True),
-    }
-)
-"""The codes of both vendors' file hosts; nothing there costs anything."""
+@frozen(kw_only=True)
+class SunoVendor(EngineVendor):
+    """The facts of a vendor with a file host, `upload_url`, for its API's own `hosts`."""
+
+    hosts: frozenset[str]
+    upload_url: URL
 
 
 @frozen
-class UploadedFile:
-    """`data` of an upload's answer."""
+class SunoAccount(EngineAccount):
+    """An account at kie.ai or sunoapi.org.
 
-    downloadUrl: Link | None = None  # noqa: N815 - the wire's spelling
-    fileUrl: Link | None = None  # noqa: N815 - the wire's spelling
-
-
-@frozen
-class Balance:
-    """The answer to a credits call; the pages type it as an integer, and fractions exist."""
-
-    data: Number
-
-
-@frozen
-class TaskIds:
-    """The two spellings of a task id: the pages show `taskId`, their prose and callbacks `task_id`."""
-
-    taskId: Text | None = None  # noqa: N815 - the wire's spelling
-    task_id: Text | None = None
-
-
-def open_envelope(response: HttpResponse) -> Envelope:
-    """Return the envelope in *response*.
+    `upload_url` left out means the vendor's own file host as long as `base_url` is the vendor's, else `base_url`
+    itself (as in the sandbox).
 
     Raises:
-        DecodeError: the body is not a JSON object.
+        ConfigError: a setting cannot work.
     """
-    value = parse_json(response.body)
-    if not isinstance(value, dict):
-        raise DecodeError(["expected an object @ $"])
-    code = _code_of(value.get("code"))
-    text = next((value[key] for key in ("msg", "message", "error") if isinstance(value.get(key), str)), None)
-    return Envelope(
-        code=code if code is not None else _http_code(response.status),
-        message=text,
-        data=value.get("data"),
-        failed=value.get("success") is False,
-    )
 
+    vendor: ClassVar[SunoVendor]
 
-def _from_firewall(response: HttpResponse) -> bool:
-    return response.status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]) is not None
+    upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
 
+    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
+        """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""
+        body = {camel(name): value for name, value in self.values(request).items()}
+        if isinstance(request, Extend):
+            body["defaultParamFlag"] = request.is_custom
+        # Required even by those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21
+        body["callBackUrl"] = str(NOBODY if callback is None else callback)
+        return self.post(PATHS[request.operation], body)
 
-def _code_of(value: object) -> int | None:
-    if type(value) is int:
-        return value
-    if type(value) is str and _SMALL_NUMBER.fullmatch(value):
-        return int(value)
-    return None
+    def values(self, request: Request) -> dict[str, object]:
+        """Return the values of a submit under their names in snake case."""
+        values = wire_values(request, self.info.sent_model(request))
+        if "url" in values:
+            values["upload_url"] = values.pop("url")
+        return values
 
+    def build_upload(self, source: Path | str, name: str) -> HttpRequest:
+        """Return the call that brings a local file, or the audio at a URL, to the vendor's file host.
 
-def _http_code(status: int) -> int:
-    return OK if 200 <= status < 300 else status  # noqa: PLR2004 - the range of HTTP success
+        *name* should be new each time: the same name overwrites, and caches keep the old file for a while
+        (docs.kie.ai/file-upload-api/quickstart, read 2026-11-21). A file is streamed from disk; a URL is
+        fetched by the vendor within 30 s and should be below 100 MB.
+        """
+        base = self.upload_url
+        if base is None:
+            base = self.vendor.upload_url if self.base_url.host in self.vendor.hosts else self.base_url
+        if isinstance(source, str):
+            body = {"fileUrl": source, "uploadPath": UPLOAD_FOLDER, "fileName": name}
+            return self.post("/api/file-url-upload", body, base=base)
+        # The texts come first, so that a host that reads the stream knows where the file belongs.
+        texts = [Part(name="uploadPath", value=UPLOAD_FOLDER), Part(name="fileName", value=name)]
+        return self.form("/api/file-stream-upload", [*texts, file_part("file", source, filename=name)], base=base)
 
+    def parse_upload(self, response: HttpResponse) -> str:
+        """Return the URL that a submit can use: `downloadUrl`, then `fileUrl`; live answers had no `fileUrl`.
 
-def _task_id(data: object) -> str | None:
-    if not isinstance(data, dict):
-        return None
-    try:
-        ids = structure(data, TaskIds)
-    except DecodeError:
-        return None
-    return ids.taskId or ids.task_id or None
+        Raises:
+            ProviderError: the upload was refused; uploads are free.
+            DecodeError: the answer names no URL.
+        """
+        data = evolve(self.answers, table=UPLOAD_TABLE).parse_data(response, charged=False).data
+        keys = JsonObject(data) if isinstance(data, dict) else {}
+        found = link(keys.get("downloadurl")) or link(keys.get("fileurl"))
+        if found is None:
+            raise DecodeError(["required field missing @ $.data.downloadUrl"])
+        return found

@@ -1,50 +1,21 @@
-"""What a provider is: the codec of one hosted API's wire format, five pure methods and a few facts."""
+"""What a provider is: the codec of one hosted API's wire format, as one value of facts and eight pure methods."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
 from yarl import URL
 
 from audioext.errors import Problem
 from audioext.http.messages import HttpRequest, HttpResponse, Webhook
 from audioext.models.events import Event, SubmitOutcome
+from audioext.models.limits import Limits, Pace
 from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
-
-
-@frozen(kw_only=True)
-class Limits:
-    """How much an API lets one account do.
-
-    At most `submits` in every `per` seconds, at most `parallel` unfinished jobs, and at most `queries` status
-    calls in every `queries_per` seconds; `None` means no limit.
-    """
-
-    submits: int | None = None
-    per: float = 10.0
-    parallel: int | None = None
-    queries: int | None = 8
-    queries_per: float = 1.0
-
-
-@frozen(kw_only=True)
-class Pace:
-    """When a job's status is asked for, all in seconds.
-
-    Without webhooks: `first` after the submit, then every `every`, slower by `backoff` times each call up
-    to `slowest`. With webhooks: `quiet` after the last word of the job, then at the same pace.
-    """
-
-    first: float = 15.0
-    every: float = 10.0
-    slowest: float = 30.0
-    backoff: float = 1.25
-    quiet: float = 150.0  # from the first track to the last there are up to two minutes without a word
 
 
 class FileRoute(enum.Enum):
@@ -58,83 +29,52 @@ class FileRoute(enum.Enum):
     """Served for a while by our own receiver, under an unguessable URL."""
 
 
-@runtime_checkable
-class Provider(Protocol):
-    """One hosted API's wire format. It does no I/O; all methods are pure.
+@frozen(kw_only=True)
+class ProviderInfo:
+    """What the client has to know of one account at one API.
 
-    `name` is the segment of the callback path and the value of `provider=`. `account` says whose limits
-    count (Kie and KieJobs share one). `grace` is how long, in seconds, a submit without an answer may stay
-    without word before its outcome is unknown; `retention` how long, in seconds, the result's files are
-    kept, `None` where no page says.
+    `name` is the segment of the callback path and the value of `provider=`. `account` says whose limits count (Kie and
+    KieJobs share one). `key_variable` is the environment variable that holds the key where none was given, and
+    `has_key` whether there is one. `default_models` are sent where a request names none. `extends_by_id` says whether
+    a track can be continued by its id, else by its audio URL. `counts_tracks` says that all tracks having arrived
+    means COMPLETE, for a wire without a stage word. `grace` is how long, in seconds, a submit without an answer may
+    stay without word before its outcome is unknown; `retention` how long, in seconds, the result's files are kept,
+    `None` where no page says.
     """
 
-    @property
-    def name(self) -> str:
-        """The segment of the callback path, and the value of `provider=`."""
-        ...
+    name: str
+    account: str
+    base_url: URL
+    key_variable: str
+    has_key: bool
+    operations: frozenset[Operation]
+    file_route: FileRoute
+    limits: Limits = field(factory=Limits)
+    pace: Pace = field(factory=Pace)
+    default_models: Mapping[Operation, str] = field(factory=dict)
+    extends_by_id: bool = True
+    counts_tracks: bool = False
+    grace: float = 900.0
+    retention: float | None = None
+
+    def sent_model(self, request: Request) -> str | None:
+        """Return the model that a submit of *request* names on the wire."""
+        return request.model if request.model is not None else self.default_models.get(request.operation)
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """One hosted API's wire format. It does no I/O; all methods are pure, and depend on their arguments alone."""
 
     @property
-    def account(self) -> str:
-        """Whose limits count."""
-        ...
-
-    @property
-    def api_key(self) -> str | None:
-        """The key, `None` where it is to come from the environment."""
-        ...
-
-    @property
-    def key_variable(self) -> str:
-        """The environment variable that holds the key where none is given."""
-        ...
-
-    @property
-    def base_url(self) -> URL:
-        """Where the API is; it may carry a path prefix."""
-        ...
-
-    @property
-    def limits(self) -> Limits:
-        """How much the API lets one account do."""
-        ...
-
-    @property
-    def pace(self) -> Pace:
-        """When a status is asked for."""
-        ...
-
-    @property
-    def grace(self) -> float:
-        """How long a submit without an answer may stay without word, in seconds."""
-        ...
-
-    @property
-    def retention(self) -> float | None:
-        """How long the result's files are kept, in seconds; `None` where no page says."""
-        ...
-
-    @property
-    def file_route(self) -> FileRoute:
-        """How a local file gets there."""
-        ...
-
-    @property
-    def extends_by_id(self) -> bool:
-        """Whether a track can be continued by its id; else by its audio URL."""
-        ...
-
-    @property
-    def counts_takes(self) -> bool:
-        """Whether all takes having arrived means COMPLETE, for a wire without a stage word."""
-        ...
-
-    @property
-    def operations(self) -> frozenset[Operation]:
-        """What the API can do."""
+    def info(self) -> ProviderInfo:
+        """The facts of this account."""
         ...
 
     def check(self, request: Request) -> Sequence[Problem]:
         """Return all that this API would refuse in *request*, and advice; the request may hold a file.
+
+        What is wrong with a value in itself is told by `request.problems()` and not again here.
 
         Raises:
             UnsupportedError: the API has no such operation.
@@ -145,16 +85,10 @@ class Provider(Protocol):
         """Return why this API would never call *callback* back, or `None` if it would."""
         ...
 
-    def sent_model(self, request: Request) -> str | None:
-        """Return the model that `build_submit` names on the wire."""
-        ...
-
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; a *callback* of `None` means that nobody can reach us.
 
-        Raises:
-            RequestError: `check` finds a problem.
-            UnsupportedError: the API has no such operation.
+        The request was checked before; its file, if it still has one, goes inside (`FileRoute.INLINE`).
         """
         ...
 
@@ -163,7 +97,7 @@ class Provider(Protocol):
         ...
 
     def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for the state of *record*'s task; it needs a `task_id`."""
+        """Return the GET that asks for the state of *record*'s task, whose `task_id` is known."""
         ...
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
@@ -175,11 +109,20 @@ class Provider(Protocol):
         """
         ...
 
-    def parse_webhook(self, hook: Webhook) -> tuple[Event, ...]:
-        """Verify, then decode a delivery: nobody can obtain an unverified event.
+    def verify_webhook(self, hook: Webhook) -> None:
+        """Do nothing if the delivery is authentic, or if this API signs nothing: its tag was checked before.
 
         Raises:
-            WebhookError: it is not authentic (401) or not a delivery at all (400).
+            WebhookError: it is not authentic (401), or not a delivery at all (400).
+            DecodeError: what the signature is about cannot be read (400).
+        """
+        ...
+
+    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+        """Return what the body of a verified delivery means; a journal is read again with the same method.
+
+        Raises:
+            WebhookError: it contradicts itself (400).
             DecodeError: it cannot be read (400).
         """
         ...

@@ -6,200 +6,121 @@ webhooks in any order. It extends audio from a URL or a file, and has no call fo
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import frozen
 from yarl import URL
 
-from audioext.errors import Problem, RequestError, UnsupportedError
-from audioext.http.decoding import parse_json
-from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
+from audioext.errors import DecodeError
+from audioext.http.messages import HttpRequest, HttpResponse, Part
+from audioext.models.events import Event
+from audioext.models.limits import Limits
 from audioext.models.requests import Operation, Request
-from audioext.providers import _http
-from audioext.providers._fields import operations_of, refuse_problems, require_operation, unsupported_fields
-from audioext.providers._musicgpt_answers import Answers
-from audioext.providers._musicgpt_events import conversion_events, delivery_events
-from audioext.providers.base import FileRoute, Limits, Pace
+from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
+from audioext.providers._answers import CONTENT, CONTENT_WORDS, OK, CodeTable
+from audioext.providers._fields import FieldRules, wire_values
+from audioext.providers._parts import conversion_events, part_events, unwrapped
+from audioext.providers.base import FileRoute
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from audioext.models.events import Event, SubmitOutcome
-    from audioext.models.record import Record
-
-WIRE_NAME = "musicgpt"
-BASE_URL = URL("https://api.musicgpt.com/api/public/v1")
-KEY_VARIABLE = "MUSICGPT_API_KEY"
 EXTEND_PATH = "/extend"
-STATUS_PATH = "/byId"  # docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21
-CONVERSION_TYPE = "EXTEND"
 
 # Unfinished jobs at one time: Free 1, Plus 5, Pro 10: docs.musicgpt.com/api-documentation/utilities/ratelimits,
 # read 2026-11-21
 FREE_PLAN_PARALLEL = 1
-GRACE_SECONDS = 900.0
-RETENTION_SECONDS = 90 * 86_400.0  # MP3 files; WAV 7 days: docs.musicgpt.com/…/index/changelog, read 2026-11-21
 
-MAX_LENGTHS: Mapping[str, int] = {"lyrics": 2000, "lyrics_section_to_extend": 3000}
-"""Characters: docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21."""
-USUAL_PROMPT_LENGTH = 280  # characters; the vendor's n8n node and a live client, but no page
-
+FORM_NAMES: Mapping[str, str] = {"url": "audio_url", "continue_at": "extend_after", "vocal_gender": "gender"}
+"""Request fields that have another name in the form."""
 GENDERS: Mapping[str, str] = {"m": "male", "f": "female"}
 
-FORM_NAMES: Mapping[str, str] = {
-    "url": "audio_url",
-    "continue_at": "extend_after",
-    "prompt": "prompt",
-    "lyrics": "lyrics",
-    "lyrics_section_to_extend": "lyrics_section_to_extend",
-    "vocal_gender": "gender",
-    "num_outputs": "num_outputs",
-    # Not on the extend page: the vendor's n8n node has the first, two integrations of 2026 all three.
-    "title": "title",
-    "generate_album_cover": "generate_album_cover",
-    "lyrics_timestamps": "lyrics_timestamps",
-}
-"""Request fields and their names in the form."""
+RULES = FieldRules(
+    wire_name="musicgpt",
+    upload_needs_continue_at=True,
+    # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21; 280 for the prompt: the vendor's n8n node
+    # and a live client, but no page.
+    lengths={Operation.UPLOAD_EXTEND: {"lyrics": 2000, "lyrics_section_to_extend": 3000, "prompt": 280}},
+    stated_lengths=frozenset({"lyrics", "lyrics_section_to_extend"}),
+)
 
 
 @frozen
-class MusicGpt:
-    """MusicGPT's extend call; takes are continued by their audio URL.
+class MusicGpt(HostedAccount):
+    """MusicGPT's extend call; tracks are continued by their audio URL.
 
     `limits` is that of the free plan, one unfinished job at a time: set `Limits(parallel=5)` on Plus and
-    `Limits(parallel=10)` on Pro. `base_url` may carry a path prefix. `name` is the segment of the callback
-    path; two accounts need two names. `grace` and `retention` are in seconds.
+    `Limits(parallel=10)` on Pro.
 
     Raises:
         ConfigError: a setting cannot work.
     """
 
-    file_route: ClassVar[FileRoute] = FileRoute.INLINE
-    extends_by_id: ClassVar[bool] = False
-    counts_takes: ClassVar[bool] = True
-    key_variable: ClassVar[str] = KEY_VARIABLE
-    operations: ClassVar[frozenset[Operation]] = operations_of(WIRE_NAME)
-
-    api_key: str | None = field(default=None, converter=_http.to_api_key, repr=False)
-    base_url: URL = field(default=BASE_URL, kw_only=True, converter=_http.to_base_url)
-    name: str = field(default=WIRE_NAME, kw_only=True, converter=_http.to_name)
-    limits: Limits = field(default=Limits(parallel=FREE_PLAN_PARALLEL), kw_only=True)
-    pace: Pace = field(factory=Pace, kw_only=True)
-    grace: float = field(default=GRACE_SECONDS, kw_only=True)
-    retention: float | None = field(default=RETENTION_SECONDS, kw_only=True)
-
-    @property
-    def account(self) -> str:
-        """Whose limits count: the wire format, the host and a digest of the key."""
-        digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
-        return f"{WIRE_NAME}/{self.base_url.authority}/{digest}"
-
-    def check(self, request: Request) -> tuple[Problem, ...]:
-        """Return all that this API would refuse in *request*, and advice; the request may hold a file.
-
-        Raises:
-            UnsupportedError: the API has no such operation.
-        """
-        try:
-            require_operation(request, WIRE_NAME)
-        except UnsupportedError as error:
-            if request.operation is not Operation.EXTEND:
-                raise
-            message = f"{error}; here use track.extend(), or url= with the track's audio URL"
-            raise UnsupportedError(message) from None
-        return (*unsupported_fields(request, WIRE_NAME), *_own_problems(request))
-
-    def check_callback(self, callback: URL) -> str | None:  # noqa: ARG002 - the protocol's
-        """Return `None`: no page says that a callback address is refused."""
-        return None
-
-    def sent_model(self, request: Request) -> str | None:  # noqa: ARG002 - the protocol's
-        """Return `None`: the extend call has no model to choose."""
-        return None
+    vendor: ClassVar[Vendor] = Vendor(
+        rules=RULES,
+        key_variable="MUSICGPT_API_KEY",
+        base_url=URL("https://api.musicgpt.com/api/public/v1"),
+        file_route=FileRoute.INLINE,
+        # HTTP's meanings: docs.musicgpt.com/api-documentation/utilities/error, read 2026-11-21; 401 is not on it, but
+        # both of the vendor's packages map it. A 422's body is on no page: `detail` as the vendor's web framework does.
+        table=CodeTable(
+            phrases=((CONTENT_WORDS, frozenset({400, 422}), CONTENT),),
+            text_keys=("detail", "message", "error", "msg", "reason", "statusmsg"),
+        ),
+        status_path="/byId",
+        # "not both" ids, and both tracks come whichever is given: endpoint/getById, read 2026-11-21
+        status_query={"conversionType": "EXTEND"},
+        auth="",  # the raw key: docs.musicgpt.com/api-documentation/index/authentication, read 2026-11-21
+        limits=Limits(parallel=FREE_PLAN_PARALLEL),
+        extends_by_id=False,
+        counts_tracks=True,
+        retention=90 * DAY_SECONDS,  # MP3 files; WAV 7 days: docs.musicgpt.com/…/index/changelog, read 2026-11-21
+    )
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the task; `webhook_url` is optional.
-
-        Raises:
-            RequestError: `check` finds a problem.
-            UnsupportedError: the API has no such operation.
-        """
-        refuse_problems(request, self.check(request))
-        given = request.given()
-        parts = [
-            Part(name=FORM_NAMES[name], value=_form_text(name, given[name])) for name in FORM_NAMES if name in given
-        ]
+        """Return the POST that makes the task; `webhook_url` is optional, and a file goes inside."""
+        values = wire_values(request, None)
+        if request.vocal_gender is not None:
+            values["vocal_gender"] = GENDERS.get(request.vocal_gender, request.vocal_gender)
+        parts = [Part(name=FORM_NAMES.get(name, name), value=_form_text(value)) for name, value in values.items()]
         if callback is not None:
             parts.append(Part(name="webhook_url", value=str(callback)))
         if request.file is not None:
             # Last, so that a server that reads the stream has the texts by then.
-            parts.append(Part(name="audio_file", path=request.file, filename=request.file.name))
-        return HttpRequest(
-            method="POST",
-            url=_http.join(self.base_url, EXTEND_PATH),
-            headers=_http.headers(self.api_key),
-            parts=tuple(parts),
-        )
-
-    def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
-        """Say whether a task was made, refused or unknown. Never raises for any bytes."""
-        return self._answers.parse_submit(response)
-
-    def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for the state of *record*'s task.
-
-        Raises:
-            RequestError: the record has no task id yet.
-        """
-        if record.task_id is None:
-            raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
-        # "not both" ids, and both takes come whichever is given: endpoint/getById, read 2026-11-21
-        query = {"conversionType": CONVERSION_TYPE, "task_id": record.task_id}
-        return _http.get(_http.join(self.base_url, STATUS_PATH).with_query(query), self.api_key)
+            parts.append(file_part("audio_file", request.file, filename=request.file.name))
+        return self.form(EXTEND_PATH, parts)
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a byId answer means.
+        """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.
 
         Raises:
-            ProviderError: the call was refused; that says nothing of the task.
+            ProviderError: the call was refused, or names no task; that says nothing of the task.
             DecodeError: the answer cannot be read.
         """
-        return conversion_events(self._answers.parse_conversion(response))
+        answer = self.answers.parse_any(response)
+        if answer.code == OK:
+            events = conversion_events(unwrapped(answer.body.raw, where="the status"))
+            if events:
+                return events
+            if answer.body.get("conversion"):
+                raise DecodeError(["expected an object @ $.conversion"], where="the status")
+        if answer.code != OK or answer.failed:
+            raise self.answers.error(response, answer)
+        raise self.answers.no_task(response)
 
-    def parse_webhook(self, hook: Webhook) -> tuple[Event, ...]:
-        """Decode a delivery; no page knows of a signature, so the tag in the path is its only proof.
+    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+        """Return what the body of a delivery means; no page knows of a signature, so the tag is its only proof.
 
         Raises:
-            WebhookError: it is not a delivery at all (400).
+            WebhookError: it is not a delivery of this API, or contradicts itself (400).
             DecodeError: it cannot be read (400).
         """
-        return delivery_events(parse_json(hook.body, where="the webhook"))
-
-    @property
-    def _answers(self) -> Answers:
-        return Answers(provider=self.name, secret=self.api_key)
+        return part_events(body)
 
 
-def _own_problems(request: Request) -> Iterator[Problem]:
-    given = request.given()
-    if "continue_at" not in given:
-        yield Problem("continue_at", f"{WIRE_NAME} always needs it: the second at which the new part begins")
-    for name, longest in MAX_LENGTHS.items():
-        text = given.get(name)
-        if isinstance(text, str) and len(text) > longest:
-            yield Problem(name, f"must be at most {longest} characters, not {len(text)}")
-    prompt = given.get("prompt")
-    if isinstance(prompt, str) and len(prompt) > USUAL_PROMPT_LENGTH:
-        message = f"is reported to be refused beyond {USUAL_PROMPT_LENGTH} characters; it has {len(prompt)}"
-        yield Problem("prompt", message, advice=True)
-
-
-def _form_text(name: str, value: object) -> str:
+def _form_text(value: object) -> str:
     """Return *value* as a form shows it: `true` and `false`, and numbers without an exponent."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return f"{Decimal(str(value)):f}"
-    return GENDERS.get(str(value), str(value)) if name == "vocal_gender" else str(value)
+    return str(value)

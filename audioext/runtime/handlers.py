@@ -1,43 +1,51 @@
-"""`@client.on`: handlers work from the outbox under leases, at least once for each (job, stage), in order."""
+"""`@client.on`: handlers are told of each (job, stage) at least once, in order, as the journal says what is left."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 import attrs
-from attrs import define, field
+import msgspec
+from attrs import define, field, frozen
 
 from audioext.clock import Clock
-from audioext.errors import ConfigError, StoreError
-from audioext.files.downloads import fingerprint
-from audioext.models.record import Record
+from audioext.errors import ConfigError
+from audioext.files.sources import fingerprint
+from audioext.models.entries import Entry, make_entry
+from audioext.models.record import Record, Run
 from audioext.models.requests import Request
 from audioext.models.results import Failure, Stage, StageEvent
-from audioext.runtime.claims import Worker, is_being_cancelled
-from audioext.runtime.journal import Dispatcher
-from audioext.state import stages
-from audioext.stores.base import Lease, Store
+from audioext.runtime.claims import Claims
+from audioext.runtime.held import HeldJob
+from audioext.runtime.journal import Journal
+from audioext.state import views
+from audioext.state.fold import FAILED_TOPIC, TOPIC_OF, Handled
+from audioext.state.schedule import MAX_ATTEMPTS
+from audioext.stores.base import Store
 
-_log = logging.getLogger("audioext.runtime.handlers")
+_log = logging.getLogger("audioext.handlers")
 
 StageHandler = Callable[[StageEvent], Awaitable[None]]
 FailureHandler = Callable[[Failure], Awaitable[None]]
 
-MAX_ATTEMPTS = 5
-RETRY_SECONDS = 1.0  # doubled with each attempt
-LEASE_MARGIN_SECONDS = 5.0
+CLAIM_MARGIN_SECONDS = 5.0
+CLEAN_UP_SECONDS = 2.0
+"""How long a handler that ran out of time gets to clean up."""
+LONGEST_ERROR = 500
 
 
 @define(eq=False)
 class Handling:
-    """One call of a job's handlers; it gives keys to what they submit, the same ones when they are called again."""
+    """One call of a handler; it gives keys to what the handler submits, the same ones when it is called again."""
 
     name: str
     _counts: Counter[str] = field(factory=Counter, init=False)
@@ -48,8 +56,8 @@ class Handling:
         if isinstance(request.file, Path):
             with suppress(OSError, ValueError):  # then it is refused later, with all that is wrong
                 content = await asyncio.to_thread(fingerprint, request.file)
-        told = request if content is None else attrs.evolve(request, file=Path(content))
-        digest = hashlib.sha256(repr((provider, told)).encode(errors="surrogatepass")).hexdigest()[:24]
+        asked = request if content is None else attrs.evolve(request, file=Path(content))
+        digest = hashlib.sha256(repr((provider, asked)).encode(errors="surrogatepass")).hexdigest()[:24]
         self._counts[digest] += 1
         return f"handler:{self.name}:{digest}:{self._counts[digest]}"
 
@@ -58,115 +66,158 @@ HANDLING: ContextVar[Handling | None] = ContextVar("HANDLING", default=None)
 """What the running code is called for, if a handler runs it."""
 
 
-def check_stage(stage: Stage) -> None:
-    """Refuse a stage that handlers are not told of.
-
-    Raises:
-        ConfigError: it is SUBMITTED; the submit itself returned then.
-    """
-    if stage is Stage.SUBMITTED:
-        message = "handlers are told of TEXT, FIRST and COMPLETE; a submitted job is what submit returns"
-        raise ConfigError(message)
+@frozen
+class _Handler:
+    name: str
+    call: Callable[[Record], Awaitable[None]]
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Handlers:
-    """The handlers of one client, and the worker that runs them."""
+    """The handlers of one client, and the loop that calls them. *timeout* (seconds) bounds each call."""
 
     store: Store
-    dispatcher: Dispatcher
+    journal: Journal
     clock: Clock
     timeout: float
     concurrency: int
-    _by_topic: dict[str, list[Callable[[Record], Awaitable[None]]]] = field(factory=dict, init=False)
-    _worker: Worker | None = field(default=None, init=False)
+    _by_topic: dict[str, list[_Handler]] = field(factory=dict, init=False)
+    _claims: Claims | None = field(default=None, init=False)
+
+    def check(self, stage: object) -> None:
+        """Refuse a stage that handlers are not told of.
+
+        Raises:
+            ConfigError: it is SUBMITTED, since the submit itself returned then, or no stage at all.
+        """
+        if not isinstance(stage, Stage) or stage not in TOPIC_OF:
+            message = f"handlers are told of TEXT, FIRST and COMPLETE, not {stage!r}; use @client.on(ax.Stage.COMPLETE)"
+            raise ConfigError(message)
 
     def on(self, stage: Stage, handler: StageHandler) -> None:
-        """Call *handler* with each job's event of *stage*."""
+        """Call *handler* with each job's event of *stage*.
+
+        Raises:
+            ConfigError: handlers are not told of that stage, or it is no async function.
+        """
+        self.check(stage)
 
         async def call(record: Record) -> None:
-            event = stages.stage_event(record, stage)
+            event = views.stage_event(record, stage)
             if event is not None:
                 await handler(event)
 
-        self._add(stage.name.lower(), call)
+        self._add(TOPIC_OF[stage], handler, call)
 
     def on_failure(self, handler: FailureHandler) -> None:
-        """Call *handler* with each job's failure."""
+        """Call *handler* with each job's failure.
+
+        Raises:
+            ConfigError: it is no coroutine function.
+        """
 
         async def call(record: Record) -> None:
-            failure = stages.failure(record)
+            failure = views.failure(record)
             if failure is not None:  # it rose to complete since: then COMPLETE is told
                 await handler(failure)
 
-        self._add(stages.FAILED_TOPIC, call)
+        self._add(FAILED_TOPIC, handler, call)
 
     def start(self) -> None:
         """Begin to work, if there is a handler; one that is added later starts the work then."""
-        self._worker = Worker(
-            name="handlers",
+        self._claims = Claims(
+            work="handlers",
             store=self.store,
-            kind="outbox",
             clock=self.clock,
-            lease=self.timeout + LEASE_MARGIN_SECONDS,
+            hold=self._hold_seconds,
             concurrency=self.concurrency,
-            work=self._run,
+            do=self._work,
         )
         if self._by_topic:
-            self._worker.start()
+            self._claims.start()
 
     def wake(self) -> None:
-        """Look at the outbox now."""
-        if self._worker is not None:
-            self._worker.wake()
+        """Look now for what handlers were not told."""
+        if self._claims is not None:
+            self._claims.wake()
 
     async def aclose(self, *, drain: float) -> None:
-        """Stop taking work, and give what runs *drain* seconds; what is cancelled runs again later."""
-        if self._worker is not None:
-            await self._worker.aclose(drain=drain)
+        """Finish what is due within *drain* seconds; what is cancelled then runs again later."""
+        if self._claims is not None:
+            await self._claims.aclose(drain=drain)
 
-    def is_running_here(self) -> bool:
-        """Say whether the running task is one that runs handlers."""
-        return self._worker is not None and self._worker.is_running_here()
+    def _add(self, topic: str, handler: Callable[..., object], call: Callable[[Record], Awaitable[None]]) -> None:
+        function = handler.func if isinstance(handler, partial) else handler
+        if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
+            message = f"a handler must be an async function (async def), not {handler!r}"
+            raise ConfigError(message)
+        handlers = self._by_topic.setdefault(topic, [])
+        name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+        count = sum(other.name.partition("#")[0] == name for other in handlers)
+        handlers.append(_Handler(f"{name}#{count + 1}" if count else name, call))
+        if self._claims is not None:
+            self._claims.start()
 
-    def _add(self, topic: str, call: Callable[[Record], Awaitable[None]]) -> None:
-        self._by_topic.setdefault(topic, []).append(call)
-        if self._worker is not None:
-            self._worker.start()
+    def _hold_seconds(self) -> float:
+        most = max(map(len, self._by_topic.values()), default=1)
+        return self.timeout * most + CLAIM_MARGIN_SECONDS
 
-    async def _run(self, lease: Lease) -> None:
-        calls = self._by_topic.get(lease.topic, [])
-        stored = await self.store.get(lease.ref) if calls else None
-        if stored is None:
-            await self.store.settle(lease, due_at=None)
-            self.wake()  # the next stage of this job may have its turn now
+    async def _work(self, ref: str) -> None:
+        """Tell one topic of a claimed job, then give the claim back; the next topic is claimed anew."""
+        held = await self.journal.hold(ref)
+        if held is None:
             return
-        token = HANDLING.set(Handling(f"{lease.ref}:{lease.topic}"))
+        topics = views.untold(held.record)
+        entries = await self._tell(held, topics[0]) if topics else []
+        await self.journal.append(held, entries, release=True)
+        self.wake()  # the next topic of this job may be due now
+
+    async def _tell(self, held: HeldJob, topic: str) -> list[Entry]:
+        """Call the handlers of *topic* that are not done with it, and return how each fared."""
+        entries: list[Entry] = []
+        is_over = True
+        for handler in self._by_topic.get(topic, []):
+            run = held.record.runs.get((topic, handler.name), Run())
+            if run.is_done:
+                continue
+            error = await self._call(held, topic, handler)
+            if error is None:
+                handled = Handled(topic, handler.name)
+            else:
+                failure = run.failures + 1
+                _log.error(
+                    "job %s: handler %s of %s failed (try %d)", held.ref, handler.name, topic, failure, exc_info=error
+                )
+                text = f"{type(error).__name__}: {error}"[:LONGEST_ERROR]
+                handled = Handled(topic, handler.name, failure, text, failure >= MAX_ATTEMPTS)
+                is_over = is_over and handled.is_over
+            entries.append(self._entry(handled))
+        if is_over:
+            # Where all of them succeeded at once, one entry says it for all.
+            entries = [entry for entry in entries if b'"failure":0' not in entry.body] if entries else []
+            entries.append(self._entry(Handled(topic)))
+        return entries
+
+    async def _call(self, held: HeldJob, topic: str, handler: _Handler) -> BaseException | None:
+        """Call one handler in a task of its own, whose end is its own affair; return what it raised."""
+        token = HANDLING.set(Handling(f"{held.ref}:{topic}:{handler.name}"))
         try:
-            async with asyncio.timeout(self.timeout):
-                for call in calls:
-                    await call(stored.record)
-        except asyncio.CancelledError as error:
-            if is_being_cancelled():
-                raise
-            await self._failed(lease, error)  # it awaited something that was cancelled: its own affair
-        except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
-            await self._failed(lease, error)
-        else:
-            await self.store.settle(lease, due_at=None)
+            task = asyncio.ensure_future(handler.call(held.record))
         finally:
             HANDLING.reset(token)
-        self.wake()  # the next stage of this job may have its turn now
-
-    async def _failed(self, lease: Lease, error: BaseException) -> None:
-        _log.exception("job %s: a handler of %s failed (try %d)", lease.ref, lease.topic, lease.attempts)
-        if lease.attempts < MAX_ATTEMPTS:
-            wait = RETRY_SECONDS * 2 ** (lease.attempts - 1)
-            await self.store.settle(lease, due_at=self.clock.now() + wait)
-            return
-        text = f"{lease.topic}: {type(error).__name__}: {error}"
         try:
-            await self.dispatcher.update(lease.ref, lambda record: stages.blame_handler(record, text))
-        except StoreError:
-            _log.warning("job %s: the handler's failure could not be noted", lease.ref)
-        await self.store.settle(lease, due_at=None)
+            await asyncio.wait([task], timeout=self.timeout)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
+            raise
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
+            return TimeoutError(f"it ran for over {self.timeout:g} s")
+        if task.cancelled():
+            return asyncio.CancelledError("it was cancelled, or awaited something that was")
+        return task.exception()
+
+    def _entry(self, handled: Handled) -> Entry:
+        return make_entry("handled", self.clock.now(), body=msgspec.json.encode(handled))

@@ -1,55 +1,98 @@
-"""The live side of a job: handles that are awaited, and the registry that wakes them."""
+"""The live handle of a job: what a user awaits, iterates and asks."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
-import attrs
 from attrs import frozen
 
 from audioext.clock import Clock
-from audioext.errors import (
-    ClientClosedError,
-    JobError,
-    JobExpiredError,
-    JobFailedError,
-    StageTimeoutError,
-    StoreError,
-    SubmitUnknownError,
-)
+from audioext.errors import AudioextError, StoreError
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Failure, Saver, Song, Stage, StageEvent, Track
-from audioext.runtime.waiters import Registry
-from audioext.state import stages
-from audioext.stores.base import Versioned
+from audioext.models.results import Failure, FailureReason, Saver, Song, Stage, StageEvent, Track
+from audioext.runtime.held import HeldJob
+from audioext.state import views
 
-_log = logging.getLogger("audioext.runtime.jobs")
+_log = logging.getLogger("audioext.jobs")
 _T = TypeVar("_T")
 
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
+LOOK_SECONDS = 60.0
+"""How long a wait relies on being woken before it reads the truth itself."""
+
+
+class SubmitUnknownError(AudioextError):
+    """No word of the task within the grace period: the POST may have landed, so nothing was resent.
+
+    Look at the provider's own task list before you submit again. The job can still be adopted: a late
+    callback completes it, and a later `await job` then returns the song.
+    """
+
+    def __init__(self, message: str, *, job: Job) -> None:
+        """Keep the *job*, whose `ref` leads back to it from any process."""
+        self.job = job
+        super().__init__(message)
+
+
+class JobError(AudioextError):
+    """A wait for a job ended without its result; `job` can be awaited again."""
+
+    def __init__(self, message: str, *, job: Job) -> None:
+        """Keep the *job*, whose `ref` leads back to it from any process."""
+        self.job = job
+        super().__init__(message)
+
+
+class JobFailedError(JobError):
+    """The provider gave the task up; `reason`, `code` and `charged` say why and what it cost."""
+
+    def __init__(  # noqa: PLR0913 - one keyword for each fact a caller may branch on
+        self,
+        message: str,
+        *,
+        job: Job,
+        reason: FailureReason,
+        code: str | None,
+        charged: bool | None,
+        tracks: Sequence[Track] = (),
+    ) -> None:
+        """Keep the facts of the failure, and the tracks that were known by then."""
+        self.reason = reason
+        self.code = code
+        self.charged = charged
+        self.tracks: tuple[Track, ...] = tuple(tracks)
+        super().__init__(message, job=job)
+
+
+class StageTimeoutError(JobError, TimeoutError):
+    """The stage was not reached in time; the job lives on, await it again or ask `job.refresh()`."""
+
+
+class JobExpiredError(StageTimeoutError):
+    """The job was given up at its deadline; a late callback still completes it."""
+
+
+class ClientClosedError(JobError):
+    """The client was closed during the wait; the job lives on in the store, open a client there again."""
 
 
 @frozen(kw_only=True)
-class Desk:
+class JobContext:
     """What a job needs of the client that handed it out."""
 
-    registry: Registry
-    read: Callable[[str], Awaitable[Versioned | None]]
-    refresh: Callable[[str], Awaitable[None]]
+    hold: Callable[[str], Awaitable[HeldJob | None]]
+    refresh: Callable[[HeldJob], Awaitable[None]]
+    is_closed: Callable[[], bool]
+    watch: Callable[[int], None]
+    """Called with 1 when a wait begins and with -1 when it ends."""
     saver: Saver
     clock: Clock
     wait_timeout: float
-
-    def job(self, stored: Versioned) -> Job:
-        """Return the one live handle of a job, brought up to date."""
-        handle = self.registry.handle(stored, lambda stored: Job(stored, self))
-        assert isinstance(handle, Job)  # noqa: S101 - nobody else makes handles
-        return handle
 
 
 class StageWait:
@@ -76,16 +119,22 @@ class Job:
     waiters; each wait is private, so that cancelling one disturbs nobody, least of all the task.
     """
 
-    def __init__(self, stored: Versioned, desk: Desk) -> None:
-        """Hold the job as *stored*; clients make jobs, users get them."""
-        self.stored = stored
-        self._desk = desk
-        self.ref: str = stored.record.ref
+    __slots__ = ("__weakref__", "_context", "_held")
+
+    def __init__(self, held: HeldJob, context: JobContext) -> None:
+        """Hold the job; clients make jobs, users get them."""
+        self._held = held
+        self._context = context
+
+    @property
+    def ref(self) -> str:
+        """Our public id of the job, safe to print and to store."""
+        return self._held.ref
 
     @property
     def record(self) -> Record:
         """What this process knows of the job."""
-        return self.stored.record
+        return self._held.record
 
     @property
     def provider(self) -> str:
@@ -130,7 +179,7 @@ class Job:
     @property
     def failure(self) -> Failure | None:
         """Why the job failed, `None` if it did not."""
-        return stages.failure(self.record)
+        return views.failure(self.record)
 
     @property
     def created_at(self) -> datetime:
@@ -163,9 +212,7 @@ class Job:
             SubmitUnknownError: there was no word of the task within the grace period.
             ClientClosedError: the client was closed.
         """
-        return await self._until(
-            lambda: stages.stage_event(self.record, stage), self._deadline(timeout), f"{stage.name.lower()}"
-        )
+        return await self._until(partial(self._event, stage), self._deadline(timeout), stage.name.lower())
 
     async def result(self, *, timeout: float | None = None) -> Song:  # noqa: ASYNC109 - as above
         """Return the song, in at most *timeout* seconds; `await job` does the same with the default.
@@ -184,7 +231,7 @@ class Job:
 
     def __aiter__(self) -> AsyncIterator[StageEvent]:
         """Iterate over TEXT, FIRST and COMPLETE, from the beginning, then end or raise like `result`."""
-        return _StageEvents(self, self._deadline(None))
+        return self._events(self._deadline(None))
 
     async def refresh(self) -> Job:
         """Ask the provider for the status now, whatever the pace, and return this job.
@@ -197,7 +244,7 @@ class Job:
         await self._read()
         if self.record.task_id is None:
             raise SubmitUnknownError(_unknown_text(self), job=self)
-        await self._desk.refresh(self.ref)
+        await self._context.refresh(self._held)
         return self
 
     def __repr__(self) -> str:
@@ -206,69 +253,69 @@ class Job:
         return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
 
     def _song(self) -> Song | None:
-        song = stages.song(self.record)
-        return None if song is None else attrs.evolve(song, saver=self._desk.saver)
+        return views.song(self.record, self._context.saver)
 
     def _deadline(self, timeout: float | None) -> float:
-        seconds = self._desk.wait_timeout if timeout is None else timeout
-        return asyncio.get_running_loop().time() + seconds
+        seconds = self._context.wait_timeout if timeout is None else timeout
+        return self._context.clock.monotonic() + seconds
+
+    async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
+        for stage in TOLD_STAGES:
+            yield await self._until(partial(self._event, stage), deadline, stage.name.lower())
+
+    def _event(self, stage: Stage) -> StageEvent | None:
+        return views.stage_event(self.record, stage)
 
     async def _read(self) -> None:
         """Look at the truth; while the store is down, waits go on with what is known."""
         try:
-            stored = await self._desk.read(self.ref)
+            await self._context.hold(self.ref)
         except StoreError as error:
             _log.warning("job %s: the store could not be read, waiting on: %s", self.ref, error)
-        else:
-            if stored is None:
-                self._raise_if_over()
-                if self._desk.registry.is_posting(self.ref):
-                    return  # the store has lost it; it is stored again as soon as that is there
-                task = "" if self.task_id is None else f"; its task is {self.task_id} at {self.provider}"
-                message = (
-                    f"job {self.ref} is not in the store any more: its submit was refused, it was purged, or the "
-                    f"store has lost what it held{task}"
-                )
-                raise JobError(message, job=self)
-            if self._desk.registry.is_news(stored):
-                self._desk.registry.publish(stored)  # the others who wait want to know it too
 
     async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:
-        loop = asyncio.get_running_loop()
-        bell = self._desk.registry.bell(self.ref)  # before the read: news in between is not missed
+        clock = self._context.clock
+        waiter = self._held.waiter()  # before the read: news in between is not missed
+        self._context.watch(1)
         try:
             await self._read()
+            is_last = False
             while True:
                 found = outcome()
                 if found is not None:
                     return found
                 self._raise_if_over()
-                wait = min(deadline, self._unknown_at(loop.time())) - loop.time()
-                if wait > 0:
-                    await asyncio.wait([bell], timeout=wait)
-                elif loop.time() >= deadline:
-                    raise StageTimeoutError(self._timeout_text(what), job=self)
-                else:
-                    raise SubmitUnknownError(_unknown_text(self), job=self)
-                if bell.done():
-                    bell = self._desk.registry.bell(self.ref)
-                    if self._desk.registry.is_gone(self.ref):
-                        await self._read()
+                now = clock.monotonic()
+                ends_at = min(deadline, self._unknown_at(now))
+                if ends_at <= now and is_last:
+                    raise (
+                        self._timed_out(what) if deadline <= now else SubmitUnknownError(_unknown_text(self), job=self)
+                    )
+                if ends_at > now and await clock.wait(waiter, min(ends_at - now, LOOK_SECONDS)):
+                    waiter = self._held.waiter()
+                    continue
+                # Nobody spoke: read the truth, now and then and once more before giving up.
+                is_last = ends_at <= clock.monotonic()
+                self._held.leave(waiter)
+                waiter = self._held.waiter()
+                await self._read()
         finally:
-            bell.cancel()
+            self._context.watch(-1)
+            self._held.leave(waiter)
 
-    def _unknown_at(self, loop_now: float) -> float:
-        if self.record.stage is not None or self._desk.registry.is_posting(self.ref):
+    def _unknown_at(self, now: float) -> float:
+        if self.record.task_id is not None or self._held.posts:
             return float("inf")
-        if not self.record.webhooks and self._desk.registry.is_doubted(self.ref):
-            return loop_now  # nobody will ever call
-        return loop_now + (self.record.unknown_at - self._desk.clock.now())
+        if not self.record.webhooks and self.record.answer_problem is not None:
+            return now  # nobody will ever call
+        return now + (self.record.unknown_at - self._context.clock.now())
 
     def _raise_if_over(self) -> None:
-        if self._desk.registry.closed:
+        record = self.record
+        if self._context.is_closed():
             message = f"the client was closed while job {self.ref} was awaited; the job lives on in the store"
             raise ClientClosedError(message, job=self)
-        failure = stages.failure(self.record)
+        failure = views.failure(record)
         if failure is not None:
             code = "" if failure.code is None else f" (code {failure.code})"
             message = f"job {self.ref} at {self.provider} failed, {failure.reason}{code}: {failure.message}"
@@ -280,41 +327,26 @@ class Job:
                 charged=failure.charged,
                 tracks=failure.tracks,
             )
-        if self.record.verdict is Verdict.EXPIRED:
+        if record.verdict is Verdict.REFUSED:
+            message = f"job {self.ref} has no task, its submit was refused: {record.refusal}"
+            raise JobError(message, job=self)
+        if record.verdict is Verdict.EXPIRED:
             message = f"job {self.ref} was given up at its deadline; a late callback still completes it"
             raise JobExpiredError(message, job=self)
 
-    def _timeout_text(self, what: str) -> str:
-        known = "nothing is known of it yet" if self.stage is None else f"it is at {self.stage.name.lower()}"
-        return f"job {self.ref} did not reach {what} in time ({known}); it lives on, await it again"
-
-
-class _StageEvents:
-    """One iteration over a job's stages; it holds nothing between two steps."""
-
-    def __init__(self, job: Job, deadline: float) -> None:
-        self._job = job
-        self._deadline = deadline
-        self._left = list(TOLD_STAGES)
-
-    def __aiter__(self) -> AsyncIterator[StageEvent]:
-        return self
-
-    async def __anext__(self) -> StageEvent:
-        if not self._left:
-            raise StopAsyncIteration
-        stage = self._left[0]
-        event = await self._job._until(  # noqa: SLF001 - the iterator is the job's own
-            lambda: stages.stage_event(self._job.record, stage), self._deadline, stage.name.lower()
-        )
-        self._left.pop(0)
-        return event
+    def _timed_out(self, what: str) -> StageTimeoutError:
+        record = self.record
+        known = "nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"
+        last = f"; its last status call said: {record.complaint}" if record.complaint else ""
+        message = f"job {self.ref} did not reach {what} in time ({known}{last}); it lives on, await it again"
+        return StageTimeoutError(message, job=self)
 
 
 def _unknown_text(job: Job) -> str:
-    grace = job.record.grace
-    heard = f"no word of its task within {grace:g} s" if job.record.webhooks else "its POST got no readable answer"
+    record = job.record
+    heard = f"no word of its task within {record.grace:g} s" if record.webhooks else "its POST got no readable answer"
+    why = f" ({record.answer_problem})" if record.answer_problem else ""
     return (
-        f"job {job.ref}: {heard}, so nobody knows whether the POST landed at {job.provider}; nothing was resent,"
+        f"job {job.ref}: {heard}{why}, so nobody knows whether the POST landed at {job.provider}; nothing was resent,"
         " look there before you submit again"
     )

@@ -1,216 +1,314 @@
-"""The single writer: events of one job become a new record, durable first, told afterwards."""
+"""The single writer: what was seen of a job is appended to its journal, durable first, and told afterwards."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from weakref import WeakValueDictionary
 
-import attrs
-from attrs import define, field, frozen
+from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import WebhookError
-from audioext.models.events import Event, Progress
-from audioext.models.record import Record, Seen
-from audioext.providers.base import Pace, Provider
-from audioext.runtime.waiters import Registry
-from audioext.state import stages
-from audioext.state.schedule import due_at
-from audioext.stores.base import Conflict, Delivery, OutboxEntry, Store, VerdictWord, Versioned
+from audioext.errors import ConfigError, StoreError, WebhookError
+from audioext.models.entries import OTHER_TASK, Entry, Index, make_entry
+from audioext.models.record import Record
+from audioext.outage import Outage
+from audioext.providers.base import Provider
+from audioext.runtime.held import HeldJob
+from audioext.state import schedule
+from audioext.state.fold import Reading
+from audioext.stores.base import Store, Stored
 
-_log = logging.getLogger("audioext.runtime.journal")
+_log = logging.getLogger("audioext.journal")
 
-Change = Callable[[Record], Record]
-
-
-@frozen(kw_only=True)
-class Applied:
-    """What `apply` did: the record as it is now, and the verdict on the delivery."""
-
-    stored: Versioned
-    verdict: VerdictWord
+SECOND_LOOK_SECONDS = 2.0
+"""When somebody folds a journal again whose index its last writer could not bring up to date."""
+MAX_ROUNDS = 20
+"""How often one writer tries to bring an index up to date while others keep writing."""
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 30.0
 
 
 @define(kw_only=True, eq=False, repr=False)
-class Dispatcher:
-    """The only place where providers' events, the store and the waiting futures meet."""
+class Journal:
+    """Where providers' words, the store and the waiting futures meet.
+
+    *expire_after* (seconds) is when an open job is given up.
+    """
 
     store: Store
-    registry: Registry
     providers: Mapping[str, Provider]
     clock: Clock
     expire_after: float
-    on_due: Callable[[float], None] = field(default=lambda _: None)
-    on_outbox: Callable[[], None] = field(default=lambda: None)
+    on_poll: Callable[[float], None] = field(default=lambda _: None)
+    on_work: Callable[[], None] = field(default=lambda: None)
     on_final: Callable[[str], None] = field(default=lambda _: None)
+    _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
+    _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _again: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _unstored: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
+    _persisting: asyncio.Task[None] | None = field(default=None, init=False)
+    is_closed: bool = field(default=False, init=False)
+    """Whether every wait ends with `ClientClosedError`."""
+    _is_closing: bool = field(default=False, init=False)
 
-    async def apply(  # noqa: PLR0913 - each is a fact of its own
-        self,
-        ref: str,
-        events: Sequence[Event],
-        *,
-        seen: Seen,
-        at: float,
-        delivery: Delivery | None = None,
-        ask_now: bool = False,
-    ) -> Applied | None:
-        """Join *events*, *seen* at *at* (Unix seconds), into the record of *ref*; `None` if there is none.
+    # --- what is held ------------------------------------------------------------------------------------
 
-        *delivery* is journaled in the same step. *ask_now* makes a status call due.
+    def held(self, ref: str) -> HeldJob | None:
+        """Return the job of *ref* if somebody in this process holds it."""
+        held = self._held.get(ref)
+        return held if held is not None and held.is_known else None
 
-        Raises:
-            WebhookError: the events name another task than the record's.
-            StoreError: nothing was applied.
-        """
+    def held_jobs(self) -> list[HeldJob]:
+        """Return all jobs that somebody in this process holds."""
+        return list(self._held.values())
 
-        def change(record: Record) -> Record:
-            for event in _of_this_task(record, events, seen=seen):
-                record = stages.advance(record, event, seen=seen, at=at)
-            return record
+    def begin(self, ref: str, reading: Reading, provider: Provider) -> HeldJob:
+        """Hold a new job, whose journal begins with its request."""
+        held = HeldJob(ref, provider)
+        held.learn([reading], count=1)
+        self._held[ref] = held
+        return held
 
-        wanted = ask_now or any(isinstance(event, Progress) and event.ask_now for event in events)
-        return await self.update(
-            ref,
-            change,
-            delivery=delivery,
-            ask_now=wanted and seen == "webhook",
-            asked=seen == "poll",
-            adopting={event.task_id for event in events if event.task_id is not None} if seen == "webhook" else (),
-            # Whoever submitted may know the answer before the store does: what is seen here proves nothing then.
-            fresh=seen == "answer",
-        )
-
-    async def _check_owner(self, record: Record, task_ids: Iterable[str]) -> None:
-        """Refuse a delivery that names a task of another job, before this job takes its id for its own.
+    def take_in(self, stored: Stored) -> HeldJob:
+        """Hold a job as the store has it, or bring the one that is held up to date.
 
         Raises:
-            WebhookError: it does.
-            StoreError: nobody can tell.
+            ConfigError: this client does not know the job's provider.
         """
-        for task_id in task_ids:
-            owner = await self.store.find(record.provider, task_id)
-            if owner is not None and owner.record.ref != record.ref:
-                message = f"the delivery names a task of another job than {record.ref}"
-                raise WebhookError(message, http_status=401)
+        held = self._held.get(stored.index.ref)
+        if held is None:
+            held = HeldJob(stored.index.ref, self.provider(stored.index.provider, stored.index.ref))
+            self._held[held.ref] = held
+        held.learn(held.read(stored.entries), count=stored.count)
+        return held
 
-    async def update(  # noqa: PLR0913 - each is a fact of its own
-        self,
-        ref: str,
-        change: Change,
-        *,
-        delivery: Delivery | None = None,
-        ask_now: bool = False,
-        asked: bool = False,
-        adopting: Collection[str] = (),
-        fresh: bool = False,
-    ) -> Applied | None:
-        """Commit what *change* makes of the record of *ref*, again on a conflict, then wake the waiters.
-
-        *adopting* are task ids that a record without one takes for its own. *fresh* asks the store for the record
-        whatever this process has seen of it.
+    def provider(self, name: str, ref: str) -> Provider:
+        """Return the codec of *name*, which *ref* needs.
 
         Raises:
-            WebhookError: one of them is another job's.
-            StoreError: nothing was applied.
+            ConfigError: this client has none of that name.
         """
-        stored = (None if fresh else self.registry.cached(ref)) or await self.store.get(ref)
-        while stored is not None:
-            before = stored.record
-            if adopting and before.task_id is None:
-                await self._check_owner(before, adopting)
-            after = change(before)
-            if after == before and not ask_now and not asked:
-                verdict: VerdictWord = "repeat"
-                if delivery is not None:
-                    # The cached record may be behind; a repeat of a final state is a repeat all the same.
-                    await self.store.journal(_judged(delivery, verdict))
-                return Applied(stored=stored, verdict=verdict)
-            verdict = "repeat" if after == before else ("late" if before.is_final else "applied")
-            outcome = await self._commit(stored, after, verdict, delivery, ask_now=ask_now, asked=asked)
-            if not isinstance(outcome, Conflict):
-                self._tell(before, outcome)
-                return Applied(stored=outcome, verdict=verdict)
-            if outcome.current is not None and outcome.current.version < stored.version:
-                self.registry.distrust(ref)  # the engine forgot what this process saw
-            stored = outcome.current
-        return None
+        found = self.providers.get(name)
+        if found is None:
+            message = f"job {ref} belongs to a provider named {name!r}, which this client lacks: pass it to Client(...)"
+            raise ConfigError(message)
+        return found
 
-    async def _commit(  # noqa: PLR0913 - as above
-        self,
-        stored: Versioned,
-        after: Record,
-        verdict: VerdictWord,
-        delivery: Delivery | None,
-        *,
-        ask_now: bool,
-        asked: bool,
-    ) -> Versioned | Conflict:
-        outbox = tuple(
-            OutboxEntry(topic=topic, sequence=sequence) for topic, sequence in stages.told(stored.record, after)
-        )
-        # A claim of COMPLETE that shows nothing playable is checked at once, when it is news.
-        doubtful = stages.wants_status(after) and not stages.wants_status(stored.record)
-        due_at = self.due_at(after, ask_now=ask_now or (doubtful and not asked), asked=asked)
-        outcome = await self.store.commit(
-            after,
-            stored.version,
-            is_open=not after.is_final,
-            due_at=due_at,
-            outbox=outbox,
-            delivery=None if delivery is None else _judged(delivery, verdict),
-        )
-        if isinstance(outcome, Conflict):
-            return outcome
-        if due_at is not None:
-            self.on_due(due_at)
-        if outbox:
-            self.on_outbox()
-        return Versioned(record=after, version=outcome.version)
+    async def hold(self, ref: str) -> HeldJob | None:
+        """Return the job of *ref*, up to date with the store; `None` where the store holds no such job.
 
-    def due_at(self, record: Record, *, ask_now: bool = False, asked: bool = False) -> float | None:
-        """Return when *record*'s next status call is due (Unix seconds), `None` if never."""
-        provider = self.providers.get(record.provider)
-        return due_at(
-            record,
-            pace=provider.pace if provider is not None else Pace(),
-            now=self.clock.now(),
-            jitter=self.clock.jitter(),
-            deadline=record.created_at + self.expire_after,
-            ask_now=ask_now,
-            asked=asked,
-        )
+        What the store has lost, as a server without persistence does, is given back to it.
 
-    def _tell(self, before: Record, stored: Versioned) -> None:
-        self.registry.publish(stored)
-        if stored.record.is_final and not before.is_final:
-            self.on_final(stored.record.ref)
+        Raises:
+            StoreError: the store cannot be read.
+            ConfigError: this client does not know the job's provider.
+        """
+        held = self._held.get(ref)
+        known = held.count if held is not None else 0
+        stored = await self.store.read(ref, after=known)
+        held = held or self._held.get(ref)
+        if held is not None and held.is_known:
+            if stored is None or stored.count < known:
+                if not held.record.is_final and not held.posts:
+                    await self._give_back(held)
+            else:
+                was_final = held.record.is_final
+                held.learn(held.read(stored.entries), count=stored.count)
+                if held.record.is_final and not was_final:
+                    self.on_final(ref)
+            return held
+        if stored is None:
+            return None
+        held = self.take_in(stored)
+        return held if held.is_known else None
 
+    # --- appending ---------------------------------------------------------------------------------------
 
-def _judged(delivery: Delivery, verdict: VerdictWord) -> Delivery:
-    return delivery if delivery.verdict == verdict else attrs.evolve(delivery, verdict=verdict)
+    async def append(self, held: HeldJob, entries: Sequence[Entry] = (), *, release: bool = False) -> None:
+        """Append *entries* to the journal of a held job and bring its index up to date; then wake who waits.
 
+        *release* ends a claim on its handlers.
 
-def _of_this_task(record: Record, events: Sequence[Event], *, seen: Seen) -> Sequence[Event]:
-    """Return the events that may join *record*: those of its own task, or of none by name.
+        Raises:
+            StoreError: nothing was appended.
+        """
+        await self.append_read(held, held.read(entries), release=release)
 
-    Raises:
-        WebhookError: a delivery names another task.
-    """
-    if seen == "answer":
-        for event in events:
-            if record.called_id not in {None, event.task_id}:
-                _log.warning(
-                    "job %s: the answer names task %s, a webhook named %s; the answer counts",
-                    record.ref,
-                    event.task_id,
-                    record.called_id,
-                )
-        return events
-    others = {event.task_id for event in events} - {None, record.task_id}
-    if record.task_id is None or not others:
-        return events
-    if seen == "webhook":
-        message = f"the delivery names another task than job {record.ref}'s"
+    async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
+        """Append entries that were read already, as `append` does."""
+        entries = [reading.entry for reading in news]
+        was_final = held.record.is_final
+        for _ in range(MAX_ROUNDS):
+            record = held.with_readings(news) if news else held.record
+            assert record is not None  # noqa: S101 - the request is among them
+            index = self._index(record, polled_at=held.polled_at)
+            known = held.count
+            done = await self.store.append(
+                held.ref,
+                entries,
+                provider=record.provider,
+                index=index,
+                known=known,
+                look_at=self.clock.now() + SECOND_LOOK_SECONDS,
+                release=release,
+            )
+            if done.is_lost:
+                held.count = 0
+                news = [*held.readings.values(), *(each for each in news if each.entry.id not in held.readings)]
+                entries = [reading.entry for reading in news]
+                continue
+            if done.is_full:
+                news = []  # it was counted, and is not part of the journal
+            alike = not done.missed and held.count == known
+            held.learn([*held.read(done.missed), *news], count=done.count, record=record if alike else None)
+            if done.is_taken:
+                self._tell(held, index, was_final=was_final)
+                return
+            entries, news = [], ()
+        _log.warning("job %s: its index could not be brought up to date, since others keep writing", held.ref)
+
+    async def receive(self, ref: str, provider_name: str, reading: Reading) -> None:
+        """Append one webhook, whoever holds its job; the index of one that nobody here holds follows behind.
+
+        Raises:
+            WebhookError: it names another task than the job's, or one of another job (401); it is kept all the same.
+            StoreError: nothing was appended.
+        """
+        held = self.held(ref)
+        named = next((event.task_id for event in reading.events if event.task_id is not None), None)
+        if named is not None and (held is None or held.record.task_id != named):
+            owner = await self.store.find(provider=provider_name, task_id=named)
+            if owner != ref:
+                held = await self.hold(ref)
+            if held is not None and held.record.task_id != named and (held.record.task_id or owner not in {None, ref}):
+                await self._refuse_other_task(held, reading.entry)
+        if held is None:
+            await self._append_unheld(ref, provider_name, reading)
+        else:
+            await self.append_read(held, [reading])
+
+    async def _refuse_other_task(self, held: HeldJob, entry: Entry) -> None:
+        note = f"{OTHER_TASK} than job {held.ref}'s"
+        await self.append(held, [make_entry(entry.kind, entry.at, headers=entry.headers, body=entry.body, note=note)])
+        message = f"the delivery names an{note}"
         raise WebhookError(message, http_status=401)
-    _log.warning("job %s: a status answer names task %s; it was not joined", record.ref, sorted(map(str, others)))
-    return ()
+
+    async def _append_unheld(self, ref: str, provider_name: str, reading: Reading) -> None:
+        at = self.clock.now() + SECOND_LOOK_SECONDS
+        done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
+        held = HeldJob(ref, self.provider(provider_name, ref))
+        held.learn([*held.read(done.missed), reading], count=done.count)
+        if held.is_known:
+            self._start(self._bring_up_to_date(held), f"index of {ref}")
+        else:
+            _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
+
+    async def _bring_up_to_date(self, held: HeldJob) -> None:
+        with suppress(StoreError):  # then whoever claims its work does it
+            await self.append(held)
+
+    def _index(self, record: Record, *, polled_at: float) -> Index:
+        now = self.clock.now()
+        provider = self.providers.get(record.provider)
+        poll_at = None
+        if provider is not None:
+            poll_at = schedule.poll_at(
+                record,
+                pace=provider.info.pace,
+                now=now,
+                jitter=self.clock.jitter(),
+                deadline=record.created_at + self.expire_after,
+                polled_at=polled_at,
+            )
+        return schedule.index_of(record, now=now, poll_at=poll_at, expire_after=self.expire_after)
+
+    def first_index(self, held: HeldJob) -> Index:
+        """Return the index row with which the journal of a new job begins."""
+        return self._index(held.record, polled_at=0.0)
+
+    def _tell(self, held: HeldJob, index: Index, *, was_final: bool) -> None:
+        if index.poll_at is not None:
+            self.on_poll(index.poll_at)
+        if index.handle_at is not None:
+            self.on_work()
+        if held.record.is_final and not was_final:
+            self.on_final(held.ref)
+
+    # --- when the store is away, or has lost what it held ------------------------------------------------
+
+    async def append_sometime(self, held: HeldJob, entries: Sequence[Entry]) -> None:
+        """Append *entries* now, or as soon as the store is there again: a task may have been paid for."""
+        try:
+            await self.append(held, entries)
+        except StoreError as error:
+            _log.error("job %s: what became of its POST is not stored yet: %s", held.ref, error)
+            held.learn(held.read(entries), count=held.count)  # who waits here may know it all the same
+            held.posts += 1
+            self._unstored[held.ref] = (held, entries)
+            if self._persisting is None or self._persisting.done():
+                self._persisting = self._start(self._persist(), "persist")
+
+    async def flush(self) -> None:
+        """Store what the store did not take.
+
+        Raises:
+            StoreError: it still does not.
+        """
+        for ref, (held, entries) in tuple(self._unstored.items()):
+            await self.append(held, entries)
+            if self._unstored.pop(ref, None) is not None:
+                held.posts -= 1
+                held.wake()
+
+    def try_again(self) -> None:
+        """Try now what waits for the store: it is back."""
+        self._again.set()  # resumes who waits now, and nobody who comes later
+        self._again.clear()
+
+    async def _give_back(self, held: HeldJob) -> None:
+        _log.error("job %s: the store has lost what it held of it; it is stored again", held.ref)
+        held.count = 0
+        entries = [reading.entry for reading in held.readings.values()]
+        await self.append(held, sorted(entries, key=lambda entry: (entry.at, entry.id)))
+
+    async def _persist(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        outage = Outage(_log, "what became of a POST is still not stored")
+        while self._unstored:
+            is_last = self._is_closing
+            try:
+                await self.flush()
+            except StoreError as error:
+                outage.note(error)
+                if is_last:
+                    return
+                if self._is_closing:  # since this try began
+                    continue
+                await self.clock.wait_for(self._again, pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        outage.over()
+
+    # --- closing -----------------------------------------------------------------------------------------
+
+    def close_waits(self) -> None:
+        """End every wait with `ClientClosedError`, now and from now on."""
+        self.is_closed = True
+        for held in self.held_jobs():
+            held.wake()
+
+    async def aclose(self) -> None:
+        """Try once more to store what the store did not take, and finish the indexes that follow behind."""
+        self._is_closing = True
+        self.try_again()
+        if self._chores:
+            await asyncio.wait(tuple(self._chores))
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        chore = asyncio.create_task(work, name=f"audioext {name}")
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+        return chore

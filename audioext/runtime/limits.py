@@ -8,28 +8,19 @@ the provider never sees more than it allows.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
-from functools import partial
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import StoreError
-from audioext.providers.base import Limits
-from audioext.stores.base import Store
+from audioext.models.entries import Entry, Index
+from audioext.models.limits import Limits
+from audioext.stores.base import Created, Existing, Full, Store
 
-_log = logging.getLogger("audioext.runtime.limits")
-
-HOLD_SECONDS = 120.0
-"""A place whose holder died is free after so long: more than a submit takes from its permit to its answer."""
-FRESH_SECONDS = 30.0
-"""So long after it was looked for a place is surely held yet."""
 LOOK_SECONDS = 1.0
-"""How long a place that another process gave back may stay unseen."""
+"""How long the end of another process's job may stay unseen."""
 
 
 @define(eq=False, repr=False)
@@ -100,12 +91,7 @@ class Limiter:
 
 @define(eq=False, repr=False)
 class Account:
-    """The submits and open jobs of one account, counted over all processes that share a store.
-
-    A submit takes a *place* in the store for as long as it counts, and an open job where their number is limited;
-    within a process they are served in the order in which they came. A place is taken for a time, so a process that
-    dies gives its places back too.
-    """
+    """The submits of one account that wait here for their turn; the store counts those of all processes."""
 
     name: str
     limits: Limits
@@ -113,141 +99,44 @@ class Account:
     clock: Clock
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     _freed: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _open: dict[str, float] = field(factory=dict, init=False)
-    _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
 
-    @property
-    def open_here(self) -> frozenset[str]:
-        """The refs that this process submitted and that still hold a place among the open jobs."""
-        return frozenset(self._open)
+    async def create(
+        self,
+        make: Callable[[], tuple[Entry, Index]],
+        *,
+        timeout: float,
+        bound: Callable[[], AbstractContextManager[object]],
+    ) -> Created | Existing:
+        """Store what *make* returns as soon as the account has room, in at most *timeout* seconds.
 
-    async def take(self, ref: str, *, timeout: float) -> None:  # noqa: ASYNC109 - the queue is ours to end
-        """Take the places that the submit of *ref* needs, within *timeout* seconds; `sent` and `finish` end them.
-
-        Raises:
-            TimeoutError: they were not free in time.
-            StoreError: the store cannot tell.
-        """
-        submits, parallel = self.limits.submits, self.limits.parallel
-        if submits is None and parallel is None:
-            return
-        try:
-            async with asyncio.timeout(timeout), self._turn:
-                while parallel is not None or submits is not None:
-                    self._freed.clear()
-                    # The place among the jobs is taken anew with each look, so that it does not run out meanwhile.
-                    looked_at = self.clock.now()
-                    free_at = await self._take_job(ref, parallel) if parallel is not None else 0.0
-                    if not free_at and submits is not None:
-                        free_at = await self._take_place(self._submits, ref, submits, HOLD_SECONDS + self.limits.per)
-                    if not free_at:
-                        if self.clock.now() - looked_at < FRESH_SECONDS:
-                            break
-                        continue  # a store that was away, or a machine that slept, took the time that places last
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(min(max(free_at - self.clock.now(), 0.001), LOOK_SECONDS)):
-                            await self._freed.wait()
-        except BaseException:
-            self._leave(self._jobs, ref, None)
-            self._leave(self._submits, ref, None)
-            raise
-
-    async def keep(self, ref: str, *, until: float) -> None:
-        """Let *ref*, whose task is submitted, keep its place among the open jobs until it has ended."""
-        if self.limits.parallel is not None:
-            self._open[ref] = until
-            try:
-                await self._hold(ref, until, self.limits.parallel)
-            except StoreError:
-                self._start(self._until_done(partial(self._hold, ref, until, self.limits.parallel)))
-
-    async def renew(self) -> None:
-        """Take the places of the open jobs again, which the store may have lost, or not have heard of.
+        It is made anew with each try, so that its time is right. While a try is under way *bound* holds.
 
         Raises:
-            StoreError: it cannot be told now.
+            TimeoutError: there was no room in time; nothing was stored.
+            StoreError: nothing was stored.
         """
-        for ref, until in tuple(self._open.items()):
-            if self.limits.parallel is not None:
-                await self._hold(ref, until, self.limits.parallel)
+        if self.limits.submits is None and self.limits.parallel is None:
+            with bound():
+                return await self._try(make)  # type: ignore[return-value]  # without limits it is never full
+        ends_at = self.clock.monotonic() + timeout
+        async with asyncio.timeout(timeout) as queue, self._turn:
+            queue.reschedule(None)  # our turn: from here on nothing may be cut off in the middle
+            while True:
+                self._freed.clear()
+                with bound():
+                    outcome = await self._try(make)
+                if not isinstance(outcome, Full):
+                    return outcome
+                left = ends_at - self.clock.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), 0.001)
+                await self.clock.wait_for(self._freed, pause)
 
-    def sent(self, ref: str) -> None:
-        """Count the submit of *ref* no longer than its window from now on."""
-        if self.limits.submits is not None:
-            self._leave(self._submits, ref, self.clock.now() + self.limits.per)
-
-    def finish(self, ref: str) -> None:
-        """Give back the place of a job that is final, or whose outcome is unknown."""
-        if self.limits.parallel is not None:
-            self._open.pop(ref, None)
-            self._leave(self._jobs, ref, None)
-
-    async def aclose(self) -> None:
-        """Give back what is to be given back, if the store is there."""
-        self._closing.set()
-        await asyncio.gather(*self._chores, return_exceptions=True)
-
-    @property
-    def _submits(self) -> str:
-        return f"submits of {self.name}"
-
-    @property
-    def _jobs(self) -> str:
-        return f"jobs of {self.name}"
-
-    async def _hold(self, ref: str, until: float, limit: int) -> None:
-        if ref not in self._open:
-            return
-        await self.store.take_place(self._jobs, ref, limit=limit, now=self.clock.now(), until=until)
-        if ref not in self._open:  # it ended meanwhile
-            self._leave(self._jobs, ref, None)
-
-    async def _take_place(self, name: str, ref: str, limit: int, seconds: float) -> float:
-        now = self.clock.now()
-        return await self.store.take_place(name, ref, limit=limit, now=now, until=now + seconds)
-
-    async def _take_job(self, ref: str, limit: int) -> float:
-        free_at = await self._take_place(self._jobs, ref, limit, HOLD_SECONDS)
-        if free_at and await self._drop_ended():
-            free_at = await self._take_place(self._jobs, ref, limit, HOLD_SECONDS)
-        return free_at
-
-    async def _drop_ended(self) -> bool:
-        """Give back the places of jobs that ended while nobody looked, as when their process died."""
-        dropped = False
-        for ref in await self.store.places(self._jobs):
-            stored = await self.store.get(ref)
-            if stored is None:  # about to be stored, or given back in time
-                continue
-            record, now = stored.record, self.clock.now()
-            if record.is_final or (record.task_id is None and now >= record.unknown_at):
-                dropped |= await self.store.leave_place(self._jobs, ref, now=now, until=None)
-        return dropped
-
-    def _leave(self, name: str, ref: str, until: float | None) -> None:
-        async def leave() -> None:
-            await self.store.leave_place(name, ref, now=self.clock.now(), until=until)
-
-        self._start(self._until_done(leave))
-
-    async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have the store take note of something about places, for as long as it takes, and let those who wait look."""
-        while True:
-            try:
-                await work()
-            except StoreError as error:
-                _log.info("%s: places are settled later: %s", self.name, error)
-            else:
-                break
-            if self._closing.is_set():
-                break  # its time will be over, or whoever waits for it sees that its job has ended
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._closing.wait()
+    def look_again(self) -> None:
+        """Let who waits look: a job has ended."""
         self._freed.set()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        chore = asyncio.create_task(work, name="audioext place")
-        self._chores.add(chore)
-        chore.add_done_callback(self._chores.discard)
+    async def _try(self, make: Callable[[], tuple[Entry, Index]]) -> Created | Existing | Full:
+        entry, index = make()
+        return await self.store.create(entry, index, limits=self.limits, now=self.clock.now())

@@ -6,113 +6,130 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+import attrs
 from attrs import define, field
 
 from audioext.clock import Clock
 from audioext.errors import DecodeError, ProviderDownError, ProviderError
+from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Transport
-from audioext.models.record import Record
+from audioext.models.entries import make_entry
 from audioext.providers.base import Provider
-from audioext.runtime.claims import Worker
-from audioext.runtime.journal import Dispatcher
+from audioext.runtime.claims import Claims
+from audioext.runtime.held import HeldJob
+from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
-from audioext.state import stages
-from audioext.stores.base import Lease, Store
+from audioext.state.fold import Reading
+from audioext.stores.base import Store
 
-_log = logging.getLogger("audioext.runtime.poller")
+_log = logging.getLogger("audioext.poller")
 
-LEASE_MARGIN_SECONDS = 5.0
+CLAIM_MARGIN_SECONDS = 5.0
 CONCURRENT_POLLS = 16
 
 
 @define(kw_only=True, eq=False, repr=False)
 class Poller:
-    """Makes status calls and feeds what they say to the dispatcher."""
+    """Makes status calls and appends what they say that is new. *timeout* (seconds) bounds a call."""
 
     store: Store
-    dispatcher: Dispatcher
+    journal: Journal
     transport: Transport
     providers: Mapping[str, Provider]
     clock: Clock
     expire_after: float
     timeout: float
-    _worker: Worker | None = field(default=None, init=False)
-    _limiters: dict[tuple[str, str | None], Limiter] = field(factory=dict, init=False)
+    _claims: Claims | None = field(default=None, init=False)
+    _limiters: dict[str, Limiter] = field(factory=dict, init=False)
 
     def start(self) -> None:
         """Begin; only jobs of providers whose key is known here are asked about."""
-        askable = tuple(name for name, provider in self.providers.items() if provider.api_key is not None)
-        self._worker = Worker(
-            name="poll",
+        askable = tuple(name for name, provider in self.providers.items() if provider.info.has_key)
+        self._claims = Claims(
+            work="polls",
             store=self.store,
-            kind="poll",
             clock=self.clock,
-            lease=self.timeout + LEASE_MARGIN_SECONDS,
+            hold=lambda: self.timeout + CLAIM_MARGIN_SECONDS,
             concurrency=CONCURRENT_POLLS,
-            work=self._poll,
+            do=self._poll,
             providers=askable,
         )
         if askable:
-            self._worker.start()
+            self._claims.start()
 
     def wake(self, at: float | None = None) -> None:
         """Look at what is due now, or at the latest *at* that time."""
-        if self._worker is not None:
-            self._worker.wake(at)
+        if self._claims is not None:
+            self._claims.wake(at)
 
     async def aclose(self) -> None:
         """Stop asking; a call that is under way is cancelled, and its job asked about later."""
-        if self._worker is not None:
-            await self._worker.aclose()
+        if self._claims is not None:
+            await self._claims.aclose()
         for limiter in self._limiters.values():
             limiter.close()
 
-    async def ask(self, record: Record) -> None:
-        """Make one status call for *record* and apply what it says.
+    async def ask(self, held: HeldJob) -> None:
+        """Make one status call for a held job and append what it says that is new.
 
         Raises:
             ProviderError: the call was refused or did not come through.
             DecodeError: the answer cannot be read.
-            StoreError: nothing was applied.
+            StoreError: nothing was appended.
         """
-        provider = self.providers[record.provider]
+        at = self.clock.now()
+        response = await self._call(held)
+        entry = make_entry("status", at, status=response.status, body=response.body)
+        (reading,) = held.read([entry])
+        held.polled_at = at
+        await self.journal.append_read(held, [reading] if _is_news(held, reading) else [])
+        held.provider.parse_status(response)
+
+    async def _call(self, held: HeldJob) -> HttpResponse:
+        provider = self.providers.get(held.record.provider, held.provider)
+        name = provider.info.name
         try:
-            # All of it has to be over before the lease is: its turn, three tries to connect, and the call.
+            # All of it has to be over before the claim is: its turn, three tries to connect, and the call.
             async with asyncio.timeout(self.timeout), self._limiter(provider).permit(timeout=self.timeout):
-                response = await self.transport.send(provider.build_status(record), timeout=self.timeout)
+                return await self.transport.send(provider.build_status(held.record), timeout=self.timeout)
         except TimeoutError as error:
             message = f"the status call was not over within {self.timeout:g} s"
-            raise ProviderDownError(message, provider=record.provider, retryable=True, charged=False) from error
+            raise ProviderDownError(message, provider=name, retryable=True, charged=False) from error
         except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(str(error), provider=record.provider, retryable=True, charged=False) from error
-        events = provider.parse_status(response)
-        await self.dispatcher.apply(record.ref, events, seen="poll", at=self.clock.now())
+            raise ProviderDownError(str(error), provider=name, retryable=True, charged=False) from error
 
     def _limiter(self, provider: Provider) -> Limiter:
-        account = (provider.account, provider.api_key)
-        if account not in self._limiters:
-            self._limiters[account] = Limiter(provider.limits.queries, provider.limits.queries_per)
-        return self._limiters[account]
+        info = provider.info
+        if info.account not in self._limiters:
+            self._limiters[info.account] = Limiter(info.limits.queries, info.limits.queries_per)
+        return self._limiters[info.account]
 
-    async def _poll(self, lease: Lease) -> None:
-        stored = await self.store.get(lease.ref)
-        if stored is None or stored.record.is_final:
-            await self.store.settle(lease, due_at=None)
+    async def _poll(self, ref: str) -> None:
+        held = await self.journal.hold(ref)
+        if held is None:
             return
-        record = stored.record
-        age = self.clock.now() - record.created_at
+        if held.record.is_final:
+            await self.journal.append(held)  # its index is behind
+            return
+        age = self.clock.now() - held.record.created_at
         # A job is given up on a last word of its provider; where that is silent, only after as long again.
-        over = age >= self.expire_after
-        if record.task_id is not None:
+        is_over = age >= self.expire_after
+        if held.record.task_id is not None:
             try:
-                await self.ask(record)
+                await self.ask(held)
             except (ProviderError, DecodeError) as error:
-                _log.info("job %s: the status call failed: %s", record.ref, error)
-                text, at = str(error), self.clock.now()
-                await self.dispatcher.update(record.ref, lambda now: stages.complain(now, text, at=at), asked=True)
-                over = age >= 2 * self.expire_after
-        if over:
-            at = self.clock.now()
-            await self.dispatcher.update(
-                record.ref, lambda now: now if now.is_final else stages.expire(now, at=at), asked=True
-            )
+                _log.info("job %s: the status call failed: %s", ref, error)
+                is_over = age >= 2 * self.expire_after
+                held.polled_at = self.clock.now()
+                await self.journal.append(held)
+        if is_over and not held.record.is_final:
+            await self.journal.append(held, [make_entry("expired", self.clock.now())])
+        elif held.record.task_id is None:
+            await self.journal.append(held)
+
+
+def _is_news(held: HeldJob, reading: Reading) -> bool:
+    """Say whether a status answer changes anything that a reader can see."""
+    old = held.record
+    new = held.with_readings([reading])
+    return new is not None and attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old

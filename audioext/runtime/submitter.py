@@ -1,11 +1,11 @@
-"""The submit: checked, its file brought along, a permit, a durable record, then one POST and its answer."""
+"""The submit: checked, its file brought along, durable, then one POST and its answer."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -23,28 +23,33 @@ from audioext.errors import (
     RequestError,
     UnsupportedError,
 )
-from audioext.files.downloads import Shelf, Source, probe
-from audioext.files.sources import Sources
+from audioext.files.serving import Offers
+from audioext.files.sources import SourceInfo, Sources, probe
+from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
 from audioext.http.urls import callback_url
-from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
-from audioext.models.record import Record
+from audioext.models.entries import Entry, Index, make_entry
+from audioext.models.events import Refused
+from audioext.models.record import Asked, Record, Verdict
 from audioext.models.requests import Extend, Request
 from audioext.providers.base import Provider
-from audioext.runtime.journal import Dispatcher
+from audioext.runtime.held import HeldJob
+from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.outcomes import Outcomes
-from audioext.runtime.waiters import Registry
-from audioext.stores.base import Created, Store, Versioned
+from audioext.state.asked import dump_asked
+from audioext.state.fold import Reading
+from audioext.stores.base import Existing, Store
 
 _log = logging.getLogger("audioext.submit")
 
 MAX_RESENDS = 4
-RESEND_SECONDS = 5.0  # doubled with each resend, unless the answer says how long
+RESEND_SECONDS = 5.0
+"""How long a submit waits after a refusal that allows another; doubled with each, unless the answer says how long."""
 SUBMIT_TIMEOUT_SECONDS = 60.0
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Where nobody can call us, other processes know after this that the POST told nothing; this one knows at once."""
 SHORTEST_SECRET = 8
+_KEPT_HEADERS = ("content-type", "retry-after", "date")
 
 
 @frozen(kw_only=True)
@@ -60,24 +65,26 @@ class Order:
 
 @define(kw_only=True, eq=False, repr=False)
 class Submitter:
-    """Sends orders; each ref is POSTed once, and again only after an answer that certainly cost nothing."""
+    """Sends orders; each ref is POSTed once, and again under a new one only after an answer that cost nothing.
+
+    A submit runs in a task of its own, so that a caller who is cancelled cancels none.
+    """
 
     store: Store
-    dispatcher: Dispatcher
-    registry: Registry
-    outcomes: Outcomes
+    journal: Journal
     transport: Transport
-    shelf: Shelf
+    offers: Offers
     sources: Sources
     clock: Clock
     accounts: Mapping[str, Account]
     permit_timeout: float
-    expire_after: float
     public_url: Callable[[], URL | None]
     secret: Callable[[], bytes]
-    _offers: dict[str, str] = field(factory=dict, init=False)
-    _posting: set[asyncio.Task[object]] = field(factory=set, init=False)
-    _sent: WeakKeyDictionary[asyncio.Task[object], Versioned] = field(factory=WeakKeyDictionary, init=False)
+    _tasks: set[asyncio.Task[HeldJob]] = field(factory=set, init=False)
+    _by_key: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
+    _bound: set[asyncio.Task[object]] = field(factory=set, init=False)
+    _sent: WeakKeyDictionary[asyncio.Task[object], HeldJob] = field(factory=WeakKeyDictionary, init=False)
+    _served: dict[str, tuple[HeldJob, str]] = field(factory=dict, init=False)
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     async def check(self, order: Order) -> Order:
@@ -89,207 +96,239 @@ class Submitter:
             ConfigError: no API key is known.
         """
         request, provider = order.request, order.provider
-        problems = list(request.problems())
+        found: list[Problem] = []
         if isinstance(request.file, Path):
-            found = await asyncio.to_thread(probe, request.file)
-            if isinstance(found, Problem):
-                problems.append(found)
+            source = await asyncio.to_thread(probe, request.file)
+            if isinstance(source, Problem):
+                found.append(source)
             else:
-                request = _with_duration(request, found)
-                problems = list(request.problems())
-        checked = _unique((*problems, *provider.check(request)))
+                request = _with_duration(request, source)
+        checked = tuple(dict.fromkeys((*request.problems(), *found, *provider.check(request))))
         refusing = [problem for problem in checked if not problem.advice]
         if refusing:
             raise RequestError(refusing)
         for advice in checked:
-            _log.warning("%s: %s", provider.name, advice)
-        if provider.api_key is None:
-            message = f"no API key for {provider.name}: set {provider.key_variable}, or pass api_key="
+            _log.warning("%s: %s", provider.info.name, advice)
+        if not provider.info.has_key:
+            message = f"no API key for {provider.info.name}: set {provider.info.key_variable}, or pass api_key="
             raise ConfigError(message)
         if self.sources.serves(request, provider) and self.sources.public_url() is None:
             message = (
-                f"{provider.name} takes audio by URL only, and nobody could ask this process for the file: give "
+                f"{provider.info.name} takes audio by URL only, and nobody could ask this process for the file: give "
                 "public_url= and listen=, or mount receiver.add_to(app), or pass url= instead of file="
             )
             raise UnsupportedError(message)
         return attrs.evolve(order, request=request)
 
-    async def submit(self, order: Order) -> Versioned:
-        """Send a checked *order* and return its record: a job whose outcome may be unknown, but never lost.
+    def start(self, order: Order) -> asyncio.Task[HeldJob]:
+        """Return the task that submits a checked *order*; two calls with one key at the same time share it.
 
-        Raises:
-            ProviderError: the provider refused, and charged nothing.
-            RateLimitError: no permit came in time; nothing was sent.
-            StoreError: the record could not be stored; nothing was sent.
+        Its result is a job whose outcome may be unknown, but which is never lost. It raises `ProviderError` where the
+        provider refused, which cost nothing, `RateLimitError` where there was no room in time, and `StoreError` where
+        the job could not be stored; then nothing was sent.
         """
-        if order.key is not None:
-            await self.outcomes.discard_refused(order.key)
-            existing = await self.store.find_key(order.key)
-            if existing is not None:
-                _warn_of_other(existing.record, order)
-                return existing
-        sent, offer = await self.sources.bring(order.request, order.provider, order.progress)
-        try:
-            for resend in range(MAX_RESENDS + 1):
-                stored, outcome = await self._attempt(order, sent, offer)
-                if not isinstance(outcome, Refused):
-                    if outcome is not None:
-                        offer = None  # it is the job's now
-                    return stored
-                if not outcome.resend or resend == MAX_RESENDS:
-                    raise outcome.error
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_resend_wait(outcome, resend)):
-                        await self._closing.wait()
-                if self._closing.is_set():
-                    raise outcome.error
-                await self.outcomes.discard_refused(order.key)
-        finally:
-            if offer is not None:
-                self.shelf.take_back(offer)
-        raise AssertionError  # pragma: no cover - the last resend returns or raises
+        key = order.key
+        if key is not None and key in self._by_key:
+            return self._by_key[key]
+        task = asyncio.create_task(self._submit(order), name="audioext submit")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        if key is not None:
+            self._by_key[key] = task
+            task.add_done_callback(lambda _: self._by_key.pop(key))
+        return task
 
-    def is_posting(self, task: asyncio.Task[Versioned]) -> bool:
-        """Say whether *task* has stored its record: from then on it must have its answer."""
-        return task in self._posting
-
-    def sent_by(self, task: asyncio.Task[Versioned]) -> Versioned | None:
-        """Return the record of the POST that *task* began last, `None` if it began none."""
+    def sent_by(self, task: asyncio.Task[HeldJob]) -> HeldJob | None:
+        """Return the job of the POST that *task* began last, `None` if it began none."""
         return self._sent.get(task)
 
-    def unfinished(self) -> frozenset[str]:
-        """Return the jobs that still hold something: a file that we serve, or a place among the parallel ones."""
-        return frozenset(self._offers).union(*(account.open_here for account in self.accounts.values()))
-
     def finish(self, ref: str) -> None:
-        """Let go of what a job held while it ran: its file and its place among the parallel ones."""
-        offer = self._offers.pop(ref, None)
+        """Let go of what a job held while it ran: its file, and its part of the account's limits."""
+        _, offer = self._served.pop(ref, (None, None))
         if offer is not None:
-            self.shelf.take_back(offer)
-        self._leave(ref)
-
-    def close(self) -> None:
-        """Send nothing again from now on."""
-        self._closing.set()
+            self.offers.withdraw(offer)
+        for account in self.accounts.values():
+            account.look_again()
 
     async def aclose(self) -> None:
-        """Try once more to store what the store did not take."""
-        self.close()
-        await self.outcomes.aclose()
+        """Cancel what was not sent; let a POST that is under way have its answer, and store it."""
+        self._closing.set()
+        for task in tuple(self._tasks):
+            if task not in self._bound:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
 
-    async def _attempt(self, order: Order, sent: Request, offer: str | None) -> tuple[Versioned, SubmitOutcome | None]:
-        """Make one POST under a permit; the outcome is `None` where the key's job exists already.
+    def cut_off(self) -> None:
+        """Wait for no answer any more: what is still under way stays unknown until its callback comes."""
+        for task in tuple(self._tasks):
+            task.cancel()
 
-        The *offer* under which we serve the file is the new job's, from before the POST until it is finished.
-        """
-        provider = order.provider
-        account = self.accounts[provider.name]
-        ref = mint_id(self.clock.now())
+    def _ended(self, task: asyncio.Task[HeldJob]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.info("a submit ended without a job: %s", task.exception())
+
+    async def _submit(self, order: Order) -> HeldJob:
+        if order.key is not None:
+            await self.journal.flush()  # a refusal that is not stored yet still holds its key
+            found = await self._find(order)
+            if found is not None:
+                return found
+        request, offer = await self.sources.bring(order.request, order.provider, order.progress)
         try:
-            await account.take(ref, timeout=self.permit_timeout)
-        except TimeoutError as error:
-            message = f"no permit within {self.permit_timeout:g} s: too many submits wait; nothing was sent"
-            raise RateLimitError(message, provider=provider.name) from error
-        created: Created | None = None
-        try:
-            record = self._record(order, ref)
-            with self._bound() as task:
-                with self.registry.posting(ref):
-                    due_at = self.dispatcher.due_at(record)
-                    created = await self.store.create(record, order.key, due_at=due_at)
-                    if created.existing:
-                        _warn_of_other(created.stored.record, order)
-                        return created.stored, None
-                    self._sent[task] = created.stored
-                    if offer is not None:
-                        self._offers[ref] = offer
-                    said = await self._post(provider, sent, record)
-                    stored, outcome = await self.outcomes.conclude(created.stored, said)
-                    if isinstance(outcome, Refused):
-                        self._offers.pop(ref, None)  # its file may be offered again with the next try
-                    if not isinstance(outcome, Submitted):
-                        self._leave(ref)
-                if isinstance(outcome, Submitted) and not stored.record.is_final:
-                    await account.keep(ref, until=record.created_at + self.expire_after)
-                return stored, outcome
+            for resend in range(MAX_RESENDS + 1):
+                held, refused = await self._attempt(order, request, offer)
+                if refused is None:
+                    offer = offer if held.ref not in self._served else None  # it is the job's now
+                    return held
+                if not refused.resend or resend == MAX_RESENDS:
+                    raise refused.error
+                await self.clock.wait_for(self._closing, _resend_wait(refused, resend))
+                if self._closing.is_set():
+                    raise refused.error
         finally:
-            account.sent(ref)
-            if created is None or created.existing:
-                account.finish(ref)
+            if offer is not None:
+                self.offers.withdraw(offer)
+        raise AssertionError  # pragma: no cover - the last resend returns or raises
 
-    @contextmanager
-    def _bound(self) -> Generator[asyncio.Task[object]]:
-        """Mark the running task as one that must not be cancelled any more."""
+    async def _find(self, order: Order) -> HeldJob | None:
+        ref = await self.store.find(key=order.key)
+        held = await self.journal.hold(ref) if ref is not None else None
+        if held is not None:
+            _warn_of_other(held.record, order)
+        return held
+
+    async def _attempt(self, order: Order, request: Request, offer: str | None) -> tuple[HeldJob, Refused | None]:
+        """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
+        provider = order.provider
+        ref = mint_id(self.clock.now())
+        asked = self._asked(order)
+        body = dump_asked(asked)
+        fresh: list[HeldJob] = []
+
+        def make() -> tuple[Entry, Index]:
+            entry = make_entry("request", self.clock.now(), body=body)
+            fresh[:] = [self.journal.begin(ref, Reading(entry, asked=asked), provider)]
+            return entry, self.journal.first_index(fresh[0])
+
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this runs in a task
-        self._posting.add(task)
         try:
-            yield task
-        finally:
-            self._posting.discard(task)
+            created = await self.accounts[provider.info.name].create(
+                make, timeout=self.permit_timeout, bound=self._bind
+            )
+        except TimeoutError as error:
+            message = f"no permit within {self.permit_timeout:g} s: too many submits wait; nothing was sent"
+            raise RateLimitError(message, provider=provider.info.name) from error
+        if isinstance(created, Existing):
+            found = await self._find(order)
+            return (found, None) if found is not None else await self._attempt(order, request, offer)
+        with self._bind():
+            held = self._sent[task] = fresh[0]
+            if offer is not None:
+                self._served[ref] = (held, offer)
+            held.posts += 1
+            try:
+                entry = await self._post(provider, request, ref)
+                await self.journal.append_sometime(held, [entry])
+            finally:
+                held.posts -= 1
+                held.wake()
+        return held, self._conclude(held, entry)
 
-    def _record(self, order: Order, ref: str) -> Record:
-        provider, request, now = order.provider, order.request, self.clock.now()
+    def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
+        record = held.record
+        if record.verdict is Verdict.REFUSED:
+            self._served.pop(held.ref, None)  # its file may be offered again with the next try
+            self.finish(held.ref)
+            outcome = held.readings[entry.id].outcome
+            if isinstance(outcome, Refused):
+                return outcome
+            return Refused(error=_unsent_error(record, entry))
+        if record.answer_problem is not None and record.task_id is None:
+            _log.warning(
+                "job %s: the outcome of its POST is unknown, nothing is resent: %s", held.ref, record.answer_problem
+            )
+            self.finish(held.ref)
+        return None
+
+    @contextmanager
+    def _bind(self) -> Generator[None]:
+        """Mark the running task as one that closing must let finish."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this runs in a task
+        self._bound.add(task)
+        try:
+            yield
+        finally:
+            self._bound.discard(task)
+
+    def _asked(self, order: Order) -> Asked:
+        info, request = order.provider.info, order.request
         reachable = self.public_url() is not None
         outputs = request.num_outputs if isinstance(request, Extend) else None
-        return Record(
-            ref=ref,
-            provider=provider.name,
+        return Asked(
+            provider=info.name,
+            account=info.account,
             request=request,
-            created_at=now,
-            model=provider.sent_model(request),
+            model=info.sent_model(request),
             key=order.key,
-            meta=dict(order.meta),
+            meta=order.meta,
             expected_tracks=outputs or 2,
-            counts_takes=provider.counts_takes,
-            extends_by_id=provider.extends_by_id,
-            retention=provider.retention,
+            counts_tracks=info.counts_tracks,
+            extends_by_id=info.extends_by_id,
+            retention=info.retention,
             webhooks=reachable,
-            grace=provider.grace if reachable else POLL_GRACE_SECONDS,
+            grace=info.grace if reachable else POLL_GRACE_SECONDS,
         )
 
-    async def _post(self, provider: Provider, sent: Request, record: Record) -> SubmitOutcome:
+    async def _post(self, provider: Provider, request: Request, ref: str) -> Entry:
+        """Send the POST of *ref* and return the entry that tells its answer, or why there was none."""
         public_url = self.public_url()
         callback = None
         if public_url is not None:
-            callback = callback_url(public_url, self.secret(), provider.name, record.ref)
+            callback = callback_url(public_url, self.secret(), provider.info.name, ref)
         try:
-            request = provider.build_submit(sent, callback)
+            built = provider.build_submit(request, callback)
         except Exception as error:  # noqa: BLE001 - a provider's bug, or a name that it cannot write
-            _log.exception("job %s: the submit could not be built", record.ref)
-            message = f"{provider.name} could not put the request into words ({type(error).__name__}); nothing was sent"
-            return Refused(error=ProviderError(message, provider=provider.name, charged=False))
+            _log.exception("job %s: the submit could not be built", ref)
+            why = f"the request could not be put into words ({type(error).__name__}); nothing was sent"
+            return make_entry("abandoned", self.clock.now(), note=why)
         try:
-            response = await self.transport.send(request, timeout=SUBMIT_TIMEOUT_SECONDS)
+            response = await self.transport.send(built, timeout=SUBMIT_TIMEOUT_SECONDS)
         except NotSentError as error:
-            down = ProviderDownError(str(error), provider=provider.name, retryable=True, charged=False)
-            return Refused(error=down)
+            return make_entry("abandoned", self.clock.now(), status=1, note=str(error))
         except BrokenError as error:
-            return Unknown(reason=str(error))
+            return make_entry("answer", self.clock.now(), note=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, bytes may have left
-            _log.exception("job %s: the submit broke off", record.ref)
-            return Unknown(reason=f"the submit broke off with {type(error).__name__}")
+            _log.exception("job %s: the submit broke off", ref)
+            return make_entry("answer", self.clock.now(), note=f"the submit broke off with {type(error).__name__}")
         # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
-        secrets = [provider.api_key or "", "" if callback is None else callback.name]
-        body = response.body
-        for secret in (secret for secret in secrets if len(secret) >= SHORTEST_SECRET):
-            body = body.replace(secret.encode(), b"***")
-        try:
-            return provider.parse_submit(attrs.evolve(response, body=body))
-        except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
-            _log.exception("job %s: the submit answer could not be read", record.ref)
-            return Unknown(reason=f"parse_submit raised {type(error).__name__}")
-
-    def _leave(self, ref: str) -> None:
-        for account in self.accounts.values():
-            account.finish(ref)
+        secrets = [getattr(provider, "api_key", None) or "", "" if callback is None else callback.name]
+        return _answer_entry(
+            response, self.clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+        )
 
 
-def _with_duration(request: Request, source: Source) -> Request:
+def _answer_entry(response: HttpResponse, at: float, secrets: list[str]) -> Entry:
+    body = response.body
+    for secret in secrets:
+        body = body.replace(secret.encode(), b"***")
+    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    return make_entry("answer", at, status=response.status, headers=headers, body=body)
+
+
+def _unsent_error(record: Record, entry: Entry) -> ProviderError:
+    if entry.status:  # no connection
+        return ProviderDownError(entry.note, provider=record.provider, retryable=True, charged=False)
+    return ProviderError(entry.note, provider=record.provider, charged=False)
+
+
+def _with_duration(request: Request, source: SourceInfo) -> Request:
     if source.duration is None or request.source_duration is not None:
         return request
-    fields = {**request.given(), "source_duration": source.duration}
-    return type(request).draft(**fields)
+    return type(request).draft(**{**request.given(), "source_duration": source.duration})
 
 
 def _warn_of_other(record: Record, order: Order) -> None:
@@ -298,12 +337,8 @@ def _warn_of_other(record: Record, order: Order) -> None:
         {name: value for name, value in request.given().items() if name not in {"file", "source_duration"}}
         for request in (record.request, order.request)
     )
-    if held != asked or record.provider != order.provider.name:
+    if held != asked or record.provider != order.provider.info.name:
         _log.warning("key %r: it has job %s already, which was for another request", order.key, record.ref)
-
-
-def _unique(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
-    return tuple(dict.fromkeys(problems))
 
 
 def _resend_wait(outcome: Refused, resend: int) -> float:

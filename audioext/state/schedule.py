@@ -1,43 +1,88 @@
-"""When to ask for a job's status: one pure function of the record, its provider's pace and the time."""
+"""When a job's status is due, when its handlers are, and the index row that says so: pure functions of the record."""
 
 from __future__ import annotations
 
+from audioext.models.entries import POST_SECONDS, Index
+from audioext.models.limits import Pace
 from audioext.models.record import Record, Verdict
-from audioext.providers.base import Pace
-from audioext.state import stages
+from audioext.models.results import Stage
+from audioext.state.views import untold
 
-JITTER_SHARE = 0.2  # of an interval; spreads jobs that were submitted or restarted together
+JITTER_SHARE = 0.2
+"""Of an interval; it spreads jobs that were submitted or restarted together."""
+MAX_ATTEMPTS = 5
+"""How often a handler is called for one topic before it is given up."""
+RETRY_SECONDS = 1.0
+"""How long a handler that failed waits; doubled with each failure."""
 
 
-def due_at(  # noqa: PLR0913 - each is a fact of its own
+def index_of(record: Record, *, now: float, poll_at: float | None, expire_after: float) -> Index:
+    """Return the index row of *record*, whose next status call is due at *poll_at*; handlers are due at *now*."""
+    return Index(
+        ref=record.ref,
+        provider=record.provider,
+        account=record.asked.account,
+        created_at=record.created_at,
+        key=None if record.verdict is Verdict.REFUSED else record.key,
+        task_id=record.task_id,
+        answered_at=0.0 if record.is_unsent else record.answered_at,
+        is_open=not record.is_final,
+        occupies_until=_occupies_until(record, expire_after),
+        poll_at=poll_at,
+        handle_at=handle_at(record, now),
+    )
+
+
+def handle_at(record: Record, now: float) -> float | None:
+    """Return when handlers have to be told of something, `None` if they were told all; after a failure they wait."""
+    topics = untold(record)
+    if not topics:
+        return None
+    waits = [
+        run.last_at + RETRY_SECONDS * 2 ** (run.failures - 1)
+        for (topic, _), run in record.runs.items()
+        if topic == topics[0] and run.failures and not run.is_done
+    ]
+    return max(now, min(waits)) if waits else now
+
+
+def poll_at(  # noqa: PLR0913 - each is a fact of its own
     record: Record,
     *,
     pace: Pace,
     now: float,
     jitter: float,
     deadline: float,
-    ask_now: bool = False,
-    asked: bool = False,
+    polled_at: float,
 ) -> float | None:
     """Return when *record*'s status is due (Unix seconds), or `None` if never.
 
-    *deadline* is when an open job is given up; a job without a task id can only wait for that. *asked*
-    says that a status call was just made, *ask_now* that something calls for one at once.
+    *deadline* is when an open job is given up; a job without a task id can only wait for that. *polled_at* is when its
+    status was last asked for, as far as this process knows.
     """
     if record.verdict is not Verdict.OPEN:
         return None
     if record.task_id is None:
         return deadline
-    if ask_now:
+    if record.asks_at is not None and record.asks_at > polled_at:
         return now
     elapsed = max(0.0, now - record.created_at)
     # A geometric back-off makes intervals that grow in proportion to the time that has passed.
     every = min(max(pace.every, elapsed * (pace.backoff - 1)), max(pace.slowest, pace.every))
-    if asked:
+    if polled_at and polled_at >= record.seen_at:
         wait = every
-    elif record.webhooks and not stages.wants_status(record):
+    elif record.webhooks and record.asks_at is None:
         wait = pace.quiet
     else:
-        wait = pace.first if record.stage is None or not record.reached[1:] else every
+        wait = pace.first if record.stage is None or record.stage is Stage.SUBMITTED else every
     next_at = now + wait * (1 + JITTER_SHARE * jitter)
     return min(next_at, deadline) if now < deadline else next_at  # past it only calls that failed go on
+
+
+def _occupies_until(record: Record, expire_after: float) -> float:
+    if record.is_final:
+        return 0.0
+    if record.task_id is not None:
+        return record.created_at + expire_after
+    # An answer that does not tell of a task: the outcome is unknown, and nobody may ever say more.
+    return 0.0 if record.answer_problem is not None else record.created_at + POST_SECONDS

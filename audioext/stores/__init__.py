@@ -1,17 +1,13 @@
-"""Where records, the outbox and the journal of deliveries live; a store knows nothing of stages."""
+"""Where journals live, and the index that is derived from them; a store knows no state rule."""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from audioext.errors import ConfigError
 from audioext.stores.base import Store
 from audioext.stores.memory import MemoryStore
-
-if TYPE_CHECKING:
-    from audioext.stores.sqlite import SqliteStore
 
 __all__ = ["MemoryStore", "Store", "open_store"]
 
@@ -27,7 +23,7 @@ def open_store(store: str | Store | None) -> Store:
 
     `None` and `memory://` give a `MemoryStore`. `sqlite:///jobs.db` is relative to the working folder,
     `sqlite:////var/lib/jobs.db` is absolute; `?synchronous=full` survives a power loss as well. `redis://` and its
-    kin are told in `audioext.stores.redis.RedisStore`.
+    kin are explained in `audioext.stores.redis.RedisStore`.
 
     Raises:
         ConfigError: the URL has no known form, or its back end is not installed.
@@ -35,7 +31,7 @@ def open_store(store: str | Store | None) -> Store:
     if store is None:
         return MemoryStore()
     if not isinstance(store, str):
-        if not hasattr(store, "commit"):
+        if not hasattr(store, "append"):
             raise ConfigError(f"store {store!r} is no store; use an object with the store protocol, or {FORMS}")
         return store
     parts = urlsplit(store)
@@ -49,7 +45,7 @@ def open_store(store: str | Store | None) -> Store:
     raise ConfigError(f"store {parts.scheme + ':' if parts.scheme else store!r} is not known; use {FORMS}")
 
 
-def _sqlite(url: str, parts: SplitResult) -> SqliteStore:
+def _sqlite(url: str, parts: SplitResult) -> Store:
     from audioext.stores.sqlite import SqliteStore  # noqa: PLC0415 - loads on first use
 
     path = unquote(parts.path[1:])

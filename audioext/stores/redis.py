@@ -1,77 +1,60 @@
 """The store on Redis or Valkey: the truth for any number of listeners and workers, on one server or a cluster.
 
-Nothing here blocks the event loop. One event costs one round trip; see `_redis_lane` and `_redis_scripts`.
+Nothing here blocks the event loop. An append costs one round trip; see `_redis_pipe` and `_redis_scripts`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.models.record import Record
-from audioext.stores import _redis_journal as journal
-from audioext.stores import _redis_leases as leases
-from audioext.stores import _redis_records as records
+from audioext.models.entries import Entry, Index
+from audioext.models.limits import Limits
 from audioext.stores import _redis_scripts as scripts
 from audioext.stores._redis_engine import Engine
-from audioext.stores._redis_keys import MAX_PARTITIONS, PARTITIONS, PREFIX, Address, read_number, read_seconds, read_url
-from audioext.stores.base import (
-    Conflict,
-    Created,
-    Delivery,
-    Done,
-    Kind,
-    Lease,
-    OutboxEntry,
-    Resync,
-    Versioned,
-)
+from audioext.stores._redis_pipe import Word
+from audioext.stores._redis_url import Address, read_url
+from audioext.stores._redis_values import dump_entry, dump_index, load_entry, load_provider, load_stored, time_word
+from audioext.stores._redis_warnings import warnings
+from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
-DAY_SECONDS = 86_400
-TTL_SECONDS = 30 * DAY_SECONDS
-MAX_TTL = 100 * 365 * DAY_SECONDS
-PATIENCE_SECONDS = 5.0
+PAGE = 50
+"""Jobs, or webhooks, that are read together."""
 
 
 @define(eq=False)
 class RedisStore:
     """The whole store protocol on Redis or Valkey, which any number of machines may share.
 
-        *url* is `redis://user:password@host:6379/0`, `rediss://` with TLS, `valkey://`, `valkeys://`, or
-        `unix:///path/to/socket`; a node of a cluster is recognised. Its query may say `prefix=` (of all keys,
-        `audioext`), `partitions=` (8; fixed by the first process that opens the store, more for a large cluster)
-        and `ttl=` (seconds, 30 days: what is closed, and deliveries, are forgotten by the engine itself then, should
-    no
-        client run that purges), and `patience=` (seconds, 5): how long a call waits for a server that is not there.
+    *url* is `redis://user:password@host:6379/0`, `rediss://` with TLS, `valkey://`, `valkeys://`, or
+    `unix:///path/to/socket`; a node of a cluster is recognised. Its query may say `prefix=` (of all keys, `audioext`),
+    `patience=` (seconds, 5: how long a call waits for a server that is not there), and `ttl=` (seconds, 30 days: what
+    is not open is forgotten by the server itself then, should no client run that purges).
 
-        What a commit survives is the server's own policy: with `appendonly yes`, `appendfsync always` survives a
-        power loss and `everysec` may lose the last second; without it a restart of the server loses what came after
-        its last snapshot. `warnings` says so.
+    What an append survives is the server's own policy: with `appendonly yes`, `appendfsync always` survives a power
+    loss and `everysec` may lose the last second; without it a restart of the server loses what came after its last
+    snapshot. `warnings` says so.
 
     Raises:
-            ConfigError: the URL names no server, or asks for something in no known way.
+        ConfigError: the URL names no server, or asks for something in no known way.
     """
 
     url: str = field(repr=False)
-    patience: float | None = field(default=None, kw_only=True)
-    _address: Address = field(init=False, repr=False)
-    _partitions: int = field(init=False, repr=False)
-    _ttl: int = field(init=False, repr=False)
-    _patience: float = field(init=False, repr=False)
+    patience: float | None = field(default=None, kw_only=True, repr=False)
+    _address: Address = field(init=False)
     _engine: Engine | None = field(default=None, init=False, repr=False)
     _users: int = field(default=0, init=False, repr=False)
     _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Read the URL; nothing is connected yet."""
-        self._address = read_url(self.url)
-        self._partitions = read_number(self._address.options, "partitions", PARTITIONS, MAX_PARTITIONS)
-        self._patience = read_seconds(self._address.options, "patience", self.patience or PATIENCE_SECONDS)
-        self._ttl = read_number(self._address.options, "ttl", TTL_SECONDS, MAX_TTL)
+        self._address = read_url(self.url, patience=self.patience)
 
     @property
     def shared(self) -> bool:
@@ -79,20 +62,14 @@ class RedisStore:
         return True
 
     async def open(self) -> None:
-        """Connect, agree on the layout with all who use the same prefix, and listen to changes.
+        """Connect, and listen to changes.
 
         Raises:
-            StoreError: the server is not there or refuses, or holds the layout of a newer release.
+            StoreError: the server is not there or refuses, or holds what release 0.1 wrote.
         """
         async with self._opening:  # two clients may open it at once
             if self._engine is None:
-                self._engine = await Engine.start(
-                    self._address,
-                    prefix=self._address.options.get("prefix", PREFIX),
-                    partitions=self._partitions,
-                    patience=self._patience,
-                    ttl=self._ttl,
-                )
+                self._engine = await Engine.start(self._address)
             self._users += 1
 
     async def aclose(self) -> None:
@@ -103,127 +80,166 @@ class RedisStore:
             self._engine = None
             await asyncio.shield(asyncio.ensure_future(engine.aclose()))
 
-    async def warnings(self) -> tuple[str, ...]:
-        """Reach the server; return what its persistence does not survive."""
-        return await self._opened().warnings()
-
-    async def create(self, record: Record, key: str | None = None, *, due_at: float | None = None) -> Created:
-        """Store a new record; see `Store.create`."""
-        if key is not None:
-            return await records.create_with_key(self._opened(), record, key, due_at)
-        created = await records.create(self._opened(), record, due_at)
-        assert created is not None  # noqa: S101 - only reservations are fenced off
-        return created
-
-    async def commit(  # noqa: PLR0913 - the protocol's
-        self,
-        record: Record,
-        expected_version: int,
-        *,
-        is_open: bool,
-        due_at: float | None,
-        outbox: Sequence[OutboxEntry] = (),
-        delivery: Delivery | None = None,
-    ) -> Done | Conflict:
-        """Replace a record; see `Store.commit`."""
-        change = records.Change(
-            record=record,
-            expected_version=expected_version,
-            is_open=is_open,
-            due_at=due_at,
-            outbox=outbox,
-            delivery=delivery,
+    async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+        """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
+        engine = self._opened()
+        packed = dump_entry(entry)
+        outcome, *word = await engine.do(
+            scripts.CREATE,
+            engine.keys_of(index.ref, index.provider, index),
+            index.ref,
+            secrets.token_hex(8),  # tells a call that is sent again from another one
+            repr(now),
+            repr(limits.per),
+            "" if limits.submits is None else limits.submits,
+            "" if limits.parallel is None else limits.parallel,
+            dump_index(index),
+            time_word(index.poll_at),
+            time_word(index.handle_at),
+            entry.id,
+            entry.size,
+            packed,
+            size=len(packed),
         )
-        return await records.commit(self._opened(), change)
+        if outcome == b"existing":
+            return Existing(word[0].decode())
+        return Full(float(word[0])) if outcome == b"full" else Created()
 
-    async def discard(self, ref: str, expected_version: int) -> bool:
-        """Forget a record; see `Store.discard`."""
-        return await records.forget(self._opened(), ref, str(expected_version)) == "forgotten"
+    async def append(  # noqa: PLR0913 - the protocol's
+        self,
+        ref: str,
+        entries: Sequence[Entry],
+        *,
+        provider: str,
+        index: Index | None = None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: bool = False,
+    ) -> Appended:
+        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        engine = self._opened()
+        words: list[Word] = [ref, provider, known, repr(look_at), "1" if release else "0"]
+        if index is None:
+            words += ["", "", ""]
+        else:
+            words += [dump_index(index), time_word(index.poll_at), time_word(index.handle_at)]
+        size = 0
+        for entry in entries:
+            packed = dump_entry(entry)
+            size += len(packed)
+            words += [entry.id, entry.size, packed]
+        count, is_taken, is_lost, is_full, *missed = await engine.do(
+            scripts.APPEND, engine.keys_of(ref, provider, index), *words, size=size
+        )
+        return Appended(
+            count=count,
+            missed=tuple(load_entry(value) for value in missed),
+            is_taken=bool(is_taken),
+            is_lost=bool(is_lost),
+            is_full=bool(is_full),
+        )
 
-    async def get(self, ref: str) -> Versioned | None:
-        """Return a record by its ref."""
-        return await records.get(self._opened(), ref)
+    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Return a job with its entries after so many; see `Store.read`."""
+        found = await self._read(ref, after)
+        return None if found is None else found[0]
 
-    async def find_key(self, key: str) -> Versioned | None:
-        """Return a record by its key."""
-        return await records.find_key(self._opened(), key)
+    async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
+        """Return the ref of a job by its key or its task id."""
+        engine = self._opened()
+        if key is not None:
+            ref = await engine.pipe.run("GET", engine.key("key", key))
+        else:
+            ref = await engine.pipe.run("LINDEX", engine.task_key(provider, task_id or ""), -1)
+        return None if ref is None else ref.decode()
 
-    async def find(self, provider: str, task_id: str) -> Versioned | None:
-        """Return a record by its task id."""
-        return await records.find(self._opened(), provider, task_id)
-
-    async def scan(self, *, is_open: bool | None = None) -> AsyncIterator[Versioned]:
-        """Yield the records in the order of their creation, read page by page; see `Store.scan`."""
-        async with aclosing(records.scan(self._opened(), is_open=is_open)) as found:
-            async for one in found:
-                yield one
+    async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
+        """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
+        engine = self._opened()
+        after = "-inf"
+        while page := await engine.page("open" if is_open else "jobs", after, PAGE):
+            after = f"({page[-1][1]}"
+            for found in await asyncio.gather(*(self._read(ref, 0) for ref, _ in page)):
+                if found is not None and is_open in {None, found[0].index.is_open}:
+                    yield found[0]
 
     async def claim(
-        self, kind: Kind, *, now: float, lease: float, limit: int, providers: Sequence[str] | None = None
-    ) -> tuple[Lease, ...]:
-        """Take work that is due; see `Store.claim`."""
-        return await leases.claim(self._opened(), kind, now=now, lease=lease, limit=limit, providers=providers)
+        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    ) -> tuple[str, ...]:
+        """Take jobs whose work is due; see `Store.claim`."""
+        engine = self._opened()
+        if providers is not None and not providers:
+            return ()
+        keys = engine.due_keys(work, providers)
+        refs = await engine.do(scripts.CLAIM, keys, work, repr(now), repr(until), limit, *(providers or ()))
+        return tuple(ref.decode() for ref in refs)
 
-    async def settle(self, lease: Lease, *, due_at: float | None) -> bool:
-        """End a lease; see `Store.settle`."""
-        return await leases.settle(self._opened(), lease, due_at)
+    async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
+        """Return when work can be claimed next; see `Store.next_due`."""
+        engine = self._opened()
+        if providers is not None and not providers:
+            return None
+        at = await engine.do(scripts.NEXT_DUE, engine.due_keys(work, providers), work, *(providers or ()))
+        return None if at is None else float(at)
 
-    async def next_due(self, kind: Kind, *, providers: Sequence[str] | None = None) -> float | None:
-        """Return when the earliest work is due; see `Store.next_due`."""
-        return await leases.next_due(self._opened(), kind, providers)
-
-    async def journal(self, delivery: Delivery) -> None:
-        """Append a delivery."""
-        await journal.journal(self._opened(), delivery)
+    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
+        """Give back what was claimed; see `Store.reschedule`."""
+        engine = self._opened()
+        await engine.do(scripts.RESCHEDULE, [engine.key("job", ref)], ref, work, repr(at))
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the journal, newest first, read page by page."""
-        async with aclosing(journal.deliveries(self._opened(), ref)) as found:
-            async for one in found:
-                yield one
-
-    async def delivery(self, id_: str) -> Delivery | None:
-        """Return one delivery."""
-        return await journal.delivery(self._opened(), id_)
-
-    async def create_if_absent(self, name: str, value: bytes) -> bytes:
-        """Store a named value unless there is one; return the one that is there now."""
+        """Yield the webhooks, newest first, read page by page."""
         engine = self._opened()
-        key = engine.layout.of(name).named(name)
-        found: bytes | None = None
-        while found is None:  # a server that loses its data between the two is asked again
-            _, found = await asyncio.gather(engine.lane.run("SET", key, value, "NX"), engine.lane.run("GET", key))
-        return found
-
-    async def take_place(self, name: str, holder: str, *, limit: int, now: float, until: float) -> float:
-        """Take one of so many places; see `Store.take_place`. The server's own clock counts the seconds."""
-        key = self._opened().layout.of(name).places(name)
-        wait = float(await self._opened().lane.do(scripts.TAKE_PLACE, [key], holder, limit, repr(until - now)))
-        return now + wait if wait > 0 else 0.0
-
-    async def leave_place(self, name: str, holder: str, *, now: float, until: float | None) -> bool:
-        """Give a place back, at once or later; see `Store.leave_place`."""
-        key = self._opened().layout.of(name).places(name)
-        hold = "" if until is None else repr(until - now)
-        return bool(await self._opened().lane.do(scripts.LEAVE_PLACE, [key], holder, hold))
-
-    async def places(self, name: str) -> tuple[str, ...]:
-        """Return who holds places; see `Store.places`."""
-        holders = await self._opened().lane.run("ZRANGE", self._opened().layout.of(name).places(name), 0, -1)
-        return tuple(holder.decode() for holder in holders)
+        if ref is not None:
+            found = await self._read(ref, 0)
+            if found is not None:
+                stored, is_known = found
+                for entry in reversed(stored.entries):
+                    if entry.kind == "webhook":
+                        yield to_delivery(ref, stored.index.provider, entry, is_orphan=not is_known)
+            return
+        before = "+inf"
+        while page := await engine.page("webhooks", before, PAGE, newest_first=True):
+            before = f"({page[-1][1]}"
+            places = [place.rpartition(" ") for place, _ in page]
+            held = await asyncio.gather(
+                *(engine.pipe.run("HMGET", engine.key("job", of), number, "m", "i") for of, _, number in places)
+            )
+            for (of, _, _), (packed, facts, index) in zip(places, held, strict=True):
+                if packed is not None:  # else its time was over
+                    provider, is_known = load_provider(facts, index)
+                    yield to_delivery(of, provider, load_entry(packed), is_orphan=not is_known)
 
     async def changes(self) -> AsyncIterator[str | Resync]:
         """Yield the ref of every change from now on, within milliseconds; see `Store.changes`."""
-        async with aclosing(self._opened().changes()) as changes:
+        async with aclosing(self._opened().reader.fanout.listen()) as changes:
             async for change in changes:
                 yield change
 
-    async def purge(self, *, created_before: float, deliveries_before: float, deliveries_kept: int) -> int:
-        """Forget what is old, in portions between which commits go on; see `Store.purge`."""
-        went = await records.purge(self._opened(), created_before)
-        await journal.purge_old(self._opened(), deliveries_before)
-        await journal.purge_surplus(self._opened(), deliveries_kept)
-        return went
+    async def secret(self, name: str, default: bytes) -> bytes:
+        """Store a named value unless there is one; return the one that is there now."""
+        engine = self._opened()
+        held: bytes | None = await engine.pipe.run("SET", engine.key("secret", name), default, "NX", "GET")
+        return default if held is None else held
+
+    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+        """Forget what is old, in portions between which others are served; see `Store.purge`."""
+        return await self._opened().purge(before, deliveries_kept)
+
+    def watch(self, *, urgent: bool) -> None:
+        """Do nothing: changes are always heard at once."""
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Reach the server; return what its persistence does not survive."""
+        return await warnings(self._opened().pipe)
+
+    async def _read(self, ref: str, after: int) -> tuple[Stored, bool] | None:
+        engine = self._opened()
+        found: list[Any] | None = await engine.do(scripts.READ, [engine.key("job", ref)], ref, after)
+        if found is None:
+            return None
+        facts, index, poll_at, *entries = found
+        return load_stored(ref, facts, index, poll_at, entries)
 
     def _opened(self) -> Engine:
         if self._engine is None:

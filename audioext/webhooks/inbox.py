@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal
 
-import attrs
 from attrs import define, field
 
-from audioext.clock import Clock, mint_id
+from audioext.clock import Clock
 from audioext.errors import DecodeError, StoreError, WebhookError
-from audioext.http import urls as routes
+from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
+from audioext.models.entries import REFUSED, UNCONFIRMED, UNREADABLE, Entry, make_entry
 from audioext.models.events import Event, Progress
 from audioext.models.results import Stage
 from audioext.providers.base import Provider
-from audioext.runtime.journal import Dispatcher
-from audioext.stores.base import Delivery, VerdictWord
+from audioext.runtime.journal import Journal
+from audioext.state.fold import Reading, read
 
 _log = logging.getLogger("audioext.inbox")
 
 TAG_WARNING_SECONDS = 60.0
+LONGEST_NOTE = 1_000
 Confirm = Literal["never", "always"]
 """Whether a webhook's COMPLETE counts at once, or only makes a status call due."""
 
@@ -36,7 +37,7 @@ _KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook
 class Inbox:
     """Takes deliveries and says what to answer: the durable record comes before the reply."""
 
-    dispatcher: Dispatcher
+    journal: Journal
     providers: Mapping[str, Provider]
     clock: Clock
     confirm: Confirm = "never"
@@ -50,13 +51,13 @@ class Inbox:
         Raises:
             WebhookError: no such route (404), a tag that is not ours (401), or we are not open (503).
         """
-        route = routes.read_callback(path)
+        route = urls.read_callback(path)
         self._check_open()
         if route.provider not in self.providers:
             message = f"no provider named {route.provider}"
             raise WebhookError(message, http_status=404)
         try:
-            routes.check_tag(route, self.secrets)
+            urls.check_tag(route, self.secrets)
         except WebhookError:
             self._warn_of_tag(route)
             raise
@@ -79,21 +80,7 @@ class Inbox:
 
         Returns the status to answer it with, as `accept` does.
         """
-        try:
-            self._check_open()  # again: the client may have closed while the body was read
-            if len(hook.body) > MAX_BODY_BYTES:
-                message = f"the body is over {MAX_BODY_BYTES} bytes"
-                raise WebhookError(message, http_status=413)
-            await self._take(route, hook.at(self.clock.now()))
-        except WebhookError as error:
-            return _refused(error)
-        except DecodeError as error:
-            _log.warning("a delivery was refused with 400: %s", error)
-            return 400
-        except StoreError as error:
-            _log.warning("a delivery was put off with 503: %s", error)
-            return 503
-        return 200
+        return await self._answer(route, hook, verify=True)
 
     def _warn_of_tag(self, route: Route) -> None:
         """Say it now and then: a stranger's guess is no news, but two secrets in one service lose all callbacks."""
@@ -112,64 +99,71 @@ class Inbox:
             message = "not open: the client is closed or was not opened yet"
             raise WebhookError(message, http_status=503)
 
-    async def _take(self, route: Route, hook: Webhook) -> None:
-        delivery = self._delivery(route, hook, "applied")
-        at = delivery.received_at
-        try:
-            events = self.providers[route.provider].parse_webhook(hook)
-        except DecodeError as error:
-            await self._refuse(delivery, "unreadable", str(error), ask_now=True)
-            raise
-        except WebhookError as error:
-            await self._refuse(delivery, "refused", str(error))
-            raise
-        believed, doubted = self._believe(events)
-        try:
-            applied = await self.dispatcher.apply(
-                route.ref, believed, seen="webhook", at=at, delivery=delivery, ask_now=doubted
-            )
-        except WebhookError as error:
-            await self._refuse(delivery, "refused", str(error))
-            raise
-        if applied is None:
-            _log.warning("a delivery for %s, which the store does not hold, was kept as an orphan", route.ref)
-            await self.dispatcher.store.journal(attrs.evolve(delivery, verdict="orphan"))
+    async def replay(self, route: Route, hook: Webhook) -> int:
+        """Take a delivery again that was kept before, by its *route*; its tag and signature were checked then.
 
-    async def _refuse(self, delivery: Delivery, verdict: VerdictWord, note: str, *, ask_now: bool = False) -> None:
-        await self.dispatcher.store.journal(attrs.evolve(delivery, verdict=verdict, note=note))
-        if ask_now:
-            await self.dispatcher.update(delivery.ref, lambda record: record, ask_now=True)
-
-    def _believe(self, events: Sequence[Event]) -> tuple[Sequence[Event], bool]:
-        """With `confirm="always"` a COMPLETE is journaled, not joined: kie.ai's signature leaves the body out.
-
-        The task that it names is: it may be the only word of it, and without its id no status call can be made.
+        Returns the status that it would be answered with now.
         """
-        if self.confirm == "never":
-            return events, False
-        kept: list[Event] = []
-        doubted = False
-        for event in events:
-            if not isinstance(event, Progress) or event.claimed_stage is not Stage.COMPLETE:
-                kept.append(event)
-                continue
-            doubted = True
-            if event.task_id is not None:
-                kept.append(Progress(task_id=event.task_id, ask_now=True))
-        return kept, doubted
+        return await self._answer(route, hook, verify=False)
 
-    def _delivery(self, route: Route, hook: Webhook, verdict: VerdictWord) -> Delivery:
-        at = hook.received_at if hook.received_at is not None else self.clock.now()
-        return Delivery(
-            id=mint_id(at),
-            ref=route.ref,
-            provider=route.provider,
-            received_at=at,
-            verdict=verdict,
-            path=routes.mask(hook.path),
+    async def _answer(self, route: Route, hook: Webhook, *, verify: bool) -> int:
+        try:
+            self._check_open()  # again: the client may have closed while the body was read
+            if len(hook.body) > MAX_BODY_BYTES:
+                message = f"the body is over {MAX_BODY_BYTES} bytes"
+                raise WebhookError(message, http_status=413)
+            await self._take(route, hook.at(self.clock.now()), verify=verify)
+        except WebhookError as error:
+            return _refused(error)
+        except StoreError as error:
+            _log.warning("a delivery was put off with 503: %s", error)
+            return 503
+        return 200
+
+    async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> None:
+        provider = self.providers[route.provider]
+        body = hook.body.replace(route.tag.encode(), b"***") if route.tag else hook.body
+        entry = make_entry(
+            "webhook",
+            hook.received_at or 0.0,
             headers={name: hook.headers[name] for name in _KEPT_HEADERS if name in hook.headers},
-            body=hook.body,
+            body=body,
         )
+        reading = None
+        if verify:
+            reading = await self._verified(route, hook, entry, provider)
+        reading = reading or read(entry, provider)
+        if reading.problem:
+            unreadable = _noted(entry, f"{UNREADABLE}: {reading.problem}")
+            await self.journal.receive(route.ref, route.provider, Reading(unreadable, problem=reading.problem))
+            raise WebhookError(reading.problem, http_status=400)
+        if self.confirm == "always" and any(_claims_complete(event) for event in reading.events):
+            reading = read(_noted(entry, UNCONFIRMED), provider)
+        await self.journal.receive(route.ref, route.provider, reading)
+
+    async def _verified(self, route: Route, hook: Webhook, entry: Entry, provider: Provider) -> Reading | None:
+        """Let an authentic delivery through; one that cannot be read is a reading with its problem.
+
+        Raises:
+            WebhookError: it is not authentic; it is kept all the same.
+        """
+        try:
+            provider.verify_webhook(hook)
+        except WebhookError as error:
+            note = f"{REFUSED}: {error}"
+            await self.journal.receive(route.ref, route.provider, Reading(_noted(entry, note), problem=note))
+            raise
+        except DecodeError as error:
+            return Reading(entry, problem=str(error))
+        return None
+
+
+def _noted(entry: Entry, note: str) -> Entry:
+    return make_entry(entry.kind, entry.at, headers=entry.headers, body=entry.body, note=note[:LONGEST_NOTE])
+
+
+def _claims_complete(event: Event) -> bool:
+    return isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE
 
 
 def _refused(error: WebhookError) -> int:

@@ -14,8 +14,8 @@ from aiohttp.abc import AbstractAccessLogger
 from attrs import define, field
 
 from audioext.errors import ConfigError, StoreError, WebhookError
-from audioext.files.downloads import Shelf
-from audioext.http import urls as routes
+from audioext.files.serving import Offers
+from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
 from audioext.webhooks.inbox import Inbox
@@ -26,6 +26,8 @@ DRAIN_SECONDS = 10.0
 """How long accepted deliveries get to become durable when the receiver stops."""
 # aiohttp waits this long for connections that were opened and never used, so what matters is awaited before.
 SHUTDOWN_SECONDS = 0.2
+FILE_SEGMENTS = 3
+"""Of the path of an offered file: `files`, its token, and a name that is for people."""
 _ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 
 
@@ -34,7 +36,7 @@ class MaskedAccessLogger(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Write one line: who, what with the secret hidden, the status, the size and the seconds it took."""
-        path = routes.mask(request.path_qs)
+        path = urls.mask(request.path_qs)
         _access_log.info(
             '%s "%s %s" %d %d %.3f s', request.remote, request.method, path, response.status, response.body_length, time
         )
@@ -45,12 +47,12 @@ class Receiver:
     """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
 
     inbox: Inbox
-    shelf: Shelf
+    offers: Offers
     ready: Callable[[], Awaitable[Sequence[str]]]
     is_serving: bool = field(default=False, init=False)
-    """Whether its routes are in some application, so that providers can ask it for files."""
-    _runner: web.AppRunner | None = field(default=None, init=False)
-    _own_app: web.Application | None = field(default=None, init=False)
+    """Whether somebody serves its routes, so that providers can ask it for files."""
+    _runner: web.ServerRunner | None = field(default=None, init=False)
+    _prefixes: tuple[str, ...] = field(default=("",), init=False)
     _under_way: set[object] = field(factory=set, init=False)
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
 
@@ -67,8 +69,8 @@ class Receiver:
         base = prefix.rstrip("/")
         app.router.add_get(f"{base}/healthz", self._healthz)
         app.router.add_get(f"{base}/readyz", self._readyz)
-        app.router.add_get(f"{base}/{routes.FILES_SEGMENT}/{{token}}/{{name}}", self._file)
-        app.router.add_route("*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._webhook)
+        app.router.add_get(f"{base}/{urls.FILES_SEGMENT}/{{token}}/{{name}}", self._mounted_file)
+        app.router.add_route("*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._mounted_webhook)
 
     async def start(self, host: str, port: int, *, prefix: str = "/") -> int:
         """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
@@ -78,14 +80,13 @@ class Receiver:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        app = self._own_app = web.Application(client_max_size=MAX_BODY_BYTES)
-        for base in dict.fromkeys(("/", prefix)):
-            self.add_to(app, base)
+        self.is_serving = True
+        self._prefixes = tuple(dict.fromkeys(("", prefix.rstrip("/"))))
         # An access log costs half of the throughput, so there is one only where somebody listens to it.
         wanted = _access_log if _access_log.isEnabledFor(logging.INFO) else None
-        self._runner = web.AppRunner(
-            app, access_log_class=MaskedAccessLogger, access_log=wanted, shutdown_timeout=SHUTDOWN_SECONDS
-        )
+        # The low-level server: an application's router would cost a fifth of a webhook's time.
+        server = web.Server(self._serve, access_log_class=MaskedAccessLogger, access_log=wanted)
+        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, reuse_address=True)
         try:
@@ -109,31 +110,52 @@ class Receiver:
             await self._runner.cleanup()
             self._runner = None
 
-    async def _webhook(self, request: web.Request) -> web.Response:
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request to our own server."""
+        if request.method == "POST":
+            # A provider that hangs up cannot cancel this, which is the default of aiohttp's own server.
+            delivery = object()
+            self._under_way.add(delivery)
+            try:
+                return await self._webhook(request)
+            finally:
+                self._end(delivery)
+        path = request.rel_url.raw_path
+        for prefix in self._prefixes:
+            if path == f"{prefix}/healthz":
+                return await self._healthz(request)
+            if path == f"{prefix}/readyz":
+                return await self._readyz(request)
+            segments = path.removeprefix(f"{prefix}/").split("/")
+            if segments[0] == urls.FILES_SEGMENT and len(segments) == FILE_SEGMENTS:
+                return self._file(segments[1])
+        try:
+            urls.read_callback(path)
+        except WebhookError as error:
+            return _answer(error.http_status)
+        raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+
+    async def _mounted_webhook(self, request: web.Request) -> web.Response:
+        """Answer a request to the user's application, which may cancel its handlers: so a task has to guard ours."""
         if request.method != "POST":
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+        task = asyncio.create_task(self._webhook(request), name="audioext delivery")
+        self._under_way.add(task)
+        task.add_done_callback(self._end)
+        return await asyncio.shield(task)
+
+    async def _webhook(self, request: web.BaseRequest) -> web.Response:
         path = request.rel_url.raw_path
         try:
             route = self.inbox.admit(path)  # before the body is read
         except WebhookError as error:
             return _answer(error.http_status)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await _read_body(request)
         if body is None:
             return _answer(413)
-        taken = self.inbox.take(route, Webhook(path=path, headers=request.headers, body=body))
-        # A provider that hangs up must not cancel a commit that is under way. Our own server lets a handler end
-        # all the same, which is aiohttp's default; a user's may cancel it, so that there a task must guard it.
-        if request.app is not self._own_app:
-            task = asyncio.create_task(taken, name="audioext delivery")
-            self._under_way.add(task)
-            task.add_done_callback(self._end)
-            return _answer(await asyncio.shield(task))
-        delivery = object()
-        self._under_way.add(delivery)
-        try:
-            return _answer(await taken)
-        finally:
-            self._end(delivery)
+        return _answer(await self.inbox.take(route, Webhook(path=path, headers=request.headers, body=body)))
 
     def _end(self, delivery: object) -> None:
         self._under_way.discard(delivery)
@@ -146,16 +168,19 @@ class Receiver:
             self._ended.clear()
             await self._ended.wait()
 
-    async def _file(self, request: web.Request) -> web.StreamResponse:
-        path = self.shelf.find(request.match_info["token"])
+    async def _mounted_file(self, request: web.Request) -> web.StreamResponse:
+        return self._file(request.match_info["token"])
+
+    def _file(self, token: str) -> web.StreamResponse:
+        path = self.offers.find(token)
         if path is None or not path.is_file():
             raise web.HTTPNotFound
         return web.FileResponse(path)
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _healthz(self, _: web.BaseRequest) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, _: web.BaseRequest) -> web.Response:
         try:
             warnings = await self.ready()
         except StoreError as error:
@@ -163,11 +188,13 @@ class Receiver:
         return web.json_response({"status": "ok", "warnings": list(warnings)})
 
 
-async def _read_body(request: web.Request) -> bytes | None:
+async def _read_body(request: web.BaseRequest) -> bytes | None:
     """Return the body, `None` if it is over the limit, which the user's own app may have set higher."""
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         return None
+    if request.content.is_eof():
+        return request.content.read_nowait()
     chunks: list[bytes] = []
     size = 0
     while chunk := await request.content.readany():

@@ -1,44 +1,69 @@
-"""The stored form of a record: the identity, or an error that says what is wrong with the store."""
+"""The state of one job, and what follows from it at sight."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import typing
 
 import pytest
 
-import audioext as ax
-from audioext.models.record import Record, dump, load
-from audioext.models.requests import Request
+from audioext.models import entries, events, record
+from audioext.models.record import Record, Run, Verdict
+from audioext.models.requests import Operation
+from tests.support.tape import asked
+
+
+def make(**fields: object) -> Record:
+    """Return a job of which nothing is known yet."""
+    plain = {"ref": "r", "asked": asked(key="mine", meta={"chat": 1}, grace=60.0, webhooks=False), "created_at": 100.0}
+    return Record(**{**plain, **fields})  # type: ignore[arg-type]  # a test's own fields
+
+
+def test_a_record_knows_what_was_asked_for() -> None:
+    """What the job began with can be read without detours."""
+    found = make()
+
+    assert ("tape", "V5", "mine", {"chat": 1}) == (found.provider, found.model, found.key, found.meta)
+    assert (Operation.EXTEND, 2, False, 60.0) == (
+        found.operation,
+        found.expected_tracks,
+        found.webhooks,
+        found.grace,
+    )
+    assert found.asked.request is found.request
+
+
+def test_the_outcome_is_unknown_after_the_grace_period() -> None:
+    """Without word of the task, the outcome counts as unknown so many seconds after the job was made."""
+    assert 160.0 == make().unknown_at
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_every_verdict_but_open_is_final(verdict: Verdict) -> None:
+    """A job has ended as soon as it has a verdict."""
+    assert (verdict is not Verdict.OPEN) == make(verdict=verdict).is_final
+
+
+def test_verdicts_rise() -> None:
+    """The later a verdict stands in this order, the more it outranks."""
+    assert [Verdict.OPEN, Verdict.REFUSED, Verdict.EXPIRED, Verdict.FAILED, Verdict.COMPLETE] == sorted(Verdict)
+
+
+def test_faults_are_those_of_handlers_that_were_given_up() -> None:
+    """A handler that still is tried again is no fault, nor is one that succeeded in the end."""
+    runs = {
+        ("text", "bot.b"): Run(failures=5, error="ValueError: b", is_done=True),
+        ("text", "bot.a"): Run(failures=5, error="ValueError: a", is_done=True),
+        ("first", "bot.a"): Run(failures=2, error="ValueError: c"),
+        ("complete", "bot.a"): Run(failures=1, is_done=True),
+    }
+
+    assert ("text: ValueError: a", "text: ValueError: b") == make(runs=runs).handler_faults
 
 
 @pytest.mark.parametrize(
-    "request_",
-    [
-        ax.Extend(audio_id="a", model="V5", custom=False, style_weight=0.65),
-        ax.Extend(file=Path("ключ λ.wav"), source_duration=12.5),
-        ax.AddInstrumental(url="https://x.test/a", title="t", tags="", negative_tags="", rehost=True),
-    ],
+    "public",
+    [entries.Entry, entries.Index, events.Progress, events.Failed, events.Submitted, record.Asked, Record, Run],
 )
-def test_every_request_is_stored_and_read(request_: Request) -> None:
-    """A record keeps its request whatever its kind and source."""
-    record = Record(ref="r", provider="kie", request=request_, created_at=1.5, meta={"deep": {"list": [1, None, "λ"]}})
-
-    assert record == load(dump(record))
-    assert b"tag" not in dump(record).replace(b"tags", b"")
-
-
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (b"", "not a record"),
-        (b"[]", "not a record"),
-        (b'{"ref":"r"}', "not a record"),
-        (b'{"v":999}', "update audioext"),
-        (b'{"v":1}', "damaged"),
-        (b'{"v":1,"ref":"r","provider":"kie","created_at":1,"request":{}}', "damaged"),
-    ],
-)
-def test_what_is_no_record_is_told(data: bytes, says: str) -> None:
-    """A store that holds something else says what, and what to do."""
-    with pytest.raises(ax.StoreError, match=says):
-        load(data)
+def test_type_hints_resolve(public: type) -> None:
+    """What the models name can be found at run time."""
+    assert typing.get_type_hints(public)

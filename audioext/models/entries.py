@@ -1,0 +1,100 @@
+"""What is kept of a job: the entries of its journal, and the index row that is derived from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+from attrs import field, frozen
+
+EntryKind = Literal["request", "answer", "webhook", "status", "handled", "expired", "abandoned"]
+"""What an entry tells.
+
+`request`: what was asked for, and the settings that the fold needs; the first entry, written before the POST.
+`answer`: the POST's HTTP answer, or why there was none. `webhook`: one delivery. `status`: a status answer that
+changed something. `handled`: a handler is done with a topic, failed, or was given up. `expired`: the job was given up
+at its deadline. `abandoned`: the POST was certainly never sent.
+"""
+
+REFUSED = "refused"
+UNREADABLE = "unreadable"
+OTHER_TASK = "other task"
+UNCONFIRMED = "unconfirmed"
+"""The verdict that begins the note of a webhook which does not simply count: not authentic, not readable by the
+release that took it, of another task than was known then, or claiming COMPLETE where claims are confirmed first."""
+
+MAX_ENTRIES = 1_000
+"""A job's journal takes no more webhooks and statuses beyond this; real jobs have about ten."""
+MAX_JOURNAL_BYTES = 16_777_216
+"""The same for the bytes of all bodies: sixteen of the largest webhooks."""
+
+
+POST_SECONDS = 120.0
+"""A submit whose answer is not known counts for its account this long: longer than a POST can take."""
+
+
+@frozen(kw_only=True)
+class Entry:
+    """One thing that was seen of a job.
+
+    `id` is a digest of what it says, so that the same thing seen again is the same entry. `at` is Unix seconds, when
+    it was first seen. `status` is the HTTP status of an answer or a status call, else 0. `headers` are the few that
+    matter later. `body` is the bytes as they came, with our own secrets masked. `note` is for people, and begins with
+    the verdict on a webhook that does not simply count.
+    """
+
+    id: str
+    at: float
+    kind: EntryKind
+    status: int = 0
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    note: str = ""
+
+    @property
+    def size(self) -> int:
+        """How many bytes of the journal's limit it takes."""
+        return len(self.body)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a full journal refuses it: only strangers' words are unbounded."""
+        return self.kind in {"webhook", "status"}
+
+
+def make_entry(  # noqa: PLR0913 - each is a field
+    kind: EntryKind,
+    at: float,
+    *,
+    status: int = 0,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    note: str = "",
+) -> Entry:
+    """Return an entry with the id that follows from what it says; `at` and `headers` are not part of that."""
+    said = f"{kind} {status} {len(note)} {note} ".encode(errors="surrogatepass")
+    id_ = hashlib.blake2b(said + body, digest_size=12).hexdigest()
+    return Entry(id=id_, at=at, kind=kind, status=status, headers=headers or {}, body=body, note=note)
+
+
+@frozen(kw_only=True)
+class Index:
+    """What a store can look a job up by. All of it follows from the journal; times are Unix seconds.
+
+    `key` is the user's, `None` where it is free again. `occupies_until` is until when the job counts among the open
+    ones of its account, 0 where it does not. `answered_at` is when its POST was answered, `None` while it is not.
+    `poll_at` is when a status call is due, `handle_at` when handlers may have work; `None` means never.
+    """
+
+    ref: str
+    provider: str
+    account: str
+    created_at: float
+    key: str | None = None
+    task_id: str | None = None
+    answered_at: float | None = None
+    is_open: bool = True
+    occupies_until: float = 0.0
+    poll_at: float | None = None
+    handle_at: float | None = None

@@ -1,0 +1,232 @@
+"""The parts of a client, wired: what is opened with it, in which order, and how it all ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets as random_secrets
+from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
+
+from audioext import config
+from audioext.config import Decoders, Settings
+from audioext.errors import ConfigError
+from audioext.files.downloads import Downloader
+from audioext.files.serving import Offers
+from audioext.files.sources import Sources
+from audioext.http.transport import Transport
+from audioext.providers.base import Provider
+from audioext.runtime.changes import Changes
+from audioext.runtime.handlers import Handlers
+from audioext.runtime.held import HeldJob
+from audioext.runtime.jobs import Job, JobContext
+from audioext.runtime.journal import Journal
+from audioext.runtime.maintenance import Maintenance
+from audioext.runtime.poller import Poller
+from audioext.runtime.submitter import Submitter
+from audioext.stores.memory import MemoryStore
+from audioext.webhooks.inbox import Inbox
+from audioext.webhooks.receiver import Receiver
+
+_log = logging.getLogger("audioext.client")
+
+SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
+SECRET_BYTES = 32
+DRAIN_SECONDS = 10.0
+CLOSE_SECONDS = 14.0
+"""How long closing may take before what hangs is left alone; the last steps have a second more."""
+
+
+class Parts:
+    """Everything that a client is made of. Making it does no I/O."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Wire the parts."""
+        self.settings = settings
+        self.public_url = settings.public_url
+        self.secrets: tuple[bytes, ...] = ()
+        self.is_open = self.is_closed = False
+        self._waits = 0
+        store, clock = settings.store, settings.clock
+        # A listener decodes every provider's webhooks, whoever submitted the task.
+        decoders = Decoders(settings.providers)
+        self.transport = Transport()
+        self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
+        self.poller = Poller(
+            store=store,
+            journal=self.journal,
+            transport=self.transport,
+            providers=settings.providers,
+            clock=clock,
+            expire_after=settings.expire_after,
+            timeout=settings.poll_timeout,
+        )
+        self.handlers = Handlers(
+            store=store,
+            journal=self.journal,
+            clock=clock,
+            timeout=settings.handler_timeout,
+            concurrency=settings.handler_concurrency,
+        )
+        offers = Offers()
+        self.inbox = Inbox(
+            journal=self.journal,
+            providers=decoders,
+            clock=clock,
+            confirm=settings.confirm,
+            accepting=lambda: self.is_open,
+        )
+        self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
+        self.submitter = Submitter(
+            store=store,
+            journal=self.journal,
+            transport=self.transport,
+            offers=offers,
+            sources=Sources(
+                transport=self.transport,
+                offers=offers,
+                clock=clock,
+                serve_files=settings.serve_files,
+                public_url=lambda: self.public_url if self.receiver.is_serving else None,
+            ),
+            clock=clock,
+            accounts=config.accounts(settings.providers, store, clock),
+            permit_timeout=settings.permit_timeout,
+            public_url=lambda: self.public_url,
+            secret=lambda: self.secrets[0],
+        )
+        self.journal.on_poll = self.poller.wake
+        self.journal.on_work = self.handlers.wake
+        self.journal.on_final = self.submitter.finish
+        self._jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
+        self._job_context = JobContext(
+            hold=self.journal.hold,
+            refresh=self._refresh,
+            is_closed=lambda: self.journal.is_closed,
+            watch=self._watch,
+            saver=Downloader(self.transport).save,
+            clock=clock,
+            wait_timeout=settings.wait_timeout,
+        )
+        self._changes = Changes(
+            store=store,
+            journal=self.journal,
+            clock=clock,
+            on_change=self.handlers.wake,
+            on_resync=self._agree_on_secret,
+        )
+        self._maintenance = Maintenance(
+            store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
+        )
+
+    async def open(self) -> None:
+        """Open the store, listen, and begin to work.
+
+        Raises:
+            ConfigError: it was open before, or its address cannot be listened on.
+            StoreError: the store cannot be opened.
+        """
+        settings = self.settings
+        if self.is_open or self.is_closed:
+            message = "a client is opened once: make a new one"
+            raise ConfigError(message)
+        try:
+            await settings.store.open()
+            self.secrets = settings.secrets
+            await self._agree_on_secret()
+            # Skip the warnings for read-only clients, and for those who chose to keep jobs in memory.
+            if (settings.providers or settings.listen) and not isinstance(settings.store, MemoryStore):
+                for warning in await settings.store.warnings():
+                    _log.warning("the store: %s", warning)
+            self.is_open = True  # before listening: the first delivery may already wait
+            if settings.listen is not None:
+                host, port = settings.listen
+                prefix = "/" if self.public_url is None else self.public_url.path
+                port = await self.receiver.start(host, port, prefix=prefix)
+                self.public_url = config.fill_port(self.public_url, port)
+        except BaseException:
+            self.is_open = False
+            self.is_closed = True
+            await self.receiver.aclose()
+            await settings.store.aclose()
+            raise
+        self.poller.start()
+        self.handlers.start()
+        self._changes.start()
+        self._maintenance.start()
+
+    async def aclose(self) -> None:
+        """End the waits, stop accepting, apply what was accepted, let handlers drain, close the store."""
+        ends_at = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        self.journal.close_waits()
+        submits = asyncio.create_task(self.submitter.aclose(), name="audioext close submits")
+        await self.receiver.aclose()
+        self.is_open = False
+        self.is_closed = True
+        await self._changes.aclose()
+        await self._maintenance.aclose()
+        await self.poller.aclose()
+        await self.handlers.aclose(drain=min(DRAIN_SECONDS, _left(ends_at - 3.0)))
+        _, pending = await asyncio.wait([submits], timeout=_left(ends_at))
+        if pending:  # an answer that does not come: its callback will tell
+            self.submitter.cut_off()
+            await submits
+        for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
+            await _bounded(end, _left(ends_at + 1.0))
+
+    def job(self, held: HeldJob) -> Job:
+        """Return the one live handle of a job."""
+        job = self._jobs.get(held.ref)
+        if job is None:
+            job = self._jobs[held.ref] = Job(held, self._job_context)
+        return job
+
+    def choose(self, name: str | None) -> Provider:
+        """Return the provider of that name, the first one without a name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = self.settings.providers
+        if not found:
+            message = "this client has no provider: pass one, like Client(Kie())"
+            raise ConfigError(message)
+        if name is None:
+            return next(iter(found.values()))
+        if name not in found:
+            message = f"this client has no provider named {name!r}; it has {', '.join(found)}"
+            raise ConfigError(message)
+        return found[name]
+
+    async def _refresh(self, held: HeldJob) -> None:
+        self.choose(held.record.provider)
+        await self.poller.ask(held)
+
+    def _watch(self, change: int) -> None:
+        self._waits += change
+        if self._waits == (change > 0):  # the first wait began, or the last one ended
+            self.settings.store.watch(urgent=change > 0)
+
+    async def _agree_on_secret(self) -> None:
+        """Take the store's secret; one that it has lost is given back to it, so that URLs in use stay valid."""
+        if not self.settings.secrets:
+            mine = self.secrets[0] if self.secrets else random_secrets.token_bytes(SECRET_BYTES)
+            kept = await self.settings.store.secret(SECRET_NAME, mine)
+            if kept not in self.secrets[:1]:  # another process made one since the store lost ours
+                self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
+        self.inbox.secrets = self.secrets
+
+
+def _left(ends_at: float) -> float:
+    return max(ends_at - asyncio.get_running_loop().time(), 0.1)
+
+
+async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Await *end* for so many seconds; what hangs longer is left alone."""
+    task = asyncio.ensure_future(end())
+    _, pending = await asyncio.wait([task], timeout=seconds)
+    if pending:
+        task.cancel()
+        _log.error("the client did not close in time; what hangs is left alone")
+    else:
+        task.result()

@@ -1,0 +1,152 @@
+"""Songs as the wires show them, key by key in any spelling: what cannot be read is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+from audioext.errors import DecodeError
+from audioext.http.decoding import camel, link, moment, number, opened, plain, text
+from audioext.models.results import TimedLine, Track
+
+MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the event loop
+MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
+MAX_TRACK_ID_LENGTH = 200
+_MILLISECONDS = 1000
+
+
+def track_id(value: object) -> str | None:
+    """Return the id in *value*, if it is a printable one; a track may have none."""
+    found = text(value)
+    return found if found and len(found) <= MAX_TRACK_ID_LENGTH and found.isprintable() else None
+
+
+def seconds(value: object) -> float | None:
+    """Return the duration in *value*."""
+    found = number(value)
+    return found if found is not None and found > 0 else None
+
+
+def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
+    """Return timed lyrics in seconds, from a list of lines in milliseconds or a JSON text of one.
+
+    Marks of sections take no time. Logged webhooks of MusicGPT (third party).
+    """
+    lines = opened(value)
+    if not isinstance(lines, list) or len(lines) > MAX_LINES:
+        return None
+    found: list[TimedLine] = []
+    for line in lines:
+        start, end = (number(line.get("start")), number(line.get("end"))) if isinstance(line, dict) else (None, None)
+        if start is None or end is None:
+            return None
+        found.append(TimedLine(text(line.get("text")) or "", start / _MILLISECONDS, end / _MILLISECONDS))
+    return tuple(found) or None
+
+
+KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
+    "id": (track_id, ("id", "audio_id", "conversion_id", "track_id", "clip_id", "song_id", "music_id")),
+    "audio_url": (
+        link,
+        ("audio_url", "conversion_path", "conversion_path_mp3", "file_url", "mp3_url", "song_url", "download_url"),
+    ),
+    "stream_url": (link, ("stream_audio_url", "stream_url", "streaming_url")),
+    "image_url": (link, ("image_url", "image_large_url", "cover_url")),
+    "source_audio_url": (link, ("source_audio_url",)),
+    "source_stream_url": (link, ("source_stream_audio_url", "source_stream_url")),
+    "source_image_url": (link, ("source_image_url",)),
+    "prompt": (text, ("prompt",)),
+    "model_name": (text, ("model_name",)),
+    "title": (text, ("title",)),
+    "tags": (text, ("tags", "music_style")),
+    "created_at": (moment, ("create_time", "created_at", "created_time")),
+    "duration": (seconds, ("duration", "conversion_duration", "audio_duration")),
+    "wav_url": (link, ("conversion_path_wav", "wav_url", "audio_url_wav", "audio_wav_url")),
+    "lyrics": (text, ("lyrics",)),
+    "timed_lyrics": (timed_lines, ("lyrics_timestamped",)),
+}
+"""Where a track's fields were seen and how they are read, the likeliest key first, each in any spelling.
+
+docs.kie.ai/suno-api/extend-music-callbacks and docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21: 10 or
+13 keys. `audio_id`: docs.vidgo.ai/api-manual/music-series/query-music-detail, read 2026-11-21; `file_url`: a vidgo
+client. `conversion_…`: third-party handlers of MusicGPT's webhooks; `audio_url`, `music_style`:
+docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21.
+"""
+_FIELD_OF = {
+    spelling: (name, rank, read)
+    for name, (read, keys) in KEYS.items()
+    for rank, key in enumerate(keys)
+    for spelling in (key, camel(key), plain(key))
+}
+AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1])
+SHOWING = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url") for key in KEYS[name][1]}
+"""The plain keys by which an object is known to be a track."""
+
+LISTS = (
+    *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
+    *("resulturls", "results", "result", "output", "payload", "body", "task"),
+)
+"""Plain keys under which tracks, lists of them, or objects around them have been seen: kie.ai's jobs (`resultJson`,
+`resultObject`, `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and what
+clients of all read."""
+
+
+def read_track(
+    raw: Mapping[str, object],
+    problems: list[str],
+    path: str,
+    *,
+    whole: bool = False,
+    created_at: datetime | None = None,
+    position: int | None = None,
+) -> Track:
+    """Return what is known of the track in an object; a stream is never taken for a file.
+
+    Where only a WAV file came, or where the task is *whole* and only the source's link is filled, that link is the
+    file. *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text is told in
+    *problems*, under the object's *path*.
+    """
+    found: dict[str, object] = {}
+    ranks: dict[str, int] = {}
+    for key, item in raw.items():
+        if item is None or item == "":
+            continue
+        place = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
+        if place is None:
+            continue
+        name, rank, read = place
+        if rank > ranks.get(name, rank):
+            continue
+        value = read(item)
+        if value is not None:
+            found[name], ranks[name] = value, rank
+        elif name == "audio_url" and not isinstance(item, str):
+            problems.append(f"expected a link @ {path}.{key}")
+    file = found.get("audio_url") or found.get("wav_url") or (found.get("source_audio_url") if whole else None)
+    found["audio_url"] = file
+    found.setdefault("created_at", created_at)
+    return Track(**found, position=position)  # type: ignore[arg-type]  # each reader gives its field's type
+
+
+def find_tracks(
+    lists: Iterable[tuple[list[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
+) -> tuple[Track, ...]:
+    """Return the tracks in the first of *lists*, values with their path, that holds some.
+
+    Raises:
+        DecodeError: there are more than `MAX_TRACKS` in it.
+    """
+    for values, path in lists:
+        if len(values) > MAX_TRACKS:
+            raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
+        found: list[Track] = []
+        for index, value in enumerate(values):
+            if isinstance(value, str) and link(value):
+                found.append(Track(audio_url=link(value), created_at=created_at))
+            elif isinstance(value, dict) and not str(value.get("file_type")).lower().startswith(("image", "video")):
+                track = read_track(value, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
+                if track.id or track.audio_url or track.stream_url:
+                    found.append(track)
+        if found:
+            return tuple(found)
+    return ()

@@ -1,0 +1,88 @@
+"""What this process knows of a job that somebody here holds: its entries, read once, and who waits for news of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from attrs import define, field
+
+from audioext.models.entries import Entry
+from audioext.models.record import Record
+from audioext.providers.base import Provider
+from audioext.state.fold import Reading, fold, read
+
+
+@define(eq=False, weakref_slot=True)
+class HeldJob:
+    """One job as this process knows it. The journal alone changes it, and only by what is durable."""
+
+    ref: str
+    provider: Provider = field(repr=False)
+    readings: dict[str, Reading] = field(factory=dict, repr=False)
+    """What was seen, by the entry's id."""
+    count: int = 0
+    """How many entries the store is known to hold; all of them are among the readings."""
+    _record: Record | None = field(default=None, repr=False)
+    _waiters: set[asyncio.Future[None]] = field(factory=set, repr=False)
+    polled_at: float = 0.0
+    """When this process last asked for its status, in Unix seconds."""
+    posts: int = 0
+    """How many POSTs of this job are under way in this process, or have an outcome that is not stored yet."""
+
+    @property
+    def record(self) -> Record:
+        """What the entries mean together."""
+        assert self._record is not None  # noqa: S101 - a held job has its request
+        return self._record
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its request was seen; without one it is an orphan's journal."""
+        return self._record is not None
+
+    def read(self, entries: Iterable[Entry]) -> list[Reading]:
+        """Return the readings of *entries*, made anew only for those that were not seen."""
+        return [self.readings.get(entry.id) or read(entry, self.provider) for entry in entries]
+
+    def with_readings(self, news: Iterable[Reading]) -> Record | None:
+        """Return what the record would be with *news*; nothing is changed."""
+        together = dict(self.readings)
+        for reading in news:
+            together.setdefault(reading.entry.id, reading)
+        return fold(self.ref, together.values())
+
+    def learn(self, news: Iterable[Reading], *, count: int, record: Record | None = None) -> None:
+        """Take in what is durable now, of *count* entries in all; *record* is what follows, where that is known."""
+        changed = False
+        for reading in news:
+            old = self.readings.get(reading.entry.id)
+            if old is None or old.entry.at != reading.entry.at:  # what the store holds is the truth
+                self.readings[reading.entry.id] = reading
+                changed = True
+        self.count = max(count, self.count)
+        if changed:
+            self._record = record if record is not None else fold(self.ref, self.readings.values())
+            self.wake()
+
+    def waiter(self) -> asyncio.Future[None]:
+        """Return a private future that the next news ends; whoever got it gives it back with `leave`."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        return waiter
+
+    def leave(self, waiter: asyncio.Future[None]) -> None:
+        """Forget a waiter."""
+        self._waiters.discard(waiter)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for news now."""
+        return bool(self._waiters)
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,401 @@
+"""Every state rule, in one file: `fold(readings)` returns the `Record` that a job's journal means.
+
+1. The record is a function of the set of entries: they are sorted by time and id first, so the order and repetition of
+   their arrival cannot matter.
+2. SUBMITTED means that the task's id is known; below it the stage is `None`. A later stage implies the earlier ones.
+3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST. COMPLETE needs its
+   claim and one playable track; where the wire has no stage word (`counts_tracks`) it is reached when every expected
+   track has audio or failed, and one has audio. A claim of COMPLETE without a playable track makes a status call due.
+4. Tracks merge as `tracks.py` says.
+5. A failed track is `Track.failure`; the job fails only when every expected one did.
+6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A job may rise, as from failed to complete; facts after
+   COMPLETE still join. A refusal does not count where a webhook named a task.
+7. The id in the POST's own answer outranks one learnt by webhook, of which the earliest counts. What names another task
+   is left out.
+8. A webhook that was not authentic is left out; one that could not be read counts as soon as it can be.
+9. What handlers were told stays reached, however an entry is read later.
+10. Unknown words are kept and lose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+
+import msgspec
+from attrs import define, field, frozen
+
+from audioext.errors import AudioextError
+from audioext.http.messages import HttpResponse
+from audioext.models.entries import OTHER_TASK, REFUSED, UNCONFIRMED, Entry
+from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
+from audioext.models.record import Asked, Fault, Reached, Record, Run, Seen, Sighting, Verdict
+from audioext.models.results import FailureReason, Source, Stage
+from audioext.providers.base import Provider
+from audioext.state.asked import load_asked
+from audioext.state.tracks import SEEN_RANK, tracks_of
+
+FAILED_TOPIC = "failed"
+TOPIC_OF = {Stage.TEXT: "text", Stage.FIRST: "first", Stage.COMPLETE: "complete"}
+MAX_WORDS = 20
+"""Unknown stage words kept for people to read."""
+
+_SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
+_STAGE_OF = {topic: stage for stage, topic in TOPIC_OF.items()}
+_HEARD = frozenset({"answer", "webhook", "status"})
+_Word = tuple[float, Seen]
+"""When something was first seen, and where."""
+
+
+@frozen
+class Handled:
+    """The body of a `handled` entry: how one handler fared with a topic, or all of them where *handler* is empty."""
+
+    topic: str
+    handler: str = ""
+    failure: int = 0
+    """Which failure of this handler it is, from 1; 0 where it is done."""
+    error: str = ""
+    is_over: bool = True
+    """Whether the handler is not called again for this topic."""
+
+
+@frozen
+class Reading:
+    """One entry, read: what it means, or why it cannot be read. It is made once for each entry."""
+
+    entry: Entry
+    asked: Asked | None = None
+    outcome: SubmitOutcome | None = None
+    events: tuple[Event, ...] = ()
+    handled: Handled | None = None
+    problem: str = ""
+    """Why a status call or a webhook tells nothing of the task."""
+
+
+def read(entry: Entry, provider: Provider) -> Reading:
+    """Return what *entry* means, by the codec of its job's *provider*.
+
+    Raises:
+        StoreError: it is a request that is damaged, or was written by a later release; nothing else raises.
+    """
+    if entry.kind == "webhook":
+        return _read_webhook(entry, provider)
+    if entry.kind == "status":
+        return _read_status(entry, provider)
+    if entry.kind == "answer":
+        return Reading(entry, outcome=_read_answer(entry, provider))
+    if entry.kind == "request":
+        return Reading(entry, asked=load_asked(entry.body))
+    if entry.kind == "handled":
+        return _read_handled(entry)
+    return Reading(entry)
+
+
+def fold(ref: str, readings: Iterable[Reading]) -> Record | None:
+    """Return the record that the entries of *ref* mean together, `None` where the request is not among them."""
+    ordered = sorted(readings, key=lambda reading: (reading.entry.at, reading.entry.id))
+    begun = next((reading for reading in ordered if reading.asked is not None), None)
+    if begun is None or begun.asked is None:
+        return None
+    facts = _Facts(ref=ref, asked=begun.asked, created_at=begun.entry.at)
+    facts.learn_task(ordered)
+    for reading in ordered:
+        facts.join(reading)
+    return facts.record()
+
+
+# --- one entry -----------------------------------------------------------------------------------------------
+
+
+def _read_webhook(entry: Entry, provider: Provider) -> Reading:
+    if entry.note.startswith(REFUSED):
+        return Reading(entry, problem=entry.note)
+    try:
+        events = provider.parse_webhook(entry.body)
+    except AudioextError as error:
+        return Reading(entry, problem=str(error))
+    except Exception as error:  # noqa: BLE001 - a custom provider's bug must not answer a provider with 500 for ever
+        return Reading(entry, problem=f"parse_webhook raised {type(error).__name__}: {error}")
+    if entry.note.startswith(UNCONFIRMED):
+        # The task that it names counts all the same: without its id no status call can be made.
+        events = tuple(
+            Progress(task_id=event.task_id, ask_now=True)
+            if isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE
+            else event
+            for event in events
+        )
+    return Reading(entry, events=events)
+
+
+def _read_status(entry: Entry, provider: Provider) -> Reading:
+    try:
+        events = provider.parse_status(_response(entry))
+    except AudioextError as error:
+        return Reading(entry, problem=str(error))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Reading(entry, problem=f"parse_status raised {type(error).__name__}: {error}")
+    return Reading(entry, events=events)
+
+
+def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
+    if not entry.status:
+        return Unknown(reason=entry.note)
+    try:
+        return provider.parse_submit(_response(entry))
+    except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
+        return Unknown(reason=f"parse_submit raised {type(error).__name__}")
+
+
+def _read_handled(entry: Entry) -> Reading:
+    try:
+        return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
+    except msgspec.MsgspecError as error:  # then its handler is called again, which loses nothing
+        return Reading(entry, problem=str(error))
+
+
+def _response(entry: Entry) -> HttpResponse:
+    return HttpResponse(status=entry.status, headers=entry.headers, body=entry.body)
+
+
+# --- all entries ---------------------------------------------------------------------------------------------
+
+
+@define(kw_only=True, eq=False)
+class _Facts:
+    """What is known after some entries; everything that a reader wants follows from it."""
+
+    ref: str
+    asked: Asked
+    created_at: float
+    seen_at: float = 0.0
+    answered_at: float | None = None
+    answer: SubmitOutcome | None = None
+    called_id: str | None = None
+    submitted: _Word | None = None
+    claimed: dict[Stage, _Word] = field(factory=dict)
+    """When each stage was first named."""
+    shown: _Word | None = None
+    """When a stage was first named or a stream shown."""
+    audible: _Word | None = None
+    """When a playable track was first shown."""
+    settled: dict[str, _Word] = field(factory=dict)
+    """When each track with an id was first playable or failed; without an id, two tracks may turn out to be one."""
+    sightings: list[Sighting] = field(factory=list)
+    fault: Fault | None = None
+    fault_seen: Seen = "webhook"
+    cover_url: str | None = None
+    credits: float | None = None
+    words: list[str] = field(factory=list)
+    complaint: str | None = None
+    asks_at: float | None = None
+    expired_at: float | None = None
+    is_abandoned: str | None = None
+    told: dict[str, float] = field(factory=dict)
+    runs: dict[tuple[str, str], Run] = field(factory=dict)
+
+    @property
+    def answered_id(self) -> str | None:
+        return self.answer.task_id if isinstance(self.answer, Submitted) else None
+
+    @property
+    def task_id(self) -> str | None:
+        return self.answered_id or self.called_id
+
+    def learn_task(self, ordered: Sequence[Reading]) -> None:
+        """Find out which task this is, before anything is said of it."""
+        for reading in ordered:
+            if reading.outcome is not None and not isinstance(self.answer, Submitted):
+                self.answer = reading.outcome
+                self.answered_at = reading.entry.at
+            if (
+                self.called_id is None
+                and reading.entry.kind == "webhook"
+                and not reading.entry.note.startswith(OTHER_TASK)
+            ):
+                self.called_id = next((event.task_id for event in reading.events if event.task_id is not None), None)
+
+    def join(self, reading: Reading) -> None:
+        """Add what one entry says of this task."""
+        entry = reading.entry
+        if entry.kind in _HEARD:
+            self.seen_at = entry.at
+        if entry.kind == "status" and not reading.problem:
+            self.asks_at = None  # it was answered
+        if reading.events:
+            seen: Seen = "webhook" if entry.kind == "webhook" else "poll"
+            if any(event.task_id not in (None, self.task_id) for event in reading.events):
+                return
+            for event in reading.events:
+                self._see(event, seen, entry.at)
+        elif isinstance(reading.outcome, Submitted):
+            self._note_submitted(entry.at, "answer")
+        elif reading.handled is not None:
+            self._join_handled(reading.handled, entry.at)
+        elif entry.kind == "webhook" and not entry.note.startswith((REFUSED, OTHER_TASK)):
+            self.asks_at = entry.at  # it cannot be read
+        elif entry.kind == "status":
+            self.complaint = reading.problem or self.complaint
+        elif entry.kind == "expired" and self.expired_at is None:
+            self.expired_at = entry.at
+        elif entry.kind == "abandoned":
+            self.is_abandoned = entry.note
+
+    def _see(self, event: Event, seen: Seen, at: float) -> None:
+        self._note_submitted(at, seen)
+        if isinstance(event, Progress):
+            self._see_tracks(event, seen, at)
+            claimed = event.claimed_stage
+            if claimed is not None:
+                self.claimed.setdefault(claimed, (at, seen))
+                self.shown = self.shown or (at, seen)
+            if seen == "webhook" and (event.ask_now or (claimed is Stage.COMPLETE and self.audible is None)):
+                self.asks_at = at
+            self.cover_url = event.cover_url or self.cover_url
+            if event.credits is not None:
+                self.credits = event.credits
+            if event.word is not None and event.word not in self.words:
+                self.words.append(event.word)
+        elif isinstance(event, Failed):
+            # Of several, a status answer's words count more than a webhook's, then the later ones.
+            if self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]:
+                first_at = at if self.fault is None else self.fault.at
+                self.fault_seen = seen
+                self.fault = Fault(
+                    reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=first_at
+                )
+
+    def _see_tracks(self, event: Progress, seen: Seen, at: float) -> None:
+        claimed = event.claimed_stage
+        is_list = claimed is not None or len(event.tracks) > 1
+        for position, track in enumerate(event.tracks, 1):
+            self.sightings.append(Sighting(track, claimed, seen, at, position if is_list else 0))
+            if track.audio_url is not None:
+                self.audible = self.audible or (at, seen)
+            if track.stream_url is not None:
+                self.shown = self.shown or (at, seen)
+            if track.id is not None and (track.audio_url is not None or track.failure is not None):
+                self.settled.setdefault(track.id, (at, seen))
+
+    def _note_submitted(self, at: float, seen: Seen) -> None:
+        if self.submitted is None:
+            self.submitted = (at, seen)
+
+    def _join_handled(self, handled: Handled, at: float) -> None:
+        if not handled.handler:
+            self.told.setdefault(handled.topic, at)
+            return
+        key = (handled.topic, handled.handler)
+        old = self.runs.get(key, Run())
+        self.runs[key] = Run(
+            failures=max(old.failures, handled.failure),
+            last_at=at,
+            error=handled.error or old.error if handled.failure else "",
+            is_done=old.is_done or handled.is_over,
+        )
+
+    def record(self) -> Record:
+        """Return what follows from the facts."""
+        reached = _reached(self) if self.submitted is not None or self.told else ()
+        outcome = self.answer
+        submitted = outcome if isinstance(outcome, Submitted) else None
+        sightings = tuple(self.sightings)
+        track_ids = submitted.track_ids if submitted is not None else ()
+        fault = self.fault or (_fault_of_tracks(self) if _all_tracks_failed(self) else None)
+        refusal = self.is_abandoned
+        if isinstance(outcome, Refused) and self.called_id is None:
+            refusal = str(outcome.error)
+        return Record(
+            ref=self.ref,
+            asked=self.asked,
+            created_at=self.created_at,
+            seen_at=self.seen_at,
+            answered_at=self.answered_at,
+            answered_id=self.answered_id,
+            task_id=self.task_id,
+            stage=reached[-1].stage if reached else None,
+            verdict=_verdict(self, reached, fault, refusal),
+            reached=reached,
+            tracks=tracks_of(self.asked, sightings, track_ids=track_ids, cover_url=self.cover_url),
+            sightings=sightings,
+            track_ids=track_ids,
+            asks_at=self.asks_at,
+            cover_url=self.cover_url,
+            credits=self.credits,
+            credit_estimate=submitted.credit_estimate if submitted is not None else None,
+            eta=submitted.eta if submitted is not None else None,
+            words=tuple(self.words[-MAX_WORDS:]),
+            fault=fault,
+            refusal=refusal,
+            is_unsent=self.is_abandoned is not None,
+            answer_problem=outcome.reason if isinstance(outcome, Unknown) else None,
+            complaint=self.complaint,
+            expired_at=self.expired_at,
+            handled=frozenset(self.told),
+            runs=self.runs,
+        )
+
+
+def _verdict(facts: _Facts, reached: Sequence[Reached], fault: Fault | None, refusal: str | None) -> Verdict:
+    if reached and reached[-1].stage is Stage.COMPLETE:
+        return Verdict.COMPLETE
+    if fault is not None:
+        return Verdict.FAILED
+    if facts.expired_at is not None:
+        return Verdict.EXPIRED
+    return Verdict.OPEN if refusal is None else Verdict.REFUSED
+
+
+def _reached(facts: _Facts) -> tuple[Reached, ...]:
+    """Return the stages that are proved, each with the time of its proof; a later one implies the earlier ones."""
+    found: list[Reached] = []
+    later: _Word | None = None
+    for stage, proof in (
+        (Stage.COMPLETE, _complete_proof(facts)),
+        (Stage.FIRST, facts.audible),
+        (Stage.TEXT, facts.shown),
+        (Stage.SUBMITTED, facts.submitted),
+    ):
+        told_at = facts.told.get(TOPIC_OF.get(stage, "")) if facts.told else None
+        word, is_implied = proof, False
+        if word is None:
+            word, is_implied = later if told_at is None else (told_at, "webhook"), True
+        if word is None:
+            continue
+        if later is not None and word[0] >= later[0]:
+            # What a later stage brought along is a word about this one only where it was named by then.
+            named = facts.claimed.get(stage)
+            is_implied = is_implied or not (stage is Stage.SUBMITTED or (named is not None and named[0] <= later[0]))
+            word = (later[0], word[1])
+        later = word
+        found.append(Reached(stage=stage, source="implied" if is_implied else _SOURCE_OF[word[1]], at=word[0]))
+    found.reverse()
+    return tuple(found)
+
+
+def _complete_proof(facts: _Facts) -> _Word | None:
+    if facts.audible is None:
+        return None
+    claimed = facts.claimed.get(Stage.COMPLETE)
+    proofs = [] if claimed is None else [max(claimed, facts.audible)]
+    expected = facts.asked.expected_tracks
+    if facts.asked.counts_tracks and len(facts.settled) >= expected:
+        proofs.append(max(sorted(facts.settled.values())[expected - 1], facts.audible))
+    return min(proofs, default=None)
+
+
+def _all_tracks_failed(facts: _Facts) -> bool:
+    failed = {s.track.id for s in facts.sightings if s.track.failure is not None and s.track.id is not None}
+    return len(failed) >= facts.asked.expected_tracks > 0
+
+
+def _fault_of_tracks(facts: _Facts) -> Fault:
+    failed = [s for s in facts.sightings if s.track.failure is not None]
+    messages = sorted({s.track.failure for s in failed if s.track.failure is not None})
+    return Fault(
+        reason=FailureReason.GENERATION,
+        code=None,
+        message="every track failed: " + "; ".join(messages),
+        charged=None,
+        at=max(map(attrgetter("at"), failed)),
+    )

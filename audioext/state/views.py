@@ -1,0 +1,74 @@
+"""What users are shown of a record: a stage's event, a failure, a song; and what handlers still have to be told."""
+
+from __future__ import annotations
+
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Failure, Saver, Song, Stage, StageEvent
+from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
+from audioext.state.tracks import moment, tracks_of
+
+
+def stage_event(record: Record, stage: Stage) -> StageEvent | None:
+    """Return the event of *stage* with the tracks known when it was reached, `None` if it was not."""
+    reached = next((item for item in record.reached if item.stage is stage), None)
+    if reached is None:
+        return None
+    known = [sighting for sighting in record.sightings if sighting.at <= reached.at]
+    return StageEvent(
+        stage=stage,
+        tracks=tracks_of(record.asked, known, track_ids=record.track_ids, cover_url=record.cover_url),
+        source=reached.source,
+        at=moment(reached.at),
+        ref=record.ref,
+        provider=record.provider,
+        task_id=record.task_id,
+        meta=record.meta,
+    )
+
+
+def failure(record: Record) -> Failure | None:
+    """Return why the job failed, `None` if it did not (or rose to complete since)."""
+    if record.verdict is not Verdict.FAILED or record.fault is None:
+        return None
+    return Failure(
+        reason=record.fault.reason,
+        code=record.fault.code,
+        message=record.fault.message,
+        charged=record.fault.charged,
+        at=moment(record.fault.at),
+        ref=record.ref,
+        provider=record.provider,
+        task_id=record.task_id,
+        tracks=record.tracks,
+        meta=record.meta,
+    )
+
+
+def song(record: Record, saver: Saver | None = None) -> Song | None:
+    """Return the song of a complete job, with its playable tracks alone; `None` if it is not complete.
+
+    *saver* is what fetches its tracks.
+    """
+    if record.verdict is not Verdict.COMPLETE:
+        return None
+    return Song(
+        ref=record.ref,
+        provider=record.provider,
+        task_id=record.task_id,
+        tracks=tuple(track for track in record.tracks if track.audio_url is not None),
+        credits=record.credits,
+        meta=record.meta,
+        saver=saver,
+    )
+
+
+def untold(record: Record) -> tuple[str, ...]:
+    """Return the topics that handlers are not done with, in the order in which they are told.
+
+    A topic is a stage in small letters, or `failed`, which comes after every stage that a failed job can have and
+    before a late COMPLETE.
+    """
+    topics = [TOPIC_OF[item.stage] for item in record.reached if item.stage in TOPIC_OF]
+    if record.verdict is Verdict.FAILED:
+        topics.append(FAILED_TOPIC)
+    return tuple(topic for topic in topics if topic not in record.handled)

@@ -1,0 +1,242 @@
+"""The way to the server: what is asked in the meantime travels together, and is asked again after a lost answer.
+
+A few senders have one connection each. One sends all that waits in one write, so a single call costs one round trip
+and a burst costs few; the next one is used only while the first is busy. Every call is harmless when it is sent again
+(see `_redis_scripts`), so a connection that breaks in the middle loses nothing: what was not answered is repeated on
+a new one, for as long as the store's patience lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ClusterError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import TimeoutError as SilentError
+
+from audioext.errors import StoreError
+from audioext.stores._redis_scripts import Script
+
+_log = logging.getLogger("audioext.stores.redis")
+
+Word = str | bytes | int | float
+
+SENDERS = 2
+MAX_BATCH = 500
+"""Calls of one write at most, so that none waits long for the others."""
+MAX_BATCH_BYTES = 4_194_304
+"""The same for what they carry."""
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 0.5
+NOT_NOW = (
+    BusyLoadingError,
+    ReadOnlyError,
+    TryAgainError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    AskError,
+)
+"""What a server answers that starts, fails over, or gave its slot away; it did nothing."""
+LOST = (LostError, SilentError, ClusterError, RedisClusterException, TimeoutError, OSError, *NOT_NOW)
+"""What means that the right server was not reached, or did not answer; trying again may help."""
+_REFUSED = (AuthenticationError, AuthorizationError)
+
+
+@define(eq=False, repr=False)
+class _Call:
+    words: tuple[Word, ...]
+    future: asyncio.Future[Any]
+    script: Script | None
+    size: int
+    in_full: bool = False
+
+    def as_sent(self) -> tuple[Word, ...]:
+        if self.script is None:
+            return self.words
+        if self.in_full:  # the server does not know it (any more)
+            return ("EVAL", self.script.text, *self.words)
+        return ("EVALSHA", self.script.digest, *self.words)
+
+
+@define(eq=False, repr=False)
+class Pipe:
+    """Sends calls, those of one sender in their order; `shown` names the server, without its password.
+
+    *patience* (seconds) is how long calls are tried again while the server is not there; then they, and all that
+    come after, fail with `StoreError` until it is.
+    """
+
+    connect: Callable[[], Awaitable[AbstractConnection]]
+    shown: str
+    patience: float
+    _waiting: deque[_Call] = field(factory=deque, init=False)
+    _idle: list[asyncio.Future[None]] = field(factory=list, init=False)
+    _is_closing: bool = field(default=False, init=False)
+    _lost_since: float | None = field(default=None, init=False)
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
+    _senders: list[asyncio.Task[None]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Start to serve; connections are made with the first calls."""
+        self._senders = [asyncio.create_task(self._serve(), name="audioext redis") for _ in range(SENDERS)]
+
+    def run(self, *words: Word) -> asyncio.Future[Any]:
+        """Have one command done, and return its future; cancelling it disturbs no other.
+
+        Raises:
+            StoreError: the store is being closed, or was opened in another event loop.
+        """
+        return self._gather(words, None, 0)
+
+    def do(self, script: Script, keys: Sequence[bytes], *arguments: Word, size: int = 0) -> asyncio.Future[Any]:
+        """Have one script run, which may happen again after a lost answer, and return its future.
+
+        Raises:
+            StoreError: the store is being closed, or was opened in another event loop.
+        """
+        return self._gather((len(keys), *keys, *arguments), script, size)
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, as far as the server is there, and disconnect."""
+        self._is_closing = True
+        for idle in self._idle:
+            if not idle.done():
+                idle.set_result(None)
+        await asyncio.gather(*self._senders)
+
+    def failure(self, error: Exception) -> StoreError:
+        """Return what a caller is told of *error*."""
+        if is_refusal(error):
+            what = f"refused the connection: {error}; check the name and password in its URL"
+        elif isinstance(error, ResponseError) and not isinstance(error, NOT_NOW):
+            what = f"refused a command: {error}"
+        else:
+            what = f"is not there: {str(error) or type(error).__name__}"
+        failure = StoreError(f"{self.shown} {what}")
+        failure.__cause__ = error
+        return failure
+
+    def _gather(self, words: tuple[Word, ...], script: Script | None, size: int) -> asyncio.Future[Any]:
+        if self._is_closing:
+            raise StoreError("the store is closed: open it, or make a new client")
+        if asyncio.get_running_loop() is not self._loop:
+            raise StoreError("the store was opened in another event loop or process: open one of its own in each")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append(_Call(words, future, script, size))
+        if self._idle:
+            self._idle.pop().set_result(None)
+        return future
+
+    async def _serve(self) -> None:
+        connection: AbstractConnection | None = None
+        batch: list[_Call] = []
+        pause = FIRST_PAUSE_SECONDS
+        while batch := self._batch(batch) or await self._more():
+            began = self._loop.time()
+            try:
+                if connection is None:
+                    connection = await self.connect()
+                await _exchange(connection, batch, self.failure)
+            except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
+                await _disconnect(connection)
+                connection = None
+                self._lost_since = began if self._lost_since is None else self._lost_since
+                if self._is_hopeless(error):
+                    self._give_up(batch, error)
+                else:
+                    _log.info("%s: trying again: %s", self.shown, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            else:
+                self._lost_since, pause = None, FIRST_PAUSE_SECONDS
+        await _disconnect(connection)
+
+    def _batch(self, left: Sequence[_Call]) -> list[_Call]:
+        """Return what is to be sent next: what is *left* of the last time, then what waits."""
+        batch = [call for call in left if not call.future.done()]
+        size = sum(call.size for call in batch)
+        while self._waiting and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            call = self._waiting.popleft()
+            if not call.future.done():
+                batch.append(call)
+                size += call.size
+        return batch
+
+    async def _more(self) -> list[_Call]:
+        """Wait until there is something to send; return nothing once the store is closed."""
+        while not (batch := self._batch(())) and not self._is_closing:
+            idle = self._loop.create_future()
+            self._idle.append(idle)
+            await idle
+        return batch
+
+    def _is_hopeless(self, error: Exception) -> bool:
+        if is_refusal(error) or not isinstance(error, LOST):
+            return True
+        return self._lost_since is not None and self._loop.time() - self._lost_since >= self.patience
+
+    def _give_up(self, batch: Sequence[_Call], error: Exception) -> None:
+        for call in (*batch, *self._waiting):
+            if not call.future.done():
+                call.future.set_exception(self.failure(error))
+        self._waiting.clear()
+
+
+async def _exchange(
+    connection: AbstractConnection, batch: Sequence[_Call], failure: Callable[[Exception], StoreError]
+) -> None:
+    """Send a batch and hand out the answers; what is to be sent again stays undone.
+
+    Raises:
+        Exception: the server cannot answer now, or this is the wrong one.
+    """
+    later: Exception | None = None
+    await connection.send_packed_command(
+        connection.pack_commands([call.as_sent() for call in batch]), check_health=False
+    )
+    for call in batch:
+        try:
+            answer = await connection.read_response()
+        except NoScriptError:
+            call.in_full = True
+        except NOT_NOW as error:
+            later = error
+        except ResponseError as error:
+            if not call.future.done():
+                call.future.set_exception(failure(error))
+        else:
+            if not call.future.done():
+                call.future.set_result(answer)
+    if later is not None:
+        raise later
+
+
+async def _disconnect(connection: AbstractConnection | None) -> None:
+    if connection is not None:
+        await connection.disconnect(nowait=True)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Say whether the server does not let us in; the driver may wrap that as a lost connection."""
+    return isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)

@@ -1,0 +1,94 @@
+"""Entries and indexes as they lie in Redis, and back; scripts read the same (see `_redis_scripts`)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import msgspec
+
+from audioext.errors import StoreError
+from audioext.models.entries import Entry, EntryKind, Index
+from audioext.stores.base import Stored
+
+_HEAD = struct.Struct(">dc")
+_LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
+_encode = msgspec.msgpack.Encoder().encode
+_Tail = tuple[str, EntryKind, int, dict[str, str], str, bytes]
+_decode_tail = msgspec.msgpack.Decoder(_Tail).decode
+_Facts = tuple[int, int, bool, int, int, float, float | bool, str, bool]
+_decode_facts = msgspec.msgpack.Decoder(_Facts).decode
+_decode_index = msgspec.msgpack.Decoder(tuple[str, str, float, str | bool, str | bool, float | bool, bool, float]).decode
+
+
+def dump_entry(entry: Entry) -> bytes:
+    """Return *entry* as it is stored.
+
+    Raises:
+        StoreError: a text of it is no text.
+    """
+    tail = (entry.id, entry.kind, entry.status, entry.headers, entry.note, entry.body)
+    try:
+        return _HEAD.pack(entry.at, _LETTERS.get(entry.kind, b"-")) + _encode(tail)
+    except UnicodeEncodeError as error:
+        raise StoreError(f"entry {entry.id} has text that is no Unicode: {error}") from error
+
+
+def load_entry(value: bytes) -> Entry:
+    """Return the entry that is stored as *value*."""
+    at, _ = _HEAD.unpack_from(value)
+    id_, kind, status, headers, note, body = _decode_tail(memoryview(value)[_HEAD.size :])
+    return Entry(id=id_, at=at, kind=kind, status=status, headers=headers, note=note, body=body)
+
+
+def dump_index(index: Index) -> bytes:
+    """Return *index* as it is stored, which is without its due times.
+
+    Raises:
+        StoreError: a text of it is no text.
+    """
+    facts = (
+        index.provider,
+        index.account,
+        index.created_at,
+        False if index.key is None else index.key,
+        False if index.task_id is None else index.task_id,
+        False if index.answered_at is None else index.answered_at,
+        index.is_open,
+        index.occupies_until,
+    )
+    try:
+        return _encode(facts)
+    except UnicodeEncodeError as error:
+        raise StoreError(f"job {index.ref} has text that is no Unicode: {error}") from error
+
+
+def time_word(at: float | None) -> str:
+    """Return a time as scripts take it: the empty text is none."""
+    return "" if at is None else repr(at)
+
+
+def load_provider(facts: bytes, index: bytes) -> tuple[str, bool]:
+    """Return a job's provider, and whether its request is known."""
+    return _decode_index(index)[0], _decode_facts(facts)[2]
+
+
+def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, entries: Sequence[bytes]) -> tuple[Stored, bool]:
+    """Return a job, and whether its request is known."""
+    first, last, is_known, _, repeats, _, handle_at, _, _ = _decode_facts(facts)
+    provider, account, created_at, key, task_id, answered_at, is_open, occupies_until = _decode_index(index)
+    whole = Index(
+        ref=ref,
+        provider=provider,
+        account=account,
+        created_at=created_at,
+        key=key if isinstance(key, str) else None,
+        task_id=task_id if isinstance(task_id, str) else None,
+        answered_at=None if isinstance(answered_at, bool) else answered_at,
+        is_open=is_open,
+        occupies_until=occupies_until,
+        poll_at=float(poll_at) if poll_at else None,
+        handle_at=None if isinstance(handle_at, bool) else handle_at,
+    )
+    found = tuple(load_entry(entry) for entry in entries)
+    return Stored(index=whole, count=last - first + 1, entries=found, repeats=repeats), is_known

@@ -1,0 +1,73 @@
+"""What the benchmarks share: processes that are pinned to a core, and tables of ratios."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+SERVER_CORE, LOAD_CORE = 0, 1
+
+
+class Peer:
+    """A process of `tests.bench.peers`, asked by lines."""
+
+    def __init__(self, *words: str, core: int = SERVER_CORE) -> None:
+        """Start it on its core."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.peers", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: pin(core),
+        )
+        self.ready: dict[str, Any] = self._read()
+
+    def ask(self, line: str) -> Any:
+        """Send a line and return the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def peer(*words: str, core: int = SERVER_CORE) -> Iterator[Peer]:
+    """Start a peer and end it."""
+    found = Peer(*words, core=core)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, where the system can do that and has as many."""
+    if hasattr(os, "sched_setaffinity") and core < (os.cpu_count() or 1):
+        os.sched_setaffinity(0, {core})
+
+
+def table(title: str, rows: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """Print medians and spread of each row, and return them."""
+    print(f"\n{title}")
+    found: dict[str, dict[str, float]] = {}
+    for name, values in rows.items():
+        ordered = sorted(values)
+        middle = statistics.median(ordered)
+        found[name] = {"median": middle, "low": ordered[0], "high": ordered[-1]}
+        print(f"  {name:44} {middle:10.3f}   ({ordered[0]:.3f} to {ordered[-1]:.3f})")
+    return found

@@ -1,0 +1,215 @@
+"""A made-up API whose bodies say outright what they mean, and journals of its tasks.
+
+Real wire formats say what they say in many words; a tape says every event that there is, so that the rules of the
+state and the runtime can be tested one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import msgspec
+from attrs import field, frozen
+from yarl import URL
+
+from audioext.errors import DecodeError, Problem, ProviderDownError, ProviderError, WebhookError
+from audioext.http.messages import HttpRequest, HttpResponse, Webhook
+from audioext.models.entries import Entry, make_entry
+from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
+from audioext.models.limits import Limits, Pace
+from audioext.models.record import Asked, Record
+from audioext.models.requests import Extend, Operation, Request
+from audioext.models.results import Stage, Track
+from audioext.providers.base import FileRoute, ProviderInfo
+from audioext.state.asked import dump_asked
+from audioext.state.fold import Handled, Reading, fold, read
+
+REF = "r" * 24
+TASK = "task-1"
+SIGNATURE = "x-tape-signature"
+FORGED = "forged"
+HTTP_OK = 200
+HTTP_BAD = 400
+HTTP_DOWN = 503
+
+
+@frozen(kw_only=True)
+class Words:
+    """What one body says. A tape of an earlier release than `since` cannot read it, and one later than `until` makes
+    nothing of it. `contradicts` says that its ids disagree.
+    """
+
+    progress: tuple[Progress, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    since: int = 1
+    until: int = 99
+    contradicts: bool = False
+
+
+def body(*events: Event, since: int = 1, until: int = 99) -> bytes:
+    """Return the body of a webhook or a status answer that says *events*."""
+    words = Words(
+        progress=tuple(event for event in events if isinstance(event, Progress)),
+        failed=tuple(event for event in events if isinstance(event, Failed)),
+        since=since,
+        until=until,
+    )
+    return msgspec.json.encode(words)
+
+
+@frozen(kw_only=True)
+class Tape:
+    """The codec of the made-up API; each *release* of it reads some bodies in another way."""
+
+    name: str = "tape"
+    release: int = 1
+    counts_tracks: bool = False
+    limits: Limits = field(factory=Limits)
+    pace: Pace = field(factory=Pace)
+
+    @property
+    def info(self) -> ProviderInfo:
+        """The facts of an account."""
+        return ProviderInfo(
+            name=self.name,
+            account=self.name,
+            base_url=URL("http://tape.test"),
+            key_variable="TAPE_API_KEY",
+            has_key=True,
+            operations=frozenset(Operation),
+            file_route=FileRoute.UPLOAD,
+            limits=self.limits,
+            pace=self.pace,
+            counts_tracks=self.counts_tracks,
+        )
+
+    def check(self, request: Request) -> Sequence[Problem]:
+        """Refuse nothing."""
+        return ()
+
+    def check_callback(self, callback: URL) -> str | None:
+        """Call back anywhere."""
+        return None
+
+    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
+        """Return a POST without a body."""
+        return HttpRequest(method="POST", url=self.info.base_url)
+
+    def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
+        """Read a task from 200 and a refusal from 4xx; all else is unknown."""
+        if response.status == HTTP_OK:
+            return msgspec.json.decode(response.body, type=Submitted)
+        if HTTP_BAD <= response.status < HTTP_OK + 300:
+            error = ProviderError(response.body.decode(), provider=self.name, http_status=response.status)
+            return Refused(error=error)
+        return Unknown(reason=f"HTTP {response.status}")
+
+    def build_status(self, record: Record) -> HttpRequest:
+        """Return the GET of a task."""
+        return HttpRequest(method="GET", url=self.info.base_url / (record.task_id or ""))
+
+    def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
+        """Return the events of the body, unless the call was refused."""
+        if response.status != HTTP_OK:
+            raise ProviderDownError(response.body.decode(), provider=self.name, http_status=response.status)
+        return self._events(response.body)
+
+    def verify_webhook(self, hook: Webhook) -> None:
+        """Refuse what is signed as forged."""
+        if hook.headers.get(SIGNATURE) == FORGED:
+            raise WebhookError("the signature is forged", http_status=401)
+
+    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+        """Return the events of the body."""
+        return self._events(body)
+
+    def _events(self, body: bytes) -> tuple[Event, ...]:
+        try:
+            words = msgspec.json.decode(body, type=Words)
+        except msgspec.MsgspecError as error:
+            raise DecodeError([str(error)]) from error
+        if words.since > self.release:
+            raise DecodeError([f"written for release {words.since}"])
+        if words.contradicts:
+            raise WebhookError("its ids disagree", http_status=400)
+        return () if self.release > words.until else (*words.progress, *words.failed)
+
+
+TAPE = Tape()
+
+
+# --- what is seen of a task ---------------------------------------------------------------------------------
+
+
+def asked(**fields: object) -> Asked:
+    """Return what a job of the made-up API began with."""
+    plain = Asked(provider="tape", account="tape", request=Extend(audio_id="source", model="V5"), model="V5")
+    return attrs.evolve(plain, **fields)  # type: ignore[arg-type]  # a test's own fields
+
+
+def track(name: str | None, *, audio: bool = True, **fields: object) -> Track:
+    """Return one track, playable or still streaming; its URLs follow from its *name*."""
+    url = f"http://files.test/{name}"
+    plain = Track(id=name, audio_url=f"{url}.mp3" if audio else None, stream_url=f"{url}/stream")
+    return attrs.evolve(plain, **fields)  # type: ignore[arg-type]  # a test's own fields
+
+
+def shown(stage: Stage | None, *tracks: Track, task_id: str | None = TASK, **fields: object) -> Progress:
+    """Return what the one task shows at a stage."""
+    plain = Progress(task_id=task_id, claimed_stage=stage, tracks=tracks)
+    return attrs.evolve(plain, **fields)  # type: ignore[arg-type]  # a test's own fields
+
+
+def failed(task_id: str | None = TASK, **fields: object) -> Failed:
+    """Return the failure of the one task."""
+    return attrs.evolve(Failed(task_id=task_id), **fields)  # type: ignore[arg-type]  # a test's own fields
+
+
+def request(at: float = 0.0, **fields: object) -> Entry:
+    """Return the entry that begins a journal; *fields* are those of what was asked for."""
+    return make_entry("request", at, body=dump_asked(asked(**fields)))
+
+
+def answer(at: float, task_id: str = TASK, **fields: object) -> Entry:
+    """Return the POST's answer that names the task."""
+    submitted = attrs.evolve(Submitted(task_id=task_id), **fields)  # type: ignore[arg-type]  # a test's own fields
+    return make_entry("answer", at, status=HTTP_OK, body=msgspec.json.encode(submitted))
+
+
+def refusal(at: float, why: str = "too few credits") -> Entry:
+    """Return the POST's answer that refuses the task."""
+    return make_entry("answer", at, status=HTTP_BAD, body=why.encode())
+
+
+def webhook(at: float, *events: Event, note: str = "", since: int = 1, until: int = 99) -> Entry:
+    """Return one delivery."""
+    return make_entry("webhook", at, body=body(*events, since=since, until=until), note=note)
+
+
+def status(at: float, *events: Event) -> Entry:
+    """Return one status answer."""
+    return make_entry("status", at, status=HTTP_OK, body=body(*events))
+
+
+def busy(at: float) -> Entry:
+    """Return a status call that was refused."""
+    return make_entry("status", at, status=HTTP_DOWN, body=b"busy")
+
+
+def handled(at: float, topic: str, handler: str = "", **fields: object) -> Entry:
+    """Return the word that all handlers are done with *topic*, or how one fared."""
+    value = attrs.evolve(Handled(topic, handler), **fields)  # type: ignore[arg-type]  # a test's own fields
+    return make_entry("handled", at, body=msgspec.json.encode(value))
+
+
+def readings(*entries: Entry, provider: Tape = TAPE) -> list[Reading]:
+    """Return what *entries* mean, one by one."""
+    return [read(entry, provider) for entry in entries]
+
+
+def folded(*entries: Entry, provider: Tape = TAPE) -> Record:
+    """Return what *entries* mean together; one of them has to be the request."""
+    record = fold(REF, readings(*entries, provider=provider))
+    assert record is not None
+    return record

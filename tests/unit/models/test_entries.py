@@ -1,0 +1,73 @@
+"""An entry's id is what it says, so that the same thing seen again is the same entry."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audioext.models.entries import EntryKind, make_entry
+
+kinds: st.SearchStrategy[EntryKind] = st.sampled_from(["answer", "webhook", "status", "handled", "expired"])
+sayings = st.tuples(kinds, st.integers(0, 599), st.text(max_size=5), st.binary(max_size=5))
+
+
+@given(said=sayings, times=st.tuples(st.floats(0, 1e10), st.floats(0, 1e10)))
+def test_the_same_thing_seen_again_is_the_same_entry(
+    said: tuple[EntryKind, int, str, bytes], times: tuple[float, float]
+) -> None:
+    """Neither the time nor the headers are part of what an entry says."""
+    kind, status, note, body = said
+    first, again = (
+        make_entry(kind, at, status=status, headers={"date": str(at)}, body=body, note=note) for at in times
+    )
+
+    assert first.id == again.id
+    assert times == (first.at, again.at)
+
+
+@given(one=sayings, two=sayings)
+def test_entries_that_say_different_things_have_different_ids(
+    one: tuple[EntryKind, int, str, bytes], two: tuple[EntryKind, int, str, bytes]
+) -> None:
+    """Kind, status, note and body all count, and no two of them can be mistaken for one another."""
+    first, second = (
+        make_entry(kind, 1.0, status=status, body=body, note=note) for kind, status, note, body in (one, two)
+    )
+
+    assert (one == two) == (first.id == second.id)
+
+
+def test_what_moves_from_note_to_body_is_another_entry() -> None:
+    """The border between note and body is part of what is said."""
+    cuts = [make_entry("webhook", 1.0, note="a 1 b"[:n], body=b"a 1 b"[n:]) for n in range(6)]
+
+    assert len({entry.id for entry in cuts}) == len(cuts)
+
+
+def test_ids_stay_what_they_are() -> None:
+    """Stores keep ids: a release that made others would append again what is there."""
+    entry = make_entry("webhook", 1.0, body=b"{}", note="unreadable: λ")
+
+    assert "62be8c661efbfc097f3c11c2" == entry.id
+
+
+@pytest.mark.parametrize("kind", ["request", "answer", "webhook", "status", "handled", "expired", "abandoned"])
+def test_only_strangers_words_are_bounded(kind: EntryKind) -> None:
+    """A full journal refuses webhooks and statuses, never what we write ourselves."""
+    assert (kind in {"webhook", "status"}) == make_entry(kind, 1.0).is_bounded
+
+
+def test_the_body_alone_counts_in_bytes() -> None:
+    """An entry takes as much of its journal as its body is long, and its repr shows none of it."""
+    entry = make_entry("webhook", 1.0, headers={"x": "secret"}, body=b"secret", note="note")
+
+    assert 6 == entry.size
+    assert "secret" not in repr(entry)
+
+
+def test_any_note_has_an_id() -> None:
+    """A note may quote what a vendor sent, half a surrogate pair among it."""
+    notes = ["", "λ", "\udc80", "\ud800"]
+
+    assert len(notes) == len({make_entry("answer", 1.0, note=note).id for note in notes})

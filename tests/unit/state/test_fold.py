@@ -1,0 +1,676 @@
+"""What a journal means: the rules in the header of `fold.py`, one by one and for any set of entries."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audioext.errors import StoreError
+from audioext.models.entries import (
+    OTHER_TASK,
+    REFUSED,
+    UNCONFIRMED,
+    UNREADABLE,
+    Entry,
+    EntryKind,
+    make_entry,
+)
+from audioext.models.record import Record, Run, Verdict
+from audioext.models.results import FailureReason, Stage, TimedLine, Track
+from audioext.runtime.held import HeldJob
+from audioext.state import views
+from audioext.state.fold import MAX_WORDS, fold
+from tests.support import tape
+from tests.support.tape import REF, TAPE, TASK, Tape, folded
+
+A, B = "http://files.test/a.mp3", "http://files.test/b.mp3"
+ONE, TWO = Track(id="one", audio_url=A), Track(id="two", audio_url=B)
+NO_AUDIO = Track(id="one")
+
+# --- any set of entries -------------------------------------------------------------------------------------
+
+tracks = st.builds(
+    Track,
+    id=st.sampled_from([None, "one", "two"]),
+    audio_url=st.sampled_from([None, A, B, "http://files.test/c.mp3"]),
+    stream_url=st.sampled_from([None, "http://files.test/stream"]),
+    title=st.sampled_from([None, "", "Rain", "Snow"]),
+    duration=st.sampled_from([None, 1.0, 20.5]),
+    failure=st.sampled_from([None, "too quiet"]),
+    position=st.sampled_from([None, 1, 2]),
+    timed_lyrics=st.sampled_from([None, (TimedLine("la", 0.0, 1.0),)]),
+)
+task_ids = st.sampled_from([None, TASK])
+events = st.one_of(
+    st.builds(
+        tape.shown,
+        st.sampled_from([None, *Stage]),
+        task_id=task_ids,
+        tracks=st.lists(tracks, max_size=3).map(tuple),
+        cover_url=st.sampled_from([None, A, B]),
+        credits=st.sampled_from([None, 0.4, 12.0]),
+        word=st.sampled_from([None, "second", "third"]),
+        ask_now=st.booleans(),
+    ),
+    st.builds(
+        tape.failed,
+        task_ids,
+        reason=st.sampled_from(FailureReason),
+        code=st.sampled_from([None, "400", "501"]),
+        message=st.sampled_from(["", "no"]),
+        charged=st.sampled_from([None, False, True]),
+    ),
+)
+times = st.integers(1, 5).map(float)
+topics = st.sampled_from(["text", "first", "complete", "failed"])
+handlers = st.sampled_from(["", "bot.tell", "bot.save"])
+entries = st.one_of(
+    st.builds(tape.webhook, times, events, events, note=st.sampled_from(["", UNCONFIRMED, UNREADABLE, OTHER_TASK])),
+    st.builds(tape.webhook, times, note=st.sampled_from(["", f"{REFUSED}: forged"])),
+    st.builds(tape.webhook, times, events, since=st.just(2), note=st.just(UNREADABLE)),
+    st.builds(tape.status, times, events),
+    st.builds(tape.busy, times),
+    st.builds(tape.answer, times, eta=st.just(9.0), track_ids=st.just(("two", "one"))),
+    st.builds(tape.handled, times, topics, handlers, failure=st.integers(0, 2), is_over=st.booleans()),
+    st.builds(make_entry, st.just("expired"), times),
+)
+journals = st.lists(entries, max_size=6, unique_by=lambda entry: entry.id)
+tapes = st.builds(Tape, counts_tracks=st.booleans())
+
+
+def learnt(arrivals: list[Entry], provider: Tape) -> Record:
+    """Return the record of a process that sees *arrivals* one by one."""
+    held = HeldJob(REF, provider)
+    for count, entry in enumerate(arrivals, 1):
+        held.learn(held.read([entry]), count=count)
+    return held.record
+
+
+@given(journal=journals, data=st.data(), counts=st.booleans())
+def test_order_and_repetition_of_arrival_do_not_matter(
+    *, journal: list[Entry], data: st.DataObject, counts: bool
+) -> None:
+    """Entries that arrive in any order, and again, mean what they mean together."""
+    whole = [tape.request(counts_tracks=counts), *journal]
+    again = data.draw(st.lists(st.sampled_from(whole), max_size=4))
+    arrivals = data.draw(st.permutations(whole + again))
+
+    assert folded(*whole) == learnt(arrivals, TAPE)
+
+
+@given(journal=journals, counts=st.booleans())
+def test_no_entry_takes_a_stage_or_a_verdict_back(*, journal: list[Entry], counts: bool) -> None:
+    """Whatever is seen next of the task, what was reached stays reached, and the verdict only rises."""
+    seen = [tape.request(counts_tracks=counts)]
+    record = folded(*seen)
+    for entry in journal:
+        seen.append(entry)
+        later = folded(*seen)
+        assert {item.stage for item in record.reached} <= {item.stage for item in later.reached}
+        assert record.verdict <= later.verdict
+        assert record.handled <= later.handled
+        record = later
+
+
+@given(journal=journals, counts=st.booleans())
+def test_reached_stages_have_no_gap_and_come_in_the_order_of_time(*, journal: list[Entry], counts: bool) -> None:
+    """A later stage implies the earlier ones, none of which is reached after it."""
+    record = folded(tape.request(counts_tracks=counts), *journal)
+
+    assert list(Stage)[: len(record.reached)] == [item.stage for item in record.reached]
+    assert sorted(item.at for item in record.reached) == [item.at for item in record.reached]
+    assert record.stage is (record.reached[-1].stage if record.reached else None)
+
+
+@given(journal=journals)
+def test_a_missing_field_never_erases_a_known_one(journal: list[Entry]) -> None:
+    """A track that was playable stays playable, and a title stays."""
+    seen = [tape.request()]
+    known: dict[str | None, Track] = {}
+    for entry in journal:
+        seen.append(entry)
+        for found in folded(*seen).tracks:
+            if found.id in known and found.id is not None:
+                assert known[found.id].audio_url is None or found.audio_url is not None
+                assert not known[found.id].title or found.title
+            known[found.id] = found
+
+
+@given(journal=journals, release=st.integers(1, 3))
+def test_what_handlers_were_told_is_reached_in_every_reading(journal: list[Entry], release: int) -> None:
+    """A stage that handlers are done with is reached, whatever release of the codec reads the journal."""
+    record = folded(tape.request(), *journal, provider=Tape(release=release))
+
+    stages = {item.stage.name.lower() for item in record.reached}
+    assert record.handled - {"failed"} <= stages
+
+
+def test_without_a_request_there_is_no_record() -> None:
+    """A journal whose request is not there yet means nothing."""
+    assert fold(REF, tape.readings(tape.answer(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT)))) is None
+
+
+# --- stages -------------------------------------------------------------------------------------------------
+
+
+def test_a_job_begins_without_a_stage() -> None:
+    """Below SUBMITTED the stage is None and the job is open."""
+    record = folded(tape.request())
+
+    assert (None, Verdict.OPEN, None, ()) == (record.stage, record.verdict, record.task_id, record.reached)
+
+
+def test_the_answer_submits() -> None:
+    """A POST's answer that names a task proves SUBMITTED, and is when the job was answered."""
+    record = folded(tape.request(), tape.answer(1.0, eta=60.0, credit_estimate=12.0, track_ids=("b", "a")))
+
+    assert (Stage.SUBMITTED, TASK, TASK, 1.0) == (record.stage, record.task_id, record.answered_id, record.answered_at)
+    assert (60.0, 12.0, ("b", "a")) == (record.eta, record.credit_estimate, record.track_ids)
+
+
+def test_a_webhook_adopts_a_job_whose_answer_never_came() -> None:
+    """The task's id may come by webhook alone; the POST's outcome stays noted."""
+    lost = make_entry("answer", 1.0, note="the connection broke")
+    record = folded(tape.request(), lost, tape.webhook(2.0, tape.shown(Stage.TEXT)))
+
+    assert (TASK, None, Stage.TEXT) == (record.task_id, record.answered_id, record.stage)
+    assert ("the connection broke", Verdict.OPEN) == (record.answer_problem, record.verdict)
+
+
+def test_the_usual_webhooks_reach_each_stage_in_its_turn() -> None:
+    """Text, first and complete are each reached when they were seen, by webhook."""
+    record = folded(
+        tape.request(),
+        tape.answer(1.0),
+        tape.webhook(2.0, tape.shown(Stage.TEXT)),
+        tape.webhook(3.0, tape.shown(Stage.FIRST, ONE)),
+        tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE, TWO)),
+    )
+
+    expected = [(1.0, "poll"), (2.0, "webhook"), (3.0, "webhook"), (4.0, "webhook")]
+    assert expected == [(item.at, item.source) for item in record.reached]
+    assert Verdict.COMPLETE is record.verdict
+
+
+@pytest.mark.parametrize("see", [tape.webhook, tape.status])
+def test_complete_alone_implies_the_earlier_stages(see: Callable[..., Entry]) -> None:
+    """A job whose first word is COMPLETE reaches text and first as implied, with the tracks known then."""
+    record = folded(tape.request(), tape.answer(1.0), see(4.0, tape.shown(Stage.COMPLETE, ONE)))
+
+    implied = [views.stage_event(record, stage) for stage in (Stage.TEXT, Stage.FIRST)]
+    assert ["implied", "implied"] == [event.source for event in implied if event is not None]
+    assert [("one",), ("one",)] == [tuple(each.id for each in event.tracks) for event in implied if event is not None]
+
+
+def test_a_stage_that_was_named_late_is_dated_back() -> None:
+    """FIRST that is seen after COMPLETE was reached no later than COMPLETE, and is implied by it."""
+    record = folded(
+        tape.request(),
+        tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE)),
+        tape.webhook(5.0, tape.shown(Stage.FIRST, ONE)),
+    )
+
+    assert [(Stage.FIRST, 4.0, "implied")] == [
+        (item.stage, item.at, item.source) for item in record.reached if item.stage is Stage.FIRST
+    ]
+
+
+def test_a_stage_event_holds_the_tracks_known_then() -> None:
+    """The event of FIRST still shows one track after COMPLETE showed two."""
+    record = folded(
+        tape.request(),
+        tape.webhook(3.0, tape.shown(Stage.FIRST, ONE)),
+        tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE, TWO)),
+    )
+
+    event = views.stage_event(record, Stage.FIRST)
+    assert event is not None
+    assert ["one"] == [each.id for each in event.tracks]
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_claim_of_any_stage_proves_text(stage: Stage) -> None:
+    """Without audio a claim proves TEXT and no more."""
+    assert Stage.TEXT is folded(tape.request(), tape.webhook(2.0, tape.shown(stage, NO_AUDIO))).stage
+
+
+def test_a_stream_proves_text() -> None:
+    """A stream URL proves TEXT where no stage is named; a bare track proves nothing beyond SUBMITTED."""
+    streaming = Track(id="one", stream_url="http://files.test/s")
+
+    assert Stage.TEXT is folded(tape.request(), tape.webhook(2.0, tape.shown(None, streaming))).stage
+    assert Stage.SUBMITTED is folded(tape.request(), tape.webhook(2.0, tape.shown(None, NO_AUDIO))).stage
+
+
+def test_first_is_proved_by_audio_only() -> None:
+    """A claim of FIRST without a playable track is TEXT; the audio may come by another word."""
+    claim = tape.webhook(3.0, tape.shown(Stage.FIRST, NO_AUDIO))
+    audio = tape.status(5.0, tape.shown(None, ONE))
+
+    assert Stage.TEXT is folded(tape.request(), claim).stage
+    assert Stage.FIRST is folded(tape.request(), claim, audio).stage
+
+
+@pytest.mark.parametrize("bare", [NO_AUDIO, Track(id="one", stream_url="http://files.test/s")])
+def test_complete_needs_a_playable_track(bare: Track) -> None:
+    """A webhook's claim of COMPLETE without audio proves TEXT, and makes a status call due."""
+    record = folded(tape.request(), tape.webhook(4.0, tape.shown(Stage.COMPLETE, bare)))
+
+    assert (Stage.TEXT, Verdict.OPEN, 4.0) == (record.stage, record.verdict, record.asks_at)
+
+
+def test_audio_and_the_claim_of_complete_may_come_apart() -> None:
+    """COMPLETE is reached when both its claim and a playable track were seen, whichever came later."""
+    claim = tape.webhook(4.0, tape.shown(Stage.COMPLETE, NO_AUDIO))
+    audio = tape.status(6.0, tape.shown(None, ONE))
+
+    for order in itertools.permutations([claim, audio]):
+        record = folded(tape.request(), *order)
+        assert [(Stage.COMPLETE, 6.0)] == [(item.stage, item.at) for item in record.reached[-1:]]
+
+
+# --- counting, and tracks that fail -------------------------------------------------------------------------
+
+GOOD = tape.webhook(4.0, tape.shown(None, TWO))
+BAD = tape.webhook(3.0, tape.shown(None, Track(id="one", failure="too quiet")))
+WORSE = tape.webhook(5.0, tape.shown(None, Track(id="two", failure="too loud")))
+
+
+@pytest.mark.parametrize(("counts", "stage"), [(True, Stage.COMPLETE), (False, Stage.FIRST)])
+def test_counting_completes_only_where_the_wire_has_no_stage_word(*, counts: bool, stage: Stage) -> None:
+    """Two tracks with audio complete a job at an API that names no stage, and no other job."""
+    both = [tape.webhook(3.0, tape.shown(None, ONE)), GOOD]
+
+    record = folded(tape.request(counts_tracks=counts), *both)
+    assert (stage, 4.0) == (record.stage, max(item.at for item in record.reached if item.stage >= Stage.FIRST) + (not counts))
+
+
+def test_tracks_without_an_id_are_not_counted() -> None:
+    """Two tracks without an id may be one, so they complete nothing."""
+    nameless = [tape.webhook(at, tape.shown(None, Track(audio_url=url))) for at, url in ((3.0, A), (4.0, B))]
+
+    assert Stage.FIRST is folded(tape.request(counts_tracks=True), *nameless).stage
+
+
+def test_one_failed_track_does_not_fail_the_job() -> None:
+    """One good and one failed track complete a counted job; the failure stays on its track."""
+    record = folded(tape.request(counts_tracks=True), BAD, GOOD)
+
+    assert Verdict.COMPLETE is record.verdict
+    assert {"one": "too quiet", "two": None} == {each.id: each.failure for each in record.tracks}
+    song = views.song(record)
+    assert song is not None
+    assert ["two"] == [each.id for each in song.tracks]
+
+
+def test_one_failed_track_alone_leaves_the_job_open() -> None:
+    """The job goes on while a track may still come."""
+    assert Verdict.OPEN is folded(tape.request(counts_tracks=True), BAD).verdict
+
+
+def test_the_job_fails_when_every_track_failed() -> None:
+    """Two failed tracks of two are the job's failure, whose text names both."""
+    failure = views.failure(folded(tape.request(counts_tracks=True), BAD, WORSE))
+
+    assert failure is not None
+    assert ("every track failed: too loud; too quiet", 5.0) == (failure.message, failure.at.timestamp())
+    assert FailureReason.GENERATION is failure.reason
+
+
+def test_audio_takes_the_failure_off_a_track() -> None:
+    """A track that failed by one word and is playable by another has not failed."""
+    healed = tape.status(6.0, tape.shown(None, ONE))
+
+    record = folded(tape.request(counts_tracks=True), BAD, WORSE, healed)
+    assert Verdict.COMPLETE is record.verdict
+    assert {"one": None, "two": "too loud"} == {each.id: each.failure for each in record.tracks}
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------
+
+DONE = tape.webhook(8.0, tape.shown(Stage.COMPLETE, ONE))
+EXPIRED = make_entry("expired", 9.0)
+NO = tape.webhook(3.0, tape.failed(code="501", message="no", reason=FailureReason.CONTENT, charged=False))
+
+
+def test_a_failed_job_may_rise_to_complete() -> None:
+    """A late COMPLETE undoes a failure, and never the other way round."""
+    assert Verdict.FAILED is folded(tape.request(), NO).verdict
+    for order in itertools.permutations([NO, DONE]):
+        record = folded(tape.request(), *order)
+        assert (Verdict.COMPLETE, None) == (record.verdict, views.failure(record))
+
+
+def test_a_failure_is_told_in_the_vendors_words() -> None:
+    """Reason, code, text and money of a failure are those of the wire."""
+    failure = views.failure(folded(tape.request(), NO))
+
+    assert failure is not None
+    found = (failure.reason, failure.code, failure.message, failure.charged, failure.at.timestamp())
+    assert (FailureReason.CONTENT, "501", "no", False, 3.0) == found
+
+
+def test_a_status_answers_failure_outranks_a_webhooks() -> None:
+    """Of two failures a status answer's words count, else the later ones; the time is that of the first."""
+    asked = tape.status(2.0, tape.failed(code="poll"))
+    later = tape.webhook(5.0, tape.failed(code="later"))
+
+    assert [("poll", 2.0)] == [(f.code, f.at) for f in [folded(tape.request(), NO, asked).fault] if f]
+    assert [("later", 3.0)] == [(f.code, f.at) for f in [folded(tape.request(), NO, later).fault] if f]
+
+
+def test_expiry_is_outranked_by_a_failure_and_by_the_song() -> None:
+    """A job that was given up still fails or completes by a late word."""
+    assert (Verdict.EXPIRED, 9.0) == (
+        folded(tape.request(), EXPIRED).verdict,
+        folded(tape.request(), EXPIRED, DONE).expired_at,
+    )
+    assert Verdict.FAILED is folded(tape.request(), EXPIRED, tape.webhook(10.0, tape.failed())).verdict
+    assert Verdict.COMPLETE is folded(tape.request(), EXPIRED, tape.webhook(10.0, tape.shown(Stage.COMPLETE, ONE))).verdict
+
+
+def test_facts_after_complete_still_join() -> None:
+    """Lyrics and files that come after COMPLETE are part of the tracks, and no stage is dated anew."""
+    more = tape.status(20.0, tape.shown(None, Track(id="one", lyrics="la", wav_url="http://files.test/a.wav")))
+    before, after = folded(tape.request(), DONE), folded(tape.request(), DONE, more)
+
+    assert before.reached == after.reached
+    assert ("la", "http://files.test/a.wav", A) == (
+        after.tracks[0].lyrics,
+        after.tracks[0].wav_url,
+        after.tracks[0].audio_url,
+    )
+
+
+def test_a_refused_submit_ends_the_job() -> None:
+    """A refusal is final, says what the vendor said, and leaves the job without task and stage."""
+    record = folded(tape.request(), tape.refusal(1.0, "too few credits"))
+
+    assert (Verdict.REFUSED, True, None, None) == (record.verdict, record.is_final, record.task_id, record.stage)
+    assert record.refusal is not None
+    assert "too few credits" in record.refusal
+
+
+def test_a_refusal_does_not_count_where_a_webhook_named_a_task() -> None:
+    """A vendor that refuses and works all the same has a task that goes on."""
+    record = folded(tape.request(), tape.refusal(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT)))
+
+    assert (Verdict.OPEN, TASK, Stage.TEXT, None) == (record.verdict, record.task_id, record.stage, record.refusal)
+
+
+def test_a_post_that_never_left_ends_the_job() -> None:
+    """A submit that was certainly not sent has no task, and says why."""
+    record = folded(tape.request(), make_entry("abandoned", 1.0, note="no connection"))
+
+    assert (Verdict.REFUSED, True, "no connection") == (record.verdict, record.is_unsent, record.refusal)
+
+
+def test_a_job_may_expire_after_a_refusal_that_a_webhook_outdid() -> None:
+    """What goes on after a refusal ends like any other job."""
+    adopted = [tape.refusal(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT))]
+
+    assert Verdict.EXPIRED is folded(tape.request(), *adopted, EXPIRED).verdict
+    assert Verdict.COMPLETE is folded(tape.request(), *adopted, DONE).verdict
+
+
+# --- which task it is ---------------------------------------------------------------------------------------
+
+
+def test_the_answers_task_outranks_one_learnt_by_webhook() -> None:
+    """When the answer names another task, what the other one showed is left out."""
+    called = tape.webhook(1.0, tape.shown(Stage.COMPLETE, ONE, task_id="other"))
+
+    before, after = folded(tape.request(), called), folded(tape.request(), called, tape.answer(2.0))
+    assert ("other", Stage.COMPLETE) == (before.task_id, before.stage)
+    assert (TASK, Stage.SUBMITTED, (), Verdict.OPEN) == (after.task_id, after.stage, after.tracks, after.verdict)
+
+
+def test_of_two_tasks_learnt_by_webhook_the_earlier_counts() -> None:
+    """Without an answer the first id that was seen is the task's, whichever arrived first here."""
+    first = tape.webhook(1.0, tape.shown(Stage.TEXT, task_id="first"))
+    second = tape.webhook(2.0, tape.shown(Stage.COMPLETE, ONE, task_id="second"))
+
+    for order in itertools.permutations([first, second]):
+        record = folded(tape.request(), *order)
+        assert ("first", Stage.TEXT) == (record.task_id, record.stage)
+
+
+def test_a_status_answer_of_another_task_is_left_out() -> None:
+    """An answer that names another task than was asked for says nothing."""
+    record = folded(tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, ONE, task_id="other")))
+
+    assert (Stage.SUBMITTED, ()) == (record.stage, record.tracks)
+
+
+def test_a_webhook_that_names_no_task_counts() -> None:
+    """Its tag says whose it is, so that a body without an id joins the job."""
+    nameless = tape.webhook(2.0, tape.shown(Stage.FIRST, ONE, task_id=None))
+
+    assert (Stage.FIRST, TASK) == (
+        folded(tape.request(), tape.answer(1.0), nameless).stage,
+        folded(tape.request(), tape.answer(1.0), nameless).task_id,
+    )
+    assert (Stage.FIRST, None) == (folded(tape.request(), nameless).stage, folded(tape.request(), nameless).task_id)
+
+
+def test_a_webhook_that_named_another_task_names_none_later() -> None:
+    """What was refused as another task's does not make that the job's task, but counts if the answer names it."""
+    refused = tape.webhook(1.0, tape.shown(Stage.COMPLETE, ONE), note=f"{OTHER_TASK} than job x's")
+
+    assert (None, None) == (folded(tape.request(), refused).task_id, folded(tape.request(), refused).stage)
+    assert Stage.COMPLETE is folded(tape.request(), refused, tape.answer(2.0)).stage
+
+
+# --- what cannot be read, or does not count yet -------------------------------------------------------------
+
+
+def test_a_webhook_that_is_not_authentic_is_left_out() -> None:
+    """A forged delivery neither names a task, nor shows anything, nor makes a status call due."""
+    forged = tape.webhook(2.0, tape.shown(Stage.COMPLETE, ONE), note=f"{REFUSED}: forged")
+    record = folded(tape.request(), forged)
+
+    assert (None, None, (), None) == (record.task_id, record.stage, record.tracks, record.asks_at)
+
+
+def test_an_unreadable_webhook_makes_a_status_call_due() -> None:
+    """What cannot be read is a question that a status call answers."""
+    record = folded(tape.request(), tape.answer(1.0), make_entry("webhook", 3.0, body=b"<html>", note=UNREADABLE))
+
+    assert (Stage.SUBMITTED, 3.0) == (record.stage, record.asks_at)
+
+
+def test_a_mended_codec_heals_the_journal() -> None:
+    """A delivery that this release cannot read counts in full as soon as a later one can."""
+    journal = [tape.request(), tape.answer(1.0), tape.webhook(3.0, tape.shown(Stage.COMPLETE, ONE), since=2, note=UNREADABLE)]
+
+    assert (Stage.SUBMITTED, 3.0) == (folded(*journal).stage, folded(*journal).asks_at)
+    healed = folded(*journal, provider=Tape(release=2))
+    assert (Stage.COMPLETE, None, ["one"]) == (healed.stage, healed.asks_at, [each.id for each in healed.tracks])
+
+
+def test_what_handlers_were_told_is_pinned() -> None:
+    """A codec that makes less of old bytes takes no stage back that handlers are done with."""
+    seen = tape.webhook(3.0, tape.shown(Stage.FIRST, ONE), until=1)
+    journal = [tape.request(), tape.answer(1.0), seen, tape.handled(4.0, "text"), tape.handled(5.0, "first")]
+
+    pinned = folded(*journal, provider=Tape(release=2))
+    assert [(Stage.SUBMITTED, 1.0, "poll"), (Stage.TEXT, 4.0, "implied"), (Stage.FIRST, 5.0, "implied")] == [
+        (item.stage, item.at, item.source) for item in pinned.reached
+    ]
+    assert () == views.untold(pinned)
+
+
+def test_a_pinned_stage_is_reached_even_where_nothing_else_is_known() -> None:
+    """A journal of which nothing can be read any more still has what handlers were told."""
+    record = folded(tape.request(), tape.handled(4.0, "text"))
+
+    assert [(Stage.SUBMITTED, "implied"), (Stage.TEXT, "implied")] == [(x.stage, x.source) for x in record.reached]
+
+
+def test_an_unconfirmed_complete_names_the_task_and_asks() -> None:
+    """Where claims are confirmed first, COMPLETE shows nothing, but names its task and makes a status call due."""
+    claim = tape.webhook(3.0, tape.shown(Stage.COMPLETE, ONE), note=UNCONFIRMED)
+    record = folded(tape.request(), claim)
+
+    assert (TASK, Stage.SUBMITTED, (), 3.0) == (record.task_id, record.stage, record.tracks, record.asks_at)
+
+
+def test_an_unconfirmed_complete_counts_once_a_status_answer_says_so() -> None:
+    """The status answer brings the tracks, and is the source."""
+    claim = tape.webhook(3.0, tape.shown(Stage.COMPLETE, ONE), note=UNCONFIRMED)
+    record = folded(tape.request(), claim, tape.status(4.0, tape.shown(Stage.COMPLETE, ONE)))
+
+    assert ("poll", Verdict.COMPLETE, None) == (record.reached[-1].source, record.verdict, record.asks_at)
+
+
+def test_a_codec_that_raises_loses_nothing() -> None:
+    """A bug in a provider's codec is a problem of that one entry."""
+
+    class Buggy(Tape):
+        """A codec that reads nothing."""
+
+        def parse_webhook(self, body: bytes) -> tuple[object, ...]:  # type: ignore[override]  # it only raises
+            """Raise."""
+            raise ZeroDivisionError
+
+        parse_status = parse_submit = parse_webhook  # type: ignore[assignment]  # as above
+
+    journal = [tape.request(), tape.answer(1.0), tape.status(2.0), tape.webhook(3.0, tape.shown(Stage.TEXT))]
+    record = folded(*journal, provider=Buggy())
+    assert (None, Verdict.OPEN, 3.0) == (record.stage, record.verdict, record.asks_at)
+    assert "ZeroDivisionError" in (record.answer_problem or "")
+    assert "ZeroDivisionError" in (record.complaint or "")
+
+
+# --- questions, words and the like --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        tape.webhook(3.0, tape.shown(None, word="THIRD", ask_now=True)),
+        tape.webhook(3.0, tape.shown(Stage.COMPLETE, NO_AUDIO)),
+        tape.webhook(3.0),
+        make_entry("webhook", 3.0, body=b"<html>"),
+    ],
+)
+def test_a_readable_status_answer_closes_a_question(question: Entry) -> None:
+    """A status call is due until one was answered that was made after the question."""
+    journal = [tape.request(), tape.answer(1.0), question]
+
+    assert 3.0 == folded(*journal).asks_at
+    assert 3.0 == folded(*journal, tape.status(2.0, tape.shown(None))).asks_at
+    assert 3.0 == folded(*journal, tape.busy(4.0)).asks_at
+    assert folded(*journal, tape.status(4.0, tape.shown(None))).asks_at is None
+
+
+def test_a_status_answer_asks_nothing() -> None:
+    """A status answer that claims COMPLETE without audio goes on at the normal pace."""
+    assert folded(tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, NO_AUDIO))).asks_at is None
+
+
+def test_the_latest_refused_status_call_is_the_complaint() -> None:
+    """A refused call says nothing of the task, and is kept for people to read."""
+    record = folded(tape.request(), tape.answer(1.0), tape.busy(2.0))
+
+    assert (Stage.SUBMITTED, Verdict.OPEN) == (record.stage, record.verdict)
+    assert "busy" in (record.complaint or "")
+
+
+def test_unknown_words_are_kept() -> None:
+    """Each word is kept once, in the order of time, and the latest twenty of them."""
+    two = [tape.webhook(at, tape.shown(Stage.TEXT, word=word)) for at, word in ((2.0, "b"), (1.0, "a"), (3.0, "b"))]
+    many = [tape.webhook(float(n), tape.shown(None, word=f"word {n}")) for n in range(1, MAX_WORDS + 6)]
+
+    assert ("a", "b") == folded(tape.request(), *two).words
+    assert tuple(f"word {n}" for n in range(6, MAX_WORDS + 6)) == folded(tape.request(), *many).words
+
+
+def test_the_latest_credits_and_cover_count() -> None:
+    """What is said of the task as a whole may change; a missing value erases none."""
+    journal = [
+        tape.webhook(1.0, tape.shown(Stage.TEXT, cover_url=A, credits=1.0)),
+        tape.webhook(2.0, tape.shown(Stage.FIRST, Track(id="one", audio_url=A), cover_url=B, credits=2.0)),
+        tape.webhook(3.0, tape.shown(Stage.COMPLETE)),
+    ]
+    record = folded(tape.request(), *journal)
+
+    assert (B, 2.0, [B]) == (record.cover_url, record.credits, [each.image_url for each in record.tracks])
+
+
+def test_the_provider_was_last_heard_of_by_what_it_said() -> None:
+    """Answers, webhooks and statuses are words of the provider; what handlers did is none."""
+    journal = [tape.request(), tape.answer(1.0), tape.webhook(2.0, tape.shown(Stage.TEXT)), tape.busy(3.0)]
+
+    assert [1.0, 2.0, 3.0] == [folded(*journal[:n]).seen_at for n in (2, 3, 4)]
+    assert 3.0 == folded(*journal, tape.handled(9.0, "text"), make_entry("expired", 10.0)).seen_at
+
+
+# --- handlers -----------------------------------------------------------------------------------------------
+
+
+def test_topics_are_due_in_order_until_they_are_handled() -> None:
+    """Each reached stage is a topic; what all handlers are done with is none any more."""
+    journal = [tape.request(), tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE))]
+
+    assert ("text", "first", "complete") == views.untold(folded(*journal))
+    assert ("first", "complete") == views.untold(folded(*journal, tape.handled(5.0, "text")))
+    assert ("text", "first") == views.untold(folded(*journal, tape.handled(5.0, "complete")))
+
+
+def test_a_failure_is_a_topic_before_a_late_complete() -> None:
+    """Where a job failed, handlers hear so; where it has risen since, they hear of COMPLETE alone."""
+    failed = [tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), NO]
+
+    assert ("text", "failed") == views.untold(folded(*failed))
+    assert ("text", "first", "complete") == views.untold(folded(*failed, DONE))
+    assert ("first", "complete") == views.untold(
+        folded(*failed, tape.handled(4.0, "text"), tape.handled(5.0, "failed"), DONE)
+    )
+
+
+def test_how_each_handler_fared_is_counted() -> None:
+    """Failures of a handler are counted, with the last error; success ends the count."""
+    first = tape.handled(5.0, "text", "bot.tell", failure=1, error="no", is_over=False)
+    second = tape.handled(7.0, "text", "bot.tell", failure=2, error="again", is_over=False)
+    done = tape.handled(9.0, "text", "bot.tell")
+    key = ("text", "bot.tell")
+
+    for order in itertools.permutations([first, second]):
+        failing = folded(tape.request(), *order)
+        assert {key: Run(failures=2, last_at=7.0, error="again", is_done=False)} == failing.runs
+        assert (frozenset(), ()) == (failing.handled, failing.handler_faults)
+    assert {key: Run(failures=2, last_at=9.0, error="", is_done=True)} == folded(tape.request(), first, second, done).runs
+
+
+def test_a_handler_that_was_given_up_is_a_fault_of_the_record() -> None:
+    """Its last error stays with the job, a line for each handler."""
+    given_up = tape.handled(5.0, "text", "bot.tell", failure=5, error="ValueError: no", is_over=True)
+    record = folded(tape.request(), given_up, tape.handled(5.0, "text"))
+
+    assert (("text: ValueError: no",), frozenset({"text"})) == (record.handler_faults, record.handled)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b'{"topic":1}', b"\xff"])
+def test_a_damaged_word_of_a_handler_is_left_out(damaged: bytes) -> None:
+    """What cannot be read is as if it had not happened, so that the handler is called again."""
+    record = folded(tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), make_entry("handled", 3.0, body=damaged))
+
+    assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, views.untold(record))
+
+
+@pytest.mark.parametrize("kind", ["webhook", "status", "answer", "handled", "expired", "abandoned"])
+@given(data=st.binary(), code=st.sampled_from([0, 200, 400, 503]))
+def test_any_bytes_mean_something(kind: EntryKind, data: bytes, code: int) -> None:
+    """Whatever an entry holds, the journal is read, and its job is there."""
+    assert TASK == folded(tape.request(), tape.answer(1.0), make_entry(kind, 2.0, status=code, body=data)).task_id
+
+
+def test_a_damaged_request_is_told() -> None:
+    """A journal that begins with something else cannot be read, and says so."""
+    with pytest.raises(StoreError, match="damaged"):
+        tape.readings(make_entry("request", 0.0, body=b"{}"))

@@ -1,0 +1,207 @@
+"""When a job's status is due, when its handlers are, and the index row that says so."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audioext.models.entries import POST_SECONDS, Entry, Index, make_entry
+from audioext.models.limits import Pace
+from audioext.models.record import Record
+from audioext.models.results import Stage
+from audioext.state.schedule import JITTER_SHARE, MAX_ATTEMPTS, RETRY_SECONDS, handle_at, index_of, poll_at
+from tests.support import tape
+from tests.support.tape import TASK, folded
+
+PACE = Pace(first=15.0, every=10.0, slowest=30.0, backoff=1.25, quiet=150.0)
+DAY = 86_400.0
+ANSWER = tape.answer(1.0)
+TEXT = tape.webhook(20.0, tape.shown(Stage.TEXT))
+DONE = tape.webhook(30.0, tape.shown(Stage.COMPLETE, tape.track("a")))
+
+
+def due(record: Record, *, now: float, polled_at: float = 0.0, jitter: float = 0.0, deadline: float = DAY) -> float | None:
+    """Return when *record*'s status is due at the pace of these tests."""
+    return poll_at(record, pace=PACE, now=now, jitter=jitter, deadline=deadline, polled_at=polled_at)
+
+
+def row(*entries: Entry, now: float = 50.0, **asked: object) -> Index:
+    """Return the index row of a job with *entries*, whose next status call is due at 77."""
+    record = folded(tape.request(**asked), *entries)
+    return index_of(record, now=now, poll_at=77.0, expire_after=DAY)
+
+
+# --- status calls -------------------------------------------------------------------------------------------
+
+
+def test_an_ended_job_is_never_asked_about() -> None:
+    """Complete, failed, expired and refused jobs have no next status call."""
+    ends = [DONE, tape.webhook(30.0, tape.failed()), make_entry("expired", 30.0), tape.refusal(30.0)]
+
+    assert [None] * 4 == [due(folded(tape.request(), end), now=40.0) for end in ends]
+
+
+def test_a_job_without_a_task_waits_for_its_deadline() -> None:
+    """Nobody can be asked about a task whose id is not known."""
+    assert DAY == due(folded(tape.request()), now=10.0)
+
+
+def test_with_webhooks_the_first_call_comes_after_a_silence() -> None:
+    """Whoever is called back asks only when the provider has been quiet."""
+    assert 151.0 == due(folded(tape.request(), ANSWER), now=1.0)
+    assert 170.0 == due(folded(tape.request(), ANSWER, TEXT), now=20.0)
+
+
+def test_without_webhooks_the_first_call_comes_soon() -> None:
+    """Whoever cannot be called back asks at the pace of the API."""
+    assert 16.0 == due(folded(tape.request(webhooks=False), ANSWER), now=1.0)
+
+
+def test_an_open_question_is_due_now() -> None:
+    """What a webhook left open is asked at once, and then at the pace until it is answered."""
+    asking = folded(tape.request(), ANSWER, tape.webhook(20.0, tape.shown(None, ask_now=True)))
+
+    assert 21.0 == due(asking, now=21.0)
+    assert 21.0 == due(asking, now=21.0, polled_at=19.0)
+    assert 32.0 == due(asking, now=22.0, polled_at=21.0)
+
+
+def test_calls_grow_slower_and_have_a_slowest_pace() -> None:
+    """The intervals grow with the age of the job, between the fastest and the slowest."""
+    record = folded(tape.request(), ANSWER)
+
+    waits = [(due(record, now=now, polled_at=now) or 0.0) - now for now in (2.0, 40.0, 80.0, 119.0, 500.0)]
+    assert [10.0, 10.0, 20.0, 29.75, 30.0] == waits
+
+
+def test_news_after_a_call_begin_another_silence() -> None:
+    """A webhook that came after the last status call makes the next one come later."""
+    record = folded(tape.request(), ANSWER, TEXT)
+
+    assert 170.0 == due(record, now=20.0, polled_at=10.0)
+    assert 40.0 == due(record, now=30.0, polled_at=25.0)
+
+
+def test_the_deadline_is_the_last_call() -> None:
+    """A call beyond the deadline comes at it; past it only calls that failed go on."""
+    record = folded(tape.request(), ANSWER)
+
+    assert 100.0 == due(record, now=90.0, polled_at=90.0, deadline=100.0)
+    assert 137.5 == due(record, now=110.0, polled_at=110.0, deadline=100.0)
+
+
+@given(
+    now=st.floats(1.0, 2 * DAY),
+    polled=st.floats(0.0, 1.0),
+    jitter=st.floats(0.0, 1.0),
+    webhooks=st.booleans(),
+)
+def test_a_status_call_is_never_due_in_the_past(*, now: float, polled: float, jitter: float, webhooks: bool) -> None:
+    """Whatever the pace and the dice, the next call lies ahead and within the longest interval."""
+    record = folded(tape.request(webhooks=webhooks), ANSWER)
+    at = due(record, now=now, polled_at=now * polled, jitter=jitter)
+
+    assert at is not None
+    assert now <= at <= now + PACE.quiet * (1 + JITTER_SHARE)
+
+
+# --- handlers -----------------------------------------------------------------------------------------------
+
+
+def test_handlers_are_due_as_long_as_a_topic_is_left() -> None:
+    """They are due now, until the last topic is handled."""
+    journal = [tape.request(), TEXT]
+
+    assert handle_at(folded(tape.request()), 25.0) is None
+    assert 25.0 == handle_at(folded(*journal), 25.0)
+    assert handle_at(folded(*journal, tape.handled(24.0, "text")), 25.0) is None
+
+
+@pytest.mark.parametrize(("failure", "wait"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0)])
+def test_a_handler_that_failed_waits_longer_each_time(failure: int, wait: float) -> None:
+    """The wait doubles with each failure, and is counted from the last one."""
+    run = tape.handled(24.0, "text", "bot.tell", failure=failure, error="no", is_over=False)
+
+    assert 24.0 + wait * RETRY_SECONDS == handle_at(folded(tape.request(), TEXT, run), 24.0)
+    assert 99.0 == handle_at(folded(tape.request(), TEXT, run), 99.0)
+    assert failure < MAX_ATTEMPTS
+
+
+def test_of_several_failing_handlers_the_soonest_counts() -> None:
+    """One handler's long wait does not keep another one waiting."""
+    often = tape.handled(24.0, "text", "bot.often", failure=4, error="no", is_over=False)
+    once = tape.handled(24.0, "text", "bot.once", failure=1, error="no", is_over=False)
+
+    assert 25.0 == handle_at(folded(tape.request(), TEXT, often, once), 24.0)
+
+
+def test_only_failures_of_the_topic_whose_turn_it_is_count() -> None:
+    """A handler that is done, or failed at a topic that is over, keeps nobody waiting."""
+    over = tape.handled(24.0, "text", "bot.tell", failure=5, error="no")
+    later = tape.webhook(26.0, tape.shown(Stage.FIRST, tape.track("a")))
+
+    assert 24.0 == handle_at(folded(tape.request(), TEXT, over), 24.0)
+    assert 26.0 == handle_at(folded(tape.request(), TEXT, over, tape.handled(24.0, "text"), later), 26.0)
+
+
+# --- the index row ------------------------------------------------------------------------------------------
+
+
+def test_a_new_jobs_row() -> None:
+    """It is open, has its key and no task, and counts for its account as long as a POST may take."""
+    expected = Index(
+        ref=tape.REF,
+        provider="tape",
+        account="tape",
+        created_at=0.0,
+        key="mine",
+        is_open=True,
+        occupies_until=POST_SECONDS,
+        poll_at=77.0,
+    )
+
+    assert expected == row(key="mine")
+
+
+def test_a_running_jobs_row() -> None:
+    """A job whose task is known counts for its account until it is given up; handlers are due now."""
+    found = row(ANSWER, TEXT)
+
+    assert (TASK, 1.0, True) == (found.task_id, found.answered_at, found.is_open)
+    assert (DAY, 50.0) == (found.occupies_until, found.handle_at)
+
+
+def test_an_ended_jobs_row() -> None:
+    """An ended job counts for nothing, and keeps its key and its task."""
+    found = row(ANSWER, DONE, key="mine")
+
+    assert (False, 0.0, "mine", TASK) == (found.is_open, found.occupies_until, found.key, found.task_id)
+
+
+def test_a_refused_jobs_row_frees_its_key() -> None:
+    """The key of a refused submit can be used again; the submit counts in its window, for it was answered."""
+    found = row(tape.refusal(2.0), key="mine")
+
+    assert (None, False, 0.0, 2.0) == (found.key, found.is_open, found.occupies_until, found.answered_at)
+
+
+def test_a_submit_that_never_left_counts_in_no_window() -> None:
+    """What the API never saw is not among its calls."""
+    found = row(make_entry("abandoned", 2.0, note="no connection"), key="mine")
+
+    assert (None, False, 0.0) == (found.key, found.is_open, found.answered_at)
+
+
+def test_an_unknown_outcome_frees_its_part_of_the_limits() -> None:
+    """An answer that tells of no task keeps the job open and its key, and nobody waits for it."""
+    found = row(make_entry("answer", 2.0, note="the connection broke"), key="mine")
+
+    assert ("mine", True, 0.0, 2.0) == (found.key, found.is_open, found.occupies_until, found.answered_at)
+
+
+def test_a_task_that_a_webhook_named_after_a_refusal_has_its_key_back() -> None:
+    """The job goes on, and so it holds its key and counts for its account again."""
+    found = row(tape.refusal(2.0), TEXT, key="mine")
+
+    assert ("mine", True, DAY, TASK) == (found.key, found.is_open, found.occupies_until, found.task_id)

@@ -1,0 +1,196 @@
+"""Every sentence of the store protocol about deliveries, purges, secrets and warnings, for every store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from audioext.models.entries import OTHER_TASK, REFUSED, UNREADABLE, make_entry
+from audioext.stores.base import Created, Delivery, Store
+from tests.unit.stores.journals import (
+    Connect,
+    claim_all,
+    create,
+    delivered,
+    held,
+    listed,
+    make_index,
+    make_request,
+    make_webhook,
+)
+
+ALL = 1_000_000
+"""More deliveries than any test has."""
+
+
+async def close(store: Store, ref: str, at: float, **fields: object) -> None:
+    """Close the job of *ref* with a webhook at *at*."""
+    index = make_index(ref, is_open=False, **fields)
+    done = await store.append(ref, [make_webhook(int(at), at)], provider="kie", index=index, known=1)
+    assert done.is_taken
+
+
+async def test_deliveries_are_read_newest_first(store: Store, other: Store) -> None:
+    """`deliveries` yields all webhooks or those of one ref, the last one first, and no other entry."""
+    for ref in ("a", "b"):
+        await create(store, ref)
+    for number in range(6):
+        status = make_entry("status", 1.0, body=b"%d" % number)
+        await other.append("ab"[number % 2], [make_webhook(number), status], provider="kie")
+
+    assert [f"{n:08}" for n in (5, 4, 3, 2, 1, 0)] == await delivered(store)
+    assert [f"{n:08}" for n in (4, 2, 0)] == await delivered(other, "a")
+    assert [] == await delivered(other, "c")
+
+
+async def test_a_delivery_is_shown_as_it_arrived(store: Store) -> None:
+    """Time, headers and body are the entry's; its id is unique, and its path shows no tag."""
+    await create(store, "a", provider="vidgo")
+    hook = make_entry("webhook", 7.5, headers={"x-signature": "abc"}, body=b"\x00\xff", note="said twice")
+    for ref in ("a", "b"):
+        await store.append(ref, [hook], provider="vidgo")
+
+    orphan, applied = [found async for found in store.deliveries()]
+
+    assert ("b", "orphan") == (orphan.ref, orphan.verdict)
+    assert "/vidgo/a/***" == applied.path
+    assert orphan.id != applied.id
+    assert applied == Delivery(
+        id=applied.id,
+        ref="a",
+        provider="vidgo",
+        received_at=7.5,
+        verdict="applied",
+        headers={"x-signature": "abc"},
+        body=b"\x00\xff",
+        note="said twice",
+    )
+
+
+@pytest.mark.parametrize(
+    ("note", "verdict"),
+    [
+        (UNREADABLE, "unreadable"),
+        (f"{REFUSED}: signature", "refused"),
+        (f"{OTHER_TASK} t2", "refused"),
+        ("", "applied"),
+        ("more", "applied"),
+    ],
+)
+async def test_the_note_gives_the_verdict(store: Store, note: str, verdict: str) -> None:
+    """What a webhook came to is what its note begins with."""
+    await create(store)
+    await store.append("ref", [make_webhook(1, note=note)], provider="kie")
+
+    assert [verdict] == [found.verdict async for found in store.deliveries()]
+
+
+async def test_many_deliveries_are_read_whole(store: Store) -> None:
+    """Hundreds of deliveries of several jobs are read, each once."""
+    for number in range(7):
+        await create(store, f"ref{number}")
+    for number in range(700):
+        await store.append(f"ref{number % 7}", [make_webhook(number)], provider="kie")
+
+    assert [f"{n:08}" for n in reversed(range(700))] == await delivered(store)
+
+
+async def test_purge_forgets_old_closed_jobs(store: Store, other: Store) -> None:
+    """Closed jobs go whose last entry is older, with key, task id and deliveries; open and later ones stay."""
+    for ref in ("old", "recent", "open"):
+        await create(store, ref, key=f"key of {ref}", task_id=f"task of {ref}", now=50.0)
+    await close(store, "old", 199.0, key="key of old", task_id="task of old", poll_at=1.0, handle_at=1.0)
+    await close(store, "recent", 200.0)
+    await store.append("open", [make_webhook(1)], provider="kie")
+
+    assert 1 == await other.purge(before=200.0, deliveries_kept=ALL)
+
+    assert ["recent", "open"] == await listed(store)
+    assert [None] * 3 == [
+        await store.read("old"),
+        await store.find(key="key of old"),
+        await store.find(provider="kie", task_id="task of old"),
+    ]
+    assert ["00000001", "00000200"] == await delivered(store)
+    assert [("open",)] * 2 == [await claim_all(store, "polls"), await claim_all(store, "handlers")]
+    assert Created() == await create(store, "old", key="key of old")
+    assert (make_request("old"),) == (await held(store, "old")).entries
+
+
+async def test_a_purge_finds_what_closed_later(store: Store) -> None:
+    """A job that an earlier purge left because it was open goes once it is closed."""
+    await create(store, now=50.0)
+    assert 0 == await store.purge(before=900.0, deliveries_kept=ALL)
+
+    await close(store, "ref", 100.0)
+
+    assert 1 == await store.purge(before=900.0, deliveries_kept=ALL)
+    assert [] == await listed(store)
+
+
+async def test_a_late_entry_keeps_a_job(store: Store) -> None:
+    """The last entry counts, not the end: a duplicate that comes late finds its job for longer."""
+    await create(store, now=50.0)
+    await close(store, "ref", 100.0)
+    await store.append("ref", [make_webhook(1, 300.0)], provider="kie", known=2)
+
+    assert 0 == await store.purge(before=200.0, deliveries_kept=ALL)
+    assert ["ref"] == await listed(store)
+
+
+async def test_old_orphans_go_as_well(store: Store) -> None:
+    """A journal without a request is purged like a closed job."""
+    await store.append("old", [make_webhook(1, 100.0)], provider="kie")
+    await store.append("recent", [make_webhook(2, 300.0)], provider="kie")
+
+    await store.purge(before=200.0, deliveries_kept=ALL)
+
+    assert (None, ["00000002"]) == (await store.read("old"), await delivered(store))
+
+
+async def test_purge_bounds_the_deliveries(store: Store) -> None:
+    """While there are more webhooks than may be kept, closed jobs go, the longest silent first; open ones never."""
+    for number in range(6):
+        await create(store, f"ref{number}", now=50.0)
+    for number in (3, 1, 2, 4):
+        await close(store, f"ref{number}", 100.0 + number)
+    await store.append("ref5", [make_webhook(n) for n in (500, 501, 502)], provider="kie")
+
+    assert 2 == await store.purge(before=0.0, deliveries_kept=5)
+    assert ["ref0", "ref3", "ref4", "ref5"] == await listed(store)
+    assert 2 == await store.purge(before=0.0, deliveries_kept=1)
+    assert ["ref0", "ref5"] == await listed(store)
+    assert 3 == len(await delivered(store))
+
+
+async def test_purge_goes_on_past_one_portion(store: Store) -> None:
+    """Hundreds of jobs go in one purge, and what is stored afterwards is whole."""
+    for number in range(600):
+        await store.append(
+            f"ref{number}",
+            [make_request(f"ref{number}"), make_webhook(number)],
+            provider="kie",
+            index=make_index(f"ref{number}", is_open=False),
+        )
+
+    assert 600 == await store.purge(before=9_000.0, deliveries_kept=ALL)
+    assert ([], []) == (await listed(store), await delivered(store))
+    await create(store)
+    assert ["ref"] == await listed(store)
+
+
+async def test_two_first_starts_agree_on_one_secret(connect: Connect) -> None:
+    """Concurrent askers over several connections all get the one value that is kept, each name its own."""
+    stores = [await connect() for _ in range(4)]
+
+    values = await asyncio.gather(*(stores[n % 4].secret("tag", b"\x00value %d" % n) for n in range(20)))
+
+    assert 1 == len(set(values))
+    assert values[0] == await stores[0].secret("tag", b"later")
+    assert b"" == await stores[1].secret("another", b"") == await stores[2].secret("another", b"x")
+
+
+async def test_an_engine_says_what_it_risks(store: Store) -> None:
+    """Warnings are sentences for the one who runs the store."""
+    assert all(isinstance(warning, str) and " " in warning for warning in await store.warnings())
