@@ -24,9 +24,13 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
     try:
         from audioext.cli.app import run  # noqa: PLC0415 - its packages are an extra
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in CLI_PACKAGES:
+
+        code = run(sys.argv[1:])
+    except ImportError as error:
+        missing = error.__cause__ or error  # the parser wraps what a command's module lacks
+        name = missing.name if isinstance(missing, ImportError) else None
+        if (name or "").partition(".")[0] not in CLI_PACKAGES:
             raise
         print(f"audioext: {MISSING_CLI}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(run(sys.argv[1:]))
+        code = 2
+    sys.exit(code)

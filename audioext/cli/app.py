@@ -6,7 +6,6 @@ import io
 import sys
 from collections.abc import Sequence
 
-import rich  # noqa: F401 - help needs it, and would say so late
 from attrs import frozen
 from cyclopts import App, CycloptsError, Group
 
@@ -98,7 +97,7 @@ entries, --body N prints what came with entry N, byte for byte.""",
         "replay",
         LOOKING,
         "deliveries:ReplayCommand",
-        "Give a stored delivery to this store's inbox again, as if it arrived at its own time.",
+        "Give a stored delivery to this store's inbox again, or with --to to another receiver.",
     ),
     Listed(
         "credits",

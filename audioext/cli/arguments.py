@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from audioext.errors import Problem, RequestError
+from audioext.errors import ConfigError, Problem, RequestError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def check_seconds(name: str, value: float) -> float:
+    """Return the option *name*'s *value*.
+
+    Raises:
+        ConfigError: it is no finite number above 0.
+    """
+    if not 0 < value < math.inf:
+        message = f"{name} must be a finite number of seconds above 0, not {value!r}"
+        raise ConfigError(message)
+    return value
 
 
 class SourceField(TypedDict, total=False):

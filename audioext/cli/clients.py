@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 import attrs
 from attrs import frozen
 
-from audioext import config as settings
+from audioext import config, providers
+from audioext.cli.arguments import check_seconds
 from audioext.cli.failures import NoSuchRefError
 from audioext.cli.options import (
     DEFAULT_STORE,
@@ -29,8 +30,8 @@ from audioext.cli.text import program
 from audioext.client import Client
 from audioext.config import UNSET, Unset
 from audioext.errors import ConfigError, RequestError
-from audioext.providers import ALL
-from audioext.providers.base import Pace, Provider
+from audioext.models.limits import Pace
+from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
 from audioext.sandbox import Sandbox
 from audioext.stores import Store, open_store
@@ -65,17 +66,17 @@ class OpenClient:
     @property
     def key_variable(self) -> str:
         """The environment variable that holds the provider's key."""
-        return self.provider.key_variable
+        return self.provider.info.key_variable
 
     @property
     def is_local(self) -> bool:
         """Whether the API runs on this machine, as a sandbox does."""
-        return self.provider.base_url.host in {"127.0.0.1", "localhost", "::1"}
+        return self.provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
 
     @property
     def has_key(self) -> bool:
         """Whether the provider can be asked for anything."""
-        return settings.named([self.provider], os.environ)[self.provider.name].api_key is not None
+        return config.named([self.provider], os.environ)[self.provider.info.name].info.has_key
 
     @contextmanager
     def explained_key(self) -> Generator[None]:
@@ -89,7 +90,7 @@ class OpenClient:
         except ConfigError as error:
             if self.has_key:
                 raise
-            name = self.provider.name
+            name = self.provider.info.name
             message = f"no API key for {name}: set {self.key_variable} in the environment; --sandbox needs none"
             raise ConfigError(message) from error
 
@@ -98,22 +99,17 @@ def make_provider(name: str, **given: object) -> Provider:
     """Return the provider called *name*; settings that are `None` or empty are left at their defaults.
 
     Raises:
-        ConfigError: there is no such provider, or a setting cannot work.
+        ConfigError: a setting cannot work.
     """
-    makers = {make().name: make for make in ALL}
-    if name not in makers:
-        message = f"there is no provider {name!r}; there are {', '.join(makers)}"
-        raise ConfigError(message)
     if name not in _SIGNED:
         given.pop("webhook_key", None)
     chosen = {key: value for key, value in given.items() if value not in {None, ()}}
-    provider: Provider = makers[name](**chosen)  # type: ignore[arg-type]  # each setting comes from its own option
-    return provider
+    return providers.load(name)(**chosen)  # type: ignore[arg-type]  # each setting comes from its own option
 
 
 def all_providers(**given: object) -> list[Provider]:
     """Return one of each provider, with the settings *given*."""
-    return [make_provider(make().name, **given) for make in ALL]
+    return [make_provider(name, **given) for name in providers.NAMES]
 
 
 def sandbox_provider(name: str, sandbox: Sandbox) -> Provider:
@@ -134,19 +130,18 @@ def real_provider(name: str, api: ApiOptions) -> Provider:
     """Return the provider called *name* with the settings of the command line; its key is in the environment."""
     pace = None
     if api.poll_every is not None:
-        settings.check_durations(poll_every=api.poll_every)
-        every = api.poll_every
+        every = check_seconds("poll_every", api.poll_every)
         pace = Pace(first=every, every=every, slowest=every, quiet=every)
     return make_provider(name, base_url=api.base_url, webhook_key=api.webhook_key, pace=pace)
 
 
 def listening_providers(hooks: WebhookOptions) -> list[Provider]:
     """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
-    url = settings.read_public_url(hooks.public_url)
+    url = config.read_public_url(hooks.public_url)
     found = []
     for provider in all_providers(webhook_key=hooks.webhook_key):
         try:
-            settings.check_callbacks([provider], url)
+            config.check_callbacks([provider], url)
         except ConfigError:  # the listener decodes it all the same, but nobody could submit to it from here
             continue
         found.append(provider)
@@ -200,7 +195,7 @@ async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerat
         MissingExtraError: numpy or soundfile are not installed.
         FaultError: one of the faults is none.
     """
-    settings.check_durations(speed=options.speed)
+    check_seconds("speed", options.speed)
     values = {"speed": options.speed, "faults": options.fault, "hmac_key": secrets.token_hex(), **given}
     async with Sandbox(**values) as sandbox:  # type: ignore[arg-type]  # each setting comes from its own option
         yield sandbox
@@ -215,7 +210,7 @@ async def open_client(
     Raises:
         AudioextError: whatever opening a client raises.
     """
-    settings.check_durations(timeout=wait_timeout)
+    check_seconds("timeout", wait_timeout)
     async with AsyncExitStack() as stack:
         if sandbox.sandbox:
             running = await stack.enter_async_context(open_sandbox(sandbox))

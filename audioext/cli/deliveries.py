@@ -10,16 +10,17 @@ from attrs import frozen
 from cyclopts import Parameter
 from yarl import URL
 
-from audioext import config as settings
-from audioext.cli import journal, text
-from audioext.cli.clients import all_providers, find_job, looking_client
+from audioext import config
+from audioext.cli import text
+from audioext.cli.clients import find_job, looking_client
 from audioext.cli.exits import Exit
 from audioext.cli.failures import NoSuchRefError
-from audioext.cli.options import API_GROUP, Command, Limit, LookOptions, WebhookKeys, option
+from audioext.cli.options import API_GROUP, Command, Limit, LookOptions, option
 from audioext.cli.records import delivery_object
 from audioext.cli.screen import Screen
-from audioext.errors import ConfigError, WebhookError
-from audioext.http.urls import mask
+from audioext.client import Client
+from audioext.errors import ConfigError, RequestError, WebhookError
+from audioext.http.urls import callback_url, mask
 from audioext.stores.base import Delivery
 
 HTTP_OK = 200
@@ -74,32 +75,45 @@ class InboxCommand(LookOptions, Command):
 class ReplayCommand(LookOptions, Command):
     """`audioext replay`."""
 
-    delivery: Annotated[str, Parameter(help="Its id, as `inbox` prints it.")]
+    delivery: Annotated[str, Parameter(help="Its id as `inbox` prints it, or how it alone begins.")]
     to: Annotated[
         str | None, option("POST it to the receiver with this public URL, which has the same secret.", API_GROUP)
     ] = None
-    webhook_key: WebhookKeys = ()
 
     async def run(self, screen: Screen) -> Exit:
-        """Give the delivery to this store's inbox again, at its own time, or POST it to another receiver."""
-        target = settings.read_public_url(self.to)
-        async with looking_client(self, *all_providers(webhook_key=self.webhook_key)) as client:
-            found = await journal.find_delivery(client, self.delivery)
-            if found is None:
-                message = f"this store holds no delivery {self.delivery!r}; audioext inbox lists what it holds"
-                raise NoSuchRefError(message)
+        """Give the delivery to this store's inbox again, or POST it to another receiver."""
+        target = config.read_public_url(self.to)
+        async with looking_client(self) as client:
+            found = await find_delivery(client, self.delivery)
             if target is None:
-                status = await journal.replay(client, found)
+                status = await client.replay(found.id)
             else:
-                status = await _post(journal.delivery_url(client, target, found), found)
+                # Whoever has the store has the secret that makes the tag again.
+                status = await _post(callback_url(target, client.inbox.secrets[0], found.provider, found.ref), found)
         if status != HTTP_OK:
-            message = f"delivery {self.delivery} was answered with {status}"
+            message = f"delivery {found.id} was answered with {status}"
             raise WebhookError(message, http_status=status)
         if screen.json:
-            screen.emit({"delivery": self.delivery, "ref": found.ref, "status": status})
+            screen.emit({"delivery": found.id, "ref": found.ref, "status": status})
         else:
-            screen.result(f"delivery {self.delivery} of job {found.ref} was answered with {status}")
+            screen.result(f"delivery {found.id} of job {found.ref} was answered with {status}")
         return Exit.OK
+
+
+async def find_delivery(client: Client, delivery_id: str) -> Delivery:
+    """Return the delivery of *delivery_id*, or the only one whose id begins so.
+
+    Raises:
+        NoSuchRefError: the store holds none, or several.
+    """
+    with suppress(RequestError):
+        return await client.delivery(delivery_id)
+    found = [one async for one in client.deliveries() if delivery_id and one.id.startswith(delivery_id)]
+    if len(found) != 1:
+        many = f"{len(found)} deliveries that begin with" if found else "no delivery"
+        message = f"this store holds {many} {delivery_id!r}; `{text.program()} inbox` lists what it holds"
+        raise NoSuchRefError(message)
+    return found[0]
 
 
 async def _post(url: URL, delivery: Delivery) -> int:

@@ -23,7 +23,7 @@ from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, save, submit, watch
 from audioext.client import Client
 from audioext.errors import DownloadError, Problem, RequestError
-from audioext.files.downloads import Source, probe
+from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
 from audioext.providers.base import FileRoute, Provider
 
@@ -100,7 +100,7 @@ class DemoCommand(Command):
         options = SandboxOptions(sandbox=True, speed=self.speed)
         async with open_sandbox(options, extension_seconds=ADDED_SECONDS) as sandbox:
             provider = sandbox_provider(self.provider, sandbox)
-            view.step("sandbox", f"{provider.base_url}, at {sandbox.speed:g} times real speed")
+            view.step("sandbox", f"{provider.info.base_url}, at {sandbox.speed:g} times real speed")
             source = await self._source(view)
             continue_at = await asyncio.to_thread(_continue_at, source)
             client = Client(provider, public_url=LOOPBACK_URL, listen=LOOPBACK_LISTEN, wait_timeout=WAIT_SECONDS)
@@ -172,16 +172,16 @@ def report(screen: Screen, outcome: Outcome) -> None:
 def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float) -> None:
     """Print how to go on at *provider*, on the command line and in Python."""
     at = f"{continue_at:g}"
-    has_model = provider.name not in MODELLESS
-    extend = ["extend", shlex.quote(str(source)), "--continue-at", at, "--provider", provider.name]
+    has_model = provider.info.name not in MODELLESS
+    extend = ["extend", shlex.quote(str(source)), "--continue-at", at, "--provider", provider.info.name]
     if has_model:
         extend += ["--model", MODEL]
     # Who takes audio by URL only has to be able to ask this machine for it.
-    is_asked = provider.file_route is FileRoute.SERVE
+    is_asked = provider.info.file_route is FileRoute.SERVE
     reach = ', public_url="https://your.host", listen=":8080"' if is_asked else ""
     program = PROGRAM.format(
         client=f"ax.{type(provider).__name__}(){reach}",
-        variable=provider.key_variable,
+        variable=provider.info.key_variable,
         file=str(source),
         model=f'model="{MODEL}", ' if has_model else "",
         continue_at=at,
@@ -191,7 +191,7 @@ def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_a
     screen.result("  # a recording of yours", style="dim")
     screen.result(f"  {text.program()} demo song.mp3")
     screen.result(
-        f"  # each step by itself; without --sandbox at the real API, with {provider.key_variable}", style="dim"
+        f"  # each step by itself; without --sandbox at the real API, with {provider.info.key_variable}", style="dim"
     )
     screen.result(f"  {text.program()} {' '.join(extend)} --sandbox")
     screen.result("  # all there is", style="dim")
@@ -252,7 +252,7 @@ def _continue_at(source: Path) -> float:
         duration = audio.load(source.read_bytes()).duration
     except ValueError as error:
         raise RequestError([Problem("file", f"{source}: {error}")]) from error
-    if isinstance(found, Source) and found.duration is not None:
+    if isinstance(found, SourceInfo) and found.duration is not None:
         duration = min(duration, found.duration)
     return round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
 

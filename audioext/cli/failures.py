@@ -7,20 +7,16 @@ from audioext.cli.screen import Screen
 from audioext.cli.text import clean
 from audioext.errors import (
     AudioextError,
-    ClientClosedError,
     ConfigError,
     DecodeError,
     DownloadError,
-    JobError,
-    JobFailedError,
     ProviderError,
     RequestError,
-    StageTimeoutError,
     StoreError,
-    SubmitUnknownError,
     UnsupportedError,
     WebhookError,
 )
+from audioext.runtime.jobs import ClientClosedError, JobError, JobFailedError, StageTimeoutError, SubmitUnknownError
 from audioext.sandbox import FaultError, MissingExtraError
 
 MISSING_SANDBOX = 'the sandbox needs two more packages: pip install "audioext[sandbox]"'

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from attrs import frozen
 
-from audioext.cli import journal, text
+from audioext.cli import text
 from audioext.cli.arguments import read_meta
 from audioext.cli.clients import find_job, looking_client
 from audioext.cli.exits import Exit
@@ -28,12 +28,13 @@ from audioext.cli.records import (
 )
 from audioext.cli.screen import Screen
 from audioext.errors import Problem, RequestError
+from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Stage
 from audioext.stores.base import Delivery
 
 SHORT_LETTERS = 40
-Journal = Sequence[tuple[journal.Seen, Record | None]]
+Journal = Sequence[tuple[Entry, Record | None]]
 
 
 @frozen(kw_only=True, slots=False)
@@ -86,7 +87,7 @@ class ShowCommand(LookOptions, Command):
         """Print all that is known of a job: state, request, journal, tracks, and what went wrong."""
         async with looking_client(self) as client:
             job = await find_job(client, self.ref)
-            entries = await journal.timeline(client, job.ref)
+            entries = await client.timeline(job.ref)
             deliveries = [delivery async for delivery in client.deliveries(job.ref)][::-1]
         if self.body is not None:
             sys.stdout.buffer.write(_entry("body", self.body, entries)[0].body)
@@ -113,12 +114,14 @@ def timeline(record: Record) -> list[tuple[str, float, str]]:
         found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source]))
     if record.verdict is Verdict.FAILED and record.fault is not None:
         found.append(("failed", record.fault.at, text.clean(record.fault.message)))
+    if record.verdict is Verdict.REFUSED:
+        found.append(("refused", record.answered_at or record.created_at, text.clean(problem_of(record) or "")))
     if record.verdict is Verdict.EXPIRED and record.expired_at is not None:
         found.append(("expired", record.expired_at, "given up; a late callback still completes it"))
     return sorted(found, key=lambda item: item[1])
 
 
-def _entry(name: str, number: int, entries: Journal) -> tuple[journal.Seen, Record | None]:
+def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | None]:
     if not 0 < number <= len(entries):
         raise RequestError([Problem(name, f"the journal has the entries 1 to {len(entries)}, not {number}")])
     return entries[number - 1]

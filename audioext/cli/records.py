@@ -38,10 +38,12 @@ def source_of(record: Record) -> str:
 
 
 def problem_of(record: Record) -> str | None:
-    """Return what is wrong with a job, in the vendor's words: why it failed, or why a status call was refused."""
+    """Return what is wrong with a job, in the vendor's words: why it failed, or why an answer was a refusal."""
     if record.verdict is Verdict.FAILED and record.fault is not None:
         return record.fault.message
-    return None if record.complaint is None else record.complaint.text
+    if record.verdict is Verdict.REFUSED:
+        return record.refusal or "the submit was never sent"
+    return record.complaint or record.answer_problem
 
 
 def request_of(record: Record) -> dict[str, object]:

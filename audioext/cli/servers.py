@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, cast
 
 from attrs import define, field, frozen
 
@@ -11,7 +14,6 @@ from audioext.cli import text
 from audioext.cli.clients import listening_providers, open_sandbox, read_listen, store_url
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
-from audioext.cli.journal import watched
 from audioext.cli.options import (
     SANDBOX_GROUP,
     SANDBOX_SPEED,
@@ -26,12 +28,13 @@ from audioext.cli.options import (
 from audioext.cli.records import BY, delivery_object, track_object
 from audioext.cli.screen import Screen
 from audioext.client import Client
-from audioext.errors import ConfigError
-from audioext.models.record import Record
-from audioext.models.results import Source
+from audioext.errors import AudioextError, ConfigError, RequestError
+from audioext.models.entries import Entry, Index
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Source, Stage
 from audioext.sandbox import Sandbox
-from audioext.stores import open_store
-from audioext.stores.base import Delivery
+from audioext.stores import Store, open_store
+from audioext.stores.base import Appended, Delivery, to_delivery
 
 WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 
@@ -95,11 +98,12 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             message = "say where providers reach this listener: --public-url https://hooks.example.org/audio"
             raise ConfigError(message)
         url = store_url(self)
+        store = TappedStore(open_store(url))
         client = Client(
             *listening_providers(self),
             public_url=self.public_url,
             listen=read_listen(self.listen),
-            store=watched(open_store(url), Printer(screen)),
+            store=cast("Store", store),
         )
         with stop_signals() as stopped:
             async with client:
@@ -109,8 +113,59 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                 else:
                     at = f"listening for {client.public_url}; jobs in {where}"
                     screen.note(f"{at}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                printer = asyncio.create_task(Printer(screen, client).run(store.appends))
                 await stopped.wait()
+                await store.appends.join()
+                printer.cancel()
         return Exit.OK
+
+
+@frozen(kw_only=True)
+class Append:
+    """Entries that were durably stored: those that are new, and those that the store had before."""
+
+    ref: str
+    provider: str
+    new: tuple[Entry, ...]
+    repeated: tuple[Entry, ...]
+
+
+@define(eq=False)
+class TappedStore:
+    """A store that also queues what is appended through it; all else is the store's own.
+
+    Handlers would hear of stages as well, but they would do the work of those that other processes have.
+    """
+
+    _store: Store
+    appends: asyncio.Queue[Append] = field(factory=asyncio.Queue, init=False)
+
+    async def append(  # noqa: PLR0913 - the store protocol's own
+        self,
+        ref: str,
+        entries: Sequence[Entry],
+        *,
+        provider: str,
+        index: Index | None = None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: bool = False,
+    ) -> Appended:
+        """Append, then queue what was appended."""
+        done = await self._store.append(
+            ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
+        )
+        if entries and not done.is_lost and not done.is_full:
+            before = {entry.id for entry in done.missed}
+            new = tuple(entry for entry in entries if entry.id not in before)
+            repeated = tuple(entry for entry in entries if entry.id in before)
+            self.appends.put_nowait(Append(ref=ref, provider=provider, new=new, repeated=repeated))
+        return done
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        """Return what this class does not have: the store's own."""
+        found: Callable[..., object] = getattr(self._store, name)
+        return found
 
 
 @define(eq=False)
@@ -118,20 +173,44 @@ class Printer:
     """Prints one line for each delivery that was kept and each stage that became known."""
 
     screen: Screen
+    client: Client
 
-    def delivery(self, delivery: Delivery) -> None:
-        """Print a delivery and its verdict."""
+    async def run(self, appends: asyncio.Queue[Append]) -> None:
+        """Print what comes, until it is cancelled."""
+        while True:
+            append = await appends.get()
+            try:
+                await self._print(append)
+            except AudioextError as error:
+                self.screen.note(f"job {append.ref}: {text.clean(error)}")
+            finally:
+                appends.task_done()
+
+    async def _print(self, append: Append) -> None:
+        record = None
+        with suppress(RequestError):  # a delivery of a job that the store does not hold
+            record = (await self.client.job(append.ref)).record
+        for entry in append.new:
+            if entry.kind == "webhook":
+                delivery = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
+                self._delivery(delivery, delivery.verdict)
+        for entry in append.repeated:
+            if entry.kind == "webhook":
+                self._delivery(to_delivery(append.ref, append.provider, entry, is_orphan=False), "repeat")
+        if record is not None:
+            for topic, source in _news(record, {entry.at for entry in append.new}):
+                self._topic(record, topic, source)
+
+    def _delivery(self, delivery: Delivery, verdict: str) -> None:
         if self.screen.json:
-            self.screen.emit({"event": "delivery", **delivery_object(delivery)})
+            self.screen.emit({"event": "delivery", **delivery_object(delivery), "verdict": verdict})
             return
         note = f"  {text.clean(delivery.note)}" if delivery.note else ""
-        line = f"{delivery.provider} {delivery.ref}  delivery {delivery.verdict}, {text.size(len(delivery.body))}{note}"
+        line = f"{delivery.provider} {delivery.ref}  delivery {verdict}, {text.size(len(delivery.body))}{note}"
         self._line(delivery.received_at, line)
 
-    def news(self, record: Record, topic: str) -> None:
-        """Print a stage that handlers will hear of, or a failure."""
+    def _topic(self, record: Record, topic: str, source: Source | None) -> None:
         after = max((item.at for item in record.reached), default=record.created_at) - record.created_at
-        source: Source | None = next((item.source for item in record.reached if item.stage.name.lower() == topic), None)
         if self.screen.json:
             facts = {"event": topic, "ref": record.ref, "provider": record.provider, "task_id": record.task_id}
             tracks = [track_object(track) for track in record.tracks]
@@ -143,3 +222,15 @@ class Printer:
 
     def _line(self, at: float, line: str) -> None:
         self.screen.result(f"{text.moment(at)}  {line}")
+
+
+def _news(record: Record, moments: set[float]) -> list[tuple[str, Source | None]]:
+    """Return the stages that became known at *moments*, and the failure if that did."""
+    news: list[tuple[str, Source | None]] = [
+        (item.stage.name.lower(), item.source)
+        for item in record.reached
+        if item.stage is not Stage.SUBMITTED and item.at in moments
+    ]
+    if record.verdict is Verdict.FAILED and record.fault is not None and record.fault.at in moments:
+        news.append(("failed", None))
+    return news

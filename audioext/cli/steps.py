@@ -19,7 +19,7 @@ from audioext.cli.records import event_object, track_object
 from audioext.cli.screen import Screen
 from audioext.cli.silence import reason_for_silence
 from audioext.client import Client
-from audioext.files.downloads import Source, probe
+from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Request
 from audioext.models.results import Song, StageEvent
 from audioext.runtime.jobs import Job
@@ -137,7 +137,7 @@ def song_object(finished: Finished) -> dict[str, object]:
 def track_length(path: Path | None, claimed: float | None) -> float | None:
     """Return the seconds of a saved file, or what the provider claims where it cannot be read."""
     found = None if path is None else probe(path)
-    return found.duration if isinstance(found, Source) and found.duration is not None else claimed
+    return found.duration if isinstance(found, SourceInfo) and found.duration is not None else claimed
 
 
 async def _say_why_silent(url: URL | None, view: View, events: Sequence[StageEvent], *, is_local: bool) -> None:

@@ -41,10 +41,10 @@ from audioext.cli.records import state_of
 from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, finish, report, save, submit
 from audioext.client import Client
-from audioext.errors import ProviderError, RequestError, StageTimeoutError
+from audioext.errors import ProviderError, RequestError
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.runtime.jobs import Job
+from audioext.runtime.jobs import Job, StageTimeoutError
 
 
 @frozen(kw_only=True, slots=False)

@@ -147,7 +147,7 @@ def test_nothing_compared_is_not_alike(folder: Path) -> None:
     """A source of which nothing is kept proves nothing."""
     (folder / "tune.wav").write_bytes(audio.encode(audio.tune(seed=1, seconds=2.0, rate=8_000), "wav"))
 
-    assert Likeness(source_seconds=2.0, take_seconds=2.0, beginning=0.0) == compare(
+    assert Likeness(source_seconds=2.0, track_seconds=2.0, beginning=None) == compare(
         Path("tune.wav"), Path("tune.wav"), until=0.0
     )
 

@@ -35,10 +35,10 @@ def run_without(package: str, *arguments: str) -> subprocess.CompletedProcess[st
     return run_program(program)
 
 
-@pytest.mark.parametrize("package", ["cyclopts", "rich"])
-def test_without_the_extra_the_command_says_what_to_install(package: str) -> None:
+@pytest.mark.parametrize(("package", "word"), [("cyclopts", "--help"), ("rich", "--help"), ("rich", "jobs")])
+def test_without_the_extra_the_command_says_what_to_install(package: str, word: str) -> None:
     """A missing parser or printer is one line with the remedy, and exit code 2."""
-    ended = run_without(package, "--help")
+    ended = run_without(package, word)
 
     assert 2 == ended.returncode
     assert 'audioext: the command line needs two more packages: pip install "audioext[cli]"\n' == ended.stderr
