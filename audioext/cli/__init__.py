@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
 
 CLI_PACKAGES = frozenset({"cyclopts", "rich"})
 MISSING_CLI = 'the command line needs two more packages: pip install "audioext[cli]"'
+INTERRUPTED = 130
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End the process at once: until a command runs, an interruption has nothing to say and nothing to undo."""
+    del number, frame
+    os._exit(INTERRUPTED)
 
 
 def main() -> None:
     """Run the command in `sys.argv` and exit with its code; `audioext --help` lists the codes."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
     try:
         from audioext.cli.app import run  # noqa: PLC0415 - its packages are an extra
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in CLI_PACKAGES:
+
+        code = run(sys.argv[1:])
+    except ImportError as error:
+        missing = error.__cause__ or error  # the parser wraps what a command's module lacks
+        name = missing.name if isinstance(missing, ImportError) else None
+        if (name or "").partition(".")[0] not in CLI_PACKAGES:
             raise
         print(f"audioext: {MISSING_CLI}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(run(sys.argv[1:]))
+        code = 2
+    sys.exit(code)

@@ -15,8 +15,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.spinner import Spinner
 from rich.text import Text
 
+from audioext.cli.records import reached_at, stage_line
 from audioext.cli.screen import Screen
-from audioext.cli.text import clean, seconds, size, stage_line
+from audioext.cli.text import clean, seconds, size
 from audioext.models.results import Stage, StageEvent
 from audioext.runtime.jobs import Job
 
@@ -40,6 +41,9 @@ class View(Protocol):
     def still(self) -> None:
         """Show that nothing is being waited for any more."""
 
+    def note(self, text: str) -> None:
+        """Show a line that is no step."""
+
 
 @contextmanager
 def open_view(screen: Screen) -> Generator[View]:
@@ -54,12 +58,11 @@ def open_view(screen: Screen) -> Generator[View]:
 
 def show_submitted(view: View, job: Job) -> None:
     """Show that a job was made; without a task id its outcome is not known yet."""
-    reached = job.record.submitted
-    if reached is None:
+    at = reached_at(job.record, Stage.SUBMITTED)
+    if at is None:
         view.step("sent", f"job {job.ref}, with no answer that names its task")
     else:
-        after = reached.at - job.record.created_at
-        view.step("submitted", f"job {job.ref}", after=after)
+        view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
     view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)
 
 
@@ -78,6 +81,10 @@ class PlainView:
     """One line for each step, none for what is under way."""
 
     screen: Screen
+
+    def note(self, text: str) -> None:
+        """Print the line."""
+        self.screen.note(text)
 
     def step(self, word: str, text: str, *, after: float | None = None) -> None:
         """Print the step."""
@@ -123,6 +130,10 @@ class LiveView:
         if self._tasks:
             parts.append(self._bars)
         return Group(*parts)
+
+    def note(self, text: str) -> None:
+        """Print the line above what moves."""
+        self.console.print(Text(text))
 
     def step(self, word: str, text: str, *, after: float | None = None) -> None:
         """Print the step above what moves."""

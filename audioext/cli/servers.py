@@ -1,185 +1,166 @@
-"""The commands that run until Ctrl-C: `sandbox`, and `listen`, which takes webhooks for other processes' jobs."""
+"""The commands that run until Ctrl-C: `sandbox`, and `listen`, which accepts webhooks for other processes' jobs."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, cast
 
 from attrs import define, field, frozen
 
 from audioext.cli import text
+from audioext.cli.clients import listening_providers, open_sandbox, read_listen, store_url
+from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
-from audioext.cli.options import HookOptions, SandboxOptions, StoreOptions
-from audioext.cli.places import listening_providers, open_sandbox, read_listen, store_url
+from audioext.cli.options import (
+    SANDBOX_GROUP,
+    SANDBOX_SPEED,
+    Command,
+    Faults,
+    SandboxOptions,
+    Speed,
+    StoreOptions,
+    WebhookOptions,
+    option,
+)
+from audioext.cli.records import BY, delivery_object, track_object
 from audioext.cli.screen import Screen
-from audioext.cli.session import stop_signals
 from audioext.client import Client
-from audioext.errors import ConfigError
-from audioext.models.record import Record
-from audioext.models.results import Source
-from audioext.stores import open_store
-from audioext.stores.base import Conflict, Delivery, Done, OutboxEntry, Store
+from audioext.errors import AudioextError, ConfigError, RequestError
+from audioext.models.entries import Entry, Index
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Source, Stage
+from audioext.sandbox import Sandbox
+from audioext.stores import Store, open_store
+from audioext.stores.base import Appended, Delivery, to_delivery
 
 WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 
 
-# --- sandbox -------------------------------------------------------------------------------------------
+@frozen(kw_only=True, slots=False)
+class SandboxCommand(Command):
+    """`audioext sandbox`."""
 
-
-@frozen(kw_only=True)
-class SandboxCommand:
-    """One `sandbox`, as it was called."""
-
-    host: str
-    port: int
-    options: SandboxOptions
-    api_key: str | None = field(default=None, repr=False)
-    hmac_key: str | None = field(default=None, repr=False)
-    seed: int | None = None
+    port: Annotated[int, option("The port; 0 takes a free one.", SANDBOX_GROUP, default=True)] = 0
+    host: Annotated[str, option("The address to listen on.", SANDBOX_GROUP, default=True)] = "127.0.0.1"
+    speed: Speed = SANDBOX_SPEED
+    fault: Faults = ()
+    api_key: Annotated[str | None, option("The key to accept: sandbox-key by default.", SANDBOX_GROUP)] = field(
+        default=None, repr=False
+    )
+    hmac_key: Annotated[str | None, option("Sign kie.ai's webhooks with this key.", SANDBOX_GROUP)] = field(
+        default=None, repr=False
+    )
+    seed: Annotated[int | None, option("Repeats a run: decides ids, music and all that varies.", SANDBOX_GROUP)] = None
 
     async def run(self, screen: Screen) -> Exit:
-        """Serve the four APIs until Ctrl-C or SIGTERM.
-
-        Raises:
-            ConfigError: the address cannot be listened on, or a setting cannot work.
-        """
+        """Serve the four APIs until Ctrl-C or SIGTERM."""
+        options = SandboxOptions(sandbox=True, speed=self.speed, fault=self.fault)
         given: dict[str, object] = {"host": self.host, "port": self.port, "hmac_key": self.hmac_key, "seed": self.seed}
         if self.api_key is not None:
             given["api_key"] = self.api_key
         try:
             # The signals come first: whoever reads that it is ready may end it at once.
             with stop_signals() as stopped:
-                async with open_sandbox(self.options, **given) as sandbox:
+                async with open_sandbox(options, **given) as sandbox:
                     if screen.json:
                         screen.emit(dict(sandbox.describe()))
                     else:
-                        self._describe(screen, sandbox.url, sandbox.bases, sandbox.track_ids, sandbox.api_key)
+                        self._describe(screen, sandbox)
                     await stopped.wait()
         except OSError as error:
             message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
             raise ConfigError(message) from error
         return Exit.OK
 
-    def _describe(
-        self, screen: Screen, url: str, bases: Mapping[str, str], track_ids: Sequence[str], api_key: str
-    ) -> None:
+    def _describe(self, screen: Screen, sandbox: Sandbox) -> None:
         # The default key is no secret; one that was given may be used elsewhere, and is not shown.
-        key = api_key if self.api_key is None else "…"
-        screen.result(f"sandbox at {url}, {self.options.speed:g} times as fast as the real APIs; Ctrl-C ends it")
-        for name, base in bases.items():
+        key = sandbox.api_key if self.api_key is None else "…"
+        screen.result(f"sandbox at {sandbox.url}, {self.speed:g} times as fast as the real APIs; Ctrl-C ends it")
+        for name, base in sandbox.bases.items():
             screen.result(f"  {name:<9} {base}")
-        screen.result(f"  ready tracks to extend by id: {', '.join(track_ids)}")
+        screen.result(f"  ready tracks to extend by id: {', '.join(sandbox.track_ids)}")
         screen.result("from another terminal:")
-        example = f"KIE_API_KEY={key} audioext extend {track_ids[0]} --base-url {url}/kie --poll-every 1"
-        screen.result(f"  {example} --model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'")
+        command = f"{text.program()} extend {sandbox.track_ids[0]} --base-url {sandbox.url}/kie --poll-every 1"
+        fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"
+        screen.result(f"  KIE_API_KEY={key} {command} {fields}")
 
 
-# --- listen --------------------------------------------------------------------------------------------
-
-
-@frozen(kw_only=True)
-class ListenCommand:
-    """One `listen`, as it was called."""
-
-    hooks: HookOptions
-    store: StoreOptions
+@frozen(kw_only=True, slots=False)
+class ListenCommand(WebhookOptions, StoreOptions, Command):
+    """`audioext listen`."""
 
     async def run(self, screen: Screen) -> Exit:
-        """Take webhooks of all providers into the store until Ctrl-C or SIGTERM, and tell of each.
-
-        Raises:
-            ConfigError: there is no public URL, or the address cannot be listened on.
-            StoreError: the store cannot be opened.
-        """
-        if self.hooks.public_url is None:
+        """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
+        if self.public_url is None:
             message = "say where providers reach this listener: --public-url https://hooks.example.org/audio"
             raise ConfigError(message)
-        url = store_url(self.store)
-        told = ToldStore(open_store(url), Teller(screen))
+        url = store_url(self)
+        store = TappedStore(open_store(url))
         client = Client(
-            *listening_providers(self.hooks),
-            public_url=self.hooks.public_url,
-            listen=read_listen(self.hooks.listen),
-            store=cast("Store", told),
+            *listening_providers(self),
+            public_url=self.public_url,
+            listen=read_listen(self.listen),
+            store=cast("Store", store),
         )
         with stop_signals() as stopped:
             async with client:
+                where = "a store with a password" if "@" in url else url
                 if screen.json:
-                    screen.emit({"event": "listening", "public_url": str(client.public_url)})
+                    screen.emit({"event": "listening", "public_url": str(client.public_url), "store": where})
                 else:
-                    screen.note(f"listening for {client.public_url}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                    at = f"listening for {client.public_url}; jobs in {where}"
+                    screen.note(f"{at}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                printer = asyncio.create_task(Printer(screen, client).run(store.appends))
                 await stopped.wait()
+                await store.appends.join()
+                printer.cancel()
         return Exit.OK
 
 
-@define(eq=False)
-class Teller:
-    """Prints one line for each delivery that was kept and each stage that became known."""
+@frozen(kw_only=True)
+class Append:
+    """Entries that were durably stored: those that are new, and those that the store had before."""
 
-    screen: Screen
-
-    def delivery(self, delivery: Delivery) -> None:
-        """Tell of a delivery and its verdict."""
-        if self.screen.json:
-            self.screen.emit({"event": "delivery", **delivery_object(delivery)})
-            return
-        note = f"  {text.clean(delivery.note)}" if delivery.note else ""
-        line = f"{delivery.provider} {delivery.ref}  delivery {delivery.verdict}, {text.size(len(delivery.body))}{note}"
-        self._line(delivery.received_at, line)
-
-    def news(self, record: Record, topic: str) -> None:
-        """Tell of a stage that handlers will be told of, or of a failure."""
-        after = max((item.at for item in record.reached), default=record.created_at) - record.created_at
-        source: Source | None = next((item.source for item in record.reached if item.stage.name.lower() == topic), None)
-        if self.screen.json:
-            facts = {"event": topic, "ref": record.ref, "provider": record.provider, "task_id": record.task_id}
-            tracks = [text.track_object(track) for track in record.tracks]
-            self.screen.emit({**facts, "source": source, "seconds": round(after, 3), "tracks": tracks})
-            return
-        how = text.BY[source] if source is not None else ""
-        line = f"{record.provider} {record.ref}  {topic} +{text.seconds(after)} {how}"
-        self._line(time.time(), line.rstrip())
-
-    def _line(self, at: float, line: str) -> None:
-        self.screen.result(f"{text.moment(at)}  {line}")
+    ref: str
+    provider: str
+    new: tuple[Entry, ...]
+    repeated: tuple[Entry, ...]
 
 
 @define(eq=False)
-class ToldStore:
-    """A store that tells of what was durably committed through it; all else is the store's own.
+class TappedStore:
+    """A store that also queues what is appended through it; all else is the store's own.
 
-    Handlers would tell of stages as well, but they would take the work of those that other processes have.
+    Handlers would hear of stages as well, but they would do the work of those that other processes have.
     """
 
     _store: Store
-    _teller: Teller
+    appends: asyncio.Queue[Append] = field(factory=asyncio.Queue, init=False)
 
-    async def commit(  # noqa: PLR0913 - the store protocol's own
+    async def append(  # noqa: PLR0913 - the store protocol's own
         self,
-        record: Record,
-        expected_version: int,
+        ref: str,
+        entries: Sequence[Entry],
         *,
-        is_open: bool,
-        due_at: float | None,
-        outbox: Sequence[OutboxEntry] = (),
-        delivery: Delivery | None = None,
-    ) -> Done | Conflict:
-        """Commit, then tell of the delivery and of each stage that is news."""
-        outcome = await self._store.commit(
-            record, expected_version, is_open=is_open, due_at=due_at, outbox=outbox, delivery=delivery
+        provider: str,
+        index: Index | None = None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: bool = False,
+    ) -> Appended:
+        """Append, then queue what was appended."""
+        done = await self._store.append(
+            ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
         )
-        if isinstance(outcome, Done):
-            if delivery is not None:
-                self._teller.delivery(delivery)
-            for entry in outbox:
-                self._teller.news(record, entry.topic)
-        return outcome
-
-    async def journal(self, delivery: Delivery) -> None:
-        """Keep the delivery, then tell of it."""
-        await self._store.journal(delivery)
-        self._teller.delivery(delivery)
+        if entries and not done.is_lost and not done.is_full:
+            before = {entry.id for entry in done.missed}
+            new = tuple(entry for entry in entries if entry.id not in before)
+            repeated = tuple(entry for entry in entries if entry.id in before)
+            self.appends.put_nowait(Append(ref=ref, provider=provider, new=new, repeated=repeated))
+        return done
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         """Return what this class does not have: the store's own."""
@@ -187,14 +168,69 @@ class ToldStore:
         return found
 
 
-def delivery_object(delivery: Delivery) -> dict[str, object]:
-    """Return a delivery for JSON, without its body."""
-    return {
-        "id": delivery.id,
-        "ref": delivery.ref,
-        "provider": delivery.provider,
-        "received_at": text.iso(delivery.received_at),
-        "verdict": delivery.verdict,
-        "bytes": len(delivery.body),
-        "note": delivery.note,
-    }
+@define(eq=False)
+class Printer:
+    """Prints one line for each delivery that was kept and each stage that became known."""
+
+    screen: Screen
+    client: Client
+
+    async def run(self, appends: asyncio.Queue[Append]) -> None:
+        """Print what comes, until it is cancelled."""
+        while True:
+            append = await appends.get()
+            try:
+                await self._print(append)
+            except AudioextError as error:
+                self.screen.note(f"job {append.ref}: {text.clean(error)}")
+            finally:
+                appends.task_done()
+
+    async def _print(self, append: Append) -> None:
+        record = None
+        with suppress(RequestError):  # a delivery of a job that the store does not hold
+            record = (await self.client.job(append.ref)).record
+        for entry in append.new:
+            if entry.kind == "webhook":
+                delivery = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
+                self._delivery(delivery, delivery.verdict)
+        for entry in append.repeated:
+            if entry.kind == "webhook":
+                self._delivery(to_delivery(append.ref, append.provider, entry, is_orphan=False), "repeat")
+        if record is not None:
+            for topic, source in _news(record, {entry.at for entry in append.new}):
+                self._topic(record, topic, source)
+
+    def _delivery(self, delivery: Delivery, verdict: str) -> None:
+        if self.screen.json:
+            self.screen.emit({"event": "delivery", **delivery_object(delivery), "verdict": verdict})
+            return
+        note = f"  {text.clean(delivery.note)}" if delivery.note else ""
+        line = f"{delivery.provider} {delivery.ref}  delivery {verdict}, {text.size(len(delivery.body))}{note}"
+        self._line(delivery.received_at, line)
+
+    def _topic(self, record: Record, topic: str, source: Source | None) -> None:
+        after = max((item.at for item in record.reached), default=record.created_at) - record.created_at
+        if self.screen.json:
+            facts = {"event": topic, "ref": record.ref, "provider": record.provider, "task_id": record.task_id}
+            tracks = [track_object(track) for track in record.tracks]
+            self.screen.emit({**facts, "source": source, "seconds": round(after, 3), "tracks": tracks})
+            return
+        how = BY[source] if source is not None else ""
+        line = f"{record.provider} {record.ref}  {topic} +{text.seconds(after)} {how}"
+        self._line(time.time(), line.rstrip())
+
+    def _line(self, at: float, line: str) -> None:
+        self.screen.result(f"{text.moment(at)}  {line}")
+
+
+def _news(record: Record, moments: set[float]) -> list[tuple[str, Source | None]]:
+    """Return the stages that became known at *moments*, and the failure if that did."""
+    news: list[tuple[str, Source | None]] = [
+        (item.stage.name.lower(), item.source)
+        for item in record.reached
+        if item.stage is not Stage.SUBMITTED and item.at in moments
+    ]
+    if record.verdict is Verdict.FAILED and record.fault is not None and record.fault.at in moments:
+        news.append(("failed", None))
+    return news

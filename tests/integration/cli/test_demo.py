@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.compare import Likeness, compare
+from audioext.cli.clients import make_provider
+from audioext.cli.compare import compare
 from audioext.cli.demo import show_next_steps
-from audioext.cli.options import OutputOptions
-from audioext.cli.places import make_provider
+from audioext.cli.likeness import Likeness
 from audioext.cli.screen import Screen
 from audioext.sandbox import audio
 from tests.integration.cli.conftest import Invoke
@@ -147,7 +147,7 @@ def test_nothing_compared_is_not_alike(folder: Path) -> None:
     """A source of which nothing is kept proves nothing."""
     (folder / "tune.wav").write_bytes(audio.encode(audio.tune(seed=1, seconds=2.0, rate=8_000), "wav"))
 
-    assert Likeness(source_seconds=2.0, take_seconds=2.0, beginning=0.0) == compare(
+    assert Likeness(source_seconds=2.0, track_seconds=2.0, beginning=None) == compare(
         Path("tune.wav"), Path("tune.wav"), until=0.0
     )
 
@@ -163,7 +163,7 @@ def test_what_demo_shows_next_is_for_the_same_provider(
     capsys: pytest.CaptureFixture[str], provider: str, words: list[str]
 ) -> None:
     """The command and the program that it ends with name that provider, its key, and what it needs."""
-    show_next_steps(Screen(OutputOptions()), make_provider(provider), Path("tune.mp3"), 16.0)
+    show_next_steps(Screen(), make_provider(provider), Path("tune.mp3"), 16.0)
 
     following = capsys.readouterr().out
     assert [] == [word for word in words if word not in following]

@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 
 from audioext.sandbox import Sandbox
-from tests.integration.cli.conftest import PATIENCE_SECONDS, Invoke, Start, read_until
-
-FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
-STORE = ("--store", "sqlite:///jobs.db")
-HOOKS = ("--public-url", "http://127.0.0.1:{port}/audio", "--listen", "127.0.0.1:0")
+from tests.integration.cli.conftest import (
+    FULL,
+    HOOKS,
+    PATIENCE_SECONDS,
+    STORE,
+    Invoke,
+    Start,
+    read_until,
+)
 
 
 def read_object(process: subprocess.Popen[str]) -> Any:  # the command's own shape, which the tests pin

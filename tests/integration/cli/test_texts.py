@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audioext.cli import text
-from audioext.cli.options import read_meta, read_source
+from audioext.cli.arguments import read_meta, read_source
 from audioext.errors import RequestError
 
 
