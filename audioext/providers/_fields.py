@@ -258,7 +258,7 @@ def _lengths(request: Request, rules: FieldRules) -> Iterator[Problem]:
             yield from _too_long(request, name, longest, f" with {model}", advice=model not in rules.stated)
     for name, longest in rules.lengths.get(request.operation, {}).items():
         # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
-        if not (isinstance(request, AddInstrumental) and name == "lyrics" and model not in V6_MODELS):
+        if name != "lyrics" or isinstance(request, Extend) or (isinstance(model, str) and model in V6_MODELS):
             yield from _too_long(request, name, longest, "", advice=name not in rules.stated_lengths)
 
 

@@ -109,7 +109,7 @@ def read_track(
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
     for key, item in raw.items():
-        if item is None or item == "":
+        if item is None:
             continue
         place = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
         if place is None:
@@ -131,11 +131,12 @@ def read_track(
 def find_tracks(
     lists: Iterable[tuple[list[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
 ) -> tuple[Track, ...]:
-    """Return the tracks in the first of *lists*, values with their path, that holds some.
+    """Return the tracks in the first of *lists*, values with their path, that holds some; bare links are the last resort.
 
     Raises:
         DecodeError: there are more than `MAX_TRACKS` in it.
     """
+    links: tuple[Track, ...] = ()
     for values, path in lists:
         if len(values) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
@@ -147,6 +148,7 @@ def find_tracks(
                 track = read_track(value, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
                 if track.id or track.audio_url or track.stream_url:
                     found.append(track)
-        if found:
+        if any(isinstance(value, dict) for value in values) and found:
             return tuple(found)
-    return ()
+        links = links or tuple(found)
+    return links

@@ -9,7 +9,7 @@ import pytest
 
 from audioext.errors import RequestError, UnsupportedError
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.providers import ALL
+from audioext.providers import NAMES, load
 from audioext.providers._engine import EXTEND_LIMITS, V6_MODELS
 from audioext.providers._fields import require_operation
 from audioext.providers.base import Provider
