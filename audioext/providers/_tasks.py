@@ -55,7 +55,7 @@ _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully"})
 MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
 _TEXT_KEYS = (
     *("msg", "message", "errormessage", "errormsg", "failmsg", "failmessage", "failreason", "failurereason"),
-    *("error", "reason", "statusmsg", "detail"),
+    *("errmsg", "failuremessage", "error", "reason", "statusmsg", "detail"),
 )
 """Plain keys under which a failure's words have been seen, the envelope's own first."""
 _ROLES = {

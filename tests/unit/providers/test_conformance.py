@@ -19,9 +19,10 @@ from yarl import URL
 from audioext import providers
 from audioext.errors import AudioextError, ConfigError, UnsupportedError
 from audioext.http.messages import HttpRequest, HttpResponse, Webhook
-from audioext.models.events import Failed, Progress, Refused, Submitted, Unknown
+from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
 from audioext.models.limits import Limits, Pace
 from audioext.models.requests import AddInstrumental, Extend, Operation
+from audioext.models.results import Stage
 from audioext.providers._fields import FIELDS, LOCAL_FIELDS, OPERATIONS, takers
 from audioext.providers._kie import KieAccount
 from audioext.providers.base import Credits, FileRoute, Provider, Uploads
@@ -185,6 +186,51 @@ def mutated(value: object, data: st.DataObject, values: st.SearchStrategy[object
             del copy[key]
         return copy
     return data.draw(values)
+
+
+COMPLETE: dict[str, tuple[str, str]] = {
+    # a complete task of each wire, and what in it is vital, as a pattern of keys
+    "kie": ("status_success.json", r"status|response|sunoData|id|taskId|audioUrl|code|data"),
+    "kie-jobs": ("status_success_data.json", r"state|resultJson|taskId|code|data"),
+    "sunoapi": ("callback_complete.json", r"callbackType|task_id|id|audio_url|code|data"),
+    "vidgo": ("status_finished.json", r"status|files|task_id|audio_id|audio_url|code|data"),
+    "musicgpt": ("status_completed.json", r"status|conversion|task_id|conversion_(id|path)_\d|success"),
+}
+
+
+@given(data=st.data())
+@MODEST
+def test_a_side_field_of_any_value_never_costs_a_song(
+    provider_class: MakeProvider, kit: Kit, data: st.DataObject
+) -> None:
+    """Whatever stands in a field that is not vital, or in one that nobody knows, the files are the same."""
+    provider = provider_class(KEY)
+    file, vital = COMPLETE[provider.name]
+    (sample,) = (each for each in kit.samples_of(provider.name) if each.file == file)
+    read = provider.parse_webhook if sample.parse == "webhook" else lambda body: provider.parse_status(HttpResponse(status=200, body=body))
+    body = json.loads(sample.body)
+    links = audio_links(read(msgspec.json.encode(body)))
+    assert links
+    sides = [place for place in _objects(body) for key in [*place, "more"] if not re.fullmatch(vital, key)]
+    place = data.draw(st.sampled_from(sides))
+    key = data.draw(st.sampled_from([key for key in [*place, "more"] if not re.fullmatch(vital, key)]))
+    place[key] = data.draw(kit.json_values())
+    assert links == audio_links(read(msgspec.json.encode(body)))
+
+
+def audio_links(events: tuple[Event, ...]) -> list[str | None]:
+    """Return the links to files that *events* show, which claim COMPLETE."""
+    (event,) = events
+    assert isinstance(event, Progress)
+    assert event.claimed_stage is Stage.COMPLETE
+    return [track.audio_url for track in event.tracks]
+
+
+def _objects(value: object) -> Iterator[dict[str, object]]:
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _objects(item)
 
 
 hostile = st.one_of(
