@@ -197,7 +197,7 @@ class Answers:
                 raise
         raise self.error(response, None, charged=charged)
 
-    def error(self, response: HttpResponse, answer: Answer | None, *, charged: bool | None = None) -> ProviderError:
+    def error(self, response: HttpResponse, answer: Answer | None = None, *, charged: bool | None = None) -> ProviderError:
         """Return the error that *answer* stands for, or *response* itself where nothing in it could be read."""
         if _from_firewall(response):
             # Cloudflare turned the client away before the API saw the call.
