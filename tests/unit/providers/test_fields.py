@@ -1,4 +1,4 @@
-"""The engine's rules as each of its vendors sells them."""
+"""The rules of the fields: the engine's as each of its vendors sells them, and who takes what."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import TypeVar
 
 import pytest
 
-from audioext.errors import RequestError, UnsupportedError
+from audioext.errors import UnsupportedError
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.providers import ALL
-from audioext.providers._engine import EXTEND_LIMITS, V6_MODELS
-from audioext.providers._fields import require_operation
+from audioext.providers import HostedAccount, load
+from audioext.providers._fields import EXTEND_LIMITS, V6_MODELS
 from audioext.providers.base import Provider
 
-MakeProvider = Callable[..., Provider]
+MakeProvider = Callable[..., HostedAccount]
 
 CUSTOM = {"prompt": "p", "style": "s", "title": "t", "continue_at": 60.0}
 OLD = {"prompt": 3000, "style": 200, "title": 80}
@@ -29,8 +28,8 @@ LIMITS = {
     "V5": NEW,
     "V5_5": NEW,
 }
-VENDORS = [made for made in ALL if made().name in {"kie", "sunoapi"}]
-MUSIC = [made for made in ALL if made().name in {"kie", "kie-jobs", "sunoapi"}]
+VENDORS = [load("kie"), load("sunoapi")]
+MUSIC = [load("kie"), load("kie-jobs"), load("sunoapi")]
 
 
 def by_id(**fields: object) -> Extend:
@@ -57,7 +56,7 @@ def valid(request: R) -> R:
 
 def provider_named(name: str) -> Provider:
     """Return the provider called *name*."""
-    return next(made() for made in MUSIC if made().name == name)
+    return load(name)()
 
 
 def refused(provider: Provider, request: Request) -> set[str]:
@@ -89,20 +88,17 @@ def test_an_unknown_model_has_no_limits(made: MakeProvider) -> None:
 
 @pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
 @pytest.mark.parametrize("model", sorted(V6_MODELS))
-def test_lengths_that_only_third_parties_report_are_advice(made: MakeProvider, model: str) -> None:
-    """V6's lengths on extend are on no page, so they warn and go."""
-    request = by_id(**{**CUSTOM, "model": model, "title": "x" * 81})
-    assert set() == refused(made(), request)
-    assert "title" in advised(made(), request)
+def test_lengths_that_another_page_states_are_advice(made: MakeProvider, model: str) -> None:
+    """V6's lengths stand on the jobs route's page alone: there they refuse, elsewhere they warn and go."""
+    request = by_id(**{**CUSTOM, "model": model, "title": "x" * 101})
+    told = refused if made().name == "kie-jobs" else advised
+    assert "title" in told(made(), request)
+    assert () == tuple(p for p in made().check(by_id(**{**CUSTOM, "model": model, "title": "x" * 100})) if p.field == "title")
 
 
 def test_all_limits_are_of_known_models() -> None:
     """The table of the module and the vendors' pages agree."""
-    assert LIMITS == {
-        model: {"prompt": limits.prompt, "style": limits.style, "title": limits.title}
-        for model, limits in EXTEND_LIMITS.items()
-        if model not in V6_MODELS
-    }
+    assert LIMITS == {model: limits for model, limits in EXTEND_LIMITS.items() if model not in V6_MODELS}
 
 
 @pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
@@ -133,10 +129,38 @@ def test_an_instrumental_extension_has_no_prompt(made: MakeProvider) -> None:
 def test_an_upload_is_custom_by_style_or_title_alone(made: MakeProvider) -> None:
     """For uploaded audio, prompt and continue_at inherit; style or title ask for the rest."""
     assert set() == refused(made(), uploaded(prompt="p", continue_at=5.0))
-    assert {"prompt", "title"} == refused(made(), uploaded(style="s", continue_at=5.0))
-    assert {"prompt", "style"} == refused(made(), uploaded(title="t", continue_at=5.0))
+    assert {"title"} == refused(made(), uploaded(style="s", continue_at=5.0)) - {"prompt"}
+    assert {"style"} == refused(made(), uploaded(title="t", continue_at=5.0)) - {"prompt"}
     assert set() == refused(made(), uploaded(title="t", style="s", continue_at=5.0, instrumental=True))
     assert "continue_at" in refused(made(), uploaded(title="t", style="s", prompt="p"))
+
+
+def test_whether_an_upload_needs_a_prompt_is_said_in_two_ways_at_kie() -> None:
+    """kie.ai's page calls the prompt required and optional in one, so there it is advice; elsewhere it is required."""
+    sung = uploaded(style="s", title="t", continue_at=5.0)
+    assert (set(), {"prompt"}) == (refused(provider_named("kie"), sung), advised(provider_named("kie"), sung))
+    assert {"prompt"} == refused(provider_named("sunoapi"), sung)
+    assert {"prompt"} == refused(provider_named("vidgo"), sung)
+
+
+def test_custom_mode_tells_what_switched_it_on() -> None:
+    """The message names the field that asked for custom mode, and the way out."""
+    found = {problem.field: problem.message for problem in provider_named("kie").check(by_id(title="t"))}
+    assert "which title switched on (custom=False inherits from the source)" in found["prompt"]
+    forced = {problem.field: problem.message for problem in provider_named("kie").check(by_id(custom=True))}
+    assert "which custom=True switched on" in forced["title"]
+
+
+@pytest.mark.parametrize(
+    ("model", "meant"),
+    [("v5", "V5"), ("V55", "V5_5"), ("v4.5-plus", "V4_5PLUS"), ("V6 mini", "V6_MINI"), ("V7", None), ("chirp-crow", None)],
+)
+def test_a_model_that_is_spelt_otherwise_is_refused_with_the_right_spelling(model: str, meant: str | None) -> None:
+    """A near miss is told before anything is spent; a name that nobody knows may be new, and goes."""
+    found = [problem for problem in provider_named("kie").check(by_id(model=model)) if problem.field == "model"]
+    assert [(f"there is no {model!r}; did you mean {meant}?", False)] * (meant is not None) == [
+        (problem.message, problem.advice) for problem in found
+    ]
 
 
 @pytest.mark.parametrize(("name", "needed"), [("kie", {"continue_at"}), ("sunoapi", set()), ("kie-jobs", set())])
@@ -196,8 +220,8 @@ def test_extending_needs_a_model(made: MakeProvider) -> None:
     """A model is required to extend, and not to add an instrumental."""
     assert "model" in refused(made(), by_id(model=None))
     assert set() == refused(made(), instrumental())
-    assert "V4_5PLUS" == made().sent_model(instrumental())
-    assert "V5" == made().sent_model(by_id())
+    assert "V4_5PLUS" == made().info.sent_model(instrumental())
+    assert "V5" == made().info.sent_model(by_id())
 
 
 @pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
@@ -212,7 +236,7 @@ def test_a_known_model_that_is_not_listed_is_advice(made: MakeProvider) -> None:
     ("name", "model", "fields"),
     [
         ("kie", "V4", {"model"}),
-        ("kie", "V6", {"model"}),
+        ("kie", "V6_MINI", set()),
         ("kie", "V5_5", set()),
         ("kie-jobs", "V6", set()),
         ("kie-jobs", "V4_5", {"model"}),
@@ -231,12 +255,12 @@ def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: s
 @pytest.mark.parametrize(
     ("name", "fields", "told"),
     [
-        ("sunoapi", {"title": "x" * 101}, ({"title"}, set())),
+        ("sunoapi", {"title": "x" * 101}, (set(), {"title"})),
         ("sunoapi", {"tags": "x" * 3000, "negative_tags": "x" * 3000}, (set(), set())),
         ("sunoapi", {"lyrics": "x" * 5001, "model": "V6"}, ({"lyrics"}, set())),
         ("sunoapi", {"lyrics": "x" * 5001, "model": "V5"}, (set(), set())),
-        ("kie", {"title": "x" * 101, "tags": "x" * 1001}, (set(), {"title", "tags"})),
-        ("kie-jobs", {"negative_tags": "x" * 201}, (set(), {"negative_tags"})),
+        ("kie", {"title": "x" * 101, "tags": "x" * 1001}, ({"tags"}, {"title"})),
+        ("kie-jobs", {"negative_tags": "x" * 201}, ({"negative_tags"}, set())),
     ],
 )
 def test_instrumentals_have_lengths_of_their_own(
@@ -267,24 +291,6 @@ def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
     assert {"url"} == refused(made(), bucket)
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
-def test_all_problems_are_told_at_once(made: MakeProvider) -> None:
-    """What is wrong in itself and what the provider refuses come in one error."""
-    draft = Extend.draft(url="https://files.example/a.mp3", num_outputs=2, style_weight=3, model="V4", title="x" * 81)
-    with pytest.raises(RequestError) as caught:
-        made("k").build_submit(draft, None)
-    assert {"style_weight", "num_outputs", "title"} <= {problem.field for problem in caught.value.problems}
-
-
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
-def test_a_file_must_be_uploaded_first(made: MakeProvider) -> None:
-    """A request may hold a file when it is checked, not when it is built."""
-    request = Extend(file="voice.wav", model="V5", continue_at=5.0)
-    assert set() == refused(made(), request)
-    with pytest.raises(RequestError, match="uploaded first"):
-        made("k").build_submit(request, None)
-
-
 def test_a_field_names_who_takes_it() -> None:
     """The message of a field that is not taken names the providers that take it."""
     kie = provider_named("kie")
@@ -299,8 +305,8 @@ def test_an_operation_that_is_missing_names_who_has_it() -> None:
     """MusicGPT adds no instrumentals and knows no ids: the error names the four that do."""
     for request in (instrumental(), by_id()):
         with pytest.raises(UnsupportedError, match="kie, kie-jobs, sunoapi and vidgo have it"):
-            require_operation(request, "musicgpt")
-    require_operation(uploaded(), "musicgpt")
+            provider_named("musicgpt").check(request)
+    assert {"continue_at"} == refused(provider_named("musicgpt"), uploaded(model=None))
 
 
 def test_a_field_that_nobody_takes_says_so() -> None:
