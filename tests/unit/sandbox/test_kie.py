@@ -4,10 +4,10 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-import orjson
+import msgspec
 import pytest
 
-from audioext.sandbox.deliver import sign
+from audioext.sandbox.deliveries import sign
 
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import OpenWorld, World
@@ -100,7 +100,7 @@ async def test_the_status_follows_the_clock(
     info = await world.info(task_id)
     assert (task_id, status) == (info["taskId"], info["status"])
     assert ("extend", None) == (info["operationType"], info["errorCode"])
-    assert world.kie_extend() == orjson.loads(info["param"])
+    assert world.kie_extend() == msgspec.json.decode(info["param"])
     if status == "PENDING":
         assert info["response"] is None
         return
@@ -240,7 +240,7 @@ async def test_a_body_that_is_no_json_object_is_refused(world: "World", body: by
 
 async def test_json_has_to_say_so(world: "World") -> None:
     """JSON without its content type is refused."""
-    _, answer = await world.call("POST", EXTEND, data=orjson.dumps(world.kie_extend()))
+    _, answer = await world.call("POST", EXTEND, data=msgspec.json.encode(world.kie_extend()))
     assert (422, "Content-Type must be application/json") == (answer["code"], answer["msg"])
 
 

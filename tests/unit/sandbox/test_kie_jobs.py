@@ -3,10 +3,10 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import orjson
+import msgspec
 import pytest
 
-from audioext.sandbox.deliver import sign
+from audioext.sandbox.deliveries import sign
 
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import OpenWorld, World
@@ -58,8 +58,8 @@ async def test_each_operation_runs_to_its_end(world: "World", operation: str) ->
         data["failCode"],
         data["creditsConsumed"],
     )
-    assert job(world, operation) == orjson.loads(data["param"])
-    result = orjson.loads(data["resultJson"])
+    assert job(world, operation) == msgspec.json.decode(data["param"])
+    result = msgspec.json.decode(data["resultJson"])
     assert result["data"] == result["response"]["data"]
     assert 2 == len(result["data"])
     assert all(song["audio_url"].startswith(world.sandbox.url) for song in result["data"])
@@ -113,7 +113,7 @@ async def test_results_come_in_each_shape(open_world: "OpenWorld", shape: str, k
     world = await open_world(jobs_result=shape)
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
     await world.sandbox.settled()
-    result = orjson.loads((await record(world, task_id))["resultJson"])
+    result = msgspec.json.decode((await record(world, task_id))["resultJson"])
     assert keys == list(result)
     assert world.sandbox.url in str(result)
 

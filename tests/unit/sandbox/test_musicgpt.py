@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import orjson
+import msgspec
 import pytest
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def test_timed_lyrics_are_json_in_a_string(world: "World") -> None:
     await extend(world, lyrics_section_to_extend="[Verse 1]\nLast bus home")
     await world.sandbox.settled()
     part = next(part for part in world.listener.bodies if part["subtype"] == "lyrics_timestamped")
-    mark, line = orjson.loads(part["lyrics_timestamped"])
+    mark, line = msgspec.json.decode(part["lyrics_timestamped"])
     assert {"index": 0, "text": "[Verse 1]", "start": 500, "end": 500} == mark
     assert line["end"] > line["start"] > 500
 

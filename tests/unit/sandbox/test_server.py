@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import orjson
+import msgspec
 import pytest
 import soundfile
 
@@ -23,7 +23,7 @@ async def test_it_describes_itself_in_json(world: "World") -> None:
     """The description holds all that a client needs, and is the same over HTTP."""
     description = world.sandbox.describe()
     assert description == await world.get("/control")
-    assert description == orjson.loads(orjson.dumps(description))
+    assert description == msgspec.json.decode(msgspec.json.encode(description))
     assert ["kie", "sunoapi", "vidgo", "musicgpt"] == list(world.sandbox.bases)
     assert all(base.startswith(world.sandbox.url) for base in world.sandbox.bases.values())
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Final, Literal
+from math import gcd
+from typing import Final, Literal
 
 import numpy as np
 import soundfile
 from attrs import frozen
 
-from audioext.sandbox._dsp import resample
-
-if TYPE_CHECKING:
-    from audioext.sandbox._dsp import Samples
+from audioext.sandbox.audio.samples import Samples
 
 FORMATS_READ: Final = "WAV, FLAC, OGG or MP3"
 BLOCK_FRAMES: Final = 65_536  # one long MP3 write overflows LAME's stack buffers in some versions of libsndfile
@@ -22,6 +20,7 @@ MOST_CHANNELS: Final = 8  # 7.1 surround
 MOST_SAMPLES: Final = 20 * 60 * 48_000 * 2  # 20 minutes of stereo, 460 MB: a small file can unpack to far more
 STEREO: Final = 2
 LEAST_SHARE_DECODED: Final = 0.9  # headers of whole files are often off by a frame, never by a tenth
+RESAMPLE_MARGIN_FRAMES: Final = 2_048  # silence at the end, so that the FFT does not wrap the end onto the start
 STREAMED_SIZE: Final = 0x7FFF_0000  # ffmpeg and sox write sizes above this into a WAV whose end they do not know
 RIFF_HEADER_BYTES: Final = 8
 ID3_HEADER_BYTES: Final = 10
@@ -50,8 +49,10 @@ class Clip:
         return len(self.samples) / self.rate
 
 
-def load(data: bytes) -> Clip:
+def load(data: bytes, *, most_samples: int = MOST_SAMPLES) -> Clip:
     """Decode a whole WAV, FLAC, OGG (Vorbis, Opus) or MP3 file; more than two channels are mixed to one.
+
+    *most_samples* bounds what may come out, over both channels.
 
     Raises:
         AudioError: the bytes are empty, no audio, cut short, silent of frames, too long, or of an absurd rate.
@@ -69,7 +70,7 @@ def load(data: bytes) -> Clip:
             _refuse_absurd(file)
             rate = int(file.samplerate)
             claimed = int(file.frames)
-            samples = _read_blocks(file)
+            samples = _read_blocks(file, most_samples)
     except AudioError:
         raise
     except (soundfile.SoundFileError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
@@ -102,6 +103,18 @@ def encode(clip: Clip, kind: Literal["mp3", "wav"]) -> bytes:
             # libsndfile reads 16 bits as x / 32768 and writes x * 32767: doing it here keeps sources exact.
             file.write(block if kind == "mp3" else _to_pcm_16(block))
     return buffer.getvalue()
+
+
+def resample(samples: Samples, rate: int, wanted: int) -> Samples:
+    """Return *samples* of *rate* Hz at *wanted* Hz, band-limited, by cutting or padding the spectrum."""
+    common = gcd(rate, wanted)
+    up, down = wanted // common, rate // common
+    frames = -(-(samples.shape[0] + RESAMPLE_MARGIN_FRAMES) // down) * down
+    wanted_frames = frames // down * up
+    spectrum = np.fft.rfft(samples, frames, axis=0)[: wanted_frames // 2 + 1]
+    out = np.fft.irfft(spectrum, wanted_frames, axis=0) * (wanted_frames / frames)
+    kept: Samples = out[: max(1, round(len(samples) * wanted / rate))].astype(np.float32)
+    return kept
 
 
 def _to_pcm_16(block: Samples) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
@@ -151,10 +164,10 @@ def _refuse_absurd(file: soundfile.SoundFile) -> None:
         raise AudioError(message)
 
 
-def _read_blocks(file: soundfile.SoundFile) -> Samples:
+def _read_blocks(file: soundfile.SoundFile, most_samples: int) -> Samples:
     """Read until the end, whatever number of frames the header claims, and mend what is not a number."""
     blocks: list[Samples] = []
-    room = MOST_SAMPLES
+    room = most_samples
     while True:
         block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
         if block.shape[0] == 0:
@@ -163,7 +176,9 @@ def _read_blocks(file: soundfile.SoundFile) -> Samples:
             block = block.mean(axis=1, keepdims=True)
         room -= block.size
         if room < 0:
-            message = f"The audio file is longer than {MOST_SAMPLES // (STEREO * 48_000 * 60)} minutes of stereo sound."
+            message = (
+                f"The audio file is longer than {most_samples / (STEREO * 48_000 * 60):g} minutes of stereo sound."
+            )
             raise AudioError(message)
         # A float file may hold infinities and peaks above 1; a lossy one overshoots.
         blocks.append(np.clip(np.nan_to_num(block, posinf=1.0, neginf=-1.0), -1.0, 1.0, dtype=np.float32))
