@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 import msgspec
-from attrs import define, field
+from attrs import define
 from yarl import URL
 
 from audioext.sandbox.faults import FaultKind
@@ -44,22 +44,8 @@ class Sender:
     """Sends the webhooks of all tasks; `record` is called with each attempt."""
 
     settings: Settings
+    session: aiohttp.ClientSession
     record: Callable[[CallbackAttempt], None]
-    _session: aiohttp.ClientSession | None = field(default=None, init=False)
-
-    async def open(self) -> None:
-        """Make the session."""
-        self._session = aiohttp.ClientSession(
-            # A connection each: a receiver that went away and came back would break a kept one, and cost an attempt.
-            connector=aiohttp.TCPConnector(force_close=True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "audioext-sandbox"},
-        )
-
-    async def aclose(self) -> None:
-        """Close the session."""
-        if self._session is not None:
-            await self._session.close()
 
     async def send_all(self, task: Task, callbacks: asyncio.Queue[Callback | None], facts: ApiFacts) -> None:
         """Send all that comes until None, in order, each after the one before was taken or given up.
@@ -105,17 +91,15 @@ class Sender:
                     status=status,
                     error=error,
                     body=callback.body,
-                ),
+                )
             )
             if status == HTTP_OK or (status in HTTP_SUCCESSES and not facts.wants_exactly_200):
                 return
 
     async def _post(self, url: str, task: Task, callback: Callback, facts: ApiFacts) -> tuple[int | None, str | None]:
-        if self._session is None:
-            raise RuntimeError("the sandbox is not running")
         limit = self.settings.callback_timeout_seconds
         try:
-            async with self._session.post(
+            async with self.session.post(
                 url,
                 data=msgspec.json.encode(callback.body),
                 headers={"Content-Type": "application/json", **self._signature(task, facts)},

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Self
 
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
 _STAGE = "text|first|complete"
 _PART = f"{_STAGE}|error|audio|lyrics|cover"
@@ -118,7 +118,7 @@ class Fault:
                 f"%{self.chance}" if self.chance != _WHOLE_PERCENT else "",
                 f"*{self.times}" if self.times is not None else "",
                 f"@{self.title}" if self.title is not None else "",
-            ),
+            )
         )
 
     def _argument(self) -> str:
@@ -155,18 +155,8 @@ class Plan:
 
     def at(self, kind: FaultKind, words: Collection[str]) -> Fault | None:
         """Return the fault of this kind that befalls a stage or delivery which goes by these words."""
-        return next(
-            (fault for fault in self.faults if fault.kind is kind and (fault.stage is None or fault.stage in words)),
-            None,
-        )
-
-
-@define
-class _Line:
-    """A fault in force, and how many tasks it can still befall."""
-
-    fault: Fault
-    left: int | None
+        found = (fault for fault in self.faults if fault.kind is kind)
+        return next((fault for fault in found if fault.stage is None or fault.stage in words), None)
 
 
 class Script:
@@ -174,9 +164,8 @@ class Script:
 
     def __init__(self, faults: Iterable[Fault | str] = (), *, seed: int = 0) -> None:
         """Start with these faults; the seed decides whom a fault with a chance befalls."""
-        self._lines: list[_Line] = []
-        # A reproducible test is the purpose; nothing here is a secret.
-        self._random = random.Random(seed)  # noqa: S311
+        self._faults: list[Fault] = []
+        self._random = random.Random(seed)  # noqa: S311 - a reproducible test is the purpose; nothing is secret
         self.add(*faults)
 
     def add(self, *faults: Fault | str, title: str | None = None, times: int | None = None) -> None:
@@ -186,29 +175,34 @@ class Script:
             FaultError: A text is no fault; then none is added.
         """
         parsed = [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]
-        for fault in parsed:
-            full = evolve(
+        self._faults += [
+            evolve(
                 fault,
                 title=title if fault.title is None else fault.title,
                 times=times if fault.times is None else fault.times,
             )
-            self._lines.append(_Line(full, full.times))
+            for fault in parsed
+        ]
 
     def clear(self) -> None:
         """Forget all faults; tasks that have drawn theirs keep them."""
-        self._lines.clear()
+        self._faults.clear()
 
     def __iter__(self) -> Iterator[Fault]:
-        """Iterate over the faults that can still befall a task."""
-        return iter([line.fault for line in self._lines])
+        """Iterate over the faults that can still befall a task, each with the `times` that are left."""
+        return iter(tuple(self._faults))
 
     def draw(self, title: str) -> Plan:
         """Decide what befalls the next task, which has this title."""
-        drawn = [line for line in self._lines if self._befalls(line.fault, title)]
-        for line in drawn:
-            line.left = None if line.left is None else line.left - 1
-        self._lines = [line for line in self._lines if line.left is None or line.left > 0]
-        return Plan(tuple(line.fault for line in drawn))
+        drawn: list[Fault] = []
+        left: list[Fault] = []
+        for fault in self._faults:
+            is_drawn = self._befalls(fault, title)
+            drawn += [fault] * is_drawn
+            after = fault if fault.times is None or not is_drawn else evolve(fault, times=fault.times - 1)
+            left += [after] * (after.times != 0)
+        self._faults = left
+        return Plan(tuple(drawn))
 
     def _befalls(self, fault: Fault, title: str) -> bool:
         if fault.title is not None and not fnmatch.fnmatchcase(title, fault.title):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from aiohttp import hdrs, web
-from attrs import define, field
+from attrs import define
 from yarl import URL
 
 from audioext.sandbox.models import Cause, Refusal
@@ -41,20 +41,16 @@ class FileEntry:
     seconds: float | None = None
 
 
-@define(eq=False)
 class FileStore:
-    """Files by key, at most `keep` of them; a key is the path under ``/files/``, never a path on the disk."""
+    """Files by key; a key is the path under ``/files/`` of the sandbox's address, never a path on the disk."""
 
-    keep: int
-    base: URL = field(factory=URL, init=False)
-    _folder: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
-    _entries: OrderedDict[str, FileEntry] = field(factory=OrderedDict, init=False)
-    _pinned: dict[str, FileEntry] = field(factory=dict, init=False)
-
-    def open(self, base: URL) -> None:
-        """Make the folder; `base` is the address of the sandbox."""
+    def __init__(self, keep: int) -> None:
+        """Make the folder, for at most so many files and those that are pinned."""
+        self.base = URL()
+        self._keep = keep
         self._folder = tempfile.TemporaryDirectory(prefix="audioext-sandbox-")
-        self.base = base
+        self._entries: OrderedDict[str, FileEntry] = OrderedDict()
+        self._pinned: dict[str, FileEntry] = {}
 
     async def aclose(self) -> None:
         """Stop making files and remove all."""
@@ -63,10 +59,7 @@ class FileStore:
         for task in making:
             task.cancel()
         await asyncio.gather(*making, return_exceptions=True)
-        self._entries.clear()
-        self._pinned.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._folder.cleanup()
 
     def url(self, key: str) -> str:
         """Return the address under which a file is served."""
@@ -187,12 +180,10 @@ class FileStore:
     def _put(self, key: str, entry: FileEntry) -> None:
         self.remove(key)
         self._entries[key] = entry
-        while len(self._entries) > self.keep:
+        while len(self._entries) > self._keep:
             self.remove(next(iter(self._entries)))
 
     def _fresh_path(self) -> Path:
-        if self._folder is None:
-            raise RuntimeError("the sandbox is not running")
         return Path(self._folder.name, secrets.token_hex(16))
 
 

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Literal, Protocol, TypeVar
 
 import aiohttp
-from attrs import define, field
 from yarl import URL
 
 from audioext.sandbox.faults import FaultKind
@@ -23,7 +22,6 @@ from audioext.sandbox.settings import Settings
 
 T = TypeVar("T")
 
-READY_TRACKS = 3
 READY_TITLES = ("Harbour lights", "Slow train", "Window seat")
 TUNE_KEY = "ready/tune.mp3"
 VOICE_KEY = "ready/voice.mp3"
@@ -58,47 +56,43 @@ class Sound(Protocol):
     @property
     def duration(self) -> float:
         """The length in seconds."""
+        ...
 
 
-@define(eq=False)
 class Library:
-    """Tracks by id, sources by URL, and the recipes of tracks; all audio is in `files`."""
+    """Tracks by id, sources by URL, and the recipes of tracks."""
 
-    settings: Settings
-    files: FileStore
-    ready_ids: tuple[str, ...] = field(default=(), init=False)
-    _tracks: OrderedDict[str, SourceAudio] = field(factory=OrderedDict, init=False)
-    _clips: OrderedDict[str, Sound] = field(factory=OrderedDict, init=False)
-    _session: aiohttp.ClientSession | None = field(default=None, init=False)
-    # One thread: rendering in parallel would only take the processor from whoever is tested.
-    _pool: ThreadPoolExecutor = field(
-        factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="audioext-sandbox"), init=False
-    )
+    def __init__(self, settings: Settings, session: aiohttp.ClientSession, files: FileStore) -> None:
+        """Make a library that fetches with this session, and keeps its audio in these files."""
+        self._settings, self._session, self._files = settings, session, files
+        self._ready: dict[str, SourceAudio] = {}
+        self._tracks: OrderedDict[str, SourceAudio] = OrderedDict()
+        self._clips: OrderedDict[str, Sound] = OrderedDict()
+        # One thread: rendering in parallel would only take the processor from whoever is tested.
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audioext-sandbox")
 
-    async def open(self) -> None:
+    @property
+    def ready_ids(self) -> tuple[str, ...]:
+        """The ids of the tracks that are there from the start."""
+        return tuple(self._ready)
+
+    def open(self) -> None:
         """Promise the ready tracks; nothing is rendered yet.
 
         Raises:
             MissingExtraError: numpy or soundfile are not installed.
         """
-        audio, dice = _audio(), self.settings.dice
-        # A connection each, so that none is left open at a receiver that wants to stop.
-        connector = aiohttp.TCPConnector(force_close=True)
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        audio, dice, seconds = _audio(), self._settings.dice, self._settings.ready_seconds
         self._promise_ready(TUNE_KEY, audio.tune, dice)
         self._promise_ready(VOICE_KEY, audio.voice, dice)
-        self.ready_ids = tuple(str(uuid.UUID(f"e2310000-0000-4000-8000-{n:012d}")) for n in range(1, READY_TRACKS + 1))
-        for number, track_id in enumerate(self.ready_ids):
-            key, title = f"ready/{track_id}.mp3", READY_TITLES[number]
-            self._promise_ready(key, audio.tune, dice + 1 + number)
-            self._tracks[track_id] = SourceAudio(
-                key=key, seconds=self.settings.ready_seconds, title=title, prompt="[Instrumental]", tags="soft, plucked"
-            )
+        for number, title in enumerate(READY_TITLES, start=1):
+            track_id = str(uuid.UUID(f"e2310000-0000-4000-8000-{number:012d}"))
+            key = f"ready/{track_id}.mp3"
+            self._promise_ready(key, audio.tune, dice + number)
+            self._ready[track_id] = SourceAudio(key=key, seconds=seconds, title=title, prompt="[Verse]", tags="soft")
 
     async def aclose(self) -> None:
-        """Close the session and wait for the recording that is being made."""
-        if self._session is not None:
-            await self._session.close()
+        """Wait for the recording that is being made."""
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     async def source(self, given: TaskInput) -> SourceAudio:
@@ -124,8 +118,8 @@ class Library:
         Raises:
             Refusal: There is none.
         """
-        source = self._tracks.get(audio_id)
-        if source is None or source.key not in self.files:
+        source = self._ready.get(audio_id) or self._tracks.get(audio_id)
+        if source is None or source.key not in self._files:
             raise Refusal(Cause.TRACK, f"There is no audio {audio_id}")
         return source
 
@@ -138,13 +132,13 @@ class Library:
         )
 
     def _promise_track(self, task: Task, source: SourceAudio, track_id: str, variant: int) -> MadeTrack:
-        files, given = self.files, task.input
+        files, given = self._files, task.input
         begin = source.seconds if given.continue_at is None else min(given.continue_at, source.seconds)
         # Given in full, so that a webhook can say how long the file is before it is rendered.
-        added = max(self.settings.extension_seconds, source.seconds - begin + LEAST_GAIN_SECONDS)
+        added = max(self._settings.extension_seconds, source.seconds - begin + LEAST_GAIN_SECONDS)
         added += variant * VARIANT_STEP_SECONDS
         seconds = source.seconds if given.kind is TaskKind.INSTRUMENTAL else begin + added
-        seed = self.settings.dice + task.number
+        seed = self._settings.dice + task.number
         is_empty = task.plan.has(FaultKind.EMPTY_AUDIO)
 
         def play(clip: Sound, form: Literal["mp3", "wav"]) -> bytes:
@@ -169,17 +163,16 @@ class Library:
         files.promise(f"{stem}.mp3", lambda: render("mp3"), seconds=seconds)
         files.promise(f"{stem}.wav", lambda: render("wav"), seconds=seconds)
         files.promise(f"{stem}.png", cover)
-        self._keep_track(
-            track_id,
-            SourceAudio(
-                key=f"{stem}.mp3",
-                seconds=seconds,
-                model=given.model,
-                title=given.title,
-                prompt=given.prompt,
-                tags=given.tags,
-            ),
+        self._tracks[track_id] = SourceAudio(
+            key=f"{stem}.mp3",
+            seconds=seconds,
+            model=given.model,
+            title=given.title,
+            prompt=given.prompt,
+            tags=given.tags,
         )
+        while len(self._tracks) > self._settings.keep_files:
+            self._tracks.popitem(last=False)
         return MadeTrack(
             id=track_id,
             url=files.url(f"{stem}.mp3"),
@@ -190,19 +183,14 @@ class Library:
             seconds=seconds,
         )
 
-    def _keep_track(self, track_id: str, source: SourceAudio) -> None:
-        self._tracks[track_id] = source
-        while len(self._tracks) > self.settings.keep_files + len(self.ready_ids):
-            del self._tracks[next(track for track in self._tracks if track not in self.ready_ids)]
-
     def _promise_ready(self, key: str, play: Callable[..., Sound], seed: int) -> None:
-        seconds = self.settings.ready_seconds
+        seconds = self._settings.ready_seconds
 
         def render() -> bytes:
             data: bytes = _audio().encode(play(seed=seed, seconds=seconds), "mp3")
             return data
 
-        self.files.promise(key, lambda: self._in_thread(render), seconds=seconds, pinned=True)
+        self._files.promise(key, lambda: self._in_thread(render), seconds=seconds, pinned=True)
 
     async def fetch(self, url: str) -> str:
         """Get a source from its address, and return its key.
@@ -210,22 +198,22 @@ class Library:
         Raises:
             Refusal: It cannot be had.
         """
-        if (own := self.files.key_of(url)) is not None:
+        if (own := self._files.key_of(url)) is not None:
             return own
-        if self._session is None or URL(url).scheme not in {"http", "https"}:
+        if URL(url).scheme not in {"http", "https"}:
             raise Refusal(Cause.SOURCE, f"Failed to fetch the file at {url}")
         key = f"fetched/{uuid.uuid4()}"
-        timeout = aiohttp.ClientTimeout(total=self.settings.fetch_timeout_seconds)
+        timeout = aiohttp.ClientTimeout(total=self._settings.fetch_timeout_seconds)
         try:
             async with self._session.get(url, timeout=timeout, raise_for_status=True) as response:
                 chunks: AsyncIterator[bytes] = response.content.iter_chunked(CHUNK_BYTES)
-                await self.files.add_stream(key, chunks, limit_bytes=self.settings.max_upload_bytes)
+                await self._files.add_stream(key, chunks, limit_bytes=self._settings.max_upload_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Refusal(Cause.SOURCE, f"Failed to fetch the file at {url}") from error
         return key
 
     async def _measure(self, key: str) -> float:
-        entry = self.files.entry(key)
+        entry = self._files.entry(key)
         if entry.seconds is None:
             entry.seconds = (await self._clip(key)).duration
         return entry.seconds
@@ -235,13 +223,13 @@ class Library:
         if key not in self._clips:
             audio = _audio()
             try:
-                data = await self.files.read(key)
+                data = await self._files.read(key)
                 self._clips[key] = await self._in_thread(lambda: audio.load(data))
             except (KeyError, audio.AudioError) as error:
                 raise Refusal(Cause.FORMAT, "The audio file cannot be read") from error
         self._clips.move_to_end(key)
         clip = self._clips[key]
-        while len(self._clips) > self.settings.keep_clips:
+        while len(self._clips) > self._settings.keep_clips:
             self._clips.popitem(last=False)
         return clip
 

@@ -114,10 +114,7 @@ class TaskInput:
     def inherit(self, source: SourceAudio) -> TaskInput:
         """Take from the source what was left out: "other parameters will be inherited" (extend-music)."""
         return evolve(
-            self,
-            title=self.title or source.title,
-            prompt=self.prompt or source.prompt,
-            tags=self.tags or source.tags,
+            self, title=self.title or source.title, prompt=self.prompt or source.prompt, tags=self.tags or source.tags
         )
 
 

@@ -66,6 +66,7 @@ class Api(Protocol):
     @property
     def facts(self) -> ApiFacts:
         """Its codes, limits and habits."""
+        ...
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read and check a submit's body, and note in the submission what it says.
@@ -73,15 +74,20 @@ class Api(Protocol):
         Raises:
             Refusal: The API would not accept it.
         """
+        ...
 
     def new_ids(self, given: TaskInput, dice: random.Random) -> TaskIds:
         """Mint the task's id, and its tracks'."""
+        ...
 
     def accepted(self, task: Task) -> web.Response:
         """Say that the task is made."""
+        ...
 
     def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
         """Answer with this code in the API's own form; `names` are the fields to blame."""
+        ...
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Return the webhooks that are due now that the task has reached its stage, or has failed."""
+        ...

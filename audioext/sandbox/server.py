@@ -10,7 +10,7 @@ from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
-from audioext.sandbox.apis import BUILDERS
+from audioext.sandbox.apis import kie, musicgpt, sunoapi, vidgo
 from audioext.sandbox.control import Control
 from audioext.sandbox.faults import Fault
 from audioext.sandbox.library import TUNE_KEY, VOICE_KEY
@@ -19,6 +19,7 @@ from audioext.sandbox.settings import Settings
 from audioext.sandbox.state import State
 
 SHUTDOWN_SECONDS = 0.5  # how long open requests may go on when the sandbox closes
+BUILDERS = {"kie": kie.build, "sunoapi": sunoapi.build, "vidgo": vidgo.build, "musicgpt": musicgpt.build}
 
 
 @define(kw_only=True, eq=False)
@@ -69,7 +70,7 @@ class Sandbox(Settings):
                 port = self.origin_port and self.origin_port + index
                 origins[name] = await self._serve(stack, state, build(state), port)
             self._url, self._origins = self.public_url or address, origins
-            await state.open(URL(self._url))
+            state.open(URL(self._url))
             self._state, self._stack = state, stack.pop_all()
 
     async def aclose(self) -> None:

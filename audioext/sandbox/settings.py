@@ -66,8 +66,7 @@ class Settings:
     jobs_callback: str = field(default="legacy", validator=validators.in_(("legacy", "status")))
     """The shape of the jobs route's webhooks. No page shows one."""
     jobs_result: str = field(
-        default="data",
-        validator=validators.in_(("data", "response.data", "resultUrls", "resultObject")),
+        default="data", validator=validators.in_(("data", "response.data", "resultUrls", "resultObject"))
     )
     """Where the jobs route's results are; each was seen by some client."""
     sunoapi_task_key: str = field(default="task_id", validator=validators.in_(("task_id", "taskId")))

@@ -7,6 +7,7 @@ import random
 from collections import deque
 from datetime import UTC, datetime
 
+import aiohttp
 from yarl import URL
 
 from audioext.sandbox.deliveries import Sender, is_reachable
@@ -30,18 +31,24 @@ from audioext.sandbox.settings import Settings
 
 
 class State:
-    """The tasks of all four APIs."""
+    """The tasks of all four APIs. It is made inside a running loop."""
 
     def __init__(self, settings: Settings) -> None:
         """Make the parts, which do nothing yet."""
         self.settings = settings
         self.script = Script(settings.faults, seed=settings.dice)
+        self._session = aiohttp.ClientSession(
+            # A connection each: a receiver that went away and came back would break a kept one, and cost an attempt.
+            connector=aiohttp.TCPConnector(force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "audioext-sandbox"},
+        )
         self.files = FileStore(settings.keep_files)
-        self.library = Library(settings, self.files)
+        self.library = Library(settings, self._session, self.files)
         self.tasks: dict[str, Task] = {}
         self.submissions: deque[Submission] = deque(maxlen=settings.keep_entries)
         self.attempts: deque[CallbackAttempt] = deque(maxlen=settings.keep_entries)
-        self._sender = Sender(settings, self.attempts.append)
+        self._sender = Sender(settings, self._session, self.attempts.append)
         self._spent: dict[str, float] = {}
         self._submits: dict[str, deque[float]] = {}
         self._lives: set[asyncio.Task[None]] = set()
@@ -49,15 +56,14 @@ class State:
         self._idle.set()
         self._made = 0
 
-    async def open(self, base: URL) -> None:
+    def open(self, base: URL) -> None:
         """Get ready to serve under this address.
 
         Raises:
             MissingExtraError: numpy or soundfile are not installed.
         """
-        self.files.open(base)
-        await self.library.open()
-        await self._sender.open()
+        self.files.base = base
+        self.library.open()
 
     async def stop(self) -> None:
         """End all lives."""
@@ -71,7 +77,7 @@ class State:
         await self.stop()
         await self.files.aclose()
         await self.library.aclose()
-        await self._sender.aclose()
+        await self._session.close()
 
     async def settled(self) -> None:
         """Wait until no task runs and no webhook is outstanding."""

@@ -143,7 +143,7 @@ class MusicGptApi:
                 **_both_ids(task),
                 "eta": ETA_SECONDS,
                 "credit_estimate": self.state.settings.price,
-            },
+            }
         )
 
     def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:

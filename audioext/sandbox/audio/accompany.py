@@ -12,7 +12,7 @@ from audioext.sandbox.audio.tune import VOICE_BEAT_SECONDS, VOICE_ROOT, chords
 
 SOURCE_GAIN: Final = 0.8  # makes room for the accompaniment
 SHARE: Final = 0.6  # of the source's loudness, where it sounds
-LEAST_SHARE: Final = 0.08  # in the source's pauses, of its loudest part
+LEAST_SHARE: Final = 0.05  # in the source's pauses, of its loudest part
 LEAST_LEVEL: Final = 0.004  # -48 dB RMS, so that even silence gets a result with sound in it
 HOP_SECONDS: Final = 0.25
 FADE_SECONDS: Final = 0.5
@@ -25,7 +25,7 @@ def accompany(clip: Clip, *, variant: int, seed: int) -> Clip:
     """
     wheel = abs(seed) + variant
     loop = chords(VOICE_ROOT - 12, wheel, wheel, VOICE_BEAT_SECONDS, clip.rate)
-    played = np.resize(loop, (clip.samples.shape[0], STEREO)) * (_gain(clip) / rms(loop))
+    played: Samples = np.resize(loop, (len(clip.samples), STEREO)) * (_gain(clip) / np.float32(rms(loop)))
     out = to_channels(clip.samples, STEREO) * np.float32(SOURCE_GAIN)
     return Clip(soft_limit(out + fade_out(played, round(FADE_SECONDS * clip.rate))), clip.rate)
 

@@ -58,18 +58,15 @@ def load(data: bytes, *, most_samples: int = MOST_SAMPLES) -> Clip:
         AudioError: the bytes are empty, no audio, cut short, silent of frames, too long, or of an absurd rate.
     """
     if not data:
-        message = f"The file is empty; send {FORMATS_READ}."
-        raise AudioError(message)
+        raise AudioError(f"The file is empty; send {FORMATS_READ}.")
     if not data.startswith((*WAV_MAGIC, *OTHER_MAGIC)) and int.from_bytes(data[:2], "big") & MP3_SYNC != MP3_SYNC:
         # Only these reach libsndfile: its readers of two dozen rare formats are no place for strangers' bytes.
-        message = f"This is not an audio file that can be read here; send {FORMATS_READ}."
-        raise AudioError(message)
+        raise AudioError(f"This is not an audio file that can be read here; send {FORMATS_READ}.")
     _refuse_cut_wav(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             _refuse_absurd(file)
-            rate = int(file.samplerate)
-            claimed = int(file.frames)
+            rate, claimed = int(file.samplerate), int(file.frames)
             samples = _read_blocks(file, most_samples)
     except AudioError:
         raise
@@ -77,8 +74,7 @@ def load(data: bytes, *, most_samples: int = MOST_SAMPLES) -> Clip:
         message = f"The audio file is damaged or cut short and cannot be decoded; send a whole {FORMATS_READ} file."
         raise AudioError(message) from error
     if not len(samples):
-        message = f"The audio file holds no sound (0 frames); send a whole {FORMATS_READ} file."
-        raise AudioError(message)
+        raise AudioError(f"The audio file holds no sound (0 frames); send a whole {FORMATS_READ} file.")
     if len(samples) < claimed * LEAST_SHARE_DECODED and _is_counted(data):
         raise _cut_short(len(samples), claimed)
     return Clip(samples, rate)
@@ -154,14 +150,13 @@ def _cut_short(found: int, claimed: int) -> AudioError:
 
 def _refuse_absurd(file: soundfile.SoundFile) -> None:
     if not LOWEST_RATE_HZ <= file.samplerate <= HIGHEST_RATE_HZ:
-        message = (
-            f"The audio file claims {file.samplerate:,} samples a second; "
-            f"send {FORMATS_READ} of {LOWEST_RATE_HZ:,} to {HIGHEST_RATE_HZ:,} Hz."
+        bounds = f"{LOWEST_RATE_HZ:,} to {HIGHEST_RATE_HZ:,} Hz"
+        raise AudioError(
+            f"The audio file claims {file.samplerate:,} samples/s; send {FORMATS_READ} of {bounds}."
         )
-        raise AudioError(message)
     if not 1 <= file.channels <= MOST_CHANNELS:
-        message = f"The audio file claims {file.channels} channels; send {FORMATS_READ} of 1 to {MOST_CHANNELS}."
-        raise AudioError(message)
+        bounds = f"1 to {MOST_CHANNELS} channels"
+        raise AudioError(f"The audio file claims {file.channels} channels; send {FORMATS_READ} of {bounds}.")
 
 
 def _read_blocks(file: soundfile.SoundFile, most_samples: int) -> Samples:

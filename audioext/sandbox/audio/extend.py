@@ -126,13 +126,13 @@ def _period(mono: Samples, rate: int, variant: int) -> int:
     """Return the frames after which the end of the sound is most like itself."""
     least, most = PERIODS_SECONDS[variant % len(PERIODS_SECONDS)]
     shortest, longest = round(least * rate), round(most * rate)
-    window = min(round(MATCH_SECONDS * rate), mono.shape[0] // 4)
-    longest = min(longest, mono.shape[0] - window)
+    window = min(round(MATCH_SECONDS * rate), len(mono) // 4)
+    longest = min(longest, len(mono) - window)
     if longest <= shortest:
         # Too short to choose from: all of it, or for another variant three quarters.
-        return int(mono.shape[0] - window * (variant % 2))
+        return len(mono) - window * (variant % 2)
     pattern = mono[-window:]
-    past = mono[mono.shape[0] - window - longest : mono.shape[0] - shortest]
+    past = mono[len(mono) - window - longest : len(mono) - shortest]
     size = 1 << (past.shape[0] + window).bit_length()
     product = np.fft.irfft(np.fft.rfft(past, size) * np.conj(np.fft.rfft(pattern, size)), size)
     sums = np.cumsum(np.concatenate([[0.0], np.square(past, dtype=np.float64)]))
@@ -161,8 +161,9 @@ def _octave(run: Samples, *, up: bool) -> Samples:
         whole = run.shape[0] // 2 * 2
         pairs: Samples = run[:whole].reshape(-1, 2, run.shape[1]).mean(axis=1, dtype=np.float32)
         return pairs
-    between = np.concatenate([(run[:-1] + run[1:]) / 2, run[-1:]])
-    return np.stack([run, between], axis=1).reshape(-1, run.shape[1])
+    between: Samples = np.concatenate([(run[:-1] + run[1:]) * np.float32(0.5), run[-1:]])
+    woven: Samples = np.stack([run, between], axis=1).reshape(-1, run.shape[1])
+    return woven
 
 
 def _gain(plan: _Plan, body: Samples) -> Samples:

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
-import numpy as np
 import msgspec
+import numpy as np
 import pytest
 import pytest_asyncio
 import soundfile

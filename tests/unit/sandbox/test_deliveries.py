@@ -89,22 +89,15 @@ async def test_a_webhook_is_sent_again_until_it_is_taken(world: "World") -> None
     assert "SUCCESS" == (await world.info(task_id))["status"]
 
 
-async def test_an_undeliverable_end_shows_in_the_status(world: "World") -> None:
-    """After three retries the final webhook is given up: CALLBACK_EXCEPTION, with the results."""
+async def test_an_undeliverable_end_does_not_change_the_status(world: "World") -> None:
+    """After three retries the final webhook is given up, and the task has succeeded all the same."""
     answer = await world.post(EXTEND, world.kie_extend(callBackUrl=NOBODY))
     await world.sandbox.settled()
     info = await world.info(answer["data"]["taskId"])
-    assert ("CALLBACK_EXCEPTION", 2) == (info["status"], len(info["response"]["sunoData"]))
+    assert ("SUCCESS", 2) == (info["status"], len(info["response"]["sunoData"]))
     ends = [delivery for delivery in world.sandbox.deliveries if delivery.stage == "complete"]
     assert [1, 2, 3, 4] == [delivery.attempt for delivery in ends]
     assert all(delivery.status is None and delivery.error for delivery in ends)
-
-
-async def test_only_the_end_makes_a_callback_exception(world: "World") -> None:
-    """A text webhook that is given up is forgotten once the complete one is taken."""
-    world.listener.statuses = [500] * 4
-    task_id = await world.settled_task()
-    assert "SUCCESS" == (await world.info(task_id))["status"]
 
 
 @pytest.mark.parametrize(("fault", "has_songs"), [("", True), ("=with", True), ("=without", False)])
@@ -135,10 +128,9 @@ async def test_a_slow_receiver_is_given_up(open_world: "OpenWorld") -> None:
         await release.wait()
 
     world.listener.meanwhile = hang
-    task_id = await world.settled_task()
+    await world.settled_task()
     release.set()
     assert ["timeout"] * 3 == [delivery.error for delivery in world.sandbox.deliveries]
-    assert "CALLBACK_EXCEPTION" == (await world.info(task_id))["status"]
 
 
 async def test_callbacks_can_come_before_the_response(open_world: "OpenWorld") -> None:
@@ -207,7 +199,7 @@ async def test_any_code_can_be_answered(open_world: "OpenWorld") -> None:
 
 
 async def test_files_can_be_empty_or_the_same(open_world: "OpenWorld") -> None:
-    """Spoiled audio is zero bytes long, or the same in both takes; else the takes differ."""
+    """Spoiled audio is zero bytes long, or the same in both tracks; else the tracks differ."""
     world = await open_world()
     found = []
     for fault in ("empty_audio*1", "same_audio*1", None):

@@ -78,7 +78,7 @@ def test_times_count_tasks() -> None:
     """A fault for two tasks befalls the next two and then is gone."""
     script = Script(["drop*2", "duplicate"])
     drawn = [[str(fault) for fault in script.draw("any").faults] for _ in range(3)]
-    assert [["drop*2", "duplicate"], ["drop*2", "duplicate"], ["duplicate"]] == drawn
+    assert [["drop*2", "duplicate"], ["drop*1", "duplicate"], ["duplicate"]] == drawn
     assert ["duplicate"] == [str(fault) for fault in script]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import uuid
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -61,7 +62,7 @@ async def test_an_upload_extension_has_thirteen_keys(world: "World") -> None:
 
 
 async def test_an_instrumental_is_as_long_as_its_source(world: "World") -> None:
-    """Add-instrumental has its own text message, 10 keys, and takes of the source's length."""
+    """Add-instrumental has its own text message, 10 keys, and tracks of the source's length."""
     await world.post(ADD_INSTRUMENTAL, world.kie_instrumental())
     await world.sandbox.settled()
     text, _, complete = world.listener.bodies
@@ -133,7 +134,8 @@ async def test_made_tracks_can_be_extended_in_turn(world: "World") -> None:
     [
         ({"audioId": None}, 422, "audioId is required"),
         ({"model": None}, 422, "model is required"),
-        ({"callBackUrl": None}, 422, "callBackUrl is required"),
+        ({"callBackUrl": None}, 422, "Please enter callBackUrl"),
+        ({"callBackUrl": ""}, 422, "Please enter callBackUrl"),
         ({"defaultParamFlag": None}, 422, "defaultParamFlag is required"),
         ({"prompt": None}, 422, "prompt is required"),
         ({"style": None}, 422, "style is required"),
@@ -165,8 +167,8 @@ async def test_made_tracks_can_be_extended_in_turn(world: "World") -> None:
 )
 async def test_extend_checks_its_body(world: "World", changes: dict[str, object], code: int, named: str) -> None:
     """A wrong body gets HTTP 200 with kie.ai's code and the field's name, and makes no task."""
-    answer = await world.post(EXTEND, world.kie_extend(**changes))
-    assert (code, None) == (answer["code"], answer["data"])
+    status, answer = await world.call("POST", EXTEND, json=world.kie_extend(**changes))
+    assert (200, code, None) == (status, answer["code"], answer["data"])
     assert named in answer["msg"]
     assert [] == list(world.sandbox.tasks)
     assert (None, code) == (world.sandbox.submissions[0].task_id, world.sandbox.submissions[0].code)
@@ -179,27 +181,54 @@ async def test_all_problems_are_named_at_once(world: "World") -> None:
         assert name in answer["msg"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["uploadUrl", "defaultParamFlag", "instrumental", "continueAt", "model", "callBackUrl"],
-)
+@pytest.mark.parametrize("name", ["uploadUrl", "defaultParamFlag", "continueAt", "model"])
 async def test_upload_extend_requires_its_fields(world: "World", name: str) -> None:
-    """Upload-extend insists on `instrumental` and `continueAt` too, also in simple mode."""
-    changes: dict[str, object] = {"prompt": None, "style": None, "title": None, name: None}
-    answer = await world.post(UPLOAD_EXTEND, world.kie_upload(**{"defaultParamFlag": False} | changes))
-    assert 422 == answer["code"]
-    assert f"{name} is required" == answer["msg"]
+    """Upload-extend insists on `continueAt` too, also in simple mode, but not on `instrumental`."""
+    changes: dict[str, object] = {"prompt": None, "style": None, "title": None, "instrumental": None}
+    body = world.kie_upload(**{"defaultParamFlag": False} | changes)
+    assert 200 == (await world.post(UPLOAD_EXTEND, body))["code"]
+    del body[name]
+    answer = await world.post(UPLOAD_EXTEND, body)
+    assert (422, f"{name} is required") == (answer["code"], answer["msg"])
 
 
-async def test_custom_upload_extend_needs_a_prompt_only_to_sing(world: "World") -> None:
-    """In custom mode the prompt is required unless instrumental is true."""
-    sung = await world.post(UPLOAD_EXTEND, world.kie_upload(prompt=None))
-    assert "prompt is required" == sung["msg"]
-    played = await world.post(UPLOAD_EXTEND, world.kie_upload(prompt=None, instrumental=True))
-    assert 200 == played["code"]
+async def test_custom_upload_extend_takes_no_prompt(world: "World") -> None:
+    """In custom mode style and title are required and the prompt is not, as the page's newer text has it."""
+    assert 200 == (await world.post(UPLOAD_EXTEND, world.kie_upload(prompt=None)))["code"]
+    answer = await world.post(UPLOAD_EXTEND, world.kie_upload(style=None, title=None))
+    assert "style is required; title is required" == answer["msg"]
 
 
-@pytest.mark.parametrize("name", ["uploadUrl", "title", "tags", "negativeTags", "callBackUrl"])
+async def test_what_is_left_out_is_inherited(world: "World") -> None:
+    """In simple mode title, tags and prompt are the source's; what is given there does not count."""
+    await world.settled_task()
+    made = world.listener.bodies[-1]["data"]["data"][0]
+    await world.settled_task(audioId=made["id"], defaultParamFlag=False, title="Ignored", style=None, prompt=None)
+    again = world.listener.bodies[-1]["data"]["data"][0]
+    assert {name: made[name] for name in ("title", "tags", "prompt")} == {
+        name: again[name] for name in ("title", "tags", "prompt")
+    }
+
+
+async def test_each_track_has_an_id_of_its_own(world: "World") -> None:
+    """The ids of a task's tracks are random UUIDs that share no beginning."""
+    await world.settled_task()
+    one, two = (song["id"] for song in world.listener.bodies[-1]["data"]["data"])
+    assert one[:8] != two[:8]
+    assert [4, 4] == [uuid.UUID(track_id).version for track_id in (one, two)]
+
+
+async def test_a_live_api_takes_what_the_page_refuses(open_world: "OpenWorld") -> None:
+    """As recorded: an unknown audio and a bare custom upload are taken, and an unknown task is null."""
+    world = await open_world(faithful="live")
+    unknown = await world.settled_task(audioId="00000000-0000-4000-8000-000000000000")
+    assert 200 == (await world.post(UPLOAD_EXTEND, world.kie_upload(style=None, title=None)))["code"]
+    answer = await world.get("/kie/api/v1/generate/record-info", taskId="nobody")
+    assert {"code": 200, "msg": "success", "data": None} == answer
+    assert "CREATE_TASK_FAILED" == (await world.info(unknown))["status"]
+
+
+@pytest.mark.parametrize("name", ["uploadUrl", "title", "tags", "negativeTags"])
 async def test_add_instrumental_requires_its_fields(world: "World", name: str) -> None:
     """Negative tags are required here; the model is not."""
     answer = await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(**{name: None}))
@@ -207,7 +236,9 @@ async def test_add_instrumental_requires_its_fields(world: "World", name: str) -
 
 
 async def test_add_instrumental_knows_fewer_models(world: "World") -> None:
-    """V4 can extend, but cannot add an instrumental."""
+    """V4 can extend, but cannot add an instrumental; the V6 family can."""
+    for model in ("V6", "V6_MINI", "V6_WILD"):
+        assert 200 == (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(model=model)))["code"]
     answer = await world.post(ADD_INSTRUMENTAL, world.kie_instrumental(model="V4"))
     assert (422, "model V4 is not supported") == (answer["code"], answer["msg"])
 

@@ -60,7 +60,7 @@ async def test_each_operation_runs_to_its_end(world: "World", operation: str) ->
     )
     assert job(world, operation) == msgspec.json.decode(data["param"])
     result = msgspec.json.decode(data["resultJson"])
-    assert result["data"] == result["response"]["data"]
+    assert result == data["response"]
     assert 2 == len(result["data"])
     assert all(song["audio_url"].startswith(world.sandbox.url) for song in result["data"])
     assert data["costTime"] == data["completeTime"] - data["createTime"]
@@ -100,22 +100,25 @@ async def test_the_state_follows_the_clock(
 
 
 @pytest.mark.parametrize(
-    ("shape", "keys"),
+    ("shape", "keys", "beside"),
     [
-        ("data", ["data", "response"]),
-        ("response.data", ["response"]),
-        ("resultUrls", ["resultUrls"]),
-        ("resultObject", ["resultObject"]),
+        ("data", ["data"], True),
+        ("response.data", None, True),
+        ("resultUrls", ["resultUrls"], False),
+        ("resultObject", ["resultUrls", "resultObject"], False),
     ],
 )
-async def test_results_come_in_each_shape(open_world: "OpenWorld", shape: str, keys: list[str]) -> None:
-    """Each of the shapes that were reported can be had."""
+async def test_results_come_in_each_shape(
+    open_world: "OpenWorld", shape: str, keys: list[str] | None, *, beside: bool
+) -> None:
+    """Each of the shapes that were reported can be had: inside `resultJson`, or as `response` beside it."""
     world = await open_world(jobs_result=shape)
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
     await world.sandbox.settled()
-    result = msgspec.json.decode((await record(world, task_id))["resultJson"])
-    assert keys == list(result)
-    assert world.sandbox.url in str(result)
+    data = await record(world, task_id)
+    assert keys == (list(msgspec.json.decode(data["resultJson"])) if data["resultJson"] else None)
+    assert beside == (data["response"] is not None)
+    assert world.sandbox.url in str(data)
 
 
 async def test_the_callback_can_be_a_status(open_world: "OpenWorld") -> None:
@@ -153,7 +156,7 @@ async def test_a_failure_is_told_in_both_shapes(open_world: "OpenWorld", shape: 
 
 @pytest.mark.parametrize(
     ("source", "given", "code"),
-    [("gone", {}, "451"), ("page", {}, "451"), ("tone", {"continue_at": 9}, "422")],
+    [("gone", {}, "451"), ("page", {}, "451")],
 )
 async def test_a_bad_source_fails_the_job(
     world: "World",
@@ -169,6 +172,19 @@ async def test_a_bad_source_fails_the_job(
     await world.sandbox.settled()
     data = await record(world, task_id)
     assert ("fail", code) == (data["state"], data["failCode"])
+
+
+async def test_a_point_beyond_the_end_means_the_end(world: "World", tone: bytes) -> None:
+    """As measured, a job that continues beyond its source succeeds, and so it continues at its end."""
+    world.listener.sources["tone"] = tone
+    url = f"{world.listener.url}/source/tone"
+    task_id = (await world.post(CREATE, job(world, "upload-and-extend-audio", upload_url=url, continue_at=9)))["data"][
+        "taskId"
+    ]
+    await world.sandbox.settled()
+    data = await record(world, task_id)
+    assert "success" == data["state"]
+    assert data["response"]["data"][0]["duration"] < 9
 
 
 @pytest.mark.parametrize(
@@ -221,8 +237,22 @@ async def test_unknown_tasks_have_their_own_words(world: "World") -> None:
     assert 400 == (await world.get(path))["code"]
     for unknown in ("nobody", legacy):
         assert {"code": 422, "msg": "recordInfo is null", "data": None} == await world.get(path, taskId=unknown)
-    own = (await world.post(CREATE, job(world)))["data"]["taskId"]
-    assert 422 == (await world.get("/kie/api/v1/generate/record-info", taskId=own))["code"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "word"),
+    [
+        ("extend", "extend"),
+        ("upload-and-extend-audio", "upload_extend"),
+        ("add-instrumental", "add_instrumental"),
+    ],
+)
+async def test_the_old_status_call_reads_jobs(world: "World", operation: str, word: str) -> None:
+    """A job is found by the old route's `record-info` as well, as a production client polls it."""
+    own = (await world.post(CREATE, job(world, operation)))["data"]["taskId"]
+    await world.sandbox.settled()
+    info = await world.info(own)
+    assert ("SUCCESS", word, 2) == (info["status"], info["operationType"], len(info["response"]["sunoData"]))
 
 
 async def test_both_routes_share_the_accounts_limit(open_world: "OpenWorld") -> None:

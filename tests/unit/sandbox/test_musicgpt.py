@@ -154,13 +154,29 @@ async def test_before_completion_paths_are_bare(open_world: "OpenWorld", ages: d
 
 
 async def test_status_calls_take_either_id(world: "World") -> None:
-    """A task is found by its own id, by either conversion's, or by both, also without the type."""
+    """A task is found by its own id, by either conversion's, or by both; the page's keys are the conversion's."""
     answer = await extend(world)
     await world.sandbox.settled()
     whole = await conversion(world, task_id=answer["task_id"])
-    assert whole == await conversion(world, conversion_id=answer["conversion_id_2"])
+    second = await conversion(world, conversion_id=answer["conversion_id_2"])
     assert whole == await conversion(world, task_id=answer["task_id"], conversion_id=answer["conversion_id_1"])
-    assert whole == (await world.get(BY_ID, task_id=answer["task_id"]))["conversion"]
+    assert [answer["conversion_id_1"], answer["conversion_id_2"]] == [
+        whole["conversion_id"],
+        second["conversion_id"],
+    ]
+    assert [whole["conversion_path_1"], whole["conversion_path_2"]] == [whole["audio_url"], second["audio_url"]]
+    page = ("conversion_id", "status", "status_msg", "audio_url", "conversion_cost", "title", "lyrics", "music_style")
+    assert set(page) <= set(whole)
+
+
+@pytest.mark.parametrize(("faithful", "status"), [("page", 422), ("live", 200)])
+async def test_the_conversion_type_is_required_by_the_page(open_world: "OpenWorld", faithful: str, status: int) -> None:
+    """The page requires `conversionType`, and live clients do without; another type than the task's finds nothing."""
+    world = await open_world(faithful=faithful)
+    answer = await extend(world)
+    assert status == (await world.call("GET", BY_ID, params={"task_id": answer["task_id"]}))[0]
+    wrong = {"task_id": answer["task_id"], "conversionType": "COVER"}
+    assert 404 == (await world.call("GET", BY_ID, params=wrong))[0]
 
 
 @pytest.mark.parametrize(("fault", "flagged"), [("error=first", False), ("error=complete:400", True)])
@@ -261,9 +277,9 @@ async def test_paths_and_ids_get_musicgpts_errors(open_world: "OpenWorld") -> No
     world = await open_world(credits=1)
     assert 404 == (await world.call("GET", "/musicgpt/nothing"))[0]
     assert 405 == (await world.call("GET", EXTEND))[0]
-    assert 404 == (await world.call("GET", BY_ID, params={"task_id": "nobody"}))[0]
-    assert 404 == (await world.call("GET", BY_ID, params={"conversion_id": "nobody"}))[0]
-    assert 422 == (await world.call("GET", BY_ID))[0]
+    for unknown in ({"task_id": "nobody"}, {"conversion_id": "nobody"}):
+        assert 404 == (await world.call("GET", BY_ID, params=unknown | {"conversionType": "EXTEND"}))[0]
+    assert 422 == (await world.call("GET", BY_ID, params={"conversionType": "EXTEND"}))[0]
     assert 422 == (await world.call("GET", BY_ID, params={"task_id": "x", "conversionType": "DANCE"}))[0]
     assert 402 == (await world.call("POST", EXTEND, data=form(world)))[0]
 

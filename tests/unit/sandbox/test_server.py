@@ -2,14 +2,17 @@
 
 import asyncio
 import io
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
 import pytest
 import soundfile
+from yarl import URL
 
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 
@@ -24,8 +27,34 @@ async def test_it_describes_itself_in_json(world: "World") -> None:
     description = world.sandbox.describe()
     assert description == await world.get("/control")
     assert description == msgspec.json.decode(msgspec.json.encode(description))
-    assert ["kie", "sunoapi", "vidgo", "musicgpt"] == list(world.sandbox.bases)
+    assert ["kie", "sunoapi", "vidgo", "musicgpt"] == list(world.sandbox.bases) == list(world.sandbox.origins)
     assert all(base.startswith(world.sandbox.url) for base in world.sandbox.bases.values())
+
+
+async def test_each_api_has_a_bare_origin(world: "World") -> None:
+    """Below an origin of its own an API answers as it does below its base, for the same tasks."""
+    assert 5 == len({world.sandbox.url, *world.sandbox.origins.values()})
+    origin = URL(world.sandbox.origins["kie"])
+    assert origin == origin.origin()
+    headers = {"Authorization": f"Bearer {world.sandbox.api_key}"}
+    async with world.session.post(
+        origin / "api/v1/generate/extend", json=world.kie_extend(), headers=headers
+    ) as response:
+        task_id = (await response.json())["data"]["taskId"]
+    await world.sandbox.settled()
+    assert "SUCCESS" == (await world.info(task_id))["status"]
+    async with world.session.get(origin / "api/v1/nothing") as response:
+        assert (404, 404) == (response.status, (await response.json())["code"])
+
+
+async def test_the_origins_can_have_ports_in_a_row() -> None:
+    """With a first port for the origins, the next ones follow in the order of the APIs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        first = probe.getsockname()[1]
+    with suppress(OSError):  # another program may have one of them by now
+        async with Sandbox(origin_port=first) as sandbox:
+            assert [first, first + 1, first + 2, first + 3] == [URL(url).port for url in sandbox.origins.values()]
 
 
 async def test_no_key_is_in_its_repr() -> None:

@@ -51,17 +51,17 @@ async def test_an_error_has_no_data(open_world: "OpenWorld") -> None:
 @pytest.mark.parametrize(
     ("path", "changes", "code", "named"),
     [
-        (EXTEND, {"audioId": None}, 400, "audioId is required"),
-        (EXTEND, {"callBackUrl": None}, 400, "callBackUrl is required"),
-        (EXTEND, {"title": None}, 400, "title is required"),
+        (EXTEND, {"audioId": None}, 400, "audioId cannot be null"),
+        (EXTEND, {"callBackUrl": None}, 400, "Please enter callBackUrl"),
+        (EXTEND, {"title": None}, 400, "title cannot be null"),
         (EXTEND, {"prompt": "x" * 5001}, 413, "prompt must not exceed"),
         (EXTEND, {"title": "x" * 101}, 413, "title must not exceed"),
         (EXTEND, {"model": "V9"}, 400, "V9 is not supported"),
         (EXTEND, {"audioId": "nobody"}, 400, "There is no audio"),
         (EXTEND, {"continueAt": 3.0}, 400, "not within"),
-        (UPLOAD_EXTEND, {"uploadUrl": None}, 400, "uploadUrl is required"),
-        (UPLOAD_EXTEND, {"continueAt": None}, 400, "continueAt is required"),
-        (ADD_INSTRUMENTAL, {"negativeTags": None}, 400, "negativeTags is required"),
+        (UPLOAD_EXTEND, {"uploadUrl": None}, 400, "uploadUrl cannot be null"),
+        (UPLOAD_EXTEND, {"continueAt": None}, 400, "continueAt cannot be null"),
+        (ADD_INSTRUMENTAL, {"negativeTags": None}, 400, "negativeTags cannot be null"),
         (ADD_INSTRUMENTAL, {"model": "V3_5"}, 400, "V3_5 is not supported"),
         (ADD_INSTRUMENTAL, {"variety": True}, 400, "variety must be"),
     ],
@@ -115,12 +115,14 @@ async def test_a_bad_source_fails_the_task(
     changes: dict[str, object],
     code: int,
 ) -> None:
-    """A file that cannot be downloaded is 451 in the callback; one that cannot be used is 400."""
+    """A file that cannot be downloaded is 451 in the callback and one that cannot be used 400."""
     world.listener.sources |= {"tone": tone, "page": b"<html>"}
     body = world.kie_upload(uploadUrl=f"{world.listener.url}/source/{source}", **changes)
-    assert 200 == (await world.post(UPLOAD_EXTEND, body))["code"]
+    task_id = (await world.post(UPLOAD_EXTEND, body))["data"]["taskId"]
     await world.sandbox.settled()
     assert [code] == [body["code"] for body in world.listener.bodies]
+    info = await world.get("/sunoapi/api/v1/generate/record-info", taskId=task_id)
+    assert "CREATE_TASK_FAILED" == info["data"]["status"]
 
 
 async def test_credits_are_429(open_world: "OpenWorld") -> None:

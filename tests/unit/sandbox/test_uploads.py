@@ -1,12 +1,10 @@
-"""The upload hosts: kie.ai's and sunoapi.org's take files in three ways, vidgo's takes images only."""
+"""The upload hosts: kie.ai's and sunoapi.org's take files in three ways."""
 
 import base64
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-
-from audioext.sandbox.files import cover_image
 
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import OpenWorld, World
@@ -124,41 +122,3 @@ async def test_a_file_over_the_limit_is_refused(open_world: "OpenWorld", tone: b
     for way in ("stream", "base64", "url"):
         status, answer = await upload(world, "kie", way, tone)
         assert (400, False) == (status, answer["success"])
-
-
-async def vidgo_upload(world: "World", way: str, data: bytes) -> tuple[int, Any]:
-    """Upload to vidgo in one of the three ways."""
-    path = f"/vidgo/api/common/upload/{way}"
-    if way == "stream":
-        return await world.call("POST", path, data=form(data, file_name="a.png", upload_path="x"))
-    body: dict[str, object] = {"upload_path": "x", "file_name": "a.png"}
-    if way == "base64":
-        body["base64_data"] = base64.b64encode(data).decode()
-    else:
-        world.listener.sources["a"] = data
-        body["file_url"] = f"{world.listener.url}/source/a"
-    return await world.call("POST", path, json=body)
-
-
-@pytest.mark.parametrize("way", ["stream", "base64", "url"])
-async def test_vidgo_takes_images_only(world: "World", tone: bytes, way: str) -> None:
-    """An image is kept under temp/ and served; audio is an unsupported file type."""
-    image = cover_image((1, 2, 3))
-    status, answer = await vidgo_upload(world, way, image)
-    assert (200, True, "image/png") == (status, answer["success"], answer["data"]["mime_type"])
-    assert answer["data"]["file_url"] == answer["data"]["download_url"]
-    async with world.session.get(answer["data"]["file_url"]) as response:
-        assert image == await response.read()
-    status, answer = await vidgo_upload(world, way, tone)
-    assert (400, {"message": "Unsupported file type"}) == (status, answer["error"])
-
-
-async def test_vidgo_uploads_check_what_they_get(world: "World") -> None:
-    """Missing files, wrong addresses and bad keys are refused in vidgo's form."""
-    made = aiohttp.FormData({"upload_path": "p"}, default_to_multipart=True)
-    path = "/vidgo/api/common/upload"
-    assert 400 == (await world.call("POST", f"{path}/stream", data=made))[0]
-    assert 400 == (await world.call("POST", f"{path}/url", json={"file_url": "ftp://x/y"}))[0]
-    assert 400 == (await world.call("POST", f"{path}/base64", json={}))[0]
-    status, answer = await world.call("POST", f"{path}/base64", json={}, headers={"Authorization": "no"})
-    assert (401, 401) == (status, answer["code"])
