@@ -151,9 +151,7 @@ def _cut_short(found: int, claimed: int) -> AudioError:
 def _refuse_absurd(file: soundfile.SoundFile) -> None:
     if not LOWEST_RATE_HZ <= file.samplerate <= HIGHEST_RATE_HZ:
         bounds = f"{LOWEST_RATE_HZ:,} to {HIGHEST_RATE_HZ:,} Hz"
-        raise AudioError(
-            f"The audio file claims {file.samplerate:,} samples/s; send {FORMATS_READ} of {bounds}."
-        )
+        raise AudioError(f"The audio file claims {file.samplerate:,} samples/s; send {FORMATS_READ} of {bounds}.")
     if not 1 <= file.channels <= MOST_CHANNELS:
         bounds = f"1 to {MOST_CHANNELS} channels"
         raise AudioError(f"The audio file claims {file.channels} channels; send {FORMATS_READ} of {bounds}.")

@@ -50,6 +50,7 @@ RHYTHMS: Final = ((0.0, 1.0, 2.0, 3.5), (0.0, 1.5, 2.0, 3.0), (0.5, 1.0, 2.5), (
 LEVEL: Final = 0.5  # of a finished piece's peaks, which leaves room for what is added later
 
 
+@lru_cache(maxsize=4)
 def chords(root: int, turn: int, pattern: int, beat: float, rate: int) -> Samples:
     """Return a loop of four chords in stereo, whose end goes over into its start; *beat* is in seconds."""
     out = np.zeros((round(LOOP_BEATS * beat * rate), 2), np.float32)
@@ -68,7 +69,9 @@ def chords(root: int, turn: int, pattern: int, beat: float, rate: int) -> Sample
         for eighth, index in PATTERNS[pattern % len(PATTERNS)]:
             pluck = tone(chord[index], 1.2, rate, PLUCKED, ring=0.45)
             _add(out, pluck * 0.3, start + eighth * beat / 2, rate, pan=0.7 - 0.1 * index)
-    return out * np.float32(LEVEL / max(float(np.abs(out).max()), 1e-6))
+    out *= np.float32(LEVEL / max(float(np.abs(out).max()), 1e-6))
+    out.flags.writeable = False  # it is shared by all who ask for this loop
+    return out
 
 
 def tune(*, seed: int, seconds: float = 20.0, rate: int = 44_100) -> Clip:
@@ -104,7 +107,7 @@ def voice(*, seed: int, seconds: float = 10.0, rate: int = 44_100) -> Clip:
     return _finish(line, seconds, rate)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def tone(  # noqa: PLR0913 - one keyword for each property of a tone
     pitch: int,
     seconds: float,
