@@ -164,7 +164,7 @@ class MusicGptApi:
         dice = random.Random(f"{self.state.settings.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
         due: dict[TaskStage, list[Callback]] = {stage: [] for stage in TaskStage}
         for index, track in enumerate(task.tracks):
-            leads = index == task.ids.leader and len(task.tracks) > 1
+            leads = index == task.ids.leader and len(task.ids.track_ids) > 1
             stage = TaskStage.FIRST if leads else TaskStage.COMPLETE
             due[stage].append(_audio(task, index, stage))
             if _asked(task, "lyrics_timestamps"):
@@ -196,16 +196,16 @@ class MusicGptApi:
         task = self.state.find(FACTS.provider, task_id or "") or next(tasks, None)
         if task is None or kind not in (None, CONVERSION):
             raise Refusal(Cause.TASK, "Conversion not found")
-        index = task.ids.track_ids.index(conversion_id) if conversion_id in task.ids.track_ids else 0
-        return json_response({"success": True, "conversion": self._conversion(task, index)})
+        return json_response({"success": True, "conversion": self._conversion(task, conversion_id)})
 
-    def _conversion(self, task: Task, index: int) -> Mapping[str, object]:
+    def _conversion(self, task: Task, conversion_id: str | None) -> Mapping[str, object]:
         """Write the status: the page's keys for one version, and the numbered ones that clients read for both."""
         failure, lyrics = task.failure, "\n".join(_words(task))
+        asked = conversion_id if conversion_id in task.ids.track_ids else _both_ids(task)["conversion_id_1"]
         status = "COMPLETED" if task.is_complete else "IN_QUEUE"
         shown: dict[str, object] = {
             "task_id": task.id,
-            "conversion_id": task.ids.track_ids[index],
+            "conversion_id": asked,
             **_both_ids(task),
             "status": status if failure is None else "FAILED",
             "status_msg": failure.message if failure is not None else "",
@@ -218,9 +218,9 @@ class MusicGptApi:
             return shown | {"is_flagged": failure.code == FLAGGED_CODE}
         root = str(self.state.files.base)  # before there is a file its path is a bare root, as was seen
         shown |= {"title": task.input.title, "lyrics": lyrics, "music_style": ""}
-        for at in range(len(task.ids.track_ids)):
+        for at, track_id in enumerate(task.ids.track_ids):
             track = task.tracks[at] if task.tracks and task.has_audio(at) else None
-            if at == index:
+            if track_id == asked:
                 shown["audio_url"] = track.url if track is not None else root
             shown |= {
                 f"conversion_path_{at + 1}": track.url if track is not None else root,
@@ -263,8 +263,8 @@ def _check(form: Form) -> None:
 
 
 def _both_ids(task: Task) -> Mapping[str, str]:
-    second = task.ids.track_ids[1] if len(task.ids.track_ids) > 1 else SINGLE
-    return {"conversion_id_1": task.ids.track_ids[0], "conversion_id_2": second}
+    first, second, *_ = (*task.ids.track_ids, SINGLE)
+    return {"conversion_id_1": first, "conversion_id_2": second}
 
 
 def _asked(task: Task, name: str) -> bool:

@@ -25,7 +25,8 @@ def accompany(clip: Clip, *, variant: int, seed: int) -> Clip:
     """
     wheel = abs(seed) + variant
     loop = chords(VOICE_ROOT - 12, wheel, wheel, VOICE_BEAT_SECONDS, clip.rate)
-    played: Samples = np.resize(loop, (len(clip.samples), STEREO)) * (_gain(clip) / np.float32(rms(loop)))
+    again = np.resize(loop, (len(clip.samples), STEREO))
+    played: Samples = (again * _gain(clip) / rms(loop)).astype(np.float32)
     out = to_channels(clip.samples, STEREO) * np.float32(SOURCE_GAIN)
     return Clip(soft_limit(out + fade_out(played, round(FADE_SECONDS * clip.rate))), clip.rate)
 
