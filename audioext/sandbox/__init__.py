@@ -9,7 +9,7 @@ from audioext.sandbox.faults import Fault, FaultError, FaultKind
 from audioext.sandbox.library import MissingExtraError
 from audioext.sandbox.models import CallbackAttempt, Submission, Task, TaskStage
 from audioext.sandbox.server import Sandbox
-from audioext.sandbox.settings import Settings
+from audioext.sandbox.settings import SandboxSettings
 
 __all__ = [
     "CallbackAttempt",
@@ -18,7 +18,7 @@ __all__ = [
     "FaultKind",
     "MissingExtraError",
     "Sandbox",
-    "Settings",
+    "SandboxSettings",
     "Submission",
     "Task",
     "TaskStage",

@@ -18,7 +18,7 @@ from yarl import URL
 from audioext.sandbox.faults import FaultKind
 from audioext.sandbox.models import Callback, CallbackAttempt, Task
 from audioext.sandbox.protocol import ApiFacts
-from audioext.sandbox.settings import Settings
+from audioext.sandbox.settings import SandboxSettings
 
 HTTP_OK = 200
 HTTP_SUCCESSES = range(200, 300)
@@ -43,7 +43,7 @@ def is_reachable(url: str | None) -> bool:
 class Sender:
     """Sends the webhooks of all tasks; `record` is called with each attempt."""
 
-    settings: Settings
+    settings: SandboxSettings
     session: aiohttp.ClientSession
     record: Callable[[CallbackAttempt], None]
 

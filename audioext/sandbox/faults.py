@@ -159,7 +159,7 @@ class Plan:
         return next((fault for fault in found if fault.stage is None or fault.stage in words), None)
 
 
-class Script:
+class FaultScript:
     """The faults in force, in the order in which they were given."""
 
     def __init__(self, faults: Iterable[Fault | str] = (), *, seed: int = 0) -> None:

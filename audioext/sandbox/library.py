@@ -18,7 +18,7 @@ from yarl import URL
 from audioext.sandbox.faults import FaultKind
 from audioext.sandbox.files import FileStore
 from audioext.sandbox.models import Cause, MadeTrack, Refusal, SourceAudio, Task, TaskInput, TaskKind
-from audioext.sandbox.settings import Settings
+from audioext.sandbox.settings import SandboxSettings
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Sound(Protocol):
 class Library:
     """Tracks by id, sources by URL, and the recipes of tracks."""
 
-    def __init__(self, settings: Settings, session: aiohttp.ClientSession, files: FileStore) -> None:
+    def __init__(self, settings: SandboxSettings, session: aiohttp.ClientSession, files: FileStore) -> None:
         """Make a library that fetches with this session, and keeps its audio in these files."""
         self._settings, self._session, self._files = settings, session, files
         self._ready: dict[str, SourceAudio] = {}

@@ -119,7 +119,7 @@ class TaskInput:
 
 
 @frozen(kw_only=True)
-class TaskIds:
+class NewIds:
     """The ids of a new task and of its tracks, and which of them will be ready first."""
 
     task_id: str
@@ -151,7 +151,7 @@ class Callback:
 class Task:
     """One task and what has become of it. `provider` is its API's name, as in the sandbox's bases."""
 
-    ids: TaskIds
+    ids: NewIds
     number: int
     provider: str
     input: TaskInput

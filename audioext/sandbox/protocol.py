@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 from aiohttp import web
 from attrs import field, frozen
 
-from audioext.sandbox.models import Callback, Cause, Refusal, Submission, Task, TaskFailure, TaskIds, TaskInput
+from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskFailure, TaskInput
+from audioext.sandbox.settings import SandboxSettings
 
 
 @frozen(kw_only=True)
@@ -40,8 +41,14 @@ class ApiFacts:
     """Whether webhooks are signed once there is a key."""
     charges_on_success: bool = False
     """Whether a task is paid for when it succeeds, not when it is submitted."""
+    is_recorded: bool = False
+    """Whether there are recordings that differ from the pages."""
     refunded_codes: frozenset[int] = frozenset()
     """Failures whose price is given back."""
+
+    def is_live(self, settings: SandboxSettings) -> bool:
+        """Tell whether recordings of this API count where they differ from its pages."""
+        return self.is_recorded and settings.faithful == "live"
 
     def code(self, cause: Cause) -> int:
         """Return the code of a refusal."""
@@ -76,7 +83,7 @@ class Api(Protocol):
         """
         ...
 
-    def new_ids(self, given: TaskInput, dice: random.Random) -> TaskIds:
+    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
         """Mint the task's id, and its tracks'."""
         ...
 

@@ -15,7 +15,7 @@ from audioext.sandbox.control import Control
 from audioext.sandbox.faults import Fault
 from audioext.sandbox.library import TUNE_KEY, VOICE_KEY
 from audioext.sandbox.models import CallbackAttempt, Submission, Task
-from audioext.sandbox.settings import Settings
+from audioext.sandbox.settings import SandboxSettings
 from audioext.sandbox.state import State
 
 SHUTDOWN_SECONDS = 0.5  # how long open requests may go on when the sandbox closes
@@ -23,10 +23,10 @@ BUILDERS = {"kie": kie.build, "sunoapi": sunoapi.build, "vidgo": vidgo.build, "m
 
 
 @define(kw_only=True, eq=False)
-class Sandbox(Settings):
+class Sandbox(SandboxSettings):
     """Stands in for the four APIs on this machine: wire formats, webhooks, and audio that really plays.
 
-    A sandbox is its settings (see `Settings`) and ``async with``::
+    A sandbox is its settings (see `SandboxSettings`) and ``async with``::
 
         async with Sandbox(speed=1e6, faults=["duplicate"]) as sandbox:
             client = Client(Kie(base_url=sandbox.bases["kie"], api_key=sandbox.api_key), ...)

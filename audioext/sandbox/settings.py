@@ -12,7 +12,7 @@ MEBIBYTE_BYTES = 1024 * 1024
 
 
 @define(kw_only=True, eq=False)
-class Settings:
+class SandboxSettings:
     """How a sandbox behaves. All seconds are the API's seconds, divided by `speed`, unless said otherwise."""
 
     host: str = "127.0.0.1"
@@ -91,11 +91,6 @@ class Settings:
     def dice(self) -> int:
         """The seed of whatever varies beside the ids."""
         return 0 if self.seed is None else self.seed
-
-    @property
-    def is_live(self) -> bool:
-        """Whether recordings count where pages differ."""
-        return self.faithful == "live"
 
     @property
     def max_body_bytes(self) -> int:

@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from audioext.sandbox.deliveries import Sender, is_reachable
-from audioext.sandbox.faults import FaultKind, Plan, Script
+from audioext.sandbox.faults import FaultKind, FaultScript, Plan
 from audioext.sandbox.files import FileStore
 from audioext.sandbox.library import Library
 from audioext.sandbox.models import (
@@ -27,16 +27,16 @@ from audioext.sandbox.models import (
     TaskStage,
 )
 from audioext.sandbox.protocol import Api, ApiFacts
-from audioext.sandbox.settings import Settings
+from audioext.sandbox.settings import SandboxSettings
 
 
 class State:
     """The tasks of all four APIs. It is made inside a running loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SandboxSettings) -> None:
         """Make the parts, which do nothing yet."""
         self.settings = settings
-        self.script = Script(settings.faults, seed=settings.dice)
+        self.script = FaultScript(settings.faults, seed=settings.dice)
         self._session = aiohttp.ClientSession(
             # A connection each: a receiver that went away and came back would break a kept one, and cost an attempt.
             connector=aiohttp.TCPConnector(force_close=True),

@@ -13,7 +13,7 @@ from attrs import define, frozen
 
 from audioext.sandbox.apis._fields import OperationRules
 from audioext.sandbox.apis._http import check_key, json_response, json_text, read_json_object
-from audioext.sandbox.models import Callback, Cause, Refusal, Submission, Task, TaskIds, TaskInput, TaskKind, TaskStage
+from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
 from audioext.sandbox.protocol import ApiFacts
 from audioext.sandbox.state import State
 
@@ -69,10 +69,10 @@ class EnvelopeApi:
         """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
         return self.ok({"taskId": task.id})
 
-    def new_ids(self, given: TaskInput, dice: random.Random) -> TaskIds:
+    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
         """Mint 32 hex digits for the task and a UUID for each track, as seen live."""
         tracks = tuple(new_uuid(dice) for _ in range(given.outputs))
-        return TaskIds(task_id=f"{dice.getrandbits(128):032x}", track_ids=tracks)
+        return NewIds(task_id=f"{dice.getrandbits(128):032x}", track_ids=tracks)
 
     async def record_info(self, request: web.Request) -> web.StreamResponse:
         """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
@@ -83,7 +83,7 @@ class EnvelopeApi:
         task = self.state.find(self.facts.provider, task_id)
         if task is not None:
             return self.ok(record_info(task))
-        if self.state.settings.is_live:
+        if self.facts.is_live(self.state.settings):
             return self.ok(None)
         # The jobs route's words; what this route says of an unknown task is on no page.
         raise Refusal(Cause.TASK, "recordInfo is null")
@@ -106,7 +106,8 @@ class FlatApi(EnvelopeApi):
         submission.fields = body
         callback_url = body.get(self.rules.spell("call_back_url"))
         submission.callback_url = callback_url if isinstance(callback_url, str) else None
-        given = self.rules.read(body, self.state.settings, submission, sent=body)
+        lenient = self.facts.is_live(self.state.settings)
+        given = self.rules.read(body, submission, sent=body, lenient=lenient)
         self._check_source_model(given)
         return given
 
@@ -120,7 +121,7 @@ class FlatApi(EnvelopeApi):
         try:
             source = self.state.library.track(given.audio_id)
         except Refusal:
-            if self.state.settings.is_live:
+            if self.facts.is_live(self.state.settings):
                 return  # it is taken, and the task fails later
             raise
         if source.model not in (None, given.model):

@@ -12,7 +12,6 @@ from yarl import URL
 
 from audioext.sandbox.apis._http import as_object, read_json_object
 from audioext.sandbox.models import Cause, Refusal, Submission, TaskInput, TaskKind
-from audioext.sandbox.settings import Settings
 
 LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
@@ -83,9 +82,11 @@ class OperationRules:
         return named if isinstance(named, str) else None
 
     def read(
-        self, given: Mapping[str, object], settings: Settings, submission: Submission, *, sent: Mapping[str, object]
+        self, given: Mapping[str, object], submission: Submission, *, sent: Mapping[str, object], lenient: bool = False
     ) -> TaskInput:
         """Check fields in the API's spelling, and put them into the sandbox's words; `sent` is the whole body.
+
+        A lenient check lets a custom upload do without style and title.
 
         Raises:
             Refusal: With all problems in its text, and the cause of the first.
@@ -94,7 +95,7 @@ class OperationRules:
         submission.ignored = tuple(name for name in given if name not in names)
         fields = {names[name]: value for name, value in given.items() if name in names}
         problems = [
-            *_missing(fields, self, settings),
+            *_missing(fields, self, lenient=lenient),
             *_wrong(fields, self),
             *_too_long(fields, self),
             *_unfit(fields, self),
@@ -106,7 +107,7 @@ class OperationRules:
 
 
 async def read_wrapped(
-    request: web.Request, table: Mapping[str, OperationRules], settings: Settings, submission: Submission, *, key: str
+    request: web.Request, table: Mapping[str, OperationRules], submission: Submission, *, key: str
 ) -> TaskInput:
     """Read a body that names its operation in `model` and has its fields in `input`; `key` names the callback URL.
 
@@ -126,7 +127,7 @@ async def read_wrapped(
     given = as_object(body.get("input"))
     if given is None:
         raise Refusal(Cause.MISSING, "input is required", names=["input"])
-    return table[name].read(given, settings, submission, sent=body)
+    return table[name].read(given, submission, sent=body)
 
 
 def _task_input(
@@ -155,10 +156,10 @@ def _task_input(
     )
 
 
-def _missing(fields: Mapping[str, object], rules: OperationRules, settings: Settings) -> Iterator[FieldProblem]:
+def _missing(fields: Mapping[str, object], rules: OperationRules, *, lenient: bool) -> Iterator[FieldProblem]:
     needed = set(rules.required)
     # Recorded: "a custom upload-extend without style and title is accepted at submit" (kie.ai, April 2026).
-    if fields.get("default_param_flag") is True and not (settings.is_live and rules.by_upload):
+    if fields.get("default_param_flag") is True and not (lenient and rules.by_upload):
         needed |= rules.custom
         if fields.get("instrumental") is not True:
             needed |= rules.sung

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from audioext.sandbox.models import Cause, Refusal
 from audioext.sandbox.protocol import ApiFacts
-from audioext.sandbox.settings import Settings
+from audioext.sandbox.settings import SandboxSettings
 
 JSON_TYPE = "application/json"
 
@@ -20,7 +20,7 @@ ErrorAnswer: TypeAlias = Callable[[int, str, Sequence[str]], web.Response]
 """Answers with a code, a text and the names of fields, in an API's own form."""
 
 
-def check_key(request: web.Request, facts: ApiFacts, settings: Settings) -> None:
+def check_key(request: web.Request, facts: ApiFacts, settings: SandboxSettings) -> None:
     """Check the whole Authorization header.
 
     Raises:
@@ -72,7 +72,7 @@ def refused(facts: ApiFacts, error: ErrorAnswer, refusal: Refusal) -> web.Respon
     return error(facts.code(refusal.cause), refusal.message, refusal.names)
 
 
-def api_application(settings: Settings, facts: ApiFacts, error: ErrorAnswer) -> web.Application:
+def api_application(settings: SandboxSettings, facts: ApiFacts, error: ErrorAnswer) -> web.Application:
     """Make an application that answers all refusals as its API does, with a real HTTP status for paths and methods."""
 
     @web.middleware

@@ -68,7 +68,7 @@ async def _find_source(state: State, api: Api, given: TaskInput) -> SourceAudio 
     try:
         return await state.library.source(given)
     except Refusal as refusal:
-        if refusal.cause is Cause.TRACK and state.settings.is_live:
+        if refusal.cause is Cause.TRACK and api.facts.is_live(state.settings):
             return None  # "an unknown audioId is accepted at submit" (kie.ai, April 2026); the task fails later
         raise
 

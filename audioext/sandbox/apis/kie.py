@@ -50,6 +50,7 @@ FACTS = ApiFacts(
     retry_seconds=(60.0, 300.0, 900.0),
     wants_exactly_200=True,
     signs=True,
+    is_recorded=True,
     refunded_codes=frozenset({531}),  # "failed, credits refunded" (extend-music-callbacks)
 )
 # An unauthenticated call was seen to get HTTP 200; over-limit "rejected with HTTP 429" (1973359m0).

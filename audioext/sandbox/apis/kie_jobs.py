@@ -47,7 +47,7 @@ class KieJobsApi(EnvelopeApi):
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
-        return await read_wrapped(request, RULES, self.state.settings, submission, key="callBackUrl")
+        return await read_wrapped(request, RULES, submission, key="callBackUrl")
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the webhook in the shape that the settings choose; no page shows one."""

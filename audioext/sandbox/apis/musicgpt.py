@@ -17,7 +17,7 @@ from audioext.sandbox.apis._fields import is_address
 from audioext.sandbox.apis._http import api_application, check_key, json_response, json_text, read_json_object
 from audioext.sandbox.apis._submit import submitting
 from audioext.sandbox.apis._uploads import Form, read_form
-from audioext.sandbox.models import Callback, Cause, Refusal, Submission, Task, TaskIds, TaskInput, TaskKind, TaskStage
+from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
 from audioext.sandbox.protocol import ApiFacts
 from audioext.sandbox.state import State
 
@@ -55,6 +55,7 @@ FACTS = ApiFacts(
     fails_with_code=True,
     key_prefix="",  # the key is sent raw: index/authentication
     limit="parallel",
+    is_recorded=True,
     # No page has a word on timeouts and retries, yet deliveries are seen to be repeated: our guess.
     timeout_seconds=15.0,
     retry_seconds=(10.0, 60.0, 300.0),
@@ -128,10 +129,10 @@ class MusicGptApi:
             return Form({name: _as_text(value) for name, value in body.items() if value is not None}, None)
         return await read_form(request, self.state, file_name="audio_file", provider=FACTS.provider)
 
-    def new_ids(self, given: TaskInput, dice: random.Random) -> TaskIds:
+    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
         """Mint UUIDs, as in real traffic; which version is ready first varies."""
         tracks = tuple(new_uuid(dice) for _ in range(given.outputs))
-        return TaskIds(task_id=new_uuid(dice), track_ids=tracks, leader=dice.randrange(given.outputs))
+        return NewIds(task_id=new_uuid(dice), track_ids=tracks, leader=dice.randrange(given.outputs))
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the ids."""
@@ -186,7 +187,7 @@ class MusicGptApi:
             request.query.get(name) for name in ("conversionType", "task_id", "conversion_id")
         )
         # Required by the page; clients that leave it out get answers.
-        if kind is None and not self.state.settings.is_live:
+        if kind is None and not FACTS.is_live(self.state.settings):
             raise Refusal(Cause.MISSING, "Field required", names=["conversionType"])
         if kind is not None and kind not in CONVERSION_TYPES:
             raise Refusal(Cause.INVALID, "Input should be a conversion type", names=["conversionType"])

@@ -16,7 +16,7 @@ from audioext.sandbox.apis._envelope import new_uuid
 from audioext.sandbox.apis._fields import COMMON, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
 from audioext.sandbox.apis._http import api_application, check_key, json_response
 from audioext.sandbox.apis._submit import submitting
-from audioext.sandbox.models import Callback, Cause, Refusal, Submission, Task, TaskIds, TaskInput, TaskKind, TaskStage
+from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
 from audioext.sandbox.protocol import ApiFacts
 from audioext.sandbox.state import State
 
@@ -97,13 +97,13 @@ class VidgoApi:
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
-        return await read_wrapped(request, RULES, self.state.settings, submission, key="callback_url")
+        return await read_wrapped(request, RULES, submission, key="callback_url")
 
-    def new_ids(self, given: TaskInput, dice: random.Random) -> TaskIds:
+    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
         """Mint an id of the form ``task-unified-<digits>-<8 characters>``, and a UUID for each track."""
         tracks = tuple(new_uuid(dice) for _ in range(given.outputs))
         tail = "".join(dice.choices(LETTERS, k=8))
-        return TaskIds(task_id=f"task-unified-1{dice.randrange(10**9):09d}-{tail}", track_ids=tracks)
+        return NewIds(task_id=f"task-unified-1{dice.randrange(10**9):09d}-{tail}", track_ids=tracks)
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the task's id."""

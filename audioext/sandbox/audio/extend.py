@@ -50,7 +50,7 @@ COLOURS: Final = ((PLAIN, WARM, PLAIN, AIRY), (PLAIN, AIRY, AIRY, WARM))
 
 
 @frozen(eq=False)
-class _Plan:
+class _Continuation:
     """What is to be made: a continuation of `kept` whose first `joint` frames lie under the end of it."""
 
     kept: Samples
@@ -78,7 +78,7 @@ def extend(clip: Clip, continue_at: float | None, *, variant: int, seed: int, se
         seconds = float(lengths.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))
     joint = min(round(JOINT_SECONDS * rate), cut // 2)
     frames = max(round(seconds * rate), total - cut + round(LEAST_GAIN_SECONDS * rate)) + joint
-    plan = _Plan(samples[:cut], rate, frames, joint, variant, seed)
+    plan = _Continuation(samples[:cut], rate, frames, joint, variant, seed)
 
     body = _continuation(plan)
     body = soft_limit(fade_out(body, round(min(LONGEST_FADE_SECONDS * rate, FADE_SHARE * frames))))
@@ -86,7 +86,7 @@ def extend(clip: Clip, continue_at: float | None, *, variant: int, seed: int, se
     return Clip(np.concatenate([samples[: cut - joint], joined, body[joint:]]), rate)
 
 
-def _continuation(plan: _Plan) -> Samples:
+def _continuation(plan: _Continuation) -> Samples:
     rate = plan.rate
     mono = to_mono(plan.kept[-round(2 * LISTEN_SECONDS * rate) :])
     end = _music_end((mono - mono.mean(dtype=np.float64)).astype(np.float32), rate)
@@ -141,7 +141,7 @@ def _period(mono: Samples, rate: int, variant: int) -> int:
     return longest - int(np.argmax(likeness))
 
 
-def _repeat(runs: list[Samples], plan: _Plan, *, scale: float = 1.0) -> Samples:
+def _repeat(runs: list[Samples], plan: _Continuation, *, scale: float = 1.0) -> Samples:
     """Lay runs end to end, in turn, each cross-faded with the one before; *scale* is their share of a whole joint."""
     joint = round(plan.joint * scale)
     step = runs[0].shape[0] - joint
@@ -166,7 +166,7 @@ def _octave(run: Samples, *, up: bool) -> Samples:
     return woven
 
 
-def _gain(plan: _Plan, body: Samples) -> Samples:
+def _gain(plan: _Continuation, body: Samples) -> Samples:
     """Return the gain over time: from the level at which the source breaks off to the usual one."""
     span = round(0.3 * plan.rate)
     before, after = rms(plan.kept[-span:]), rms(body[: 4 * span])
@@ -179,7 +179,7 @@ def _gain(plan: _Plan, body: Samples) -> Samples:
     return gain[:, None]
 
 
-def _tune_instead(plan: _Plan) -> Samples:
+def _tune_instead(plan: _Continuation) -> Samples:
     """Return a tune at the level of the source, where there is too little of it to repeat."""
     found = rms((plan.kept - plan.kept.mean(axis=0, dtype=np.float64)).astype(np.float32))
     wished = min(found, LOUDEST_TUNE_LEVEL) if found > SILENT_BELOW else TUNE_LEVEL
