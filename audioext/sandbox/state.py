@@ -119,15 +119,6 @@ class State:
                 message = f"Too many parallel requests: your plan allows {settings.parallel_limit}"
                 raise Refusal(Cause.RATE, message)
 
-    def check_credits(self, provider: str) -> None:
-        """Check that another task can be paid.
-
-        Raises:
-            Refusal: It cannot.
-        """
-        if self.balance(provider) < self.settings.price:
-            raise Refusal(Cause.CREDITS, "Insufficient credits")
-
     def start(self, given: TaskInput, api: Api, plan: Plan, source: SourceAudio | None) -> Task:
         """Make a task and let it live; no webhook leaves before it is `answered`.
 

@@ -44,7 +44,8 @@ async def _submit(state: State, api: Api, request: web.Request, *, operation: st
             return await _send(request, early, submission)
         if _variant(plan, FaultKind.LOSE_RESPONSE) == "unmade":
             return _cut(request)
-        state.check_credits(facts.provider)
+        if state.balance(facts.provider) < state.settings.price:
+            raise Refusal(Cause.CREDITS, "Insufficient credits")
         source = await _find_source(state, api, given)
     except Refusal as refusal:
         return await _send(request, refused(facts, api.error, refusal), submission)
@@ -94,9 +95,8 @@ def _page(fault: Fault) -> web.Response:
 
 
 async def _answer(request: web.Request, api: Api, task: Task, submission: Submission) -> web.StreamResponse:
-    response = api.accepted(task)
-    if (page := task.plan.get(FaultKind.HTTP)) is not None:
-        response = _page(page)
+    page = task.plan.get(FaultKind.HTTP)
+    response = api.accepted(task) if page is None else _page(page)
     if not task.plan.has(FaultKind.LOSE_RESPONSE):
         return await _send(request, response, submission)
     if _variant(task.plan, FaultKind.LOSE_RESPONSE) == "half":
