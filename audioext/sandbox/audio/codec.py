@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import soundfile
 from attrs import frozen
 
-from audioext.sandbox._dsp import resample
-
-if TYPE_CHECKING:
-    from audioext.sandbox._dsp import Samples
+from audioext.sandbox.audio.samples import Samples
 
 FORMATS_READ: Final = "WAV, FLAC, OGG or MP3"
 BLOCK_FRAMES: Final = 65_536  # one long MP3 write overflows LAME's stack buffers in some versions of libsndfile
@@ -50,34 +47,32 @@ class Clip:
         return len(self.samples) / self.rate
 
 
-def load(data: bytes) -> Clip:
+def load(data: bytes, *, most_samples: int = MOST_SAMPLES) -> Clip:
     """Decode a whole WAV, FLAC, OGG (Vorbis, Opus) or MP3 file; more than two channels are mixed to one.
+
+    *most_samples* bounds what may come out, over both channels.
 
     Raises:
         AudioError: the bytes are empty, no audio, cut short, silent of frames, too long, or of an absurd rate.
     """
     if not data:
-        message = f"The file is empty; send {FORMATS_READ}."
-        raise AudioError(message)
+        raise AudioError(f"The file is empty; send {FORMATS_READ}.")
     if not data.startswith((*WAV_MAGIC, *OTHER_MAGIC)) and int.from_bytes(data[:2], "big") & MP3_SYNC != MP3_SYNC:
         # Only these reach libsndfile: its readers of two dozen rare formats are no place for strangers' bytes.
-        message = f"This is not an audio file that can be read here; send {FORMATS_READ}."
-        raise AudioError(message)
+        raise AudioError(f"This is not an audio file that can be read here; send {FORMATS_READ}.")
     _refuse_cut_wav(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             _refuse_absurd(file)
-            rate = int(file.samplerate)
-            claimed = int(file.frames)
-            samples = _read_blocks(file)
+            rate, claimed = int(file.samplerate), int(file.frames)
+            samples = _read_blocks(file, most_samples)
     except AudioError:
         raise
     except (soundfile.SoundFileError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
         message = f"The audio file is damaged or cut short and cannot be decoded; send a whole {FORMATS_READ} file."
         raise AudioError(message) from error
     if not len(samples):
-        message = f"The audio file holds no sound (0 frames); send a whole {FORMATS_READ} file."
-        raise AudioError(message)
+        raise AudioError(f"The audio file holds no sound (0 frames); send a whole {FORMATS_READ} file.")
     if len(samples) < claimed * LEAST_SHARE_DECODED and _is_counted(data):
         raise _cut_short(len(samples), claimed)
     return Clip(samples, rate)
@@ -91,7 +86,7 @@ def encode(clip: Clip, kind: Literal["mp3", "wav"]) -> bytes:
     samples, rate = clip.samples, clip.rate
     if kind == "mp3" and rate not in MP3_RATES_HZ:
         wanted = next((known for known in MP3_RATES_HZ if known >= rate), MP3_RATES_HZ[-1])
-        samples, rate = np.clip(resample(samples, rate, wanted), -1.0, 1.0), wanted
+        samples, rate = resample(samples, rate, wanted), wanted
     buffer = io.BytesIO()
     subtype = "MPEG_LAYER_III" if kind == "mp3" else "PCM_16"
     with soundfile.SoundFile(
@@ -102,6 +97,13 @@ def encode(clip: Clip, kind: Literal["mp3", "wav"]) -> bytes:
             # libsndfile reads 16 bits as x / 32768 and writes x * 32767: doing it here keeps sources exact.
             file.write(block if kind == "mp3" else _to_pcm_16(block))
     return buffer.getvalue()
+
+
+def resample(samples: Samples, rate: int, wanted: int) -> Samples:
+    """Return *samples* of *rate* Hz at *wanted* Hz, by straight lines between the samples."""
+    at = np.arange(max(1, round(len(samples) * wanted / rate))) * (rate / wanted)
+    places = np.arange(len(samples))
+    return np.stack([np.interp(at, places, channel) for channel in samples.T], axis=1).astype(np.float32)
 
 
 def _to_pcm_16(block: Samples) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
@@ -141,20 +143,17 @@ def _cut_short(found: int, claimed: int) -> AudioError:
 
 def _refuse_absurd(file: soundfile.SoundFile) -> None:
     if not LOWEST_RATE_HZ <= file.samplerate <= HIGHEST_RATE_HZ:
-        message = (
-            f"The audio file claims {file.samplerate:,} samples a second; "
-            f"send {FORMATS_READ} of {LOWEST_RATE_HZ:,} to {HIGHEST_RATE_HZ:,} Hz."
-        )
-        raise AudioError(message)
+        bounds = f"{LOWEST_RATE_HZ:,} to {HIGHEST_RATE_HZ:,} Hz"
+        raise AudioError(f"The audio file claims {file.samplerate:,} samples/s; send {FORMATS_READ} of {bounds}.")
     if not 1 <= file.channels <= MOST_CHANNELS:
-        message = f"The audio file claims {file.channels} channels; send {FORMATS_READ} of 1 to {MOST_CHANNELS}."
-        raise AudioError(message)
+        bounds = f"1 to {MOST_CHANNELS} channels"
+        raise AudioError(f"The audio file claims {file.channels} channels; send {FORMATS_READ} of {bounds}.")
 
 
-def _read_blocks(file: soundfile.SoundFile) -> Samples:
+def _read_blocks(file: soundfile.SoundFile, most_samples: int) -> Samples:
     """Read until the end, whatever number of frames the header claims, and mend what is not a number."""
     blocks: list[Samples] = []
-    room = MOST_SAMPLES
+    room = most_samples
     while True:
         block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
         if block.shape[0] == 0:
@@ -163,7 +162,9 @@ def _read_blocks(file: soundfile.SoundFile) -> Samples:
             block = block.mean(axis=1, keepdims=True)
         room -= block.size
         if room < 0:
-            message = f"The audio file is longer than {MOST_SAMPLES // (STEREO * 48_000 * 60)} minutes of stereo sound."
+            message = (
+                f"The audio file is longer than {most_samples / (STEREO * 48_000 * 60):g} minutes of stereo sound."
+            )
             raise AudioError(message)
         # A float file may hold infinities and peaks above 1; a lossy one overshoots.
         blocks.append(np.clip(np.nan_to_num(block, posinf=1.0, neginf=-1.0), -1.0, 1.0, dtype=np.float32))
