@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias, cast
 
 import msgspec
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
 from audioext.sandbox.models import Cause, Refusal
 from audioext.sandbox.protocol import ApiFacts
@@ -16,6 +15,7 @@ from audioext.sandbox.settings import SandboxSettings
 
 JSON_TYPE = "application/json"
 
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ErrorAnswer: TypeAlias = Callable[[int, str, Sequence[str]], web.Response]
 """Answers with a code, a text and the names of fields, in an API's own form."""
 

@@ -8,9 +8,8 @@ from contextlib import suppress
 import aiohttp
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from audioext.sandbox.apis._http import JSON_TYPE, check_key, refused
+from audioext.sandbox.apis._http import JSON_TYPE, Handler, check_key, refused
 from audioext.sandbox.faults import Fault, FaultKind, Plan
 from audioext.sandbox.models import Cause, Refusal, SourceAudio, Submission, Task, TaskInput
 from audioext.sandbox.protocol import Api

@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from aiohttp import BodyPartReader, web
-from aiohttp.typedefs import Handler
 from attrs import define, frozen
 from yarl import URL
 
 from audioext.sandbox.apis._fields import is_address
-from audioext.sandbox.apis._http import check_key, json_response, read_json_object
+from audioext.sandbox.apis._http import Handler, check_key, json_response, read_json_object
 from audioext.sandbox.files import content_type
 from audioext.sandbox.models import Cause, Refusal
 from audioext.sandbox.protocol import ApiFacts

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiohttp import web
-from attrs import define, evolve
+from attrs import evolve
 
 from audioext.sandbox.apis import kie_jobs
 from audioext.sandbox.apis._envelope import CallbackForm, EnvelopeApi, FlatApi, camel, is_upload
@@ -96,7 +96,6 @@ RULES = (
 )
 
 
-@define(eq=False)
 class KieApi(FlatApi):
     """An operation of the per-operation routes."""
 
@@ -107,7 +106,6 @@ class KieApi(FlatApi):
         return CallbackForm(wide=is_upload(task), no_songs=()).callbacks(task)
 
 
-@define(eq=False)
 class KieHelpers(EnvelopeApi):
     """The calls beside the submits."""
 

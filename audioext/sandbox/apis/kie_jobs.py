@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
-from attrs import define, evolve
+from attrs import evolve
 
 from audioext.sandbox.apis._envelope import CallbackForm, EnvelopeApi, epoch_milliseconds, snake_song
 from audioext.sandbox.apis._fields import COMMON, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules, read_wrapped
@@ -41,7 +41,6 @@ RULES = {rules.operation: rules for rules in (EXTEND, UPLOAD_AND_EXTEND, ADD_INS
 STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "generating", TaskStage.COMPLETE: "success"}
 
 
-@define(eq=False)
 class KieJobsApi(EnvelopeApi):
     """All operations at one route."""
 

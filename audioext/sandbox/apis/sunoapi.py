@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiohttp import web
-from attrs import define, evolve
+from attrs import evolve
 
 from audioext.sandbox.apis._envelope import CallbackForm, EnvelopeApi, FlatApi, camel
 from audioext.sandbox.apis._fields import COMMON, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules
@@ -81,7 +81,6 @@ ADD_INSTRUMENTAL = OperationRules(
 )
 
 
-@define(eq=False)
 class SunoOrgApi(FlatApi):
     """An operation of sunoapi.org."""
 
