@@ -220,7 +220,8 @@ class Journal:
     async def _append_unheld(self, ref: str, provider_name: str, reading: Reading) -> None:
         at = self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
-        held = HeldJob(ref, self.provider(provider_name, ref))
+        # Somebody may hold it by now: there is one copy of a job, which all its handles share.
+        held = self._held.get(ref) or HeldJob(ref, self.provider(provider_name, ref))
         held.learn(_as_stored(held, done, [] if done.is_full else [reading]), count=done.count)
         if held.is_known:
             self._keep(held)

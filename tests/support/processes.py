@@ -27,7 +27,14 @@ EXPIRE_SECONDS = 86_400.0
 WAIT_SECONDS = 3_600.0
 UNLIMITED = Limits(submits=None, parallel=None)
 
-LOOP_CLOCK = Clock(now=lambda: asyncio.get_running_loop().time(), jitter=lambda: 0.0)
+
+
+def loop_time() -> float:
+    """Return what the running loop's clock shows."""
+    return asyncio.get_running_loop().time()
+
+
+LOOP_CLOCK = Clock(now=loop_time, monotonic=loop_time, jitter=lambda: 0.0)
 """Shows the time of the running loop, and always rolls the same."""
 
 

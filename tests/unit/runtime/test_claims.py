@@ -15,15 +15,10 @@ from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Line, Side, fail_at
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import LOOP_CLOCK, UNLIMITED
+from tests.support.processes import LOOP_CLOCK, UNLIMITED, loop_time
 
 NOW = BEGIN_SECONDS
 HOLD_SECONDS = 30.0
-
-
-def now() -> float:
-    """Return what the running loop's clock shows."""
-    return asyncio.get_running_loop().time()
 
 
 @define(eq=False)
@@ -42,7 +37,7 @@ class Worker:
         self.most = max(self.most, self.running)
         try:
             await asyncio.sleep(self.seconds)
-            self.done.append((ref, now()))
+            self.done.append((ref, loop_time()))
             await finish(self.store, ref)
         finally:
             self.running -= 1
@@ -188,7 +183,7 @@ async def test_work_that_raises_comes_again_when_its_claim_is_over(
     tries: list[float] = []
 
     async def do(ref: str) -> None:
-        tries.append(now())
+        tries.append(loop_time())
         if len(tries) == 1:
             raise error
         await finish(store, ref)
@@ -220,7 +215,7 @@ async def test_only_work_of_its_providers_is_claimed(store: MemoryStore, line: L
 async def test_closing_what_never_began_is_harmless(line: Line, worker: Worker) -> None:
     """A loop without work is closed at once."""
     await claims(line, worker.do).aclose(drain=10.0)
-    assert NOW == now()
+    assert NOW == loop_time()
 
 
 async def test_draining_does_all_that_is_due(store: MemoryStore, line: Line, worker: Worker) -> None:
@@ -230,7 +225,7 @@ async def test_draining_does_all_that_is_due(store: MemoryStore, line: Line, wor
     loop.start()
     await loop.aclose(drain=10.0)
 
-    assert ([*"abcde"], NOW + 3.0) == (sorted(worker.refs), now())
+    assert ([*"abcde"], NOW + 3.0) == (sorted(worker.refs), loop_time())
 
 
 async def test_a_claim_in_flight_counts_as_running(store: MemoryStore, line: Line, worker: Worker) -> None:
@@ -258,7 +253,7 @@ async def test_draining_has_an_end(store: MemoryStore, line: Line, worker: Worke
     loop.start()
     await loop.aclose(drain=5.0)
 
-    assert ([], NOW + 5.0) == (worker.refs, now())
+    assert ([], NOW + 5.0) == (worker.refs, loop_time())
     assert NOW == await store.next_due("handlers")
 
 
@@ -298,7 +293,7 @@ async def test_draining_ends_at_once_where_the_store_is_away_and_nothing_runs(
     await asyncio.sleep(0.5)
     await loop.aclose(drain=10.0)
 
-    assert NOW + 0.5 == now()
+    assert NOW + 0.5 == loop_time()
 
 
 async def test_work_that_cannot_be_cancelled_is_left_alone(
@@ -320,6 +315,6 @@ async def test_work_that_cannot_be_cancelled_is_left_alone(
     await asyncio.sleep(0.5)
     await loop.aclose(drain=1.0)
 
-    assert NOW + 1.5 + CANCEL_SECONDS == now()
+    assert NOW + 1.5 + CANCEL_SECONDS == loop_time()
     assert "audioext handlers of a does not end when it is cancelled" in caplog.text
     stop.set()

@@ -22,16 +22,11 @@ from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Side
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import Process, start, stored, truth
+from tests.support.processes import Process, loop_time, start, stored, truth
 from tests.support.tape import REF
 
 NOW = BEGIN_SECONDS
 TIMEOUT_SECONDS = 10.0
-
-
-def now() -> float:
-    """Return what the running loop's clock shows."""
-    return asyncio.get_running_loop().time()
 
 
 def make(process: Process) -> Handlers:
@@ -104,7 +99,7 @@ async def test_handlers_run_at_once(here: Process, handlers: Handlers) -> None:
     times: list[float] = []
 
     async def handler(event: StageEvent) -> None:
-        times.append(now())
+        times.append(loop_time())
 
     handlers.on(Stage.TEXT, handler)
     handlers.start()
@@ -246,7 +241,7 @@ async def test_a_failing_handler_is_tried_again_alone(here: Process, handlers: H
     times: list[float] = []
 
     async def failing(event: StageEvent) -> None:
-        times.append(now())
+        times.append(loop_time())
         if len(times) < 3:
             raise ValueError("not yet")
 
@@ -272,10 +267,10 @@ async def never(event: StageEvent) -> None:
 
 async def stubborn(event: StageEvent) -> None:
     """Neither return nor be cancelled, for a long time."""
-    ends_at = now() + 5 * TIMEOUT_SECONDS
-    while now() < ends_at:
+    ends_at = loop_time() + 5 * TIMEOUT_SECONDS
+    while loop_time() < ends_at:
         try:
-            await asyncio.sleep(ends_at - now())
+            await asyncio.sleep(ends_at - loop_time())
         except asyncio.CancelledError:
             continue
 
@@ -327,7 +322,7 @@ async def test_whatever_a_handler_does_is_counted_and_given_up(
     calls = Calls()
 
     async def noted(event: StageEvent) -> None:
-        times.append(now())
+        times.append(loop_time())
         await handler(event)
 
     handlers.on(Stage.TEXT, noted)
@@ -386,7 +381,7 @@ async def test_another_look_does_not_shorten_the_wait(store: MemoryStore, here: 
     times: list[float] = []
 
     async def failing(event: StageEvent) -> None:
-        times.append(now())
+        times.append(loop_time())
         raise ValueError("no")
 
     handlers.on(Stage.TEXT, failing)
@@ -395,7 +390,7 @@ async def test_another_look_does_not_shorten_the_wait(store: MemoryStore, here: 
     for number in range(60):
         # The index of a listener that is always busy never follows.
         entry = tape.webhook(NOW, tape.shown(None, task_id=None, word=f"{number}"))
-        await store.append(REF, [entry], provider="tape", look_at=now())
+        await store.append(REF, [entry], provider="tape", look_at=loop_time())
         await asyncio.sleep(0.25)
 
     assert [NOW, NOW + 1.0, NOW + 3.0, NOW + 7.0] == times[:4]
@@ -457,7 +452,7 @@ async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemorySt
     assert {} == (await truth(store)).runs
     due = await store.next_due("handlers")
     assert due is not None
-    assert due <= now()
+    assert due <= loop_time()
 
 
 async def test_closing_cuts_off_one_handler_alone(here: Process) -> None:

@@ -14,14 +14,14 @@ from audioext.errors import ConfigError, StoreError, WebhookError
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, OTHER_TASK, Entry, make_entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Stage
-from audioext.runtime.journal import FIRST_PAUSE_SECONDS, SECOND_LOOK_SECONDS
+from audioext.runtime.journal import FIRST_PAUSE_SECONDS, RECENT_JOBS, SECOND_LOOK_SECONDS
 from audioext.state import schedule
 from audioext.stores import MemoryStore
 from audioext.stores.base import Appended, Index
 from tests.support import tape
 from tests.support.lines import Line, Side, fail_at
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import EXPIRE_SECONDS, Process, start, stored, truth
+from tests.support.processes import EXPIRE_SECONDS, Process, loop_time, start, stored, truth
 from tests.support.tape import REF, TAPE, TASK
 
 NOW = BEGIN_SECONDS
@@ -126,14 +126,17 @@ async def test_a_job_that_nobody_has_is_none(here: Process) -> None:
     assert (None, None, []) == (await here.journal.hold(REF), here.journal.held(REF), here.journal.held_jobs())
 
 
-async def test_a_job_is_held_as_long_as_somebody_wants_it(here: Process) -> None:
-    """A second look at a job gives what the first one gave, until nobody holds that any more."""
+async def test_a_job_is_held_while_it_is_recent_or_somebody_wants_it(here: Process) -> None:
+    """A look at a job gives what the last one gave, until many others came since and nobody holds it any more."""
     held = await here.submit()
     assert held is await here.hold()
-    assert [held] == here.journal.held_jobs()
+    for number in range(RECENT_JOBS):
+        await here.submit(f"job-{number}")
+    assert held is here.journal.held(REF)
+    assert RECENT_JOBS + 1 == len(here.journal.held_jobs())
 
     del held
-    assert ([], None) == (here.journal.held_jobs(), here.journal.held(REF))
+    assert (RECENT_JOBS, None) == (len(here.journal.held_jobs()), here.journal.held(REF))
 
 
 # --- two processes ------------------------------------------------------------------------------------------
@@ -228,13 +231,13 @@ async def test_an_index_whose_writer_died_gets_a_second_look(
 
 
 async def test_what_another_process_ended_is_announced_here(here: Process, there: Process) -> None:
-    """A process hears of the end that another one saw when it looks at the job."""
-    await here.submit()
+    """A process that holds a job hears of the end that another one saw when it looks at the job."""
+    held = await here.submit()
     await there.journal.append(await there.hold(), [DONE])
-    mine = here.journal.held(REF)
-    assert mine is None  # nobody holds it here
-    held = await here.hold()
-    assert Verdict.COMPLETE is held.record.verdict
+    assert [] == here.ended
+
+    assert held is await here.hold()
+    assert (Verdict.COMPLETE, [REF]) == (held.record.verdict, here.ended)
 
 
 # --- deliveries ---------------------------------------------------------------------------------------------
@@ -251,7 +254,28 @@ async def test_a_delivery_of_a_job_that_nobody_here_holds_takes_one_round_trip(
     assert (2, NOW + SECOND_LOOK_SECONDS) == ((await stored(store)).count, await store.next_due("handlers"))
     await here.journal.aclose()
     assert await index_is_right(store)
-    assert [] == here.journal.held_jobs()
+    assert [await truth(store)] == [held.record for held in here.journal.held_jobs()]
+
+
+async def test_a_delivery_beside_a_look_reaches_who_looked(here: Process, there: Process) -> None:
+    """A handle that is made while a delivery is on its way to the store hears of it, and of all that comes later."""
+    await there.submit()
+    gate = asyncio.Event()
+
+    async def watch(name: str, side: Side) -> None:
+        if (name, side) == ("append", "after"):
+            await gate.wait()
+
+    here.line.on_call = watch
+    delivery = asyncio.create_task(here.receive(tape.webhook(NOW, tape.shown(Stage.TEXT, task_id=None))))
+    await asyncio.sleep(1)
+    held = await here.hold()
+    gate.set()
+    await delivery
+    await here.receive(DONE)
+
+    assert held is await here.hold()
+    assert Verdict.COMPLETE is held.record.verdict
 
 
 async def test_an_unheld_delivery_that_came_before_keeps_its_time(
@@ -488,12 +512,12 @@ async def test_an_unstored_answer_is_tried_at_once_when_the_store_is_heard_of(
     await here.journal.append_sometime(held, [tape.answer(NOW)])
     await asyncio.sleep(100)
     store.fail(None)
-    before = asyncio.get_running_loop().time()
+    before = loop_time()
     here.journal.try_again()
     for _ in range(10):
         await asyncio.sleep(0)
 
-    assert (2, before) == ((await stored(store)).count, asyncio.get_running_loop().time())
+    assert (2, before) == ((await stored(store)).count, loop_time())
     await here.journal.aclose()
 
 
