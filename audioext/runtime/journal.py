@@ -30,6 +30,8 @@ RECENT_JOBS = 256
 """So many jobs that were submitted or called back here lately are held, whether or not somebody holds them."""
 MAX_ROUNDS = 20
 """How often one writer tries to bring an index up to date while others keep writing."""
+LOOK_TIMEOUT_SECONDS = 10.0
+"""How long a store that does not answer keeps somebody who waits; longer than the stores that we know are patient."""
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -51,6 +53,7 @@ class Journal:
     _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
     _recent: dict[str, HeldJob] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _looks: set[asyncio.Timeout] = field(factory=set, init=False)
     _again: asyncio.Event = field(factory=asyncio.Event, init=False)
     _unstored: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
     _persisting: asyncio.Task[None] | None = field(default=None, init=False)
@@ -135,6 +138,23 @@ class Journal:
             return None
         held = self.take_in(stored)
         return held if held.is_known else None
+
+    async def look(self, ref: str) -> None:
+        """Bring a held job up to date for somebody who waits, who is kept neither by a store that hangs nor at the end.
+
+        Raises:
+            StoreError: the store cannot be read, or did not answer in time.
+        """
+        limit = asyncio.timeout(LOOK_TIMEOUT_SECONDS)
+        self._looks.add(limit)
+        try:
+            async with limit:
+                await self.hold(ref)
+        except TimeoutError as error:
+            message = "it did not answer"
+            raise StoreError(message) from error
+        finally:
+            self._looks.discard(limit)
 
     # --- appending ---------------------------------------------------------------------------------------
 
@@ -259,8 +279,9 @@ class Journal:
         try:
             await self.append(held, entries)
         except StoreError as error:
-            _log.error("job %s: what became of its POST is not stored yet: %s", held.ref, error)
             held.learn(held.read(entries), count=held.count)  # who waits here may know it all the same
+            task = f" (task {held.record.task_id})" if held.record.task_id is not None else ""
+            _log.error("job %s: what became of its POST%s is not stored yet: %s", held.ref, task, error)
             held.posts += 1
             self._unstored[held.ref] = (held, entries)
             if self._persisting is None or self._persisting.done():
@@ -311,6 +332,9 @@ class Journal:
     def close_waits(self) -> None:
         """End every wait with `ClientClosedError`, now and from now on."""
         self.is_closed = True
+        for limit in self._looks:
+            if not limit.expired():
+                limit.reschedule(0.0)
         for held in self.held_jobs():
             held.wake()
 

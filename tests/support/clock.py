@@ -18,6 +18,9 @@ START = 1_800_000_000.0
 IDLE_SECONDS = 0.002
 """A clock that runs jumps when its work was not done for so long, in real time."""
 
+TURNS = 20
+"""Turns of the event loop in which what needs no I/O comes to rest."""
+
 _T = TypeVar("_T")
 
 
@@ -47,8 +50,15 @@ class JumpClock:
         heapq.heappush(self._sleepers, (self.time + seconds, next(self._numbers), woken))
         await woken
 
-    def advance(self, seconds: float) -> None:
-        """Move the clock, and wake who is due by then."""
+    async def advance(self, seconds: float) -> None:
+        """Move the clock when all have gone to sleep that are about to, wake who is due, and let these go on."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        self._move(seconds)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    def _move(self, seconds: float) -> None:
         self.time += seconds
         while self._sleepers and self._sleepers[0][0] <= self.time:
             _, _, woken = heapq.heappop(self._sleepers)
@@ -70,7 +80,7 @@ class JumpClock:
         while self._sleepers and self._sleepers[0][2].done():  # it was cancelled
             heapq.heappop(self._sleepers)
         if self._sleepers:
-            self.advance(self._sleepers[0][0] - self.time)
+            self._move(self._sleepers[0][0] - self.time)
 
 
 @define(eq=False)

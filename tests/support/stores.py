@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import audioext as ax
-from audioext.stores.base import RESYNC, Changed, Resync, Stored
+from audioext.stores.base import RESYNC, Appended, Changed, Resync, Stored
 from audioext.stores.sqlite import SqliteStore
 
 
@@ -20,6 +20,7 @@ class FaultyMemory(ax.MemoryStore):
         self.was_read = asyncio.Event()
         self.was_secret_kept = asyncio.Event()
         self.is_broken = asyncio.Event()
+        self.fails_after_append = False
         self.failing_secrets = 0
         self.clients = 0
         self._breaks = 0
@@ -47,6 +48,14 @@ class FaultyMemory(ax.MemoryStore):
     def break_streams(self) -> None:
         """Let the streams that are read now fail at their next change."""
         self._breaks += 1
+
+    async def append(self, *arguments: object, **options: object) -> Appended:
+        """Append, and fail from then on where that is asked for."""
+        done = await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+        if self.fails_after_append:
+            self.fails_after_append = False
+            self.fail("a blip")
+        return done
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job, and say so."""

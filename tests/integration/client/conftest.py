@@ -22,6 +22,9 @@ SOON_SECONDS = 10.0
 """How long what comes at once may take on a machine that is busy."""
 WEB = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0"}
 
+BRIEF: dict[str, object] = {"speed": 1e6, "submit_limit": None, "seed": 0, "ready_seconds": 4.0, "extension_seconds": 1.0}
+"""The settings of a sandbox whose tasks are done at once, and whose audio is short."""
+
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
 MakeClient = Callable[..., Awaitable[ax.Client]]
 Providers = Callable[[Sandbox], dict[str, ax.Provider]]
@@ -56,7 +59,7 @@ def make_sandbox(stack: AsyncExitStack) -> MakeSandbox:
     """Return a function that starts a sandbox whose tasks are done at once."""
 
     async def make(**settings: object) -> Sandbox:
-        return await stack.enter_async_context(Sandbox(**{"speed": 1e6, "submit_limit": None, "seed": 0, **settings}))  # type: ignore[arg-type]  # a test's own settings
+        return await stack.enter_async_context(Sandbox(**{**BRIEF, **settings}))  # type: ignore[arg-type]  # a test's own settings
 
     return make
 

@@ -305,7 +305,7 @@ async def test_a_handler_is_given_up_after_five_tries(
             while await store.next_due("handlers") != clock.time + pause:
                 await asyncio.sleep(0)
             assert ["text"] * number == calls
-            clock.advance(pause)
+            await clock.advance(pause)
         await done.wait()
 
     assert [*["text"] * TRIES, "complete"] == calls
