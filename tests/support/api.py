@@ -42,6 +42,7 @@ class Api:
     async def submit(self, request: web.Request) -> web.Response:
         """Take a POST: refuse it with the next code, or make a task."""
         self.posts.append(await request.json())
+        name = f"task-{len(self.posts)}"
         self.arrived.set()
         await self.gate.wait()
         if self.on_post is not None:
@@ -52,8 +53,8 @@ class Api:
             request.transport.abort()  # the answer is lost
         if code != 200:
             return web.json_response({"code": code, "msg": "the vendor's words", "data": None})
-        self.made.append(f"task-{len(self.posts)}")
-        return _answer({"taskId": self.made[-1]})
+        self.made.append(name)
+        return _answer({"taskId": name})
 
     async def status(self, request: web.Request) -> web.Response:
         """Tell that a task is complete, or under way."""
