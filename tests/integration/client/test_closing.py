@@ -56,9 +56,7 @@ async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Ap
         assert [] == tasks_of_ours()
 
 
-async def test_two_workers_that_close_leave_nothing_untold(
-    connect: Connect, api: Api, open_client: MakeClient
-) -> None:
+async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:
     """Of two clients with handlers both close as soon as they have the song: one of them has told each stage."""
     for number in range(1, ROUNDS // 2 + 1):
         told: list[ax.Stage] = []

@@ -49,9 +49,7 @@ def store() -> GatedMemory:
 
 
 @pytest.fixture(params=["own", "mounted", "mounted and cancelled"])
-async def base(
-    request: pytest.FixtureRequest, stack: AsyncExitStack, store: GatedMemory, unused_tcp_port: int
-) -> URL:
+async def base(request: pytest.FixtureRequest, stack: AsyncExitStack, store: GatedMemory, unused_tcp_port: int) -> URL:
     """Return where a client's receiver is, on its own or in an app that may cancel its handlers."""
     url = f"http://127.0.0.1:{unused_tcp_port}/audio"
     own = request.param == "own"
@@ -60,9 +58,7 @@ async def base(
     if not own:
         app = web.Application()
         client.receiver.add_to(app, "/audio")
-        runner = web.AppRunner(
-            app, handler_cancellation=request.param == "mounted and cancelled", shutdown_timeout=0.1
-        )
+        runner = web.AppRunner(app, handler_cancellation=request.param == "mounted and cancelled", shutdown_timeout=0.1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
@@ -160,7 +156,10 @@ async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None
         writer.write(head(base, path_of(base), len(BODY)) + BODY[:20])
         await writer.drain()
 
-    async with aiohttp.ClientSession() as session, session.post(base.origin().join(URL(path_of(base))), data=BODY) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(base.origin().join(URL(path_of(base))), data=BODY) as answer,
+    ):
         assert 200 == answer.status
     assert [BODY] == await bodies(store)
 

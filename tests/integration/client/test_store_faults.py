@@ -184,9 +184,7 @@ async def test_a_store_that_comes_back_empty_is_given_back_what_it_lost(api: Api
     assert 200 == await api.call_back("complete", "task-2", post=1)
 
     assert [1, 1] == [len((await wait).tracks) for wait in waits]
-    assert [["text", "complete"], ["complete"]] == [
-        [stage async for stage in told(client, job.ref)] for job in jobs
-    ]
+    assert [["text", "complete"], ["complete"]] == [[stage async for stage in told(client, job.ref)] for job in jobs]
     assert jobs[0] is await extend(client, key="k0")
     assert 2 == len(api.posts)
 
