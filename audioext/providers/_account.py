@@ -142,7 +142,9 @@ class HostedAccount:
         default=attrs.Factory(lambda self: self.vendor.base_url, takes_self=True), kw_only=True, converter=to_base_url
     )
     name: str = field(
-        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True), kw_only=True, converter=to_name
+        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True),
+        kw_only=True,
+        converter=to_name,
     )
     limits: Limits = field(default=attrs.Factory(lambda self: self.vendor.limits, takes_self=True), kw_only=True)
     pace: Pace = field(factory=Pace, kw_only=True)
@@ -223,9 +225,7 @@ class HostedAccount:
 
     def form(self, path: str, parts: Sequence[Part], *, base: URL | None = None) -> HttpRequest:
         """Return a multipart POST of *parts* to *path* under *base*, the base URL where it is `None`."""
-        return HttpRequest(
-            method="POST", url=self.address(path, base=base), headers=self.headers(), parts=tuple(parts)
-        )
+        return HttpRequest(method="POST", url=self.address(path, base=base), headers=self.headers(), parts=tuple(parts))
 
     def address(self, path: str, *, base: URL | None = None) -> URL:
         """Return the address of *path*, which starts with a slash, under *base* and its path prefix."""

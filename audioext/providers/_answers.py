@@ -59,7 +59,15 @@ MAINTENANCE = Code(error=ProviderDownError, retryable=True, resend=True)
 MAYBE_MADE = Code(error=ProviderDownError, retryable=True, no_task=False)
 """Something broke on the way: a task may have been made."""
 
-HTTP_CODES: Mapping[int, Code] = {401: AUTH, 402: NO_CREDITS, 403: AUTH, 404: Code(), 409: Code(), 422: Code(), 429: RATE}
+HTTP_CODES: Mapping[int, Code] = {
+    401: AUTH,
+    402: NO_CREDITS,
+    403: AUTH,
+    404: Code(),
+    409: Code(),
+    422: Code(),
+    429: RATE,
+}
 """HTTP's own meanings, for vendors whose pages show no table."""
 # A request that was at fault made no task; these may say that the server gave up while it was at work.
 _UNSURE_CODES = frozenset({408, 425, 499})
@@ -197,7 +205,9 @@ class Answers:
                 raise
         raise self.error(response, None, charged=charged)
 
-    def error(self, response: HttpResponse, answer: Answer | None = None, *, charged: bool | None = None) -> ProviderError:
+    def error(
+        self, response: HttpResponse, answer: Answer | None = None, *, charged: bool | None = None
+    ) -> ProviderError:
         """Return the error that *answer* stands for, or *response* itself where nothing in it could be read."""
         if _from_firewall(response):
             # Cloudflare turned the client away before the API saw the call.
@@ -224,9 +234,7 @@ class Answers:
     def no_task(self, response: HttpResponse) -> ProviderError:
         """Return the error of a status answer that succeeded without a task in it; asking again may help."""
         message = "the answer names no task"
-        return ProviderError(
-            message, provider=self.provider, http_status=response.status, code=str(OK), retryable=True
-        )
+        return ProviderError(message, provider=self.provider, http_status=response.status, code=str(OK), retryable=True)
 
     def _meaning(self, answer: Answer) -> Code:
         meaning = self.table.meaning(answer.code, answer.says)
@@ -306,7 +314,9 @@ def words(value: object) -> str:
         return "; ".join(filter(None, map(words, value[:10])))
     if not isinstance(value, dict):
         return ""
-    said = next((found for key in ("message", "msg", "detail", "error", "reason") if (found := words(value.get(key)))), "")
+    said = next(
+        (found for key in ("message", "msg", "detail", "error", "reason") if (found := words(value.get(key)))), ""
+    )
     place = value.get("loc")
     if not said or not isinstance(place, list):
         return said

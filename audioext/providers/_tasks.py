@@ -194,7 +194,9 @@ def read_task(value: object, *, where: str) -> Seen:
     bare = dict.fromkeys(index for index, _, _ in found["song"])
     lists = [(item, path) for _, item, path in found["list"] if isinstance(item, list)]
     return Seen(
-        task_ids=tuple(dict.fromkeys(filter(None, (identity(item, path) for _, item, path in _own_first(found["id"]))))),
+        task_ids=tuple(
+            dict.fromkeys(filter(None, (identity(item, path) for _, item, path in _own_first(found["id"]))))
+        ),
         raw_word=raw_word,
         code=next((text(item) for _, item, _ in found["code"]), None),
         own_code=next((code for _, item, _ in found["own code"] if (code := text(item))), None),

@@ -48,7 +48,16 @@ KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
     "id": (track_id, ("id", "audio_id", "conversion_id", "track_id", "clip_id", "song_id", "music_id")),
     "audio_url": (
         link,
-        ("audio_url", "conversion_path", "conversion_path_mp3", "file_url", "mp3_url", "song_url", "download_url", "url"),
+        (
+            "audio_url",
+            "conversion_path",
+            "conversion_path_mp3",
+            "file_url",
+            "mp3_url",
+            "song_url",
+            "download_url",
+            "url",
+        ),
     ),
     "stream_url": (link, ("stream_audio_url", "stream_url", "streaming_url")),
     "image_url": (link, ("image_url", "image_large_url", "cover_url")),
