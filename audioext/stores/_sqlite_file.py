@@ -177,8 +177,8 @@ class DatabaseFile:
     def _opened(self, mode: Literal["rw", "rwc"]) -> Generator[Connection]:
         """Yield a connection that is closed if anything fails."""
         # Two leading slashes, which POSIX allows, would name a host.
-        place = quote("/" + str(self.path).lstrip("/") if str(self.path).startswith("//") else str(self.path))
-        connection = connect(self.driver, f"file:{place}?mode={mode}", busy_timeout=self.busy_timeout)
+        quoted = quote("/" + str(self.path).lstrip("/") if str(self.path).startswith("//") else str(self.path))
+        connection = connect(self.driver, f"file:{quoted}?mode={mode}", busy_timeout=self.busy_timeout)
         try:
             yield connection
         except BaseException:
@@ -229,7 +229,7 @@ class DatabaseFile:
 
 
 @define(eq=False)
-class Link:
+class ThreadConnection:
     """A thread's connection, which is made anew when it failed, or when another file lies in the place of its own."""
 
     file: DatabaseFile

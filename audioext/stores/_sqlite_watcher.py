@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from audioext.stores._sqlite_file import DatabaseFile, Identity, Link
-from audioext.stores._sqlite_lane import call_loop
+from audioext.stores._sqlite_file import DatabaseFile, Identity, ThreadConnection
+from audioext.stores._sqlite_thread import call_loop
 from audioext.stores.base import RESYNC, Changed, Resync
 
 URGENT_SECONDS = 0.002
@@ -42,13 +42,13 @@ class Watcher:
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _thread: threading.Thread = field(init=False)
     # what only the thread touches
-    _link: Link = field(init=False)
+    _link: ThreadConnection = field(init=False)
     _identity: Identity = field(init=False)
     _version: object = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start the thread; it connects with its first look."""
-        self._link = Link(self.file, read_only=True)
+        self._link = ThreadConnection(self.file, read_only=True)
         self._identity = self.file.identity()
         self._thread = threading.Thread(target=self._run, name="audioext sqlite watcher", daemon=True)
         self._thread.start()

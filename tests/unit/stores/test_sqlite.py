@@ -320,5 +320,5 @@ async def test_an_sqlite_with_a_known_fault_is_named(path: Path, driver: Driver)
     ],
 )
 def test_the_fault_is_in_so_many_versions(version: str, expected: bool) -> None:
-    """It came with the write-ahead log, and was mended in three places."""
+    """It came with the write-ahead log, and was mended in three releases."""
     assert expected == has_reset_bug(version)

@@ -97,7 +97,7 @@ async def test_processes_lose_nothing_to_each_other(path: Path) -> None:
 
 
 async def test_limits_and_keys_hold_over_processes(path: Path) -> None:
-    """Three processes that create at once share the places of an account, and agree on each key."""
+    """Three processes that create at once share the limits of an account, and agree on each key."""
     store = SqliteStore(path)
     await store.open()
     await finish(
