@@ -193,8 +193,7 @@ class BatchThread:
             with suppress(Exception):  # the fault may have ended the transaction
                 session.execute("ROLLBACK")
             raise
-        if self.file.identity() != self._link.identity:
-            raise self.file.gone()
+        self.file.check()  # what was committed into a file that is gone is not stored
         if before < after:
             self.wrote((before, after))
         return outcomes
