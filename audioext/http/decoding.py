@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -124,31 +123,17 @@ def opened(value: object) -> object:
     return value
 
 
-class JsonObject(dict[str, object]):
-    """One object of a body by plain keys: small letters without underscores, so that their spelling does not matter.
+def plain_keys(value: object) -> dict[str, object]:
+    """Return an object with plain keys, so that their spelling does not matter; anything else is an empty one.
 
-    Of two keys that become one the first with something in it counts. `raw` is the object as it came, `path` where it stands.
+    Of two keys that become one the first with something in it counts.
     """
-
-    __slots__ = ("path", "raw")
-
-    def __init__(self, raw: Mapping[str, object], path: str = "$") -> None:
-        """Read the keys of *raw*, which stands at *path*."""
-        super().__init__()
-        self.raw = raw
-        self.path = path
-        for key, value in raw.items():
-            name = plain(key)
-            if self.get(name) in (None, ""):
-                self[name] = value
-
-    def path_of(self, name: str) -> str:
-        """Return the path of a plain key, as the body spells it."""
-        return f"{self.path}.{next((key for key in self.raw if plain(key) == name), name)}"
-
-    def every(self, name: str) -> list[object]:
-        """Return the values under all spellings of a plain key."""
-        return [value for key, value in self.raw.items() if plain(key) == name]
+    found: dict[str, object] = {}
+    for key, item in value.items() if isinstance(value, dict) else ():
+        name = plain(key)
+        if found.get(name) in (None, ""):
+            found[name] = item
+    return found
 
 
 def plain(key: str) -> str:
@@ -169,18 +154,10 @@ def text(value: object) -> str | None:
     return str(value) if type(value) is int and abs(value) < 10**MAX_ID_LENGTH else None
 
 
-def identity(value: object, path: str) -> str | None:
-    """Return the id in *value*; `None` and an empty text are none.
-
-    Raises:
-        DecodeError: it is of another type, too long, or not printable.
-    """
+def identity(value: object) -> str | None:
+    """Return the id in *value*: printable text of at most `MAX_ID_LENGTH` characters, or a whole number."""
     found = text(value)
-    if found is None and value is not None:
-        raise DecodeError([f"expected an id @ {path}"])
-    if found and (len(found) > MAX_ID_LENGTH or not found.isprintable()):
-        raise DecodeError([f"expected an id of at most {MAX_ID_LENGTH} printable characters @ {path}"])
-    return found or None
+    return found if found and len(found) <= MAX_ID_LENGTH and found.isprintable() else None
 
 
 def number(value: object) -> float | None:

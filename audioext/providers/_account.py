@@ -88,7 +88,7 @@ def to_base_url(value: str | URL) -> URL:
     if url.scheme not in {"http", "https"} or not host or url.query_string or url.fragment or url.user:
         # A base URL may hold a password; what is no URL at all may be the API key, given in the wrong place.
         fit = isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
-        shown = f"{str(value):.80}" if fit else "that"
+        shown = f"{value!s:.80}" if fit else "that"
         message = f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}"
         raise ConfigError(message)
     return url.with_path(url.path.rstrip("/"))
@@ -142,7 +142,9 @@ class HostedAccount:
         default=attrs.Factory(lambda self: self.vendor.base_url, takes_self=True), kw_only=True, converter=to_base_url
     )
     name: str = field(
-        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True), kw_only=True, converter=to_name
+        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True),
+        kw_only=True,
+        converter=to_name,
     )
     limits: Limits = field(default=attrs.Factory(lambda self: self.vendor.limits, takes_self=True), kw_only=True)
     pace: Pace = field(factory=Pace, kw_only=True)
@@ -223,9 +225,7 @@ class HostedAccount:
 
     def form(self, path: str, parts: Sequence[Part], *, base: URL | None = None) -> HttpRequest:
         """Return a multipart POST of *parts* to *path* under *base*, the base URL where it is `None`."""
-        return HttpRequest(
-            method="POST", url=self.address(path, base=base), headers=self.headers(), parts=tuple(parts)
-        )
+        return HttpRequest(method="POST", url=self.address(path, base=base), headers=self.headers(), parts=tuple(parts))
 
     def address(self, path: str, *, base: URL | None = None) -> URL:
         """Return the address of *path*, which starts with a slash, under *base* and its path prefix."""

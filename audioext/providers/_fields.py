@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from audioext.errors import Problem, UnsupportedError
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
-from audioext.providers import NAMES
+from audioext.providers._names import NAMES
 
 DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 """Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""

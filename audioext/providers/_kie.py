@@ -21,7 +21,7 @@ from audioext.models.results import FailureReason
 from audioext.providers._answers import AUTH, CONTENT, MAINTENANCE, MAYBE_MADE, NO_CREDITS, RATE, Code, CodeTable
 from audioext.providers._fields import FieldRules
 from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
-from audioext.providers._tasks import Dialect, read_task
+from audioext.providers._tasks import Body, Dialect
 from audioext.providers.base import FileRoute
 
 BASE_URL = URL("https://api.kie.ai")
@@ -188,7 +188,7 @@ def _signed_task(body: bytes) -> str:
         signed = decode(body, _Signed, where="the webhook")
         ids = {signed.data.task_id, signed.data.taskId, signed.taskId, signed.task_id} - {None, ""}
     except DecodeError:
-        ids = set(read_task(parse_json(body, where="the webhook"), where="the webhook").task_ids)
+        ids = set(Body(parse_json(body, where="the webhook"), "the webhook").task_ids)
     if len(ids) != 1:
         message = "the delivery must name one task, which its signature is about"
         raise WebhookError(message, http_status=400)

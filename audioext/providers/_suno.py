@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import JsonObject, camel, link
+from audioext.http.decoding import camel, link, plain_keys
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 from audioext.models.events import Event
 from audioext.models.limits import Limits
@@ -156,8 +156,7 @@ class SunoAccount(EngineAccount):
             ProviderError: the upload was refused; uploads are free.
             DecodeError: the answer names no URL.
         """
-        data = evolve(self.answers, table=UPLOAD_TABLE).parse_data(response, charged=False).data
-        keys = JsonObject(data) if isinstance(data, dict) else {}
+        keys = plain_keys(evolve(self.answers, table=UPLOAD_TABLE).parse_data(response, charged=False).data)
         found = link(keys.get("downloadurl")) or link(keys.get("fileurl"))
         if found is None:
             raise DecodeError(["required field missing @ $.data.downloadUrl"])

@@ -6,19 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import camel, link, moment, number, opened, plain, text
+from audioext.http.decoding import camel, identity, link, moment, number, opened, plain, text
 from audioext.models.results import TimedLine, Track
 
 MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the event loop
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
-MAX_TRACK_ID_LENGTH = 200
 _MILLISECONDS = 1000
-
-
-def track_id(value: object) -> str | None:
-    """Return the id in *value*, if it is a printable one; a track may have none."""
-    found = text(value)
-    return found if found and len(found) <= MAX_TRACK_ID_LENGTH and found.isprintable() else None
 
 
 def seconds(value: object) -> float | None:
@@ -45,10 +38,19 @@ def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
 
 
 KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
-    "id": (track_id, ("id", "audio_id", "conversion_id", "track_id", "clip_id", "song_id", "music_id")),
+    "id": (identity, ("id", "audio_id", "conversion_id", "track_id", "clip_id", "song_id", "music_id")),
     "audio_url": (
         link,
-        ("audio_url", "conversion_path", "conversion_path_mp3", "file_url", "mp3_url", "song_url", "download_url", "url"),
+        (
+            "audio_url",
+            "conversion_path",
+            "conversion_path_mp3",
+            "file_url",
+            "mp3_url",
+            "song_url",
+            "download_url",
+            "url",
+        ),
     ),
     "stream_url": (link, ("stream_audio_url", "stream_url", "streaming_url")),
     "image_url": (link, ("image_url", "image_large_url", "cover_url")),

@@ -51,9 +51,7 @@ def paths(data: bytes) -> tuple[str, ...]:
 
 
 json_values = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=20)
-    ),
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=20)),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "url", "parts", "at", "x"]), inner)
     ),
@@ -141,7 +139,9 @@ def test_depth_has_a_limit() -> None:
         parse_json(b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2))
 
 
-@pytest.mark.parametrize("data", [b'{"parts":[]}', b'\xef\xbb\xbf{"parts":[]}', b'"{\\"parts\\":[]}"', b' {"parts":[]}\n'])
+@pytest.mark.parametrize(
+    "data", [b'{"parts":[]}', b'\xef\xbb\xbf{"parts":[]}', b'"{\\"parts\\":[]}"', b' {"parts":[]}\n']
+)
 def test_a_byte_order_mark_and_a_second_encoding_are_taken_off(data: bytes) -> None:
     """A body is read with a mark in front of it, and when it is a JSON text that holds the JSON."""
     assert Body(parts=[]) == decode(data, Body)
@@ -158,7 +158,10 @@ def test_unknown_keys_are_nobodys_business() -> None:
     [
         ("https://files.test/a.mp3", "https://files.test/a.mp3"),
         ("http://127.0.0.1:8080/a.mp3", "http://127.0.0.1:8080/a.mp3"),
-        ("https://files.test/a.mp3?X-Amz-Credential=A%2FB&s=a+b", "https://files.test/a.mp3?X-Amz-Credential=A%2FB&s=a+b"),
+        (
+            "https://files.test/a.mp3?X-Amz-Credential=A%2FB&s=a+b",
+            "https://files.test/a.mp3?X-Amz-Credential=A%2FB&s=a+b",
+        ),
         ("https://files.test/a b.mp3", "https://files.test/a%20b.mp3"),
         (" https://files.test/a\n.mp3\t", "https://files.test/a.mp3"),
         ("https://files.test/Песня.mp3", "https://files.test/Песня.mp3"),

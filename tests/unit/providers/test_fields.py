@@ -9,11 +9,10 @@ import pytest
 
 from audioext.errors import UnsupportedError
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.providers import HostedAccount, load
+from audioext.providers import load
 from audioext.providers._fields import EXTEND_LIMITS, V6_MODELS
 from audioext.providers.base import Provider
-
-MakeProvider = Callable[..., HostedAccount]
+from tests.unit.providers.conftest import MakeProvider
 
 CUSTOM = {"prompt": "p", "style": "s", "title": "t", "continue_at": 60.0}
 OLD = {"prompt": 3000, "style": 200, "title": 80}
@@ -93,7 +92,9 @@ def test_lengths_that_another_page_states_are_advice(made: MakeProvider, model: 
     request = by_id(**{**CUSTOM, "model": model, "title": "x" * 101})
     told = refused if made().name == "kie-jobs" else advised
     assert "title" in told(made(), request)
-    assert () == tuple(p for p in made().check(by_id(**{**CUSTOM, "model": model, "title": "x" * 100})) if p.field == "title")
+    assert () == tuple(
+        p for p in made().check(by_id(**{**CUSTOM, "model": model, "title": "x" * 100})) if p.field == "title"
+    )
 
 
 def test_all_limits_are_of_known_models() -> None:
@@ -153,7 +154,14 @@ def test_custom_mode_tells_what_switched_it_on() -> None:
 
 @pytest.mark.parametrize(
     ("model", "meant"),
-    [("v5", "V5"), ("V55", "V5_5"), ("v4.5-plus", "V4_5PLUS"), ("V6 mini", "V6_MINI"), ("V7", None), ("chirp-crow", None)],
+    [
+        ("v5", "V5"),
+        ("V55", "V5_5"),
+        ("v4.5-plus", "V4_5PLUS"),
+        ("V6 mini", "V6_MINI"),
+        ("V7", None),
+        ("chirp-crow", None),
+    ],
 )
 def test_a_model_that_is_spelt_otherwise_is_refused_with_the_right_spelling(model: str, meant: str | None) -> None:
     """A near miss is told before anything is spent; a name that nobody knows may be new, and goes."""
