@@ -7,7 +7,6 @@ field that is not vital must never cost a paid result.
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from datetime import UTC, datetime
@@ -60,18 +59,13 @@ def decode(data: bytes, type_: type[T], *, where: str = "the body") -> T:
         DecodeError: it is not JSON, or not of that shape; `paths` says where.
     """
     try:
-        return _decoder(type_).decode(data)
+        return msgspec.json.decode(data, type=type_)
     except _UNREADABLE:
         value = parse_json(data, where=where)
     try:
         return msgspec.convert(value, type_)
     except _UNREADABLE as error:
         raise DecodeError([_problem(error)], where=where) from None
-
-
-@functools.cache
-def _decoder(type_: type[T]) -> msgspec.json.Decoder[T]:
-    return msgspec.json.Decoder(type_)
 
 
 def _loads(data: bytes, where: str) -> object:

@@ -11,15 +11,8 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from audioext.errors import (
-    AuthError,
-    ContentError,
-    CreditsError,
-    DecodeError,
-    ProviderDownError,
-    ProviderError,
-    RateLimitError,
-)
+from audioext import errors
+from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError
 from audioext.http.decoding import identity, number, opened, parse_json, plain_keys, text
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
@@ -52,15 +45,18 @@ class Code:
 
 
 RATE = Code(error=RateLimitError, retryable=True, resend=True)
-AUTH = Code(error=AuthError)
-NO_CREDITS = Code(error=CreditsError)
-CONTENT = Code(error=ContentError)
+AUTH = Code(error=errors.AuthError)
+NO_CREDITS = Code(error=errors.CreditsError)
+CONTENT = Code(error=errors.ContentError)
 MAINTENANCE = Code(error=ProviderDownError, retryable=True, resend=True)
 MAYBE_MADE = Code(error=ProviderDownError, retryable=True, no_task=False)
 """Something broke on the way: a task may have been made."""
 
 HTTP_CODES: Mapping[int, Code] = {
-    401: AUTH, 402: NO_CREDITS, 403: AUTH, 429: RATE,
+    401: AUTH,
+    402: NO_CREDITS,
+    403: AUTH,
+    429: RATE,
     **dict.fromkeys((404, 405, 409, 422), Code()),
 }
 """HTTP's own meanings, for vendors whose pages show no table."""
@@ -68,8 +64,7 @@ HTTP_CODES: Mapping[int, Code] = {
 _UNSURE_CODES = frozenset({408, 425, 499})
 
 CONTENT_WORDS = re.compile(
-    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|content policy|flagged)\b",
-    re.IGNORECASE,
+    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged)\b", re.IGNORECASE
 )
 """Words of refusals that speak of the content: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo."""
 
@@ -93,12 +88,10 @@ class CodeTable:
         for pattern, spoken_for, meaning in self.phrases:
             if code in spoken_for and pattern.search(message):
                 return meaning
-        known = self.codes.get(code)
-        if known is not None:
-            return known
         if code >= HTTP_SERVER_ERROR_FROM:
-            return MAYBE_MADE
-        return Code(no_task=code >= HTTP_ERROR_FROM and code not in _UNSURE_CODES and bool(message))
+            return self.codes.get(code, MAYBE_MADE)
+        faulty = code >= HTTP_ERROR_FROM and code not in _UNSURE_CODES and bool(message)
+        return self.codes.get(code, Code(no_task=faulty))
 
 
 @frozen(kw_only=True)
@@ -146,7 +139,7 @@ class Answers:
             return Answer(code=response.status, says=self._clean(response.body), problem=error)
         keys = plain_keys(body)
         code = next((found for key in _CODE_KEYS if (found := _code_of(keys.get(key))) is not None), None)
-        says = next((found for key in self.table.text_keys if (found := words(keys.get(key)))), "")
+        says = next((said for key in self.table.text_keys if (said := words(keys.get(key)))), "")
         return Answer(
             code=_http_code(response.status) if code is None else code,
             says=self._clean(says.encode(), LONGEST_MESSAGE) if says else "",
@@ -179,37 +172,28 @@ class Answers:
         return self._refused(response, answer)
 
     def parse_data(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
-        """Return the answer to a call that succeeded; *charged* is what a refusal would have cost.
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer is not an object.
-        """
+        """Return the answer to a call that succeeded, or raise ProviderError; *charged* is what a refusal has cost."""
         answer = self.parse_any(response, charged=charged)
         if not answer.is_good:
             raise self.error(response, answer, charged=charged)
         return answer
 
     def parse_any(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
-        """Return the answer to a call, refused or not, if it can be read.
-
-        Raises:
-            ProviderError: it cannot, and its HTTP status is an error.
-            DecodeError: it cannot.
-        """
+        """Return the answer to a call, refused or not, or raise DecodeError, or ProviderError by its HTTP status."""
         answer = self.open(response)
-        if answer.problem is None:
-            return answer
-        if response.status < HTTP_ERROR_FROM:
-            raise answer.problem
-        raise self.error(response, answer, charged=charged)
+        if answer.problem is not None:
+            raise answer.problem if response.status < HTTP_ERROR_FROM else self.error(response, answer, charged=charged)
+        return answer
 
     def error(
         self, response: HttpResponse, answer: Answer | None = None, *, charged: bool | None = None
     ) -> ProviderError:
         """Return the error that *response* stands for; *answer* is what was read of it, if it was read already."""
         answer = answer or self.open(response)
-        meaning, code, says = self._meaning(answer), str(answer.code), answer.says or self._clean(response.body)
+        meaning, says = self._meaning(answer), answer.says or self._clean(response.body)
+        code: str | None = str(answer.code)
+        if answer.failed and answer.code == OK:
+            code = text(plain_keys(answer.keys.get("error")).get("code"))
         if _from_firewall(response):
             # Cloudflare turned the client away before the API saw the call.
             says = "the firewall in front of the API refused this client (error code: 1010)"
@@ -218,7 +202,7 @@ class Answers:
             says,
             provider=self.provider,
             http_status=response.status,
-            code=_own_code(answer) if answer.failed and answer.code == OK else code,
+            code=code,
             retryable=meaning.retryable,
             charged=charged,
         )
@@ -228,8 +212,8 @@ class Answers:
 
     def no_task(self, response: HttpResponse) -> ProviderError:
         """Return the error of a status answer that succeeded without a task in it; asking again may help."""
-        message = "the answer names no task"
-        return ProviderError(message, provider=self.provider, http_status=response.status, code=str(OK), retryable=True)
+        says = "the answer names no task"
+        return ProviderError(says, provider=self.provider, http_status=response.status, code=str(OK), retryable=True)
 
     def _refused(self, response: HttpResponse, answer: Answer) -> Refused:
         return Refused(error=self.error(response, answer, charged=False), resend=self._meaning(answer).resend)
@@ -246,7 +230,7 @@ class Answers:
 
 
 def _submitted(task_id: str, keys: Mapping[str, object]) -> Submitted:
-    """Return the task with what MusicGPT tells beside it: its tracks' ids, how long it will take and cost."""
+    # What stands beside the id is MusicGPT's.
     ids = (text(keys.get(f"conversionid{place}")) for place in (1, 2))
     return Submitted(
         task_id=task_id,
@@ -269,10 +253,9 @@ def named_task(answer: Answer) -> str | None:
 
 
 def words(value: object) -> str:
-    """Return the text in *value*, `""` if there is none.
+    """Return the text in *value*, an object that holds one, or a list of either; `""` if there is none.
 
-    It may be a text, an object that holds one, or a list of either; a web framework's complaint about a field,
-    `{"loc": …, "msg": …}`, comes out as `field: message`.
+    A web framework's complaint about a field, `{"loc": …, "msg": …}`, comes out as `field: message`.
     """
     if isinstance(value, str):
         return value.strip()
@@ -280,21 +263,16 @@ def words(value: object) -> str:
         return "; ".join(filter(None, map(words, value[:10])))
     if not isinstance(value, dict):
         return ""
-    said = next(
-        (found for key in ("message", "msg", "detail", "error", "reason") if (found := words(value.get(key)))), ""
-    )
+    keys = ("message", "msg", "detail", "error", "reason")
+    said = next((found for key in keys if (found := words(value.get(key)))), "")
     place = value.get("loc")
-    if not said or not isinstance(place, list):
-        return said
-    steps = ".".join(str(step) for step in place if isinstance(step, (str, int)) and step != "body")
-    return f"{steps}: {said}" if steps else said
+    steps = [str(step) for step in place if isinstance(step, (str, int))] if isinstance(place, list) else []
+    named = ".".join(step for step in steps if step != "body")
+    return f"{named}: {said}" if named and said else said
 
 
 def balance(answer: Answer) -> float:
-    """Return the credits in *answer*: `data` is the number itself (kie.ai, sunoapi.org) or holds it (vidgo).
-
-    The pages type it as an integer; fractions and texts exist. Raises DecodeError if there is none.
-    """
+    """Return the credits: `data` is the number itself (kie.ai, sunoapi.org) or holds it (vidgo); else DecodeError."""
     data = plain_keys(answer.data) or {"credits": answer.data}
     found = next((data[key] for key in ("creditsamount", "credits", "balance") if key in data), None)
     credit = number(found)
@@ -303,18 +281,13 @@ def balance(answer: Answer) -> float:
     return credit
 
 
-def _own_code(answer: Answer) -> str | None:
-    error = answer.keys.get("error")
-    return text(error.get("code")) if isinstance(error, dict) else None
-
-
 def _from_firewall(response: HttpResponse) -> bool:
     return response.status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]) is not None
 
 
 def _code_of(value: object) -> int | None:
     if type(value) is str and _SMALL_NUMBER.fullmatch(value):
-        value = int(value)
+        return _code_of(int(value))
     if type(value) is not int:
         return None
     return OK if value == 0 else _http_code(value)  # some hosts say 0 for success

@@ -16,7 +16,7 @@ from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLim
 from audioext.http.decoding import decode, parse_json
 from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
-from audioext.models.requests import Operation
+from audioext.models.requests import LONE_SURROGATE, Operation
 from audioext.models.results import FailureReason
 from audioext.providers._answers import AUTH, CONTENT, MAINTENANCE, MAYBE_MADE, NO_CREDITS, RATE, Code, CodeTable
 from audioext.providers._fields import FieldRules
@@ -109,21 +109,13 @@ def kie_vendor(
 
 
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the webhook keys in *value*: none, one, or several for a rotation.
-
-    Raises:
-        ConfigError: one of them is empty or not text.
-    """
+    """Return the webhook keys in *value*, or raise ConfigError: none, one, or several for a rotation."""
     keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
-    if not all(_is_key(key) for key in keys):
+    # Half a surrogate pair has no UTF-8 bytes to sign with.
+    if not all(isinstance(key, str) and key and not LONE_SURROGATE.search(key) for key in keys):
         message = "webhook_key must be text, or several texts for a rotation, and none may be empty"
         raise ConfigError(message)
     return keys
-
-
-def _is_key(value: object) -> bool:
-    # Half a surrogate pair has no UTF-8 bytes to sign with.
-    return isinstance(value, str) and value != "" and value == value.encode("utf-8", "replace").decode()
 
 
 @define
@@ -158,8 +150,8 @@ class KieAccount(SunoAccount):
     def verify_webhook(self, hook: Webhook) -> None:
         """Do nothing if *hook* is signed under one of the keys, or if there is none.
 
-        The signature is HMAC-SHA256 of `task_id.timestamp` in Base64: docs.kie.ai/common-api/webhook-verification, read
-        2026-11-21. It covers the task and the time, not the body.
+        The signature is HMAC-SHA256 of `task_id.timestamp` in Base64, and does not cover the body:
+        docs.kie.ai/common-api/webhook-verification, read 2026-11-21.
 
         Raises:
             WebhookError: it is not authentic (401), or names no task or several (400).

@@ -26,7 +26,7 @@ _NAMES_OF_TASKS = frozenset({"id", *ID_KEYS})
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")
 _KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
 _SIDE_WORDS = ("COVER", "IMAGE", "LYRIC")
-"""In a `subtype` or `conversion_type`, they tell of parts that are not the music: without them there still is a song."""
+"""In a `subtype` or `conversion_type`, they tell of parts that are not the music: there is a song without them."""
 
 
 @define

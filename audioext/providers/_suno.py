@@ -147,7 +147,7 @@ class SunoAccount(EngineAccount):
             return self.post("/api/file-url-upload", body, base=base)
         # The texts come first, so that a host that reads the stream knows where the file belongs.
         texts = [Part(name="uploadPath", value=UPLOAD_FOLDER), Part(name="fileName", value=name)]
-        return self.form("/api/file-stream-upload", [*texts, file_part("file", source, filename=name)], base=base)
+        return self.post("/api/file-stream-upload", [*texts, file_part("file", source, filename=name)], base=base)
 
     def parse_upload(self, response: HttpResponse) -> str:
         """Return the URL that a submit can use: `downloadUrl`, then `fileUrl`; live answers had no `fileUrl`.

@@ -8,7 +8,7 @@ kie.ai and sunoapi.org is read in one pass, by `_callback`; whatever is not exac
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import define, field, frozen
 
@@ -180,11 +180,14 @@ class Body:
     @functools.cached_property
     def tracks(self) -> tuple[Track, ...]:
         """The tracks that it shows; raises DecodeError if they are too many."""
-        lists = [(item, path) for _, item, path in self._found["list"] if isinstance(item, list)]
+        lists: list[tuple[Sequence[object], str]] = [
+            (item, path) for _, item, path in self._found["list"] if isinstance(item, list)
+        ]
         bare = dict.fromkeys(index for index, _, _ in self._found["song"])
+        lists += [([self.layers[index][0]], self.layers[index][1]) for index in bare]
         times = (moment(item) for _, item, _ in self._found["time"])
         return find_tracks(
-            [*lists, *(([self.layers[index][0]], self.layers[index][1]) for index in bare)],
+            lists,
             self.problems,
             whole=self.stage is Stage.COMPLETE,
             created_at=next(filter(None, times), None),
@@ -224,7 +227,7 @@ def _own_first(places: _Places) -> _Places:
 
 
 def delivered_events(data: bytes, dialect: Dialect) -> tuple[Event, ...]:
-    """Return what a webhook means; raises WebhookError (400) if its task ids disagree, DecodeError if it says nothing."""
+    """Return what a webhook means; raises WebhookError (400) if its ids disagree, DecodeError if it says nothing."""
     simple = plain_callback(data)
     if simple is not None:
         return (simple,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from audioext.errors import DecodeError
@@ -93,7 +93,7 @@ LISTS = (
 clients of all read."""
 
 
-def read_track(
+def read_track(  # noqa: PLR0913 - half of them are what the task says beside its tracks
     raw: Mapping[str, object],
     problems: list[str],
     path: str,
@@ -131,9 +131,9 @@ def read_track(
 
 
 def find_tracks(
-    lists: Iterable[tuple[list[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
+    lists: Iterable[tuple[Sequence[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
 ) -> tuple[Track, ...]:
-    """Return the tracks in the first of *lists*, values with their path, that holds some; bare links are the last resort.
+    """Return the tracks in the first of *lists*, values with their path, that holds some; bare links come last.
 
     Raises:
         DecodeError: there are more than `MAX_TRACKS` in it.

@@ -88,7 +88,7 @@ class MusicGpt(HostedAccount):
         if request.file is not None:
             # Last, so that a server that reads the stream has the texts by then.
             parts.append(file_part("audio_file", request.file, filename=request.file.name))
-        return self.form(EXTEND_PATH, parts)
+        return self.post(EXTEND_PATH, parts)
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.

@@ -495,7 +495,7 @@ def test_a_broken_server_is_believed_in_nothing(provider_class: MakeProvider, st
 
 @pytest.mark.parametrize("key", ["msg", "message", "detail", "error"])
 def test_a_readable_refusal_ends_the_submit(provider_class: MakeProvider, key: str) -> None:
-    """A 400 that says why and names no task is a refusal in the vendor's words, in HTTP's status or in the body's code."""
+    """A 400 that says why and names no task is a refusal in the vendor's words, as HTTP's status or a body's code."""
     provider = provider_class(KEY)
     says = {key: "Song Description contained artist name: example"}
     by_status = provider.parse_submit(HttpResponse(status=400, body=msgspec.json.encode(says)))
