@@ -48,6 +48,7 @@ RATE = Code(error=RateLimitError, retryable=True, resend=True)
 AUTH = Code(error=errors.AuthError)
 NO_CREDITS = Code(error=errors.CreditsError)
 CONTENT = Code(error=errors.ContentError)
+SOURCE = Code(error=errors.SourceError)
 MAINTENANCE = Code(error=ProviderDownError, retryable=True, resend=True)
 MAYBE_MADE = Code(error=ProviderDownError, retryable=True, no_task=False)
 """Something broke on the way: a task may have been made."""

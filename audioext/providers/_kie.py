@@ -12,45 +12,26 @@ from collections.abc import Mapping, Sequence
 from attrs import define, field, frozen
 from yarl import URL
 
-from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLimitError, SourceError, WebhookError
+from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLimitError, WebhookError
 from audioext.http.decoding import decode, parse_json
 from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
 from audioext.models.requests import LONE_SURROGATE, Operation
 from audioext.models.results import FailureReason
-from audioext.providers._answers import AUTH, CONTENT, MAINTENANCE, MAYBE_MADE, NO_CREDITS, RATE, Code, CodeTable
+from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
 from audioext.providers._fields import FieldRules
 from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
 from audioext.providers._tasks import Body, Dialect
 from audioext.providers.base import FileRoute
 
-BASE_URL = URL("https://api.kie.ai")
-HOSTS = frozenset({"api.kie.ai"})
-UPLOAD_URL = URL("https://kieai.redpandaai.co")  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
-KEY_VARIABLE = "KIE_API_KEY"
-CREDITS_PATH = "/api/v1/chat/credit"  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
 
 # docs.kie.ai/suno-api/extend-music, docs.kie.ai/1973359m0 and docs.kie.ai/market/common/get-task-detail, read
-# 2026-11-21. 400 is a refusal of the content at submit (public clients, 2026-02 to 08); 408, 501 and a plain 500 may
-# come after a task was made.
+# 2026-11-21: HTTP's meanings, and 400 for a refusal of the content at submit (public clients, 2026-02 to 08), 433 for a
+# key's own hourly, daily or total cap. 408, 501 and a plain 500 may come after a task was made.
 CODES: Mapping[int, Code] = {
-    400: CONTENT,
-    401: AUTH,
-    402: NO_CREDITS,
-    403: AUTH,
-    404: Code(),
-    405: Code(),
-    408: MAYBE_MADE,
-    409: Code(),
-    422: Code(),
-    429: RATE,
-    433: Code(error=RateLimitError, retryable=True),  # a key's own hourly, daily or total cap
-    451: Code(error=SourceError),
-    455: MAINTENANCE,
-    500: MAYBE_MADE,
-    501: Code(no_task=False),
-    505: Code(error=ProviderDownError),
+    **HTTP_CODES, 400: CONTENT, 408: MAYBE_MADE, 433: Code(error=RateLimitError, retryable=True), 451: SOURCE,
+    455: MAINTENANCE, 500: MAYBE_MADE, 501: Code(no_task=False), 505: Code(error=ProviderDownError),
 }
 # Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, which no waiting mends.
 _REQUEST_FAULT = re.compile(r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE)
@@ -69,12 +50,8 @@ TABLE = CodeTable(
 
 # Callback codes: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 REASONS: Mapping[str, FailureReason] = {
-    "400": FailureReason.CONTENT,
-    "408": FailureReason.TIMEOUT,
-    "413": FailureReason.CONTENT,
-    "451": FailureReason.SOURCE,
-    "500": FailureReason.GENERATION,
-    "501": FailureReason.GENERATION,
+    "400": FailureReason.CONTENT, "408": FailureReason.TIMEOUT, "413": FailureReason.CONTENT,
+    "451": FailureReason.SOURCE, "500": FailureReason.GENERATION, "501": FailureReason.GENERATION,
 }
 # "501: content generation task failed", "408: no result for over 10 minutes": docs.kie.ai/market/common/get-task-detail
 FAILED_CODES = frozenset({408, 501})
@@ -92,16 +69,16 @@ def kie_vendor(
     """Return the facts of one of the routes; `retention` is in seconds, `reasons` are of a task's failure codes."""
     return SunoVendor(
         rules=rules,
-        key_variable=KEY_VARIABLE,
-        base_url=BASE_URL,
+        key_variable="KIE_API_KEY",
+        base_url=URL("https://api.kie.ai"),
         file_route=FileRoute.UPLOAD,
         table=TABLE,
         limits=LIMITS,
         default_models=DEFAULT_MODELS,
         retention=retention,
-        hosts=HOSTS,
-        upload_url=UPLOAD_URL,
-        credits_path=CREDITS_PATH,
+        hosts=frozenset({"api.kie.ai"}),
+        upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
+        credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
         status_path=status_path,
         status_key="taskId",
         dialect=Dialect(reasons=reasons, failed_codes=FAILED_CODES),
@@ -167,9 +144,8 @@ class KieAccount(SunoAccount):
         if not hmac_base64_matches(self.webhook_key, signed, signature):
             message = "the delivery bears a wrong signature"
             raise WebhookError(message, http_status=401)
-        signed_at = unix_seconds(stamp)
-        on_time = signed_at is not None and hook.received_at is not None
-        if not on_time or not abs((hook.received_at or 0) - (signed_at or 0)) <= self.webhook_tolerance:
+        signed_at, here = unix_seconds(stamp), hook.received_at
+        if signed_at is None or here is None or not abs(here - signed_at) <= self.webhook_tolerance:
             message = "the delivery bears a signature that is not of this time"
             raise WebhookError(message, http_status=401)
 
