@@ -211,7 +211,7 @@ class _Request:
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
-        """Return a request without refusing it, so that its problems and a provider's can be told together.
+        """Return a request without refusing it, so that its problems and a provider's come together.
 
         Raises:
             TypeError: a field has no such name.
@@ -274,7 +274,7 @@ class Extend(_Request):
 
     The source is one of `audio_id` (a track that the provider made), `url` (public audio) or `file` (a local
     path). `model` is required except at MusicGPT. Times are in seconds, the weights 0 to 1 in steps of 0.01.
-    `custom` overrides what is derived from the other fields: whether the provider is told to use the given
+    `custom` overrides what is derived from the other fields: whether the provider is asked to use the given
     prompt, style and title, or to inherit the source's. `source_duration` (seconds) lets limits on the
     source be checked before anything is sent; a local file's duration is read from the file.
 

@@ -132,7 +132,7 @@ class HostedAccount:
 
     @functools.cached_property
     def info(self) -> ProviderInfo:
-        """The facts of this account; whose limits count is told by host and by a digest of the key."""
+        """The facts of this account; limits count by host and by a digest of the key."""
         vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
         return ProviderInfo(

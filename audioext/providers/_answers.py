@@ -166,7 +166,7 @@ class Answers:
         task_id = named_task(answer)
         if answer.is_good and not broken:
             reason = f"{self.provider} answered without a task id: {says}"
-            return Unknown(reason=reason) if task_id is None else _submitted(task_id, answer.keys)
+            return Unknown(reason=reason) if task_id is None else _submitted(task_id, answer)
         if broken or task_id is not None or not self._meaning(answer).no_task:
             also = "" if task_id is None else " and yet names a task"
             return Unknown(reason=f"{self.provider} answered {answer.code}{also}: {says}")
@@ -230,9 +230,10 @@ class Answers:
         return excerpt(said, longest=longest)
 
 
-def _submitted(task_id: str, keys: Mapping[str, object]) -> Submitted:
+def _submitted(task_id: str, answer: Answer) -> Submitted:
     # What stands beside the id is MusicGPT's.
-    ids = (text(keys.get(f"conversionid{place}")) for place in (1, 2))
+    keys = {**plain_keys(answer.data), **answer.keys}
+    ids = (text(keys.get(f"conversionid{index}")) for index in (1, 2))
     return Submitted(
         task_id=task_id,
         track_ids=tuple(found for found in ids if found and found not in NO_IDS),
@@ -249,8 +250,8 @@ def named_task(answer: Answer) -> str | None:
     """
     data = answer.data
     inner = plain_keys(data[0] if isinstance(data, list) and len(data) == 1 else data)
-    places = ((keys, name) for name in (*ID_KEYS, "id") for keys in (answer.keys, inner))
-    return next((found for keys, name in places if (found := identity(keys.get(name)))), None)
+    values = (keys.get(name) for name in (*ID_KEYS, "id") for keys in (answer.keys, inner))
+    return next((found for value in values if (found := identity(value))), None)
 
 
 def words(value: object) -> str:
@@ -266,8 +267,8 @@ def words(value: object) -> str:
         return ""
     keys = ("message", "msg", "detail", "error", "reason")
     said = next((found for key in keys if (found := words(value.get(key)))), "")
-    place = value.get("loc")
-    steps = [str(step) for step in place if isinstance(step, (str, int))] if isinstance(place, list) else []
+    field_path = value.get("loc")
+    steps = [str(step) for step in field_path if isinstance(step, (str, int))] if isinstance(field_path, list) else []
     named = ".".join(step for step in steps if step != "body")
     return f"{named}: {said}" if named and said else said
 

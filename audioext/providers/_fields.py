@@ -60,7 +60,7 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
 """Which wire formats take a field of a request, by operation."""
 
 LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "custom", "file"})
-"""Fields that are told to us alone, or turned into another before the submit."""
+"""Fields that are for us alone, or turned into another before the submit."""
 
 OPERATIONS: Mapping[Operation, frozenset[str]] = {
     Operation.EXTEND: _SUNO,

@@ -30,8 +30,15 @@ WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties 
 # 2026-11-21: HTTP's meanings, and 400 for a refusal of the content at submit (public clients, 2026-02 to 08), 433 for a
 # key's own hourly, daily or total cap. 408, 501 and a plain 500 may come after a task was made.
 CODES: Mapping[int, Code] = {
-    **HTTP_CODES, 400: CONTENT, 408: MAYBE_MADE, 433: Code(error=RateLimitError, retryable=True), 451: SOURCE,
-    455: MAINTENANCE, 500: MAYBE_MADE, 501: Code(no_task=False), 505: Code(error=ProviderDownError),
+    **HTTP_CODES,
+    400: CONTENT,
+    408: MAYBE_MADE,
+    433: Code(error=RateLimitError, retryable=True),
+    451: SOURCE,
+    455: MAINTENANCE,
+    500: MAYBE_MADE,
+    501: Code(no_task=False),
+    505: Code(error=ProviderDownError),
 }
 # Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, which no waiting mends.
 _REQUEST_FAULT = re.compile(r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE)
@@ -50,8 +57,12 @@ TABLE = CodeTable(
 
 # Callback codes: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 REASONS: Mapping[str, FailureReason] = {
-    "400": FailureReason.CONTENT, "408": FailureReason.TIMEOUT, "413": FailureReason.CONTENT,
-    "451": FailureReason.SOURCE, "500": FailureReason.GENERATION, "501": FailureReason.GENERATION,
+    "400": FailureReason.CONTENT,
+    "408": FailureReason.TIMEOUT,
+    "413": FailureReason.CONTENT,
+    "451": FailureReason.SOURCE,
+    "500": FailureReason.GENERATION,
+    "501": FailureReason.GENERATION,
 }
 # "501: content generation task failed", "408: no result for over 10 minutes": docs.kie.ai/market/common/get-task-detail
 FAILED_CODES = frozenset({408, 501})

@@ -16,11 +16,11 @@ from audioext.http.decoding import MAX_PATHS, link, number, parse_json, plain, p
 from audioext.http.messages import excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
-from audioext.providers._answers import ID_KEYS, LONGEST_MESSAGE, NO_IDS, words
+from audioext.providers._answers import CONTENT_WORDS, ID_KEYS, LONGEST_MESSAGE, NO_IDS, words
 from audioext.providers._tasks import RUNNING, Body, names_failure, plain_word
 from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
 
-PLACES = (1, 2)
+POSITIONS = (1, 2)
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
 _NAMES_OF_TASKS = frozenset({"id", *ID_KEYS})
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")
@@ -87,9 +87,9 @@ class _Part:
         """What the task cost; beside a track's id it is that of one track."""
         return number(self.keys.get("conversioncost")) if self.track_id is None else None
 
-    def numbered(self, place: int) -> dict[str, object]:
+    def numbered(self, position: int) -> dict[str, object]:
         """Return what stands under keys that end in a number, without it."""
-        ends = str(place)
+        ends = str(position)
         return {key[:-1].rstrip("_"): item for key, item in self.raw.items() if key.endswith(ends)}
 
     def tracks(self, *, claims: bool) -> tuple[Track, ...]:
@@ -101,13 +101,13 @@ class _Part:
         problems: list[str] = []
         found: list[Track] = []
         path = self.body.layers[-1][1]
-        for place in PLACES:
-            numbered = self.numbered(place)
+        for position in POSITIONS:
+            numbered = self.numbered(position)
             if numbered:
                 shared = {name: self.keys[name] for name in _SHARED.intersection(self.keys)}
                 wrong: list[str] = []
-                found += _shown(read_track({**shared, **numbered}, wrong, path, position=place))
-                problems += [f"{told}_{place}" for told in wrong]
+                found += _shown(read_track({**shared, **numbered}, wrong, path, position=position))
+                problems += [f"{problem}_{position}" for problem in wrong]
         if not any(track.audio_url for track in found):
             own = {key: item for key, item in self.raw.items() if plain(key) not in _NAMES_OF_TASKS}
             found += [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
@@ -121,9 +121,10 @@ class _Part:
             words(self.keys.get(key)) for key in ("reason", "statusmsg", "error", "errormessage", "message", "detail")
         )
         message = next(filter(None, texts), "") or self.body.raw_word or "no reason was given"
+        flagged = self.keys.get("isflagged") is True or CONTENT_WORDS.search(message)
         return Failed(
             task_id=self.body.task_id,
-            reason=FailureReason.CONTENT if self.keys.get("isflagged") is True else FailureReason.UNKNOWN,
+            reason=FailureReason.CONTENT if flagged else FailureReason.UNKNOWN,
             code=self.body.raw_word or None,
             message=excerpt(message.encode(), longest=LONGEST_MESSAGE),
         )
@@ -154,12 +155,12 @@ def conversion_events(value: object) -> tuple[Event, ...]:
     if not any(track.audio_url for track in tracks):
         bare = seen.cover_url is None and seen.credits is None
         return (failed,) if bare else (evolve(seen, tracks=()), failed)
-    # The job fails only if all tracks do, so those that did not come about are told one by one.
-    ids = {place: _track_id(part.keys.get(f"conversionid{place}")) for place in PLACES}
+    # The job fails only if all tracks do, so those that did not come about are shown one by one.
+    ids = {position: _track_id(part.keys.get(f"conversionid{position}")) for position in POSITIONS}
     shown = {track.id for track in tracks}
-    missing = (Track(id=id_, position=place) for place, id_ in ids.items() if id_ and id_ not in shown)
-    told = (track if track.audio_url else evolve(track, failure=failed.message) for track in (*tracks, *missing))
-    return (evolve(seen, tracks=tuple(told)), failed)
+    missing = (Track(id=id_, position=position) for position, id_ in ids.items() if id_ and id_ not in shown)
+    judged = (track if track.audio_url else evolve(track, failure=failed.message) for track in (*tracks, *missing))
+    return (evolve(seen, tracks=tuple(judged)), failed)
 
 
 def part_events(data: bytes) -> tuple[Event, ...]:
@@ -181,7 +182,7 @@ def part_events(data: bytes) -> tuple[Event, ...]:
         raise WebhookError(message, http_status=400)
     if part.says_no:
         return _failing_part(part)
-    if not (part.is_known or body.word or body.task_id or any(part.numbered(place) for place in PLACES)):
+    if not (part.is_known or body.word or body.task_id or any(part.numbered(position) for position in POSITIONS)):
         raise DecodeError(["required field missing @ $.task_id"], where=where)
     # With a track's id the word is about that one, in a cover or lyrics about these.
     claims = part.is_complete and part.track_id is None and not part.is_side

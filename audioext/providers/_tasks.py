@@ -18,6 +18,7 @@ from audioext.http.messages import HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._answers import (
+    CONTENT_WORDS,
     HTTP_ERROR_FROM,
     HTTP_SERVER_ERROR_FROM,
     ID_KEYS,
@@ -99,7 +100,7 @@ class Dialect:
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-_Places = list[tuple[int, object, str]]
+_Values = list[tuple[int, object, str]]
 """Values with the index of the object that they stand in, and their path."""
 
 
@@ -115,7 +116,7 @@ class Body:
     where: str
     problems: list[str] = field(factory=list)
     layers: list[tuple[dict[str, object], str]] = field(init=False)
-    _found: dict[str, _Places] = field(init=False)
+    _found: dict[str, _Values] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Look once at every key of every object, and open the JSON texts among them."""
@@ -128,13 +129,13 @@ class Body:
                 role = _ROLES.get(plain(key))
                 if role is None or raw is None or raw == "":
                     continue
-                place = f"{path}.{key}"
+                at = f"{path}.{key}"
                 item = opened(raw) if role == "list" else raw
                 if role == "list" and isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
-                    self.layers.append((item, place))
+                    self.layers.append((item, at))
                 elif role == "list" and isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
-                    self.problems.append(f"expected JSON in the text @ {place}")
-                self._found[role].append((index, item, place))
+                    self.problems.append(f"expected JSON in the text @ {at}")
+                self._found[role].append((index, item, at))
 
     @functools.cached_property
     def task_ids(self) -> tuple[str, ...]:
@@ -158,11 +159,11 @@ class Body:
 
         Raises DecodeError if there is none but what should be one is no text.
         """
-        places = [*_own_first(self._found["type"]), *_own_first(self._found["status"])]
-        for _, item, _ in places:
+        named = [*_own_first(self._found["type"]), *_own_first(self._found["status"])]
+        for _, item, _ in named:
             if isinstance(item, str) and item.strip():
                 return item
-        for _, item, path in places:
+        for _, item, path in named:
             if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)
         return ""
@@ -214,13 +215,13 @@ class Body:
                 for key, item in layer.items():
                     if plain(key) == name and words(item).lower().rstrip(".! ") not in _PLEASANTRIES:
                         yield words(item)
-        # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen in their place too.
+        # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen instead of them, too.
         yield from (item for layer, _ in self.layers[1:] if isinstance(item := layer.get("data"), str) and item)
 
 
-def _own_first(places: _Places) -> _Places:
+def _own_first(values: _Values) -> _Values:
     # The task's own object is the second, where there is one.
-    return sorted(places, key=lambda place: place[0] != 1) if len(places) > 1 else places
+    return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------
@@ -312,6 +313,8 @@ def _failed(seen: Body, dialect: Dialect) -> Failed:
     if code is None and word not in _SAY_NOTHING:
         code = seen.raw_word
     message = " ".join(dict.fromkeys(seen.says())) or seen.raw_word or (f"code {code}" if code else "no words")
+    if reason is FailureReason.UNKNOWN and CONTENT_WORDS.search(message):
+        reason = FailureReason.CONTENT
     return Failed(
         task_id=seen.task_id,
         reason=reason,

@@ -105,18 +105,18 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
     """Return what is known of the track in an object; a stream is never taken for a file.
 
     Where only a WAV file came, or where the task is *whole* and only the source's link is filled, that link is the
-    file. *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text is told in
-    *problems*, under the object's *path*.
+    file. *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text goes
+    into *problems*, under the object's *path*.
     """
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
     for key, item in raw.items():
         if item is None:
             continue
-        place = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
-        if place is None:
+        known = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
+        if known is None:
             continue
-        name, rank, read = place
+        name, rank, read = known
         if rank > ranks.get(name, rank):
             continue
         value = read(item)

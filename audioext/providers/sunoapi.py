@@ -38,16 +38,25 @@ from audioext.providers.base import FileRoute
 # no credits; 400 is "invalid parameters", 413 a text too long. 402, 409, 422 and 451 are from its 2025 copy alone. A
 # plain 500 may come after a task was made.
 CODES: Mapping[int, Code] = {
-    **HTTP_CODES, 400: Code(), 405: RATE, 413: Code(), 429: NO_CREDITS, 430: RATE, 451: SOURCE,
-    455: MAINTENANCE, 500: MAYBE_MADE,
+    **HTTP_CODES,
+    400: Code(),
+    405: RATE,
+    413: Code(),
+    429: NO_CREDITS,
+    430: RATE,
+    451: SOURCE,
+    455: MAINTENANCE,
+    500: MAYBE_MADE,
 }
 _CREDIT_WORDS = re.compile("credit", re.IGNORECASE)
 _RATE_WORDS = re.compile(r"\b(rate limit|rate-limit|frequency|too (many|frequent)|concurren)", re.IGNORECASE)
 
 # docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21; 400 covers parameters and content alike
 REASONS: Mapping[str, FailureReason] = {
-    "408": FailureReason.TIMEOUT, "451": FailureReason.SOURCE,
-    "500": FailureReason.GENERATION, "501": FailureReason.GENERATION,
+    "408": FailureReason.TIMEOUT,
+    "451": FailureReason.SOURCE,
+    "500": FailureReason.GENERATION,
+    "501": FailureReason.GENERATION,
 }
 
 RULES = FieldRules(

@@ -294,9 +294,9 @@ def test_a_field_outside_the_table_is_refused(provider_class: MakeProvider, kit:
         if provider.name in names or name not in own:
             continue
         found = [problem for problem in provider.check(kind.draft(**{**least, name: value})) if not problem.advice]
-        told = [problem.message for problem in found if problem.field == name]
-        assert told, f"{name} is not refused"
-        assert all(taker in told[0] for taker in names)
+        said = [problem.message for problem in found if problem.field == name]
+        assert said, f"{name} is not refused"
+        assert all(taker in said[0] for taker in names)
 
 
 def test_an_operation_that_is_missing_is_named(provider_class: MakeProvider, kit: Kit) -> None:
@@ -428,11 +428,11 @@ def test_file_route_and_uploads_agree(provider_class: MakeProvider) -> None:
 
 
 def test_a_request_is_validated_once(provider_class: MakeProvider) -> None:
-    """What is wrong with a value in itself is told by the request alone, and building looks at nothing again."""
+    """What is wrong with a value in itself is the request's to say, and building looks at nothing again."""
     provider = provider_class(KEY)
     draft = Extend.draft(url="https://files.example/a.mp3", model="V5", continue_at=-1, style_weight=7)
-    told = {problem.field for problem in provider.check(draft)}
-    assert not told & {"continue_at", "style_weight"} or provider.name == "musicgpt"
+    said = {problem.field for problem in provider.check(draft)}
+    assert not said & {"continue_at", "style_weight"} or provider.name == "musicgpt"
     assert "POST" == provider.build_submit(draft, CALLBACK).method
 
 
@@ -472,7 +472,7 @@ def test_a_key_is_cleaned_of_what_comes_along(provider_class: MakeProvider, past
 
 @pytest.mark.parametrize("key", ["", "  ", "sk-\u00e9", "sk\n1", "Bearer ", '""', 5])
 def test_an_api_key_must_fit_a_header(provider_class: MakeProvider, key: object) -> None:
-    """A key that cannot stand in a header is told without showing it."""
+    """A key that cannot stand in a header is refused without showing it."""
     with pytest.raises(ConfigError, match="api_key") as caught:
         provider_class(key)
     assert "sk" not in str(caught.value)

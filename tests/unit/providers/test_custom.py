@@ -40,7 +40,7 @@ def test_the_kit_reads_its_answers() -> None:
 
 
 def test_the_kit_checks_its_fields() -> None:
-    """What it does not take is told, with those who do."""
+    """What it does not take is refused, and the message names those who do."""
     tape = Tape("k")
     assert [] == list(tape.check(Extend(url=SOURCE, prompt="p", provider="tape", source_duration=3)))
     (problem,) = tape.check(Extend(url=SOURCE, style="jazz"))
