@@ -23,6 +23,7 @@ MAX_BODY_BYTES = 1_048_576
 MAX_DEPTH = 64  # real bodies nest 5 deep
 MAX_PATHS = 10  # of a DecodeError; one line of a log
 MAX_ID_LENGTH = 200  # characters; real ids have 16 to 50
+MAX_LINK_LENGTH = 8_192  # characters; signed links have up to 2,000
 
 _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (ValueError, RecursionError)  # msgspec's own errors are ValueErrors
@@ -83,12 +84,8 @@ def _loads(data: bytes, where: str) -> object:
 def _too_deep(value: object) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for item in level
-            if isinstance(item, (dict, list))
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
+        inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list)))
+        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
         if not level:
             return False
     return True
@@ -173,7 +170,7 @@ def link(value: object) -> str | None:
     A path of `/` needs a query (`https://audiopipe.suno.ai/?item_id=…`), and a vendor's word for nothing
     (`…/None.mp3`, a bare bucket root) is no file. White space around a link, and line breaks in it, are dropped.
     """
-    if not value or type(value) is not str:
+    if not value or type(value) is not str or len(value) > MAX_LINK_LENGTH:
         return None
     # Only links with these letters in them can name a word for nothing.
     if _PLAIN_LINK.fullmatch(value) and not ("one" in value or "ull" in value or "ndef" in value or "aN" in value):

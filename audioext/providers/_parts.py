@@ -182,11 +182,11 @@ def part_events(data: bytes) -> tuple[Event, ...]:
         raise WebhookError(message, http_status=400)
     if part.says_no:
         return _failing_part(part)
-    if not (part.is_known or body.word or body.task_id or any(part.numbered(position) for position in POSITIONS)):
-        raise DecodeError(["required field missing @ $.task_id"], where=where)
     # With a track's id the word is about that one, in a cover or lyrics about these.
     claims = part.is_complete and part.track_id is None and not part.is_side
     tracks = part.tracks(claims=claims or part.has_audio)
+    if not (part.is_known or body.word or body.task_id or tracks):
+        raise DecodeError(["required field missing @ $.task_id"], where=where)
     unknown, ask_now = _unclear(part, audible=any(track.audio_url for track in tracks))
     return (
         Progress(

@@ -197,6 +197,11 @@ def test_links_are_files_on_the_web_or_absent(value: object, found: str | None) 
     assert found == link(value)
 
 
+def test_a_link_has_a_longest_length() -> None:
+    """A megabyte of text is no link."""
+    assert None is link("https://files.test/" + "a" * 8_192)
+
+
 @pytest.mark.parametrize(
     ("value", "found"),
     [
