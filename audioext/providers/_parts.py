@@ -12,17 +12,16 @@ from collections.abc import Iterator
 from attrs import define, evolve
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import MAX_PATHS, link, number, parse_json, plain, plain_keys, text
+from audioext.http.decoding import MAX_PATHS, link, number, parse_json, plain_keys, text
 from audioext.http.messages import excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
-from audioext.providers._answers import CONTENT_WORDS, ID_KEYS, LONGEST_MESSAGE, NO_IDS, words
+from audioext.providers._answers import CONTENT_WORDS, LONGEST_MESSAGE, NO_IDS, words
 from audioext.providers._tasks import RUNNING, Body, names_failure, plain_word
 from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
 
 POSITIONS = (1, 2)
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
-_NAMES_OF_TASKS = frozenset({"id", *ID_KEYS})
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")
 _KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
 _SIDE_WORDS = ("COVER", "IMAGE", "LYRIC")
@@ -40,7 +39,7 @@ class _Part:
     @classmethod
     def read(cls, value: object, where: str) -> _Part:
         """Read a status answer, which is wrapped in `conversion`, or a webhook; some of these are as well."""
-        body = Body(value, where)
+        body = Body(value, where, finds_tracks=False)
         raw = {key: item for layer, _ in body.layers for key, item in layer.items() if item is not None}
         return cls(body, raw, plain_keys(raw))
 
@@ -109,7 +108,7 @@ class _Part:
                 found += _shown(read_track({**shared, **numbered}, wrong, path, position=position))
                 problems += [f"{problem}_{position}" for problem in wrong]
         if not any(track.audio_url for track in found):
-            own = {key: item for key, item in self.raw.items() if plain(key) not in _NAMES_OF_TASKS}
+            own = {key: item for key, item in self.raw.items() if key != "id"}  # the task's, if anything's
             found += [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
         if claims and problems and not any(track.audio_url for track in found):
             raise DecodeError(problems[:MAX_PATHS], where=self.body.where)

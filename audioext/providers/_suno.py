@@ -22,6 +22,7 @@ from audioext.models.limits import Limits
 from audioext.models.requests import Extend, Operation, Request
 from audioext.providers._account import HostedAccount, Vendor, file_part, to_base_url
 from audioext.providers._answers import AUTH, MAYBE_MADE, RATE, Code, CodeTable, balance
+from audioext.providers._callback import plain_callback
 from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_values
 from audioext.providers._tasks import Dialect, delivered_events, status_events
 
@@ -115,6 +116,16 @@ class SunoAccount(EngineAccount):
     vendor: ClassVar[SunoVendor]
 
     upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
+
+    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+        """Return what the body of a verified delivery means; most are as documented, and quickly read.
+
+        Raises:
+            WebhookError: its task ids disagree (400).
+            DecodeError: it cannot be read (400).
+        """
+        documented = plain_callback(body)
+        return super().parse_webhook(body) if documented is None else (documented,)
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""

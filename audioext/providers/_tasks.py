@@ -2,12 +2,11 @@
 
 kie.ai (both routes), sunoapi.org and vidgo.ai wrap the same engine. Their bodies differ in spelling and in wrapping,
 and each has been seen in more shapes than its page shows, so one reader takes them all. The documented callback of
-kie.ai and sunoapi.org is read in one pass, by `_callback`; whatever is not exactly that is read key by key.
+kie.ai and sunoapi.org is read in one pass, by `_callback`; whatever is not exactly that is read here, key by key.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import define, field, frozen
@@ -26,7 +25,6 @@ from audioext.providers._answers import (
     Answers,
     words,
 )
-from audioext.providers._callback import plain_callback
 from audioext.providers._tracks import LISTS, SHOWING, find_tracks
 
 # docs.kie.ai/suno-api/get-music-details and extend-music-callbacks, docs.sunoapi.org/suno-api/extend-music-callbacks,
@@ -109,21 +107,27 @@ class Body:
     """What a parsed body says of a task: a status answer or a webhook, bare or wrapped.
 
     `layers` are its objects with their paths, from the outside in, and `problems` what could not be read in them.
-    Raises DecodeError if it is no object.
+    `raw_word` says where the task is, as it came, and `word` as a plain word; `tracks` are looked for unless asked not
+    to. Raises DecodeError if it is no object, or an id or a status word has the wrong type.
     """
 
     value: object
     where: str
+    finds_tracks: bool = True
     problems: list[str] = field(factory=list)
     layers: list[tuple[dict[str, object], str]] = field(init=False)
-    _found: dict[str, _Values] = field(init=False)
+    task_ids: tuple[str, ...] = field(init=False)
+    raw_word: str = field(init=False)
+    word: str = field(init=False)
+    stage: Stage | None = field(init=False)
+    tracks: tuple[Track, ...] = ()
+    _found: dict[str, _Values] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         """Look once at every key of every object, and open the JSON texts among them."""
         if not isinstance(self.value, dict):
             raise DecodeError(["expected an object @ $"], where=self.where)
         self.layers = [(self.value, "$")]
-        self._found = {role: [] for role in _ROLES.values()}
         for index, (layer, path) in enumerate(self.layers):
             for key, raw in layer.items():
                 role = _ROLES.get(plain(key))
@@ -135,31 +139,26 @@ class Body:
                     self.layers.append((item, at))
                 elif role == "list" and isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
                     self.problems.append(f"expected JSON in the text @ {at}")
-                self._found[role].append((index, item, at))
+                self._found.setdefault(role, []).append((index, item, at))
+        self.task_ids = self._read_ids()
+        self.raw_word = self._read_word()
+        self.word = plain_word(self.raw_word)
+        self.stage = STAGES.get(self.word)
+        if self.finds_tracks:
+            self.tracks = self._read_tracks()
 
-    @functools.cached_property
-    def task_ids(self) -> tuple[str, ...]:
-        """The tasks that it names, its own object's first; raises DecodeError if one is no id."""
+    def _read_ids(self) -> tuple[str, ...]:
         found: dict[str, None] = {}
-        for _, item, path in _own_first(self._found["id"]):
+        for _, item, path in self._own_first("id"):
             id_ = identity(item)
             if id_ is None:
                 raise DecodeError([f"expected an id @ {path}"], where=self.where)
             found[id_] = None
         return tuple(found)
 
-    @property
-    def task_id(self) -> str | None:
-        """The task that it names first."""
-        return self.task_ids[0] if self.task_ids else None
-
-    @functools.cached_property
-    def raw_word(self) -> str:
-        """The word for where the task is: a callback's type, else the status of the task's own object.
-
-        Raises DecodeError if there is none but what should be one is no text.
-        """
-        named = [*_own_first(self._found["type"]), *_own_first(self._found["status"])]
+    def _read_word(self) -> str:
+        # A callback's type, else the status of the task's own object.
+        named = (*self._own_first("type"), *self._own_first("status"))
         for _, item, _ in named:
             if isinstance(item, str) and item.strip():
                 return item
@@ -168,40 +167,36 @@ class Body:
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)
         return ""
 
-    @functools.cached_property
-    def word(self) -> str:
-        """The same as a plain word."""
-        return plain_word(self.raw_word)
+    def _read_tracks(self) -> tuple[Track, ...]:
+        lists: list[tuple[Sequence[object], str]] = [
+            (item, path) for _, item, path in self._found.get("list", ()) if isinstance(item, list)
+        ]
+        bare = dict.fromkeys(index for index, _, _ in self._found.get("song", ()))
+        lists += [([self.layers[index][0]], self.layers[index][1]) for index in bare]
+        times = (moment(item) for _, item, _ in self._found.get("time", ()))
+        whole, created_at = self.stage is Stage.COMPLETE, next(filter(None, times), None)
+        return find_tracks(lists, self.problems, whole=whole, created_at=created_at)
+
+    def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
+        # The task's own object is the second, where there is one.
+        values = self._found.get(role, ())
+        return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
 
     @property
-    def stage(self) -> Stage | None:
-        """The stage that its word means."""
-        return STAGES.get(self.word)
-
-    @functools.cached_property
-    def tracks(self) -> tuple[Track, ...]:
-        """The tracks that it shows; raises DecodeError if they are too many."""
-        lists: list[tuple[Sequence[object], str]] = [
-            (item, path) for _, item, path in self._found["list"] if isinstance(item, list)
-        ]
-        bare = dict.fromkeys(index for index, _, _ in self._found["song"])
-        lists += [([self.layers[index][0]], self.layers[index][1]) for index in bare]
-        times = (moment(item) for _, item, _ in self._found["time"])
-        return find_tracks(
-            lists,
-            self.problems,
-            whole=self.stage is Stage.COMPLETE,
-            created_at=next(filter(None, times), None),
-        )
+    def task_id(self) -> str | None:
+        """The task that it names first."""
+        return self.task_ids[0] if self.task_ids else None
 
     def first(self, role: str) -> str | None:
         """Return the first text or number in a role, as text."""
-        return next((found for _, item, _ in self._found[role] if (found := text(item))), None)
+        return next((found for _, item, _ in self._found.get(role, ()) if (found := text(item))), None)
 
     @property
     def credits(self) -> float | None:
         """What the task cost."""
-        return next((found for _, item, _ in self._found["credits"] if (found := number(item)) is not None), None)
+        return next(
+            (found for _, item, _ in self._found.get("credits", ()) if (found := number(item)) is not None), None
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -219,19 +214,11 @@ class Body:
         yield from (item for layer, _ in self.layers[1:] if isinstance(item := layer.get("data"), str) and item)
 
 
-def _own_first(values: _Values) -> _Values:
-    # The task's own object is the second, where there is one.
-    return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
-
-
 # --- judging ---------------------------------------------------------------------------------------------------------
 
 
 def delivered_events(data: bytes, dialect: Dialect) -> tuple[Event, ...]:
     """Return what a webhook means; raises WebhookError (400) if its ids disagree, DecodeError if it says nothing."""
-    simple = plain_callback(data)
-    if simple is not None:
-        return (simple,)
     where = "the webhook"
     body = Body(parse_json(data, where=where), where)
     if len(body.task_ids) > 1:
@@ -248,20 +235,19 @@ def status_events(answers: Answers, response: HttpResponse, dialect: Dialect) ->
     A task that is named with its status is judged by that, whatever the code beside it says.
     """
     answer = answers.parse_any(response)
-    body = Body(answer.body, "the status")
     try:
-        named = body.raw_word and (body.task_id is not None or response.status < HTTP_ERROR_FROM)
-        empty = body.is_empty
+        body = Body(answer.body, "the status")
     except DecodeError:
         if not answer.is_good:
             raise answers.error(response, answer) from None
         raise
+    named = body.raw_word and (body.task_id is not None or response.status < HTTP_ERROR_FROM)
     if not answer.is_good and not named:
         broken = response.status >= HTTP_SERVER_ERROR_FROM
         if answer.has_code and answer.code in dialect.failed_codes and not broken:
             return (_failed(body, dialect),)
         raise answers.error(response, answer)
-    if empty and not body.problems:
+    if body.is_empty and not body.problems:
         if answer.data in (None, ""):
             raise answers.no_task(response)
         raise DecodeError(["expected an object with a task @ $.data"], where=body.where)
