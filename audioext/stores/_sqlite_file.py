@@ -1,6 +1,6 @@
 """The SQLite file: how it is opened, which schema it has, and what its faults mean.
 
-Pages of SQLite's own documentation, read 2026-11-21: sqlite.org/wal.html, /pragma.html, /rescode.html.
+Pages of SQLite's own documentation, read 2026-11-24: sqlite.org/wal.html, /pragma.html, /rescode.html.
 """
 
 from __future__ import annotations
@@ -14,42 +14,41 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from audioext.errors import StoreError
+from audioext.stores._sqlite_driver import Connection, Driver, connect, primary_code
 
 Synchronous = Literal["normal", "full"]
 
 APPLICATION_ID: Final = 0x61786A62
 """Marks the file as ours ("axjb"): https://sqlite.org/pragma.html#pragma_application_id."""
-
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        """CREATE TABLE records (
-            id INTEGER PRIMARY KEY, ref TEXT NOT NULL, provider TEXT NOT NULL, version INTEGER NOT NULL,
-            is_open INTEGER NOT NULL, created_at REAL NOT NULL, key TEXT, task_id TEXT,
-            poll_at REAL, poll_token TEXT, poll_attempts INTEGER NOT NULL DEFAULT 0,
-            tell_at REAL, tell_token TEXT, outbox TEXT, told TEXT,
-            body BLOB NOT NULL)""",
-        "CREATE UNIQUE INDEX records_ref ON records (ref)",
-        "CREATE UNIQUE INDEX records_key ON records (key) WHERE key IS NOT NULL",
-        "CREATE INDEX records_task ON records (task_id) WHERE task_id IS NOT NULL",
-        "CREATE INDEX records_poll ON records (provider, poll_at) WHERE poll_at IS NOT NULL",
-        "CREATE INDEX records_tell ON records (provider, tell_at) WHERE tell_at IS NOT NULL",
-        "CREATE INDEX records_open ON records (is_open) WHERE is_open = 1",
-        "CREATE INDEX records_closed ON records (created_at) WHERE is_open = 0",
-        """CREATE TABLE deliveries (
-            id INTEGER PRIMARY KEY, delivery_id TEXT NOT NULL, ref TEXT NOT NULL, provider TEXT NOT NULL,
-            received_at REAL NOT NULL, verdict TEXT NOT NULL, path TEXT NOT NULL, headers TEXT NOT NULL,
-            note TEXT NOT NULL, body BLOB NOT NULL)""",
-        "CREATE INDEX deliveries_id ON deliveries (delivery_id, received_at)",
-        "CREATE INDEX deliveries_ref ON deliveries (ref, delivery_id)",
-        "CREATE TABLE names (name TEXT NOT NULL UNIQUE, value BLOB NOT NULL)",
-        "CREATE TABLE changes (seq INTEGER PRIMARY KEY, origin INTEGER NOT NULL, refs TEXT NOT NULL)",
-    ),
-    ("CREATE TABLE places (name TEXT NOT NULL, holder TEXT NOT NULL, until REAL NOT NULL, UNIQUE (name, holder))",),
+SCHEMA_VERSION: Final = 3
+"""Release 0.1 wrote 1 and 2."""
+SCHEMA: Final = (
+    # The account is NULL while the request is not known. held_until is when a claim on handlers ends.
+    """CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY, ref TEXT NOT NULL UNIQUE, provider TEXT NOT NULL, account TEXT,
+        created_at REAL NOT NULL, key TEXT, task_id TEXT, answered_at REAL, is_open INTEGER NOT NULL,
+        occupies_until REAL NOT NULL, poll_at REAL, handle_at REAL, held_until REAL NOT NULL,
+        entries INTEGER NOT NULL, size INTEGER NOT NULL, repeats INTEGER NOT NULL, changed_at REAL NOT NULL)""",
+    "CREATE UNIQUE INDEX jobs_key ON jobs (key) WHERE key IS NOT NULL",
+    "CREATE INDEX jobs_task ON jobs (task_id) WHERE task_id IS NOT NULL",
+    "CREATE INDEX jobs_polls ON jobs (provider, poll_at) WHERE poll_at IS NOT NULL",
+    "CREATE INDEX jobs_handlers ON jobs (provider, max(handle_at, held_until)) WHERE handle_at IS NOT NULL",
+    "CREATE INDEX jobs_occupying ON jobs (account, occupies_until) WHERE occupies_until > 0",
+    "CREATE INDEX jobs_answered ON jobs (account, answered_at) WHERE answered_at IS NOT NULL",
+    "CREATE INDEX jobs_unanswered ON jobs (account, created_at) WHERE answered_at IS NULL",
+    "CREATE INDEX jobs_closed ON jobs (changed_at) WHERE is_open = 0",
+    # Ids grow with time and are never given twice, since purge keeps the newest row: they are the cursor of changes.
+    """CREATE TABLE entries (
+        id INTEGER PRIMARY KEY, job INTEGER NOT NULL, said TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
+        status INTEGER NOT NULL, headers TEXT, note TEXT NOT NULL, body BLOB NOT NULL)""",
+    "CREATE INDEX entries_job ON entries (job)",
+    "CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+    f"PRAGMA application_id = {APPLICATION_ID}",
 )
-"""What made each schema version from the one before; a release only ever appends to this."""
 
 CACHE_KIB = 8192
 WAL_KEPT_BYTES = 16 * 1024 * 1024
@@ -59,6 +58,7 @@ RETRY_SECONDS = 0.01
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_KEEPS_CONNECTION = {*_BUSY, sqlite3.SQLITE_FULL, None}
 _ENGINE_FAULTS = {
     *_BUSY,
     *_READ_ONLY,
@@ -70,21 +70,8 @@ _ENGINE_FAULTS = {
     sqlite3.SQLITE_PROTOCOL,
 }
 
-
-class Connection(sqlite3.Connection):
-    """A connection of one thread, with the refs that its open transaction changed, and those that it committed."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        """Connect, with nothing changed yet."""
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # sqlite3.connect's own arguments
-        self.changed: list[str] = []
-        self.committed: list[str] = []
-
-
-def primary_code(error: BaseException) -> int | None:
-    """Return SQLite's primary result code of *error*, `None` if it has none."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code & 0xFF if isinstance(code, int) else None
+Identity = tuple[int, int] | None
+"""What tells a file from another one at the same path, `None` where there is none."""
 
 
 def is_engine_fault(error: BaseException) -> bool:
@@ -92,71 +79,60 @@ def is_engine_fault(error: BaseException) -> bool:
     return primary_code(error) in _ENGINE_FAULTS
 
 
-def _one_slash(path: Path) -> str:
-    """Return *path*, whose two leading slashes (which POSIX allows) a URI would read as a host."""
-    text = str(path)
-    return "/" + text.lstrip("/") if text.startswith("//") else text
-
-
 @frozen(kw_only=True)
 class DatabaseFile:
     """Where the file is and how it is used; `busy_timeout` is in seconds."""
 
     path: Path
+    driver: Driver
     synchronous: Synchronous
     busy_timeout: float
 
-    def identity(self) -> tuple[int, int] | None:
-        """Return what tells this file from another one at the same path, `None` if there is none."""
+    def identity(self) -> Identity:
+        """Return which file lies there now."""
         try:
             found = self.path.stat()
         except OSError:
             return None
         return (found.st_dev, found.st_ino)
 
-    def connect(self, *, read_only: bool) -> Connection:
-        """Return a connection to the file, which must be there and of our schema.
-
-        Raises:
-            sqlite3.Error: it cannot be opened.
-            StoreError: it is not ours, or of another schema version.
-        """
-        if self.identity() is None:
-            raise self.gone()
-        if self.path.stat().st_size == 0:  # opened, SQLite would throw the log away with all that is in it
-            raise self._replaced()
-        with self._opened("rw") as connection:
-            if self._version(connection) != len(MIGRATIONS):
-                raise self._replaced()
-            self._set_up(connection)
-            if read_only:
-                connection.execute("PRAGMA query_only = ON")
-            return connection
-
     def prepare(self) -> None:
-        """Make the file if there is none, and bring its schema up to date.
+        """Make the file and its tables if there are none.
 
         Raises:
-            sqlite3.Error: it cannot be opened or written.
-            StoreError: it is another program's, or of a newer release.
+            StoreError: it is another program's, of 0.1 or of a newer release; the driver's own errors come as well.
         """
         # It holds the secret that signs callback URLs, so it is nobody else's unless its owner says so. Where it
         # cannot be made SQLite says why.
         with suppress(OSError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with self._opened("rwc") as connection:
-            if self._version(connection) == 0:
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._version(connection)
             self._set_up(connection)
-            connection.execute("BEGIN IMMEDIATE")  # fails here, not at the first commit, if it cannot be written
-            version = self._version(connection)  # read again: another process may have been first
-            for number, statements in enumerate(MIGRATIONS[version:], version + 1):
-                for statement in statements:
+            connection.execute("BEGIN IMMEDIATE")  # fails here, not at the first append, if it cannot be written
+            if self._version(connection) == 0:  # asked again: another process may have been first
+                for statement in SCHEMA:
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {number}")
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute("COMMIT")
-        connection.close()
+            connection.close()
+
+    def connect(self, *, read_only: bool) -> Connection:
+        """Return a connection to the file, which must be there and of our schema.
+
+        Raises:
+            StoreError: it is gone, or no longer what it was; the driver's own errors come as well.
+        """
+        if self.identity() is None:
+            raise self.gone()
+        if self.path.stat().st_size == 0:  # opened, SQLite would throw the log away with all that is in it
+            raise self._replaced()
+        with self._opened("rw") as connection:
+            if self._version(connection) != SCHEMA_VERSION:
+                raise self._replaced()
+            self._set_up(connection)
+            if read_only:
+                connection.execute("PRAGMA query_only = ON")
+            return connection
 
     def explain(self, error: BaseException) -> StoreError:
         """Return *error* as a sentence that says what to do."""
@@ -169,7 +145,10 @@ class DatabaseFile:
         elif code == sqlite3.SQLITE_FULL:
             text = f"there is no room left for {name}: free some disk space"
         elif code in _READ_ONLY:
-            text = f"{name} cannot be written: check the permissions of the file, of its folder, and of the disk"
+            text = (
+                f"{name} cannot be written: check the permissions of the file, of the -wal and -shm files beside it, "
+                "of its folder, and of the disk"
+            )
         elif code in _DAMAGED:
             text = f"{name} is damaged or not a SQLite database: restore it from a backup, or move it away"
         elif code == sqlite3.SQLITE_CANTOPEN:
@@ -177,7 +156,7 @@ class DatabaseFile:
         elif code == sqlite3.SQLITE_IOERR:
             text = f"the disk failed under {name}: check its space, its quota and its health"
         else:
-            return StoreError(f"{name} refused: {error}")
+            text = f"{name} refused"
         return StoreError(f"{text} ({error})")
 
     def gone(self) -> StoreError:
@@ -197,63 +176,101 @@ class DatabaseFile:
     @contextmanager
     def _opened(self, mode: Literal["rw", "rwc"]) -> Generator[Connection]:
         """Yield a connection that is closed if anything fails."""
-        connection = sqlite3.connect(
-            f"file:{quote(_one_slash(self.path))}?mode={mode}",
-            uri=True,
-            timeout=self.busy_timeout,
-            isolation_level=None,
-            cached_statements=256,
-            factory=Connection,
-        )
+        # Two leading slashes, which POSIX allows, would name a host.
+        place = quote("/" + str(self.path).lstrip("/") if str(self.path).startswith("//") else str(self.path))
+        connection = connect(self.driver, f"file:{place}?mode={mode}", busy_timeout=self.busy_timeout)
         try:
             yield connection
         except BaseException:
-            connection.close()
+            close(connection)
             raise
 
     def _version(self, connection: Connection) -> int:
         """Return the schema version of the file, 0 for an empty one."""
         # One statement sees one state, whatever another process makes of the file meanwhile.
-        version, owner, tables = connection.execute(
+        (found,) = connection.execute(
             "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
             "FROM pragma_user_version, pragma_application_id"
-        ).fetchone()
-        if owner == APPLICATION_ID and version > len(MIGRATIONS):
-            raise StoreError(
-                f"the SQLite file {self.path} was written by a newer release (schema {version}, this one reads "
-                f"{len(MIGRATIONS)}): update audioext"
-            )
-        if owner != APPLICATION_ID and (owner or tables):
+        ).fetchall()
+        version, owner, tables = found
+        if found == (0, 0, 0) or (version, owner) == (SCHEMA_VERSION, APPLICATION_ID):
+            return SCHEMA_VERSION if tables else 0
+        if owner != APPLICATION_ID:
             raise StoreError(f"the SQLite file {self.path} belongs to another program: name another file")
-        return int(version)
+        if version in range(1, SCHEMA_VERSION):
+            raise StoreError(
+                f"the SQLite file {self.path} was written by audioext 0.1: open it with 0.1 until its jobs are done, "
+                "or name a new file"
+            )
+        raise StoreError(
+            f"the SQLite file {self.path} was written by a newer release (schema {version}, this one reads "
+            f"{SCHEMA_VERSION}): update audioext"
+        )
 
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":
             raise StoreError(f"the disk of {self.path} cannot hold a shared SQLite file: use a local disk")
         connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")  # 6 to 12 ms at the 99th percentile of a commit
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # the writer does it between two batches
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}").fetchall()
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
-    def _switch_to_log(self, connection: Connection) -> str:
+    def _switch_to_log(self, connection: Connection) -> object:
         """Return the journal mode, which should be the write-ahead log."""
         deadline = time.monotonic() + self.busy_timeout
         while True:
             try:
-                mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            except sqlite3.OperationalError as error:
+                return connection.execute("PRAGMA journal_mode = WAL").fetchall()[0][0]
+            except Exception as error:
                 # The switch of a new file takes a lock that SQLite's own busy timeout does not wait for.
                 if primary_code(error) not in _BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
-            else:
-                return mode
+
+
+@define(eq=False)
+class Link:
+    """A thread's connection, which is made anew when it failed, or when another file lies in the place of its own."""
+
+    file: DatabaseFile
+    read_only: bool
+    identity: Identity = field(default=None, init=False)
+    _connection: Connection | None = field(default=None, init=False)
+    _is_prepared: bool = field(default=False, init=False)
+
+    def connection(self) -> Connection:
+        """Return the connection; one that writes makes the file first where there is none.
+
+        Raises:
+            StoreError: the file is gone, or not ours; the driver's own errors come as well.
+        """
+        identity = self.file.identity()
+        if self._connection is not None and identity == self.identity:
+            return self._connection
+        if self._connection is not None and identity is None:
+            raise self.file.gone()
+        if not self.read_only and not self._is_prepared:
+            self.file.prepare()
+            self._is_prepared = True
+        self.drop()
+        self._connection = self.file.connect(read_only=self.read_only)
+        self.identity = self.file.identity()
+        return self._connection
+
+    def recover(self, error: Exception) -> None:
+        """Drop a connection whose fault may stick to it; the file's return is noticed with the next work."""
+        if primary_code(error) not in _KEEPS_CONNECTION:
+            self.drop()
+
+    def drop(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            close(self._connection)
+            self._connection = None
 
 
 def close(connection: Connection) -> None:
     """Close a connection whatever state it is in."""
-    with suppress(sqlite3.Error):
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    with suppress(sqlite3.Error):
-        connection.close()
+    for end in (lambda: connection.in_transaction and connection.execute("ROLLBACK"), connection.close):
+        with suppress(Exception):  # it may be the fault that made it useless
+            end()

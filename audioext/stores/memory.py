@@ -139,8 +139,8 @@ class _Account:
         begin, span = (index.created_at, POST_SECONDS) if index.answered_at is None else (index.answered_at, per)
         if begin + span <= now:
             del self.submits[ref]
-        elif begin < now + span:
-            yield begin + span
+        elif begin < now + span:  # a submit that is answered now leaves after its window at the earliest
+            yield begin + span if index.answered_at is not None else min(begin + span, now + per)
 
 
 @define(eq=False, repr=False)
@@ -228,7 +228,7 @@ class MemoryStore:
         is_full = job.take(entries)
         is_changed = len(job.entries) > count
         self._webhooks += [(job, entry) for entry in job.entries[count:] if entry.kind == "webhook"]
-        is_taken = index is not None and known == count and not is_full
+        is_taken = index is not None and job.is_known and known == count and not is_full
         if release:
             job.held_until = 0.0
         following = index if index is not None and (is_taken or not was_known) else job.index

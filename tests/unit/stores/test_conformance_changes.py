@@ -82,20 +82,6 @@ async def test_a_change_can_be_read_when_it_is_yielded(store: Store, other: Stor
     assert 1 == (await held(other)).count
 
 
-async def test_a_slow_listener_is_told_of_a_gap(store: Store) -> None:
-    """A listener that is too far behind gets one gap in place of what it did not take."""
-    changes = store.changes()
-    first = asyncio.ensure_future(anext(changes))
-    await asyncio.sleep(0)
-    for number in range(11):
-        hooks = ([make_webhook(n)] for n in range(1_000))
-        await asyncio.gather(*(store.append(f"ref{number}", one, provider="kie") for one in hooks))
-
-    await first
-    assert RESYNC in [await anext(changes) for _ in range(10)]
-    await changes.aclose()  # type: ignore[attr-defined]  # it is an async generator in every store
-
-
 async def test_changes_end_when_the_store_is_closed(store: Store, listen: Listen) -> None:
     """The stream of changes is over once the store is closed."""
     listener = await listen(store)

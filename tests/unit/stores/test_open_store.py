@@ -1,0 +1,89 @@
+"""What `open_store` accepts, and what it says of the rest."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from audioext.errors import ConfigError
+from audioext.stores import MemoryStore, open_store
+from audioext.stores.sqlite import SqliteStore
+
+
+@pytest.mark.parametrize("url", [None, "memory://", "memory:"])
+def test_memory_is_the_default(url: str | None) -> None:
+    """No URL and `memory://` give a memory store."""
+    assert isinstance(open_store(url), MemoryStore)
+
+
+def test_a_store_is_left_as_it_is() -> None:
+    """A store that the user made is not touched."""
+    store = MemoryStore()
+
+    assert store is open_store(store)
+
+
+@pytest.mark.parametrize(
+    "url", ["jobs.db", "postgres://host/db", "", "sqlite://jobs.db", "sqlite:///", "sqlite:jobs.db"]
+)
+def test_an_unknown_url_lists_the_forms(url: str) -> None:
+    """Anything else is a `ConfigError` that lists what a store looks like."""
+    with pytest.raises(ConfigError, match=r"memory://.*sqlite:///relative\.db.*redis://"):
+        open_store(url)
+
+
+def test_what_is_no_store_is_refused() -> None:
+    """An object without the store protocol is refused before it is used."""
+    with pytest.raises(ConfigError, match="3 is no store"):
+        open_store(3)  # type: ignore[arg-type]  # what a user may do
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "unix"])
+def test_a_missing_extra_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis URL without the extra says what to install."""
+    monkeypatch.setitem(sys.modules, "audioext.stores.redis", None)  # as if it could not be imported
+
+    with pytest.raises(ConfigError, match=r'pip install "audioext\[redis\]"'):
+        open_store(f"{scheme}://localhost")
+
+
+def test_a_password_is_not_repeated() -> None:
+    """The error of a URL that is not known says nothing of what may be secret in it."""
+    with pytest.raises(ConfigError) as caught:
+        open_store("postgres://me:hunter2@host/db")
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:///jobs.db", SqliteStore("jobs.db")),
+        ("sqlite:////var/lib/a%20b.db", SqliteStore("/var/lib/a b.db")),
+        ("sqlite:///jobs.db?synchronous=FULL", SqliteStore("jobs.db", synchronous="full")),
+        ("sqlite:///jobs.db?synchronous=normal", SqliteStore("jobs.db")),
+    ],
+)
+def test_urls_say_where_and_how(url: str, expected: SqliteStore) -> None:
+    """Three slashes are relative, four absolute, and `?synchronous=` chooses."""
+    found = open_store(url)
+
+    assert isinstance(found, SqliteStore)
+    assert (expected.path, expected.synchronous) == (found.path, found.synchronous)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///jobs.db?synchronous=off",
+        "sqlite:///jobs.db?mode=ro",
+        "sqlite:///:memory:",
+        "sqlite:///a#b.db",
+        "sqlite://host/jobs.db",
+    ],
+)
+def test_a_url_that_cannot_work_is_refused(url: str) -> None:
+    """An option that does not exist, a file in memory or a fragment is a `ConfigError` with the forms."""
+    with pytest.raises(ConfigError, match="sqlite:////absolute"):
+        open_store(url)

@@ -1,0 +1,222 @@
+"""What the SQLite store says and does when the file, its disk, or another process fails it; and that it recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from audioext.errors import StoreError
+from audioext.stores.base import Appended, Created
+from audioext.stores.sqlite import Driver, SqliteStore
+from tests.unit.stores.conftest import Listen
+from tests.unit.stores.journals import create, delivered, held, make_request, make_webhook
+
+FAT = 16_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where the file of this test is."""
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture(params=["sqlite3", "apsw"])
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """Return each driver."""
+    driver: Driver = request.param
+    return driver
+
+
+@pytest.fixture
+async def store(path: Path, driver: Driver) -> AsyncIterator[SqliteStore]:
+    """Return an open store that does not wait long for a lock."""
+    store = SqliteStore(path, busy_timeout=0.05, driver=driver)
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+def stranger(path: Path, driver: Driver) -> sqlite3.Connection | apsw.Connection:
+    """Return a connection by the same library, since two in one process would undo each other's locks."""
+    return apsw.Connection(str(path)) if driver == "apsw" else sqlite3.connect(path, isolation_level=None)
+
+
+async def test_a_locked_file(store: SqliteStore, path: Path, driver: Driver) -> None:
+    """While another process holds the file, appends fail clearly and reads go on; then all works again."""
+    await create(store)
+    with closing(stranger(path, driver)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+
+        outcomes = await asyncio.gather(
+            *(store.append("ref", [make_webhook(n)], provider="kie") for n in range(3)), return_exceptions=True
+        )
+
+        assert ["was locked by another process for 0.05 s"] * 3 == [
+            str(outcome).partition("jobs.db ")[2].partition(":")[0] for outcome in outcomes
+        ]
+        assert (make_request(),) == (await held(store)).entries
+        connection.execute("ROLLBACK")
+
+    assert Appended(count=2) == await store.append("ref", [make_webhook(9)], provider="kie", known=1)
+
+
+async def test_a_full_disk(store: SqliteStore) -> None:
+    """When the file may not grow, the append fails clearly and wholly; with room again, it works again."""
+    resource = pytest.importorskip("resource", reason="this system has no limits on a file's size")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    await create(store)
+    count, said = 1, ""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        while not said:
+            try:
+                both = [make_webhook(count, size=FAT), make_webhook(count + 1, size=FAT)]
+                count = (await store.append("ref", both, provider="kie", known=count)).count
+            except StoreError as error:
+                said = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert "check its space" in said or "free some disk space" in said
+    assert count == (await held(store)).count
+    assert Appended(count=count + 1) == await store.append("ref", [make_webhook(0)], provider="kie", known=count)
+
+
+@contextmanager
+def nobodys_folder() -> Iterator[Path]:
+    """Yield a folder that this process may read and not write once it says so, even as root."""
+    folder = Path(tempfile.mkdtemp())
+    is_root = os.geteuid() == 0
+    try:
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
+async def test_a_read_only_file(driver: Driver) -> None:
+    """A file that may not be written is refused when it is opened, and opens once it may be."""
+    with nobodys_folder() as folder:
+        store = SqliteStore(folder / "jobs.db", driver=driver)
+        await store.open()
+        await create(store)
+        await store.aclose()
+        (folder / "jobs.db").chmod(0o444)
+        folder.chmod(0o555)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)  # root may write anything: be nobody for a moment
+
+        with pytest.raises(StoreError, match=r"check the permissions of the file, .*-wal and -shm"):
+            await store.open()
+
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        (folder / "jobs.db").chmod(0o644)
+        await store.open()
+        assert Appended(count=2) == await store.append("ref", [make_webhook(1)], provider="kie", known=1)
+        await store.aclose()
+
+
+async def test_a_file_that_is_no_database(path: Path, driver: Driver) -> None:
+    """A file full of something else is refused and left as it is."""
+    path.write_bytes(b"these are not the jobs you are looking for" * 100)
+    before = path.read_bytes()
+
+    with pytest.raises(StoreError, match=r"damaged or not a SQLite database: restore it"):
+        await SqliteStore(path, driver=driver).open()
+
+    assert before == path.read_bytes()
+
+
+async def test_a_damaged_file(store: SqliteStore, path: Path) -> None:
+    """Bytes that rotted on the disk are reported as such, and the store opens once the file is restored."""
+    for number in range(100):
+        await store.append(f"ref{number}", [make_webhook(1, size=FAT)], provider="kie")
+    await store.aclose()
+    good = path.read_bytes()
+    path.write_bytes(good[: 40 * 4096] + b"\xa5" * (len(good) - 40 * 4096))
+
+    with pytest.raises(StoreError, match="damaged or not a SQLite database: restore it"):
+        await store.open()
+
+    path.write_bytes(good)
+    await store.open()
+    assert 100 == len(await delivered(store))
+    assert Appended(count=2) == await store.append("ref90", [make_webhook(2)], provider="kie", known=1)
+
+
+async def test_a_damaged_entry(store: SqliteStore, path: Path, driver: Driver) -> None:
+    """A single entry that cannot be read is an error for whoever reads it, and for nobody else."""
+    for ref in ("bad", "good"):
+        await create(store, ref)
+    with closing(stranger(path, driver)) as connection:
+        connection.execute("UPDATE entries SET headers = '{' WHERE id = 1")
+
+    bad, good = await asyncio.gather(store.read("bad"), store.read("good"), return_exceptions=True)
+
+    assert isinstance(bad, StoreError)
+    assert not isinstance(good, BaseException | None)
+
+
+async def test_a_missing_folder(tmp_path: Path, driver: Driver) -> None:
+    """A folder that does not exist is named; once it is made, the store opens."""
+    store = SqliteStore(tmp_path / "not" / "there" / "jobs.db", driver=driver)
+    with pytest.raises(StoreError, match=r"the folder .*there of the SQLite file does not exist: make it"):
+        await store.open()
+
+    (tmp_path / "not" / "there").mkdir(parents=True)
+
+    await store.open()
+    await store.aclose()
+
+
+async def test_a_folder_is_no_file(tmp_path: Path, driver: Driver) -> None:
+    """A path that is a folder is refused."""
+    with pytest.raises(StoreError, match="is a folder"):
+        await SqliteStore(tmp_path, driver=driver).open()
+
+
+async def test_a_deleted_file(store: SqliteStore, path: Path, listen: Listen) -> None:
+    """Nothing is acknowledged into a file that was moved away; put back, it goes on, and others are heard again."""
+    await create(store)
+    listener = await listen(store)
+    away = path.rename(path.with_name("away.db"))
+
+    for refused in (store.append("ref", [make_webhook(1)], provider="kie"), create(store, "another"), held(store)):
+        with pytest.raises(StoreError, match=r"was deleted or moved: put it back"):
+            await refused
+
+    away.rename(path)
+    assert (await store.append("ref", [make_webhook(2)], provider="kie")).count >= 2
+    other = SqliteStore(path, driver=store.driver)
+    await other.open()
+    await create(other, "theirs")
+    await listener.until_heard("ref", "theirs")
+    await other.aclose()
+
+
+async def test_an_emptied_file(store: SqliteStore, path: Path) -> None:
+    """An empty file in the place of ours is not accepted as a new store, and the log is not thrown away."""
+    await create(store)
+    away = path.rename(path.with_name("away.db"))
+    path.touch()
+
+    with pytest.raises(StoreError, match="was emptied or replaced"):
+        await create(store, "another")
+
+    away.replace(path)
+    assert Created() == await create(store, "another")
