@@ -23,12 +23,10 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
-    ClusterError,
     MasterDownError,
     MovedError,
     NoScriptError,
     ReadOnlyError,
-    RedisClusterException,
     ResponseError,
     TryAgainError,
 )
@@ -63,7 +61,7 @@ NOT_NOW = (
     AskError,
 )
 """What a server answers that starts, fails over, or gave its slot away; it did nothing."""
-LOST = (LostError, SilentError, ClusterError, RedisClusterException, TimeoutError, OSError, *NOT_NOW)
+LOST = (LostError, SilentError, TimeoutError, OSError, *NOT_NOW)
 """What means that the right server was not reached, or did not answer; trying again may help."""
 _REFUSED = (AuthenticationError, AuthorizationError)
 

@@ -224,7 +224,7 @@ if held[1] then
 end
 local before, count, is_known, is_open = last, last - first + 1, was_known, was_open
 local is_lost = known > count
-if index ~= '' and was_known == 0 and known > 0 then  -- its request is lost, unless it comes now
+if not is_lost and index ~= '' and was_known == 0 and known > 0 then  -- its request is lost, unless it comes now
   is_lost = true
   for at = 12, #ARGV, 3 do is_lost = is_lost and string.sub(ARGV[at], 9, 9) ~= 'r' end
 end
@@ -258,7 +258,7 @@ end
 local missed = {}
 if known < count or again then
   local number = first
-  for id in string.gmatch(held[2], '%S+') do
+  for id in string.gmatch(held[2] or '', '%S+') do
     if number - first >= known or (again and again[id]) then missed[#missed + 1] = number end
     number = number + 1
   end
@@ -266,8 +266,8 @@ if known < count or again then
 end
 
 local is_changed = last > before
-local is_taken = index ~= '' and known == count and not is_full
-local is_used = is_known == 1 and index ~= '' and (is_taken or was_known == 0)
+local is_taken = index ~= '' and is_known == 1 and known == count and not is_full
+local is_used = is_taken or (index ~= '' and is_known == 1 and was_known == 0)
 local following, old, new = held[3], {}, false
 if is_used then
   following = index

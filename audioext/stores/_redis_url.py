@@ -88,7 +88,9 @@ def _options(url: str, timeout: float) -> tuple[type[AbstractConnection], dict[s
         pool = ConnectionPool(**options)
         pool.connection_class(**pool.connection_kwargs)  # it connects later, but says now what it does not know
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"the store's URL is not understood: {error}") from error
+        raise ConfigError(
+            f"the store's URL asks for what neither audioext (prefix, patience, ttl) nor its driver knows: {error}"
+        ) from error
     return pool.connection_class, pool.connection_kwargs
 
 
