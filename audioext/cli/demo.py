@@ -13,12 +13,13 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL, open_sandbox, sandbox_provider
+from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL
 from audioext.cli.exits import Exit
 from audioext.cli.likeness import Likeness
 from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, Speed
 from audioext.cli.progress import View, open_view
 from audioext.cli.records import event_object
+from audioext.cli.sandboxes import open_sandbox, sandbox_provider
 from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, save, submit, watch
 from audioext.client import Client

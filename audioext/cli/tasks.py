@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 from attrs import frozen
 from cyclopts import Parameter
 
@@ -24,8 +25,6 @@ from audioext.cli.options import (
     ApiOptions,
     BaseUrlOptions,
     Command,
-    ExtendFields,
-    InstrumentalFields,
     LookOptions,
     Out,
     ProviderOption,
@@ -34,7 +33,7 @@ from audioext.cli.options import (
     SavingOptions,
     StoreOptions,
     SubmitOptions,
-    given_fields,
+    with_fields,
 )
 from audioext.cli.progress import open_view, show_submitted
 from audioext.cli.records import state_of
@@ -52,6 +51,11 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
     """What `extend` and `instrumental` have in common."""
 
     provider: ProviderOption = "kie"
+
+    def fields(self, request: type[Request]) -> dict[str, object]:
+        """Return the fields of *request* that were given."""
+        names = (attribute.name for attribute in attrs.fields(request))
+        return {name: value for name in names if (value := getattr(self, name, None)) is not None}
 
     async def submit(self, screen: Screen, request: Request) -> Exit:
         """Submit *request*, watch it, save what comes of it, and report.
@@ -75,27 +79,30 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
 
 
 @frozen(slots=False)
-class ExtendCommand(TaskOptions, ExtendFields, Command):
+class _Extend(TaskOptions, Command):
     """`audioext extend`."""
 
     source: Annotated[str, Parameter(help="A file, a URL, or the id of a track.")]
 
     async def run(self, screen: Screen) -> Exit:
         """Extend it."""
-        fields = given_fields(self, ExtendFields)
-        return await self.submit(screen, Extend.draft(**fields, **read_source(self.source, ids=True)))
+        return await self.submit(screen, Extend.draft(**self.fields(Extend), **read_source(self.source, ids=True)))
 
 
 @frozen(slots=False)
-class InstrumentalCommand(TaskOptions, InstrumentalFields, Command):
+class _Instrumental(TaskOptions, Command):
     """`audioext instrumental`."""
 
     source: Annotated[str, Parameter(help="A file or a URL.")]
 
     async def run(self, screen: Screen) -> Exit:
         """Accompany it."""
-        fields = given_fields(self, InstrumentalFields)
+        fields = self.fields(AddInstrumental)
         return await self.submit(screen, AddInstrumental.draft(**fields, **read_source(self.source, ids=False)))
+
+
+ExtendCommand = with_fields(_Extend, Extend)
+InstrumentalCommand = with_fields(_Instrumental, AddInstrumental)
 
 
 @frozen(slots=False)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.clients import make_provider
+from audioext.cli.accounts import make_provider
 from audioext.cli.compare import compare
 from audioext.cli.demo import show_next_steps
 from audioext.cli.likeness import Likeness
