@@ -30,16 +30,16 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "extend": (
             "tasks:ExtendCommand",
             (
-                "Continue a piece of music, wait for it, and save the tracks.\n\nAn existing file is a file; text that"
-                " begins with http://, https:// or s3:// is a URL; text with a slash or an audio file's suffix is a file"
-                " that is not there; anything else is the id of a track that the provider made."
+                "Continue a piece of music, wait for it, and save the tracks.\n\n"
+                "An existing file is a file; text that begins with http://, https:// or s3:// is a URL; text with a"
+                " slash or an audio file's suffix is a file that is not there; anything else is the id of a track."
             ),
         ),
         "instrumental": (
             "tasks:InstrumentalCommand",
             (
-                "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.\n\nText that"
-                " begins with http://, https:// or s3:// is a URL, all else a file."
+                "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.\n\n"
+                "Text that begins with http://, https:// or s3:// is a URL, all else a file."
             ),
         ),
         "wait": ("tasks:WaitCommand", "Come back to a job, wait for it, and save the tracks."),
@@ -66,9 +66,9 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "listen": (
             "listening:ListenCommand",
             (
-                "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.\n\nIt needs"
-                " no key. Providers whose key is in the environment are also asked about jobs that have gone quiet."
-                " Handlers are left to the processes that have some. Other commands then use `--listen none`."
+                "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.\n\n"
+                "It needs no key. Providers whose key is in the environment are also asked about jobs that have gone"
+                " quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`."
             ),
         ),
         "sandbox": (
