@@ -100,7 +100,7 @@ class Parts:
         self.journal.on_final = self.submitter.finish
         self._jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
         self._job_context = JobContext(
-            hold=self.journal.hold,
+            look=self.journal.look,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,

@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
-from yarl import URL
 
 from audioext.errors import DecodeError
 
@@ -32,7 +32,6 @@ _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # A link that needs no closer look: a plain host and a path that begins with a letter, digit or percent sign.
 _PLAIN_LINK = re.compile(r"https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-~]*+", re.ASCII)
-_SUSPICIOUS = ("one", "one.mp3", "ull", "ull.mp3", "ined", "ined.mp3", "ONE", "ULL", "one.wav", "ull.wav", "/")
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan"})
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 _EPOCH_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
@@ -205,25 +204,18 @@ def link(value: object) -> str | None:
     """
     if not value or type(value) is not str:
         return None
-    if _PLAIN_LINK.fullmatch(value) and not value.endswith(_SUSPICIOUS):
+    # Only links with these letters in them can name a word for nothing.
+    if _PLAIN_LINK.fullmatch(value) and not ("one" in value or "ull" in value or "ndef" in value or "aN" in value):
         return value
     cleaned = "".join(value.strip().splitlines()).replace("\t", "").replace(" ", "%20")
     try:
-        url = URL(cleaned, encoded=True)
-        port_fits = url.port is not None
+        parts = urlsplit(cleaned)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) and cleaned.isprintable()
     except ValueError:
         return None
-    if url.scheme not in {"http", "https"} or not url.host or not port_fits or not cleaned.isprintable():
-        return None
-    return cleaned if _names_a_file(url) else None
-
-
-def _names_a_file(url: URL) -> bool:
-    name = url.raw_path.strip("/").rpartition("/")[2]
-    if name:
-        return name.partition(".")[0].lower() not in _WORDS_FOR_NOTHING
-    values = [part.rpartition("=")[2] for part in url.raw_query_string.split("&")]
-    return any(part.lower() not in _WORDS_FOR_NOTHING for part in values)
+    name = parts.path.strip("/").rpartition("/")[2].partition(".")[0]
+    named = [name] if parts.path.strip("/") else [part.rpartition("=")[2] for part in parts.query.split("&")]
+    return cleaned if usable and any(part.lower() not in _WORDS_FOR_NOTHING for part in named) else None
 
 
 def moment(value: object) -> datetime | None:
@@ -236,7 +228,7 @@ def moment(value: object) -> datetime | None:
             return None
         return found if _FIRST_YEAR <= found.year <= _LAST_YEAR else None
     seconds = value if type(value) is int else number(value)
-    if seconds is None:
+    if seconds is None or not 0 <= seconds <= _MAX_EPOCH_SECONDS * 1000:
         return None
-    seconds = seconds / 1000 if abs(seconds) >= _EPOCH_MILLISECONDS_FROM else seconds
-    return datetime.fromtimestamp(seconds, UTC) if 0 <= seconds <= _MAX_EPOCH_SECONDS else None
+    seconds = seconds / 1000 if seconds >= _EPOCH_MILLISECONDS_FROM else seconds
+    return datetime.fromtimestamp(seconds, UTC)

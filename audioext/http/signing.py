@@ -8,28 +8,21 @@ import hmac
 from collections.abc import Iterable, Sequence
 
 _TAG_CONTEXT = b"audioext callback 1"
-_FILE_CONTEXT = b"audioext file 1"
 MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
 
 
 def tag(secret: bytes, provider: str, ref: str) -> str:
     """Return the proof that we issued *ref* for *provider*: 43 characters that are safe in a URL path."""
-    return _proof(secret, _TAG_CONTEXT, provider, ref)
+    # Each part is hashed with its length, so that no two lists of parts make the same message.
+    message = b""
+    for part in (_TAG_CONTEXT, provider.encode(), ref.encode()):
+        message += len(part).to_bytes(4, "big") + part
+    return base64.urlsafe_b64encode(hmac.digest(secret, message, "sha256")).rstrip(b"=").decode("ascii")
 
 
 def tag_matches(secrets: Sequence[bytes], provider: str, ref: str, claimed: str) -> bool:
     """Say in constant time whether *claimed* is the tag of *ref* under any of *secrets*."""
-    return _any_matches((tag(secret, provider, ref) for secret in secrets), claimed)
-
-
-def file_token(secret: bytes, name: str) -> str:
-    """Return the unguessable part of the URL under which a local file is served."""
-    return _proof(secret, _FILE_CONTEXT, name)
-
-
-def file_token_matches(secrets: Sequence[bytes], name: str, claimed: str) -> bool:
-    """Say in constant time whether *claimed* is the file token of *name* under any of *secrets*."""
-    return _any_matches((file_token(secret, name) for secret in secrets), claimed)
+    return _any_matches([tag(secret, provider, ref) for secret in secrets], claimed)
 
 
 def hmac_base64(key: str, message: bytes) -> str:
@@ -42,7 +35,7 @@ def hmac_base64_matches(keys: Sequence[str], message: bytes, claimed: str) -> bo
 
     The claim must be the canonical text: Base64 with junk between its letters is no signature.
     """
-    return _any_matches((hmac_base64(key, message) for key in keys), claimed)
+    return _any_matches([hmac_base64(key, message) for key in keys], claimed)
 
 
 def unix_seconds(text: str) -> int | None:
@@ -50,20 +43,6 @@ def unix_seconds(text: str) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > MAX_TIMESTAMP_DIGITS:
         return None
     return int(text)
-
-
-def _proof(secret: bytes, context: bytes, *parts: str) -> str:
-    # Each part is hashed with its length, so that no two lists of parts make the same message.
-    message = _with_length(context)
-    for part in parts:
-        message += _with_length(part.encode())
-    # Not `hmac.digest`: that hands the interpreter to another thread, and for so short a text the way back is dear.
-    proof = hmac.new(secret, message, hashlib.sha256).digest()
-    return base64.urlsafe_b64encode(proof).rstrip(b"=").decode("ascii")
-
-
-def _with_length(part: bytes) -> bytes:
-    return len(part).to_bytes(4, "big") + part
 
 
 def _any_matches(expected: Iterable[str], claimed: str) -> bool:

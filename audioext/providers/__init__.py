@@ -17,6 +17,7 @@ _PROVIDERS = {
 _KIT = {
     "Code": "audioext.providers._answers",
     "CodeTable": "audioext.providers._answers",
+    "FieldRules": "audioext.providers._fields",
     "HostedAccount": "audioext.providers._account",
     "Vendor": "audioext.providers._account",
 }
@@ -26,6 +27,7 @@ __all__ = [
     "NAMES",
     "Code",
     "CodeTable",
+    "FieldRules",
     "HostedAccount",
     "Kie",
     "KieJobs",

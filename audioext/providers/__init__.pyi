@@ -3,6 +3,7 @@ from audioext.providers._account import HostedAccount as HostedAccount
 from audioext.providers._account import Vendor as Vendor
 from audioext.providers._answers import Code as Code
 from audioext.providers._answers import CodeTable as CodeTable
+from audioext.providers._fields import FieldRules as FieldRules
 from audioext.providers.kie import Kie as Kie
 from audioext.providers.kie_jobs import KieJobs as KieJobs
 from audioext.providers.musicgpt import MusicGpt as MusicGpt

@@ -31,6 +31,7 @@ LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in fron
 _HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
 _SMALL_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_CODE_KEYS = ("code", "statuscode", "status")  # the last is a word elsewhere, and HTTP's number in some frameworks
 ID_KEYS = ("taskid", "conversiontaskid", "jobid")
 """Plain keys under which a task's id has been seen."""
 NO_IDS = frozenset({"", "single_song_generation_request"})
@@ -134,7 +135,7 @@ class Answers:
         if not isinstance(value, dict):
             raise DecodeError(["expected an object @ $"])
         body = JsonObject(value)
-        code = _code_of(body.get("code"))
+        code = next((found for key in _CODE_KEYS if (found := _code_of(body.get(key))) is not None), None)
         says = next((found for key in self.table.text_keys if (found := words(body.get(key)))), "")
         return Answer(
             code=_http_code(response.status) if code is None else code,
@@ -196,7 +197,7 @@ class Answers:
                 raise
         raise self.error(response, None, charged=charged)
 
-    def error(self, response: HttpResponse, answer: Answer | None, *, charged: bool | None = None) -> ProviderError:
+    def error(self, response: HttpResponse, answer: Answer | None = None, *, charged: bool | None = None) -> ProviderError:
         """Return the error that *answer* stands for, or *response* itself where nothing in it could be read."""
         if _from_firewall(response):
             # Cloudflare turned the client away before the API saw the call.
@@ -279,6 +280,7 @@ def named_task(body: JsonObject) -> str | None:
     sibling of vidgo has it on top, and readers of MusicGPT know `conversion_task_id`, `job_id` and `id`.
     """
     data = opened(body.get("data"))
+    data = data[0] if isinstance(data, list) and len(data) == 1 else data
     layers = (body, JsonObject(data)) if isinstance(data, dict) else (body,)
     for keys in (ID_KEYS, ("id",)):
         for layer in layers:

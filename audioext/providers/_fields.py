@@ -21,9 +21,9 @@ DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 _NONE: frozenset[str] = frozenset()
 _ALL = frozenset(NAMES)
 _SUNO = _ALL - {"musicgpt"}
-_FLAGGED = _SUNO - {"kie-jobs"}
 _REHOSTING = _SUNO - {"vidgo"}
-_MUSICGPT = frozenset({"musicgpt"})
+_KIE_JOBS, _SUNOAPI, _MUSICGPT = frozenset({"kie-jobs"}), frozenset({"sunoapi"}), frozenset({"musicgpt"})
+_FLAGGED = _SUNO - _KIE_JOBS
 
 FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     # field: who takes it to extend by id, to extend a url or file, to add an instrumental
@@ -41,8 +41,8 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     "title": (_ALL, _ALL, _SUNO),
     "tags": (_NONE, _NONE, _SUNO),
     "negative_tags": (_SUNO, _SUNO, _SUNO),
-    "lyrics": (frozenset({"kie-jobs"}), frozenset({"kie-jobs", "musicgpt"}), frozenset({"sunoapi"})),
-    "lyrics_section_to_extend": (_NONE, _MUSICGPT, _NONE),
+    "lyrics": (_KIE_JOBS | _MUSICGPT, _KIE_JOBS | _MUSICGPT, _SUNOAPI),
+    "lyrics_section_to_extend": (_MUSICGPT, _MUSICGPT, _NONE),
     "vocal_gender": (_ALL, _ALL, _SUNO),
     "style_weight": (_SUNO, _SUNO, _SUNO),
     "weirdness_constraint": (_SUNO, _SUNO, _SUNO),
@@ -51,10 +51,10 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     "persona_model": (_REHOSTING, _REHOSTING, _NONE),
     # By id: kie.ai's OpenAPI of 2026-08-19 has it, vidgo's page has not.
     "instrumental": (_REHOSTING, _SUNO, _NONE),
-    "variety": (frozenset({"kie-jobs"}), frozenset({"kie-jobs"}), frozenset({"sunoapi"})),
-    "num_outputs": (_NONE, _MUSICGPT, _NONE),
-    "generate_album_cover": (_NONE, _MUSICGPT, _NONE),
-    "lyrics_timestamps": (_NONE, _MUSICGPT, _NONE),
+    "variety": (_KIE_JOBS, _KIE_JOBS, _SUNOAPI),
+    "num_outputs": (_MUSICGPT, _MUSICGPT, _NONE),
+    "generate_album_cover": (_MUSICGPT, _MUSICGPT, _NONE),
+    "lyrics_timestamps": (_MUSICGPT, _MUSICGPT, _NONE),
     "custom": (_FLAGGED, _FLAGGED, _NONE),  # the jobs route and MusicGPT have no switch to set
 }
 """Which wire formats take a field of a request, by operation."""
@@ -258,7 +258,7 @@ def _lengths(request: Request, rules: FieldRules) -> Iterator[Problem]:
             yield from _too_long(request, name, longest, f" with {model}", advice=model not in rules.stated)
     for name, longest in rules.lengths.get(request.operation, {}).items():
         # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
-        if not (isinstance(request, AddInstrumental) and name == "lyrics" and model not in V6_MODELS):
+        if name != "lyrics" or isinstance(request, Extend) or (isinstance(model, str) and model in V6_MODELS):
             yield from _too_long(request, name, longest, "", advice=name not in rules.stated_lengths)
 
 

@@ -138,7 +138,8 @@ def _part(body: JsonObject, where: str) -> Progress:
     elif complete or has_audio or audible:
         ask_now = not audible
     else:
-        unknown, ask_now = text(body.get("subtype")) or None, True
+        subtype = body.get("subtype")
+        unknown, ask_now = (subtype or None) if isinstance(subtype, str) else None, True
     return Progress(
         task_id=_task(body),
         claimed_stage=Stage.COMPLETE if claims else None,

@@ -55,7 +55,7 @@ _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully"})
 MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
 _TEXT_KEYS = (
     *("msg", "message", "errormessage", "errormsg", "failmsg", "failmessage", "failreason", "failurereason"),
-    *("error", "reason", "statusmsg", "detail"),
+    *("errmsg", "failuremessage", "error", "reason", "statusmsg", "detail"),
 )
 """Plain keys under which a failure's words have been seen, the envelope's own first."""
 _ROLES = {
@@ -67,7 +67,7 @@ _ROLES = {
     "code": "code",
     **dict.fromkeys(("errorcode", "failcode"), "own code"),
     "createdtime": "time",
-    **dict.fromkeys(("creditsconsumed", "creditsamount"), "credits"),
+    "creditsconsumed": "credits",
 }
 """What stands under a plain key of a body's objects."""
 
@@ -191,7 +191,6 @@ def read_task(value: object, *, where: str) -> Seen:
     problems: list[str] = []
     found = _by_role(layers, problems)
     raw_word = _word(found, where)
-    word = plain_word(raw_word)
     bare = dict.fromkeys(index for index, _, _ in found["song"])
     lists = [(item, path) for _, item, path in found["list"] if isinstance(item, list)]
     return Seen(
@@ -202,7 +201,7 @@ def read_task(value: object, *, where: str) -> Seen:
         tracks=find_tracks(
             [*lists, *(([layers[index][0]], layers[index][1]) for index in bare)],
             problems,
-            whole=STAGES.get(word) is Stage.COMPLETE or word == CALLBACK_EXCEPTION,
+            whole=STAGES.get(plain_word(raw_word)) is Stage.COMPLETE,
             created_at=next((time for _, item, _ in found["time"] if (time := moment(item))), None),
         ),
         credits=next((cost for _, item, _ in found["credits"] if (cost := number(item)) is not None), None),

@@ -48,7 +48,7 @@ KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
     "id": (track_id, ("id", "audio_id", "conversion_id", "track_id", "clip_id", "song_id", "music_id")),
     "audio_url": (
         link,
-        ("audio_url", "conversion_path", "conversion_path_mp3", "file_url", "mp3_url", "song_url", "download_url"),
+        ("audio_url", "conversion_path", "conversion_path_mp3", "file_url", "mp3_url", "song_url", "download_url", "url"),
     ),
     "stream_url": (link, ("stream_audio_url", "stream_url", "streaming_url")),
     "image_url": (link, ("image_url", "image_large_url", "cover_url")),
@@ -78,13 +78,13 @@ _FIELD_OF = {
     for rank, key in enumerate(keys)
     for spelling in (key, camel(key), plain(key))
 }
-AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1])
+AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1]) - {"url"}
 SHOWING = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url") for key in KEYS[name][1]}
 """The plain keys by which an object is known to be a track."""
 
 LISTS = (
     *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
-    *("resulturls", "results", "result", "output", "payload", "body", "task"),
+    *("resulturls", "results", "result", "output", "outputs", "audios", "list", "payload", "body", "task"),
 )
 """Plain keys under which tracks, lists of them, or objects around them have been seen: kie.ai's jobs (`resultJson`,
 `resultObject`, `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and what
@@ -109,7 +109,7 @@ def read_track(
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
     for key, item in raw.items():
-        if item is None or item == "":
+        if item is None:
             continue
         place = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
         if place is None:
@@ -131,11 +131,12 @@ def read_track(
 def find_tracks(
     lists: Iterable[tuple[list[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
 ) -> tuple[Track, ...]:
-    """Return the tracks in the first of *lists*, values with their path, that holds some.
+    """Return the tracks in the first of *lists*, values with their path, that holds some; bare links are the last resort.
 
     Raises:
         DecodeError: there are more than `MAX_TRACKS` in it.
     """
+    links: tuple[Track, ...] = ()
     for values, path in lists:
         if len(values) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
@@ -147,6 +148,7 @@ def find_tracks(
                 track = read_track(value, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
                 if track.id or track.audio_url or track.stream_url:
                     found.append(track)
-        if found:
+        if any(isinstance(value, dict) for value in values) and found:
             return tuple(found)
-    return ()
+        links = links or tuple(found)
+    return links

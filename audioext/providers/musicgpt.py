@@ -19,7 +19,7 @@ from audioext.models.events import Event
 from audioext.models.limits import Limits
 from audioext.models.requests import Operation, Request
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import CONTENT, CONTENT_WORDS, OK, CodeTable
+from audioext.providers._answers import CONTENT, CONTENT_WORDS, HTTP_CODES, OK, CodeTable
 from audioext.providers._fields import FieldRules, wire_values
 from audioext.providers._parts import conversion_events, part_events, unwrapped
 from audioext.providers.base import FileRoute
@@ -64,6 +64,7 @@ class MusicGpt(HostedAccount):
         # both of the vendor's packages map it. A 422's body is on no page: `detail` as the vendor's web framework does.
         table=CodeTable(
             phrases=((CONTENT_WORDS, frozenset({400, 422}), CONTENT),),
+            http_refusals=frozenset(HTTP_CODES),
             text_keys=("detail", "message", "error", "msg", "reason", "statusmsg"),
         ),
         status_path="/byId",

@@ -84,7 +84,7 @@ class Claims:
                 pause = 0.0 if claimed else await self._pause()
             except StoreError as error:
                 self._outage.note(error)
-                if self._is_draining:
+                if self._is_draining and not self._running:
                     return
                 pause = STORE_DOWN_SECONDS
             else:

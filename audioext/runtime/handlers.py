@@ -29,7 +29,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF, Handled
-from audioext.state.schedule import MAX_ATTEMPTS
+from audioext.state.schedule import MAX_ATTEMPTS, handle_at
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.handlers")
@@ -167,14 +167,18 @@ class Handlers:
         held = await self.journal.hold(ref)
         if held is None:
             return
-        topics = views.untold(held.record)
-        entries = await self._tell(held, topics[0]) if topics else []
-        await self.journal.append(held, entries, release=True)
+        now = self.clock.now()
+        due = handle_at(held.record, now)  # a second look may come while handlers that failed still wait
+        entries: list[Entry] = []
+        try:
+            if due is not None and due <= now:
+                await self._tell(held, views.untold(held.record)[0], entries)
+        finally:  # also when it is cut off: those that were done by then are not called again
+            await self.journal.append(held, entries, release=True)
         self.wake()  # the next topic of this job may be due now
 
-    async def _tell(self, held: HeldJob, topic: str) -> list[Entry]:
-        """Call the handlers of *topic* that are not done with it, and return how each fared."""
-        entries: list[Entry] = []
+    async def _tell(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
+        """Call the handlers of *topic* that are not done with it, and add to *entries* how each fared."""
         is_over = True
         for handler in self._by_topic.get(topic, []):
             run = held.record.runs.get((topic, handler.name), Run())
@@ -194,9 +198,8 @@ class Handlers:
             entries.append(self._entry(handled))
         if is_over:
             # Where all of them succeeded at once, one entry says it for all.
-            entries = [entry for entry in entries if b'"failure":0' not in entry.body] if entries else []
+            entries[:] = [entry for entry in entries if b'"failure":0' not in entry.body]
             entries.append(self._entry(Handled(topic)))
-        return entries
 
     async def _call(self, held: HeldJob, topic: str, handler: _Handler) -> BaseException | None:
         """Call one handler in a task of its own, whose end is its own affair; return what it raised."""
@@ -205,6 +208,8 @@ class Handlers:
             task = asyncio.ensure_future(handler.call(held.record))
         finally:
             HANDLING.reset(token)
+        # What it raises once nobody waits for it any more is no news.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait([task], timeout=self.timeout)
         except asyncio.CancelledError:

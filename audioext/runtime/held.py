@@ -23,27 +23,23 @@ class HeldJob:
     """What was seen, by the entry's id."""
     count: int = 0
     """How many entries the store is known to hold; all of them are among the readings."""
-    _record: Record | None = field(default=None, repr=False)
     _waiters: set[asyncio.Future[None]] = field(factory=set, repr=False)
     polled_at: float = 0.0
     """When this process last asked for its status, in Unix seconds."""
     posts: int = 0
     """How many POSTs of this job are under way in this process, or have an outcome that is not stored yet."""
-
-    @property
-    def record(self) -> Record:
-        """What the entries mean together."""
-        assert self._record is not None  # noqa: S101 - a held job has its request
-        return self._record
-
-    @property
-    def is_known(self) -> bool:
-        """Whether its request was seen; without one it is an orphan's journal."""
-        return self._record is not None
+    is_known: bool = False
+    """Whether its request was seen; without one it is an orphan's journal, which has no record."""
+    record: Record = field(init=False)
+    """What the entries mean together."""
 
     def read(self, entries: Iterable[Entry]) -> list[Reading]:
-        """Return the readings of *entries*, made anew only for those that were not seen."""
-        return [self.readings.get(entry.id) or read(entry, self.provider) for entry in entries]
+        """Return the readings of *entries*, made anew only for those that were not seen, or at another time."""
+        found: list[Reading] = []
+        for entry in entries:
+            old = self.readings.get(entry.id)
+            found.append(old if old is not None and old.entry.at == entry.at else read(entry, self.provider))
+        return found
 
     def with_readings(self, news: Iterable[Reading]) -> Record | None:
         """Return what the record would be with *news*; nothing is changed."""
@@ -62,7 +58,9 @@ class HeldJob:
                 changed = True
         self.count = max(count, self.count)
         if changed:
-            self._record = record if record is not None else fold(self.ref, self.readings.values())
+            found = record if record is not None else fold(self.ref, self.readings.values())
+            if found is not None:
+                self.record, self.is_known = found, True
             self.wake()
 
     def waiter(self) -> asyncio.Future[None]:

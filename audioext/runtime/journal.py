@@ -14,20 +14,24 @@ from attrs import define, field
 from audioext.clock import Clock
 from audioext.errors import ConfigError, StoreError, WebhookError
 from audioext.models.entries import OTHER_TASK, Entry, Index, make_entry
-from audioext.models.record import Record
+from audioext.models.record import Record, Verdict
 from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
 from audioext.state import schedule
 from audioext.state.fold import Reading
-from audioext.stores.base import Store, Stored
+from audioext.stores.base import Appended, Store, Stored
 
 _log = logging.getLogger("audioext.journal")
 
 SECOND_LOOK_SECONDS = 2.0
 """When somebody folds a journal again whose index its last writer could not bring up to date."""
+RECENT_JOBS = 256
+"""So many jobs that were submitted or called back here lately are held, whether or not somebody holds them."""
 MAX_ROUNDS = 20
 """How often one writer tries to bring an index up to date while others keep writing."""
+LOOK_TIMEOUT_SECONDS = 10.0
+"""How long a store that does not answer keeps somebody who waits; longer than the stores that we know are patient."""
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -47,7 +51,9 @@ class Journal:
     on_work: Callable[[], None] = field(default=lambda: None)
     on_final: Callable[[str], None] = field(default=lambda _: None)
     _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
+    _recent: dict[str, HeldJob] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _looks: set[asyncio.Timeout] = field(factory=set, init=False)
     _again: asyncio.Event = field(factory=asyncio.Event, init=False)
     _unstored: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
     _persisting: asyncio.Task[None] | None = field(default=None, init=False)
@@ -70,8 +76,15 @@ class Journal:
         """Hold a new job, whose journal begins with its request."""
         held = HeldJob(ref, provider)
         held.learn([reading], count=1)
-        self._held[ref] = held
+        self._keep(held)
         return held
+
+    def _keep(self, held: HeldJob) -> None:
+        """Hold a job though nobody may: more is about to be heard of it."""
+        self._held[held.ref] = held
+        self._recent[held.ref] = held
+        if len(self._recent) > RECENT_JOBS:
+            del self._recent[next(iter(self._recent))]
 
     def take_in(self, stored: Stored) -> HeldJob:
         """Hold a job as the store has it, or bring the one that is held up to date.
@@ -116,15 +129,32 @@ class Journal:
                 if not held.record.is_final and not held.posts:
                     await self._give_back(held)
             else:
-                was_final = held.record.is_final
+                was_open = held.record.verdict is Verdict.OPEN
                 held.learn(held.read(stored.entries), count=stored.count)
-                if held.record.is_final and not was_final:
+                if was_open and held.record.is_final:
                     self.on_final(ref)
             return held
         if stored is None:
             return None
         held = self.take_in(stored)
         return held if held.is_known else None
+
+    async def look(self, ref: str) -> None:
+        """Bring a held job up to date for somebody who waits, who is kept neither by a store that hangs nor at the end.
+
+        Raises:
+            StoreError: the store cannot be read, or did not answer in time.
+        """
+        limit = asyncio.timeout(LOOK_TIMEOUT_SECONDS)
+        self._looks.add(limit)
+        try:
+            async with limit:
+                await self.hold(ref)
+        except TimeoutError as error:
+            message = "it did not answer"
+            raise StoreError(message) from error
+        finally:
+            self._looks.discard(limit)
 
     # --- appending ---------------------------------------------------------------------------------------
 
@@ -141,32 +171,40 @@ class Journal:
     async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
         """Append entries that were read already, as `append` does."""
         entries = [reading.entry for reading in news]
-        was_final = held.record.is_final
+        was_open = held.record.verdict is Verdict.OPEN
         for _ in range(MAX_ROUNDS):
             record = held.with_readings(news) if news else held.record
             assert record is not None  # noqa: S101 - the request is among them
             index = self._index(record, polled_at=held.polled_at)
-            known = held.count
+            known, understood = held.count, len(held.readings)
             done = await self.store.append(
                 held.ref,
                 entries,
-                provider=record.provider,
+                provider=record.asked.provider,
                 index=index,
                 known=known,
                 look_at=self.clock.now() + SECOND_LOOK_SECONDS,
                 release=release,
             )
-            if done.is_lost:
+            # A store that has seen as much and does not take the index lacks the request: it forgot, and heard since.
+            is_orphan = done.count == known and not (done.is_taken or done.is_full or done.missed)
+            if done.is_lost or is_orphan:
                 held.count = 0
                 news = [*held.readings.values(), *(each for each in news if each.entry.id not in held.readings)]
                 entries = [reading.entry for reading in news]
                 continue
+            release = False  # the claim has ended: another one may have begun, which is not ours to end
             if done.is_full:
                 news = []  # it was counted, and is not part of the journal
-            alike = not done.missed and held.count == known
-            held.learn([*held.read(done.missed), *news], count=done.count, record=record if alike else None)
+            alike = not done.missed and (known, understood) == (held.count, len(held.readings))
+            held.learn(_as_stored(held, done, news), count=done.count, record=record if alike else None)
             if done.is_taken:
-                self._tell(held, index, was_final=was_final)
+                if index.poll_at is not None:
+                    self.on_poll(index.poll_at)
+                if index.handle_at is not None:
+                    self.on_work()
+                if was_open and not index.is_open:
+                    self.on_final(held.ref)
                 return
             entries, news = [], ()
         _log.warning("job %s: its index could not be brought up to date, since others keep writing", held.ref)
@@ -179,13 +217,15 @@ class Journal:
             StoreError: nothing was appended.
         """
         held = self.held(ref)
-        named = next((event.task_id for event in reading.events if event.task_id is not None), None)
+        named = None
+        for event in reading.events:
+            named = named or event.task_id
         if named is not None and (held is None or held.record.task_id != named):
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:
                 held = await self.hold(ref)
-            if held is not None and held.record.task_id != named and (held.record.task_id or owner not in {None, ref}):
-                await self._refuse_other_task(held, reading.entry)
+                if held is not None and held.record.task_id != named and (held.record.task_id or owner is not None):
+                    await self._refuse_other_task(held, reading.entry)
         if held is None:
             await self._append_unheld(ref, provider_name, reading)
         else:
@@ -200,9 +240,11 @@ class Journal:
     async def _append_unheld(self, ref: str, provider_name: str, reading: Reading) -> None:
         at = self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
-        held = HeldJob(ref, self.provider(provider_name, ref))
-        held.learn([*held.read(done.missed), reading], count=done.count)
+        # Somebody may hold it by now: there is one copy of a job, which all its handles share.
+        held = self._held.get(ref) or HeldJob(ref, self.provider(provider_name, ref))
+        held.learn(_as_stored(held, done, [] if done.is_full else [reading]), count=done.count)
         if held.is_known:
+            self._keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
         else:
             _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
@@ -213,7 +255,7 @@ class Journal:
 
     def _index(self, record: Record, *, polled_at: float) -> Index:
         now = self.clock.now()
-        provider = self.providers.get(record.provider)
+        provider = self.providers.get(record.asked.provider)
         poll_at = None
         if provider is not None:
             poll_at = schedule.poll_at(
@@ -230,14 +272,6 @@ class Journal:
         """Return the index row with which the journal of a new job begins."""
         return self._index(held.record, polled_at=0.0)
 
-    def _tell(self, held: HeldJob, index: Index, *, was_final: bool) -> None:
-        if index.poll_at is not None:
-            self.on_poll(index.poll_at)
-        if index.handle_at is not None:
-            self.on_work()
-        if held.record.is_final and not was_final:
-            self.on_final(held.ref)
-
     # --- when the store is away, or has lost what it held ------------------------------------------------
 
     async def append_sometime(self, held: HeldJob, entries: Sequence[Entry]) -> None:
@@ -245,8 +279,9 @@ class Journal:
         try:
             await self.append(held, entries)
         except StoreError as error:
-            _log.error("job %s: what became of its POST is not stored yet: %s", held.ref, error)
             held.learn(held.read(entries), count=held.count)  # who waits here may know it all the same
+            task = f" (task {held.record.task_id})" if held.record.task_id is not None else ""
+            _log.error("job %s: what became of its POST%s is not stored yet: %s", held.ref, task, error)
             held.posts += 1
             self._unstored[held.ref] = (held, entries)
             if self._persisting is None or self._persisting.done():
@@ -297,6 +332,9 @@ class Journal:
     def close_waits(self) -> None:
         """End every wait with `ClientClosedError`, now and from now on."""
         self.is_closed = True
+        for limit in self._looks:
+            if not limit.expired():
+                limit.reschedule(0.0)
         for held in self.held_jobs():
             held.wake()
 
@@ -312,3 +350,10 @@ class Journal:
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
         return chore
+
+
+def _as_stored(held: HeldJob, done: Appended, news: Sequence[Reading]) -> list[Reading]:
+    """Return what was missed, and of *news* what the store did not hold before: what it holds keeps its time."""
+    missed = held.read(done.missed)
+    known = {reading.entry.id for reading in missed}
+    return [*missed, *(reading for reading in news if reading.entry.id not in known)]

@@ -184,7 +184,8 @@ class Submitter:
                     return held
                 if not refused.resend or resend == MAX_RESENDS:
                     raise refused.error
-                await self.clock.wait_for(self._closing, _resend_wait(refused, resend))
+                with self._bind():  # closing ends the pause, and the refusal is what is told
+                    await self.clock.wait_for(self._closing, _resend_wait(refused, resend))
                 if self._closing.is_set():
                     raise refused.error
         finally:
@@ -235,7 +236,10 @@ class Submitter:
             finally:
                 held.posts -= 1
                 held.wake()
-        return held, self._conclude(held, entry)
+        refused = self._conclude(held, entry)
+        if refused is not None:
+            del self._sent[task]  # closing before it is sent again costs nothing
+        return held, refused
 
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record

@@ -42,6 +42,7 @@ MAX_WORDS = 20
 
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _STAGE_OF = {topic: stage for stage, topic in TOPIC_OF.items()}
+_BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
 _HEARD = frozenset({"answer", "webhook", "status"})
 _Word = tuple[float, Seen]
 """When something was first seen, and where."""
@@ -94,15 +95,15 @@ def read(entry: Entry, provider: Provider) -> Reading:
 
 def fold(ref: str, readings: Iterable[Reading]) -> Record | None:
     """Return the record that the entries of *ref* mean together, `None` where the request is not among them."""
-    ordered = sorted(readings, key=lambda reading: (reading.entry.at, reading.entry.id))
-    begun = next((reading for reading in ordered if reading.asked is not None), None)
-    if begun is None or begun.asked is None:
-        return None
-    facts = _Facts(ref=ref, asked=begun.asked, created_at=begun.entry.at)
-    facts.learn_task(ordered)
-    for reading in ordered:
-        facts.join(reading)
-    return facts.record()
+    ordered = sorted(readings, key=_BY_TIME_AND_ID)
+    for begun in ordered:
+        if begun.asked is not None:
+            facts = _Facts(ref=ref, asked=begun.asked, created_at=begun.entry.at)
+            facts.learn_task(ordered)
+            for reading in ordered:
+                facts.join(reading)
+            return facts.record()
+    return None
 
 
 # --- one entry -----------------------------------------------------------------------------------------------
@@ -171,7 +172,10 @@ class _Facts:
     seen_at: float = 0.0
     answered_at: float | None = None
     answer: SubmitOutcome | None = None
+    submit: Submitted | None = None
+    """The answer, where it names a task."""
     called_id: str | None = None
+    task_id: str | None = None
     submitted: _Word | None = None
     claimed: dict[Stage, _Word] = field(factory=dict)
     """When each stage was first named."""
@@ -179,9 +183,9 @@ class _Facts:
     """When a stage was first named or a stream shown."""
     audible: _Word | None = None
     """When a playable track was first shown."""
-    settled: dict[str, _Word] = field(factory=dict)
-    """When each track with an id was first playable or failed; without an id, two tracks may turn out to be one."""
     sightings: list[Sighting] = field(factory=list)
+    failures: list[Sighting] = field(factory=list)
+    """The sightings that show a track's failure."""
     fault: Fault | None = None
     fault_seen: Seen = "webhook"
     cover_url: str | None = None
@@ -194,92 +198,86 @@ class _Facts:
     told: dict[str, float] = field(factory=dict)
     runs: dict[tuple[str, str], Run] = field(factory=dict)
 
-    @property
-    def answered_id(self) -> str | None:
-        return self.answer.task_id if isinstance(self.answer, Submitted) else None
-
-    @property
-    def task_id(self) -> str | None:
-        return self.answered_id or self.called_id
-
     def learn_task(self, ordered: Sequence[Reading]) -> None:
         """Find out which task this is, before anything is said of it."""
         for reading in ordered:
-            if reading.outcome is not None and not isinstance(self.answer, Submitted):
+            if reading.outcome is not None and self.submit is None:
                 self.answer = reading.outcome
                 self.answered_at = reading.entry.at
-            if (
-                self.called_id is None
-                and reading.entry.kind == "webhook"
-                and not reading.entry.note.startswith(OTHER_TASK)
-            ):
-                self.called_id = next((event.task_id for event in reading.events if event.task_id is not None), None)
+                if isinstance(reading.outcome, Submitted):
+                    self.submit = reading.outcome
+            if self.called_id is None and reading.entry.kind == "webhook":
+                for event in reading.events:
+                    if event.task_id is not None and not reading.entry.note.startswith(OTHER_TASK):
+                        self.called_id = event.task_id
+                        break
+        self.task_id = self.submit.task_id if self.submit is not None else self.called_id
 
     def join(self, reading: Reading) -> None:
         """Add what one entry says of this task."""
         entry = reading.entry
         if entry.kind in _HEARD:
             self.seen_at = entry.at
-        if entry.kind == "status" and not reading.problem:
-            self.asks_at = None  # it was answered
         if reading.events:
-            seen: Seen = "webhook" if entry.kind == "webhook" else "poll"
-            if any(event.task_id not in (None, self.task_id) for event in reading.events):
-                return
+            if entry.kind == "status" and not reading.problem:
+                self.asks_at = None  # it was answered
             for event in reading.events:
-                self._see(event, seen, entry.at)
-        elif isinstance(reading.outcome, Submitted):
-            self._note_submitted(entry.at, "answer")
+                if event.task_id is not None and event.task_id != self.task_id:
+                    return
+            for event in reading.events:
+                self._see(event, "webhook" if entry.kind == "webhook" else "poll", entry.at)
+        elif reading.outcome is not None:
+            if reading.outcome is self.submit and self.submitted is None:
+                self.submitted = (entry.at, "answer")
         elif reading.handled is not None:
             self._join_handled(reading.handled, entry.at)
-        elif entry.kind == "webhook" and not entry.note.startswith((REFUSED, OTHER_TASK)):
-            self.asks_at = entry.at  # it cannot be read
+        elif entry.kind == "webhook":
+            if not entry.note.startswith((REFUSED, OTHER_TASK)):
+                self.asks_at = entry.at  # it cannot be read
         elif entry.kind == "status":
             self.complaint = reading.problem or self.complaint
-        elif entry.kind == "expired" and self.expired_at is None:
-            self.expired_at = entry.at
+        elif entry.kind == "expired":
+            self.expired_at = entry.at if self.expired_at is None else self.expired_at
         elif entry.kind == "abandoned":
             self.is_abandoned = entry.note
 
     def _see(self, event: Event, seen: Seen, at: float) -> None:
-        self._note_submitted(at, seen)
-        if isinstance(event, Progress):
-            self._see_tracks(event, seen, at)
-            claimed = event.claimed_stage
-            if claimed is not None:
-                self.claimed.setdefault(claimed, (at, seen))
-                self.shown = self.shown or (at, seen)
-            if seen == "webhook" and (event.ask_now or (claimed is Stage.COMPLETE and self.audible is None)):
-                self.asks_at = at
-            self.cover_url = event.cover_url or self.cover_url
-            if event.credits is not None:
-                self.credits = event.credits
-            if event.word is not None and event.word not in self.words:
-                self.words.append(event.word)
-        elif isinstance(event, Failed):
-            # Of several, a status answer's words count more than a webhook's, then the later ones.
-            if self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]:
-                first_at = at if self.fault is None else self.fault.at
-                self.fault_seen = seen
-                self.fault = Fault(
-                    reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=first_at
-                )
-
-    def _see_tracks(self, event: Progress, seen: Seen, at: float) -> None:
+        word = (at, seen)
+        if self.submitted is None:
+            self.submitted = word
+        if isinstance(event, Failed):
+            self._see_failure(event, seen, at)
+        if not isinstance(event, Progress):
+            return
         claimed = event.claimed_stage
         is_list = claimed is not None or len(event.tracks) > 1
         for position, track in enumerate(event.tracks, 1):
             self.sightings.append(Sighting(track, claimed, seen, at, position if is_list else 0))
             if track.audio_url is not None:
-                self.audible = self.audible or (at, seen)
+                self.audible = self.audible or word
             if track.stream_url is not None:
-                self.shown = self.shown or (at, seen)
-            if track.id is not None and (track.audio_url is not None or track.failure is not None):
-                self.settled.setdefault(track.id, (at, seen))
+                self.shown = self.shown or word
+            if track.failure is not None:
+                self.failures.append(self.sightings[-1])
+        if claimed is not None:
+            self.claimed.setdefault(claimed, word)
+            self.shown = self.shown or word
+        if seen == "webhook" and (event.ask_now or (claimed is Stage.COMPLETE and self.audible is None)):
+            self.asks_at = at
+        self.cover_url = event.cover_url or self.cover_url
+        if event.credits is not None:
+            self.credits = event.credits
+        if event.word is not None and event.word not in self.words:
+            self.words.append(event.word)
 
-    def _note_submitted(self, at: float, seen: Seen) -> None:
-        if self.submitted is None:
-            self.submitted = (at, seen)
+    def _see_failure(self, event: Failed, seen: Seen, at: float) -> None:
+        # Of several, a status answer's words count more than a webhook's, then the later ones.
+        if self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]:
+            first_at = at if self.fault is None else self.fault.at
+            self.fault_seen = seen
+            self.fault = Fault(
+                reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=first_at
+            )
 
     def _join_handled(self, handled: Handled, at: float) -> None:
         if not handled.handler:
@@ -297,24 +295,35 @@ class _Facts:
     def record(self) -> Record:
         """Return what follows from the facts."""
         reached = _reached(self) if self.submitted is not None or self.told else ()
-        outcome = self.answer
-        submitted = outcome if isinstance(outcome, Submitted) else None
+        submit, outcome = self.submit, self.answer
         sightings = tuple(self.sightings)
-        track_ids = submitted.track_ids if submitted is not None else ()
-        fault = self.fault or (_fault_of_tracks(self) if _all_tracks_failed(self) else None)
+        track_ids = submit.track_ids if submit is not None else ()
+        fault = self.fault
+        if fault is None and self.failures:
+            fault = _fault_of_tracks(self)
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
+        stage = reached[-1].stage if reached else None
+        verdict = Verdict.OPEN
+        if stage is Stage.COMPLETE:
+            verdict = Verdict.COMPLETE
+        elif fault is not None:
+            verdict = Verdict.FAILED
+        elif self.expired_at is not None:
+            verdict = Verdict.EXPIRED
+        elif refusal is not None:
+            verdict = Verdict.REFUSED
         return Record(
             ref=self.ref,
             asked=self.asked,
             created_at=self.created_at,
             seen_at=self.seen_at,
             answered_at=self.answered_at,
-            answered_id=self.answered_id,
+            answered_id=submit.task_id if submit is not None else None,
             task_id=self.task_id,
-            stage=reached[-1].stage if reached else None,
-            verdict=_verdict(self, reached, fault, refusal),
+            stage=stage,
+            verdict=verdict,
             reached=reached,
             tracks=tracks_of(self.asked, sightings, track_ids=track_ids, cover_url=self.cover_url),
             sightings=sightings,
@@ -322,8 +331,8 @@ class _Facts:
             asks_at=self.asks_at,
             cover_url=self.cover_url,
             credits=self.credits,
-            credit_estimate=submitted.credit_estimate if submitted is not None else None,
-            eta=submitted.eta if submitted is not None else None,
+            credit_estimate=submit.credit_estimate if submit is not None else None,
+            eta=submit.eta if submit is not None else None,
             words=tuple(self.words[-MAX_WORDS:]),
             fault=fault,
             refusal=refusal,
@@ -334,16 +343,6 @@ class _Facts:
             handled=frozenset(self.told),
             runs=self.runs,
         )
-
-
-def _verdict(facts: _Facts, reached: Sequence[Reached], fault: Fault | None, refusal: str | None) -> Verdict:
-    if reached and reached[-1].stage is Stage.COMPLETE:
-        return Verdict.COMPLETE
-    if fault is not None:
-        return Verdict.FAILED
-    if facts.expired_at is not None:
-        return Verdict.EXPIRED
-    return Verdict.OPEN if refusal is None else Verdict.REFUSED
 
 
 def _reached(facts: _Facts) -> tuple[Reached, ...]:
@@ -377,25 +376,35 @@ def _complete_proof(facts: _Facts) -> _Word | None:
     if facts.audible is None:
         return None
     claimed = facts.claimed.get(Stage.COMPLETE)
-    proofs = [] if claimed is None else [max(claimed, facts.audible)]
+    proof = None if claimed is None else max(claimed, facts.audible)
+    if facts.asked.counts_tracks:
+        counted = _counted_proof(facts)
+        if counted is not None:
+            counted = max(counted, facts.audible)
+            proof = counted if proof is None else min(proof, counted)
+    return proof
+
+
+def _counted_proof(facts: _Facts) -> _Word | None:
+    """Return when the last expected track was playable or had failed; without an id, two tracks may be one."""
+    settled: dict[str, _Word] = {}
+    for seen in facts.sightings:
+        if seen.track.id is not None and (seen.track.audio_url is not None or seen.track.failure is not None):
+            settled.setdefault(seen.track.id, (seen.at, seen.seen))
     expected = facts.asked.expected_tracks
-    if facts.asked.counts_tracks and len(facts.settled) >= expected:
-        proofs.append(max(sorted(facts.settled.values())[expected - 1], facts.audible))
-    return min(proofs, default=None)
+    return sorted(settled.values())[expected - 1] if len(settled) >= expected else None
 
 
-def _all_tracks_failed(facts: _Facts) -> bool:
-    failed = {s.track.id for s in facts.sightings if s.track.failure is not None and s.track.id is not None}
-    return len(failed) >= facts.asked.expected_tracks > 0
-
-
-def _fault_of_tracks(facts: _Facts) -> Fault:
-    failed = [s for s in facts.sightings if s.track.failure is not None]
-    messages = sorted({s.track.failure for s in failed if s.track.failure is not None})
+def _fault_of_tracks(facts: _Facts) -> Fault | None:
+    """Return the failure of a job whose every expected track failed."""
+    failed = {seen.track.id for seen in facts.failures if seen.track.id is not None}
+    if not len(failed) >= facts.asked.expected_tracks > 0:
+        return None
+    messages = sorted({seen.track.failure for seen in facts.failures if seen.track.failure is not None})
     return Fault(
         reason=FailureReason.GENERATION,
         code=None,
         message="every track failed: " + "; ".join(messages),
         charged=None,
-        at=max(map(attrgetter("at"), failed)),
+        at=max(seen.at for seen in facts.failures),
     )

@@ -20,13 +20,13 @@ def index_of(record: Record, *, now: float, poll_at: float | None, expire_after:
     """Return the index row of *record*, whose next status call is due at *poll_at*; handlers are due at *now*."""
     return Index(
         ref=record.ref,
-        provider=record.provider,
+        provider=record.asked.provider,
         account=record.asked.account,
         created_at=record.created_at,
-        key=None if record.verdict is Verdict.REFUSED else record.key,
+        key=None if record.verdict is Verdict.REFUSED else record.asked.key,
         task_id=record.task_id,
         answered_at=0.0 if record.is_unsent else record.answered_at,
-        is_open=not record.is_final,
+        is_open=record.verdict is Verdict.OPEN,
         occupies_until=_occupies_until(record, expire_after),
         poll_at=poll_at,
         handle_at=handle_at(record, now),
@@ -80,7 +80,7 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
 
 
 def _occupies_until(record: Record, expire_after: float) -> float:
-    if record.is_final:
+    if record.verdict is not Verdict.OPEN:
         return 0.0
     if record.task_id is not None:
         return record.created_at + expire_after

@@ -7,8 +7,10 @@ webhook, then later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from operator import attrgetter
 
 import attrs
@@ -33,23 +35,20 @@ def tracks_of(
     expires_at = None
     if asked.retention is not None:
         shown = [sighting.at for sighting in sightings if sighting.track.audio_url is not None]
-        expires_at = moment(min(shown)) + timedelta(seconds=asked.retention) if shown else None
+        expires_at = moment(min(shown) + asked.retention) if shown else None
     tracks = [_merge(asked, group, expires_at, cover_url) for group in groups(sightings)]
     if len(tracks) > 1:
         places = {id_: place for place, id_ in enumerate(track_ids)}
-        last = len(places) + len(tracks)
-        tracks.sort(
-            key=lambda track: (
-                places.get(track.id or "", len(places)),
-                track.position if track.position is not None else last,
-                track.id or "",
-                track.audio_url or "",
-            )
-        )
-    return tuple(
-        track if track.position is not None else attrs.evolve(track, position=place)
-        for place, track in enumerate(tracks, 1)
-    )
+        tracks.sort(key=partial(_order, places))
+    for place, track in enumerate(tracks, 1):
+        if track.position is None:
+            tracks[place - 1] = attrs.evolve(track, position=place)
+    return tuple(tracks)
+
+
+def _order(places: Mapping[str, int], track: Track) -> tuple[int, float, str, str]:
+    position = track.position if track.position is not None else math.inf
+    return (places.get(track.id or "", len(places)), position, track.id or "", track.audio_url or "")
 
 
 def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
@@ -101,7 +100,7 @@ def _merge(asked: Asked, group: Sequence[Sighting], expires_at: datetime | None,
         values["image_url"] = cover_url
     return Track(
         **values,  # type: ignore[arg-type]  # each is a value of the same field
-        id=next((sighting.track.id for sighting in group if sighting.track.id is not None), None),
+        id=best.track.id or next((other.track.id for other in others if other.track.id is not None), None),
         provider=asked.provider,
         model=asked.model,
         extends_by_id=asked.extends_by_id,

@@ -4,7 +4,7 @@
 first one. All keys share one hash tag, so they are one slot of a cluster. With `{p}` for that tag, there are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
-    {p}:changes          stream: the ref of every create and append
+    {p}:changes          stream: "COUNT REF" of every create and append
     {p}:job:REF          hash: `m` what scripts must know, `i` the index, `ids` of the entries in their order, `u` until
                          when handlers hold it, and the entries by number (0 is a request that came by `create`)
     {p}:jobs, :open      sorted sets of refs by the job's number
@@ -117,8 +117,9 @@ local function keep(ref, m, index, was_held, was_open)
   end
 end
 
-local function announce(ref)
-  call('XADD', base .. 'changes', 'MAXLEN', '~', MAX_CHANGES, '*', 'ref', ref)
+local function announce(ref, m)
+  local count = m[LAST] - m[FIRST] + 1
+  call('XADD', base .. 'changes', 'MAXLEN', '~', MAX_CHANGES, '*', 'j', count .. ' ' .. ref)
 end
 
 local function forget(ref)
@@ -170,7 +171,7 @@ if layout and layout ~= 'LAYOUT' then return {layout} end
 local last = call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1]
 if not layout then call('HSET', KEYS[1], 'layout', 'LAYOUT') end
 if not last then
-  call('XADD', base .. 'changes', '*', 'ref', '')
+  call('XADD', base .. 'changes', '*', 'j', '')
   last = call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1]
 end
 return {'LAYOUT', last}
@@ -220,7 +221,7 @@ if submits ~= '' then  -- what purges do not reach, since it expired
   call('ZREMRANGEBYSCORE', base .. 'answered:' .. account, '-inf', now - per - ttl)
   call('ZREMRANGEBYSCORE', base .. 'unanswered:' .. account, '-inf', now - POST_SECONDS - ttl)
 end
-announce(ref)
+announce(ref, m)
 return {'created'}
 """)
 
@@ -316,7 +317,7 @@ if not m[OPEN] or not was_open then keep(ref, m, new, held[1], was_open) end
 for _, webhook in ipairs(webhooks) do
   call('ZADD', base .. 'webhooks', call('HINCRBY', KEYS[1], 'webhooks', 1), webhook)
 end
-if is_changed then announce(ref) end
+if is_changed then announce(ref, m) end
 return {m[LAST] - m[FIRST] + 1, is_taken and 1 or 0, 0, is_full and 1 or 0, unpack(missed)}
 """)
 

@@ -39,7 +39,8 @@ class Address:
 
     def connect_to(self, **others: object) -> AbstractConnection:
         """Return a connection, not opened yet, with *others* in place of what the URL says."""
-        return self.connection(**{**self.options, **others})
+        options: dict[str, Any] = {**self.options, **others}
+        return self.connection(**options)
 
 
 def read_url(url: str, *, patience: float | None) -> Address:
@@ -78,16 +79,15 @@ def read_url(url: str, *, patience: float | None) -> Address:
 
 def _options(url: str, timeout: float) -> tuple[type[AbstractConnection], dict[str, Any]]:
     try:
-        pool: ConnectionPool[Any] = ConnectionPool(
-            **{
-                **parse_url(url),
-                "protocol": 2,  # what all servers speak, whatever the driver prefers
-                "decode_responses": False,
-                "socket_timeout": timeout,
-                "socket_connect_timeout": timeout,
-                "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
-            }
-        )
+        options: dict[str, Any] = {
+            **parse_url(url),
+            "protocol": 2,  # what all servers speak, whatever the driver prefers
+            "decode_responses": False,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
+        }
+        pool = ConnectionPool(**options)
         pool.connection_class(**pool.connection_kwargs)  # it connects later, but says now what it does not know
     except (ValueError, TypeError) as error:
         raise ConfigError(f"the store's URL is not understood: {error}") from error

@@ -18,7 +18,9 @@ _Tail = tuple[str, EntryKind, int, dict[str, str], str, bytes]
 _decode_tail = msgspec.msgpack.Decoder(_Tail).decode
 _Facts = tuple[int, int, bool, int, int, float, float | bool, str, bool]
 _decode_facts = msgspec.msgpack.Decoder(_Facts).decode
-_decode_index = msgspec.msgpack.Decoder(tuple[str, str, float, str | bool, str | bool, float | bool, bool, float]).decode
+_decode_index = msgspec.msgpack.Decoder(
+    tuple[str, str, float, str | bool, str | bool, float | bool, bool, float]
+).decode
 
 
 def dump_entry(entry: Entry) -> bytes:

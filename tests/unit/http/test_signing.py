@@ -34,7 +34,6 @@ def test_vendor_signatures_are_as_the_vectors_say(key: str, message: str, signat
 def test_no_text_is_a_proof_by_chance(claimed: str) -> None:
     """Any text, non-ASCII too, is compared without an error and does not match."""
     assert not signing.tag_matches([SECRET], "kie", "ref", claimed)
-    assert not signing.file_token_matches([SECRET], "name", claimed)
     assert not signing.hmac_base64_matches(["key"], b"message", claimed)
 
 
@@ -46,8 +45,6 @@ def test_a_tag_holds_for_its_provider_ref_and_secret_alone() -> None:
     assert signing.tag_matches([OTHER, SECRET], "kie", "ref", tag)
     assert not signing.tag_matches([OTHER], "kie", "ref", tag)
     assert not signing.tag_matches([SECRET], "kier", "ef", tag)
-    assert tag != signing.file_token(SECRET, "kieref")
-    assert signing.file_token_matches([SECRET], "n", signing.file_token(SECRET, "n"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
+from typing import get_type_hints
 
 import attrs
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import audioext as ax
-from audioext.models.requests import GENDERS
+from audioext.models.requests import GENDERS, ExtendOptions, InstrumentalOptions
 
 anything = st.one_of(
     st.none(),
@@ -71,6 +73,29 @@ def test_problems_are_told_for_any_values(kind: type[ax.Extend | ax.AddInstrumen
 def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> None:
     """One broken rule is one problem, in the field's name."""
     assert [field] == [problem.field for problem in ax.Extend.draft(**fields).problems()]
+
+
+@pytest.mark.parametrize(("kind", "options"), [(ax.Extend, ExtendOptions), (ax.AddInstrumental, InstrumentalOptions)])
+def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], options: type) -> None:
+    """What type checkers are told of the keyword arguments is what a request takes, name by name and type by type."""
+    path = str | PathLike[str] | None  # becomes a Path
+    fields = {a.name: path if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
+    assert get_type_hints(options) == fields
+    assert all(callable(a.metadata["check"]) for a in attrs.fields(kind))
+
+
+@pytest.mark.parametrize("field", [a.name for a in attrs.fields(ax.Extend)])
+def test_no_message_repeats_a_long_value(field: str) -> None:
+    """A whole file given in the wrong place is cut: nobody wants to read it, and logs keep it."""
+    problems = ax.Extend.draft(**{field: b"\xff" * 5_000}).problems()
+    assert all(len(problem.message) < 250 for problem in problems)
+    assert field in {problem.field for problem in problems}
+
+
+def test_an_address_is_no_file() -> None:
+    """A URL given as a file is told apart from a path."""
+    (problem,) = ax.Extend.draft(file="https://x.test/a.mp3").problems()
+    assert ("file", True) == (problem.field, "give it as url=" in problem.message)
 
 
 @pytest.mark.parametrize("weight", [0, 1, 0.01, 0.65, 0.29, 0.07])

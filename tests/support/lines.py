@@ -1,0 +1,179 @@
+"""The way from a process to its store, which a test can cut, stop or slow down on either side of each call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Literal, TypeVar
+
+from attrs import define, field
+
+from audioext.errors import StoreError
+from audioext.models.entries import Entry, Index
+from audioext.models.limits import Limits
+from audioext.stores.base import (
+    Appended,
+    Changed,
+    Created,
+    Delivery,
+    Existing,
+    Full,
+    Resync,
+    Store,
+    Stored,
+    Work,
+)
+
+T = TypeVar("T")
+Side = Literal["before", "after"]
+"""Whether a call has not reached the store yet, or has and its answer is on the way back."""
+Watcher = Callable[[str, Side], Awaitable[None]]
+
+
+async def let_pass(name: str, side: Side) -> None:
+    """Let every call through."""
+
+
+@define(eq=False)
+class Line:
+    """A store, reached over a line. `on_call` is awaited on each side of each call, with the method's name.
+
+    What it raises is what the caller sees; where it never returns the caller hangs.
+    """
+
+    store: Store
+    on_call: Watcher = let_pass
+    calls: list[str] = field(factory=list)
+    """The methods that were called, in their order."""
+
+    async def _pass(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
+        self.calls.append(name)
+        await self.on_call(name, "before")
+        result = await call()
+        await self.on_call(name, "after")
+        return result
+
+    @property
+    def shared(self) -> bool:
+        """As the store says."""
+        return self.store.shared
+
+    async def open(self) -> None:
+        """Open the store."""
+        await self.store.open()
+
+    async def aclose(self) -> None:
+        """Close the store."""
+        await self.store.aclose()
+
+    async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+        """Pass it on."""
+        return await self._pass("create", lambda: self.store.create(entry, index, limits=limits, now=now))
+
+    async def append(  # noqa: PLR0913 - the protocol's
+        self,
+        ref: str,
+        entries: Sequence[Entry],
+        *,
+        provider: str,
+        index: Index | None = None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: bool = False,
+    ) -> Appended:
+        """Pass it on."""
+        return await self._pass(
+            "append",
+            lambda: self.store.append(
+                ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
+            ),
+        )
+
+    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Pass it on."""
+        return await self._pass("read", lambda: self.store.read(ref, after=after))
+
+    async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
+        """Pass it on."""
+        return await self._pass("find", lambda: self.store.find(key=key, provider=provider, task_id=task_id))
+
+    def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
+        """Pass it on."""
+        return self.store.jobs(is_open=is_open)
+
+    async def claim(
+        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    ) -> tuple[str, ...]:
+        """Pass it on."""
+        return await self._pass(
+            "claim", lambda: self.store.claim(work, now=now, until=until, limit=limit, providers=providers)
+        )
+
+    async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
+        """Pass it on."""
+        return await self._pass("next_due", lambda: self.store.next_due(work, providers=providers))
+
+    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
+        """Pass it on."""
+        await self._pass("reschedule", lambda: self.store.reschedule(ref, work, at=at))
+
+    def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+        """Pass it on."""
+        return self.store.deliveries(ref)
+
+    async def changes(self) -> AsyncIterator[Changed | Resync]:
+        """Yield what the store yields, each after `on_call` let it pass."""
+        self.calls.append("changes")
+        await self.on_call("changes", "before")
+        async for change in self.store.changes():
+            await self.on_call("changes", "after")
+            yield change
+
+    async def secret(self, name: str, default: bytes) -> bytes:
+        """Pass it on."""
+        return await self._pass("secret", lambda: self.store.secret(name, default))
+
+    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+        """Pass it on."""
+        return await self._pass("purge", lambda: self.store.purge(before=before, deliveries_kept=deliveries_kept))
+
+    def watch(self, *, urgent: bool) -> None:
+        """Pass it on."""
+        self.store.watch(urgent=urgent)
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Pass it on."""
+        return await self._pass("warnings", self.store.warnings)
+
+
+def fail_at(*steps: int, calls: Sequence[str] = ()) -> Watcher:
+    """Return what raises `StoreError` at some of the steps that are to come, counted from 0.
+
+    Each call has two steps, one on either side; only *calls* count, where given.
+    """
+    return _at(steps, calls, _raise)
+
+
+def hang_at(step: int, calls: Sequence[str] = ()) -> Watcher:
+    """Return what never comes back from one step, counted like those of `fail_at`: the process has died there."""
+    return _at([step], calls, _hang)
+
+
+def _at(steps: Sequence[int], calls: Sequence[str], happen: Callable[[], Awaitable[None]]) -> Watcher:
+    count = -1
+
+    async def watch(name: str, side: Side) -> None:
+        nonlocal count
+        count += not calls or name in calls
+        if count in steps and (not calls or name in calls):
+            await happen()
+
+    return watch
+
+
+async def _raise() -> None:
+    raise StoreError("the line to the store is cut")
+
+
+async def _hang() -> None:
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,126 @@
+"""Processes that share a store: each has a line to it, a journal of its own, and what it noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field
+
+from audioext.clock import Clock
+from audioext.models.entries import Entry
+from audioext.models.limits import Limits
+from audioext.models.record import Record
+from audioext.models.results import Song
+from audioext.providers.base import Provider
+from audioext.runtime.held import HeldJob
+from audioext.runtime.jobs import Job, JobContext
+from audioext.runtime.journal import Journal
+from audioext.state.fold import Reading, fold, read
+from audioext.stores.base import Created, Store, Stored
+from tests.support import tape
+from tests.support.lines import Line
+from tests.support.tape import REF, TAPE
+
+EXPIRE_SECONDS = 86_400.0
+WAIT_SECONDS = 3_600.0
+UNLIMITED = Limits(submits=None, parallel=None)
+
+
+
+def loop_time() -> float:
+    """Return what the running loop's clock shows."""
+    return asyncio.get_running_loop().time()
+
+
+LOOP_CLOCK = Clock(now=loop_time, monotonic=loop_time, jitter=lambda: 0.0)
+"""Shows the time of the running loop, and always rolls the same."""
+
+
+@define(eq=False)
+class Process:
+    """One process. `polls` are the times at which its journal wanted a poll, `ended` the refs that it saw end."""
+
+    line: Line
+    journal: Journal
+    clock: Clock
+    provider: Provider
+    polls: list[float] = field(factory=list)
+    ended: list[str] = field(factory=list)
+    refreshed: list[HeldJob] = field(factory=list)
+    waits: int = 0
+
+    async def submit(self, ref: str = REF, **asked: object) -> HeldJob:
+        """Begin a job, as a submit does whose answer has not come; *asked* is what it asks for."""
+        entry = tape.request(self.clock.now(), **asked)
+        held = self.journal.begin(ref, read(entry, self.provider), self.provider)
+        index = self.journal.first_index(held)
+        assert Created() == await self.line.create(entry, index, limits=UNLIMITED, now=self.clock.now())
+        return held
+
+    async def hold(self, ref: str = REF) -> HeldJob:
+        """Return a job that the store has."""
+        held = await self.journal.hold(ref)
+        assert held is not None
+        return held
+
+    async def job(self, ref: str = REF, *, wait_timeout: float = WAIT_SECONDS) -> Job:
+        """Return a handle of a job that the store has."""
+        return self.handle(await self.hold(ref), wait_timeout=wait_timeout)
+
+    def handle(self, held: HeldJob, *, wait_timeout: float = WAIT_SECONDS) -> Job:
+        """Return a handle of a job that is held."""
+        context = JobContext(
+            hold=self.journal.hold,
+            refresh=self._refresh,
+            is_closed=lambda: self.journal.is_closed,
+            watch=self._watch,
+            saver=_save,
+            clock=self.clock,
+            wait_timeout=wait_timeout,
+        )
+        return Job(held, context)
+
+    async def receive(self, entry: Entry, ref: str = REF) -> None:
+        """Receive a delivery, as the inbox does."""
+        await self.journal.receive(ref, self.provider.info.name, read(entry, self.provider))
+
+    async def _refresh(self, held: HeldJob) -> None:
+        self.refreshed.append(held)
+
+    def _watch(self, count: int) -> None:
+        self.waits += count
+
+
+def start(store: Store, *, provider: Provider = TAPE, clock: Clock = LOOP_CLOCK) -> Process:
+    """Start a process on *store*."""
+    line = Line(store)
+    journal = Journal(store=line, providers={provider.info.name: provider}, clock=clock, expire_after=EXPIRE_SECONDS)
+    process = Process(line, journal, clock, provider)
+    journal.on_poll = process.polls.append
+    journal.on_final = process.ended.append
+    return process
+
+
+async def stored(store: Store, ref: str = REF) -> Stored:
+    """Return what *store* holds of a job."""
+    found = await store.read(ref)
+    assert found is not None
+    return found
+
+
+async def truth(store: Store, ref: str = REF, *, provider: Provider = TAPE) -> Record:
+    """Return what a fresh reader makes of a job."""
+    record = fold(ref, understood((await stored(store, ref)).entries, provider))
+    assert record is not None
+    return record
+
+
+def understood(entries: Sequence[Entry], provider: Provider = TAPE) -> list[Reading]:
+    """Return what *entries* mean, one by one."""
+    return [read(entry, provider) for entry in entries]
+
+
+async def _save(song: Song, *_: object, **__: object) -> Any:
+    """Save nothing."""

@@ -1,0 +1,264 @@
+"""Following other processes: what they append is heard of, and what could not be read is read again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+from attrs import define, field
+
+from audioext.errors import StoreError
+from audioext.models.record import Verdict
+from audioext.models.results import Stage
+from audioext.runtime.changes import STORE_DOWN_SECONDS, Changes
+from audioext.stores import MemoryStore
+from audioext.stores.base import Store
+from tests.support import tape
+from tests.support.lines import Side, fail_at
+from tests.support.loops import BEGIN_SECONDS
+from tests.support.processes import Process, start, stored
+from tests.support.tape import REF
+
+NOW = BEGIN_SECONDS
+TEXT = tape.webhook(NOW + 1, tape.shown(Stage.TEXT))
+DONE = tape.webhook(NOW + 3, tape.shown(Stage.COMPLETE, tape.track("one"), tape.track("two")))
+
+
+@define(eq=False)
+class Follower:
+    """A process's changes, and what they made it do."""
+
+    changes: Changes
+    news: int = 0
+    resyncs: int = 0
+    failures: list[StoreError] = field(factory=list)
+    """What the next resyncs raise, last first."""
+
+
+def follow(process: Process) -> Follower:
+    """Return what follows the changes of *process*'s store."""
+
+    async def resync() -> None:
+        follower.resyncs += 1
+        if follower.failures:
+            raise follower.failures.pop()
+
+    def note() -> None:
+        follower.news += 1
+
+    changes = Changes(
+        store=process.line, journal=process.journal, clock=process.clock, on_change=note, on_resync=resync
+    )
+    follower = Follower(changes)
+    return follower
+
+
+@pytest.fixture
+async def follower(here: Process, store: MemoryStore) -> AsyncIterator[Follower]:
+    """Return what follows the changes of the process here, once it listens."""
+    await store.open()
+    found = follow(here)
+    found.changes.start()
+    await settle()
+    yield found
+    await found.changes.aclose()
+    await store.aclose()
+
+
+async def settle() -> None:
+    """Let all who were woken have their say, in no time."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_what_another_process_appends_wakes_who_waits_here(
+    here: Process, there: Process, follower: Follower
+) -> None:
+    """A wait ends as soon as another process saw its stage, without any time passing."""
+    job = here.handle(await here.submit())
+    wait = asyncio.create_task(job.wait())
+    await settle()
+    await there.receive(DONE)
+    await settle()
+
+    assert (True, NOW) == (wait.done(), asyncio.get_running_loop().time())
+    assert Stage.COMPLETE is (await wait).stage
+    assert [REF] == here.ended
+
+
+async def test_workers_hear_of_every_change(there: Process, follower: Follower) -> None:
+    """Handlers may have work of jobs that nobody here holds."""
+    before = follower.news
+    await there.submit()
+    await there.receive(TEXT)
+    await settle()
+
+    assert before + 2 <= follower.news
+
+
+async def test_nobody_reads_what_is_known_already(here: Process, follower: Follower) -> None:
+    """The changes of this process itself cost no look at the store."""
+    held = await here.submit()
+    await here.journal.append(held, [TEXT])
+    await settle()
+
+    assert "read" not in here.line.calls
+
+
+async def test_what_was_missed_before_is_read_at_the_start(here: Process, there: Process, store: MemoryStore) -> None:
+    """Following begins with a look at all that is held."""
+    held = await here.submit()
+    await there.receive(DONE)
+    await store.open()
+    follower = follow(here)
+    follower.changes.start()
+    await settle()
+    await follower.changes.aclose()
+    await store.aclose()
+
+    assert (Verdict.COMPLETE, 1) == (held.record.verdict, follower.resyncs)
+
+
+async def test_what_could_not_be_read_is_read_again(
+    here: Process, there: Process, follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A change that came while the store failed is not dropped: it is read as soon as the store is back."""
+    held = await here.submit()
+    here.line.on_call = fail_at(*range(6), calls=["read"])
+    await there.receive(DONE)
+    await settle()
+    assert Verdict.OPEN is held.record.verdict
+    await asyncio.sleep(10 * STORE_DOWN_SECONDS)
+
+    assert Verdict.COMPLETE is held.record.verdict
+    assert 1 == sum("cannot be read, trying again" in each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING)
+    assert "that is over" in caplog.text
+
+
+async def test_other_changes_are_read_after_one_that_failed(
+    here: Process, there: Process, follower: Follower
+) -> None:
+    """What comes while a change is tried again has its turn afterwards."""
+    jobs = [await here.submit(ref) for ref in ("one", "two", "three")]
+    here.line.on_call = fail_at(0, 1, calls=["read"])
+    for held in jobs:
+        await there.receive(tape.webhook(NOW, tape.shown(Stage.TEXT, task_id=held.ref)), held.ref)
+    await asyncio.sleep(10)
+
+    assert [Stage.TEXT] * 3 == [held.record.stage for held in jobs]
+
+
+async def test_a_stream_that_breaks_begins_again(here: Process, there: Process, follower: Follower) -> None:
+    """What happened in the gap is read when the stream is back."""
+    held = await here.submit()
+    await settle()
+    here.line.on_call = fail_at(0, calls=["changes"])
+    await there.receive(TEXT)
+    await settle()
+    assert (None, 1) == (held.record.stage, follower.resyncs)
+    await asyncio.sleep(2 * STORE_DOWN_SECONDS)
+    assert (Stage.TEXT, 2) == (held.record.stage, follower.resyncs)
+    await there.receive(DONE)
+    await settle()
+
+    assert Stage.COMPLETE is held.record.stage
+
+
+async def test_after_a_gap_all_that_is_held_is_read(here: Process, there: Process, store: MemoryStore) -> None:
+    """A listener that fell behind reads everything that somebody here holds, and asks again what it must."""
+    await store.open()
+    follower = follow(here)
+    gate = asyncio.Event()
+
+    async def watch(name: str, side: Side) -> None:
+        if (name, side) == ("changes", "after"):
+            await gate.wait()
+
+    here.line.on_call = watch
+    follower.changes.start()
+    await settle()
+    held = await here.submit()
+    await there.receive(DONE)
+    await fall_behind(store)
+    gate.set()
+    await settle()
+    await follower.changes.aclose()
+    await store.aclose()
+
+    assert (Verdict.COMPLETE, 2) == (held.record.verdict, follower.resyncs)
+
+
+async def fall_behind(store: Store) -> None:
+    """Make more changes than a listener may be behind."""
+    for number in range(10_001):
+        await store.append("noise", [tape.make_entry("expired", NOW, note=str(number))], provider="tape")
+
+
+async def test_a_resync_that_fails_is_tried_again(here: Process, store: MemoryStore) -> None:
+    """What has to be agreed on with the store is asked until it answers."""
+    await store.open()
+    follower = follow(here)
+    follower.failures = [StoreError("away"), StoreError("away")]
+    follower.changes.start()
+    await asyncio.sleep(10)
+    await follower.changes.aclose()
+    await store.aclose()
+
+    assert 3 == follower.resyncs
+
+
+async def test_a_resync_tries_what_waits_for_the_store(here: Process, store: MemoryStore) -> None:
+    """An answer that could not be stored is tried as soon as the stream of changes is back."""
+    held = await here.submit()
+    store.fail("away")
+    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    await asyncio.sleep(60)
+    await store.open()
+    store.fail(None)
+    follower = follow(here)
+    follower.changes.start()
+    await settle()
+    await follower.changes.aclose()
+    await here.journal.aclose()
+    await store.aclose()
+
+    assert 2 == (await stored(store)).count
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_following_ends_with_the_store(
+    here: Process, there: Process, store: MemoryStore, is_late: bool
+) -> None:
+    """A store that is closed has no more changes, whether or not there was any; closing twice is harmless."""
+    await store.open()
+    follower = follow(here)
+    follower.changes.start()
+    await settle()
+    if is_late:
+        await there.submit()
+        await settle()
+    await store.aclose()
+    await settle()
+
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "audioext changes"]
+    await follower.changes.aclose()
+    await follower.changes.aclose()
+
+
+async def test_a_store_of_one_process_is_not_followed(store: MemoryStore) -> None:
+    """Where nobody else can change the store there is nothing to hear of."""
+
+    class Lonely(MemoryStore):
+        """A store that nobody else knows."""
+
+        shared = False  # type: ignore[assignment]  # a property elsewhere
+
+    process = start(Lonely())
+    follower = follow(process)
+    follower.changes.start()
+    await settle()
+    await follower.changes.aclose()
+
+    assert ([], 0) == (process.line.calls, follower.resyncs)

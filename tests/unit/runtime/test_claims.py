@@ -1,0 +1,320 @@
+"""The loop that claims due work: bounded, woken when it must be, and nothing is lost when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from attrs import define, field
+
+from audioext.errors import StoreError
+from audioext.models.entries import Index
+from audioext.runtime.claims import CANCEL_SECONDS, IDLE_SECONDS, Claims
+from audioext.stores import MemoryStore
+from tests.support import tape
+from tests.support.lines import Line, Side, fail_at
+from tests.support.loops import BEGIN_SECONDS
+from tests.support.processes import LOOP_CLOCK, UNLIMITED, loop_time
+
+NOW = BEGIN_SECONDS
+HOLD_SECONDS = 30.0
+
+
+@define(eq=False)
+class Worker:
+    """What is done with claimed work: it is noted, takes *seconds*, and is over for good."""
+
+    store: MemoryStore
+    seconds: float = 1.0
+    done: list[tuple[str, float]] = field(factory=list)
+    running: int = 0
+    most: int = 0
+
+    async def do(self, ref: str) -> None:
+        """Do the work of one job."""
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await asyncio.sleep(self.seconds)
+            self.done.append((ref, loop_time()))
+            await finish(self.store, ref)
+        finally:
+            self.running -= 1
+
+    @property
+    def refs(self) -> list[str]:
+        """The jobs that were done, in their order."""
+        return [ref for ref, _ in self.done]
+
+
+async def due(store: MemoryStore, *refs: str, at: float = NOW, provider: str = "tape") -> None:
+    """Make jobs whose handlers are due *at* that time."""
+    for ref in refs:
+        index = Index(ref=ref, provider=provider, account="", created_at=NOW, handle_at=at, poll_at=at)
+        await store.create(tape.request(NOW), index, limits=UNLIMITED, now=NOW)
+
+
+async def finish(store: MemoryStore, ref: str) -> None:
+    """Leave nothing to do of a job, and release it."""
+    index = Index(ref=ref, provider="tape", account="", created_at=NOW)
+    await store.append(ref, [], provider="tape", index=index, known=1, release=True)
+
+
+@pytest.fixture
+def worker(store: MemoryStore) -> Worker:
+    """Return what does the work of this test's store."""
+    return Worker(store)
+
+
+def claims(line: Line, do: Callable[[str], Awaitable[None]], *, concurrency: int = 2) -> Claims:
+    """Return a loop that claims handlers' work over *line*."""
+    return Claims(
+        work="handlers", store=line, clock=LOOP_CLOCK, hold=lambda: HOLD_SECONDS, concurrency=concurrency, do=do
+    )
+
+
+@pytest.fixture
+def line(store: MemoryStore) -> Line:
+    """Return the loop's way to the store."""
+    return Line(store)
+
+
+async def test_due_work_is_done_with_bounded_concurrency(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """Five jobs are done two at a time, each once."""
+    await due(store, *"abcde")
+    loop = claims(line, worker.do)
+    loop.start()
+    loop.start()
+    await asyncio.sleep(10)
+    await loop.aclose()
+
+    assert ([*"abcde"], 2) == (sorted(worker.refs), worker.most)
+    assert NOW + 3.0 == max(at for _, at in worker.done)
+
+
+async def test_work_is_done_when_it_is_due(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """The loop sleeps until the time comes, and needs nobody to wake it."""
+    await due(store, "later", at=NOW + 0.25)
+    await due(store, "soon", at=NOW + 0.125)
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(3)
+    await loop.aclose()
+
+    assert [("soon", NOW + 1.125), ("later", NOW + 1.25)] == worker.done
+
+
+async def test_another_processes_work_is_seen_within_a_second(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """Nobody wakes the loop for what is due far away, and it looks all the same."""
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(10.5)
+    await due(store, "a")
+    await asyncio.sleep(3)
+    await loop.aclose()
+
+    assert worker.done
+    assert worker.done[0][1] <= NOW + 10.5 + IDLE_SECONDS + worker.seconds
+
+
+async def test_waking_makes_it_look_now(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """What is said to be due now is claimed at once; what is due after the next look wakes nobody."""
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(0.5)
+    calls = len(line.calls)
+    loop.wake(NOW + 50.0)
+    await asyncio.sleep(0.125)
+    assert calls == len(line.calls)
+    await due(store, "a")
+    loop.wake(NOW)
+    await asyncio.sleep(2)
+    await loop.aclose()
+
+    assert [("a", NOW + 1.625)] == worker.done
+
+
+async def test_waking_while_it_looks_is_not_missed(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """Work that comes while the loop asks what is due next is claimed without delay."""
+    loop = claims(line, worker.do)
+
+    async def watch(name: str, side: Side) -> None:
+        if (name, side) == ("next_due", "after"):
+            line.on_call = nothing
+            await due(store, "a")
+            loop.wake()
+
+    async def nothing(name: str, side: Side) -> None:
+        """Let it pass."""
+
+    line.on_call = watch
+    loop.start()
+    await asyncio.sleep(5)
+    await loop.aclose()
+
+    assert [("a", NOW + 1.0)] == worker.done
+
+
+async def test_a_store_that_is_away_is_tried_again(
+    store: MemoryStore, line: Line, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop goes on when the store is back, and says both."""
+    await due(store, "a")
+    store.fail("away")
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(10)
+    store.fail(None)
+    await asyncio.sleep(5)
+    await loop.aclose()
+
+    assert ["a"] == worker.refs
+    assert ["handlers: the store is not there, trying again: away"] == [caplog.records[0].getMessage()]
+    assert "that is over" in caplog.text
+
+
+@pytest.mark.parametrize("error", [StoreError("away"), ZeroDivisionError()])
+async def test_work_that_raises_comes_again_when_its_claim_is_over(
+    store: MemoryStore, line: Line, error: Exception
+) -> None:
+    """A bug or a store that fails in the middle of the work ends neither the loop nor the work."""
+    await due(store, "a")
+    tries: list[float] = []
+
+    async def do(ref: str) -> None:
+        tries.append(loop_time())
+        if len(tries) == 1:
+            raise error
+        await finish(store, ref)
+
+    loop = claims(line, do)
+    loop.start()
+    await asyncio.sleep(2 * HOLD_SECONDS)
+    await loop.aclose()
+
+    assert [NOW, NOW + HOLD_SECONDS] == tries
+
+
+async def test_only_work_of_its_providers_is_claimed(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """A loop that is for some providers leaves the work of the others."""
+    await due(store, "mine")
+    await due(store, "yours", provider="other")
+    loop = claims(line, worker.do)
+    loop.providers = ["tape"]
+    loop.start()
+    await asyncio.sleep(5)
+    await loop.aclose()
+
+    assert ["mine"] == worker.refs
+
+
+# --- closing ------------------------------------------------------------------------------------------------
+
+
+async def test_closing_what_never_began_is_harmless(line: Line, worker: Worker) -> None:
+    """A loop without work is closed at once."""
+    await claims(line, worker.do).aclose(drain=10.0)
+    assert NOW == loop_time()
+
+
+async def test_draining_does_all_that_is_due(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """Closing with time left does the work that is due first, and takes no longer than that."""
+    await due(store, *"abcde")
+    loop = claims(line, worker.do)
+    loop.start()
+    await loop.aclose(drain=10.0)
+
+    assert ([*"abcde"], NOW + 3.0) == (sorted(worker.refs), loop_time())
+
+
+async def test_a_claim_in_flight_counts_as_running(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """Work whose claim is on its way back when closing begins is done as well."""
+    await due(store, "a")
+
+    async def watch(name: str, side: Side) -> None:
+        if side == "after":
+            await asyncio.sleep(2.0)
+
+    line.on_call = watch
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(0.5)
+    await loop.aclose(drain=10.0)
+
+    assert ["a"] == worker.refs
+
+
+async def test_draining_has_an_end(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """What is not done in time is cancelled and given back, due at once; what ends by itself is done."""
+    await due(store, "slow")
+    worker.seconds = 60.0
+    loop = claims(line, worker.do)
+    loop.start()
+    await loop.aclose(drain=5.0)
+
+    assert ([], NOW + 5.0) == (worker.refs, loop_time())
+    assert NOW == await store.next_due("handlers")
+
+
+async def test_without_time_to_drain_work_is_given_back(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """A claim that is cancelled is no claim any more, so that another process goes on with it at once."""
+    await due(store, "a")
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(0.5)
+    assert NOW + HOLD_SECONDS == await store.next_due("handlers")
+    await loop.aclose()
+
+    assert ([], NOW) == (worker.refs, await store.next_due("handlers"))
+
+
+async def test_draining_lets_what_runs_finish_while_the_store_is_away(
+    store: MemoryStore, line: Line, worker: Worker
+) -> None:
+    """A store that cannot be asked for more work cuts off none that runs."""
+    await due(store, "a")
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(0.5)
+    line.on_call = fail_at(*range(100), calls=["claim"])
+    await loop.aclose(drain=10.0)
+
+    assert [("a", NOW + 1.0)] == worker.done
+
+
+async def test_draining_ends_at_once_where_the_store_is_away_and_nothing_runs(
+    store: MemoryStore, line: Line, worker: Worker
+) -> None:
+    """Nobody waits for a store that does not answer."""
+    store.fail("away")
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(0.5)
+    await loop.aclose(drain=10.0)
+
+    assert NOW + 0.5 == loop_time()
+
+
+async def test_work_that_cannot_be_cancelled_is_left_alone(
+    store: MemoryStore, line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing is bounded whatever the work does, and says what it left behind."""
+    await due(store, "a")
+    stop = asyncio.Event()
+
+    async def stubborn(ref: str) -> None:
+        while not stop.is_set():
+            try:
+                await stop.wait()
+            except asyncio.CancelledError:
+                continue
+
+    loop = claims(line, stubborn)
+    loop.start()
+    await asyncio.sleep(0.5)
+    await loop.aclose(drain=1.0)
+
+    assert NOW + 1.5 + CANCEL_SECONDS == loop_time()
+    assert "audioext handlers of a does not end when it is cancelled" in caplog.text
+    stop.set()

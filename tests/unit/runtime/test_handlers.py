@@ -1,0 +1,592 @@
+"""Handlers: each topic at least once, in order, and whatever one of them does, its neighbours are not disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from audioext.errors import ConfigError, StoreError
+from audioext.models.entries import Entry
+from audioext.models.record import Verdict
+from audioext.models.requests import Extend
+from audioext.models.results import Failure, Stage, StageEvent
+from audioext.runtime.handlers import CLEAN_UP_SECONDS, HANDLING, LONGEST_ERROR, Handlers, Handling
+from audioext.runtime.held import HeldJob
+from audioext.state.schedule import MAX_ATTEMPTS, RETRY_SECONDS
+from audioext.stores import MemoryStore
+from tests.support import tape
+from tests.support.lines import Side
+from tests.support.loops import BEGIN_SECONDS
+from tests.support.processes import Process, loop_time, start, stored, truth
+from tests.support.tape import REF
+
+NOW = BEGIN_SECONDS
+TIMEOUT_SECONDS = 10.0
+
+
+def make(process: Process) -> Handlers:
+    """Return the handlers of *process*, which are woken by its journal."""
+    handlers = Handlers(
+        store=process.line, journal=process.journal, clock=process.clock, timeout=TIMEOUT_SECONDS, concurrency=4
+    )
+    process.journal.on_work = handlers.wake
+    return handlers
+
+
+@pytest.fixture
+async def handlers(here: Process) -> AsyncIterator[Handlers]:
+    """Return handlers that are closed at the end, without time to drain."""
+    handlers = make(here)
+    yield handlers
+    await handlers.aclose(drain=0.0)
+
+
+async def see(process: Process, *entries: Entry, ref: str = REF) -> HeldJob:
+    """Begin a job of *process*, of which *entries* are seen."""
+    held = await process.submit(ref)
+    await process.journal.append(held, [tape.answer(NOW, task_id=ref), *entries])
+    return held
+
+
+class Calls(list[str]):
+    """Notes who is called for what."""
+
+    def on(self, handlers: Handlers, stage: Stage, name: str) -> None:
+        """Register a handler called *name* that notes its calls."""
+
+        async def handler(event: StageEvent) -> None:
+            self.append(f"{name}:{event.stage.name.lower()}")
+
+        handler.__qualname__ = name
+        handlers.on(stage, handler)
+
+
+def nameless(stage: Stage | None, *, audio: bool = False) -> Entry:
+    """Return a webhook that names no task, so that it fits every job."""
+    tracks = (tape.track("one"),) if audio else ()
+    return tape.webhook(NOW + 1, tape.shown(stage, *tracks, task_id=None))
+
+
+# --- what is told, and when ---------------------------------------------------------------------------------
+
+
+async def test_every_stage_is_told_once_and_in_order(here: Process, handlers: Handlers) -> None:
+    """A job that was complete at once tells text, first and complete, each with its event."""
+    events: list[StageEvent] = []
+
+    async def handler(event: StageEvent) -> None:
+        events.append(event)
+
+    for stage in (Stage.COMPLETE, Stage.FIRST, Stage.TEXT):
+        handlers.on(stage, handler)
+    handlers.start()
+    held = await see(here, nameless(Stage.COMPLETE, audio=True))
+    await asyncio.sleep(5)
+
+    assert [Stage.TEXT, Stage.FIRST, Stage.COMPLETE] == [event.stage for event in events]
+    assert {("implied", REF), ("webhook", REF)} == {(event.source, event.ref) for event in events}
+    assert frozenset({"text", "first", "complete"}) == held.record.handled
+    assert await here.line.next_due("handlers") is None
+
+
+async def test_handlers_run_at_once(here: Process, handlers: Handlers) -> None:
+    """What was appended here is told without waiting for the next look at the store."""
+    times: list[float] = []
+
+    async def handler(event: StageEvent) -> None:
+        times.append(loop_time())
+
+    handlers.on(Stage.TEXT, handler)
+    handlers.start()
+    await asyncio.sleep(0.25)
+    await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(5)
+
+    assert [NOW + 0.25] == times
+
+
+async def test_a_failure_is_told(here: Process, handlers: Handlers) -> None:
+    """A failed job tells its failure after its stages, and a late COMPLETE after that."""
+    calls: list[str] = []
+
+    async def handler(event: StageEvent) -> None:
+        calls.append(event.stage.name)
+
+    async def sorry(failure: Failure) -> None:
+        calls.append(failure.message)
+
+    handlers.on(Stage.TEXT, handler)
+    handlers.on(Stage.COMPLETE, handler)
+    handlers.on_failure(sorry)
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT), tape.webhook(NOW + 2, tape.failed(None, message="no")))
+    await asyncio.sleep(5)
+    assert ["TEXT", "no"] == calls
+    await here.journal.append(held, [nameless(Stage.COMPLETE, audio=True)])
+    await asyncio.sleep(5)
+
+    assert ["TEXT", "no", "COMPLETE"] == calls
+
+
+async def test_a_failure_that_was_undone_before_is_not_told(here: Process, handlers: Handlers) -> None:
+    """A job that rose to complete before its failure was told tells COMPLETE alone."""
+    failures: list[Failure] = []
+
+    async def sorry(failure: Failure) -> None:
+        failures.append(failure)
+
+    handlers.on_failure(sorry)
+    held = await see(here, tape.webhook(NOW + 2, tape.failed(None)), nameless(Stage.COMPLETE, audio=True))
+    handlers.start()
+    await asyncio.sleep(5)
+
+    assert ([], Verdict.COMPLETE) == (failures, held.record.verdict)
+    assert frozenset({"text", "first", "complete"}) == held.record.handled
+
+
+async def test_a_stage_without_handlers_is_done_at_once(here: Process, handlers: Handlers) -> None:
+    """Whoever wants COMPLETE only is told of it, though nobody asked for the stages before."""
+    calls = Calls()
+    calls.on(handlers, Stage.COMPLETE, "bot.tell")
+    handlers.start()
+    await see(here, nameless(Stage.COMPLETE, audio=True))
+    await asyncio.sleep(5)
+
+    assert ["bot.tell:complete"] == calls
+
+
+async def test_all_handlers_of_a_stage_are_told_and_one_entry_says_so(
+    store: MemoryStore, here: Process, handlers: Handlers
+) -> None:
+    """Where all of them succeed at once, the journal grows by one entry for the topic."""
+    calls = Calls()
+    for name in ("a", "b", "c"):
+        calls.on(handlers, Stage.TEXT, name)
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(5)
+
+    assert ["a:text", "b:text", "c:text"] == calls
+    assert (["handled"], {}) == ([entry.kind for entry in (await stored(store)).entries[3:]], held.record.runs)
+
+
+async def test_handlers_that_come_later_are_told_what_is_left(here: Process) -> None:
+    """A process that starts again tells what the last one had not finished, and nothing else."""
+    await see(here, nameless(Stage.COMPLETE, audio=True))
+    first, second = make(here), make(here)
+    calls = Calls()
+    release = asyncio.Event()
+
+    async def stuck(event: StageEvent) -> None:
+        calls.append(f"stuck:{event.stage.name.lower()}")
+        await release.wait()
+
+    calls.on(first, Stage.TEXT, "tell")
+    first.on(Stage.FIRST, stuck)
+    first.start()
+    await asyncio.sleep(5)
+    await first.aclose(drain=0.0)
+    for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
+        calls.on(second, stage, "tell")
+    second.start()
+    await asyncio.sleep(5)
+    await second.aclose(drain=0.0)
+
+    assert ["tell:text", "stuck:first", "tell:first", "tell:complete"] == calls
+
+
+async def test_two_workers_share_the_work(store: MemoryStore) -> None:
+    """Two processes with the same handlers tell each topic once, as long as none dies."""
+    calls = Calls()
+    processes = [start(store) for _ in range(2)]
+    workers = [make(process) for process in processes]
+    for worker in workers:
+        for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
+            calls.on(worker, stage, "tell")
+        worker.start()
+    for number in range(8):
+        await see(processes[number % 2], nameless(Stage.COMPLETE, audio=True), ref=f"job-{number}")
+    await asyncio.sleep(20)
+    for worker in workers:
+        await worker.aclose(drain=0.0)
+
+    assert {"tell:text": 8, "tell:first": 8, "tell:complete": 8} == Counter(calls)
+
+
+async def test_a_handler_can_come_after_the_start(here: Process, handlers: Handlers) -> None:
+    """A handler that is added to an open client is told of what comes, and of what nobody was told yet."""
+    await see(here, nameless(Stage.TEXT))
+    handlers.wake()
+    handlers.start()
+    await asyncio.sleep(5)
+    assert "claim" not in here.line.calls
+    calls = Calls()
+    calls.on(handlers, Stage.TEXT, "late")
+    await asyncio.sleep(5)
+
+    assert ["late:text"] == calls
+
+
+# --- handlers that fail -------------------------------------------------------------------------------------
+
+
+async def test_a_failing_handler_is_tried_again_alone(here: Process, handlers: Handlers) -> None:
+    """Its neighbours, which succeeded, are not called again; the next stage waits until it is done."""
+    calls = Calls()
+    times: list[float] = []
+
+    async def failing(event: StageEvent) -> None:
+        times.append(loop_time())
+        if len(times) < 3:
+            raise ValueError("not yet")
+
+    calls.on(handlers, Stage.TEXT, "before")
+    handlers.on(Stage.TEXT, failing)
+    calls.on(handlers, Stage.TEXT, "after")
+    calls.on(handlers, Stage.FIRST, "next")
+    handlers.start()
+    held = await see(here, nameless(Stage.FIRST, audio=True))
+    await asyncio.sleep(0.5)
+    assert ["before:text", "after:text"] == calls
+    await asyncio.sleep(30)
+
+    assert ["before:text", "after:text", "next:first"] == calls
+    assert [NOW, NOW + RETRY_SECONDS, NOW + 3 * RETRY_SECONDS] == times
+    assert ((), frozenset({"text", "first"})) == (held.record.handler_faults, held.record.handled)
+
+
+async def never(event: StageEvent) -> None:
+    """Never return."""
+    await asyncio.get_running_loop().create_future()
+
+
+async def stubborn(event: StageEvent) -> None:
+    """Neither return nor be cancelled, for a long time."""
+    ends_at = loop_time() + 5 * TIMEOUT_SECONDS
+    while loop_time() < ends_at:
+        try:
+            await asyncio.sleep(ends_at - loop_time())
+        except asyncio.CancelledError:
+            continue
+
+
+async def raises(event: StageEvent) -> None:
+    """Raise what is no `Exception`."""
+    raise GeneratorExit("out")
+
+
+async def cancels_itself(event: StageEvent) -> None:
+    """Cancel the task that runs this."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(1)
+
+
+async def awaits_what_was_cancelled(event: StageEvent) -> None:
+    """Await a future of one's own that was cancelled."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def breaks_while_it_cleans_up(event: StageEvent) -> None:
+    """Run out of time, and raise another error when cancelled."""
+    try:
+        await never(event)
+    finally:
+        raise ValueError("no clean end")
+
+
+@pytest.mark.parametrize(
+    ("handler", "says", "seconds"),
+    [
+        (never, "TimeoutError: it ran for over 10 s", TIMEOUT_SECONDS),
+        (stubborn, "TimeoutError: it ran for over 10 s", TIMEOUT_SECONDS + CLEAN_UP_SECONDS),
+        (breaks_while_it_cleans_up, "TimeoutError: it ran for over 10 s", TIMEOUT_SECONDS),
+        (raises, "GeneratorExit: out", 0.0),
+        (cancels_itself, "CancelledError: it was cancelled", 0.0),
+        (awaits_what_was_cancelled, "CancelledError: it was cancelled", 0.0),
+    ],
+)
+async def test_whatever_a_handler_does_is_counted_and_given_up(
+    here: Process, handlers: Handlers, handler: Callable[[StageEvent], Awaitable[None]], says: str, seconds: float
+) -> None:
+    """A handler that cannot do its work is called five times, each later than the last, and then noted as a fault."""
+    times: list[float] = []
+    calls = Calls()
+
+    async def noted(event: StageEvent) -> None:
+        times.append(loop_time())
+        await handler(event)
+
+    handlers.on(Stage.TEXT, noted)
+    calls.on(handlers, Stage.TEXT, "neighbour")
+    calls.on(handlers, Stage.FIRST, "next")
+    handlers.start()
+    held = await see(here, nameless(Stage.FIRST, audio=True))
+    await asyncio.sleep(300)
+
+    waits = [later - earlier - seconds for earlier, later in zip(times, times[1:], strict=False)]
+    assert (MAX_ATTEMPTS, [1.0, 2.0, 4.0, 8.0]) == (len(times), waits)
+    assert ["neighbour:text", "next:first"] == calls
+    (fault,) = held.record.handler_faults
+    assert fault.startswith(f"text: {says}")
+
+
+async def test_a_long_error_is_cut(here: Process, handlers: Handlers) -> None:
+    """A journal does not grow by what a handler has to say."""
+
+    async def talks(event: StageEvent) -> None:
+        raise ValueError("x" * 10_000)
+
+    handlers.on(Stage.TEXT, talks)
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(60)
+
+    assert [f"text: {'ValueError: ' + 'x' * 10_000:.{LONGEST_ERROR}}"] == list(held.record.handler_faults)
+
+
+async def test_one_that_succeeds_at_last_leaves_no_fault(here: Process, handlers: Handlers) -> None:
+    """Of two failing handlers one is given up; the other one's success is kept though it came first."""
+    calls = Counter[str]()
+
+    async def hopeless(event: StageEvent) -> None:
+        calls["hopeless"] += 1
+        raise ValueError("no")
+
+    async def slow_starter(event: StageEvent) -> None:
+        calls["slow"] += 1
+        if calls["slow"] < 2:
+            raise ValueError("not yet")
+
+    handlers.on(Stage.TEXT, hopeless)
+    handlers.on(Stage.TEXT, slow_starter)
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(100)
+
+    assert {"hopeless": MAX_ATTEMPTS, "slow": 2} == calls
+    assert ("text: ValueError: no",) == held.record.handler_faults
+
+
+async def test_another_look_does_not_shorten_the_wait(store: MemoryStore, here: Process, handlers: Handlers) -> None:
+    """A delivery that makes the journal due for a second look calls no handler whose wait is not over."""
+    times: list[float] = []
+
+    async def failing(event: StageEvent) -> None:
+        times.append(loop_time())
+        raise ValueError("no")
+
+    handlers.on(Stage.TEXT, failing)
+    handlers.start()
+    await see(here, nameless(Stage.TEXT))
+    for number in range(60):
+        # The index of a listener that is always busy never follows.
+        entry = tape.webhook(NOW, tape.shown(None, task_id=None, word=f"{number}"))
+        await store.append(REF, [entry], provider="tape", look_at=loop_time())
+        await asyncio.sleep(0.25)
+
+    assert [NOW, NOW + 1.0, NOW + 3.0, NOW + 7.0] == times[:4]
+
+
+# --- crashes and closing ------------------------------------------------------------------------------------
+
+
+async def test_a_process_that_dies_while_a_handler_runs_leaves_it_to_another(store: MemoryStore, here: Process) -> None:
+    """The claim of the dead process runs out, and the topic is told again elsewhere."""
+    dying, living = make(here), make(start(store))
+    calls = Calls()
+    dying.on(Stage.TEXT, never)
+    calls.on(living, Stage.TEXT, "tell")
+    dying.start()
+    await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(0.5)
+
+    over = asyncio.Event()
+
+    async def dead(name: str, side: Side) -> None:
+        await over.wait()
+        raise StoreError("dead")
+
+    here.line.on_call = dead
+    living.start()
+    await asyncio.sleep(TIMEOUT_SECONDS)
+    assert [] == calls
+    await asyncio.sleep(20)
+
+    assert ["tell:text"] == calls
+    assert frozenset({"text"}) == (await truth(store)).handled
+    over.set()
+    for worker in (dying, living):
+        await worker.aclose(drain=0.0)
+
+
+async def test_closing_drains_what_is_due(here: Process) -> None:
+    """A job that became complete just now tells all its stages before the client is closed."""
+    handlers, calls = make(here), Calls()
+    for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
+        calls.on(handlers, stage, "tell")
+    handlers.start()
+    await see(here, nameless(Stage.COMPLETE, audio=True))
+    await handlers.aclose(drain=10.0)
+
+    assert ["tell:text", "tell:first", "tell:complete"] == calls
+
+
+async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemoryStore, here: Process) -> None:
+    """What closing cuts off is no failure: it is due again at once, with as many tries as before."""
+    handlers = make(here)
+    handlers.on(Stage.TEXT, never)
+    handlers.start()
+    await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(0.5)
+    await handlers.aclose(drain=1.0)
+
+    assert {} == (await truth(store)).runs
+    due = await store.next_due("handlers")
+    assert due is not None
+    assert due <= loop_time()
+
+
+async def test_closing_cuts_off_one_handler_alone(here: Process) -> None:
+    """A neighbour that was done before is not called again after the restart."""
+    first, second = make(here), make(here)
+    calls = Calls()
+    calls.on(first, Stage.TEXT, "quick")
+    calls.on(second, Stage.TEXT, "quick")
+    first.on(Stage.TEXT, never)
+
+    async def slow(event: StageEvent) -> None:
+        calls.append("slow:text")
+
+    slow.__module__, slow.__qualname__ = never.__module__, never.__qualname__
+    second.on(Stage.TEXT, slow)
+    first.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(0.5)
+    await first.aclose(drain=0.0)
+    second.start()
+    await asyncio.sleep(5)
+    await second.aclose(drain=0.0)
+
+    assert (["quick:text", "slow:text"], frozenset({"text"})) == (calls, held.record.handled)
+
+
+async def test_a_store_that_fails_after_the_handler_ran_calls_it_again(
+    store: MemoryStore, here: Process, handlers: Handlers
+) -> None:
+    """At least once: what could not be noted down is told again when the claim is over."""
+    calls = Calls()
+    calls.on(handlers, Stage.TEXT, "tell")
+    await see(here, nameless(Stage.TEXT))
+
+    async def watch(name: str, side: Side) -> None:
+        if name == "append":
+            store.fail("away")
+            here.line.on_call = nothing
+
+    async def nothing(name: str, side: Side) -> None:
+        """Let it pass."""
+
+    here.line.on_call = watch
+    handlers.start()
+    await asyncio.sleep(0.5)
+    store.fail(None)
+    await asyncio.sleep(2 * TIMEOUT_SECONDS)
+
+    assert ["tell:text", "tell:text"] == calls
+    assert frozenset({"text"}) == (await truth(store)).handled
+
+
+# --- what handlers may be, and what they submit -------------------------------------------------------------
+
+
+def test_handlers_are_coroutine_functions(here: Process) -> None:
+    """A plain function is refused when it is registered; methods, partials and callable objects are welcome."""
+    handlers = make(here)
+
+    class Bot:
+        """An object that can be called."""
+
+        async def __call__(self, event: StageEvent) -> None:
+            """Be called."""
+
+        async def method(self, event: StageEvent) -> None:
+            """Be called."""
+
+    for good in (never, Bot(), Bot().method, partial(never)):
+        handlers.on(Stage.TEXT, good)
+    for bad in (lambda event: None, print, Bot):
+        with pytest.raises(ConfigError, match="must be an async function"):
+            handlers.on(Stage.TEXT, bad)  # type: ignore[arg-type]  # that is what is tested
+        with pytest.raises(ConfigError, match="must be an async function"):
+            handlers.on_failure(bad)  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None])
+def test_handlers_are_told_of_three_stages(here: Process, stage: object) -> None:
+    """SUBMITTED, and what is no stage, is refused when the handler is registered."""
+    with pytest.raises(ConfigError, match="handlers are told of TEXT, FIRST and COMPLETE"):
+        make(here).on(stage, never)  # type: ignore[arg-type]  # that is what is tested
+
+
+async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handlers) -> None:
+    """Registering one function twice calls it twice, and each registration fares by itself."""
+    calls: list[int] = []
+
+    async def handler(event: StageEvent) -> None:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise ValueError("the second fails")
+
+    handlers.on(Stage.TEXT, handler)
+    handlers.on(Stage.TEXT, handler)
+    handlers.start()
+    held = await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(10)
+
+    assert [0, 1, 2] == calls
+    assert ((), frozenset({"text"}), 2) == (held.record.handler_faults, held.record.handled, len(held.record.runs))
+
+
+async def test_what_a_handler_submits_has_the_same_key_again(
+    here: Process, handlers: Handlers, tmp_path: Path
+) -> None:
+    """A handler that is called again makes the same keys in the same order; a file counts by its content."""
+    file, moved = tmp_path / "a.wav", tmp_path / "b.wav"
+    file.write_bytes(b"sound")
+    moved.write_bytes(b"sound")
+    keys: list[list[str]] = []
+
+    async def chains(event: StageEvent) -> None:
+        handling = HANDLING.get()
+        assert handling is not None
+        asked = [Extend(audio_id="a", model="V5")] * 2 + [Extend(file=file if not keys else moved)]
+        keys.append([await handling.key("tape", request) for request in asked])
+        if len(keys) == 1:
+            raise ValueError("again")
+
+    handlers.on(Stage.TEXT, chains)
+    handlers.start()
+    await see(here, nameless(Stage.TEXT))
+    while len(keys) < 2:
+        await asyncio.sleep(0.001)
+
+    assert keys[0] == keys[1]
+    assert 3 == len(set(keys[0]))
+    assert HANDLING.get() is None
+
+
+async def test_a_file_that_is_gone_has_a_key_as_well(tmp_path: Path) -> None:
+    """What cannot be read is refused later, with all that is wrong."""
+    missing = Extend(file=tmp_path / "missing.wav")
+
+    assert await Handling("x").key("tape", missing) == await Handling("x").key("tape", missing)
+    assert await Handling("x").key("tape", missing) != await Handling("y").key("tape", missing)

@@ -1,0 +1,373 @@
+"""The live handle of a job: every wait is private, ends, and reads the truth before it gives up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from audioext.errors import StoreError
+from audioext.models.entries import Entry, make_entry
+from audioext.models.record import Verdict
+from audioext.models.results import FailureReason, Stage, StageEvent
+from audioext.runtime.jobs import (
+    LOOK_SECONDS,
+    ClientClosedError,
+    Job,
+    JobError,
+    JobExpiredError,
+    JobFailedError,
+    StageTimeoutError,
+    SubmitUnknownError,
+)
+from audioext.runtime.journal import Journal
+from audioext.stores import MemoryStore
+from tests.support import tape
+from tests.support.lines import Side
+from tests.support.loops import BEGIN_SECONDS
+from tests.support.processes import Process, loop_time
+from tests.support.tape import REF, TASK
+
+NOW = BEGIN_SECONDS
+GRACE = 900.0
+TEXT = tape.webhook(NOW + 1, tape.shown(Stage.TEXT))
+FIRST = tape.webhook(NOW + 2, tape.shown(Stage.FIRST, tape.track("one")))
+DONE = tape.webhook(NOW + 3, tape.shown(Stage.COMPLETE, tape.track("one"), tape.track("two")))
+FAILED = tape.webhook(
+    NOW + 3, tape.failed(reason=FailureReason.CONTENT, code="400", message="no swearing", charged=False)
+)
+
+
+async def begin(wait: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+    """Begin to wait, and return once the wait goes on by itself."""
+    task = asyncio.create_task(wait)
+    await asyncio.sleep(0.5)
+    return task
+
+
+async def submitted(process: Process, *entries: Entry, **asked: object) -> Job:
+    """Return a job of *process* that was answered, with what else was seen of it."""
+    held = await process.submit(**asked)
+    await process.journal.append(held, [tape.answer(NOW), *entries])
+    return process.handle(held)
+
+
+# --- what a job knows ---------------------------------------------------------------------------------------
+
+
+async def test_a_job_shows_what_is_known_of_it(here: Process) -> None:
+    """Everything of the record that users need can be read from the handle."""
+    job = await submitted(here, FIRST, key="mine", meta={"chat": 1})
+
+    assert (REF, "tape", TASK, "mine", {"chat": 1}) == (job.ref, job.provider, job.task_id, job.key, job.meta)
+    assert (Stage.FIRST, Verdict.OPEN, ["one"]) == (job.stage, job.verdict, [track.id for track in job.tracks])
+    assert (None, job.record.request) == (job.failure, job.request)
+    assert datetime.fromtimestamp(NOW, UTC) == job.created_at
+    assert f"<Job {REF} tape FIRST OPEN>" == repr(job)
+    assert f"<text of {job!r}>" == repr(job.text)
+
+
+async def test_a_new_job_has_no_stage(here: Process) -> None:
+    """Until the task is known to exist, the handle says that it is new."""
+    job = here.handle(await here.submit())
+
+    assert (None, None, f"<Job {REF} tape NEW OPEN>") == (job.stage, job.task_id, repr(job))
+
+
+# --- waits that end with what they wait for -----------------------------------------------------------------
+
+
+async def test_a_wait_ends_with_its_stage(here: Process) -> None:
+    """A wait that began before returns the event as soon as its stage is reached."""
+    job = await submitted(here)
+    wait = await begin(job.wait(Stage.FIRST))
+    await here.journal.append(await here.hold(), [TEXT])
+    await asyncio.sleep(0)
+    assert not wait.done()
+    await here.journal.append(await here.hold(), [FIRST])
+    event = await wait
+
+    assert isinstance(event, StageEvent)
+    assert (Stage.FIRST, "webhook", NOW + 0.5) == (event.stage, event.source, loop_time())
+
+
+async def test_a_job_can_be_awaited_again_and_again(here: Process) -> None:
+    """The job and its stages are awaitables, not coroutines: each gives the same each time."""
+    job = await submitted(here, TEXT, FIRST, DONE)
+
+    songs = [await job, await job, await job.result()]
+    assert [["one", "two"]] * 3 == [[track.id for track in song.tracks] for song in songs]
+    for stage, awaitable in ((Stage.TEXT, job.text), (Stage.FIRST, job.first), (Stage.COMPLETE, job.complete)):
+        assert [stage, stage] == [(await awaitable).stage, (await awaitable).stage]
+
+
+async def test_iterating_replays_the_stages_and_goes_on(here: Process) -> None:
+    """An iteration begins with what was reached before, waits for the rest, and ends."""
+    job = await submitted(here, TEXT)
+    stages: list[Stage] = []
+
+    async def follow() -> None:
+        async for event in job:
+            stages.append(event.stage)
+
+    following = await begin(follow())
+    assert [Stage.TEXT] == stages
+    for entry in (FIRST, DONE):
+        await here.journal.append(await here.hold(), [entry])
+    await following
+
+    assert [Stage.TEXT, Stage.FIRST, Stage.COMPLETE] == stages
+
+
+async def test_an_iteration_ends_with_the_failure(here: Process) -> None:
+    """What was reached is yielded, then the failure is raised."""
+    job = await submitted(here, TEXT, FAILED)
+    stages: list[Stage] = []
+    with pytest.raises(JobFailedError):
+        async for event in job:
+            stages.append(event.stage)
+
+    assert [Stage.TEXT] == stages
+
+
+async def test_cancelling_a_wait_disturbs_nobody(here: Process) -> None:
+    """Of two waits for one stage one is cancelled, and the other gets its event."""
+    job = await submitted(here)
+    cancelled, kept = await begin(job.wait()), await begin(job.wait())
+    cancelled.cancel()
+    await asyncio.sleep(0)
+    await here.journal.append(await here.hold(), [DONE])
+
+    assert isinstance(await kept, StageEvent)
+    assert (True, 0) == (cancelled.cancelled(), here.waits)
+
+
+async def test_a_wait_says_that_somebody_waits(here: Process) -> None:
+    """While somebody waits the store is watched closely, and no longer."""
+    job = await submitted(here)
+    waits = [await begin(job.wait(timeout=5.0)) for _ in range(2)]
+    assert (2, True) == (here.waits, (await here.hold()).is_awaited)
+    await asyncio.gather(*waits, return_exceptions=True)
+
+    assert (0, False) == (here.waits, (await here.hold()).is_awaited)
+
+
+async def test_a_wait_after_a_rise_gets_the_song(here: Process) -> None:
+    """A wait that ended with the failure stays as it was; the next one has what came since."""
+    job = await submitted(here, FAILED)
+    with pytest.raises(JobFailedError):
+        await job
+    await here.journal.append(await here.hold(), [DONE])
+
+    assert ["one", "two"] == [track.id for track in (await job).tracks]
+
+
+# --- waits that end otherwise -------------------------------------------------------------------------------
+
+
+async def test_a_failure_says_why_and_what_it_cost(here: Process) -> None:
+    """The error of a failed job holds the vendor's words and what is known of the money."""
+    job = await submitted(here, FIRST, FAILED)
+    with pytest.raises(JobFailedError, match=r"failed, content \(code 400\): no swearing") as failed:
+        await job
+    error = failed.value
+
+    assert (job, FailureReason.CONTENT, "400", False) == (error.job, error.reason, error.code, error.charged)
+    assert ["one"] == [track.id for track in error.tracks]
+    assert Stage.FIRST is (await job.first).stage
+
+
+async def test_a_refused_job_has_nothing_to_wait_for(here: Process) -> None:
+    """A wait for a job without a task ends at once, with what the vendor said."""
+    held = await here.submit()
+    await here.journal.append(held, [tape.refusal(NOW, "too few credits")])
+    with pytest.raises(JobError, match="too few credits"):
+        await here.handle(held)
+
+    assert NOW == loop_time()
+
+
+async def test_a_job_that_was_given_up_says_so(here: Process) -> None:
+    """An expired job's wait ends like one that timed out, at once."""
+    job = await submitted(here, make_entry("expired", NOW))
+    with pytest.raises(JobExpiredError, match="a late callback still completes it"):
+        await job
+
+
+async def test_a_wait_ends_with_its_time(here: Process) -> None:
+    """It says how far the job is and what its last status call said, and it is a TimeoutError, too."""
+    job = await submitted(here, TEXT, tape.busy(NOW + 2))
+    with pytest.raises(StageTimeoutError, match=r"did not reach first in time \(it is at text; .*busy") as late:
+        await job.wait(Stage.FIRST, timeout=7.0)
+
+    assert isinstance(late.value, TimeoutError)
+    assert (NOW + 7.0, Verdict.OPEN) == (loop_time(), job.verdict)
+
+
+async def test_a_wait_without_a_time_has_the_clients(here: Process) -> None:
+    """Every await, stage and iteration is bounded by `wait_timeout`, an iteration as a whole."""
+    held = await here.submit()
+    await here.journal.append(held, [tape.answer(NOW)])
+    job = here.handle(held, wait_timeout=30.0)
+    for wait in (job.result, lambda: job.wait(Stage.TEXT), lambda: anext(aiter(job))):
+        began = loop_time()
+        with pytest.raises(StageTimeoutError, match="it is at submitted"):
+            await wait()
+        assert began + 30.0 == loop_time()
+
+
+async def test_a_wait_with_no_time_left_looks_all_the_same(here: Process, there: Process) -> None:
+    """A timeout of zero gives what there is in the store, whoever wrote it, or times out."""
+    job = await submitted(here)
+    with pytest.raises(StageTimeoutError):
+        await job.wait(Stage.TEXT, timeout=0.0)
+    await there.journal.append(await there.hold(), [TEXT])
+
+    assert Stage.TEXT is (await job.wait(Stage.TEXT, timeout=0.0)).stage
+
+
+async def test_closing_ends_every_wait(here: Process) -> None:
+    """Those who wait, and those who begin to, are told that the client was closed; what is reached they get."""
+    job = await submitted(here, TEXT)
+    waiting = await begin(job.wait(Stage.FIRST))
+    here.journal.close_waits()
+    with pytest.raises(ClientClosedError, match="the job lives on in the store"):
+        await waiting
+    with pytest.raises(ClientClosedError):
+        await job
+
+    assert Stage.TEXT is (await job.text).stage
+
+
+# --- an outcome that is unknown -----------------------------------------------------------------------------
+
+
+async def test_no_word_within_the_grace_period_is_unknown(here: Process) -> None:
+    """A job without a task id ends its waits after the grace period, with the reason, and settles nothing."""
+    held = await here.submit(grace=GRACE)
+    await here.journal.append(held, [make_entry("answer", NOW, note="the connection broke")])
+    job = here.handle(held)
+    with pytest.raises(SubmitUnknownError, match=r"within 900 s \(the connection broke\)") as unknown:
+        await job
+
+    assert (NOW + GRACE, job, Verdict.OPEN) == (loop_time(), unknown.value.job, job.verdict)
+    await here.receive(DONE)
+    assert ["one", "two"] == [track.id for track in (await job).tracks]
+
+
+async def test_a_shorter_time_comes_before_the_grace_period(here: Process) -> None:
+    """A wait that ends sooner says only that it was too short."""
+    job = here.handle(await here.submit(grace=GRACE))
+    with pytest.raises(StageTimeoutError, match="nothing is known of it yet"):
+        await job.wait(timeout=60.0)
+
+
+async def test_while_the_post_is_under_way_nothing_is_unknown(here: Process) -> None:
+    """The process that waits for the answer itself goes on waiting, however long it takes."""
+    held = await here.submit(grace=10.0)
+    held.posts += 1
+    wait = await begin(here.handle(held).wait(Stage.SUBMITTED, timeout=100.0))
+    await asyncio.sleep(50)
+    held.posts -= 1
+    await here.journal.append(held, [tape.answer(NOW)])
+
+    assert isinstance(await wait, StageEvent)
+
+
+async def test_an_outcome_that_nobody_can_tell_is_unknown_at_once(here: Process) -> None:
+    """Where nobody can call us, a POST that told nothing leaves nothing to wait for."""
+    held = await here.submit(webhooks=False)
+    await here.journal.append(held, [make_entry("answer", NOW, note="HTTP 502")])
+    with pytest.raises(SubmitUnknownError, match="its POST got no readable answer"):
+        await here.handle(held)
+
+    assert NOW == loop_time()
+
+
+async def test_a_task_that_is_learnt_late_ends_the_doubt(here: Process) -> None:
+    """A delivery within the grace period makes the wait go on to its own end."""
+    held = await here.submit(grace=10.0)
+    wait = await begin(here.handle(held).result(timeout=100.0))
+    await here.receive(TEXT)
+    await asyncio.sleep(50)
+    await here.receive(DONE)
+
+    assert not isinstance(await wait, Exception)
+
+
+# --- the truth, whoever wakes whom --------------------------------------------------------------------------
+
+
+async def test_a_wait_reads_the_truth_before_it_gives_up(here: Process, there: Process) -> None:
+    """Where another process's changes are never heard of, the wait still has its result when its time is up."""
+    job = await submitted(here)
+    wait = await begin(job.wait(timeout=20.0))
+    await there.journal.append(await there.hold(), [DONE])
+
+    assert isinstance(await wait, StageEvent)
+    assert NOW + 20.0 == loop_time()
+
+
+async def test_a_long_wait_reads_the_truth_now_and_then(here: Process, there: Process) -> None:
+    """A wait relies on being woken for a minute at the most."""
+    job = await submitted(here)
+    wait = await begin(job.wait())
+    await there.journal.append(await there.hold(), [DONE])
+
+    assert isinstance(await wait, StageEvent)
+    assert NOW + LOOK_SECONDS == loop_time()
+
+
+async def test_news_between_the_look_and_the_wait_is_not_missed(here: Process) -> None:
+    """What is stored while a wait takes its first look ends it."""
+    job = await submitted(here)
+
+    async def watch(name: str, side: Side) -> None:
+        if (name, side) == ("read", "after"):
+            here.line.on_call = nothing
+            await here.journal.append(await here.hold(), [DONE])
+
+    async def nothing(name: str, side: Side) -> None:
+        """Let it pass."""
+
+    here.line.on_call = watch
+    await job.wait()
+    assert NOW == loop_time()
+
+
+async def test_a_wait_goes_on_while_the_store_is_away(
+    store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A look that fails ends no wait; what is known here still counts, and the wait ends with its time."""
+    job = await submitted(here, TEXT)
+    store.fail("away")
+
+    assert Stage.TEXT is (await job.text).stage
+    with pytest.raises(StageTimeoutError):
+        await job.wait(timeout=10.0)
+    assert NOW + 10.0 == loop_time()
+    assert "waiting on: away" in caplog.text
+
+
+# --- refresh ------------------------------------------------------------------------------------------------
+
+
+async def test_refresh_asks_for_the_job_as_the_store_has_it(here: Process, there: Process) -> None:
+    """A refresh looks at the store first, which may know the task by now, and then asks the provider."""
+    job = here.handle(await here.submit())
+    with pytest.raises(SubmitUnknownError, match="nothing was resent"):
+        await job.refresh()
+    await there.journal.append(await there.hold(), [tape.answer(NOW)])
+
+    assert job is await job.refresh()
+    assert [job.task_id] == [held.record.task_id for held in here.refreshed]
+
+
+def test_errors_of_the_store_are_no_errors_of_a_job() -> None:
+    """Whoever catches what becomes of a job does not catch a store that is away."""
+    assert not issubclass(StoreError, JobError)
+    assert issubclass(JobExpiredError, StageTimeoutError)
+    assert Journal.__doc__

@@ -1,0 +1,337 @@
+"""Client-side limits: first come, first served, never more than an API allows, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audioext.errors import StoreError
+from audioext.models.entries import POST_SECONDS, Entry, Index
+from audioext.models.limits import Limits
+from audioext.runtime.limits import LOOK_SECONDS, Account, Limiter
+from audioext.stores import MemoryStore
+from audioext.stores.base import Created, Existing
+from tests.support import tape
+from tests.support.loops import BEGIN_SECONDS, JumpingLoop
+from tests.support.processes import LOOP_CLOCK, loop_time
+
+NOW = BEGIN_SECONDS
+
+# --- calls in a window --------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def closing(limiter: Limiter) -> AsyncIterator[Limiter]:
+    """Close *limiter* at the end."""
+    try:
+        yield limiter
+    finally:
+        limiter.close()
+
+
+async def call(limiter: Limiter, times: list[float], *, seconds: float = 0.0, timeout: float = 100.0) -> None:  # noqa: ASYNC109 - it is the limiter's own
+    """Make one call that takes so many seconds, and note when it began."""
+    async with limiter.permit(timeout=timeout):
+        times.append(loop_time())
+        await asyncio.sleep(seconds)
+
+
+async def test_calls_of_a_window_are_limited() -> None:
+    """Seven calls at three in ten seconds begin three, three and one at a time."""
+    times: list[float] = []
+    async with closing(Limiter(3, 10.0)) as limiter:
+        await asyncio.gather(*(call(limiter, times) for _ in range(7)))
+
+    assert [NOW] * 3 + [NOW + 10.0] * 3 + [NOW + 20.0] == times
+
+
+async def test_a_call_counts_from_its_end() -> None:
+    """However long a call took to arrive, the API never sees more than it allows."""
+    times: list[float] = []
+    async with closing(Limiter(1, 10.0)) as limiter:
+        await asyncio.gather(*(call(limiter, times, seconds=4.0) for _ in range(3)))
+
+    assert [NOW, NOW + 14.0, NOW + 28.0] == times
+
+
+async def test_without_a_limit_nobody_waits() -> None:
+    """An API that says nothing of a limit has none."""
+    times: list[float] = []
+    async with closing(Limiter(None, 10.0)) as limiter:
+        await asyncio.gather(*(call(limiter, times, seconds=1.0) for _ in range(100)))
+
+    assert [NOW] * 100 == times
+
+
+async def test_the_first_to_come_is_the_first_to_go() -> None:
+    """A caller that comes later never overtakes one that waits."""
+    order: list[int] = []
+    async with closing(Limiter(1, 1.0)) as limiter:
+
+        async def one(number: int) -> None:
+            await asyncio.sleep(number / 8)
+            async with limiter.permit(timeout=100.0):
+                order.append(number)
+
+        await asyncio.gather(*(one(number) for number in reversed(range(8))))
+
+    assert list(range(8)) == order
+
+
+async def test_a_permit_that_does_not_come_in_time_is_none() -> None:
+    """The wait ends with `TimeoutError`, and takes nothing from those who wait on."""
+    times: list[float] = []
+    async with closing(Limiter(1, 10.0)) as limiter:
+        await call(limiter, times)
+        late = asyncio.create_task(call(limiter, times, timeout=5.0))
+        patient = asyncio.create_task(call(limiter, times))
+        with pytest.raises(TimeoutError):
+            await late
+        assert NOW + 5.0 == loop_time()
+        await patient
+
+    assert [NOW, NOW + 10.0] == times
+
+
+async def test_a_cancelled_wait_leaves_its_turn_to_the_next() -> None:
+    """Cancelling before the permit came, or in the moment in which it comes, loses none."""
+    times: list[float] = []
+    async with closing(Limiter(1, 10.0)) as limiter:
+        await call(limiter, times)
+        waits = [asyncio.create_task(call(limiter, times)) for _ in range(3)]
+        await asyncio.sleep(1)
+        waits[0].cancel()
+        await asyncio.sleep(9)  # the turn of the second has just come
+        waits[1].cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    assert [True, False] == [wait.cancelled() for wait in (waits[0], waits[2])]
+    assert [NOW, NOW + 10.0] == times[:2]
+
+
+async def test_a_call_that_fails_counts_as_one() -> None:
+    """What was sent was sent, whatever became of it."""
+    times: list[float] = []
+    async with closing(Limiter(1, 10.0)) as limiter:
+        with pytest.raises(ZeroDivisionError):
+            async with limiter.permit(timeout=1.0):
+                raise ZeroDivisionError
+        await call(limiter, times)
+
+    assert [NOW + 10.0] == times
+
+
+@given(
+    calls=st.integers(1, 4),
+    per=st.floats(1.0, 10.0),
+    comings=st.lists(st.tuples(st.floats(0.0, 20.0), st.floats(0.0, 5.0), st.floats(0.1, 30.0)), max_size=12),
+)
+def test_no_window_holds_more_calls_than_allowed(
+    calls: int, per: float, comings: list[tuple[float, float, float]]
+) -> None:
+    """Whoever comes when, gives up or takes long: no window of any place has more calls that are under way or ended."""
+    spans: list[tuple[float, float]] = []
+
+    async def one(limiter: Limiter, come: float, take: float, patience: float) -> None:
+        await asyncio.sleep(come)
+        try:
+            async with limiter.permit(timeout=patience):
+                began = loop_time()
+                await asyncio.sleep(take)
+                spans.append((began, loop_time()))
+        except TimeoutError:
+            assert loop_time() - NOW >= come + patience - 1e-6
+
+    async def all_of_them() -> None:
+        async with closing(Limiter(calls, per)) as limiter:
+            await asyncio.gather(*(one(limiter, *coming) for coming in comings))
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(all_of_them())
+    for moment, _ in spans:
+        assert calls >= sum(began <= moment < ended + per - 1e-6 for began, ended in spans)
+
+
+# --- submits of an account ----------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Submits:
+    """Submits of one account that wait for their turn here."""
+
+    account: Account
+    times: dict[str, float] = field(factory=dict)
+    order: list[str] = field(factory=list)
+    bound: int = 0
+    tries: int = 0
+
+    async def create(self, ref: str, *, timeout: float = 100.0, key: str | None = None) -> Created | Existing:  # noqa: ASYNC109 - as above
+        """Store a job as soon as there is room, and note when that was."""
+
+        def make() -> tuple[Entry, Index]:
+            self.tries += 1
+            now = loop_time()
+            index = Index(
+                ref=ref, provider="tape", account="tape", created_at=now, key=key, occupies_until=now + POST_SECONDS
+            )
+            return tape.request(now), index
+
+        @contextmanager
+        def bind() -> Iterator[None]:
+            self.bound += 1
+            try:
+                yield
+            finally:
+                self.bound -= 1
+
+        created = await self.account.create(make, timeout=timeout, bound=bind)
+        self.times[ref] = loop_time()
+        self.order.append(ref)
+        return created
+
+    async def end(self, ref: str) -> None:
+        """Let a job be answered and ended now."""
+        index = Index(
+            ref=ref, provider="tape", account="tape", created_at=self.times[ref], is_open=False, answered_at=loop_time()
+        )
+        await self.account.store.append(ref, [], provider="tape", index=index, known=1)
+
+
+Make = Callable[..., Submits]
+
+
+@pytest.fixture
+def account(store: MemoryStore) -> Make:
+    """Return what makes an account with some limits, which shares the store with the others of its name."""
+    return lambda **limits: Submits(Account("tape", Limits(**limits), store, LOOP_CLOCK))
+
+
+async def test_an_account_without_limits_is_never_full(account: Make) -> None:
+    """A hundred jobs are stored at once."""
+    submits = account(submits=None, parallel=None)
+    await asyncio.gather(*(submits.create(f"{number}") for number in range(100)))
+
+    assert ({NOW}, 100, 0) == (set(submits.times.values()), submits.tries, submits.bound)
+
+
+async def test_submits_wait_until_the_window_has_room(account: Make) -> None:
+    """A submit counts until its window has passed since its answer came."""
+    submits = account(submits=2, per=10.0)
+    for ref in ("a", "b"):
+        await submits.create(ref)
+        await submits.end(ref)
+    await submits.create("c")
+
+    assert {"a": NOW, "b": NOW, "c": NOW + 10.0} == submits.times
+
+
+async def test_submits_go_in_the_order_in_which_they_came(account: Make) -> None:
+    """Whoever waits longer has the first turn."""
+    submits = account(submits=1, per=1.0)
+    tasks = []
+    for number in range(5):
+        tasks.append(asyncio.create_task(submits.create(f"{number}")))
+        await asyncio.sleep(0)
+
+    async def answer() -> None:
+        done: set[str] = set()
+        while len(done) < 5:
+            for ref in set(submits.order) - done:
+                await submits.end(ref)
+                done.add(ref)
+            await asyncio.sleep(0.125)
+
+    await asyncio.gather(answer(), *tasks)
+    assert [f"{number}" for number in range(5)] == submits.order
+
+
+async def test_the_end_of_a_job_makes_room_at_once(account: Make) -> None:
+    """Where the end of a job is known here, the next submit does not wait for its next look."""
+    submits = account(submits=None, parallel=1)
+    await submits.create("a")
+    waiting = asyncio.create_task(submits.create("b"))
+    await asyncio.sleep(0.25)
+    await submits.end("a")
+    submits.account.look_again()
+    await waiting
+
+    assert NOW + 0.25 == submits.times["b"]
+
+
+async def test_another_processes_end_is_seen_within_a_second(account: Make) -> None:
+    """Room that another process made is found by looking now and then."""
+    mine, other = account(submits=None, parallel=1), account(submits=None, parallel=1)
+    await other.create("a")
+    waiting = asyncio.create_task(mine.create("b"))
+    await asyncio.sleep(5.5)
+    await other.end("a")
+    await waiting
+
+    assert NOW + 5.5 < mine.times["b"] <= NOW + 5.5 + LOOK_SECONDS
+
+
+async def test_two_processes_share_the_limits(account: Make) -> None:
+    """Of six submits of two processes at two in ten seconds two go at a time."""
+    pair = [account(submits=2, per=10.0) for _ in range(2)]
+
+    async def submit(number: int) -> None:
+        submits = pair[number % 2]
+        await submits.create(f"{number}")
+        await submits.end(f"{number}")
+
+    await asyncio.gather(*(submit(number) for number in range(6)))
+
+    times = sorted(at for submits in pair for at in submits.times.values())
+    assert all(later - earlier >= 10.0 for earlier, later in zip(times, times[2:], strict=False))
+    assert times[-1] <= NOW + 20.0 + 2 * LOOK_SECONDS
+
+
+async def test_a_turn_that_does_not_come_stores_nothing(store: MemoryStore, account: Make) -> None:
+    """Both the one whose turn it is and those behind it give up in time, and nothing was stored."""
+    submits = account(submits=None, parallel=1)
+    await submits.create("a")
+    waits = [asyncio.create_task(submits.create(ref, timeout=5.0)) for ref in ("b", "c")]
+    results = await asyncio.gather(*waits, return_exceptions=True)
+
+    assert [TimeoutError, TimeoutError] == [type(result) for result in results]
+    assert (NOW + 5.0, ["a"], 0) == (loop_time(), [item.index.ref async for item in store.jobs()], submits.bound)
+
+
+async def test_a_cancelled_submit_leaves_its_turn_to_the_next(account: Make) -> None:
+    """Cancelling the one whose turn it is, and one that waits behind it, keeps nobody waiting."""
+    submits = account(submits=None, parallel=1)
+    await submits.create("a")
+    waits = [asyncio.create_task(submits.create(ref)) for ref in ("b", "c", "d")]
+    await asyncio.sleep(0.5)
+    waits[0].cancel()
+    waits[1].cancel()
+    await submits.end("a")
+    await waits[2]
+
+    assert ["a", "d"] == submits.order
+
+
+async def test_a_key_that_is_taken_ends_the_wait(account: Make) -> None:
+    """A submit whose key got its job meanwhile needs no room any more."""
+    submits = account(submits=None, parallel=1)
+    await submits.create("a", key="mine")
+
+    assert Existing("a") == await submits.create("b", key="mine")
+
+
+async def test_a_store_that_fails_leaves_the_turn_to_the_next(store: MemoryStore, account: Make) -> None:
+    """The error reaches who submitted, and nobody else waits for it."""
+    submits = account(submits=None, parallel=5)
+    store.fail("away")
+    with pytest.raises(StoreError, match="away"):
+        await submits.create("a")
+    store.fail(None)
+    await submits.create("b")
+
+    assert (["b"], 0) == (submits.order, submits.bound)
