@@ -42,7 +42,7 @@ def test_demo_shows_the_trip_and_saves_two_longer_tracks_that_begin_alike(invoke
 def test_demo_takes_the_users_own_mp3(invoke: Invoke, folder: Path) -> None:
     """An MP3 with an awkward name is uploaded and extended; the JSON says by how much and how alike."""
     own = folder / "mine [red] & yours.mp3"
-    clip = audio.tune(seed=5, seconds=9.0, rate=44_100)
+    clip = audio.tune(seed=5, seconds=9.0, rate=16_000)
     soundfile.write(own, clip.samples, clip.rate, format="MP3")
 
     ended = invoke("demo", own, "--json", "--speed", "10000", "--out", "made")

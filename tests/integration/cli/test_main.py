@@ -46,11 +46,9 @@ def test_without_the_extra_the_command_says_what_to_install(package: str, word: 
 
 
 def test_without_numpy_the_sandbox_says_what_to_install() -> None:
-    """The demo's help needs no numpy; the demo names the extra."""
-    helped = run_without("numpy", "demo", "--help")
+    """The command is there without numpy, and names the extra."""
     refused = run_without("numpy", "demo")
 
-    assert 0 == helped.returncode
     assert 2 == refused.returncode
     assert 'pip install "audioext[sandbox]"' in refused.stderr
 
