@@ -201,7 +201,7 @@ _OTHERWISE = frozenset({"audio_id", "url", "file", "provider"})  # the command's
 
 
 def with_fields(command: type[Command], request: type[Request]) -> type[Command]:
-    """Return *command* with an option for each field of *request*; what is given is in its `fields()`."""
+    """Return *command* with an option for each field of *request*; `given_fields` returns those that were given."""
     hints = get_type_hints(request)
     annotated: Any = Annotated  # with types that are known at run time alone
     fields = {}
@@ -214,3 +214,9 @@ def with_fields(command: type[Command], request: type[Request]) -> type[Command]
     made = attrs.make_class(command.__name__, fields, (command,), frozen=True, slots=False, collect_by_mro=True)
     made.__doc__ = command.__doc__
     return made
+
+
+def given_fields(command: Command, request: type[Request]) -> dict[str, object]:
+    """Return the fields of *request* that were given to *command*, as `with_fields` made it."""
+    names = {attribute.name for attribute in attrs.fields(request)} - _OTHERWISE
+    return {name: value for name in names if (value := getattr(command, name)) is not None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import attrs
 from attrs import frozen
 from cyclopts import Parameter
 
@@ -33,6 +32,7 @@ from audioext.cli.options import (
     SavingOptions,
     StoreOptions,
     SubmitOptions,
+    given_fields,
     with_fields,
 )
 from audioext.cli.progress import open_view, show_submitted
@@ -51,11 +51,6 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
     """What `extend` and `instrumental` have in common."""
 
     provider: ProviderOption = "kie"
-
-    def fields(self, request: type[Request]) -> dict[str, object]:
-        """Return the fields of *request* that were given."""
-        names = (attribute.name for attribute in attrs.fields(request))
-        return {name: value for name in names if (value := getattr(self, name, None)) is not None}
 
     async def submit(self, screen: Screen, request: Request) -> Exit:
         """Submit *request*, watch it, save what comes of it, and report.
@@ -86,7 +81,8 @@ class _Extend(TaskOptions, Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Extend it."""
-        return await self.submit(screen, Extend.draft(**self.fields(Extend), **read_source(self.source, ids=True)))
+        fields = given_fields(self, Extend)
+        return await self.submit(screen, Extend.draft(**fields, **read_source(self.source, ids=True)))
 
 
 @frozen(slots=False)
@@ -97,7 +93,7 @@ class _Instrumental(TaskOptions, Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Accompany it."""
-        fields = self.fields(AddInstrumental)
+        fields = given_fields(self, AddInstrumental)
         return await self.submit(screen, AddInstrumental.draft(**fields, **read_source(self.source, ids=False)))
 
 
