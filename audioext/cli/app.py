@@ -4,141 +4,99 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from attrs import frozen
 from cyclopts import App, CycloptsError, Group
 
 from audioext.cli.exits import Exit, epilogue
 from audioext.version import __version__
 
-BEGIN = Group("Begin", sort_key=1)
-TASKS = Group("Tasks", sort_key=2)
-LOOKING = Group("What there is", sort_key=3)
-SERVERS = Group("Servers", sort_key=4)
-HELP = Group("Help", sort_key=5)
-
-HELP_TEXT = """\
+HELP = """\
 Extend music, or give a voice an accompaniment, at a hosted API: submitted once, awaited by webhook or poll, never lost.
 
 Begin with `audioext demo`: it shows the whole trip on this machine, without paying."""
 
-
-@frozen
-class Listed:
-    """A command in the table: its name, where it stands, the class that it is, and its help text."""
-
-    name: str
-    group: Group
-    where: str
-    help: str
-
-
-# In the order in which the help text lists them; its line for each is the first paragraph.
-COMMANDS = (
-    Listed(
-        "demo",
-        BEGIN,
-        "demo:DemoCommand",
-        """\
-Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.
-
-Nothing leaves this machine and nothing is charged. Two playable files are saved, and compared with the source.""",
-    ),
-    Listed(
-        "extend",
-        TASKS,
-        "tasks:ExtendCommand",
-        """\
-Continue a piece of music, wait for it, and save the tracks.
-
-An existing file is a file; text that begins with http://, https:// or s3:// is a URL; text with a slash or an audio \
-file's suffix is a file that is not there; anything else is the id of a track that the provider made.""",
-    ),
-    Listed(
-        "instrumental",
-        TASKS,
-        "tasks:InstrumentalCommand",
-        """\
-Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.
-
-Text that begins with http://, https:// or s3:// is a URL, all else a file.""",
-    ),
-    Listed(
-        "wait",
-        TASKS,
-        "tasks:WaitCommand",
-        "Come back to a job that an earlier command left, wait for it, and save the tracks.",
-    ),
-    Listed(
-        "save",
-        TASKS,
-        "tasks:SaveCommand",
-        "Save the files of a job that is complete; results expire, so do it soon.",
-    ),
-    Listed("jobs", LOOKING, "jobs:JobsCommand", "List the jobs of the store, the newest last."),
-    Listed(
-        "show",
-        LOOKING,
-        "jobs:ShowCommand",
-        """\
-Show a job: its state, its request, its journal, its tracks, and what went wrong.
-
-Each entry of the journal is listed with what the job was after it. --at N shows the job as it was after the first N \
-entries, --body N prints what came with entry N, byte for byte.""",
-    ),
-    Listed(
-        "inbox",
-        LOOKING,
-        "deliveries:InboxCommand",
-        "List the deliveries that arrived, the newest first, with the verdict on each.",
-    ),
-    Listed(
-        "replay",
-        LOOKING,
-        "deliveries:ReplayCommand",
-        "Give a stored delivery to this store's inbox again, or with --to to another receiver.",
-    ),
-    Listed(
-        "credits",
-        LOOKING,
-        "tasks:CreditsCommand",
-        "Print the balance of the account, in the provider's own credits.",
-    ),
-    Listed(
-        "listen",
-        SERVERS,
-        "servers:ListenCommand",
-        """\
-Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.
-
-It needs no key. Providers whose key is in the environment are also asked about jobs that have gone quiet. Handlers \
-are left to the processes that have some. Other commands then use `--listen none`.""",
-    ),
-    Listed(
-        "sandbox",
-        SERVERS,
-        "servers:SandboxCommand",
-        "Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready.",
-    ),
-)
+COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Begin": {
+        "demo": (
+            "demo:DemoCommand",
+            (
+                "Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.\n\n"
+                "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source."
+            ),
+        ),
+    },
+    "Tasks": {
+        "extend": (
+            "tasks:ExtendCommand",
+            (
+                "Continue a piece of music, wait for it, and save the tracks.\n\n"
+                "An existing file is a file; text that begins with http://, https:// or s3:// is a URL; text with a"
+                " slash or an audio file's suffix is a file that is not there; anything else is the id of a track."
+            ),
+        ),
+        "instrumental": (
+            "tasks:InstrumentalCommand",
+            (
+                "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.\n\n"
+                "Text that begins with http://, https:// or s3:// is a URL, all else a file."
+            ),
+        ),
+        "wait": ("tasks:WaitCommand", "Come back to a job, wait for it, and save the tracks."),
+        "save": ("tasks:SaveCommand", "Save the files of a complete job; results expire, so do it soon."),
+    },
+    "What there is": {
+        "jobs": ("jobs:JobsCommand", "List the jobs of the store, the newest last."),
+        "show": (
+            "jobs:ShowCommand",
+            (
+                "Show a job: its state, its request, its journal, its tracks, and what went wrong.\n\nEach entry of the"
+                " journal is listed with what the job was after it. --at N shows the job as it was after the first N"
+                " entries, --body N prints what came with entry N, byte for byte."
+            ),
+        ),
+        "inbox": (
+            "deliveries:InboxCommand",
+            "List the deliveries that arrived, the newest first, with their verdicts.",
+        ),
+        "replay": ("deliveries:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
+        "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
+    },
+    "Servers": {
+        "listen": (
+            "listening:ListenCommand",
+            (
+                "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.\n\n"
+                "It needs no key. Providers whose key is in the environment are also asked about jobs that have gone"
+                " quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`."
+            ),
+        ),
+        "sandbox": (
+            "sandboxes:SandboxCommand",
+            "Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready.",
+        ),
+    },
+}
+"""By group and name: the class that a command is, and its help, whose first paragraph is its line in the list."""
 
 
 def make_app() -> App:
     """Return the parser; no command's module is loaded before the command is called."""
+    groups = {name: Group(name, sort_key=place) for place, name in enumerate((*COMMANDS, "Help"))}
     app = App(
         name="audioext",
         version=__version__,
-        help=HELP_TEXT,
+        help=HELP,
         help_epilogue=epilogue(),
         help_format="plaintext",
-        group_commands=HELP,
+        group_commands=groups["Help"],
         result_action="return_value",
     )
-    for place, one in enumerate(COMMANDS):
-        where = f"audioext.cli.{one.where}"
-        app.command(where, name=one.name, group=one.group, sort_key=place, help=one.help, help_epilogue="")
-    app.register_install_completion_command(group=HELP, help="Install completion for this shell.")
+    for group, commands in COMMANDS.items():
+        for place, (name, (where, text)) in enumerate(commands.items()):
+            path = f"audioext.cli.{where}"
+            app.command(path, name=name, group=groups[group], sort_key=place, help=text, help_epilogue="")
+    app.register_install_completion_command(group=groups["Help"], help="Install completion for this shell.")
     return app
 
 

@@ -13,12 +13,13 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL, open_sandbox, sandbox_provider
+from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL
 from audioext.cli.exits import Exit
 from audioext.cli.likeness import Likeness
 from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, Speed
 from audioext.cli.progress import View, open_view
 from audioext.cli.records import event_object
+from audioext.cli.sandboxes import open_sandbox, sandbox_provider
 from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, save, submit, watch
 from audioext.client import Client
@@ -42,20 +43,29 @@ MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
 """Who has no model, style or title."""
 
-PROGRAM = """\
-import asyncio
-import audioext as ax
+NEXT = """
+Next
+  # a recording of yours
+  {program} demo song.mp3
+  # each step by itself; without --sandbox at the real API, with {variable}
+  {program} {extend} --sandbox
+  # all there is
+  {program} --help
 
-async def main():
-    async with ax.Client({client}) as client:  # your key is in {variable}
-        job = await client.extend(
-            file={file!r}, {model}continue_at={continue_at})
-        async for event in job:  # text, first, complete
-            print(event.stage.name, len(event.tracks))
-        song = await job
-        print(await song.save("out/"))
+The same in Python
+  import asyncio
+  import audioext as ax
 
-asyncio.run(main())
+  async def main():
+      async with ax.Client({client}) as client:  # your key is in {variable}
+          job = await client.extend(
+              file={file!r}, {model}continue_at={continue_at})
+          async for event in job:  # text, first, complete
+              print(event.stage.name, len(event.tracks))
+          song = await job
+          print(await song.save("out/"))
+
+  asyncio.run(main())
 """
 
 
@@ -171,35 +181,22 @@ def report(screen: Screen, outcome: Outcome) -> None:
 
 def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float) -> None:
     """Print how to go on at *provider*, on the command line and in Python."""
-    at = f"{continue_at:g}"
-    has_model = provider.info.name not in MODELLESS
-    extend = ["extend", shlex.quote(str(source)), "--continue-at", at, "--provider", provider.info.name]
-    if has_model:
-        extend += ["--model", MODEL]
+    info, at = provider.info, f"{continue_at:g}"
+    has_model = info.name not in MODELLESS
+    extend = f"extend {shlex.quote(str(source))} --continue-at {at} --provider {info.name}"
     # Who takes audio by URL only has to be able to ask this machine for it.
-    is_asked = provider.info.file_route is FileRoute.SERVE
-    reach = ', public_url="https://your.host", listen=":8080"' if is_asked else ""
-    program = PROGRAM.format(
+    reach = ', public_url="https://your.host", listen=":8080"' if info.file_route is FileRoute.SERVE else ""
+    words = NEXT.format(
+        program=text.program(),
+        variable=info.key_variable,
+        extend=f"{extend} --model {MODEL}" if has_model else extend,
         client=f"ax.{type(provider).__name__}(){reach}",
-        variable=provider.info.key_variable,
         file=str(source),
         model=f'model="{MODEL}", ' if has_model else "",
         continue_at=at,
     )
-    screen.result()
-    screen.result("Next", style="bold")
-    screen.result("  # a recording of yours", style="dim")
-    screen.result(f"  {text.program()} demo song.mp3")
-    screen.result(
-        f"  # each step by itself; without --sandbox at the real API, with {provider.info.key_variable}", style="dim"
-    )
-    screen.result(f"  {text.program()} {' '.join(extend)} --sandbox")
-    screen.result("  # all there is", style="dim")
-    screen.result(f"  {text.program()} --help")
-    screen.result()
-    screen.result("The same in Python", style="bold")
-    for line in program.splitlines():
-        screen.result(f"  {line}".rstrip())
+    for line in words.splitlines():
+        screen.result(line, style="dim" if line.startswith("  #") else "" if line.startswith(" ") else "bold")
 
 
 def _json(outcome: Outcome) -> dict[str, object]:

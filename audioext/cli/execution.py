@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from audioext.cli import leave
 from audioext.cli.exits import Exit
-from audioext.cli.failures import advice, error_object, exit_code, interruption, sentence, translated
+from audioext.cli.failures import advice, error_object, exit_code, interruption, sentence
 from audioext.cli.options import Command
 from audioext.cli.screen import Screen
 from audioext.cli.text import moment
@@ -40,7 +40,7 @@ def execute(command: Command) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.BROKEN_PIPE
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence and a code
-            return _failed(screen, translated(error), debug=command.debug)
+            return _failed(screen, error, debug=command.debug)
 
 
 @contextmanager

@@ -17,9 +17,7 @@ from audioext.errors import (
     WebhookError,
 )
 from audioext.runtime.jobs import ClientClosedError, JobError, JobFailedError, StageTimeoutError, SubmitUnknownError
-from audioext.sandbox import FaultError, MissingExtraError
 
-MISSING_SANDBOX = 'the sandbox needs two more packages: pip install "audioext[sandbox]"'
 SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
 
 # The first class that fits counts, so the narrow ones stand above the broad ones.
@@ -54,15 +52,6 @@ class NoSuchRefError(StoreError):
 def exit_code(error: BaseException) -> Exit:
     """Return the exit code of a command that ends with *error*."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.DEFECT)
-
-
-def translated(error: Exception) -> Exception:
-    """Return our error for one of the sandbox's, which knows nothing of a command line."""
-    if isinstance(error, MissingExtraError):
-        return ConfigError(MISSING_SANDBOX)
-    if isinstance(error, FaultError):
-        return ConfigError(str(error))
-    return error
 
 
 def error_object(error: BaseException) -> dict[str, object]:

@@ -6,7 +6,7 @@ text: the parser would look for their names in the module of the command.
 
 import abc
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import attrs
 from attrs import frozen
@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
+from audioext.models.requests import Request
 
 ProviderName = Literal["kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"]
 
@@ -171,55 +172,51 @@ class SubmitOptions(SavingOptions):
     no_wait: Annotated[bool, flag("Submit, print the ref, and leave it to `listen` or `wait`.", JOB_GROUP)] = False
 
 
-def _field(text: str) -> Parameter:
-    return option(text, REQUEST_GROUP)
+FIELD_HELP = {
+    "model": "The model, such as V5; required for extend except at MusicGPT.",
+    "title": "The title of the result.",
+    "lyrics": "The words to sing, where the API takes them apart from the prompt.",
+    "negative_tags": "Styles that are not wanted.",
+    "vocal_gender": "Who sings; neutral at MusicGPT alone.",
+    "style_weight": "0 to 1, in steps of 0.01.",
+    "weirdness_constraint": "0 to 1, in steps of 0.01.",
+    "audio_weight": "0 to 1, in steps of 0.01.",
+    "variety": "0 to 4.",
+    "source_duration": "The source's seconds, to check limits beforehand; a file's are read from it.",
+    "rehost": "Bring a source URL to the provider's own file host first.",
+    "continue_at": "The second of the source from which on it is continued.",
+    "prompt": "What is wanted, or the lyrics, as the API has it.",
+    "style": "The style of the result.",
+    "tags": "The styles that are wanted; required.",
+    "persona_id": "A persona or voice of yours.",
+    "persona_model": "What kind of persona it is.",
+    "lyrics_section_to_extend": "The part of the lyrics to go on from (MusicGPT).",
+    "instrumental": "Without, or with, a voice.",
+    "num_outputs": "1 or 2 tracks (MusicGPT).",
+    "generate_album_cover": "Whether a cover is made (MusicGPT).",
+    "lyrics_timestamps": "Whether lyrics come with times (MusicGPT).",
+    "custom": "Use the fields given, or inherit the source's; derived by default.",
+}
+_OTHERWISE = frozenset({"audio_id", "url", "file", "provider"})  # the command's SOURCE and its own --provider
 
 
-@frozen(kw_only=True, slots=False)
-class RequestFields:
-    """What may be asked for in any request."""
-
-    model: Annotated[str | None, _field("The model, such as V5; required for extend except at MusicGPT.")] = None
-    title: Annotated[str | None, _field("The title of the result.")] = None
-    lyrics: Annotated[str | None, _field("The words to sing, where the API takes them apart from the prompt.")] = None
-    negative_tags: Annotated[str | None, _field("Styles that are not wanted.")] = None
-    vocal_gender: Annotated[str | None, _field("m, f, male, female or neutral (MusicGPT).")] = None
-    style_weight: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
-    weirdness_constraint: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
-    audio_weight: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
-    variety: Annotated[int | None, _field("0 to 4.")] = None
-    source_duration: Annotated[
-        float | None,
-        _field("The source's seconds, to check limits beforehand; a file's are read from it."),
-    ] = None
-    rehost: Annotated[bool, flag("Bring a source URL to the provider's own file host first.", REQUEST_GROUP)] = False
+def with_fields(command: type[Command], request: type[Request]) -> type[Command]:
+    """Return *command* with an option for each field of *request*; `given_fields` returns those that were given."""
+    hints = get_type_hints(request)
+    annotated: Any = Annotated  # with types that are known at run time alone
+    fields = {}
+    for attribute in attrs.fields(request):
+        if attribute.name not in _OTHERWISE:
+            text = FIELD_HELP.get(attribute.name, "")
+            how = option(text, REQUEST_GROUP) if attribute.default is None else flag(text, REQUEST_GROUP)
+            kind = annotated[hints[attribute.name], how]
+            fields[attribute.name] = attrs.field(default=attribute.default, type=kind, kw_only=True)
+    made = attrs.make_class(command.__name__, fields, (command,), frozen=True, slots=False, collect_by_mro=True)
+    made.__doc__ = command.__doc__
+    return made
 
 
-@frozen(kw_only=True, slots=False)
-class ExtendFields(RequestFields):
-    """What may be asked of an extension; see `audioext.Extend`."""
-
-    continue_at: Annotated[float | None, _field("The second of the source from which on it is continued.")] = None
-    prompt: Annotated[str | None, _field("What is wanted, or the lyrics, as the API has it.")] = None
-    style: Annotated[str | None, _field("The style of the result.")] = None
-    persona_id: Annotated[str | None, _field("A persona or voice of yours.")] = None
-    persona_model: Annotated[str | None, _field("style_persona or voice_persona.")] = None
-    lyrics_section_to_extend: Annotated[str | None, _field("The part of the lyrics to go on from (MusicGPT).")] = None
-    instrumental: Annotated[bool | None, _field("Without, or with, a voice.")] = None
-    num_outputs: Annotated[int | None, _field("1 or 2 tracks (MusicGPT).")] = None
-    generate_album_cover: Annotated[bool | None, _field("Whether a cover is made (MusicGPT).")] = None
-    lyrics_timestamps: Annotated[bool | None, _field("Whether lyrics come with times (MusicGPT).")] = None
-    custom: Annotated[bool | None, _field("Use the fields given, or inherit the source's; derived by default.")] = None
-
-
-@frozen(kw_only=True, slots=False)
-class InstrumentalFields(RequestFields):
-    """What may be asked of an accompaniment; see `audioext.AddInstrumental`."""
-
-    tags: Annotated[str | None, _field("The styles that are wanted; required.")] = None
-
-
-def given_fields(fields: RequestFields, kind: type[RequestFields]) -> dict[str, object]:
-    """Return the fields of *kind* that were given, under the names that a request has for them."""
-    values = {attribute.name: getattr(fields, attribute.name) for attribute in attrs.fields(kind)}
-    return {name: value for name, value in values.items() if value is not None}
+def given_fields(command: Command, request: type[Request]) -> dict[str, object]:
+    """Return the fields of *request* that were given to *command*, as `with_fields` made it."""
+    names = {attribute.name for attribute in attrs.fields(request)} - _OTHERWISE
+    return {name: value for name in names if (value := getattr(command, name)) is not None}

@@ -62,13 +62,14 @@ async def watch(client: Client, job: Job, view: View, *, is_local: bool) -> list
     *is_local* says that the provider runs on this machine.
     """
     events: list[StageEvent] = []
-    url = client.public_url
+    url, began = client.public_url, time.time()
     doubts = asyncio.create_task(_say_why_silent(url, view, events, is_local=is_local))
     try:
         async for event in job:
             show_stage(view, job, event)
             events.append(event)
-            if url is not None and event.source == "poll" and not any(one.source == "webhook" for one in events):
+            is_late = event.source == "poll" and event.at.timestamp() > began
+            if url is not None and is_late and not any(one.source == "webhook" for one in events):
                 view.note(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
     finally:
         doubts.cancel()

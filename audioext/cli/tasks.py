@@ -24,8 +24,6 @@ from audioext.cli.options import (
     ApiOptions,
     BaseUrlOptions,
     Command,
-    ExtendFields,
-    InstrumentalFields,
     LookOptions,
     Out,
     ProviderOption,
@@ -35,6 +33,7 @@ from audioext.cli.options import (
     StoreOptions,
     SubmitOptions,
     given_fields,
+    with_fields,
 )
 from audioext.cli.progress import open_view, show_submitted
 from audioext.cli.records import state_of
@@ -75,27 +74,31 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
 
 
 @frozen(slots=False)
-class ExtendCommand(TaskOptions, ExtendFields, Command):
+class _Extend(TaskOptions, Command):
     """`audioext extend`."""
 
     source: Annotated[str, Parameter(help="A file, a URL, or the id of a track.")]
 
     async def run(self, screen: Screen) -> Exit:
         """Extend it."""
-        fields = given_fields(self, ExtendFields)
+        fields = given_fields(self, Extend)
         return await self.submit(screen, Extend.draft(**fields, **read_source(self.source, ids=True)))
 
 
 @frozen(slots=False)
-class InstrumentalCommand(TaskOptions, InstrumentalFields, Command):
+class _Instrumental(TaskOptions, Command):
     """`audioext instrumental`."""
 
     source: Annotated[str, Parameter(help="A file or a URL.")]
 
     async def run(self, screen: Screen) -> Exit:
         """Accompany it."""
-        fields = given_fields(self, InstrumentalFields)
+        fields = given_fields(self, AddInstrumental)
         return await self.submit(screen, AddInstrumental.draft(**fields, **read_source(self.source, ids=False)))
+
+
+ExtendCommand = with_fields(_Extend, Extend)
+InstrumentalCommand = with_fields(_Instrumental, AddInstrumental)
 
 
 @frozen(slots=False)

@@ -22,7 +22,7 @@ from audioext.models.events import Event, Progress
 from audioext.models.results import Stage
 from audioext.providers.base import Provider
 from audioext.runtime.journal import Journal
-from audioext.state.fold import Reading, read
+from audioext.state.reading import Reading, read
 
 _log = logging.getLogger("audioext.inbox")
 

@@ -15,7 +15,7 @@ import audioext as ax
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.record import Asked
 from audioext.state.asked import dump_asked, load_asked
-from audioext.state.fold import Handled
+from audioext.state.reading import Handled
 from audioext.stores import open_store
 from tests.integration.cli.conftest import (
     FAST,
@@ -151,9 +151,9 @@ def test_show_goes_back_in_time(invoke: Invoke, ref: str) -> None:
     assert "--at: the journal has the entries 1 to 5, not 9" in beyond.err
 
 
-def test_show_prints_what_came_byte_for_byte(spawn: Invoke, ref: str) -> None:
+def test_show_prints_what_came_byte_for_byte(invoke: Invoke, ref: str) -> None:
     """`--body 5` is the body of the last webhook and nothing else, to be piped on."""
-    body = json.loads(spawn("show", ref, *STORE, "--body", "5").out)
+    body = json.loads(invoke("show", ref, *STORE, "--body", "5").out)
 
     assert "complete" == body["data"]["callbackType"]
 

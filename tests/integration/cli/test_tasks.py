@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,6 @@ from tests.integration.cli.conftest import (
     Invoke,
     Start,
     aside,
-    read_until,
     short_sandbox,
 )
 
@@ -192,20 +189,6 @@ def test_a_warning_is_shown_in_plain_words(invoke: Invoke, voice: Path) -> None:
     assert 0 == ended.code
     assert "\nwarning audioext." in f"\n{ended.err}"
     assert "no answer that names its task" in ended.err
-
-
-def test_ctrl_c_in_a_sandbox_ends_its_task(start: Start, voice: Path) -> None:
-    """Ctrl-C ends with 130, and an object that says so; a sandbox takes its task with it."""
-    process = start("extend", voice, *FULL, "--sandbox", "--speed", "1", *MEMORY, "--json")
-    read_until(process, "submitted")
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-
-    assert 130 == process.returncode
-    error = json.loads(out)["error"]
-    assert "Interrupted" == error["type"]
-    assert "the sandbox has ended" in error["message"]
-    assert "Traceback" not in err
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly(start: Start, voice: Path) -> None:

@@ -1,91 +1,32 @@
-"""The commands that run until Ctrl-C: `sandbox`, and `listen`, which accepts webhooks for other processes' jobs."""
+"""`audioext listen`: accepts webhooks for the jobs of other processes, and prints a line for each."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, cast
+from typing import cast
 
 from attrs import define, field, frozen
 
 from audioext.cli import text
-from audioext.cli.clients import listening_providers, open_sandbox, read_listen, store_url
+from audioext.cli.accounts import listening_providers
+from audioext.cli.clients import read_listen, store_url
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
-from audioext.cli.options import (
-    SANDBOX_GROUP,
-    SANDBOX_SPEED,
-    Command,
-    Faults,
-    SandboxOptions,
-    Speed,
-    StoreOptions,
-    WebhookOptions,
-    option,
-)
+from audioext.cli.options import Command, StoreOptions, WebhookOptions
 from audioext.cli.records import BY, delivery_object, track_object
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError
-from audioext.models.entries import Entry, Index
+from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage
-from audioext.sandbox import Sandbox
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, Delivery, to_delivery
 
 WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
-
-
-@frozen(kw_only=True, slots=False)
-class SandboxCommand(Command):
-    """`audioext sandbox`."""
-
-    port: Annotated[int, option("The port; 0 takes a free one.", SANDBOX_GROUP, default=True)] = 0
-    host: Annotated[str, option("The address to listen on.", SANDBOX_GROUP, default=True)] = "127.0.0.1"
-    speed: Speed = SANDBOX_SPEED
-    fault: Faults = ()
-    api_key: Annotated[str | None, option("The key to accept: sandbox-key by default.", SANDBOX_GROUP)] = field(
-        default=None, repr=False
-    )
-    hmac_key: Annotated[str | None, option("Sign kie.ai's webhooks with this key.", SANDBOX_GROUP)] = field(
-        default=None, repr=False
-    )
-    seed: Annotated[int | None, option("Repeats a run: decides ids, music and all that varies.", SANDBOX_GROUP)] = None
-
-    async def run(self, screen: Screen) -> Exit:
-        """Serve the four APIs until Ctrl-C or SIGTERM."""
-        options = SandboxOptions(sandbox=True, speed=self.speed, fault=self.fault)
-        given: dict[str, object] = {"host": self.host, "port": self.port, "hmac_key": self.hmac_key, "seed": self.seed}
-        if self.api_key is not None:
-            given["api_key"] = self.api_key
-        try:
-            # The signals come first: whoever reads that it is ready may end it at once.
-            with stop_signals() as stopped:
-                async with open_sandbox(options, **given) as sandbox:
-                    if screen.json:
-                        screen.emit(dict(sandbox.describe()))
-                    else:
-                        self._describe(screen, sandbox)
-                    await stopped.wait()
-        except OSError as error:
-            message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
-            raise ConfigError(message) from error
-        return Exit.OK
-
-    def _describe(self, screen: Screen, sandbox: Sandbox) -> None:
-        # The default key is no secret; one that was given may be used elsewhere, and is not shown.
-        key = sandbox.api_key if self.api_key is None else "…"
-        screen.result(f"sandbox at {sandbox.url}, {self.speed:g} times as fast as the real APIs; Ctrl-C ends it")
-        for name, base in sandbox.bases.items():
-            screen.result(f"  {name:<9} {base}")
-        screen.result(f"  ready tracks to extend by id: {', '.join(sandbox.track_ids)}")
-        screen.result("from another terminal:")
-        command = f"{text.program()} extend {sandbox.track_ids[0]} --base-url {sandbox.url}/kie --poll-every 1"
-        fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"
-        screen.result(f"  KIE_API_KEY={key} {command} {fields}")
 
 
 @frozen(kw_only=True, slots=False)
@@ -140,21 +81,9 @@ class TappedStore:
     _store: Store
     appends: asyncio.Queue[Append] = field(factory=asyncio.Queue, init=False)
 
-    async def append(  # noqa: PLR0913 - the store protocol's own
-        self,
-        ref: str,
-        entries: Sequence[Entry],
-        *,
-        provider: str,
-        index: Index | None = None,
-        known: int = 0,
-        look_at: float = 0.0,
-        release: bool = False,
-    ) -> Appended:
+    async def append(self, ref: str, entries: Sequence[Entry], *, provider: str, **rest: object) -> Appended:
         """Append, then queue what was appended."""
-        done = await self._store.append(
-            ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
-        )
+        done = await self._store.append(ref, entries, provider=provider, **rest)  # type: ignore[arg-type]  # as they came
         if entries and not done.is_lost and not done.is_full:
             before = {entry.id for entry in done.missed}
             new = tuple(entry for entry in entries if entry.id not in before)
@@ -162,10 +91,9 @@ class TappedStore:
             self.appends.put_nowait(Append(ref=ref, provider=provider, new=new, repeated=repeated))
         return done
 
-    def __getattr__(self, name: str) -> Callable[..., object]:
+    def __getattr__(self, name: str) -> object:
         """Return what this class does not have: the store's own."""
-        found: Callable[..., object] = getattr(self._store, name)
-        return found
+        return getattr(self._store, name)
 
 
 @define(eq=False)
