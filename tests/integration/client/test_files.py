@@ -26,8 +26,8 @@ from audioext.files.serving import Offers
 from audioext.files.sources import SourceInfo, probe
 from audioext.http.transport import Transport
 from audioext.sandbox import Sandbox, audio
-from tests.integration.client.conftest import SOON_SECONDS, MakeClient, MakeSandbox
-from tests.support.clock import LoopTime
+from tests.integration.client.conftest import MakeClient, MakeSandbox
+from tests.support.clock import SOON_SECONDS, LoopTime
 
 
 async def save(song: ax.Song, folder: Path, *, overwrite: bool = False) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""The receiver over HTTP: the same answers by its own server and inside of anybody's app, whoever is at the other end."""
+"""The receiver over HTTP: the same answers by its own server and inside of an app, whoever is at the other end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Appended
-from tests.integration.client.conftest import SECRET, SOON_SECONDS, WEB, MakeClient
+from tests.integration.client.conftest import SECRET, WEB, MakeClient
 from tests.support.api import Api, callback
+from tests.support.clock import SOON_SECONDS, soon
 
 REF = "r" * 24
 BODY = json.dumps(callback("complete")).encode()
@@ -143,11 +144,7 @@ async def test_a_provider_that_hangs_up_loses_nothing(base: URL, store: GatedMem
         await asyncio.sleep(0)
 
     store.gate.set()
-    async with asyncio.timeout(SOON_SECONDS):
-        while not await bodies(store):
-            await asyncio.sleep(0)
-
-    assert [BODY] == await bodies(store)
+    assert [BODY] == await soon(lambda: bodies(store))
 
 
 async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 import audioext as ax
 from audioext.sandbox import Sandbox
-from tests.integration.client.conftest import SOON_SECONDS, WEB, Connect, MakeClient, MakeSandbox
+from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import Api
+from tests.support.clock import SOON_SECONDS
 
 STAGES = (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE)
 
@@ -98,7 +99,7 @@ async def test_a_listener_without_providers_decodes_all_wires(
         for name in ("kie", "sunoapi", "vidgo", "musicgpt"):
             worker = await make_client(sandbox, name, store=connect(), public_url=str(listener.public_url), listen=None)
             options = {"continue_at": 2.0} if name == "musicgpt" else {"continue_at": 2.0, "model": "V5"}
-            song = await worker.run(ax.Extend(url=sandbox.voice_url, **options))  # type: ignore[arg-type]  # as above
+            song = await worker.run(ax.Extend(url=sandbox.voice_url, **options))
             assert 2 == len(song.tracks)
         await sandbox.settled()
 

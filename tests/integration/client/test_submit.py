@@ -11,8 +11,9 @@ import pytest
 
 import audioext as ax
 from audioext.sandbox import Sandbox
-from tests.integration.client.conftest import SOON_SECONDS, MakeClient
+from tests.integration.client.conftest import MakeClient
 from tests.support.api import Api, tasks_of_ours
+from tests.support.clock import SOON_SECONDS
 
 
 async def test_all_problems_are_told_at_once_and_nothing_is_sent(sandbox: Sandbox, make_client: MakeClient) -> None:

@@ -17,8 +17,8 @@ import audioext as ax
 from audioext.http.messages import HttpRequest, Part
 from audioext.http.transport import UPLOAD_IDLE_SECONDS, BrokenError, NotSentError, Transport
 from audioext.sandbox import Sandbox
-from tests.integration.client.conftest import SOON_SECONDS, MakeClient, MakeSandbox
-from tests.support.clock import LoopTime
+from tests.integration.client.conftest import MakeClient, MakeSandbox
+from tests.support.clock import SOON_SECONDS, LoopTime
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Serve = Callable[[Talk], Awaitable[URL]]
