@@ -130,9 +130,14 @@ class HostedAccount:
         default=attrs.Factory(lambda self: self.vendor.retention, takes_self=True), kw_only=True
     )
 
-    @functools.cached_property
+    @property
     def info(self) -> ProviderInfo:
-        """The facts of this account; limits count by host and by a digest of the key."""
+        """The facts of this account."""
+        return self._info
+
+    @functools.cached_property
+    def _info(self) -> ProviderInfo:
+        # Limits count by host and by a digest of the key.
         vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
         return ProviderInfo(
