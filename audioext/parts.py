@@ -10,12 +10,12 @@ from weakref import WeakValueDictionary
 
 from audioext import config
 from audioext.config import Decoders, Settings
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
-from audioext.http.transport import Transport
-from audioext.providers.base import Provider
+from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob
@@ -77,24 +77,7 @@ class Parts:
             accepting=lambda: self.is_open,
         )
         self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
-        self.submitter = Submitter(
-            store=store,
-            journal=self.journal,
-            transport=self.transport,
-            offers=offers,
-            sources=Sources(
-                transport=self.transport,
-                offers=offers,
-                clock=clock,
-                serve_files=settings.serve_files,
-                public_url=lambda: self.public_url if self.receiver.is_serving else None,
-            ),
-            clock=clock,
-            accounts=config.accounts(settings.providers, store, clock),
-            permit_timeout=settings.permit_timeout,
-            public_url=lambda: self.public_url,
-            secret=lambda: self.secrets[0],
-        )
+        self.submitter = self._make_submitter(offers)
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
         self.journal.on_final = self.submitter.finish
@@ -117,6 +100,27 @@ class Parts:
         )
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
+        )
+
+    def _make_submitter(self, offers: Offers) -> Submitter:
+        settings = self.settings
+        return Submitter(
+            store=settings.store,
+            journal=self.journal,
+            transport=self.transport,
+            offers=offers,
+            sources=Sources(
+                transport=self.transport,
+                offers=offers,
+                clock=settings.clock,
+                serve_files=settings.serve_files,
+                public_url=lambda: self.public_url if self.receiver.is_serving else None,
+            ),
+            clock=settings.clock,
+            accounts=config.accounts(settings.providers, settings.store, settings.clock),
+            permit_timeout=settings.permit_timeout,
+            public_url=lambda: self.public_url,
+            secret=lambda: self.secrets[0],
         )
 
     async def open(self) -> None:
@@ -197,6 +201,21 @@ class Parts:
             message = f"this client has no provider named {name!r}; it has {', '.join(found)}"
             raise ConfigError(message)
         return found[name]
+
+    async def credits(self, provider: Provider) -> float:
+        """Return the balance at *provider*; see `Client.credits`."""
+        info = provider.info
+        if not isinstance(provider, Credits):
+            message = f"{info.name} has no known call that tells the balance"
+            raise UnsupportedError(message)
+        if not info.has_key:
+            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
+            raise ConfigError(message)
+        try:
+            response = await self.transport.send(provider.build_credits())
+        except (NotSentError, BrokenError) as error:
+            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
+        return provider.parse_credits(response)
 
     async def _refresh(self, held: HeldJob) -> None:
         self.choose(held.record.provider)

@@ -59,7 +59,7 @@ class Sighting:
 
 
 @frozen(kw_only=True)
-class Fault:
+class TaskFault:
     """A task's own failure, as it was told; `at` is when it was first seen."""
 
     reason: FailureReason
@@ -118,7 +118,7 @@ class Record:
     credit_estimate: float | None = None
     eta: float | None = None
     words: tuple[str, ...] = ()
-    fault: Fault | None = None
+    fault: TaskFault | None = None
     refusal: str | None = None
     is_unsent: bool = False
     answer_problem: str | None = None

@@ -194,7 +194,7 @@ class _Request:
     title: str | None = _given(_text)
     lyrics: str | None = _given(_text)
     negative_tags: str | None = _given(_text)
-    vocal_gender: VocalGender | None = _given(_gender)
+    vocal_gender: VocalGender | None = _given(_gender)  # noqa: RUF009 - it returns attrs' own field()
     style_weight: float | None = _given(_weight)
     weirdness_constraint: float | None = _given(_weight)
     audio_weight: float | None = _given(_weight)
@@ -211,7 +211,7 @@ class _Request:
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
-        """Return a request without refusing it, so that its problems and a provider's can be told together.
+        """Return a request without refusing it, so that its problems and a provider's come together.
 
         Raises:
             TypeError: a field has no such name.
@@ -274,7 +274,7 @@ class Extend(_Request):
 
     The source is one of `audio_id` (a track that the provider made), `url` (public audio) or `file` (a local
     path). `model` is required except at MusicGPT. Times are in seconds, the weights 0 to 1 in steps of 0.01.
-    `custom` overrides what is derived from the other fields: whether the provider is told to use the given
+    `custom` overrides what is derived from the other fields: whether the provider is asked to use the given
     prompt, style and title, or to inherit the source's. `source_duration` (seconds) lets limits on the
     source be checked before anything is sent; a local file's duration is read from the file.
 
@@ -287,7 +287,7 @@ class Extend(_Request):
     prompt: str | None = _given(_text)
     style: str | None = _given(_text)
     persona_id: str | None = _given(_full_text)
-    persona_model: PersonaModel | None = _given(_persona_model)
+    persona_model: PersonaModel | None = _given(_persona_model)  # noqa: RUF009 - it returns attrs' own field()
     lyrics_section_to_extend: str | None = _given(_text)
     instrumental: bool | None = _given(_flag)
     num_outputs: int | None = _given(_outputs)
@@ -317,9 +317,10 @@ class Extend(_Request):
         if self.persona_model is not None and self.persona_id is None:
             yield Problem("persona_model", "says how persona_id is used, so it needs persona_id")
         end, start = self.source_duration, self.continue_at
-        if start is not None and end is not None and _is_number(start, above=0) and _is_number(end, above=0):
-            if start >= end:
-                yield Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}")
+        if start is None or end is None or not (_is_number(start, above=0) and _is_number(end, above=0)):
+            return
+        if start >= end:
+            yield Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}")
 
 
 @frozen(kw_only=True)

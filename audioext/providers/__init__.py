@@ -4,39 +4,11 @@ from __future__ import annotations
 
 import importlib
 
-NAMES = ("kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt")
-"""The five wire formats, in the order in which messages name them."""
+from audioext.providers._names import CLASSES, KIT, NAMES
 
-_PROVIDERS = {
-    "kie": ("audioext.providers.kie", "Kie"),
-    "kie-jobs": ("audioext.providers.kie_jobs", "KieJobs"),
-    "sunoapi": ("audioext.providers.sunoapi", "SunoApi"),
-    "vidgo": ("audioext.providers.vidgo", "Vidgo"),
-    "musicgpt": ("audioext.providers.musicgpt", "MusicGpt"),
-}
-_KIT = {
-    "Code": "audioext.providers._answers",
-    "CodeTable": "audioext.providers._answers",
-    "FieldRules": "audioext.providers._fields",
-    "HostedAccount": "audioext.providers._account",
-    "Vendor": "audioext.providers._account",
-}
-_MODULES = {class_name: module for module, class_name in _PROVIDERS.values()} | _KIT
+__all__ = ["NAMES", "load"]  # and the classes: `__init__.pyi` has them all
 
-__all__ = [
-    "NAMES",
-    "Code",
-    "CodeTable",
-    "FieldRules",
-    "HostedAccount",
-    "Kie",
-    "KieJobs",
-    "MusicGpt",
-    "SunoApi",
-    "Vendor",
-    "Vidgo",
-    "load",
-]
+_MODULES = {class_name: module for module, class_name in CLASSES.values()} | KIT
 
 
 def load(name: str) -> object:
@@ -45,7 +17,7 @@ def load(name: str) -> object:
     Raises:
         KeyError: there is no such wire format.
     """
-    module, class_name = _PROVIDERS[name]
+    module, class_name = CLASSES[name]
     return getattr(importlib.import_module(module), class_name)
 
 

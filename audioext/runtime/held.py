@@ -10,7 +10,8 @@ from attrs import define, field
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.providers.base import Provider
-from audioext.state.fold import Reading, fold, read
+from audioext.state.fold import fold
+from audioext.state.reading import Reading, read
 
 
 @define(eq=False, weakref_slot=True)

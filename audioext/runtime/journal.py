@@ -15,11 +15,11 @@ from audioext.clock import Clock
 from audioext.errors import ConfigError, StoreError, WebhookError
 from audioext.models.entries import OTHER_TASK, Entry, Index, make_entry
 from audioext.models.record import Record, Verdict
-from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
+from audioext.runtime.unstored import Unstored
 from audioext.state import schedule
-from audioext.state.fold import Reading
+from audioext.state.reading import Reading
 from audioext.stores.base import Appended, Store, Stored
 
 _log = logging.getLogger("audioext.journal")
@@ -32,8 +32,6 @@ MAX_ROUNDS = 20
 """How often one writer tries to bring an index up to date while others keep writing."""
 LOOK_TIMEOUT_SECONDS = 10.0
 """How long a store that does not answer keeps somebody who waits; longer than the stores that we know are patient."""
-FIRST_PAUSE_SECONDS = 0.25
-LONGEST_PAUSE_SECONDS = 30.0
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -54,12 +52,13 @@ class Journal:
     _recent: dict[str, HeldJob] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _looks: set[asyncio.Timeout] = field(factory=set, init=False)
-    _again: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _unstored: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
-    _persisting: asyncio.Task[None] | None = field(default=None, init=False)
+    _unstored: Unstored = field(init=False)
     is_closed: bool = field(default=False, init=False)
     """Whether every wait ends with `ClientClosedError`."""
-    _is_closing: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Prepare for a store that is away."""
+        self._unstored = Unstored(append=self.append, clock=self.clock)
 
     # --- what is held ------------------------------------------------------------------------------------
 
@@ -282,10 +281,7 @@ class Journal:
             held.learn(held.read(entries), count=held.count)  # who waits here may know it all the same
             task = f" (task {held.record.task_id})" if held.record.task_id is not None else ""
             _log.error("job %s: what became of its POST%s is not stored yet: %s", held.ref, task, error)
-            held.posts += 1
-            self._unstored[held.ref] = (held, entries)
-            if self._persisting is None or self._persisting.done():
-                self._persisting = self._start(self._persist(), "persist")
+            self._unstored.add(held, entries)
 
     async def flush(self) -> None:
         """Store what the store did not take.
@@ -293,39 +289,17 @@ class Journal:
         Raises:
             StoreError: it still does not.
         """
-        for ref, (held, entries) in tuple(self._unstored.items()):
-            await self.append(held, entries)
-            if self._unstored.pop(ref, None) is not None:
-                held.posts -= 1
-                held.wake()
+        await self._unstored.flush()
 
     def try_again(self) -> None:
         """Try now what waits for the store: it is back."""
-        self._again.set()  # resumes who waits now, and nobody who comes later
-        self._again.clear()
+        self._unstored.wake()
 
     async def _give_back(self, held: HeldJob) -> None:
         _log.error("job %s: the store has lost what it held of it; it is stored again", held.ref)
         held.count = 0
         entries = [reading.entry for reading in held.readings.values()]
         await self.append(held, sorted(entries, key=lambda entry: (entry.at, entry.id)))
-
-    async def _persist(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        outage = Outage(_log, "what became of a POST is still not stored")
-        while self._unstored:
-            is_last = self._is_closing
-            try:
-                await self.flush()
-            except StoreError as error:
-                outage.note(error)
-                if is_last:
-                    return
-                if self._is_closing:  # since this try began
-                    continue
-                await self.clock.wait_for(self._again, pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        outage.over()
 
     # --- closing -----------------------------------------------------------------------------------------
 
@@ -340,8 +314,7 @@ class Journal:
 
     async def aclose(self) -> None:
         """Try once more to store what the store did not take, and finish the indexes that follow behind."""
-        self._is_closing = True
-        self.try_again()
+        await self._unstored.aclose()
         if self._chores:
             await asyncio.wait(tuple(self._chores))
 

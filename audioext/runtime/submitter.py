@@ -37,7 +37,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
 from audioext.state.asked import dump_asked
-from audioext.state.fold import Reading
+from audioext.state.reading import Reading
 from audioext.stores.base import Existing, Store
 
 _log = logging.getLogger("audioext.submit")

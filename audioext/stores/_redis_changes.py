@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import define, field
 from redis.asyncio.connection import AbstractConnection
@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as LostError
 
 from audioext.outage import Outage
 from audioext.stores._changes import Fanout
-from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, Pipe
+from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, Pipe, Word, send
 from audioext.stores.base import RESYNC, Changed
 
 _log = logging.getLogger("audioext.stores.redis")
@@ -32,20 +32,11 @@ Item = tuple[bytes, bytes]
 """The id that the stream gave to a change, and its words."""
 
 
-class Connect(Protocol):
-    """Makes a connection, with options in place of the URL's."""
-
-    def __call__(self, **options: object) -> Awaitable[AbstractConnection]:
-        """Return one that is open."""
-        ...
-
-
 @define(eq=False, repr=False)
 class ChangeReader:
     """One connection that listens, for all listeners of a store; *begin* returns the newest change."""
 
     pipe: Pipe
-    connect: Connect
     key: bytes
     begin: Callable[[], Awaitable[Item]]
     fanout: Fanout = field(factory=Fanout, init=False)
@@ -68,8 +59,7 @@ class ChangeReader:
         while True:
             connection: AbstractConnection | None = None
             try:
-                # Where nothing changes, the server keeps silent for `patience`.
-                connection = await self.connect(socket_timeout=2 * self.pipe.patience)
+                connection = await self.pipe.connect()
                 is_behind = False
                 while True:
                     changes, is_whole = await self._read(connection, last)
@@ -99,13 +89,15 @@ class ChangeReader:
     async def _read(self, connection: AbstractConnection, last: Item) -> tuple[list[Item], bool]:
         """Return the changes after *last*, and whether it is still there: asked afterwards, since trimming goes on."""
         wait = round(1_000 * self.pipe.patience)
-        words = [
+        words: list[tuple[Word, ...]] = [
             ("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", self.key, last[0]),
             ("XRANGE", self.key, last[0], last[0]),
         ]
-        await connection.send_packed_command(connection.pack_commands(words), check_health=False)
-        found: Any = await connection.read_response()
-        held: Any = await connection.read_response()
+        # Where nothing changes, the server keeps silent for `patience`.
+        async with asyncio.timeout(2 * self.pipe.patience):
+            await send(connection, *words)
+            found: Any = await connection.read_response()
+            held: Any = await connection.read_response()
         return _items(found[0][1] if found else ()), _items(held) == [last]
 
     async def _newest(self) -> Item | None:

@@ -38,9 +38,8 @@ class Engine:
         self.tag = f"{{{self.address.prefix}}}:".encode()
         names = ("changes", "jobs", "open", "closed", "webhooks", "providers")
         self._common = tuple(self.key(name) for name in names)
-        nodes = Nodes(self.address, self.tag)
-        self.pipe = Pipe(nodes.connect, self.address.shown, self.address.patience)
-        self.reader = ChangeReader(self.pipe, nodes.connect, self.key("changes"), self.begin)
+        self.pipe = Pipe(Nodes(self.address, self.tag).connect, self.address.shown, self.address.patience)
+        self.reader = ChangeReader(self.pipe, self.key("changes"), self.begin)
 
     @classmethod
     async def start(cls, address: Address) -> Engine:
@@ -112,9 +111,10 @@ class Engine:
         """
         layout, *found = await self.do(BEGIN, [self.key("changes")])
         if int(layout) != LAYOUT:
+            where = f"{self.address.shown} holds layout {int(layout)} under the prefix {self.address.prefix!r}"
             raise StoreError(
-                f"{self.address.shown} holds layout {int(layout)} under {self.address.prefix!r} (release 0.1 wrote 1), and "
-                f"this release uses {LAYOUT}: finish those jobs with the one that wrote them, or use another ?prefix="
+                f"{where} (release 0.1 wrote 1), and this release uses {LAYOUT}: finish those jobs with the one that "
+                "wrote them, or use another ?prefix="
             )
         ((id_, (_, words)),) = found
         return id_, words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
 from typing import Any
 
 from attrs import define, field
@@ -11,7 +11,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ResponseError
 
-from audioext.stores._redis_pipe import LOST
+from audioext.stores._redis_pipe import LOST, TRIES, send
 from audioext.stores._redis_url import Address
 
 _Node = tuple[str, int]
@@ -26,43 +26,45 @@ class Nodes:
     _known: list[_Node] = field(factory=list, init=False)
     _is_single: bool = field(default=False, init=False)
 
-    async def connect(self, **options: object) -> AbstractConnection:
-        """Return a new connection, with *options* in place of the URL's.
+    async def connect(self) -> AbstractConnection:
+        """Return a new connection.
 
         Raises:
             Exception: no server is there, or none lets us in.
         """
         if self._is_single or "host" not in self.address.options:
-            return await self._open(options)
+            return await self._open()
         first = (str(self.address.options["host"]), int(self.address.options.get("port", 6379)))
         failure: Exception = LostError("no node is there")
         for node in [*self._known, first]:
             try:
-                return await self._connect(node, options)
+                return await self._connect(node)
             except LOST as error:
                 failure = error
         raise failure
 
-    async def _connect(self, node: _Node, options: Mapping[str, object]) -> AbstractConnection:
-        connection = await self._open({**options, "host": node[0], "port": node[1]})
+    async def _connect(self, node: _Node) -> AbstractConnection:
+        connection = await self._open(node)
         master = None
         try:
-            host, port = master = await self._locate(connection, node)
+            master = await self._locate(connection, node)
         finally:
             if master != node:
                 await connection.disconnect(nowait=True)
-        return connection if master == node else await self._open({**options, "host": host, "port": port})
+        return connection if master == node else await self._open(master)
 
-    async def _open(self, options: Mapping[str, object]) -> AbstractConnection:
-        connection = self.address.connect_to(**options)
-        await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
+    async def _open(self, node: _Node | None = None) -> AbstractConnection:
+        connection = self.address.connect_to(**({} if node is None else {"host": node[0], "port": node[1]}))
+        async with asyncio.timeout(self.address.patience / TRIES):
+            await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
         return connection
 
     async def _locate(self, connection: AbstractConnection, asked: _Node) -> _Node:
         """Return the master of our slot; a server that is in no cluster is its own."""
         try:
-            await connection.send_packed_command(connection.pack_command("CLUSTER", "SLOTS"), check_health=False)
-            ranges: Any = await connection.read_response()
+            async with asyncio.timeout(self.address.patience / TRIES):
+                await send(connection, ("CLUSTER", "SLOTS"))
+                ranges: Any = await connection.read_response()
         except ResponseError as error:
             if isinstance(error, LOST):
                 raise

@@ -19,8 +19,6 @@ PREFIX = "audioext"
 PATIENCE_SECONDS = 5.0
 TTL_SECONDS = 30 * 86_400
 MAX_TTL_SECONDS = 100 * 365 * 86_400
-TRIES = 3
-"""Connections that a call may try within the store's patience: a mute one must not use up all of it."""
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _OURS = {"prefix", "ttl", "patience"}
 
@@ -65,7 +63,7 @@ def read_url(url: str, *, patience: float | None) -> Address:
         driver = f"unix://{parts.netloc}{parts.path}{'?' if rest else ''}{rest}"
     else:
         driver = urlunsplit(parts._replace(scheme=scheme, query=rest))
-    kind, options = _options(driver, limit / TRIES)
+    kind, options = _options(driver, limit)
     return Address(
         url=driver,
         shown=shown,
@@ -83,14 +81,16 @@ def _options(url: str, timeout: float) -> tuple[type[AbstractConnection], dict[s
             **parse_url(url),
             "protocol": 2,  # what all servers speak, whatever the driver prefers
             "decode_responses": False,
-            "socket_timeout": timeout,
+            "socket_timeout": None,  # who waits for answers bounds it
             "socket_connect_timeout": timeout,
             "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
         }
         pool = ConnectionPool(**options)
         pool.connection_class(**pool.connection_kwargs)  # it connects later, but says now what it does not know
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"the store's URL is not understood: {error}") from error
+        raise ConfigError(
+            f"the store's URL asks for what neither audioext (prefix, patience, ttl) nor its driver knows: {error}"
+        ) from error
     return pool.connection_class, pool.connection_kwargs
 
 

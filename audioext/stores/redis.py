@@ -88,7 +88,7 @@ class RedisStore:
             scripts.CREATE,
             engine.keys_of(index.ref, index.provider, index),
             index.ref,
-            secrets.token_hex(8),  # tells a call that is sent again from another one
+            secrets.token_bytes(scripts.CREATOR_BYTES),  # tells a call that is sent again from another one
             repr(now),
             repr(limits.per),
             "" if limits.submits is None else limits.submits,

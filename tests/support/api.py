@@ -42,6 +42,7 @@ class Api:
     async def submit(self, request: web.Request) -> web.Response:
         """Take a POST: refuse it with the next code, or make a task."""
         self.posts.append(await request.json())
+        name = f"task-{len(self.posts)}"
         self.arrived.set()
         await self.gate.wait()
         if self.on_post is not None:
@@ -52,8 +53,8 @@ class Api:
             request.transport.abort()  # the answer is lost
         if code != 200:
             return web.json_response({"code": code, "msg": "the vendor's words", "data": None})
-        self.made.append(f"task-{len(self.posts)}")
-        return _answer({"taskId": self.made[-1]})
+        self.made.append(name)
+        return _answer({"taskId": name})
 
     async def status(self, request: web.Request) -> web.Response:
         """Tell that a task is complete, or under way."""
@@ -66,21 +67,21 @@ class Api:
         tracks = [{"id": "a", "audioUrl": "http://files.test/a.mp3", "duration": 3.0}]
         return _answer({**found, "response": {"sunoData": tracks if self.is_done else []}})
 
-    async def call_back(self, stage: str, task_id: str = "task-1", *, post: int = -1) -> int:
+    async def call_back(self, stage: str, task_id: str = "task-1", *, post: int = -1, code: int = 200) -> int:
         """Send the webhook of *stage* for the last POST, or for *post*, and return what it is answered."""
         async with (
             aiohttp.ClientSession() as session,
-            session.post(self.posts[post]["callBackUrl"], json=callback(stage, task_id)) as response,
+            session.post(self.posts[post]["callBackUrl"], json=callback(stage, task_id, code=code)) as response,
         ):
             return response.status
 
 
-def callback(stage: str, task_id: str | None = "task-1", *, track: str = "a") -> dict[str, Any]:
+def callback(stage: str, task_id: str | None = "task-1", *, track: str = "a", code: int = 200) -> dict[str, Any]:
     """Return the body of kie.ai's webhook of *stage*, as docs.kie.ai/suno-api/extend-music-callbacks shows it."""
     audio = f"http://files.test/{track}.mp3"
-    tracks = [] if stage == "text" else [{"id": track, "audio_url": audio, "title": "Rain", "duration": 3.0}]
+    tracks = [] if stage in {"text", "error"} else [{"id": track, "audio_url": audio, "title": "Rain", "duration": 3.0}]
     named = {} if task_id is None else {"task_id": task_id}
-    return {"code": 200, "msg": "", "data": {"callbackType": stage, **named, "data": tracks}}
+    return {"code": code, "msg": "", "data": {"callbackType": stage, **named, "data": tracks}}
 
 
 @asynccontextmanager

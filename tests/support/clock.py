@@ -65,22 +65,22 @@ class JumpClock:
             if not woken.done():
                 woken.set_result(None)
 
-    async def run(self, work: Awaitable[_T]) -> _T:
-        """Return what *work* returns; whenever it waits, the clock jumps to the time of the next who sleeps."""
+    async def run(self, work: Awaitable[_T], *, step: float = 5.0) -> _T:
+        """Return what *work* returns; whenever it waits, the clock jumps to when the next wakes, by at most a *step*."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
                 await asyncio.wait([task], timeout=IDLE_SECONDS)
-                self._jump()
+                self._jump(step)
             return await task
         finally:
             task.cancel()
 
-    def _jump(self) -> None:
+    def _jump(self, step: float) -> None:
         while self._sleepers and self._sleepers[0][2].done():  # it was cancelled
             heapq.heappop(self._sleepers)
         if self._sleepers:
-            self._move(self._sleepers[0][0] - self.time)
+            self._move(min(self._sleepers[0][0] - self.time, step))
 
 
 @define(eq=False)

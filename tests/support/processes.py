@@ -17,7 +17,8 @@ from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job, JobContext
 from audioext.runtime.journal import Journal
-from audioext.state.fold import Reading, fold, read
+from audioext.state.fold import fold
+from audioext.state.reading import Reading, read
 from audioext.stores.base import Created, Store, Stored
 from tests.support import tape
 from tests.support.lines import Line

@@ -15,7 +15,7 @@ import audioext as ax
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.record import Asked
 from audioext.state.asked import dump_asked, load_asked
-from audioext.state.fold import Handled
+from audioext.state.reading import Handled
 from audioext.stores import open_store
 from tests.integration.cli.conftest import (
     FAST,

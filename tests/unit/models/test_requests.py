@@ -77,7 +77,7 @@ def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> Non
 
 @pytest.mark.parametrize(("kind", "options"), [(ax.Extend, ExtendOptions), (ax.AddInstrumental, InstrumentalOptions)])
 def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], options: type) -> None:
-    """What type checkers are told of the keyword arguments is what a request takes, name by name and type by type."""
+    """What type checkers know of the keyword arguments is what a request takes, name by name and type by type."""
     path = str | PathLike[str] | None  # becomes a Path
     fields = {a.name: path if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
     assert get_type_hints(options) == fields
@@ -93,7 +93,7 @@ def test_no_message_repeats_a_long_value(field: str) -> None:
 
 
 def test_an_address_is_no_file() -> None:
-    """A URL given as a file is told apart from a path."""
+    """A URL given as a file is not taken for a path."""
     (problem,) = ax.Extend.draft(file="https://x.test/a.mp3").problems()
     assert ("file", True) == (problem.field, "give it as url=" in problem.message)
 
@@ -132,13 +132,13 @@ def test_a_request_is_frozen_and_says_what_was_given() -> None:
 
 
 def test_an_unknown_field_is_a_type_error() -> None:
-    """A misspelt field is told with those that there are."""
+    """A misspelt field is refused with those that there are."""
     with pytest.raises(TypeError, match="continue_at"):
         ax.Extend.draft(continueAt=1)
 
 
 def test_an_instrumental_needs_its_texts() -> None:
-    """All three missing texts are told at once."""
+    """All three missing texts are named at once."""
     fields = [problem.field for problem in ax.AddInstrumental.draft(url="https://x.test/a").problems()]
 
     assert ["title", "tags", "negative_tags"] == fields

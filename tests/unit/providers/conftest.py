@@ -26,11 +26,12 @@ from audioext.http.messages import HttpResponse, Webhook
 from audioext.models.record import Record
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.models.results import Track
-from audioext.providers import NAMES, load
+from audioext.providers import NAMES, Kie, KieJobs, MusicGpt, SunoApi, Vidgo, load
 from audioext.providers.base import Provider
 
 SAMPLES = Path(__file__).parents[2] / "support" / "samples"
-ProviderClass = Callable[..., Provider]
+AnyProvider = Kie | KieJobs | SunoApi | Vidgo | MusicGpt
+MakeProvider = Callable[..., AnyProvider]
 
 
 @frozen(kw_only=True)

@@ -20,7 +20,10 @@ def test_the_example_is_a_provider(kit: Kit) -> None:
     assert isinstance(tape, Provider)
     assert ("tape", "TAPE_API_KEY", True) == (tape.info.name, tape.info.key_variable, tape.info.has_key)
     sent = tape.build_submit(Extend(url=SOURCE, prompt="p"), None)
-    assert ("https://api.tape.example/make", b'{"url":"%b","prompt":"p"}' % SOURCE.encode()) == (str(sent.url), sent.body)
+    assert ("https://api.tape.example/make", b'{"url":"%b","prompt":"p"}' % SOURCE.encode()) == (
+        str(sent.url),
+        sent.body,
+    )
     assert "https://api.tape.example/state/task-1" == str(tape.build_status(kit.make_record()).url)
     assert (Progress(task_id="t", claimed_stage=ax.Stage.COMPLETE),) == tape.parse_webhook(b'{"id":"t","done":true}')
 
@@ -37,7 +40,7 @@ def test_the_kit_reads_its_answers() -> None:
 
 
 def test_the_kit_checks_its_fields() -> None:
-    """What it does not take is told, with those who do."""
+    """What it does not take is refused, and the message names those who do."""
     tape = Tape("k")
     assert [] == list(tape.check(Extend(url=SOURCE, prompt="p", provider="tape", source_duration=3)))
     (problem,) = tape.check(Extend(url=SOURCE, style="jazz"))

@@ -9,11 +9,10 @@ import pytest
 
 from audioext.errors import UnsupportedError
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.providers import HostedAccount, load
+from audioext.providers import load
 from audioext.providers._fields import EXTEND_LIMITS, V6_MODELS
 from audioext.providers.base import Provider
-
-MakeProvider = Callable[..., HostedAccount]
+from tests.unit.providers.conftest import MakeProvider
 
 CUSTOM = {"prompt": "p", "style": "s", "title": "t", "continue_at": 60.0}
 OLD = {"prompt": 3000, "style": 200, "title": 80}
@@ -91,9 +90,11 @@ def test_an_unknown_model_has_no_limits(made: MakeProvider) -> None:
 def test_lengths_that_another_page_states_are_advice(made: MakeProvider, model: str) -> None:
     """V6's lengths stand on the jobs route's page alone: there they refuse, elsewhere they warn and go."""
     request = by_id(**{**CUSTOM, "model": model, "title": "x" * 101})
-    told = refused if made().name == "kie-jobs" else advised
-    assert "title" in told(made(), request)
-    assert () == tuple(p for p in made().check(by_id(**{**CUSTOM, "model": model, "title": "x" * 100})) if p.field == "title")
+    found = refused if made().name == "kie-jobs" else advised
+    assert "title" in found(made(), request)
+    assert () == tuple(
+        p for p in made().check(by_id(**{**CUSTOM, "model": model, "title": "x" * 100})) if p.field == "title"
+    )
 
 
 def test_all_limits_are_of_known_models() -> None:
@@ -153,10 +154,17 @@ def test_custom_mode_tells_what_switched_it_on() -> None:
 
 @pytest.mark.parametrize(
     ("model", "meant"),
-    [("v5", "V5"), ("V55", "V5_5"), ("v4.5-plus", "V4_5PLUS"), ("V6 mini", "V6_MINI"), ("V7", None), ("chirp-crow", None)],
+    [
+        ("v5", "V5"),
+        ("V55", "V5_5"),
+        ("v4.5-plus", "V4_5PLUS"),
+        ("V6 mini", "V6_MINI"),
+        ("V7", None),
+        ("chirp-crow", None),
+    ],
 )
 def test_a_model_that_is_spelt_otherwise_is_refused_with_the_right_spelling(model: str, meant: str | None) -> None:
-    """A near miss is told before anything is spent; a name that nobody knows may be new, and goes."""
+    """A near miss is refused before anything is spent; a name that nobody knows may be new, and goes."""
     found = [problem for problem in provider_named("kie").check(by_id(model=model)) if problem.field == "model"]
     assert [(f"there is no {model!r}; did you mean {meant}?", False)] * (meant is not None) == [
         (problem.message, problem.advice) for problem in found
@@ -165,7 +173,7 @@ def test_a_model_that_is_spelt_otherwise_is_refused_with_the_right_spelling(mode
 
 @pytest.mark.parametrize(("name", "needed"), [("kie", {"continue_at"}), ("sunoapi", set()), ("kie-jobs", set())])
 def test_only_kie_needs_continue_at_for_any_upload(name: str, needed: set[str]) -> None:
-    """kie.ai's upload route requires `continueAt` in either mode; the problem is told once."""
+    """kie.ai's upload route requires `continueAt` in either mode; the problem comes once."""
     provider = provider_named(name)
     assert needed == refused(provider, uploaded())
     assert len(needed) == len(provider.check(uploaded()))
@@ -253,7 +261,7 @@ def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: s
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "told"),
+    ("name", "fields", "found"),
     [
         ("sunoapi", {"title": "x" * 101}, (set(), {"title"})),
         ("sunoapi", {"tags": "x" * 3000, "negative_tags": "x" * 3000}, (set(), set())),
@@ -264,12 +272,12 @@ def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: s
     ],
 )
 def test_instrumentals_have_lengths_of_their_own(
-    name: str, fields: dict[str, str], told: tuple[set[str], set[str]]
+    name: str, fields: dict[str, str], found: tuple[set[str], set[str]]
 ) -> None:
     """A length on a vendor's page refuses; one that third parties report warns."""
     provider = provider_named(name)
     request = instrumental(**fields)
-    assert told == (refused(provider, request), advised(provider, request))
+    assert found == (refused(provider, request), advised(provider, request))
 
 
 @pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)

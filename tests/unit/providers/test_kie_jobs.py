@@ -76,9 +76,7 @@ def test_no_callback_url_is_sent_when_nobody_can_reach_us() -> None:
 def test_the_status_is_a_get_by_query(kit: Kit) -> None:
     """The jobs route takes the task id as a query."""
     jobs = KieJobs("k")
-    assert "https://api.kie.ai/api/v1/jobs/recordInfo?taskId=task-1" == str(
-        jobs.build_status(kit.make_record()).url
-    )
+    assert "https://api.kie.ai/api/v1/jobs/recordInfo?taskId=task-1" == str(jobs.build_status(kit.make_record()).url)
 
 
 def test_results_live_for_a_day() -> None:

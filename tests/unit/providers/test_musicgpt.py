@@ -11,10 +11,10 @@ from yarl import URL
 from audioext.errors import DecodeError, ProviderError, UnsupportedError, WebhookError
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
+from audioext.models.limits import Limits
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers import MusicGpt
-from audioext.models.limits import Limits
 from audioext.providers.base import FileRoute
 from tests.unit.providers.conftest import Kit
 
@@ -30,7 +30,7 @@ def form(request: HttpRequest) -> dict[str, str | None]:
     return {part.name: part.value for part in request.parts if part.path is None}
 
 
-def told(events: tuple[Event, ...]) -> Progress:
+def shown(events: tuple[Event, ...]) -> Progress:
     """Return the only event, which is progress."""
     (event,) = events
     assert isinstance(event, Progress)
@@ -311,22 +311,22 @@ def parts() -> list[tuple[Event, ...]]:
 
 def test_five_parts_make_one_song() -> None:
     """Two tracks with their lyrics and one cover come out of the parts, and none of them claims the whole."""
-    told_parts = [told(part) for part in parts()]
-    tracks = [track for part in told_parts for track in part.tracks]
+    seen_parts = [shown(part) for part in parts()]
+    tracks = [track for part in seen_parts for track in part.tracks]
     assert ["a", "a", "b", "b"] == [track.id for track in tracks]
     assert [8.1, 8.1] == [track.timed_lyrics[0].start for track in tracks if track.timed_lyrics]
-    assert ["https://files.example/cover.png"] == [part.cover_url for part in told_parts if part.cover_url]
-    assert {None} == {part.claimed_stage for part in told_parts}
+    assert ["https://files.example/cover.png"] == [part.cover_url for part in seen_parts if part.cover_url]
+    assert {None} == {part.claimed_stage for part in seen_parts}
 
 
 def test_a_failure_with_an_id_is_that_tracks_alone() -> None:
     """One track that did not come about does not fail the job."""
-    failed = told(deliver(success=False, task_id="t1", conversion_id="b", reason="Version 2 failed"))
+    failed = shown(deliver(success=False, task_id="t1", conversion_id="b", reason="Version 2 failed"))
     assert [("b", "Version 2 failed")] == [(track.id, track.failure) for track in failed.tracks]
 
 
 def test_a_status_that_failed_with_one_track_tells_both() -> None:
-    """A failed conversion with one playable track is told track by track, so that the paid one is kept."""
+    """A failed conversion with one playable track is shown track by track, so that the paid one is kept."""
     body = {
         "success": True,
         "conversion": {
@@ -350,7 +350,7 @@ def test_a_failed_cover_or_lyrics_is_no_failure_of_the_music() -> None:
     """A side part that did not come about makes a status call due and fails nothing."""
     for subtype in ("album_cover_generation", "lyrics_timestamped", "lyrics"):
         body = {"success": False, "task_id": "t1", "conversion_id": "a", "subtype": subtype, "reason": "no"}
-        assert Progress(task_id="t1", ask_now=True) == told(deliver(**body))
+        assert Progress(task_id="t1", ask_now=True) == shown(deliver(**body))
 
 
 @pytest.mark.parametrize(
@@ -388,9 +388,9 @@ def test_a_failure_is_told_by_its_word_too(status: str) -> None:
 def test_completed_with_a_conversion_id_speaks_of_one_track() -> None:
     """COMPLETED claims the whole job only in a body that names no track."""
     body = {"task_id": "t1", "status": "COMPLETED", "audio_url": "https://files.example/a.mp3"}
-    assert Stage.COMPLETE == told(deliver(**body)).claimed_stage
-    assert None is told(deliver(**body, conversion_id="a")).claimed_stage
-    assert Stage.COMPLETE == told(deliver(**body, conversion_id=SENTINEL)).claimed_stage
+    assert Stage.COMPLETE == shown(deliver(**body)).claimed_stage
+    assert None is shown(deliver(**body, conversion_id="a")).claimed_stage
+    assert Stage.COMPLETE == shown(deliver(**body, conversion_id=SENTINEL)).claimed_stage
 
 
 @pytest.mark.parametrize(
@@ -406,8 +406,8 @@ def test_a_body_that_says_nothing_is_refused(body: dict[str, object]) -> None:
 def test_an_odd_subtype_loses_nothing(subtype: object) -> None:
     """No page says what the subtype is, so a part is known by what it holds."""
     audio = "https://files.example/a.mp3"
-    assert told(deliver(task_id="t1", conversion_id="a", conversion_path=audio, subtype=subtype)).tracks
-    assert Progress(task_id="t1", ask_now=True) == told(deliver(task_id="t1", subtype=subtype))
+    assert shown(deliver(task_id="t1", conversion_id="a", conversion_path=audio, subtype=subtype)).tracks
+    assert Progress(task_id="t1", ask_now=True) == shown(deliver(task_id="t1", subtype=subtype))
 
 
 def test_an_event_of_the_n8n_page_is_refused() -> None:
@@ -416,7 +416,7 @@ def test_an_event_of_the_n8n_page_is_refused() -> None:
         deliver(event="conversion.completed", task_id="t1", output_url="https://files.example/a.mp3")
     assert 400 == caught.value.http_status
     audio = "https://files.example/a.mp3"
-    assert told(deliver(event="x", task_id="t1", conversion_id="a", conversion_path=audio)).tracks
+    assert shown(deliver(event="x", task_id="t1", conversion_id="a", conversion_path=audio)).tracks
 
 
 def test_a_webhook_and_a_status_read_one_track_alike(kit: Kit) -> None:
@@ -427,7 +427,7 @@ def test_a_webhook_and_a_status_read_one_track_alike(kit: Kit) -> None:
     hooked = samples["webhook_audio.json"].read(provider)
     assert isinstance(polled, tuple)
     assert isinstance(hooked, tuple)
-    first, same = told(polled).tracks[0], told(hooked).tracks[0]
+    first, same = shown(polled).tracks[0], shown(hooked).tracks[0]
     assert (first.id, first.audio_url, first.wav_url, first.duration) == (
         same.id,
         same.audio_url,
