@@ -1,7 +1,5 @@
 """An account at one API: the settings that a user gives, the facts of its vendor, and the calls that all share."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import re
