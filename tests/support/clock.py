@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import pytest
@@ -18,10 +18,20 @@ START = 1_800_000_000.0
 IDLE_SECONDS = 0.002
 """A clock that runs jumps when its work was not done for so long, in real time."""
 
+SOON_SECONDS = 10.0
+"""How long what comes at once may take on a machine that is busy."""
 TURNS = 20
 """Turns of the event loop in which what needs no I/O comes to rest."""
 
 _T = TypeVar("_T")
+
+
+async def soon(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Return the first answer that is true; it takes some turns of the loop, and no time."""
+    async with asyncio.timeout(SOON_SECONDS):
+        while not (answer := await ask()):  # noqa: ASYNC110 - turns, in which others go on
+            await asyncio.sleep(0)
+    return answer
 
 
 @define(eq=False)
@@ -66,7 +76,7 @@ class JumpClock:
                 woken.set_result(None)
 
     async def run(self, work: Awaitable[_T], *, step: float = 5.0) -> _T:
-        """Return what *work* returns; whenever it waits, the clock jumps to when the next wakes, by at most a *step*."""
+        """Return what *work* returns; while it waits, the clock jumps to when the next wakes, by at most a *step*."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():

@@ -18,11 +18,15 @@ from tests.support.api import BRISK, Api, serve_api
 from tests.support.clock import JumpClock, LoopTime
 
 SECRET = b"0123456789abcdef-secret"
-SOON_SECONDS = 10.0
-"""How long what comes at once may take on a machine that is busy."""
 WEB = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0"}
 
-BRIEF: dict[str, object] = {"speed": 1e6, "submit_limit": None, "seed": 0, "ready_seconds": 4.0, "extension_seconds": 1.0}
+BRIEF: dict[str, object] = {
+    "speed": 1e6,
+    "submit_limit": None,
+    "seed": 0,
+    "ready_seconds": 4.0,
+    "extension_seconds": 1.0,
+}
 """The settings of a sandbox whose tasks are done at once, and whose audio is short."""
 
 MakeSandbox = Callable[..., Awaitable[Sandbox]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import pytest
 from yarl import URL
@@ -12,9 +13,9 @@ from yarl import URL
 import audioext as ax
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Appended, Stored, Work
-from tests.integration.client.conftest import SOON_SECONDS, WEB, Connect, MakeClient, MakeSandbox
+from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import Api, callback, failing, tasks_of_ours
-from tests.support.clock import JumpClock, LoopTime
+from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
 from tests.support.stores import FaultyMemory
 
 CLOSE_SECONDS = 15.0
@@ -56,9 +57,7 @@ async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Ap
         assert [] == tasks_of_ours()
 
 
-async def test_two_workers_that_close_leave_nothing_untold(
-    connect: Connect, api: Api, open_client: MakeClient
-) -> None:
+async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:
     """Of two clients with handlers both close as soon as they have the song: one of them has told each stage."""
     for number in range(1, ROUNDS // 2 + 1):
         told: list[ax.Stage] = []
@@ -127,10 +126,8 @@ async def test_a_handler_that_ignores_its_cancellation_does_not_stop_the_close(
     async def text(event: ax.StageEvent) -> None:
         started.set()
         while not release.is_set():
-            try:
+            with suppress(asyncio.CancelledError):
                 await release.wait()
-            except asyncio.CancelledError:
-                pass
         ended.set()
 
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")

@@ -12,9 +12,9 @@ from audioext.models.entries import Entry, Index
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Created, Existing, Full
 from audioext.stores.sqlite import SqliteStore
-from tests.integration.client.conftest import SOON_SECONDS, MakeClient, MakeSandbox
+from tests.integration.client.conftest import MakeClient, MakeSandbox
 from tests.support.api import Api, failing
-from tests.support.clock import JumpClock
+from tests.support.clock import SOON_SECONDS, JumpClock
 from tests.support.stores import WatchedSqlite
 
 REQUEST = ax.Extend(audio_id="x", model="V5")
@@ -146,7 +146,7 @@ async def test_cancelling_one_caller_of_a_key_leaves_the_other(api: Api, open_cl
 async def test_a_refusal_elsewhere_ends_the_wait(
     reachable: bool, api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Another client holds the job of the key when its POST is refused: its wait ends at once, with the vendor's words."""
+    """Another client waits for the job of the key when its POST is refused: that ends at once and says why."""
     where = {"public_url": "http://127.0.0.1:9/audio", "listen": None} if reachable else {}
     api.codes = [402]
     api.gate.clear()

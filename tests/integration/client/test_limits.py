@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import audioext as ax
 from audioext.runtime.limits import Limiter
-from tests.integration.client.conftest import SOON_SECONDS, WEB, Connect, MakeClient, MakeSandbox
+from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import BRISK, Api
-from tests.support.clock import JumpClock
+from tests.support.clock import SOON_SECONDS, JumpClock, soon
 from tests.support.stores import FaultyMemory
 
 FINE_SECONDS = 1e-9
@@ -318,8 +318,7 @@ async def test_slots_that_the_store_lost_are_held_again(api: Api, clock: JumpClo
     async with ax.Client(provider, store=store, clock=clock.clock, **WEB) as client:  # type: ignore[arg-type]  # two texts
         job = await extend(client)
         await store.lose_all()
-        while await store.find(provider="kie", task_id="task-1") != job.ref:
-            await asyncio.sleep(0)
+        assert job.ref == await soon(lambda: store.find(provider="kie", task_id="task-1"))
 
         waiting = asyncio.create_task(extend(client))
         await looks(client, clock)

@@ -14,9 +14,9 @@ from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.http.urls import callback_url
 from audioext.models.events import SubmitOutcome
 from audioext.models.requests import Request
-from tests.integration.client.conftest import SOON_SECONDS, WEB, MakeClient, MakeSandbox
+from tests.integration.client.conftest import WEB, MakeClient, MakeSandbox
 from tests.support.api import Api, callback, failing
-from tests.support.clock import JumpClock, LoopTime
+from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
 from tests.support.stores import FaultyMemory
 
 GRACE_SECONDS = 900.0
@@ -71,8 +71,7 @@ async def test_no_connection_means_that_nothing_was_sent(
         for _ in range(2):  # it takes no place in the window
             with pytest.raises(ax.ProviderDownError, match="nothing was sent") as caught:
                 await loop_time.run(client.extend(audio_id="a", model="V5", key="once"))
-
-        assert (False, True) == (caught.value.charged, caught.value.retryable)
+            assert (False, True) == (caught.value.charged, caught.value.retryable)
         jobs = [job async for job in client.jobs()]
         assert [(ax.Verdict.REFUSED, True)] * 2 == [(job.verdict, job.record.is_unsent) for job in jobs]
         assert [] == [job async for job in client.jobs(open=True)]
@@ -284,7 +283,7 @@ class Puzzled(ax.Kie):
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
         """Raise what nobody thought of."""
-        raise ZeroDivisionError
+        raise ZeroDivisionError(response.status)
 
 
 async def test_a_request_that_cannot_be_built_costs_nothing(api: Api) -> None:

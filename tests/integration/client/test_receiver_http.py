@@ -1,4 +1,4 @@
-"""The receiver over HTTP: the same answers by its own server and inside of anybody's app, whoever is at the other end."""
+"""The receiver over HTTP: the same answers by its own server and inside of an app, whoever is at the other end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Appended
-from tests.integration.client.conftest import SECRET, SOON_SECONDS, WEB, MakeClient
+from tests.integration.client.conftest import SECRET, WEB, MakeClient
 from tests.support.api import Api, callback
+from tests.support.clock import SOON_SECONDS, soon
 
 REF = "r" * 24
 BODY = json.dumps(callback("complete")).encode()
@@ -49,9 +50,7 @@ def store() -> GatedMemory:
 
 
 @pytest.fixture(params=["own", "mounted", "mounted and cancelled"])
-async def base(
-    request: pytest.FixtureRequest, stack: AsyncExitStack, store: GatedMemory, unused_tcp_port: int
-) -> URL:
+async def base(request: pytest.FixtureRequest, stack: AsyncExitStack, store: GatedMemory, unused_tcp_port: int) -> URL:
     """Return where a client's receiver is, on its own or in an app that may cancel its handlers."""
     url = f"http://127.0.0.1:{unused_tcp_port}/audio"
     own = request.param == "own"
@@ -60,9 +59,7 @@ async def base(
     if not own:
         app = web.Application()
         client.receiver.add_to(app, "/audio")
-        runner = web.AppRunner(
-            app, handler_cancellation=request.param == "mounted and cancelled", shutdown_timeout=0.1
-        )
+        runner = web.AppRunner(app, handler_cancellation=request.param == "mounted and cancelled", shutdown_timeout=0.1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
@@ -147,11 +144,7 @@ async def test_a_provider_that_hangs_up_loses_nothing(base: URL, store: GatedMem
         await asyncio.sleep(0)
 
     store.gate.set()
-    async with asyncio.timeout(SOON_SECONDS):
-        while not await bodies(store):
-            await asyncio.sleep(0)
-
-    assert [BODY] == await bodies(store)
+    assert [BODY] == await soon(lambda: bodies(store))
 
 
 async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None:
@@ -160,7 +153,10 @@ async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None
         writer.write(head(base, path_of(base), len(BODY)) + BODY[:20])
         await writer.drain()
 
-    async with aiohttp.ClientSession() as session, session.post(base.origin().join(URL(path_of(base))), data=BODY) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(base.origin().join(URL(path_of(base))), data=BODY) as answer,
+    ):
         assert 200 == answer.status
     assert [BODY] == await bodies(store)
 

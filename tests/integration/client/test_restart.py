@@ -9,8 +9,9 @@ import pytest
 
 import audioext as ax
 from audioext.sandbox import Sandbox
-from tests.integration.client.conftest import SOON_SECONDS, WEB, Connect, MakeClient, MakeSandbox
+from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import Api
+from tests.support.clock import SOON_SECONDS
 
 STAGES = (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE)
 
@@ -46,9 +47,7 @@ async def test_a_restarted_client_finds_its_open_jobs(api: Api, open_client: Mak
     assert 3 == len(api.posts)
 
 
-async def test_old_callback_urls_stay_valid(
-    api: Api, open_client: MakeClient, url: str, unused_tcp_port: int
-) -> None:
+async def test_old_callback_urls_stay_valid(api: Api, open_client: MakeClient, url: str, unused_tcp_port: int) -> None:
     """The secret is kept with the store, so that a callback of an earlier process is taken by the next."""
     web = {"public_url": f"http://127.0.0.1:{unused_tcp_port}", "listen": f"127.0.0.1:{unused_tcp_port}", "store": url}
     before = await open_client(**web)
@@ -67,9 +66,7 @@ async def test_a_listener_wakes_workers_that_share_its_store(
     """One client takes the callbacks, others await and handle them; each stage is handled once, in order."""
     listener = await open_client(store=connect(), **WEB)
     told: list[ax.Stage] = []
-    workers = [
-        await open_client(store=connect(), public_url=str(listener.public_url), listen=None) for _ in range(2)
-    ]
+    workers = [await open_client(store=connect(), public_url=str(listener.public_url), listen=None) for _ in range(2)]
     for worker in workers:
         for stage in STAGES:
 
@@ -100,11 +97,9 @@ async def test_a_listener_without_providers_decodes_all_wires(
     listener = ax.Client(store=store, **WEB)  # type: ignore[arg-type]  # two texts
     async with listener:
         for name in ("kie", "sunoapi", "vidgo", "musicgpt"):
-            worker = await make_client(
-                sandbox, name, store=connect(), public_url=str(listener.public_url), listen=None
-            )
+            worker = await make_client(sandbox, name, store=connect(), public_url=str(listener.public_url), listen=None)
             options = {"continue_at": 2.0} if name == "musicgpt" else {"continue_at": 2.0, "model": "V5"}
-            song = await worker.run(ax.Extend(url=sandbox.voice_url, **options))  # type: ignore[arg-type]  # as above
+            song = await worker.run(ax.Extend(url=sandbox.voice_url, **options))
             assert 2 == len(song.tracks)
         await sandbox.settled()
 

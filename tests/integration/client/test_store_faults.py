@@ -13,10 +13,10 @@ from yarl import URL
 import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.stores.base import RESYNC, Changed, Resync
-from audioext.stores.sqlite import SqliteStore
-from tests.integration.client.conftest import SECRET, SOON_SECONDS, WEB, MakeClient
+from audioext.stores.sqlite import Driver, SqliteStore
+from tests.integration.client.conftest import SECRET, WEB, MakeClient
 from tests.support.api import Api, callback
-from tests.support.clock import JumpClock
+from tests.support.clock import SOON_SECONDS, JumpClock, soon
 from tests.support.stores import FaultyMemory, WatchedSqlite
 
 SECRET_NAME = "callback secret"
@@ -29,11 +29,11 @@ async def extend(client: ax.Client, **extra: object) -> ax.Job:
 
 
 async def a_wait(
-    job: ax.Job, store: FaultyMemory | WatchedSqlite, *, timeout: float | None = None
+    job: ax.Job, store: FaultyMemory | WatchedSqlite, *, seconds: float | None = None
 ) -> asyncio.Task[ax.Song]:
     """Return a wait that has looked at the store and now relies on being woken."""
     store.was_read.clear()
-    wait = asyncio.create_task(job.result(timeout=timeout))
+    wait = asyncio.create_task(job.result(timeout=seconds))
     await store.was_read.wait()
     return wait
 
@@ -132,15 +132,15 @@ class MuteMemory(FaultyMemory):
         yield RESYNC
 
 
-@pytest.mark.parametrize(("timeout", "woken_after"), [(30.0, 30.0), (300.0, 60.0)])
+@pytest.mark.parametrize(("seconds", "woken_after"), [(30.0, 30.0), (300.0, 60.0)])
 async def test_a_wait_reads_the_truth_itself(
-    timeout: float, woken_after: float, api: Api, open_client: MakeClient, clock: JumpClock
+    seconds: float, woken_after: float, api: Api, open_client: MakeClient, clock: JumpClock
 ) -> None:
     """Where no change is ever announced, a wait finds the song after a minute, and at its deadline at the latest."""
     store = MuteMemory()
     listener = await open_client(store=store, **WEB)
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None, clock=clock.clock)
-    wait = await a_wait(await extend(waiter), store, timeout=timeout)
+    wait = await a_wait(await extend(waiter), store, seconds=seconds)
     await api.call_back("complete")
 
     await clock.advance(woken_after - 1.0)
@@ -151,7 +151,7 @@ async def test_a_wait_reads_the_truth_itself(
 
 @pytest.mark.parametrize("driver", ["apsw", "sqlite3"])
 async def test_a_commit_of_another_process_wakes_a_wait(
-    driver: str, api: Api, open_client: MakeClient, tmp_path: Path
+    driver: Driver, api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
     """A listener and a worker on one file, forty jobs one after the other: no wake-up is lost."""
     listener = await open_client(store=SqliteStore(tmp_path / "jobs.db", driver=driver), **WEB)
@@ -177,16 +177,12 @@ async def test_a_store_that_comes_back_empty_is_given_back_what_it_lost(api: Api
     assert 200 == await api.call_back("text", "task-1", post=0)
 
     await store.lose_all()
-    async with asyncio.timeout(SOON_SECONDS):
-        while await store.find(key="k0") is None:
-            await asyncio.sleep(0)
+    await soon(lambda: store.find(key="k0"))
     assert 200 == await api.call_back("complete", "task-1", post=0)
     assert 200 == await api.call_back("complete", "task-2", post=1)
 
     assert [1, 1] == [len((await wait).tracks) for wait in waits]
-    assert [["text", "complete"], ["complete"]] == [
-        [stage async for stage in told(client, job.ref)] for job in jobs
-    ]
+    assert [["text", "complete"], ["complete"]] == [[stage async for stage in told(client, job.ref)] for job in jobs]
     assert jobs[0] is await extend(client, key="k0")
     assert 2 == len(api.posts)
 
@@ -254,10 +250,11 @@ async def test_a_secret_that_another_process_made_meanwhile_is_taken_up(api: Api
 
     await store.lose_all()
     new = await store.secret(SECRET_NAME, b"made by whoever came first")
-    async with asyncio.timeout(SOON_SECONDS):
-        while new not in client.inbox.secrets:
-            await asyncio.sleep(0)
 
+    async def is_taken_up() -> bool:
+        return new in client.inbox.secrets
+
+    await soon(is_taken_up)
     assert (new, old) == client.inbox.secrets
     assert 200 == await api.call_back("text")
     path = callback_url(URL("http://x.test"), new, "kie", job.ref).raw_path

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import attrs
 import pytest
-from attrs import field
-from yarl import URL
 
 import audioext as ax
-from audioext.http.messages import HttpRequest
-from audioext.models.requests import Request
 from audioext.sandbox import Sandbox
-from tests.integration.client.conftest import SOON_SECONDS, WEB, MakeClient, MakeSandbox
-from tests.support.api import Api, failing, tasks_of_ours
-from tests.support.clock import JumpClock, LoopTime
+from tests.integration.client.conftest import MakeClient
+from tests.support.api import Api, tasks_of_ours
+from tests.support.clock import SOON_SECONDS
 
 
 async def test_all_problems_are_told_at_once_and_nothing_is_sent(sandbox: Sandbox, make_client: MakeClient) -> None:
@@ -121,3 +117,35 @@ async def test_a_submit_needs_an_open_client(sandbox: Sandbox) -> None:
         pass
     with pytest.raises(ax.ConfigError, match="async with"):
         await client.extend(audio_id="a", model="V5")
+
+
+async def test_a_submit_that_looks_at_its_file_is_not_sent_after_closing(
+    sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """When the client closes while a slow disk is read, the submit is refused and nothing is sent."""
+    disk, loop = threading.Event(), asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    client = await make_client(sandbox, "musicgpt", poll=True)
+    busy = loop.run_in_executor(None, disk.wait, SOON_SECONDS)  # each thread's work waits behind this
+    submit = asyncio.create_task(client.extend(file=voice_file, continue_at=1))
+    await asyncio.sleep(0)  # it has begun
+
+    await client.aclose()
+    disk.set()
+    with pytest.raises(ax.ConfigError):
+        await submit
+
+    assert await busy
+    assert () == tuple(sandbox.submissions)
+    assert [] == tasks_of_ours()
+
+
+async def test_credits_are_the_providers_own(sandbox: Sandbox, make_client: MakeClient, api: Api) -> None:
+    """The balance is told where the API tells it; where it does not, or says no, the error says so."""
+    client = await make_client(sandbox, poll=True)
+    assert await client.credits() > 0
+    async with ax.Client(ax.MusicGpt("key", base_url=api.base)) as other, ax.Client(api.provider()) as lost:
+        with pytest.raises(ax.UnsupportedError, match="balance"):
+            await other.credits()
+        with pytest.raises(ax.AudioextError):
+            await lost.credits()
