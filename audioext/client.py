@@ -190,8 +190,7 @@ class Client:
         """
         self._check_open()
         chosen = self._parts.choose(provider or request.provider)
-        handling = HANDLING.get()
-        if key is None and handling is not None:
+        if key is None and (handling := HANDLING.get()) is not None:
             key = await handling.key(chosen.info.name, request)
         key, meta = config.check_key(key), config.check_meta(meta)
         order = Order(request=request, provider=chosen, key=key, meta=meta, progress=progress)

@@ -27,20 +27,24 @@ def shown(value: object) -> str:
 
 
 def text(value: object) -> str | None:
+    """Refuse what is no text, or cannot be sent."""
     if not isinstance(value, str):
         return f"must be text, not {shown(value)}"
     return "holds half of a surrogate pair, which no API can be sent" if LONE_SURROGATE.search(value) else None
 
 
 def full_text(value: object) -> str | None:
+    """Refuse what is no text, or an empty one."""
     return "must not be empty" if value == "" else text(value)
 
 
 def model(value: object) -> str | None:
+    """Refuse what names no model."""
     return "must not be empty; leave it out where the provider has a default" if value == "" else text(value)
 
 
 def url(value: object) -> str | None:
+    """Refuse what is no address of audio."""
     if not isinstance(value, str) or LONE_SURROGATE.search(value):
         return text(value)
     try:
@@ -52,6 +56,7 @@ def url(value: object) -> str | None:
 
 
 def file(value: object) -> str | None:
+    """Refuse what is no path of a file."""
     if not isinstance(value, Path):
         return f"must be a path, not {shown(value)}"
     # A path folds the slashes of an address into one.
@@ -59,10 +64,12 @@ def file(value: object) -> str | None:
 
 
 def seconds(value: object) -> str | None:
+    """Refuse what is no number of seconds above 0."""
     return None if is_number(value, above=0) else f"must be seconds above 0, not {shown(value)}"
 
 
 def weight(value: object) -> str | None:
+    """Refuse what is no number from 0 to 1 in steps of 0.01."""
     if not (is_number(value, above=-1) and isinstance(value, (int, float)) and 0 <= value <= 1):
         return f"must be a number from 0 to 1, not {shown(value)}"
     if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
@@ -71,28 +78,34 @@ def weight(value: object) -> str | None:
 
 
 def gender(value: object) -> str | None:
+    """Refuse what is no gender that any provider knows."""
     return None if value in GENDERS else f"must be one of {', '.join(GENDERS)}, not {shown(value)}"
 
 
 def persona_model(value: object) -> str | None:
+    """Refuse what is no persona model."""
     return None if value in PERSONA_MODELS else f"must be one of {', '.join(PERSONA_MODELS)}, not {shown(value)}"
 
 
 def variety(value: object) -> str | None:
+    """Refuse what is no whole number in the range."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= VARIETY_LAST:
         return None
     return f"must be a whole number from 0 to {VARIETY_LAST}, not {shown(value)}"
 
 
 def outputs(value: object) -> str | None:
+    """Refuse what is no number of tracks that can be asked for."""
     return None if value in OUTPUT_COUNTS and not isinstance(value, bool) else f"must be 1 or 2, not {shown(value)}"
 
 
 def flag(value: object) -> str | None:
+    """Refuse what is neither True nor False."""
     return None if isinstance(value, bool) else f"must be True or False, not {shown(value)}"
 
 
 def is_number(value: object, *, above: float) -> bool:
+    """Say whether *value* is a finite number above *above*."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
