@@ -2,9 +2,10 @@
 
     python -m tests.bench.peers WHAT [STORE]
 
-`bare` and `webhooks` are servers that take callbacks, `plain` and `submits` are clients that send submits, `waiter` awaits
-jobs. The sum of their CPU seconds so far is the answer to `cpu`; `go N` does N submits and answers with the seconds that
-it took; a ref makes the waiter answer with the moment in which its song was there, on the clock of all processes.
+`bare` and `webhooks` are servers that take callbacks, `plain` and `submits` are clients that send submits, `waiter`
+awaits jobs. The sum of their CPU seconds so far is the answer to `cpu`; `go N` does N submits and answers with the
+seconds that it took; a ref makes the waiter answer with the moment in which its song was there, on the clock of all
+processes.
 """
 
 from __future__ import annotations
@@ -157,7 +158,12 @@ async def waiter(store: str) -> None:
 
 async def plain(base: str) -> None:
     """Send the same JSON with a plain session."""
-    body = {"audioId": REQUEST.audio_id, "model": "V5", "defaultParamFlag": False, "callBackUrl": "http://127.0.0.1:9/x"}
+    body = {
+        "audioId": REQUEST.audio_id,
+        "model": "V5",
+        "defaultParamFlag": False,
+        "callBackUrl": "http://127.0.0.1:9/x",
+    }
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as session:
 
         async def one() -> None:
@@ -204,7 +210,12 @@ def main(what: str, *words: str) -> None:
     """Run one of them."""
     given: list[Any] = [None if word == "-" else word for word in words]
     found: dict[str, Callable[..., Any]] = {
-        "bare": bare, "webhooks": webhooks, "plain": plain, "submits": submits, "api": api, "waiter": waiter
+        "bare": bare,
+        "webhooks": webhooks,
+        "plain": plain,
+        "submits": submits,
+        "api": api,
+        "waiter": waiter,
     }
     asyncio.run(found[what](*given))
 

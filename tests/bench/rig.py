@@ -24,7 +24,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: pin(core),
+            preexec_fn=lambda: pin(core),  # noqa: PLW1509 - nothing else runs in this process yet
         )
         self.ready: dict[str, Any] = self.read()
 
