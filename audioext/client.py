@@ -18,10 +18,10 @@ from audioext.errors import ConfigError, Problem, RequestError, StoreError
 from audioext.http.messages import Webhook
 from audioext.http.transport import Progress
 from audioext.http.urls import Route
+from audioext.models.checks import LONE_SURROGATE
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.models.requests import (
-    LONE_SURROGATE,
     AddInstrumental,
     Extend,
     ExtendOptions,
@@ -33,7 +33,7 @@ from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, SubmitUnknownError
+from audioext.runtime.jobs import Job
 from audioext.runtime.submitter import Order
 from audioext.state.fold import fold
 from audioext.stores import open_store
@@ -190,32 +190,13 @@ class Client:
         """
         self._check_open()
         chosen = self._parts.choose(provider or request.provider)
-        handling = HANDLING.get()
-        if key is None and handling is not None:
+        if key is None and (handling := HANDLING.get()) is not None:
             key = await handling.key(chosen.info.name, request)
-        order = Order(
-            request=request,
-            provider=chosen,
-            key=config.check_key(key),
-            meta=config.check_meta(meta),
-            progress=progress,
-        )
+        key, meta = config.check_key(key), config.check_meta(meta)
+        order = Order(request=request, provider=chosen, key=key, meta=meta, progress=progress)
         order = await self._parts.submitter.check(order)
         self._check_open()  # again: looking at a file takes its time
-        task = self._parts.submitter.start(order)
-        try:
-            held = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            sent = self._parts.submitter.sent_by(task)
-            if sent is None:
-                message = "the client was closed before this submit was sent; nothing was paid"
-                raise ConfigError(message) from None
-            job = self._parts.job(sent)
-            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
-            raise SubmitUnknownError(message, job=job) from None
-        return self._parts.job(held)
+        return await self._parts.submit(order)
 
     async def extend(
         self,
@@ -353,11 +334,8 @@ class Client:
         Raises:
             RequestError: the store holds no such job.
         """
-        held = await self._find(ref)
-        readings = sorted(held.readings.values(), key=lambda reading: (reading.entry.at, reading.entry.id))
+        readings = (await self._find(ref)).in_order()
         return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
-
-    # --- inside ------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if not self._parts.is_open:

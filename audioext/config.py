@@ -15,7 +15,7 @@ from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.http.urls import FILES_SEGMENT
-from audioext.models.requests import LONE_SURROGATE
+from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
 from audioext.runtime.limits import Account
 from audioext.stores.base import Store

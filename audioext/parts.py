@@ -19,11 +19,11 @@ from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, JobContext
+from audioext.runtime.jobs import Job, JobContext, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
-from audioext.runtime.submitter import Submitter
+from audioext.runtime.submitter import Order, Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.receiver import Receiver
@@ -70,11 +70,7 @@ class Parts:
         )
         offers = Offers()
         self.inbox = Inbox(
-            journal=self.journal,
-            providers=decoders,
-            clock=clock,
-            confirm=settings.confirm,
-            accepting=lambda: self.is_open,
+            journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm, accepting=self._accepts
         )
         self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
         self.submitter = self._make_submitter(offers)
@@ -101,6 +97,9 @@ class Parts:
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
+
+    def _accepts(self) -> bool:
+        return self.is_open
 
     def _make_submitter(self, offers: Offers) -> Submitter:
         settings = self.settings
@@ -201,6 +200,23 @@ class Parts:
             message = f"this client has no provider named {name!r}; it has {', '.join(found)}"
             raise ConfigError(message)
         return found[name]
+
+    async def submit(self, order: Order) -> Job:
+        """Submit a checked *order* in a task that whoever is cancelled here does not cancel; see `Client.submit`."""
+        task = self.submitter.start(order)
+        try:
+            held = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            sent = self.submitter.sent_by(task)
+            if sent is None:
+                message = "the client was closed before this submit was sent; nothing was paid"
+                raise ConfigError(message) from None
+            job = self.job(sent)
+            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
+            raise SubmitUnknownError(message, job=job) from None
+        return self.job(held)
 
     async def credits(self, provider: Provider) -> float:
         """Return the balance at *provider*; see `Client.credits`."""

@@ -14,7 +14,7 @@ from yarl import URL
 import audioext as ax
 from audioext.http.decoding import decode
 from audioext.models.events import Event, Progress
-from audioext.providers import FieldRules, HostedAccount, Vendor
+from audioext.providers.kit import FieldRules, HostedAccount, Vendor
 
 
 @frozen

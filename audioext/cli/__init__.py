@@ -1,21 +1,17 @@
-"""The command line: `audioext …`. Importing it needs no extra; running a command needs `audioext[cli]`."""
+"""The command line, `audioext …`.
+
+Importing it needs no extra; running a command needs `audioext[cli]`.
+"""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from types import FrameType
+
+from audioext.cli.exits import Exit, leave
 
 CLI_PACKAGES = frozenset({"cyclopts", "rich"})
 MISSING_CLI = 'the command line needs two more packages: pip install "audioext[cli]"'
-INTERRUPTED = 130
-
-
-def leave(number: int, frame: FrameType | None) -> None:
-    """End the process at once: until a command runs, an interruption has nothing to say and nothing to undo."""
-    del number, frame
-    os._exit(INTERRUPTED)
 
 
 def main() -> None:
@@ -32,5 +28,5 @@ def main() -> None:
         if (name or "").partition(".")[0] not in CLI_PACKAGES:
             raise
         print(f"audioext: {MISSING_CLI}", file=sys.stderr)
-        code = 2
+        code = Exit.USAGE
     sys.exit(code)

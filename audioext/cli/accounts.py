@@ -21,7 +21,7 @@ def make_provider(name: str, **given: object) -> Provider:
     if name not in _SIGNED:
         given.pop("webhook_key", None)
     chosen = {key: value for key, value in given.items() if value not in {None, ()}}
-    return providers.load(name)(**chosen)  # type: ignore[arg-type]  # each setting comes from its own option
+    return providers.load(name)(**chosen)
 
 
 def real_provider(name: str, api: ApiOptions) -> Provider:

@@ -1,4 +1,4 @@
-"""Compares a track with its source: how much longer it is, and whether it begins like it. Needs numpy."""
+"""Compares a track with its source, with numpy: how much longer it is, and whether it begins like it."""
 
 from __future__ import annotations
 

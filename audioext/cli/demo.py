@@ -20,7 +20,7 @@ from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, S
 from audioext.cli.progress import View, open_view
 from audioext.cli.records import event_object
 from audioext.cli.sandboxes import open_sandbox, sandbox_provider
-from audioext.cli.screen import Screen
+from audioext.cli.screen import JobOptions, Screen
 from audioext.cli.steps import Finished, save, submit, watch
 from audioext.client import Client
 from audioext.errors import DownloadError, Problem, RequestError
@@ -99,6 +99,7 @@ class DemoCommand(Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Run the trip and report what came of it."""
+        screen.job = JobOptions(sandbox=True, is_kept=False)
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with open_view(screen) as view:
             outcome = await self._trip(view)

@@ -11,8 +11,7 @@ import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-from audioext.cli import leave
-from audioext.cli.exits import Exit
+from audioext.cli.exits import Exit, leave
 from audioext.cli.failures import advice, error_object, exit_code, interruption, sentence
 from audioext.cli.options import Command
 from audioext.cli.screen import Screen

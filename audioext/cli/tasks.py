@@ -40,7 +40,7 @@ from audioext.cli.records import state_of
 from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, finish, report, save, submit
 from audioext.client import Client
-from audioext.errors import ProviderError, RequestError
+from audioext.errors import Problem, ProviderError, RequestError
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.runtime.jobs import Job, StageTimeoutError
@@ -81,8 +81,14 @@ class _Extend(TaskOptions, Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Extend it."""
-        fields = given_fields(self, Extend)
-        return await self.submit(screen, Extend.draft(**fields, **read_source(self.source, ids=True)))
+        source = read_source(self.source, ids=True)
+        try:
+            return await self.submit(screen, Extend.draft(**given_fields(self, Extend), **source))
+        except RequestError as error:
+            if "audio_id" not in source:
+                raise
+            doubt = Problem("source", f"no file is named {self.source!r}, so it was taken for a track's id")
+            raise RequestError([doubt, *error.problems]) from error
 
 
 @frozen(slots=False)

@@ -1,4 +1,6 @@
-"""Reading wire JSON: strictly into attrs classes, or one lenient value at a time. Nothing is coerced by accident.
+"""Reading wire JSON: strictly into attrs classes, or one lenient value at a time.
+
+Nothing is coerced by accident.
 
 `decode` is for shapes that must be as expected: a value of the type, or a `DecodeError` with the JSON path. The small
 functions below it read single values of a parsed body, and return `None` for what is not there or cannot be read: a

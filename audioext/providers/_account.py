@@ -1,7 +1,5 @@
 """An account at one API: the settings that a user gives, the facts of its vendor, and the calls that all share."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import re
@@ -100,6 +98,11 @@ def to_api_key(value: str | None) -> str | None:
     return key
 
 
+@functools.lru_cache(maxsize=256)
+def _joined(root: URL, path: str) -> URL:
+    return root.with_path(root.path.rstrip("/") + path)
+
+
 @frozen
 class HostedAccount:
     """An API key at one vendor, with the addresses and limits that belong to it; the base of every provider.
@@ -130,9 +133,14 @@ class HostedAccount:
         default=attrs.Factory(lambda self: self.vendor.retention, takes_self=True), kw_only=True
     )
 
-    @functools.cached_property
+    @property
     def info(self) -> ProviderInfo:
-        """The facts of this account; limits count by host and by a digest of the key."""
+        """The facts of this account."""
+        return self._info
+
+    @functools.cached_property
+    def _info(self) -> ProviderInfo:
+        # Limits count by host and by a digest of the key.
         vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
         return ProviderInfo(
@@ -200,8 +208,7 @@ class HostedAccount:
         return HttpRequest(method="POST", url=url, headers=headers, body=msgspec.json.encode(body))
 
     def _address(self, path: str, base: URL | None = None) -> URL:
-        root = self.base_url if base is None else base
-        return root.with_path(root.path.rstrip("/") + path)
+        return _joined(self.base_url if base is None else base, path)
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a call: who we are, what we accept, and the key where there is one."""

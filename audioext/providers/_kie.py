@@ -4,8 +4,6 @@ Pages: https://docs.kie.ai/1973359m0 (getting started), https://docs.kie.ai/comm
 https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +14,8 @@ from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLim
 from audioext.http.decoding import decode, parse_json
 from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
-from audioext.models.requests import LONE_SURROGATE, Operation
+from audioext.models.checks import LONE_SURROGATE
+from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
 from audioext.providers._fields import FieldRules

@@ -12,10 +12,3 @@ CLASSES = {
     "vidgo": ("audioext.providers.vidgo", "Vidgo"),
     "musicgpt": ("audioext.providers.musicgpt", "MusicGpt"),
 }
-KIT = {
-    "Code": "audioext.providers._answers",
-    "CodeTable": "audioext.providers._answers",
-    "FieldRules": "audioext.providers._fields",
-    "HostedAccount": "audioext.providers._account",
-    "Vendor": "audioext.providers._account",
-}

@@ -4,8 +4,6 @@ Pages: https://docs.kie.ai/suno-api/extend-music, https://docs.sunoapi.org/suno-
 https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar

@@ -42,6 +42,10 @@ class HeldJob:
             found.append(old if old is not None and old.entry.at == entry.at else read(entry, self.provider))
         return found
 
+    def in_order(self) -> list[Reading]:
+        """Return what was seen, oldest first."""
+        return sorted(self.readings.values(), key=lambda reading: (reading.entry.at, reading.entry.id))
+
     def with_readings(self, news: Iterable[Reading]) -> Record | None:
         """Return what the record would be with *news*; nothing is changed."""
         together = dict(self.readings)

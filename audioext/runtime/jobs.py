@@ -219,10 +219,7 @@ class Job:
         """Return the song, in at most *timeout* seconds; `await job` does the same with the default.
 
         Raises:
-            JobFailedError: the provider gave the task up.
-            StageTimeoutError: it was not complete in time; the job lives on.
-            SubmitUnknownError: there was no word of the task within the grace period.
-            ClientClosedError: the client was closed.
+            AudioextError: as `wait` does.
         """
         return await self._until(self._song, self._deadline(timeout), "complete")
 

@@ -307,8 +307,7 @@ class Journal:
     async def _give_back(self, held: HeldJob) -> None:
         _log.error("job %s: the store has lost what it held of it; it is stored again", held.ref)
         held.count = 0
-        entries = [reading.entry for reading in held.readings.values()]
-        await self.append(held, sorted(entries, key=lambda entry: (entry.at, entry.id)))
+        await self.append_read(held, held.in_order())
 
     # --- closing -----------------------------------------------------------------------------------------
 

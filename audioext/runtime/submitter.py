@@ -352,6 +352,5 @@ def _warn_of_other(record: Record, order: Order) -> None:
 
 
 def _resend_wait(outcome: Refused, resend: int) -> float:
-    if isinstance(outcome.error, RateLimitError) and outcome.error.retry_after is not None:
-        return outcome.error.retry_after
-    return float(RESEND_SECONDS * 2**resend)
+    asked = outcome.error.retry_after if isinstance(outcome.error, RateLimitError) else None
+    return RESEND_SECONDS * 2**resend if asked is None else asked

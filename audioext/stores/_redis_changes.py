@@ -112,6 +112,6 @@ def _items(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Item]:
 
 def _read_changes(items: Sequence[Item]) -> Iterator[Changed]:
     for _, words in items:
-        count, _, ref = words.decode().partition(" ")
+        count, _, ref = words.decode(errors="replace").partition(" ")
         if ref and count.isdecimal():  # else somebody else writes here
             yield Changed(ref, int(count))

@@ -73,7 +73,7 @@ class Process:
     def handle(self, held: HeldJob, *, wait_timeout: float = WAIT_SECONDS) -> Job:
         """Return a handle of a job that is held."""
         context = JobContext(
-            hold=self.journal.hold,
+            look=self.journal.look,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,

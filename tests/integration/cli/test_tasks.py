@@ -155,6 +155,14 @@ def test_an_error_is_one_sentence_with_the_options_names(invoke: Invoke) -> None
     assert "Traceback" not in ended.err
 
 
+def test_a_file_without_a_suffix_that_is_not_there_is_doubted(invoke: Invoke) -> None:
+    """What was taken for a track's id, and lacks what an id would need, may have been meant as a file."""
+    ended = invoke("extend", "song", *FAST, *MEMORY, "--title", "Rain")
+
+    assert 2 == ended.code
+    assert "\n  SOURCE: no file is named 'song', so it was taken for a track's id" in ended.err
+
+
 def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> None:
     """Without a key the variable is named, and the way that needs none."""
     ended = invoke("extend", voice, *FULL, *MEMORY)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import audioext as ax
-from audioext.models.requests import GENDERS, ExtendOptions, InstrumentalOptions
+from audioext.models.checks import GENDERS
+from audioext.models.requests import ExtendOptions, InstrumentalOptions
 
 anything = st.one_of(
     st.none(),

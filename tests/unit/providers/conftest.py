@@ -21,12 +21,13 @@ import pytest
 from attrs import field, frozen
 from hypothesis import strategies as st
 
+from audioext import Kie, KieJobs, MusicGpt, SunoApi, Vidgo
 from audioext.errors import AudioextError, ProviderError, RateLimitError, WebhookError
 from audioext.http.messages import HttpResponse, Webhook
 from audioext.models.record import Record
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.models.results import Track
-from audioext.providers import NAMES, Kie, KieJobs, MusicGpt, SunoApi, Vidgo, load
+from audioext.providers import NAMES, load
 from audioext.providers.base import Provider
 
 SAMPLES = Path(__file__).parents[2] / "support" / "samples"

@@ -11,11 +11,11 @@ import pytest
 from attrs import evolve
 from yarl import URL
 
+from audioext import Kie, KieJobs
 from audioext.errors import ConfigError, RateLimitError
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Refused, Unknown
 from audioext.models.requests import AddInstrumental, Extend
-from audioext.providers import Kie, KieJobs
 from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.example/kie/ref1/tag1")

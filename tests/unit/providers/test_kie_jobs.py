@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from yarl import URL
 
+from audioext import KieJobs
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Progress
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
-from audioext.providers import KieJobs
 from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.example/kie-jobs/ref1/tag1")

