@@ -150,6 +150,8 @@ class Journal:
 
     async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
         """Append entries that were read already, as `append` does."""
+        if held.ref in self._unstored:  # the index must not say more than the journal
+            news = [*held.read(self._unstored[held.ref][1]), *news]
         entries = [reading.entry for reading in news]
         was_open = held.record.verdict is Verdict.OPEN
         for _ in range(MAX_ROUNDS):
@@ -271,8 +273,8 @@ class Journal:
         Raises:
             StoreError: it still does not.
         """
-        for ref, (held, entries) in tuple(self._unstored.items()):
-            await self.append(held, entries)
+        for ref, (held, _) in tuple(self._unstored.items()):
+            await self.append(held)  # which takes along what was not stored
             if self._unstored.pop(ref, None) is not None:
                 held.posts -= 1
                 held.wake()

@@ -556,6 +556,20 @@ async def test_closing_tries_once_more(store: MemoryStore, here: Process) -> Non
     assert 1 == (await stored(store, "lost")).count
 
 
+async def test_an_unstored_answer_goes_with_the_next_append(store: MemoryStore, here: Process) -> None:
+    """An index never says more than the journal that is stored with it."""
+    held = await here.submit()
+    store.fail("away")
+    await here.journal.append_sometime(held, [tape.answer(NOW)])
+    store.fail(None)
+    await here.journal.append(held, [tape.busy(NOW + 1)])
+
+    assert (3, TASK) == ((await stored(store)).count, (await stored(store)).index.task_id)
+    assert await index_is_right(store)
+    await here.journal.aclose()
+    assert (3, 0) == ((await stored(store)).count, held.posts)
+
+
 async def test_an_answer_that_fails_beside_a_delivery_is_not_forgotten(store: MemoryStore, here: Process) -> None:
     """An append that was under way when another one failed leaves what both of them told."""
     held = await here.submit()
