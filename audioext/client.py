@@ -14,14 +14,14 @@ from yarl import URL
 from audioext import config
 from audioext.clock import Clock
 from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, StoreError, UnsupportedError
+from audioext.errors import ConfigError, Problem, RequestError, StoreError
 from audioext.http.messages import Webhook
-from audioext.http.transport import BrokenError, NotSentError, Progress
+from audioext.http.transport import Progress
 from audioext.http.urls import Route
+from audioext.models.checks import LONE_SURROGATE
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.models.requests import (
-    LONE_SURROGATE,
     AddInstrumental,
     Extend,
     ExtendOptions,
@@ -30,14 +30,14 @@ from audioext.models.requests import (
 )
 from audioext.models.results import Song, Stage
 from audioext.parts import Parts
-from audioext.providers.base import Credits, Provider
+from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, SubmitUnknownError
+from audioext.runtime.jobs import Job
 from audioext.runtime.submitter import Order
 from audioext.state.fold import fold
 from audioext.stores import open_store
-from audioext.stores.base import Delivery, Store, to_delivery
+from audioext.stores.base import Delivery, Store
 from audioext.webhooks.inbox import Confirm, Inbox
 from audioext.webhooks.receiver import Receiver
 
@@ -190,32 +190,13 @@ class Client:
         """
         self._check_open()
         chosen = self._parts.choose(provider or request.provider)
-        handling = HANDLING.get()
-        if key is None and handling is not None:
+        if key is None and (handling := HANDLING.get()) is not None:
             key = await handling.key(chosen.info.name, request)
-        order = Order(
-            request=request,
-            provider=chosen,
-            key=config.check_key(key),
-            meta=config.check_meta(meta),
-            progress=progress,
-        )
+        key, meta = config.check_key(key), config.check_meta(meta)
+        order = Order(request=request, provider=chosen, key=key, meta=meta, progress=progress)
         order = await self._parts.submitter.check(order)
         self._check_open()  # again: looking at a file takes its time
-        task = self._parts.submitter.start(order)
-        try:
-            held = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            sent = self._parts.submitter.sent_by(task)
-            if sent is None:
-                message = "the client was closed before this submit was sent; nothing was paid"
-                raise ConfigError(message) from None
-            job = self._parts.job(sent)
-            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
-            raise SubmitUnknownError(message, job=job) from None
-        return self._parts.job(held)
+        return await self._parts.submit(order)
 
     async def extend(
         self,
@@ -317,19 +298,7 @@ class Client:
             ProviderError: the call was refused.
         """
         self._check_open()
-        chosen = self._parts.choose(provider)
-        info = chosen.info
-        if not isinstance(chosen, Credits):
-            message = f"{info.name} has no known call that tells the balance"
-            raise UnsupportedError(message)
-        if not info.has_key:
-            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
-            raise ConfigError(message)
-        try:
-            response = await self._parts.transport.send(chosen.build_credits())
-        except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
-        return chosen.parse_credits(response)
+        return await self._parts.credits(self._parts.choose(provider))
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
@@ -344,12 +313,9 @@ class Client:
             RequestError: the store holds no such delivery.
         """
         self._check_open()
-        ref, _, entry_id = id.partition("-")
-        stored = await self.store.read(ref)
-        for entry in stored.entries if stored is not None else ():
-            if stored is not None and entry.kind == "webhook" and entry.id == entry_id:
-                is_orphan = all(other.kind != "request" for other in stored.entries)
-                return to_delivery(ref, stored.index.provider, entry, is_orphan=is_orphan)
+        async for delivery in self.store.deliveries(id.partition("-")[0]):
+            if delivery.id == id:
+                return delivery
         raise RequestError([Problem("delivery", f"this store holds no delivery {id!r}")])
 
     async def replay(self, id: str) -> int:  # noqa: A002 - as above
@@ -368,11 +334,8 @@ class Client:
         Raises:
             RequestError: the store holds no such job.
         """
-        held = await self._find(ref)
-        readings = sorted(held.readings.values(), key=lambda reading: (reading.entry.at, reading.entry.id))
+        readings = (await self._find(ref)).in_order()
         return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
-
-    # --- inside ------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if not self._parts.is_open:

@@ -15,7 +15,7 @@ from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.http.urls import FILES_SEGMENT
-from audioext.models.requests import LONE_SURROGATE
+from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
 from audioext.runtime.limits import Account
 from audioext.stores.base import Store
@@ -90,7 +90,7 @@ class Decoders(dict[str, Provider]):
 
     def get(self, name: str, default: Provider | None = None) -> Provider | None:  # type: ignore[override]  # no overloads
         """Return the provider of that name, loaded where needed, else *default*."""
-        return self[name] if name in self else default
+        return self[name] if name in self else default  # noqa: SIM401 - it is what `get` does here
 
 
 def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:

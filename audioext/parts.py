@@ -10,20 +10,20 @@ from weakref import WeakValueDictionary
 
 from audioext import config
 from audioext.config import Decoders, Settings
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
-from audioext.http.transport import Transport
-from audioext.providers.base import Provider
+from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, JobContext
+from audioext.runtime.jobs import Job, JobContext, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
-from audioext.runtime.submitter import Submitter
+from audioext.runtime.submitter import Order, Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.receiver import Receiver
@@ -70,37 +70,16 @@ class Parts:
         )
         offers = Offers()
         self.inbox = Inbox(
-            journal=self.journal,
-            providers=decoders,
-            clock=clock,
-            confirm=settings.confirm,
-            accepting=lambda: self.is_open,
+            journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm, accepting=self._accepts
         )
         self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
-        self.submitter = Submitter(
-            store=store,
-            journal=self.journal,
-            transport=self.transport,
-            offers=offers,
-            sources=Sources(
-                transport=self.transport,
-                offers=offers,
-                clock=clock,
-                serve_files=settings.serve_files,
-                public_url=lambda: self.public_url if self.receiver.is_serving else None,
-            ),
-            clock=clock,
-            accounts=config.accounts(settings.providers, store, clock),
-            permit_timeout=settings.permit_timeout,
-            public_url=lambda: self.public_url,
-            secret=lambda: self.secrets[0],
-        )
+        self.submitter = self._make_submitter(offers)
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
         self.journal.on_final = self.submitter.finish
         self._jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
         self._job_context = JobContext(
-            hold=self.journal.hold,
+            look=self.journal.look,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
@@ -117,6 +96,30 @@ class Parts:
         )
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
+        )
+
+    def _accepts(self) -> bool:
+        return self.is_open
+
+    def _make_submitter(self, offers: Offers) -> Submitter:
+        settings = self.settings
+        return Submitter(
+            store=settings.store,
+            journal=self.journal,
+            transport=self.transport,
+            offers=offers,
+            sources=Sources(
+                transport=self.transport,
+                offers=offers,
+                clock=settings.clock,
+                serve_files=settings.serve_files,
+                public_url=lambda: self.public_url if self.receiver.is_serving else None,
+            ),
+            clock=settings.clock,
+            accounts=config.accounts(settings.providers, settings.store, settings.clock),
+            permit_timeout=settings.permit_timeout,
+            public_url=lambda: self.public_url,
+            secret=lambda: self.secrets[0],
         )
 
     async def open(self) -> None:
@@ -197,6 +200,38 @@ class Parts:
             message = f"this client has no provider named {name!r}; it has {', '.join(found)}"
             raise ConfigError(message)
         return found[name]
+
+    async def submit(self, order: Order) -> Job:
+        """Submit a checked *order* in a task that whoever is cancelled here does not cancel; see `Client.submit`."""
+        task = self.submitter.start(order)
+        try:
+            held = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            sent = self.submitter.sent_by(task)
+            if sent is None:
+                message = "the client was closed before this submit was sent; nothing was paid"
+                raise ConfigError(message) from None
+            job = self.job(sent)
+            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
+            raise SubmitUnknownError(message, job=job) from None
+        return self.job(held)
+
+    async def credits(self, provider: Provider) -> float:
+        """Return the balance at *provider*; see `Client.credits`."""
+        info = provider.info
+        if not isinstance(provider, Credits):
+            message = f"{info.name} has no known call that tells the balance"
+            raise UnsupportedError(message)
+        if not info.has_key:
+            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
+            raise ConfigError(message)
+        try:
+            response = await self.transport.send(provider.build_credits())
+        except (NotSentError, BrokenError) as error:
+            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
+        return provider.parse_credits(response)
 
     async def _refresh(self, held: HeldJob) -> None:
         self.choose(held.record.provider)

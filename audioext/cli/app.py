@@ -1,18 +1,103 @@
-"""From arguments to an exit code: the commands are parsed here, and a misspelt one is told in one sentence."""
+"""From arguments to an exit code: the table of all commands, which are loaded when they are called."""
 
 from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cyclopts import CycloptsError
-from rich.console import Console
-from rich.text import Text
+from cyclopts import App, CycloptsError, Group
 
-from audioext.cli.commands import app
-from audioext.cli.exits import Exit
-from audioext.cli.text import dump
+from audioext.cli.exits import Exit, epilogue
+from audioext.version import __version__
+
+HELP = """\
+Extend music, or give a voice an accompaniment, at a hosted API: submitted once, awaited by webhook or poll, never lost.
+
+Begin with `audioext demo`: it shows the whole trip on this machine, without paying."""
+
+COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Begin": {
+        "demo": (
+            "demo:DemoCommand",
+            (
+                "Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.\n\n"
+                "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source."
+            ),
+        ),
+    },
+    "Tasks": {
+        "extend": (
+            "tasks:ExtendCommand",
+            (
+                "Continue a piece of music, wait for it, and save the tracks.\n\n"
+                "An existing file is a file; text that begins with http://, https:// or s3:// is a URL; text with a"
+                " slash or an audio file's suffix is a file that is not there; anything else is the id of a track."
+            ),
+        ),
+        "instrumental": (
+            "tasks:InstrumentalCommand",
+            (
+                "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.\n\n"
+                "Text that begins with http://, https:// or s3:// is a URL, all else a file."
+            ),
+        ),
+        "wait": ("tasks:WaitCommand", "Come back to a job, wait for it, and save the tracks."),
+        "save": ("tasks:SaveCommand", "Save the files of a complete job; results expire, so do it soon."),
+    },
+    "What there is": {
+        "jobs": ("jobs:JobsCommand", "List the jobs of the store, the newest last."),
+        "show": (
+            "jobs:ShowCommand",
+            (
+                "Show a job: its state, its request, its journal, its tracks, and what went wrong.\n\nEach entry of the"
+                " journal is listed with what the job was after it. --at N shows the job as it was after the first N"
+                " entries, --body N prints what came with entry N, byte for byte."
+            ),
+        ),
+        "inbox": (
+            "deliveries:InboxCommand",
+            "List the deliveries that arrived, the newest first, with their verdicts.",
+        ),
+        "replay": ("deliveries:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
+        "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
+    },
+    "Servers": {
+        "listen": (
+            "listening:ListenCommand",
+            (
+                "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.\n\n"
+                "It needs no key. Providers whose key is in the environment are also asked about jobs that have gone"
+                " quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`."
+            ),
+        ),
+        "sandbox": (
+            "sandboxes:SandboxCommand",
+            "Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready.",
+        ),
+    },
+}
+"""By group and name: the class that a command is, and its help, whose first paragraph is its line in the list."""
+
+
+def make_app() -> App:
+    """Return the parser; no command's module is loaded before the command is called."""
+    groups = {name: Group(name, sort_key=place) for place, name in enumerate((*COMMANDS, "Help"))}
+    app = App(
+        name="audioext",
+        version=__version__,
+        help=HELP,
+        help_epilogue=epilogue(),
+        help_format="plaintext",
+        group_commands=groups["Help"],
+        result_action="return_value",
+    )
+    for group, commands in COMMANDS.items():
+        for place, (name, (where, text)) in enumerate(commands.items()):
+            path = f"audioext.cli.{where}"
+            app.command(path, name=name, group=groups[group], sort_key=place, help=text, help_epilogue="")
+    app.register_install_completion_command(group=groups["Help"], help="Install completion for this shell.")
+    return app
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -22,18 +107,24 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(arguments, exit_on_error=False, print_error=False)
+        chosen, bound, _ = make_app().parse_args(arguments, exit_on_error=False, print_error=False)
+        called = chosen(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         return _misused(str(error), in_json="--json" in arguments)
-    return int(code or Exit.OK)
+    if not isinstance(chosen, type):  # help, the version or the completion, which are printed now
+        return Exit.OK
+    from audioext.cli.execution import execute  # noqa: PLC0415 - help needs none of it
+
+    return execute(called)
 
 
 def _misused(message: str, *, in_json: bool) -> int:
+    from audioext.cli.screen import Screen  # noqa: PLC0415 - as above
+
+    screen = Screen(json=in_json)
     if in_json:
-        facts = {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}
-        print(dump({"error": facts}), flush=True)
+        screen.emit({"error": {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}})
     else:
-        console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        console.print(Text.assemble(("audioext: ", "bold red"), message))
-        console.print(Text("  audioext --help, or audioext COMMAND --help, says what there is"))
-    return int(Exit.USAGE)
+        screen.error(message)
+        screen.note("  audioext --help, or audioext COMMAND --help, says what there is")
+    return Exit.USAGE

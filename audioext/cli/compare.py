@@ -1,58 +1,32 @@
-"""Listens to a take beside its source: how much longer it is, and whether it begins like it. Needs numpy."""
+"""Compares a track with its source, with numpy: how much longer it is, and whether it begins like it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
+from numpy.typing import NDArray
 
+from audioext.cli.likeness import Likeness
 from audioext.sandbox.audio import Clip, load
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 COMPARED_RATE_HZ = 4_000  # enough to tell music from other music, and quick
 COMPARED_SECONDS = 30.0
+LEAST_SECONDS = 0.25  # below that an encoder's own silence in front is most of what is heard
+LEAST_LOUDNESS = 1e-4  # root mean square of full scale: noise that encoders add is below
 LARGEST_SHIFT_SECONDS = 0.1  # MP3 encoders put up to 0.05 s of silence in front, twice where both are MP3
-ALIKE_FROM = 0.9  # the same music through two lossy encoders stays above 0.97, other music below 0.5
 
 
-@frozen(kw_only=True)
-class Likeness:
-    """A take beside its source: both lengths in seconds, and how alike their beginnings are, from 0 to 1."""
-
-    source_seconds: float
-    take_seconds: float
-    beginning: float
-
-    @property
-    def begins_like_it(self) -> bool:
-        """Whether the take begins like the source."""
-        return self.beginning >= ALIKE_FROM
-
-    @property
-    def is_longer(self) -> bool:
-        """Whether the take is longer than the source."""
-        return self.take_seconds > self.source_seconds
-
-    def __str__(self) -> str:
-        """Say both in a few words: `20.0 s → 44.1 s, begins like it`."""
-        begins = "begins like it" if self.begins_like_it else "does NOT begin like it"
-        return f"{self.source_seconds:.1f} s → {self.take_seconds:.1f} s, {begins}"
-
-
-def compare(source: Path, take: Path, *, until: float) -> Likeness:
+def compare(source: Path, track: Path, *, until: float) -> Likeness:
     """Decode both files and compare their first *until* seconds (30 at most). It blocks: call it in a thread.
 
     Raises:
         ValueError: one of them is not audio that can be decoded.
     """
-    first, second = load(source.read_bytes()), load(take.read_bytes())
+    first, second = load(source.read_bytes()), load(track.read_bytes())
     kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
-    likeness = _likeness(_beginning(first, kept), _beginning(second, kept)) if kept > 0 else 0.0
-    return Likeness(source_seconds=first.duration, take_seconds=second.duration, beginning=likeness)
+    likeness = _likeness(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
+    return Likeness(source_seconds=first.duration, track_seconds=second.duration, beginning=likeness)
 
 
 def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
@@ -64,10 +38,12 @@ def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
     return np.asarray(np.interp(at, np.arange(len(smooth)) / clip.rate, smooth), dtype=np.float64)
 
 
-def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the highest correlation at any small shift; 0 where one is silent."""
+def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """Return the highest correlation at any small shift; nothing where the first is silent, 0 where the second is."""
     length = min(len(first), len(second))
     first, second = first[:length] - first[:length].mean(), second[:length] - second[:length].mean()
+    if float(np.sqrt((first**2).mean())) < LEAST_LOUDNESS:
+        return None
     power = float(np.sqrt((first**2).sum() * (second**2).sum()))
     if power == 0.0:
         return 0.0

@@ -7,26 +7,29 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 from attrs import field, frozen
+from cyclopts import Parameter
 
 from audioext.cli import text
+from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL
 from audioext.cli.exits import Exit
-from audioext.cli.options import SandboxOptions
-from audioext.cli.places import LOOPBACK_LISTEN, LOOPBACK_URL, open_sandbox, sandbox_provider
+from audioext.cli.likeness import Likeness
+from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, Speed
 from audioext.cli.progress import View, open_view
-from audioext.cli.screen import Screen
-from audioext.cli.tasks import Finished, save, submit, watch
+from audioext.cli.records import event_object
+from audioext.cli.sandboxes import open_sandbox, sandbox_provider
+from audioext.cli.screen import JobOptions, Screen
+from audioext.cli.steps import Finished, save, submit, watch
 from audioext.client import Client
 from audioext.errors import DownloadError, Problem, RequestError
-from audioext.files.downloads import Source, probe
+from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
 from audioext.providers.base import FileRoute, Provider
 
-if TYPE_CHECKING:
-    from audioext.cli.compare import Likeness
-
+DEMO_SPEED = 40.0
+"""Two minutes become three seconds: quick, and slow enough to see the stages arrive one by one."""
 TUNE_SECONDS = 20.0
 TUNE_SEED = 11
 ADDED_SECONDS = 24.0
@@ -40,26 +43,35 @@ MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
 """Who has no model, style or title."""
 
-PROGRAM = """\
-import asyncio
-import audioext as ax
+NEXT = """
+Next
+  # a recording of yours
+  {program} demo song.mp3
+  # each step by itself; without --sandbox at the real API, with {variable}
+  {program} {extend} --sandbox
+  # all there is
+  {program} --help
 
-async def main():
-    async with ax.Client({client}) as client:  # your key is in {variable}
-        job = await client.extend(
-            file={file!r}, {model}continue_at={continue_at})
-        async for event in job:  # text, first, complete
-            print(event.stage.name, len(event.tracks))
-        song = await job
-        print(await song.save("out/"))
+The same in Python
+  import asyncio
+  import audioext as ax
 
-asyncio.run(main())
+  async def main():
+      async with ax.Client({client}) as client:  # your key is in {variable}
+          job = await client.extend(
+              file={file!r}, {model}continue_at={continue_at})
+          async for event in job:  # text, first, complete
+              print(event.stage.name, len(event.tracks))
+          song = await job
+          print(await song.save("out/"))
+
+  asyncio.run(main())
 """
 
 
 @frozen(kw_only=True)
 class Outcome:
-    """A demo that ran: at whom, what was extended, what came of it, and how each take compares."""
+    """A demo that ran: at whom, what was extended, what came of it, and how each track compares."""
 
     provider: Provider
     source: Path
@@ -70,25 +82,24 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether there are two takes, each longer than the source, that begin like it."""
-        return len(self.likenesses) > 1 and all(one.is_longer and one.begins_like_it for one in self.likenesses)
+        """Whether there are two tracks, each longer than the source, and none that does not begin like it."""
+        return len(self.likenesses) > 1 and all(
+            one.is_longer and one.begins_like_it is not False for one in self.likenesses
+        )
 
 
-@frozen(kw_only=True)
-class DemoCommand:
-    """One `demo`, as it was called."""
+@frozen(slots=False)
+class DemoCommand(Command):
+    """`audioext demo`."""
 
-    file: Path | None = None
-    provider: str = "kie"
-    out: Path = Path("audioext-demo")
-    sandbox: SandboxOptions = field(factory=SandboxOptions)
+    file: Annotated[Path | None, Parameter(help="A WAV, FLAC, OGG or MP3 of yours; without one a tune is made.")] = None
+    provider: ProviderOption = field(default="kie", kw_only=True)
+    out: Out = field(default=Path("audioext-demo"), kw_only=True)
+    speed: Speed = field(default=DEMO_SPEED, kw_only=True)
 
     async def run(self, screen: Screen) -> Exit:
-        """Run the trip and report what came of it.
-
-        Raises:
-            AudioextError: whatever goes wrong; its exit code is in `exits`.
-        """
+        """Run the trip and report what came of it."""
+        screen.job = JobOptions(sandbox=True, is_kept=False)
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with open_view(screen) as view:
             outcome = await self._trip(view)
@@ -97,16 +108,17 @@ class DemoCommand:
 
     async def _trip(self, view: View) -> Outcome:
         began = time.monotonic()
-        async with open_sandbox(self.sandbox, extension_seconds=ADDED_SECONDS) as sandbox:
+        options = SandboxOptions(sandbox=True, speed=self.speed)
+        async with open_sandbox(options, extension_seconds=ADDED_SECONDS) as sandbox:
             provider = sandbox_provider(self.provider, sandbox)
-            view.step("sandbox", f"{provider.base_url}, at {sandbox.speed:g} times real speed")
+            view.step("sandbox", f"{provider.info.base_url}, at {sandbox.speed:g} times real speed")
             source = await self._source(view)
             continue_at = await asyncio.to_thread(_continue_at, source)
             client = Client(provider, public_url=LOOPBACK_URL, listen=LOOPBACK_LISTEN, wait_timeout=WAIT_SECONDS)
             async with client:
                 view.step("receiver", f"{client.public_url}, where the webhooks arrive")
                 job = await submit(client, self._request(source, continue_at), view)
-                events = await watch(job, view)
+                events = await watch(client, job, view, is_local=True)
                 song = await job
                 paths = await save(song, self.out, view, overwrite=True)
         likenesses = await asyncio.to_thread(_compare, source, paths, continue_at)
@@ -145,59 +157,47 @@ class DemoCommand:
 
 
 def report(screen: Screen, outcome: Outcome) -> None:
-    """Print the takes and what to do next: as a table, or as one JSON object."""
+    """Print the tracks and what to do next: as a table, or as one JSON object."""
     if screen.json:
         screen.emit(_json(outcome))
         return
     finished = outcome.finished
     rows = [
-        (index, track.title or "", text.length(likeness.take_seconds), text.size(path.stat().st_size), likeness, path)
+        (index, track.title or "", text.length(likeness.track_seconds), text.size(path.stat().st_size), likeness, path)
         for index, (track, path, likeness) in enumerate(
             zip(finished.song.tracks, finished.paths, outcome.likenesses, strict=False), 1
         )
     ]
     screen.result()
-    screen.table(("take", "title", "duration", "size", "beside the source", "file"), rows)
+    screen.table(("track", "title", "duration", "size", "beside the source", "file"), rows)
     screen.result()
     if outcome.is_good:
-        words = f"{len(rows)} takes, longer than the source and beginning like it, in {outcome.seconds:.1f} s."
+        alike = " and beginning like it" if all(one.begins_like_it for one in outcome.likenesses) else ""
+        words = f"{len(rows)} tracks, longer than the source{alike}, in {outcome.seconds:.1f} s."
         screen.result(words, style="bold green")
     else:
-        screen.result("The takes are not what they should be: see the table.", style="bold red")
+        screen.result("The tracks are not what they should be: see the table.", style="bold red")
     show_next_steps(screen, outcome.provider, outcome.source, outcome.continue_at)
 
 
 def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float) -> None:
     """Print how to go on at *provider*, on the command line and in Python."""
-    at = f"{continue_at:g}"
-    has_model = provider.name not in MODELLESS
-    extend = ["extend", shlex.quote(str(source)), "--continue-at", at, "--provider", provider.name]
-    if has_model:
-        extend += ["--model", MODEL]
+    info, at = provider.info, f"{continue_at:g}"
+    has_model = info.name not in MODELLESS
+    extend = f"extend {shlex.quote(str(source))} --continue-at {at} --provider {info.name}"
     # Who takes audio by URL only has to be able to ask this machine for it.
-    is_asked = provider.file_route is FileRoute.SERVE
-    reach = ', public_url="https://your.host", listen=":8080"' if is_asked else ""
-    program = PROGRAM.format(
+    reach = ', public_url="https://your.host", listen=":8080"' if info.file_route is FileRoute.SERVE else ""
+    words = NEXT.format(
+        program=text.program(),
+        variable=info.key_variable,
+        extend=f"{extend} --model {MODEL}" if has_model else extend,
         client=f"ax.{type(provider).__name__}(){reach}",
-        variable=provider.key_variable,
         file=str(source),
         model=f'model="{MODEL}", ' if has_model else "",
         continue_at=at,
     )
-    screen.result()
-    screen.result("Next", style="bold")
-    screen.result("  # a recording of yours", style="dim")
-    screen.result(f"  {text.program()} demo song.mp3")
-    screen.result(
-        f"  # each step by itself; without --sandbox at the real API, with {provider.key_variable}", style="dim"
-    )
-    screen.result(f"  {text.program()} {' '.join(extend)} --sandbox")
-    screen.result("  # all there is", style="dim")
-    screen.result(f"  {text.program()} --help")
-    screen.result()
-    screen.result("The same in Python", style="bold")
-    for line in program.splitlines():
-        screen.result(f"  {line}".rstrip())
+    for line in words.splitlines():
+        screen.result(line, style="dim" if line.startswith("  #") else "" if line.startswith(" ") else "bold")
 
 
 def _json(outcome: Outcome) -> dict[str, object]:
@@ -208,16 +208,16 @@ def _json(outcome: Outcome) -> dict[str, object]:
         "ref": finished.job.ref,
         "provider": finished.job.provider,
         "source": {"file": outcome.source, "duration": source_seconds, "continue_at": outcome.continue_at},
-        "stages": [text.event_object(event, created_at) for event in finished.events],
+        "stages": [event_object(event, created_at) for event in finished.events],
         "takes": [
             {
                 "title": track.title,
                 "file": path,
                 "size": path.stat().st_size,
-                "duration": round(likeness.take_seconds, 2),
-                "longer_by": round(likeness.take_seconds - likeness.source_seconds, 2),
+                "duration": round(likeness.track_seconds, 2),
+                "longer_by": round(likeness.track_seconds - likeness.source_seconds, 2),
                 "begins_like_source": likeness.begins_like_it,
-                "likeness": round(likeness.beginning, 3),
+                "likeness": None if likeness.beginning is None else round(likeness.beginning, 3),
             }
             for track, path, likeness in zip(finished.song.tracks, finished.paths, outcome.likenesses, strict=False)
         ],
@@ -240,6 +240,8 @@ def _continue_at(source: Path) -> float:
     """Return a good second to go on from: near the end, so that most of the source is heard first."""
     from audioext.sandbox import audio  # noqa: PLC0415 - as above
 
+    if source.is_dir():
+        raise RequestError([Problem("file", f"{source} is a folder; name a file in it")])
     found = probe(source)
     if isinstance(found, Problem):
         raise RequestError([found])
@@ -248,7 +250,7 @@ def _continue_at(source: Path) -> float:
         duration = audio.load(source.read_bytes()).duration
     except ValueError as error:
         raise RequestError([Problem("file", f"{source}: {error}")]) from error
-    if isinstance(found, Source) and found.duration is not None:
+    if isinstance(found, SourceInfo) and found.duration is not None:
         duration = min(duration, found.duration)
     return round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
 
@@ -259,4 +261,4 @@ def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness
     try:
         return [compare(source, path, until=until) for path in paths]
     except ValueError as error:
-        raise DownloadError([f"a take cannot be decoded: {error}"], paths=paths) from error
+        raise DownloadError([f"a track cannot be decoded: {error}"], paths=paths) from error

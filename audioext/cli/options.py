@@ -1,18 +1,20 @@
-"""The options that commands share, in groups, and how their texts are read."""
+"""The options of the commands: a command is a class that inherits those it has, and that says what it does.
 
-from __future__ import annotations
+The classes have no slots, since a command inherits from several of them. Annotations are evaluated here, not kept as
+text: the parser would look for their names in the module of the command.
+"""
 
-import re
-from collections.abc import Sequence
+import abc
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal, get_type_hints
 
 import attrs
-import orjson
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from audioext.errors import Problem, RequestError
+from audioext.cli.exits import Exit
+from audioext.cli.screen import Screen
+from audioext.models.requests import Request
 
 ProviderName = Literal["kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"]
 
@@ -20,8 +22,6 @@ DEFAULT_STORE = "sqlite:///audioext.db"
 SANDBOX_STORE = "sqlite:///audioext-sandbox.db"
 """Jobs of an in-process sandbox are kept apart: the real API would know none of them."""
 SANDBOX_SPEED = 60.0
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 REQUEST_GROUP = Group("Request", sort_key=1)
 JOB_GROUP = Group("Job", sort_key=2)
@@ -45,33 +45,42 @@ def flag(text: str, group: Group, *names: str) -> Parameter:
     return Parameter(name=names or None, help=text, group=group, negative="", show_default=False)
 
 
+Out = Annotated[Path, option("The folder for the files.", JOB_GROUP, default=True)]
+Limit = Annotated[int, option("How many to list, the newest ones.", OUTPUT_GROUP, default=True)]
+Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
+ProviderOption = Annotated[ProviderName, option("The API to use.", API_GROUP, default=True)]
 Speed = Annotated[
     float, option("How many times faster than the real APIs the sandbox is.", SANDBOX_GROUP, default=True)
 ]
-Fault = Annotated[
+Faults = Annotated[
     tuple[str, ...],
     several("A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.", SANDBOX_GROUP),
 ]
 MetaPairs = Annotated[tuple[str, ...], several("NAME=VALUE of the job's own notes; may be repeated.", JOB_GROUP)]
-BaseUrl = Annotated[str | None, option("The API's address, such as a sandbox of another process.", API_GROUP)]
-WebhookKey = Annotated[
+WebhookKeys = Annotated[
     tuple[str, ...],
     several("kie.ai's key that signs webhooks; better in the environment.", API_GROUP, env="KIE_WEBHOOK_KEY"),
 ]
 
 
-@Parameter(name="*")
-@frozen(kw_only=True)
-class OutputOptions:
-    """How a command speaks."""
+@frozen(kw_only=True, slots=False)
+class Command(abc.ABC):
+    """One command as it was called, with the options that all commands have."""
 
-    json: Annotated[bool, flag("Print JSON on stdout and nothing else there.", OUTPUT_GROUP)] = False
+    json: Annotated[bool, flag("Print JSON on stdout, one object a line, and nothing else.", OUTPUT_GROUP)] = False
     verbose: Annotated[bool, flag("Log what happens on stderr.", OUTPUT_GROUP, "--verbose", "-v")] = False
     debug: Annotated[bool, flag("Log more, and show the traceback of an error.", OUTPUT_GROUP)] = False
 
+    @abc.abstractmethod
+    async def run(self, screen: Screen) -> Exit:
+        """Do it, and return the exit code.
 
-@Parameter(name="*")
-@frozen(kw_only=True)
+        Raises:
+            AudioextError: whatever goes wrong; `failures` says what its exit code is.
+        """
+
+
+@frozen(kw_only=True, slots=False)
 class StoreOptions:
     """Where the jobs are kept."""
 
@@ -86,16 +95,14 @@ class StoreOptions:
     ] = None
 
 
-@Parameter(name="*")
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class LookOptions(StoreOptions):
     """Whose jobs a command looks at."""
 
     sandbox: Annotated[bool, flag("The jobs of commands that ran with --sandbox.", JOB_GROUP)] = False
 
 
-@Parameter(name="*")
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class SandboxOptions:
     """Whether a command runs against an in-process sandbox."""
 
@@ -103,12 +110,11 @@ class SandboxOptions:
         bool, flag("Run against an in-process sandbox instead of the paid API; needs no key.", SANDBOX_GROUP)
     ] = False
     speed: Speed = SANDBOX_SPEED
-    fault: Fault = ()
+    fault: Faults = ()
 
 
-@Parameter(name="*")
-@frozen(kw_only=True)
-class HookOptions:
+@frozen(kw_only=True, slots=False)
+class WebhookOptions:
     """How providers reach us."""
 
     public_url: Annotated[
@@ -125,32 +131,38 @@ class HookOptions:
             env="AUDIOEXT_LISTEN",
         ),
     ] = None
-    webhook_key: WebhookKey = ()
+    webhook_key: WebhookKeys = ()
 
 
-@Parameter(name="*")
-@frozen(kw_only=True)
-class ApiOptions(HookOptions):
+@frozen(kw_only=True, slots=False)
+class BaseUrlOptions:
+    """Where the API is."""
+
+    base_url: Annotated[
+        str | None,
+        option("The API's address, such as a sandbox of another process.", API_GROUP, env="AUDIOEXT_BASE_URL"),
+    ] = None
+
+
+@frozen(kw_only=True, slots=False)
+class ApiOptions(WebhookOptions, BaseUrlOptions):
     """Which API is used, and how. Keys come from KIE_API_KEY and its like."""
 
-    base_url: BaseUrl = None
     poll_only: Annotated[bool, flag("Ask for the status, whatever else is set.", API_GROUP)] = False
     poll_every: Annotated[float | None, option("Seconds between two status calls.", API_GROUP)] = None
 
 
-@Parameter(name="*")
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class SavingOptions:
     """How long to wait, and what becomes of the result."""
 
     timeout: Annotated[float, option("Seconds to wait; the job outlives the wait.", JOB_GROUP, default=True)] = 900.0
-    out: Annotated[Path, option("The folder for the files.", JOB_GROUP, default=True)] = Path()
+    out: Out = Path()
     no_save: Annotated[bool, flag("Do not fetch the files.", JOB_GROUP)] = False
 
 
-@Parameter(name="*")
-@frozen(kw_only=True)
-class TaskOptions(SavingOptions):
+@frozen(kw_only=True, slots=False)
+class SubmitOptions(SavingOptions):
     """What is noted down with a task."""
 
     key: Annotated[
@@ -160,99 +172,51 @@ class TaskOptions(SavingOptions):
     no_wait: Annotated[bool, flag("Submit, print the ref, and leave it to `listen` or `wait`.", JOB_GROUP)] = False
 
 
-def _field(text: str) -> Parameter:
-    return option(text, REQUEST_GROUP)
+FIELD_HELP = {
+    "model": "The model, such as V5; required for extend except at MusicGPT.",
+    "title": "The title of the result.",
+    "lyrics": "The words to sing, where the API takes them apart from the prompt.",
+    "negative_tags": "Styles that are not wanted.",
+    "vocal_gender": "Who sings; neutral at MusicGPT alone.",
+    "style_weight": "0 to 1, in steps of 0.01.",
+    "weirdness_constraint": "0 to 1, in steps of 0.01.",
+    "audio_weight": "0 to 1, in steps of 0.01.",
+    "variety": "0 to 4.",
+    "source_duration": "The source's seconds, to check limits beforehand; a file's are read from it.",
+    "rehost": "Bring a source URL to the provider's own file host first.",
+    "continue_at": "The second of the source from which on it is continued.",
+    "prompt": "What is wanted, or the lyrics, as the API has it.",
+    "style": "The style of the result.",
+    "tags": "The styles that are wanted; required.",
+    "persona_id": "A persona or voice of yours.",
+    "persona_model": "What kind of persona it is.",
+    "lyrics_section_to_extend": "The part of the lyrics to go on from (MusicGPT).",
+    "instrumental": "Without, or with, a voice.",
+    "num_outputs": "1 or 2 tracks (MusicGPT).",
+    "generate_album_cover": "Whether a cover is made (MusicGPT).",
+    "lyrics_timestamps": "Whether lyrics come with times (MusicGPT).",
+    "custom": "Use the fields given, or inherit the source's; derived by default.",
+}
+_OTHERWISE = frozenset({"audio_id", "url", "file", "provider"})  # the command's SOURCE and its own --provider
 
 
-@frozen(kw_only=True)
-class _RequestFields:
-    model: Annotated[str | None, _field("The model, such as V5; required for extend except at MusicGPT.")] = None
-    title: Annotated[str | None, _field("The title of the result.")] = None
-    lyrics: Annotated[str | None, _field("The words to sing, where the API takes them apart from the prompt.")] = None
-    negative_tags: Annotated[str | None, _field("Styles that are not wanted.")] = None
-    vocal_gender: Annotated[str | None, _field("m, f, male, female or neutral (MusicGPT).")] = None
-    style_weight: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
-    weirdness_constraint: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
-    audio_weight: Annotated[float | None, _field("0 to 1, in steps of 0.01.")] = None
-    variety: Annotated[int | None, _field("0 to 4.")] = None
-    source_duration: Annotated[
-        float | None,
-        _field("The source's seconds, to check limits beforehand; a file's are read from it."),
-    ] = None
-    rehost: Annotated[bool, flag("Bring a source URL to the provider's own file host first.", REQUEST_GROUP)] = False
-
-    def given(self) -> dict[str, object]:
-        """Return the fields that were given, under the names that a request has for them."""
-        values = {attribute.name: getattr(self, attribute.name) for attribute in attrs.fields(type(self))}
-        return {name: value for name, value in values.items() if value is not None}
+def with_fields(command: type[Command], request: type[Request]) -> type[Command]:
+    """Return *command* with an option for each field of *request*; `given_fields` returns those that were given."""
+    hints = get_type_hints(request)
+    annotated: Any = Annotated  # with types that are known at run time alone
+    fields = {}
+    for attribute in attrs.fields(request):
+        if attribute.name not in _OTHERWISE:
+            text = FIELD_HELP.get(attribute.name, "")
+            how = option(text, REQUEST_GROUP) if attribute.default is None else flag(text, REQUEST_GROUP)
+            kind = annotated[hints[attribute.name], how]
+            fields[attribute.name] = attrs.field(default=attribute.default, type=kind, kw_only=True)
+    made = attrs.make_class(command.__name__, fields, (command,), frozen=True, slots=False, collect_by_mro=True)
+    made.__doc__ = command.__doc__
+    return made
 
 
-@Parameter(name="*")
-@frozen(kw_only=True)
-class ExtendFields(_RequestFields):
-    """What may be asked of an extension; see `audioext.Extend`."""
-
-    continue_at: Annotated[float | None, _field("The second of the source from which on it is continued.")] = None
-    prompt: Annotated[str | None, _field("What is wanted, or the lyrics, as the API has it.")] = None
-    style: Annotated[str | None, _field("The style of the result.")] = None
-    persona_id: Annotated[str | None, _field("A persona or voice of yours.")] = None
-    persona_model: Annotated[str | None, _field("style_persona or voice_persona.")] = None
-    lyrics_section_to_extend: Annotated[str | None, _field("The part of the lyrics to go on from (MusicGPT).")] = None
-    instrumental: Annotated[bool | None, _field("Without, or with, a voice.")] = None
-    num_outputs: Annotated[int | None, _field("1 or 2 takes (MusicGPT).")] = None
-    generate_album_cover: Annotated[bool | None, _field("Whether a cover is made (MusicGPT).")] = None
-    lyrics_timestamps: Annotated[bool | None, _field("Whether lyrics come with times (MusicGPT).")] = None
-    custom: Annotated[bool | None, _field("Use the fields given, or inherit the source's; derived by default.")] = None
-
-
-@Parameter(name="*")
-@frozen(kw_only=True)
-class InstrumentalFields(_RequestFields):
-    """What may be asked of an accompaniment; see `audioext.AddInstrumental`."""
-
-    tags: Annotated[str | None, _field("The styles that are wanted; required.")] = None
-
-
-class SourceField(TypedDict, total=False):
-    """The one field of a request that names its source."""
-
-    audio_id: str
-    url: str
-    file: Path
-
-
-def read_source(text: str, *, ids: bool) -> SourceField:
-    """Return the request field that SOURCE means: an existing file, else a URL of whatever scheme, else an id.
-
-    A text that looks like a path (a slash, a suffix, a folder's name) is a file even where none is there, so
-    that a misspelt name is told and not sent as an id. Without *ids* whatever is no URL is a file.
-    """
-    try:
-        path = Path(text).expanduser()
-        is_file, is_there = path.is_file(), path.exists()
-    except (OSError, RuntimeError, ValueError):  # a name that is too long for any, or the home of nobody
-        path, is_file, is_there = Path(text), False, False
-    if is_file:
-        return {"file": path}
-    if _URL.match(text):
-        return {"url": text}
-    is_path = "/" in text or "\\" in text or path.suffix or is_there
-    return {"file": path} if is_path or not ids else {"audio_id": text}
-
-
-def read_meta(pairs: Sequence[str]) -> dict[str, object]:
-    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is read as such.
-
-    Raises:
-        RequestError: a pair has no equals sign.
-    """
-    found: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise RequestError([Problem("meta", f"must look like NAME=VALUE, not {pair!r}")])
-        try:
-            found[name] = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            found[name] = text
-    return found
+def given_fields(command: Command, request: type[Request]) -> dict[str, object]:
+    """Return the fields of *request* that were given to *command*, as `with_fields` made it."""
+    names = {attribute.name for attribute in attrs.fields(request)} - _OTHERWISE
+    return {name: value for name in names if (value := getattr(command, name)) is not None}

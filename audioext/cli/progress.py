@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from attrs import define, field
 from rich.console import Console, Group, RenderableType
@@ -15,8 +14,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.spinner import Spinner
 from rich.text import Text
 
+from audioext.cli.records import reached_at, stage_line
 from audioext.cli.screen import Screen
-from audioext.cli.text import clean, seconds, size, stage_line
+from audioext.cli.text import clean, seconds, size
 from audioext.models.results import Stage, StageEvent
 from audioext.runtime.jobs import Job
 
@@ -25,41 +25,79 @@ STEP_LETTERS = 10
 _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
 
 
-class View(Protocol):
-    """Shows how a task gets on."""
+@define(eq=False)
+class View:
+    """Steps that stay; on a terminal, below them, a spinner with the time and a bar for each file that moves."""
+
+    console: Console
+    _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
+    _bars: Progress = field(init=False)
+    _tasks: dict[str, TaskID] = field(factory=dict, init=False)
+    _what: str = field(default="", init=False)
+    _since: float = field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Make the bars, which this view's own display draws."""
+        columns = TextColumn("  {task.description}", markup=False), BarColumn(bar_width=30), DownloadColumn()
+        self._bars = Progress(*columns, console=self.console)
+
+    def face(self) -> RenderableType:
+        """Return what is drawn now."""
+        parts: list[RenderableType] = []
+        if self._what:
+            self._spinner.update(text=Text(f"waiting for {self._what}  {seconds(time.time() - self._since)}"))
+            parts.append(self._spinner)
+        if self._tasks:
+            parts.append(self._bars)
+        return Group(*parts)
+
+    def note(self, text: str) -> None:
+        """Show a line that is no step."""
+        self.console.print(Text(text))
 
     def step(self, word: str, text: str, *, after: float | None = None) -> None:
         """Show that something is done, *after* so many seconds where that is known."""
+        since = "" if after is None else f"+{seconds(after)}"
+        tick = ("✔ ", "green") if self.console.is_terminal else ""
+        self.console.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {text}"))
 
     def waiting(self, what: str, *, since: float | None = None) -> None:
         """Show what is being waited for; *since* is the Unix time to count from."""
+        self._what = what
+        self._since = time.time() if since is None else since
 
     def moving(self, name: str, so_far: int, in_all: int | None) -> None:
         """Show how much of a file has moved."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(clean(name), total=in_all)
+        self._bars.update(self._tasks[name], completed=so_far, total=in_all)
 
     def still(self) -> None:
         """Show that nothing is being waited for any more."""
+        self._what = ""
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self._tasks.clear()
 
 
 @contextmanager
 def open_view(screen: Screen) -> Generator[View]:
-    """Return the view that suits stderr; it is cleared away at the end."""
+    """Return a view on stderr; what is under way is cleared away at the end, and not shown where nobody looks."""
+    view = View(screen.err)
     if not screen.err.is_terminal:
-        yield PlainView(screen)
+        yield view
         return
-    view = LiveView(screen.err)
     with Live(get_renderable=view.face, console=screen.err, refresh_per_second=REFRESHES_PER_SECOND, transient=True):
         yield view
 
 
 def show_submitted(view: View, job: Job) -> None:
     """Show that a job was made; without a task id its outcome is not known yet."""
-    reached = job.record.submitted
-    if reached is None:
+    at = reached_at(job.record, Stage.SUBMITTED)
+    if at is None:
         view.step("sent", f"job {job.ref}, with no answer that names its task")
     else:
-        after = reached.at - job.record.created_at
-        view.step("submitted", f"job {job.ref}", after=after)
+        view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
     view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)
 
 
@@ -73,87 +111,8 @@ def show_stage(view: View, job: Job, event: StageEvent) -> None:
         view.still()
 
 
-@define(eq=False)
-class PlainView:
-    """One line for each step, none for what is under way."""
-
-    screen: Screen
-
-    def step(self, word: str, text: str, *, after: float | None = None) -> None:
-        """Print the step."""
-        self.screen.note(_step(word, text, after))
-
-    def waiting(self, what: str, *, since: float | None = None) -> None:
-        """Say nothing: a log needs no spinner."""
-
-    def moving(self, name: str, so_far: int, in_all: int | None) -> None:
-        """Say nothing, as above."""
-
-    def still(self) -> None:
-        """Say nothing, as above."""
-
-
-@define(eq=False)
-class LiveView:
-    """Steps that stay, above a spinner with the time and a bar for each file that moves."""
-
-    console: Console
-    _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
-    _bars: Progress = field(init=False)
-    _tasks: dict[str, TaskID] = field(factory=dict, init=False)
-    _what: str = field(default="", init=False)
-    _since: float = field(default=0.0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Make the bars, which this view's own display draws."""
-        self._bars = Progress(
-            TextColumn("  {task.description}", markup=False),
-            BarColumn(bar_width=30),
-            DownloadColumn(),
-            console=self.console,
-        )
-
-    def face(self) -> RenderableType:
-        """Return what is drawn now."""
-        parts: list[RenderableType] = []
-        if self._what:
-            passed = seconds(time.time() - self._since)
-            self._spinner.update(text=Text(f"waiting for {self._what}  {passed}"))
-            parts.append(self._spinner)
-        if self._tasks:
-            parts.append(self._bars)
-        return Group(*parts)
-
-    def step(self, word: str, text: str, *, after: float | None = None) -> None:
-        """Print the step above what moves."""
-        self.console.print(Text.assemble(("✔ ", "green"), _step(word, text, after)))
-
-    def waiting(self, what: str, *, since: float | None = None) -> None:
-        """Turn the spinner."""
-        self._what = what
-        self._since = time.time() if since is None else since
-
-    def moving(self, name: str, so_far: int, in_all: int | None) -> None:
-        """Move the file's bar."""
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(clean(name), total=in_all)
-        self._bars.update(self._tasks[name], completed=so_far, total=in_all)
-
-    def still(self) -> None:
-        """Stop the spinner and take the bars away."""
-        self._what = ""
-        for task in self._tasks.values():
-            self._bars.remove_task(task)
-        self._tasks.clear()
-
-
 def show_saved(view: View, paths: tuple[Path, ...]) -> None:
     """Show the files that were saved."""
     view.still()
     for path in paths:
         view.step("saved", f"{path} ({size(path.stat().st_size)})")
-
-
-def _step(word: str, text: str, after: float | None) -> str:
-    since = "" if after is None else f"+{seconds(after)}"
-    return f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {text}"

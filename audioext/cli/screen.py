@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-import logging
+import shlex
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from attrs import define, field, frozen
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from audioext.cli.options import OutputOptions
-from audioext.cli.text import clean, columns, dump
+from audioext.cli.text import clean, columns, dump, program
 
-NARROW_COLUMNS = 60
+
+def _console(*, is_error: bool) -> Console:
+    # Lines are never broken by us: what people copy has to stay in one piece.
+    return Console(file=sys.stderr if is_error else sys.stdout, highlight=False, soft_wrap=True)
 
 
 @frozen(kw_only=True)
-class WayBack:
-    """How another command finds the job of this one: the options it needs, and what it can do with it."""
+class JobOptions:
+    """How another command finds the job of this one: the options for its store, and those for its API."""
 
-    options: str = ""
+    store: str = ""
+    api: str = ""
     is_kept: bool = True
     sandbox: bool = False
 
+    def command(self, name: str, *arguments: str) -> str:
+        """Return what to type to run the command called *name* on *arguments*."""
+        options = self.store + (self.api if name in {"extend", "wait"} else "")
+        return " ".join((program(), name, *map(shlex.quote, arguments))) + options
 
-@define(eq=False)
+
+@define(eq=False, kw_only=True)
 class Screen:
-    """The two streams of one command, and what to tell whoever interrupts it.
+    """The two streams of one command, and which job it is about, for whoever interrupts it."""
 
-    Streams that are no terminals get plain lines of any length; terminals get colours, and tables that fit.
-    """
-
-    options: OutputOptions
-    out: Console = field(factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
-    err: Console = field(factory=lambda: Console(file=sys.stderr, highlight=False, soft_wrap=True))
+    json: bool = False
+    out: Console = field(factory=lambda: _console(is_error=False))
+    err: Console = field(factory=lambda: _console(is_error=True))
     ref: str | None = None
-    way_back: WayBack = field(factory=WayBack)
-
-    @property
-    def json(self) -> bool:
-        """Whether stdout is for JSON alone."""
-        return self.options.json
+    job: JobOptions = field(factory=JobOptions)
 
     def emit(self, value: Mapping[str, object]) -> None:
         """Print one JSON object on one line of stdout, at once."""
@@ -63,49 +61,16 @@ class Screen:
         self.err.print(Text.assemble(("audioext: ", "bold red"), text))
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table of the result, unless JSON was asked for."""
-        if self.json:
-            return
+        """Print a table of the result, or one block a row where the terminal is too narrow for it."""
         cells = [[clean(cell) for cell in row] for row in rows]
-        if not self.out.is_terminal:
-            for line in columns(headers, cells):
-                self.out.print(Text(line))
+        head, *lines = columns(headers, cells)
+        if not self.out.is_terminal or max(map(len, lines), default=0) <= self.out.width:
+            self.result(head, style="bold")
+            for line in lines:
+                self.result(line)
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for header in headers:
-            table.add_column(header, overflow="fold")
-        for row in cells:
-            table.add_row(*(Text(cell) for cell in row))
-        self.out.print(table, soft_wrap=False)
-
-    @contextmanager
-    def logs(self) -> Generator[None]:
-        """Show what audioext logs: warnings, with `-v` information, with `--debug` everything."""
-        level = logging.WARNING
-        if self.options.verbose:
-            level = logging.INFO
-        if self.options.debug:
-            level = logging.DEBUG
-        logger = logging.getLogger("audioext")
-        handler = _StderrHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        before = logger.level, logger.propagate
-        logger.setLevel(level)
-        logger.propagate = False
-        logger.addHandler(handler)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.level, logger.propagate = before
-
-
-class _StderrHandler(logging.Handler):
-    """Looks up `sys.stderr` for each line: a live display puts its own there, and keeps the lines apart."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            level, _, text = self.format(record).partition(" ")
-            print(level.lower(), text, file=sys.stderr)
-        except Exception:  # noqa: BLE001 - logging's own rule: a line that cannot be written ends nothing
-            self.handleError(record)
+        width = max(map(len, headers))
+        for first, *others in cells:
+            self.result(first, style="bold")
+            for header, cell in zip(headers[1:], others, strict=True):
+                self.result(f"  {header:<{width}}  {cell}".rstrip())

@@ -11,20 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import attrs
-
-from audioext.models.record import Record, Verdict
-from audioext.models.results import Source, StageEvent, Track
-
 NAME = "audioext"
 TENTHS_BELOW_SECONDS = 10.0
 MINUTES_FROM_SECONDS = 120.0
 DAY_SECONDS = 86_400.0
 _UNITS = ("B", "kB", "MB", "GB")
 _UNIT_STEP = 1_000
-
-BY: Mapping[Source, str] = {"webhook": "by webhook", "poll": "by poll", "implied": "implied by a later stage"}
-"""How a stage became known."""
 
 
 def program() -> str:
@@ -65,35 +57,11 @@ def length(value: float | None) -> str:
 
 def size(count: float) -> str:
     """Return a number of bytes: `705 kB`."""
-    for unit in _UNITS:
-        if count < _UNIT_STEP or unit == _UNITS[-1]:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"  # noqa: PLR2004 - three digits
-        count /= _UNIT_STEP
-    raise AssertionError  # pragma: no cover - the last unit takes all
-
-
-def stage_line(event: StageEvent) -> str:
-    """Return what a stage brought: how it was learnt, and how many takes can be played."""
-    playable = sum(track.audio_url is not None for track in event.tracks)
-    takes = "" if playable == 0 else f", {playable} take{'s' if playable > 1 else ''} playable"
-    return BY[event.source] + takes
-
-
-def state_of(record: Record, now: float) -> str:
-    """Return one word for where a job is: its verdict, else its stage, else `unknown` or `submitting`."""
-    if record.verdict is not Verdict.OPEN:
-        return record.verdict.name.lower()
-    if record.stage is not None:
-        return record.stage.name.lower()
-    return "unknown" if now > record.unknown_at else "submitting"
-
-
-def source_of(record: Record) -> str:
-    """Return what a job works on: the file's name, the URL or the id."""
-    request = record.request
-    if request.file is not None:
-        return request.file.name
-    return request.url or str(getattr(request, "audio_id", ""))
+    power = 0
+    while count >= _UNIT_STEP and power < len(_UNITS) - 1:
+        count, power = count / _UNIT_STEP, power + 1
+    digits = 0 if power == 0 or count >= 100 else 1  # noqa: PLR2004 - three digits
+    return f"{count:.{digits}f} {_UNITS[power]}"
 
 
 def moment(at: float) -> str:
@@ -111,21 +79,8 @@ def dump(value: Mapping[str, object]) -> str:
     return json.dumps(value, ensure_ascii=False, default=_plain)
 
 
-def track_object(track: Track) -> dict[str, object]:
-    """Return the fields of *track* that are known, for JSON."""
-    hidden = {"extends_by_id", "position"}
-    values = attrs.asdict(track, filter=lambda field, value: value is not None and field.name not in hidden)
-    return dict(values)
-
-
-def event_object(event: StageEvent, created_at: datetime) -> dict[str, object]:
-    """Return a stage for JSON: its name, how it was learnt, and the seconds since the job was made."""
-    since = round((event.at - created_at).total_seconds(), 3)
-    return {"stage": event.stage.name.lower(), "source": event.source, "seconds": since, "at": event.at}
-
-
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table as plain lines, for where there is no terminal."""
+    """Return a table as plain lines."""
     cells = [list(headers), *([*row] for row in rows)]
     widths = [max(len(row[index]) for row in cells) for index in range(len(headers))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -16,6 +16,10 @@ class Offers:
 
     _paths: dict[str, Path] = field(factory=dict, init=False, repr=False)
 
+    def __len__(self) -> int:
+        """Return how many files are on offer."""
+        return len(self._paths)
+
     def offer(self, path: Path) -> str:
         """Offer *path* and return the two last segments of its URL: a secret, and a harmless name."""
         token = secrets.token_urlsafe(32)

@@ -59,7 +59,7 @@ class Sighting:
 
 
 @frozen(kw_only=True)
-class Fault:
+class TaskFault:
     """A task's own failure, as it was told; `at` is when it was first seen."""
 
     reason: FailureReason
@@ -92,11 +92,12 @@ class Run:
 class Record:
     """The state of one job. All times are Unix seconds.
 
-    `seen_at` is when the provider was last heard of. `tracks` are those known now, in order; `sightings` are what they were made of. `refusal` is what the vendor said
-    when it refused the submit. `answer_problem` says why the submit's answer does not tell whether a task was made.
-    `asks_at` is when a webhook last raised a question that only a status call answers, `None` where none is open.
-    `complaint` is the latest status call that was refused or could not be read. `handled` names the topics (stages in
-    small letters, and `failed`) that all handlers are done with, `runs` how each handler fared, by topic and name.
+    `seen_at` is when the provider was last heard of. `tracks` are those known now, in order; `sightings` are what
+    they were made of. `refusal` is what the vendor said when it refused the submit. `answer_problem` says why the
+    submit's answer does not tell whether a task was made. `asks_at` is when a webhook last raised a question that
+    only a status call answers, `None` where none is open. `complaint` is the latest status call that was refused or
+    could not be read. `handled` names the topics (stages in small letters, and `failed`) that all handlers are done
+    with, `runs` how each handler fared, by topic and name.
     """
 
     ref: str
@@ -118,7 +119,7 @@ class Record:
     credit_estimate: float | None = None
     eta: float | None = None
     words: tuple[str, ...] = ()
-    fault: Fault | None = None
+    fault: TaskFault | None = None
     refusal: str | None = None
     is_unsent: bool = False
     answer_problem: str | None = None

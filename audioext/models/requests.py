@@ -7,30 +7,20 @@ A field is declared once, in `_Request`, `Extend` or `AddInstrumental`, together
 from __future__ import annotations
 
 import enum
-import math
-import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, cast
-from urllib.parse import urlsplit
 
 import attrs
 from attrs import field, frozen
 
 from audioext.errors import Problem, RequestError
+from audioext.models import checks
+from audioext.models.checks import Check
 
 VocalGender = Literal["m", "f", "male", "female", "neutral"]
 PersonaModel = Literal["style_persona", "voice_persona"]
-
-GENDERS = ("m", "f", "male", "female", "neutral")
-PERSONA_MODELS = ("style_persona", "voice_persona")  # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21
-VARIETY_LAST = 4  # integer 0..4: docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
-OUTPUT_COUNTS = (1, 2)  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
-WEIGHT_STEPS = 100  # "multiple of 0.01": docs.kie.ai/suno-api/extend-music, read 2026-11-21
-LONGEST_VALUE = 80  # characters of a value that a message repeats
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Operation(enum.StrEnum):
@@ -86,89 +76,6 @@ class InstrumentalOptions(RequestOptions, total=False):
     tags: str | None
 
 
-# --- checks of single values -----------------------------------------------------------------------------------------
-
-Check = Callable[[object], str | None]
-"""Returns what is wrong with a value that was given, or `None`."""
-
-
-def shown(value: object) -> str:
-    """Return *value* as messages show it: at most 80 characters, for it may be a whole file."""
-    return f"{value!r:.{LONGEST_VALUE - 1}}…" if len(repr(value)) > LONGEST_VALUE else repr(value)
-
-
-def _text(value: object) -> str | None:
-    if not isinstance(value, str):
-        return f"must be text, not {shown(value)}"
-    return "holds half of a surrogate pair, which no API can be sent" if LONE_SURROGATE.search(value) else None
-
-
-def _full_text(value: object) -> str | None:
-    return "must not be empty" if value == "" else _text(value)
-
-
-def _model(value: object) -> str | None:
-    return "must not be empty; leave it out where the provider has a default" if value == "" else _text(value)
-
-
-def _url(value: object) -> str | None:
-    if not isinstance(value, str) or LONE_SURROGATE.search(value):
-        return _text(value)
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in {"http", "https", "s3"} and bool(parts.hostname) and not re.search(r"\s", value)
-    except ValueError:
-        good = False
-    return None if good else f"must be an http(s) URL, not {shown(value)}"
-
-
-def _file(value: object) -> str | None:
-    if not isinstance(value, Path):
-        return f"must be a path, not {shown(value)}"
-    # A path folds the slashes of an address into one.
-    return f"is an address: give it as url=, not {shown(str(value))}" if re.match("https?:/", str(value)) else None
-
-
-def _seconds(value: object) -> str | None:
-    return None if _is_number(value, above=0) else f"must be seconds above 0, not {shown(value)}"
-
-
-def _weight(value: object) -> str | None:
-    if not (_is_number(value, above=-1) and isinstance(value, (int, float)) and 0 <= value <= 1):
-        return f"must be a number from 0 to 1, not {shown(value)}"
-    if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
-        return f"must have at most two decimals (steps of 0.01), not {shown(value)}"
-    return None
-
-
-def _gender(value: object) -> str | None:
-    return None if value in GENDERS else f"must be one of {', '.join(GENDERS)}, not {shown(value)}"
-
-
-def _persona_model(value: object) -> str | None:
-    return None if value in PERSONA_MODELS else f"must be one of {', '.join(PERSONA_MODELS)}, not {shown(value)}"
-
-
-def _variety(value: object) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= VARIETY_LAST:
-        return None
-    return f"must be a whole number from 0 to {VARIETY_LAST}, not {shown(value)}"
-
-
-def _outputs(value: object) -> str | None:
-    return None if value in OUTPUT_COUNTS and not isinstance(value, bool) else f"must be 1 or 2, not {shown(value)}"
-
-
-def _flag(value: object) -> str | None:
-    return None if isinstance(value, bool) else f"must be True or False, not {shown(value)}"
-
-
-def _is_number(value: object, *, above: float) -> bool:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
-
-
 def _given(check: Check) -> Any:  # noqa: ANN401 - as attrs' own field(), so that the annotation beside it counts
     """Return a field that may be left out, with the check of its value."""
     return field(default=None, metadata={"check": check})
@@ -188,20 +95,20 @@ class _Request:
 
     SOURCES: ClassVar[tuple[str, ...]] = ("audio_id", "url", "file")
 
-    url: str | None = _given(_url)
-    file: Path | None = field(default=None, converter=_path, metadata={"check": _file})
-    model: str | None = _given(_model)
-    title: str | None = _given(_text)
-    lyrics: str | None = _given(_text)
-    negative_tags: str | None = _given(_text)
-    vocal_gender: VocalGender | None = _given(_gender)
-    style_weight: float | None = _given(_weight)
-    weirdness_constraint: float | None = _given(_weight)
-    audio_weight: float | None = _given(_weight)
-    variety: int | None = _given(_variety)
-    source_duration: float | None = _given(_seconds)
-    rehost: bool = field(default=False, metadata={"check": _flag})
-    provider: str | None = _given(_text)
+    url: str | None = _given(checks.url)
+    file: Path | None = field(default=None, converter=_path, metadata={"check": checks.file})
+    model: str | None = _given(checks.model)
+    title: str | None = _given(checks.text)
+    lyrics: str | None = _given(checks.text)
+    negative_tags: str | None = _given(checks.text)
+    vocal_gender: VocalGender | None = _given(checks.gender)  # noqa: RUF009 - it returns attrs' own field()
+    style_weight: float | None = _given(checks.weight)
+    weirdness_constraint: float | None = _given(checks.weight)
+    audio_weight: float | None = _given(checks.weight)
+    variety: int | None = _given(checks.variety)
+    source_duration: float | None = _given(checks.seconds)
+    rehost: bool = field(default=False, metadata={"check": checks.flag})
+    provider: str | None = _given(checks.text)
 
     def __attrs_post_init__(self) -> None:
         """Refuse a request that no provider could take."""
@@ -211,7 +118,7 @@ class _Request:
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
-        """Return a request without refusing it, so that its problems and a provider's can be told together.
+        """Return a request without refusing it, so that its problems and a provider's come together.
 
         Raises:
             TypeError: a field has no such name.
@@ -274,7 +181,7 @@ class Extend(_Request):
 
     The source is one of `audio_id` (a track that the provider made), `url` (public audio) or `file` (a local
     path). `model` is required except at MusicGPT. Times are in seconds, the weights 0 to 1 in steps of 0.01.
-    `custom` overrides what is derived from the other fields: whether the provider is told to use the given
+    `custom` overrides what is derived from the other fields: whether the provider is asked to use the given
     prompt, style and title, or to inherit the source's. `source_duration` (seconds) lets limits on the
     source be checked before anything is sent; a local file's duration is read from the file.
 
@@ -282,18 +189,18 @@ class Extend(_Request):
         RequestError: all that is wrong with it, at once.
     """
 
-    audio_id: str | None = _given(_full_text)
-    continue_at: float | None = _given(_seconds)
-    prompt: str | None = _given(_text)
-    style: str | None = _given(_text)
-    persona_id: str | None = _given(_full_text)
-    persona_model: PersonaModel | None = _given(_persona_model)
-    lyrics_section_to_extend: str | None = _given(_text)
-    instrumental: bool | None = _given(_flag)
-    num_outputs: int | None = _given(_outputs)
-    generate_album_cover: bool | None = _given(_flag)
-    lyrics_timestamps: bool | None = _given(_flag)
-    custom: bool | None = _given(_flag)
+    audio_id: str | None = _given(checks.full_text)
+    continue_at: float | None = _given(checks.seconds)
+    prompt: str | None = _given(checks.text)
+    style: str | None = _given(checks.text)
+    persona_id: str | None = _given(checks.full_text)
+    persona_model: PersonaModel | None = _given(checks.persona_model)  # noqa: RUF009 - it returns attrs' own field()
+    lyrics_section_to_extend: str | None = _given(checks.text)
+    instrumental: bool | None = _given(checks.flag)
+    num_outputs: int | None = _given(checks.outputs)
+    generate_album_cover: bool | None = _given(checks.flag)
+    lyrics_timestamps: bool | None = _given(checks.flag)
+    custom: bool | None = _given(checks.flag)
 
     @property
     def operation(self) -> Operation:
@@ -317,9 +224,10 @@ class Extend(_Request):
         if self.persona_model is not None and self.persona_id is None:
             yield Problem("persona_model", "says how persona_id is used, so it needs persona_id")
         end, start = self.source_duration, self.continue_at
-        if start is not None and end is not None and _is_number(start, above=0) and _is_number(end, above=0):
-            if start >= end:
-                yield Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}")
+        if start is None or end is None or not (checks.is_number(start, above=0) and checks.is_number(end, above=0)):
+            return
+        if start >= end:
+            yield Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}")
 
 
 @frozen(kw_only=True)
@@ -335,7 +243,7 @@ class AddInstrumental(_Request):
 
     SOURCES: ClassVar[tuple[str, ...]] = ("url", "file")
 
-    tags: str | None = _given(_text)
+    tags: str | None = _given(checks.text)
 
     @property
     def operation(self) -> Operation:

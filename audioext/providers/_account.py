@@ -1,6 +1,4 @@
-"""An account at one API: the settings that a user gives, the facts of its vendor, and the calls that all vendors share."""
-
-from __future__ import annotations
+"""An account at one API: the settings that a user gives, the facts of its vendor, and the calls that all share."""
 
 import functools
 import hashlib
@@ -31,18 +29,7 @@ USER_AGENT = f"audioext/{__version__}"
 GRACE_SECONDS = 900.0  # no page says how late a first callback may be
 DAY_SECONDS = 86_400.0
 
-AUDIO_TYPES: Mapping[str, str] = {
-    ".mp3": "audio/mpeg",
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".m4a": "audio/mp4",
-    ".aac": "audio/aac",
-    ".webm": "audio/webm",
-}
-"""What a file's part of a multipart body is called: some hosts refuse what has no type."""
-
+AUDIO_TYPES = {"mp3": "mpeg", "m4a": "mp4", "opus": "ogg", "oga": "ogg"}  # where the type is not named as the suffix
 _NAME = re.compile("[a-z0-9-]+")
 _PASTED = re.compile(r"\A(authorization:|bearer\s)\s*", re.IGNORECASE)
 
@@ -75,11 +62,7 @@ class Vendor:
 
 
 def to_base_url(value: str | URL) -> URL:
-    """Return *value* as an absolute http(s) URL without a trailing slash; it may carry a path prefix.
-
-    Raises:
-        ConfigError: it is not such a URL, or it carries a query, a fragment or a password.
-    """
+    """Return *value* as an absolute http(s) URL, which may carry a path prefix, or raise ConfigError."""
     try:
         url = URL(value)
         host = url.host
@@ -88,18 +71,14 @@ def to_base_url(value: str | URL) -> URL:
     if url.scheme not in {"http", "https"} or not host or url.query_string or url.fragment or url.user:
         # A base URL may hold a password; what is no URL at all may be the API key, given in the wrong place.
         fit = isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
-        shown = f"{str(value):.80}" if fit else "that"
+        shown = f"{value!s:.80}" if fit else "that"
         message = f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}"
         raise ConfigError(message)
     return url.with_path(url.path.rstrip("/"))
 
 
 def to_name(value: str) -> str:
-    """Return *value* if it can stand in a callback path and in `provider=`.
-
-    Raises:
-        ConfigError: it is not small letters, digits and hyphens.
-    """
+    """Return *value* if it can stand in a callback path and in `provider=`, or raise ConfigError."""
     if not isinstance(value, str) or _NAME.fullmatch(value) is None:
         message = f"name must be small letters, digits and hyphens, such as kie-2, not {value!r:.80}"
         raise ConfigError(message)
@@ -107,11 +86,7 @@ def to_name(value: str) -> str:
 
 
 def to_api_key(value: str | None) -> str | None:
-    """Return *value* without what comes along when a key is pasted: white space, quotes, `Bearer `.
-
-    Raises:
-        ConfigError: nothing is left, or it cannot stand in a header.
-    """
+    """Return *value* without what comes along when a key is pasted (white space, quotes, `Bearer `), or ConfigError."""
     if value is None:
         return None
     key, before = (value if isinstance(value, str) else ""), None
@@ -142,7 +117,9 @@ class HostedAccount:
         default=attrs.Factory(lambda self: self.vendor.base_url, takes_self=True), kw_only=True, converter=to_base_url
     )
     name: str = field(
-        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True), kw_only=True, converter=to_name
+        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True),
+        kw_only=True,
+        converter=to_name,
     )
     limits: Limits = field(default=attrs.Factory(lambda self: self.vendor.limits, takes_self=True), kw_only=True)
     pace: Pace = field(factory=Pace, kw_only=True)
@@ -151,9 +128,14 @@ class HostedAccount:
         default=attrs.Factory(lambda self: self.vendor.retention, takes_self=True), kw_only=True
     )
 
-    @functools.cached_property
+    @property
     def info(self) -> ProviderInfo:
-        """The facts of this account; whose limits count is told by host and by a digest of the key."""
+        """The facts of this account."""
+        return self._info
+
+    @functools.cached_property
+    def _info(self) -> ProviderInfo:
+        # Limits count by host and by a digest of the key.
         vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
         return ProviderInfo(
@@ -210,25 +192,17 @@ class HostedAccount:
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> HttpRequest:
         """Return a GET of *path*, which starts with a slash, under the base URL."""
-        return HttpRequest(method="GET", url=self.address(path).with_query(query), headers=self.headers())
+        return HttpRequest(method="GET", url=self._address(path).with_query(query), headers=self.headers())
 
-    def post(self, path: str, body: Mapping[str, object], *, base: URL | None = None) -> HttpRequest:
-        """Return a POST of *body* as JSON to *path* under *base*, the base URL where it is `None`."""
-        return HttpRequest(
-            method="POST",
-            url=self.address(path, base=base),
-            headers={**self.headers(), "Content-Type": "application/json"},
-            body=msgspec.json.encode(body),
-        )
+    def post(self, path: str, body: Mapping[str, object] | Sequence[Part], *, base: URL | None = None) -> HttpRequest:
+        """Return a POST of *body*, as JSON or a form of parts, to *path* under *base*, else under the base URL."""
+        url, headers = self._address(path, base), self.headers()
+        if not isinstance(body, Mapping):
+            return HttpRequest(method="POST", url=url, headers=headers, parts=tuple(body))
+        headers["Content-Type"] = "application/json"
+        return HttpRequest(method="POST", url=url, headers=headers, body=msgspec.json.encode(body))
 
-    def form(self, path: str, parts: Sequence[Part], *, base: URL | None = None) -> HttpRequest:
-        """Return a multipart POST of *parts* to *path* under *base*, the base URL where it is `None`."""
-        return HttpRequest(
-            method="POST", url=self.address(path, base=base), headers=self.headers(), parts=tuple(parts)
-        )
-
-    def address(self, path: str, *, base: URL | None = None) -> URL:
-        """Return the address of *path*, which starts with a slash, under *base* and its path prefix."""
+    def _address(self, path: str, base: URL | None = None) -> URL:
         root = self.base_url if base is None else base
         return root.with_path(root.path.rstrip("/") + path)
 
@@ -241,5 +215,7 @@ class HostedAccount:
 
 
 def file_part(name: str, path: Path, *, filename: str) -> Part:
-    """Return the part that holds the audio at *path*, with the type that its suffix tells."""
-    return Part(name=name, path=path, filename=filename, content_type=AUDIO_TYPES.get(path.suffix.lower()))
+    """Return the part that holds the audio at *path*, with the type that its suffix tells: some hosts want one."""
+    suffix = path.suffix[1:].lower()
+    kind = f"audio/{AUDIO_TYPES.get(suffix, suffix)}" if suffix.isalnum() and suffix.isascii() else None
+    return Part(name=name, path=path, filename=filename, content_type=kind)

@@ -7,21 +7,14 @@ Bodies are `{"code": …, "msg": …, "data": …}` at kie.ai, sunoapi.org and v
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from audioext.errors import (
-    AuthError,
-    ContentError,
-    CreditsError,
-    DecodeError,
-    ProviderDownError,
-    ProviderError,
-    RateLimitError,
-)
-from audioext.http.decoding import JsonObject, identity, number, opened, parse_json, text
-from audioext.http.messages import HttpResponse, excerpt, retry_after
+from audioext import errors
+from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError
+from audioext.http.decoding import identity, number, opened, parse_json, plain_keys, text
+from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 
 OK = 200
@@ -31,6 +24,7 @@ LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in fron
 _HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
 _SMALL_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_CODE_KEYS = ("code", "statuscode", "status")  # the last is a word elsewhere, and HTTP's number in some frameworks
 ID_KEYS = ("taskid", "conversiontaskid", "jobid")
 """Plain keys under which a task's id has been seen."""
 NO_IDS = frozenset({"", "single_song_generation_request"})
@@ -51,21 +45,27 @@ class Code:
 
 
 RATE = Code(error=RateLimitError, retryable=True, resend=True)
-AUTH = Code(error=AuthError)
-NO_CREDITS = Code(error=CreditsError)
-CONTENT = Code(error=ContentError)
+AUTH = Code(error=errors.AuthError)
+NO_CREDITS = Code(error=errors.CreditsError)
+CONTENT = Code(error=errors.ContentError)
+SOURCE = Code(error=errors.SourceError)
 MAINTENANCE = Code(error=ProviderDownError, retryable=True, resend=True)
 MAYBE_MADE = Code(error=ProviderDownError, retryable=True, no_task=False)
 """Something broke on the way: a task may have been made."""
 
-HTTP_CODES: Mapping[int, Code] = {401: AUTH, 402: NO_CREDITS, 403: AUTH, 404: Code(), 409: Code(), 422: Code(), 429: RATE}
+HTTP_CODES: Mapping[int, Code] = {
+    401: AUTH,
+    402: NO_CREDITS,
+    403: AUTH,
+    429: RATE,
+    **dict.fromkeys((404, 405, 409, 422), Code()),
+}
 """HTTP's own meanings, for vendors whose pages show no table."""
 # A request that was at fault made no task; these may say that the server gave up while it was at work.
 _UNSURE_CODES = frozenset({408, 425, 499})
 
 CONTENT_WORDS = re.compile(
-    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|content policy|flagged)\b",
-    re.IGNORECASE,
+    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged)\b", re.IGNORECASE
 )
 """Words of refusals that speak of the content: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo."""
 
@@ -89,31 +89,37 @@ class CodeTable:
         for pattern, spoken_for, meaning in self.phrases:
             if code in spoken_for and pattern.search(message):
                 return meaning
-        known = self.codes.get(code)
-        if known is not None:
-            return known
         if code >= HTTP_SERVER_ERROR_FROM:
-            return MAYBE_MADE
-        return Code(no_task=HTTP_ERROR_FROM <= code and code not in _UNSURE_CODES and bool(message))
+            return self.codes.get(code, MAYBE_MADE)
+        faulty = code >= HTTP_ERROR_FROM and code not in _UNSURE_CODES and bool(message)
+        return self.codes.get(code, Code(no_task=faulty))
 
 
 @frozen(kw_only=True)
 class Answer:
     """One answer, opened. `code` is the body's, else the HTTP status with all of 2xx as 200; `says` is its text.
 
-    `has_code` says that the body bears a code of its own, `failed` that it says `"success": false`.
+    `body` is the JSON object as it came and `keys` the same by plain keys, both empty where it is none: then `problem`
+    says why. `has_code` says that the body bears a code of its own, `failed` that it says `"success": false`.
     """
 
     code: int
-    has_code: bool
     says: str
-    failed: bool
-    body: JsonObject
+    has_code: bool = False
+    failed: bool = False
+    body: Mapping[str, object] = field(factory=dict)
+    keys: Mapping[str, object] = field(factory=dict)
+    problem: DecodeError | None = None
 
     @property
     def data(self) -> object:
         """What the envelope holds, read where it is JSON in a text."""
-        return opened(self.body.get("data"))
+        return opened(self.keys.get("data"))
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the call succeeded."""
+        return self.code == OK and not self.failed
 
 
 @frozen(kw_only=True)
@@ -125,23 +131,23 @@ class Answers:
     secret: str | None = field(default=None, repr=False)
 
     def open(self, response: HttpResponse) -> Answer:
-        """Return the answer in *response*.
-
-        Raises:
-            DecodeError: the body is not a JSON object.
-        """
-        value = parse_json(response.body)
-        if not isinstance(value, dict):
-            raise DecodeError(["expected an object @ $"])
-        body = JsonObject(value)
-        code = _code_of(body.get("code"))
-        says = next((found for key in self.table.text_keys if (found := words(body.get(key)))), "")
+        """Return the answer in *response*, whatever its bytes are."""
+        try:
+            body = parse_json(response.body)
+            if not isinstance(body, dict):
+                raise DecodeError(["expected an object @ $"])
+        except DecodeError as error:
+            return Answer(code=response.status, says=self._clean(response.body), problem=error)
+        keys = plain_keys(body)
+        code = next((found for key in _CODE_KEYS if (found := _code_of(keys.get(key))) is not None), None)
+        says = next((said for key in self.table.text_keys if (said := words(keys.get(key)))), "")
         return Answer(
             code=_http_code(response.status) if code is None else code,
-            has_code=code is not None,
             says=self._clean(says.encode(), LONGEST_MESSAGE) if says else "",
-            failed=body.get("success") is False,
+            has_code=code is not None,
+            failed=keys.get("success") is False,
             body=body,
+            keys=keys,
         )
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
@@ -150,69 +156,54 @@ class Answers:
         A readable refusal that names no task is one; a server that broke (HTTP 5xx) may have made a task whatever its
         body says, and so may a code that does not exclude it.
         """
-        try:
-            answer = self.open(response)
-        except DecodeError:
-            return self._unreadable(response)
-        task_id = named_task(answer.body)
-        shown = answer.says or self._clean(response.body)
+        answer = self.open(response)
+        says = answer.says or self._clean(response.body)
         broken = response.status >= HTTP_SERVER_ERROR_FROM
-        good = answer.code == OK and not answer.failed
-        if good and not broken:
-            if task_id is not None:
-                return _submitted(task_id, answer.body)
-            return Unknown(reason=f"{self.provider} answered without a task id: {shown}")
-        if broken or task_id is not None:
+        if answer.problem is not None:
+            sure = _from_firewall(response) or (response.status in self.table.http_refusals and not broken)
+            reason = f"{self.provider} answered HTTP {response.status} with {says}"
+            return self._refused(response, answer) if sure else Unknown(reason=reason)
+        task_id = named_task(answer)
+        if answer.is_good and not broken:
+            reason = f"{self.provider} answered without a task id: {says}"
+            return Unknown(reason=reason) if task_id is None else _submitted(task_id, answer)
+        if broken or task_id is not None or not self._meaning(answer).no_task:
             also = "" if task_id is None else " and yet names a task"
-            return Unknown(reason=f"{self.provider} answered {answer.code}{also}: {shown}")
-        meaning = self._meaning(answer)
-        if not meaning.no_task:
-            return Unknown(reason=f"{self.provider} answered {answer.code}: {shown}")
-        return Refused(error=self.error(response, answer, charged=False), resend=meaning.resend)
+            return Unknown(reason=f"{self.provider} answered {answer.code}{also}: {says}")
+        return self._refused(response, answer)
 
     def parse_data(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
-        """Return the answer to a call that succeeded; *charged* is what a refusal would have cost.
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer is not an object.
-        """
+        """Return the answer to a call that succeeded, or raise ProviderError; *charged* is what a refusal has cost."""
         answer = self.parse_any(response, charged=charged)
-        if answer.code != OK or answer.failed:
+        if not answer.is_good:
             raise self.error(response, answer, charged=charged)
         return answer
 
     def parse_any(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
-        """Return the answer to a call, refused or not, if it can be read.
+        """Return the answer to a call, refused or not, or raise DecodeError, or ProviderError by its HTTP status."""
+        answer = self.open(response)
+        if answer.problem is not None:
+            raise answer.problem if response.status < HTTP_ERROR_FROM else self.error(response, answer, charged=charged)
+        return answer
 
-        Raises:
-            ProviderError: it cannot, and its HTTP status is an error.
-            DecodeError: it cannot.
-        """
-        try:
-            return self.open(response)
-        except DecodeError:
-            if response.status < HTTP_ERROR_FROM:
-                raise
-        raise self.error(response, None, charged=charged)
-
-    def error(self, response: HttpResponse, answer: Answer | None, *, charged: bool | None = None) -> ProviderError:
-        """Return the error that *answer* stands for, or *response* itself where nothing in it could be read."""
+    def error(
+        self, response: HttpResponse, answer: Answer | None = None, *, charged: bool | None = None
+    ) -> ProviderError:
+        """Return the error that *response* stands for; *answer* is what was read of it, if it was read already."""
+        answer = answer or self.open(response)
+        meaning, says = self._meaning(answer), answer.says or self._clean(response.body)
+        code: str | None = str(answer.code)
+        if answer.failed and answer.code == OK:
+            code = text(plain_keys(answer.keys.get("error")).get("code"))
         if _from_firewall(response):
             # Cloudflare turned the client away before the API saw the call.
-            message = "the firewall in front of the API refused this client (error code: 1010)"
-            return ProviderError(
-                message, provider=self.provider, http_status=response.status, code="1010", charged=False
-            )
-        code = response.status if answer is None else answer.code
-        said = self._clean(response.body) if answer is None or not answer.says else answer.says
-        meaning = self.table.meaning(code, said) if answer is None else self._meaning(answer)
-        code_text = _own_code(answer) if answer is not None and answer.failed and code == OK else str(code)
+            says = "the firewall in front of the API refused this client (error code: 1010)"
+            meaning, code, charged = Code(), "1010", False
         error = meaning.error(
-            said,
+            says,
             provider=self.provider,
             http_status=response.status,
-            code=code_text,
+            code=code,
             retryable=meaning.retryable,
             charged=charged,
         )
@@ -222,81 +213,51 @@ class Answers:
 
     def no_task(self, response: HttpResponse) -> ProviderError:
         """Return the error of a status answer that succeeded without a task in it; asking again may help."""
-        message = "the answer names no task"
-        return ProviderError(
-            message, provider=self.provider, http_status=response.status, code=str(OK), retryable=True
-        )
+        says = "the answer names no task"
+        return ProviderError(says, provider=self.provider, http_status=response.status, code=str(OK), retryable=True)
+
+    def _refused(self, response: HttpResponse, answer: Answer) -> Refused:
+        return Refused(error=self.error(response, answer, charged=False), resend=self._meaning(answer).resend)
 
     def _meaning(self, answer: Answer) -> Code:
-        meaning = self.table.meaning(answer.code, answer.says)
         # "success": false under a good code is a refusal without a code.
-        return evolve(meaning, no_task=True) if answer.failed and answer.code == OK else meaning
+        return Code() if answer.failed and answer.code == OK else self.table.meaning(answer.code, answer.says)
 
-    def _unreadable(self, response: HttpResponse) -> SubmitOutcome:
-        if _from_firewall(response):
-            return Refused(error=self.error(response, None))
-        if response.status in self.table.http_refusals:
-            error = self.error(response, None, charged=False)
-            return Refused(error=error, resend=self.table.meaning(response.status, error.message).resend)
-        said = self._clean(response.body)
-        return Unknown(reason=f"{self.provider} answered HTTP {response.status} with {said}")
-
-    def _clean(self, said: bytes, longest: int = 120) -> str:
+    def _clean(self, said: bytes, longest: int = LONGEST_EXCERPT) -> str:
         """Return *said* on one line without the key: some APIs echo what they refuse."""
         if self.secret is not None:
             said = said.replace(self.secret.encode(), b"[key]")
         return excerpt(said, longest=longest)
 
 
-def _submitted(task_id: str, body: JsonObject) -> Submitted:
-    """Return the task with what MusicGPT tells beside it: its tracks' ids, how long it will take and cost."""
-    ids = (text(body.get(f"conversionid{place}")) for place in (1, 2))
+def _submitted(task_id: str, answer: Answer) -> Submitted:
+    # What stands beside the id is MusicGPT's.
+    keys = {**plain_keys(answer.data), **answer.keys}
+    ids = (text(keys.get(f"conversionid{index}")) for index in (1, 2))
     return Submitted(
         task_id=task_id,
         track_ids=tuple(found for found in ids if found and found not in NO_IDS),
-        eta=number(body.get("eta")),
-        credit_estimate=number(body.get("creditestimate")),
+        eta=number(keys.get("eta")),
+        credit_estimate=number(keys.get("creditestimate")),
     )
 
 
-def named_ids(layer: JsonObject) -> Iterator[str]:
-    """Yield the task ids in one object of a body.
-
-    Raises:
-        DecodeError: one is no id.
-    """
-    for key in ID_KEYS:
-        for value in layer.every(key) if key in layer else ():
-            found = identity(value, layer.path_of(key))
-            if found:
-                yield found
-
-
-def named_task(body: JsonObject) -> str | None:
+def named_task(answer: Answer) -> str | None:
     """Return the id of the task that a submit's answer names: on top or under `data`, in any spelling.
 
     The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
     sibling of vidgo has it on top, and readers of MusicGPT know `conversion_task_id`, `job_id` and `id`.
     """
-    data = opened(body.get("data"))
-    layers = (body, JsonObject(data)) if isinstance(data, dict) else (body,)
-    for keys in (ID_KEYS, ("id",)):
-        for layer in layers:
-            for key in keys:
-                try:
-                    found = identity(layer.get(key), key)
-                except DecodeError:
-                    continue
-                if found is not None:
-                    return found
-    return None
+    data = answer.data
+    inner = plain_keys(data[0] if isinstance(data, list) and len(data) == 1 else data)
+    values = (keys.get(name) for name in (*ID_KEYS, "id") for keys in (answer.keys, inner))
+    return next((found for value in values if (found := identity(value))), None)
 
 
 def words(value: object) -> str:
-    """Return the text in *value*, `""` if there is none.
+    """Return the text in *value*, an object that holds one, or a list of either; `""` if there is none.
 
-    It may be a text, an object that holds one, or a list of either; a web framework's complaint about a field,
-    `{"loc": …, "msg": …}`, comes out as `field: message`.
+    A web framework's complaint about a field, `{"loc": …, "msg": …}`, comes out as `field: message`.
     """
     if isinstance(value, str):
         return value.strip()
@@ -304,34 +265,22 @@ def words(value: object) -> str:
         return "; ".join(filter(None, map(words, value[:10])))
     if not isinstance(value, dict):
         return ""
-    said = next((found for key in ("message", "msg", "detail", "error", "reason") if (found := words(value.get(key)))), "")
-    place = value.get("loc")
-    if not said or not isinstance(place, list):
-        return said
-    steps = ".".join(str(step) for step in place if isinstance(step, (str, int)) and step != "body")
-    return f"{steps}: {said}" if steps else said
+    keys = ("message", "msg", "detail", "error", "reason")
+    said = next((found for key in keys if (found := words(value.get(key)))), "")
+    field_path = value.get("loc")
+    steps = [str(step) for step in field_path if isinstance(step, (str, int))] if isinstance(field_path, list) else []
+    named = ".".join(step for step in steps if step != "body")
+    return f"{named}: {said}" if named and said else said
 
 
 def balance(answer: Answer) -> float:
-    """Return the credits in *answer*: `data` is the number itself (kie.ai, sunoapi.org) or holds it (vidgo).
-
-    The pages type it as an integer; fractions and texts exist.
-
-    Raises:
-        DecodeError: there is none.
-    """
-    data = answer.data
-    keys = JsonObject(data) if isinstance(data, dict) else {"credits": data}
-    found = (number(keys.get(key)) for key in ("creditsamount", "credits", "balance"))
-    balances = [value for value in found if value is not None]
-    if not balances:
+    """Return the credits: `data` is the number itself (kie.ai, sunoapi.org) or holds it (vidgo); else DecodeError."""
+    data = plain_keys(answer.data) or {"credits": answer.data}
+    found = next((data[key] for key in ("creditsamount", "credits", "balance") if key in data), None)
+    credit = number(found)
+    if credit is None:
         raise DecodeError(["expected a number @ $.data"])
-    return balances[0]
-
-
-def _own_code(answer: Answer) -> str | None:
-    error = answer.body.get("error")
-    return text(error.get("code")) if isinstance(error, dict) else None
+    return credit
 
 
 def _from_firewall(response: HttpResponse) -> bool:
@@ -340,7 +289,7 @@ def _from_firewall(response: HttpResponse) -> bool:
 
 def _code_of(value: object) -> int | None:
     if type(value) is str and _SMALL_NUMBER.fullmatch(value):
-        value = int(value)
+        return _code_of(int(value))
     if type(value) is not int:
         return None
     return OK if value == 0 else _http_code(value)  # some hosts say 0 for success

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from audioext.errors import Problem, UnsupportedError
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
-from audioext.providers import NAMES
+from audioext.providers._names import NAMES
 
 DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 """Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""
@@ -21,9 +21,9 @@ DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 _NONE: frozenset[str] = frozenset()
 _ALL = frozenset(NAMES)
 _SUNO = _ALL - {"musicgpt"}
-_FLAGGED = _SUNO - {"kie-jobs"}
 _REHOSTING = _SUNO - {"vidgo"}
-_MUSICGPT = frozenset({"musicgpt"})
+_KIE_JOBS, _SUNOAPI, _MUSICGPT = frozenset({"kie-jobs"}), frozenset({"sunoapi"}), frozenset({"musicgpt"})
+_FLAGGED = _SUNO - _KIE_JOBS
 
 FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     # field: who takes it to extend by id, to extend a url or file, to add an instrumental
@@ -41,8 +41,8 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     "title": (_ALL, _ALL, _SUNO),
     "tags": (_NONE, _NONE, _SUNO),
     "negative_tags": (_SUNO, _SUNO, _SUNO),
-    "lyrics": (frozenset({"kie-jobs"}), frozenset({"kie-jobs", "musicgpt"}), frozenset({"sunoapi"})),
-    "lyrics_section_to_extend": (_NONE, _MUSICGPT, _NONE),
+    "lyrics": (_KIE_JOBS | _MUSICGPT, _KIE_JOBS | _MUSICGPT, _SUNOAPI),
+    "lyrics_section_to_extend": (_MUSICGPT, _MUSICGPT, _NONE),
     "vocal_gender": (_ALL, _ALL, _SUNO),
     "style_weight": (_SUNO, _SUNO, _SUNO),
     "weirdness_constraint": (_SUNO, _SUNO, _SUNO),
@@ -51,16 +51,16 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     "persona_model": (_REHOSTING, _REHOSTING, _NONE),
     # By id: kie.ai's OpenAPI of 2026-08-19 has it, vidgo's page has not.
     "instrumental": (_REHOSTING, _SUNO, _NONE),
-    "variety": (frozenset({"kie-jobs"}), frozenset({"kie-jobs"}), frozenset({"sunoapi"})),
-    "num_outputs": (_NONE, _MUSICGPT, _NONE),
-    "generate_album_cover": (_NONE, _MUSICGPT, _NONE),
-    "lyrics_timestamps": (_NONE, _MUSICGPT, _NONE),
+    "variety": (_KIE_JOBS, _KIE_JOBS, _SUNOAPI),
+    "num_outputs": (_MUSICGPT, _MUSICGPT, _NONE),
+    "generate_album_cover": (_MUSICGPT, _MUSICGPT, _NONE),
+    "lyrics_timestamps": (_MUSICGPT, _MUSICGPT, _NONE),
     "custom": (_FLAGGED, _FLAGGED, _NONE),  # the jobs route and MusicGPT have no switch to set
 }
 """Which wire formats take a field of a request, by operation."""
 
 LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "custom", "file"})
-"""Fields that are told to us alone, or turned into another before the submit."""
+"""Fields that are for us alone, or turned into another before the submit."""
 
 OPERATIONS: Mapping[Operation, frozenset[str]] = {
     Operation.EXTEND: _SUNO,
@@ -81,25 +81,19 @@ _NEW = {"prompt": 5000, "style": 1000, "title": 100}
 # docs.kie.ai/suno-api/upload-and-extend-audio.md, as of 2026-10-06; its 80 for titles is for generate and cover alone.
 _V6 = {"prompt": 5000, "lyrics": 5000, "style": 1000, "title": 100}
 
-EXTEND_LIMITS: Mapping[str, Mapping[str, int]] = {
-    "V3_5": _OLD,  # from older pages, before each model had its own numbers
-    "V4": _OLD,
-    "V4_5": _NEW,
-    "V4_5PLUS": _NEW,
-    "V4_5ALL": {**_NEW, "title": 80},
-    "V5": _NEW,
-    "V5_5": _NEW,
-    "V6": _V6,
-    "V6_MINI": _V6,
-    "V6_WILD": _V6,
-}
-"""Character limits of both extend operations by model: docs.kie.ai/suno-api/extend-music, read 2026-11-21."""
-
-KNOWN_MODELS = frozenset(EXTEND_LIMITS)
-"""All engine versions that any page names; the set is open, others go through unchecked."""
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
 CLASSIC_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
 """The versions whose limits kie.ai's and sunoapi.org's extend pages state."""
+
+EXTEND_LIMITS: Mapping[str, Mapping[str, int]] = {
+    **dict.fromkeys(CLASSIC_MODELS, _NEW),
+    **dict.fromkeys(V6_MODELS, _V6),
+    **dict.fromkeys(("V3_5", "V4"), _OLD),  # the first from older pages, before each model had its own numbers
+    "V4_5ALL": {**_NEW, "title": 80},
+}
+"""Character limits of both extend operations by model: docs.kie.ai/suno-api/extend-music, read 2026-11-21.
+
+These are all the engine's versions that any page names; the set is open, others go through unchecked."""
 
 MAX_UPLOAD_SECONDS = 480.0  # 8 minutes: docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21
 SHORT_UPLOADS: Mapping[str, float] = {"V4_5ALL": 60.0}
@@ -116,13 +110,12 @@ def operations_of(wire_name: str) -> frozenset[Operation]:
 class FieldRules:
     """What one API takes, and what it would refuse beyond the table of fields.
 
-    `operations` and `takes`, the names of fields, are those of the tables unless given. `is_engine` says that it sells
-    the Suno engine, with its models, genders and lengths. `listed` holds the models that the vendor lists for an
-    operation, and `stated` those whose extend limits one of its own pages states: other limits are advice. `lengths` are
-    limits of texts whatever the model, by operation; they refuse where named in `stated_lengths`. `has_custom_mode` says
-    whether there is a switch between given and inherited parameters, `persona_needs_custom` whether a persona needs it,
-    `uploads_sing_unasked` whether uploaded audio may go without a prompt in custom mode, and `upload_needs_continue_at`
-    whether uploaded audio needs `continue_at` whatever the mode.
+    `operations` and `takes`, names of fields, are those of the tables unless given. `is_engine`: it sells the Suno
+    engine, with its models, genders and lengths. `listed`: the models that the vendor lists for an operation. `stated`:
+    those whose extend limits one of its own pages states; other limits are advice. `lengths`: limits of texts whatever
+    the model, which refuse where named in `stated_lengths`. `has_custom_mode`: there is a switch between given and
+    inherited parameters. `persona_needs_custom`: a persona needs it. `uploads_sing_unasked`: uploaded audio may go
+    without a prompt in it. `upload_needs_continue_at`: uploaded audio needs `continue_at` whatever the mode.
     """
 
     wire_name: str
@@ -147,17 +140,10 @@ def takers(name: str, operation: Operation) -> frozenset[str]:
 
 
 def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
-    """Return all that the API with these *rules* would refuse in *request*, and advice.
-
-    It holds for any draft: what is wrong with a value in itself is told by `request.problems()`.
-
-    Raises:
-        UnsupportedError: the API has no such operation; the message names those that have.
-    """
+    """Return all that the API with these *rules* would refuse in any draft, and advice, or raise UnsupportedError."""
     if request.operation not in rules.operations:
-        names = OPERATIONS[request.operation]
-        words = _OPERATION_WORDS[request.operation]
-        message = f"{rules.wire_name} has no call for {words}; {_listed(names)} {_plural(names, 'has', 'have')} it"
+        words, names = _OPERATION_WORDS[request.operation], _listed(OPERATIONS[request.operation])
+        message = f"{rules.wire_name} has no call for {words}; {names} have it"
         if request.operation is Operation.EXTEND:
             message += "; here use track.extend(), or url= with the track's audio URL"
         raise UnsupportedError(message)
@@ -174,9 +160,9 @@ def _unsupported(request: Request, rules: FieldRules) -> Iterator[Problem]:
         names = takers(name, request.operation)
         if name in rules.takes | {"provider", "source_duration"} if rules.takes else rules.wire_name in names:
             continue
-        rest = f"no provider does when {_OPERATION_WORDS[request.operation]}"
-        if names:
-            rest = f"{_listed(names)} {_plural(names, 'does', 'do')}"
+        rest = f"{_listed(names)} {'does' if len(names) == 1 else 'do'}"
+        if not names:
+            rest = f"no provider does when {_OPERATION_WORDS[request.operation]}"
         yield Problem(name, f"{rules.wire_name} does not take it; {rest}")
 
 
@@ -190,7 +176,7 @@ def _engine(request: Request, rules: FieldRules) -> Iterator[Problem]:
         meant = _meant_model(model)
         if meant is not None:
             yield Problem("model", f"there is no {model!r:.80}; did you mean {meant}?")
-        elif model in KNOWN_MODELS and model not in rules.listed.get(request.operation, _NONE):
+        elif model in EXTEND_LIMITS and model not in rules.listed.get(request.operation, _NONE):
             yield Problem("model", f"{rules.wire_name} does not list {model} for this operation", advice=True)
     if isinstance(request, AddInstrumental):
         return
@@ -199,20 +185,18 @@ def _engine(request: Request, rules: FieldRules) -> Iterator[Problem]:
     if request.instrumental is True:
         yield from _instrumental_clashes(request, rules)
     seconds = request.source_duration
-    if request.operation is Operation.UPLOAD_EXTEND and isinstance(seconds, (int, float)):
-        longest = SHORT_UPLOADS.get(model or "", MAX_UPLOAD_SECONDS) if isinstance(model, str) else MAX_UPLOAD_SECONDS
-        if seconds > longest:
-            where = f" with {model}" if model else ""
-            message = f"the source may last at most {longest:g} s{where}, not {seconds:g} s"
-            yield Problem("source_duration", message)
+    longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS)
+    if request.operation is Operation.UPLOAD_EXTEND and isinstance(seconds, (int, float)) and seconds > longest:
+        where = f" with {model}" if model else ""
+        yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
 
 
 def _meant_model(model: str) -> str | None:
     """Return the known model that *model* spells otherwise, such as V5_5 for v5.5; new names pass."""
-    if model in KNOWN_MODELS:
+    if model in EXTEND_LIMITS:
         return None
     plain = "".join(letter for letter in model.upper() if letter.isalnum())
-    return next((known for known in KNOWN_MODELS if known.replace("_", "") == plain), None)
+    return next((known for known in EXTEND_LIMITS if known.replace("_", "") == plain), None)
 
 
 def _extend(request: Extend, rules: FieldRules) -> Iterator[Problem]:
@@ -258,7 +242,7 @@ def _lengths(request: Request, rules: FieldRules) -> Iterator[Problem]:
             yield from _too_long(request, name, longest, f" with {model}", advice=model not in rules.stated)
     for name, longest in rules.lengths.get(request.operation, {}).items():
         # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
-        if not (isinstance(request, AddInstrumental) and name == "lyrics" and model not in V6_MODELS):
+        if name != "lyrics" or isinstance(request, Extend) or (isinstance(model, str) and model in V6_MODELS):
             yield from _too_long(request, name, longest, "", advice=name not in rules.stated_lengths)
 
 
@@ -276,10 +260,6 @@ def _listed(names: frozenset[str]) -> str:
     return " and ".join((", ".join(ordered[:-1]), ordered[-1])) if len(ordered) > 1 else "".join(ordered)
 
 
-def _plural(names: frozenset[str], one: str, several: str) -> str:
-    return one if len(names) == 1 else several
-
-
 # --- on the wire -----------------------------------------------------------------------------------------------------
 
 # A JSON integer beyond 64 bits is read by nobody; floats are exact up to here.
@@ -294,8 +274,7 @@ def wire_values(request: Request, model: str | None) -> dict[str, object]:
         values["model"] = model
     if request.vocal_gender is not None:
         values["vocal_gender"] = _LETTERS.get(request.vocal_gender, request.vocal_gender)
-    return {name: _writable(value) for name, value in values.items()}
-
-
-def _writable(value: object) -> object:
-    return float(value) if type(value) is int and abs(value) > _EXACT_FLOAT else value
+    return {
+        name: float(value) if isinstance(value, int) and abs(value) > _EXACT_FLOAT else value
+        for name, value in values.items()
+    }

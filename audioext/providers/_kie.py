@@ -4,49 +4,36 @@ Pages: https://docs.kie.ai/1973359m0 (getting started), https://docs.kie.ai/comm
 https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 
 from attrs import define, field, frozen
 from yarl import URL
 
-from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLimitError, SourceError, WebhookError
+from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLimitError, WebhookError
 from audioext.http.decoding import decode, parse_json
 from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
+from audioext.models.checks import LONE_SURROGATE
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
-from audioext.providers._answers import AUTH, CONTENT, MAINTENANCE, MAYBE_MADE, NO_CREDITS, RATE, Code, CodeTable
+from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
 from audioext.providers._fields import FieldRules
 from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
-from audioext.providers._tasks import Dialect, read_task
+from audioext.providers._tasks import Body, Dialect
 from audioext.providers.base import FileRoute
 
-BASE_URL = URL("https://api.kie.ai")
-HOSTS = frozenset({"api.kie.ai"})
-UPLOAD_URL = URL("https://kieai.redpandaai.co")  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
-KEY_VARIABLE = "KIE_API_KEY"
-CREDITS_PATH = "/api/v1/chat/credit"  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
 
 # docs.kie.ai/suno-api/extend-music, docs.kie.ai/1973359m0 and docs.kie.ai/market/common/get-task-detail, read
-# 2026-11-21. 400 is a refusal of the content at submit (public clients, 2026-02 to 08); 408, 501 and a plain 500 may
-# come after a task was made.
+# 2026-11-21: HTTP's meanings, and 400 for a refusal of the content at submit (public clients, 2026-02 to 08), 433 for a
+# key's own hourly, daily or total cap. 408, 501 and a plain 500 may come after a task was made.
 CODES: Mapping[int, Code] = {
+    **HTTP_CODES,
     400: CONTENT,
-    401: AUTH,
-    402: NO_CREDITS,
-    403: AUTH,
-    404: Code(),
-    405: Code(),
     408: MAYBE_MADE,
-    409: Code(),
-    422: Code(),
-    429: RATE,
-    433: Code(error=RateLimitError, retryable=True),  # a key's own hourly, daily or total cap
-    451: Code(error=SourceError),
+    433: Code(error=RateLimitError, retryable=True),
+    451: SOURCE,
     455: MAINTENANCE,
     500: MAYBE_MADE,
     501: Code(no_task=False),
@@ -92,16 +79,16 @@ def kie_vendor(
     """Return the facts of one of the routes; `retention` is in seconds, `reasons` are of a task's failure codes."""
     return SunoVendor(
         rules=rules,
-        key_variable=KEY_VARIABLE,
-        base_url=BASE_URL,
+        key_variable="KIE_API_KEY",
+        base_url=URL("https://api.kie.ai"),
         file_route=FileRoute.UPLOAD,
         table=TABLE,
         limits=LIMITS,
         default_models=DEFAULT_MODELS,
         retention=retention,
-        hosts=HOSTS,
-        upload_url=UPLOAD_URL,
-        credits_path=CREDITS_PATH,
+        hosts=frozenset({"api.kie.ai"}),
+        upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
+        credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
         status_path=status_path,
         status_key="taskId",
         dialect=Dialect(reasons=reasons, failed_codes=FAILED_CODES),
@@ -109,21 +96,13 @@ def kie_vendor(
 
 
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the webhook keys in *value*: none, one, or several for a rotation.
-
-    Raises:
-        ConfigError: one of them is empty or not text.
-    """
+    """Return the webhook keys in *value*, or raise ConfigError: none, one, or several for a rotation."""
     keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
-    if not all(_is_key(key) for key in keys):
+    # Half a surrogate pair has no UTF-8 bytes to sign with.
+    if not all(isinstance(key, str) and key and not LONE_SURROGATE.search(key) for key in keys):
         message = "webhook_key must be text, or several texts for a rotation, and none may be empty"
         raise ConfigError(message)
     return keys
-
-
-def _is_key(value: object) -> bool:
-    # Half a surrogate pair has no UTF-8 bytes to sign with.
-    return isinstance(value, str) and value != "" and value == value.encode("utf-8", "replace").decode()
 
 
 @define
@@ -158,8 +137,8 @@ class KieAccount(SunoAccount):
     def verify_webhook(self, hook: Webhook) -> None:
         """Do nothing if *hook* is signed under one of the keys, or if there is none.
 
-        The signature is HMAC-SHA256 of `task_id.timestamp` in Base64: docs.kie.ai/common-api/webhook-verification, read
-        2026-11-21. It covers the task and the time, not the body.
+        The signature is HMAC-SHA256 of `task_id.timestamp` in Base64, and does not cover the body:
+        docs.kie.ai/common-api/webhook-verification, read 2026-11-21.
 
         Raises:
             WebhookError: it is not authentic (401), or names no task or several (400).
@@ -175,9 +154,8 @@ class KieAccount(SunoAccount):
         if not hmac_base64_matches(self.webhook_key, signed, signature):
             message = "the delivery bears a wrong signature"
             raise WebhookError(message, http_status=401)
-        signed_at = unix_seconds(stamp)
-        on_time = signed_at is not None and hook.received_at is not None
-        if not on_time or not abs((hook.received_at or 0) - (signed_at or 0)) <= self.webhook_tolerance:
+        signed_at, here = unix_seconds(stamp), hook.received_at
+        if signed_at is None or here is None or not abs(here - signed_at) <= self.webhook_tolerance:
             message = "the delivery bears a signature that is not of this time"
             raise WebhookError(message, http_status=401)
 
@@ -188,7 +166,7 @@ def _signed_task(body: bytes) -> str:
         signed = decode(body, _Signed, where="the webhook")
         ids = {signed.data.task_id, signed.data.taskId, signed.taskId, signed.task_id} - {None, ""}
     except DecodeError:
-        ids = set(read_task(parse_json(body, where="the webhook"), where="the webhook").task_ids)
+        ids = set(Body(parse_json(body, where="the webhook"), "the webhook").task_ids)
     if len(ids) != 1:
         message = "the delivery must name one task, which its signature is about"
         raise WebhookError(message, http_status=400)

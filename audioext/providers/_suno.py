@@ -4,8 +4,6 @@ Pages: https://docs.kie.ai/suno-api/extend-music, https://docs.sunoapi.org/suno-
 https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -15,13 +13,14 @@ from attrs import evolve, field, frozen
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import JsonObject, camel, link
+from audioext.http.decoding import camel, link, plain_keys
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 from audioext.models.events import Event
 from audioext.models.limits import Limits
 from audioext.models.requests import Extend, Operation, Request
 from audioext.providers._account import HostedAccount, Vendor, file_part, to_base_url
 from audioext.providers._answers import AUTH, MAYBE_MADE, RATE, Code, CodeTable, balance
+from audioext.providers._callback import plain_callback
 from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_values
 from audioext.providers._tasks import Dialect, delivered_events, status_events
 
@@ -116,6 +115,16 @@ class SunoAccount(EngineAccount):
 
     upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
 
+    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+        """Return what the body of a verified delivery means; most are as documented, and quickly read.
+
+        Raises:
+            WebhookError: its task ids disagree (400).
+            DecodeError: it cannot be read (400).
+        """
+        documented = plain_callback(body)
+        return super().parse_webhook(body) if documented is None else (documented,)
+
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""
         body = {camel(name): value for name, value in self.values(request).items()}
@@ -147,7 +156,7 @@ class SunoAccount(EngineAccount):
             return self.post("/api/file-url-upload", body, base=base)
         # The texts come first, so that a host that reads the stream knows where the file belongs.
         texts = [Part(name="uploadPath", value=UPLOAD_FOLDER), Part(name="fileName", value=name)]
-        return self.form("/api/file-stream-upload", [*texts, file_part("file", source, filename=name)], base=base)
+        return self.post("/api/file-stream-upload", [*texts, file_part("file", source, filename=name)], base=base)
 
     def parse_upload(self, response: HttpResponse) -> str:
         """Return the URL that a submit can use: `downloadUrl`, then `fileUrl`; live answers had no `fileUrl`.
@@ -156,8 +165,7 @@ class SunoAccount(EngineAccount):
             ProviderError: the upload was refused; uploads are free.
             DecodeError: the answer names no URL.
         """
-        data = evolve(self.answers, table=UPLOAD_TABLE).parse_data(response, charged=False).data
-        keys = JsonObject(data) if isinstance(data, dict) else {}
+        keys = plain_keys(evolve(self.answers, table=UPLOAD_TABLE).parse_data(response, charged=False).data)
         found = link(keys.get("downloadurl")) or link(keys.get("fileurl"))
         if found is None:
             raise DecodeError(["required field missing @ $.data.downloadUrl"])

@@ -2,12 +2,12 @@
 
 kie.ai (both routes), sunoapi.org and vidgo.ai wrap the same engine. Their bodies differ in spelling and in wrapping,
 and each has been seen in more shapes than its page shows, so one reader takes them all. The documented callback of
-kie.ai and sunoapi.org is read in one pass, by `_callback`; whatever is not exactly that is read key by key.
+kie.ai and sunoapi.org is read in one pass, by `_callback`; whatever is not exactly that is read here, key by key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import define, field, frozen
 
@@ -17,15 +17,14 @@ from audioext.http.messages import HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._answers import (
+    CONTENT_WORDS,
     HTTP_ERROR_FROM,
     HTTP_SERVER_ERROR_FROM,
     ID_KEYS,
     LONGEST_MESSAGE,
-    OK,
     Answers,
     words,
 )
-from audioext.providers._callback import plain_callback
 from audioext.providers._tracks import LISTS, SHOWING, find_tracks
 
 # docs.kie.ai/suno-api/get-music-details and extend-music-callbacks, docs.sunoapi.org/suno-api/extend-music-callbacks,
@@ -55,19 +54,19 @@ _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully"})
 MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
 _TEXT_KEYS = (
     *("msg", "message", "errormessage", "errormsg", "failmsg", "failmessage", "failreason", "failurereason"),
-    *("error", "reason", "statusmsg", "detail"),
+    *("errmsg", "failuremessage", "error", "reason", "statusmsg", "detail"),
 )
 """Plain keys under which a failure's words have been seen, the envelope's own first."""
 _ROLES = {
     **dict.fromkeys(SHOWING, "song"),
-    **dict.fromkeys(LISTS, "list"),
+    **dict.fromkeys((*LISTS, "conversion"), "list"),
     **dict.fromkeys(ID_KEYS, "id"),
     "callbacktype": "type",
     **dict.fromkeys(("status", "state", "taskstatus"), "status"),
     "code": "code",
     **dict.fromkeys(("errorcode", "failcode"), "own code"),
     "createdtime": "time",
-    **dict.fromkeys(("creditsconsumed", "creditsamount"), "credits"),
+    "creditsconsumed": "credits",
 }
 """What stands under a plain key of a body's objects."""
 
@@ -97,186 +96,171 @@ class Dialect:
     charged: bool | None = None
 
 
-@define(kw_only=True)
-class Seen:
-    """What a body says of a task, before it is judged. `word` is plain, `raw_word` as it came."""
+# --- reading ---------------------------------------------------------------------------------------------------------
 
-    task_ids: tuple[str, ...]
-    raw_word: str
-    code: str | None
-    own_code: str | None
-    tracks: tuple[Track, ...]
-    credits: float | None
-    problems: list[str]
-    layers: list[tuple[Mapping[str, object], str]]
+_Values = list[tuple[int, object, str]]
+"""Values with the index of the object that they stand in, and their path."""
+
+
+@define
+class Body:
+    """What a parsed body says of a task: a status answer or a webhook, bare or wrapped.
+
+    `layers` are its objects with their paths, from the outside in, and `problems` what could not be read in them.
+    `raw_word` says where the task is, as it came, and `word` as a plain word; `tracks` are looked for unless asked not
+    to. Raises DecodeError if it is no object, or an id or a status word has the wrong type.
+    """
+
+    value: object
+    where: str
+    finds_tracks: bool = True
+    problems: list[str] = field(factory=list)
+    layers: list[tuple[dict[str, object], str]] = field(init=False)
+    task_ids: tuple[str, ...] = field(init=False)
+    raw_word: str = field(init=False)
+    word: str = field(init=False)
+    stage: Stage | None = field(init=False)
+    tracks: tuple[Track, ...] = ()
+    _found: dict[str, _Values] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        """Look once at every key of every object, and open the JSON texts among them."""
+        if not isinstance(self.value, dict):
+            raise DecodeError(["expected an object @ $"], where=self.where)
+        self.layers = [(self.value, "$")]
+        for index, (layer, path) in enumerate(self.layers):
+            for key, raw in layer.items():
+                role = _ROLES.get(plain(key))
+                if role is None or raw is None or raw == "":
+                    continue
+                at = f"{path}.{key}"
+                item = opened(raw) if role == "list" else raw
+                if role == "list" and isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
+                    self.layers.append((item, at))
+                elif role == "list" and isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
+                    self.problems.append(f"expected JSON in the text @ {at}")
+                self._found.setdefault(role, []).append((index, item, at))
+        self.task_ids = self._read_ids()
+        self.raw_word = self._read_word()
+        self.word = plain_word(self.raw_word)
+        self.stage = STAGES.get(self.word)
+        if self.finds_tracks:
+            self.tracks = self._read_tracks()
+
+    def _read_ids(self) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for _, item, path in self._own_first("id"):
+            id_ = identity(item)
+            if id_ is None:
+                raise DecodeError([f"expected an id @ {path}"], where=self.where)
+            found[id_] = None
+        return tuple(found)
+
+    def _read_word(self) -> str:
+        # A callback's type, else the status of the task's own object.
+        named = (*self._own_first("type"), *self._own_first("status"))
+        for _, item, _ in named:
+            if isinstance(item, str) and item.strip():
+                return item
+        for _, item, path in named:
+            if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
+                raise DecodeError([f"expected a status word @ {path}"], where=self.where)
+        return ""
+
+    def _read_tracks(self) -> tuple[Track, ...]:
+        lists: list[tuple[Sequence[object], str]] = [
+            (item, path) for _, item, path in self._found.get("list", ()) if isinstance(item, list)
+        ]
+        bare = dict.fromkeys(index for index, _, _ in self._found.get("song", ()))
+        lists += [([self.layers[index][0]], self.layers[index][1]) for index in bare]
+        times = (moment(item) for _, item, _ in self._found.get("time", ()))
+        whole, created_at = self.stage is Stage.COMPLETE, next(filter(None, times), None)
+        return find_tracks(lists, self.problems, whole=whole, created_at=created_at)
+
+    def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
+        # The task's own object is the second, where there is one.
+        values = self._found.get(role, ())
+        return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
 
     @property
     def task_id(self) -> str | None:
         """The task that it names first."""
         return self.task_ids[0] if self.task_ids else None
 
+    def first(self, role: str) -> str | None:
+        """Return the first text or number in a role, as text."""
+        return next((found for _, item, _ in self._found.get(role, ()) if (found := text(item))), None)
+
     @property
-    def word(self) -> str:
-        """The word for where the task is."""
-        return plain_word(self.raw_word)
+    def credits(self) -> float | None:
+        """What the task cost."""
+        return next(
+            (found for _, item, _ in self._found.get("credits", ()) if (found := number(item)) is not None), None
+        )
 
     @property
     def is_empty(self) -> bool:
         """Whether it says nothing of any task."""
         return not (self.task_ids or self.raw_word or self.tracks)
 
+    def says(self) -> Iterator[str]:
+        """Yield what it says to people, but for pleasantries."""
+        for name in _TEXT_KEYS:
+            for layer, _ in self.layers:
+                for key, item in layer.items():
+                    if plain(key) == name and words(item).lower().rstrip(".! ") not in _PLEASANTRIES:
+                        yield words(item)
+        # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen instead of them, too.
+        yield from (item for layer, _ in self.layers[1:] if isinstance(item := layer.get("data"), str) and item)
 
-def delivered_events(body: bytes, dialect: Dialect) -> tuple[Event, ...]:
-    """Return what the body of a webhook means.
 
-    Raises:
-        WebhookError: its task ids disagree (400).
-        DecodeError: it cannot be read, or says nothing of a task.
-    """
-    simple = plain_callback(body)
-    if simple is not None:
-        return (simple,)
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def delivered_events(data: bytes, dialect: Dialect) -> tuple[Event, ...]:
+    """Return what a webhook means; raises WebhookError (400) if its ids disagree, DecodeError if it says nothing."""
     where = "the webhook"
-    seen = read_task(parse_json(body, where=where), where=where)
-    if len(seen.task_ids) > 1:
+    body = Body(parse_json(data, where=where), where)
+    if len(body.task_ids) > 1:
         message = "the delivery names more than one task"
         raise WebhookError(message, http_status=400)
-    if seen.is_empty and (seen.code in _SUCCESS_CODES or not dialect.judges_code):
-        raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=where)
-    return task_events(seen, dialect, delivered=True, where=where)
+    if body.is_empty and (body.first("code") in _SUCCESS_CODES or not dialect.judges_code):
+        raise DecodeError(body.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=where)
+    return _events(body, dialect, delivered=True)
 
 
 def status_events(answers: Answers, response: HttpResponse, dialect: Dialect) -> tuple[Event, ...]:
-    """Return what a status answer means.
+    """Return what a status answer means; raises ProviderError if the call was refused or names no task, or DecodeError.
 
     A task that is named with its status is judged by that, whatever the code beside it says.
-
-    Raises:
-        ProviderError: the call was refused, or names no task; that says nothing of the task.
-        DecodeError: the answer cannot be read.
     """
-    where = "the status"
     answer = answers.parse_any(response)
-    refused = answer.code != OK or answer.failed
     try:
-        seen = read_task(answer.body.raw, where=where)
+        body = Body(answer.body, "the status")
     except DecodeError:
-        if refused:
+        if not answer.is_good:
             raise answers.error(response, answer) from None
         raise
-    if refused and not (seen.raw_word and (seen.task_id is not None or response.status < HTTP_ERROR_FROM)):
+    named = body.raw_word and (body.task_id is not None or response.status < HTTP_ERROR_FROM)
+    if not answer.is_good and not named:
         broken = response.status >= HTTP_SERVER_ERROR_FROM
         if answer.has_code and answer.code in dialect.failed_codes and not broken:
-            return (_failed(seen, dialect),)
+            return (_failed(body, dialect),)
         raise answers.error(response, answer)
-    if seen.is_empty and not seen.problems:
+    if body.is_empty and not body.problems:
         if answer.data in (None, ""):
             raise answers.no_task(response)
-        raise DecodeError(["expected an object with a task @ $.data"], where=where)
-    return task_events(seen, dialect, delivered=False, where=where)
+        raise DecodeError(["expected an object with a task @ $.data"], where=body.where)
+    return _events(body, dialect, delivered=False)
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
-def read_task(value: object, *, where: str) -> Seen:
-    """Return what a parsed body says of a task: a status answer or a webhook, bare or wrapped.
-
-    Raises:
-        DecodeError: it is no object, or an id or a status word has the wrong type.
-    """
-    if not isinstance(value, dict):
-        raise DecodeError(["expected an object @ $"], where=where)
-    layers: list[tuple[Mapping[str, object], str]] = [(value, "$")]
-    problems: list[str] = []
-    found = _by_role(layers, problems)
-    raw_word = _word(found, where)
-    word = plain_word(raw_word)
-    bare = dict.fromkeys(index for index, _, _ in found["song"])
-    lists = [(item, path) for _, item, path in found["list"] if isinstance(item, list)]
-    return Seen(
-        task_ids=tuple(dict.fromkeys(filter(None, (identity(item, path) for _, item, path in _own_first(found["id"]))))),
-        raw_word=raw_word,
-        code=next((text(item) for _, item, _ in found["code"]), None),
-        own_code=next((code for _, item, _ in found["own code"] if (code := text(item))), None),
-        tracks=find_tracks(
-            [*lists, *(([layers[index][0]], layers[index][1]) for index in bare)],
-            problems,
-            whole=STAGES.get(word) is Stage.COMPLETE or word == CALLBACK_EXCEPTION,
-            created_at=next((time for _, item, _ in found["time"] if (time := moment(item))), None),
-        ),
-        credits=next((cost for _, item, _ in found["credits"] if (cost := number(item)) is not None), None),
-        problems=problems,
-        layers=layers,
-    )
-
-
-_Places = list[tuple[int, object, str]]
-"""Values with the index of their object and their path."""
-
-
-def _by_role(layers: list[tuple[Mapping[str, object], str]], problems: list[str]) -> dict[str, _Places]:
-    """Return what stands in a body's objects, from the outside in; inner objects are added to *layers*."""
-    found: dict[str, _Places] = {role: [] for role in _ROLES.values()}
-    for index, (layer, path) in enumerate(layers):
-        for key, item in layer.items():
-            role = _ROLES.get(plain(key))
-            if role is None or item is None or item == "":
-                continue
-            place = f"{path}.{key}"
-            if role == "list":
-                item = opened(item)  # noqa: PLW2901 - the same thing, read
-                if isinstance(item, dict) and len(layers) < MAX_LAYERS:
-                    layers.append((item, place))
-                elif isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
-                    problems.append(f"expected JSON in the text @ {place}")
-            found[role].append((index, item, place))
-    return found
-
-
-def _own_first(places: _Places) -> _Places:
-    # The task's own object is the second, where there is one.
-    return sorted(places, key=lambda place: place[0] != 1) if len(places) > 1 else places
-
-
-def _word(found: Mapping[str, _Places], where: str) -> str:
-    """Return the word for where the task is: a callback's type, else the status of the task's own object."""
-    places = [*_own_first(found["type"]), *_own_first(found["status"])]
-    for _, item, _ in places:
-        if isinstance(item, str) and item.strip():
-            return item
-    for _, item, path in places:
-        if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
-            raise DecodeError([f"expected a status word @ {path}"], where=where)
-    return ""
-
-
-def _says(layers: list[tuple[Mapping[str, object], str]]) -> Iterator[str]:
-    """Yield what a body says to people."""
-    for name in _TEXT_KEYS:
-        for layer, _ in layers:
-            for key, item in layer.items():
-                if plain(key) == name:
-                    yield words(item)
-    # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen in their place too.
-    for layer, _ in layers[1:]:
-        yield words(layer.get("data")) if isinstance(layer.get("data"), str) else ""
-
-
-# --- judging -----------------------------------------------------------------------------------------------------
-
-
-def task_events(seen: Seen, dialect: Dialect, *, delivered: bool, where: str) -> tuple[Event, ...]:
+def _events(seen: Body, dialect: Dialect, *, delivered: bool) -> tuple[Event, ...]:
     """Return what *seen* means; in a webhook an unclear word makes a status call due.
 
     A code of failure is not believed beside a known stage and its tracks: interim callbacks like that were seen.
-
-    Raises:
-        DecodeError: it claims a file, and the only links cannot be read.
     """
-    word, shown = seen.word, bool(seen.tracks)
-    stage = STAGES.get(word)
-    bad_code = dialect.judges_code and delivered and seen.code not in _SUCCESS_CODES
+    word, stage, shown = seen.word, seen.stage, bool(seen.tracks)
+    bad_code = dialect.judges_code and delivered and seen.first("code") not in _SUCCESS_CODES
     if word == CALLBACK_EXCEPTION:
         whole = shown and not delivered and all(track.audio_url for track in seen.tracks)
         unclear = None if whole or delivered else word
@@ -286,13 +270,13 @@ def task_events(seen: Seen, dialect: Dialect, *, delivered: bool, where: str) ->
         return (*kept, _failed(seen, dialect))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
-        raise DecodeError(seen.problems[:MAX_PATHS], where=where)
+        raise DecodeError(seen.problems[:MAX_PATHS], where=seen.where)
     unclear = seen.raw_word if word and stage is None and word not in RUNNING else None
     unsure = unclear is not None or bad_code or (not word and shown)
     return (_progress(seen, stage, unclear, ask_now=delivered and unsure),)
 
 
-def _progress(seen: Seen, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:
+def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:
     return Progress(
         task_id=seen.task_id,
         claimed_stage=stage,
@@ -303,9 +287,10 @@ def _progress(seen: Seen, stage: Stage | None, word: str | None, *, ask_now: boo
     )
 
 
-def _failed(seen: Seen, dialect: Dialect) -> Failed:
+def _failed(seen: Body, dialect: Dialect) -> Failed:
     word = seen.word
-    code = seen.own_code or (seen.code if seen.code not in _SUCCESS_CODES else None)
+    code, outer = seen.first("own code"), seen.first("code")
+    code = code or (outer if outer not in _SUCCESS_CODES else None)
     if "SENSITIVE" in word:
         reason = FailureReason.CONTENT
     else:
@@ -313,8 +298,9 @@ def _failed(seen: Seen, dialect: Dialect) -> Failed:
         reason = dialect.reasons.get(code or "", FailureReason.GENERATION if made else FailureReason.UNKNOWN)
     if code is None and word not in _SAY_NOTHING:
         code = seen.raw_word
-    said = (item for item in _says(seen.layers) if item.lower().rstrip(".! ") not in _PLEASANTRIES)
-    message = " ".join(dict.fromkeys(said)) or seen.raw_word or (f"code {code}" if code else "no reason was given")
+    message = " ".join(dict.fromkeys(seen.says())) or seen.raw_word or (f"code {code}" if code else "no words")
+    if reason is FailureReason.UNKNOWN and CONTENT_WORDS.search(message):
+        reason = FailureReason.CONTENT
     return Failed(
         task_id=seen.task_id,
         reason=reason,

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import camel, link, moment, number, opened, plain, text
+from audioext.http.decoding import camel, identity, link, moment, number, opened, plain, text
 from audioext.models.results import TimedLine, Track
 
 MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the event loop
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
-MAX_TRACK_ID_LENGTH = 200
 _MILLISECONDS = 1000
-
-
-def track_id(value: object) -> str | None:
-    """Return the id in *value*, if it is a printable one; a track may have none."""
-    found = text(value)
-    return found if found and len(found) <= MAX_TRACK_ID_LENGTH and found.isprintable() else None
 
 
 def seconds(value: object) -> float | None:
@@ -45,10 +38,19 @@ def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
 
 
 KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
-    "id": (track_id, ("id", "audio_id", "conversion_id", "track_id", "clip_id", "song_id", "music_id")),
+    "id": (identity, ("id", "audio_id", "conversion_id", "track_id", "clip_id", "song_id", "music_id")),
     "audio_url": (
         link,
-        ("audio_url", "conversion_path", "conversion_path_mp3", "file_url", "mp3_url", "song_url", "download_url"),
+        (
+            "audio_url",
+            "conversion_path",
+            "conversion_path_mp3",
+            "file_url",
+            "mp3_url",
+            "song_url",
+            "download_url",
+            "url",
+        ),
     ),
     "stream_url": (link, ("stream_audio_url", "stream_url", "streaming_url")),
     "image_url": (link, ("image_url", "image_large_url", "cover_url")),
@@ -78,20 +80,20 @@ _FIELD_OF = {
     for rank, key in enumerate(keys)
     for spelling in (key, camel(key), plain(key))
 }
-AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1])
+AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1]) - {"url"}
 SHOWING = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url") for key in KEYS[name][1]}
 """The plain keys by which an object is known to be a track."""
 
 LISTS = (
     *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
-    *("resulturls", "results", "result", "output", "payload", "body", "task"),
+    *("resulturls", "results", "result", "output", "outputs", "audios", "list", "payload", "body", "task"),
 )
 """Plain keys under which tracks, lists of them, or objects around them have been seen: kie.ai's jobs (`resultJson`,
 `resultObject`, `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and what
 clients of all read."""
 
 
-def read_track(
+def read_track(  # noqa: PLR0913 - half of them are what the task says beside its tracks
     raw: Mapping[str, object],
     problems: list[str],
     path: str,
@@ -103,18 +105,18 @@ def read_track(
     """Return what is known of the track in an object; a stream is never taken for a file.
 
     Where only a WAV file came, or where the task is *whole* and only the source's link is filled, that link is the
-    file. *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text is told in
-    *problems*, under the object's *path*.
+    file. *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text goes
+    into *problems*, under the object's *path*.
     """
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
     for key, item in raw.items():
-        if item is None or item == "":
+        if item is None:
             continue
-        place = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
-        if place is None:
+        known = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
+        if known is None:
             continue
-        name, rank, read = place
+        name, rank, read = known
         if rank > ranks.get(name, rank):
             continue
         value = read(item)
@@ -129,13 +131,14 @@ def read_track(
 
 
 def find_tracks(
-    lists: Iterable[tuple[list[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
+    lists: Iterable[tuple[Sequence[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
 ) -> tuple[Track, ...]:
-    """Return the tracks in the first of *lists*, values with their path, that holds some.
+    """Return the tracks in the first of *lists*, values with their path, that holds some; bare links come last.
 
     Raises:
         DecodeError: there are more than `MAX_TRACKS` in it.
     """
+    links: tuple[Track, ...] = ()
     for values, path in lists:
         if len(values) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
@@ -147,6 +150,7 @@ def find_tracks(
                 track = read_track(value, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
                 if track.id or track.audio_url or track.stream_url:
                     found.append(track)
-        if found:
+        if any(isinstance(value, dict) for value in values) and found:
             return tuple(found)
-    return ()
+        links = links or tuple(found)
+    return links

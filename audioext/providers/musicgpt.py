@@ -19,9 +19,9 @@ from audioext.models.events import Event
 from audioext.models.limits import Limits
 from audioext.models.requests import Operation, Request
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import CONTENT, CONTENT_WORDS, OK, CodeTable
+from audioext.providers._answers import CONTENT, CONTENT_WORDS, HTTP_CODES, OK, CodeTable
 from audioext.providers._fields import FieldRules, wire_values
-from audioext.providers._parts import conversion_events, part_events, unwrapped
+from audioext.providers._parts import conversion_events, part_events
 from audioext.providers.base import FileRoute
 
 EXTEND_PATH = "/extend"
@@ -64,6 +64,7 @@ class MusicGpt(HostedAccount):
         # both of the vendor's packages map it. A 422's body is on no page: `detail` as the vendor's web framework does.
         table=CodeTable(
             phrases=((CONTENT_WORDS, frozenset({400, 422}), CONTENT),),
+            http_refusals=frozenset(HTTP_CODES),
             text_keys=("detail", "message", "error", "msg", "reason", "statusmsg"),
         ),
         status_path="/byId",
@@ -87,7 +88,7 @@ class MusicGpt(HostedAccount):
         if request.file is not None:
             # Last, so that a server that reads the stream has the texts by then.
             parts.append(file_part("audio_file", request.file, filename=request.file.name))
-        return self.form(EXTEND_PATH, parts)
+        return self.post(EXTEND_PATH, parts)
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.
@@ -98,12 +99,12 @@ class MusicGpt(HostedAccount):
         """
         answer = self.answers.parse_any(response)
         if answer.code == OK:
-            events = conversion_events(unwrapped(answer.body.raw, where="the status"))
+            events = conversion_events(answer.body)
             if events:
                 return events
-            if answer.body.get("conversion"):
+            if answer.keys.get("conversion"):
                 raise DecodeError(["expected an object @ $.conversion"], where="the status")
-        if answer.code != OK or answer.failed:
+        if not answer.is_good:
             raise self.answers.error(response, answer)
         raise self.answers.no_task(response)
 

@@ -14,18 +14,18 @@ from typing import ClassVar
 from attrs import frozen
 from yarl import URL
 
-from audioext.errors import SourceError
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._answers import (
-    AUTH,
     CONTENT,
     CONTENT_WORDS,
+    HTTP_CODES,
     MAINTENANCE,
     MAYBE_MADE,
     NO_CREDITS,
     RATE,
+    SOURCE,
     Code,
     CodeTable,
 )
@@ -34,21 +34,17 @@ from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, SunoAc
 from audioext.providers._tasks import Dialect
 from audioext.providers.base import FileRoute
 
-# docs.sunoapi.org/suno-api/extend-music, read 2026-11-21. 402, 409, 422 and 451 are from its 2025 copy alone;
-# a plain 500 may come after a task was made.
+# docs.sunoapi.org/suno-api/extend-music, read 2026-11-21: HTTP's meanings, but that 405 and 430 are rates and 429 means
+# no credits; 400 is "invalid parameters", 413 a text too long. 402, 409, 422 and 451 are from its 2025 copy alone. A
+# plain 500 may come after a task was made.
 CODES: Mapping[int, Code] = {
-    400: Code(),  # "invalid parameters": nothing was begun
-    401: AUTH,
-    402: NO_CREDITS,
-    403: AUTH,
-    404: Code(),
+    **HTTP_CODES,
+    400: Code(),
     405: RATE,
-    409: Code(),
-    413: Code(),  # theme or prompt too long
-    422: Code(),
+    413: Code(),
     429: NO_CREDITS,
     430: RATE,
-    451: Code(error=SourceError),
+    451: SOURCE,
     455: MAINTENANCE,
     500: MAYBE_MADE,
 }

@@ -1,8 +1,8 @@
 """vidgo.ai: https://docs.vidgo.ai/api-manual/music-series/extend-music and its siblings, read 2026-11-21.
 
 One path for every operation, its parameters in snake case under `input`; one webhook, at the end, whose body is
-the status answer. A task is judged by its status word alone: failures come with `code` 200 as well. A sibling of the API
-sends the same without the envelope.
+the status answer. A task is judged by its status word alone: failures come with `code` 200 as well. A sibling of the
+API sends the same without the envelope.
 """
 
 from __future__ import annotations

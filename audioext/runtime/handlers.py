@@ -28,7 +28,8 @@ from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.state import views
-from audioext.state.fold import FAILED_TOPIC, TOPIC_OF, Handled
+from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
+from audioext.state.reading import Handled
 from audioext.state.schedule import MAX_ATTEMPTS, handle_at
 from audioext.stores.base import Store
 

@@ -10,7 +10,8 @@ from attrs import define, field
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.providers.base import Provider
-from audioext.state.fold import Reading, fold, read
+from audioext.state.fold import fold
+from audioext.state.reading import Reading, read
 
 
 @define(eq=False, weakref_slot=True)
@@ -40,6 +41,10 @@ class HeldJob:
             old = self.readings.get(entry.id)
             found.append(old if old is not None and old.entry.at == entry.at else read(entry, self.provider))
         return found
+
+    def in_order(self) -> list[Reading]:
+        """Return what was seen, oldest first."""
+        return sorted(self.readings.values(), key=lambda reading: (reading.entry.at, reading.entry.id))
 
     def with_readings(self, news: Iterable[Reading]) -> Record | None:
         """Return what the record would be with *news*; nothing is changed."""

@@ -85,7 +85,8 @@ class ClientClosedError(JobError):
 class JobContext:
     """What a job needs of the client that handed it out."""
 
-    hold: Callable[[str], Awaitable[HeldJob | None]]
+    look: Callable[[str], Awaitable[None]]
+    """Brings a job up to date with the store, or raises `StoreError`."""
     refresh: Callable[[HeldJob], Awaitable[None]]
     is_closed: Callable[[], bool]
     watch: Callable[[int], None]
@@ -218,10 +219,7 @@ class Job:
         """Return the song, in at most *timeout* seconds; `await job` does the same with the default.
 
         Raises:
-            JobFailedError: the provider gave the task up.
-            StageTimeoutError: it was not complete in time; the job lives on.
-            SubmitUnknownError: there was no word of the task within the grace period.
-            ClientClosedError: the client was closed.
+            AudioextError: as `wait` does.
         """
         return await self._until(self._song, self._deadline(timeout), "complete")
 
@@ -269,7 +267,7 @@ class Job:
     async def _read(self) -> None:
         """Look at the truth; while the store is down, waits go on with what is known."""
         try:
-            await self._context.hold(self.ref)
+            await self._context.look(self.ref)
         except StoreError as error:
             _log.warning("job %s: the store could not be read, waiting on: %s", self.ref, error)
 

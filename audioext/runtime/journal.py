@@ -15,11 +15,11 @@ from audioext.clock import Clock
 from audioext.errors import ConfigError, StoreError, WebhookError
 from audioext.models.entries import OTHER_TASK, Entry, Index, make_entry
 from audioext.models.record import Record, Verdict
-from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
+from audioext.runtime.unstored import Unstored
 from audioext.state import schedule
-from audioext.state.fold import Reading
+from audioext.state.reading import Reading
 from audioext.stores.base import Appended, Store, Stored
 
 _log = logging.getLogger("audioext.journal")
@@ -30,8 +30,8 @@ RECENT_JOBS = 256
 """So many jobs that were submitted or called back here lately are held, whether or not somebody holds them."""
 MAX_ROUNDS = 20
 """How often one writer tries to bring an index up to date while others keep writing."""
-FIRST_PAUSE_SECONDS = 0.25
-LONGEST_PAUSE_SECONDS = 30.0
+LOOK_TIMEOUT_SECONDS = 10.0
+"""How long a store that does not answer keeps somebody who waits; longer than the stores that we know are patient."""
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -51,12 +51,14 @@ class Journal:
     _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
     _recent: dict[str, HeldJob] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
-    _again: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _unstored: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
-    _persisting: asyncio.Task[None] | None = field(default=None, init=False)
+    _looks: set[asyncio.Timeout] = field(factory=set, init=False)
+    _unstored: Unstored = field(init=False)
     is_closed: bool = field(default=False, init=False)
     """Whether every wait ends with `ClientClosedError`."""
-    _is_closing: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Prepare for a store that is away."""
+        self._unstored = Unstored(append=self.append, clock=self.clock)
 
     # --- what is held ------------------------------------------------------------------------------------
 
@@ -136,6 +138,23 @@ class Journal:
         held = self.take_in(stored)
         return held if held.is_known else None
 
+    async def look(self, ref: str) -> None:
+        """Bring a held job up to date for somebody who waits, who is kept neither by a store that hangs nor at the end.
+
+        Raises:
+            StoreError: the store cannot be read, or did not answer in time.
+        """
+        limit = asyncio.timeout(LOOK_TIMEOUT_SECONDS)
+        self._looks.add(limit)
+        try:
+            async with limit:
+                await self.hold(ref)
+        except TimeoutError as error:
+            message = "it did not answer"
+            raise StoreError(message) from error
+        finally:
+            self._looks.discard(limit)
+
     # --- appending ---------------------------------------------------------------------------------------
 
     async def append(self, held: HeldJob, entries: Sequence[Entry] = (), *, release: bool = False) -> None:
@@ -150,8 +169,9 @@ class Journal:
 
     async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
         """Append entries that were read already, as `append` does."""
-        if held.ref in self._unstored:  # the index must not say more than the journal
-            news = [*held.read(self._unstored[held.ref][1]), *news]
+        unstored = self._unstored.entries(held.ref)
+        if unstored:  # the index must not say more than the journal
+            news = [*held.read(unstored), *news]
         entries = [reading.entry for reading in news]
         was_open = held.record.verdict is Verdict.OPEN
         for _ in range(MAX_ROUNDS):
@@ -175,6 +195,7 @@ class Journal:
                 news = [*held.readings.values(), *(each for each in news if each.entry.id not in held.readings)]
                 entries = [reading.entry for reading in news]
                 continue
+            release = False  # the claim has ended: another one may have begun, which is not ours to end
             if done.is_full:
                 news = []  # it was counted, and is not part of the journal
             alike = not done.missed and (known, understood) == (held.count, len(held.readings))
@@ -260,12 +281,10 @@ class Journal:
         try:
             await self.append(held, entries)
         except StoreError as error:
-            _log.error("job %s: what became of its POST is not stored yet: %s", held.ref, error)
             held.learn(held.read(entries), count=held.count)  # who waits here may know it all the same
-            held.posts += 1
-            self._unstored[held.ref] = (held, entries)
-            if self._persisting is None or self._persisting.done():
-                self._persisting = self._start(self._persist(), "persist")
+            task = f" (task {held.record.task_id})" if held.record.task_id is not None else ""
+            _log.error("job %s: what became of its POST%s is not stored yet: %s", held.ref, task, error)
+            self._unstored.add(held, entries)
 
     async def flush(self) -> None:
         """Store what the store did not take.
@@ -273,52 +292,31 @@ class Journal:
         Raises:
             StoreError: it still does not.
         """
-        for ref, (held, _) in tuple(self._unstored.items()):
-            await self.append(held)  # which takes along what was not stored
-            if self._unstored.pop(ref, None) is not None:
-                held.posts -= 1
-                held.wake()
+        await self._unstored.flush()
 
     def try_again(self) -> None:
         """Try now what waits for the store: it is back."""
-        self._again.set()  # resumes who waits now, and nobody who comes later
-        self._again.clear()
+        self._unstored.wake()
 
     async def _give_back(self, held: HeldJob) -> None:
         _log.error("job %s: the store has lost what it held of it; it is stored again", held.ref)
         held.count = 0
-        entries = [reading.entry for reading in held.readings.values()]
-        await self.append(held, sorted(entries, key=lambda entry: (entry.at, entry.id)))
-
-    async def _persist(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        outage = Outage(_log, "what became of a POST is still not stored")
-        while self._unstored:
-            is_last = self._is_closing
-            try:
-                await self.flush()
-            except StoreError as error:
-                outage.note(error)
-                if is_last:
-                    return
-                if self._is_closing:  # since this try began
-                    continue
-                await self.clock.wait_for(self._again, pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        outage.over()
+        await self.append_read(held, held.in_order())
 
     # --- closing -----------------------------------------------------------------------------------------
 
     def close_waits(self) -> None:
         """End every wait with `ClientClosedError`, now and from now on."""
         self.is_closed = True
+        for limit in self._looks:
+            if not limit.expired():
+                limit.reschedule(0.0)
         for held in self.held_jobs():
             held.wake()
 
     async def aclose(self) -> None:
         """Try once more to store what the store did not take, and finish the indexes that follow behind."""
-        self._is_closing = True
-        self.try_again()
+        await self._unstored.aclose()
         if self._chores:
             await asyncio.wait(tuple(self._chores))
 

@@ -19,7 +19,7 @@ from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
-from audioext.state.fold import Reading
+from audioext.state.reading import Reading
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.poller")

@@ -37,7 +37,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
 from audioext.state.asked import dump_asked
-from audioext.state.fold import Reading
+from audioext.state.reading import Reading
 from audioext.stores.base import Existing, Store
 
 _log = logging.getLogger("audioext.submit")
@@ -184,7 +184,8 @@ class Submitter:
                     return held
                 if not refused.resend or resend == MAX_RESENDS:
                     raise refused.error
-                await self.clock.wait_for(self._closing, _resend_wait(refused, resend))
+                with self._bind():  # closing ends the pause, and the refusal is what is told
+                    await self.clock.wait_for(self._closing, _resend_wait(refused, resend))
                 if self._closing.is_set():
                     raise refused.error
         finally:
@@ -235,7 +236,10 @@ class Submitter:
             finally:
                 held.posts -= 1
                 held.wake()
-        return held, self._conclude(held, entry)
+        refused = self._conclude(held, entry)
+        if refused is not None:
+            del self._sent[task]  # closing before it is sent again costs nothing
+        return held, refused
 
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
@@ -342,6 +346,5 @@ def _warn_of_other(record: Record, order: Order) -> None:
 
 
 def _resend_wait(outcome: Refused, resend: int) -> float:
-    if isinstance(outcome.error, RateLimitError) and outcome.error.retry_after is not None:
-        return outcome.error.retry_after
-    return float(RESEND_SECONDS * 2**resend)
+    asked = outcome.error.retry_after if isinstance(outcome.error, RateLimitError) else None
+    return RESEND_SECONDS * 2**resend if asked is None else asked

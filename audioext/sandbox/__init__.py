@@ -3,21 +3,23 @@
 Importing this package needs neither numpy nor soundfile; starting a `Sandbox` does.
 """
 
-from .faults import Fault, FaultError, FaultKind
-from .library import MissingExtraError
-from .server import Sandbox
-from .settings import Settings
-from .tasks import Delivery, Stage, Submission, Task
+from __future__ import annotations
+
+from audioext.sandbox.faults import Fault, FaultError, FaultKind
+from audioext.sandbox.library import MissingExtraError
+from audioext.sandbox.models import CallbackAttempt, Submission, Task, TaskStage
+from audioext.sandbox.server import Sandbox
+from audioext.sandbox.settings import SandboxSettings
 
 __all__ = [
-    "Delivery",
+    "CallbackAttempt",
     "Fault",
     "FaultError",
     "FaultKind",
     "MissingExtraError",
     "Sandbox",
-    "Settings",
-    "Stage",
+    "SandboxSettings",
     "Submission",
     "Task",
+    "TaskStage",
 ]

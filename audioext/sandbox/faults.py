@@ -1,34 +1,24 @@
 """Faults that a test may ask for: how they are written, and which of them a task draws."""
 
+from __future__ import annotations
+
 import enum
 import fnmatch
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Self, TypedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Self
 
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
-__all__ = ["Fault", "FaultError", "FaultKind", "Plan", "Script"]
-
-STAGE_WORDS = ("text", "first", "complete")
-#: MusicGPT's deliveries have no stage; they can also be named by what they carry (sheet 2.3).
-DELIVERY_WORDS = (*STAGE_WORDS, "error", "audio", "lyrics", "cover")
-
+_STAGE = "text|first|complete"
+_PART = f"{_STAGE}|error|audio|lyrics|cover"
+"""MusicGPT's webhooks have no stage; they can also be named by what they carry."""
 _FORM = re.compile(
     r"(?P<kind>[a-z_]+)(?:=(?P<argument>[^%*@]*))?(?:%(?P<chance>\d+))?(?:\*(?P<times>\d+))?(?:@(?P<title>.+))?",
     re.ASCII,
 )
 _WHOLE_PERCENT = 100
-
-
-class _Details(TypedDict, total=False):
-    """What an argument says, under the names of the fault's own fields."""
-
-    stage: str | None
-    seconds: float
-    code: int | None
-    variant: str | None
 
 
 class FaultError(ValueError):
@@ -74,7 +64,7 @@ class Fault:
     ``http=STATUS[:made]``        the submit gets this HTTP status and a page; ``made``: yet a task was made
     ``code=CODE``                 the submit gets this code in the API's envelope, and no task is made
     ``empty_audio``               the files have no bytes
-    ``same_audio``                all takes are the same recording
+    ``same_audio``                all tracks are the same recording
     ``callback_exception[=WITH]`` the final webhook counts as undeliverable; the status call then answers
                                   ``with`` the results (default) or ``without``
     ============================  =======================================================================
@@ -100,20 +90,23 @@ class Fault:
         """
         match = _FORM.fullmatch(text.strip())
         if match is None or match["kind"] not in set(FaultKind):
-            message = f"{text!r} is no fault; the faults are {', '.join(FaultKind)}"
-            raise FaultError(message)
+            raise FaultError(f"{text!r} is no fault; the faults are {', '.join(FaultKind)}")
         kind = FaultKind(match["kind"])
-        try:
-            details = _ARGUMENTS[kind](match["argument"])
-        except ValueError as error:
-            message = f"{text!r} is no fault: {error}"
-            raise FaultError(message) from None
+        form, pattern = _ARGUMENTS.get(kind, ("", ""))
+        argument = re.fullmatch(pattern, match["argument"] or "", re.ASCII)
+        if argument is None or match["argument"] == "":
+            raise FaultError(f"{text!r} is no fault; write {kind}{form}")
+        details = argument.groupdict()
+        code, seconds = details.get("code"), details.get("seconds")
         return cls(
             kind=kind,
+            stage=details.get("stage") or ("complete" if kind is FaultKind.ERROR else None),
+            seconds=float(seconds) if seconds else 0.0,
+            code=int(code) if code else None,
+            variant=details.get("variant"),
             chance=int(match["chance"] or _WHOLE_PERCENT),
             times=int(match["times"]) if match["times"] else None,
             title=match["title"],
-            **details,
         )
 
     def __str__(self) -> str:
@@ -125,7 +118,7 @@ class Fault:
                 f"%{self.chance}" if self.chance != _WHOLE_PERCENT else "",
                 f"*{self.times}" if self.times is not None else "",
                 f"@{self.title}" if self.title is not None else "",
-            ),
+            )
         )
 
     def _argument(self) -> str:
@@ -134,65 +127,16 @@ class Fault:
         return ":".join(part for part in (self.stage, seconds, code, self.variant) if part is not None)
 
 
-def _no_argument(argument: str | None) -> _Details:
-    if argument is not None:
-        message = "it takes no argument"
-        raise ValueError(message)
-    return {}
-
-
-def _word(argument: str | None, words: Collection[str]) -> str:
-    if argument is None or argument not in words:
-        message = f"{argument!r} is none of {', '.join(words)}"
-        raise ValueError(message)
-    return argument
-
-
-def _drop(argument: str | None) -> _Details:
-    return {} if argument is None else {"stage": _word(argument, DELIVERY_WORDS)}
-
-
-def _delay(argument: str | None) -> _Details:
-    stage, _, seconds = (argument or "").partition(":")
-    return {"stage": _word(stage, DELIVERY_WORDS), "seconds": float(seconds)}
-
-
-def _error(argument: str | None) -> _Details:
-    stage, _, code = (argument or "complete").partition(":")
-    return {"stage": _word(stage, STAGE_WORDS), "code": int(code) if code else None}
-
-
-def _http(argument: str | None) -> _Details:
-    status, _, variant = (argument or "").partition(":")
-    return {"code": int(status), "variant": _word(variant, ("made",)) if variant else None}
-
-
-def _code(argument: str | None) -> _Details:
-    return {"code": int(argument or "")}
-
-
-def _one_of(*words: str) -> Callable[[str | None], _Details]:
-    def read(argument: str | None) -> _Details:
-        return {} if argument is None else {"variant": _word(argument, words)}
-
-    return read
-
-
-_ARGUMENTS: Mapping[FaultKind, Callable[[str | None], _Details]] = {
-    FaultKind.DUPLICATE: _no_argument,
-    FaultKind.DROP: _drop,
-    FaultKind.DELAY: _delay,
-    FaultKind.REORDER: _no_argument,
-    FaultKind.CALLBACK_BEFORE_RESPONSE: _no_argument,
-    FaultKind.LOSE_RESPONSE: _one_of("half", "unmade"),
-    FaultKind.BAD_SIGNATURE: _no_argument,
-    FaultKind.ERROR: _error,
-    FaultKind.HTTP: _http,
-    FaultKind.CODE: _code,
-    FaultKind.EMPTY_AUDIO: _no_argument,
-    FaultKind.SAME_AUDIO: _no_argument,
-    FaultKind.CALLBACK_EXCEPTION: _one_of("with", "without"),
+_ARGUMENTS: Mapping[FaultKind, tuple[str, str]] = {
+    FaultKind.DROP: ("[=STAGE]", f"(?P<stage>{_PART})?"),
+    FaultKind.DELAY: ("=STAGE:SECONDS", rf"(?P<stage>{_PART}):(?P<seconds>\d+(?:\.\d+)?)"),
+    FaultKind.ERROR: ("[=STAGE[:CODE]]", rf"(?:(?P<stage>{_STAGE})(?::(?P<code>\d+))?)?"),
+    FaultKind.HTTP: ("=STATUS[:made]", r"(?P<code>\d+)(?::(?P<variant>made))?"),
+    FaultKind.CODE: ("=CODE", r"(?P<code>\d+)"),
+    FaultKind.LOSE_RESPONSE: ("[=half|unmade]", "(?P<variant>half|unmade)?"),
+    FaultKind.CALLBACK_EXCEPTION: ("[=with|without]", "(?P<variant>with|without)?"),
 }
+"""What may follow a fault's name, for people and as a pattern; nothing at the others."""
 
 
 @frozen
@@ -211,26 +155,17 @@ class Plan:
 
     def at(self, kind: FaultKind, words: Collection[str]) -> Fault | None:
         """Return the fault of this kind that befalls a stage or delivery which goes by these words."""
-        return next(
-            (fault for fault in self.faults if fault.kind is kind and (fault.stage is None or fault.stage in words)),
-            None,
-        )
+        found = (fault for fault in self.faults if fault.kind is kind)
+        return next((fault for fault in found if fault.stage is None or fault.stage in words), None)
 
 
-@define
-class _Line:
-    fault: Fault
-    left: int | None
-
-
-class Script:
+class FaultScript:
     """The faults in force, in the order in which they were given."""
 
     def __init__(self, faults: Iterable[Fault | str] = (), *, seed: int = 0) -> None:
         """Start with these faults; the seed decides whom a fault with a chance befalls."""
-        self._lines: list[_Line] = []
-        # A reproducible test is the purpose; nothing here is a secret.
-        self._random = random.Random(seed)  # noqa: S311
+        self._faults: list[Fault] = []
+        self._random = random.Random(seed)  # noqa: S311 - a reproducible test is the purpose; nothing is secret
         self.add(*faults)
 
     def add(self, *faults: Fault | str, title: str | None = None, times: int | None = None) -> None:
@@ -240,29 +175,34 @@ class Script:
             FaultError: A text is no fault; then none is added.
         """
         parsed = [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]
-        for fault in parsed:
-            full = evolve(
+        self._faults += [
+            evolve(
                 fault,
                 title=title if fault.title is None else fault.title,
                 times=times if fault.times is None else fault.times,
             )
-            self._lines.append(_Line(full, full.times))
+            for fault in parsed
+        ]
 
     def clear(self) -> None:
         """Forget all faults; tasks that have drawn theirs keep them."""
-        self._lines.clear()
+        self._faults.clear()
 
     def __iter__(self) -> Iterator[Fault]:
-        """Iterate over the faults that can still befall a task."""
-        return iter([line.fault for line in self._lines])
+        """Iterate over the faults that can still befall a task, each with the `times` that are left."""
+        return iter(tuple(self._faults))
 
     def draw(self, title: str) -> Plan:
         """Decide what befalls the next task, which has this title."""
-        drawn = [line for line in self._lines if self._befalls(line.fault, title)]
-        for line in drawn:
-            line.left = None if line.left is None else line.left - 1
-        self._lines = [line for line in self._lines if line.left is None or line.left > 0]
-        return Plan(tuple(line.fault for line in drawn))
+        drawn: list[Fault] = []
+        left: list[Fault] = []
+        for fault in self._faults:
+            is_drawn = self._befalls(fault, title)
+            drawn += [fault] * is_drawn
+            after = fault if fault.times is None or not is_drawn else evolve(fault, times=fault.times - 1)
+            left += [after] * (after.times != 0)
+        self._faults = left
+        return Plan(tuple(drawn))
 
     def _befalls(self, fault: Fault, title: str) -> bool:
         if fault.title is not None and not fnmatch.fnmatchcase(title, fault.title):

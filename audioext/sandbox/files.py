@@ -1,10 +1,10 @@
 """The sandbox's files: kept in a temporary folder, made when first asked for, served over HTTP."""
 
+from __future__ import annotations
+
 import asyncio
 import secrets
-import struct
 import tempfile
-import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -14,11 +14,8 @@ from aiohttp import hdrs, web
 from attrs import define
 from yarl import URL
 
-from .tasks import Refusal, Trouble
+from audioext.sandbox.models import Cause, Refusal
 
-__all__ = ["FileStore", "content_type", "cover_image"]
-
-#: `mimetypes` calls WAV audio/x-wav on some machines; the files must look the same on all.
 CONTENT_TYPES = {
     ".mp3": "audio/mpeg",
     ".wav": "audio/wav",
@@ -29,66 +26,65 @@ CONTENT_TYPES = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
 }
+"""`mimetypes` calls WAV audio/x-wav on some machines; the files must look the same on all."""
 
 Maker: TypeAlias = Callable[[], Coroutine[object, object, bytes]]
 
 
 @define(eq=False)
-class _Entry:
-    content_type: str
+class FileEntry:
+    """A file that lies on the disk, or what makes it; `seconds` is how long it plays, where that is known."""
+
     path: Path | None = None
     maker: Maker | None = None
     making: asyncio.Task[Path] | None = None
     seconds: float | None = None
-    pinned: bool = False
 
 
 class FileStore:
-    """Files by key; a key is the path under ``/files/``, never a path on the disk."""
+    """Files by key; a key is the path under ``/files/`` of the sandbox's address, never a path on the disk."""
 
-    def __init__(self, *, keep: int) -> None:
-        """Make an empty store that keeps at most so many files."""
-        self._keep = keep
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._pinned = 0
+    def __init__(self, keep: int) -> None:
+        """Make the folder, for at most so many files and those that are pinned."""
         self.base = URL()
-
-    def open(self, base: URL) -> None:
-        """Make the folder; `base` is the address of the sandbox."""
+        self._keep = keep
         self._folder = tempfile.TemporaryDirectory(prefix="audioext-sandbox-")
-        self.base = base
+        self._entries: OrderedDict[str, FileEntry] = OrderedDict()
+        self._pinned: dict[str, FileEntry] = {}
 
     async def aclose(self) -> None:
         """Stop making files and remove all."""
-        making = [entry.making for entry in self._entries.values() if entry.making is not None]
+        entries = (*self._entries.values(), *self._pinned.values())
+        making = [entry.making for entry in entries if entry.making is not None]
         for task in making:
             task.cancel()
         await asyncio.gather(*making, return_exceptions=True)
-        self._entries.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._folder.cleanup()
 
     def url(self, key: str) -> str:
         """Return the address under which a file is served."""
         return str(self.base / "files" / key)
 
     def key_of(self, url: str) -> str | None:
-        """Return the key of one of our own addresses, or None for a stranger's."""
+        """Return the key of one of our own files by its address, or None for any other address."""
         parsed = URL(url)
-        if parsed.origin() != self.base.origin() or not parsed.path.startswith("/files/"):
-            return None
-        return parsed.path.removeprefix("/files/")
+        key = parsed.path.removeprefix("/files/")
+        is_ours = parsed.origin() == self.base.origin() and parsed.path.startswith("/files/") and key in self
+        return key if is_ours else None
 
     def promise(self, key: str, maker: Maker, *, seconds: float | None = None, pinned: bool = False) -> None:
         """Have a file made when it is first asked for. A pinned file is never thrown out."""
-        self._put(key, _Entry(content_type(key), maker=maker, seconds=seconds, pinned=pinned))
+        entry = FileEntry(maker=maker, seconds=seconds)
+        if pinned:
+            self._pinned[key] = entry
+        else:
+            self._put(key, entry)
 
     def add(self, key: str, data: bytes) -> None:
         """Keep these bytes."""
         path = self._fresh_path()
         path.write_bytes(data)
-        self._put(key, _Entry(content_type(key), path=path))
+        self._put(key, FileEntry(path=path))
 
     async def add_stream(self, key: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
         """Keep what arrives, in constant memory, and return its size in bytes.
@@ -102,32 +98,34 @@ class FileStore:
             with path.open("wb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
-                    _check_size(size, limit_bytes)
+                    if size > limit_bytes:
+                        raise Refusal(Cause.TOO_BIG, f"The file exceeds {limit_bytes} bytes")
                     file.write(chunk)
         except BaseException:
             # Whoever sends it may also hang up in the middle.
             path.unlink()
             raise
-        self._put(key, _Entry(content_type(key), path=path))
+        self._put(key, FileEntry(path=path))
         return size
 
     def rename(self, key: str, new: str) -> None:
         """Keep a file under another key, in place of what was there."""
-        entry = self._entries.pop(key)
-        entry.content_type = content_type(new)
-        self._put(new, entry)
+        self._put(new, self._entries.pop(key))
 
     def __contains__(self, key: object) -> bool:
         """Tell whether there is such a file, made or promised."""
-        return key in self._entries
+        return key in self._entries or key in self._pinned
 
-    def seconds(self, key: str) -> float | None:
-        """Return how long this audio plays, where that is known without decoding it."""
-        return self._entries[key].seconds
+    def entry(self, key: str) -> FileEntry:
+        """Return what is known of a file, and count it as used.
 
-    def learn_seconds(self, key: str, seconds: float) -> None:
-        """Remember how long this audio plays."""
-        self._entries[key].seconds = seconds
+        Raises:
+            KeyError: There is no such file, or no longer.
+        """
+        if key in self._pinned:
+            return self._pinned[key]
+        self._entries.move_to_end(key)
+        return self._entries[key]
 
     async def path(self, key: str) -> Path:
         """Return where the file lies, once it is made.
@@ -135,14 +133,11 @@ class FileStore:
         Raises:
             KeyError: There is no such file, or no longer.
         """
-        entry = self._entries[key]
-        if not entry.pinned:
-            # Pinned ones stay in front, where a search for the oldest passes them quickly.
-            self._entries.move_to_end(key)
+        entry = self.entry(key)
         if entry.path is not None:
             return entry.path
         if entry.making is None:
-            entry.making = asyncio.create_task(self._make(entry, entry.maker))
+            entry.making = asyncio.create_task(self._make(entry))
         return await asyncio.shield(entry.making)
 
     async def read(self, key: str) -> bytes:
@@ -157,63 +152,41 @@ class FileStore:
         """Answer GET and HEAD under ``/files/``, with ranges."""
         key = request.match_info["key"]
         # A stream's address is the file's without its suffix, as at the real APIs.
-        key = key if key in self._entries else f"{key}.mp3"
+        key = key if key in self else f"{key}.mp3"
         try:
             path = await self.path(key)
         except KeyError:
             raise web.HTTPNotFound from None
-        return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: self._entries[key].content_type})
-
-    async def _make(self, entry: _Entry, maker: Maker | None) -> Path:
-        data = b"" if maker is None else await maker()
-        path = self._fresh_path()
-        path.write_bytes(data)
-        entry.path = path
-        # What the recipe holds on to (sources, earlier takes) is no longer needed.
-        entry.maker = entry.making = None
-        return path
-
-    def _put(self, key: str, entry: _Entry) -> None:
-        self.remove(key)
-        self._entries[key] = entry
-        self._pinned += entry.pinned
-        while len(self._entries) - self._pinned > self._keep:
-            self.remove(next(old for old, entry in self._entries.items() if not entry.pinned))
+        return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: content_type(key)})
 
     def remove(self, key: str) -> None:
         """Forget a file, if there is one of this key."""
         entry = self._entries.pop(key, None)
         if entry is None:
             return
-        self._pinned -= entry.pinned
         if entry.making is not None:
             entry.making.cancel()
         if entry.path is not None:
             entry.path.unlink(missing_ok=True)
 
+    async def _make(self, entry: FileEntry) -> Path:
+        data = b"" if entry.maker is None else await entry.maker()
+        entry.path = self._fresh_path()
+        entry.path.write_bytes(data)
+        # What the recipe holds on to (sources, earlier tracks) is no longer needed.
+        entry.maker = entry.making = None
+        return entry.path
+
+    def _put(self, key: str, entry: FileEntry) -> None:
+        self.remove(key)
+        self._entries[key] = entry
+        while len(self._entries) > self._keep:
+            self.remove(next(iter(self._entries)))
+
     def _fresh_path(self) -> Path:
-        if self._folder is None:
-            message = "the sandbox is not running"
-            raise RuntimeError(message)
         return Path(self._folder.name, secrets.token_hex(16))
-
-
-def _check_size(size: int, limit_bytes: int) -> None:
-    if size > limit_bytes:
-        raise Refusal(Trouble.TOO_BIG, f"The file exceeds {limit_bytes} bytes")
 
 
 def content_type(key: str) -> str:
     """Tell a file's type by its name."""
     return CONTENT_TYPES.get(Path(key).suffix.lower(), "application/octet-stream")
-
-
-def cover_image(color: tuple[int, int, int], *, side: int = 16) -> bytes:
-    """Draw a square PNG of one color."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = (b"\0" + bytes(color) * side) * side
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

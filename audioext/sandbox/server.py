@@ -1,48 +1,43 @@
-"""The sandbox itself: one aiohttp server with the four APIs, its life, and what tests ask of it."""
+"""The sandbox itself: the servers of the four APIs, their life, and what tests ask of them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Self
 
 from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
-from . import control, kie, musicgpt, sunoapi, vidgo
-from ._bodies import json_response
-from .faults import Fault
-from .library import TUNE_KEY, VOICE_KEY
-from .settings import Settings
-from .studio import Studio
-from .tasks import Delivery, Submission, Task
+from audioext.sandbox.apis import kie, musicgpt, sunoapi, vidgo
+from audioext.sandbox.control import Control
+from audioext.sandbox.faults import Fault
+from audioext.sandbox.library import TUNE_KEY, VOICE_KEY
+from audioext.sandbox.models import CallbackAttempt, Submission, Task
+from audioext.sandbox.settings import SandboxSettings
+from audioext.sandbox.state import State
 
-__all__ = ["Sandbox"]
-
-#: A request body that is read whole may hold a file in Base64.
-BASE64_OVERHEAD = 2
-#: How long open requests may go on when the sandbox closes.
-SHUTDOWN_SECONDS = 0.5
-API_BUILDERS: Mapping[str, Callable[[Studio], web.Application]] = {
-    "kie": kie.build,
-    "sunoapi": sunoapi.build,
-    "vidgo": vidgo.build,
-    "musicgpt": musicgpt.build,
-}
+SHUTDOWN_SECONDS = 0.5  # how long open requests may go on when the sandbox closes
+BUILDERS = {"kie": kie.build, "sunoapi": sunoapi.build, "vidgo": vidgo.build, "musicgpt": musicgpt.build}
 
 
 @define(kw_only=True, eq=False)
-class Sandbox(Settings):
+class Sandbox(SandboxSettings):
     """Stands in for the four APIs on this machine: wire formats, webhooks, and audio that really plays.
 
-    A sandbox is its settings (see `Settings`) and ``async with``::
+    A sandbox is its settings (see `SandboxSettings`) and ``async with``::
 
         async with Sandbox(speed=1e6, faults=["duplicate"]) as sandbox:
             client = Client(Kie(base_url=sandbox.bases["kie"], api_key=sandbox.api_key), ...)
+
+    Each API answers below a path of one server (`bases`), and at a bare origin of its own (`origins`).
     """
 
-    _studio: Studio | None = field(default=None, init=False, repr=False)
-    _runner: web.AppRunner | None = field(default=None, init=False, repr=False)
+    _state: State | None = field(default=None, init=False, repr=False)
+    _stack: AsyncExitStack | None = field(default=None, init=False, repr=False)
     _url: str = field(default="", init=False)
+    _origins: Mapping[str, str] = field(factory=dict, init=False, repr=False)
 
     async def __aenter__(self) -> Self:
         """Start serving.
@@ -55,49 +50,34 @@ class Sandbox(Settings):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop serving."""
         await self.aclose()
 
     async def start(self) -> None:
         """Start serving; see `__aenter__` for what may go wrong."""
-        studio = Studio(self)
-
-        async def stop(app: web.Application) -> None:
-            # Before the server waits for its handlers: a submit may be waiting for its webhooks.
-            del app
-            await studio.stop()
-
-        app = web.Application(client_max_size=self.max_upload_bytes * BASE64_OVERHEAD)
-        for name, build in API_BUILDERS.items():
-            app.add_subapp(f"/{name}", build(studio))
-        app.router.add_get("/files/{key:.+}", studio.files.serve)  # HEAD comes with GET
-        control.add_routes(app, studio, self._show)
-        app.on_shutdown.append(stop)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await runner.setup()
-        self._studio, self._runner = studio, runner
-        try:
-            await web.TCPSite(runner, self.host, self.port).start()
-            host, port = runner.addresses[0][:2]
-            self._url = self.public_url or str(URL.build(scheme="http", host=host, port=port))
-            await studio.open(URL(self._url))
-        except BaseException:
-            await self.aclose()
-            raise
+        state = State(self)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(state.aclose)
+            app = web.Application(client_max_size=self.max_body_bytes)
+            for name, build in BUILDERS.items():
+                app.add_subapp(f"/{name}", build(state))
+            app.router.add_get("/files/{key:.+}", state.files.serve)  # HEAD comes with GET
+            Control(state, self.describe).add_routes(app)
+            address = await self._serve(stack, state, app, self.port)
+            origins: dict[str, str] = {}
+            for index, (name, build) in enumerate(BUILDERS.items()):
+                port = self.origin_port and self.origin_port + index
+                origins[name] = await self._serve(stack, state, build(state), port)
+            self._url, self._origins = self.public_url or address, origins
+            state.open(URL(self._url))
+            self._state, self._stack = state, stack.pop_all()
 
     async def aclose(self) -> None:
         """Stop serving, end all tasks, remove all files. A second call does nothing."""
-        runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        await runner.cleanup()
-        await self._running.aclose()
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()
 
     async def settled(self) -> None:
         """Wait until no task runs and no webhook is outstanding."""
@@ -123,7 +103,12 @@ class Sandbox(Settings):
     @property
     def bases(self) -> Mapping[str, str]:
         """Each API's base URL, by name."""
-        return {name: f"{self._url}/{name}" for name in API_BUILDERS}
+        return {name: f"{self._url}/{name}" for name in BUILDERS}
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Each API's address without a path, by name, for clients that refuse a base with one."""
+        return self._origins
 
     @property
     def track_ids(self) -> tuple[str, ...]:
@@ -146,9 +131,9 @@ class Sandbox(Settings):
         return tuple(self._running.submissions)
 
     @property
-    def deliveries(self) -> Sequence[Delivery]:
+    def deliveries(self) -> Sequence[CallbackAttempt]:
         """Every attempt to send a webhook, in order."""
-        return tuple(self._running.deliveries)
+        return tuple(self._running.attempts)
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -160,6 +145,7 @@ class Sandbox(Settings):
         return {
             "url": self.url,
             "bases": dict(self.bases),
+            "origins": dict(self.origins),
             "api_key": self.api_key,
             "hmac_key": self.hmac_key,
             "speed": self.speed,
@@ -170,12 +156,22 @@ class Sandbox(Settings):
         }
 
     @property
-    def _running(self) -> Studio:
-        if self._studio is None:
-            message = "the sandbox is not running; use it in `async with`"
-            raise RuntimeError(message)
-        return self._studio
+    def _running(self) -> State:
+        if self._state is None:
+            raise RuntimeError("the sandbox is not running; use it in `async with`")
+        return self._state
 
-    async def _show(self, request: web.Request) -> web.StreamResponse:
-        del request
-        return json_response(self.describe())
+    async def _serve(self, stack: AsyncExitStack, state: State, app: web.Application, port: int) -> str:
+        """Start one server, and return its address."""
+
+        async def stop(_: web.Application) -> None:
+            # Before the server waits for its handlers: a submit may be waiting for its webhooks.
+            await state.stop()
+
+        app.on_shutdown.append(stop)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, self.host, port).start()
+        host, found = runner.addresses[0][:2]
+        return str(URL.build(scheme="http", host=host, port=found))

@@ -22,17 +22,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-import msgspec
-from attrs import define, field, frozen
+from attrs import define, field
 
-from audioext.errors import AudioextError
-from audioext.http.messages import HttpResponse
-from audioext.models.entries import OTHER_TASK, REFUSED, UNCONFIRMED, Entry
+from audioext.models.entries import OTHER_TASK, REFUSED
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
-from audioext.models.record import Asked, Fault, Reached, Record, Run, Seen, Sighting, Verdict
+from audioext.models.record import Asked, Reached, Record, Run, Seen, Sighting, TaskFault, Verdict
 from audioext.models.results import FailureReason, Source, Stage
-from audioext.providers.base import Provider
-from audioext.state.asked import load_asked
+from audioext.state.reading import Handled, Reading
 from audioext.state.tracks import SEEN_RANK, tracks_of
 
 FAILED_TOPIC = "failed"
@@ -41,56 +37,10 @@ MAX_WORDS = 20
 """Unknown stage words kept for people to read."""
 
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
-_STAGE_OF = {topic: stage for stage, topic in TOPIC_OF.items()}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
 _HEARD = frozenset({"answer", "webhook", "status"})
 _Word = tuple[float, Seen]
 """When something was first seen, and where."""
-
-
-@frozen
-class Handled:
-    """The body of a `handled` entry: how one handler fared with a topic, or all of them where *handler* is empty."""
-
-    topic: str
-    handler: str = ""
-    failure: int = 0
-    """Which failure of this handler it is, from 1; 0 where it is done."""
-    error: str = ""
-    is_over: bool = True
-    """Whether the handler is not called again for this topic."""
-
-
-@frozen
-class Reading:
-    """One entry, read: what it means, or why it cannot be read. It is made once for each entry."""
-
-    entry: Entry
-    asked: Asked | None = None
-    outcome: SubmitOutcome | None = None
-    events: tuple[Event, ...] = ()
-    handled: Handled | None = None
-    problem: str = ""
-    """Why a status call or a webhook tells nothing of the task."""
-
-
-def read(entry: Entry, provider: Provider) -> Reading:
-    """Return what *entry* means, by the codec of its job's *provider*.
-
-    Raises:
-        StoreError: it is a request that is damaged, or was written by a later release; nothing else raises.
-    """
-    if entry.kind == "webhook":
-        return _read_webhook(entry, provider)
-    if entry.kind == "status":
-        return _read_status(entry, provider)
-    if entry.kind == "answer":
-        return Reading(entry, outcome=_read_answer(entry, provider))
-    if entry.kind == "request":
-        return Reading(entry, asked=load_asked(entry.body))
-    if entry.kind == "handled":
-        return _read_handled(entry)
-    return Reading(entry)
 
 
 def fold(ref: str, readings: Iterable[Reading]) -> Record | None:
@@ -104,62 +54,6 @@ def fold(ref: str, readings: Iterable[Reading]) -> Record | None:
                 facts.join(reading)
             return facts.record()
     return None
-
-
-# --- one entry -----------------------------------------------------------------------------------------------
-
-
-def _read_webhook(entry: Entry, provider: Provider) -> Reading:
-    if entry.note.startswith(REFUSED):
-        return Reading(entry, problem=entry.note)
-    try:
-        events = provider.parse_webhook(entry.body)
-    except AudioextError as error:
-        return Reading(entry, problem=str(error))
-    except Exception as error:  # noqa: BLE001 - a custom provider's bug must not answer a provider with 500 for ever
-        return Reading(entry, problem=f"parse_webhook raised {type(error).__name__}: {error}")
-    if entry.note.startswith(UNCONFIRMED):
-        # The task that it names counts all the same: without its id no status call can be made.
-        events = tuple(
-            Progress(task_id=event.task_id, ask_now=True)
-            if isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE
-            else event
-            for event in events
-        )
-    return Reading(entry, events=events)
-
-
-def _read_status(entry: Entry, provider: Provider) -> Reading:
-    try:
-        events = provider.parse_status(_response(entry))
-    except AudioextError as error:
-        return Reading(entry, problem=str(error))
-    except Exception as error:  # noqa: BLE001 - as above
-        return Reading(entry, problem=f"parse_status raised {type(error).__name__}: {error}")
-    return Reading(entry, events=events)
-
-
-def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
-    if not entry.status:
-        return Unknown(reason=entry.note)
-    try:
-        return provider.parse_submit(_response(entry))
-    except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
-        return Unknown(reason=f"parse_submit raised {type(error).__name__}")
-
-
-def _read_handled(entry: Entry) -> Reading:
-    try:
-        return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
-    except msgspec.MsgspecError as error:  # then its handler is called again, which loses nothing
-        return Reading(entry, problem=str(error))
-
-
-def _response(entry: Entry) -> HttpResponse:
-    return HttpResponse(status=entry.status, headers=entry.headers, body=entry.body)
-
-
-# --- all entries ---------------------------------------------------------------------------------------------
 
 
 @define(kw_only=True, eq=False)
@@ -186,7 +80,7 @@ class _Facts:
     sightings: list[Sighting] = field(factory=list)
     failures: list[Sighting] = field(factory=list)
     """The sightings that show a track's failure."""
-    fault: Fault | None = None
+    fault: TaskFault | None = None
     fault_seen: Seen = "webhook"
     cover_url: str | None = None
     credits: float | None = None
@@ -219,49 +113,53 @@ class _Facts:
         if entry.kind in _HEARD:
             self.seen_at = entry.at
         if reading.events:
-            if entry.kind == "status" and not reading.problem:
-                self.asks_at = None  # it was answered
-            for event in reading.events:
-                if event.task_id is not None and event.task_id != self.task_id:
-                    return
-            for event in reading.events:
-                self._see(event, "webhook" if entry.kind == "webhook" else "poll", entry.at)
+            self._join_events(reading.events, "webhook" if entry.kind == "webhook" else "poll", entry.at)
         elif reading.outcome is not None:
             if reading.outcome is self.submit and self.submitted is None:
                 self.submitted = (entry.at, "answer")
         elif reading.handled is not None:
             self._join_handled(reading.handled, entry.at)
-        elif entry.kind == "webhook":
-            if not entry.note.startswith((REFUSED, OTHER_TASK)):
-                self.asks_at = entry.at  # it cannot be read
+        elif entry.kind == "webhook" and not entry.note.startswith((REFUSED, OTHER_TASK)):
+            self.asks_at = entry.at  # it cannot be read
         elif entry.kind == "status":
             self.complaint = reading.problem or self.complaint
-        elif entry.kind == "expired":
-            self.expired_at = entry.at if self.expired_at is None else self.expired_at
+        elif entry.kind == "expired" and self.expired_at is None:
+            self.expired_at = entry.at
         elif entry.kind == "abandoned":
             self.is_abandoned = entry.note
 
-    def _see(self, event: Event, seen: Seen, at: float) -> None:
-        word = (at, seen)
+    def _join_events(self, events: Sequence[Event], seen: Seen, at: float) -> None:
+        if seen == "poll":
+            self.asks_at = None  # it was answered
+        for event in events:
+            if event.task_id is not None and event.task_id != self.task_id:
+                return
         if self.submitted is None:
-            self.submitted = word
-        if isinstance(event, Failed):
-            self._see_failure(event, seen, at)
-        if not isinstance(event, Progress):
-            return
+            self.submitted = (at, seen)
+        for event in events:
+            if isinstance(event, Progress):
+                self._see_tracks(event, seen, at)
+                self._see_words(event, seen, at)
+            elif isinstance(event, Failed):
+                self._see_failure(event, seen, at)
+
+    def _see_tracks(self, event: Progress, seen: Seen, at: float) -> None:
         claimed = event.claimed_stage
         is_list = claimed is not None or len(event.tracks) > 1
         for position, track in enumerate(event.tracks, 1):
             self.sightings.append(Sighting(track, claimed, seen, at, position if is_list else 0))
             if track.audio_url is not None:
-                self.audible = self.audible or word
+                self.audible = self.audible or (at, seen)
             if track.stream_url is not None:
-                self.shown = self.shown or word
+                self.shown = self.shown or (at, seen)
             if track.failure is not None:
                 self.failures.append(self.sightings[-1])
+
+    def _see_words(self, event: Progress, seen: Seen, at: float) -> None:
+        claimed = event.claimed_stage
         if claimed is not None:
-            self.claimed.setdefault(claimed, word)
-            self.shown = self.shown or word
+            self.claimed.setdefault(claimed, (at, seen))
+            self.shown = self.shown or (at, seen)
         if seen == "webhook" and (event.ask_now or (claimed is Stage.COMPLETE and self.audible is None)):
             self.asks_at = at
         self.cover_url = event.cover_url or self.cover_url
@@ -275,7 +173,7 @@ class _Facts:
         if self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]:
             first_at = at if self.fault is None else self.fault.at
             self.fault_seen = seen
-            self.fault = Fault(
+            self.fault = TaskFault(
                 reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=first_at
             )
 
@@ -395,13 +293,13 @@ def _counted_proof(facts: _Facts) -> _Word | None:
     return sorted(settled.values())[expected - 1] if len(settled) >= expected else None
 
 
-def _fault_of_tracks(facts: _Facts) -> Fault | None:
+def _fault_of_tracks(facts: _Facts) -> TaskFault | None:
     """Return the failure of a job whose every expected track failed."""
     failed = {seen.track.id for seen in facts.failures if seen.track.id is not None}
     if not len(failed) >= facts.asked.expected_tracks > 0:
         return None
     messages = sorted({seen.track.failure for seen in facts.failures if seen.track.failure is not None})
-    return Fault(
+    return TaskFault(
         reason=FailureReason.GENERATION,
         code=None,
         message="every track failed: " + "; ".join(messages),

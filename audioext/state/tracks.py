@@ -84,7 +84,7 @@ def moment(at: float) -> datetime:
 
 
 def _merge(asked: Asked, group: Sequence[Sighting], expires_at: datetime | None, cover_url: str | None) -> Track:
-    best, *others = group if len(group) == 1 else sorted(reversed(group), key=_rank, reverse=True)
+    best, *others = group if len(group) == 1 else sorted(group, key=_rank)[::-1]
     values: dict[str, object] = dict(zip(_FACTS, _facts(best.track), strict=True))
     values["position"] = values["position"] or best.position or None
     for sighting in others:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from attrs import define, field
 from redis.asyncio.connection import AbstractConnection
@@ -18,25 +18,18 @@ from redis.exceptions import ConnectionError as LostError
 
 from audioext.outage import Outage
 from audioext.stores._changes import Fanout
-from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, Pipe
-from audioext.stores.base import RESYNC
+from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, Pipe, Word, send
+from audioext.stores.base import RESYNC, Changed
 
 _log = logging.getLogger("audioext.stores.redis")
 
 MAX_READ = 1_000
 """Changes of one answer at most."""
 LONGEST_PAUSE_SECONDS = 1.0
+CANCEL_SECONDS = 0.1
 
-Change = tuple[bytes, bytes]
-"""The id that the stream gave it, and the ref."""
-
-
-class Connect(Protocol):
-    """Makes a connection, with options in place of the URL's."""
-
-    def __call__(self, **options: object) -> Awaitable[AbstractConnection]:
-        """Return one that is open."""
-        ...
+Item = tuple[bytes, bytes]
+"""The id that the stream gave to a change, and its words."""
 
 
 @define(eq=False, repr=False)
@@ -44,42 +37,45 @@ class ChangeReader:
     """One connection that listens, for all listeners of a store; *begin* returns the newest change."""
 
     pipe: Pipe
-    connect: Connect
     key: bytes
-    begin: Callable[[], Awaitable[Change]]
+    begin: Callable[[], Awaitable[Item]]
     fanout: Fanout = field(factory=Fanout, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
-    def start(self, last: Change) -> None:
+    def start(self, last: Item) -> None:
         """Yield to all listeners what comes after *last*."""
         self._task = asyncio.create_task(self._run(last), name="audioext redis changes")
 
     async def aclose(self) -> None:
         """End the streams of those who listen, and disconnect."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # again and again: before Python 3.12 the driver's `asyncio.wait_for` may swallow it
+            await asyncio.wait([self._task], timeout=CANCEL_SECONDS)
         self.fanout.close()
 
-    async def _run(self, last: Change) -> None:
+    async def _run(self, last: Item) -> None:
         outage = Outage(_log, f"{self.pipe.shown}: changes are not heard")
         pause = FIRST_PAUSE_SECONDS
         while True:
             connection: AbstractConnection | None = None
             try:
-                # Where nothing changes, the server keeps silent for `patience`.
-                connection = await self.connect(socket_timeout=2 * self.pipe.patience)
+                connection = await self.pipe.connect()
+                is_behind = False
                 while True:
                     changes, is_whole = await self._read(connection, last)
-                    if is_whole:
-                        self.fanout.publish(ref.decode() for _, ref in changes)
-                        last = changes[-1] if changes else last
-                    else:
+                    if not is_whole:
                         _log.info("%s: changes were missed; looking at everything again", self.pipe.shown)
                         last = await self.begin()
                         self.fanout.publish((RESYNC,))
-                    if not changes:
-                        await self._compare(last)
+                    elif changes:
+                        self.fanout.publish(_read_changes(changes))
+                        last = changes[-1]
+                    elif await self._newest() == last:
+                        is_behind = False
+                    elif is_behind:  # this connection is to a server that is no master any more
+                        raise LostError("changes are made elsewhere")
+                    else:  # perhaps they were made since
+                        is_behind = True
                     outage.over()
                     pause = FIRST_PAUSE_SECONDS
             except Exception as error:  # noqa: BLE001 - it must not end: all who wait rely on it
@@ -90,27 +86,32 @@ class ChangeReader:
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
 
-    async def _read(self, connection: AbstractConnection, last: Change) -> tuple[list[Change], bool]:
+    async def _read(self, connection: AbstractConnection, last: Item) -> tuple[list[Item], bool]:
         """Return the changes after *last*, and whether it is still there: asked afterwards, since trimming goes on."""
         wait = round(1_000 * self.pipe.patience)
-        words = [
+        words: list[tuple[Word, ...]] = [
             ("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", self.key, last[0]),
             ("XRANGE", self.key, last[0], last[0]),
         ]
-        await connection.send_packed_command(connection.pack_commands(words), check_health=False)
-        found = await connection.read_response()
-        held = await connection.read_response()
-        return _changes(found[0][1] if found else ()), _changes(held) == [last]
+        # Where nothing changes, the server keeps silent for `patience`.
+        async with asyncio.timeout(2 * self.pipe.patience):
+            await send(connection, *words)
+            found: Any = await connection.read_response()
+            held: Any = await connection.read_response()
+        return _items(found[0][1] if found else ()), _items(held) == [last]
 
-    async def _compare(self, last: Change) -> None:
-        """Ask where commands go whether that is all: this connection may be to a server that is no master any more.
-
-        Raises:
-            ConnectionError: it may be.
-        """
-        if _changes(await self.pipe.run("XREVRANGE", self.key, "+", "-", "COUNT", 1)) != [last]:
-            raise LostError("changes may have been missed")
+    async def _newest(self) -> Item | None:
+        """Return the newest change as the server sees it to which calls go."""
+        found = _items(await self.pipe.run("XREVRANGE", self.key, "+", "-", "COUNT", 1))
+        return found[0] if found else None
 
 
-def _changes(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Change]:
+def _items(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Item]:
     return [(id_, fields[1]) for id_, fields in answer]
+
+
+def _read_changes(items: Sequence[Item]) -> Iterator[Changed]:
+    for _, words in items:
+        count, _, ref = words.decode(errors="replace").partition(" ")
+        if ref and count.isdecimal():  # else somebody else writes here
+            yield Changed(ref, int(count))

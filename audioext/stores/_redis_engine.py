@@ -1,4 +1,4 @@
-"""What a Redis store holds while it is open: its pipe, its ear for changes, and the server that has its slot."""
+"""What a Redis store holds while it is open: its pipe, its ear for changes, and the names of its keys."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, field
-from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
 
 from audioext.errors import StoreError
 from audioext.models.entries import Index
 from audioext.stores._redis_changes import ChangeReader
+from audioext.stores._redis_nodes import Nodes
 from audioext.stores._redis_pipe import Pipe, Word
 from audioext.stores._redis_scripts import BEGIN, LAYOUT, PURGE, Script
-from audioext.stores._redis_url import TRIES, Address
+from audioext.stores._redis_url import Address
 from audioext.stores.base import Work
 
 MAX_WEBHOOKS = 2**53
@@ -34,15 +32,14 @@ class Engine:
     _common: tuple[bytes, ...] = field(init=False)
     pipe: Pipe = field(init=False)
     reader: ChangeReader = field(init=False)
-    _cluster: RedisCluster | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin to serve calls."""
         self.tag = f"{{{self.address.prefix}}}:".encode()
         names = ("changes", "jobs", "open", "closed", "webhooks", "providers")
         self._common = tuple(self.key(name) for name in names)
-        self.pipe = Pipe(self.connect, self.address.shown, self.address.patience)
-        self.reader = ChangeReader(self.pipe, self.connect, self.key("changes"), self.begin)
+        self.pipe = Pipe(Nodes(self.address, self.tag).connect, self.address.shown, self.address.patience)
+        self.reader = ChangeReader(self.pipe, self.key("changes"), self.begin)
 
     @classmethod
     async def start(cls, address: Address) -> Engine:
@@ -53,7 +50,6 @@ class Engine:
         """
         engine = cls(address)
         try:
-            await engine._find_cluster()
             engine.reader.start(await engine.begin())
             await engine.purge(None, MAX_WEBHOOKS)
         except BaseException:
@@ -65,8 +61,6 @@ class Engine:
         """Finish what was accepted, then disconnect."""
         await self.pipe.aclose()
         await self.reader.aclose()
-        if self._cluster is not None:
-            await self._cluster.aclose()
 
     def key(self, *words: str) -> bytes:
         """Return the name of a key.
@@ -98,9 +92,7 @@ class Engine:
         """Return the key of the refs with a task id."""
         return self.key("task", str(len(provider.encode())), provider, task_id)
 
-    async def page(
-        self, name: str, bound: str, size: int, *, newest_first: bool = False
-    ) -> list[tuple[str, str]]:
+    async def page(self, name: str, bound: str, size: int, *, newest_first: bool = False) -> list[tuple[str, str]]:
         """Return members and numbers of a sorted set, from *bound* on."""
         command, end = ("ZREVRANGEBYSCORE", "-inf") if newest_first else ("ZRANGEBYSCORE", "+inf")
         found = await self.pipe.run(command, self.key(name), bound, end, "WITHSCORES", "LIMIT", 0, size)
@@ -119,12 +111,13 @@ class Engine:
         """
         layout, *found = await self.do(BEGIN, [self.key("changes")])
         if int(layout) != LAYOUT:
+            where = f"{self.address.shown} holds layout {int(layout)} under the prefix {self.address.prefix!r}"
             raise StoreError(
-                f"{self.address.shown} holds layout {int(layout)} under {self.address.prefix!r} and this release writes "
-                f"{LAYOUT}: finish its jobs with the audioext that wrote it (0.1 wrote 1), or use another ?prefix="
+                f"{where} (release 0.1 wrote 1), and this release uses {LAYOUT}: finish those jobs with the one that "
+                "wrote them, or use another ?prefix="
             )
-        ((id_, (_, ref)),) = found
-        return id_, ref
+        ((id_, (_, words)),) = found
+        return id_, words
 
     async def purge(self, before: float | None, kept: int) -> int:
         """Forget jobs in portions, between which others are served, and return how many went.
@@ -137,28 +130,3 @@ class Engine:
             went, existed = await self.do(PURGE, keys, "" if before is None else repr(before), kept, PURGE_PORTION)
             total += existed
         return total
-
-    async def connect(self, **options: object) -> AbstractConnection:
-        """Return a new connection to the server that has our slot."""
-        if self._cluster is not None:
-            await self._cluster.aclose()  # so that it asks anew who has it
-            await self._cluster.initialize()
-            node = self._cluster.get_node_from_key(self.tag.decode())
-            if node is not None:
-                options |= {"host": node.host, "port": node.port}
-        connection = self.address.connect_to(**options)
-        await connection.connect()
-        return connection
-
-    async def _find_cluster(self) -> None:
-        try:
-            await self.pipe.run("CLUSTER", "MYID")
-        except StoreError as error:
-            if isinstance(error.__cause__, ResponseError):  # it has no such support, or does not let us ask
-                return
-            raise
-        if "host" in self.address.options:
-            timeout = self.address.patience / TRIES
-            self._cluster = RedisCluster.from_url(
-                self.address.url, protocol=2, socket_timeout=timeout, socket_connect_timeout=timeout
-            )

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from attrs import define, field
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AskError,
@@ -22,12 +23,10 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
-    ClusterError,
     MasterDownError,
     MovedError,
     NoScriptError,
     ReadOnlyError,
-    RedisClusterException,
     ResponseError,
     TryAgainError,
 )
@@ -46,6 +45,10 @@ MAX_BATCH = 500
 """Calls of one write at most, so that none waits long for the others."""
 MAX_BATCH_BYTES = 4_194_304
 """The same for what they carry."""
+ANSWERS_A_LOOK = 16
+"""Answers after each of which the clock is looked at: that costs as much as an answer."""
+TRIES = 3
+"""Connections that a call may try within the store's patience: a mute one must not use up all of it."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
 NOT_NOW = (
@@ -58,7 +61,7 @@ NOT_NOW = (
     AskError,
 )
 """What a server answers that starts, fails over, or gave its slot away; it did nothing."""
-LOST = (LostError, SilentError, ClusterError, RedisClusterException, TimeoutError, OSError, *NOT_NOW)
+LOST = (LostError, SilentError, TimeoutError, OSError, *NOT_NOW)
 """What means that the right server was not reached, or did not answer; trying again may help."""
 _REFUSED = (AuthenticationError, AuthorizationError)
 
@@ -157,7 +160,7 @@ class Pipe:
             try:
                 if connection is None:
                     connection = await self.connect()
-                await _exchange(connection, batch, self.failure)
+                await _exchange(connection, batch, self.failure, self.patience / TRIES)
             except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
                 await _disconnect(connection)
                 connection = None
@@ -204,32 +207,40 @@ class Pipe:
 
 
 async def _exchange(
-    connection: AbstractConnection, batch: Sequence[_Call], failure: Callable[[Exception], StoreError]
+    connection: AbstractConnection, batch: Sequence[_Call], failure: Callable[[Exception], StoreError], silence: float
 ) -> None:
     """Send a batch and hand out the answers; what is to be sent again stays undone.
 
     Raises:
-        Exception: the server cannot answer now, or this is the wrong one.
+        Exception: the server cannot answer now, is silent for too long, or is the wrong one.
     """
     later: Exception | None = None
-    await connection.send_packed_command(
-        connection.pack_commands([call.as_sent() for call in batch]), check_health=False
-    )
-    for call in batch:
-        try:
-            answer = await connection.read_response()
-        except NoScriptError:
-            call.in_full = True
-        except NOT_NOW as error:
-            later = error
-        except ResponseError as error:
-            if not call.future.done():
-                call.future.set_exception(failure(error))
-        else:
-            if not call.future.done():
-                call.future.set_result(answer)
+    now = asyncio.get_running_loop().time
+    async with asyncio.timeout(silence) as bound:
+        await send(connection, *(call.as_sent() for call in batch))
+        for number, call in enumerate(batch):
+            if number % ANSWERS_A_LOOK == 0:
+                bound.reschedule(now() + silence)
+            try:
+                answer = await connection.read_response()
+            except NoScriptError:
+                call.in_full = True
+            except NOT_NOW as error:
+                later = error
+            except ResponseError as error:
+                if not call.future.done():
+                    call.future.set_exception(failure(error))
+            else:
+                if not call.future.done():
+                    call.future.set_result(answer)
     if later is not None:
         raise later
+
+
+async def send(connection: AbstractConnection, *commands: Sequence[Word]) -> None:
+    """Send commands in one write, packed by hiredis: that is much faster than the driver's own way."""
+    words = b"".join([pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]  # its stub takes one word
+    await connection.send_packed_command(words, check_health=False)
 
 
 async def _disconnect(connection: AbstractConnection | None) -> None:

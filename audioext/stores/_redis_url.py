@@ -19,8 +19,6 @@ PREFIX = "audioext"
 PATIENCE_SECONDS = 5.0
 TTL_SECONDS = 30 * 86_400
 MAX_TTL_SECONDS = 100 * 365 * 86_400
-TRIES = 3
-"""Connections that a call may try within the store's patience: a mute one must not use up all of it."""
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _OURS = {"prefix", "ttl", "patience"}
 
@@ -39,7 +37,8 @@ class Address:
 
     def connect_to(self, **others: object) -> AbstractConnection:
         """Return a connection, not opened yet, with *others* in place of what the URL says."""
-        return self.connection(**{**self.options, **others})
+        options: dict[str, Any] = {**self.options, **others}
+        return self.connection(**options)
 
 
 def read_url(url: str, *, patience: float | None) -> Address:
@@ -64,7 +63,7 @@ def read_url(url: str, *, patience: float | None) -> Address:
         driver = f"unix://{parts.netloc}{parts.path}{'?' if rest else ''}{rest}"
     else:
         driver = urlunsplit(parts._replace(scheme=scheme, query=rest))
-    kind, options = _options(driver, limit / TRIES)
+    kind, options = _options(driver, limit)
     return Address(
         url=driver,
         shown=shown,
@@ -78,19 +77,20 @@ def read_url(url: str, *, patience: float | None) -> Address:
 
 def _options(url: str, timeout: float) -> tuple[type[AbstractConnection], dict[str, Any]]:
     try:
-        pool: ConnectionPool[Any] = ConnectionPool(
-            **{
-                **parse_url(url),
-                "protocol": 2,  # what all servers speak, whatever the driver prefers
-                "decode_responses": False,
-                "socket_timeout": timeout,
-                "socket_connect_timeout": timeout,
-                "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
-            }
-        )
+        options: dict[str, Any] = {
+            **parse_url(url),
+            "protocol": 2,  # what all servers speak, whatever the driver prefers
+            "decode_responses": False,
+            "socket_timeout": None,  # who waits for answers bounds it
+            "socket_connect_timeout": timeout,
+            "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
+        }
+        pool = ConnectionPool(**options)
         pool.connection_class(**pool.connection_kwargs)  # it connects later, but says now what it does not know
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"the store's URL is not understood: {error}") from error
+        raise ConfigError(
+            f"the store's URL asks for what neither audioext (prefix, patience, ttl) nor its driver knows: {error}"
+        ) from error
     return pool.connection_class, pool.connection_kwargs
 
 

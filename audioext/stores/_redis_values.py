@@ -9,6 +9,7 @@ import msgspec
 
 from audioext.errors import StoreError
 from audioext.models.entries import Entry, EntryKind, Index
+from audioext.stores._redis_scripts import FACTS
 from audioext.stores.base import Stored
 
 _HEAD = struct.Struct(">dc")
@@ -16,9 +17,10 @@ _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
 _encode = msgspec.msgpack.Encoder().encode
 _Tail = tuple[str, EntryKind, int, dict[str, str], str, bytes]
 _decode_tail = msgspec.msgpack.Decoder(_Tail).decode
-_Facts = tuple[int, int, bool, int, int, float, float | bool, str, bool]
-_decode_facts = msgspec.msgpack.Decoder(_Facts).decode
-_decode_index = msgspec.msgpack.Decoder(tuple[str, str, float, str | bool, str | bool, float | bool, bool, float]).decode
+_FACTS = struct.Struct(FACTS.replace("I4", "I"))
+_decode_index = msgspec.msgpack.Decoder(
+    tuple[str, str, float, str | bool, str | bool, float | bool, bool, float]
+).decode
 
 
 def dump_entry(entry: Entry) -> bytes:
@@ -70,12 +72,12 @@ def time_word(at: float | None) -> str:
 
 def load_provider(facts: bytes, index: bytes) -> tuple[str, bool]:
     """Return a job's provider, and whether its request is known."""
-    return _decode_index(index)[0], _decode_facts(facts)[2]
+    return _decode_index(index)[0], bool(_FACTS.unpack_from(facts)[2])
 
 
 def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, entries: Sequence[bytes]) -> tuple[Stored, bool]:
     """Return a job, and whether its request is known."""
-    first, last, is_known, _, repeats, _, handle_at, _, _ = _decode_facts(facts)
+    first, last, is_known, _, _, repeats, _, handle_at = _FACTS.unpack_from(facts)
     provider, account, created_at, key, task_id, answered_at, is_open, occupies_until = _decode_index(index)
     whole = Index(
         ref=ref,
@@ -88,7 +90,7 @@ def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, entries: S
         is_open=is_open,
         occupies_until=occupies_until,
         poll_at=float(poll_at) if poll_at else None,
-        handle_at=None if isinstance(handle_at, bool) else handle_at,
+        handle_at=None if handle_at < 0 else handle_at,
     )
     found = tuple(load_entry(entry) for entry in entries)
-    return Stored(index=whole, count=last - first + 1, entries=found, repeats=repeats), is_known
+    return Stored(index=whole, count=last - first + 1, entries=found, repeats=repeats), bool(is_known)

@@ -10,11 +10,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from attrs import evolve
 
-from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index
+from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._sqlite_driver import Row
-from audioext.stores._sqlite_lane import Session
-from audioext.stores.base import POST_SECONDS, Appended, Created, Existing, Full, Work
+from audioext.stores._sqlite_thread import Session
+from audioext.stores.base import Appended, Created, Existing, Full, Work
 
 PURGE_JOBS = 256
 """Jobs that one step of a purge forgets, so that no append waits long for it."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 import attrs
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index
+from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._changes import Fanout
+from audioext.stores._memory_jobs import AccountJobs, Agenda, HeldJournal
 from audioext.stores.base import (
-    POST_SECONDS,
     Appended,
     Changed,
     Created,
@@ -28,133 +26,19 @@ from audioext.stores.base import (
     to_delivery,
 )
 
-_SMALL_HEAP = 64  # a heap that is shorter is not worth tidying
-
-
-@define(eq=False, repr=False)
-class _Job:
-    """All that is held of one ref; `is_known` says that its request is among the entries."""
-
-    index: Index
-    entries: list[Entry] = field(factory=list)
-    by_id: dict[str, Entry] = field(factory=dict)
-    size: int = 0
-    repeats: int = 0
-    changed_at: float = 0.0
-    held_until: float = 0.0
-    is_known: bool = False
-    is_gone: bool = False
-
-    def add(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.by_id[entry.id] = entry
-        self.size += entry.size
-        self.changed_at = max(self.changed_at, entry.at)
-        self.is_known = self.is_known or entry.kind == "request"
-
-    def take(self, entries: Sequence[Entry]) -> bool:
-        """Add what is new and fits, count the rest; return whether something did not fit."""
-        is_full = False
-        for entry in entries:
-            fits = len(self.entries) < MAX_ENTRIES and self.size + entry.size <= MAX_JOURNAL_BYTES
-            if entry.id in self.by_id:
-                self.repeats += entry.is_bounded
-            elif entry.is_bounded and not fits:
-                self.repeats += 1
-                is_full = True
-            else:
-                self.add(entry)
-        return is_full
-
-    def missed(self, sent: Sequence[Entry], known: int) -> tuple[Entry, ...]:
-        ids = {entry.id for entry in sent if entry.id in self.by_id}
-        if not ids:
-            return tuple(self.entries[known:])
-        return tuple(entry for n, entry in enumerate(self.entries) if n >= known or entry.id in ids)
-
-    def due(self, work: Work) -> float | None:
-        if self.is_gone or not self.is_known:
-            return None
-        if work == "polls":
-            return self.index.poll_at
-        return None if self.index.handle_at is None else max(self.index.handle_at, self.held_until)
-
-    def stored(self, after: int = 0) -> Stored:
-        entries = tuple(self.entries[after:])
-        return Stored(index=self.index, count=len(self.entries), entries=entries, repeats=self.repeats)
-
-
-@define(eq=False, repr=False)
-class _Agenda:
-    """Jobs by when one kind of work is due, a heap for each provider; what a heap holds may be out of date."""
-
-    work: Work
-    _heaps: dict[str, list[tuple[float, int, _Job]]] = field(factory=dict, init=False)
-    _tidy_at: dict[str, int] = field(factory=dict, init=False)
-    _numbers: Iterator[int] = field(factory=itertools.count, init=False)
-
-    def put(self, job: _Job) -> None:
-        due = job.due(self.work)
-        if due is None:
-            return
-        heap = self._heaps.setdefault(job.index.provider, [])
-        heapq.heappush(heap, (due, next(self._numbers), job))
-        if len(heap) > self._tidy_at.get(job.index.provider, _SMALL_HEAP):
-            heap[:] = {id(item[2]): item for item in heap if item[2].due(self.work) == item[0]}.values()
-            heapq.heapify(heap)
-            self._tidy_at[job.index.provider] = _SMALL_HEAP + 2 * len(heap)
-
-    def first(self, providers: Sequence[str] | None) -> _Job | None:
-        chosen = self._heaps if providers is None else self._heaps.keys() & set(providers)
-        tops = [top for provider in chosen if (top := self._top(provider)) is not None]
-        return min(tops)[2] if tops else None
-
-    def _top(self, provider: str) -> tuple[float, int, _Job] | None:
-        heap = self._heaps[provider]
-        while heap and heap[0][2].due(self.work) != heap[0][0]:
-            heapq.heappop(heap)
-        return heap[0] if heap else None
-
-
-@define(eq=False, repr=False)
-class _Account:
-    """The jobs that may count for the limits of an account; those that no longer do leave when it is asked."""
-
-    occupying: dict[str, _Job] = field(factory=dict)
-    submits: dict[str, _Job] = field(factory=dict)
-
-    def full_until(self, limits: Limits, now: float) -> float | None:
-        until = None
-        if limits.submits is not None:
-            leaving = [at for ref, job in tuple(self.submits.items()) for at in self._leaves(ref, job, limits.per, now)]
-            if len(leaving) >= limits.submits:
-                until = min(leaving, default=now + limits.per)
-        if until is None and limits.parallel is not None:
-            occupying = sum(job.index.occupies_until > now for job in self.occupying.values())
-            until = now + 1.0 if occupying >= limits.parallel else None
-        return until
-
-    def _leaves(self, ref: str, job: _Job, per: float, now: float) -> Iterator[float]:
-        index = job.index
-        begin, span = (index.created_at, POST_SECONDS) if index.answered_at is None else (index.answered_at, per)
-        if begin + span <= now:
-            del self.submits[ref]
-        elif begin < now + span:  # a submit that is answered now leaves after its window at the earliest
-            yield begin + span if index.answered_at is not None else min(begin + span, now + per)
-
 
 @define(eq=False, repr=False)
 class MemoryStore:
     """All in memory: the whole store protocol, nothing survives the process."""
 
-    _jobs: dict[str, _Job] = field(factory=dict, init=False)
+    _jobs: dict[str, HeldJournal] = field(factory=dict, init=False)
     _keys: dict[str, str] = field(factory=dict, init=False)
     _tasks: dict[tuple[str, str], dict[str, None]] = field(factory=dict, init=False)
-    _accounts: dict[str, _Account] = field(factory=dict, init=False)
-    _webhooks: list[tuple[_Job, Entry]] = field(factory=list, init=False)
+    _accounts: dict[str, AccountJobs] = field(factory=dict, init=False)
+    _webhooks: list[tuple[HeldJournal, Entry]] = field(factory=list, init=False)
     _secrets: dict[str, bytes] = field(factory=dict, init=False)
-    _agendas: dict[Work, _Agenda] = field(
-        factory=lambda: {"polls": _Agenda("polls"), "handlers": _Agenda("handlers")}, init=False
+    _agendas: dict[Work, Agenda] = field(
+        factory=lambda: {"polls": Agenda("polls"), "handlers": Agenda("handlers")}, init=False
     )
     _fanout: Fanout = field(factory=Fanout, init=False)
     _users: int = field(default=0, init=False)
@@ -193,7 +77,7 @@ class MemoryStore:
             return Full(until)
         orphans = [] if job is None else job.entries
         if job is None:
-            job = self._jobs[index.ref] = _Job(index)
+            job = self._jobs[index.ref] = HeldJournal(index)
         job.entries = []
         job.add(entry)
         job.entries += orphans  # so that its creator, who has seen one entry, is handed them with its next append
@@ -222,7 +106,7 @@ class MemoryStore:
             if not entries:
                 return Appended(count=0)
             orphan = Index(ref=ref, provider=provider, account="", created_at=entries[0].at, is_open=False)
-            job = self._jobs[ref] = _Job(orphan)
+            job = self._jobs[ref] = HeldJournal(orphan)
         was_known = job.is_known
         missed = job.missed(entries, known)
         is_full = job.take(entries)
@@ -268,7 +152,7 @@ class MemoryStore:
         """Take jobs whose work is due; see `Store.claim`."""
         self._check()
         agenda = self._agendas[work]
-        claimed: list[_Job] = []
+        claimed: list[HeldJournal] = []
         while len(claimed) < limit and (job := agenda.first(providers)) is not None:
             due = job.due(work)
             if due is None or due > now:
@@ -347,14 +231,14 @@ class MemoryStore:
         if self._failing is not None:
             raise StoreError(self._failing)
 
-    def _set_index(self, job: _Job, index: Index) -> None:
+    def _set_index(self, job: HeldJournal, index: Index) -> None:
         self._unlink(job)
         ref = index.ref
         if index.key is not None and self._keys.setdefault(index.key, ref) != ref:
             index = attrs.evolve(index, key=None)  # another job took it while it was free
         if index.task_id is not None:
             self._tasks.setdefault((index.provider, index.task_id), {})[ref] = None
-        account = self._accounts.setdefault(index.account, _Account())
+        account = self._accounts.setdefault(index.account, AccountJobs())
         account.submits[ref] = job
         if index.occupies_until > 0:
             account.occupying[ref] = job
@@ -362,7 +246,7 @@ class MemoryStore:
         for agenda in self._agendas.values():
             agenda.put(job)
 
-    def _unlink(self, job: _Job) -> None:
+    def _unlink(self, job: HeldJournal) -> None:
         index = job.index
         if index.key is not None and self._keys.get(index.key) == index.ref:
             del self._keys[index.key]
@@ -376,7 +260,7 @@ class MemoryStore:
             account.submits.pop(index.ref, None)
             account.occupying.pop(index.ref, None)
 
-    def _forget(self, job: _Job) -> None:
+    def _forget(self, job: HeldJournal) -> None:
         self._unlink(job)
         job.is_gone = True
         del self._jobs[job.index.ref]

@@ -22,7 +22,7 @@ from audioext.stores._redis_pipe import Word
 from audioext.stores._redis_url import Address, read_url
 from audioext.stores._redis_values import dump_entry, dump_index, load_entry, load_provider, load_stored, time_word
 from audioext.stores._redis_warnings import warnings
-from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
+from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
 PAGE = 50
 """Jobs, or webhooks, that are read together."""
@@ -88,7 +88,7 @@ class RedisStore:
             scripts.CREATE,
             engine.keys_of(index.ref, index.provider, index),
             index.ref,
-            secrets.token_hex(8),  # tells a call that is sent again from another one
+            secrets.token_bytes(scripts.CREATOR_BYTES),  # tells a call that is sent again from another one
             repr(now),
             repr(limits.per),
             "" if limits.submits is None else limits.submits,
@@ -210,8 +210,8 @@ class RedisStore:
                     provider, is_known = load_provider(facts, index)
                     yield to_delivery(of, provider, load_entry(packed), is_orphan=not is_known)
 
-    async def changes(self) -> AsyncIterator[str | Resync]:
-        """Yield the ref of every change from now on, within milliseconds; see `Store.changes`."""
+    async def changes(self) -> AsyncIterator[Changed | Resync]:
+        """Yield what is changed from now on, within milliseconds; see `Store.changes`."""
         async with aclosing(self._opened().reader.fanout.listen()) as changes:
             async for change in changes:
                 yield change

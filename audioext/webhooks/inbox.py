@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Literal
+from urllib.parse import unquote
 
 from attrs import define, field
 
@@ -20,7 +22,7 @@ from audioext.models.events import Event, Progress
 from audioext.models.results import Stage
 from audioext.providers.base import Provider
 from audioext.runtime.journal import Journal
-from audioext.state.fold import Reading, read
+from audioext.state.reading import Reading, read
 
 _log = logging.getLogger("audioext.inbox")
 
@@ -29,6 +31,7 @@ LONGEST_NOTE = 1_000
 Confirm = Literal["never", "always"]
 """Whether a webhook's COMPLETE counts at once, or only makes a status call due."""
 
+_SLASHES = re.compile("/{2,}")
 # What is needed to verify a body again at its own time. Never a key, a cookie or an authorization.
 _KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook-signature")
 
@@ -51,7 +54,10 @@ class Inbox:
         Raises:
             WebhookError: no such route (404), a tag that is not ours (401), or we are not open (503).
         """
-        route = urls.read_callback(path)
+        try:
+            route = urls.read_callback(path)
+        except WebhookError:
+            route = urls.read_callback(_SLASHES.sub("/", unquote(path)))  # as proxies may spell it
         self._check_open()
         if route.provider not in self.providers:
             message = f"no provider named {route.provider}"

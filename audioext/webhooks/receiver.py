@@ -70,7 +70,10 @@ class Receiver:
         app.router.add_get(f"{base}/healthz", self._healthz)
         app.router.add_get(f"{base}/readyz", self._readyz)
         app.router.add_get(f"{base}/{urls.FILES_SEGMENT}/{{token}}/{{name}}", self._mounted_file)
-        app.router.add_route("*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._mounted_webhook)
+        # A body is asked for when the tag was checked, not before.
+        app.router.add_route(
+            "*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._mounted_webhook, expect_handler=_ask_later
+        )
 
     async def start(self, host: str, port: int, *, prefix: str = "/") -> int:
         """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
@@ -186,6 +189,10 @@ class Receiver:
         except StoreError as error:
             return web.json_response({"status": "store down", "error": str(error)}, status=503)
         return web.json_response({"status": "ok", "warnings": list(warnings)})
+
+
+async def _ask_later(_: web.Request) -> None:
+    """Do not answer `Expect: 100-continue` yet."""
 
 
 async def _read_body(request: web.BaseRequest) -> bytes | None:

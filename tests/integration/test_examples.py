@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import aiohttp
-import orjson
 import pytest
 from aiohttp import web
 
@@ -126,7 +126,7 @@ async def test_a_provider_of_ones_own_works_by_webhook_and_by_poll(unused_tcp_po
                 await client.extend(audio_id="a")
         async with ax.Client(tape, public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0") as client:
             job = await client.extend(url="http://files.test/source.mp3")
-            body = orjson.dumps({"id": "tape-1", "done": True, "links": ["http://files.test/b.mp3"]})
+            body = json.dumps({"id": "tape-1", "done": True, "links": ["http://files.test/b.mp3"]}).encode()
             async with aiohttp.ClientSession() as session, session.post(hooks[-1], data=body) as response:
                 assert 200 == response.status
             called = await job

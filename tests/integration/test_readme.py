@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import os
 import re
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
             program.replace("ax.Kie()", kie),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(README.parent)},
         )
         out, err = await process.communicate()
 

@@ -17,7 +17,8 @@ from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job, JobContext
 from audioext.runtime.journal import Journal
-from audioext.state.fold import Reading, fold, read
+from audioext.state.fold import fold
+from audioext.state.reading import Reading, read
 from audioext.stores.base import Created, Store, Stored
 from tests.support import tape
 from tests.support.lines import Line
@@ -26,7 +27,6 @@ from tests.support.tape import REF, TAPE
 EXPIRE_SECONDS = 86_400.0
 WAIT_SECONDS = 3_600.0
 UNLIMITED = Limits(submits=None, parallel=None)
-
 
 
 def loop_time() -> float:
@@ -72,7 +72,7 @@ class Process:
     def handle(self, held: HeldJob, *, wait_timeout: float = WAIT_SECONDS) -> Job:
         """Return a handle of a job that is held."""
         context = JobContext(
-            hold=self.journal.hold,
+            look=self.journal.look,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,

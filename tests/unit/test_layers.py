@@ -12,6 +12,16 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 def test_every_provider_is_kept_from_the_others() -> None:
     """A new provider file belongs into the contract that providers never import each other."""
     (contract,) = (each for each in CONTRACTS if each["type"] == "independence")
-    found = {path.stem for path in (ROOT / "audioext" / "providers").glob("[!_]*.py")} - {"base"}
+    found = {path.stem for path in (ROOT / "audioext" / "providers").glob("[!_]*.py")} - {"base", "kit"}
 
     assert {f"audioext.providers.{name}" for name in found} == set(contract["modules"])
+
+
+def test_all_of_http_but_the_transport_is_kept_from_io() -> None:
+    """A new module beside the transport is pure, unless it is named a layer of its own."""
+    (contract,) = (each for each in CONTRACTS if "audioext.models" in each.get("source_modules", ()))
+    found = {path.stem for path in (ROOT / "audioext" / "http").glob("[!_]*.py")} - {"transport"}
+
+    assert {f"audioext.http.{name}" for name in found} == {
+        name for name in contract["source_modules"] if name.startswith("audioext.http.")
+    }

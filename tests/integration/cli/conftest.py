@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,12 +18,17 @@ import pytest
 from attrs import frozen
 
 from audioext.cli.app import run
-from audioext.sandbox import audio
+from audioext.sandbox import Sandbox, audio
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 30.0
 FAST = ("--sandbox", "--speed", "100000")
 """A sandbox that is done at once."""
+FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
+STORE = ("--store", "sqlite:///jobs.db")
+MEMORY = ("--store", "memory://")
+HOOKS = ("--public-url", "http://127.0.0.1:{port}/audio", "--listen", "127.0.0.1:0")
+TRACK = "e2310000-0000-4000-8000-000000000001"
 
 
 @frozen
@@ -37,6 +45,11 @@ class Ended:
         (line,) = self.out.splitlines()
         return json.loads(line)
 
+    @property
+    def hint(self) -> list[str]:
+        """The arguments of the last command that stderr says to type."""
+        return shlex.split(re.findall(r": audioext (.+)$", self.err, re.MULTILINE)[-1])
+
 
 Invoke = Callable[..., Ended]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -47,7 +60,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder, without the keys and settings of whoever runs the tests."""
     for name in ("KIE", "SUNOAPI", "VIDGO", "MUSICGPT"):
         monkeypatch.delenv(f"{name}_API_KEY", raising=False)
-    for name in ("AUDIOEXT_STORE", "AUDIOEXT_PUBLIC_URL", "AUDIOEXT_LISTEN", "KIE_WEBHOOK_KEY", "FORCE_COLOR"):
+    for name in ("STORE", "PUBLIC_URL", "LISTEN", "BASE_URL"):
+        monkeypatch.delenv(f"AUDIOEXT_{name}", raising=False)
+    for name in ("KIE_WEBHOOK_KEY", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
@@ -107,6 +122,16 @@ def spawn(start: Start) -> Invoke:
         return Ended(process.returncode, out, err)
 
     return call
+
+
+def short_sandbox(*, speed: float = 1e5, faults: tuple[str, ...] = ()) -> Sandbox:
+    """Return a sandbox whose music is quickly made."""
+    return Sandbox(speed=speed, ready_seconds=4.0, extension_seconds=6.0, faults=faults)
+
+
+async def aside(invoke: Invoke, *arguments: str | Path, **options: dict[str, str]) -> Ended:
+    """Run a command while a sandbox goes on in this process."""
+    return await asyncio.to_thread(lambda: invoke(*arguments, **options))
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:

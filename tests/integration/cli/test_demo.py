@@ -13,28 +13,27 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.compare import Likeness, compare
+from audioext.cli.accounts import make_provider
+from audioext.cli.compare import compare
 from audioext.cli.demo import show_next_steps
-from audioext.cli.options import OutputOptions
-from audioext.cli.places import make_provider
+from audioext.cli.likeness import Likeness
 from audioext.cli.screen import Screen
 from audioext.sandbox import audio
 from tests.integration.cli.conftest import Invoke
 
 
-def test_demo_shows_the_trip_and_saves_two_longer_takes_that_begin_alike(spawn: Invoke) -> None:
+def test_demo_shows_the_trip_and_saves_two_longer_tracks_that_begin_alike(invoke: Invoke) -> None:
     """Text, first and complete arrive by webhook; two files are longer than the tune and begin like it."""
-    ended = spawn("demo")
+    ended = invoke("demo", "--speed", "1000")
 
     assert 0 == ended.code
     stages = [line.split() for line in ended.err.splitlines() if " by webhook" in line]
     assert ["text", "first", "complete"] == [line[0] for line in stages]
     assert all(re.fullmatch(r"\+\d+(\.\d)?", line[1]) for line in stages)
     tune = soundfile.info("audioext-demo/tune.mp3").duration
-    takes = sorted(Path("audioext-demo").glob("*take*.mp3"))
-    assert 2 == len(takes)
-    assert all(soundfile.info(take).duration > tune + 15 for take in takes)
-    assert all(compare(Path("audioext-demo/tune.mp3"), take, until=16).begins_like_it for take in takes)
+    tracks = [path for path in Path("audioext-demo").glob("*.mp3") if path.name != "tune.mp3"]
+    assert 2 == len(tracks)
+    assert all(soundfile.info(track).duration > tune + 15 for track in tracks)
     assert 2 == len(re.findall(r"20\.0 s → 4\d\.\d s, begins like it", ended.out))
     assert "audioext extend" in ended.out
     assert "await client.extend(" in ended.out
@@ -43,7 +42,7 @@ def test_demo_shows_the_trip_and_saves_two_longer_takes_that_begin_alike(spawn: 
 def test_demo_takes_the_users_own_mp3(invoke: Invoke, folder: Path) -> None:
     """An MP3 with an awkward name is uploaded and extended; the JSON says by how much and how alike."""
     own = folder / "mine [red] & yours.mp3"
-    clip = audio.tune(seed=5, seconds=9.0, rate=44_100)
+    clip = audio.tune(seed=5, seconds=9.0, rate=16_000)
     soundfile.write(own, clip.samples, clip.rate, format="MP3")
 
     ended = invoke("demo", own, "--json", "--speed", "10000", "--out", "made")
@@ -72,21 +71,35 @@ def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str)
     assert 2 == len(ended.json["takes"])
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "there is no file"), (b"not audio at all", "not an audio file")])
-def test_demo_refuses_what_is_no_recording(invoke: Invoke, folder: Path, content: bytes | None, words: str) -> None:
-    """A missing file and a text are told in one sentence, with the exit code of a wrong command."""
-    if content is not None:
-        (folder / "song.mp3").write_bytes(content)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("nosuch.mp3", "there is no file"), ("text.mp3", "not an audio file"), (".", ". is a folder; name a file in it")],
+)
+def test_demo_refuses_what_is_no_recording(invoke: Invoke, folder: Path, name: str, words: str) -> None:
+    """A missing file, a text and a folder are one sentence each, with the exit code of a wrong command."""
+    (folder / "text.mp3").write_bytes(b"not audio at all")
 
-    ended = invoke("demo", "song.mp3")
+    ended = invoke("demo", name)
 
     assert 2 == ended.code
     assert words in ended.err
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize("seconds", [0.05, 6.0])
+def test_demo_runs_on_silence_and_on_a_click(invoke: Invoke, folder: Path, seconds: float) -> None:
+    """What is too quiet or too short to be compared is extended all the same, and nothing is claimed of it."""
+    soundfile.write(folder / "quiet.wav", np.zeros(round(16_000 * seconds)), 16_000)
+
+    ended = invoke("demo", "quiet.wav", "--speed", "100000")
+
+    assert 0 == ended.code
+    assert 2 == ended.out.count("too short or too quiet to compare")
+    assert "2 tracks, longer than the source, in " in ended.out
+
+
 def test_demo_says_when_its_folder_cannot_be_written(invoke: Invoke, folder: Path) -> None:
-    """A file in the place of the folder is a download problem, told in one sentence."""
+    """A file in the place of the folder is a download problem, said in one sentence."""
     (folder / "taken").write_text("")
 
     ended = invoke("demo", "--out", "taken")
@@ -147,7 +160,7 @@ def test_nothing_compared_is_not_alike(folder: Path) -> None:
     """A source of which nothing is kept proves nothing."""
     (folder / "tune.wav").write_bytes(audio.encode(audio.tune(seed=1, seconds=2.0, rate=8_000), "wav"))
 
-    assert Likeness(source_seconds=2.0, take_seconds=2.0, beginning=0.0) == compare(
+    assert Likeness(source_seconds=2.0, track_seconds=2.0, beginning=None) == compare(
         Path("tune.wav"), Path("tune.wav"), until=0.0
     )
 
@@ -163,7 +176,7 @@ def test_what_demo_shows_next_is_for_the_same_provider(
     capsys: pytest.CaptureFixture[str], provider: str, words: list[str]
 ) -> None:
     """The command and the program that it ends with name that provider, its key, and what it needs."""
-    show_next_steps(Screen(OutputOptions()), make_provider(provider), Path("tune.mp3"), 16.0)
+    show_next_steps(Screen(), make_provider(provider), Path("tune.mp3"), 16.0)
 
     following = capsys.readouterr().out
     assert [] == [word for word in words if word not in following]

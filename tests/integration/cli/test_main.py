@@ -1,18 +1,26 @@
-"""The entry points: help without extras, light imports, usage errors."""
+"""The entry points: what is loaded when, help without extras, usage errors, an early Ctrl-C."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import attrs
 import pytest
 
 import audioext as ax
+from audioext.cli.app import COMMANDS
 from audioext.cli.exits import MEANINGS
+from audioext.cli.options import Command
 from audioext.version import __version__
 from tests.integration.cli.conftest import Invoke
+
+LISTED = {name: entry for commands in COMMANDS.values() for name, entry in commands.items()}
+HEAVY = ("aiohttp", "asyncio", "numpy", "audioext.client", "audioext.providers", "audioext.stores", "rich.live")
 
 
 def run_program(program: str) -> subprocess.CompletedProcess[str]:
@@ -28,55 +36,55 @@ def run_without(package: str, *arguments: str) -> subprocess.CompletedProcess[st
     return run_program(program)
 
 
-@pytest.mark.parametrize("package", ["cyclopts", "rich"])
-def test_without_the_extra_the_command_says_what_to_install(package: str) -> None:
+@pytest.mark.parametrize(("package", "word"), [("cyclopts", "--help"), ("rich", "--help"), ("rich", "jobs")])
+def test_without_the_extra_the_command_says_what_to_install(package: str, word: str) -> None:
     """A missing parser or printer is one line with the remedy, and exit code 2."""
-    ended = run_without(package, "--help")
+    ended = run_without(package, word)
 
     assert 2 == ended.returncode
     assert 'audioext: the command line needs two more packages: pip install "audioext[cli]"\n' == ended.stderr
 
 
-@pytest.mark.parametrize("package", ["numpy", "soundfile"])
-def test_without_numpy_the_sandbox_says_what_to_install(package: str) -> None:
-    """The help needs neither numpy nor soundfile; the demo names the extra."""
-    helped = run_without(package, "demo", "--help")
-    refused = run_without(package, "demo")
+def test_without_numpy_the_sandbox_says_what_to_install() -> None:
+    """The command is there without numpy, and names the extra."""
+    refused = run_without("numpy", "demo")
 
-    assert 0 == helped.returncode
     assert 2 == refused.returncode
     assert 'pip install "audioext[sandbox]"' in refused.stderr
 
 
-def test_help_loads_no_numpy() -> None:
-    """Help, and all commands without a sandbox, start without numpy."""
-    program = "import sys, audioext.cli.app, audioext.cli.session, audioext.cli.tasks, audioext.cli.store_commands\n"
-    program += "import audioext.cli.demo, audioext.cli.servers; print('numpy' in sys.modules)"
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+def test_help_loads_neither_the_client_nor_a_command(arguments: list[str]) -> None:
+    """Help and the version load no more than the parser: no network, no store, no provider, no command."""
+    heavy = [*HEAVY, *(f"audioext.cli.{where.partition(':')[0]}" for where, _ in LISTED.values())]
+    program = f"import sys; from audioext.cli.app import run; assert run({arguments!r}) == 0\n"
+    program += f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
 
-    assert "False\n" == run_program(program).stdout
+    assert "[]\n" == run_program(program).stderr
 
 
-def test_help_names_every_command_and_every_exit_code(invoke: Invoke) -> None:
-    """The help text is complete: all commands and the table of exit codes."""
-    ended = invoke("--help")
+def test_help_names_every_command_and_every_exit_code_once(invoke: Invoke) -> None:
+    """The help text is complete: all commands, and the table of exit codes, which no command repeats."""
+    ended, of_command = invoke("--help"), invoke("wait", "--help")
 
     assert 0 == ended.code
-    commands = [
-        "demo",
-        "extend",
-        "instrumental",
-        "wait",
-        "save",
-        "jobs",
-        "show",
-        "inbox",
-        "replay",
-        "credits",
-        "listen",
-        "sandbox",
-    ]
-    assert [] == [name for name in commands if f"│ {name} " not in ended.out]
-    assert [] == [code for code in MEANINGS if f"• {int(code)} " not in ended.out]
+    assert [] == [name for name in LISTED if f"│ {name} " not in ended.out]
+    assert [] == [code for code in MEANINGS if f"{int(code):>5}  " not in ended.out]
+    assert max(len(line) for line in ended.out.splitlines()) <= 80
+    assert "Exit codes" not in of_command.out
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_every_listed_command_is_there(invoke: Invoke, name: str) -> None:
+    """Each line of the table leads to a command whose help begins with that line."""
+    where, text = LISTED[name]
+    module, _, attribute = where.partition(":")
+    command = getattr(importlib.import_module(f"audioext.cli.{module}"), attribute)
+    words = " ".join(invoke(name, "--help").out.split())
+
+    assert issubclass(command, Command)
+    assert not inspect.isabstract(command)
+    assert text.partition("\n")[0] in words
 
 
 def test_every_field_of_a_request_is_an_option(invoke: Invoke) -> None:
@@ -88,12 +96,20 @@ def test_every_field_of_a_request_is_an_option(invoke: Invoke) -> None:
         assert [] == [name for name in fields if f"--{name.replace('_', '-')}" not in shown]
 
 
-def test_version(invoke: Invoke) -> None:
-    """`--version` prints the version."""
-    assert __version__ == invoke("--version").out.strip()
+def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: object) -> None:
+    """`--install-completion` writes a script that knows the commands, and says what to do next."""
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    monkeypatch.setenv("HOME", str(folder))
+
+    ended = invoke("--install-completion", "--shell", "bash", "--output", "done.sh")
+
+    assert 0 == ended.code
+    text = Path("done.sh").read_text()
+    assert [] == [name for name in LISTED if name not in text]
+    assert "--continue-at" in text
 
 
-def test_a_misspelt_command_is_told_with_exit_code_2(invoke: Invoke) -> None:
+def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> None:
     """A wrong word or a wrong value is one sentence on stderr, nothing on stdout."""
     for arguments in (["exten"], ["extend", "a.wav", "--continue-at", "soon"], ["extend"], ["jobs", "--colour"]):
         ended = invoke(*arguments)
@@ -112,3 +128,22 @@ def test_a_misspelt_command_is_json_where_that_was_asked_for(invoke: Invoke) -> 
 def test_python_m_audioext_is_the_same_command(spawn: Invoke) -> None:
     """`python -m audioext` runs the commands."""
     assert __version__ == spawn("--version").out.strip()
+
+
+@pytest.mark.parametrize("module", ["cyclopts", "audioext.cli.jobs", "aiohttp"])
+def test_ctrl_c_while_a_command_loads_is_quiet(module: str) -> None:
+    """Whatever is just being loaded, the process ends with 130 and without a word."""
+    program = f"""
+import os, signal, sys
+class Interrupts:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+sys.argv[1:] = ["jobs"]
+from audioext.cli import main
+main()
+"""
+    ended = run_program(program)
+
+    assert (130, "", "") == (ended.returncode, ended.stdout, ended.stderr)

@@ -12,12 +12,19 @@ from typing import Any
 
 import pytest
 
-from audioext.sandbox import Sandbox
-from tests.integration.cli.conftest import PATIENCE_SECONDS, Invoke, Start, read_until
-
-FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
-STORE = ("--store", "sqlite:///jobs.db")
-HOOKS = ("--public-url", "http://127.0.0.1:{port}/audio", "--listen", "127.0.0.1:0")
+from tests.integration.cli.conftest import (
+    FULL,
+    HOOKS,
+    MEMORY,
+    PATIENCE_SECONDS,
+    STORE,
+    TRACK,
+    Invoke,
+    Start,
+    aside,
+    read_until,
+    short_sandbox,
+)
 
 
 def read_object(process: subprocess.Popen[str]) -> Any:  # the command's own shape, which the tests pin
@@ -41,22 +48,9 @@ def test_the_sandbox_serves_other_processes_until_ctrl_c(
     ready = read_object(process)
     monkeypatch.setenv("KIE_API_KEY", ready["api_key"])
 
-    ended = invoke(
-        "extend",
-        voice,
-        *FULL,
-        "--base-url",
-        ready["bases"]["kie"],
-        *HOOKS,
-        "--store",
-        "memory://",
-        "--no-save",
-        "--json",
-    )
-    polled = invoke(
-        "extend", ready["track_ids"][0], *FULL, "--base-url", ready["bases"]["kie"],
-        "--poll-every", "0.1", "--store", "memory://", "--no-save", "--json",
-    )  # fmt: skip
+    api = ("--base-url", ready["bases"]["kie"], *MEMORY, "--no-save", "--json")
+    ended = invoke("extend", voice, *FULL, *api, *HOOKS)
+    polled = invoke("extend", ready["track_ids"][0], *FULL, *api, "--poll-every", "0.1")
 
     assert {"webhook"} == {stage["source"] for stage in ended.json["stages"]}
     assert "poll" == polled.json["stages"][-1]["source"]
@@ -65,26 +59,8 @@ def test_the_sandbox_serves_other_processes_until_ctrl_c(
     assert {"kie", "sunoapi", "vidgo", "musicgpt"} == set(ready["bases"])
 
 
-def test_the_sandbox_tells_a_person_how_to_use_it(start: Start) -> None:
-    """Without `--json` the addresses and an example are printed; a key that was given is not."""
-    process = start("sandbox", "--api-key", "made-up")
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    banner: list[str] = []
-    while not banner or "audioext extend" not in banner[-1]:
-        banner.append(process.stdout.readline())
-    code, rest, _ = stop(process, signal.SIGTERM)
-    rest = "".join(banner) + rest
-
-    assert first.startswith("sandbox at http://127.0.0.1:")
-    assert 0 == code
-    assert "/musicgpt" in rest
-    assert "audioext extend e2310000" in rest
-    assert "made-up" not in rest
-
-
-def test_a_taken_port_is_told(invoke: Invoke) -> None:
-    """An address in use is a wrong setting, told in one sentence."""
+def test_a_taken_port_is_named(invoke: Invoke) -> None:
+    """An address in use is a wrong setting, said in one sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments in (
@@ -97,60 +73,49 @@ def test_a_taken_port_is_told(invoke: Invoke) -> None:
 
 
 def test_listen_needs_a_public_url(invoke: Invoke) -> None:
-    """A listener that nobody is told of would hear nothing."""
+    """A listener that nobody knows of would hear nothing."""
     ended = invoke("listen", "--store", "memory://")
 
     assert 2 == ended.code
     assert "--public-url" in ended.err
 
 
-async def test_a_listener_takes_the_webhooks_of_another_processs_job(
-    start: Start, spawn: Invoke, monkeypatch: pytest.MonkeyPatch
+async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
+    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`listen` tells of each delivery and each stage; the submitting process listens nowhere and gets its song."""
-    async with Sandbox(speed=1e5, faults=["duplicate"]) as sandbox:
+    """`listen` prints each delivery and each stage; the submitting process listens nowhere and gets its song."""
+    async with short_sandbox(faults=("duplicate",)) as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         listener = start("listen", *HOOKS, *STORE, "--json")
-        url = read_object(listener)["public_url"]
-        submitter = start(
-            "extend", sandbox.track_ids[0], *FULL, *STORE, "--base-url", sandbox.bases["kie"],
-            "--public-url", url, "--listen", "none", "--no-save", "--json",
-            env={"KIE_API_KEY": sandbox.api_key},
-        )  # fmt: skip
-        out, err = await in_thread(submitter)
+        ready = await asyncio.to_thread(read_object, listener)
+        api = ("--base-url", sandbox.bases["kie"], "--public-url", ready["public_url"], "--listen", "none")
+        song = await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, "--no-save", "--json")
         await sandbox.settled()
     code, lines, errors = stop(listener)
 
-    song = json.loads(out)
     events = [json.loads(line) for line in lines.splitlines()]
     deliveries = [event for event in events if event["event"] == "delivery"]
-    assert (0, 0, "") == (submitter.returncode, code, errors), err
-    assert {"webhook"} == {stage["source"] for stage in song["stages"]}
+    assert (0, 0, "") == (song.code, code, errors), song.err
+    assert STORE[1] == ready["store"]
+    assert {"webhook"} == {stage["source"] for stage in song.json["stages"]}
     assert ["text", "first", "complete"] == [event["event"] for event in events if event["event"] != "delivery"]
     assert ["applied"] * 3 + ["repeat"] * 3 == sorted(one["verdict"] for one in deliveries)
-    assert {song["ref"]} == {event["ref"] for event in events}
+    assert {song.json["ref"]} == {event["ref"] for event in events}
 
 
-async def test_a_listener_speaks_in_lines(start: Start) -> None:
+async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `--json` each delivery and stage is a line with the time, the provider and the ref."""
-    async with Sandbox(speed=1e5) as sandbox:
+    async with short_sandbox(faults=("error=first:531",)) as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         listener = start("listen", *HOOKS, *STORE)
-        url = read_until(listener, "listening for").split()[2].rstrip(";")
-        submitter = start(
-            "extend", sandbox.track_ids[0], *FULL, *STORE, "--base-url", sandbox.bases["kie"],
-            "--public-url", url, "--listen", "none", "--no-save",
-            env={"KIE_API_KEY": sandbox.api_key},
-        )  # fmt: skip
-        await in_thread(submitter)
+        url = (await asyncio.to_thread(read_until, listener, "listening for")).split()[2].rstrip(";")
+        api = ("--base-url", sandbox.bases["kie"], "--public-url", url, "--listen", "none")
+        await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, "--no-save")
         await sandbox.settled()
     code, out, _ = stop(listener, signal.SIGTERM)
 
     assert 0 == code
-    assert 3 == out.count("delivery applied")
+    assert 2 == out.count("delivery applied, ")
     assert "  text +0." in out
-    assert "  complete +" in out
     assert "by webhook" in out
-
-
-async def in_thread(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Wait for a process while the sandbox goes on in this one."""
-    return await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+    assert "  failed +0." in out

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
-import signal
 from pathlib import Path
 
 import pytest
 import soundfile
 
-from audioext.cli.options import StoreOptions
-from audioext.cli.tasks import way_back
-from tests.integration.cli.conftest import FAST, Invoke, Start, read_until
+from audioext.cli.clients import job_options
+from audioext.cli.options import ApiOptions, StoreOptions
+from tests.integration.cli.conftest import (
+    FAST,
+    FULL,
+    MEMORY,
+    TRACK,
+    Invoke,
+    Start,
+    aside,
+    short_sandbox,
+)
 
 LOOPBACK = "http://127.0.0.1:1/kie"
-MEMORY = ("--store", "memory://")
-FULL = ("--model", "V5", "--continue-at", "2", "--prompt", "more", "--style", "Piano", "--title", "Part 2")
 
 
-def test_extend_saves_the_takes_of_a_file(invoke: Invoke, voice: Path) -> None:
-    """A file is uploaded, each stage is one plain line, the takes are saved and listed."""
+def test_extend_saves_the_tracks_of_a_file(invoke: Invoke, voice: Path) -> None:
+    """A file is uploaded, each stage is one plain line, the tracks are saved and listed."""
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--out", "out")
 
     assert 0 == ended.code
@@ -50,8 +55,7 @@ def test_extend_prints_one_json_object(invoke: Invoke, voice: Path) -> None:
 @pytest.mark.parametrize("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 def test_a_text_that_is_no_path_is_a_tracks_id(invoke: Invoke, provider: str) -> None:
     """A ready track of the sandbox is continued by its id, at each API that has ids."""
-    track = "e2310000-0000-4000-8000-000000000001"
-    ended = invoke("extend", track, *FULL, *FAST, *MEMORY, "--no-save", "--provider", provider)
+    ended = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--provider", provider)
 
     assert 0 == ended.code
     assert "uploaded" not in ended.err
@@ -60,8 +64,7 @@ def test_a_text_that_is_no_path_is_a_tracks_id(invoke: Invoke, provider: str) ->
 
 def test_poll_only_asks_for_the_status(invoke: Invoke) -> None:
     """Without a receiver the same stages are learnt by poll."""
-    track = "e2310000-0000-4000-8000-000000000002"
-    ended = invoke("extend", track, *FULL, *FAST, *MEMORY, "--no-save", "--poll-only", "--json")
+    ended = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--poll-only", "--json")
 
     assert 0 == ended.code
     assert "poll" == ended.json["stages"][-1]["source"]
@@ -152,6 +155,14 @@ def test_an_error_is_one_sentence_with_the_options_names(invoke: Invoke) -> None
     assert "Traceback" not in ended.err
 
 
+def test_a_file_without_a_suffix_that_is_not_there_is_doubted(invoke: Invoke) -> None:
+    """What was taken for a track's id, and lacks what an id would need, may have been meant as a file."""
+    ended = invoke("extend", "song", *FAST, *MEMORY, "--title", "Rain")
+
+    assert 2 == ended.code
+    assert "\n  SOURCE: no file is named 'song', so it was taken for a track's id" in ended.err
+
+
 def test_a_missing_key_says_how_to_do_without(invoke: Invoke, voice: Path) -> None:
     """Without a key the variable is named, and the way that needs none."""
     ended = invoke("extend", voice, *FULL, *MEMORY)
@@ -169,11 +180,11 @@ def test_debug_shows_the_traceback(invoke: Invoke) -> None:
 
 
 def test_verbose_logs_and_hides_secrets(invoke: Invoke, voice: Path) -> None:
-    """`-v` logs each webhook, with the tag hidden and without a key."""
+    """`-v` logs each webhook and when it came, with the tag hidden and without a key."""
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--no-save", "-v")
 
     assert 0 == ended.code
-    assert "info audioext.access: " in ended.err
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d info audioext.access: ", ended.err, re.MULTILINE)
     assert '/***"' in ended.err
     assert "sandbox-key" not in ended.out + ended.err
     assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", ended.err)
@@ -184,22 +195,8 @@ def test_a_warning_is_shown_in_plain_words(invoke: Invoke, voice: Path) -> None:
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "lose_response", "--no-save")
 
     assert 0 == ended.code
-    assert "warning audioext.submit: " in ended.err
+    assert "\nwarning audioext." in f"\n{ended.err}"
     assert "no answer that names its task" in ended.err
-
-
-def test_ctrl_c_in_a_sandbox_ends_its_task(start: Start, voice: Path) -> None:
-    """Ctrl-C ends with 130, and an object that says so; a sandbox takes its task with it."""
-    process = start("extend", voice, *FULL, "--sandbox", "--speed", "1", *MEMORY, "--json")
-    read_until(process, "submitted")
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-
-    assert 130 == process.returncode
-    error = json.loads(out)["error"]
-    assert "Interrupted" == error["type"]
-    assert "the sandbox has ended" in error["message"]
-    assert "Traceback" not in err
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly(start: Start, voice: Path) -> None:
@@ -216,14 +213,42 @@ def test_a_reader_that_leaves_ends_the_command_quietly(start: Start, voice: Path
 
 
 @pytest.mark.parametrize(
-    ("store", "sandbox", "base_url", "options"),
+    ("store", "sandbox", "base_url", "command"),
     [
-        (None, False, None, ""),
-        ("sqlite:///my jobs.db", False, LOOPBACK, f" --store 'sqlite:///my jobs.db' --base-url {LOOPBACK}"),
-        ("redis://:password@host", False, None, ""),
-        (None, True, LOOPBACK, " --sandbox"),
+        (None, False, None, "wait x"),
+        ("sqlite:///my jobs.db", False, LOOPBACK, f"wait x --store 'sqlite:///my jobs.db' --base-url {LOOPBACK}"),
+        ("redis://:password@host", False, None, "wait x"),
+        ("redis://db/0", False, "https://user:password@host", "wait x --store redis://db/0"),
+        (None, True, LOOPBACK, "wait x --sandbox"),
     ],
 )
-def test_the_way_back_says_where(store: str | None, sandbox: bool, base_url: str | None, options: str) -> None:
-    """What we say to type next goes to the same store and the same API; a password is not repeated."""
-    assert options == way_back(StoreOptions(store=store), sandbox=sandbox, base_url=base_url).options
+def test_a_hint_goes_to_the_same_store_and_api(
+    store: str | None, sandbox: bool, base_url: str | None, command: str
+) -> None:
+    """What we say to type next finds the job again; a password is not repeated."""
+    options = job_options(StoreOptions(store=store), sandbox=sandbox, api=ApiOptions(base_url=base_url))
+
+    assert f"audioext {command}" == options.command("wait", "x")
+
+
+async def test_the_environment_may_say_where_the_api_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`AUDIOEXT_BASE_URL` is `--base-url` for all commands."""
+    async with short_sandbox() as sandbox:
+        monkeypatch.setenv("AUDIOEXT_BASE_URL", str(sandbox.bases["kie"]))
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        ended = await aside(invoke, "credits")
+
+    assert (0, "100000\n") == (ended.code, ended.out)
+
+
+async def test_a_wait_that_no_webhook_can_reach_says_why(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody answers at the public URL, a poll finds the stages, and the wait names what is wrong."""
+    async with short_sandbox() as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        address = ("--public-url", "http://127.0.0.1:1/audio", "--listen", "none", "--poll-every", "0.1")
+        ended = await aside(
+            invoke, "extend", TRACK, *FULL, *MEMORY, *address, "--base-url", sandbox.bases["kie"], "--no-save"
+        )
+
+    assert 0 == ended.code
+    assert 1 == ended.err.count("no webhook told of this: the provider could not reach http://127.0.0.1:1/audio")

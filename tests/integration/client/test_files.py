@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -19,13 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import audioext as ax
-from audioext.files.downloads import Downloader, Shelf, Source, _to_its_end, probe, safe_name
-from audioext.http import transport as transport_module
+from audioext.files.downloads import Downloader
+from audioext.files.names import safe_name
+from audioext.files.serving import Offers
+from audioext.files.sources import SourceInfo, probe
 from audioext.http.transport import Transport
 from audioext.sandbox import Sandbox, audio
-
-MakeSandbox = Callable[..., Awaitable[Sandbox]]
-MakeClient = Callable[..., Awaitable[ax.Client]]
+from tests.integration.client.conftest import MakeClient, MakeSandbox
+from tests.support.clock import SOON_SECONDS, LoopTime
 
 
 async def save(song: ax.Song, folder: Path, *, overwrite: bool = False) -> tuple[Path, ...]:
@@ -133,10 +135,10 @@ async def test_a_taken_name_gets_a_number(url: Callable[[str], str], tmp_path: P
     assert 2 == len(list(tmp_path.iterdir()))
 
 
-async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int, tmp_path: Path) -> None:
+async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int, loop_time: LoopTime, tmp_path: Path) -> None:
     """A link that cannot be fetched says so, and how to get fresh ones."""
     with pytest.raises(ax.DownloadError, match="refresh"):
-        await save(song_of(f"http://127.0.0.1:{unused_tcp_port}/a.mp3"), tmp_path)
+        await loop_time.run(save(song_of(f"http://127.0.0.1:{unused_tcp_port}/a.mp3"), tmp_path))
 
 
 async def test_a_folder_that_cannot_be_made_is_told(url: Callable[[str], str], tmp_path: Path) -> None:
@@ -187,28 +189,20 @@ async def slow_song(tap: Tap) -> AsyncIterator[ax.Song]:
         tap.open.set()
 
 
-@pytest.fixture
-def connectors(monkeypatch: pytest.MonkeyPatch) -> list[aiohttp.TCPConnector]:
-    """Return the connectors that transports make from now on."""
-    made: list[aiohttp.TCPConnector] = []
-
-    def make() -> aiohttp.TCPConnector:
-        made.append(aiohttp.TCPConnector())
-        return made[-1]
-
-    monkeypatch.setattr(transport_module, "_connector", make)
-    return made
-
-
 async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song, tmp_path: Path) -> None:
     """A take that was whole already is removed with the one that was under way."""
-    begun = asyncio.Event()
+    both_begun = asyncio.Event()
+    begun: set[str] = set()
+
+    def progress(path: Path, _: int, __: int | None) -> None:
+        begun.add(path.name)
+        if len(begun) == 2:
+            both_begun.set()
+
     transport = Transport()
-    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=lambda *_: begun.set()))
-    await begun.wait()
-    fetches = [task for task in asyncio.all_tasks() if "Downloader._fetch" in repr(task.get_coro())]
-    await asyncio.wait(fetches, return_when=asyncio.FIRST_COMPLETED)
-    assert [] != list(tmp_path.iterdir())
+    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=progress))
+    await both_begun.wait()
+    assert 2 == len(list(tmp_path.iterdir()))
 
     saving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -218,49 +212,52 @@ async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song
     assert [] == list(tmp_path.iterdir())
 
 
-async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(tmp_path: Path) -> None:
-    """Whoever cleans up must know what was made: a thread cannot be cancelled."""
-    loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(slow_song: ax.Song, tmp_path: Path) -> None:
+    """On a slow disk too: a thread cannot be cancelled, so whoever cleans up waits for what it does."""
+    begun, disk, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
 
-    def work() -> None:
-        loop.call_soon_threadsafe(begun.set)
-        go_on.wait()
-        (tmp_path / "made").touch()
+    def progress(*_: object) -> None:
+        if not begun.is_set():
+            begun.set()
+            loop.run_in_executor(None, disk.wait, SOON_SECONDS)  # from now on each thread's work waits behind this
 
-    waiting = asyncio.create_task(_to_its_end(work))
+    transport = Transport()
+    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=progress))
     await begun.wait()
-    waiting.cancel()
-    loop.call_soon(go_on.set)
+    saving.cancel()
+    for _ in range(20):  # it has heard of it
+        await asyncio.sleep(0)
+    assert not saving.done()
+    disk.set()
     with pytest.raises(asyncio.CancelledError):
-        await waiting
+        await saving
+    await transport.aclose()
 
-    assert (tmp_path / "made").exists()
+    assert [] == list(tmp_path.iterdir())
 
 
 async def test_a_song_can_be_saved_after_its_client_was_closed(
-    sandbox: Sandbox,
-    make_client: MakeClient,
-    tmp_path: Path,
-    voice_file: Path,
-    connectors: list[aiohttp.TCPConnector],
+    sandbox: Sandbox, make_client: MakeClient, tmp_path: Path, voice_file: Path
 ) -> None:
-    """Saving needs no open client, and opens no connection that stays open."""
+    """Saving needs no open client, and opens no connection that stays open: aiohttp would complain of one."""
     client = await make_client(sandbox, poll=True)
     song = await client.run(ax.Extend(file=voice_file, model="V5", continue_at=3))
     await client.aclose()
 
-    paths = await song.save(tmp_path / "out")
-
-    assert 2 == len(paths)
-    assert [True] * len(connectors) == [connector.closed for connector in connectors]
+    assert 2 == len(await song.save(tmp_path / "out"))
 
 
-async def test_a_save_under_way_outlives_the_closing(
-    slow_song: ax.Song, tap: Tap, tmp_path: Path, connectors: list[aiohttp.TCPConnector]
-) -> None:
+async def test_a_save_under_way_outlives_the_closing(slow_song: ax.Song, tap: Tap, tmp_path: Path) -> None:
     """What the caller still waits for comes whole, and its connections are closed when it is there."""
+    connectors: list[aiohttp.BaseConnector] = []
     begun = asyncio.Event()
-    transport = Transport()
+
+    def connect() -> aiohttp.BaseConnector:
+        connectors.append(aiohttp.TCPConnector())
+        return connectors[-1]
+
+    transport = Transport(connector=connect)
     saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=lambda *_: begun.set()))
     await begun.wait()
     await transport.aclose()
@@ -306,22 +303,22 @@ def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> N
     (tmp_path / "noise.bin").write_bytes(b"noise" * 100)
 
     voice, noise = probe(voice_file), probe(tmp_path / "noise.bin")
-    assert isinstance(voice, Source)
-    assert isinstance(noise, Source)
+    assert isinstance(voice, SourceInfo)
+    assert isinstance(noise, SourceInfo)
     assert voice.duration is not None
     assert (4.0, None) == (round(voice.duration, 1), noise.duration)
     assert all(isinstance(probe(tmp_path / name), ax.Problem) for name in ("no.wav", "empty.wav", "."))
 
 
-def test_an_offered_file_has_an_unguessable_name_until_it_is_taken_back(voice_file: Path) -> None:
-    """The shelf gives a file under its secret alone, and no more once it was taken back."""
-    shelf = Shelf()
-    offer = shelf.offer(voice_file)
+def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_file: Path) -> None:
+    """A file is given under its secret alone, and no more once it was withdrawn."""
+    offers = Offers()
+    offer = offers.offer(voice_file)
     token, name = offer.split("/")
 
-    assert (voice_file, "voice.wav", 43) == (shelf.find(token), name, len(token))
-    shelf.take_back(offer)
-    assert shelf.find(token) is None
+    assert (voice_file, "voice.wav", 43) == (offers.find(token), name, len(token))
+    offers.withdraw(offer)
+    assert offers.find(token) is None
 
 
 @pytest.mark.parametrize("provider", ["vidgo", "kie"])
@@ -334,7 +331,7 @@ async def test_a_file_can_be_served_by_our_own_receiver(
     song = await client.run(ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags=""))
 
     assert 2 == len(song.tracks)
-    assert {} == client._shelf._offers  # noqa: SLF001 - only its memory tells
+    assert 0 == len(client.receiver.offers)
 
 
 async def test_a_file_that_nobody_could_ask_for_is_refused(sandbox: Sandbox, voice_file: Path) -> None:

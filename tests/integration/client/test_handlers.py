@@ -3,30 +3,74 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 import audioext as ax
-from audioext.clock import Clock
-from audioext.runtime import claims as worker
-from audioext.runtime import handlers
 from audioext.sandbox import Sandbox
-from audioext.stores.base import Lease
+from tests.integration.client.conftest import MakeClient, MakeSandbox
+from tests.support.clock import SOON_SECONDS, JumpClock, soon
 
-MakeSandbox = Callable[..., Awaitable[Sandbox]]
-MakeClient = Callable[..., Awaitable[ax.Client]]
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a failed handler be tried again at once."""
-    monkeypatch.setattr(handlers, "RETRY_SECONDS", 0.001)
+TRIES = 5
+"""The README: "tried again with backoff, five times in all"."""
 
 
-async def extend(client: ax.Client, sandbox: Sandbox) -> ax.Job:
+class OddEndError(BaseException):
+    """What no handler should raise."""
+
+
+async def extend(client: ax.Client, sandbox: Sandbox, **extra: object) -> ax.Job:
     """Submit a plain extension."""
-    return await client.extend(audio_id=sandbox.track_ids[0], model="V5", meta={"chat": 42})
+    return await client.extend(audio_id=sandbox.track_ids[0], model="V5", **extra)  # type: ignore[arg-type]  # submit's
+
+
+async def raise_error() -> None:
+    """Fail as handlers fail."""
+    message = "the chat is gone"
+    raise RuntimeError(message)
+
+
+async def raise_odd_end() -> None:
+    """Fail with what is no Exception."""
+    raise OddEndError
+
+
+async def raise_generator_exit() -> None:
+    """Fail with another one."""
+    raise GeneratorExit
+
+
+async def await_what_was_cancelled() -> None:
+    """Await what somebody else has cancelled."""
+    other = asyncio.get_running_loop().create_future()
+    other.cancel()
+    await other
+
+
+async def cancel_itself() -> None:
+    """Cancel the running task, as a nested scope with a bug does."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def hang() -> None:
+    """Never end."""
+    await asyncio.Event().wait()
+
+
+async def is_due_at(store: ax.MemoryStore, time: float) -> bool:
+    """Say whether handlers have work again at that time."""
+    return time == await store.next_due("handlers")
+
+
+# --- who is told what --------------------------------------------------------------------------------------------
 
 
 async def test_several_handlers_of_a_stage_are_all_called(sandbox: Sandbox, make_client: MakeClient) -> None:
@@ -42,86 +86,17 @@ async def test_several_handlers_of_a_stage_are_all_called(sandbox: Sandbox, make
     async def two(event: ax.StageEvent) -> None:
         calls.append(("two", event.meta["chat"]))
 
-    await (await extend(client, sandbox))
+    await (await extend(client, sandbox, meta={"chat": 42}))
     await client.aclose()
 
     assert [("one", 42), ("two", 42)] == calls
 
 
-async def test_a_handler_that_fails_is_tried_again(
-    sandbox: Sandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An error is logged and the handler is called again; later stages of the job wait for it."""
-    client = await make_client(sandbox)
-    calls: list[str] = []
-    done = asyncio.Event()
-
-    @client.on(ax.Stage.TEXT)
-    async def text(event: ax.StageEvent) -> None:
-        calls.append("text")
-        if len(calls) < 3:
-            raise RuntimeError("the chat is down")
-
-    @client.on(ax.Stage.COMPLETE)
-    async def complete(event: ax.StageEvent) -> None:
-        calls.append("complete")
-        done.set()
-
-    await extend(client, sandbox)
-    await done.wait()
-
-    assert ["text", "text", "text", "complete"] == calls
-    assert "the chat is down" in caplog.text
-
-
-async def test_a_handler_that_always_fails_is_given_up_and_shown(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """After its last try the error stands on the job, and the next stage has its turn."""
-    client = await make_client(sandbox)
-    calls: list[str] = []
-    done = asyncio.Event()
-
-    @client.on(ax.Stage.FIRST)
-    async def first(event: ax.StageEvent) -> None:
-        calls.append("first")
-        raise RuntimeError("the chat is gone")
-
-    @client.on(ax.Stage.COMPLETE)
-    async def complete(event: ax.StageEvent) -> None:
-        done.set()
-
-    job = await extend(client, sandbox)
-    await done.wait()
-
-    assert handlers.MAX_ATTEMPTS == len(calls)
-    assert ("first: RuntimeError: the chat is gone",) == job.record.handler_faults
-
-
-async def test_a_handler_that_hangs_is_ended(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A handler over its time counts as failed and does not stop the others."""
-    client = await make_client(sandbox, handler_timeout=0.01)
-    done = asyncio.Event()
-
-    @client.on(ax.Stage.FIRST)
-    async def first(event: ax.StageEvent) -> None:
-        await asyncio.Event().wait()
-
-    @client.on(ax.Stage.COMPLETE)
-    async def complete(event: ax.StageEvent) -> None:
-        done.set()
-
-    job = await extend(client, sandbox)
-    await done.wait()
-
-    assert ("first: TimeoutError: ",) == job.record.handler_faults
-
-
-async def test_what_was_not_told_is_told_after_a_restart(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+async def test_what_was_not_told_is_told_after_a_restart(sandbox: Sandbox, make_client: MakeClient) -> None:
     """Stages that arrived while nobody had a handler are told by the next client that has one."""
-    sandbox = await make_sandbox()
     store = ax.MemoryStore()
     listener = await make_client(sandbox, store=store)
-    job = await extend(listener, sandbox)
-    await job
+    await (await extend(listener, sandbox))
     await listener.aclose()
 
     worker = ax.Client(ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]), store=store)
@@ -135,38 +110,27 @@ async def test_what_was_not_told_is_told_after_a_restart(make_sandbox: MakeSandb
             if event.stage is ax.Stage.COMPLETE:
                 done.set()
 
-    async with worker:
+    async with worker, asyncio.timeout(SOON_SECONDS):
         await done.wait()
 
     assert ["TEXT", "FIRST", "COMPLETE"] == told
 
 
-async def test_a_handler_cut_off_by_closing_runs_again(
-    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+async def test_a_handler_that_comes_while_the_client_is_open_is_told_what_waits(
+    sandbox: Sandbox, make_client: MakeClient
 ) -> None:
-    """What the drain cancels is told again by the next client on the same store."""
-    monkeypatch.setattr("audioext.client.DRAIN_SECONDS", 0.01)
-    store = ax.MemoryStore()
-    client = await make_client(sandbox, store=store)
-    started, finished = asyncio.Event(), asyncio.Event()
+    """Without a handler nothing is claimed; the first one is told of the stages so far."""
+    client = await make_client(sandbox)
+    job = await extend(client, sandbox)
+    await job
+    done = asyncio.Event()
 
-    @client.on(ax.Stage.TEXT)
-    async def hang(event: ax.StageEvent) -> None:
-        started.set()
-        await asyncio.Event().wait()
+    @client.on(ax.Stage.COMPLETE)
+    async def late(event: ax.StageEvent) -> None:
+        done.set()
 
-    await extend(client, sandbox)
-    await started.wait()
-    await client.aclose()
-
-    successor = ax.Client(ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]), store=store)
-
-    @successor.on(ax.Stage.TEXT)
-    async def again(event: ax.StageEvent) -> None:
-        finished.set()
-
-    async with successor, asyncio.timeout(10):
-        await finished.wait()
+    async with asyncio.timeout(SOON_SECONDS):
+        await done.wait()
 
 
 async def test_a_slow_handler_never_delays_a_reply(sandbox: Sandbox, make_client: MakeClient) -> None:
@@ -175,48 +139,95 @@ async def test_a_slow_handler_never_delays_a_reply(sandbox: Sandbox, make_client
     release = asyncio.Event()
 
     @client.on(ax.Stage.TEXT)
-    async def hang(event: ax.StageEvent) -> None:
+    async def slow(event: ax.StageEvent) -> None:
         await release.wait()
 
-    job = await extend(client, sandbox)
-    await job
+    await (await extend(client, sandbox))
     await sandbox.settled()
     release.set()
 
     assert {200} == {delivery.status for delivery in sandbox.deliveries}
 
 
-def test_submitted_is_not_told() -> None:
-    """A handler of SUBMITTED is refused with the reason."""
-    with pytest.raises(ax.ConfigError, match="submit returns"):
-        ax.Client(ax.Kie()).on(ax.Stage.SUBMITTED)
+@pytest.mark.parametrize("poll", [False, True])
+async def test_a_failure_is_told(poll: bool, make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """A failed job calls the handlers of failures once, after those of the stages that it reached."""
+    sandbox = await make_sandbox(faults=["error=complete:501"])
+    client = await make_client(sandbox, poll=poll)
+    told: list[str] = []
+
+    @client.on(ax.Stage.FIRST)
+    async def first(event: ax.StageEvent) -> None:
+        told.append("first")
+
+    @client.on_failure
+    async def sorry(failure: ax.Failure) -> None:
+        told.append(failure.reason)
+
+    job = await extend(client, sandbox)
+    with pytest.raises(ax.JobFailedError):
+        await job
+    await client.aclose()
+
+    assert (["first"] if job.stage is ax.Stage.FIRST else []) + [ax.FailureReason.GENERATION] == told
 
 
-async def test_a_handler_that_awaits_what_was_cancelled_has_failed(
-    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+def test_what_is_no_handler_is_refused() -> None:
+    """SUBMITTED is told by the submit itself, and a function that is not async could not be awaited."""
+    client = ax.Client(ax.Kie("key"))
+
+    def plain(event: ax.StageEvent) -> None:
+        """Do nothing."""
+
+    with pytest.raises(ax.ConfigError, match="TEXT, FIRST and COMPLETE"):
+        client.on(ax.Stage.SUBMITTED)
+    with pytest.raises(ax.ConfigError, match="async def"):
+        client.on(ax.Stage.TEXT)(plain)  # type: ignore[type-var]  # wrong on purpose
+    with pytest.raises(ax.ConfigError, match="async def"):
+        client.on_failure(plain)  # type: ignore[type-var]  # as above
+
+
+async def test_partials_and_objects_are_handlers(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """Whatever is async when it is called can be a handler."""
+    calls: list[str] = []
+
+    async def note(name: str, event: ax.StageEvent) -> None:
+        calls.append(name)
+
+    class Note:
+        async def __call__(self, event: ax.StageEvent) -> None:
+            calls.append(f"object {event.stage.name}")
+
+        async def method(self, event: ax.StageEvent) -> None:
+            calls.append(f"method {event.stage.name}")
+
+    client = await make_client(sandbox)
+    handlers: list[Callable[[ax.StageEvent], Awaitable[None]]] = [partial(note, "partial"), Note(), Note().method]
+    for handler in handlers:
+        client.on(ax.Stage.COMPLETE)(handler)
+
+    await (await extend(client, sandbox))
+    await client.aclose()
+
+    assert ["partial", "object COMPLETE", "method COMPLETE"] == calls
+
+
+# --- handlers that fail ------------------------------------------------------------------------------------------
+
+
+async def test_a_handler_that_fails_is_tried_again(
+    sandbox: Sandbox, make_client: MakeClient, clock: JumpClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is tried five times, each pause twice the one before; then it stands on the job and the next stage is told."""
-    monkeypatch.setattr(handlers, "RETRY_SECONDS", 1.0)
-    time, pauses, calls, done = [1_800_000_000.0], list[float](), list[str](), asyncio.Event()
-
-    class Impatient(ax.MemoryStore):
-        """A store whose clock is set to the time when a failed handler is due again."""
-
-        async def settle(self, lease: Lease, *, due_at: float | None) -> bool:
-            settled = await super().settle(lease, due_at=due_at)
-            if lease.kind == "outbox" and due_at is not None:
-                pauses.append(due_at - time[0])
-                time[0] = due_at
-            return settled
-
-    client = await make_client(sandbox, store=Impatient(), clock=Clock(now=lambda: time[0]))
+    """An error is logged and the handler is called again; later stages of the job wait for it."""
+    client = await make_client(sandbox, clock=clock.clock)
+    calls: list[str] = []
+    done = asyncio.Event()
 
     @client.on(ax.Stage.TEXT)
     async def text(event: ax.StageEvent) -> None:
         calls.append("text")
-        other = asyncio.get_running_loop().create_future()
-        other.cancel()
-        await other
+        if len(calls) < 3:
+            await raise_error()
 
     @client.on(ax.Stage.COMPLETE)
     async def complete(event: ax.StageEvent) -> None:
@@ -224,80 +235,133 @@ async def test_a_handler_that_awaits_what_was_cancelled_has_failed(
         done.set()
 
     job = await extend(client, sandbox)
-    async with asyncio.timeout(5):
-        await done.wait()
+    await clock.run(done.wait())
 
-    assert [*["text"] * handlers.MAX_ATTEMPTS, "complete"] == calls
-    assert [1.0, 2.0, 4.0, 8.0] == pauses
-    assert ("text: CancelledError: ",) == job.record.handler_faults
+    assert ["text", "text", "text", "complete"] == calls
+    assert "the chat is gone" in caplog.text
+    assert () == job.record.handler_faults
 
 
-async def test_a_handler_may_close_the_client(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """Within a handler aclose only begins; the handler ends, counts as done, and the client closes without a rest."""
-    store = ax.MemoryStore()
-    client = await make_client(sandbox, store=store)
-    calls: list[str] = []
+async def test_only_the_handler_that_failed_is_tried_again(
+    sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
+) -> None:
+    """Of three handlers of a stage the second fails for good: the others are called once."""
+    client = await make_client(sandbox, clock=clock.clock)
+    calls: Counter[str] = Counter()
     done = asyncio.Event()
+
+    @client.on(ax.Stage.FIRST)
+    async def before(event: ax.StageEvent) -> None:
+        calls["before"] += 1
+
+    @client.on(ax.Stage.FIRST)
+    async def bad(event: ax.StageEvent) -> None:
+        calls["bad"] += 1
+        await raise_error()
+
+    @client.on(ax.Stage.FIRST)
+    async def after(event: ax.StageEvent) -> None:
+        calls["after"] += 1
 
     @client.on(ax.Stage.COMPLETE)
     async def complete(event: ax.StageEvent) -> None:
-        calls.append("begins")
-        await client.aclose()
-        await client.aclose()
-        calls.append("ends")
+        done.set()
+
+    job = await extend(client, sandbox)
+    await clock.run(done.wait())
+
+    assert {"before": 1, "bad": TRIES, "after": 1} == calls
+    assert ("first: RuntimeError: the chat is gone",) == job.record.handler_faults
+
+
+@pytest.mark.parametrize(
+    ("fail", "says"),
+    [
+        (raise_error, "RuntimeError: the chat is gone"),
+        (raise_odd_end, "OddEndError: "),
+        (raise_generator_exit, "GeneratorExit: "),
+        (await_what_was_cancelled, "CancelledError: "),
+        (cancel_itself, "CancelledError: "),
+        (hang, "TimeoutError: "),
+    ],
+)
+async def test_a_handler_is_given_up_after_five_tries(
+    fail: Callable[[], Awaitable[None]], says: str, sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
+) -> None:
+    """However it fails, each pause is twice the one before; then it stands on the job, and the next stage is told."""
+    store = ax.MemoryStore()
+    client = await make_client(sandbox, store=store, clock=clock.clock, handler_timeout=0.01)
+    calls: list[str] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.TEXT)
+    async def text(event: ax.StageEvent) -> None:
+        calls.append("text")
+        await fail()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def complete(event: ax.StageEvent) -> None:
+        calls.append("complete")
+        done.set()
+
+    job = await extend(client, sandbox)
+    async with asyncio.timeout(SOON_SECONDS):
+        for number, pause in enumerate((1.0, 2.0, 4.0, 8.0), 1):
+            await soon(partial(is_due_at, store, clock.time + pause))
+            assert ["text"] * number == calls
+            await clock.advance(pause)
+        await done.wait()
+
+    assert [*["text"] * TRIES, "complete"] == calls
+    (fault,) = job.record.handler_faults
+    assert fault.startswith(f"text: {says}")
+
+
+async def test_what_a_handler_submits_is_paid_once(sandbox: Sandbox, make_client: MakeClient, clock: JumpClock) -> None:
+    """A handler that submits three tasks and then fails gets the same three jobs when it is called again."""
+    client = await make_client(sandbox, clock=clock.clock)
+    calls: list[list[str]] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def chain(event: ax.StageEvent) -> None:
+        if event.meta.get("chained"):
+            return
+        tracks = (sandbox.track_ids[index] for index in (0, 1, 0))
+        mine = [await client.extend(audio_id=track, model="V5", meta={"chained": True}) for track in tracks]
+        calls.append([job.ref for job in mine])
+        if len(calls) < 3:
+            await raise_error()
         done.set()
 
     await extend(client, sandbox)
-    await done.wait()
-    async with asyncio.timeout(5):
-        await client.aclose()
+    await clock.run(done.wait())
 
-    assert ["begins", "ends"] == calls
-    assert None is await store.next_due("outbox")
-    assert [] == [task for task in asyncio.all_tasks() if task.get_name().startswith("audioext")]
+    assert [calls[0]] * 3 == calls
+    assert 3 == len(set(calls[0]))
+    assert 4 == len(sandbox.submissions)
 
 
-async def test_a_close_begun_by_a_handler_ends_the_waits(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """Whoever waits for the job is told that the client was closed, although nobody outside closed it."""
-    sandbox = await make_sandbox(faults=["drop=first", "drop=complete"])
-    client = await make_client(sandbox)
-
-    @client.on(ax.Stage.TEXT)
-    async def text(event: ax.StageEvent) -> None:
-        await client.aclose()
-
-    job = await extend(client, sandbox)
-    with pytest.raises(ax.ClientClosedError):
-        await job
-
-
-async def test_a_handler_that_ignores_its_cancellation_does_not_stop_the_close(
-    sandbox: Sandbox, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_file_that_a_handler_fetched_again_is_the_same_file(
+    sandbox: Sandbox, make_client: MakeClient, clock: JumpClock, voice_file: Path, tmp_path: Path
 ) -> None:
-    """It is named in the log and left alone; the client closes."""
-    monkeypatch.setattr("audioext.client.DRAIN_SECONDS", 0.01)
-    monkeypatch.setattr(worker, "CANCEL_SECONDS", 0.01)
-    client = await make_client(sandbox)
-    started, release, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    cancelled: list[str] = []
+    """What is in a file counts, not the name that it has in this call of the handler."""
+    client = await make_client(sandbox, clock=clock.clock)
+    refs: list[str] = []
+    done = asyncio.Event()
 
-    @client.on(ax.Stage.TEXT)
-    async def text(event: ax.StageEvent) -> None:
-        started.set()
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                cancelled.append(event.ref)
-        ended.set()
+    @client.on(ax.Stage.COMPLETE)
+    async def chain(event: ax.StageEvent) -> None:
+        if event.meta.get("chained"):
+            return
+        path = Path(shutil.copy(voice_file, tmp_path / f"take-{len(refs)}.wav"))
+        refs.append((await client.extend(file=path, model="V5", continue_at=2, meta={"chained": True})).ref)
+        if len(refs) < 2:
+            await raise_error()
+        done.set()
 
-    job = await extend(client, sandbox)
-    await started.wait()
-    async with asyncio.timeout(5):
-        await client.aclose()
+    await extend(client, sandbox)
+    await clock.run(done.wait())
 
-    assert [job.ref] == cancelled
-    assert not ended.is_set()
-    assert f"{job.ref} does not end when it is cancelled" in caplog.text
-    release.set()
-    await ended.wait()
+    assert refs[0] == refs[1]
+    assert 2 == len(sandbox.submissions)

@@ -5,35 +5,31 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from math import inf
 from pathlib import Path
 
-import attrs
 import pytest
 from attrs import define, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
 import audioext as ax
-from audioext.clock import Clock
-from audioext.models.record import Record
-from audioext.runtime import limits
-from audioext.runtime.limits import Account, Limiter
-from audioext.sandbox import Sandbox
-from audioext.stores import open_store
-from audioext.stores.base import Done, Store
-
-MakeSandbox = Callable[..., Awaitable[Sandbox]]
-MakeClient = Callable[..., Awaitable[ax.Client]]
+from audioext.runtime.limits import Limiter
+from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
+from tests.support.api import BRISK, Api
+from tests.support.clock import SOON_SECONDS, JumpClock, soon
+from tests.support.stores import FaultyMemory
 
 FINE_SECONDS = 1e-9
 COARSE_SECONDS = 0.015625
 """How finely the clock of an event loop ticks on Linux, and on Windows until Python 3.12."""
 WINDOW_SECONDS = 0.51
 PATIENT_SECONDS = 1e6
-SOON_SECONDS = 5.0
-START = 1_800_000_000.0
+LOOK_SECONDS = 1.0
+"""How long the end of another process's job may stay unseen."""
+POST_SECONDS = 120.0
+"""How long a submit counts whose answer nobody knows."""
 
 
 # --- calls in a window -----------------------------------------------------------------------------------------
@@ -162,452 +158,201 @@ def test_a_timer_that_fires_early_stalls_nobody(resolution: float) -> None:
     assert [0, 0, 1, 1, 2, 2] == [round((call.began - calls[0].began) / WINDOW_SECONDS) for call in calls]
 
 
-def test_those_who_go_leave_their_turn_to_others() -> None:
-    """Of five who wait, three are cancelled or give up; the fourth is served when the window allows it."""
-    first, impatient, cancelled = Caller(), Caller(patience=0.1), Caller(cancelled_after=0.2)
+# --- submits and open jobs of an account -------------------------------------------------------------------------
 
-    calls = run_calls(Limiter(1, WINDOW_SECONDS), [first, impatient, cancelled, cancelled, first])
-
-    assert [0, 4] == [call.number for call in calls]
-    assert pytest.approx(WINDOW_SECONDS) == calls[1].began - calls[0].began
-
-
-@pytest.mark.parametrize("steps", range(8))
-async def test_a_cancelled_wait_for_a_permit_holds_nothing(steps: int) -> None:
-    """Whenever a wait is cancelled, before its permit or just as it comes, the next caller gets it."""
-    limiter = Limiter(1, 1e-6)
-    wait: asyncio.Task[None]
-
-    async def take() -> None:
-        async with limiter.permit(timeout=SOON_SECONDS):
-            pass
-
-    async with limiter.permit(timeout=SOON_SECONDS):
-        wait = asyncio.create_task(take())
-        await asyncio.sleep(0)
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    wait.cancel()
-    with suppress(asyncio.CancelledError):
-        await wait
-
-    async with asyncio.timeout(SOON_SECONDS):
-        await take()
-    limiter.close()
-
-
-async def test_without_a_limit_nobody_waits() -> None:
-    """A limiter of no limit lets everybody through at once."""
-    limiter = Limiter(None, 1.0)
-
-    async with AsyncExitStack() as calls:
-        for _ in range(100):
-            await calls.enter_async_context(limiter.permit(timeout=0.001))
-
-
-# --- places of an account --------------------------------------------------------------------------------------
-
-
-@define
-class Time:
-    """A clock that a test sets."""
-
-    now: float = START
-
-    def clock(self) -> Clock:
-        """Return the clock that shows it."""
-        return Clock(now=lambda: self.now)
-
-
-MakeAccounts = Callable[[ax.Limits], Awaitable[tuple[Account, Account]]]
-
-
-@pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a place that somebody else gave back be seen at once."""
-    monkeypatch.setattr(limits, "LOOK_SECONDS", 0.002)
+OpenPair = Callable[[ax.Limits], Awaitable[tuple[ax.Client, ax.Client]]]
 
 
 @pytest.fixture
-def time() -> Time:
-    """Return the time that both accounts go by."""
-    return Time()
+def open_pair(api: Api, connect: Connect, clock: JumpClock, stack: AsyncExitStack) -> OpenPair:
+    """Return a function that opens two clients of one account on one engine, which poll nothing by themselves."""
+
+    async def open_pair(limits: ax.Limits) -> tuple[ax.Client, ax.Client]:
+        provider = api.provider(limits=limits, pace=ax.Pace(first=1e6, every=1e6, slowest=1e6))
+        settings = {"clock": clock.clock, "permit_timeout": 1e5, "expire_after": 1e6}
+        one, two = (ax.Client(provider, store=connect(), **settings) for _ in range(2))  # type: ignore[arg-type]  # as named
+        return await stack.enter_async_context(one), await stack.enter_async_context(two)
+
+    return open_pair
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def stores(request: pytest.FixtureRequest, stack: AsyncExitStack, tmp_path: Path) -> tuple[Store, Store]:
-    """Return what two clients hold: one store in memory, or each its own on one file."""
-    url = f"sqlite:///{tmp_path}/jobs.db"
-    memory = ax.MemoryStore()
-    pair: tuple[Store, Store] = (memory, memory) if request.param == "memory" else (open_store(url), open_store(url))
-    for store in pair:
-        await store.open()
-        stack.push_async_callback(store.aclose)
-    return pair
+async def extend(client: ax.Client) -> ax.Job:
+    """Submit a plain extension."""
+    return await client.extend(audio_id="x", model="V5")
 
 
-@pytest.fixture
-def accounts(stores: tuple[Store, Store], time: Time, stack: AsyncExitStack) -> MakeAccounts:
-    """Return a function that makes one account as two clients see it."""
-
-    async def make(allowed: ax.Limits) -> tuple[Account, Account]:
-        one, two = (Account("suno", allowed, store, time.clock()) for store in stores)
-        stack.push_async_callback(one.aclose)
-        stack.push_async_callback(two.aclose)
-        return one, two
-
-    return make
+async def looks(client: ax.Client, clock: JumpClock) -> None:
+    """Let whoever waits for room look at the store again, as often as it takes to be sent."""
+    for _ in range(5):
+        await clock.advance(LOOK_SECONDS)
+        await client.store.next_due("polls")
 
 
-async def is_free(account: Account, ref: str = "probe") -> bool:
-    """Say whether a submit would get its places now; it gives them back."""
-    try:
-        await account.take(ref, timeout=0.05)
-    except TimeoutError:
-        return False
-    finally:
-        await account.aclose()
-    account.finish(ref)
-    account.sent(ref)
-    await account.aclose()
-    return True
-
-
-def record_of(ref: str, now: float, **facts: object) -> Record:
-    """Return a record of a job that was just made."""
-    request = ax.Extend(audio_id="x", model="V5")
-    return Record(ref=ref, provider="kie", request=request, created_at=now, **facts)  # type: ignore[arg-type]  # a test's own
-
-
-async def test_twenty_in_a_window_are_counted_over_both_clients(accounts: MakeAccounts, time: Time) -> None:
-    """Twenty submits of two clients fill the window of both; each counts until ten seconds after it was sent."""
-    one, two = await accounts(ax.Limits(submits=20, per=10.0))
-    for number in range(20):
-        await (one, two)[number % 2].take(f"job-{number:02}", timeout=SOON_SECONDS)
-
-    assert [False, False] == [await is_free(account) for account in (one, two)]
-    for number in range(20):
-        (one, two)[number % 2].sent(f"job-{number:02}")
-    await asyncio.gather(one.aclose(), two.aclose())
-    time.now += 9.99
-    assert [False, False] == [await is_free(account) for account in (one, two)]
-    time.now += 0.02
-    assert await is_free(two)
-
-
-async def test_those_who_wait_at_both_clients_get_no_more_than_the_window_allows(
-    accounts: MakeAccounts, time: Time
+async def test_submits_in_a_window_are_counted_over_both_clients(
+    open_pair: OpenPair, api: Api, clock: JumpClock
 ) -> None:
-    """Of fifty who come at once to two clients, three get a place in each window, until all had one."""
-    one, two = await accounts(ax.Limits(submits=3, per=10.0))
-    taken: list[float] = []
+    """Of many who come at once to two clients no more than allowed are sent in any window, until all had a turn."""
+    one, two = await open_pair(ax.Limits(submits=3, per=10.0))
+    sent: list[float] = []
 
     async def submit(number: int) -> None:
-        account = (one, two)[number % 2]
-        await account.take(f"job-{number}", timeout=SOON_SECONDS)
-        taken.append(time.now)
-        account.sent(f"job-{number}")
-        await account.aclose()
-        if len(taken) % 3 == 0:
-            time.now += 10.0
+        job = await extend((one, two)[number % 2])
+        assert job.record.answered_at is not None
+        sent.append(job.record.answered_at)
 
-    await asyncio.gather(*(submit(number) for number in range(50)))
+    await clock.run(asyncio.gather(*(submit(number) for number in range(24))))
 
-    assert {3} == {taken.count(moment) for moment in taken[:48]}
-    assert 17 == len(set(taken))
+    sent.sort()
+    assert 24 == len(api.posts)
+    assert all(later - earlier >= 10.0 for earlier, later in zip(sent, sent[3:], strict=False))
 
 
-async def test_a_finished_job_frees_its_place_at_once(
-    accounts: MakeAccounts, time: Time, monkeypatch: pytest.MonkeyPatch
+async def test_a_slot_is_held_as_long_as_the_job_is_open(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
+    """An hour later an open job still holds its slot, for both clients; when it ends, who waits longest gets it."""
+    one, two = await open_pair(ax.Limits(parallel=1))
+    first = await extend(one)
+    waiting = asyncio.create_task(extend(two))
+    await clock.advance(3_600.0)
+    await looks(two, clock)
+    assert not waiting.done()
+
+    await first.refresh()
+    assert ax.Verdict.COMPLETE is first.verdict
+    second = await clock.run(waiting)
+
+    assert ["task-1", "task-2"] == [first.task_id, second.task_id]
+
+
+async def test_the_end_of_a_job_is_heard_of_without_a_look(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """Whoever waits in the client that sees a job end is sent at once."""
+    provider = api.provider(limits=ax.Limits(parallel=1))
+    async with ax.Client(provider, clock=clock.clock, permit_timeout=1e5, **WEB) as client:  # type: ignore[arg-type]  # two texts
+        await extend(client)
+        waiting = asyncio.create_task(extend(client))
+        await clock.advance(0.0)
+        assert not waiting.done()
+
+        await api.call_back("complete")
+        async with asyncio.timeout(SOON_SECONDS):
+            assert "task-2" == (await waiting).task_id
+
+
+@pytest.mark.parametrize("outcome", ["lost", "refused", "expired"])
+async def test_what_is_over_holds_no_slot(outcome: str, open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
+    """A refusal, an answer that nobody will ever know, a job that was given up: the next one is sent at once."""
+    one, two = await open_pair(ax.Limits(parallel=1))
+    api.codes = {"lost": [0], "refused": [402], "expired": []}[outcome]
+    api.is_done = False
+    try:
+        job = await extend(one)
+    except ax.CreditsError:
+        assert "refused" == outcome
+    else:
+        if outcome == "expired":
+            await clock.advance(1e6)
+            with pytest.raises(ax.JobExpiredError):
+                await clock.run(job.result())
+
+    async with asyncio.timeout(SOON_SECONDS):
+        assert "task-2" == (await extend(two)).task_id
+
+
+async def test_a_process_that_died_during_its_post_holds_its_slot_for_a_time_only(
+    open_pair: OpenPair, api: Api, clock: JumpClock
 ) -> None:
-    """Whoever waits in the same client is woken by the end of a job, without looking again."""
-    monkeypatch.setattr(limits, "LOOK_SECONDS", 100.0)
-    one, _ = await accounts(ax.Limits(parallel=1))
-    await one.take("first", timeout=SOON_SECONDS)
-    await one.keep("first", until=time.now + 86_400.0)
-    wait = asyncio.create_task(one.take("second", timeout=SOON_SECONDS))
-    await asyncio.sleep(0)  # it has begun
-    assert {"first"} == one.open_here
+    """A submit whose answer nobody heard counts for two minutes, in its window and among the open jobs."""
+    dead, alive = await open_pair(ax.Limits(submits=1, per=10.0, parallel=1))
+    api.gate.clear()
+    lost = asyncio.create_task(extend(dead))
+    await api.arrived.wait()
+    waiting = asyncio.create_task(extend(alive))
 
-    one.finish("first")
-    await wait
+    await clock.advance(POST_SECONDS - 10.0)
+    await looks(alive, clock)
+    assert 1 == len(api.posts)
+    await clock.advance(10.0)
+    await looks(alive, clock)
+    api.gate.set()
 
-    assert frozenset() == one.open_here
-
-
-async def test_a_place_is_kept_as_long_as_the_job_is_open(
-    accounts: MakeAccounts, stores: tuple[Store, Store], time: Time
-) -> None:
-    """An hour later an open job still holds its place, for both clients; when it ends, the other one gets it."""
-    one, two = await accounts(ax.Limits(parallel=1))
-    await one.take("first", timeout=SOON_SECONDS)
-    await stores[0].create(record_of("first", time.now, grace=1e6))
-    await one.keep("first", until=time.now + 86_400.0)
-    time.now += 3_600.0
-
-    assert [False, False] == [await is_free(account) for account in (one, two)]
-    one.finish("first")
-    await one.aclose()
-    assert [True, True] == [await is_free(account) for account in (two, one)]
+    assert {"task-1", "task-2"} == {(await lost).task_id, (await clock.run(waiting)).task_id}
 
 
-@pytest.mark.parametrize("verdict", [ax.Verdict.COMPLETE, ax.Verdict.FAILED, ax.Verdict.EXPIRED])
-async def test_a_job_that_ended_without_its_process_frees_its_place(
-    verdict: ax.Verdict, accounts: MakeAccounts, stores: tuple[Store, Store], time: Time
-) -> None:
-    """Its process died while it held the place, and another one saw the end: the place is free."""
-    dead, alive = await accounts(ax.Limits(parallel=1))
-    await dead.take("first", timeout=SOON_SECONDS)
-    record = record_of("first", time.now, grace=1e6)
-    await stores[0].create(record)
-    await dead.keep("first", until=time.now + 86_400.0)
-    assert not await is_free(alive)
+async def test_no_room_in_time_sends_nothing(open_pair: OpenPair, api: Api, clock: JumpClock) -> None:
+    """Submits whose turn does not come, whether first or behind others, raise RateLimitError; nothing is stored."""
+    one, _ = await open_pair(ax.Limits(submits=1, per=1e6))
+    first = await extend(one)
+    waiting = [asyncio.create_task(extend(one)) for _ in range(3)]
 
-    ended = await stores[1].commit(attrs.evolve(record, verdict=verdict), 1, is_open=False, due_at=None)
+    await clock.advance(1e5 - 1.0)
+    assert [False] * 3 == [submit.done() for submit in waiting]
+    await clock.advance(1.0)
 
-    assert isinstance(ended, Done)
-    assert await is_free(alive)
-
-
-async def test_an_unknown_outcome_frees_its_place_after_the_grace(
-    accounts: MakeAccounts, stores: tuple[Store, Store], time: Time
-) -> None:
-    """A process that died during its POST left a record without a task: its place is free when that is unknown."""
-    dead, alive = await accounts(ax.Limits(parallel=1))
-    await dead.take("first", timeout=SOON_SECONDS)
-    await stores[0].create(record_of("first", time.now, grace=900.0))
-    await dead.keep("first", until=time.now + 86_400.0)
-
-    time.now += 899.0
-    assert not await is_free(alive)
-    time.now += 1.0
-    assert await is_free(alive)
+    for submit in waiting:
+        with pytest.raises(ax.RateLimitError, match="no permit"):
+            await submit
+    assert [first.ref] == [job.ref async for job in one.jobs()]
+    assert 1 == len(api.posts)
 
 
-async def test_a_process_that_died_early_holds_its_places_for_a_time_only(accounts: MakeAccounts, time: Time) -> None:
-    """A place whose holder never stored a record is free after `HOLD_SECONDS`, and a submit's one window later."""
-    dead, alive = await accounts(ax.Limits(submits=1, per=10.0, parallel=1))
-    await dead.take("first", timeout=SOON_SECONDS)
-
-    time.now += limits.HOLD_SECONDS + 9.9
-    assert not await is_free(alive)
-    time.now += 0.2
-    assert await is_free(alive)
-
-
-async def test_a_parallel_place_of_a_dead_process_is_free_after_its_time(accounts: MakeAccounts, time: Time) -> None:
-    """Where only the open jobs are limited, that time is `HOLD_SECONDS`."""
-    dead, alive = await accounts(ax.Limits(parallel=1))
-    await dead.take("first", timeout=SOON_SECONDS)
-
-    time.now += limits.HOLD_SECONDS - 0.1
-    assert not await is_free(alive)
-    time.now += 0.1
-    assert await is_free(alive)
-
-
-async def test_a_take_that_fails_for_time_holds_nothing(
-    accounts: MakeAccounts, stores: tuple[Store, Store], time: Time
-) -> None:
-    """A submit that got the one place and not the other gives the one back."""
-    one, two = await accounts(ax.Limits(submits=1, per=10.0, parallel=1))
-    await one.take("first", timeout=SOON_SECONDS)
-    one.sent("first")
-    one.finish("first")
-    await one.aclose()
-
-    with pytest.raises(TimeoutError):
-        await two.take("second", timeout=0.05)
-    await two.aclose()
-
-    assert ("first",) == await stores[0].places("submits of suno")
-    assert () == await stores[0].places("jobs of suno")
-
-
-@pytest.mark.parametrize("is_full", [False, True])
-async def test_a_cancelled_take_holds_nothing(is_full: bool, accounts: MakeAccounts, time: Time) -> None:
-    """At whatever step it is cancelled, nothing is held by it, and the next one in the queue has its turn."""
-    one, two = await accounts(ax.Limits(submits=1, per=10.0, parallel=1))
-    for steps in range(24):
-        if is_full:
-            await two.take("holder", timeout=SOON_SECONDS)
-        take = asyncio.create_task(one.take("cancelled", timeout=SOON_SECONDS))
-        following = asyncio.create_task(one.take("next", timeout=SOON_SECONDS))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        take.cancel()
-        with suppress(asyncio.CancelledError):
-            await take
-            one.finish("cancelled")  # it had its place before
-            one.sent("cancelled")
-            await one.aclose()
-        time.now += 1_000.0 if is_full else 10.0
-
-        await following
-        one.finish("next")
-        one.sent("next")
-        await one.aclose()
-        time.now += 1_000.0
-
-
-async def test_a_store_that_fails_holds_nothing_and_is_told(time: Time) -> None:
-    """While the store cannot tell, a submit is refused; the place that could not be given back runs out."""
+async def test_a_store_that_fails_while_a_submit_waits_is_told(api: Api, clock: JumpClock) -> None:
+    """The submit is refused with the store's error and holds nothing; the next one waits for its turn and is sent."""
     store = ax.MemoryStore()
-    account = Account("suno", ax.Limits(parallel=1), store, time.clock())
-    await account.take("first", timeout=SOON_SECONDS)
+    provider = api.provider(limits=ax.Limits(submits=1, per=60.0))
+    async with ax.Client(provider, store=store, clock=clock.clock) as client:
+        await extend(client)
+        waiting = asyncio.create_task(extend(client))
+        await clock.advance(1.0)
+        store.fail("the disk is full")
+        await clock.advance(1.0)
+        with pytest.raises(ax.StoreError, match="disk"):
+            await waiting
+        store.fail(None)
 
-    store.fail("the disk is full")
-    await account.keep("first", until=time.now + 86_400.0)
-    with pytest.raises(ax.StoreError):
-        await account.take("second", timeout=SOON_SECONDS)
-    account.finish("first")
-    await account.aclose()
-    store.fail(None)
-
-    assert not await is_free(account)
-    time.now += limits.HOLD_SECONDS
-    assert await is_free(account)
+        assert "task-2" == (await clock.run(extend(client))).task_id
 
 
-async def test_a_place_is_kept_when_the_store_is_back(time: Time) -> None:
-    """A store that is away when the answer comes holds the job's place all the same, once it is there again."""
-    store = ax.MemoryStore()
-    account, other = (Account("suno", ax.Limits(parallel=1), store, time.clock()) for _ in range(2))
-    await account.take("first", timeout=SOON_SECONDS)
+async def test_slots_that_the_store_lost_are_held_again(api: Api, clock: JumpClock) -> None:
+    """An engine that comes back empty is told of the jobs that are open, and so counts them."""
+    store = FaultyMemory()
+    provider = api.provider(limits=ax.Limits(parallel=1))
+    async with ax.Client(provider, store=store, clock=clock.clock, **WEB) as client:  # type: ignore[arg-type]  # two texts
+        job = await extend(client)
+        await store.lose_all()
+        assert job.ref == await soon(lambda: store.find(provider="kie", task_id="task-1"))
 
-    store.fail("the network is down")
-    await account.keep("first", until=time.now + 86_400.0)
-    store.fail(None)
-    await account.aclose()
-    time.now += limits.HOLD_SECONDS
-
-    assert not await is_free(other)
-
-
-async def test_places_that_the_store_lost_are_taken_again(time: Time) -> None:
-    """An engine that comes back empty is told of the jobs that are open, not of those that have ended."""
-    account, other = (Account("suno", ax.Limits(parallel=2), ax.MemoryStore(), time.clock()) for _ in range(2))
-    for ref in ("first", "second"):
-        await account.take(ref, timeout=SOON_SECONDS)
-        await account.keep(ref, until=time.now + 86_400.0)
-    account.finish("second")
-    account.store = other.store  # as empty as it would be
-
-    await account.renew()
-
-    assert ("first",) == await other.store.places("jobs of suno")
-    await account.aclose()
+        waiting = asyncio.create_task(extend(client))
+        await looks(client, clock)
+        assert 1 == len(api.posts)
+        await api.call_back("complete")
+        assert "task-2" == (await clock.run(waiting)).task_id
 
 
-async def test_two_clients_of_one_file_stay_inside_one_limit(
-    make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path
+@pytest.mark.parametrize("clients", [1, 2])
+async def test_a_burst_stays_inside_a_limit_that_the_api_enforces(
+    clients: int, make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """Sixty submits of two clients pass a sandbox that enforces 20 in every window, without one refusal."""
-    sandbox = await make_sandbox(submit_limit=20, submit_window_seconds=0.2)
-    kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], limits=ax.Limits(submits=20, per=0.2))
-    clients = [await make_client(sandbox, kie, poll=True, store=f"sqlite:///{tmp_path}/jobs.db") for _ in range(2)]
+    """Eighty submits pass a sandbox that takes 20 in every window, without one refusal."""
+    sandbox = await make_sandbox(submit_limit=20, submit_window_seconds=0.1)
+    kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], limits=ax.Limits(submits=20, per=0.1))
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    pair = [await make_client(sandbox, kie, poll=True, store=url) for _ in range(clients)]
 
     jobs = await asyncio.gather(
-        *(clients[number % 2].extend(audio_id=sandbox.track_ids[0], model="V5") for number in range(60))
+        *(pair[number % clients].extend(audio_id=sandbox.track_ids[0], model="V5") for number in range(80))
     )
 
-    assert 60 == len({job.task_id for job in jobs if job.task_id})
+    assert 80 == len({job.task_id for job in jobs if job.task_id})
     assert {200} == {submission.code for submission in sandbox.submissions}
 
 
-async def test_a_refused_submit_frees_its_place(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """With one open job allowed, a refusal leaves the place to the next submit at once."""
-    sandbox = await make_sandbox(faults=["http=402*1"])
-    provider = ax.MusicGpt(sandbox.api_key, base_url=sandbox.bases["musicgpt"], limits=ax.Limits(parallel=1))
-    client = await make_client(sandbox, provider, permit_timeout=SOON_SECONDS)
-    with pytest.raises(ax.ProviderError):
-        await client.extend(url=sandbox.voice_url, continue_at=2)
+async def test_parallel_jobs_wait_for_a_free_slot(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """With one parallel job allowed, the next is sent when the one before is final."""
+    sandbox = await make_sandbox(parallel_limit=1)
+    limits = ax.Limits(parallel=1)
+    provider = ax.MusicGpt(sandbox.api_key, base_url=sandbox.bases["musicgpt"], limits=limits, pace=BRISK)
+    client = await make_client(sandbox, provider)
 
-    job = await client.extend(url=sandbox.voice_url, continue_at=2)
+    songs = await asyncio.gather(*(client.run(ax.Extend(url=sandbox.voice_url, continue_at=2)) for _ in range(3)))
 
-    assert 2 == len((await job).tracks)
-
-
-async def test_a_place_that_lapsed_while_its_submit_waited_is_no_place(
-    accounts: MakeAccounts, stores: tuple[Store, Store], time: Time
-) -> None:
-    """One open job is allowed, and a submit waits for its window longer than its place among the jobs is held."""
-    one, two = await accounts(ax.Limits(submits=1, per=600.0, parallel=1))
-    await one.take("a", timeout=5)
-    one.sent("a")
-    one.finish("a")
-    await one.aclose()
-    b = asyncio.create_task(one.take("b", timeout=30))  # has the job's place, waits for the window
-    while "b" not in await stores[0].places("jobs of suno"):  # noqa: ASYNC110 - turns of the loop, not time
-        await asyncio.sleep(0)
-    time.now += 200.0
-    c = asyncio.create_task(two.take("c", timeout=30))
-    for _ in range(50):  # questions of our own, between which b and c have theirs answered
-        await stores[0].places("jobs of suno")
-    time.now += 401.0
-    done, _ = await asyncio.wait([b, c], return_when=asyncio.FIRST_COMPLETED)
-    for account, task, ref in ((one, b, "b"), (two, c, "c")):
-        if task in done:
-            await account.keep(ref, until=time.now + 86_400)
-            account.sent(ref)
-            await account.aclose()
-    time.now += 601.0
-    await asyncio.wait([b, c], timeout=0.3)
-    try:
-        assert not (b.done() and c.done()), "both may be sent, though one job is open"
-    finally:
-        b.cancel()
-        c.cancel()
-        await asyncio.gather(b, c, return_exceptions=True)
-
-
-class SlowStore(ax.MemoryStore):
-    """A store that answers late, once, where it is asked for a place among the submits."""
-
-    def __init__(self, time: Time, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        """Let a place run out, and something happen, before that answer."""
-        super().__init__()
-        self._time = time
-        self._meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
-
-    async def take_place(self, name: str, ref: str, *, limit: int, now: float, until: float) -> float:
-        """Take it, late."""
-        if name.startswith("submits") and self._meanwhile is not None:
-            meanwhile, self._meanwhile = self._meanwhile, None
-            self._time.now += limits.HOLD_SECONDS
-            await meanwhile()
-        return await super().take_place(name, ref, limit=limit, now=now, until=until)
-
-
-async def test_a_place_that_lapsed_while_the_store_was_asked_is_no_place(time: Time) -> None:
-    """A store that was away between the two questions took the time for which the first place was held."""
-
-    async def other_comes() -> None:
-        await other.take("other", timeout=SOON_SECONDS)
-
-    store = SlowStore(time, other_comes)
-    one, other = (Account("suno", ax.Limits(submits=5, per=10.0, parallel=1), store, time.clock()) for _ in range(2))
-
-    with pytest.raises(TimeoutError):
-        await one.take("one", timeout=0.05)
-
-    assert ("other",) == await store.places("jobs of suno")
-    await one.aclose()
-
-
-async def test_a_place_is_given_back_when_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that is away when a job ends does not shut the account."""
-    monkeypatch.setattr(limits, "LOOK_SECONDS", 0.01)
-    store = ax.MemoryStore()
-    account = limits.Account("suno", ax.Limits(parallel=1), store, Clock())
-    await account.take("a", timeout=5)
-    await account.keep("a", until=1e12)
-
-    store.fail("the network is down")
-    account.finish("a")
-    await asyncio.sleep(0)
-    store.fail(None)
-    await account.take("b", timeout=20)
-
-    assert ("b",) == await store.places("jobs of suno")
-    await account.aclose()
+    assert [2, 2, 2] == [len(song.tracks) for song in songs]
+    assert 3 == len(sandbox.submissions)

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import json
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable
 
-import aiohttp
-import orjson
 import pytest
-from aiohttp import web
 from yarl import URL
 
 import audioext as ax
 from audioext.http.urls import callback_url, mask
 from audioext.sandbox import Sandbox
-from audioext.webhooks import MaskedAccessLogger
-
-MakeSandbox = Callable[..., Awaitable[Sandbox]]
-MakeClient = Callable[..., Awaitable[ax.Client]]
-
-SECRET = b"0123456789abcdef-secret"
+from tests.integration.client.conftest import SECRET, WEB, MakeClient, MakeSandbox
+from tests.support.api import Api, callback
 
 
-def complete(task_id: str | None = "t", **extra: object) -> bytes:
-    """Return kie.ai's complete callback, as docs.kie.ai/suno-api/extend-music-callbacks shows it."""
-    track = {"id": "one", "audio_url": "http://files.test/one.mp3", "title": "Rain", "duration": 20.5}
-    named = {} if task_id is None else {"task_id": task_id}
-    data = {"callbackType": "complete", **named, "data": [track], **extra}
-    return orjson.dumps({"code": 200, "msg": "All generated successfully.", "data": data})
+def complete(task_id: str | None = "t") -> bytes:
+    """Return kie.ai's complete callback."""
+    return json.dumps(callback("complete", task_id, track="one")).encode()
 
 
 @pytest.fixture
@@ -117,17 +105,67 @@ async def test_a_webhook_without_a_task_id_is_taken_on_its_tag(
     assert ["one"] == [track.id for track in (await job).tracks]
 
 
-async def test_repeats_and_late_words_are_200(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A delivery that was seen before is answered 200 and noted as a repeat."""
-    client = await make_client(sandbox, secrets=[SECRET])
-    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
-    await job
-    await sandbox.settled()
-    body = complete(job.task_id)
+async def test_repeats_and_late_words_are_200(api: Api, open_client: MakeClient) -> None:
+    """Exact repeats are answered 200 and only counted; what comes after COMPLETE is kept, and joins."""
+    store = ax.MemoryStore()
+    client = await open_client(store=store, **WEB)
+    job = await client.extend(audio_id="x", model="V5")
 
-    assert [200, 200] == [await accept(client, path_of(job.ref), body) for _ in range(2)]
-    verdicts = [delivery.verdict async for delivery in client.deliveries(job.ref)]
-    assert {"applied": 3, "late": 1, "repeat": 1} == dict(Counter(verdicts))
+    stages = ["text", "text", "complete", "complete", "complete", "first"]
+    assert [200] * 6 == [await api.call_back(stage) for stage in stages]
+
+    deliveries = [delivery async for delivery in client.deliveries(job.ref)]
+    assert ["applied"] * 3 == [delivery.verdict for delivery in deliveries]
+    stored = await store.read(job.ref)
+    assert stored is not None
+    assert 3 == stored.repeats
+    assert 1 == len((await job).tracks)
+
+
+async def test_a_delivery_can_be_replayed(api: Api, open_client: MakeClient) -> None:
+    """What was kept is taken again by its id and answered like a repeat; an unknown id is told."""
+    client = await open_client(**WEB)
+    job = await client.extend(audio_id="x", model="V5")
+    assert 200 == await api.call_back("complete")
+    (delivery,) = [delivery async for delivery in client.deliveries(job.ref)]
+
+    assert 200 == await client.replay(delivery.id)
+
+    assert delivery == await client.delivery(delivery.id)
+    assert [delivery] == [delivery async for delivery in client.deliveries()]
+    for unknown in ("nothing", f"{job.ref}-nothing", f"{'r' * 24}-{delivery.id}"):
+        with pytest.raises(ax.RequestError, match="holds no delivery"):
+            await client.replay(unknown)
+
+
+async def test_a_timeline_tells_what_was_known_when(api: Api, open_client: MakeClient) -> None:
+    """Each entry of a job's journal comes with the record that all entries up to it meant."""
+    client = await open_client(**WEB)
+    job = await client.extend(audio_id="x", model="V5")
+    for stage in ("text", "first", "complete"):
+        assert 200 == await api.call_back(stage)
+
+    timeline = await client.timeline(job.ref)
+
+    assert ["request", "answer", "webhook", "webhook", "webhook"] == [entry.kind for entry, _ in timeline]
+    stages = [record.stage for _, record in timeline if record is not None]
+    assert [None, ax.Stage.SUBMITTED, ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE] == stages
+    assert job.record == timeline[-1][1]
+
+
+async def test_a_delivery_that_names_another_jobs_task_is_refused(api: Api, open_client: MakeClient) -> None:
+    """A valid tag of one job and the task of another: neither job takes the other's song, and it is in the journal."""
+    api.codes = [0]
+    client = await open_client(**WEB)
+    unknown = await client.extend(audio_id="x", model="V5")
+    other = await client.extend(audio_id="x", model="V5")
+    assert (None, "task-2") == (unknown.task_id, other.task_id)
+
+    assert 401 == await api.call_back("complete", "task-2", post=0)
+
+    assert (None, None) == ((await client.job(unknown.ref)).task_id, (await client.job(unknown.ref)).stage)
+    assert ax.Stage.SUBMITTED is (await client.job(other.ref)).stage
+    assert ["refused"] == [delivery.verdict async for delivery in client.deliveries(unknown.ref)]
 
 
 async def test_with_confirm_a_complete_is_checked_by_a_status_call(
@@ -168,71 +206,6 @@ async def test_signed_webhooks_are_verified(make_sandbox: MakeSandbox, make_clie
         await job
 
         assert verdict in {delivery.verdict async for delivery in client.deliveries(job.ref)}
-
-
-async def test_over_http_the_tag_is_checked_before_the_body(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A stranger's request is answered without waiting for its body; GET is 405; health is told."""
-    client = await make_client(sandbox)
-    base = client.public_url
-    assert base is not None
-
-    async with aiohttp.ClientSession() as session:
-        stranger = base / "kie" / ("r" * 24) / ("t" * 43)
-        async with session.post(stranger, data=b"{}") as response:
-            assert 401 == response.status
-        async with session.get(stranger) as response:
-            assert 405 == response.status
-        async with session.get(base.origin() / "healthz") as response:
-            assert (200, {"status": "ok"}) == (response.status, await response.json())
-        async with session.get(base / "readyz") as response:
-            assert 200 == response.status
-        async with session.get(base / "files" / "guess" / "a.wav") as response:
-            assert 404 == response.status
-        job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
-        await job
-        big = base / job.provider / job.ref / callback_url(base, client._secrets[0], job.provider, job.ref).name  # noqa: SLF001 - the test's own forgery
-        async with session.post(big, data=io.BytesIO(b" " * 1_048_577)) as response:
-            assert 413 == response.status
-
-
-async def test_mounted_into_an_app_it_works_the_same(sandbox: Sandbox, unused_tcp_port: int) -> None:
-    """A client mounted under a prefix of the user's app takes its webhooks there."""
-    client = ax.Client(
-        ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
-        public_url=f"http://127.0.0.1:{unused_tcp_port}/audio",
-        listen=None,
-    )
-    app = web.Application()
-    client.receiver.add_to(app, "/audio")
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
-    try:
-        async with client:
-            song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
-            await sandbox.settled()
-    finally:
-        await runner.cleanup()
-
-    assert 2 == len(song.tracks)
-    assert {(200, None)} == {(delivery.status, delivery.error) for delivery in sandbox.deliveries}
-
-
-async def test_the_access_log_hides_the_tag(
-    sandbox: Sandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With the access log on, every line has its tag masked."""
-    caplog.set_level(logging.DEBUG)
-    client = await make_client(sandbox, secrets=[SECRET])
-    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
-    await job
-    await sandbox.settled()
-
-    lines = [record.getMessage() for record in caplog.records if record.name == "audioext.access"]
-    tag = path_of(job.ref).rpartition("/")[2]
-    assert lines
-    assert not [line for line in lines if tag in line]
-    assert MaskedAccessLogger is not None
 
 
 @pytest.mark.parametrize("poll", [False, True])

@@ -14,13 +14,12 @@ import pytest
 from yarl import URL
 
 import audioext as ax
-from audioext.http import transport as module
 from audioext.http.messages import HttpRequest, Part
-from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.http.transport import UPLOAD_IDLE_SECONDS, BrokenError, NotSentError, Transport
 from audioext.sandbox import Sandbox
+from tests.integration.client.conftest import MakeClient, MakeSandbox
+from tests.support.clock import SOON_SECONDS, LoopTime
 
-MakeSandbox = Callable[..., Awaitable[Sandbox]]
-MakeClient = Callable[..., Awaitable[ax.Client]]
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Serve = Callable[[Talk], Awaitable[URL]]
 
@@ -50,9 +49,20 @@ async def serve() -> AsyncIterator[Serve]:
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
+def connectors() -> list[aiohttp.BaseConnector]:
+    """Return the connectors that the transport has made."""
+    return []
+
+
+@pytest.fixture
+async def transport(connectors: list[aiohttp.BaseConnector]) -> AsyncIterator[Transport]:
     """Return a transport, closed afterwards."""
-    made = Transport()
+
+    def connect() -> aiohttp.BaseConnector:
+        connectors.append(aiohttp.TCPConnector())
+        return connectors[-1]
+
+    made = Transport(connector=connect)
     yield made
     await made.aclose()
 
@@ -88,93 +98,93 @@ async def read_all(reader: asyncio.StreamReader) -> None:
 
 
 async def test_a_server_that_takes_no_more_of_a_file_ends_the_call(
-    serve: Serve, transport: Transport, big_file: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, transport: Transport, big_file: Path, loop_time: LoopTime
 ) -> None:
     """When a file stands still the call is over, and the connection, in which megabytes are stuck, is dropped."""
-    monkeypatch.setattr(module, "UPLOAD_IDLE_SECONDS", 0.2)
-    over, dropped = asyncio.Event(), asyncio.Event()
+    begun, over, dropped = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def read_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        begun.set()
         await over.wait()
         with suppress(ConnectionResetError):
             while await reader.read(MEGABYTE):
                 pass
         dropped.set()
 
-    url = await serve(read_nothing)
+    sending = asyncio.create_task(transport.send(upload(await serve(read_nothing), big_file)))
+    await begun.wait()
     try:
-        async with asyncio.timeout(20):
-            with pytest.raises(BrokenError, match=r"no more of the file was taken for 0\.2 s"):
-                await transport.send(upload(url, big_file))
+        with pytest.raises(BrokenError, match="no more of the file was taken for 60 s"):
+            await loop_time.run(sending, step=1.0)
     finally:
         over.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SOON_SECONDS):
         await dropped.wait()
 
 
 async def test_a_submit_to_such_a_server_ends_and_so_does_closing(
-    serve: Serve, big_file: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, big_file: Path, loop_time: LoopTime
 ) -> None:
     """The job of an inline file that stood still is there, its outcome unknown, and the client can be closed."""
-    monkeypatch.setattr(module, "UPLOAD_IDLE_SECONDS", 0.2)
-    over = asyncio.Event()
+    begun, over = asyncio.Event(), asyncio.Event()
 
     async def read_nothing(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        begun.set()
         await over.wait()
 
     base = (await serve(read_nothing)).origin()
     try:
-        async with asyncio.timeout(20), ax.Client(ax.MusicGpt("a-key-of-mine", base_url=base)) as client:
-            job = await client.extend(file=big_file, continue_at=1)
+        async with ax.Client(ax.MusicGpt("a-key-of-mine", base_url=base)) as client:
+            submit = asyncio.create_task(client.extend(file=big_file, continue_at=1))
+            await begun.wait()
+            job, _ = await loop_time.run(submit, step=1.0)
             with pytest.raises(ax.SubmitUnknownError):
                 await job
     finally:
         over.set()
 
 
-async def test_a_file_may_take_long_as_long_as_it_moves(serve: Serve, transport: Transport, big_file: Path) -> None:
+async def test_a_file_may_take_long_as_long_as_it_moves(
+    serve: Serve, transport: Transport, big_file: Path, loop_time: LoopTime
+) -> None:
     """A slow line is no hung call: the time counts anew with every piece of the file."""
-    loop = asyncio.get_running_loop()
-    real, later = loop.time, [0.0]
     pauses = 3
 
     async def read_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(pauses):
             await reader.readexactly(24 * MEGABYTE)  # more than the sockets hold, so that the file has moved
-            later[0] += 0.75 * module.UPLOAD_IDLE_SECONDS
+            loop_time.advance(0.75 * UPLOAD_IDLE_SECONDS)
         while not (await reader.read(MEGABYTE)).endswith(b"--\r\n"):
             pass
         writer.write(ANSWER)
         await writer.drain()
 
-    url = await serve(read_slowly)
-    loop.time = lambda: real() + later[0]  # type: ignore[method-assign]  # time passes when the server says so
-    try:
-        answer = await transport.send(upload(url, big_file))
-    finally:
-        loop.time = real  # type: ignore[method-assign]  # as above
+    answer = await transport.send(upload(await serve(read_slowly), big_file))
 
     assert (200, b"{}") == (answer.status, answer.body)
-    assert later[0] > 2 * module.UPLOAD_IDLE_SECONDS
 
 
 async def test_the_answer_to_a_file_that_is_out_is_bounded(
-    serve: Serve, transport: Transport, voice_file: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, transport: Transport, voice_file: Path, loop_time: LoopTime
 ) -> None:
-    """A server that has the whole file and never finishes its answer ends the call as well."""
-    monkeypatch.setattr(module, "UPLOAD_ANSWER_SECONDS", 0.2)
-    over = asyncio.Event()
+    """A server that has the whole file and goes on with its answer for ever ends the call as well."""
+    begun, over = asyncio.Event(), asyncio.Event()
 
-    async def answer_half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_all(reader)
-        writer.write(ANSWER[:-1])
-        await over.wait()
+        writer.write(ANSWER.replace(b"Length: 2", b"Length: 1000000"))
+        begun.set()
+        while not over.is_set():
+            writer.write(b" ")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(30.0):
+                    await over.wait()
 
-    url = await serve(answer_half)
+    sending = asyncio.create_task(transport.send(upload(await serve(answer_for_ever), voice_file)))
+    await begun.wait()
     try:
-        async with asyncio.timeout(20):
-            with pytest.raises(BrokenError, match=r"not all of it came within 0\.2 s"):
-                await transport.send(upload(url, voice_file))
+        with pytest.raises(BrokenError, match="not all of it came within 300 s"):
+            await loop_time.run(sending, step=1.0)
     finally:
         over.set()
 
@@ -190,7 +200,7 @@ async def test_an_answer_before_the_end_of_a_file_counts(serve: Serve, transport
 
     url = await serve(refuse)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SOON_SECONDS):
             answer = await transport.send(upload(url, big_file))
     finally:
         over.set()
@@ -219,46 +229,33 @@ async def test_progress_is_told_to_the_end(serve: Serve, transport: Transport, v
 
 @pytest.mark.parametrize("name", ["gone.wav", "", "odd\udcff.wav"])
 async def test_a_file_that_cannot_be_read_means_that_nothing_was_sent(
-    name: str, serve: Serve, transport: Transport, tmp_path: Path
+    name: str, transport: Transport, connectors: list[aiohttp.BaseConnector], tmp_path: Path
 ) -> None:
     """A file that vanished, a folder in its place, or a name that no form can hold: no connection is made."""
-    calls: list[object] = []
     if name.startswith("odd"):
         (tmp_path / name).write_bytes(b"RIFF")
 
-    async def count(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
-        calls.append(1)
-
     with pytest.raises(NotSentError, match=r"cannot read .*; nothing was sent"):
-        await transport.send(upload(await serve(count), tmp_path / name))
+        await transport.send(upload(URL("http://127.0.0.1:9/upload"), tmp_path / name))
 
-    assert [] == calls
-    assert transport._session is None  # noqa: SLF001 - it was not even opened
+    assert [] == connectors
 
 
 # --- closing -----------------------------------------------------------------------------------------------
 
 
 async def test_a_closed_transport_sends_nothing_and_opens_nothing(
-    serve: Serve, voice_file: Path, monkeypatch: pytest.MonkeyPatch
+    transport: Transport, connectors: list[aiohttp.BaseConnector], voice_file: Path
 ) -> None:
     """After closing, each call says that nothing was sent; no session is made that nobody would close."""
-    calls: list[object] = []
-
-    async def count(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
-        calls.append(1)
-
-    url = await serve(count)
-    sessions: list[aiohttp.ClientSession] = []
-    monkeypatch.setattr(Transport, "new_session", lambda _: sessions.append(aiohttp.ClientSession()))
-    transport = Transport()
+    url = URL("http://127.0.0.1:9/upload")
     await transport.aclose()
 
     for request in HttpRequest(method="GET", url=url), upload(url, voice_file):
         with pytest.raises(NotSentError, match="closed before this call; nothing was sent"):
             await transport.send(request)
 
-    assert ([], []) == (calls, sessions)
+    assert [] == connectors
     await transport.aclose()  # again, in vain
 
 

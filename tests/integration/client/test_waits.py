@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gc
+import weakref
+from collections.abc import AsyncIterator
 
-import attrs
 import pytest
 
 import audioext as ax
-from audioext.runtime.waiters import Registry
 from audioext.sandbox import Sandbox
+from tests.integration.client.conftest import WEB, MakeClient, MakeSandbox
+from tests.support.api import Api
+from tests.support.clock import SOON_SECONDS, JumpClock, soon
 
-MakeSandbox = Callable[..., Awaitable[Sandbox]]
-MakeClient = Callable[..., Awaitable[ax.Client]]
+HOUR_SECONDS = 3_600.0
+TOLD = [ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE]
 
 
-async def extend(client: ax.Client, sandbox: Sandbox) -> ax.Job:
+async def extend(client: ax.Client) -> ax.Job:
     """Submit a plain extension."""
-    return await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    return await client.extend(audio_id="x", model="V5")
 
 
-async def test_stages_can_be_awaited_again_and_in_any_order(sandbox: Sandbox, make_client: MakeClient) -> None:
+async def test_stages_can_be_awaited_again_and_in_any_order(api: Api, open_client: MakeClient) -> None:
     """`complete`, `text`, `first` and the job itself can be awaited any number of times."""
-    client = await make_client(sandbox)
-    job = await extend(client, sandbox)
+    client = await open_client(**WEB)
+    job = await extend(client)
+    for stage in TOLD:
+        await api.call_back(stage.name.lower())
 
     complete = await job.complete
     first, text = await job.first, await job.text
@@ -33,175 +38,273 @@ async def test_stages_can_be_awaited_again_and_in_any_order(sandbox: Sandbox, ma
     assert [ax.Stage.COMPLETE, ax.Stage.FIRST, ax.Stage.TEXT] == [complete.stage, first.stage, text.stage]
     assert (await again, await again) == (first, first)
     assert await job == await job
+    assert (job.ref, "kie", "task-1") == (text.ref, text.provider, text.task_id)
 
 
-async def test_every_iteration_replays_from_the_beginning(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A second iteration over a finished job tells the same events."""
-    client = await make_client(sandbox)
-    job = await extend(client, sandbox)
+async def test_every_iteration_replays_from_the_beginning(api: Api, open_client: MakeClient) -> None:
+    """Whoever iterates from the start, from the middle on, or after the end is told the same events in order."""
+    client = await open_client(**WEB)
+    job = await extend(client)
 
-    once = [event async for event in job]
-    twice = [event async for event in job]
+    async def iterate() -> list[ax.StageEvent]:
+        return [event async for event in job]
 
-    assert once == twice
-    assert [2, 3, 4] == [int(event.stage) for event in once]
+    iterations = [asyncio.create_task(iterate())]
+    await api.call_back("text")
+    await api.call_back("first")
+    iterations.append(asyncio.create_task(iterate()))
+    await api.call_back("complete")
+    iterations.append(asyncio.create_task(iterate()))
+    once, twice, thrice = await asyncio.gather(*iterations)
+
+    assert once == twice == thrice
+    assert TOLD == [event.stage for event in once]
+    assert {"webhook"} == {event.source for event in once}
 
 
-async def test_a_wait_that_times_out_leaves_the_job_alone(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """A timeout is also a TimeoutError, holds the job, and disturbs no other waiter."""
-    sandbox = await make_sandbox(speed=100)
-    client = await make_client(sandbox)
-    job = await extend(client, sandbox)
+async def test_an_iteration_waits_for_each_stage(api: Api, open_client: MakeClient) -> None:
+    """An event is yielded as soon as its stage is reached, with the tracks known then."""
+    client = await open_client(**WEB)
+    job = await extend(client)
+    events = aiter(job)
+
+    for stage, tracks in (("text", 0), ("first", 1), ("complete", 1)):
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)  # it has begun
+        assert not waiting.done()
+        await api.call_back(stage)
+        event = await waiting
+        assert (stage, tracks) == (event.stage.name.lower(), len(event.tracks))
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
+
+
+async def test_a_wait_that_times_out_leaves_the_job_alone(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """A timeout is also a TimeoutError, holds the job, says how far it is, and disturbs no other waiter."""
+    api.is_done = False
+    client = await open_client(clock=clock.clock, wait_timeout=HOUR_SECONDS, **WEB)
+    job = await extend(client)
+    await api.call_back("text")
     other = asyncio.create_task(job.result())
+    wait = asyncio.create_task(job.wait(ax.Stage.COMPLETE, timeout=240))
 
-    with pytest.raises(TimeoutError) as caught:
-        await job.wait(ax.Stage.COMPLETE, timeout=0.01)
+    await clock.advance(239.0)
+    assert not wait.done()
+    await clock.advance(1.0)
+    with pytest.raises(TimeoutError, match="it is at text") as caught:
+        await wait
+    await api.call_back("complete")
 
     assert isinstance(caught.value, ax.StageTimeoutError)
     assert job is caught.value.job
     assert await other == await job
 
 
-async def test_a_cancelled_wait_disturbs_nobody(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+async def test_a_cancelled_wait_disturbs_nobody(api: Api, open_client: MakeClient) -> None:
     """Cancelling one waiter leaves the others and the task as they were."""
-    sandbox = await make_sandbox(speed=100)
-    client = await make_client(sandbox)
-    job = await extend(client, sandbox)
+    client = await open_client(**WEB)
+    job = await extend(client)
     waits = [asyncio.ensure_future(job.wait()) for _ in range(3)]
+    await api.call_back("text")
     await job.text
     waits[1].cancel()
+    await api.call_back("complete")
 
     outcomes = await asyncio.gather(*waits, return_exceptions=True)
 
     assert [False, True, False] == [isinstance(outcome, BaseException) for outcome in outcomes]
 
 
-async def test_wait_timeout_bounds_every_await(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """Without a timeout of its own, a wait ends after the client's `wait_timeout`."""
-    sandbox = await make_sandbox(speed=1)
-    client = await make_client(sandbox, wait_timeout=0.05)
-    job = await extend(client, sandbox)
+async def test_wait_timeout_bounds_every_await(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """Without a timeout of its own, each wait and each iteration ends after the client's `wait_timeout`."""
+    api.is_done = False
+    client = await open_client(clock=clock.clock, wait_timeout=HOUR_SECONDS, **WEB)
+    job = await extend(client)
 
-    with pytest.raises(ax.StageTimeoutError):
-        await job
-    with pytest.raises(ax.StageTimeoutError):
+    async def iterate() -> None:
         async for _ in job:
             pass
+
+    waits = [asyncio.ensure_future(wait) for wait in (job.result(), job.wait(ax.Stage.TEXT), iterate())]
+    await clock.advance(HOUR_SECONDS - 1.0)
+    assert [False] * 3 == [wait.done() for wait in waits]
+    await clock.advance(1.0)
+
+    for wait in waits:
+        with pytest.raises(ax.StageTimeoutError):
+            await wait
+
+
+async def test_run_is_bounded_after_the_submit(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """`run` submits and awaits; its timeout ends the wait, not the job."""
+    api.is_done = False
+    store = ax.MemoryStore()
+    client = await open_client(store=store, clock=clock.clock, **WEB)
+    run = asyncio.create_task(client.run(ax.Extend(audio_id="x", model="V5"), timeout=600))
+    await api.arrived.wait()
+    await soon(lambda: store.find(provider="kie", task_id="task-1"))
+    await clock.advance(600.0)
+
+    with pytest.raises(ax.StageTimeoutError) as caught:
+        await run
+    assert ax.Verdict.OPEN is caught.value.job.verdict
 
 
 @pytest.mark.parametrize("poll", [False, True])
 async def test_a_failed_task_raises_with_its_reason(
     poll: bool, make_sandbox: MakeSandbox, make_client: MakeClient
 ) -> None:
-    """The failure tells the provider's code, our reason and what is known of the money; text was reached."""
-    sandbox = await make_sandbox(faults=["error=first:501"])
+    """The failure tells the provider's code, our reason and the tracks; what was reached before can be awaited."""
+    sandbox = await make_sandbox(faults=["error=complete:501"])
     client = await make_client(sandbox, poll=poll)
-    failures: list[ax.Failure] = []
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
 
-    @client.on_failure
-    async def sorry(failure: ax.Failure) -> None:
-        failures.append(failure)
-
-    job = await extend(client, sandbox)
     with pytest.raises(ax.JobFailedError) as caught:
         await job
-    await client.aclose()
 
-    assert ax.FailureReason.GENERATION is caught.value.reason
-    assert [job.ref] == [failure.ref for failure in failures]
-
-
-async def test_closing_ends_the_waits_and_keeps_the_job(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """Open waits raise ClientClosedError, and another client on the same store finishes the job."""
-    sandbox = await make_sandbox(speed=100)
-    store = ax.MemoryStore()
-    client = await make_client(sandbox, poll=True, store=store)
-    job = await extend(client, sandbox)
-    wait = asyncio.create_task(job.result())
-    await job.text
-
-    await client.aclose()
-    with pytest.raises(ax.ClientClosedError):
-        await wait
-
-    successor = await make_client(sandbox, poll=True, store=store)
-    assert 2 == len((await (await successor.job(job.ref))).tracks)
-    assert 1 == len(sandbox.submissions)
+    assert (ax.FailureReason.GENERATION, job) == (caught.value.reason, caught.value.job)
+    assert job.failure is not None
+    assert (job.ref, caught.value.reason) == (job.failure.ref, job.failure.reason)
+    if not poll:
+        assert "501" == caught.value.code
+        assert ax.Stage.FIRST is (await job.first).stage
+        assert [event.stage async for event in first_two(job)] == TOLD[:2]
 
 
-async def test_refresh_asks_now(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """With every webhook dropped and a slow pace, refresh brings the result."""
-    sandbox = await make_sandbox(faults=["drop"])
-    provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(quiet=900))
-    client = await make_client(sandbox, provider)
-    job = await extend(client, sandbox)
-    await sandbox.settled()
+async def first_two(job: ax.Job) -> AsyncIterator[ax.StageEvent]:
+    """Yield the events of a job that fails after FIRST."""
+    events = aiter(job)
+    yield await anext(events)
+    yield await anext(events)
+    with pytest.raises(ax.JobFailedError):
+        await anext(events)
 
-    await job.refresh()
+
+async def test_a_failed_job_that_rises_gives_its_song(api: Api, open_client: MakeClient) -> None:
+    """A wait that starts after a job rose from failed to complete gets the song; the earlier one stays failed."""
+    client = await open_client(**WEB)
+    job = await extend(client)
+    await api.call_back("error", code=501)
+    with pytest.raises(ax.JobFailedError):
+        await job
+
+    await api.call_back("complete")
+
+    assert 1 == len((await job).tracks)
+    assert (ax.Verdict.COMPLETE, None) == (job.verdict, job.failure)
+
+
+async def test_refresh_asks_now(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """With no webhook and no time for a poll, refresh brings the result, and says what the provider says."""
+    client = await open_client(clock=clock.clock, **WEB)
+    job = await extend(client)
+    api.status_codes = [503]
+    with pytest.raises(ax.ProviderDownError):
+        await job.refresh()
+    assert [job] == [found async for found in client.jobs(open=True)]
+
+    assert job is await job.refresh()
 
     assert ax.Verdict.COMPLETE is job.verdict
+    assert "poll" == (await job.complete).source
 
 
-async def test_dropped_webhooks_are_made_up_for_by_the_poll(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """When no webhook comes, the status poll ends the same await."""
-    sandbox = await make_sandbox(faults=["drop"])
-    provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02, quiet=0.05))
-    client = await make_client(sandbox, provider)
+async def test_silence_is_made_up_for_by_the_poll(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """When no webhook comes for the provider's quiet time, a status call ends the same await."""
+    client = await open_client(clock=clock.clock, wait_timeout=HOUR_SECONDS, **WEB)
+    job = await extend(client)
+    wait = asyncio.create_task(job.result())
 
-    song = await (await extend(client, sandbox))
+    await clock.advance(29.0)
+    assert not api.asked.is_set()
+    song = await clock.run(wait)
 
-    assert 2 == len(song.tracks)
-    assert () == tuple(sandbox.deliveries)
+    assert 1 == len(song.tracks)
+    assert 30.0 <= clock.time - job.record.created_at < 60.0
 
 
-async def test_an_unknown_ref_is_told(sandbox: Sandbox, make_client: MakeClient) -> None:
+async def test_an_unknown_ref_is_told(open_client: MakeClient) -> None:
     """A ref that the store does not hold is a problem of the request."""
-    client = await make_client(sandbox)
+    client = await open_client()
 
     with pytest.raises(ax.RequestError, match="holds no job"):
         await client.job("0" * 24)
 
 
-async def test_a_job_expires_after_a_last_status_call(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
-    """An open job is given up at its deadline, leaves the open set, and its wait says so."""
-    sandbox = await make_sandbox(speed=1)
-    client = await make_client(sandbox, poll=True, expire_after=0.2)
-    job = await extend(client, sandbox)
+async def test_a_job_that_nobody_holds_is_forgotten(api: Api, open_client: MakeClient, sandbox: Sandbox) -> None:
+    """A job costs no memory of this process when it has ended and nobody holds it; looked up again it is there."""
+    client = await open_client(**WEB)
+    job = await extend(client)
+    assert job is await client.job(job.ref)
+    await api.call_back("complete")
+    await job
+    ref, gone = job.ref, weakref.ref(job)
+    del job
+    gc.collect()
 
+    assert gone() is None
+    assert ref == (await client.job(ref)).ref
+
+
+async def test_one_job_is_one_handle(api: Api, open_client: MakeClient) -> None:
+    """However a job is looked up, it is the same object, and what wakes one waiter is known to all."""
+    client = await open_client(**WEB)
+    job = await extend(client)
+
+    assert job is await client.job(job.ref)
+    assert [job] == [found async for found in client.jobs(open=True)]
+    assert f"<Job {job.ref} kie SUBMITTED OPEN>" == repr(job)
+    wait = asyncio.create_task((await client.job(job.ref)).result())
+    await api.call_back("complete")
+    async with asyncio.timeout(SOON_SECONDS):
+        assert await wait == await job
+
+
+# --- giving up ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_expires_after_a_last_status_call(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """An open job is given up at its deadline, leaves the open set, its wait says so; a late callback completes it."""
+    api.is_done = False
+    client = await open_client(clock=clock.clock, expire_after=HOUR_SECONDS, wait_timeout=HOUR_SECONDS * 3, **WEB)
+    job = await extend(client)
+    wait = asyncio.create_task(job.result())
+
+    await clock.advance(HOUR_SECONDS - 1.0)
+    assert not wait.done()
+    api.asked.clear()
     with pytest.raises(ax.JobExpiredError):
-        await job
+        await clock.run(wait)
+    assert api.asked.is_set()
 
     assert ax.Verdict.EXPIRED is job.verdict
     assert [] == [open_job.ref async for open_job in client.jobs(open=True)]
+    await api.call_back("complete")
+    assert 1 == len((await job).tracks)
 
 
-async def test_a_finished_job_nobody_holds_is_forgotten(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """The registry keeps no job that nobody holds."""
-    client = await make_client(sandbox)
-    job = await extend(client, sandbox)
-    ref = job.ref
-    await job
-    del job
-
-    assert client._registry.is_held(ref) is False  # noqa: SLF001 - only memory tells
-
-
-async def test_who_reads_the_truth_wakes_those_who_wait(sandbox: Sandbox, make_client: MakeClient) -> None:
-    """A job that is looked up again is news for every waiter of this process, though no wake-up comes."""
+@pytest.mark.parametrize(("failures", "is_given_up"), [(3, False), (10_000, True)])
+async def test_a_job_is_given_up_on_its_providers_word(
+    failures: int, is_given_up: bool, api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A provider that is away for a moment does not cost a song; one silent for twice a job's time is believed dead."""
     store = ax.MemoryStore()
-    submitter = await make_client(sandbox, store=store)
-    ref = (await extend(submitter, sandbox)).ref
-    early = await store.get(ref)
-    assert early is not None
-    await (await submitter.job(ref))
-    late = await store.get(ref)
-    assert late is not None
-    registry = Registry()
-    desk = attrs.evolve(submitter._desk, registry=registry)  # noqa: SLF001 - a process that hears of no change
-    held = desk.job(early)
-    bell = registry.bell(ref)
+    settings = {"store": store, "clock": clock.clock, "expire_after": HOUR_SECONDS, "wait_timeout": 5 * HOUR_SECONDS}
+    api.is_done = False
+    first = await open_client(**settings)
+    ref = (await extend(first)).ref
+    await first.aclose()
 
-    assert held is desk.job(late)
-
-    assert bell.done()
-    assert ax.Stage.COMPLETE is held.stage
+    await clock.advance(HOUR_SECONDS + 600.0)
+    api.is_done, api.status_codes = True, [503] * failures
+    second = await open_client(**settings)
+    job = await second.job(ref)
+    result = asyncio.create_task(job.result())
+    if is_given_up:
+        await clock.advance(HOUR_SECONDS)
+        with pytest.raises(ax.JobExpiredError):
+            await clock.run(result)
+        assert clock.time - job.record.created_at >= 2 * HOUR_SECONDS
+        assert "503" in str(job.record.complaint)
+    else:
+        assert 1 == len((await clock.run(result)).tracks)

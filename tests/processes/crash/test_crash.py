@@ -2,13 +2,14 @@
 
 The short version runs with the suite; the long one has a command of its own:
 
-    python -m pytest -m soak tests/crash
+    python -m pytest -m soak -s -n0 tests/processes/crash
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 from collections import Counter
@@ -18,11 +19,10 @@ import aiohttp
 import pytest
 
 import audioext as ax
-from audioext.stores import open_store
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
 STAGES = ["TEXT", "FIRST", "COMPLETE"]
-ACCEPTED = {"applied", "repeat", "late"}
 
 
 async def start(*words: str) -> asyncio.subprocess.Process:
@@ -34,6 +34,7 @@ async def start(*words: str) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         limit=2**24,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -71,15 +72,13 @@ async def check(folder: Path, url: str, ends: dict[str, str]) -> Counter[str]:
     posts = Counter(submission["callback_url"] for submission in submissions)
     assert {1} == set(posts.values())
 
-    store = open_store(f"sqlite:///{folder}/jobs.db")
-    await store.open()
-    records = {stored.record.ref: stored.record async for stored in store.scan()}
-    heard = {delivery.ref async for delivery in store.deliveries() if delivery.verdict in ACCEPTED}
-    await store.aclose()
-    known = {ref for ref, record in records.items() if record.task_id is not None or ref in heard}
-    assert {ref: "song" if ref in known else "unknown" for ref in records} == ends
-    assert {ax.Verdict.COMPLETE} == {records[ref].verdict for ref in known}
-    assert {url.split("/")[-2] for url in posts} <= set(records)
+    async with ax.Client(store=f"sqlite:///{folder}/jobs.db") as client:
+        jobs = {job.ref: job async for job in client.jobs()}
+        heard = {delivery.ref async for delivery in client.deliveries() if delivery.verdict == "applied"}
+    known = {ref for ref, job in jobs.items() if job.task_id is not None or ref in heard}
+    assert {ref: "song" if ref in known else "unknown" for ref in jobs} == ends
+    assert {ax.Verdict.COMPLETE} == {jobs[ref].verdict for ref in known}
+    assert {url.split("/")[-2] for url in posts} <= set(jobs)
 
     told: dict[str, list[str]] = {}
     for line in (folder / "told").read_text().splitlines():

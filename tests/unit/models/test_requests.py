@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
+from typing import get_type_hints
 
 import attrs
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import audioext as ax
-from audioext.models.requests import GENDERS
+from audioext.models.checks import GENDERS
+from audioext.models.requests import ExtendOptions, InstrumentalOptions
 
 anything = st.one_of(
     st.none(),
@@ -73,6 +76,29 @@ def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> Non
     assert [field] == [problem.field for problem in ax.Extend.draft(**fields).problems()]
 
 
+@pytest.mark.parametrize(("kind", "options"), [(ax.Extend, ExtendOptions), (ax.AddInstrumental, InstrumentalOptions)])
+def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], options: type) -> None:
+    """What type checkers know of the keyword arguments is what a request takes, name by name and type by type."""
+    path = str | PathLike[str] | None  # becomes a Path
+    fields = {a.name: path if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
+    assert get_type_hints(options) == fields
+    assert all(callable(a.metadata["check"]) for a in attrs.fields(kind))
+
+
+@pytest.mark.parametrize("field", [a.name for a in attrs.fields(ax.Extend)])
+def test_no_message_repeats_a_long_value(field: str) -> None:
+    """A whole file given in the wrong place is cut: nobody wants to read it, and logs keep it."""
+    problems = ax.Extend.draft(**{field: b"\xff" * 5_000}).problems()
+    assert all(len(problem.message) < 250 for problem in problems)
+    assert field in {problem.field for problem in problems}
+
+
+def test_an_address_is_no_file() -> None:
+    """A URL given as a file is not taken for a path."""
+    (problem,) = ax.Extend.draft(file="https://x.test/a.mp3").problems()
+    assert ("file", True) == (problem.field, "give it as url=" in problem.message)
+
+
 @pytest.mark.parametrize("weight", [0, 1, 0.01, 0.65, 0.29, 0.07])
 def test_weights_in_steps_of_a_hundredth_pass(weight: float) -> None:
     """What a float cannot hold exactly is still a step of 0.01."""
@@ -107,13 +133,13 @@ def test_a_request_is_frozen_and_says_what_was_given() -> None:
 
 
 def test_an_unknown_field_is_a_type_error() -> None:
-    """A misspelt field is told with those that there are."""
+    """A misspelt field is refused with those that there are."""
     with pytest.raises(TypeError, match="continue_at"):
         ax.Extend.draft(continueAt=1)
 
 
 def test_an_instrumental_needs_its_texts() -> None:
-    """All three missing texts are told at once."""
+    """All three missing texts are named at once."""
     fields = [problem.field for problem in ax.AddInstrumental.draft(url="https://x.test/a").problems()]
 
     assert ["title", "tags", "negative_tags"] == fields

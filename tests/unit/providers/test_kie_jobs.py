@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from yarl import URL
 
+from audioext import KieJobs
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Progress
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
-from audioext.providers import KieJobs
-
-if TYPE_CHECKING:
-    from tests.unit.providers.conftest import Kit
+from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.example/kie-jobs/ref1/tag1")
 VOICE = "https://files.example/voice.mp3"
@@ -24,7 +22,7 @@ VOICE = "https://files.example/voice.mp3"
 def body(request: HttpRequest) -> dict[str, Any]:
     """Return the JSON body of *request*."""
     assert request.body is not None
-    sent: dict[str, Any] = orjson.loads(request.body)
+    sent: dict[str, Any] = msgspec.json.decode(request.body)
     return sent
 
 
@@ -78,9 +76,7 @@ def test_no_callback_url_is_sent_when_nobody_can_reach_us() -> None:
 def test_the_status_is_a_get_by_query(kit: Kit) -> None:
     """The jobs route takes the task id as a query."""
     jobs = KieJobs("k")
-    assert "https://api.kie.ai/api/v1/jobs/recordInfo?taskId=task-1" == str(
-        jobs.build_status(kit.make_record(jobs)).url
-    )
+    assert "https://api.kie.ai/api/v1/jobs/recordInfo?taskId=task-1" == str(jobs.build_status(kit.make_record()).url)
 
 
 def test_results_live_for_a_day() -> None:
@@ -97,9 +93,9 @@ def test_results_live_for_a_day() -> None:
 )
 def test_addresses_that_are_no_links_are_left_out(result: dict[str, object]) -> None:
     """A text that is no http(s) address with a path is no track."""
-    detail = {"taskId": "t", "state": "success", "resultJson": orjson.dumps(result).decode()}
+    detail = {"taskId": "t", "state": "success", "resultJson": msgspec.json.encode(result).decode()}
     (event,) = KieJobs("k").parse_status(
-        HttpResponse(status=200, body=orjson.dumps({"code": 200, "msg": "ok", "data": detail}))
+        HttpResponse(status=200, body=msgspec.json.encode({"code": 200, "msg": "ok", "data": detail}))
     )
     assert isinstance(event, Progress)
     assert Stage.COMPLETE is event.claimed_stage

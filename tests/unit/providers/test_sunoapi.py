@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
+import msgspec
 from yarl import URL
 
+from audioext import SunoApi
 from audioext.http.messages import HttpRequest
 from audioext.models.requests import AddInstrumental, Extend
-from audioext.providers import SunoApi
-
-if TYPE_CHECKING:
-    from tests.unit.providers.conftest import Kit
+from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.example/sunoapi/ref1/tag1")
 VOICE = "https://files.example/voice.mp3"
@@ -21,7 +19,7 @@ VOICE = "https://files.example/voice.mp3"
 def body(request: HttpRequest) -> dict[str, Any]:
     """Return the JSON body of *request*."""
     assert request.body is not None
-    sent: dict[str, Any] = orjson.loads(request.body)
+    sent: dict[str, Any] = msgspec.json.decode(request.body)
     return sent
 
 
@@ -81,11 +79,11 @@ def test_hosts_are_the_vendors() -> None:
     assert upload == SunoApi("k").build_upload(VOICE, "n").url
     assert upload == SunoApi("k", base_url="https://apibox.erweima.ai").build_upload(VOICE, "n").url
     assert "https://api.sunoapi.org/api/v1/generate/credit" == str(SunoApi("k").build_credits().url)
-    assert ("sunoapi", "SUNOAPI_API_KEY") == (SunoApi().name, SunoApi().key_variable)
+    assert ("sunoapi", "SUNOAPI_API_KEY") == (SunoApi().name, SunoApi().info.key_variable)
 
 
 def test_the_status_is_record_info(kit: Kit) -> None:
     """record-info takes the task id as a query."""
     suno = SunoApi("k")
     expected = "https://api.sunoapi.org/api/v1/generate/record-info?taskId=task-1"
-    assert expected == str(suno.build_status(kit.make_record(suno)).url)
+    assert expected == str(suno.build_status(kit.make_record()).url)

@@ -133,13 +133,15 @@ async def test_what_could_not_be_read_is_read_again(
     await asyncio.sleep(10 * STORE_DOWN_SECONDS)
 
     assert Verdict.COMPLETE is held.record.verdict
-    assert 1 == sum("cannot be read, trying again" in each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING)
+    assert 1 == sum(
+        "cannot be read, trying again" in each.getMessage()
+        for each in caplog.records
+        if each.levelno >= logging.WARNING
+    )
     assert "that is over" in caplog.text
 
 
-async def test_other_changes_are_read_after_one_that_failed(
-    here: Process, there: Process, follower: Follower
-) -> None:
+async def test_other_changes_are_read_after_one_that_failed(here: Process, there: Process, follower: Follower) -> None:
     """What comes while a change is tried again has its turn afterwards."""
     jobs = [await here.submit(ref) for ref in ("one", "two", "three")]
     here.line.on_call = fail_at(0, 1, calls=["read"])
@@ -228,9 +230,7 @@ async def test_a_resync_tries_what_waits_for_the_store(here: Process, store: Mem
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_following_ends_with_the_store(
-    here: Process, there: Process, store: MemoryStore, is_late: bool
-) -> None:
+async def test_following_ends_with_the_store(here: Process, there: Process, store: MemoryStore, is_late: bool) -> None:
     """A store that is closed has no more changes, whether or not there was any; closing twice is harmless."""
     await store.open()
     follower = follow(here)

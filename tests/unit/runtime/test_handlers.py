@@ -556,9 +556,7 @@ async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handler
     assert ((), frozenset({"text"}), 2) == (held.record.handler_faults, held.record.handled, len(held.record.runs))
 
 
-async def test_what_a_handler_submits_has_the_same_key_again(
-    here: Process, handlers: Handlers, tmp_path: Path
-) -> None:
+async def test_what_a_handler_submits_has_the_same_key_again(here: Process, handlers: Handlers, tmp_path: Path) -> None:
     """A handler that is called again makes the same keys in the same order; a file counts by its content."""
     file, moved = tmp_path / "a.wav", tmp_path / "b.wav"
     file.write_bytes(b"sound")

@@ -14,7 +14,8 @@ from audioext.errors import ConfigError, StoreError, WebhookError
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, OTHER_TASK, Entry, make_entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Stage
-from audioext.runtime.journal import FIRST_PAUSE_SECONDS, RECENT_JOBS, SECOND_LOOK_SECONDS
+from audioext.runtime.journal import RECENT_JOBS, SECOND_LOOK_SECONDS
+from audioext.runtime.unstored import FIRST_PAUSE_SECONDS
 from audioext.state import schedule
 from audioext.stores import MemoryStore
 from audioext.stores.base import Appended, Index
@@ -161,11 +162,7 @@ async def test_two_appends_at_once_converge(store: MemoryStore, here: Process, t
     held, other = await here.submit(), await there.hold()
     entries = [tape.answer(NOW), TEXT, FIRST, DONE, tape.busy(NOW + 4), tape.status(NOW + 5, tape.failed())]
     await asyncio.gather(
-        *(
-            process.journal.append(job, [entry])
-            for entry in entries
-            for process, job in ((here, held), (there, other))
-        )
+        *(process.journal.append(job, [entry]) for entry in entries for process, job in ((here, held), (there, other)))
     )
     await asyncio.gather(here.hold(), there.hold())
 
@@ -212,9 +209,7 @@ async def test_what_two_processes_saw_at_different_times_has_one_time(
     assert await truth(store) == other.record
 
 
-async def test_an_index_whose_writer_died_gets_a_second_look(
-    store: MemoryStore, here: Process, there: Process
-) -> None:
+async def test_an_index_whose_writer_died_gets_a_second_look(store: MemoryStore, here: Process, there: Process) -> None:
     """Where a writer had missed something and dies, polls and handlers are due in two seconds, for whoever claims."""
     await here.submit()
     other = await there.hold()
@@ -653,5 +648,7 @@ async def test_closing_finishes_the_indexes_that_follow_behind(store: MemoryStor
 
 def test_a_line_is_a_store() -> None:
     """What these tests put between a journal and its store has all of a store's methods."""
-    assert [] == [name for name in dir(MemoryStore) if not name.startswith("_") and name != "fail" and not hasattr(Line, name)]
+    assert [] == [
+        name for name in dir(MemoryStore) if not name.startswith("_") and name != "fail" and not hasattr(Line, name)
+    ]
     assert isinstance(TEXT, Entry)

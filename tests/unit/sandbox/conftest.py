@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
+import msgspec
 import numpy as np
-import orjson
 import pytest
 import pytest_asyncio
 import soundfile
@@ -65,7 +65,7 @@ class Listener:
 
     async def take(self, request: web.Request) -> web.Response:
         """Take one webhook."""
-        body = orjson.loads(await request.read())
+        body = msgspec.json.decode(await request.read())
         async with self.arrived:
             self.received.append(Received(dict(request.headers), body))
             self.arrived.notify_all()
@@ -95,7 +95,7 @@ class World:
         async with self.session.request(method, self.sandbox.url + url, headers=headers, **options) as response:
             data = await response.read()
             is_json = response.content_type == "application/json"
-            return response.status, orjson.loads(data) if is_json else data
+            return response.status, msgspec.json.decode(data) if is_json else data
 
     async def get(self, url: str, **params: str) -> Any:
         """Send a GET and return the decoded body."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,6 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audioext.sandbox._dsp import Samples, levels, resample, rms, to_mono
-from audioext.sandbox._hear import hear, period
 from audioext.sandbox.audio import (
     FORMATS_READ,
     JOINT_SECONDS,
@@ -28,9 +27,8 @@ from audioext.sandbox.audio import (
     tune,
     voice,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from audioext.sandbox.audio.codec import resample
+from audioext.sandbox.audio.samples import Samples, levels, rms, to_mono
 
 RATE = 16_000
 
@@ -48,19 +46,13 @@ def sine(seconds: float, rate: int = RATE, *, channels: int = 1, level: float = 
     return Clip(np.repeat(mono[:, None], channels, axis=1).astype(np.float32), rate)
 
 
-def clicks(seconds: float, *, every: float) -> Clip:
-    """Return a slow metronome."""
-    time = np.arange(round(seconds * RATE)) / RATE % every
-    return Clip((0.5 * np.sin(2 * np.pi * 900 * time) * np.exp(-time / 0.02)).astype(np.float32)[:, None], RATE)
-
-
 def likeness(one: Samples, other: Samples) -> float:
     """Return the correlation of two sounds over the frames that both have."""
     frames = min(len(one), len(other))
     return float(np.corrcoef(one[:frames].ravel(), other[:frames].ravel())[0, 1])
 
 
-def band_alone(mixed: Clip, source: Clip) -> Samples:
+def added(mixed: Clip, source: Clip) -> Samples:
     """Return what was added to a source that was accompanied."""
     return (mixed.samples - SOURCE_GAIN * source.samples).astype(np.float32)
 
@@ -78,9 +70,9 @@ def song() -> Clip:
 
 
 @pytest.fixture(scope="module")
-def takes(song: Clip) -> tuple[Clip, Clip]:
-    """Two takes of one extension at its end."""
-    return extend(song, None, take=0, seed=11), extend(song, None, take=1, seed=11)
+def variants(song: Clip) -> tuple[Clip, Clip]:
+    """Two variants of one extension at its end."""
+    return extend(song, None, variant=0, seed=11), extend(song, None, variant=1, seed=11)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -197,25 +189,23 @@ def test_what_cannot_be_used_is_told_in_a_sentence(data: bytes, told: str) -> No
     assert FORMATS_READ in str(caught.value)
 
 
-def test_a_file_that_unpacks_to_hours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_unpacks_to_hours_is_refused() -> None:
     """A small file of endless silence is given up at the limit, not unpacked into memory."""
-    monkeypatch.setattr("audioext.sandbox._codec.MOST_SAMPLES", 100_000)
-
     with pytest.raises(AudioError, match="longer than"):
-        load(written(np.zeros((200_000, 1), np.float32), RATE, "FLAC"))
+        load(written(np.zeros((200_000, 1), np.float32), RATE, "FLAC"), most_samples=100_000)
 
 
 FILES = [written(sine(0.1).samples, RATE, kind) for kind in ("WAV", "FLAC", "OGG", "MP3")]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(data=st.binary(max_size=300), head=st.sampled_from([b"", b"RIFF", b"fLaC", b"OggS", b"ID3\x04", b"\xff\xfb"]))
 def test_any_bytes_give_a_clip_or_our_error(data: bytes, head: bytes) -> None:
     """Strangers' bytes never raise anything but AudioError."""
     assert_clip_or_error(head + data)
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=120)
 @given(
     file=st.sampled_from(FILES),
     place=st.floats(0, 1, exclude_max=True),
@@ -243,7 +233,7 @@ def assert_clip_or_error(data: bytes) -> None:
 
 
 def test_a_tune_is_music() -> None:
-    """A tune has the length asked for, sounds in every second, is made of tones and has a beat and two sides."""
+    """A tune has the length asked for, sounds in every second, is made of tones and has two sides."""
     piece = tune(seed=1, seconds=12, rate=RATE)
     mono = to_mono(piece.samples)
 
@@ -251,7 +241,6 @@ def test_a_tune_is_music() -> None:
     assert float(levels(mono, RATE).min()) > 0.03
     assert 0.4 < float(np.abs(piece.samples).max()) < 1.0
     assert flatness(mono) < 0.01
-    assert hear(mono, RATE).steady
     assert not np.array_equal(piece.samples[:, 0], piece.samples[:, 1])
 
 
@@ -272,122 +261,97 @@ def test_the_seed_decides_the_music(make: Callable[..., Clip]) -> None:
     first, again, other = (make(seed=seed, seconds=3, rate=RATE) for seed in (5, 5, -5))
 
     assert np.array_equal(first.samples, again.samples)
-    assert not np.array_equal(first.samples, other.samples)
+    assert likeness(first.samples, other.samples) < 0.9
     assert 160 == len(make(seed=5, seconds=0.01, rate=RATE).samples)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_the_beat_and_key_of_a_tune_are_heard(seed: int) -> None:
-    """A tune is heard to be a whole number of bars, and at another rate in the same key, give or take a fifth."""
-    piece = tune(seed=seed, seconds=15, rate=RATE)
-    heard = hear(to_mono(piece.samples), RATE)
-    low = resample(to_mono(piece.samples)[:, None], RATE, 8_000)
-    bars = 15 / (4 * heard.beat)
-
-    assert heard.steady
-    assert bars == pytest.approx(round(bars), abs=0.05)
-    assert len({*heard.key.scale} & {*hear(low[:, 0], 8_000).key.scale}) >= 6
 
 
 # --- extend ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("continue_at", [None, 6.4, 99.0])
+@pytest.mark.parametrize("continue_at", [None, 6.4, 99.0, -1.0, 0.0, float("nan"), float("inf")])
 def test_the_source_is_kept_up_to_the_cut(song: Clip, continue_at: float | None) -> None:
-    """Up to 30 ms before the cut every sample is the source's own, and then it goes on for longer than it was."""
-    longer = extend(song, continue_at, take=0, seed=1, seconds=4)
-    cut = len(song.samples) if continue_at is None else min(round(continue_at * RATE), len(song.samples))
-    kept = cut - round(JOINT_SECONDS * RATE)
+    """Up to 30 ms before the cut every sample is the source's own, and then it goes on for longer than it was.
+
+    A point before the start means the start, one that is no number the end.
+    """
+    longer = extend(song, continue_at, variant=0, seed=1, seconds=0.5)
+    wished = len(song.samples) if continue_at is None or not np.isfinite(continue_at) else round(continue_at * RATE)
+    kept = max(min(wished, len(song.samples)) - round(JOINT_SECONDS * RATE), 0)
 
     assert np.array_equal(song.samples[:kept], longer.samples[:kept])
-    assert len(longer.samples) > len(song.samples)
+    assert longer.duration >= song.duration + 2
     assert song.samples.shape[1] == longer.samples.shape[1]
 
 
 def test_the_source_is_kept_through_files(song: Clip) -> None:
     """Through WAV the kept part is the same bit for bit, through MP3 it is the same to the ear and not shifted."""
     source = load(encode(song, "wav"))
-    longer = extend(source, 8, take=0, seed=1)
+    longer = extend(source, 8, variant=0, seed=1)
     kept = round(7.9 * RATE)
 
     assert np.array_equal(source.samples[:kept], load(encode(longer, "wav")).samples[:kept])
     assert likeness(source.samples[:kept], load(encode(longer, "mp3")).samples[:kept]) > 0.98
 
 
-def test_the_takes_differ(song: Clip, takes: tuple[Clip, Clip]) -> None:
-    """Two takes begin alike and continue unlike; three are three."""
-    ends = [take.samples[len(song.samples) :] for take in (*takes, extend(song, None, take=2, seed=11))]
+def test_the_variants_differ(song: Clip, variants: tuple[Clip, Clip]) -> None:
+    """Two variants begin alike and continue unlike, and so does another seed; all else gives the same samples."""
+    other = extend(song, None, variant=0, seed=12)
+    ends = [clip.samples[len(song.samples) :] for clip in (*variants, other)]
 
-    assert all(likeness(one, other) < 0.9 for one, other in pairwise(ends))
-    assert len({take.duration for take in takes}) == 2
-
-
-def test_an_extension_depends_on_its_seed_alone(song: Clip, takes: tuple[Clip, Clip]) -> None:
-    """The same source, take and seed give the same samples; another seed gives others."""
-    assert np.array_equal(takes[0].samples, extend(song, None, take=0, seed=11).samples)
-    assert not np.array_equal(takes[0].samples, extend(song, None, take=0, seed=12).samples)
+    assert all(likeness(one, two) < 0.9 for one, two in pairwise(ends))
+    assert 3 == len({variants[0].duration, variants[1].duration, other.duration})
+    assert np.array_equal(variants[0].samples, extend(song, None, variant=0, seed=11).samples)
 
 
-def test_the_continuation_is_as_loud_as_the_source_then_fades(song: Clip, takes: tuple[Clip, Clip]) -> None:
+def test_the_continuation_is_as_loud_as_the_source_then_fades(song: Clip, variants: tuple[Clip, Clip]) -> None:
     """The continuation has the source's loudness, sinks during its last seconds and ends at exactly zero."""
     usual = rms(song.samples)
-    for take in takes:
-        seconds = levels(to_mono(take.samples), RATE)
-        assert 15 <= take.duration - song.duration <= 30
-        assert 0.5 * usual < rms(take.samples[len(song.samples) : -8 * RATE]) < 1.6 * usual
-        assert seconds[-1] < 0.1 * usual < 0.4 * usual < seconds[-8]
-        assert [0.0, 0.0] == take.samples[-1].tolist()
+    for clip in variants:
+        seconds = levels(to_mono(clip.samples), RATE)
+        assert 15 <= clip.duration - song.duration <= 30
+        assert 0.5 * usual < rms(clip.samples[len(song.samples) : -8 * RATE]) < 1.6 * usual
+        assert seconds[-1] < 0.1 * usual < 0.4 * usual < seconds[-9]
+        assert [0.0, 0.0] == clip.samples[-1].tolist()
 
 
-def test_the_joint_does_not_click(song: Clip, takes: tuple[Clip, Clip]) -> None:
-    """Around the joint the waveform bends no more sharply than it does at the hits of the song itself."""
-    joint, reach = len(song.samples), round(0.03 * RATE)
-    sharpest = float(np.abs(np.diff(to_mono(song.samples), 2)).max())
-    for take in takes:
-        around = to_mono(take.samples)[joint - reach : joint + reach]
-        assert float(np.abs(np.diff(around, 2)).max()) < sharpest
+SOURCES = [
+    pytest.param(tune(seed=3, seconds=10, rate=RATE), id="tune"),
+    pytest.param(voice(seed=3, seconds=6, rate=RATE), id="voice"),
+    pytest.param(sine(3.0), id="sine"),
+    pytest.param(sine(0.1), id="short"),
+    pytest.param(sine(1 / RATE), id="one-frame"),
+    pytest.param(sine(2.0, 8_000), id="8kHz"),
+    pytest.param(sine(2.0, 48_000, channels=2, level=1.0), id="loud-48kHz"),
+    pytest.param(sine(3.0, level=0.0), id="silence"),
+    pytest.param(sine(3.0, level=0.0005), id="quiet"),
+    pytest.param(Clip(np.full((RATE, 2), 0.9, np.float32), RATE), id="constant"),
+    pytest.param(Clip(np.random.default_rng(1).uniform(-1, 1, (RATE, 1)).astype(np.float32), RATE), id="noise"),
+]
 
 
-def test_the_continuation_keeps_beat_and_key(song: Clip, takes: tuple[Clip, Clip]) -> None:
-    """What follows the joint has the source's tempo, and notes of its scale."""
-    source = hear(to_mono(song.samples), RATE)
-    for take in takes:
-        after = hear(to_mono(take.samples[len(song.samples) :]), RATE)
-        ratio = after.beat / source.beat
-        notes = after.chroma.sum(axis=0)
-        assert min(abs(ratio - simple) for simple in (0.5, 1.0, 2.0)) < 0.02
-        assert notes[list(source.key.scale)].sum() > 0.8 * notes.sum()
+@pytest.mark.parametrize("variant", [0, 1])
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("share", [1.0, 0.8])
+def test_the_joint_does_not_click(source: Clip, variant: int, share: float) -> None:
+    """Around the joint no step from sample to sample is larger than the steps of the source itself."""
+    longer = extend(source, share * source.duration, variant=variant, seed=2, seconds=3)
+    cut, reach = max(round(share * len(source.samples)), 1), round(JOINT_SECONDS * source.rate)
+    largest = float(np.abs(np.diff(source.samples, axis=0)).max(initial=0.0))
+    around = np.abs(np.diff(longer.samples[max(cut - 2 * reach, 0) : cut + reach], axis=0))
+
+    # After silence, or a single sample, a tune begins softly.
+    assert float(around.max()) <= (1.01 * largest or 0.005)
 
 
-def test_an_extension_can_be_extended(song: Clip, takes: tuple[Clip, Clip]) -> None:
-    """A source that ends in a fade is carried on from before the fade: the music comes back."""
-    again = extend(takes[0], None, take=1, seed=5)
-    new = levels(to_mono(again.samples[len(takes[0].samples) :]), RATE)
-
-    assert float(new[2:8].min()) > 0.5 * rms(song.samples)
-
-
-@pytest.mark.parametrize("take", [0, 1])
-@pytest.mark.parametrize(
-    "source",
-    [
-        pytest.param(sine(0.1), id="short"),
-        pytest.param(sine(1 / RATE), id="one-frame"),
-        pytest.param(sine(2.0, 8_000), id="8kHz"),
-        pytest.param(sine(2.0, 48_000, channels=2, level=1.0), id="loud-48kHz"),
-        pytest.param(sine(3.0, level=0.0), id="silence"),
-        pytest.param(clicks(3.4, every=0.9), id="less-than-a-bar"),
-        pytest.param(Clip(np.full((RATE, 2), 0.9, np.float32), RATE), id="constant"),
-        pytest.param(Clip(np.random.default_rng(1).uniform(-1, 1, (RATE, 1)).astype(np.float32), RATE), id="noise"),
-    ],
-)
-def test_any_source_can_be_extended_and_accompanied(source: Clip, take: int) -> None:
-    """Short, silent, loud, constant and noisy sources give sound within bounds, audible after the source."""
-    longer = extend(source, None, take=take, seed=2, seconds=3)
-    mixed = accompany(source, take=take, seed=2)
+@pytest.mark.parametrize("variant", [0, 1])
+@pytest.mark.parametrize("source", SOURCES)
+def test_any_source_can_be_extended_and_accompanied(source: Clip, variant: int) -> None:
+    """Short, silent, loud, quiet, constant and noisy sources give sound within bounds, audible after the source."""
+    longer = extend(source, None, variant=variant, seed=2, seconds=3)
+    mixed = accompany(source, variant=variant, seed=2)
 
     assert longer.duration >= source.duration + 2
-    assert rms(longer.samples[len(source.samples) :]) > 0.01
+    assert rms(longer.samples[len(source.samples) :]) > 0.01 * min(rms(source.samples) or 1.0, 1.0)
     assert source.samples.shape[1] == longer.samples.shape[1]
     for clip in (longer, mixed):
         assert str(clip.samples.dtype) == "float32"
@@ -395,18 +359,25 @@ def test_any_source_can_be_extended_and_accompanied(source: Clip, take: int) -> 
         assert float(np.abs(clip.samples).max()) <= 1.0
 
 
-def test_a_source_without_a_beat_comes_again_with_its_own_period() -> None:
+def test_a_quiet_source_is_continued_quietly(song: Clip) -> None:
+    """A source at -70 dB is not continued louder than it was, nor silenced."""
+    quiet = Clip((song.samples * np.float32(10**-2.5)).astype(np.float32), RATE)
+
+    after = rms(extend(quiet, None, variant=0, seed=1).samples[len(song.samples) : -8 * RATE])
+
+    assert 0.5 * rms(quiet.samples) < after < 1.6 * rms(quiet.samples)
+
+
+def test_a_repeated_part_comes_again_in_time() -> None:
     """Two soft notes that take turns, 1.6 seconds each, go on taking turns."""
     time = np.arange(16 * RATE) / RATE
     turn = 0.5 + 0.5 * np.tanh(8 * np.sin(2 * np.pi * time / 3.2))
     notes = turn * np.sin(2 * np.pi * 262 * time) + (1 - turn) * np.sin(2 * np.pi * 370 * time)
-    source = Clip((0.3 * notes).astype(np.float32)[:, None], RATE)
 
-    found = period(source.samples[:, 0], RATE, shortest=1, longest=8)
-    after = extend(source, None, take=0, seed=1).samples[16 * RATE :, 0]
+    after = extend(Clip((0.3 * notes).astype(np.float32)[:, None], RATE), None, variant=0, seed=1).samples[
+        16 * RATE :, 0
+    ]
 
-    assert period(source.samples[:RATE, 0], RATE, shortest=1, longest=8) == 8  # too short to hear one
-    assert found == pytest.approx(3.2, abs=0.1) or found == pytest.approx(6.4, abs=0.1)
     for second, hz in ((0.8, 262), (2.4, 370), (4.0, 262), (5.6, 370)):
         middle = after[round((second - 0.3) * RATE) : round((second + 0.3) * RATE)]
         there = np.arange(len(middle)) / RATE
@@ -414,38 +385,38 @@ def test_a_source_without_a_beat_comes_again_with_its_own_period() -> None:
         assert loud > 2 * soft
 
 
-@pytest.mark.parametrize("continue_at", [-1.0, 0.0, float("nan"), float("inf")])
-def test_an_odd_point_to_continue_at_is_clamped(song: Clip, continue_at: float) -> None:
-    """A point before the start means the start, one that is no number the end; the result is longer all the same."""
-    assert extend(song, continue_at, take=0, seed=1, seconds=0.5).duration >= song.duration + 2
+def test_an_extension_can_be_extended(song: Clip, variants: tuple[Clip, Clip]) -> None:
+    """A source that ends in a fade is continued from before the fade: the music comes back, and not with a bang."""
+    again = extend(variants[0], None, variant=1, seed=5)
+    new = levels(to_mono(again.samples[len(variants[0].samples) :]), RATE)
+
+    assert float(new[2:8].min()) > 0.4 * rms(song.samples)
+    assert rms(again.samples[len(variants[0].samples) :][: RATE // 10]) < 0.3 * rms(song.samples)
 
 
 # --- accompany -------------------------------------------------------------------------------------------------------
 
 
 def test_the_accompaniment_follows_the_source() -> None:
-    """It has the source's length, is loud where the source is loud, soft in a long silence, and plays in its key."""
+    """It has the source's length, is loud where the source is loud, and soft in a long silence."""
     sung = voice(seed=4, seconds=8, rate=RATE).samples
     source = Clip(np.concatenate([sung, np.zeros((4 * RATE, 1), np.float32), 0.3 * sung]), RATE)
 
-    mixed = accompany(source, take=0, seed=1)
+    mixed = accompany(source, variant=0, seed=1)
 
-    band = to_mono(band_alone(mixed, source))
-    heard, played = levels(to_mono(source.samples), RATE), levels(band, RATE)
-    notes = hear(band, RATE).chroma.sum(axis=0)
-    scale = hear(to_mono(source.samples), RATE).key.scale
+    played = to_mono(added(mixed, source))
     assert (len(source.samples), 2) == mixed.samples.shape
-    assert float(np.corrcoef(heard, played)[0, 1]) > 0.7
-    assert 0.0 < rms(band[10 * RATE : 12 * RATE]) < 0.2 * rms(band[: 8 * RATE])
-    assert 0.3 < rms(band[: 8 * RATE]) / rms(sung) < 1.0
-    assert notes[list(scale)].sum() > 0.8 * notes.sum()
+    assert float(np.corrcoef(levels(to_mono(source.samples), RATE), levels(played, RATE))[0, 1]) > 0.7
+    assert 0.0 < rms(played[10 * RATE : 12 * RATE]) < 0.2 * rms(played[: 8 * RATE])
+    assert 0.3 < rms(played[: 8 * RATE]) / rms(sung) < 1.0
 
 
-def test_the_accompaniments_differ_by_take_and_seed() -> None:
-    """Takes and seeds play unlike one another; the same take and seed play the same."""
+def test_the_accompaniments_differ_by_variant_and_seed() -> None:
+    """Variants and seeds play unlike one another; the same variant and seed play the same."""
     source = voice(seed=2, seconds=4, rate=RATE)
     first, again, other, seeded = (
-        band_alone(accompany(source, take=take, seed=seed), source) for take, seed in ((0, 1), (0, 1), (1, 1), (0, 3))
+        added(accompany(source, variant=variant, seed=seed), source)
+        for variant, seed in ((0, 1), (0, 1), (1, 1), (0, 3))
     )
 
     assert np.array_equal(first, again)

@@ -1,13 +1,12 @@
 """Webhooks and faults: order, repetition, retries, lost and spoiled answers."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
 
-if TYPE_CHECKING:
-    from tests.unit.sandbox.conftest import OpenWorld, World
+from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -16,7 +15,7 @@ EXTEND = "/kie/api/v1/generate/extend"
 NOBODY = "http://127.0.0.1:1/hook"
 
 
-def stages(world: "World") -> list[str]:
+def stages(world: World) -> list[str]:
     """Return the stages in the order in which their webhooks arrived."""
     return [body["data"]["callbackType"] for body in world.listener.bodies]
 
@@ -36,7 +35,7 @@ def stages(world: "World") -> list[str]:
         (["error=first", "drop=error"], ["text"]),
     ],
 )
-async def test_faults_shape_what_arrives(open_world: "OpenWorld", faults: list[str], told: list[str]) -> None:
+async def test_faults_shape_what_arrives(open_world: OpenWorld, faults: list[str], told: list[str]) -> None:
     """Each fault changes which webhooks arrive, how often and in which order; the task is the same."""
     world = await open_world(faults=faults)
     task_id = await world.settled_task()
@@ -47,7 +46,7 @@ async def test_faults_shape_what_arrives(open_world: "OpenWorld", faults: list[s
         assert "SUCCESS" == (await world.info(task_id))["status"]
 
 
-async def test_faults_can_be_for_one_title_or_the_next_task(world: "World") -> None:
+async def test_faults_can_be_for_one_title_or_the_next_task(world: World) -> None:
     """A script names whom it befalls; the others are left alone."""
     world.sandbox.script("drop=text", title="Part 7")
     world.sandbox.script("drop=first", times=1)
@@ -60,7 +59,7 @@ async def test_faults_can_be_for_one_title_or_the_next_task(world: "World") -> N
     assert ["text", "first", "complete"] == stages(world)[4:]
 
 
-async def test_each_webhook_waits_for_the_reply_to_the_one_before(world: "World") -> None:
+async def test_each_webhook_waits_for_the_reply_to_the_one_before(world: World) -> None:
     """The next webhook leaves after the previous was answered, however fast the task is."""
     open_calls = 0
     most = 0
@@ -79,7 +78,7 @@ async def test_each_webhook_waits_for_the_reply_to_the_one_before(world: "World"
     assert (1, 3) == (most, len(world.listener.bodies))
 
 
-async def test_a_webhook_is_sent_again_until_it_is_taken(world: "World") -> None:
+async def test_a_webhook_is_sent_again_until_it_is_taken(world: World) -> None:
     """Anything but 200 brings the same webhook back, and then the next one."""
     world.listener.statuses = [500, 404, 200]
     task_id = await world.settled_task()
@@ -89,26 +88,19 @@ async def test_a_webhook_is_sent_again_until_it_is_taken(world: "World") -> None
     assert "SUCCESS" == (await world.info(task_id))["status"]
 
 
-async def test_an_undeliverable_end_shows_in_the_status(world: "World") -> None:
-    """After three retries the final webhook is given up: CALLBACK_EXCEPTION, with the results."""
+async def test_an_undeliverable_end_does_not_change_the_status(world: World) -> None:
+    """After three retries the final webhook is given up, and the task has succeeded all the same."""
     answer = await world.post(EXTEND, world.kie_extend(callBackUrl=NOBODY))
     await world.sandbox.settled()
     info = await world.info(answer["data"]["taskId"])
-    assert ("CALLBACK_EXCEPTION", 2) == (info["status"], len(info["response"]["sunoData"]))
+    assert ("SUCCESS", 2) == (info["status"], len(info["response"]["sunoData"]))
     ends = [delivery for delivery in world.sandbox.deliveries if delivery.stage == "complete"]
     assert [1, 2, 3, 4] == [delivery.attempt for delivery in ends]
     assert all(delivery.status is None and delivery.error for delivery in ends)
 
 
-async def test_only_the_end_makes_a_callback_exception(world: "World") -> None:
-    """A text webhook that is given up is forgotten once the complete one is taken."""
-    world.listener.statuses = [500] * 4
-    task_id = await world.settled_task()
-    assert "SUCCESS" == (await world.info(task_id))["status"]
-
-
 @pytest.mark.parametrize(("fault", "has_songs"), [("", True), ("=with", True), ("=without", False)])
-async def test_a_callback_exception_can_be_forced(open_world: "OpenWorld", fault: str, *, has_songs: bool) -> None:
+async def test_a_callback_exception_can_be_forced(open_world: OpenWorld, fault: str, *, has_songs: bool) -> None:
     """The fault keeps the final webhook back and chooses whether the status call has the results."""
     world = await open_world(faults=[f"callback_exception{fault}"])
     info = await world.info(await world.settled_task())
@@ -118,14 +110,14 @@ async def test_a_callback_exception_can_be_forced(open_world: "OpenWorld", fault
 
 
 @pytest.mark.parametrize("url", ["https://nobody.invalid/hook", "https://invalid.invalid./"])
-async def test_a_reserved_name_is_not_called(world: "World", url: str) -> None:
+async def test_a_reserved_name_is_not_called(world: World, url: str) -> None:
     """A callback URL under `.invalid` is left alone, without a look-up, and that is no failure."""
     task_id = await world.settled_task(callBackUrl=url)
     assert () == world.sandbox.deliveries
     assert "SUCCESS" == (await world.info(task_id))["status"]
 
 
-async def test_a_slow_receiver_is_given_up(open_world: "OpenWorld") -> None:
+async def test_a_slow_receiver_is_given_up(open_world: OpenWorld) -> None:
     """A reply that does not come in time counts as none."""
     world = await open_world(callback_timeout_seconds=0.05, retry_seconds=())
     release = asyncio.Event()
@@ -135,20 +127,19 @@ async def test_a_slow_receiver_is_given_up(open_world: "OpenWorld") -> None:
         await release.wait()
 
     world.listener.meanwhile = hang
-    task_id = await world.settled_task()
+    await world.settled_task()
     release.set()
     assert ["timeout"] * 3 == [delivery.error for delivery in world.sandbox.deliveries]
-    assert "CALLBACK_EXCEPTION" == (await world.info(task_id))["status"]
 
 
-async def test_callbacks_can_come_before_the_response(open_world: "OpenWorld") -> None:
+async def test_callbacks_can_come_before_the_response(open_world: OpenWorld) -> None:
     """All webhooks are answered before the submit is, even where a task takes hours."""
     world = await open_world(faults=["callback_before_response"], speed=1.0)
     await world.kie_task()
     assert ["text", "first", "complete"] == stages(world)
 
 
-async def test_the_response_comes_before_the_callbacks(world: "World") -> None:
+async def test_the_response_comes_before_the_callbacks(world: World) -> None:
     """Else no webhook leaves before the submit's answer is written, however fast the task is."""
     for _ in range(20):
         before = len(world.sandbox.deliveries)
@@ -163,7 +154,7 @@ async def test_the_response_comes_before_the_callbacks(world: "World") -> None:
     ("fault", "made"),
     [("lose_response", 1), ("lose_response=half", 1), ("lose_response=unmade", 0)],
 )
-async def test_a_response_can_be_lost(open_world: "OpenWorld", fault: str, made: int) -> None:
+async def test_a_response_can_be_lost(open_world: OpenWorld, fault: str, made: int) -> None:
     """The connection breaks instead of the answer; the task lives on, or was never made."""
     world = await open_world(faults=[fault])
     with pytest.raises(aiohttp.ClientError):
@@ -181,7 +172,7 @@ async def test_a_response_can_be_lost(open_world: "OpenWorld", fault: str, made:
 )
 @pytest.mark.parametrize("provider", ["kie", "sunoapi"])
 async def test_a_page_can_come_instead(
-    open_world: "OpenWorld",
+    open_world: OpenWorld,
     provider: str,
     fault: str,
     status: int,
@@ -197,7 +188,7 @@ async def test_a_page_can_come_instead(
     assert made == len(world.sandbox.tasks)
 
 
-async def test_any_code_can_be_answered(open_world: "OpenWorld") -> None:
+async def test_any_code_can_be_answered(open_world: OpenWorld) -> None:
     """The submit gets this code in the API's own envelope, and makes no task."""
     world = await open_world(faults=["code=455*1", "code=433"])
     assert 455 == (await world.post(EXTEND, world.kie_extend()))["code"]
@@ -206,8 +197,8 @@ async def test_any_code_can_be_answered(open_world: "OpenWorld") -> None:
     assert () == world.sandbox.tasks
 
 
-async def test_files_can_be_empty_or_the_same(open_world: "OpenWorld") -> None:
-    """Spoiled audio is zero bytes long, or the same in both takes; else the takes differ."""
+async def test_files_can_be_empty_or_the_same(open_world: OpenWorld) -> None:
+    """Spoiled audio is zero bytes long, or the same in both tracks; else the tracks differ."""
     world = await open_world()
     found = []
     for fault in ("empty_audio*1", "same_audio*1", None):

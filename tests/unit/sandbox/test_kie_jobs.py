@@ -1,22 +1,21 @@
 """kie.ai's jobs route: one submit, states, results in each shape, callbacks in both."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-import orjson
+import msgspec
 import pytest
 
-from audioext.sandbox.deliver import sign
-
-if TYPE_CHECKING:
-    from tests.unit.sandbox.conftest import OpenWorld, World
+from audioext.sandbox.deliveries import sign
+from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
 CREATE = "/kie/api/v1/jobs/createTask"
 
 
-def job(world: "World", operation: str = "extend", *, callback: str | None = "", **given: Any) -> dict[str, object]:
+def job(world: World, operation: str = "extend", *, callback: str | None = "", **given: Any) -> dict[str, object]:
     """Return a good body; `callback` None leaves it out."""
     inputs: dict[str, dict[str, object]] = {
         "extend": {
@@ -38,13 +37,13 @@ def job(world: "World", operation: str = "extend", *, callback: str | None = "",
     return body if callback is None else body | {"callBackUrl": callback or world.listener.hook}
 
 
-async def record(world: "World", task_id: str) -> Any:
+async def record(world: World, task_id: str) -> Any:
     """Return the `data` of the status call."""
     return (await world.get("/kie/api/v1/jobs/recordInfo", taskId=task_id))["data"]
 
 
 @pytest.mark.parametrize("operation", ["extend", "upload-and-extend-audio", "add-instrumental"])
-async def test_each_operation_runs_to_its_end(world: "World", operation: str) -> None:
+async def test_each_operation_runs_to_its_end(world: World, operation: str) -> None:
     """One route makes the task, callbacks have the legacy shape, and the result is JSON inside a string."""
     answer = await world.post(CREATE, job(world, operation))
     task_id = answer["data"]["taskId"]
@@ -58,16 +57,16 @@ async def test_each_operation_runs_to_its_end(world: "World", operation: str) ->
         data["failCode"],
         data["creditsConsumed"],
     )
-    assert job(world, operation) == orjson.loads(data["param"])
-    result = orjson.loads(data["resultJson"])
-    assert result["data"] == result["response"]["data"]
+    assert job(world, operation) == msgspec.json.decode(data["param"])
+    result = msgspec.json.decode(data["resultJson"])
+    assert result == data["response"]
     assert 2 == len(result["data"])
     assert all(song["audio_url"].startswith(world.sandbox.url) for song in result["data"])
     assert data["costTime"] == data["completeTime"] - data["createTime"]
     assert f"ai-music-api/{operation}" == world.sandbox.submissions[0].operation
 
 
-async def test_the_callback_url_may_be_left_out(world: "World") -> None:
+async def test_the_callback_url_may_be_left_out(world: World) -> None:
     """Without a callback URL the task runs all the same, and nothing is sent."""
     answer = await world.post(CREATE, job(world, callback=None))
     await world.sandbox.settled()
@@ -85,7 +84,7 @@ async def test_the_callback_url_may_be_left_out(world: "World") -> None:
     ],
 )
 async def test_the_state_follows_the_clock(
-    open_world: "OpenWorld",
+    open_world: OpenWorld,
     ages: dict[str, float],
     count: int,
     state: str,
@@ -100,25 +99,28 @@ async def test_the_state_follows_the_clock(
 
 
 @pytest.mark.parametrize(
-    ("shape", "keys"),
+    ("shape", "keys", "beside"),
     [
-        ("data", ["data", "response"]),
-        ("response.data", ["response"]),
-        ("resultUrls", ["resultUrls"]),
-        ("resultObject", ["resultObject"]),
+        ("data", ["data"], True),
+        ("response.data", None, True),
+        ("resultUrls", ["resultUrls"], False),
+        ("resultObject", ["resultUrls", "resultObject"], False),
     ],
 )
-async def test_results_come_in_each_shape(open_world: "OpenWorld", shape: str, keys: list[str]) -> None:
-    """Each of the shapes that were reported can be had."""
+async def test_results_come_in_each_shape(
+    open_world: OpenWorld, shape: str, keys: list[str] | None, *, beside: bool
+) -> None:
+    """Each of the shapes that were reported can be had: inside `resultJson`, or as `response` beside it."""
     world = await open_world(jobs_result=shape)
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
     await world.sandbox.settled()
-    result = orjson.loads((await record(world, task_id))["resultJson"])
-    assert keys == list(result)
-    assert world.sandbox.url in str(result)
+    data = await record(world, task_id)
+    assert keys == (list(msgspec.json.decode(data["resultJson"])) if data["resultJson"] else None)
+    assert beside == (data["response"] is not None)
+    assert world.sandbox.url in str(data)
 
 
-async def test_the_callback_can_be_a_status(open_world: "OpenWorld") -> None:
+async def test_the_callback_can_be_a_status(open_world: OpenWorld) -> None:
     """In the status shape one signed callback comes at the end: the record, and the id in both spellings."""
     world = await open_world(jobs_callback="status", hmac_key="key")
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
@@ -134,7 +136,7 @@ async def test_the_callback_can_be_a_status(open_world: "OpenWorld") -> None:
 
 
 @pytest.mark.parametrize(("shape", "count"), [("legacy", 2), ("status", 1)])
-async def test_a_failure_is_told_in_both_shapes(open_world: "OpenWorld", shape: str, count: int) -> None:
+async def test_a_failure_is_told_in_both_shapes(open_world: OpenWorld, shape: str, count: int) -> None:
     """A failed job has the code in callback and status."""
     world = await open_world(jobs_callback=shape, faults=["error=first:500"])
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
@@ -153,10 +155,10 @@ async def test_a_failure_is_told_in_both_shapes(open_world: "OpenWorld", shape: 
 
 @pytest.mark.parametrize(
     ("source", "given", "code"),
-    [("gone", {}, "451"), ("page", {}, "451"), ("tone", {"continue_at": 9}, "422")],
+    [("gone", {}, "451"), ("page", {}, "451")],
 )
 async def test_a_bad_source_fails_the_job(
-    world: "World",
+    world: World,
     tone: bytes,
     source: str,
     given: dict[str, Any],
@@ -171,37 +173,44 @@ async def test_a_bad_source_fails_the_job(
     assert ("fail", code) == (data["state"], data["failCode"])
 
 
-@pytest.mark.parametrize(
-    ("operation", "given", "code", "named"),
-    [
-        ("extend", {"audio_id": None}, 422, "audio_id is required"),
-        ("extend", {"model": None}, 422, "model is required"),
-        ("extend", {"model": "V9"}, 422, "model V9"),
-        ("extend", {"audio_id": "nobody"}, 404, "There is no audio"),
-        ("extend", {"variety": 5}, 422, "variety must be"),
-        ("extend", {"lyrics": "x" * 5001}, 422, "lyrics must not exceed"),
-        ("extend", {"instrumental": True}, 422, "prompt must not be sent"),
-        ("extend", {"continue_at": -1}, 422, "continue_at must be"),
-        ("upload-and-extend-audio", {"upload_url": None}, 422, "upload_url is required"),
-        ("upload-and-extend-audio", {"upload_url": "s3://a/b"}, 422, "upload_url must be"),
-        ("add-instrumental", {"negative_tags": None}, 422, "negative_tags is required"),
-        ("add-instrumental", {"tags": "x" * 1001}, 422, "tags must not exceed"),
-    ],
-)
-async def test_input_is_checked(
-    world: "World",
-    operation: str,
-    given: dict[str, Any],
-    code: int,
-    named: str,
-) -> None:
+async def test_a_point_beyond_the_end_means_the_end(world: World, tone: bytes) -> None:
+    """As measured, a job that continues beyond its source succeeds, and so it continues at its end."""
+    world.listener.sources["tone"] = tone
+    url = f"{world.listener.url}/source/tone"
+    task_id = (await world.post(CREATE, job(world, "upload-and-extend-audio", upload_url=url, continue_at=9)))["data"][
+        "taskId"
+    ]
+    await world.sandbox.settled()
+    data = await record(world, task_id)
+    assert "success" == data["state"]
+    assert data["response"]["data"][0]["duration"] < 9
+
+
+BAD_INPUTS: Sequence[tuple[str, dict[str, Any], int, str]] = [
+    ("extend", {"audio_id": None}, 422, "audio_id is required"),
+    ("extend", {"model": None}, 422, "model is required"),
+    ("extend", {"model": "V9"}, 422, "model V9"),
+    ("extend", {"audio_id": "nobody"}, 404, "There is no audio"),
+    ("extend", {"variety": 5}, 422, "variety must be"),
+    ("extend", {"lyrics": "x" * 5001}, 422, "lyrics must not exceed"),
+    ("extend", {"instrumental": True}, 422, "prompt must not be sent"),
+    ("extend", {"continue_at": -1}, 422, "continue_at must be"),
+    ("upload-and-extend-audio", {"upload_url": None}, 422, "upload_url is required"),
+    ("upload-and-extend-audio", {"upload_url": "s3://a/b"}, 422, "upload_url must be"),
+    ("add-instrumental", {"negative_tags": None}, 422, "negative_tags is required"),
+    ("add-instrumental", {"tags": "x" * 1001}, 422, "tags must not exceed"),
+]
+
+
+async def test_input_is_checked(world: World) -> None:
     """A wrong input gets kie.ai's code and the field's snake-case name."""
-    answer = await world.post(CREATE, job(world, operation, **given))
-    assert code == answer["code"]
-    assert named in answer["msg"]
+    for operation, given, code, named in BAD_INPUTS:
+        answer = await world.post(CREATE, job(world, operation, **given))
+        assert code == answer["code"]
+        assert named in answer["msg"]
 
 
-async def test_the_wrapper_is_checked(world: "World") -> None:
+async def test_the_wrapper_is_checked(world: World) -> None:
     """An unknown slug, a missing input and a bad callback URL are validation errors."""
     good = job(world)
     for change in (
@@ -214,18 +223,32 @@ async def test_the_wrapper_is_checked(world: "World") -> None:
     assert () == world.sandbox.tasks
 
 
-async def test_unknown_tasks_have_their_own_words(world: "World") -> None:
+async def test_unknown_tasks_have_their_own_words(world: World) -> None:
     """A missing id is 400; an unknown one, also one of the other routes, is 422 "recordInfo is null"."""
     legacy = await world.settled_task()
     path = "/kie/api/v1/jobs/recordInfo"
     assert 400 == (await world.get(path))["code"]
     for unknown in ("nobody", legacy):
         assert {"code": 422, "msg": "recordInfo is null", "data": None} == await world.get(path, taskId=unknown)
-    own = (await world.post(CREATE, job(world)))["data"]["taskId"]
-    assert 422 == (await world.get("/kie/api/v1/generate/record-info", taskId=own))["code"]
 
 
-async def test_both_routes_share_the_accounts_limit(open_world: "OpenWorld") -> None:
+@pytest.mark.parametrize(
+    ("operation", "word"),
+    [
+        ("extend", "extend"),
+        ("upload-and-extend-audio", "upload_extend"),
+        ("add-instrumental", "add_instrumental"),
+    ],
+)
+async def test_the_old_status_call_reads_jobs(world: World, operation: str, word: str) -> None:
+    """A job is found by the old route's `record-info` as well, as a production client polls it."""
+    own = (await world.post(CREATE, job(world, operation)))["data"]["taskId"]
+    await world.sandbox.settled()
+    info = await world.info(own)
+    assert ("SUCCESS", word, 2) == (info["status"], info["operationType"], len(info["response"]["sunoData"]))
+
+
+async def test_both_routes_share_the_accounts_limit(open_world: OpenWorld) -> None:
     """Tasks of either route count against one limit."""
     world = await open_world(submit_limit=2)
     await world.kie_task()
@@ -233,7 +256,7 @@ async def test_both_routes_share_the_accounts_limit(open_world: "OpenWorld") -> 
     assert [200, 429] == sorted(answer["code"] for answer in answers)
 
 
-async def test_a_callback_exception_may_hide_the_result(open_world: "OpenWorld") -> None:
+async def test_a_callback_exception_may_hide_the_result(open_world: OpenWorld) -> None:
     """The state is success, with the result or without it."""
     world = await open_world(faults=["callback_exception=without"])
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]

@@ -1,14 +1,14 @@
 """MusicGPT: a form, a raw key, numbered status keys, and webhooks in parts."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import aiohttp
-import orjson
+import msgspec
 import pytest
 
-if TYPE_CHECKING:
-    from tests.unit.sandbox.conftest import OpenWorld, World
+from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -16,7 +16,7 @@ EXTEND = "/musicgpt/extend"
 BY_ID = "/musicgpt/byId"
 
 
-def form(world: "World", file: bytes | None = None, **changes: str | None) -> aiohttp.FormData:
+def form(world: World, file: bytes | None = None, **changes: str | None) -> aiohttp.FormData:
     """Return a good multipart body: with this file, else with a URL."""
     texts: dict[str, str | None] = {
         "audio_url": world.sandbox.tune_url if file is None else None,
@@ -33,19 +33,18 @@ def form(world: "World", file: bytes | None = None, **changes: str | None) -> ai
     return made
 
 
-async def extend(world: "World", file: bytes | None = None, **changes: str | None) -> Any:
+async def extend(world: World, file: bytes | None = None, **changes: str | None) -> Any:
     """Order an extension."""
     return (await world.call("POST", EXTEND, data=form(world, file, **changes)))[1]
 
 
-async def conversion(world: "World", **params: str) -> Any:
+async def conversion(world: World, **params: str) -> Any:
     """Return what the status call says."""
     return (await world.get(BY_ID, conversionType="EXTEND", **params))["conversion"]
 
 
-@pytest.mark.parametrize("prefix", ["", "/v1", "/api/public/v1"])
-@pytest.mark.parametrize("by_file", [True, False])
-async def test_an_extension_comes_in_five_parts(world: "World", tone: bytes, prefix: str, *, by_file: bool) -> None:
+@pytest.mark.parametrize(("prefix", "by_file"), [("", True), ("/v1", False), ("/api/public/v1", True)])
+async def test_an_extension_comes_in_five_parts(world: World, tone: bytes, prefix: str, *, by_file: bool) -> None:
     """Two audio webhooks, two with lyrics, one cover; then the status has both versions in one object."""
     body = form(world, tone if by_file else None)
     _, answer = await world.call("POST", f"/musicgpt{prefix}/extend", data=body)
@@ -75,7 +74,7 @@ async def test_an_extension_comes_in_five_parts(world: "World", tone: bytes, pre
             assert (200, "audio/wav") == (response.status, response.content_type)
 
 
-async def test_the_order_of_the_parts_varies(world: "World") -> None:
+async def test_the_order_of_the_parts_varies(world: World) -> None:
     """The parts come in another order from task to task: each kind is sometimes ahead of the audio."""
     orders = set()
     for _ in range(12):
@@ -86,17 +85,17 @@ async def test_the_order_of_the_parts_varies(world: "World") -> None:
     assert len(orders) > 4
 
 
-async def test_timed_lyrics_are_json_in_a_string(world: "World") -> None:
+async def test_timed_lyrics_are_json_in_a_string(world: World) -> None:
     """Lines have start and end in milliseconds, marks of sections no length, and follow the given lyrics."""
     await extend(world, lyrics_section_to_extend="[Verse 1]\nLast bus home")
     await world.sandbox.settled()
     part = next(part for part in world.listener.bodies if part["subtype"] == "lyrics_timestamped")
-    mark, line = orjson.loads(part["lyrics_timestamped"])
+    mark, line = msgspec.json.decode(part["lyrics_timestamped"])
     assert {"index": 0, "text": "[Verse 1]", "start": 500, "end": 500} == mark
     assert line["end"] > line["start"] > 500
 
 
-async def test_one_output_has_a_word_for_a_second_id(world: "World") -> None:
+async def test_one_output_has_a_word_for_a_second_id(world: World) -> None:
     """With num_outputs=1 the second id is a sentinel text, and there are three parts."""
     answer = await extend(world, num_outputs="1")
     assert "single_song_generation_request" == answer["conversion_id_2"]
@@ -109,7 +108,7 @@ async def test_one_output_has_a_word_for_a_second_id(world: "World") -> None:
     )
 
 
-async def test_parts_can_be_declined(world: "World") -> None:
+async def test_parts_can_be_declined(world: World) -> None:
     """Without cover and timed lyrics only the audio comes."""
     await extend(world, generate_album_cover="false", lyrics_timestamps="false")
     await world.sandbox.settled()
@@ -125,7 +124,7 @@ async def test_parts_can_be_declined(world: "World") -> None:
     ],
 )
 async def test_faults_name_parts_by_what_they_carry(
-    open_world: "OpenWorld",
+    open_world: OpenWorld,
     faults: list[str],
     subtypes: list[str],
 ) -> None:
@@ -140,7 +139,7 @@ async def test_faults_name_parts_by_what_they_carry(
     ("ages", "audible"),
     [({"text_seconds": 1e18}, 0), ({"first_seconds": 1e18}, 0), ({"complete_seconds": 1e18}, 1)],
 )
-async def test_before_completion_paths_are_bare(open_world: "OpenWorld", ages: dict[str, float], audible: int) -> None:
+async def test_before_completion_paths_are_bare(open_world: OpenWorld, ages: dict[str, float], audible: int) -> None:
     """A version without a file has a bare root for a path; the status says that it is queued."""
     world = await open_world(**ages)
     answer = await extend(world)
@@ -153,18 +152,34 @@ async def test_before_completion_paths_are_bare(open_world: "OpenWorld", ages: d
     assert all(path.endswith(".mp3") or path.rstrip("/") == world.sandbox.url for path in paths)
 
 
-async def test_status_calls_take_either_id(world: "World") -> None:
-    """A task is found by its own id, by either conversion's, or by both, also without the type."""
+async def test_status_calls_take_either_id(world: World) -> None:
+    """A task is found by its own id, by either conversion's, or by both; the page's keys are the conversion's."""
     answer = await extend(world)
     await world.sandbox.settled()
     whole = await conversion(world, task_id=answer["task_id"])
-    assert whole == await conversion(world, conversion_id=answer["conversion_id_2"])
+    second = await conversion(world, conversion_id=answer["conversion_id_2"])
     assert whole == await conversion(world, task_id=answer["task_id"], conversion_id=answer["conversion_id_1"])
-    assert whole == (await world.get(BY_ID, task_id=answer["task_id"]))["conversion"]
+    assert [answer["conversion_id_1"], answer["conversion_id_2"]] == [
+        whole["conversion_id"],
+        second["conversion_id"],
+    ]
+    assert [whole["conversion_path_1"], whole["conversion_path_2"]] == [whole["audio_url"], second["audio_url"]]
+    page = ("conversion_id", "status", "status_msg", "audio_url", "conversion_cost", "title", "lyrics", "music_style")
+    assert set(page) <= set(whole)
+
+
+@pytest.mark.parametrize(("faithful", "status"), [("page", 422), ("live", 200)])
+async def test_the_conversion_type_is_required_by_the_page(open_world: OpenWorld, faithful: str, status: int) -> None:
+    """The page requires `conversionType`, and live clients do without; another type than the task's finds nothing."""
+    world = await open_world(faithful=faithful)
+    answer = await extend(world)
+    assert status == (await world.call("GET", BY_ID, params={"task_id": answer["task_id"]}))[0]
+    wrong = {"task_id": answer["task_id"], "conversionType": "COVER"}
+    assert 404 == (await world.call("GET", BY_ID, params=wrong))[0]
 
 
 @pytest.mark.parametrize(("fault", "flagged"), [("error=first", False), ("error=complete:400", True)])
-async def test_a_failure_is_told_once(open_world: "OpenWorld", fault: str, *, flagged: bool) -> None:
+async def test_a_failure_is_told_once(open_world: OpenWorld, fault: str, *, flagged: bool) -> None:
     """A failed task sends one webhook with `success` false, and the status says so too."""
     world = await open_world(faults=[fault, "drop=audio", "drop=text"])
     answer = await extend(world)
@@ -183,7 +198,7 @@ async def test_a_failure_is_told_once(open_world: "OpenWorld", fault: str, *, fl
         ({"extend_after": "99"}, "extend_after"),
     ],
 )
-async def test_a_bad_source_fails_the_task(world: "World", changes: dict[str, Any], words: str) -> None:
+async def test_a_bad_source_fails_the_task(world: World, changes: dict[str, Any], words: str) -> None:
     """A source is fetched after the answer: what is wrong with it fails the task."""
     assert (await extend(world, **changes))["success"]
     await world.sandbox.settled()
@@ -191,38 +206,38 @@ async def test_a_bad_source_fails_the_task(world: "World", changes: dict[str, An
     assert words in told["reason"]
 
 
-async def test_a_file_that_is_no_audio_fails_the_task(world: "World") -> None:
+async def test_a_file_that_is_no_audio_fails_the_task(world: World) -> None:
     """Bytes that cannot be decoded are told in the failure."""
     await extend(world, b"<html>")
     await world.sandbox.settled()
     assert "could not be processed" in world.listener.bodies[0]["reason"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "names"),
-    [
-        ({"extend_after": None}, ["extend_after"]),
-        ({"audio_url": None}, ["audio_file", "audio_url"]),
-        ({"extend_after": None, "audio_url": None}, ["extend_after", "audio_file", "audio_url"]),
-        ({"extend_after": "soon"}, ["extend_after"]),
-        ({"extend_after": "-1"}, ["extend_after"]),
-        ({"extend_after": "nan"}, ["extend_after"]),
-        ({"num_outputs": "3"}, ["num_outputs"]),
-        ({"gender": "m"}, ["gender"]),
-        ({"lyrics": "x" * 2001}, ["lyrics"]),
-        ({"lyrics_section_to_extend": "x" * 3001}, ["lyrics_section_to_extend"]),
-        ({"generate_album_cover": "yes"}, ["generate_album_cover"]),
-        ({"webhook_url": "nowhere"}, ["webhook_url"]),
-    ],
-)
-async def test_fields_are_checked(world: "World", changes: dict[str, Any], names: list[str]) -> None:
+BAD_FORMS: Sequence[tuple[dict[str, Any], list[str]]] = [
+    ({"extend_after": None}, ["extend_after"]),
+    ({"audio_url": None}, ["audio_file", "audio_url"]),
+    ({"extend_after": None, "audio_url": None}, ["extend_after", "audio_file", "audio_url"]),
+    ({"extend_after": "soon"}, ["extend_after"]),
+    ({"extend_after": "-1"}, ["extend_after"]),
+    ({"extend_after": "nan"}, ["extend_after"]),
+    ({"num_outputs": "3"}, ["num_outputs"]),
+    ({"gender": "m"}, ["gender"]),
+    ({"lyrics": "x" * 2001}, ["lyrics"]),
+    ({"lyrics_section_to_extend": "x" * 3001}, ["lyrics_section_to_extend"]),
+    ({"generate_album_cover": "yes"}, ["generate_album_cover"]),
+    ({"webhook_url": "nowhere"}, ["webhook_url"]),
+]
+
+
+async def test_fields_are_checked(world: World) -> None:
     """A wrong form is 422, with the place of each problem."""
-    status, answer = await world.call("POST", EXTEND, data=form(world, **changes))
-    assert (422, names) == (status, [problem["loc"][1] for problem in answer["detail"]])
+    for changes, names in BAD_FORMS:
+        status, answer = await world.call("POST", EXTEND, data=form(world, **changes))
+        assert (422, names) == (status, [problem["loc"][1] for problem in answer["detail"]])
     assert () == world.sandbox.tasks
 
 
-async def test_submissions_show_the_form(world: "World", tone: bytes) -> None:
+async def test_submissions_show_the_form(world: World, tone: bytes) -> None:
     """The fields are listed as texts, the file by name and size, what is unknown as ignored."""
     await extend(world, tone, colour="blue")
     submission = world.sandbox.submissions[0]
@@ -231,7 +246,7 @@ async def test_submissions_show_the_form(world: "World", tone: bytes) -> None:
     assert world.listener.hook == submission.callback_url
 
 
-async def test_forms_of_other_clients_are_read(world: "World") -> None:
+async def test_forms_of_other_clients_are_read(world: World) -> None:
     """The docs' own sample sends a plain form, the vendor's n8n node JSON."""
     fields = {"audio_url": world.sandbox.tune_url, "extend_after": "1"}
     assert (await world.call("POST", EXTEND, data=fields))[1]["success"]
@@ -242,33 +257,33 @@ async def test_forms_of_other_clients_are_read(world: "World") -> None:
     assert 422 == status
 
 
-async def test_a_plain_form_over_the_limit_is_refused(open_world: "OpenWorld") -> None:
+async def test_a_plain_form_over_the_limit_is_refused(open_world: OpenWorld) -> None:
     """A body that is read whole has a limit too."""
     world = await open_world(max_upload_bytes=1000)
     status, _ = await world.call("POST", EXTEND, data={"prompt": "x" * 3000})
     assert 413 == status
 
 
-async def test_the_key_is_raw(world: "World") -> None:
+async def test_the_key_is_raw(world: World) -> None:
     """A key with "Bearer" before it is none."""
     for path, method in ((EXTEND, "POST"), (BY_ID, "GET")):
         status, answer = await world.call(method, path, headers={"Authorization": "Bearer sandbox-key"})
         assert (401, ["detail"]) == (status, list(answer))
 
 
-async def test_paths_and_ids_get_musicgpts_errors(open_world: "OpenWorld") -> None:
+async def test_paths_and_ids_get_musicgpts_errors(open_world: OpenWorld) -> None:
     """Unknown paths and ids are 404, a wrong method 405, wrong parameters 422, an empty account 402."""
     world = await open_world(credits=1)
     assert 404 == (await world.call("GET", "/musicgpt/nothing"))[0]
     assert 405 == (await world.call("GET", EXTEND))[0]
-    assert 404 == (await world.call("GET", BY_ID, params={"task_id": "nobody"}))[0]
-    assert 404 == (await world.call("GET", BY_ID, params={"conversion_id": "nobody"}))[0]
-    assert 422 == (await world.call("GET", BY_ID))[0]
+    for unknown in ({"task_id": "nobody"}, {"conversion_id": "nobody"}):
+        assert 404 == (await world.call("GET", BY_ID, params=unknown | {"conversionType": "EXTEND"}))[0]
+    assert 422 == (await world.call("GET", BY_ID, params={"conversionType": "EXTEND"}))[0]
     assert 422 == (await world.call("GET", BY_ID, params={"task_id": "x", "conversionType": "DANCE"}))[0]
     assert 402 == (await world.call("POST", EXTEND, data=form(world)))[0]
 
 
-async def test_open_tasks_are_limited(open_world: "OpenWorld") -> None:
+async def test_open_tasks_are_limited(open_world: OpenWorld) -> None:
     """More open tasks than the plan allows get 429, whatever is ended makes room."""
     world = await open_world(parallel_limit=2, speed=1.0)
     answers = await asyncio.gather(*(world.call("POST", EXTEND, data=form(world)) for _ in range(4)))
@@ -277,7 +292,7 @@ async def test_open_tasks_are_limited(open_world: "OpenWorld") -> None:
     assert 429 == (await world.call("POST", EXTEND, data=form(world)))[0]
 
 
-async def test_ended_tasks_make_room(open_world: "OpenWorld") -> None:
+async def test_ended_tasks_make_room(open_world: OpenWorld) -> None:
     """Only tasks that run count."""
     world = await open_world(parallel_limit=1)
     for _ in range(3):
@@ -285,7 +300,7 @@ async def test_ended_tasks_make_room(open_world: "OpenWorld") -> None:
         await world.sandbox.settled()
 
 
-async def test_any_status_can_be_answered(open_world: "OpenWorld") -> None:
+async def test_any_status_can_be_answered(open_world: OpenWorld) -> None:
     """A code fault is an HTTP status here, for there is no code in the body."""
     world = await open_world(faults=["code=403"])
     status, answer = await world.call("POST", EXTEND, data=form(world))

@@ -2,30 +2,57 @@
 
 import asyncio
 import io
+import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any
 
 import aiohttp
-import orjson
+import msgspec
 import pytest
 import soundfile
+from yarl import URL
 
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
-
-if TYPE_CHECKING:
-    from tests.unit.sandbox.conftest import OpenWorld, World
+from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
 
-async def test_it_describes_itself_in_json(world: "World") -> None:
+async def test_it_describes_itself_in_json(world: World) -> None:
     """The description holds all that a client needs, and is the same over HTTP."""
     description = world.sandbox.describe()
     assert description == await world.get("/control")
-    assert description == orjson.loads(orjson.dumps(description))
-    assert ["kie", "sunoapi", "vidgo", "musicgpt"] == list(world.sandbox.bases)
+    assert description == msgspec.json.decode(msgspec.json.encode(description))
+    assert ["kie", "sunoapi", "vidgo", "musicgpt"] == list(world.sandbox.bases) == list(world.sandbox.origins)
     assert all(base.startswith(world.sandbox.url) for base in world.sandbox.bases.values())
+
+
+async def test_each_api_has_a_bare_origin(world: World) -> None:
+    """Below an origin of its own an API answers as it does below its base, for the same tasks."""
+    assert 5 == len({world.sandbox.url, *world.sandbox.origins.values()})
+    origin = URL(world.sandbox.origins["kie"])
+    assert origin == origin.origin()
+    headers = {"Authorization": f"Bearer {world.sandbox.api_key}"}
+    async with world.session.post(
+        origin / "api/v1/generate/extend", json=world.kie_extend(), headers=headers
+    ) as response:
+        task_id = (await response.json())["data"]["taskId"]
+    await world.sandbox.settled()
+    assert "SUCCESS" == (await world.info(task_id))["status"]
+    async with world.session.get(origin / "api/v1/nothing") as response:
+        assert (404, 404) == (response.status, (await response.json())["code"])
+
+
+async def test_the_origins_can_have_ports_in_a_row() -> None:
+    """With a first port for the origins, the next ones follow in the order of the APIs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        first = probe.getsockname()[1]
+    with suppress(OSError):  # another program may have one of them by now
+        async with Sandbox(origin_port=first) as sandbox:
+            assert [first, first + 1, first + 2, first + 3] == [URL(url).port for url in sandbox.origins.values()]
 
 
 async def test_no_key_is_in_its_repr() -> None:
@@ -55,7 +82,7 @@ async def test_it_leaves_nothing_behind() -> None:
             await session.get(sandbox.url)
 
 
-async def test_it_closes_while_a_submit_waits_for_its_webhooks(open_world: "OpenWorld") -> None:
+async def test_it_closes_while_a_submit_waits_for_its_webhooks(open_world: OpenWorld) -> None:
     """A submit that waits for webhooks which nobody answers does not hold up the end."""
     world = await open_world(faults=["callback_before_response"])
     hanging = asyncio.Event()
@@ -74,7 +101,7 @@ async def test_it_closes_while_a_submit_waits_for_its_webhooks(open_world: "Open
     submit.exception()
 
 
-async def test_a_taken_port_is_an_os_error(world: "World") -> None:
+async def test_a_taken_port_is_an_os_error(world: World) -> None:
     """A second sandbox at the same port fails cleanly."""
     port = int(world.sandbox.url.rpartition(":")[2])
     with pytest.raises(OSError, match=str(port)):
@@ -109,14 +136,14 @@ async def test_importing_it_loads_no_audio() -> None:
     assert (0, b"") == (process.returncode, errors)
 
 
-async def test_another_address_can_be_told(open_world: "OpenWorld") -> None:
+async def test_another_address_can_be_told(open_world: OpenWorld) -> None:
     """Behind a tunnel all URLs name the address that clients reach."""
     world = await open_world(public_url="http://sandbox.example.invalid:99")
     assert "http://sandbox.example.invalid:99/kie" == world.sandbox.bases["kie"]
     assert world.sandbox.tune_url.startswith("http://sandbox.example.invalid:99/files/")
 
 
-async def test_ready_audio_plays(world: "World") -> None:
+async def test_ready_audio_plays(world: World) -> None:
     """The tune and the voice can be loaded, and have the length that is said."""
     for url in (world.sandbox.tune_url, world.sandbox.voice_url):
         status, data = await world.call("GET", url.removeprefix(world.sandbox.url))
@@ -124,7 +151,7 @@ async def test_ready_audio_plays(world: "World") -> None:
         assert 3.0 == pytest.approx(soundfile.info(io.BytesIO(data)).duration, abs=0.1)
 
 
-async def test_results_play_as_long_as_they_say(world: "World") -> None:
+async def test_results_play_as_long_as_they_say(world: World) -> None:
     """The rendered file has the duration that the callback told before it was rendered."""
     await world.settled_task()
     for song in world.listener.bodies[-1]["data"]["data"]:
@@ -132,7 +159,7 @@ async def test_results_play_as_long_as_they_say(world: "World") -> None:
         assert song["duration"] == pytest.approx(soundfile.info(io.BytesIO(data)).duration, abs=0.1)
 
 
-async def test_files_answer_like_a_web_server(world: "World") -> None:
+async def test_files_answer_like_a_web_server(world: World) -> None:
     """Files have their types, ranges and HEAD; the stream is the file, the cover a PNG."""
     await world.settled_task()
     song = world.listener.bodies[-1]["data"]["data"][0]
@@ -152,7 +179,7 @@ async def test_files_answer_like_a_web_server(world: "World") -> None:
         assert 404 == response.status
 
 
-async def test_a_file_is_rendered_once_for_all_who_ask(world: "World") -> None:
+async def test_a_file_is_rendered_once_for_all_who_ask(world: World) -> None:
     """Many requests for a file that is not made yet get the same bytes."""
     await world.settled_task()
     path = world.listener.bodies[-1]["data"]["data"][0]["audio_url"].removeprefix(world.sandbox.url)
@@ -160,7 +187,7 @@ async def test_a_file_is_rendered_once_for_all_who_ask(world: "World") -> None:
     assert 1 == len({data for _, data in answers})
 
 
-async def test_old_tasks_files_and_entries_go(open_world: "OpenWorld") -> None:
+async def test_old_tasks_files_and_entries_go(open_world: OpenWorld) -> None:
     """Only so many are kept; what is gone is unknown, the ready audio stays."""
     world = await open_world(keep_tasks=2, keep_files=6, keep_entries=4)
     ids = [await world.settled_task() for _ in range(4)]
@@ -175,7 +202,7 @@ async def test_old_tasks_files_and_entries_go(open_world: "OpenWorld") -> None:
     assert 200 == (await world.call("HEAD", world.sandbox.tune_url.removeprefix(world.sandbox.url)))[0]
 
 
-async def test_another_process_can_script_it(world: "World") -> None:
+async def test_another_process_can_script_it(world: World) -> None:
     """Faults are added, listed and cleared over HTTP, with the same words."""
     added = await world.post("/control/faults", {"faults": ["drop=text", "duplicate@B"], "title": "A", "times": 2})
     assert {"faults": ["drop=text*2@A", "duplicate*2@B"]} == added
@@ -194,14 +221,14 @@ async def test_another_process_can_script_it(world: "World") -> None:
         [],
     ],
 )
-async def test_a_bad_script_is_refused(world: "World", body: object) -> None:
+async def test_a_bad_script_is_refused(world: World, body: object) -> None:
     """A script that cannot be read is answered 400, and nothing is added."""
     status, answer = await world.call("POST", "/control/faults", json=body)
     assert (400, ["error"]) == (status, list(answer))
     assert {"faults": []} == await world.get("/control/faults")
 
 
-async def test_another_process_can_inspect_it(world: "World") -> None:
+async def test_another_process_can_inspect_it(world: World) -> None:
     """Submissions, tasks and deliveries are listed over HTTP, and each key can choose among them."""
     task_id = await world.kie_task()
     await world.post("/kie/api/v1/generate/extend", {})
@@ -221,7 +248,7 @@ async def test_another_process_can_inspect_it(world: "World") -> None:
     assert [(task_id, 200)] == [(delivery["task_id"], delivery["status"]) for delivery in deliveries]
 
 
-async def test_a_failed_task_is_listed_with_its_failure(open_world: "OpenWorld") -> None:
+async def test_a_failed_task_is_listed_with_its_failure(open_world: OpenWorld) -> None:
     """The list of tasks shows how one failed and what befell it."""
     world = await open_world(faults=["error=text:531"])
     await world.settled_task()
@@ -230,7 +257,7 @@ async def test_a_failed_task_is_listed_with_its_failure(open_world: "OpenWorld")
     assert ["error=text:531"] == task["faults"]
 
 
-async def test_it_closes_in_the_middle_of_a_rendering(open_world: "OpenWorld") -> None:
+async def test_it_closes_in_the_middle_of_a_rendering(open_world: OpenWorld) -> None:
     """A file that is being made when the sandbox closes is let go."""
     world = await open_world(ready_seconds=8.0)
     asking = asyncio.create_task(world.call("GET", world.sandbox.tune_url.removeprefix(world.sandbox.url)))
@@ -243,7 +270,7 @@ async def test_it_closes_in_the_middle_of_a_rendering(open_world: "OpenWorld") -
     asking.exception()
 
 
-async def test_decoded_sources_are_few(open_world: "OpenWorld") -> None:
+async def test_decoded_sources_are_few(open_world: OpenWorld) -> None:
     """More sources than are kept in memory can be used; those let go are decoded again."""
     world = await open_world(keep_clips=1)
     for source in (world.sandbox.tune_url, world.sandbox.voice_url, world.sandbox.tune_url):
@@ -253,7 +280,7 @@ async def test_decoded_sources_are_few(open_world: "OpenWorld") -> None:
         assert 200 == (await world.call("GET", url.removeprefix(world.sandbox.url)))[0]
 
 
-async def test_many_tasks_at_once_settle(world: "World") -> None:
+async def test_many_tasks_at_once_settle(world: World) -> None:
     """Sixty tasks live side by side, each told its three stages, and their audio waits to be asked for."""
     ids = await asyncio.gather(*(world.kie_task(title=f"Part {number}") for number in range(60)))
     await world.sandbox.settled()
@@ -262,7 +289,7 @@ async def test_many_tasks_at_once_settle(world: "World") -> None:
 
 
 @pytest.mark.parametrize(("seed", "is_same"), [(None, False), (7, True)])
-async def test_no_run_repeats_the_ids_of_another(open_world: "OpenWorld", seed: "int | None", is_same: bool) -> None:
+async def test_no_run_repeats_the_ids_of_another(open_world: OpenWorld, seed: int | None, is_same: bool) -> None:
     """Without a seed no store meets a task of an earlier run; the ready tracks are the same in all."""
     tasks = []
     for _ in range(2):

@@ -1,12 +1,11 @@
 """sunoapi.org: its own codes, callbacks with 13 keys, sources fetched after the answer."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.unit.sandbox.conftest import OpenWorld, World
+from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -15,7 +14,7 @@ UPLOAD_EXTEND = "/sunoapi/api/v1/generate/upload-extend"
 ADD_INSTRUMENTAL = "/sunoapi/api/v1/generate/add-instrumental"
 
 
-async def test_songs_have_thirteen_keys_from_the_text_on(world: "World") -> None:
+async def test_songs_have_thirteen_keys_from_the_text_on(world: World) -> None:
     """Every callback lists both songs, with the `source_` URLs, and audio as far as there is some."""
     answer = await world.post(EXTEND, world.kie_extend())
     await world.sandbox.settled()
@@ -27,7 +26,7 @@ async def test_songs_have_thirteen_keys_from_the_text_on(world: "World") -> None
     assert "SUCCESS" == info["data"]["status"]
 
 
-async def test_the_task_id_has_two_spellings(open_world: "OpenWorld") -> None:
+async def test_the_task_id_has_two_spellings(open_world: OpenWorld) -> None:
     """The callbacks can name the task as `taskId`, as was seen."""
     world = await open_world(sunoapi_task_key="taskId", faults=["error=first"])
     answer = await world.post(EXTEND, world.kie_extend())
@@ -36,7 +35,7 @@ async def test_the_task_id_has_two_spellings(open_world: "OpenWorld") -> None:
     assert not any("task_id" in body["data"] for body in world.listener.bodies)
 
 
-async def test_an_error_has_no_data(open_world: "OpenWorld") -> None:
+async def test_an_error_has_no_data(open_world: OpenWorld) -> None:
     """The error callback has code 400 and `data` null."""
     world = await open_world(faults=["error=text"])
     task_id = (await world.post(ADD_INSTRUMENTAL, world.kie_instrumental()))["data"]["taskId"]
@@ -48,43 +47,33 @@ async def test_an_error_has_no_data(open_world: "OpenWorld") -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("path", "changes", "code", "named"),
-    [
-        (EXTEND, {"audioId": None}, 400, "audioId is required"),
-        (EXTEND, {"callBackUrl": None}, 400, "callBackUrl is required"),
-        (EXTEND, {"title": None}, 400, "title is required"),
-        (EXTEND, {"prompt": "x" * 5001}, 413, "prompt must not exceed"),
-        (EXTEND, {"title": "x" * 101}, 413, "title must not exceed"),
-        (EXTEND, {"model": "V9"}, 400, "V9 is not supported"),
-        (EXTEND, {"audioId": "nobody"}, 400, "There is no audio"),
-        (EXTEND, {"continueAt": 3.0}, 400, "not within"),
-        (UPLOAD_EXTEND, {"uploadUrl": None}, 400, "uploadUrl is required"),
-        (UPLOAD_EXTEND, {"continueAt": None}, 400, "continueAt is required"),
-        (ADD_INSTRUMENTAL, {"negativeTags": None}, 400, "negativeTags is required"),
-        (ADD_INSTRUMENTAL, {"model": "V3_5"}, 400, "V3_5 is not supported"),
-        (ADD_INSTRUMENTAL, {"variety": True}, 400, "variety must be"),
-    ],
-)
-async def test_bodies_are_checked(
-    world: "World",
-    path: str,
-    changes: dict[str, object],
-    code: int,
-    named: str,
-) -> None:
+BAD_BODIES: Sequence[tuple[str, dict[str, object], int, str]] = [
+    (EXTEND, {"audioId": None}, 400, "audioId cannot be null"),
+    (EXTEND, {"callBackUrl": None}, 400, "Please enter callBackUrl"),
+    (EXTEND, {"title": None}, 400, "title cannot be null"),
+    (EXTEND, {"prompt": "x" * 5001}, 413, "prompt must not exceed"),
+    (EXTEND, {"title": "x" * 101}, 413, "title must not exceed"),
+    (EXTEND, {"model": "V9"}, 400, "V9 is not supported"),
+    (EXTEND, {"audioId": "nobody"}, 400, "There is no audio"),
+    (EXTEND, {"continueAt": 3.0}, 400, "not within"),
+    (UPLOAD_EXTEND, {"uploadUrl": None}, 400, "uploadUrl cannot be null"),
+    (UPLOAD_EXTEND, {"continueAt": None}, 400, "continueAt cannot be null"),
+    (ADD_INSTRUMENTAL, {"negativeTags": None}, 400, "negativeTags cannot be null"),
+    (ADD_INSTRUMENTAL, {"model": "V3_5"}, 400, "V3_5 is not supported"),
+    (ADD_INSTRUMENTAL, {"variety": True}, 400, "variety must be"),
+]
+
+
+async def test_bodies_are_checked(world: World) -> None:
     """Invalid parameters are 400, texts that are too long 413, all in HTTP 200."""
-    make = {
-        EXTEND: world.kie_extend,
-        UPLOAD_EXTEND: world.kie_upload,
-        ADD_INSTRUMENTAL: world.kie_instrumental,
-    }[path]
-    status, answer = await world.call("POST", path, json=make(**changes))
-    assert (200, code, None) == (status, answer["code"], answer["data"])
-    assert named in answer["msg"]
+    make = {EXTEND: world.kie_extend, UPLOAD_EXTEND: world.kie_upload, ADD_INSTRUMENTAL: world.kie_instrumental}
+    for path, changes, code, named in BAD_BODIES:
+        status, answer = await world.call("POST", path, json=make[path](**changes))
+        assert (200, code, None) == (status, answer["code"], answer["data"])
+        assert named in answer["msg"]
 
 
-async def test_upload_extend_requires_less_than_at_kie(world: "World") -> None:
+async def test_upload_extend_requires_less_than_at_kie(world: World) -> None:
     """Neither `instrumental` nor, in simple mode, `continueAt` is required."""
     body = world.kie_upload(
         defaultParamFlag=False,
@@ -97,7 +86,7 @@ async def test_upload_extend_requires_less_than_at_kie(world: "World") -> None:
     assert 200 == (await world.post(UPLOAD_EXTEND, body))["code"]
 
 
-async def test_v6_adds_lyrics_and_variety(world: "World") -> None:
+async def test_v6_adds_lyrics_and_variety(world: World) -> None:
     """Add-instrumental takes V6's new fields."""
     body = world.kie_instrumental(model="V6_MINI", lyrics="la", variety=4)
     assert 200 == (await world.post(ADD_INSTRUMENTAL, body))["code"]
@@ -109,21 +98,23 @@ async def test_v6_adds_lyrics_and_variety(world: "World") -> None:
     [("gone", {}, 451), ("page", {}, 400), ("tone", {"continueAt": 9}, 400)],
 )
 async def test_a_bad_source_fails_the_task(
-    world: "World",
+    world: World,
     tone: bytes,
     source: str,
     changes: dict[str, object],
     code: int,
 ) -> None:
-    """A file that cannot be downloaded is 451 in the callback; one that cannot be used is 400."""
+    """A file that cannot be downloaded is 451 in the callback and one that cannot be used 400."""
     world.listener.sources |= {"tone": tone, "page": b"<html>"}
     body = world.kie_upload(uploadUrl=f"{world.listener.url}/source/{source}", **changes)
-    assert 200 == (await world.post(UPLOAD_EXTEND, body))["code"]
+    task_id = (await world.post(UPLOAD_EXTEND, body))["data"]["taskId"]
     await world.sandbox.settled()
     assert [code] == [body["code"] for body in world.listener.bodies]
+    info = await world.get("/sunoapi/api/v1/generate/record-info", taskId=task_id)
+    assert "CREATE_TASK_FAILED" == info["data"]["status"]
 
 
-async def test_credits_are_429(open_world: "OpenWorld") -> None:
+async def test_credits_are_429(open_world: OpenWorld) -> None:
     """Without credits the code is 429 here, with "credits" in its text; the balance has its own path."""
     world = await open_world(credits=5)
     status, answer = await world.call("POST", EXTEND, json=world.kie_extend())
@@ -131,14 +122,14 @@ async def test_credits_are_429(open_world: "OpenWorld") -> None:
     assert {"code": 200, "msg": "success", "data": 5} == await world.get("/sunoapi/api/v1/generate/credit")
 
 
-async def test_too_many_are_430(open_world: "OpenWorld") -> None:
+async def test_too_many_are_430(open_world: OpenWorld) -> None:
     """The 21st task within ten seconds gets code 430."""
     world = await open_world(submit_limit=20)
     answers = await asyncio.gather(*(world.post(EXTEND, world.kie_extend()) for _ in range(21)))
     assert [200] * 20 + [430] == sorted(answer["code"] for answer in answers)
 
 
-async def test_keys_paths_and_ids_get_the_envelope(world: "World") -> None:
+async def test_keys_paths_and_ids_get_the_envelope(world: World) -> None:
     """A bad key is 401, a wrong path or method 404, an unknown task and a bad body 400."""
     assert 401 == (await world.call("POST", EXTEND, json={}, headers={"Authorization": "Bearer no"}))[1]["code"]
     assert 404 == (await world.get("/sunoapi/api/v1/chat/credit"))["code"]
@@ -147,7 +138,7 @@ async def test_keys_paths_and_ids_get_the_envelope(world: "World") -> None:
     assert 400 == (await world.post(EXTEND, [1]))["code"]
 
 
-async def test_the_apis_do_not_know_each_others_tasks(world: "World") -> None:
+async def test_the_apis_do_not_know_each_others_tasks(world: World) -> None:
     """A kie.ai task is unknown at sunoapi.org."""
     task_id = await world.settled_task()
     assert 400 == (await world.get("/sunoapi/api/v1/generate/record-info", taskId=task_id))["code"]

@@ -1,15 +1,12 @@
-"""The upload hosts: kie.ai's and sunoapi.org's take files in three ways, vidgo's takes images only."""
+"""The upload hosts: kie.ai's and sunoapi.org's take files in three ways."""
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
 
-from audioext.sandbox.files import cover_image
-
-if TYPE_CHECKING:
-    from tests.unit.sandbox.conftest import OpenWorld, World
+from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -25,7 +22,7 @@ def form(data: bytes, **texts: str) -> aiohttp.FormData:
     return made
 
 
-async def upload(world: "World", provider: str, way: str, data: bytes, **changes: Any) -> tuple[int, Any]:
+async def upload(world: World, provider: str, way: str, data: bytes, **changes: Any) -> tuple[int, Any]:
     """Upload in one of the three ways."""
     if way == "stream":
         texts = {"uploadPath": "my/songs", "fileName": "a.wav"} | changes
@@ -41,7 +38,7 @@ async def upload(world: "World", provider: str, way: str, data: bytes, **changes
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("way", ["stream", "base64", "url"])
-async def test_an_uploaded_file_is_a_source(world: "World", tone: bytes, provider: str, way: str) -> None:
+async def test_an_uploaded_file_is_a_source(world: World, tone: bytes, provider: str, way: str) -> None:
     """Each way answers with a download URL, which serves the same bytes and is good to be extended."""
     status, answer = await upload(world, provider, way, tone)
     assert (200, True, 200) == (status, answer["success"], answer["code"])
@@ -56,7 +53,7 @@ async def test_an_uploaded_file_is_a_source(world: "World", tone: bytes, provide
     assert "complete" == world.listener.bodies[-1]["data"]["callbackType"]
 
 
-async def test_names_are_kept_or_found(world: "World", tone: bytes) -> None:
+async def test_names_are_kept_or_found(world: World, tone: bytes) -> None:
     """Without `fileName` the part's own name is used, the address's, or one that fits a data URL's type."""
     _, stream = await world.call("POST", "/kie/api/file-stream-upload", data=form(tone, uploadPath="/p/../q/"))
     assert "p/q/my-tone.wav" == stream["data"]["filePath"]
@@ -82,7 +79,7 @@ async def test_names_are_kept_or_found(world: "World", tone: bytes) -> None:
     ],
 )
 async def test_bad_uploads_are_refused(
-    world: "World",
+    world: World,
     tone: bytes,
     way: str,
     changes: dict[str, Any],
@@ -95,7 +92,7 @@ async def test_bad_uploads_are_refused(
 
 
 @pytest.mark.parametrize("way", ["stream", "base64", "url"])
-async def test_uploads_check_key_method_and_form(world: "World", way: str) -> None:
+async def test_uploads_check_key_method_and_form(world: World, way: str) -> None:
     """A bad key gets 401, another method 405, a body of another kind 400."""
     path = f"/kie/api/file-{way}-upload"
     assert 401 == (await world.call("POST", path, json={}, headers={"Authorization": "no"}))[0]
@@ -104,61 +101,23 @@ async def test_uploads_check_key_method_and_form(world: "World", way: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=x"])
-async def test_a_broken_form_is_refused(world: "World", kind: str) -> None:
+async def test_a_broken_form_is_refused(world: World, kind: str) -> None:
     """A multipart body without a boundary, or without what it announces, is an error of the client."""
     path = "/kie/api/file-stream-upload"
     status, answer = await world.call("POST", path, data=b"junk", headers={"Content-Type": kind})
     assert (400, False) == (status, answer["success"])
 
 
-async def test_a_form_without_a_file_is_refused(world: "World") -> None:
+async def test_a_form_without_a_file_is_refused(world: World) -> None:
     """The file part is required."""
     made = aiohttp.FormData({"uploadPath": "p"}, default_to_multipart=True)
     status, answer = await world.call("POST", "/kie/api/file-stream-upload", data=made)
     assert (400, "file is required") == (status, answer["msg"])
 
 
-async def test_a_file_over_the_limit_is_refused(open_world: "OpenWorld", tone: bytes) -> None:
+async def test_a_file_over_the_limit_is_refused(open_world: OpenWorld, tone: bytes) -> None:
     """More bytes than the limit are not kept, whichever way they come."""
     world = await open_world(max_upload_bytes=1000)
     for way in ("stream", "base64", "url"):
         status, answer = await upload(world, "kie", way, tone)
         assert (400, False) == (status, answer["success"])
-
-
-async def vidgo_upload(world: "World", way: str, data: bytes) -> tuple[int, Any]:
-    """Upload to vidgo in one of the three ways."""
-    path = f"/vidgo/api/common/upload/{way}"
-    if way == "stream":
-        return await world.call("POST", path, data=form(data, file_name="a.png", upload_path="x"))
-    body: dict[str, object] = {"upload_path": "x", "file_name": "a.png"}
-    if way == "base64":
-        body["base64_data"] = base64.b64encode(data).decode()
-    else:
-        world.listener.sources["a"] = data
-        body["file_url"] = f"{world.listener.url}/source/a"
-    return await world.call("POST", path, json=body)
-
-
-@pytest.mark.parametrize("way", ["stream", "base64", "url"])
-async def test_vidgo_takes_images_only(world: "World", tone: bytes, way: str) -> None:
-    """An image is kept under temp/ and served; audio is an unsupported file type."""
-    image = cover_image((1, 2, 3))
-    status, answer = await vidgo_upload(world, way, image)
-    assert (200, True, "image/png") == (status, answer["success"], answer["data"]["mime_type"])
-    assert answer["data"]["file_url"] == answer["data"]["download_url"]
-    async with world.session.get(answer["data"]["file_url"]) as response:
-        assert image == await response.read()
-    status, answer = await vidgo_upload(world, way, tone)
-    assert (400, {"message": "Unsupported file type"}) == (status, answer["error"])
-
-
-async def test_vidgo_uploads_check_what_they_get(world: "World") -> None:
-    """Missing files, wrong addresses and bad keys are refused in vidgo's form."""
-    made = aiohttp.FormData({"upload_path": "p"}, default_to_multipart=True)
-    path = "/vidgo/api/common/upload"
-    assert 400 == (await world.call("POST", f"{path}/stream", data=made))[0]
-    assert 400 == (await world.call("POST", f"{path}/url", json={"file_url": "ftp://x/y"}))[0]
-    assert 400 == (await world.call("POST", f"{path}/base64", json={}))[0]
-    status, answer = await world.call("POST", f"{path}/base64", json={}, headers={"Authorization": "no"})
-    assert (401, 401) == (status, answer["code"])

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audioext.errors import StoreError
+from audioext.models.checks import GENDERS, PERSONA_MODELS
 from audioext.models.record import Asked
-from audioext.models.requests import GENDERS, PERSONA_MODELS, AddInstrumental, Extend, Request
+from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.state.asked import dump_asked, load_asked
 from tests.support.tape import asked
 

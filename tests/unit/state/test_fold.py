@@ -286,7 +286,10 @@ def test_counting_completes_only_where_the_wire_has_no_stage_word(*, counts: boo
     both = [tape.webhook(3.0, tape.shown(None, ONE)), GOOD]
 
     record = folded(tape.request(counts_tracks=counts), *both)
-    assert (stage, 4.0) == (record.stage, max(item.at for item in record.reached if item.stage >= Stage.FIRST) + (not counts))
+    assert (stage, 4.0) == (
+        record.stage,
+        max(item.at for item in record.reached if item.stage >= Stage.FIRST) + (not counts),
+    )
 
 
 def test_tracks_without_an_id_are_not_counted() -> None:
@@ -370,7 +373,9 @@ def test_expiry_is_outranked_by_a_failure_and_by_the_song() -> None:
         folded(tape.request(), EXPIRED, DONE).expired_at,
     )
     assert Verdict.FAILED is folded(tape.request(), EXPIRED, tape.webhook(10.0, tape.failed())).verdict
-    assert Verdict.COMPLETE is folded(tape.request(), EXPIRED, tape.webhook(10.0, tape.shown(Stage.COMPLETE, ONE))).verdict
+    assert (
+        Verdict.COMPLETE is folded(tape.request(), EXPIRED, tape.webhook(10.0, tape.shown(Stage.COMPLETE, ONE))).verdict
+    )
 
 
 def test_facts_after_complete_still_join() -> None:
@@ -441,7 +446,9 @@ def test_of_two_tasks_learnt_by_webhook_the_earlier_counts() -> None:
 
 def test_a_status_answer_of_another_task_is_left_out() -> None:
     """An answer that names another task than was asked for says nothing."""
-    record = folded(tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, ONE, task_id="other")))
+    record = folded(
+        tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, ONE, task_id="other"))
+    )
 
     assert (Stage.SUBMITTED, ()) == (record.stage, record.tracks)
 
@@ -485,7 +492,11 @@ def test_an_unreadable_webhook_makes_a_status_call_due() -> None:
 
 def test_a_mended_codec_heals_the_journal() -> None:
     """A delivery that this release cannot read counts in full as soon as a later one can."""
-    journal = [tape.request(), tape.answer(1.0), tape.webhook(3.0, tape.shown(Stage.COMPLETE, ONE), since=2, note=UNREADABLE)]
+    journal = [
+        tape.request(),
+        tape.answer(1.0),
+        tape.webhook(3.0, tape.shown(Stage.COMPLETE, ONE), since=2, note=UNREADABLE),
+    ]
 
     assert (Stage.SUBMITTED, 3.0) == (folded(*journal).stage, folded(*journal).asks_at)
     healed = folded(*journal, provider=Tape(release=2))
@@ -570,7 +581,9 @@ def test_a_readable_status_answer_closes_a_question(question: Entry) -> None:
 
 def test_a_status_answer_asks_nothing() -> None:
     """A status answer that claims COMPLETE without audio goes on at the normal pace."""
-    assert folded(tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, NO_AUDIO))).asks_at is None
+    assert (
+        folded(tape.request(), tape.answer(1.0), tape.status(2.0, tape.shown(Stage.COMPLETE, NO_AUDIO))).asks_at is None
+    )
 
 
 def test_the_latest_refused_status_call_is_the_complaint() -> None:
@@ -644,7 +657,9 @@ def test_how_each_handler_fared_is_counted() -> None:
         failing = folded(tape.request(), *order)
         assert {key: Run(failures=2, last_at=7.0, error="again", is_done=False)} == failing.runs
         assert (frozenset(), ()) == (failing.handled, failing.handler_faults)
-    assert {key: Run(failures=2, last_at=9.0, error="", is_done=True)} == folded(tape.request(), first, second, done).runs
+    assert {key: Run(failures=2, last_at=9.0, error="", is_done=True)} == folded(
+        tape.request(), first, second, done
+    ).runs
 
 
 def test_a_handler_that_was_given_up_is_a_fault_of_the_record() -> None:

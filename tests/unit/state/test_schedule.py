@@ -21,7 +21,9 @@ TEXT = tape.webhook(20.0, tape.shown(Stage.TEXT))
 DONE = tape.webhook(30.0, tape.shown(Stage.COMPLETE, tape.track("a")))
 
 
-def due(record: Record, *, now: float, polled_at: float = 0.0, jitter: float = 0.0, deadline: float = DAY) -> float | None:
+def due(
+    record: Record, *, now: float, polled_at: float = 0.0, jitter: float = 0.0, deadline: float = DAY
+) -> float | None:
     """Return when *record*'s status is due at the pace of these tests."""
     return poll_at(record, pace=PACE, now=now, jitter=jitter, deadline=deadline, polled_at=polled_at)
 

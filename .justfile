@@ -1,0 +1,47 @@
+# The commands of a day; `.github/CONTRIBUTING.md` says when to use which. Each is what you would type yourself.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+bin := ".venv/bin"
+
+# List the commands.
+default:
+    @just --list --unsorted
+
+# Make .venv with all that development needs.
+setup:
+    python3 -m venv .venv
+    {{ bin }}/python -m pip install --quiet --editable '.[dev]'
+
+# Format, and mend what ruff can mend by itself.
+fix:
+    {{ bin }}/ruff check --fix
+    {{ bin }}/ruff format
+
+# Lint, types and import contracts.
+check:
+    {{ bin }}/ruff format --check
+    {{ bin }}/ruff check
+    {{ bin }}/mypy
+    {{ bin }}/pyright --pythonpath {{ bin }}/python
+    {{ bin }}/lint-imports
+
+# Run all tests, or those that ARGS name: just test tests/unit/state -k fold
+test *ARGS:
+    {{ bin }}/python -m pytest --quiet --numprocesses auto {{ ARGS }}
+
+# Run all tests with branch coverage.
+cover:
+    {{ bin }}/python -m pytest --quiet --numprocesses auto --cov
+
+# Do all of it in a fresh clone, on every Python that is found.
+ci:
+    bash .ci/run
+
+# Kill processes and servers at work, for many minutes.
+soak *ARGS="tests/processes":
+    {{ bin }}/python -m pytest -m soak -s --numprocesses 0 {{ ARGS }}
+
+# Measure one thing against a bare peer: just bench webhooks
+bench NAME *ARGS:
+    {{ bin }}/python -m tests.bench.{{ NAME }} {{ ARGS }}

@@ -1,0 +1,173 @@
+"""The client of a command, and the jobs that it finds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from attrs import frozen
+
+from audioext import config
+from audioext.cli.accounts import real_provider
+from audioext.cli.arguments import check_seconds
+from audioext.cli.failures import NoSuchRefError
+from audioext.cli.options import DEFAULT_STORE, SANDBOX_STORE, ApiOptions, LookOptions, SandboxOptions, StoreOptions
+from audioext.cli.screen import JobOptions
+from audioext.cli.text import program
+from audioext.client import Client
+from audioext.config import UNSET, Unset
+from audioext.errors import ConfigError, RequestError
+from audioext.providers.base import Provider
+from audioext.runtime.jobs import Job
+from audioext.stores import Store, open_store
+
+LISTED_AT_MOST = 3
+LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
+LOOPBACK_LISTEN = "127.0.0.1:0"
+
+
+@frozen(kw_only=True)
+class OpenClient:
+    """A client that is open, and what it talks to."""
+
+    client: Client
+    provider: Provider
+
+    @property
+    def key_variable(self) -> str:
+        """The environment variable that holds the provider's key."""
+        return self.provider.info.key_variable
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the API runs on this machine, as a sandbox does."""
+        return self.provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the provider can be asked for anything."""
+        return config.named([self.provider], os.environ)[self.provider.info.name].info.has_key
+
+    @contextmanager
+    def explained_key(self) -> Generator[None]:
+        """Let a refusal for want of an API key name the way to do without one.
+
+        Raises:
+            ConfigError: as it was, or for want of a key.
+        """
+        try:
+            yield
+        except ConfigError as error:
+            if self.has_key:
+                raise
+            name = self.provider.info.name
+            message = f"no API key for {name}: set {self.key_variable} in the environment; --sandbox needs none"
+            raise ConfigError(message) from error
+
+
+@asynccontextmanager
+async def open_client(
+    name: str, *, api: ApiOptions, sandbox: SandboxOptions, store: str | Store, wait_timeout: float
+) -> AsyncGenerator[OpenClient]:
+    """Open a client for the provider called *name*, at its real API or in a sandbox of its own.
+
+    Raises:
+        AudioextError: whatever opening a client raises.
+    """
+    check_seconds("timeout", wait_timeout)
+    async with AsyncExitStack() as stack:
+        url, listen = api.public_url or "", api.listen or ""
+        if sandbox.sandbox:
+            from audioext.cli import sandboxes  # noqa: PLC0415 - an extra, and slow to load
+
+            running = await stack.enter_async_context(sandboxes.open_sandbox(sandbox))
+            provider = sandboxes.sandbox_provider(name, running)
+            url, listen = url or LOOPBACK_URL, listen or LOOPBACK_LISTEN
+        else:
+            provider = real_provider(name, api)
+        if api.poll_only:
+            url, listen = "", ""
+        client = Client(
+            provider, public_url=url or None, listen=read_listen(listen), store=store, wait_timeout=wait_timeout
+        )
+        await stack.enter_async_context(client)
+        yield OpenClient(client=client, provider=provider)
+
+
+def looking_client(options: LookOptions) -> Client:
+    """Return a client of the store that a command looks at; it submits nothing.
+
+    Raises:
+        NoSuchRefError: there is no such file.
+        ConfigError: the URL is no store's.
+    """
+    return Client(store=existing_store(options, sandbox=options.sandbox))
+
+
+def read_listen(text: str | None) -> str | Unset | None:
+    """Return what `listen` means to a client: an address, `none` for nowhere, nothing for the default."""
+    if not text:
+        return UNSET
+    return None if text.lower() == "none" else text
+
+
+def store_url(options: StoreOptions, *, sandbox: bool = False) -> str:
+    """Return the store that was asked for, or the default one."""
+    return options.store or (SANDBOX_STORE if sandbox else DEFAULT_STORE)
+
+
+def existing_store(options: StoreOptions, *, sandbox: bool) -> Store:
+    """Return the store of a command that only looks: it makes no new, empty file.
+
+    Raises:
+        NoSuchRefError: there is no such file.
+        ConfigError: the URL is no store's.
+    """
+    url = store_url(options, sandbox=sandbox)
+    store, parts = open_store(url), urlsplit(url)
+    path = Path(unquote(parts.path[1:]))
+    if parts.scheme == "sqlite" and not path.exists():
+        message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
+        raise NoSuchRefError(message)
+    return store
+
+
+async def find_job(client: Client, ref: str) -> Job:
+    """Return the job of *ref*, or the only one whose ref begins so.
+
+    Raises:
+        NoSuchRefError: the store holds none, or several.
+    """
+    with suppress(RequestError):
+        return await client.job(ref)
+    found = [job async for job in client.jobs() if ref and job.ref.startswith(ref)]
+    if len(found) == 1:
+        return found[0]
+    message = (
+        f"this store holds no job {ref!r}; `{program()} jobs` lists what it holds. "
+        "--store names another one, --sandbox the one of the sandbox's jobs"
+    )
+    if found:
+        refs = ", ".join(job.ref for job in found[:LISTED_AT_MOST])
+        more = ", …" if len(found) > LISTED_AT_MOST else ""
+        message = f"{len(found)} jobs of this store begin with {ref!r}: {refs}{more}"
+    raise NoSuchRefError(message)
+
+
+def job_options(store: StoreOptions, *, sandbox: bool, api: ApiOptions | None = None) -> JobOptions:
+    """Return how another command finds a job of this store and its API; a password is not repeated."""
+    of_store, of_api = " --sandbox" if sandbox else "", ""
+    if store.store is not None and "@" not in store.store:
+        of_store += f" --store {shlex.quote(store.store)}"
+    if api is not None and not sandbox:
+        for name in ("base_url", "public_url", "listen", "poll_every"):
+            value = getattr(api, name)
+            if value is not None and "@" not in str(value):
+                of_api += f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
+        of_api += " --poll-only" if api.poll_only else ""
+    is_kept = not store_url(store, sandbox=sandbox).startswith("memory:")
+    return JobOptions(store=of_store, api=of_api, is_kept=is_kept, sandbox=sandbox)

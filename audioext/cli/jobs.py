@@ -1,0 +1,207 @@
+"""The commands that look at jobs: `jobs` lists them, `show` tells all of one, as it is or as it was."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Annotated
+
+from attrs import frozen
+
+from audioext.cli import text
+from audioext.cli.arguments import read_meta
+from audioext.cli.clients import find_job, looking_client
+from audioext.cli.exits import Exit
+from audioext.cli.options import JOB_GROUP, OUTPUT_GROUP, Command, Limit, LookOptions, MetaPairs, Ref, flag, option
+from audioext.cli.records import (
+    BY,
+    CHARGED,
+    delivery_object,
+    job_object,
+    problem_of,
+    request_of,
+    source_of,
+    state_of,
+    track_object,
+)
+from audioext.cli.screen import Screen
+from audioext.errors import Problem, RequestError
+from audioext.models.entries import Entry
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Stage
+from audioext.stores.base import Delivery
+
+SHORT_LETTERS = 40
+Journal = Sequence[tuple[Entry, Record | None]]
+
+
+@frozen(kw_only=True, slots=False)
+class JobsCommand(LookOptions, Command):
+    """`audioext jobs`."""
+
+    open_only: Annotated[bool, flag("Only jobs that have not ended.", JOB_GROUP, "--open")] = False
+    meta: MetaPairs = ()
+    limit: Limit = 20
+
+    async def run(self, screen: Screen) -> Exit:
+        """Print the newest jobs of the store, oldest first."""
+        newest: deque[Record] = deque(maxlen=max(0, self.limit))
+        async with looking_client(self) as client:
+            async for job in client.jobs(open=True if self.open_only else None, meta=read_meta(self.meta)):
+                newest.append(job.record)
+        if screen.json:
+            for record in newest:
+                screen.emit(job_object(record))
+            return Exit.OK
+        now = time.time()
+        rows = [
+            (
+                record.ref,
+                state_of(record, now),
+                record.provider,
+                record.operation,
+                text.clean(source_of(record))[:SHORT_LETTERS],
+                f"{text.seconds(now - record.created_at)} ago",
+                text.clean(problem_of(record) or "")[:SHORT_LETTERS],
+            )
+            for record in newest
+        ]
+        if rows:
+            screen.table(("ref", "state", "provider", "operation", "source", "made", "problem"), rows)
+        else:
+            screen.note("no such jobs in this store")
+        return Exit.OK
+
+
+@frozen(slots=False)
+class ShowCommand(LookOptions, Command):
+    """`audioext show`."""
+
+    ref: Ref
+    at: Annotated[int | None, option("Show the job as it was after so many entries.", OUTPUT_GROUP)] = None
+    body: Annotated[int | None, option("Print what came with this entry, byte for byte.", OUTPUT_GROUP)] = None
+
+    async def run(self, screen: Screen) -> Exit:
+        """Print all that is known of a job: state, request, journal, tracks, and what went wrong."""
+        async with looking_client(self) as client:
+            job = await find_job(client, self.ref)
+            entries = await client.timeline(job.ref)
+            deliveries = [delivery async for delivery in client.deliveries(job.ref)][::-1]
+        if self.body is not None:
+            sys.stdout.buffer.write(_entry("body", self.body, entries)[0].body)
+            sys.stdout.buffer.flush()
+            return Exit.OK
+        record, shown = job.record, entries
+        if self.at is not None:
+            record, shown = _entry("at", self.at, entries)[1] or record, entries[: self.at]
+        if screen.json:
+            screen.emit(_whole(record, shown, deliveries))
+            return Exit.OK
+        _print_facts(screen, record)
+        _print_journal(screen, record, shown)
+        _print_tracks(screen, record)
+        return Exit.OK
+
+
+def timeline(record: Record) -> list[tuple[str, float, str]]:
+    """Return what happened to a job in order: a word, when (Unix seconds), and how it became known."""
+    found = []
+    for item in record.reached:
+        # The POST's own answer makes a job submitted, unless a webhook was quicker to name the task.
+        is_answer = item.stage is Stage.SUBMITTED and item.source != "webhook"
+        found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source]))
+    if record.verdict is Verdict.FAILED and record.fault is not None:
+        found.append(("failed", record.fault.at, text.clean(record.fault.message)))
+    if record.verdict is Verdict.REFUSED:
+        found.append(("refused", record.answered_at or record.created_at, text.clean(problem_of(record) or "")))
+    if record.verdict is Verdict.EXPIRED and record.expired_at is not None:
+        found.append(("expired", record.expired_at, "given up; a late callback still completes it"))
+    return sorted(found, key=lambda item: item[1])
+
+
+def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | None]:
+    if not 0 < number <= len(entries):
+        raise RequestError([Problem(name, f"the journal has the entries 1 to {len(entries)}, not {number}")])
+    return entries[number - 1]
+
+
+def _print_facts(screen: Screen, record: Record) -> None:
+    fault = record.fault if record.verdict is Verdict.FAILED else None
+    facts: dict[str, object] = {
+        "job": record.ref,
+        "state": state_of(record),
+        "provider": record.provider,
+        "task": record.task_id or "not known",
+        "made": text.moment(record.created_at),
+        "operation": record.operation,
+        **request_of(record),
+        "key": record.key,
+        "meta": text.dump(record.meta) if record.meta else None,
+        "credits": record.credits,
+        "failure": None if fault is None else f"{fault.reason}, code {fault.code}: {fault.message}",
+        "charged": None if fault is None else CHARGED[fault.charged],
+        "problem": None if fault is not None else problem_of(record),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            shown = f"{value:g}" if isinstance(value, float) else text.clean(value)
+            screen.result(f"{name:<15} {shown}")
+    for words in record.handler_faults:
+        screen.result(f"{'handler':<15} {text.clean(words)}", style="red")
+
+
+def _print_journal(screen: Screen, record: Record, entries: Journal) -> None:
+    """Print each entry with the job's state after it, and what is new in words."""
+    screen.result("\njournal", style="bold")
+    known = None
+    for number, (entry, after) in enumerate(entries, 1):
+        since = f"+{text.seconds(entry.at - record.created_at)}"
+        kind = f"{entry.kind} {entry.status}" if entry.status else entry.kind
+        state = "" if after is None else state_of(after, entry.at)
+        problem = None if after is None else problem_of(after)
+        words = entry.note or (problem if problem != known and problem is not None else "")
+        known = problem
+        screen.result(f"  {number:>3} {since:>11}  {kind:<12} {state:<10} {text.clean(words)}".rstrip())
+
+
+def _print_tracks(screen: Screen, record: Record) -> None:
+    if record.tracks:
+        screen.result("\ntracks", style="bold")
+    for track in record.tracks:
+        link = track.audio_url or track.failure or ""
+        facts = (track.title or "", text.length(track.duration), track.id or "", link)
+        screen.result("  " + "  ".join(text.clean(fact) for fact in facts if fact))
+
+
+def _whole(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> dict[str, object]:
+    fault = record.fault if record.verdict is Verdict.FAILED else None
+    facts = ("reason", "code", "message", "charged", "at")
+    return {
+        **job_object(record),
+        "model": record.model,
+        "credits": record.credits,
+        "request": record.request.given(),
+        "timeline": [
+            {"event": word, "seconds": round(at - record.created_at, 3), "at": text.iso(at), "how": how}
+            for word, at, how in timeline(record)
+        ],
+        "journal": [
+            {
+                "entry": number,
+                "kind": entry.kind,
+                "seconds": round(entry.at - record.created_at, 3),
+                "at": text.iso(entry.at),
+                "status": entry.status or None,
+                "bytes": len(entry.body),
+                "note": entry.note,
+                "state": None if after is None else state_of(after, entry.at),
+            }
+            for number, (entry, after) in enumerate(entries, 1)
+        ],
+        "tracks": [track_object(track) for track in record.tracks],
+        "failure": None if fault is None else {name: getattr(fault, name) for name in facts},
+        "handler_faults": list(record.handler_faults),
+        "deliveries": [delivery_object(delivery) for delivery in deliveries],
+    }

@@ -1,0 +1,164 @@
+"""`audioext listen`: accepts webhooks for the jobs of other processes, and prints a line for each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import cast
+
+from attrs import define, field, frozen
+
+from audioext.cli import text
+from audioext.cli.accounts import listening_providers
+from audioext.cli.clients import read_listen, store_url
+from audioext.cli.execution import stop_signals
+from audioext.cli.exits import Exit
+from audioext.cli.options import Command, StoreOptions, WebhookOptions
+from audioext.cli.records import BY, delivery_object, track_object
+from audioext.cli.screen import Screen
+from audioext.client import Client
+from audioext.errors import AudioextError, ConfigError, RequestError
+from audioext.models.entries import Entry
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Source, Stage
+from audioext.stores import Store, open_store
+from audioext.stores.base import Appended, Delivery, to_delivery
+
+WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
+
+
+@frozen(kw_only=True, slots=False)
+class ListenCommand(WebhookOptions, StoreOptions, Command):
+    """`audioext listen`."""
+
+    async def run(self, screen: Screen) -> Exit:
+        """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
+        if self.public_url is None:
+            message = "say where providers reach this listener: --public-url https://hooks.example.org/audio"
+            raise ConfigError(message)
+        url = store_url(self)
+        store = TappedStore(open_store(url))
+        client = Client(
+            *listening_providers(self),
+            public_url=self.public_url,
+            listen=read_listen(self.listen),
+            store=cast("Store", store),
+        )
+        with stop_signals() as stopped:
+            async with client:
+                where = "a store with a password" if "@" in url else url
+                if screen.json:
+                    screen.emit({"event": "listening", "public_url": str(client.public_url), "store": where})
+                else:
+                    at = f"listening for {client.public_url}; jobs in {where}"
+                    screen.note(f"{at}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                printer = asyncio.create_task(Printer(screen, client).run(store.appends))
+                await stopped.wait()
+                await store.appends.join()
+                printer.cancel()
+        return Exit.OK
+
+
+@frozen(kw_only=True)
+class Append:
+    """Entries that were durably stored: those that are new, and those that the store had before."""
+
+    ref: str
+    provider: str
+    new: tuple[Entry, ...]
+    repeated: tuple[Entry, ...]
+
+
+@define(eq=False)
+class TappedStore:
+    """A store that also queues what is appended through it; all else is the store's own.
+
+    Handlers would hear of stages as well, but they would do the work of those that other processes have.
+    """
+
+    _store: Store
+    appends: asyncio.Queue[Append] = field(factory=asyncio.Queue, init=False)
+
+    async def append(self, ref: str, entries: Sequence[Entry], *, provider: str, **rest: object) -> Appended:
+        """Append, then queue what was appended."""
+        done = await self._store.append(ref, entries, provider=provider, **rest)  # type: ignore[arg-type]  # as they came
+        if entries and not done.is_lost and not done.is_full:
+            before = {entry.id for entry in done.missed}
+            new = tuple(entry for entry in entries if entry.id not in before)
+            repeated = tuple(entry for entry in entries if entry.id in before)
+            self.appends.put_nowait(Append(ref=ref, provider=provider, new=new, repeated=repeated))
+        return done
+
+    def __getattr__(self, name: str) -> object:
+        """Return what this class does not have: the store's own."""
+        return getattr(self._store, name)
+
+
+@define(eq=False)
+class Printer:
+    """Prints one line for each delivery that was kept and each stage that became known."""
+
+    screen: Screen
+    client: Client
+
+    async def run(self, appends: asyncio.Queue[Append]) -> None:
+        """Print what comes, until it is cancelled."""
+        while True:
+            append = await appends.get()
+            try:
+                await self._print(append)
+            except AudioextError as error:
+                self.screen.note(f"job {append.ref}: {text.clean(error)}")
+            finally:
+                appends.task_done()
+
+    async def _print(self, append: Append) -> None:
+        record = None
+        with suppress(RequestError):  # a delivery of a job that the store does not hold
+            record = (await self.client.job(append.ref)).record
+        for entry in append.new:
+            if entry.kind == "webhook":
+                delivery = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
+                self._delivery(delivery, delivery.verdict)
+        for entry in append.repeated:
+            if entry.kind == "webhook":
+                self._delivery(to_delivery(append.ref, append.provider, entry, is_orphan=False), "repeat")
+        if record is not None:
+            for topic, source in _news(record, {entry.at for entry in append.new}):
+                self._topic(record, topic, source)
+
+    def _delivery(self, delivery: Delivery, verdict: str) -> None:
+        if self.screen.json:
+            self.screen.emit({"event": "delivery", **delivery_object(delivery), "verdict": verdict})
+            return
+        note = f"  {text.clean(delivery.note)}" if delivery.note else ""
+        line = f"{delivery.provider} {delivery.ref}  delivery {verdict}, {text.size(len(delivery.body))}{note}"
+        self._line(delivery.received_at, line)
+
+    def _topic(self, record: Record, topic: str, source: Source | None) -> None:
+        after = max((item.at for item in record.reached), default=record.created_at) - record.created_at
+        if self.screen.json:
+            facts = {"event": topic, "ref": record.ref, "provider": record.provider, "task_id": record.task_id}
+            tracks = [track_object(track) for track in record.tracks]
+            self.screen.emit({**facts, "source": source, "seconds": round(after, 3), "tracks": tracks})
+            return
+        how = BY[source] if source is not None else ""
+        line = f"{record.provider} {record.ref}  {topic} +{text.seconds(after)} {how}"
+        self._line(time.time(), line.rstrip())
+
+    def _line(self, at: float, line: str) -> None:
+        self.screen.result(f"{text.moment(at)}  {line}")
+
+
+def _news(record: Record, moments: set[float]) -> list[tuple[str, Source | None]]:
+    """Return the stages that became known at *moments*, and the failure if that did."""
+    news: list[tuple[str, Source | None]] = [
+        (item.stage.name.lower(), item.source)
+        for item in record.reached
+        if item.stage is not Stage.SUBMITTED and item.at in moments
+    ]
+    if record.verdict is Verdict.FAILED and record.fault is not None and record.fault.at in moments:
+        news.append(("failed", None))
+    return news

@@ -1,0 +1,112 @@
+"""The sandbox: `audioext sandbox` until Ctrl-C, or one in the process of another command."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import attrs
+from attrs import field, frozen
+
+from audioext.cli import text
+from audioext.cli.accounts import make_provider
+from audioext.cli.arguments import check_seconds
+from audioext.cli.execution import stop_signals
+from audioext.cli.exits import Exit
+from audioext.cli.options import SANDBOX_GROUP, SANDBOX_SPEED, Command, Faults, SandboxOptions, Speed, option
+from audioext.cli.screen import Screen
+from audioext.errors import ConfigError
+from audioext.models.limits import Pace
+from audioext.providers.base import Provider
+from audioext.sandbox import FaultError, MissingExtraError, Sandbox
+
+MISSING_EXTRA = 'the sandbox needs two more packages: pip install "audioext[sandbox]"'
+LEAST_PACE_SECONDS = 0.1
+LEAST_QUIET_SECONDS = 5.0
+QUIET_FACTOR = 2.0
+"""A sandbox takes up to 115 s from first to complete: polls after the usual 90 s would race its webhooks."""
+
+
+@frozen(kw_only=True, slots=False)
+class SandboxCommand(Command):
+    """`audioext sandbox`."""
+
+    port: Annotated[int, option("The port; 0 takes a free one.", SANDBOX_GROUP, default=True)] = 0
+    host: Annotated[str, option("The address to listen on.", SANDBOX_GROUP, default=True)] = "127.0.0.1"
+    speed: Speed = SANDBOX_SPEED
+    fault: Faults = ()
+    api_key: Annotated[str | None, option("The key to accept: sandbox-key by default.", SANDBOX_GROUP)] = field(
+        default=None, repr=False
+    )
+    hmac_key: Annotated[str | None, option("Sign kie.ai's webhooks with this key.", SANDBOX_GROUP)] = field(
+        default=None, repr=False
+    )
+    seed: Annotated[int | None, option("Repeats a run: decides ids, music and all that varies.", SANDBOX_GROUP)] = None
+
+    async def run(self, screen: Screen) -> Exit:
+        """Serve the four APIs until Ctrl-C or SIGTERM."""
+        options = SandboxOptions(sandbox=True, speed=self.speed, fault=self.fault)
+        given = {name: getattr(self, name) for name in ("host", "port", "hmac_key", "seed")}
+        if self.api_key is not None:
+            given["api_key"] = self.api_key
+        try:
+            # The signals come first: whoever reads that it is ready may end it at once.
+            with stop_signals() as stopped:
+                async with open_sandbox(options, **given) as sandbox:
+                    if screen.json:
+                        screen.emit(dict(sandbox.describe()))
+                    else:
+                        self._describe(screen, sandbox)
+                    await stopped.wait()
+        except OSError as error:
+            message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
+            raise ConfigError(message) from error
+        return Exit.OK
+
+    def _describe(self, screen: Screen, sandbox: Sandbox) -> None:
+        # The default key is no secret; one that was given may be used elsewhere, and is not shown.
+        key = sandbox.api_key if self.api_key is None else "…"
+        screen.result(f"sandbox at {sandbox.url}, {self.speed:g} times as fast as the real APIs; Ctrl-C ends it")
+        for name, base in sandbox.bases.items():
+            screen.result(f"  {name:<9} {base}")
+        screen.result(f"  ready tracks to extend by id: {', '.join(sandbox.track_ids)}")
+        screen.result("from another terminal:")
+        command = f"{text.program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
+        fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"
+        screen.result(f"  KIE_API_KEY={key} {command} {fields}")
+
+
+@asynccontextmanager
+async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerator[Sandbox]:
+    """Run a sandbox in this process, which signs its webhooks with a key of its own.
+
+    Raises:
+        ConfigError: its packages are not installed, or one of the faults is none.
+    """
+    speed = check_seconds("speed", options.speed)
+    values = {"speed": speed, "faults": options.fault, "hmac_key": secrets.token_hex(), **given}
+    try:
+        async with Sandbox(**values) as sandbox:  # type: ignore[arg-type]  # each setting comes from its own option
+            yield sandbox
+    except MissingExtraError as error:
+        raise ConfigError(MISSING_EXTRA) from error
+    except FaultError as error:
+        raise ConfigError(str(error)) from error
+
+
+def sandbox_provider(name: str, sandbox: Sandbox) -> Provider:
+    """Return the provider called *name* as the *sandbox* plays it: at its address, with its keys, at its speed."""
+    pace = Pace()
+    quick = {
+        each: max(LEAST_PACE_SECONDS, getattr(pace, each) / sandbox.speed) for each in ("first", "every", "slowest")
+    }
+    quick["quiet"] = max(LEAST_QUIET_SECONDS, QUIET_FACTOR * pace.quiet / sandbox.speed)
+    return make_provider(
+        name,
+        api_key=sandbox.api_key,
+        base_url=sandbox.bases["kie" if name == "kie-jobs" else name],
+        webhook_key=sandbox.hmac_key,
+        pace=attrs.evolve(pace, **quick),
+    )

@@ -1,0 +1,111 @@
+"""What a single value of a request may be: each check returns what is wrong with it, or `None`."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+GENDERS = ("m", "f", "male", "female", "neutral")
+PERSONA_MODELS = ("style_persona", "voice_persona")  # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21
+VARIETY_LAST = 4  # integer 0..4: docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
+OUTPUT_COUNTS = (1, 2)  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
+WEIGHT_STEPS = 100  # "multiple of 0.01": docs.kie.ai/suno-api/extend-music, read 2026-11-21
+LONGEST_VALUE = 80  # characters of a value that a message repeats
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Check = Callable[[object], str | None]
+"""Returns what is wrong with a value that was given, or `None`."""
+
+
+def shown(value: object) -> str:
+    """Return *value* as messages show it: at most 80 characters, for it may be a whole file."""
+    return f"{value!r:.{LONGEST_VALUE - 1}}…" if len(repr(value)) > LONGEST_VALUE else repr(value)
+
+
+def text(value: object) -> str | None:
+    """Refuse what is no text, or cannot be sent."""
+    if not isinstance(value, str):
+        return f"must be text, not {shown(value)}"
+    return "holds half of a surrogate pair, which no API can be sent" if LONE_SURROGATE.search(value) else None
+
+
+def full_text(value: object) -> str | None:
+    """Refuse what is no text, or an empty one."""
+    return "must not be empty" if value == "" else text(value)
+
+
+def model(value: object) -> str | None:
+    """Refuse what names no model."""
+    return "must not be empty; leave it out where the provider has a default" if value == "" else text(value)
+
+
+def url(value: object) -> str | None:
+    """Refuse what is no address of audio."""
+    if not isinstance(value, str) or LONE_SURROGATE.search(value):
+        return text(value)
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https", "s3"} and bool(parts.hostname) and not re.search(r"\s", value)
+    except ValueError:
+        good = False
+    return None if good else f"must be an http(s) URL, not {shown(value)}"
+
+
+def file(value: object) -> str | None:
+    """Refuse what is no path of a file."""
+    if not isinstance(value, Path):
+        return f"must be a path, not {shown(value)}"
+    # A path folds the slashes of an address into one.
+    return f"is an address: give it as url=, not {shown(str(value))}" if re.match("https?:/", str(value)) else None
+
+
+def seconds(value: object) -> str | None:
+    """Refuse what is no number of seconds above 0."""
+    return None if is_number(value, above=0) else f"must be seconds above 0, not {shown(value)}"
+
+
+def weight(value: object) -> str | None:
+    """Refuse what is no number from 0 to 1 in steps of 0.01."""
+    if not (is_number(value, above=-1) and isinstance(value, (int, float)) and 0 <= value <= 1):
+        return f"must be a number from 0 to 1, not {shown(value)}"
+    if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
+        return f"must have at most two decimals (steps of 0.01), not {shown(value)}"
+    return None
+
+
+def gender(value: object) -> str | None:
+    """Refuse what is no gender that any provider knows."""
+    return None if value in GENDERS else f"must be one of {', '.join(GENDERS)}, not {shown(value)}"
+
+
+def persona_model(value: object) -> str | None:
+    """Refuse what is no persona model."""
+    return None if value in PERSONA_MODELS else f"must be one of {', '.join(PERSONA_MODELS)}, not {shown(value)}"
+
+
+def variety(value: object) -> str | None:
+    """Refuse what is no whole number in the range."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= VARIETY_LAST:
+        return None
+    return f"must be a whole number from 0 to {VARIETY_LAST}, not {shown(value)}"
+
+
+def outputs(value: object) -> str | None:
+    """Refuse what is no number of tracks that can be asked for."""
+    return None if value in OUTPUT_COUNTS and not isinstance(value, bool) else f"must be 1 or 2, not {shown(value)}"
+
+
+def flag(value: object) -> str | None:
+    """Refuse what is neither True nor False."""
+    return None if isinstance(value, bool) else f"must be True or False, not {shown(value)}"
+
+
+def is_number(value: object, *, above: float) -> bool:
+    """Say whether *value* is a finite number above *above*."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float

@@ -1,0 +1,85 @@
+"""What became of a POST and is not stored yet: tried again until the store takes it, since a task may be paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from attrs import define, field
+
+from audioext.clock import Clock
+from audioext.errors import StoreError
+from audioext.models.entries import Entry
+from audioext.outage import Outage
+from audioext.runtime.held import HeldJob
+
+_log = logging.getLogger("audioext.journal")
+
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+@define(kw_only=True, eq=False, repr=False)
+class Unstored:
+    """Entries that the store did not take, by job; until it does, these jobs count as being posted."""
+
+    append: Callable[[HeldJob, Sequence[Entry]], Awaitable[None]]
+    clock: Clock
+    _waiting: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
+    _task: asyncio.Task[None] | None = field(default=None, init=False)
+    _again: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _is_closing: bool = field(default=False, init=False)
+
+    def add(self, held: HeldJob, entries: Sequence[Entry]) -> None:
+        """Append *entries* as soon as the store is there again."""
+        held.posts += 1
+        self._waiting[held.ref] = (held, entries)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._persist(), name="audioext persist")
+
+    def entries(self, ref: str) -> Sequence[Entry]:
+        """Return what is not stored of a job; whoever appends something else to it takes that along."""
+        _, entries = self._waiting.get(ref, (None, ()))
+        return entries
+
+    async def flush(self) -> None:
+        """Try all now.
+
+        Raises:
+            StoreError: the store still does not take them.
+        """
+        for ref, (held, _) in tuple(self._waiting.items()):
+            await self.append(held, ())
+            if self._waiting.pop(ref, None) is not None:
+                held.posts -= 1
+                held.wake()
+
+    def wake(self) -> None:
+        """Try now, and not only when the pause is over."""
+        self._again.set()  # resumes who waits now, and nobody who comes later
+        self._again.clear()
+
+    async def aclose(self) -> None:
+        """Try once more, then give up."""
+        self._is_closing = True
+        self.wake()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _persist(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        outage = Outage(_log, "what became of a POST is still not stored")
+        while self._waiting:
+            is_last = self._is_closing
+            try:
+                await self.flush()
+            except StoreError as error:
+                outage.note(error)
+                if is_last:
+                    return
+                if self._is_closing:  # since this try began
+                    continue
+                await self.clock.wait_for(self._again, pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        outage.over()

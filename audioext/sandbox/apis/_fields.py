@@ -1,0 +1,268 @@
+"""What the Suno family takes: required fields, types, ranges, lengths, and the submit that they make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias, TypeGuard
+
+from aiohttp import web
+from attrs import frozen
+from yarl import URL
+
+from audioext.sandbox.apis._http import as_object, read_json_object
+from audioext.sandbox.models import Cause, Refusal, Submission, TaskInput, TaskKind
+
+LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
+V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
+COMMON = frozenset({"vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"})
+PERSONA = frozenset({"persona_id", "persona_model"})
+TEXTS = frozenset({"prompt", "style", "title", "continue_at"})
+
+# prompt, style, title in characters: https://docs.kie.ai/suno-api/extend-music, the same at
+# https://docs.sunoapi.org/suno-api/extend-music and https://docs.vidgo.ai/api-manual/music-series/extend-music.
+LENGTHS: Mapping[str, tuple[int, int, int]] = {
+    "V3_5": (3000, 200, 80),
+    "V4": (3000, 200, 80),
+    "V4_5ALL": (5000, 1000, 80),
+}
+NEWER_LENGTHS = (5000, 1000, 100)
+INSTRUMENTAL_LENGTHS = {"title": 100, "tags": 1000, "negative_tags": 200}  # add-instrumental
+LYRICS_LENGTH = 5000
+LONGEST_SOURCE_SECONDS = 480.0  # upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL
+LONGEST_SOURCE_V4_5ALL_SECONDS = 60.0
+LONGEST_CALLBACK_URL = 2048  # vidgo.ai's webhooks page, which also asks for HTTPS and public addresses
+MOST_VARIETY = 4
+WEIGHT_STEPS = 100
+STEP_TOLERANCE = 1e-6
+
+FieldProblem: TypeAlias = tuple[Cause, str, str]
+"""Its cause, the field's name in the sandbox's spelling, and what is wrong in the API's words."""
+
+
+@frozen(kw_only=True)
+class OperationRules:
+    """What one operation of one API takes. Names are in snake case; `spell` turns them into the API's."""
+
+    operation: str
+    kind: TaskKind
+    required: frozenset[str]
+    optional: frozenset[str]
+    models: frozenset[str]
+    spell: Callable[[str], str] = str
+    custom: frozenset[str] = frozenset()
+    """Needed when `default_param_flag` is true."""
+    sung: frozenset[str] = frozenset()
+    """Needed as well in that case, unless `instrumental` is true."""
+    not_instrumental: frozenset[str] = frozenset()
+    """Must not come with `instrumental`."""
+    custom_only: frozenset[str] = frozenset()
+    """Only in custom mode."""
+    model_keys: tuple[str, ...] = ("model",)
+    """The fields that may name the model."""
+    default_model: str | None = None
+    missing: str = "{} is required"
+    """What the API says of a field that is missing."""
+    clamps: bool = False
+    """Whether a point beyond the source's end means its end."""
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All names that the operation knows."""
+        return self.required | self.optional
+
+    @property
+    def by_upload(self) -> bool:
+        """Whether the source comes by URL."""
+        return "upload_url" in self.required
+
+    def model(self, fields: Mapping[str, object]) -> str | None:
+        """Return the model that these fields name, or the default."""
+        named = next((fields[key] for key in self.model_keys if fields.get(key) is not None), self.default_model)
+        return named if isinstance(named, str) else None
+
+    def read(
+        self, given: Mapping[str, object], submission: Submission, *, sent: Mapping[str, object], lenient: bool = False
+    ) -> TaskInput:
+        """Check fields in the API's spelling, and put them into the sandbox's words; `sent` is the whole body.
+
+        A lenient check lets a custom upload do without style and title.
+
+        Raises:
+            Refusal: With all problems in its text, and the cause of the first.
+        """
+        names = {self.spell(name): name for name in self.known}
+        submission.ignored = tuple(name for name in given if name not in names)
+        fields = {names[name]: value for name, value in given.items() if name in names}
+        problems = [
+            *_missing(fields, self, lenient=lenient),
+            *_wrong(fields, self),
+            *_too_long(fields, self),
+            *_unfit(fields, self),
+        ]
+        if problems:
+            text = "; ".join(text for _, _, text in problems)
+            raise Refusal(problems[0][0], text, names=[self.spell(name) for _, name, _ in problems])
+        return _task_input(fields, self, submission.callback_url, sent)
+
+
+async def read_wrapped(
+    request: web.Request, table: Mapping[str, OperationRules], submission: Submission, *, key: str
+) -> TaskInput:
+    """Read a body that names its operation in `model` and has its fields in `input`; `key` names the callback URL.
+
+    Raises:
+        Refusal: The API would not accept it.
+    """
+    body = await read_json_object(request)
+    submission.fields = body
+    name = body.get("model")
+    if not isinstance(name, str) or name not in table:
+        raise Refusal(Cause.MODEL, f"The model {name} is not supported", names=["model"])
+    submission.operation = name
+    callback_url = body.get(key)
+    if callback_url is not None and (not is_address(callback_url) or len(callback_url) > LONGEST_CALLBACK_URL):
+        raise Refusal(Cause.INVALID, f"{key} must be an http(s) URL of at most {LONGEST_CALLBACK_URL} characters")
+    submission.callback_url = callback_url
+    given = as_object(body.get("input"))
+    if given is None:
+        raise Refusal(Cause.MISSING, "input is required", names=["input"])
+    return table[name].read(given, submission, sent=body)
+
+
+def _task_input(
+    fields: Mapping[str, object], rules: OperationRules, callback_url: str | None, sent: Mapping[str, object]
+) -> TaskInput:
+    model = rules.model(fields)
+    # In simple mode the custom values are not used, and the source's are: https://docs.kie.ai/suno-api/extend-music
+    inherits = fields.get("default_param_flag") is False and not rules.by_upload
+    used = {name: value for name, value in fields.items() if not (inherits and name in TEXTS)}
+    continue_at = used.get("continue_at")
+    longest = LONGEST_SOURCE_V4_5ALL_SECONDS if model == "V4_5ALL" else LONGEST_SOURCE_SECONDS
+    return TaskInput(
+        operation=rules.operation,
+        kind=rules.kind,
+        fields=sent,
+        audio_id=_text(used, "audio_id") or None,
+        url=_text(used, "upload_url") or None,
+        continue_at=float(continue_at) if _is_number(continue_at) else None,
+        title=_text(used, "title"),
+        prompt=_text(used, "lyrics") or _text(used, "prompt"),
+        tags=_text(used, "tags") or _text(used, "style"),
+        model=model,
+        callback_url=callback_url,
+        longest_seconds=longest if rules.by_upload else None,
+        clamps=rules.clamps,
+    )
+
+
+def _missing(fields: Mapping[str, object], rules: OperationRules, *, lenient: bool) -> Iterator[FieldProblem]:
+    needed = set(rules.required)
+    # Recorded: "a custom upload-extend without style and title is accepted at submit" (kie.ai, April 2026).
+    if fields.get("default_param_flag") is True and not (lenient and rules.by_upload):
+        needed |= rules.custom
+        if fields.get("instrumental") is not True:
+            needed |= rules.sung
+    for name in sorted(needed):
+        if name == "call_back_url" and fields.get(name) in (None, ""):
+            # Measured at both, 2026-02 to 2026-08; an empty text is refused in the same words.
+            yield Cause.MISSING, name, f"Please enter {rules.spell(name)}"
+        elif fields.get(name) is None:
+            yield Cause.MISSING, name, rules.missing.format(rules.spell(name))
+
+
+def _wrong(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
+    for name in sorted(rules.known):
+        fits, wanted = CHECKS.get(name, TEXT_CHECK)
+        is_empty_callback = name == "call_back_url" and fields.get(name) == ""
+        if fields.get(name) is not None and not fits(fields[name]) and not is_empty_callback:
+            yield Cause.INVALID, name, f"{rules.spell(name)} {wanted}"
+
+
+def _too_long(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
+    if rules.kind is TaskKind.INSTRUMENTAL:
+        limits = dict(INSTRUMENTAL_LENGTHS)
+    else:
+        prompt, style, title = LENGTHS.get(rules.model(fields) or "", NEWER_LENGTHS)
+        limits = {"prompt": prompt, "style": style, "title": title}
+    limits["lyrics"] = LYRICS_LENGTH
+    for name, limit in limits.items():
+        if name in rules.known and len(_text(fields, name)) > limit:
+            yield Cause.LENGTH, name, f"{rules.spell(name)} must not exceed {limit} characters"
+
+
+def _unfit(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
+    model = rules.model(fields)
+    if model is not None and model not in rules.models:
+        key = next((key for key in rules.model_keys if fields.get(key) is not None), rules.model_keys[0])
+        yield Cause.MODEL, key, f"{rules.spell(key)} {model} is not supported"
+    given = {name for name in rules.known if fields.get(name) is not None}
+    if fields.get("instrumental") is True:
+        for name in sorted(rules.not_instrumental & given):
+            yield Cause.INVALID, name, f"{rules.spell(name)} must not be sent when instrumental is true"
+    if fields.get("default_param_flag") is False:
+        for name in sorted(rules.custom_only & given):
+            yield Cause.INVALID, name, f"{rules.spell(name)} is only available in custom mode"
+
+
+def is_address(value: object) -> TypeGuard[str]:
+    """Tell whether this is an absolute http(s) URL."""
+    if not isinstance(value, str):
+        return False
+    try:
+        url = URL(value)
+    except ValueError:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)
+
+
+def _text(fields: Mapping[str, object], name: str) -> str:
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_weight(value: object) -> bool:
+    if not _is_number(value) or not 0 <= value <= 1:
+        return False
+    return abs(value * WEIGHT_STEPS - round(value * WEIGHT_STEPS)) < STEP_TOLERANCE
+
+
+def _is_variety(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_VARIETY
+
+
+Check: TypeAlias = tuple[Callable[[object], bool], str]
+"""Whether a value fits, and what the API says if it does not."""
+
+TEXT_CHECK: Check = (lambda value: isinstance(value, str), "must be a string")
+FLAG_CHECK: Check = (lambda value: isinstance(value, bool), "must be a boolean")
+WEIGHT_CHECK: Check = (_is_weight, "must be a number from 0 to 1 in steps of 0.01")
+FILLED_CHECK: Check = (
+    lambda value: isinstance(value, str) and bool(value.strip()),
+    "must be a string that is not blank",
+)
+ADDRESS_CHECK: Check = (is_address, "must be an http(s) URL")
+CHECKS: Mapping[str, Check] = {
+    "default_param_flag": FLAG_CHECK,
+    "instrumental": FLAG_CHECK,
+    "style_weight": WEIGHT_CHECK,
+    "weirdness_constraint": WEIGHT_CHECK,
+    "audio_weight": WEIGHT_CHECK,
+    "audio_id": FILLED_CHECK,
+    "model": FILLED_CHECK,
+    "mv": FILLED_CHECK,
+    "upload_url": ADDRESS_CHECK,
+    "call_back_url": ADDRESS_CHECK,
+    "continue_at": (lambda value: _is_number(value) and value > 0, "must be a number greater than 0"),
+    "variety": (_is_variety, f"must be an integer from 0 to {MOST_VARIETY}"),
+    "vocal_gender": (lambda value: value in ("m", "f"), "must be m or f"),
+    "persona_model": (
+        lambda value: value in ("style_persona", "voice_persona"),
+        "must be style_persona or voice_persona",
+    ),
+}
+"""All other fields are texts."""

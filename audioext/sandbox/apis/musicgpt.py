@@ -1,0 +1,314 @@
+"""MusicGPT from the inside: a multipart submit, a status in two sets of keys, and up to five partial webhooks.
+
+https://docs.musicgpt.com/api-documentation/conversions/extend and endpoint/getById, read 2026-11-21.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from aiohttp import web
+from attrs import define
+
+from audioext.sandbox.apis._envelope import new_uuid
+from audioext.sandbox.apis._fields import is_address
+from audioext.sandbox.apis._http import api_application, check_key, json_response, json_text, read_json_object
+from audioext.sandbox.apis._submit import submitting
+from audioext.sandbox.apis._uploads import Form, read_form
+from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
+from audioext.sandbox.protocol import ApiFacts
+from audioext.sandbox.state import State
+
+PREFIXES = ("", "/v1", "/api/public/v1")
+"""The server is "https://api.musicgpt.com/api/public/v1", in newer pages ".../api/public" with "/v1" paths."""
+ETA_SECONDS = 120
+SINGLE = "single_song_generation_request"
+"""With num_outputs=1 this text stands where the second id would (a live client)."""
+CONVERSION = "EXTEND"
+CONVERSION_TYPES = frozenset({CONVERSION, "MUSIC_AI", "COVER", "REMIX", "INPAINT", "SING_OVER_INSTRUMENTAL"})
+"""The documented list, as far as it concerns songs with two versions; others exist."""
+INVALID_CODE = 422
+FLAGGED_CODE = 400
+LINES = ("[Verse]", "Another mile of light", "Another song at night", "[Outro]")
+
+FACTS = ApiFacts(
+    provider="musicgpt",
+    # utilities/error; 401 by the vendor's packages
+    codes={
+        Cause.KEY: 401,
+        Cause.CREDITS: 402,
+        Cause.RATE: 429,
+        Cause.PATH: 404,
+        Cause.METHOD: 405,
+        Cause.TASK: 404,
+        Cause.TOO_BIG: 413,
+    },
+    usual_code=INVALID_CODE,
+    failures={
+        Cause.SOURCE: (INVALID_CODE, "Could not download the audio from the given URL"),
+        Cause.FORMAT: (INVALID_CODE, "The audio file could not be processed"),
+        Cause.RANGE: (INVALID_CODE, "extend_after is beyond the end of the audio"),
+    },
+    usual_failure=(500, "Conversion failed"),
+    fails_with_code=True,
+    key_prefix="",  # the key is sent raw: index/authentication
+    limit="parallel",
+    is_recorded=True,
+    # No page has a word on timeouts and retries, yet deliveries are seen to be repeated: our guess.
+    timeout_seconds=15.0,
+    retry_seconds=(10.0, 60.0, 300.0),
+)
+
+
+def _longest(limit: int) -> Callable[[str], bool]:
+    return lambda text: len(text) <= limit
+
+
+def _is_time(text: str) -> bool:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(seconds) and seconds >= 0
+
+
+CHECKS: Mapping[str, Callable[[str], bool]] = {
+    "extend_after": _is_time,
+    # The parameter table of conversions/extend. The prompt's limit is on no page.
+    "lyrics": _longest(2000),
+    "lyrics_section_to_extend": _longest(3000),
+    "gender": lambda text: text in ("male", "female", "neutral"),
+    "num_outputs": lambda text: text in ("1", "2"),
+    "webhook_url": is_address,
+    "generate_album_cover": lambda text: text in ("true", "false"),
+    "lyrics_timestamps": lambda text: text in ("true", "false"),
+}
+KNOWN = frozenset({"audio_url", "prompt", "title", *CHECKS})
+
+
+@define(eq=False)
+class MusicGptApi:
+    """The extend call and the status call."""
+
+    state: State
+    facts: ApiFacts = FACTS
+
+    async def read(self, request: web.Request, submission: Submission) -> TaskInput:
+        """Read and check the form."""
+        form = await self._form(request)
+        texts = form.texts
+        shown: dict[str, object] = dict(texts)
+        if form.file is not None:
+            shown["audio_file"] = {"filename": form.file.name, "size": form.file.size}
+        submission.fields = shown
+        submission.ignored = tuple(name for name in texts if name not in KNOWN)
+        submission.callback_url = texts.get("webhook_url")
+        _check(form)
+        return TaskInput(
+            operation="extend",
+            kind=TaskKind.EXTENSION,
+            fields=shown,
+            url=texts.get("audio_url") if form.file is None else None,
+            file_key=form.file.key if form.file is not None else None,
+            continue_at=float(texts["extend_after"]),
+            title=texts.get("title", ""),
+            prompt=texts.get("prompt", ""),
+            outputs=int(texts.get("num_outputs", "2")),
+            callback_url=texts.get("webhook_url"),
+        )
+
+    async def _form(self, request: web.Request) -> Form:
+        """Read multipart; also the plain form of the docs' own sample, and the JSON of the vendor's n8n node."""
+        if request.content_type == "application/x-www-form-urlencoded":
+            posted = await request.post()
+            return Form({name: value for name, value in posted.items() if isinstance(value, str)}, None)
+        if request.content_type == "application/json":
+            body = await read_json_object(request)
+            return Form({name: _as_text(value) for name, value in body.items() if value is not None}, None)
+        return await read_form(request, self.state, file_name="audio_file", provider=FACTS.provider)
+
+    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
+        """Mint UUIDs, as in real traffic; which version is ready first varies."""
+        tracks = tuple(new_uuid(dice) for _ in range(given.outputs))
+        return NewIds(task_id=new_uuid(dice), track_ids=tracks, leader=dice.randrange(given.outputs))
+
+    def accepted(self, task: Task) -> web.Response:
+        """Answer with the ids."""
+        return json_response(
+            {
+                "success": True,
+                "message": "Extend request submitted successfully",
+                "task_id": task.id,
+                **_both_ids(task),
+                "eta": ETA_SECONDS,
+                "credit_estimate": self.state.settings.price,
+            }
+        )
+
+    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
+        """Answer ``{"detail": ...}``: a list for wrong fields, else a text (no page shows a 422)."""
+        if code != INVALID_CODE:
+            return json_response({"detail": message}, status=code)
+        kind = "missing" if message == "Field required" else "value_error"
+        detail = [{"loc": ["body", name], "msg": message, "type": kind} for name in names or ("body",)]
+        return json_response({"detail": detail}, status=code)
+
+    def callbacks(self, task: Task) -> Sequence[Callback]:
+        """Write the partial webhooks that are due at a task's stage, or the one of its failure."""
+        if (failure := task.failure) is not None:
+            # No page shows a failure, but handlers of real traffic look for these keys.
+            flagged = failure.code == FLAGGED_CODE
+            return [_part(task, ("error",), success=False, is_flagged=flagged, reason=failure.message)]
+        # Which parts come when varies from task to task, but is the same in each run.
+        dice = random.Random(f"{self.state.settings.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
+        due: dict[TaskStage, list[Callback]] = {stage: [] for stage in TaskStage}
+        for index, track in enumerate(task.tracks):
+            leads = index == task.ids.leader and len(task.ids.track_ids) > 1
+            stage = TaskStage.FIRST if leads else TaskStage.COMPLETE
+            due[stage].append(_audio(task, index, stage))
+            if _asked(task, "lyrics_timestamps"):
+                timed = {"conversion_id": track.id, "lyrics_timestamped": _timed(task, index)}
+                part = _part(task, ("lyrics", "text"), subtype="lyrics_timestamped", **timed)
+                due[dice.choice([stage, TaskStage.COMPLETE])].append(part)
+        if _asked(task, "generate_album_cover"):
+            ids = {f"conversion_id_{number}": track.id for number, track in enumerate(task.tracks, start=1)}
+            cover = {"subtype": "album_cover_generation", "image_path": task.tracks[0].cover_url}
+            due[dice.choice(list(TaskStage))].append(_part(task, ("cover", "text"), **ids, **cover))
+        for found in due.values():
+            dice.shuffle(found)
+        return due[task.stage or TaskStage.TEXT]
+
+    async def by_id(self, request: web.Request) -> web.StreamResponse:
+        """Answer the status call, by the task's id or a conversion's."""
+        check_key(request, FACTS, self.state.settings)
+        kind, task_id, conversion_id = (
+            request.query.get(name) for name in ("conversionType", "task_id", "conversion_id")
+        )
+        # Required by the page; clients that leave it out get answers.
+        if kind is None and not FACTS.is_live(self.state.settings):
+            raise Refusal(Cause.MISSING, "Field required", names=["conversionType"])
+        if kind is not None and kind not in CONVERSION_TYPES:
+            raise Refusal(Cause.INVALID, "Input should be a conversion type", names=["conversionType"])
+        if task_id is None and conversion_id is None:
+            raise Refusal(Cause.MISSING, "Field required", names=["task_id"])
+        tasks = (task for task in self.state.tasks.values() if conversion_id in task.ids.track_ids)
+        task = self.state.find(FACTS.provider, task_id or "") or next(tasks, None)
+        if task is None or kind not in (None, CONVERSION):
+            raise Refusal(Cause.TASK, "Conversion not found")
+        return json_response({"success": True, "conversion": self._conversion(task, conversion_id)})
+
+    def _conversion(self, task: Task, conversion_id: str | None) -> Mapping[str, object]:
+        """Write the status: the page's keys for one version, and the numbered ones that clients read for both."""
+        failure, lyrics = task.failure, "\n".join(_words(task))
+        asked = conversion_id if conversion_id in task.ids.track_ids else _both_ids(task)["conversion_id_1"]
+        status = "COMPLETED" if task.is_complete else "IN_QUEUE"
+        shown: dict[str, object] = {
+            "task_id": task.id,
+            "conversion_id": asked,
+            **_both_ids(task),
+            "status": status if failure is None else "FAILED",
+            "status_msg": failure.message if failure is not None else "",
+            "message": failure.message if failure is not None else "",
+            "conversion_cost": self.state.settings.price if task.is_complete else 0,
+            "createdAt": task.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "updatedAt": task.updated.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        if failure is not None:
+            return shown | {"is_flagged": failure.code == FLAGGED_CODE}
+        root = str(self.state.files.base)  # before there is a file its path is a bare root, as was seen
+        shown |= {"title": task.input.title, "lyrics": lyrics, "music_style": ""}
+        for at, track_id in enumerate(task.ids.track_ids):
+            track = task.tracks[at] if task.tracks and task.has_audio(at) else None
+            if track_id == asked:
+                shown["audio_url"] = track.url if track is not None else root
+            shown |= {
+                f"conversion_path_{at + 1}": track.url if track is not None else root,
+                f"conversion_path_wav_{at + 1}": track.wav_url if track is not None else root,
+                f"conversion_duration_{at + 1}": track.seconds if track is not None else None,
+                f"title_{at + 1}": task.input.title,
+                f"lyrics_{at + 1}": lyrics,
+                f"lyrics_timestamped_{at + 1}": _timed(task, at) if track is not None else None,
+            }
+        if task.tracks and _asked(task, "generate_album_cover"):
+            cover = task.tracks[0].cover_url
+            shown |= {"album_cover_path": cover, "album_cover_thumbnail": cover}
+        return shown
+
+
+def build(state: State) -> web.Application:
+    """Make MusicGPT's extend and status calls, under each of its prefixes."""
+    api = MusicGptApi(state)
+    app = api_application(state.settings, FACTS, api.error)
+    for prefix in PREFIXES:
+        app.router.add_post(f"{prefix}/extend", submitting(state, api, operation="extend"))
+        app.router.add_get(f"{prefix}/byId", api.by_id)
+    return app
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check(form: Form) -> None:
+    texts = form.texts
+    missing = [] if "extend_after" in texts else ["extend_after"]
+    if form.file is None and not texts.get("audio_url"):
+        missing += ["audio_file", "audio_url"]
+    if missing:
+        raise Refusal(Cause.MISSING, "Field required", names=missing)
+    wrong = [name for name, fits in CHECKS.items() if name in texts and not fits(texts[name])]
+    if wrong:
+        raise Refusal(Cause.INVALID, f"Invalid value for {', '.join(wrong)}", names=wrong)
+
+
+def _both_ids(task: Task) -> Mapping[str, str]:
+    first, second, *_ = (*task.ids.track_ids, SINGLE)
+    return {"conversion_id_1": first, "conversion_id_2": second}
+
+
+def _asked(task: Task, name: str) -> bool:
+    """Tell whether an optional part is wanted: by default all five webhooks come (conversions/extend)."""
+    return task.input.fields.get(name, "true") == "true"
+
+
+def _part(task: Task, words: tuple[str, ...], **fields: object) -> Callback:
+    return Callback(words=words, body={"success": True, "task_id": task.id, **fields})
+
+
+def _audio(task: Task, index: int, stage: TaskStage) -> Callback:
+    track = task.tracks[index]
+    return _part(
+        task,
+        (stage.word, "audio"),
+        # Seen for MusicAI only, as "Music AI" and "music_ai".
+        conversion_type="Extend",
+        subtype="extend",
+        conversion_id=track.id,
+        conversion_path=track.url,
+        conversion_path_wav=track.wav_url,
+        conversion_duration=track.seconds,
+        is_flagged=False,
+        reason="",
+        lyrics="\n".join(_words(task)),
+        title=task.input.title,
+    )
+
+
+def _words(task: Task) -> Sequence[str]:
+    text = task.input.fields.get("lyrics_section_to_extend") or task.input.fields.get("lyrics")
+    return str(text).splitlines() if text else LINES
+
+
+def _timed(task: Task, index: int) -> str:
+    """Write a JSON text: lines with times in milliseconds; marks of sections take no time."""
+    words = _words(task)
+    begin = task.input.continue_at or 0.0
+    step = (task.tracks[index].seconds - begin) / max(1, len(words))
+    lines: list[Mapping[str, object]] = []
+    for number, text in enumerate(words):
+        start = round(1000 * (begin + number * step))
+        end = start if text.startswith("[") else round(1000 * (begin + (number + 1) * step))
+        lines.append({"index": number, "text": text, "start": start, "end": end})
+    return json_text(lines)

@@ -1,0 +1,178 @@
+"""vidgo.ai from the inside: one submit, one status call, one webhook at the end.
+
+https://docs.vidgo.ai/api-manual/music-series/extend-music and its neighbours, read 2026-11-21.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Mapping, Sequence
+
+from aiohttp import web
+from attrs import define
+
+from audioext.sandbox.apis._envelope import new_uuid
+from audioext.sandbox.apis._fields import COMMON, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
+from audioext.sandbox.apis._http import api_application, check_key, json_response
+from audioext.sandbox.apis._submit import submitting
+from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
+from audioext.sandbox.protocol import ApiFacts
+from audioext.sandbox.state import State
+
+LETTERS = string.ascii_lowercase + string.digits
+
+FACTS = ApiFacts(
+    provider="vidgo",
+    # The body's `code` "is described as the HTTP status code". Which refusal has which is on no page.
+    codes={
+        Cause.KEY: 401,
+        Cause.CREDITS: 402,
+        Cause.RATE: 429,
+        Cause.PATH: 404,
+        Cause.METHOD: 405,
+        Cause.TRACK: 404,
+        Cause.TASK: 404,
+        Cause.TOO_BIG: 413,
+    },
+    usual_code=400,
+    failures={
+        Cause.SOURCE: (400, "Failed to download the file from upload_url"),
+        Cause.FORMAT: (400, "The file at upload_url is not a supported audio file"),
+        Cause.RANGE: (400, "The audio is too long, or continue_at is not within it"),
+    },
+    usual_failure=(500, "Music generation failed"),
+    fails_with_code=True,
+    # 10 s, three retries, any 2xx: https://docs.vidgo.ai/api-manual/task-management/webhooks
+    timeout_seconds=10.0,
+    retry_seconds=(1.0, 2.0, 4.0),
+    # "only deducted when a task completes successfully": account-management/user-balance
+    charges_on_success=True,
+)
+MODELS = LEGACY_MODELS - {"V5_5"}  # V5_5 is documented at a sibling only
+
+RULES: Mapping[str, OperationRules] = {
+    rules.operation: rules
+    for rules in (
+        OperationRules(
+            operation="extend-music",
+            kind=TaskKind.EXTENSION,
+            required=frozenset({"audio_id", "mv"}),
+            optional=COMMON | TEXTS | {"negative_tags", "default_param_flag", "persona_id"},
+            models=MODELS,
+            custom=TEXTS,
+            model_keys=("mv",),
+        ),
+        OperationRules(
+            operation="upload-and-extend-audio",
+            kind=TaskKind.EXTENSION,
+            # The version's key is on no page for this operation, and so it is not insisted on.
+            required=frozenset({"upload_url"}),
+            optional=COMMON | TEXTS | {"negative_tags", "default_param_flag", "instrumental", "persona_id", "mv"},
+            models=MODELS,
+            custom=frozenset({"style", "title"}),
+            sung=frozenset({"prompt"}),
+            model_keys=("mv",),
+        ),
+        OperationRules(
+            operation="add-instrumental",
+            kind=TaskKind.INSTRUMENTAL,
+            required=frozenset({"upload_url", "title", "tags", "negative_tags"}),
+            # `model` by the page's prose, `mv` at the sibling.
+            optional=COMMON | {"model", "mv"},
+            models=frozenset({"V4_5PLUS", "V5"}),
+            model_keys=("model", "mv"),
+            default_model="V4_5PLUS",
+        ),
+    )
+}
+
+
+@define(eq=False)
+class VidgoApi:
+    """All operations at one route, and the calls that only read."""
+
+    state: State
+    facts: ApiFacts = FACTS
+
+    async def read(self, request: web.Request, submission: Submission) -> TaskInput:
+        """Read the wrapper, then the `input` of its operation."""
+        return await read_wrapped(request, RULES, submission, key="callback_url")
+
+    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
+        """Mint an id of the form ``task-unified-<digits>-<8 characters>``, and a UUID for each track."""
+        tracks = tuple(new_uuid(dice) for _ in range(given.outputs))
+        tail = "".join(dice.choices(LETTERS, k=8))
+        return NewIds(task_id=f"task-unified-1{dice.randrange(10**9):09d}-{tail}", track_ids=tracks)
+
+    def accepted(self, task: Task) -> web.Response:
+        """Answer with the task's id."""
+        data = {"task_id": task.id, "status": "not_started", "created_time": _created(task)}
+        return json_response({"code": 200, "data": data})
+
+    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
+        """Answer with the code as HTTP status too, and the `error.message` that clients read."""
+        del names
+        return json_response({"code": code, "error": {"message": message}}, status=code)
+
+    def callbacks(self, task: Task) -> Sequence[Callback]:
+        """Write the one webhook, at the end: the status answer, `code` 200 also for a failure."""
+        if task.is_open:
+            return []
+        word = "complete" if task.failure is None else "error"
+        return [Callback(words=(word,), body={"code": 200, "data": _detail(task)})]
+
+    async def detail(self, request: web.Request) -> web.StreamResponse:
+        """Answer the status call."""
+        check_key(request, FACTS, self.state.settings)
+        task = self.state.find(FACTS.provider, request.query.get("task_id", ""))
+        if task is None:
+            raise Refusal(Cause.TASK, "Task not found")
+        return json_response({"code": 200, "data": _detail(task)})
+
+    async def balance(self, request: web.Request) -> web.StreamResponse:
+        """Answer the balance."""
+        check_key(request, FACTS, self.state.settings)
+        data = {"email": "sandbox@example.invalid", "credits_amount": self.state.balance(FACTS.provider)}
+        return json_response({"code": 200, "data": data})
+
+
+def build(state: State) -> web.Application:
+    """Make the whole of vidgo.ai."""
+    api = VidgoApi(state)
+    app = api_application(state.settings, FACTS, api.error)
+    app.router.add_post("/api/generate/submit", submitting(state, api, operation="submit"))
+    app.router.add_get("/api/generate/detail/music", api.detail)
+    app.router.add_get("/api/user/balance", api.balance)
+    return app
+
+
+def _created(task: Task) -> str:
+    """Write a time without a zone, as the samples do."""
+    return task.created.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _detail(task: Task) -> Mapping[str, object]:
+    """Write the status call's `data`: https://docs.vidgo.ai/api-manual/music-series/query-music-detail."""
+    given = task.input
+    files = [
+        {
+            "audio_id": track.id,
+            "audio_url": track.url,
+            "image_url": track.cover_url,
+            "title": given.title,
+            "tags": given.tags,
+            "duration": round(track.seconds),
+            "prompt": given.prompt,
+        }
+        for track in task.tracks
+    ]
+    status = {None: "not_started", TaskStage.COMPLETE: "finished"}.get(task.stage, "running")
+    return {
+        "task_id": task.id,
+        "status": status if task.failure is None else "failed",
+        # "files empty until finished"
+        "files": files if task.is_complete else [],
+        "created_time": _created(task),
+        "error_message": task.failure.message if task.failure is not None else None,
+    }

@@ -1,0 +1,122 @@
+"""Sends webhooks: one after the other, signed, repeated when they fail, and spoiled when a fault says so."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import aiohttp
+import msgspec
+from attrs import define
+from yarl import URL
+
+from audioext.sandbox.faults import FaultKind
+from audioext.sandbox.models import Callback, CallbackAttempt, Task
+from audioext.sandbox.protocol import ApiFacts
+from audioext.sandbox.settings import SandboxSettings
+
+HTTP_OK = 200
+HTTP_SUCCESSES = range(200, 300)
+UNREACHABLE_DOMAIN = ".invalid"  # RFC 2606: names under it never resolve, so who gives one says "do not call me"
+
+
+def sign(key: str, task_id: str, timestamp: str) -> str:
+    """Sign a webhook as kie.ai does: standard Base64 of HMAC-SHA256 over ``task_id.timestamp``.
+
+    https://docs.kie.ai/common-api/webhook-verification
+    """
+    digest = hmac.digest(key.encode(), f"{task_id}.{timestamp}".encode(), hashlib.sha256)
+    return base64.b64encode(digest).decode("ascii")
+
+
+def is_reachable(url: str | None) -> bool:
+    """Tell whether there is a callback URL, and not one under the reserved name that nobody can be reached at."""
+    return url is not None and not (URL(url).host or "").rstrip(".").lower().endswith(UNREACHABLE_DOMAIN)
+
+
+@define(eq=False)
+class Sender:
+    """Sends the webhooks of all tasks; `record` is called with each attempt."""
+
+    settings: SandboxSettings
+    session: aiohttp.ClientSession
+    record: Callable[[CallbackAttempt], None]
+
+    async def send_all(self, task: Task, callbacks: asyncio.Queue[Callback | None], facts: ApiFacts) -> None:
+        """Send all that comes until None, in order, each after the one before was taken or given up.
+
+        Nothing leaves before the submit is answered.
+        """
+        await task.answered.wait()
+        reorders = task.plan.has(FaultKind.REORDER)
+        kept: list[Callback] = []
+        while (callback := await callbacks.get()) is not None:
+            if reorders:
+                kept.append(callback)
+            else:
+                await self._send(task, callback, facts)
+        for callback in reversed(kept):
+            await self._send(task, callback, facts)
+
+    async def _send(self, task: Task, callback: Callback, facts: ApiFacts) -> None:
+        plan, is_end = task.plan, "complete" in callback.words
+        if plan.at(FaultKind.DROP, callback.words) or (is_end and plan.has(FaultKind.CALLBACK_EXCEPTION)):
+            return
+        if (delay := plan.at(FaultKind.DELAY, callback.words)) is not None:
+            await asyncio.sleep(self.settings.real(delay.seconds))
+        for _ in range(2 if plan.has(FaultKind.DUPLICATE) else 1):
+            await self._deliver(task, callback, facts)
+
+    async def _deliver(self, task: Task, callback: Callback, facts: ApiFacts) -> None:
+        """Send one webhook until it is taken or given up."""
+        url = task.input.callback_url or ""
+        retries = facts.retry_seconds if self.settings.retry_seconds is None else self.settings.retry_seconds
+        for attempt, pause in enumerate((0.0, *retries), start=1):
+            await asyncio.sleep(self.settings.real(pause))
+            at = datetime.now(UTC)
+            status, error = await self._post(url, task, callback, facts)
+            self.record(
+                CallbackAttempt(
+                    provider=task.provider,
+                    task_id=task.id,
+                    stage=callback.words[0],
+                    attempt=attempt,
+                    url=url,
+                    at=at,
+                    status=status,
+                    error=error,
+                    body=callback.body,
+                )
+            )
+            if status == HTTP_OK or (status in HTTP_SUCCESSES and not facts.wants_exactly_200):
+                return
+
+    async def _post(self, url: str, task: Task, callback: Callback, facts: ApiFacts) -> tuple[int | None, str | None]:
+        limit = self.settings.callback_timeout_seconds
+        try:
+            async with self.session.post(
+                url,
+                data=msgspec.json.encode(callback.body),
+                headers={"Content-Type": "application/json", **self._signature(task, facts)},
+                timeout=aiohttp.ClientTimeout(total=facts.timeout_seconds if limit is None else limit),
+                allow_redirects=False,
+            ) as reply:
+                return reply.status, None
+        except TimeoutError:
+            return None, "timeout"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return None, f"{type(error).__name__}: {error}"
+
+    def _signature(self, task: Task, facts: ApiFacts) -> Mapping[str, str]:
+        key, spoiled = self.settings.hmac_key, task.plan.has(FaultKind.BAD_SIGNATURE)
+        if not facts.signs or (key is None and not spoiled):
+            return {}
+        # Whether kie.ai stamps a retry anew is not said on any page; here each attempt has its own time.
+        timestamp = str(int(time.time()))
+        signature = sign(f"not {key}" if spoiled else key or "", task.id, timestamp)
+        return {"X-Webhook-Timestamp": timestamp, "X-Webhook-Signature": signature}

@@ -1,0 +1,207 @@
+"""What the four APIs share: the tasks, their lives by the clock, the accounts, and the logs of what came and went."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from datetime import UTC, datetime
+
+import aiohttp
+from yarl import URL
+
+from audioext.sandbox.deliveries import Sender, is_reachable
+from audioext.sandbox.faults import FaultKind, FaultScript, Plan
+from audioext.sandbox.files import FileStore
+from audioext.sandbox.library import Library
+from audioext.sandbox.models import (
+    Callback,
+    CallbackAttempt,
+    Cause,
+    Refusal,
+    SourceAudio,
+    Submission,
+    Task,
+    TaskFailure,
+    TaskInput,
+    TaskStage,
+)
+from audioext.sandbox.protocol import Api, ApiFacts
+from audioext.sandbox.settings import SandboxSettings
+
+
+class State:
+    """The tasks of all four APIs. It is made inside a running loop."""
+
+    def __init__(self, settings: SandboxSettings) -> None:
+        """Make the parts, which do nothing yet."""
+        self.settings = settings
+        self.script = FaultScript(settings.faults, seed=settings.dice)
+        self._session = aiohttp.ClientSession(
+            # A connection each: a receiver that went away and came back would break a kept one, and cost an attempt.
+            connector=aiohttp.TCPConnector(force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "audioext-sandbox"},
+        )
+        self.files = FileStore(settings.keep_files)
+        self.library = Library(settings, self._session, self.files)
+        self.tasks: dict[str, Task] = {}
+        self.submissions: deque[Submission] = deque(maxlen=settings.keep_entries)
+        self.attempts: deque[CallbackAttempt] = deque(maxlen=settings.keep_entries)
+        self._sender = Sender(settings, self._session, self.attempts.append)
+        self._spent: dict[str, float] = {}
+        self._submits: dict[str, deque[float]] = {}
+        self._lives: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._made = 0
+
+    def open(self, base: URL) -> None:
+        """Get ready to serve under this address.
+
+        Raises:
+            MissingExtraError: numpy or soundfile are not installed.
+        """
+        self.files.base = base
+        self.library.open()
+
+    async def stop(self) -> None:
+        """End all lives."""
+        lives = tuple(self._lives)
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """End all lives and close everything."""
+        await self.stop()
+        await self.files.aclose()
+        await self.library.aclose()
+        await self._session.close()
+
+    async def settled(self) -> None:
+        """Wait until no task runs and no webhook is outstanding."""
+        await self._idle.wait()
+
+    def note(self, provider: str, operation: str) -> Submission:
+        """Write down that a submit has arrived."""
+        submission = Submission(provider=provider, operation=operation, at=datetime.now(UTC))
+        self.submissions.append(submission)
+        return submission
+
+    def find(self, provider: str, task_id: str) -> Task | None:
+        """Return one of an API's tasks, if it is kept."""
+        task = self.tasks.get(task_id)
+        return task if task is not None and task.provider == provider else None
+
+    def balance(self, provider: str) -> float:
+        """Return the credits that are left at this API: whole as long as they are, as the APIs show them."""
+        left = float(self.settings.credits - self._spent.get(provider, 0.0))
+        return int(left) if left.is_integer() else left
+
+    def admit(self, facts: ApiFacts) -> None:
+        """Count a submit.
+
+        Raises:
+            Refusal: It is one too many.
+        """
+        settings = self.settings
+        if facts.limit == "window" and settings.submit_limit is not None:
+            now, times = asyncio.get_running_loop().time(), self._submits.setdefault(facts.provider, deque())
+            while times and times[0] <= now - settings.submit_window_seconds:
+                times.popleft()
+            if len(times) >= settings.submit_limit:
+                raise Refusal(Cause.RATE, "Too many requests, please try again later")
+            times.append(now)
+        if facts.limit == "parallel" and settings.parallel_limit is not None:
+            running = sum(task.provider == facts.provider and task.is_open for task in self.tasks.values())
+            if running >= settings.parallel_limit:
+                message = f"Too many parallel requests: your plan allows {settings.parallel_limit}"
+                raise Refusal(Cause.RATE, message)
+
+    def start(self, given: TaskInput, api: Api, plan: Plan, source: SourceAudio | None) -> Task:
+        """Make a task and let it live; no webhook leaves before it is `answered`.
+
+        The source may be known already; otherwise it is found at the first stage, and may then fail the task.
+        """
+        number, seed = self._made, self.settings.seed
+        self._made += 1
+        # With a seed the ids are the same in each run; without one no run has another's. Neither is a secret.
+        dice = random.SystemRandom() if seed is None else random.Random(f"{seed}:{number}")  # noqa: S311 - see above
+        task = Task(
+            ids=api.new_ids(given, dice),
+            number=number,
+            provider=api.facts.provider,
+            input=given,
+            plan=plan,
+            source=source,
+            created=datetime.now(UTC),
+        )
+        self.tasks[task.id] = task
+        while len(self.tasks) > self.settings.keep_tasks:
+            del self.tasks[next(iter(self.tasks))]
+        if not api.facts.charges_on_success:
+            self._charge(task.provider, self.settings.price)
+        task.life = asyncio.create_task(self._live(task, api))
+        self._lives.add(task.life)
+        self._idle.clear()
+        task.life.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, life: asyncio.Task[None]) -> None:
+        self._lives.discard(life)
+        if not self._lives:
+            self._idle.set()
+
+    async def _live(self, task: Task, api: Api) -> None:
+        callbacks: asyncio.Queue[Callback | None] = asyncio.Queue()
+        async with asyncio.TaskGroup() as group:
+            # Nobody can be reached at a reserved name: nothing is sent there, and that is no failure.
+            if is_reachable(task.input.callback_url):
+                group.create_task(self._sender.send_all(task, callbacks, api.facts))
+            await self._grow(task, api, callbacks)
+            callbacks.put_nowait(None)
+
+    async def _grow(self, task: Task, api: Api, callbacks: asyncio.Queue[Callback | None]) -> None:
+        """Take a task from stage to stage, to its end."""
+        loop, settings = asyncio.get_running_loop(), self.settings
+        begun = loop.time()
+        spread = settings.spread_seconds * (task.number * 7 % 31) / 30
+        ages = (settings.text_seconds, settings.first_seconds, settings.complete_seconds + spread)
+        hurried = task.plan.has(FaultKind.CALLBACK_BEFORE_RESPONSE)
+        for stage, age in zip(TaskStage, ages, strict=True):
+            left = begun + settings.real(age) - loop.time()
+            await asyncio.sleep(0.0 if hurried else max(left, 0.0))
+            task.failure = await self._reach(task, api.facts, stage)
+            task.updated = datetime.now(UTC)
+            if task.failure is None:
+                task.stage = stage
+            self._settle_price(task, api.facts)
+            for callback in api.callbacks(task):
+                callbacks.put_nowait(callback)
+            if task.failure is not None:
+                return
+
+    async def _reach(self, task: Task, facts: ApiFacts, stage: TaskStage) -> TaskFailure | None:
+        """Make ready what the next stage shows, or return why it is not reached."""
+        fault = task.plan.get(FaultKind.ERROR)
+        if fault is not None and (fault.stage or TaskStage.COMPLETE.word) == stage.word:
+            return facts.failure_with(fault.code)
+        try:
+            if task.source is None:
+                task.source = await self.library.source(task.input)
+        except Refusal as refusal:
+            return facts.failure_by(refusal)
+        if not task.tracks:
+            task.tracks = self.library.promise_tracks(task, task.source)
+        return None
+
+    def _settle_price(self, task: Task, facts: ApiFacts) -> None:
+        """Charge for a success, or give back for a failure, where the API does so."""
+        if facts.charges_on_success and task.is_complete:
+            self._charge(task.provider, self.settings.price)
+        if task.failure is not None and task.failure.code in facts.refunded_codes:
+            self._charge(task.provider, -self.settings.price)
+
+    def _charge(self, provider: str, amount: float) -> None:
+        self._spent[provider] = self._spent.get(provider, 0.0) + amount

@@ -1,0 +1,110 @@
+"""What one entry of a journal means, made once: the codec's events, a submit's outcome, or why it cannot be read."""
+
+from __future__ import annotations
+
+import msgspec
+from attrs import frozen
+
+from audioext.errors import AudioextError
+from audioext.http.messages import HttpResponse
+from audioext.models.entries import REFUSED, UNCONFIRMED, Entry
+from audioext.models.events import Event, Progress, SubmitOutcome, Unknown
+from audioext.models.record import Asked
+from audioext.models.results import Stage
+from audioext.providers.base import Provider
+from audioext.state.asked import load_asked
+
+
+@frozen
+class Handled:
+    """The body of a `handled` entry: how one handler fared with a topic, or all of them where *handler* is empty."""
+
+    topic: str
+    handler: str = ""
+    failure: int = 0
+    """Which failure of this handler it is, from 1; 0 where it is done."""
+    error: str = ""
+    is_over: bool = True
+    """Whether the handler is not called again for this topic."""
+
+
+@frozen
+class Reading:
+    """One entry, read: what it means, or why it cannot be read. It is made once for each entry."""
+
+    entry: Entry
+    asked: Asked | None = None
+    outcome: SubmitOutcome | None = None
+    events: tuple[Event, ...] = ()
+    handled: Handled | None = None
+    problem: str = ""
+    """Why a status call or a webhook tells nothing of the task."""
+
+
+def read(entry: Entry, provider: Provider) -> Reading:
+    """Return what *entry* means, by the codec of its job's *provider*.
+
+    Raises:
+        StoreError: it is a request that is damaged, or was written by a later release; nothing else raises.
+    """
+    if entry.kind == "webhook":
+        return _read_webhook(entry, provider)
+    if entry.kind == "status":
+        return _read_status(entry, provider)
+    if entry.kind == "answer":
+        return Reading(entry, outcome=_read_answer(entry, provider))
+    if entry.kind == "request":
+        return Reading(entry, asked=load_asked(entry.body))
+    if entry.kind == "handled":
+        return _read_handled(entry)
+    return Reading(entry)
+
+
+def _read_webhook(entry: Entry, provider: Provider) -> Reading:
+    if entry.note.startswith(REFUSED):
+        return Reading(entry, problem=entry.note)
+    try:
+        events = provider.parse_webhook(entry.body)
+    except AudioextError as error:
+        return Reading(entry, problem=str(error))
+    except Exception as error:  # noqa: BLE001 - a custom provider's bug must not answer a provider with 500 for ever
+        return Reading(entry, problem=f"parse_webhook raised {type(error).__name__}: {error}")
+    if entry.note.startswith(UNCONFIRMED):
+        # The task that it names counts all the same: without its id no status call can be made.
+        events = tuple(
+            Progress(task_id=event.task_id, ask_now=True)
+            if isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE
+            else event
+            for event in events
+        )
+    return Reading(entry, events=events)
+
+
+def _read_status(entry: Entry, provider: Provider) -> Reading:
+    try:
+        events = provider.parse_status(_response(entry))
+    except AudioextError as error:
+        return Reading(entry, problem=str(error))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Reading(entry, problem=f"parse_status raised {type(error).__name__}: {error}")
+    return Reading(entry, events=events)
+
+
+def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
+    if not entry.status:
+        return Unknown(reason=entry.note)
+    try:
+        return provider.parse_submit(_response(entry))
+    except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
+        return Unknown(reason=f"parse_submit raised {type(error).__name__}")
+
+
+def _read_handled(entry: Entry) -> Reading:
+    try:
+        return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
+    except msgspec.MsgspecError as error:  # then its handler is called again, which loses nothing
+        return Reading(entry, problem=str(error))
+
+
+def _response(entry: Entry) -> HttpResponse:
+    return HttpResponse(status=entry.status, headers=entry.headers, body=entry.body)

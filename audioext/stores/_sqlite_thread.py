@@ -1,0 +1,226 @@
+"""A thread with a connection of its own, which does the work of the event loop in batches, a transaction for each.
+
+At most one batch is in flight while the next one gathers, and one call into the loop returns all of its results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
+
+from attrs import define, field
+
+from audioext.errors import StoreError
+from audioext.stores._sqlite_driver import Execute
+from audioext.stores._sqlite_file import DatabaseFile, ThreadConnection, is_engine_fault
+
+T = TypeVar("T")
+Outcome = object | BaseException
+
+MAX_BATCH = 1000
+"""Items of one transaction at most, so that none waits long for the others."""
+CHECKPOINT_SECONDS = 1.0
+"""How long an append may be in the log alone; with `synchronous=normal` a power loss can take it until then."""
+CHECKPOINT_WORKS = 2000
+"""So many works are moved out of the log at once: about as many pages, which keeps it short."""
+
+
+@define(eq=False)
+class Session:
+    """The open transaction of a batch: runs statements, and knows how long the journals are that it appended to."""
+
+    execute: Execute
+    changed: dict[str, int] = field(factory=dict)
+
+
+SessionWork = Callable[[Session], T]
+
+
+@define(eq=False)
+class _Item(Generic[T]):
+    work: SessionWork[T]
+    future: asyncio.Future[T]
+
+
+@define(eq=False)
+class BatchThread:
+    """One thread, one connection, one batch at a time; a work that fails is alone in failing.
+
+    `published` is called in the loop with what a batch changed, before its results are seen. `wrote` is called on the
+    thread with the ids that its entries lie between.
+    """
+
+    file: DatabaseFile
+    role: Literal["writer", "reader"]
+    published: Callable[[dict[str, int]], None] = field(default=lambda _: None, kw_only=True)
+    wrote: Callable[[tuple[int, int]], None] = field(default=lambda _: None, kw_only=True)
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
+    _gathering: deque[_Item[Any]] = field(factory=deque, init=False)
+    _handed: queue.SimpleQueue[list[_Item[Any]] | None] = field(factory=queue.SimpleQueue, init=False)
+    _is_busy: bool = field(default=False, init=False)
+    _is_closing: bool = field(default=False, init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _idle: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _thread: threading.Thread = field(init=False)
+    # what only the thread touches
+    _link: ThreadConnection = field(init=False)
+    _logged: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Start the thread; it connects with its first work."""
+        self._idle.set()
+        self._link = ThreadConnection(self.file, read_only=self.role == "reader")
+        self._thread = threading.Thread(target=self._run, name=f"audioext sqlite {self.role}", daemon=True)
+        self._thread.start()
+
+    # --- in the event loop ---------------------------------------------------------------------------------
+
+    def run(self, work: SessionWork[T]) -> asyncio.Future[T]:
+        """Have *work* done with the next batch, and return its future; cancelling it disturbs no other.
+
+        Raises:
+            StoreError: the store is being closed.
+        """
+        if self._is_closing:
+            raise StoreError("the store is closed: open it, or make a new client")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._gathering.append(_Item(work, future))
+        if not self._is_busy:
+            self._is_busy = True
+            self._idle.clear()
+            self._loop.call_soon(self._hand_over)  # soon: what the loop is about to do may join the batch
+        return future
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, close the connection, end the thread."""
+        self._is_closing = True
+        await self._idle.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._handed.put(None)
+        await self._ended.wait()
+        self._thread.join()
+
+    def _hand_over(self) -> None:
+        batch: list[_Item[Any]] = []
+        while self._gathering and len(batch) < MAX_BATCH:
+            item = self._gathering.popleft()
+            if not item.future.cancelled():
+                batch.append(item)
+        if batch:
+            self._handed.put(batch)
+        else:
+            self._is_busy = False
+            self._idle.set()
+
+    def _deliver(self, batch: list[_Item[Any]], outcomes: list[Outcome], changed: dict[str, int]) -> None:
+        if changed:
+            self.published(changed)
+        for item, outcome in zip(batch, outcomes, strict=True):
+            if item.future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                item.future.set_exception(outcome)
+            else:
+                item.future.set_result(outcome)
+        if self.role == "writer" and self._timer is None:
+            self._timer = self._loop.call_later(CHECKPOINT_SECONDS, self._ask_for_checkpoint)
+        # After those who just got their results had their turn: what they ask for next joins this batch.
+        self._loop.call_soon(self._hand_over)
+
+    def _ask_for_checkpoint(self) -> None:
+        self._timer = None
+        self._handed.put([])
+
+    # --- on the thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (batch := self._handed.get()) is not None:
+            if batch:
+                outcomes, changed = self._outcomes([item.work for item in batch])
+                if not call_loop(self._loop, self._deliver, batch, outcomes, changed):
+                    break
+                self._logged += len(batch)
+            if self.role == "writer" and self._logged >= (CHECKPOINT_WORKS if batch else 1):
+                self._checkpoint()
+        self._link.drop()
+        call_loop(self._loop, self._ended.set)
+
+    def _checkpoint(self) -> None:
+        """Copy what the log holds into the file, while no commit of this process can meet it."""
+        self._logged = 0
+        try:
+            self._link.connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except Exception as error:  # noqa: BLE001 - nobody waits for it, and it is done again with the next works
+            self._link.recover(error)
+
+    def _outcomes(self, works: Sequence[SessionWork[object]]) -> tuple[list[Outcome], dict[str, int]]:
+        try:
+            session = Session(self._link.connection().execute)
+            try:
+                outcomes = self._transact(session, works)
+            except Exception as error:
+                if is_engine_fault(error):
+                    raise
+                session.changed.clear()
+                outcomes = self._transact(session, [partial(_alone, work=work) for work in works])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+            self._link.recover(error)
+            return [self.file.explain(error) for _ in works], {}
+        explained = [self.file.explain(found) if isinstance(found, Exception) else found for found in outcomes]
+        return explained, session.changed
+
+    def _transact(self, session: Session, works: Sequence[SessionWork[object]]) -> list[Outcome]:
+        """Do all works in one transaction, or none of them.
+
+        Raises:
+            StoreError: the file is gone; the driver's own errors come as well.
+        """
+        session.execute("BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN")
+        try:
+            before = _last_entry(session) if self.role == "writer" else 0
+            outcomes: list[Outcome] = [work(session) for work in works]
+            after = _last_entry(session) if session.changed else before
+            session.execute("COMMIT")
+        except BaseException:
+            with suppress(Exception):  # the fault may have ended the transaction
+                session.execute("ROLLBACK")
+            raise
+        self.file.check()  # what was committed into a file that is gone is not stored
+        if before < after:
+            self.wrote((before, after))
+        return outcomes
+
+
+def call_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> bool:
+    """Call in the loop, from a thread; return whether there still is one."""
+    try:
+        loop.call_soon_threadsafe(call, *arguments)
+    except RuntimeError:  # the loop was closed before the store: nobody is left to hear of it
+        return False
+    return True
+
+
+def _alone(session: Session, work: SessionWork[object]) -> Outcome:
+    """Do a work so that its fault undoes nothing else, and return that fault."""
+    session.execute("SAVEPOINT work")
+    try:
+        outcome: Outcome = work(session)
+    except Exception as error:
+        if is_engine_fault(error):
+            raise
+        session.execute("ROLLBACK TO work")
+        outcome = error
+    session.execute("RELEASE work")
+    return outcome
+
+
+def _last_entry(session: Session) -> int:
+    return int(session.execute("SELECT coalesce(max(id), 0) FROM entries").fetchall()[0][0])

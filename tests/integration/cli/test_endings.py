@@ -1,0 +1,89 @@
+"""How a command ends: by Ctrl-C, by a defect, and what is said then."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from attrs import field, frozen
+
+import audioext as ax
+from audioext.cli.execution import execute
+from audioext.cli.exits import Exit
+from audioext.cli.options import Command
+from audioext.cli.screen import JobOptions, Screen
+
+REF = "r" * 24
+
+
+@frozen(kw_only=True, slots=False)
+class Fails(Command):
+    """A command that gets as far as a job, and then fails."""
+
+    error: BaseException
+    ref: str | None = None
+    job: JobOptions = field(factory=JobOptions)
+
+    async def run(self, screen: Screen) -> Exit:
+        """Fail."""
+        screen.ref, screen.job = self.ref, self.job
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("ref", "job", "words"),
+    [
+        (None, JobOptions(), "if a task was submitted, it goes on: audioext jobs --open lists it"),
+        (REF, JobOptions(store=" --store x", api=" --base-url u"), f"audioext wait {REF} --store x --base-url u"),
+        (REF, JobOptions(is_kept=False), "was in memory only"),
+        (REF, JobOptions(sandbox=True), "the sandbox has ended"),
+    ],
+)
+def test_an_interruption_says_what_becomes_of_the_task(
+    capsys: pytest.CaptureFixture[str], ref: str | None, job: JobOptions, words: str
+) -> None:
+    """The command to come back with is printed where there is one, else that there is none."""
+    assert 130 == execute(Fails(error=KeyboardInterrupt(), ref=ref, job=job))
+    assert words in capsys.readouterr().err
+    assert 130 == execute(Fails(error=KeyboardInterrupt(), ref=ref, job=job, json=True))
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert words in error["message"]
+    assert ref == error["ref"]
+
+
+def test_a_defect_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error that is none of ours ends with 1, and says how to see where it was."""
+    assert 1 == execute(Fails(error=LookupError("surprise")))
+    expected = "audioext: LookupError: surprise (a defect in audioext; --debug shows where)\n"
+    assert expected == capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (JobOptions(api=" --base-url u"), f"the job is complete; fetch it again: audioext save {REF}"),
+        (
+            JobOptions(sandbox=True, store=" --sandbox"),
+            "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once",
+        ),
+    ],
+)
+def test_a_lost_file_says_how_to_fetch_it_again(
+    capsys: pytest.CaptureFixture[str], job: JobOptions, words: str
+) -> None:
+    """The files of a real API can be fetched again, those of a sandbox that has ended cannot."""
+    assert 7 == execute(Fails(error=ax.DownloadError(["track 1: gone"]), ref=REF, job=job))
+    assert f"audioext: track 1: gone\n  {words}\n" == capsys.readouterr().err
+
+
+def test_other_trouble_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    """A refusal of the settings says all there is to say; there is no job to come back to."""
+    assert 2 == execute(Fails(error=ax.ConfigError("no such setting"), ref=REF))
+    assert "audioext: no such setting\n" == capsys.readouterr().err
+
+
+def test_what_the_library_calls_an_argument_is_called_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """A remedy is said in the words that can be typed here."""
+    execute(Fails(error=ax.ConfigError("cannot listen on 127.0.0.1:8080: in use; choose another listen=")))
+
+    assert "choose another --listen, or `--listen none` where `audioext listen` runs there" in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""Every command that we print to be typed next is run as it was printed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli.conftest import (
+    FULL,
+    PATIENCE_SECONDS,
+    STORE,
+    TRACK,
+    Invoke,
+    Start,
+    aside,
+    read_until,
+    short_sandbox,
+)
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "ending"),
+    [
+        ("", ("--no-wait",), (0, "wait")),
+        ("", ("--no-save",), (0, "extend")),
+        ("", ("--timeout", "0.001"), (5, "wait")),
+        ("", ("--out", "taken"), (7, "save")),
+        ("error=complete:531", (), (4, "show")),
+        ("lose_response", ("--poll-only",), (6, "show")),
+    ],
+)
+async def test_what_we_say_to_type_next_works_as_printed(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, fault: str, options: tuple[str, ...], ending: tuple[int, str]
+) -> None:
+    """Whether a job was left, ran out of time, failed, cannot be saved or goes on: the hint is a command that works."""
+    Path("taken").write_text("no folder")
+    async with short_sandbox(faults=(fault,) if fault else ()) as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")
+        ended = await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, *options)
+        hint = ended.hint
+        again = await aside(invoke, *hint)
+
+    assert ending == (ended.code, hint[0])
+    assert 0 == again.code, again.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_an_interrupted_wait_says_how_to_come_back(
+    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    """Ctrl-C and SIGTERM leave the task alive, and the command that is printed then gets its files."""
+    async with short_sandbox(speed=60) as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")
+        process = start("extend", TRACK, *FULL, *STORE, *api)
+        await asyncio.to_thread(read_until, process, "submitted")
+        process.send_signal(number)
+        _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+        back = re.search(r"the task goes on. Come back to it: python -m audioext (wait .+)", err)
+        assert back is not None, err
+        waited = await aside(invoke, *shlex.split(back[1]), "--out", "out")
+
+    assert code == process.returncode
+    assert "Traceback" not in err
+    assert 0 == waited.code, waited.err
+    assert 2 == len(list(Path("out").iterdir()))
+
+
+def test_the_demo_ends_with_commands_that_work(invoke: Invoke, voice: Path) -> None:
+    """Each step by itself, on the file of the demo; help; and a recording of one's own."""
+    ended = invoke("demo", voice, "--speed", "100000")
+    commands = [shlex.split(line)[1:] for line in ended.out.splitlines() if line.startswith("  audioext ")]
+
+    assert 0 == ended.code
+    assert ["demo", "extend", "--help"] == [words[0] for words in commands]
+    assert 2 == invoke(*commands[0]).code  # song.mp3 stands for a file of the reader's
+    assert 0 == invoke(*commands[1], "--speed", "100000").code
+    assert 0 == invoke(*commands[2]).code
+
+
+def test_the_sandbox_says_a_command_that_works(start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example for another terminal submits to that sandbox; a key that was given is not shown in it."""
+    process = start("sandbox", "--speed", "100000", "--api-key", "made-up")
+    assert process.stdout is not None
+    lines = [process.stdout.readline()]
+    while " extend e231" not in lines[-1]:
+        lines.append(process.stdout.readline())
+    variable, *words = shlex.split(lines[-1])
+    monkeypatch.setenv("KIE_API_KEY", "made-up")
+    ended = invoke(*words[words.index("extend") :], "--no-save")
+    process.terminate()
+
+    assert lines[0].startswith("sandbox at http://127.0.0.1:")
+    assert "KIE_API_KEY=…" == variable
+    assert 0 == ended.code, ended.err
+    assert 0 == process.wait(timeout=PATIENCE_SECONDS)

@@ -1,0 +1,369 @@
+"""What is kept in a store: coming back after Ctrl-C, `show`, `jobs`, `save`, `inbox` and `replay`."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import attrs
+import msgspec
+import pytest
+
+import audioext as ax
+from audioext.models.entries import Entry, Index, make_entry
+from audioext.models.record import Asked
+from audioext.state.asked import dump_asked, load_asked
+from audioext.state.reading import Handled
+from audioext.stores import open_store
+from tests.integration.cli.conftest import (
+    FAST,
+    FULL,
+    STORE,
+    TRACK,
+    Ended,
+    Invoke,
+    Start,
+    aside,
+    short_sandbox,
+)
+
+
+@pytest.fixture
+def ref(invoke: Invoke) -> str:
+    """Return the ref of a job that was completed by webhook and is in the store."""
+    ended = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--meta", "chat=42", "--key", "k1", "--no-save", "--json")
+    assert 0 == ended.code
+    found: str = ended.json["ref"]
+    return found
+
+
+# --- coming back -----------------------------------------------------------------------------------------
+
+
+async def test_save_fetches_the_files_of_a_finished_job(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`extend --no-save`, then `save` with the beginning of the ref; no key is needed for that."""
+    async with short_sandbox() as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        api = ("--base-url", sandbox.bases["kie"], "--poll-every", "0.1")
+        made = await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, "--no-save", "--json")
+        monkeypatch.delenv("KIE_API_KEY")
+        saved = await aside(invoke, "save", made.json["ref"][:20], *STORE, "--out", "out")
+
+    assert 0 == saved.code
+    assert "out/Part 2 - take 1.mp3" in saved.out
+    assert 2 == len(list(Path("out").iterdir()))
+
+
+def test_the_same_key_is_submitted_once(invoke: Invoke, ref: str) -> None:
+    """A second `extend --key` returns the first one's job and sends nothing."""
+    again = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--key", "k1", "--no-save", "--json")
+
+    assert (0, ref) == (again.code, again.json["ref"])
+
+
+def test_waiting_for_a_job_without_a_key_says_that_nobody_can_be_asked(invoke: Invoke) -> None:
+    """`wait` without a key waits for a listener on the same store, until its time is up."""
+    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait")
+    ended = invoke("wait", left.out.strip(), *STORE, "--timeout", "0.1")
+
+    assert 5 == ended.code
+    assert "without KIE_API_KEY nobody can be asked" in ended.err
+    assert f"audioext wait {left.out.strip()} --store sqlite:///jobs.db" in ended.err
+
+
+def test_waiting_goes_on_when_the_status_cannot_be_asked_for(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that does not answer a status call is named, and does not end the wait."""
+    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait")
+    monkeypatch.setenv("KIE_API_KEY", "made-up")
+    # The sandbox of the submit has ended; a new one has never heard of the task.
+    ended = invoke("wait", left.out.strip(), *STORE, "--sandbox", "--timeout", "0.1")
+
+    assert 5 == ended.code
+    assert "the status could not be asked for, waiting on" in ended.err
+
+
+# --- show and jobs ---------------------------------------------------------------------------------------
+
+
+async def store_journal(*entries: Entry) -> str:
+    """Store a journal whose job is the oldest of the store, and return its ref."""
+    asked, ref = load_asked(entries[0].body), "r" * 24
+    index = Index(ref=ref, provider=asked.provider, account=asked.account, created_at=entries[0].at)
+    store = open_store(STORE[1])
+    await store.open()
+    await store.create(entries[0], index, limits=ax.Limits(), now=entries[0].at)
+    await store.append(ref, entries[1:], provider=asked.provider)
+    await store.aclose()
+    return ref
+
+
+def begun(at: float, **fields: object) -> Entry:
+    """Return the first entry of a journal of kie.ai's."""
+    request = ax.AddInstrumental(file="voice.wav", title="\x1b[31mred", tags="soft", negative_tags="")
+    asked = Asked(provider="kie", account="kie", request=request)
+    return make_entry("request", at, body=dump_asked(attrs.evolve(asked, **fields)))  # type: ignore[arg-type]  # a test's
+
+
+def journal_of(ended: Ended) -> list[list[str]]:
+    """Return the words of each line of the journal that `show` printed, without its time."""
+    lines = ended.out.partition("\njournal\n")[2].partition("\n\n")[0].splitlines()
+    return [re.sub(r"\+.+? (s|min)  +", "", line).split() for line in lines]
+
+
+def test_show_prints_all_of_a_job(invoke: Invoke, ref: str) -> None:
+    """State, request, journal and tracks, for a reader; the beginning of the ref will do."""
+    ended = invoke("show", ref[:-3], *STORE)
+
+    assert 0 == ended.code
+    for line in (r"job +" + ref, r"state +complete", r"provider +kie", r"continue_at +2", r'meta +{"chat": 42}'):
+        assert re.search(rf"^{line}$", ended.out, re.MULTILINE)
+    states = ["text", "first", "complete"]
+    heard = [[f"{number}", "webhook", state] for number, state in enumerate(states, 3)]
+    assert [["1", "request", "submitting"], ["2", "answer", "200", "submitted"], *heard] == journal_of(ended)
+    assert 2 == ended.out.count("/files/kie/")
+
+
+def test_show_as_json(invoke: Invoke, ref: str) -> None:
+    """The same for machines: times in seconds since the job was made, and as ISO 8601."""
+    shown = invoke("show", ref, *STORE, "--json").json
+
+    assert (ref, "complete", "extend", "V5") == (shown["ref"], shown["state"], shown["operation"], shown["model"])
+    assert ["submitted", "text", "first", "complete"] == [item["event"] for item in shown["timeline"]]
+    assert "by webhook" == shown["timeline"][-1]["how"]
+    assert ["submitting", "submitted", "text", "first", "complete"] == [item["state"] for item in shown["journal"]]
+    assert 2 == len(shown["tracks"])
+    assert ["applied"] * 3 == [delivery["verdict"] for delivery in shown["deliveries"]]
+    assert TRACK == shown["request"]["audio_id"]
+
+
+def test_show_goes_back_in_time(invoke: Invoke, ref: str) -> None:
+    """`--at 4` is the job as it was after four entries: the first track can be played, the second not yet."""
+    then, in_json = invoke("show", ref, *STORE, "--at", "4"), invoke("show", ref, *STORE, "--at", "4", "--json").json
+    beyond = invoke("show", ref, *STORE, "--at", "9")
+
+    assert re.search(r"^state +first$", then.out, re.MULTILINE)
+    assert 4 == len(journal_of(then))
+    assert 1 == then.out.count("/files/kie/")
+    assert ("first", 4) == (in_json["state"], len(in_json["journal"]))
+    assert 2 == beyond.code
+    assert "--at: the journal has the entries 1 to 5, not 9" in beyond.err
+
+
+def test_show_prints_what_came_byte_for_byte(invoke: Invoke, ref: str) -> None:
+    """`--body 5` is the body of the last webhook and nothing else, to be piped on."""
+    body = json.loads(invoke("show", ref, *STORE, "--body", "5").out)
+
+    assert "complete" == body["data"]["callbackType"]
+
+
+def test_a_failed_job_says_why(invoke: Invoke) -> None:
+    """`show` has the reason, the code and what it cost, `jobs` the vendor's words."""
+    ended = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--fault", "error=complete:531", "--json")
+    ref, words = ended.json["error"]["ref"], ended.json["error"]["message"]
+
+    plain, in_json = invoke("show", ref, *STORE), invoke("show", ref, *STORE, "--json").json
+    (listed,) = [json.loads(line) for line in invoke("jobs", *STORE, "--json").out.splitlines()]
+
+    assert re.search(r"^failure +\w+, code 531: ", plain.out, re.MULTILINE)
+    assert re.search(r"^charged +no$", plain.out, re.MULTILINE)
+    assert "failed" == journal_of(plain)[-1][2]
+    assert ("531", False) == (in_json["failure"]["code"], in_json["failure"]["charged"])
+    assert "failed" == in_json["timeline"][-1]["event"]
+    assert listed["problem"] in words
+
+
+def test_a_refused_submit_is_kept_with_the_vendors_words(invoke: Invoke) -> None:
+    """`jobs` and `show` say what the vendor answered; there is no task, and the exit code was 3."""
+    refused = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--fault", "code=402", "--json")
+    (listed,) = [json.loads(line) for line in invoke("jobs", *STORE, "--json").out.splitlines()]
+    shown, table = invoke("show", listed["ref"], *STORE), invoke("jobs", *STORE)
+    body = invoke("show", listed["ref"], *STORE, "--json").json
+
+    assert (3, "refused") == (refused.code, listed["state"])
+    assert listed["problem"]
+    assert listed["problem"] in refused.json["error"]["message"]
+    assert listed["problem"][:30] in table.out
+    assert f"problem         {listed['problem']}" in shown.out
+    assert ["2", "answer", "200", "refused", *listed["problem"].split()] == journal_of(shown)[-1]
+    assert "refused" == body["timeline"][-1]["event"]
+
+
+async def test_show_prints_refused_calls_given_up_handlers_and_the_deadline(invoke: Invoke) -> None:
+    """A refused status call, a handler that was given up and an expired job are shown, whatever a title holds."""
+    now = time.time()
+    fault = Handled("first", "tell", failure=5, error="ValueError: no chat")
+    ref = await store_journal(
+        begun(now - 200_000),
+        make_entry("status", now - 100, status=429, body=b'{"code": 429, "msg": "slow down"}'),
+        make_entry("handled", now - 50, body=msgspec.json.encode(fault)),
+        make_entry("expired", now),
+    )
+
+    ended = await aside(invoke, "show", ref, *STORE)
+
+    assert 0 == ended.code
+    for words in ("slow down", "no chat", "expired", "2 d 7 h", "[31mred"):
+        assert words in ended.out
+    assert "\x1b" not in ended.out
+
+
+async def test_a_webhook_that_named_the_task_first_is_known_by_it(invoke: Invoke) -> None:
+    """Where the answer was lost, the timeline says that a webhook told of the task."""
+    body = json.dumps({"code": 200, "msg": "ok", "data": {"callbackType": "text", "task_id": "t1", "data": []}})
+    ref = await store_journal(
+        begun(100.0),
+        make_entry("answer", 101.0, note="the connection broke"),
+        make_entry("webhook", 111.0, body=body.encode()),
+    )
+
+    shown = (await aside(invoke, "show", ref, *STORE, "--json")).json
+    plain = await aside(invoke, "show", ref, *STORE)
+
+    assert ("t1", "submitted", "by webhook") == (
+        shown["task_id"],
+        shown["timeline"][0]["event"],
+        shown["timeline"][0]["how"],
+    )
+    assert ["2", "answer", "submitting", "the", "connection", "broke"] == journal_of(plain)[1]
+
+
+def test_a_ref_that_several_jobs_begin_with_names_them(invoke: Invoke, ref: str) -> None:
+    """The beginning of a ref has to be of one job alone."""
+    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait").out.strip()
+
+    ended = invoke("show", ref[:2], *STORE)
+
+    assert 8 == ended.code
+    assert f"2 jobs of this store begin with '{ref[:2]}': {ref}, {left}" in ended.err
+
+
+def test_jobs_lists_the_newest_last(invoke: Invoke, ref: str) -> None:
+    """All jobs, the open ones, those with some meta, and at most so many."""
+    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait").out.strip()
+
+    def listed(*options: str) -> list[str]:
+        return [json.loads(line)["ref"] for line in invoke("jobs", *STORE, "--json", *options).out.splitlines()]
+
+    plain = invoke("jobs", *STORE)
+
+    assert [ref, left] == listed()
+    assert [left] == listed("--open")
+    assert [ref] == listed("--meta", "chat=42")
+    assert [] == listed("--meta", "chat=43")
+    assert [left] == listed("--limit", "1")
+    assert ["ref", ref, left] == [line.split()[0] for line in plain.out.splitlines()]
+    assert ["complete", "submitted"] == [line.split()[1] for line in plain.out.splitlines()[1:]]
+
+
+def test_a_sandboxs_jobs_are_kept_apart(invoke: Invoke, folder: Path) -> None:
+    """Without `--store`, jobs of an in-process sandbox are in a file of their own, which `--sandbox` finds."""
+    made = invoke("extend", TRACK, *FULL, *FAST, "--no-save", "--json").json["ref"]
+
+    assert (folder / "audioext-sandbox.db").exists()
+    assert not (folder / "audioext.db").exists()
+    assert 0 == invoke("show", made, "--sandbox").code
+    assert 8 == invoke("show", made).code
+
+
+def test_nothing_to_list_is_said(invoke: Invoke) -> None:
+    """An empty store is no error, and stdout stays empty."""
+    for command in ("jobs", "inbox"):
+        ended = invoke(command, "--store", "memory://")
+        assert (0, "") == (ended.code, ended.out)
+        assert ended.err.startswith("no such ")
+
+
+# --- the journal -----------------------------------------------------------------------------------------
+
+
+def test_inbox_lists_the_deliveries_newest_first(invoke: Invoke, ref: str) -> None:
+    """Each delivery with its verdict; the JSON has its body, and no tag anywhere."""
+    plain, in_json = invoke("inbox", *STORE), invoke("inbox", ref, *STORE, "--json", "--limit", "2")
+
+    assert ["delivery"] == [line.split()[0] for line in plain.out.splitlines()[:1]]
+    assert 3 == plain.out.count(" applied ")
+    rows = [json.loads(line) for line in in_json.out.splitlines()]
+    assert ["complete", "first"] == [json.loads(row["body"])["data"]["callbackType"] for row in rows]
+    assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", plain.out + in_json.out)
+
+
+def test_replay_feeds_a_delivery_in_again(invoke: Invoke, ref: str) -> None:
+    """A delivery that was applied is answered with 200 once more, and is the same entry as before."""
+    delivery = json.loads(invoke("inbox", *STORE, "--json", "--limit", "1").out)["id"]
+
+    replayed = invoke("replay", delivery, *STORE)
+    in_json = invoke("replay", delivery[:-4], *STORE, "--json").json
+
+    assert (0, f"delivery {delivery} of job {ref} was answered with 200\n") == (replayed.code, replayed.out)
+    assert {"delivery": delivery, "ref": ref, "status": 200} == in_json
+    assert 3 == len(invoke("inbox", *STORE, "--json").out.splitlines())
+
+
+async def test_a_delivery_that_cannot_be_read_is_refused_again(invoke: Invoke) -> None:
+    """The replay of nonsense ends with 3 and the status; the inbox says why it was not applied."""
+    await store_journal(begun(time.time()), make_entry("webhook", 111.0, body=b"nonsense", note="unreadable: nonsense"))
+
+    (listed,) = [json.loads(line) for line in (await aside(invoke, "inbox", *STORE, "--json")).out.splitlines()]
+    ended = await aside(invoke, "replay", listed["id"], *STORE, "--json")
+
+    assert ("unreadable", "unreadable: nonsense") == (listed["verdict"], listed["note"])
+    assert (3, 400) == (ended.code, ended.json["error"]["http_status"])
+
+
+def test_replay_to_a_receiver_posts_it_there(start: Start, invoke: Invoke, ref: str) -> None:
+    """`--to` is a receiver's public URL; one with another secret refuses, and an empty port is named."""
+    delivery = json.loads(invoke("inbox", *STORE, "--json", "--limit", "1").out)["id"]
+    hooks = ("--public-url", "http://127.0.0.1:{port}/audio", "--listen", "127.0.0.1:0", "--json")
+    ours, stranger = start("listen", *hooks, *STORE), start("listen", *hooks, "--store", "sqlite:///other.db")
+    urls = [json.loads(process.stdout.readline())["public_url"] for process in (ours, stranger) if process.stdout]
+
+    posted, refused = (invoke("replay", delivery, *STORE, "--to", url) for url in urls)
+    lost = invoke("replay", delivery, *STORE, "--to", "http://127.0.0.1:9")
+
+    assert (0, 3, 2) == (posted.code, refused.code, lost.code)
+    assert "was answered with 401" in refused.err
+    assert "nobody answers at http://127.0.0.1:9" in lost.err
+    assert [] == re.findall(r"/[0-9a-z]{24}/[\w-]{43}", posted.out + refused.err + lost.err)
+
+
+# --- trouble ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("show", "x"), ("save", "x"), ("wait", "x"), ("replay", "x")])
+def test_what_the_store_does_not_hold_is_exit_code_8(invoke: Invoke, ref: str, command: tuple[str, str]) -> None:
+    """An unknown ref or delivery, and a store that is not there, are named; no empty file is left behind."""
+    unknown, nowhere = invoke(*command, *STORE), invoke(*command, "--store", "sqlite:///nope.db")
+
+    assert (8, 8) == (unknown.code, nowhere.code)
+    assert "this store holds no " in unknown.err
+    assert "there is no store at nope.db" in nowhere.err
+    assert not Path("nope.db").exists()
+
+
+def test_a_store_that_cannot_be_read_is_exit_code_8(invoke: Invoke) -> None:
+    """A file that is no store is a clear error."""
+    Path("jobs.db").write_bytes(b"this is not a database, and long enough to be seen as such" * 20)
+
+    ended = invoke("jobs", *STORE, "--json")
+
+    assert (8, "StoreError") == (ended.code, ended.json["error"]["type"])
+
+
+def test_saving_too_early_says_to_wait(invoke: Invoke) -> None:
+    """A job that is not complete has nothing to save yet."""
+    left = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", *STORE, "--no-wait").out.strip()
+    ended = invoke("save", left, *STORE)
+
+    assert 5 == ended.code
+    assert "is not complete: it is at submitted" in ended.err
+    assert f"audioext wait {left} --store sqlite:///jobs.db" in ended.err
+
+
+def test_saving_too_late_says_so(invoke: Invoke, ref: str) -> None:
+    """Links that lead nowhere any more are a download problem."""
+    ended = invoke("save", ref, *STORE)
+
+    assert 7 == ended.code
+    assert f"audioext save {ref}" in ended.err

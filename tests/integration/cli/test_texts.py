@@ -1,0 +1,148 @@
+"""How texts on the command line are read, and how values are written."""
+
+from __future__ import annotations
+
+import io
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from yarl import URL
+
+import audioext as ax
+from audioext.cli import text
+from audioext.cli.arguments import read_meta, read_source
+from audioext.cli.screen import Screen
+from audioext.cli.silence import reason_for_silence
+from audioext.errors import RequestError
+
+
+def test_an_existing_file_is_a_file_whatever_its_name(folder: Path) -> None:
+    """A file counts before all else, even one that is named like an id."""
+    (folder / "e231").write_text("x")
+
+    assert {"file": Path("e231")} == read_source("e231", ids=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.example/x.mp3", "HTTP://a.example/x", "s3://bucket/x.wav", "ftp://a.example/x.mp3"]
+)
+def test_a_text_with_a_scheme_is_a_url(url: str) -> None:
+    """Any scheme makes a URL, in any case; whether it will do is for the request to say."""
+    assert {"url": url} == read_source(url, ids=True)
+
+
+@pytest.mark.parametrize("text", ["nosuch.mp3", "folder/take", "take.WAV", "../x", "notes.txt", "."])
+def test_a_misspelt_path_is_never_sent_as_an_id(text: str) -> None:
+    """A slash, a suffix or a folder makes a path, so that it is reported as missing."""
+    assert {"file": Path(text)} == read_source(text, ids=True)
+
+
+def test_anything_else_is_an_id_where_ids_are_taken() -> None:
+    """An id is what is neither a file nor a URL; an instrumental takes none."""
+    assert {"audio_id": "e231b6d8"} == read_source("e231b6d8", ids=True)
+    assert {"file": Path("e231b6d8")} == read_source("e231b6d8", ids=False)
+
+
+def test_a_command_names_itself_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What we say to type next can be typed: the bare name where the shell finds it, else the path."""
+    own, other = tmp_path / "own dir" / "audioext", tmp_path / "other" / "audioext"
+    for path in (own, other):
+        path.parent.mkdir()
+        path.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(own)])
+
+    monkeypatch.setenv("PATH", str(own.parent))
+    assert "audioext" == text.program()
+    for elsewhere in (other.parent, tmp_path):
+        monkeypatch.setenv("PATH", str(elsewhere))
+        assert f"'{own}'" == text.program()
+    monkeypatch.setattr("sys.argv", ["/lib/audioext/__main__.py"])
+    assert "python -m audioext" == text.program()
+
+
+def test_meta_values_are_json_where_they_can_be() -> None:
+    """A number is a number, a quoted number and a word are text, and only the first equals sign parts."""
+    found = read_meta(["chat=42", 'id="42"', "name=Ann", "deep=true", "sum=1=1", "empty="])
+
+    assert {"chat": 42, "id": "42", "name": "Ann", "deep": True, "sum": "1=1", "empty": ""} == found
+
+
+@pytest.mark.parametrize("pair", ["chat", "=42"])
+def test_meta_without_a_name_or_a_value_is_a_problem(pair: str) -> None:
+    """NAME=VALUE needs both sides of the equals sign to be told apart."""
+    with pytest.raises(RequestError, match="NAME=VALUE"):
+        read_meta([pair])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (-0.1, "0.0 s"),
+        (0.42, "0.4 s"),
+        (48.4, "48 s"),
+        (123.0, "2 min 03 s"),
+        (12_000.0, "3 h 20 min"),
+        (190_800.0, "2 d 5 h"),
+    ],
+)
+def test_times_are_as_long_as_they_need_to_be(value: float, words: str) -> None:
+    """Tenths for the first seconds, then seconds, minutes, hours and days."""
+    assert words == text.seconds(value)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(12, "12 B"), (1_500, "1.5 kB"), (705_123, "705 kB"), (3_400_000, "3.4 MB"), (5e13, "50000 GB")],
+)
+def test_sizes_have_three_digits(count: float, words: str) -> None:
+    """Sizes are in decimal units, as shops and browsers have them."""
+    assert words == text.size(count)
+
+
+def test_foreign_text_cannot_steer_a_terminal() -> None:
+    """Escape sequences, line breaks and direction marks from a provider become spaces."""
+    assert "[31mred   x" == text.clean("\x1b[31mred\r\n\u202ex")
+
+
+def test_json_has_a_form_for_times_and_paths_and_for_nothing_else() -> None:
+    """A time is ISO 8601, a path is text; an unknown type is a defect that shows."""
+    line = text.dump({"at": datetime(2026, 1, 2, tzinfo=UTC), "file": Path("a/b"), "é": 1})
+
+    assert '{"at": "2026-01-02T00:00:00+00:00", "file": "a/b", "é": 1}' == line
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        text.dump({"x": object()})
+
+
+def test_a_narrow_terminal_breaks_no_word_that_is_copied() -> None:
+    """A table that does not fit is a block a row: refs and URLs stay in one piece, whatever the width."""
+    shown, url = io.StringIO(), "http://files.example/" + "a" * 60
+    screen = Screen(out=Console(file=shown, force_terminal=True, width=40, no_color=True, soft_wrap=True))
+
+    screen.table(("ref", "state", "url"), [("r" * 24, "complete", url)])
+    screen.table(("ref", "state"), [("r" * 24, "complete")])
+
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown.getvalue())
+    assert ["r" * 24, "  state  complete", f"  url    {url}"] == plain.splitlines()[:3]
+    assert f"{'r' * 24}  complete" == plain.splitlines()[4]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_local", "words"),
+    [
+        ("http://127.0.0.1:1/audio", True, "nobody answers at http://127.0.0.1:1/audio/healthz"),
+        ("{url}/nosuch", True, "/nosuch/healthz answers 404: does the path of --public-url lead to the receiver?"),
+        ("{url}/audio", False, "127.0.0.1 can be reached from this network alone"),
+        ("{url}/audio", True, None),
+    ],
+)
+async def test_silence_has_a_likely_cause(path: str, is_local: bool, words: str | None) -> None:
+    """No answer, a wrong path and a private address are told apart; where all is well nothing is said."""
+    async with ax.Client(public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0") as client:
+        assert client.public_url is not None
+        url = URL(path.replace("{url}", str(client.public_url.origin())))
+        why = await reason_for_silence(url, is_local=is_local, after=0.0)
+
+    assert (why is None) if words is None else (why is not None and words in why)

@@ -1,0 +1,476 @@
+"""Closing: waits end first, what was accepted is told, what was paid for is kept, and it ends whatever hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from contextlib import suppress
+
+import pytest
+from yarl import URL
+
+import audioext as ax
+from audioext.sandbox import Sandbox
+from audioext.stores.base import Appended, Stored, Work
+from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
+from tests.support.api import Api, callback, failing, tasks_of_ours
+from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
+from tests.support.stores import FaultyMemory
+
+CLOSE_SECONDS = 15.0
+"""The README: closing takes no longer, whatever hangs."""
+ROUNDS = 20
+STAGES = (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE)
+
+
+def begin(work: Awaitable[object], name: str, ended: list[str]) -> asyncio.Future[object]:
+    """Start *work*, and note down its end."""
+    future = asyncio.ensure_future(work)
+    future.add_done_callback(lambda _: ended.append(name))
+    return future
+
+
+# --- handlers ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Api, open_client: MakeClient) -> None:
+    """Each handler, quick or slow, is told of each stage although the client closes as soon as the song is there."""
+    for number in range(1, ROUNDS + 1):
+        client = await open_client(store=connect(), **WEB)
+        told: list[ax.Stage] = []
+
+        async def tell(event: ax.StageEvent, told: list[ax.Stage] = told, turns: int = 50 * (number % 2)) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            told.append(event.stage)
+
+        for stage in STAGES:
+            client.on(stage)(tell)
+        job = await client.extend(audio_id="x", model="V5")
+        for stage in STAGES:
+            assert 200 == await api.call_back(stage.name.lower(), f"task-{number}")
+        await job
+        await client.aclose()
+
+        assert list(STAGES) == told
+        assert [] == tasks_of_ours()
+
+
+async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:
+    """Of two clients with handlers both close as soon as they have the song: one of them has told each stage."""
+    for number in range(1, ROUNDS // 2 + 1):
+        told: list[ax.Stage] = []
+
+        async def tell(event: ax.StageEvent, told: list[ax.Stage] = told) -> None:
+            told.append(event.stage)
+
+        clients = [await open_client(store=connect(), **WEB) for _ in range(2)]
+        for client in clients:
+            for stage in STAGES:
+                client.on(stage)(tell)
+        job = await clients[0].extend(audio_id="x", model="V5")
+        other = await clients[1].job(job.ref)
+        for stage in STAGES:
+            assert 200 == await api.call_back(stage.name.lower(), f"task-{number}")
+        await asyncio.gather(job, other)
+        await asyncio.gather(*(client.aclose() for client in clients))
+
+        assert sorted(STAGES) == sorted(told)
+
+
+async def test_a_handler_cut_off_by_closing_runs_again_with_all_its_tries(
+    sandbox: Sandbox, make_client: MakeClient, loop_time: LoopTime
+) -> None:
+    """Handlers get ten seconds. What is cancelled then is told again by the next client, and did not fail."""
+    store = ax.MemoryStore()
+    ref = ""
+    for _ in range(6):
+        client = ax.Client(ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]), store=store, **WEB)  # type: ignore[arg-type]  # two texts
+        started = asyncio.Event()
+
+        @client.on(ax.Stage.TEXT)
+        async def tell(event: ax.StageEvent, started: asyncio.Event = started) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        async with asyncio.timeout(SOON_SECONDS):
+            await client.__aenter__()
+            if not ref:
+                ref = (await client.extend(audio_id=sandbox.track_ids[0], model="V5")).ref
+            await started.wait()
+        _, seconds = await loop_time.run(client.aclose())
+        assert 9.5 < seconds < CLOSE_SECONDS
+
+    successor = ax.Client(store=store)
+    finished = asyncio.Event()
+
+    @successor.on(ax.Stage.TEXT)
+    async def again(event: ax.StageEvent) -> None:
+        finished.set()
+
+    async with successor, asyncio.timeout(SOON_SECONDS):
+        await finished.wait()
+        assert () == (await successor.job(ref)).record.handler_faults
+    assert None is await store.next_due("handlers")
+
+
+async def test_a_handler_that_ignores_its_cancellation_does_not_stop_the_close(
+    sandbox: Sandbox, make_client: MakeClient, loop_time: LoopTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named in the log and left alone; the client closes."""
+    client = await make_client(sandbox)
+    started, release, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @client.on(ax.Stage.TEXT)
+    async def text(event: ax.StageEvent) -> None:
+        started.set()
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await release.wait()
+        ended.set()
+
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await started.wait()
+    _, seconds = await loop_time.run(client.aclose())
+
+    assert seconds < CLOSE_SECONDS
+    assert not ended.is_set()
+    assert f"{job.ref} does not end when it is cancelled" in caplog.text
+    release.set()
+    await ended.wait()
+
+
+async def test_a_handler_may_close_the_client(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """Within a handler aclose only begins; the handler ends, counts as done, and the client closes without a rest."""
+    store = ax.MemoryStore()
+    client = await make_client(sandbox, store=store)
+    calls: list[str] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def complete(event: ax.StageEvent) -> None:
+        calls.append("begins")
+        await client.aclose()
+        await client.aclose()
+        calls.append("ends")
+        done.set()
+
+    await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await done.wait()
+    async with asyncio.timeout(SOON_SECONDS):
+        await client.aclose()
+
+    assert ["begins", "ends"] == calls
+    assert None is await store.next_due("handlers")
+    assert [] == tasks_of_ours()
+
+
+async def test_a_close_begun_by_a_handler_ends_the_waits(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """Whoever waits for the job is told that the client was closed, although nobody outside closed it."""
+    sandbox = await make_sandbox(faults=["drop=first", "drop=complete"])
+    client = await make_client(sandbox)
+
+    @client.on(ax.Stage.TEXT)
+    async def text(event: ax.StageEvent) -> None:
+        await client.aclose()
+
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    with pytest.raises(ax.ClientClosedError):
+        await job
+
+
+# --- waits -------------------------------------------------------------------------------------------------------
+
+
+async def test_closing_ends_the_waits_and_keeps_the_job(api: Api, open_client: MakeClient) -> None:
+    """Open waits raise ClientClosedError, and another client on the same store finishes the job."""
+    store = ax.MemoryStore()
+    api.is_done = False
+    client = await open_client(store=store)
+    job = await client.extend(audio_id="x", model="V5")
+    waits = [asyncio.ensure_future(job.result()), asyncio.ensure_future(anext(aiter(job)))]
+    await asyncio.sleep(0)  # they have begun
+
+    await client.aclose()
+    for wait in waits:
+        with pytest.raises(ax.ClientClosedError):
+            await wait
+    with pytest.raises(ax.ClientClosedError):
+        await job
+
+    api.is_done = True
+    successor = await open_client(store=store)
+    assert 1 == len((await (await successor.job(job.ref))).tracks)
+    assert 1 == len(api.posts)
+
+
+async def test_waits_end_before_anything_else_is_waited_for(api: Api, open_client: MakeClient) -> None:
+    """Whoever waits is told of the close at once, though a POST of another job has no answer yet."""
+    client = await open_client(**WEB)
+    waiting = await client.extend(audio_id="x", model="V5")
+    ended: list[str] = []
+    wait = begin(waiting.result(), "wait", ended)
+    api.arrived.clear()
+    api.gate.clear()
+    submit = begin(client.extend(audio_id="x", model="V5"), "submit", ended)
+    await api.arrived.wait()
+
+    close = begin(client.aclose(), "close", ended)
+    with pytest.raises(ax.ClientClosedError):
+        await wait
+    assert ["wait"] == ended
+    api.gate.set()
+    await asyncio.gather(submit, close)
+
+    assert ["wait", "submit", "close"] == ended
+
+
+# --- submits -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_close_that_is_cancelled_leaves_the_post_alone(api: Api, open_client: MakeClient) -> None:
+    """A POST under way gets its answer, which is stored; the next calls of aclose wait until all has ended."""
+    store = ax.MemoryStore()
+    client = await open_client(store=store)
+    api.gate.clear()
+    ended: list[str] = []
+    submit = begin(client.extend(audio_id="x", model="V5"), "submit", ended)
+    await api.arrived.wait()
+    closes = [begin(client.aclose(), "close", ended) for _ in range(2)]
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await client.aclose()
+    api.gate.set()
+    await asyncio.gather(*closes)
+
+    assert [] == tasks_of_ours()
+    assert ["submit", "close", "close"] == ended
+    job = await submit
+    assert isinstance(job, ax.Job)
+    stored = await store.read(job.ref)
+    assert stored is not None
+    assert ("task-1", "task-1") == (job.task_id, stored.index.task_id)
+
+
+async def test_a_post_without_an_answer_is_left_to_its_callback(
+    api: Api, open_client: MakeClient, loop_time: LoopTime
+) -> None:
+    """A close waits for it no longer than fifteen seconds; the submit says so, and the callback brings the song."""
+    store, secrets = ax.MemoryStore(), ["a secret that is long enough"]
+    client = await open_client(store=store, secrets=secrets, **WEB)
+    api.gate.clear()
+    submit = asyncio.create_task(client.extend(audio_id="x", model="V5", key="once"))
+    await api.arrived.wait()
+
+    _, seconds = await loop_time.run(client.aclose())
+
+    assert 5.0 < seconds <= CLOSE_SECONDS
+    with pytest.raises(ax.SubmitUnknownError, match="cut off") as caught:
+        await submit
+    assert (None, ax.Verdict.OPEN) == (caught.value.job.task_id, caught.value.job.verdict)
+    successor = await open_client(store=store, secrets=secrets, **WEB)
+    job = await successor.job(caught.value.job.ref)
+    url = str(successor.public_url)
+    api.posts[-1]["callBackUrl"] = url + api.posts[-1]["callBackUrl"].partition("/audio")[2]
+    assert 200 == await api.call_back("complete")
+    assert 1 == len((await job).tracks)
+    assert job is await successor.extend(audio_id="x", model="V5", key="once")
+    assert 1 == len(api.posts)
+
+
+async def test_closing_cancels_what_was_not_sent(api: Api) -> None:
+    """Submits that still wait for their turn say that nothing was paid, and nothing was."""
+    provider = api.provider(limits=ax.Limits(submits=1, per=600.0))
+    async with ax.Client(provider) as client:
+        first = await client.extend(audio_id="x", model="V5")
+        others = [asyncio.create_task(client.extend(audio_id="x", model="V5")) for _ in range(3)]
+        await asyncio.sleep(0)  # they have begun
+
+    for other in others:
+        with pytest.raises(ax.ConfigError, match="nothing was paid"):
+            await other
+    assert "task-1" == first.task_id
+    assert 1 == len(api.posts)
+
+
+async def test_a_refusal_that_comes_while_closing_is_told(api: Api, open_client: MakeClient) -> None:
+    """A POST under way at the close that is refused says why, not that the client was closed; its key is free."""
+    store = ax.MemoryStore()
+    client = await open_client(store=store)
+    api.codes = [402]
+    api.gate.clear()
+    submit = asyncio.create_task(client.extend(audio_id="x", model="V5", key="once"))
+    await api.arrived.wait()
+    close = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0)  # it has begun
+
+    api.gate.set()
+    await close
+
+    with pytest.raises(ax.CreditsError):
+        await submit
+    assert None is await store.find(key="once")
+
+
+@pytest.mark.parametrize("is_answered", [False, True], ids=["during the POST", "during the pause"])
+async def test_nothing_is_resent_while_closing(
+    is_answered: bool, api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A submit whose POST is refused for now is not sent again, and the close does not wait for that."""
+    store = ax.MemoryStore()
+    client = await open_client(store=store, clock=clock.clock)
+    api.codes = [429]
+    api.gate.clear()
+    submit = asyncio.create_task(client.extend(audio_id="x", model="V5", key="once"))
+    await api.arrived.wait()
+    if is_answered:
+        api.gate.set()
+        while await store.find(key="once") is not None:  # noqa: ASYNC110 - turns of the loop, not time
+            await asyncio.sleep(0)
+    close = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0)  # it has begun
+
+    api.gate.set()
+    async with asyncio.timeout(SOON_SECONDS):
+        await close
+
+    with pytest.raises(ax.RateLimitError):
+        await submit
+    assert 1 == len(api.posts)
+
+
+# --- stores that are away ----------------------------------------------------------------------------------------
+
+
+class HangingStore(ax.MemoryStore):
+    """A store that answers nothing while it hangs."""
+
+    def __init__(self) -> None:
+        """Answer at first."""
+        super().__init__()
+        self.answering = asyncio.Event()
+        self.answering.set()
+
+    async def append(self, *arguments: object, **options: object) -> Appended:
+        """Append when it answers."""
+        await self.answering.wait()
+        return await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+
+    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Read when it answers."""
+        await self.answering.wait()
+        return await super().read(ref, after=after)
+
+    async def claim(self, work: Work, **options: object) -> tuple[str, ...]:
+        """Claim when it answers."""
+        await self.answering.wait()
+        return await super().claim(work, **options)  # type: ignore[arg-type]  # as above
+
+    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
+        """Give back when it answers."""
+        await self.answering.wait()
+        await super().reschedule(ref, work, at=at)
+
+    async def aclose(self) -> None:
+        """Close when it answers."""
+        await self.answering.wait()
+        await super().aclose()
+
+
+async def test_a_store_that_hangs_does_not_stop_the_close(
+    api: Api, open_client: MakeClient, loop_time: LoopTime
+) -> None:
+    """With a delivery, a POST's answer, a wait, a handler and the store's own end in its hands: fifteen seconds."""
+    store = HangingStore()
+    client = await open_client(store=store, **WEB)
+    told = asyncio.Event()
+
+    @client.on(ax.Stage.TEXT)
+    async def tell(event: ax.StageEvent) -> None:
+        store.answering.clear()
+        told.set()
+
+    job = await client.extend(audio_id="x", model="V5")
+    wait = asyncio.create_task(job.result())
+    assert 200 == await api.call_back("text")
+    await told.wait()
+    late_wait = asyncio.create_task(job.result())
+    path = URL(api.posts[-1]["callBackUrl"]).raw_path
+    hook = ax.Webhook(path=path, body=json.dumps(callback("first")).encode())
+    delivery = asyncio.create_task(client.inbox.accept(hook))
+    await asyncio.sleep(0)  # they have begun
+
+    _, seconds = await loop_time.run(client.aclose())
+
+    assert seconds <= CLOSE_SECONDS + 0.5
+    for waiting in (wait, late_wait):
+        async with asyncio.timeout(SOON_SECONDS):
+            with pytest.raises(ax.ClientClosedError):
+                await waiting
+    store.answering.set()
+    assert 200 == await delivery
+
+
+async def test_closing_tries_once_more_to_store_the_id(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """What waits for a later try is stored at the close, and the next client ends the job."""
+    store = FaultyMemory()
+    api.on_post = failing(store)
+    client = await open_client(store=store, clock=clock.clock)
+    job = await client.extend(audio_id="x", model="V5")
+    store.fail(None)
+
+    await client.aclose()
+
+    stored = await store.read(job.ref)
+    assert stored is not None
+    assert "task-1" == stored.index.task_id
+    successor = await open_client(store=store, clock=clock.clock)
+    song = await clock.run((await successor.job(job.ref)).result())
+    assert 1 == len(song.tracks)
+
+
+async def test_a_refusal_that_was_not_stored_is_stored_at_the_close(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A key that was to be freed later is free before the client is closed."""
+    store = FaultyMemory()
+    api.codes, api.on_post = [402], failing(store)
+    client = await open_client(store=store, clock=clock.clock)
+    with pytest.raises(ax.CreditsError):
+        await client.extend(audio_id="x", model="V5", key="once")
+    store.fail(None)
+    assert None is not await store.find(key="once")
+
+    await client.aclose()
+
+    assert None is await store.find(key="once")
+
+
+async def test_closing_does_not_wait_for_a_store_that_stays_away(
+    api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the store still down the close ends, and the id stands in the log."""
+    store = FaultyMemory()
+    api.on_post = failing(store)
+    client = await open_client(store=store)
+    await client.extend(audio_id="x", model="V5")
+
+    async with asyncio.timeout(SOON_SECONDS):
+        await client.aclose()
+
+    assert [] == tasks_of_ours()
+    assert "task-1" in caplog.text
+
+
+async def test_a_client_that_fails_to_open_leaves_nothing(unused_tcp_port: int) -> None:
+    """A second client on one address is refused; its store is closed again and no task stays."""
+    store = FaultyMemory()
+    url, listen = "https://hooks.test", f"127.0.0.1:{unused_tcp_port}"
+    async with ax.Client(ax.Kie("key"), public_url=url, listen=listen):
+        with pytest.raises(ax.ConfigError, match="cannot listen"):
+            async with ax.Client(ax.Kie("key"), public_url=url, listen=listen, store=store):
+                pass
+    assert 0 == store.clients
+    assert [] == tasks_of_ours()

@@ -1,0 +1,254 @@
+"""One key is one task: however often, from wherever and at whatever moment it is submitted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import audioext as ax
+from audioext.models.entries import Entry, Index
+from audioext.sandbox import Sandbox
+from audioext.stores.base import Created, Existing, Full
+from audioext.stores.sqlite import SqliteStore
+from tests.integration.client.conftest import MakeClient, MakeSandbox
+from tests.support.api import Api, failing
+from tests.support.clock import SOON_SECONDS, JumpClock
+from tests.support.stores import WatchedSqlite
+
+REQUEST = ax.Extend(audio_id="x", model="V5")
+
+
+async def test_a_refused_key_may_be_used_again(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """After a refusal the same key submits anew; after a success it returns the same job."""
+    sandbox = await make_sandbox(faults=["code=402*1"])
+    client = await make_client(sandbox)
+    with pytest.raises(ax.CreditsError):
+        await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
+
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
+    again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
+
+    assert job is again
+    assert 2 == len(sandbox.submissions)
+
+
+async def test_one_key_is_one_task_however_many_submit_it(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """Ten concurrent submits with one key make one POST and one job."""
+    client = await make_client(sandbox)
+
+    jobs = await asyncio.gather(
+        *(client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:7") for _ in range(10))
+    )
+
+    assert 1 == len({job.ref for job in jobs})
+    assert 1 == len(sandbox.submissions)
+
+
+async def test_a_key_that_is_taken_by_another_request_is_told(
+    sandbox: Sandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job of the first request is returned, as promised; the second one's difference is a warning."""
+    client = await make_client(sandbox)
+    first = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8")
+
+    again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8")
+    assert [] == [record for record in caplog.records if "another request" in record.getMessage()]
+    other = await client.extend(audio_id=sandbox.track_ids[1], model="V5", key="chat:8")
+
+    assert {first.ref} == {again.ref, other.ref}
+    assert [f"key 'chat:8': it has job {first.ref} already, which was for another request"] == [
+        record.getMessage() for record in caplog.records if "another request" in record.getMessage()
+    ]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 513, "half a pair: \ud800"])
+async def test_a_key_that_no_store_can_keep_is_refused(sandbox: Sandbox, make_client: MakeClient, key: str) -> None:
+    """Before anything is sent; and no store is asked for such a ref."""
+    client = await make_client(sandbox)
+
+    with pytest.raises(ax.RequestError, match="key"):
+        await client.extend(audio_id=sandbox.track_ids[0], model="V5", key=key)
+    with pytest.raises(ax.RequestError, match="holds no job"):
+        await client.job("\ud800")
+    assert () == sandbox.submissions
+
+
+# --- several callers at once -------------------------------------------------------------------------------------
+
+
+async def test_two_calls_with_one_key_share_a_resend(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """The first POST is answered 429 and sent again: both callers, the early and the late one, get the one job."""
+    api.codes = [429]
+    api.gate.clear()
+    client = await open_client(clock=clock.clock)
+    early = asyncio.create_task(client.submit(REQUEST, key="once"))
+    await api.arrived.wait()
+    late = asyncio.create_task(client.submit(REQUEST, key="once"))
+    await asyncio.sleep(0)  # it has begun
+
+    api.gate.set()
+    jobs = await clock.run(asyncio.gather(early, late))
+
+    assert jobs[0] is jobs[1]
+    assert (2, ["task-2"]) == (len(api.posts), api.made)
+
+
+async def test_a_resend_of_a_key_does_not_find_what_was_refused(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A 429 that could not be stored at once is sent again all the same, when the store is back."""
+    store = ax.MemoryStore()
+    api.codes, api.on_post = [429], failing(store)
+    client = await open_client(store=store, clock=clock.clock)
+    submit = asyncio.create_task(client.submit(REQUEST, key="once"))
+    await api.arrived.wait()
+    while await is_up(store):  # noqa: ASYNC110 - turns of the loop, not time
+        await asyncio.sleep(0)
+    api.on_post = None
+    store.fail(None)
+
+    job = await clock.run(submit)
+
+    assert ("task-2", ["task-2"]) == (job.task_id, api.made)
+    assert 2 == len(api.posts)
+
+
+async def is_up(store: ax.MemoryStore) -> bool:
+    """Say whether a store answers."""
+    try:
+        await store.find(key="anything")
+    except ax.StoreError:
+        return False
+    return True
+
+
+async def test_cancelling_one_caller_of_a_key_leaves_the_other(api: Api, open_client: MakeClient) -> None:
+    """Two callers share a submit; the one that stays gets the song."""
+    api.gate.clear()
+    client = await open_client()
+    first, second = (asyncio.create_task(client.run(REQUEST, key="once")) for _ in range(2))
+    await api.arrived.wait()
+    first.cancel()
+    api.gate.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert 1 == len((await second).tracks)
+    assert ["task-1"] == api.made
+
+
+# --- several processes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reachable", [False, True])
+async def test_a_refusal_elsewhere_ends_the_wait(
+    reachable: bool, api: Api, open_client: MakeClient, tmp_path: Path
+) -> None:
+    """Another client waits for the job of the key when its POST is refused: that ends at once and says why."""
+    where = {"public_url": "http://127.0.0.1:9/audio", "listen": None} if reachable else {}
+    api.codes = [402]
+    api.gate.clear()
+    sender = await open_client(store=SqliteStore(tmp_path / "jobs.db"), **where)
+    store = WatchedSqlite(tmp_path / "jobs.db")
+    other = await open_client(store=store, **where)
+    submit = asyncio.create_task(sender.submit(REQUEST, key="once"))
+    await api.arrived.wait()
+    job = await other.submit(REQUEST, key="once")
+    store.was_read.clear()
+    wait = asyncio.create_task(job.result())
+    await store.was_read.wait()
+
+    api.gate.set()
+    with pytest.raises(ax.CreditsError):
+        await submit
+    async with asyncio.timeout(SOON_SECONDS):
+        with pytest.raises(ax.JobError, match="the vendor's words") as caught:
+            await wait
+
+    assert ax.JobError is type(caught.value)
+    assert 1 == len(api.posts)
+
+
+async def test_a_post_under_way_elsewhere_is_not_unknown(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+    """Where nobody can call us, a wait in another client goes on while the POST is under way, and gets the song."""
+    api.gate.clear()
+    sender = await open_client(store=SqliteStore(tmp_path / "jobs.db"))
+    other = await open_client(store=SqliteStore(tmp_path / "jobs.db"))
+    submit = asyncio.create_task(sender.submit(REQUEST, key="once"))
+    await api.arrived.wait()
+    job = await other.submit(REQUEST, key="once")
+    wait = asyncio.create_task(job.result())
+
+    with pytest.raises(ax.StageTimeoutError):
+        await job.result(timeout=0.01)
+    api.gate.set()
+    song = await wait
+
+    assert song.tracks == (await (await submit)).tracks
+    assert ["task-1"] == api.made
+
+
+# --- files that we serve -----------------------------------------------------------------------------------------
+
+
+class TwoAtOnce(ax.MemoryStore):
+    """A store that takes no job before two have looked for its key."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        super().__init__()
+        self.looks = 0
+        self.both_looked = asyncio.Event()
+
+    async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
+        """Return the ref of a job, and count."""
+        found = await super().find(key=key, provider=provider, task_id=task_id)
+        self.looks += key is not None
+        if self.looks >= 2:
+            self.both_looked.set()
+        return found
+
+    async def create(self, entry: Entry, index: Index, *, limits: ax.Limits, now: float) -> Created | Existing | Full:
+        """Begin a journal when the other one has looked too."""
+        await self.both_looked.wait()
+        return await super().create(entry, index, limits=limits, now=now)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_key_leaves_no_file_served(
+    at_once: bool, sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """A file that was submitted several times under one key is served no longer than its job runs."""
+    client = await make_client(sandbox, "vidgo")
+    request = ax.AddInstrumental(file=voice_file, title="a", tags="b", negative_tags="c", model="V5")
+
+    async def submit() -> ax.Job:
+        return await client.submit(request, key="once")
+
+    jobs = await asyncio.gather(*(submit() for _ in range(3))) if at_once else [await submit() for _ in range(3)]
+    await jobs[0]
+    await submit()
+
+    assert 1 == len({job.ref for job in jobs})
+    assert 1 == len(sandbox.submissions)
+    assert 0 == len(client.receiver.offers)
+
+
+async def test_a_key_submitted_by_two_clients_leaves_no_file_served(
+    sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """A client that finds the job made by the other one just before takes its own offer back at once."""
+    store = TwoAtOnce()
+    clients = [await make_client(sandbox, "vidgo", store=store) for _ in range(2)]
+    request = ax.AddInstrumental(file=voice_file, title="a", tags="b", negative_tags="c", model="V5")
+
+    jobs = await asyncio.gather(*(client.submit(request, key="once") for client in clients))
+    await asyncio.gather(*jobs)
+    for client in clients:  # the one that did not send it hears of the end later
+        await client.aclose()
+
+    assert 1 == len({job.ref for job in jobs})
+    assert 1 == len(sandbox.submissions)
+    assert [0, 0] == [len(client.receiver.offers) for client in clients]

@@ -1,0 +1,267 @@
+"""The receiver over HTTP: the same answers by its own server and inside of an app, whoever is at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+import audioext as ax
+from audioext.http.urls import callback_url
+from audioext.sandbox import Sandbox
+from audioext.stores.base import Appended
+from tests.integration.client.conftest import SECRET, WEB, MakeClient
+from tests.support.api import Api, callback
+from tests.support.clock import SOON_SECONDS, soon
+
+REF = "r" * 24
+BODY = json.dumps(callback("complete")).encode()
+
+
+class GatedMemory(ax.MemoryStore):
+    """A store whose appends wait at a gate."""
+
+    def __init__(self) -> None:
+        """Open the gate."""
+        super().__init__()
+        self.arrived = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def append(self, *arguments: object, **options: object) -> Appended:
+        """Append when the gate is open."""
+        self.arrived.set()
+        await self.gate.wait()
+        return await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+
+
+@pytest.fixture
+def store() -> GatedMemory:
+    """Return a store whose gate is open."""
+    return GatedMemory()
+
+
+@pytest.fixture(params=["own", "mounted", "mounted and cancelled"])
+async def base(request: pytest.FixtureRequest, stack: AsyncExitStack, store: GatedMemory, unused_tcp_port: int) -> URL:
+    """Return where a client's receiver is, on its own or in an app that may cancel its handlers."""
+    url = f"http://127.0.0.1:{unused_tcp_port}/audio"
+    own = request.param == "own"
+    listen = f"127.0.0.1:{unused_tcp_port}" if own else None
+    client = ax.Client(public_url=url, listen=listen, secrets=[SECRET], store=store)
+    if not own:
+        app = web.Application()
+        client.receiver.add_to(app, "/audio")
+        runner = web.AppRunner(app, handler_cancellation=request.param == "mounted and cancelled", shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    await stack.enter_async_context(client)
+    return URL(url)
+
+
+def path_of(base: URL, ref: str = REF, *, secret: bytes = SECRET) -> str:
+    """Return the callback path that we issue."""
+    return callback_url(base, secret, "kie", ref).raw_path
+
+
+def head(base: URL, path: str, length: int, *more: str) -> bytes:
+    """Return the head of a POST."""
+    lines = [f"POST {path} HTTP/1.1", f"Host: {base.host}", "Connection: close", f"Content-Length: {length}", *more]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+
+
+@asynccontextmanager
+async def connection(base: URL) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection to the receiver, and cut it."""
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    try:
+        async with asyncio.timeout(SOON_SECONDS):
+            yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def status(reader: asyncio.StreamReader) -> int:
+    """Return the status of the answer that comes next."""
+    line = await reader.readline()
+    return int(line.split()[1])
+
+
+async def bodies(store: ax.MemoryStore) -> list[bytes]:
+    """Return all that was delivered."""
+    return [delivery.body async for delivery in store.deliveries()]
+
+
+async def test_a_stranger_is_answered_before_the_body(base: URL) -> None:
+    """Who has no tag of ours is told so without sending what was announced."""
+    async with connection(base) as (reader, writer):
+        writer.write(head(base, path_of(base, secret=b"another secret of length"), len(BODY)))
+
+        assert 401 == await status(reader)
+        writer.write(BODY)  # aiohttp goes on to wait for it
+        await reader.read()
+
+
+async def test_what_is_too_big_is_refused_before_the_body(base: URL, store: GatedMemory) -> None:
+    """A body that is announced to be over a megabyte is not waited for."""
+    async with connection(base) as (reader, writer):
+        writer.write(head(base, path_of(base), 1_048_577))
+
+        assert 413 == await status(reader)
+        writer.write(b" " * 1_048_577)  # aiohttp goes on to wait for it
+        await reader.read()
+    assert [] == await bodies(store)
+
+
+async def test_who_asks_before_sending_is_told_to_go_on(base: URL, store: GatedMemory) -> None:
+    """With `Expect: 100-continue` a body is asked for when its tag is ours, and only then."""
+    async with connection(base) as (reader, writer):
+        writer.write(head(base, path_of(base), len(BODY), "Expect: 100-continue"))
+        assert 100 == await status(reader)
+        await reader.readline()
+        writer.write(BODY)
+
+        assert 200 == await status(reader)
+    assert [BODY] == await bodies(store)
+
+
+async def test_a_provider_that_hangs_up_loses_nothing(base: URL, store: GatedMemory) -> None:
+    """A delivery whose sender is gone before it is answered is stored all the same."""
+    store.gate.clear()
+    store.arrived.clear()
+    async with connection(base) as (_, writer):
+        writer.write(head(base, path_of(base), len(BODY)) + BODY)
+        await store.arrived.wait()
+    for _ in range(20):  # it is heard of
+        await asyncio.sleep(0)
+
+    store.gate.set()
+    assert [BODY] == await soon(lambda: bodies(store))
+
+
+async def test_half_a_body_is_no_delivery(base: URL, store: GatedMemory) -> None:
+    """A sender that is gone in the middle of its body has said nothing; the next one is taken."""
+    async with connection(base) as (_, writer):
+        writer.write(head(base, path_of(base), len(BODY)) + BODY[:20])
+        await writer.drain()
+
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(base.origin().join(URL(path_of(base))), data=BODY) as answer,
+    ):
+        assert 200 == answer.status
+    assert [BODY] == await bodies(store)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: f"{path}/",
+        lambda path: path.replace("/kie/", "//kie/"),
+        lambda path: path.replace("/kie/", "/%6Bie/"),
+        lambda path: f"{path}?utm=1",
+    ],
+    ids=["slash", "doubled", "encoded", "query"],
+)
+async def test_a_path_that_means_the_same_is_the_same(
+    spoil: Callable[[str], str], store: GatedMemory, unused_tcp_port: int
+) -> None:
+    """Slashes, percent signs and queries that proxies add change nothing."""
+    base = URL(f"http://127.0.0.1:{unused_tcp_port}")
+    listen = f"127.0.0.1:{unused_tcp_port}"
+    async with ax.Client(public_url=base, listen=listen, secrets=[SECRET], store=store), connection(base) as pair:
+        reader, writer = pair
+        writer.write(head(base, spoil(path_of(base)), len(BODY)) + BODY)
+
+        assert 200 == await status(reader)
+
+
+async def test_over_http_the_tag_is_checked_before_the_body(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """A stranger's request is answered without waiting for its body; GET is 405; health is told."""
+    client = await make_client(sandbox, secrets=[SECRET])
+    base = client.public_url
+    assert base is not None
+
+    async with aiohttp.ClientSession() as session:
+        stranger = base / "kie" / ("r" * 24) / ("t" * 43)
+        async with session.post(stranger, data=b"{}") as response:
+            assert 401 == response.status
+        async with session.get(stranger) as response:
+            assert 405 == response.status
+        async with session.get(base.origin() / "healthz") as response:
+            assert (200, {"status": "ok"}) == (response.status, await response.json())
+        async with session.get(base / "readyz") as response:
+            assert 200 == response.status
+        async with session.get(base / "files" / "guess" / "a.wav") as response:
+            assert 404 == response.status
+        job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+        await job
+        big = base / job.provider / job.ref / callback_url(base, SECRET, job.provider, job.ref).name
+        async with session.post(big, data=io.BytesIO(b" " * 1_048_577)) as response:
+            assert 413 == response.status
+
+
+async def test_mounted_into_an_app_it_works_the_same(sandbox: Sandbox, unused_tcp_port: int) -> None:
+    """A client mounted under a prefix of the user's app takes its webhooks there."""
+    client = ax.Client(
+        ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
+        public_url=f"http://127.0.0.1:{unused_tcp_port}/audio",
+        listen=None,
+    )
+    app = web.Application()
+    client.receiver.add_to(app, "/audio")
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    try:
+        async with client:
+            song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
+            await sandbox.settled()
+    finally:
+        await runner.cleanup()
+
+    assert 2 == len(song.tracks)
+    assert {(200, None)} == {(delivery.status, delivery.error) for delivery in sandbox.deliveries}
+
+
+async def test_the_access_log_hides_the_tag(
+    sandbox: Sandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the access log on, every line has its tag masked."""
+    caplog.set_level(logging.DEBUG)
+    client = await make_client(sandbox, secrets=[SECRET])
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await job
+    await sandbox.settled()
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "audioext.access"]
+    tag = path_of(URL(), job.ref).rpartition("/")[2]
+    assert lines
+    assert not [line for line in lines if tag in line]
+
+
+async def test_readyz_tells_what_the_store_risks(api: Api, open_client: MakeClient) -> None:
+    """A memory store is warned of; one that is down is a 503; /healthz is about the process alone."""
+    store = ax.MemoryStore()
+    client = await open_client(store=store, **WEB)
+    assert client.public_url is not None
+    ready, healthy = client.public_url / "readyz", client.public_url / "healthz"
+
+    async with aiohttp.ClientSession() as session:
+        async with session.get(ready) as response:
+            answer = await response.json()
+        assert ("ok", True) == (answer["status"], "no restart" in answer["warnings"][0])
+        store.fail("the disk is full")
+        async with session.get(ready) as response:
+            assert (503, "store down") == (response.status, (await response.json())["status"])
+        async with session.get(healthy) as response:
+            assert 200 == response.status
+        store.fail(None)

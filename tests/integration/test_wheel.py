@@ -1,0 +1,99 @@
+"""The wheel that users install holds the package and nothing else, says what it needs, and works on its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tomllib
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+import audioext as ax
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+INFO = f"audioext-{ax.__version__}.dist-info"
+
+IMPORT_ALL = """
+import importlib, pkgutil
+import audioext
+for name in audioext.__all__:
+    getattr(audioext, name)
+for module in pkgutil.walk_packages(audioext.__path__, "audioext."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(audioext.__version__, audioext.__file__)
+"""
+
+
+def run(*command: str | Path, folder: Path, path: Path | None = None) -> str:
+    """Run a command in *folder*, with *path* as the first place to import from, and return what it prints."""
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    process = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    assert 0 == process.returncode, process.stdout + process.stderr
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel as a release does; only where hatchling is missing, pip has to fetch it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") is not None else []
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", *isolation, "--wheel-dir", folder, ROOT, folder=folder)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> Message:
+    """Read what the wheel says of itself."""
+    with ZipFile(wheel) as archive:
+        return Parser().parsestr(archive.read(f"{INFO}/METADATA").decode())
+
+
+def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    """Every module and the mark of a typed package are in it, and neither tests nor strangers."""
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "audioext").rglob("*.py")}
+    with ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.startswith(f"{INFO}/")}
+
+    assert modules | {"audioext/py.typed"} == names
+
+
+def test_it_names_what_it_needs(metadata: Message) -> None:
+    """Its extras are those of pyproject.toml, `all` is all of them, and the core needs none of theirs."""
+    extras = set(PROJECT["optional-dependencies"])
+    needs = metadata.get_all("Requires-Dist", [])
+
+    assert extras == set(metadata.get_all("Provides-Extra", []))
+    assert [f"audioext[{','.join(sorted(extras - {'all', 'dev'}))}]"] == PROJECT["optional-dependencies"]["all"]
+    assert len(PROJECT["dependencies"]) == len([need for need in needs if "extra ==" not in need])
+
+
+def test_it_introduces_itself(metadata: Message) -> None:
+    """Its version is the package's, the README is its description, and it asks for a Python that it runs on."""
+    assert ax.__version__ == metadata["Version"]
+    assert PROJECT["requires-python"] == metadata["Requires-Python"]
+    assert "text/markdown" == metadata["Description-Content-Type"]
+    assert (ROOT / "README.md").read_text(encoding="utf-8").strip() == str(metadata.get_payload()).strip()
+
+
+def test_it_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
+    """Installed into a folder of its own, every module loads from there and the command tells its version."""
+    target = tmp_path / "site"
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target, wheel)
+    run(*pip, folder=tmp_path)
+
+    imported = run(sys.executable, "-c", IMPORT_ALL, folder=tmp_path, path=target).split()
+    said = run(target / "bin" / "audioext", "--version", folder=tmp_path, path=target)
+
+    assert [ax.__version__, str(target / "audioext" / "__init__.py")] == imported
+    assert ax.__version__ in said

@@ -1,0 +1,111 @@
+"""Stores with the faults of real engines: what they hold is lost, streams break, single calls fail or hang."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import audioext as ax
+from audioext.stores.base import RESYNC, Appended, Changed, Resync, Stored
+from audioext.stores.sqlite import SqliteStore
+
+
+class FaultyMemory(ax.MemoryStore):
+    """A memory that says when it was read, can lose all that it holds, and whose streams of changes can be broken."""
+
+    def __init__(self) -> None:
+        """Begin empty, without faults."""
+        super().__init__()
+        self.was_read = asyncio.Event()
+        self.was_secret_kept = asyncio.Event()
+        self.is_broken = asyncio.Event()
+        self.fails_after_append = False
+        self.failing_secrets = 0
+        self.clients = 0
+        self._breaks = 0
+        self._losses = 0
+
+    async def open(self) -> None:
+        """Count one more user."""
+        self.clients += 1
+        await super().open()
+
+    async def aclose(self) -> None:
+        """Count one less."""
+        self.clients -= 1
+        await super().aclose()
+
+    async def lose_all(self) -> None:
+        """Come back empty, as a server without persistence does; whoever listens hears of a gap."""
+        self._losses += 1
+        for _ in range(self.clients):
+            await super().aclose()
+        ax.MemoryStore.__init__(self)
+        for _ in range(self.clients):
+            await super().open()
+
+    def break_streams(self) -> None:
+        """Let the streams that are read now fail at their next change."""
+        self._breaks += 1
+
+    async def append(self, *arguments: object, **options: object) -> Appended:
+        """Append, and fail from then on where that is asked for."""
+        done = await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+        if self.fails_after_append:
+            self.fails_after_append = False
+            self.fail("a blip")
+        return done
+
+    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Return a job, and say so."""
+        found = await super().read(ref, after=after)
+        self.was_read.set()
+        return found
+
+    async def secret(self, name: str, default: bytes) -> bytes:
+        """Keep a secret, or refuse to for a while."""
+        if self.failing_secrets:
+            self.failing_secrets -= 1
+            message = "not enough replicas"
+            raise ax.StoreError(message)
+        kept = await super().secret(name, default)
+        self.was_secret_kept.set()
+        return kept
+
+    async def changes(self) -> AsyncIterator[Changed | Resync]:
+        """Yield what changed, and a gap after a loss."""
+        began_at = self._breaks
+        while True:
+            losses = self._losses
+            async for change in super().changes():
+                if self._breaks != began_at:
+                    self.is_broken.set()
+                    message = "the stream broke"
+                    raise ax.StoreError(message)
+                yield change
+            if losses == self._losses:
+                return
+            yield RESYNC
+
+
+class WatchedSqlite(SqliteStore):
+    """A store in a file that says when it was read, and fails as many reads as it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        """Watch the file at *path*."""
+        super().__init__(path)
+        self.was_read = asyncio.Event()
+        self.has_failed = asyncio.Event()
+        self.failing_reads = 0
+
+    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Return a job, or fail."""
+        if self.failing_reads:
+            self.failing_reads -= 1
+            self.has_failed.set()
+            message = "a blip"
+            raise ax.StoreError(message)
+        found = await super().read(ref, after=after)
+        self.was_read.set()
+        return found

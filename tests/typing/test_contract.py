@@ -1,0 +1,180 @@
+"""What type checkers tell those who use the package: mypy and pyright read this file, and nothing in it is awaited."""
+
+# A comment that silences a checker stands where a mistake must be found; one that silences nothing is an error.
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, assert_type
+
+import audioext as ax
+
+ROOT = Path(__file__).parents[2]
+
+PROVIDERS: tuple[ax.Provider, ...] = (
+    ax.Kie("key", webhook_key="hook"),
+    ax.KieJobs(name="second"),
+    ax.SunoApi(base_url="https://api.example.org", grace=900.0),
+    ax.Vidgo(limits=ax.Limits(parallel=1)),
+    ax.MusicGpt(pace=ax.Pace(first=10.0, every=30.0)),
+)
+"""Each class that comes with the package is a provider to a type checker as well."""
+
+
+def opens() -> None:
+    """A client takes providers, and a store as a URL or as an object."""
+    assert_type(ax.Client(*PROVIDERS, public_url="https://hooks.test", listen=None, store="memory://"), ax.Client)
+    assert_type(ax.Client(ax.Kie(), store=ax.MemoryStore(), clock=ax.Clock()), ax.Client)
+    ax.Client(ax.Kie)  # type: ignore[arg-type]  # the class, where its instance is wanted
+    ax.Client("kie")  # type: ignore[arg-type]  # no provider
+    ax.Client(publicurl=None)  # type: ignore[call-arg]  # a misspelt setting
+
+
+async def submits(client: ax.Client) -> None:
+    """Both operations take their fields by name and give a job; a field that is not there is an error."""
+    job = await client.extend(audio_id="e231", model="V5", continue_at=60, style="Classical", vocal_gender="f")
+    assert_type(job, ax.Job)
+    assert_type(await client.extend(file=Path("a.wav"), provider="vidgo", key="k", meta={"chat": 42}), ax.Job)
+    assert_type(await client.add_instrumental(url="https://a.test/a.mp3", title="Rain", tags="piano"), ax.Job)
+    assert_type(await client.submit(ax.Extend(url="https://a.test/a.mp3"), key="k"), ax.Job)
+    assert_type(await client.run(ax.AddInstrumental(file="a.wav"), timeout=900), ax.Song)
+    await client.extend(audioid="e231")  # type: ignore[call-arg]  # a misspelt field
+    await client.extend(continue_at="60")  # type: ignore[arg-type]  # seconds are a number
+    await client.extend(vocal_gender="alto")  # type: ignore[arg-type]  # one of a few words
+    await client.add_instrumental(audio_id="e231")  # type: ignore[call-arg]  # the other operation's field
+
+
+async def waits(job: ax.Job) -> None:
+    """A job gives its song; its stages give events, one by one or as they come."""
+    assert_type(await job, ax.Song)
+    assert_type(await job.result(timeout=900), ax.Song)
+    assert_type(await job.text, ax.StageEvent)
+    assert_type(await job.first, ax.StageEvent)
+    assert_type(await job.complete, ax.StageEvent)
+    assert_type(await job.wait(ax.Stage.FIRST, timeout=240), ax.StageEvent)
+    assert_type(await job.refresh(), ax.Job)
+    async for event in job:
+        assert_type(event, ax.StageEvent)
+        assert_type(event.stage, ax.Stage)
+        assert_type(event.source, Literal["webhook", "poll", "implied"])
+        assert_type(event.at, datetime)
+
+
+async def looks_at(job: ax.Job) -> None:
+    """What is known of a job is typed, and `None` where it may be missing."""
+    assert_type(job.ref, str)
+    assert_type(job.provider, str)
+    assert_type(job.task_id, str | None)
+    assert_type(job.key, str | None)
+    assert_type(job.stage, ax.Stage | None)
+    assert_type(job.verdict, ax.Verdict)
+    assert_type(job.tracks, tuple[ax.Track, ...])
+    assert_type(job.failure, ax.Failure | None)
+    assert_type(job.record, ax.Record)
+    assert_type(job.meta, Mapping[str, object])
+    assert_type(job.created_at, datetime)
+
+
+async def goes_on_with(song: ax.Song, client: ax.Client) -> None:
+    """A track makes the next request, with the fields of an extension."""
+    request = song.tracks[0].extend(continue_at=90, prompt="more")
+    assert_type(request, ax.Extend)
+    assert_type(await client.run(request), ax.Song)
+    assert_type(await song.save("out/"), tuple[Path, ...])
+    assert_type(song.tracks[0].audio_url, str | None)
+    assert_type(song.tracks[0].duration, float | None)
+    assert_type(song.tracks[0].timed_lyrics, tuple[ax.TimedLine, ...] | None)
+    song.tracks[0].extend(continueAt=90)  # type: ignore[call-arg]  # the wire's spelling
+
+
+async def finds(client: ax.Client) -> None:
+    """Jobs are found again one by one or all in a row; what an account has left is a number."""
+    assert_type(await client.job("ref"), ax.Job)
+    assert_type(client.jobs(open=True, meta={"chat": 42}), AsyncIterator[ax.Job])
+    async for job in client.jobs():
+        assert_type(job, ax.Job)
+    assert_type(await client.credits(), float)
+    assert_type(await client.credits("kie"), float)
+    assert_type(await client.inbox.accept(ax.Webhook(path="/kie/ref/tag", headers={}, body=b"{}")), int)
+    async with client as same:
+        assert_type(same, ax.Client)
+
+
+class TellingEvent:
+    """A handler with more to it than a function, which its decorator must not take away."""
+
+    chat = 42
+
+    async def __call__(self, event: ax.StageEvent) -> None:
+        """Take an event."""
+
+
+def handles(client: ax.Client, telling: TellingEvent) -> None:
+    """A decorated handler stays what it was; one that takes something else is an error."""
+
+    async def tell(event: ax.StageEvent) -> None:
+        """Take an event."""
+
+    async def sorry(failure: ax.Failure) -> None:
+        """Take a failure."""
+
+    def not_async(event: ax.StageEvent) -> None:
+        """Take an event, and give nothing to await."""
+
+    assert_type(client.on(ax.Stage.FIRST)(telling), TellingEvent)
+    as_before: Callable[[ax.StageEvent], Awaitable[None]] = client.on(ax.Stage.FIRST)(tell)
+    failing: Callable[[ax.Failure], Awaitable[None]] = client.on_failure(sorry)
+    del as_before, failing
+    client.on(ax.Stage.FIRST)(sorry)  # type: ignore[type-var]  # a failure is no stage
+    client.on(ax.Stage.FIRST)(not_async)  # type: ignore[type-var]  # nobody could await it
+    client.on_failure(tell)  # type: ignore[type-var]  # a stage is no failure
+
+
+def fails_with(error: Exception) -> None:
+    """Each error carries its facts, and has the bases that one would catch it by."""
+    if isinstance(error, ax.RateLimitError):
+        assert_type(error.retry_after, float | None)
+    if isinstance(error, ax.ProviderError):
+        assert_type(error.provider, str)
+        assert_type(error.http_status, int | None)
+        assert_type(error.code, str | None)
+        assert_type(error.message, str)
+        assert_type(error.retryable, bool)
+        assert_type(error.charged, bool | None)
+    if isinstance(error, ax.RequestError):
+        assert_type(error.problems, tuple[ax.Problem, ...])
+    if isinstance(error, ax.JobFailedError):
+        assert_type(error.job, ax.Job)
+        assert_type(error.reason, ax.FailureReason)
+        assert_type(error.charged, bool | None)
+        assert_type(error.tracks, tuple[ax.Track, ...])
+    if isinstance(error, ax.SubmitUnknownError):
+        assert_type(error.job, ax.Job)
+    if isinstance(error, ax.DecodeError):
+        assert_type(error.paths, tuple[str, ...])
+    if isinstance(error, ax.WebhookError):
+        assert_type(error.http_status, int)
+    if isinstance(error, ax.DownloadError):
+        assert_type(error.paths, tuple[Path, ...])
+
+
+def is_caught(late: ax.StageTimeoutError, refused: ax.AuthError, closed: ax.ClientClosedError) -> None:
+    """Errors can be caught by the base that says whose fault they are, or by Python's own."""
+    in_time: TimeoutError = late
+    of_the_job: tuple[ax.JobError, ...] = (late, closed)
+    of_theirs: ax.ProviderError = refused
+    of_ours: tuple[ax.AudioextError, ...] = (*of_the_job, of_theirs)
+    del in_time, of_ours
+
+
+def test_both_type_checkers_read_this_file() -> None:
+    """The contract holds because the checks of every change read it, and its values exist at run time too."""
+    tools: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+
+    assert "tests" in tools["mypy"]["files"]
+    assert "tests/typing" in tools["pyright"]["include"]
+    assert all(isinstance(provider, ax.Provider) for provider in PROVIDERS)

@@ -1,0 +1,49 @@
+"""A provider that somebody else writes with the kit is a provider like ours."""
+
+from __future__ import annotations
+
+import pytest
+
+import audioext as ax
+from audioext.models.events import Progress, Refused, Submitted
+from audioext.models.requests import AddInstrumental, Extend
+from audioext.providers.base import Provider
+from examples.custom_provider import Tape
+from tests.unit.providers.conftest import Kit
+
+SOURCE = "https://files.example/a.mp3"
+
+
+def test_the_example_is_a_provider(kit: Kit) -> None:
+    """What it says of its API is enough for submit, status and webhook."""
+    tape = Tape("k")
+    assert isinstance(tape, Provider)
+    assert ("tape", "TAPE_API_KEY", True) == (tape.info.name, tape.info.key_variable, tape.info.has_key)
+    sent = tape.build_submit(Extend(url=SOURCE, prompt="p"), None)
+    assert ("https://api.tape.example/make", b'{"url":"%b","prompt":"p"}' % SOURCE.encode()) == (
+        str(sent.url),
+        sent.body,
+    )
+    assert "https://api.tape.example/state/task-1" == str(tape.build_status(kit.make_record()).url)
+    assert (Progress(task_id="t", claimed_stage=ax.Stage.COMPLETE),) == tape.parse_webhook(b'{"id":"t","done":true}')
+
+
+def test_the_kit_reads_its_answers() -> None:
+    """Ids, refusals and errors are found without a line of its own."""
+    tape = Tape("k")
+    assert Submitted(task_id="t") == tape.parse_submit(ax.HttpResponse(status=200, body=b'{"id":"t"}'))
+    refused = tape.parse_submit(ax.HttpResponse(status=401, body=b'{"error":"who are you"}'))
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, ax.AuthError)
+    with pytest.raises(ax.ProviderDownError):
+        tape.parse_status(ax.HttpResponse(status=502, body=b"<html>"))
+
+
+def test_the_kit_checks_its_fields() -> None:
+    """What it does not take is refused, and the message names those who do."""
+    tape = Tape("k")
+    assert [] == list(tape.check(Extend(url=SOURCE, prompt="p", provider="tape", source_duration=3)))
+    (problem,) = tape.check(Extend(url=SOURCE, style="jazz"))
+    assert "style: tape does not take it; kie, kie-jobs, sunoapi and vidgo do" == str(problem)
+    with pytest.raises(ax.UnsupportedError):
+        tape.check(AddInstrumental(url=SOURCE, title="t", tags="a", negative_tags=""))

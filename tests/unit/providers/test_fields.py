@@ -1,0 +1,325 @@
+"""The rules of the fields: the engine's as each of its vendors sells them, and who takes what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+from audioext.errors import UnsupportedError
+from audioext.models.requests import AddInstrumental, Extend, Request
+from audioext.providers import load
+from audioext.providers._fields import EXTEND_LIMITS, V6_MODELS
+from audioext.providers.base import Provider
+from tests.unit.providers.conftest import MakeProvider
+
+CUSTOM = {"prompt": "p", "style": "s", "title": "t", "continue_at": 60.0}
+OLD = {"prompt": 3000, "style": 200, "title": 80}
+NEW = {"prompt": 5000, "style": 1000, "title": 100}
+R = TypeVar("R", Extend, AddInstrumental)
+LIMITS = {
+    "V3_5": OLD,
+    "V4": OLD,
+    "V4_5": NEW,
+    "V4_5PLUS": NEW,
+    "V4_5ALL": {"prompt": 5000, "style": 1000, "title": 80},
+    "V5": NEW,
+    "V5_5": NEW,
+}
+VENDORS = [load("kie"), load("sunoapi")]
+MUSIC = [load("kie"), load("kie-jobs"), load("sunoapi")]
+
+
+def by_id(**fields: object) -> Extend:
+    """Return a valid request that extends a track by its id."""
+    return valid(Extend.draft(**{"audio_id": "a1", "model": "V5", **fields}))
+
+
+def uploaded(**fields: object) -> Extend:
+    """Return a valid request that extends audio from elsewhere."""
+    return valid(Extend.draft(**{"url": "https://files.example/a.mp3", "model": "V5", **fields}))
+
+
+def instrumental(**fields: object) -> AddInstrumental:
+    """Return a valid request for an instrumental."""
+    least = {"url": "https://files.example/v.mp3", "title": "t", "tags": "a", "negative_tags": ""}
+    return valid(AddInstrumental.draft(**{**least, **fields}))
+
+
+def valid(request: R) -> R:
+    """Return *request*, which is valid in itself."""
+    assert () == request.problems()
+    return request
+
+
+def provider_named(name: str) -> Provider:
+    """Return the provider called *name*."""
+    return load(name)()
+
+
+def refused(provider: Provider, request: Request) -> set[str]:
+    """Return the fields with a problem that refuses *request*."""
+    return {problem.field for problem in provider.check(request) if not problem.advice}
+
+
+def advised(provider: Provider, request: Request) -> set[str]:
+    """Return the fields with advice."""
+    return {problem.field for problem in provider.check(request) if problem.advice}
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@pytest.mark.parametrize("model", LIMITS)
+@pytest.mark.parametrize("make", [by_id, uploaded])
+def test_each_model_has_its_own_lengths(made: MakeProvider, model: str, make: Callable[..., Extend]) -> None:
+    """A text may be as long as the model's own limit and not one character longer."""
+    longest = {name: "x" * limit for name, limit in LIMITS[model].items()}
+    assert set() == refused(made(), make(model=model, continue_at=9.0, **longest))
+    too_long = {name: text + "x" for name, text in longest.items()}
+    assert {"prompt", "style", "title"} == refused(made(), make(model=model, continue_at=9.0, **too_long))
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+def test_an_unknown_model_has_no_limits(made: MakeProvider) -> None:
+    """A model that this release does not know goes through without a word."""
+    assert () == tuple(made().check(by_id(**{**CUSTOM, "model": "V9_NEXT", "prompt": "x" * 20_000})))
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@pytest.mark.parametrize("model", sorted(V6_MODELS))
+def test_lengths_that_another_page_states_are_advice(made: MakeProvider, model: str) -> None:
+    """V6's lengths stand on the jobs route's page alone: there they refuse, elsewhere they warn and go."""
+    request = by_id(**{**CUSTOM, "model": model, "title": "x" * 101})
+    found = refused if made().name == "kie-jobs" else advised
+    assert "title" in found(made(), request)
+    assert () == tuple(
+        p for p in made().check(by_id(**{**CUSTOM, "model": model, "title": "x" * 100})) if p.field == "title"
+    )
+
+
+def test_all_limits_are_of_known_models() -> None:
+    """The table of the module and the vendors' pages agree."""
+    assert LIMITS == {model: limits for model, limits in EXTEND_LIMITS.items() if model not in V6_MODELS}
+
+
+@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+@pytest.mark.parametrize("given", CUSTOM)
+def test_by_id_one_custom_field_needs_all_four(made: MakeProvider, given: str) -> None:
+    """Any of prompt, style, title and continue_at asks for custom mode, and then all four are required."""
+    assert set(CUSTOM) - {given} == refused(made(), by_id(**{given: CUSTOM[given]}))
+
+
+@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+def test_by_id_nothing_is_needed_to_inherit(made: MakeProvider) -> None:
+    """Without custom fields the source's parameters are inherited, and `custom=False` forces that."""
+    assert set() == refused(made(), by_id())
+    assert set() == refused(made(), by_id(continue_at=3.0, custom=False))
+    assert set(CUSTOM) == refused(made(), by_id(custom=True))
+
+
+@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+def test_an_instrumental_extension_has_no_prompt(made: MakeProvider) -> None:
+    """With `instrumental` the prompt is forbidden by id, and the other three are enough."""
+    rest = {name: value for name, value in CUSTOM.items() if name != "prompt"}
+    assert set() == refused(made(), by_id(instrumental=True, **rest))
+    assert {"prompt"} == refused(made(), by_id(instrumental=True, **CUSTOM))
+    assert {"vocal_gender"} == advised(made(), by_id(instrumental=True, vocal_gender="f", **rest))
+
+
+@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+def test_an_upload_is_custom_by_style_or_title_alone(made: MakeProvider) -> None:
+    """For uploaded audio, prompt and continue_at inherit; style or title ask for the rest."""
+    assert set() == refused(made(), uploaded(prompt="p", continue_at=5.0))
+    assert {"title"} == refused(made(), uploaded(style="s", continue_at=5.0)) - {"prompt"}
+    assert {"style"} == refused(made(), uploaded(title="t", continue_at=5.0)) - {"prompt"}
+    assert set() == refused(made(), uploaded(title="t", style="s", continue_at=5.0, instrumental=True))
+    assert "continue_at" in refused(made(), uploaded(title="t", style="s", prompt="p"))
+
+
+def test_whether_an_upload_needs_a_prompt_is_said_in_two_ways_at_kie() -> None:
+    """kie.ai's page calls the prompt required and optional in one, so there it is advice; elsewhere it is required."""
+    sung = uploaded(style="s", title="t", continue_at=5.0)
+    assert (set(), {"prompt"}) == (refused(provider_named("kie"), sung), advised(provider_named("kie"), sung))
+    assert {"prompt"} == refused(provider_named("sunoapi"), sung)
+    assert {"prompt"} == refused(provider_named("vidgo"), sung)
+
+
+def test_custom_mode_tells_what_switched_it_on() -> None:
+    """The message names the field that asked for custom mode, and the way out."""
+    found = {problem.field: problem.message for problem in provider_named("kie").check(by_id(title="t"))}
+    assert "which title switched on (custom=False inherits from the source)" in found["prompt"]
+    forced = {problem.field: problem.message for problem in provider_named("kie").check(by_id(custom=True))}
+    assert "which custom=True switched on" in forced["title"]
+
+
+@pytest.mark.parametrize(
+    ("model", "meant"),
+    [
+        ("v5", "V5"),
+        ("V55", "V5_5"),
+        ("v4.5-plus", "V4_5PLUS"),
+        ("V6 mini", "V6_MINI"),
+        ("V7", None),
+        ("chirp-crow", None),
+    ],
+)
+def test_a_model_that_is_spelt_otherwise_is_refused_with_the_right_spelling(model: str, meant: str | None) -> None:
+    """A near miss is refused before anything is spent; a name that nobody knows may be new, and goes."""
+    found = [problem for problem in provider_named("kie").check(by_id(model=model)) if problem.field == "model"]
+    assert [(f"there is no {model!r}; did you mean {meant}?", False)] * (meant is not None) == [
+        (problem.message, problem.advice) for problem in found
+    ]
+
+
+@pytest.mark.parametrize(("name", "needed"), [("kie", {"continue_at"}), ("sunoapi", set()), ("kie-jobs", set())])
+def test_only_kie_needs_continue_at_for_any_upload(name: str, needed: set[str]) -> None:
+    """kie.ai's upload route requires `continueAt` in either mode; the problem comes once."""
+    provider = provider_named(name)
+    assert needed == refused(provider, uploaded())
+    assert len(needed) == len(provider.check(uploaded()))
+
+
+@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+def test_a_persona_needs_custom_mode_and_never_asks_for_it(made: MakeProvider) -> None:
+    """A persona alone leaves the parameters inherited, which these vendors do not take."""
+    assert not by_id(persona_id="p1").is_custom
+    assert {"persona_id"} == refused(made(), by_id(persona_id="p1"))
+    assert set() == refused(made(), by_id(persona_id="p1", **CUSTOM))
+
+
+def test_the_jobs_route_has_no_required_set() -> None:
+    """kie.ai's jobs route has no switch: any mix of the custom fields goes."""
+    jobs = provider_named("kie-jobs")
+    for name, value in CUSTOM.items():
+        assert set() == refused(jobs, by_id(**{name: value}))
+        assert set() == refused(jobs, uploaded(**{name: value}))
+    assert set() == refused(jobs, by_id(persona_id="p1"))
+    assert {"custom"} == refused(jobs, by_id(custom=True))
+    sung = by_id(instrumental=True, lyrics="l", vocal_gender="m", audio_weight=0.5, prompt="p")
+    assert {"lyrics", "vocal_gender", "audio_weight", "prompt"} == advised(jobs, sung)
+    assert set() == refused(jobs, sung)
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@pytest.mark.parametrize(
+    ("model", "seconds", "fields"),
+    [
+        ("V5", 480.0, set()),
+        ("V5", 480.5, {"source_duration"}),
+        ("V4_5ALL", 60.0, set()),
+        ("V4_5ALL", 60.5, {"source_duration"}),
+        ("V9_NEXT", 481.0, {"source_duration"}),
+    ],
+)
+def test_an_upload_may_last_eight_minutes(made: MakeProvider, model: str, seconds: float, fields: set[str]) -> None:
+    """Uploaded audio may last 8 minutes, 1 minute with V4_5ALL."""
+    request = uploaded(model=model, continue_at=5.0, source_duration=seconds)
+    assert fields == refused(made(), request)
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+def test_a_track_of_the_provider_may_last_longer(made: MakeProvider) -> None:
+    """The limit is on uploads: the provider's own tracks are extended whatever their length."""
+    assert set() == refused(made(), by_id(source_duration=700.0))
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+def test_extending_needs_a_model(made: MakeProvider) -> None:
+    """A model is required to extend, and not to add an instrumental."""
+    assert "model" in refused(made(), by_id(model=None))
+    assert set() == refused(made(), instrumental())
+    assert "V4_5PLUS" == made().info.sent_model(instrumental())
+    assert "V5" == made().info.sent_model(by_id())
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+def test_a_known_model_that_is_not_listed_is_advice(made: MakeProvider) -> None:
+    """V3_5 is gone from today's pages: it warns and goes."""
+    request = by_id(model="V3_5")
+    assert {"model"} == advised(made(), request)
+    assert set() == refused(made(), request)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "fields"),
+    [
+        ("kie", "V4", {"model"}),
+        ("kie", "V6_MINI", set()),
+        ("kie", "V5_5", set()),
+        ("kie-jobs", "V6", set()),
+        ("kie-jobs", "V4_5", {"model"}),
+        ("sunoapi", "V6_WILD", set()),
+        ("sunoapi", "V4", set()),
+    ],
+)
+def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: set[str]) -> None:
+    """Each vendor lists its own models for instrumentals."""
+    provider = provider_named(name)
+    request = AddInstrumental(url="https://files.example/v.mp3", title="t", tags="a", negative_tags="", model=model)
+    assert fields == advised(provider, request)
+    assert set() == refused(provider, request)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "found"),
+    [
+        ("sunoapi", {"title": "x" * 101}, (set(), {"title"})),
+        ("sunoapi", {"tags": "x" * 3000, "negative_tags": "x" * 3000}, (set(), set())),
+        ("sunoapi", {"lyrics": "x" * 5001, "model": "V6"}, ({"lyrics"}, set())),
+        ("sunoapi", {"lyrics": "x" * 5001, "model": "V5"}, (set(), set())),
+        ("kie", {"title": "x" * 101, "tags": "x" * 1001}, ({"tags"}, {"title"})),
+        ("kie-jobs", {"negative_tags": "x" * 201}, ({"negative_tags"}, set())),
+    ],
+)
+def test_instrumentals_have_lengths_of_their_own(
+    name: str, fields: dict[str, str], found: tuple[set[str], set[str]]
+) -> None:
+    """A length on a vendor's page refuses; one that third parties report warns."""
+    provider = provider_named(name)
+    request = instrumental(**fields)
+    assert found == (refused(provider, request), advised(provider, request))
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@pytest.mark.parametrize(("word", "letter"), [("m", "m"), ("f", "f"), ("male", "m"), ("female", "f")])
+def test_gender_words_become_letters(made: MakeProvider, word: str, letter: str) -> None:
+    """The engine takes m and f; both spellings of a user are understood."""
+    provider = made("k")
+    assert set() == refused(provider, by_id(vocal_gender=word))
+    body = provider.build_submit(by_id(vocal_gender=word), None).body
+    assert f'ender":"{letter}"'.encode() in (body or b"")
+
+
+@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
+    """What only MusicGPT takes is a problem that names it."""
+    request = uploaded(continue_at=5.0, vocal_gender="neutral")
+    assert ["musicgpt" in problem.message for problem in made().check(request)] == [True]
+    bucket = Extend(url="s3://bucket/a.mp3", model="V5", continue_at=5.0)
+    assert {"url"} == refused(made(), bucket)
+
+
+def test_a_field_names_who_takes_it() -> None:
+    """The message of a field that is not taken names the providers that take it."""
+    kie = provider_named("kie")
+    found = [str(problem) for problem in kie.check(by_id(lyrics="la", num_outputs=2))]
+    assert [
+        "lyrics: kie does not take it; kie-jobs and musicgpt do",
+        "num_outputs: kie does not take it; musicgpt does",
+    ] == sorted(found)
+
+
+def test_an_operation_that_is_missing_names_who_has_it() -> None:
+    """MusicGPT adds no instrumentals and knows no ids: the error names the four that do."""
+    for request in (instrumental(), by_id()):
+        with pytest.raises(UnsupportedError, match="kie, kie-jobs, sunoapi and vidgo have it"):
+            provider_named("musicgpt").check(request)
+    assert {"continue_at"} == refused(provider_named("musicgpt"), uploaded(model=None))
+
+
+def test_a_field_that_nobody_takes_says_so() -> None:
+    """Nobody rehosts a track that is extended by its id, and the message says when."""
+    found = provider_named("kie").check(by_id(rehost=True))
+    assert [("rehost", "kie does not take it; no provider does when extending by audio_id")] == [
+        (problem.field, problem.message) for problem in found
+    ]
