@@ -25,7 +25,7 @@ from audioext.models.record import Record, Verdict
 from audioext.models.results import Stage
 from audioext.runtime.jobs import ClientClosedError, Job, JobError, JobExpiredError, JobFailedError, StageTimeoutError
 from audioext.state import schedule, views
-from audioext.state.fold import Handled
+from audioext.state.reading import Handled
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Watcher, die_at, fail_at, let_pass, slow_down

@@ -48,6 +48,12 @@ async def begin(wait: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
     return task
 
 
+async def follow(job: Job, stages: list[Stage]) -> None:
+    """Iterate over *job*, and note each stage as it comes."""
+    async for event in job:
+        stages.append(event.stage)  # noqa: PERF401 - whoever looks meanwhile sees it
+
+
 async def submitted(process: Process, *entries: Entry, **asked: object) -> Job:
     """Return a job of *process* that was answered, with what else was seen of it."""
     held = await process.submit(**asked)
@@ -106,14 +112,8 @@ async def test_a_job_can_be_awaited_again_and_again(here: Process) -> None:
 
 async def test_iterating_replays_the_stages_and_goes_on(here: Process) -> None:
     """An iteration begins with what was reached before, waits for the rest, and ends."""
-    job = await submitted(here, TEXT)
     stages: list[Stage] = []
-
-    async def follow() -> None:
-        async for event in job:
-            stages.append(event.stage)
-
-    following = await begin(follow())
+    following = await begin(follow(await submitted(here, TEXT), stages))
     assert [Stage.TEXT] == stages
     for entry in (FIRST, DONE):
         await here.journal.append(await here.hold(), [entry])
@@ -124,11 +124,9 @@ async def test_iterating_replays_the_stages_and_goes_on(here: Process) -> None:
 
 async def test_an_iteration_ends_with_the_failure(here: Process) -> None:
     """What was reached is yielded, then the failure is raised."""
-    job = await submitted(here, TEXT, FAILED)
     stages: list[Stage] = []
     with pytest.raises(JobFailedError):
-        async for event in job:
-            stages.append(event.stage)
+        await follow(await submitted(here, TEXT, FAILED), stages)
 
     assert [Stage.TEXT] == stages
 

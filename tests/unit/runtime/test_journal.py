@@ -11,14 +11,14 @@ import attrs
 import pytest
 
 from audioext.errors import ConfigError, StoreError, WebhookError
-from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, OTHER_TASK, Entry, make_entry
+from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, OTHER_TASK, Entry, Index, make_entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Stage
 from audioext.runtime.journal import RECENT_JOBS, SECOND_LOOK_SECONDS
 from audioext.runtime.unstored import FIRST_PAUSE_SECONDS
 from audioext.state import schedule
 from audioext.stores import MemoryStore
-from audioext.stores.base import Appended, Index
+from audioext.stores.base import Appended
 from tests.support import tape
 from tests.support.lines import Line, Side, fail_at
 from tests.support.loops import BEGIN_SECONDS
@@ -394,7 +394,8 @@ async def test_an_orphan_finds_its_job_when_the_request_comes(store: MemoryStore
     """A job that is stored again after its delivery has all of it, and a right index."""
     lost = await start(MemoryStore()).submit()
     await here.receive(DONE)
-    await here.journal.append(here.journal.begin(REF, *lost.readings.values(), TAPE))
+    (request,) = lost.readings.values()
+    await here.journal.append(here.journal.begin(REF, request, TAPE))
     held = await here.hold()
 
     assert (Verdict.COMPLETE, 2) == (held.record.verdict, held.count)
