@@ -23,10 +23,10 @@ from audioext.runtime.jobs import (
     StageTimeoutError,
     SubmitUnknownError,
 )
-from audioext.runtime.journal import Journal
+from audioext.runtime.journal import LOOK_TIMEOUT_SECONDS
 from audioext.stores import MemoryStore
 from tests.support import tape
-from tests.support.lines import Side
+from tests.support.lines import Side, die_at
 from tests.support.loops import BEGIN_SECONDS
 from tests.support.processes import Process, loop_time
 from tests.support.tape import REF, TASK
@@ -350,6 +350,28 @@ async def test_a_wait_goes_on_while_the_store_is_away(
     assert "waiting on: away" in caplog.text
 
 
+async def test_a_store_that_hangs_keeps_no_wait_for_ever(here: Process) -> None:
+    """A look that gets no answer ends, and so does the wait, soon after its time."""
+    job = await submitted(here, TEXT)
+    here.line.on_call = die_at(0)
+    with pytest.raises(StageTimeoutError):
+        await job.wait(timeout=5.0)
+
+    assert loop_time() <= NOW + 5.0 + 2 * LOOK_TIMEOUT_SECONDS
+
+
+async def test_closing_ends_a_wait_whose_store_hangs(here: Process) -> None:
+    """Whoever waits for a look at the store is told at once that the client was closed."""
+    job = await submitted(here)
+    here.line.on_call = die_at(0)
+    wait = await begin(job.wait())
+    here.journal.close_waits()
+    with pytest.raises(ClientClosedError):
+        await wait
+
+    assert NOW + 0.5 == loop_time()
+
+
 # --- refresh ------------------------------------------------------------------------------------------------
 
 
@@ -368,4 +390,3 @@ def test_errors_of_the_store_are_no_errors_of_a_job() -> None:
     """Whoever catches what becomes of a job does not catch a store that is away."""
     assert not issubclass(StoreError, JobError)
     assert issubclass(JobExpiredError, StageTimeoutError)
-    assert Journal.__doc__
