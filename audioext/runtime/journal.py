@@ -169,6 +169,9 @@ class Journal:
 
     async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
         """Append entries that were read already, as `append` does."""
+        unstored = self._unstored.entries(held.ref)
+        if unstored:  # the index must not say more than the journal
+            news = [*held.read(unstored), *news]
         entries = [reading.entry for reading in news]
         was_open = held.record.verdict is Verdict.OPEN
         for _ in range(MAX_ROUNDS):

@@ -77,7 +77,7 @@ class Limiter:
     def _admit(self) -> None:
         """Give permits to those who wait, as far as the limit allows."""
         now = asyncio.get_running_loop().time()
-        while self._ended and self._ended[0] + self.per <= now:  # as the timer reckons: rounding must not part them
+        while self._ended and self._ended[0] + self.per <= now:  # as the timer has it, to the last bit
             self._ended.popleft()
         while self._queue and (self.calls is None or self._under_way + len(self._ended) < self.calls):
             turn = self._queue.popleft()

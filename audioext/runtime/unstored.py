@@ -38,14 +38,19 @@ class Unstored:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._persist(), name="audioext persist")
 
+    def entries(self, ref: str) -> Sequence[Entry]:
+        """Return what is not stored of a job; whoever appends something else to it takes that along."""
+        _, entries = self._waiting.get(ref, (None, ()))
+        return entries
+
     async def flush(self) -> None:
         """Try all now.
 
         Raises:
             StoreError: the store still does not take them.
         """
-        for ref, (held, entries) in tuple(self._waiting.items()):
-            await self.append(held, entries)
+        for ref, (held, _) in tuple(self._waiting.items()):
+            await self.append(held, ())
             if self._waiting.pop(ref, None) is not None:
                 held.posts -= 1
                 held.wake()

@@ -151,29 +151,37 @@ def fail_at(*steps: int, calls: Sequence[str] = ()) -> Watcher:
 
     Each call has two steps, one on either side; only *calls* count, where given.
     """
-    return _at(steps, calls, _raise)
-
-
-def hang_at(step: int, calls: Sequence[str] = ()) -> Watcher:
-    """Return what never comes back from one step, counted like those of `fail_at`: the process has died there."""
-    return _at([step], calls, _hang)
-
-
-def _at(steps: Sequence[int], calls: Sequence[str], happen: Callable[[], Awaitable[None]]) -> Watcher:
     count = -1
 
     async def watch(name: str, side: Side) -> None:
         nonlocal count
-        count += not calls or name in calls
-        if count in steps and (not calls or name in calls):
-            await happen()
+        if not calls or name in calls:
+            count += 1
+            if count in steps:
+                raise StoreError("the line to the store is cut")
 
     return watch
 
 
-async def _raise() -> None:
-    raise StoreError("the line to the store is cut")
+def die_at(step: int) -> Watcher:
+    """Return what never comes back from one step on, counted like those of `fail_at`: the process has died there."""
+    count = -1
+
+    async def watch(name: str, side: Side) -> None:
+        nonlocal count
+        count += 1
+        if count >= step:
+            await asyncio.get_running_loop().create_future()
+
+    return watch
 
 
-async def _hang() -> None:
-    await asyncio.get_running_loop().create_future()
+def slow_down(turns: Sequence[int]) -> Watcher:
+    """Return what lets the loop go round so many times at each of the steps that are to come."""
+    left = iter(turns)
+
+    async def watch(name: str, side: Side) -> None:
+        for _ in range(next(left, 0)):
+            await asyncio.sleep(0)
+
+    return watch

@@ -29,7 +29,6 @@ WAIT_SECONDS = 3_600.0
 UNLIMITED = Limits(submits=None, parallel=None)
 
 
-
 def loop_time() -> float:
     """Return what the running loop's clock shows."""
     return asyncio.get_running_loop().time()
@@ -52,7 +51,7 @@ class Process:
     refreshed: list[HeldJob] = field(factory=list)
     waits: int = 0
 
-    async def submit(self, ref: str = REF, **asked: object) -> HeldJob:
+    async def submit(self, ref: str = REF, /, **asked: object) -> HeldJob:
         """Begin a job, as a submit does whose answer has not come; *asked* is what it asks for."""
         entry = tape.request(self.clock.now(), **asked)
         held = self.journal.begin(ref, read(entry, self.provider), self.provider)

@@ -32,13 +32,16 @@ SIGNATURE = "x-tape-signature"
 FORGED = "forged"
 HTTP_OK = 200
 HTTP_BAD = 400
+HTTP_FAULT = 500
 HTTP_DOWN = 503
 
 
 @frozen(kw_only=True)
 class Words:
-    """What one body says. A tape of an earlier release than `since` cannot read it, and one later than `until` makes
-    nothing of it. `contradicts` says that its ids disagree.
+    """What one body says.
+
+    A tape of an earlier release than `since` cannot read it, and one later than `until` makes nothing of it.
+    `contradicts` says that its ids disagree.
     """
 
     progress: tuple[Progress, ...] = ()
@@ -85,15 +88,15 @@ class Tape:
             counts_tracks=self.counts_tracks,
         )
 
-    def check(self, request: Request) -> Sequence[Problem]:
+    def check(self, request: Request) -> Sequence[Problem]:  # noqa: ARG002 - the protocol's
         """Refuse nothing."""
         return ()
 
-    def check_callback(self, callback: URL) -> str | None:
+    def check_callback(self, callback: URL) -> str | None:  # noqa: ARG002 - the protocol's
         """Call back anywhere."""
         return None
 
-    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
+    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:  # noqa: ARG002 - the protocol's
         """Return a POST without a body."""
         return HttpRequest(method="POST", url=self.info.base_url)
 
@@ -101,7 +104,7 @@ class Tape:
         """Read a task from 200 and a refusal from 4xx; all else is unknown."""
         if response.status == HTTP_OK:
             return msgspec.json.decode(response.body, type=Submitted)
-        if HTTP_BAD <= response.status < HTTP_OK + 300:
+        if HTTP_BAD <= response.status < HTTP_FAULT:
             error = ProviderError(response.body.decode(), provider=self.name, http_status=response.status)
             return Refused(error=error)
         return Unknown(reason=f"HTTP {response.status}")
@@ -167,7 +170,7 @@ def failed(task_id: str | None = TASK, **fields: object) -> Failed:
     return attrs.evolve(Failed(task_id=task_id), **fields)  # type: ignore[arg-type]  # a test's own fields
 
 
-def request(at: float = 0.0, **fields: object) -> Entry:
+def request(at: float = 0.0, /, **fields: object) -> Entry:
     """Return the entry that begins a journal; *fields* are those of what was asked for."""
     return make_entry("request", at, body=dump_asked(asked(**fields)))
 

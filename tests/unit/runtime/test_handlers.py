@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -332,7 +333,7 @@ async def test_whatever_a_handler_does_is_counted_and_given_up(
     held = await see(here, nameless(Stage.FIRST, audio=True))
     await asyncio.sleep(300)
 
-    waits = [later - earlier - seconds for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier - seconds for earlier, later in itertools.pairwise(times)]
     assert (MAX_ATTEMPTS, [1.0, 2.0, 4.0, 8.0]) == (len(times), waits)
     assert ["neighbour:text", "next:first"] == calls
     (fault,) = held.record.handler_faults
@@ -523,7 +524,7 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
 
     for good in (never, Bot(), Bot().method, partial(never)):
         handlers.on(Stage.TEXT, good)
-    for bad in (lambda event: None, print, Bot):
+    for bad in (print, partial(print), Bot):
         with pytest.raises(ConfigError, match="must be an async function"):
             handlers.on(Stage.TEXT, bad)  # type: ignore[arg-type]  # that is what is tested
         with pytest.raises(ConfigError, match="must be an async function"):
@@ -556,19 +557,14 @@ async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handler
     assert ((), frozenset({"text"}), 2) == (held.record.handler_faults, held.record.handled, len(held.record.runs))
 
 
-async def test_what_a_handler_submits_has_the_same_key_again(
-    here: Process, handlers: Handlers, tmp_path: Path
-) -> None:
-    """A handler that is called again makes the same keys in the same order; a file counts by its content."""
-    file, moved = tmp_path / "a.wav", tmp_path / "b.wav"
-    file.write_bytes(b"sound")
-    moved.write_bytes(b"sound")
+async def test_what_a_handler_submits_has_the_same_key_again(here: Process, handlers: Handlers) -> None:
+    """A handler that is called again makes the same keys in the same order, each its own."""
     keys: list[list[str]] = []
 
     async def chains(event: StageEvent) -> None:
         handling = HANDLING.get()
         assert handling is not None
-        asked = [Extend(audio_id="a", model="V5")] * 2 + [Extend(file=file if not keys else moved)]
+        asked = [Extend(audio_id=name, model="V5") for name in ("a", "a", "b")]
         keys.append([await handling.key("tape", request) for request in asked])
         if len(keys) == 1:
             raise ValueError("again")
@@ -576,12 +572,23 @@ async def test_what_a_handler_submits_has_the_same_key_again(
     handlers.on(Stage.TEXT, chains)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
-    while len(keys) < 2:
-        await asyncio.sleep(0.001)
+    await asyncio.sleep(5)
 
+    assert [3, 3] == [len(set(made)) for made in keys]
     assert keys[0] == keys[1]
-    assert 3 == len(set(keys[0]))
     assert HANDLING.get() is None
+
+
+async def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
+    """The same sound in another place has the same key, another sound in the same place another one."""
+    file, moved = tmp_path / "a.wav", tmp_path / "b.wav"
+    file.write_bytes(b"sound")
+    moved.write_bytes(b"sound")
+    first, second = [await Handling("x").key("tape", Extend(file=path)) for path in (file, moved)]
+    file.write_bytes(b"noise")
+
+    assert first == second
+    assert first != await Handling("x").key("tape", Extend(file=file))
 
 
 async def test_a_file_that_is_gone_has_a_key_as_well(tmp_path: Path) -> None:

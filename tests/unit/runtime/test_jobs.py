@@ -23,10 +23,10 @@ from audioext.runtime.jobs import (
     StageTimeoutError,
     SubmitUnknownError,
 )
-from audioext.runtime.journal import Journal
+from audioext.runtime.journal import LOOK_TIMEOUT_SECONDS
 from audioext.stores import MemoryStore
 from tests.support import tape
-from tests.support.lines import Side
+from tests.support.lines import Side, die_at
 from tests.support.loops import BEGIN_SECONDS
 from tests.support.processes import Process, loop_time
 from tests.support.tape import REF, TASK
@@ -46,6 +46,12 @@ async def begin(wait: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
     task = asyncio.create_task(wait)
     await asyncio.sleep(0.5)
     return task
+
+
+async def follow(job: Job, stages: list[Stage]) -> None:
+    """Iterate over *job*, and note each stage as it comes."""
+    async for event in job:
+        stages.append(event.stage)  # noqa: PERF401 - whoever looks meanwhile sees it
 
 
 async def submitted(process: Process, *entries: Entry, **asked: object) -> Job:
@@ -106,14 +112,8 @@ async def test_a_job_can_be_awaited_again_and_again(here: Process) -> None:
 
 async def test_iterating_replays_the_stages_and_goes_on(here: Process) -> None:
     """An iteration begins with what was reached before, waits for the rest, and ends."""
-    job = await submitted(here, TEXT)
     stages: list[Stage] = []
-
-    async def follow() -> None:
-        async for event in job:
-            stages.append(event.stage)
-
-    following = await begin(follow())
+    following = await begin(follow(await submitted(here, TEXT), stages))
     assert [Stage.TEXT] == stages
     for entry in (FIRST, DONE):
         await here.journal.append(await here.hold(), [entry])
@@ -124,11 +124,9 @@ async def test_iterating_replays_the_stages_and_goes_on(here: Process) -> None:
 
 async def test_an_iteration_ends_with_the_failure(here: Process) -> None:
     """What was reached is yielded, then the failure is raised."""
-    job = await submitted(here, TEXT, FAILED)
     stages: list[Stage] = []
     with pytest.raises(JobFailedError):
-        async for event in job:
-            stages.append(event.stage)
+        await follow(await submitted(here, TEXT, FAILED), stages)
 
     assert [Stage.TEXT] == stages
 
@@ -352,6 +350,28 @@ async def test_a_wait_goes_on_while_the_store_is_away(
     assert "waiting on: away" in caplog.text
 
 
+async def test_a_store_that_hangs_keeps_no_wait_for_ever(here: Process) -> None:
+    """A look that gets no answer ends, and so does the wait, soon after its time."""
+    job = await submitted(here, TEXT)
+    here.line.on_call = die_at(0)
+    with pytest.raises(StageTimeoutError):
+        await job.wait(timeout=5.0)
+
+    assert loop_time() <= NOW + 5.0 + 2 * LOOK_TIMEOUT_SECONDS
+
+
+async def test_closing_ends_a_wait_whose_store_hangs(here: Process) -> None:
+    """Whoever waits for a look at the store is told at once that the client was closed."""
+    job = await submitted(here)
+    here.line.on_call = die_at(0)
+    wait = await begin(job.wait())
+    here.journal.close_waits()
+    with pytest.raises(ClientClosedError):
+        await wait
+
+    assert NOW + 0.5 == loop_time()
+
+
 # --- refresh ------------------------------------------------------------------------------------------------
 
 
@@ -370,4 +390,3 @@ def test_errors_of_the_store_are_no_errors_of_a_job() -> None:
     """Whoever catches what becomes of a job does not catch a store that is away."""
     assert not issubclass(StoreError, JobError)
     assert issubclass(JobExpiredError, StageTimeoutError)
-    assert Journal.__doc__
