@@ -20,6 +20,8 @@ _log = logging.getLogger("audioext.claims")
 IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when nobody wakes the loop."""
 STORE_DOWN_SECONDS = 1.0
+ANSWER_SECONDS = 1.0
+"""How long the end waits for a claim's answer: what was claimed and not given back would be held for long."""
 CANCEL_SECONDS = 2.0
 """How long work that was cancelled gets to clean up."""
 
@@ -44,6 +46,7 @@ class Claims:
     _outage: Outage = field(init=False)
     _running: set[asyncio.Task[None]] = field(factory=set, init=False)
     _is_draining: bool = field(default=False, init=False)
+    _is_ending: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Name what may be away."""
@@ -67,6 +70,9 @@ class Claims:
             self._is_draining = True
             self._wake.set()
             await asyncio.wait([self._loop], timeout=drain)
+        self._is_ending = True
+        self._wake.set()
+        await asyncio.wait([self._loop], timeout=ANSWER_SECONDS)
         self._loop.cancel()
         for task in self._running:
             task.cancel()
@@ -75,11 +81,11 @@ class Claims:
             _log.error("%s does not end when it is cancelled; it is left alone", task.get_name())
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_ending:
             self._wake.clear()
             try:
                 claimed = await self._claim()
-                if self._is_draining and not claimed and not self._running:
+                if self._is_ending or (self._is_draining and not claimed and not self._running):
                     return
                 pause = 0.0 if claimed else await self._pause()
             except StoreError as error:
@@ -101,6 +107,9 @@ class Claims:
         now = self.clock.now()
         refs = await self.store.claim(self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers)
         for ref in refs:
+            if self._is_ending:
+                await self.store.reschedule(ref, self.work, at=now)
+                continue
             task = asyncio.create_task(self._guard(ref), name=f"audioext {self.work} of {ref}")
             self._running.add(task)
             task.add_done_callback(self._finished)

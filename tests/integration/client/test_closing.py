@@ -344,6 +344,43 @@ async def test_nothing_is_resent_while_closing(
 # --- stores that are away ----------------------------------------------------------------------------------------
 
 
+class LateMemory(ax.MemoryStore):
+    """A store whose next claim is answered when the gate is open."""
+
+    def __init__(self) -> None:
+        """Shut the gate."""
+        super().__init__()
+        self.has_claimed = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def claim(self, work: Work, **options: object) -> tuple[str, ...]:
+        """Claim at once, and say so late."""
+        refs = await super().claim(work, **options)  # type: ignore[arg-type]  # passed on as they are
+        if refs:
+            self.has_claimed.set()
+            await self.gate.wait()
+        return refs
+
+
+async def test_what_was_claimed_when_the_client_closes_is_due_at_once(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A claim whose answer is under way is given back, so that the next client need not wait until it runs out."""
+    store = LateMemory()
+    client = await open_client(store=store, clock=clock.clock)
+    await client.extend(audio_id="x", model="V5")
+    await clock.run(store.has_claimed.wait())
+
+    close = asyncio.create_task(client.aclose())
+    await clock.advance(0.0)  # it waits for the claim's answer alone
+    store.gate.set()
+    await close
+
+    due = await store.next_due("polls")
+    assert due is not None
+    assert due <= clock.time
+
+
 class HangingStore(ax.MemoryStore):
     """A store that answers nothing while it hangs."""
 
