@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, cast
@@ -123,17 +124,14 @@ class _Request:
         Raises:
             TypeError: a field has no such name.
         """
-        known = {attribute.name for attribute in attrs.fields(cls)}
-        unknown = sorted(set(fields) - known)
-        if unknown:
-            message = f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        defaults = _defaults(cast("type", cls))
+        if not fields.keys() <= defaults.keys():
+            unknown, known = sorted(fields.keys() - defaults.keys()), sorted(defaults)
+            message = f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(known)}"
             raise TypeError(message)
         request = object.__new__(cls)
-        for attribute in attrs.fields(cls):
-            value = fields.get(attribute.name, attribute.default)
-            object.__setattr__(
-                request, attribute.name, _path(cast("None", value)) if attribute.name == "file" else value
-            )
+        for name, value in {**defaults, **fields}.items():
+            object.__setattr__(request, name, _path(cast("None", value)) if name == "file" else value)
         return request
 
     @classmethod
@@ -258,3 +256,8 @@ class AddInstrumental(_Request):
 
 
 Request = Extend | AddInstrumental
+
+
+@cache
+def _defaults(kind: type) -> dict[str, object]:
+    return {attribute.name: attribute.default for attribute in attrs.fields(kind)}

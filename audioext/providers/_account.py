@@ -98,6 +98,11 @@ def to_api_key(value: str | None) -> str | None:
     return key
 
 
+@functools.lru_cache(maxsize=256)
+def _joined(root: URL, path: str) -> URL:
+    return root.with_path(root.path.rstrip("/") + path)
+
+
 @frozen
 class HostedAccount:
     """An API key at one vendor, with the addresses and limits that belong to it; the base of every provider.
@@ -203,8 +208,7 @@ class HostedAccount:
         return HttpRequest(method="POST", url=url, headers=headers, body=msgspec.json.encode(body))
 
     def _address(self, path: str, base: URL | None = None) -> URL:
-        root = self.base_url if base is None else base
-        return root.with_path(root.path.rstrip("/") + path)
+        return _joined(self.base_url if base is None else base, path)
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a call: who we are, what we accept, and the key where there is one."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import attrs
 import msgspec
-from cattrs import BaseValidationError
-from cattrs.preconf.msgspec import MsgspecJsonConverter, make_converter
 
 from audioext.errors import StoreError
 from audioext.models.record import Asked
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 
 FORMAT = 1
-_DAMAGE = (BaseValidationError, msgspec.MsgspecError, RecursionError, ValueError, TypeError, KeyError, AttributeError)
 
 
 def dump_asked(asked: Asked) -> bytes:
     """Return *asked* as JSON; what has its default is left out."""
-    return _converter().dumps({"format": FORMAT, **_converter().unstructure(asked)})
+    return msgspec.json.encode({"format": FORMAT, **_converter().unstructure(asked)})
 
 
 def load_asked(body: bytes) -> Asked:
@@ -34,14 +32,19 @@ def load_asked(body: bytes) -> Asked:
         if value["format"] != FORMAT:
             message = f"the journal has format {value['format']}, this release reads {FORMAT}: update audioext"
             raise StoreError(message)
-        return _converter().structure(value, Asked)
-    except _DAMAGE as error:
+        asked: Asked = _converter().structure(value, Asked)
+    except StoreError:
+        raise
+    except Exception as error:  # cattrs raises groups of any kind, and whatever it is, the journal cannot be read
         message = f"the store holds a damaged journal: {error}"
         raise StoreError(message) from error
+    return asked
 
 
 @cache
-def _converter() -> MsgspecJsonConverter:
+def _converter() -> Any:  # noqa: ANN401 - cattrs' converter, which is not loaded before
+    from cattrs.preconf.msgspec import make_converter  # noqa: PLC0415 - it takes a while, and not all need it
+
     converter = make_converter(omit_if_default=True)
     converter.register_unstructure_hook(Request, _dump_request)
     # meta is the user's own JSON and is kept as it is

@@ -254,11 +254,10 @@ def _reached(facts: _Facts) -> tuple[Reached, ...]:
         (Stage.SUBMITTED, facts.submitted),
     ):
         told_at = facts.told.get(TOPIC_OF.get(stage, "")) if facts.told else None
-        word, is_implied = proof, False
+        word: _Word | None = proof
+        is_implied = word is None
         if word is None:
-            word, is_implied = later, True
-            if told_at is not None:
-                word = (told_at, "webhook")
+            word = later if told_at is None else (told_at, "webhook")
         if word is None:
             continue
         if later is not None and word[0] >= later[0]:

@@ -2,8 +2,10 @@
 
     python -m tests.bench.peers WHAT [STORE]
 
-`bare` and `webhooks` are servers that take callbacks, `plain` and `submits` are clients that send submits. The sum of
-their CPU seconds so far is the answer to `cpu`; `go N` does N submits first and answers with the seconds that it took.
+`bare` and `webhooks` are servers that take callbacks, `plain` and `submits` are clients that send submits, `waiter`
+awaits jobs. The sum of their CPU seconds so far is the answer to `cpu`; `go N` does N submits and answers with the
+seconds that it took; a ref makes the waiter answer with the moment in which its song was there, on the clock of all
+processes.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from aiohttp import web
 from attrs import frozen
 
 import audioext as ax
+from audioext.clock import mint_id
 from audioext.http.urls import callback_url
-from audioext.models.entries import make_entry
+from audioext.models.entries import Index, make_entry
 from audioext.models.record import Asked
 from audioext.state.asked import dump_asked
 
@@ -109,9 +112,6 @@ async def webhooks(store: str | None) -> None:
 
 async def jobs(client: ax.Client, count: int) -> list[Task]:
     """Store so many submitted jobs as a submit would leave them."""
-    from audioext.clock import mint_id
-    from audioext.models.entries import Index
-
     now = time.time()
     asked = dump_asked(Asked(provider="kie", account="kie", request=REQUEST, model="V5"))
     tasks = [Task(mint_id(now), f"{mint_id(now)}") for _ in range(count)]
@@ -139,9 +139,31 @@ async def submits(store: str | None, base: str) -> None:
         await serve({}, _many(one))
 
 
+async def waiter(store: str) -> None:
+    """Await the jobs of another process."""
+    async with ax.Client(ax.Kie("key", limits=OPEN, pace=NEVER), listen=None, store=store) as client:
+
+        async def woken(words: list[str]) -> object:
+            if words[0] == "cpu":
+                return time.process_time()
+            job = await client.job(words[0])
+            wait = asyncio.ensure_future(job.result(timeout=60))
+            await asyncio.sleep(0.02)
+            print(json.dumps("waiting"), flush=True)
+            await wait
+            return time.perf_counter()
+
+        await serve({}, woken)
+
+
 async def plain(base: str) -> None:
     """Send the same JSON with a plain session."""
-    body = {"audioId": REQUEST.audio_id, "model": "V5", "defaultParamFlag": False, "callBackUrl": "http://127.0.0.1:9/x"}
+    body = {
+        "audioId": REQUEST.audio_id,
+        "model": "V5",
+        "defaultParamFlag": False,
+        "callBackUrl": "http://127.0.0.1:9/x",
+    }
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as session:
 
         async def one() -> None:
@@ -188,7 +210,12 @@ def main(what: str, *words: str) -> None:
     """Run one of them."""
     given: list[Any] = [None if word == "-" else word for word in words]
     found: dict[str, Callable[..., Any]] = {
-        "bare": bare, "webhooks": webhooks, "plain": plain, "submits": submits, "api": api
+        "bare": bare,
+        "webhooks": webhooks,
+        "plain": plain,
+        "submits": submits,
+        "api": api,
+        "waiter": waiter,
     }
     asyncio.run(found[what](*given))
 

@@ -24,23 +24,24 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: pin(core),
+            preexec_fn=lambda: pin(core),  # noqa: PLW1509 - nothing else runs in this process yet
         )
-        self.ready: dict[str, Any] = self._read()
+        self.ready: dict[str, Any] = self.read()
 
     def ask(self, line: str) -> Any:
         """Send a line and return the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
-        return self._read()
+        return self.read()
 
     def close(self) -> None:
         """End it."""
         self._process.kill()
         self._process.wait()
 
-    def _read(self) -> Any:
+    def read(self) -> Any:
+        """Return the next line that it prints."""
         assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
 

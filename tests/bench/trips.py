@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,17 +22,17 @@ PACKAGE = str(Path(ax.__file__).parent)
 
 @contextmanager
 def traced(found: Counter[str]) -> Iterator[None]:
-    """Count the entries of our functions, generated ones left out, on all threads."""
+    """Count the entries of our functions on this thread, generated ones left out."""
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
             found[f"{frame.f_code.co_filename[len(PACKAGE) + 1 :]}:{frame.f_code.co_qualname}"] += 1
 
-    threading.setprofile_all_threads(note) if hasattr(threading, "setprofile_all_threads") else sys.setprofile(note)
+    sys.setprofile(note)
     try:
         yield
     finally:
-        threading.setprofile_all_threads(None) if hasattr(threading, "setprofile_all_threads") else sys.setprofile(None)  # type: ignore[arg-type]  # None ends it
+        sys.setprofile(None)
 
 
 def say(title: str, found: Counter[str], *, verbose: bool) -> None:

@@ -46,7 +46,8 @@ def measure(server: Peer, port: int, paths: Sequence[str], ids: Sequence[str]) -
     with tempfile.NamedTemporaryFile() as file:
         for path, task_id in zip(paths, ids, strict=True):
             body = callback(task_id)
-            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head += f"Content-Length: {len(body)}\r\n\r\n"
             request = head.encode() + body
             file.write(len(request).to_bytes(4, "big") + request)
         file.flush()

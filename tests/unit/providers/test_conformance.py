@@ -119,7 +119,7 @@ def test_every_provider_has_samples(provider_class: MakeProvider, kit: Kit) -> N
 
 def test_sample_means_what_its_index_says(sample: Sample, kit: Kit) -> None:
     """Every stored answer and delivery decodes to what its source says of it."""
-    provider = providers.load(sample.provider)(KEY, **sample.settings)  # type: ignore[arg-type]  # settings are JSON
+    provider = providers.load(sample.provider)(KEY, **sample.settings)
     try:
         result = kit.summary(sample.read(provider))
     except AudioextError as error:

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from audioext.models.limits import Limits
-from audioext.stores.base import POST_SECONDS, Created, Existing, Full, Store
+from audioext.models.entries import POST_SECONDS
+from audioext.stores.base import Created, Existing, Full, Store
 from tests.unit.stores.journals import Connect, create, listed, make_index, make_webhook
 
 TWO_OPEN = Limits(submits=None, parallel=2)
