@@ -7,6 +7,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from attrs import frozen
 
@@ -29,22 +30,19 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def wait(self, waiter: asyncio.Future[None], seconds: float) -> bool:
-        """Wait until *waiter* is done, which nobody else awaits, or *seconds* have passed; say whether it is done."""
+    async def wait(self, waiter: asyncio.Future[bool], seconds: float) -> bool:
+        """Return the result of *waiter*, which nobody else awaits, or `False` when *seconds* have passed first."""
         if self.sleep is not asyncio.sleep:
             return await self._wait_asleep(waiter, seconds)
-        loop = asyncio.get_running_loop()
-        is_late = loop.create_future()
-        # Cheaper than asyncio.wait and its callbacks: the timer ends the private future, and leaves a mark.
-        timer = loop.call_later(seconds, _end, waiter, is_late)
+        # Smaller and cheaper than asyncio.wait and its callbacks: the timer ends the private future.
+        timer = asyncio.get_running_loop().call_later(seconds, _end, waiter)
         try:
-            await waiter
+            return await waiter
         finally:
             timer.cancel()
-        return not is_late.done()
 
-    async def _wait_asleep(self, waiter: asyncio.Future[None], seconds: float) -> bool:
-        sleeper = asyncio.ensure_future(self.sleep(seconds))
+    async def _wait_asleep(self, waiter: asyncio.Future[Any], seconds: float) -> bool:
+        sleeper: asyncio.Future[Any] = asyncio.ensure_future(self.sleep(seconds))
         try:
             await asyncio.wait([sleeper, waiter], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -61,16 +59,15 @@ class Clock:
             if self.sleep is asyncio.sleep:
                 await asyncio.wait([waiter], timeout=seconds)
             else:
-                await self._wait_asleep(waiter, seconds)  # type: ignore[arg-type]  # its result is of no interest
+                await self._wait_asleep(waiter, seconds)
         finally:
             waiter.cancel()
             await asyncio.gather(waiter, return_exceptions=True)
 
 
-def _end(waiter: asyncio.Future[None], is_late: asyncio.Future[None]) -> None:
+def _end(waiter: asyncio.Future[bool]) -> None:
     if not waiter.done():
-        is_late.set_result(None)
-        waiter.set_result(None)
+        waiter.set_result(False)
 
 
 def mint_id(now: float) -> str:

@@ -24,7 +24,7 @@ class HeldJob:
     """What was seen, by the entry's id."""
     count: int = 0
     """How many entries the store is known to hold; all of them are among the readings."""
-    _waiters: set[asyncio.Future[None]] = field(factory=set, repr=False)
+    _waiters: set[asyncio.Future[bool]] = field(factory=set, repr=False)
     polled_at: float = 0.0
     """When this process last asked for its status, in Unix seconds."""
     posts: int = 0
@@ -68,13 +68,13 @@ class HeldJob:
                 self.record, self.is_known = found, True
             self.wake()
 
-    def waiter(self) -> asyncio.Future[None]:
+    def waiter(self) -> asyncio.Future[bool]:
         """Return a private future that the next news ends; whoever got it gives it back with `leave`."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         return waiter
 
-    def leave(self, waiter: asyncio.Future[None]) -> None:
+    def leave(self, waiter: asyncio.Future[bool]) -> None:
         """Forget a waiter."""
         self._waiters.discard(waiter)
 
@@ -88,4 +88,4 @@ class HeldJob:
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(True)

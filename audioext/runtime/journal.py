@@ -58,7 +58,7 @@ class Journal:
 
     def __attrs_post_init__(self) -> None:
         """Prepare for a store that is away."""
-        self._unstored = Unstored(append=self.append, clock=self.clock)
+        self._unstored = Unstored(append=self._append_late, clock=self.clock)
 
     # --- what is held ------------------------------------------------------------------------------------
 
@@ -285,6 +285,15 @@ class Journal:
             task = f" (task {held.record.task_id})" if held.record.task_id is not None else ""
             _log.error("job %s: what became of its POST%s is not stored yet: %s", held.ref, task, error)
             self._unstored.add(held, entries)
+
+    def disown(self, held: HeldJob, entry: Entry) -> None:
+        """Append *entry*, when the store is there again, to a new job that it may have taken without saying so."""
+        held.count = 0
+        self._unstored.add(held, [entry])
+
+    async def _append_late(self, held: HeldJob, entries: Sequence[Entry]) -> None:
+        if held.count or await self.store.read(held.ref) is not None:
+            await self.append(held, entries)
 
     async def flush(self) -> None:
         """Store what the store did not take.

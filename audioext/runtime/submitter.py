@@ -21,6 +21,7 @@ from audioext.errors import (
     ProviderError,
     RateLimitError,
     RequestError,
+    StoreError,
     UnsupportedError,
 )
 from audioext.files.serving import Offers
@@ -222,6 +223,11 @@ class Submitter:
         except TimeoutError as error:
             message = f"no permit within {self.permit_timeout:g} s: too many submits wait; nothing was sent"
             raise RateLimitError(message, provider=provider.info.name) from error
+        except StoreError:
+            if fresh:  # it may be stored all the same, and would hold its key as if it had been sent
+                why = "the store did not say that it took the job; nothing was sent"
+                self.journal.disown(fresh[0], make_entry("abandoned", self.clock.now(), note=why))
+            raise
         if isinstance(created, Existing):
             found = await self._find(order)
             return (found, None) if found is not None else await self._attempt(order, request, offer)

@@ -257,7 +257,9 @@ def _reached(facts: _Facts) -> tuple[Reached, ...]:
         word: _Word | None = proof
         is_implied = word is None
         if word is None:
-            word = later if told_at is None else (told_at, "webhook")
+            word = later
+            if told_at is not None:
+                word = (told_at, "webhook")
         if word is None:
             continue
         if later is not None and word[0] >= later[0]:

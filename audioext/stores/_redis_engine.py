@@ -77,7 +77,7 @@ class Engine:
         """Return the keys that a change of a job may touch."""
         keys = [self.key("job", ref), *self._common, self.key("polls", provider), self.key("handlers", provider)]
         if index is not None:
-            keys += (self.key(name, index.account) for name in ("occupied", "answered", "unanswered"))
+            keys += (self.key(name, index.account) for name in ("occupied", "submits"))
             if index.key is not None:
                 keys.append(self.key("key", index.key))
             if index.task_id is not None:

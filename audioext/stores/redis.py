@@ -82,24 +82,18 @@ class RedisStore:
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        engine = self._opened()
-        packed = dump_entry(entry)
-        outcome, *word = await engine.do(
-            scripts.CREATE,
-            engine.keys_of(index.ref, index.provider, index),
+        outcome, *word = await self._write(
             index.ref,
-            secrets.token_bytes(scripts.CREATOR_BYTES),  # tells a call that is sent again from another one
-            repr(now),
-            repr(limits.per),
-            "" if limits.submits is None else limits.submits,
-            "" if limits.parallel is None else limits.parallel,
-            dump_index(index),
-            time_word(index.poll_at),
-            time_word(index.handle_at),
-            entry.id,
-            entry.size,
-            packed,
-            size=len(packed),
+            [entry],
+            index.provider,
+            index,
+            creator=[
+                secrets.token_bytes(scripts.CREATOR_BYTES),  # tells a call that is sent again from another one
+                repr(now),
+                repr(limits.per),
+                "" if limits.submits is None else limits.submits,
+                "" if limits.parallel is None else limits.parallel,
+            ],
         )
         if outcome == b"existing":
             return Existing(word[0].decode())
@@ -117,19 +111,8 @@ class RedisStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        engine = self._opened()
-        words: list[Word] = [ref, provider, known, repr(look_at), "1" if release else "0"]
-        if index is None:
-            words += ["", "", ""]
-        else:
-            words += [dump_index(index), time_word(index.poll_at), time_word(index.handle_at)]
-        size = 0
-        for entry in entries:
-            packed = dump_entry(entry)
-            size += len(packed)
-            words += [entry.id, entry.size, packed]
-        count, is_taken, is_lost, is_full, *missed = await engine.do(
-            scripts.APPEND, engine.keys_of(ref, provider, index), *words, size=size
+        count, is_taken, is_lost, is_full, *missed = await self._write(
+            ref, entries, provider, index, known, look_at, "1" if release else "0"
         )
         return Appended(
             count=count,
@@ -138,6 +121,31 @@ class RedisStore:
             is_lost=bool(is_lost),
             is_full=bool(is_full),
         )
+
+    def _write(  # noqa: PLR0913, PLR0917 - what the script takes, in its order
+        self,
+        ref: str,
+        entries: Sequence[Entry],
+        provider: str,
+        index: Index | None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: str = "0",
+        creator: Sequence[Word] = ("",),
+    ) -> asyncio.Future[Any]:
+        engine = self._opened()
+        words: list[Word] = [ref, provider, known, repr(look_at), release]
+        if index is None:
+            words += ["", "", ""]
+        else:
+            words += [dump_index(index), time_word(index.poll_at), time_word(index.handle_at)]
+        words += creator
+        size = 0
+        for entry in entries:
+            packed = dump_entry(entry)
+            size += len(packed)
+            words += [entry.id, entry.size, packed]
+        return engine.do(scripts.WRITE, engine.keys_of(ref, provider, index), *words, size=size)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
 import aiohttp
-import orjson
 import pytest
 from attrs import define, field
 from yarl import URL
 
 import audioext as ax
-from audioext.client import SECRET_NAME
-from audioext.http.urls import callback_url
-from audioext.models.record import Record
+from audioext.models.entries import Entry
+from audioext.parts import SECRET_NAME
 from audioext.sandbox import Sandbox
-from audioext.stores.base import Store, Versioned
+from audioext.stores.base import Store
 from tests.processes.scale.parts import LOOPBACK, Mode, News, Relay, Valkey
+from tests.support.api import callback, serve_api
 
 SECRET = b"a secret that is long enough"
 JOBS = 8
@@ -158,7 +157,9 @@ async def test_a_submit_that_the_store_refused_can_be_made_again_at_once(scene: 
         job = await scene.extend("once", title=TITLE)
         assert 2 == len((await job).tracks)
     assert 2 == len(scene.sandbox.submissions)
-    assert [known.ref, job.ref] == [found.ref async for found in scene.listener.jobs()]
+    found = [(found.ref, found.record.is_unsent) async for found in scene.listener.jobs()]
+    assert [(known.ref, False), (job.ref, False)] == [found[0], found[-1]]
+    assert [True] == [is_unsent for _, is_unsent in found[1:-1]]
 
 
 async def test_store_down(scene: Scene, valkey: Valkey) -> None:
@@ -211,51 +212,53 @@ async def test_a_client_closes_while_its_store_is_away(scene: Scene, mode: Mode)
         await waiting
 
 
-async def test_an_engine_that_forgot_is_believed(valkey: Valkey) -> None:
-    """A server that comes back with older data: who saw what is lost goes on from what the server holds."""
+async def test_an_engine_that_forgot_is_told_again(valkey: Valkey) -> None:
+    """A server that comes back with older data: who awaits a job gives back what it saw, and goes on."""
     url = f"http://{LOOPBACK}:9/hooks"
     listener = ax.Client(public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
-    worker = ax.Client(ax.Kie("a key", pace=PACE), public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
-    record = Record(
-        ref="r" * 24, provider="kie", request=ax.Extend(audio_id="x", model="V5"), created_at=time.time(), grace=3600.0
-    )
 
-    async def call_back(stage: str) -> None:
-        track = {"id": "a", "audio_url": "https://files.test/a.mp3" if stage == "complete" else ""}
-        body = {"code": 200, "msg": "", "data": {"callbackType": stage, "task_id": "task-1", "data": [track]}}
-        path = callback_url(URL(url), SECRET, "kie", record.ref).raw_path
-        assert 200 == await listener.inbox.accept(ax.Webhook(path=path, body=orjson.dumps(body)))
+    async with serve_api() as api:
+        worker = ax.Client(api.provider(pace=PACE), public_url=url, listen=None, store=valkey.url, secrets=[SECRET])
 
-    async with listener, worker:
-        await listener.store.create(record)
-        shutil.copytree(valkey.folder, backup := valkey.folder.with_name("backup"))
-        job = await worker.job(record.ref)
-        wait = asyncio.create_task(job.result(timeout=50))
-        await call_back("text")
-        assert ax.Stage.TEXT is (await job.text).stage
+        async def call_back(stage: str) -> None:
+            path = URL(api.posts[0]["callBackUrl"]).raw_path
+            body = json.dumps(callback(stage)).encode()
+            assert 200 == await listener.inbox.accept(ax.Webhook(path=path, body=body))
 
-        await valkey.stop(signal.SIGKILL)
-        shutil.rmtree(valkey.folder)
-        shutil.copytree(backup, valkey.folder)
-        await valkey.start()
-        async with asyncio.timeout(30):
-            while (await again(listener.store, record.ref)).version != 1:
-                pass
-        await call_back("complete")
+        async with listener, worker:
+            job = await worker.extend(audio_id="x", model="V5", key="once")
+            shutil.copytree(valkey.folder, backup := valkey.folder.with_name("backup"))
+            wait = asyncio.create_task(job.result(timeout=50))
+            await call_back("text")
+            assert ax.Stage.TEXT is (await job.text).stage
 
-        assert 1 == len((await wait).tracks)
-        assert 1 == len((await (await worker.job(record.ref))).tracks)
+            await valkey.stop(signal.SIGKILL)
+            shutil.rmtree(valkey.folder)
+            shutil.copytree(backup, valkey.folder)
+            await valkey.start()
+            async with asyncio.timeout(30):
+                while [entry.kind for entry in await entries(listener.store, job.ref)] != [
+                    "request",
+                    "answer",
+                    "webhook",
+                ]:
+                    pass
+            await call_back("complete")
+
+            assert 1 == len((await wait).tracks)
+            assert job is await worker.extend(audio_id="x", model="V5", key="once")
+            assert 2 == len([delivery async for delivery in listener.deliveries(job.ref)])
+        assert 1 == len(api.posts)
 
 
-async def again(store: Store, ref: str) -> Versioned:
-    """Return what the store holds as soon as it answers."""
+async def entries(store: Store, ref: str) -> Sequence[Entry]:
+    """Return what the store holds of a job as soon as it answers."""
     while True:
         try:
-            found = await store.get(ref)
+            stored = await store.read(ref)
         except ax.StoreError:
             continue
-        assert found is not None
-        return found
+        return () if stored is None else stored.entries
 
 
 async def test_an_engine_that_lost_everything_costs_no_later_callback(scene: Scene, valkey: Valkey) -> None:
@@ -268,7 +271,7 @@ async def test_an_engine_that_lost_everything_costs_no_later_callback(scene: Sce
     url = f"http://{LOOPBACK}:{scene.gate.port}"
 
     async with ax.Client(provider, public_url=url, listen=None, store=valkey.url) as fresh, asyncio.timeout(60):
-        kept = await fresh.store.create_if_absent(SECRET_NAME, b"one of ours, if nobody was there before")
+        kept = await fresh.store.secret(SECRET_NAME, b"one of ours, if nobody was there before")
         while kept not in scene.listener.inbox.secrets:
             await answers(scene.listener.store)
         job = await fresh.extend(audio_id=scene.sandbox.track_ids[0], model="V5")
@@ -282,5 +285,5 @@ async def answers(store: Store) -> None:
     """Return when the store has answered a question."""
     while True:
         with suppress(ax.StoreError):
-            await store.get("nothing")
+            await store.read("nothing")
             return

@@ -2,7 +2,7 @@
 
 The short version runs with the suite; the long one has a command of its own:
 
-    python -m pytest -m soak -s -n0 tests/scale
+    python -m pytest -m soak -s -n0 tests/processes/scale
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import pytest
 from attrs import define, field, frozen
 
 import audioext as ax
-from audioext.stores import open_store
 from tests.processes.scale.parts import LOOPBACK, News, Program, Valkey
 
 HERE = Path(__file__).parent
@@ -245,10 +244,8 @@ async def check(world: World) -> dict[str, int]:
     assert {number: "unknown" if number in unsent else "song" for number in refs} == ends
     assert set(refs.values()) - {refs[number] for number in unsent} == set(posts)
 
-    store = open_store(world.store)
-    await store.open()
-    records = {stored.record.ref: stored.record async for stored in store.scan()}
-    await store.aclose()
+    async with ax.Client(store=world.store) as client:
+        records = {job.ref: job.record async for job in client.jobs()}
     assert set(refs.values()) == set(records)
     assert {ax.Verdict.COMPLETE} == {records[ref].verdict for ref in posts}
     assert set() == {ref for ref in posts if records[ref].handler_faults}
