@@ -139,6 +139,53 @@ async def test_cancelling_one_caller_of_a_key_leaves_the_other(api: Api, open_cl
     assert ["task-1"] == api.made
 
 
+# --- a store that took a job without saying so -------------------------------------------------------------------
+
+
+class CutOffMemory(ax.MemoryStore):
+    """A store whose next answer to a create is lost, whether or not it took the job."""
+
+    def __init__(self, *, takes: bool) -> None:
+        """Lose the first answer."""
+        super().__init__()
+        self.takes = takes
+        self.loses = True
+
+    async def create(self, entry: Entry, index: Index, *, limits: ax.Limits, now: float) -> Created | Existing | Full:
+        """Begin a journal, and say so from the second time on."""
+        loses, self.loses = self.loses, False
+        if loses and not self.takes:
+            message = "the connection was cut on the way there"
+            raise ax.StoreError(message)
+        created = await super().create(entry, index, limits=limits, now=now)
+        if loses:
+            message = "the connection was cut on the way back"
+            raise ax.StoreError(message)
+        return created
+
+
+@pytest.mark.parametrize("takes", [True, False])
+async def test_a_job_that_the_store_took_without_saying_so_is_not_taken_for_sent(
+    takes: bool, api: Api, open_client: MakeClient
+) -> None:
+    """Nothing was sent, so the same key is submitted again, and whoever waits for the first one is told."""
+    store = CutOffMemory(takes=takes)
+    client = await open_client(store=store)
+    with pytest.raises(ax.StoreError):
+        await client.submit(REQUEST, key="once")
+    assert [] == api.posts
+
+    job = await client.submit(REQUEST, key="once")
+
+    assert "task-1" == job.task_id
+    others = [other async for other in client.jobs() if other is not job]
+    assert [(ax.Verdict.REFUSED, True)] * takes == [(other.verdict, other.record.is_unsent) for other in others]
+    for other in others:
+        with pytest.raises(ax.JobError, match="nothing was sent"):
+            await other
+    assert 1 == len((await job).tracks)
+
+
 # --- several processes -------------------------------------------------------------------------------------------
 
 
