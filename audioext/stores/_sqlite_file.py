@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.stores._sqlite_driver import Connection, Driver, connect, primary_code
@@ -70,16 +70,13 @@ _ENGINE_FAULTS = {
     sqlite3.SQLITE_PROTOCOL,
 }
 
-Identity = tuple[int, int] | None
-"""What tells a file from another one at the same path, `None` where there is none."""
-
 
 def is_engine_fault(error: BaseException) -> bool:
     """Whether *error* is the file's or the disk's, so that every statement of the moment would meet it."""
     return primary_code(error) in _ENGINE_FAULTS
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class DatabaseFile:
     """Where the file is and how it is used; `busy_timeout` is in seconds."""
 
@@ -88,13 +85,30 @@ class DatabaseFile:
     synchronous: Synchronous
     busy_timeout: float
 
-    def identity(self) -> Identity:
-        """Return which file lies there now."""
+    _device_and_number: tuple[int, int] | None = field(default=None, init=False)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it was made ready, so that it must be there."""
+        return self._device_and_number is not None
+
+    def check(self) -> None:
+        """Make sure that the file that was made ready is still where it was.
+
+        Raises:
+            StoreError: it is not.
+        """
         try:
             found = self.path.stat()
         except OSError:
-            return None
-        return (found.st_dev, found.st_ino)
+            raise StoreError(
+                f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since"
+            ) from None
+        # Opened while it is empty, SQLite would throw the log away with all that is in it.
+        if (found.st_dev, found.st_ino) != self._device_and_number or found.st_size == 0:
+            raise StoreError(
+                f"the SQLite file {self.path} was emptied or replaced: put it back, or open the store anew"
+            )
 
     def prepare(self) -> None:
         """Make the file and its tables if there are none.
@@ -115,20 +129,12 @@ class DatabaseFile:
                     connection.execute(statement)
             connection.execute("COMMIT")
             connection.close()
+        found = self.path.stat()
+        self._device_and_number = (found.st_dev, found.st_ino)
 
     def connect(self, *, read_only: bool) -> Connection:
-        """Return a connection to the file, which must be there and of our schema.
-
-        Raises:
-            StoreError: it is gone, or no longer what it was; the driver's own errors come as well.
-        """
-        if self.identity() is None:
-            raise self.gone()
-        if self.path.stat().st_size == 0:  # opened, SQLite would throw the log away with all that is in it
-            raise self._replaced()
+        """Return a connection to the file, which was made ready before; the driver's own errors come as well."""
         with self._opened("rw") as connection:
-            if self._version(connection) != SCHEMA_VERSION:
-                raise self._replaced()
             self._set_up(connection)
             if read_only:
                 connection.execute("PRAGMA query_only = ON")
@@ -159,13 +165,6 @@ class DatabaseFile:
             text = f"{name} refused"
         return StoreError(f"{text} ({error})")
 
-    def gone(self) -> StoreError:
-        """Return the error of a file that is no longer where it was."""
-        return StoreError(f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since")
-
-    def _replaced(self) -> StoreError:
-        return StoreError(f"the SQLite file {self.path} was emptied or replaced: put it back, or open a new store")
-
     def _why_not_open(self) -> str:
         if not self.path.parent.is_dir():
             return f"the folder {self.path.parent} of the SQLite file does not exist: make it"
@@ -177,8 +176,8 @@ class DatabaseFile:
     def _opened(self, mode: Literal["rw", "rwc"]) -> Generator[Connection]:
         """Yield a connection that is closed if anything fails."""
         # Two leading slashes, which POSIX allows, would name a host.
-        place = quote("/" + str(self.path).lstrip("/") if str(self.path).startswith("//") else str(self.path))
-        connection = connect(self.driver, f"file:{place}?mode={mode}", busy_timeout=self.busy_timeout)
+        quoted = quote("/" + str(self.path).lstrip("/") if str(self.path).startswith("//") else str(self.path))
+        connection = connect(self.driver, f"file:{quoted}?mode={mode}", busy_timeout=self.busy_timeout)
         try:
             yield connection
         except BaseException:
@@ -229,32 +228,24 @@ class DatabaseFile:
 
 
 @define(eq=False)
-class Link:
-    """A thread's connection, which is made anew when it failed, or when another file lies in the place of its own."""
+class ThreadConnection:
+    """A thread's connection to the file, which is made anew after a fault."""
 
     file: DatabaseFile
     read_only: bool
-    identity: Identity = field(default=None, init=False)
     _connection: Connection | None = field(default=None, init=False)
-    _is_prepared: bool = field(default=False, init=False)
 
     def connection(self) -> Connection:
-        """Return the connection; one that writes makes the file first where there is none.
+        """Return the connection; the first of all makes the file ready.
 
         Raises:
             StoreError: the file is gone, or not ours; the driver's own errors come as well.
         """
-        identity = self.file.identity()
-        if self._connection is not None and identity == self.identity:
-            return self._connection
-        if self._connection is not None and identity is None:
-            raise self.file.gone()
-        if not self.read_only and not self._is_prepared:
+        if not self.file.is_prepared:
             self.file.prepare()
-            self._is_prepared = True
-        self.drop()
-        self._connection = self.file.connect(read_only=self.read_only)
-        self.identity = self.file.identity()
+        self.file.check()
+        if self._connection is None:
+            self._connection = self.file.connect(read_only=self.read_only)
         return self._connection
 
     def recover(self, error: Exception) -> None:

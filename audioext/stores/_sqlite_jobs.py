@@ -13,7 +13,7 @@ from attrs import evolve
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._sqlite_driver import Row
-from audioext.stores._sqlite_lane import Session
+from audioext.stores._sqlite_thread import Session
 from audioext.stores.base import POST_SECONDS, Appended, Created, Existing, Full, Work
 
 PURGE_JOBS = 256

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audioext.stores._sqlite_jobs import SELECT_ENTRY, SELECT_JOB, JobRow, find_job, find_key, to_entry, to_index
-from audioext.stores._sqlite_lane import Session
+from audioext.stores._sqlite_thread import Session
 from audioext.stores.base import Delivery, Stored, to_delivery
 
 PAGE_JOBS = 256

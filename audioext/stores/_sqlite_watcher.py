@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from audioext.stores._sqlite_file import DatabaseFile, Identity, Link
-from audioext.stores._sqlite_lane import call_loop
-from audioext.stores.base import RESYNC, Changed, Resync
+from audioext.stores._sqlite_file import DatabaseFile, ThreadConnection
+from audioext.stores._sqlite_thread import call_loop
+from audioext.stores.base import Changed
 
 URGENT_SECONDS = 0.002
 """How often the file is looked at while somebody waits for a change; a look without one takes some microseconds."""
@@ -33,7 +33,7 @@ class Watcher:
 
     file: DatabaseFile
     cursor: int
-    published: Callable[[list[Changed | Resync]], None]
+    published: Callable[[list[Changed]], None]
     own: deque[tuple[int, int]] = field(factory=deque, init=False)
     _urgent: int = field(default=0, init=False)
     _stop: bool = field(default=False, init=False)
@@ -42,14 +42,12 @@ class Watcher:
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _thread: threading.Thread = field(init=False)
     # what only the thread touches
-    _link: Link = field(init=False)
-    _identity: Identity = field(init=False)
+    _link: ThreadConnection = field(init=False)
     _version: object = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start the thread; it connects with its first look."""
-        self._link = Link(self.file, read_only=True)
-        self._identity = self.file.identity()
+        self._link = ThreadConnection(self.file, read_only=True)
         self._thread = threading.Thread(target=self._run, name="audioext sqlite watcher", daemon=True)
         self._thread.start()
 
@@ -86,11 +84,6 @@ class Watcher:
     def _look(self) -> bool:
         """Read the next entries, if another connection committed anything; return whether there may be more."""
         connection = self._link.connection()
-        if self._link.identity != self._identity:  # another file in its place has other rows
-            self.own.clear()
-            self.cursor = connection.execute("SELECT coalesce(max(id), 0) FROM entries").fetchall()[0][0]
-            self._identity, self._version = self._link.identity, None
-            self._publish([RESYNC])
         version = connection.execute("PRAGMA data_version").fetchall()[0][0]
         if version == self._version:
             return False
@@ -100,11 +93,8 @@ class Watcher:
         if rows:
             counts = {ref: count for _, ref, count in rows}
             self.cursor = rows[-1][0]
-            self._publish([Changed(ref, count) for ref, count in counts.items()])
+            call_loop(self._loop, self.published, [Changed(ref, count) for ref, count in counts.items()])
         if len(rows) == MAX_ROWS:
             return True
         self._version = version  # read before the rows, so that what came in between is read with the next look
         return False
-
-    def _publish(self, changes: list[Changed | Resync]) -> None:
-        call_loop(self._loop, self.published, changes)

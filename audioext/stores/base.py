@@ -164,8 +164,9 @@ class Store(Protocol):
 
         In one atomic step it looks for the key, then counts. Open jobs of the account: those whose `occupies_until`
         is above *now*. Submits of the window: those answered within `per` seconds of *now* (on either side, since
-        clocks differ), and those without an answer that were created within `POST_SECONDS` before *now*. `Full.until`
-        is when the first of the submits leaves the window, or one second from *now* where only a job's end helps.
+        clocks differ), and those without an answer that were created within `POST_SECONDS` of *now*. `Full.until` is
+        when the first of the submits can leave the window, or one second from *now* where only a job's end helps.
+        What a journal without a request holds already comes after *entry*.
         """
         ...
 
@@ -187,7 +188,8 @@ class Store(Protocol):
         then, or without an *index*, the old index stays and, if anything was appended, both `poll_at` and `handle_at`
         are moved to *look_at* where they are later or not set, so that somebody folds the journal again. A job that
         the store does not hold gets a journal without a request, which only `read` and `deliveries` show, until its
-        request is appended. Webhooks and statuses beyond `MAX_ENTRIES` or `MAX_JOURNAL_BYTES` are counted, not kept.
+        request is appended. Webhooks and statuses beyond `MAX_ENTRIES` or `MAX_JOURNAL_BYTES` are counted, not kept;
+        an index that rests on them is not taken. Where another job holds its key, an index is taken without it.
         *release* ends a claim on the job's handlers, whether or not the index is taken.
         """
         ...
@@ -224,7 +226,10 @@ class Store(Protocol):
         ...
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Give back what was claimed: it is due at *at*, or sooner where it was due sooner; a hold on it ends."""
+        """Give back what was claimed: it is due at *at*, or sooner where it was due sooner; a hold on it ends.
+
+        What is not due at all any more stays so.
+        """
         ...
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:

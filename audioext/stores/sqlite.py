@@ -1,6 +1,6 @@
 """The store in one SQLite file: durable, shared by the processes of one machine, committed in groups.
 
-All appends that wait share one transaction; see `_sqlite_lane`. Nothing here blocks the event loop.
+All appends that wait share one transaction; see `_sqlite_thread`. Nothing here blocks the event loop.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from audioext.stores import _sqlite_pages as pages
 from audioext.stores._changes import Fanout
 from audioext.stores._sqlite_driver import Driver, default_driver
 from audioext.stores._sqlite_file import DatabaseFile, Synchronous
-from audioext.stores._sqlite_lane import Lane
+from audioext.stores._sqlite_thread import BatchThread
 from audioext.stores._sqlite_watcher import Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
 
 BUSY_TIMEOUT_SECONDS = 10.0
-"""How long an append waits for another process's; then the provider is told to come again."""
+"""How long an append waits for another process's; then the provider is asked to come again."""
 
 
 @define(eq=False)
 class _Opened:
-    """What is open of a file while it has users: two lanes, the watcher, and those who listen to changes."""
+    """What is open of a file while it has users: three threads, and those who listen to changes."""
 
     file: DatabaseFile
     users: int = field(default=0, init=False)
     fanout: Fanout = field(factory=Fanout, init=False)
-    writer: Lane = field(init=False)
-    reader: Lane = field(init=False)
+    writer: BatchThread = field(init=False)
+    reader: BatchThread = field(init=False)
     watcher: Watcher | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.writer = Lane(self.file, "writer", published=self._published, wrote=self._wrote)
-        self.reader = Lane(self.file, "reader")
+        self.writer = BatchThread(self.file, "writer", published=self._published, wrote=self._wrote)
+        self.reader = BatchThread(self.file, "reader")
 
     async def start(self) -> None:
         newest = await self.writer.run(pages.newest_entry)
@@ -74,7 +74,8 @@ class SqliteStore:
     *path* is relative to the working folder. *synchronous* `"normal"` survives a crash of the process at any
     instant, and loses at most about the last second when the machine loses its power; `"full"` waits for the
     disk with every group of appends and loses nothing then either. *busy_timeout* (seconds) is how long an
-    append waits for one of another process. *driver* is apsw where it is installed, else Python's own sqlite3.
+    append waits for one of another process. *driver* is apsw where it is installed, else Python's own sqlite3; do not
+    open the file with another copy of SQLite in the same process: closing it would drop the locks of this one.
     """
 
     path: str | PathLike[str]

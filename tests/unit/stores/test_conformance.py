@@ -92,7 +92,7 @@ async def test_a_key_is_free_when_the_index_says_so(store: Store, other: Store) 
 
 
 async def test_the_journal_is_read_from_any_entry_on(store: Store) -> None:
-    """`read` leaves out as many entries as it is told, and says how many there are in all."""
+    """`read` leaves out as many entries as it is asked to, and says how many there are in all."""
     await create(store)
     hooks = [make_webhook(n) for n in range(4)]
     await store.append("ref", hooks, provider="kie", known=1)

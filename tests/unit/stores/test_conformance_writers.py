@@ -71,7 +71,7 @@ async def test_a_cancelled_append_disturbs_no_other(store: Store) -> None:
 
 
 class Writer:
-    """Appends to one journal over its own connection, and knows what the store's answers told it."""
+    """Appends to one journal over its own connection, and knows what the answers of the store say."""
 
     def __init__(self, store: Store, ref: str) -> None:
         """Know nothing yet."""
@@ -80,7 +80,7 @@ class Writer:
         self.known: list[Entry] = []
 
     async def write(self, entries: Sequence[Entry], *, is_stale: bool, has_index: bool) -> None:
-        """Append *entries* as one who knows all it was told, or nothing; check the answer against both."""
+        """Append *entries* as one who knows all answers, or nothing; check the answer against both."""
         before = [] if is_stale else self.known
         seen = {entry.id: entry for entry in before}
         new = [entry for entry in {entry.id: entry for entry in reversed(entries)}.values() if entry.id not in seen]

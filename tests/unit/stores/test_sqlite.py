@@ -158,6 +158,18 @@ async def test_an_id_is_never_given_twice(store: SqliteStore, path: Path, listen
     await other.aclose()
 
 
+async def test_a_long_burst_of_another_connection_is_heard(store: SqliteStore, path: Path, listen: Listen) -> None:
+    """More appends than one look reads are read by the next ones."""
+    other = SqliteStore(path, driver="sqlite3")
+    await other.open()
+    listener = await listen(store)
+
+    await asyncio.gather(*(create(other, f"ref{number}") for number in range(2_500)))
+
+    await listener.until_heard(*(f"ref{number}" for number in range(2_500)))
+    await other.aclose()
+
+
 # --- open and close -----------------------------------------------------------------------------------------
 
 
@@ -320,5 +332,5 @@ async def test_an_sqlite_with_a_known_fault_is_named(path: Path, driver: Driver)
     ],
 )
 def test_the_fault_is_in_so_many_versions(version: str, expected: bool) -> None:
-    """It came with the write-ahead log, and was mended in three places."""
+    """It came with the write-ahead log, and was mended in three releases."""
     assert expected == has_reset_bug(version)

@@ -209,6 +209,21 @@ async def test_a_deleted_file(store: SqliteStore, path: Path, listen: Listen) ->
     await other.aclose()
 
 
+async def test_a_replaced_file(store: SqliteStore, path: Path) -> None:
+    """Another file in the place of ours is not taken for it, until the store is opened again."""
+    await create(store)
+    await store.aclose()
+    other = path.with_name("other.db")
+    shutil.copy(path, other)
+    await store.open()
+    other.replace(path)
+
+    with pytest.raises(StoreError, match="was emptied or replaced"):
+        await create(store, "another")
+    with pytest.raises(StoreError, match="was emptied or replaced"):
+        await store.read("ref")
+
+
 async def test_an_emptied_file(store: SqliteStore, path: Path) -> None:
     """An empty file in the place of ours is not accepted as a new store, and the log is not thrown away."""
     await create(store)

@@ -97,7 +97,7 @@ async def test_processes_lose_nothing_to_each_other(path: Path) -> None:
 
 
 async def test_limits_and_keys_hold_over_processes(path: Path) -> None:
-    """Three processes that create at once share the places of an account, and agree on each key."""
+    """Three processes that create at once share the limits of an account, and agree on each key."""
     store = SqliteStore(path)
     await store.open()
     await finish(
@@ -198,7 +198,9 @@ async def test_a_store_that_nobody_closes_ends_with_the_process(path: Path) -> N
 
 def test_back_ends_load_on_first_use() -> None:
     """Importing the stores loads neither SQLite nor Redis."""
-    code = "import sys, audioext.stores; print({'redis', 'apsw', 'sqlite3'} & set(sys.modules) or 'none')"
+    code = (
+        "import sys, audioext.stores; print({'redis', 'apsw', 'audioext.stores.sqlite'} & set(sys.modules) or 'none')"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "none\n" == said.stdout

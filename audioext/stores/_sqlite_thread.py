@@ -11,13 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.stores._sqlite_driver import Execute
-from audioext.stores._sqlite_file import DatabaseFile, Link, is_engine_fault
+from audioext.stores._sqlite_file import DatabaseFile, ThreadConnection, is_engine_fault
 
 T = TypeVar("T")
 Outcome = object | BaseException
@@ -48,7 +49,7 @@ class _Item(Generic[T]):
 
 
 @define(eq=False)
-class Lane:
+class BatchThread:
     """One thread, one connection, one batch at a time; a work that fails is alone in failing.
 
     `published` is called in the loop with what a batch changed, before its results are seen. `wrote` is called on the
@@ -69,13 +70,13 @@ class Lane:
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _thread: threading.Thread = field(init=False)
     # what only the thread touches
-    _link: Link = field(init=False)
+    _link: ThreadConnection = field(init=False)
     _logged: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start the thread; it connects with its first work."""
         self._idle.set()
-        self._link = Link(self.file, read_only=self.role == "reader")
+        self._link = ThreadConnection(self.file, read_only=self.role == "reader")
         self._thread = threading.Thread(target=self._run, name=f"audioext sqlite {self.role}", daemon=True)
         self._thread.start()
 
@@ -163,45 +164,39 @@ class Lane:
     def _outcomes(self, works: Sequence[SessionWork[object]]) -> tuple[list[Outcome], dict[str, int]]:
         try:
             session = Session(self._link.connection().execute)
-            outcomes, ids = self._transact(session, works)
-            if self.file.identity() != self._link.identity:
-                raise self.file.gone()
-            if ids[0] < ids[1]:
-                self.wrote(ids)
+            try:
+                outcomes = self._transact(session, works)
+            except Exception as error:
+                if is_engine_fault(error):
+                    raise
+                session.changed.clear()
+                outcomes = self._transact(session, [partial(_alone, work=work) for work in works])
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
             self._link.recover(error)
             return [self.file.explain(error) for _ in works], {}
-        told = [self.file.explain(found) if isinstance(found, Exception) else found for found in outcomes]
-        return told, session.changed
+        explained = [self.file.explain(found) if isinstance(found, Exception) else found for found in outcomes]
+        return explained, session.changed
 
-    def _transact(
-        self, session: Session, works: Sequence[SessionWork[object]]
-    ) -> tuple[list[Outcome], tuple[int, int]]:
-        """Do all works in one transaction, or none if the engine fails; return the ids that its entries lie between.
+    def _transact(self, session: Session, works: Sequence[SessionWork[object]]) -> list[Outcome]:
+        """Do all works in one transaction, or none of them.
 
         Raises:
             StoreError: the file is gone; the driver's own errors come as well.
         """
-        begin = "BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN"
-        session.execute(begin)
+        session.execute("BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN")
         try:
             before = _last_entry(session) if self.role == "writer" else 0
-            try:
-                outcomes: list[Outcome] = [work(session) for work in works]
-            except Exception as error:
-                if is_engine_fault(error):
-                    raise
-                session.execute("ROLLBACK")
-                session.execute(begin)
-                session.changed.clear()
-                outcomes = [_alone(session, work) for work in works]
+            outcomes: list[Outcome] = [work(session) for work in works]
             after = _last_entry(session) if session.changed else before
             session.execute("COMMIT")
         except BaseException:
             with suppress(Exception):  # the fault may have ended the transaction
                 session.execute("ROLLBACK")
             raise
-        return outcomes, (before, after)
+        self.file.check()  # what was committed into a file that is gone is not stored
+        if before < after:
+            self.wrote((before, after))
+        return outcomes
 
 
 def call_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> bool:
@@ -214,6 +209,7 @@ def call_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *argum
 
 
 def _alone(session: Session, work: SessionWork[object]) -> Outcome:
+    """Do a work so that its fault undoes nothing else, and return that fault."""
     session.execute("SAVEPOINT work")
     try:
         outcome: Outcome = work(session)
