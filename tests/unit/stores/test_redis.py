@@ -22,8 +22,9 @@ from audioext.errors import ConfigError, StoreError
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.limits import Limits
 from audioext.stores import MemoryStore, open_store
-from audioext.stores._redis_scripts import CLAIM, WRITE
+from audioext.stores._redis_scripts import CLAIM
 from audioext.stores._redis_url import read_url
+from audioext.stores._redis_write import WRITE
 from audioext.stores.base import RESYNC, Appended, Created, Store
 from audioext.stores.redis import RedisStore
 from tests.processes.scale.parts import Mode, Relay, Valkey
