@@ -18,7 +18,7 @@ import msgspec
 from attrs import define, field, frozen
 
 from audioext.clock import Clock
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, StoreError
 from audioext.files.sources import fingerprint
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
@@ -39,6 +39,8 @@ StageHandler = Callable[[StageEvent], Awaitable[None]]
 FailureHandler = Callable[[Failure], Awaitable[None]]
 
 CLAIM_MARGIN_SECONDS = 5.0
+CATCH_UP_SECONDS = 1.0
+"""How long closing may take to let the index show what is due."""
 CLEAN_UP_SECONDS = 2.0
 """How long a handler that ran out of time gets to clean up."""
 LONGEST_ERROR = 500
@@ -145,7 +147,19 @@ class Handlers:
     async def aclose(self, *, drain: float) -> None:
         """Finish what is due within *drain* seconds; what is cancelled then runs again later."""
         if self._claims is not None:
+            if drain > 0 and self._by_topic:
+                with suppress(StoreError, TimeoutError):  # then they run again later
+                    async with asyncio.timeout(CATCH_UP_SECONDS):
+                        await self._catch_up()
             await self._claims.aclose(drain=drain)
+
+    async def _catch_up(self) -> None:
+        """Let the index show what this process knows to be due: another one's writing may still be behind."""
+        now = self.clock.now()
+        for held in self.journal.held_jobs():
+            due = handle_at(held.record, now) if held.is_known else None
+            if due is not None and due <= now:
+                await self.journal.append(held)
 
     def _add(self, topic: str, handler: Callable[..., object], call: Callable[[Record], Awaitable[None]]) -> None:
         function = handler.func if isinstance(handler, partial) else handler

@@ -26,8 +26,7 @@ from audioext.errors import (
 )
 from audioext.files.serving import Offers
 from audioext.files.sources import SourceInfo, Sources, probe
-from audioext.http.messages import HttpResponse
-from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.http.transport import Progress, Transport
 from audioext.http.urls import callback_url
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.events import Refused
@@ -37,6 +36,7 @@ from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
+from audioext.runtime.posts import SUBMIT_TIMEOUT_SECONDS, post
 from audioext.state.asked import dump_asked
 from audioext.state.reading import Reading
 from audioext.stores.base import Existing, Store
@@ -46,11 +46,8 @@ _log = logging.getLogger("audioext.submit")
 MAX_RESENDS = 4
 RESEND_SECONDS = 5.0
 """How long a submit waits after a refusal that allows another; doubled with each, unless the answer says how long."""
-SUBMIT_TIMEOUT_SECONDS = 60.0
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Where nobody can call us, other processes know after this that the POST told nothing; this one knows at once."""
-SHORTEST_SECRET = 8
-_KEPT_HEADERS = ("content-type", "retry-after", "date")
 
 
 @frozen(kw_only=True)
@@ -237,7 +234,8 @@ class Submitter:
                 self._served[ref] = (held, offer)
             held.posts += 1
             try:
-                entry = await self._post(provider, request, ref)
+                callback = self._callback(provider.info.name, ref)
+                entry = await post(self.transport, self.clock, provider, request, ref=ref, callback=callback)
                 await self.journal.append_sometime(held, [entry])
             finally:
                 held.posts -= 1
@@ -274,6 +272,10 @@ class Submitter:
         finally:
             self._bound.discard(task)
 
+    def _callback(self, provider: str, ref: str) -> URL | None:
+        public_url = self.public_url()
+        return None if public_url is None else callback_url(public_url, self.secret(), provider, ref)
+
     def _asked(self, order: Order) -> Asked:
         info, request = order.provider.info, order.request
         reachable = self.public_url() is not None
@@ -292,41 +294,6 @@ class Submitter:
             webhooks=reachable,
             grace=info.grace if reachable else POLL_GRACE_SECONDS,
         )
-
-    async def _post(self, provider: Provider, request: Request, ref: str) -> Entry:
-        """Send the POST of *ref* and return the entry that tells its answer, or why there was none."""
-        public_url = self.public_url()
-        callback = None
-        if public_url is not None:
-            callback = callback_url(public_url, self.secret(), provider.info.name, ref)
-        try:
-            built = provider.build_submit(request, callback)
-        except Exception as error:  # noqa: BLE001 - a provider's bug, or a name that it cannot write
-            _log.exception("job %s: the submit could not be built", ref)
-            why = f"the request could not be put into words ({type(error).__name__}); nothing was sent"
-            return make_entry("abandoned", self.clock.now(), note=why)
-        try:
-            response = await self.transport.send(built, timeout=SUBMIT_TIMEOUT_SECONDS)
-        except NotSentError as error:
-            return make_entry("abandoned", self.clock.now(), status=1, note=str(error))
-        except BrokenError as error:
-            return make_entry("answer", self.clock.now(), note=str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, bytes may have left
-            _log.exception("job %s: the submit broke off", ref)
-            return make_entry("answer", self.clock.now(), note=f"the submit broke off with {type(error).__name__}")
-        # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
-        secrets = [getattr(provider, "api_key", None) or "", "" if callback is None else callback.name]
-        return _answer_entry(
-            response, self.clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
-        )
-
-
-def _answer_entry(response: HttpResponse, at: float, secrets: list[str]) -> Entry:
-    body = response.body
-    for secret in secrets:
-        body = body.replace(secret.encode(), b"***")
-    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-    return make_entry("answer", at, status=response.status, headers=headers, body=body)
 
 
 def _unsent_error(record: Record, entry: Entry) -> ProviderError:

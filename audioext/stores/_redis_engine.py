@@ -99,9 +99,9 @@ class Engine:
         words = [word.decode() for word in found]
         return list(zip(words[::2], words[1::2], strict=True))
 
-    def do(self, script: Script, keys: Sequence[bytes], *arguments: Word, size: int = 0) -> asyncio.Future[Any]:
+    def do(self, script: Script, keys: Sequence[bytes], *arguments: Word) -> asyncio.Future[Any]:
         """Run one of our scripts, which all take the layout's key and the time to live first."""
-        return self.pipe.do(script, (self.tag + b"meta", *keys), self.address.ttl, *arguments, size=size)
+        return self.pipe.do(script, (self.tag + b"meta", *keys), self.address.ttl, *arguments)
 
     async def begin(self) -> tuple[bytes, bytes]:
         """Agree on the layout, and return the newest change.
@@ -127,6 +127,6 @@ class Engine:
         keys = [self.key(name) for name in ("closed", "jobs", "open", "webhooks")]
         total, went = 0, PURGE_PORTION
         while went == PURGE_PORTION:
-            went, existed = await self.do(PURGE, keys, "" if before is None else repr(before), kept, PURGE_PORTION)
+            went, existed = await self.do(PURGE, keys, "" if before is None else before, kept, PURGE_PORTION)
             total += existed
         return total

@@ -43,7 +43,7 @@ Word = str | bytes | int | float
 SENDERS = 2
 MAX_BATCH = 500
 """Calls of one write at most, so that none waits long for the others."""
-MAX_BATCH_BYTES = 4_194_304
+MAX_BATCH_BYTES = 1_048_576
 """The same for what they carry."""
 ANSWERS_A_LOOK = 16
 """Answers after each of which the clock is looked at: that costs as much as an answer."""
@@ -68,18 +68,13 @@ _REFUSED = (AuthenticationError, AuthorizationError)
 
 @define(eq=False, repr=False)
 class _Call:
-    words: tuple[Word, ...]
+    packed: bytes
     future: asyncio.Future[Any]
-    script: Script | None
-    size: int
-    in_full: bool = False
+    in_full: tuple[Word, ...] = ()
 
-    def as_sent(self) -> tuple[Word, ...]:
-        if self.script is None:
-            return self.words
-        if self.in_full:  # the server does not know it (any more)
-            return ("EVAL", self.script.text, *self.words)
-        return ("EVALSHA", self.script.digest, *self.words)
+    def send_in_full(self) -> None:
+        """Send the script itself next time: the server does not know it (any more)."""
+        self.packed = _pack(self.in_full)
 
 
 @define(eq=False, repr=False)
@@ -110,15 +105,16 @@ class Pipe:
         Raises:
             StoreError: the store is being closed, or was opened in another event loop.
         """
-        return self._gather(words, None, 0)
+        return self._gather(words)
 
-    def do(self, script: Script, keys: Sequence[bytes], *arguments: Word, size: int = 0) -> asyncio.Future[Any]:
+    def do(self, script: Script, keys: Sequence[bytes], *arguments: Word) -> asyncio.Future[Any]:
         """Have one script run, which may happen again after a lost answer, and return its future.
 
         Raises:
             StoreError: the store is being closed, or was opened in another event loop.
         """
-        return self._gather((len(keys), *keys, *arguments), script, size)
+        words = (len(keys), *keys, *arguments)
+        return self._gather(("EVALSHA", script.digest, *words), ("EVAL", script.text, *words))
 
     async def aclose(self) -> None:
         """Finish what was accepted, as far as the server is there, and disconnect."""
@@ -140,13 +136,13 @@ class Pipe:
         failure.__cause__ = error
         return failure
 
-    def _gather(self, words: tuple[Word, ...], script: Script | None, size: int) -> asyncio.Future[Any]:
+    def _gather(self, words: tuple[Word, ...], in_full: tuple[Word, ...] = ()) -> asyncio.Future[Any]:
         if self._is_closing:
             raise StoreError("the store is closed: open it, or make a new client")
         if asyncio.get_running_loop() is not self._loop:
             raise StoreError("the store was opened in another event loop or process: open one of its own in each")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(_Call(words, future, script, size))
+        self._waiting.append(_Call(_pack(words), future, in_full))
         if self._idle:
             self._idle.pop().set_result(None)
         return future
@@ -178,12 +174,12 @@ class Pipe:
     def _batch(self, left: Sequence[_Call]) -> list[_Call]:
         """Return what is to be sent next: what is *left* of the last time, then what waits."""
         batch = [call for call in left if not call.future.done()]
-        size = sum(call.size for call in batch)
+        size = sum(len(call.packed) for call in batch)
         while self._waiting and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
             call = self._waiting.popleft()
             if not call.future.done():
                 batch.append(call)
-                size += call.size
+                size += len(call.packed)
         return batch
 
     async def _more(self) -> list[_Call]:
@@ -217,14 +213,14 @@ async def _exchange(
     later: Exception | None = None
     now = asyncio.get_running_loop().time
     async with asyncio.timeout(silence) as bound:
-        await send(connection, *(call.as_sent() for call in batch))
+        await connection.send_packed_command(b"".join([call.packed for call in batch]), check_health=False)
         for number, call in enumerate(batch):
             if number % ANSWERS_A_LOOK == 0:
                 bound.reschedule(now() + silence)
             try:
                 answer = await connection.read_response()
             except NoScriptError:
-                call.in_full = True
+                call.send_in_full()
             except NOT_NOW as error:
                 later = error
             except ResponseError as error:
@@ -237,10 +233,15 @@ async def _exchange(
         raise later
 
 
-async def send(connection: AbstractConnection, *commands: Sequence[Word]) -> None:
-    """Send commands in one write, packed by hiredis: that is much faster than the driver's own way."""
-    words = b"".join([pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]  # its stub takes one word
-    await connection.send_packed_command(words, check_health=False)
+async def send(connection: AbstractConnection, *commands: tuple[Word, ...]) -> None:
+    """Send commands in one write."""
+    await connection.send_packed_command(b"".join(map(_pack, commands)), check_health=False)
+
+
+def _pack(words: tuple[Word, ...]) -> bytes:
+    """Return a command as it is sent, packed by hiredis: that is much faster than the driver's own way."""
+    packed: bytes = pack_command(words)  # type: ignore[arg-type]  # its stub knows commands of one word alone
+    return packed
 
 
 async def _disconnect(connection: AbstractConnection | None) -> None:

@@ -18,7 +18,7 @@ from audioext.errors import ConfigError
 PREFIX = "audioext"
 PATIENCE_SECONDS = 5.0
 TTL_SECONDS = 30 * 86_400
-MAX_TTL_SECONDS = 100 * 365 * 86_400
+MAX_SECONDS = 100 * 365 * 86_400
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _OURS = {"prefix", "ttl", "patience"}
 
@@ -56,7 +56,7 @@ def read_url(url: str, *, patience: float | None) -> Address:
     prefix = ours.get("prefix", PREFIX)
     if not prefix or set("{}") & set(prefix):
         raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")
-    limit = _seconds(ours, "patience", patience or PATIENCE_SECONDS)
+    limit = _seconds(ours, "patience", patience or PATIENCE_SECONDS, MAX_SECONDS)
     rest = urlencode([(name, value) for name, value in query if name not in _OURS])
     scheme = _SCHEMES.get(parts.scheme, parts.scheme)
     if scheme == "unix":  # some Pythons would join it with one slash
@@ -68,7 +68,7 @@ def read_url(url: str, *, patience: float | None) -> Address:
         url=driver,
         shown=shown,
         prefix=prefix,
-        ttl=_ttl(ours),
+        ttl=math.ceil(_seconds(ours, "ttl", TTL_SECONDS, MAX_SECONDS)),
         patience=limit,
         connection=kind,
         options=options,
@@ -110,19 +110,12 @@ def _shown(parts: SplitResult) -> str:
     return shown
 
 
-def _seconds(options: Mapping[str, str], name: str, default: float) -> float:
+def _seconds(options: Mapping[str, str], name: str, default: float, most: float) -> float:
     text = options.get(name, str(default))
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise ConfigError(f"the store's URL may say ?{name}= and seconds above 0, not {text!r}")
+    if not 0 < seconds <= most:
+        raise ConfigError(f"the store's URL may say ?{name}= and seconds above 0, up to {most}, not {text!r}")
     return seconds
-
-
-def _ttl(options: Mapping[str, str]) -> int:
-    text = options.get("ttl", str(TTL_SECONDS))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_TTL_SECONDS):
-        raise ConfigError(f"the store's URL may say ?ttl= and whole seconds from 1 to {MAX_TTL_SECONDS}, not {text!r}")
-    return int(text)

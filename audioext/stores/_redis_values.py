@@ -23,17 +23,20 @@ _decode_index = msgspec.msgpack.Decoder(
 ).decode
 
 
-def dump_entry(entry: Entry) -> bytes:
-    """Return *entry* as it is stored.
+def entry_words(entries: Sequence[Entry]) -> list[str | bytes | int]:
+    """Return *entries* as scripts take them: the id, the size that counts, and what is stored.
 
     Raises:
-        StoreError: a text of it is no text.
+        StoreError: a text of one is no text.
     """
-    tail = (entry.id, entry.kind, entry.status, entry.headers, entry.note, entry.body)
+    words: list[str | bytes | int] = []
     try:
-        return _HEAD.pack(entry.at, _LETTERS.get(entry.kind, b"-")) + _encode(tail)
+        for entry in entries:
+            tail = _encode((entry.id, entry.kind, entry.status, entry.headers, entry.note, entry.body))
+            words += (entry.id, entry.size, _HEAD.pack(entry.at, _LETTERS.get(entry.kind, b"-")) + tail)
     except UnicodeEncodeError as error:
-        raise StoreError(f"entry {entry.id} has text that is no Unicode: {error}") from error
+        raise StoreError(f"an entry has text that is no Unicode: {error}") from error
+    return words
 
 
 def load_entry(value: bytes) -> Entry:
@@ -43,12 +46,14 @@ def load_entry(value: bytes) -> Entry:
     return Entry(id=id_, at=at, kind=kind, status=status, headers=headers, note=note, body=body)
 
 
-def dump_index(index: Index) -> bytes:
-    """Return *index* as it is stored, which is without its due times.
+def index_words(index: Index | None) -> tuple[bytes | float | str, ...]:
+    """Return *index* as scripts take it: what is stored, and the due times; the empty text is none.
 
     Raises:
         StoreError: a text of it is no text.
     """
+    if index is None:
+        return ("", "", "")
     facts = (
         index.provider,
         index.account,
@@ -60,14 +65,10 @@ def dump_index(index: Index) -> bytes:
         index.occupies_until,
     )
     try:
-        return _encode(facts)
+        stored = _encode(facts)
     except UnicodeEncodeError as error:
         raise StoreError(f"job {index.ref} has text that is no Unicode: {error}") from error
-
-
-def time_word(at: float | None) -> str:
-    """Return a time as scripts take it: the empty text is none."""
-    return "" if at is None else repr(at)
+    return (stored, *("" if at is None else at for at in (index.poll_at, index.handle_at)))
 
 
 def load_provider(facts: bytes, index: bytes) -> tuple[str, bool]:

@@ -18,10 +18,10 @@ from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _redis_scripts as scripts
 from audioext.stores._redis_engine import Engine
-from audioext.stores._redis_pipe import Word
 from audioext.stores._redis_url import Address, read_url
-from audioext.stores._redis_values import dump_entry, dump_index, load_entry, load_provider, load_stored, time_word
+from audioext.stores._redis_values import entry_words, index_words, load_entry, load_provider, load_stored
 from audioext.stores._redis_warnings import warnings
+from audioext.stores._redis_write import WRITE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
 PAGE = 50
@@ -82,18 +82,15 @@ class RedisStore:
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        outcome, *word = await self._write(
-            index.ref,
-            [entry],
-            index.provider,
-            index,
-            creator=[
-                secrets.token_bytes(scripts.CREATOR_BYTES),  # tells a call that is sent again from another one
-                repr(now),
-                repr(limits.per),
-                "" if limits.submits is None else limits.submits,
-                "" if limits.parallel is None else limits.parallel,
-            ],
+        engine = self._opened()
+        outcome, *word = await engine.do(
+            WRITE,
+            engine.keys_of(index.ref, index.provider, index),
+            *(index.ref, index.provider, 0, 0, 0),
+            *index_words(index),
+            secrets.token_bytes(scripts.CREATOR_BYTES),  # tells a call that is sent again from another one
+            *(now, limits.per, *("" if limit is None else limit for limit in (limits.submits, limits.parallel))),
+            *entry_words([entry]),
         )
         if outcome == b"existing":
             return Existing(word[0].decode())
@@ -111,8 +108,14 @@ class RedisStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        count, is_taken, is_lost, is_full, *missed = await self._write(
-            ref, entries, provider, index, known, look_at, "1" if release else "0"
+        engine = self._opened()
+        count, is_taken, is_lost, is_full, *missed = await engine.do(
+            WRITE,
+            engine.keys_of(ref, provider, index),
+            *(ref, provider, known, look_at, int(release)),
+            *index_words(index),
+            "",
+            *entry_words(entries),
         )
         return Appended(
             count=count,
@@ -121,31 +124,6 @@ class RedisStore:
             is_lost=bool(is_lost),
             is_full=bool(is_full),
         )
-
-    def _write(  # noqa: PLR0913, PLR0917 - what the script takes, in its order
-        self,
-        ref: str,
-        entries: Sequence[Entry],
-        provider: str,
-        index: Index | None,
-        known: int = 0,
-        look_at: float = 0.0,
-        release: str = "0",
-        creator: Sequence[Word] = ("",),
-    ) -> asyncio.Future[Any]:
-        engine = self._opened()
-        words: list[Word] = [ref, provider, known, repr(look_at), release]
-        if index is None:
-            words += ["", "", ""]
-        else:
-            words += [dump_index(index), time_word(index.poll_at), time_word(index.handle_at)]
-        words += creator
-        size = 0
-        for entry in entries:
-            packed = dump_entry(entry)
-            size += len(packed)
-            words += [entry.id, entry.size, packed]
-        return engine.do(scripts.WRITE, engine.keys_of(ref, provider, index), *words, size=size)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
@@ -179,7 +157,7 @@ class RedisStore:
         if providers is not None and not providers:
             return ()
         keys = engine.due_keys(work, providers)
-        refs = await engine.do(scripts.CLAIM, keys, work, repr(now), repr(until), limit, *(providers or ()))
+        refs = await engine.do(scripts.CLAIM, keys, work, now, until, limit, *(providers or ()))
         return tuple(ref.decode() for ref in refs)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
@@ -193,7 +171,7 @@ class RedisStore:
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
         engine = self._opened()
-        await engine.do(scripts.RESCHEDULE, [engine.key("job", ref)], ref, work, repr(at))
+        await engine.do(scripts.RESCHEDULE, [engine.key("job", ref)], ref, work, at)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""

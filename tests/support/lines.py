@@ -176,6 +176,16 @@ def die_at(step: int) -> Watcher:
     return watch
 
 
+def hang_until(over: asyncio.Event) -> Watcher:
+    """Return what answers nothing before *over* is set, and then fails."""
+
+    async def watch(name: str, side: Side) -> None:
+        await over.wait()
+        raise StoreError("the line to the store is cut")
+
+    return watch
+
+
 def slow_down(turns: Sequence[int]) -> Watcher:
     """Return what lets the loop go round so many times at each of the steps that are to come."""
     left = iter(turns)

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from audioext.errors import ConfigError, StoreError
+from audioext.errors import ConfigError
 from audioext.models.entries import Entry
 from audioext.models.record import Verdict
 from audioext.models.requests import Extend
 from audioext.models.results import Failure, Stage, StageEvent
-from audioext.runtime.handlers import CLEAN_UP_SECONDS, HANDLING, LONGEST_ERROR, Handlers, Handling
+from audioext.runtime.claims import CANCEL_SECONDS
+from audioext.runtime.handlers import CATCH_UP_SECONDS, CLEAN_UP_SECONDS, HANDLING, LONGEST_ERROR, Handlers, Handling
 from audioext.runtime.held import HeldJob
 from audioext.state.schedule import MAX_ATTEMPTS, RETRY_SECONDS
 from audioext.stores import MemoryStore
 from tests.support import tape
-from tests.support.lines import Side
+from tests.support.lines import Side, hang_until
 from tests.support.loops import BEGIN_SECONDS
 from tests.support.processes import Process, loop_time, start, stored, truth
 from tests.support.tape import REF
@@ -411,12 +412,7 @@ async def test_a_process_that_dies_while_a_handler_runs_leaves_it_to_another(sto
     await asyncio.sleep(0.5)
 
     over = asyncio.Event()
-
-    async def dead(name: str, side: Side) -> None:
-        await over.wait()
-        raise StoreError("dead")
-
-    here.line.on_call = dead
+    here.line.on_call = hang_until(over)
     living.start()
     await asyncio.sleep(TIMEOUT_SECONDS)
     assert [] == calls
@@ -439,6 +435,36 @@ async def test_closing_drains_what_is_due(here: Process) -> None:
     await handlers.aclose(drain=10.0)
 
     assert ["tell:text", "tell:first", "tell:complete"] == calls
+
+
+async def test_closing_drains_what_an_index_does_not_show_yet(store: MemoryStore, here: Process) -> None:
+    """A process that knows of COMPLETE tells it before it is closed, though the listener's index has not followed."""
+    handlers, calls = make(here), Calls()
+    for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
+        calls.on(handlers, stage, "tell")
+    handlers.start()
+    await see(here)
+    await asyncio.sleep(0.5)
+    await store.append(REF, [nameless(Stage.COMPLETE, audio=True)], provider="tape", look_at=loop_time() + 2.0)
+    await (await here.job())
+    await handlers.aclose(drain=10.0)
+
+    assert (["tell:text", "tell:first", "tell:complete"], BEGIN_SECONDS + 0.5) == (calls, loop_time())
+
+
+async def test_a_store_that_hangs_keeps_nobody_from_closing(here: Process) -> None:
+    """Closing is bounded, whatever is not answered."""
+    handlers = make(here)
+    handlers.on(Stage.TEXT, never)
+    handlers.start()
+    await see(here, nameless(Stage.TEXT))
+    await asyncio.sleep(0.5)
+    over = asyncio.Event()
+    here.line.on_call = hang_until(over)
+    await handlers.aclose(drain=5.0)
+
+    assert loop_time() <= NOW + 0.5 + 5.0 + CATCH_UP_SECONDS + CANCEL_SECONDS
+    over.set()
 
 
 async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemoryStore, here: Process) -> None:

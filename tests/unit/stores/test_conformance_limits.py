@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from audioext.models.limits import Limits
 from audioext.models.entries import POST_SECONDS
+from audioext.models.limits import Limits
 from audioext.stores.base import Created, Existing, Full, Store
 from tests.unit.stores.journals import Connect, create, listed, make_index, make_webhook
 

@@ -1,0 +1,72 @@
+"""Housekeeping: what is old is forgotten now and then, and a purge that fails is no end of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from audioext.models.results import Stage
+from audioext.runtime.maintenance import FIRST_PURGE_SECONDS, PURGE_EVERY_SECONDS, Maintenance
+from audioext.stores import MemoryStore
+from tests.support import tape
+from tests.support.lines import fail_at
+from tests.support.loops import BEGIN_SECONDS
+from tests.support.processes import LOOP_CLOCK, Process
+
+KEEP_SECONDS = 86_400.0
+
+
+def make(process: Process) -> Maintenance:
+    """Return what keeps the store of *process* tidy."""
+    return Maintenance(store=process.line, clock=LOOP_CLOCK, keep=KEEP_SECONDS, deliveries_kept=1_000)
+
+
+async def listed(store: MemoryStore) -> list[str]:
+    """Return the refs of all jobs."""
+    return [found.index.ref async for found in store.jobs()]
+
+
+async def test_ended_jobs_are_forgotten_after_a_while(store: MemoryStore, here: Process) -> None:
+    """A job goes when its last entry is old enough, and not while it is open."""
+    await here.submit("open")
+    ended = await here.submit("ended")
+    done = tape.webhook(BEGIN_SECONDS, tape.shown(Stage.COMPLETE, tape.track("one")))
+    await here.journal.append(ended, [done])
+    maintenance = make(here)
+    maintenance.start()
+
+    await asyncio.sleep(KEEP_SECONDS - 1.0)
+    assert ["open", "ended"] == await listed(store)
+    await asyncio.sleep(PURGE_EVERY_SECONDS + 2.0)
+    assert ["open"] == await listed(store)
+    await maintenance.aclose()
+
+
+async def test_the_first_purge_comes_after_handlers_had_their_time(here: Process) -> None:
+    """After a long absence what is old is told first."""
+    maintenance = make(here)
+    maintenance.start()
+    await asyncio.sleep(FIRST_PURGE_SECONDS - 1.0)
+    assert [] == here.line.calls
+    await asyncio.sleep(2.0)
+    assert ["purge"] == here.line.calls
+    await maintenance.aclose()
+
+
+async def test_a_purge_that_fails_is_made_again(here: Process, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told in the log, and comes again in an hour."""
+    here.line.on_call = fail_at(0)
+    maintenance = make(here)
+    maintenance.start()
+    await asyncio.sleep(FIRST_PURGE_SECONDS + PURGE_EVERY_SECONDS + 1.0)
+    await maintenance.aclose()
+
+    assert ["purge", "purge"] == here.line.calls
+    assert 1 == caplog.text.count("could not be purged")
+
+
+async def test_closing_what_never_began_is_harmless(here: Process) -> None:
+    """It has nothing to end."""
+    await make(here).aclose()
+    assert [] == here.line.calls
