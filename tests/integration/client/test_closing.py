@@ -57,6 +57,66 @@ async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Ap
         assert [] == tasks_of_ours()
 
 
+async def test_a_delivery_that_was_accepted_is_stored_answered_and_told(api: Api, open_client: MakeClient) -> None:
+    """A close that begins while a webhook is being stored waits for that, and for the handlers that it is news for."""
+    store = HangingStore()
+    client = await open_client(store=store, **WEB)
+    told: list[ax.Stage] = []
+
+    @client.on(ax.Stage.COMPLETE)
+    async def tell(event: ax.StageEvent) -> None:
+        told.append(event.stage)
+
+    await client.extend(audio_id="x", model="V5")
+    store.answering.clear()
+    store.is_asked.clear()
+    delivery = asyncio.create_task(api.call_back("complete"))
+    await store.is_asked.wait()
+    close = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0)  # it has begun
+
+    store.answering.set()
+    assert 200 == await delivery
+    await close
+
+    assert [ax.Stage.COMPLETE] == told
+    assert ["applied"] == [delivery.verdict async for delivery in store.deliveries()]
+
+
+async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_client(
+    sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
+) -> None:
+    """A handler that chains a task while its client closes is refused, tried again after the restart, and pays once."""
+    store = ax.MemoryStore()
+    has_begun, is_closing, is_chained = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def chain_with(client: ax.Client) -> None:
+        @client.on(ax.Stage.COMPLETE)
+        async def chain(event: ax.StageEvent) -> None:
+            if not event.meta:
+                has_begun.set()
+                await is_closing.wait()
+                await client.extend(audio_id=sandbox.track_ids[1], model="V5", meta={"n": 2})
+                is_chained.set()
+
+    client = await make_client(sandbox, store=store, clock=clock.clock)
+    chain_with(client)
+    await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await has_begun.wait()
+    close = asyncio.create_task(client.aclose())
+    await clock.advance(0.0)  # it waits for the handler alone
+    is_closing.set()
+    await close
+    assert (False, 1) == (is_chained.is_set(), len(sandbox.submissions))
+
+    successor = await make_client(sandbox, store=store, clock=clock.clock)
+    chain_with(successor)
+    await clock.run(is_chained.wait())
+    await successor.aclose()
+
+    assert 2 == len(sandbox.submissions)
+
+
 async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:
     """Of two clients with handlers both close as soon as they have the song: one of them has told each stage."""
     for number in range(1, ROUNDS // 2 + 1):
@@ -387,11 +447,13 @@ class HangingStore(ax.MemoryStore):
     def __init__(self) -> None:
         """Answer at first."""
         super().__init__()
+        self.is_asked = asyncio.Event()
         self.answering = asyncio.Event()
         self.answering.set()
 
     async def append(self, *arguments: object, **options: object) -> Appended:
         """Append when it answers."""
+        self.is_asked.set()
         await self.answering.wait()
         return await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
 
