@@ -20,10 +20,8 @@ _log = logging.getLogger("audioext.claims")
 IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when nobody wakes the loop."""
 STORE_DOWN_SECONDS = 1.0
-ANSWER_SECONDS = 1.0
-"""How long the end waits for a claim's answer: what was claimed and not given back would be held for long."""
 CANCEL_SECONDS = 2.0
-"""How long work that was cancelled gets to clean up."""
+"""How long the end takes at most: a claim gets half of it for its answer, what was cancelled the rest to clean up."""
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -70,13 +68,16 @@ class Claims:
             self._is_draining = True
             self._wake.set()
             await asyncio.wait([self._loop], timeout=drain)
+        now = asyncio.get_running_loop().time
+        ends_at = now() + CANCEL_SECONDS
         self._is_ending = True
         self._wake.set()
-        await asyncio.wait([self._loop], timeout=ANSWER_SECONDS)
+        # What was claimed and is not given back would be held for long.
+        await asyncio.wait([self._loop], timeout=CANCEL_SECONDS / 2)
         self._loop.cancel()
         for task in self._running:
             task.cancel()
-        _, stubborn = await asyncio.wait([self._loop, *self._running], timeout=CANCEL_SECONDS)
+        _, stubborn = await asyncio.wait([self._loop, *self._running], timeout=ends_at - now())
         for task in stubborn:
             _log.error("%s does not end when it is cancelled; it is left alone", task.get_name())
 
