@@ -99,7 +99,17 @@ class Claims:
         if room <= 0:
             return 0
         now = self.clock.now()
-        refs = await self.store.claim(self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers)
+        until = now + self.hold()
+        claim = asyncio.ensure_future(
+            self.store.claim(self.work, now=now, until=until, limit=room, providers=self.providers)
+        )
+        try:
+            refs = await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            with suppress(StoreError):  # else what was claimed comes again when the claim has run out
+                for ref in await claim:
+                    await self.store.reschedule(ref, self.work, at=now)
+            raise
         for ref in refs:
             task = asyncio.create_task(self._guard(ref), name=f"audioext {self.work} of {ref}")
             self._running.add(task)

@@ -269,6 +269,31 @@ async def test_without_time_to_drain_work_is_given_back(store: MemoryStore, line
     assert ([], NOW) == (worker.refs, await store.next_due("handlers"))
 
 
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_claim_that_is_on_its_way_back_is_given_back(
+    store: MemoryStore, line: Line, worker: Worker, *, is_away: bool
+) -> None:
+    """Closing in the moment of a claim leaves no work waiting for the claim to run out, unless the store is away."""
+    await due(store, "a")
+
+    async def watch(name: str, side: Side) -> None:
+        if (name, side) == ("claim", "after"):
+            await asyncio.sleep(1.0)
+            store.fail("away" if is_away else None)
+            if is_away:
+                raise StoreError("away")
+
+    line.on_call = watch
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(0.5)
+    await loop.aclose()
+    store.fail(None)
+
+    assert ([], NOW + 1.0) == (worker.refs, loop_time())
+    assert (NOW + HOLD_SECONDS if is_away else NOW) == await store.next_due("handlers")
+
+
 async def test_draining_lets_what_runs_finish_while_the_store_is_away(
     store: MemoryStore, line: Line, worker: Worker
 ) -> None:
