@@ -79,8 +79,8 @@ class Claims:
             self._wake.clear()
             try:
                 claimed = await self._claim()
-                if self._is_draining and not claimed and not self._running:
-                    return
+                if self._is_draining and not (claimed or self._running or self._wake.is_set()):
+                    return  # and nothing ended while it looked, after which more may be due
                 pause = 0.0 if claimed else await self._pause()
             except StoreError as error:
                 self._outage.note(error)

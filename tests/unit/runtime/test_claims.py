@@ -245,6 +245,33 @@ async def test_a_claim_in_flight_counts_as_running(store: MemoryStore, line: Lin
     assert ["a"] == worker.refs
 
 
+async def test_draining_looks_again_after_what_ended_during_its_look(store: MemoryStore, line: Line) -> None:
+    """A job whose next work is due as soon as the last is over is done to its end, however slow the store is."""
+    await due(store, "a")
+    times: list[float] = []
+
+    async def do(ref: str) -> None:
+        await asyncio.sleep(1.0)
+        times.append(loop_time())
+        if len(times) < 3:
+            index = Index(ref=ref, provider="tape", account="", created_at=NOW, handle_at=loop_time())
+            await store.append(ref, [], provider="tape", index=index, known=1, release=True)
+        else:
+            await finish(store, ref)
+
+    async def watch(name: str, side: Side) -> None:
+        if (name, side) == ("claim", "after"):
+            await asyncio.sleep(2.0)
+
+    line.on_call = watch
+    loop = claims(line, do)
+    loop.start()
+    await asyncio.sleep(2.5)
+    await loop.aclose(drain=30.0)
+
+    assert 3 == len(times)
+
+
 async def test_draining_has_an_end(store: MemoryStore, line: Line, worker: Worker) -> None:
     """What is not done in time is cancelled and given back, due at once; what ends by itself is done."""
     await due(store, "slow")
