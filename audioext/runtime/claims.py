@@ -86,8 +86,8 @@ class Claims:
                 if self._is_closing:
                     return
                 claimed = await self._claim()
-                if self._is_draining and not claimed and not self._running:
-                    return
+                if self._is_draining and not (claimed or self._running or self._wake.is_set()):
+                    return  # and nothing ended while it looked, after which more may be due
                 pause = 0.0 if claimed else await self._pause()
             except StoreError as error:
                 self._outage.note(error)
