@@ -72,18 +72,18 @@ class Journal:
         return list(self._held.values())
 
     def begin(self, ref: str, reading: Reading, provider: Provider) -> HeldJob:
-        """Hold a new job, whose journal begins with its request."""
+        """Return a new job, whose journal begins with its request; it is held from `keep` on, once it is stored."""
         held = HeldJob(ref, provider)
         held.learn([reading], count=1)
-        self._keep(held)
         return held
 
-    def _keep(self, held: HeldJob) -> None:
-        """Hold a job though nobody may: more is about to be heard of it."""
-        self._held[held.ref] = held
+    def keep(self, held: HeldJob) -> HeldJob:
+        """Hold a stored job though nobody may: more is about to be heard of it. Return the one copy that is held."""
+        held = self._held.setdefault(held.ref, held)
         self._recent[held.ref] = held
         if len(self._recent) > RECENT_JOBS:
             del self._recent[next(iter(self._recent))]
+        return held
 
     def take_in(self, stored: Stored) -> HeldJob:
         """Hold a job as the store has it, or bring the one that is held up to date.
@@ -243,7 +243,7 @@ class Journal:
         held = self._held.get(ref) or HeldJob(ref, self.provider(provider_name, ref))
         held.learn(_as_stored(held, done, [] if done.is_full else [reading]), count=done.count)
         if held.is_known:
-            self._keep(held)
+            self.keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
         else:
             _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)

@@ -226,7 +226,7 @@ class Submitter:
             found = await self._find(order)
             return (found, None) if found is not None else await self._attempt(order, request, offer)
         with self._bind():
-            held = self._sent[task] = fresh[0]
+            held = self._sent[task] = self.journal.keep(fresh[0])  # not before: what is held is given back to a store
             if offer is not None:
                 self._served[ref] = (held, offer)
             held.posts += 1
