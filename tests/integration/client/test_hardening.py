@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
+
 import pytest
 
 import audioext as ax
-from tests.integration.client.conftest import WEB, MakeClient
+from tests.integration.client.conftest import WEB, Connect, MakeClient
 from tests.support.api import Api
 from tests.support.clock import JumpClock
 from tests.support.stores import FaultyMemory
@@ -61,3 +64,30 @@ async def test_a_submit_that_waits_for_its_turn_is_no_job_yet(
     assert [job.ref] == await refs(store)
     assert await store.find(key="mine") is None
     assert 1 == len(api.posts)
+
+
+# --- an answer that no store can keep ----------------------------------------------------------------------------
+
+
+async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExitStack, connect: Connect) -> None:
+    """A paid task is stored whatever bytes the answer's headers hold, and so is the next submit with a key."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"code": 200, "msg": "", "data": {"taskId": "task-1"}}'
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; x=\xff\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await writer.drain()
+        writer.close()
+
+    server = await stack.enter_async_context(await asyncio.start_server(answer, "127.0.0.1", 0))
+    host, port = server.sockets[0].getsockname()
+    provider = ax.Kie("0123456789abcdef0123", base_url=f"http://{host}:{port}", limits=ax.Limits())
+    store = connect()
+    client = await stack.enter_async_context(ax.Client(provider, store=store))
+    job = await extend(client, key="mine")
+
+    stored = await store.read(job.ref)
+    assert stored is not None
+    assert ("task-1", 2) == (stored.index.task_id, stored.count)
+    assert job is await extend(client, key="mine")
