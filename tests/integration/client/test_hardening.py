@@ -10,7 +10,7 @@ import pytest
 import audioext as ax
 from tests.integration.client.conftest import WEB, Connect, MakeClient
 from tests.support.api import Api
-from tests.support.clock import JumpClock
+from tests.support.clock import JumpClock, soon
 from tests.support.stores import FaultyMemory
 
 
@@ -91,3 +91,27 @@ async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExi
     assert stored is not None
     assert ("task-1", 2) == (stored.index.task_id, stored.count)
     assert job is await extend(client, key="mine")
+
+
+# --- a clock that is set back ------------------------------------------------------------------------------------
+
+
+async def test_a_question_from_the_future_is_asked_once(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """A webhook that only a status call explains leads to one call, even if the clock was ahead for a moment."""
+    api.is_done = False
+    store = ax.MemoryStore()
+    client = await open_client(store=store, clock=clock.clock, **WEB)
+    job = await extend(client)
+
+    async def is_calm() -> bool:
+        stored = await store.read(job.ref)
+        assert stored is not None
+        assert stored.index.poll_at is not None
+        return clock.time < stored.index.poll_at < clock.time + 1.0
+
+    clock.time += 3_600.0
+    assert 200 == await api.call_back("a word of no page")
+    clock.time -= 3_600.0
+    assert 200 == await api.call_back("text")
+
+    assert await clock.run(soon(is_calm), step=0.01)
