@@ -126,7 +126,13 @@ class Submitter:
         Its result is a job whose outcome may be unknown, but which is never lost. It raises `ProviderError` where the
         provider refused, which cost nothing, `RateLimitError` where there was no room in time, and `StoreError` where
         the job could not be stored; then nothing was sent.
+
+        Raises:
+            ConfigError: the client is being closed.
         """
+        if self._closing.is_set():
+            message = "the client was closed before this submit was sent; nothing was paid"
+            raise ConfigError(message)
         key = order.key
         if key is not None and key in self._by_key:
             return self._by_key[key]

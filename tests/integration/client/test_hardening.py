@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+from yarl import URL
 
 import audioext as ax
 from tests.integration.client.conftest import WEB, Connect, MakeClient
@@ -115,3 +116,42 @@ async def test_a_question_from_the_future_is_asked_once(api: Api, open_client: M
     assert 200 == await api.call_back("text")
 
     assert await clock.run(soon(is_calm), step=0.01)
+
+
+# --- opening and closing -----------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_does_not_open_leaves_the_shared_store_to_others(
+    api: Api, open_client: MakeClient, connect: Connect
+) -> None:
+    """Whoever is cancelled while it opens a store gives back no more than its own use of it."""
+    store = connect()
+    client = await open_client(store=store)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0), ax.Client(api.provider(), store=store):
+            await asyncio.Event().wait()
+
+    job = await extend(client)
+    assert await store.read(job.ref) is not None
+
+
+async def test_nothing_is_submitted_once_closing_began(api: Api, open_client: MakeClient) -> None:
+    """While the receiver still takes what it accepted a submit is refused, so that no POST is cut off."""
+    client = await open_client(**WEB)
+    job = await extend(client)
+    callback = URL(api.posts[-1]["callBackUrl"])
+    _, delivery = await asyncio.open_connection(callback.host, callback.port)
+    delivery.write(f"POST {callback.path} HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n".encode())
+    await delivery.drain()
+    await api.call_back("text")  # the delivery that began before is under way by now
+    wait = asyncio.create_task(job.result())
+    closing = asyncio.create_task(client.aclose())
+    with pytest.raises(ax.ClientClosedError):
+        await wait
+
+    with pytest.raises(ax.ConfigError, match="nothing was paid"):
+        await extend(client)
+    delivery.close()
+    await closing
+
+    assert 1 == len(api.posts)
