@@ -110,10 +110,11 @@ class Journal:
             raise ConfigError(message)
         return found
 
-    async def hold(self, ref: str) -> HeldJob | None:
+    async def hold(self, ref: str, *, whole: bool = False) -> HeldJob | None:
         """Return the job of *ref*, up to date with the store; `None` where the store holds no such job.
 
-        What the store has lost, as a server without persistence does, is given back to it.
+        What the store has lost, as a server without persistence does, is given back to it. Where it holds as much
+        again since, that shows only to who reads the *whole* journal.
 
         Raises:
             StoreError: the store cannot be read.
@@ -121,10 +122,11 @@ class Journal:
         """
         held = self._held.get(ref)
         known = held.count if held is not None else 0
-        stored = await self.store.read(ref, after=known)
+        seen = set(held.readings) if held is not None and whole else set()
+        stored = await self.store.read(ref, after=0 if whole else known)
         held = held or self._held.get(ref)
         if held is not None and held.is_known:
-            if stored is None or stored.count < known:
+            if stored is None or stored.count < known or not seen.issubset(entry.id for entry in stored.entries):
                 if not held.record.is_final and not held.posts:
                     await self._give_back(held)
             else:

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from audioext.models.results import Stage, StageEvent
+from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import CLEAN_UP_SECONDS, Handlers
+from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import Process
+from tests.support.processes import Process, stored, truth
 
 NOW = BEGIN_SECONDS
 TIMEOUT_SECONDS = 10.0
@@ -53,3 +55,26 @@ async def test_a_claim_outlasts_handlers_that_all_run_out_of_time(here: Process,
         await worker.aclose(drain=0.0)
 
     assert tuple(names) == called
+
+
+async def test_a_store_that_lost_a_job_and_heard_of_it_since_gets_it_back(here: Process, there: Process) -> None:
+    """Deliveries that came after the loss, as many as the job had entries, do not hide that its request is gone."""
+    held = await here.submit()
+    await here.journal.append(held, [tape.answer(NOW)])
+    here.line.store = there.line.store = empty = MemoryStore()
+    await there.receive(TEXT)
+    await there.receive(tape.webhook(NOW + 2, tape.shown(Stage.FIRST, tape.track("one"))))
+    changes = Changes(
+        store=here.line, journal=here.journal, clock=here.clock, on_change=lambda: None, on_resync=_nothing
+    )
+    changes.start()
+    await asyncio.sleep(1)
+    await changes.aclose()
+
+    assert (Stage.FIRST, 4) == (held.record.stage, held.count)
+    assert held.record == await truth(empty)
+    assert tape.TASK == (await stored(empty)).index.task_id
+
+
+async def _nothing() -> None:
+    """Agree on nothing."""
