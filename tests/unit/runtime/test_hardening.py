@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+
+import pytest
 
 from audioext.models.results import Stage, StageEvent
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import CLEAN_UP_SECONDS, Handlers
+from audioext.runtime.jobs import StageTimeoutError
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import Process, stored, truth
+from tests.support.processes import Process, loop_time, stored, truth
 
 NOW = BEGIN_SECONDS
 TIMEOUT_SECONDS = 10.0
@@ -74,6 +78,17 @@ async def test_a_store_that_lost_a_job_and_heard_of_it_since_gets_it_back(here: 
     assert (Stage.FIRST, 4) == (held.record.stage, held.count)
     assert held.record == await truth(empty)
     assert tape.TASK == (await stored(empty)).index.task_id
+
+
+@pytest.mark.parametrize("seconds", [math.nan, -1.0, 0.0])
+async def test_a_wait_without_time_ends_at_once(here: Process, seconds: float) -> None:
+    """A timeout that is no time to wait, not a number among them, is over after one look at the store."""
+    held = await here.submit()
+    await here.journal.append(held, [tape.answer(NOW)])
+
+    with pytest.raises(StageTimeoutError):
+        await here.handle(held).wait(timeout=seconds)
+    assert NOW == loop_time()
 
 
 async def _nothing() -> None:
