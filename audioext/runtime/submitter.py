@@ -25,7 +25,6 @@ from audioext.errors import (
 )
 from audioext.files.serving import Offers
 from audioext.files.sources import SourceInfo, Sources, probe
-from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
 from audioext.http.urls import callback_url
 from audioext.models.entries import Entry, Index, make_entry
@@ -37,7 +36,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
 from audioext.state.asked import dump_asked
-from audioext.state.reading import Reading
+from audioext.state.reading import Reading, answer_entry
 from audioext.stores.base import Existing, Store
 
 _log = logging.getLogger("audioext.submit")
@@ -49,7 +48,6 @@ SUBMIT_TIMEOUT_SECONDS = 60.0
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Where nobody can call us, other processes know after this that the POST told nothing; this one knows at once."""
 SHORTEST_SECRET = 8
-_KEPT_HEADERS = ("content-type", "retry-after", "date")
 
 
 @frozen(kw_only=True)
@@ -130,9 +128,7 @@ class Submitter:
         Raises:
             ConfigError: the client is being closed.
         """
-        if self._closing.is_set():
-            message = "the client was closed before this submit was sent; nothing was paid"
-            raise ConfigError(message)
+        self._check_open()
         key = order.key
         if key is not None and key in self._by_key:
             return self._by_key[key]
@@ -162,6 +158,8 @@ class Submitter:
         for task in tuple(self._tasks):
             if task not in self._bound:
                 task.cancel()
+        for account in self.accounts.values():  # who is about to be told to wait for room
+            account.look_again()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
@@ -170,17 +168,19 @@ class Submitter:
         for task in tuple(self._tasks):
             task.cancel()
 
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            message = "the client was closed before this submit was sent; nothing was paid"
+            raise ConfigError(message)
+
     def _ended(self, task: asyncio.Task[HeldJob]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.info("a submit ended without a job: %s", task.exception())
 
     async def _submit(self, order: Order) -> HeldJob:
-        if order.key is not None:
-            await self.journal.flush()  # a refusal that is not stored yet still holds its key
-            found = await self._find(order)
-            if found is not None:
-                return found
+        if order.key is not None and (found := await self._find(order)) is not None:
+            return found
         request, offer = await self.sources.bring(order.request, order.provider, order.progress)
         try:
             for resend in range(MAX_RESENDS + 1):
@@ -200,6 +200,7 @@ class Submitter:
         raise AssertionError  # pragma: no cover - the last resend returns or raises
 
     async def _find(self, order: Order) -> HeldJob | None:
+        await self.journal.flush()  # a refusal that is not stored yet still holds its key
         ref = await self.store.find(key=order.key)
         held = await self.journal.hold(ref) if ref is not None else None
         if held is not None:
@@ -215,6 +216,7 @@ class Submitter:
         fresh: list[HeldJob] = []
 
         def make() -> tuple[Entry, Index]:
+            self._check_open()
             entry = make_entry("request", self.clock.now(), body=body)
             fresh[:] = [self.journal.begin(ref, Reading(entry, asked=asked), provider)]
             return entry, self.journal.first_index(fresh[0])
@@ -316,17 +318,9 @@ class Submitter:
             return make_entry("answer", self.clock.now(), note=f"the submit broke off with {type(error).__name__}")
         # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
         secrets = [getattr(provider, "api_key", None) or "", "" if callback is None else callback.name]
-        return _answer_entry(
+        return answer_entry(
             response, self.clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
         )
-
-
-def _answer_entry(response: HttpResponse, at: float, secrets: list[str]) -> Entry:
-    body = response.body
-    for secret in secrets:
-        body = body.replace(secret.encode(), b"***")
-    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-    return make_entry("answer", at, status=response.status, headers=headers, body=body)
 
 
 def _unsent_error(record: Record, entry: Entry) -> ProviderError:

@@ -9,9 +9,13 @@ import pytest
 from yarl import URL
 
 import audioext as ax
+from audioext.models.entries import Entry, Index
+from audioext.models.limits import Limits
+from audioext.runtime.submitter import RESEND_SECONDS
+from audioext.stores.base import Created, Existing, Full
 from tests.integration.client.conftest import WEB, Connect, MakeClient
-from tests.support.api import Api
-from tests.support.clock import JumpClock, soon
+from tests.support.api import Api, failing
+from tests.support.clock import SOON_SECONDS, START, JumpClock, soon
 from tests.support.stores import FaultyMemory
 
 
@@ -65,6 +69,30 @@ async def test_a_submit_that_waits_for_its_turn_is_no_job_yet(
     assert [job.ref] == await refs(store)
     assert await store.find(key="mine") is None
     assert 1 == len(api.posts)
+
+
+async def test_a_refusal_that_is_not_stored_yet_does_not_stand_in_for_its_resend(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A POST that may be sent again is, with the same key, although the store was away when it was refused."""
+    store = FaultyMemory()
+    client = await open_client(store=store, clock=clock.clock, **WEB)
+    api.codes = [429]
+    api.on_post = failing(store)
+    submit = asyncio.create_task(extend(client, key="mine"))
+    await api.arrived.wait()
+    api.on_post = None
+    await clock.run(soon(lambda: later(clock, RESEND_SECONDS - 0.1)), step=0.05)
+    store.fail(None)
+    job = await clock.run(submit, step=0.05)
+
+    assert ("task-2", 2) == (job.task_id, len(api.posts))
+    assert job.ref == await store.find(key="mine")
+
+
+async def later(clock: JumpClock, seconds: float) -> bool:
+    """Say whether so much time has passed."""
+    return clock.time >= START + seconds
 
 
 # --- an answer that no store can keep ----------------------------------------------------------------------------
@@ -155,3 +183,41 @@ async def test_nothing_is_submitted_once_closing_began(api: Api, open_client: Ma
     await closing
 
     assert 1 == len(api.posts)
+
+
+class SlowMemory(FaultyMemory):
+    """A store whose answer to a create takes a moment once it is full."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        super().__init__()
+        self.is_full = asyncio.Event()
+        self.answers = asyncio.Event()
+
+    async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+        """Create, and keep an answer of no room back for a while."""
+        created = await super().create(entry, index, limits=limits, now=now)
+        if isinstance(created, Full):
+            self.is_full.set()
+            await self.answers.wait()
+        return created
+
+
+async def test_a_submit_that_asks_for_room_does_not_delay_the_close(api: Api, open_client: MakeClient) -> None:
+    """Whoever hears that there is no room after closing began waits for none."""
+    api.is_done = False
+    store = SlowMemory()
+    client = ax.Client(api.provider(limits=ax.Limits(parallel=1)), store=store, **WEB)  # type: ignore[arg-type]  # a test's own settings
+    async with client:
+        wait = asyncio.create_task((await extend(client)).result())
+        submit = asyncio.create_task(extend(client))
+        await store.is_full.wait()
+        closing = asyncio.create_task(client.aclose())
+        with pytest.raises(ax.ClientClosedError):
+            await wait
+        store.answers.set()
+
+        async with asyncio.timeout(SOON_SECONDS):
+            await closing
+        with pytest.raises(ax.ConfigError, match="nothing was paid"):
+            await submit
