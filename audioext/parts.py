@@ -133,8 +133,10 @@ class Parts:
         if self.is_open or self.is_closed:
             message = "a client is opened once: make a new one"
             raise ConfigError(message)
+        self.is_closed = True
+        await settings.store.open()  # which leaves nothing open where it fails: others may share the store
+        self.is_closed = False
         try:
-            await settings.store.open()
             self.secrets = settings.secrets
             await self._agree_on_secret()
             # Skip the warnings for read-only clients, and for those who chose to keep jobs in memory.

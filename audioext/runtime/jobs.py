@@ -255,7 +255,7 @@ class Job:
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._context.wait_timeout if timeout is None else timeout
-        return self._context.clock.monotonic() + seconds
+        return self._context.clock.monotonic() + max(0.0, seconds)  # in this order NaN, which never comes, is now
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
         for stage in TOLD_STAGES:

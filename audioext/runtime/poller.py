@@ -78,10 +78,11 @@ class Poller:
             StoreError: nothing was appended.
         """
         at = self.clock.now()
+        # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
+        held.polled_at = max(at, held.record.asks_at or 0.0)
         response = await self._call(held)
         entry = make_entry("status", at, status=response.status, body=response.body)
         (reading,) = held.read([entry])
-        held.polled_at = at
         await self.journal.append_read(held, [reading] if _is_news(held, reading) else [])
         held.provider.parse_status(response)
 
@@ -120,7 +121,6 @@ class Poller:
             except (ProviderError, DecodeError) as error:
                 _log.info("job %s: the status call failed: %s", ref, error)
                 is_over = age >= 2 * self.expire_after
-                held.polled_at = self.clock.now()
                 await self.journal.append(held)
         if is_over and not held.record.is_final:
             await self.journal.append(held, [make_entry("expired", self.clock.now())])

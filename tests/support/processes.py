@@ -57,7 +57,7 @@ class Process:
         held = self.journal.begin(ref, read(entry, self.provider), self.provider)
         index = self.journal.first_index(held)
         assert Created() == await self.line.create(entry, index, limits=UNLIMITED, now=self.clock.now())
-        return held
+        return self.journal.keep(held)
 
     async def hold(self, ref: str = REF) -> HeldJob:
         """Return a job that the store has."""
