@@ -1,4 +1,3 @@
-# LEAD: CHANGED again: changes() yields Changed(ref, count) instead of str, so that a process skips what it has seen itself (own appends included). Please adapt your store and the tests; delete this line when done.
 """What every store does: it keeps journals, an index row for each, and a stream of changes; it knows no state rule.
 
 The two ideas: an append cannot conflict, since an entry's id says what it is; and an index row is taken only from a

@@ -21,6 +21,7 @@ from audioext.stores._redis_engine import Engine
 from audioext.stores._redis_url import Address, read_url
 from audioext.stores._redis_values import entry_words, index_words, load_entry, load_provider, load_stored
 from audioext.stores._redis_warnings import warnings
+from audioext.stores._redis_write import WRITE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
 PAGE = 50
@@ -83,7 +84,7 @@ class RedisStore:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
         engine = self._opened()
         outcome, *word = await engine.do(
-            scripts.WRITE,
+            WRITE,
             engine.keys_of(index.ref, index.provider, index),
             *(index.ref, index.provider, 0, 0, 0),
             *index_words(index),
@@ -109,7 +110,7 @@ class RedisStore:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
         engine = self._opened()
         count, is_taken, is_lost, is_full, *missed = await engine.do(
-            scripts.WRITE,
+            WRITE,
             engine.keys_of(ref, provider, index),
             *(ref, provider, known, look_at, int(release)),
             *index_words(index),
