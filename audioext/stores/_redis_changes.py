@@ -88,7 +88,7 @@ class ChangeReader:
 
     async def _read(self, connection: AbstractConnection, last: Item) -> tuple[list[Item], bool]:
         """Return the changes after *last*, and whether it is still there: asked afterwards, since trimming goes on."""
-        wait = round(1_000 * self.pipe.patience)
+        wait = max(1, round(1_000 * self.pipe.patience))
         words: list[tuple[Word, ...]] = [
             ("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", self.key, last[0]),
             ("XRANGE", self.key, last[0], last[0]),
