@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from audioext.clock import Clock
-from audioext.errors import AudioextError, StoreError
+from audioext.errors import AudioextError, ConfigError, StoreError
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Failure, FailureReason, Saver, Song, Stage, StageEvent, Track
@@ -212,6 +213,7 @@ class Job:
             StageTimeoutError: it was not reached in time; the job lives on.
             SubmitUnknownError: there was no word of the task within the grace period.
             ClientClosedError: the client was closed.
+            ConfigError: *timeout* is no number.
         """
         return await self._until(partial(self._event, stage), self._deadline(timeout), stage.name.lower())
 
@@ -255,7 +257,10 @@ class Job:
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._context.wait_timeout if timeout is None else timeout
-        return self._context.clock.monotonic() + max(0.0, seconds)  # in this order NaN, which never comes, is now
+        if not isinstance(seconds, (int, float)) or math.isnan(seconds):  # every comparison with it is false
+            message = f"timeout must be a number of seconds, not {seconds!r}"
+            raise ConfigError(message)
+        return self._context.clock.monotonic() + seconds
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
         for stage in TOLD_STAGES:

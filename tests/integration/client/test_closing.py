@@ -57,6 +57,66 @@ async def test_a_close_right_after_the_await_tells_all(connect: Connect, api: Ap
         assert [] == tasks_of_ours()
 
 
+async def test_a_delivery_that_was_accepted_is_stored_answered_and_told(api: Api, open_client: MakeClient) -> None:
+    """A close that begins while a webhook is being stored waits for that, and for the handlers that it is news for."""
+    store = HangingStore()
+    client = await open_client(store=store, **WEB)
+    told: list[ax.Stage] = []
+
+    @client.on(ax.Stage.COMPLETE)
+    async def tell(event: ax.StageEvent) -> None:
+        told.append(event.stage)
+
+    await client.extend(audio_id="x", model="V5")
+    store.answering.clear()
+    store.is_asked.clear()
+    delivery = asyncio.create_task(api.call_back("complete"))
+    await store.is_asked.wait()
+    close = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0)  # it has begun
+
+    store.answering.set()
+    assert 200 == await delivery
+    await close
+
+    assert [ax.Stage.COMPLETE] == told
+    assert ["applied"] == [delivery.verdict async for delivery in store.deliveries()]
+
+
+async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_client(
+    sandbox: Sandbox, make_client: MakeClient, clock: JumpClock
+) -> None:
+    """A handler that chains a task while its client closes is refused, tried again after the restart, and pays once."""
+    store = ax.MemoryStore()
+    has_begun, is_closing, is_chained = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def chain_with(client: ax.Client) -> None:
+        @client.on(ax.Stage.COMPLETE)
+        async def chain(event: ax.StageEvent) -> None:
+            if not event.meta:
+                has_begun.set()
+                await is_closing.wait()
+                await client.extend(audio_id=sandbox.track_ids[1], model="V5", meta={"n": 2})
+                is_chained.set()
+
+    client = await make_client(sandbox, store=store, clock=clock.clock)
+    chain_with(client)
+    await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await has_begun.wait()
+    close = asyncio.create_task(client.aclose())
+    await clock.advance(0.0)  # it waits for the handler alone
+    is_closing.set()
+    await close
+    assert (False, 1) == (is_chained.is_set(), len(sandbox.submissions))
+
+    successor = await make_client(sandbox, store=store, clock=clock.clock)
+    chain_with(successor)
+    await clock.run(is_chained.wait())
+    await successor.aclose()
+
+    assert 2 == len(sandbox.submissions)
+
+
 async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:
     """Of two clients with handlers both close as soon as they have the song: one of them has told each stage."""
     for number in range(1, ROUNDS // 2 + 1):
@@ -344,17 +404,56 @@ async def test_nothing_is_resent_while_closing(
 # --- stores that are away ----------------------------------------------------------------------------------------
 
 
+class LateMemory(ax.MemoryStore):
+    """A store whose next claim is answered when the gate is open."""
+
+    def __init__(self) -> None:
+        """Shut the gate."""
+        super().__init__()
+        self.has_claimed = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def claim(self, work: Work, **options: object) -> tuple[str, ...]:
+        """Claim at once, and say so late."""
+        refs = await super().claim(work, **options)  # type: ignore[arg-type]  # passed on as they are
+        if refs:
+            self.has_claimed.set()
+            await self.gate.wait()
+        return refs
+
+
+async def test_what_was_claimed_when_the_client_closes_is_due_at_once(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A claim whose answer is under way is given back, so that the next client need not wait until it runs out."""
+    store = LateMemory()
+    client = await open_client(store=store, clock=clock.clock)
+    await client.extend(audio_id="x", model="V5")
+    await clock.run(store.has_claimed.wait())
+
+    close = asyncio.create_task(client.aclose())
+    await clock.advance(0.0)  # it waits for the claim's answer alone
+    store.gate.set()
+    await close
+
+    due = await store.next_due("polls")
+    assert due is not None
+    assert due <= clock.time
+
+
 class HangingStore(ax.MemoryStore):
     """A store that answers nothing while it hangs."""
 
     def __init__(self) -> None:
         """Answer at first."""
         super().__init__()
+        self.is_asked = asyncio.Event()
         self.answering = asyncio.Event()
         self.answering.set()
 
     async def append(self, *arguments: object, **options: object) -> Appended:
         """Append when it answers."""
+        self.is_asked.set()
         await self.answering.wait()
         return await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
 

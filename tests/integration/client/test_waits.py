@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,18 @@ async def test_wait_timeout_bounds_every_await(api: Api, open_client: MakeClient
     for wait in waits:
         with pytest.raises(ax.StageTimeoutError):
             await wait
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), "1"])
+async def test_a_timeout_that_is_no_number_is_refused(seconds: Any, api: Api, open_client: MakeClient) -> None:
+    """Nothing is waited for, and the message says what a timeout is."""
+    client = await open_client(**WEB)
+    job = await extend(client)
+
+    with pytest.raises(ax.ConfigError, match="number of seconds"):
+        await job.wait(timeout=seconds)
+    with pytest.raises(ax.ConfigError, match="number of seconds"):
+        await job.result(timeout=seconds)
 
 
 async def test_run_is_bounded_after_the_submit(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
