@@ -18,8 +18,8 @@ from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
-from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, JobContext, SubmitUnknownError
+from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller

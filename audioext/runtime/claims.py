@@ -77,7 +77,9 @@ class Claims:
         for task in stubborn:
             task.cancel()
             _log.error("%s does not end when it is cancelled; it is left alone", task.get_name())
-        await self._give_back([ref for task, ref in running.items() if task.cancelled()])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self._give_back([ref for task, ref in running.items() if task.cancelled()])
 
     async def _run(self) -> None:
         while True:

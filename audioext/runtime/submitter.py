@@ -235,7 +235,7 @@ class Submitter:
                 why = "the store did not say that it took the job; nothing was sent"
                 self.journal.disown(fresh[0], make_entry("abandoned", self.clock.now(), note=why))
             raise
-        if isinstance(created, Existing):
+        if isinstance(created, Existing) and created.ref != ref:  # its own ref: a create that was sent again
             found = await self._find(order)
             return (found, None) if found is not None else await self._attempt(order, request, offer)
         with self._bind():

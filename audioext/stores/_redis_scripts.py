@@ -35,8 +35,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES
-from audioext.models.entries import POST_SECONDS
+from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS
 
 LAYOUT = 2
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""

@@ -14,8 +14,8 @@ from audioext.models.limits import Limits
 from audioext.models.record import Record
 from audioext.models.results import Song
 from audioext.providers.base import Provider
-from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, JobContext
+from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.state.fold import fold
 from audioext.state.reading import Reading, read
