@@ -254,3 +254,18 @@ async def test_a_submit_that_asks_for_room_does_not_delay_the_close(api: Api, op
             await closing
         with pytest.raises(ax.ConfigError, match="nothing was paid"):
             await submit
+
+
+# --- what was refused --------------------------------------------------------------------------------------------
+
+
+async def test_a_forged_delivery_is_refused_when_it_is_replayed(api: Api, stack: AsyncExitStack) -> None:
+    """What was refused for its signature is verified again: looking at it once more makes it no better."""
+    provider = api.provider(webhook_key="k" * 32)
+    client = await stack.enter_async_context(ax.Client(provider, **WEB))  # type: ignore[arg-type]  # a test's own settings
+    job = await extend(client)
+    assert 401 == await api.call_back("complete")
+    (delivery,) = [delivery async for delivery in client.deliveries()]
+
+    assert 401 == await client.replay(delivery.id)
+    assert (ax.Stage.SUBMITTED, ()) == (job.stage, job.tracks)
