@@ -95,7 +95,10 @@ class Journal:
         if held is None:
             held = HeldJob(stored.index.ref, self.provider(stored.index.provider, stored.index.ref))
             self._held[held.ref] = held
+        was_open = held.is_known and held.record.verdict is Verdict.OPEN
         held.learn(held.read(stored.entries), count=stored.count)
+        if was_open and held.record.is_final:
+            self.on_final(held.ref)
         return held
 
     def provider(self, name: str, ref: str) -> Provider:
@@ -130,10 +133,7 @@ class Journal:
                 if not held.record.is_final and not held.posts:
                     await self._give_back(held)
             else:
-                was_open = held.record.verdict is Verdict.OPEN
-                held.learn(held.read(stored.entries), count=stored.count)
-                if was_open and held.record.is_final:
-                    self.on_final(ref)
+                self.take_in(stored)
             return held
         if stored is None:
             return None

@@ -26,6 +26,8 @@ _log = logging.getLogger("audioext.poller")
 
 CLAIM_MARGIN_SECONDS = 5.0
 CONCURRENT_POLLS = 16
+MAX_COMPLAINED_ENTRIES = 100
+"""A longer journal notes no more complaints, which may differ with each call: it keeps room for what the task shows."""
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -132,4 +134,6 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
     """Say whether a status answer changes anything that a reader can see."""
     old = held.record
     new = held.with_readings([reading])
-    return new is not None and attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old
+    if new is None or (reading.problem and held.count >= MAX_COMPLAINED_ENTRIES):
+        return False
+    return attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old

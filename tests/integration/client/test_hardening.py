@@ -11,6 +11,7 @@ from yarl import URL
 import audioext as ax
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
+from audioext.runtime.poller import MAX_COMPLAINED_ENTRIES
 from audioext.runtime.submitter import RESEND_SECONDS
 from audioext.stores.base import Created, Existing, Full
 from tests.integration.client.conftest import WEB, Connect, MakeClient
@@ -122,6 +123,38 @@ async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExi
     assert job is await extend(client, key="mine")
 
 
+async def test_complaints_that_all_differ_leave_room_for_the_result(stack: AsyncExitStack, clock: JumpClock) -> None:
+    """An API that fails for hours, with a new text each time, does not fill the journal that the song has to fit in."""
+    calls = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        head = await reader.readuntil(b"\r\n\r\n")
+        calls += 1
+        body = b'{"code": 200, "msg": "", "data": {"taskId": "task-1"}}'
+        if head.startswith(b"GET"):
+            body = b'{"code": 500, "msg": "internal error, trace %d"}' % calls
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    server = await stack.enter_async_context(await asyncio.start_server(answer, "127.0.0.1", 0))
+    host, port = server.sockets[0].getsockname()
+    provider = ax.Kie("0123456789abcdef0123", base_url=f"http://{host}:{port}", limits=ax.Limits(queries=None))
+    store = ax.MemoryStore()
+    client = await stack.enter_async_context(ax.Client(provider, store=store, clock=clock.clock))
+    job = await extend(client)
+
+    async def is_long_silent() -> bool:
+        return calls > MAX_COMPLAINED_ENTRIES + 50
+
+    assert await clock.run(soon(is_long_silent), step=60.0)
+    stored = await store.read(job.ref)
+    assert stored is not None
+    assert MAX_COMPLAINED_ENTRIES == stored.count
+    assert "trace" in str(job.record.complaint)
+
+
 # --- a clock that is set back ------------------------------------------------------------------------------------
 
 
@@ -221,3 +254,18 @@ async def test_a_submit_that_asks_for_room_does_not_delay_the_close(api: Api, op
             await closing
         with pytest.raises(ax.ConfigError, match="nothing was paid"):
             await submit
+
+
+# --- what was refused --------------------------------------------------------------------------------------------
+
+
+async def test_a_forged_delivery_is_refused_when_it_is_replayed(api: Api, stack: AsyncExitStack) -> None:
+    """What was refused for its signature is verified again: looking at it once more makes it no better."""
+    provider = api.provider(webhook_key="k" * 32)
+    client = await stack.enter_async_context(ax.Client(provider, **WEB))  # type: ignore[arg-type]  # a test's own settings
+    job = await extend(client)
+    assert 401 == await api.call_back("complete")
+    (delivery,) = [delivery async for delivery in client.deliveries()]
+
+    assert 401 == await client.replay(delivery.id)
+    assert (ax.Stage.SUBMITTED, ()) == (job.stage, job.tracks)

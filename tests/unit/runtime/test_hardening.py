@@ -80,6 +80,17 @@ async def test_a_store_that_lost_a_job_and_heard_of_it_since_gets_it_back(here: 
     assert tape.TASK == (await stored(empty)).index.task_id
 
 
+async def test_the_end_of_a_job_that_is_seen_in_a_list_is_announced(here: Process, there: Process) -> None:
+    """What a job held while it ran is let go of, whichever way its end was learnt."""
+    await here.submit()
+    held = await there.hold()
+    await there.journal.append(held, [tape.answer(NOW), tape.webhook(NOW + 1, tape.failed())])
+    async for found in here.line.jobs():
+        here.journal.take_in(found)
+
+    assert [tape.REF] == here.ended
+
+
 @pytest.mark.parametrize("seconds", [math.nan, -1.0, 0.0])
 async def test_a_wait_without_time_ends_at_once(here: Process, seconds: float) -> None:
     """A timeout that is no time to wait, not a number among them, is over after one look at the store."""
