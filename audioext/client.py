@@ -325,8 +325,8 @@ class Client:
             RequestError: the store holds no such delivery.
         """
         delivery = await self.delivery(id)
-        route = Route(delivery.provider, delivery.ref, "")
-        return await self.inbox.replay(route, Webhook(headers=delivery.headers, body=delivery.body))
+        route, hook = Route(delivery.provider, delivery.ref, ""), Webhook(headers=delivery.headers, body=delivery.body)
+        return await self.inbox.replay(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
 
     async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
         """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.

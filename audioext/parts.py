@@ -18,8 +18,8 @@ from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
-from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, JobContext, SubmitUnknownError
+from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
@@ -133,8 +133,10 @@ class Parts:
         if self.is_open or self.is_closed:
             message = "a client is opened once: make a new one"
             raise ConfigError(message)
+        self.is_closed = True
+        await settings.store.open()  # which leaves nothing open where it fails: others may share the store
+        self.is_closed = False
         try:
-            await settings.store.open()
             self.secrets = settings.secrets
             await self._agree_on_secret()
             # Skip the warnings for read-only clients, and for those who chose to keep jobs in memory.

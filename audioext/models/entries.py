@@ -72,10 +72,18 @@ def make_entry(  # noqa: PLR0913 - each is a field
     body: bytes = b"",
     note: str = "",
 ) -> Entry:
-    """Return an entry with the id that follows from what it says; `at` and `headers` are not part of that."""
+    """Return an entry with the id that follows from what it says; `at` and `headers` are not part of that.
+
+    Bytes that are no text stand in headers as halves of surrogate pairs, which no store can keep: they become "?".
+    """
     said = f"{kind} {status} {len(note)} {note} ".encode(errors="surrogatepass")
     id_ = hashlib.blake2b(said + body, digest_size=12).hexdigest()
-    return Entry(id=id_, at=at, kind=kind, status=status, headers=headers or {}, body=body, note=note)
+    kept = {name: _storable(value) for name, value in headers.items()} if headers else {}
+    return Entry(id=id_, at=at, kind=kind, status=status, headers=kept, body=body, note=_storable(note))
+
+
+def _storable(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 @frozen(kw_only=True)

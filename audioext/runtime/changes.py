@@ -30,7 +30,8 @@ class Changes:
     """Called after each change, since handlers may have work."""
     on_resync: Callable[[], Awaitable[None]]
     """Called where the store may have lost what it held, again until it raises no `StoreError`."""
-    _unread: set[str] = field(factory=set, init=False)
+    _unread: dict[str, bool] = field(factory=dict, init=False)
+    """What is to be read again, and whether all of it, since the store may have lost a part."""
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(factory=lambda: Outage(_log, "the store's changes cannot be read"), init=False)
 
@@ -73,9 +74,9 @@ class Changes:
         if isinstance(change, Changed):
             held = self.journal.held(change.ref)
             if held is not None and held.count < change.count:
-                self._unread.add(change.ref)
+                self._unread.setdefault(change.ref, False)
         else:
-            self._unread.update(held.ref for held in self.journal.held_jobs())
+            self._unread.update((held.ref, True) for held in self.journal.held_jobs())
         while self._unread or is_resync:
             try:
                 if is_resync:
@@ -94,9 +95,9 @@ class Changes:
     async def _read(self, ref: str) -> None:
         if self.journal.held(ref) is not None:
             try:
-                await self.journal.hold(ref)
+                await self.journal.hold(ref, whole=self._unread[ref])
             except StoreError:
                 raise
             except AudioextError as error:  # its own affair: the others count all the same
                 _log.warning("job %s: what changed cannot be read: %s", ref, error)
-        self._unread.discard(ref)
+        self._unread.pop(ref, None)

@@ -21,7 +21,7 @@ IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when nobody wakes the loop."""
 STORE_DOWN_SECONDS = 1.0
 CANCEL_SECONDS = 2.0
-"""How long the end takes at most: a claim gets half of it for its answer, what was cancelled the rest to clean up."""
+"""How long work that was cancelled gets to clean up."""
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -42,9 +42,9 @@ class Claims:
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(init=False)
-    _running: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _running: dict[asyncio.Task[None], str] = field(factory=dict, init=False)
     _is_draining: bool = field(default=False, init=False)
-    _is_ending: bool = field(default=False, init=False)
+    _is_closing: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Name what may be away."""
@@ -68,26 +68,28 @@ class Claims:
             self._is_draining = True
             self._wake.set()
             await asyncio.wait([self._loop], timeout=drain)
-        now = asyncio.get_running_loop().time
-        ends_at = now() + CANCEL_SECONDS
-        self._is_ending = True
+        self._is_closing = True  # a claim that is under way is given back, and so is not cut off
         self._wake.set()
-        # What was claimed and is not given back would be held for long.
-        await asyncio.wait([self._loop], timeout=CANCEL_SECONDS / 2)
-        self._loop.cancel()
-        for task in self._running:
+        running = dict(self._running)
+        for task in running:
             task.cancel()
-        _, stubborn = await asyncio.wait([self._loop, *self._running], timeout=ends_at - now())
+        _, stubborn = await asyncio.wait([self._loop, *running], timeout=CANCEL_SECONDS)
         for task in stubborn:
+            task.cancel()
             _log.error("%s does not end when it is cancelled; it is left alone", task.get_name())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self._give_back([ref for task, ref in running.items() if task.cancelled()])
 
     async def _run(self) -> None:
-        while not self._is_ending:
+        while True:
             self._wake.clear()
             try:
-                claimed = await self._claim()
-                if self._is_ending or (self._is_draining and not claimed and not self._running):
+                if self._is_closing:
                     return
+                claimed = await self._claim()
+                if self._is_draining and not (claimed or self._running or self._wake.is_set()):
+                    return  # and nothing ended while it looked, after which more may be due
                 pause = 0.0 if claimed else await self._pause()
             except StoreError as error:
                 self._outage.note(error)
@@ -107,26 +109,27 @@ class Claims:
             return 0
         now = self.clock.now()
         refs = await self.store.claim(self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers)
+        if self._is_closing:
+            await self._give_back(refs)
+            return 0
         for ref in refs:
-            if self._is_ending:
-                await self.store.reschedule(ref, self.work, at=now)
-                continue
             task = asyncio.create_task(self._guard(ref), name=f"audioext {self.work} of {ref}")
-            self._running.add(task)
+            self._running[task] = ref
             task.add_done_callback(self._finished)
         return len(refs)
 
+    async def _give_back(self, refs: Sequence[str]) -> None:
+        with suppress(StoreError):  # else the claims run out by themselves
+            for ref in refs:
+                await self.store.reschedule(ref, self.work, at=self.clock.now())
+
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self._wake.set()
 
     async def _guard(self, ref: str) -> None:
         try:
             await self.do(ref)
-        except asyncio.CancelledError:
-            with suppress(StoreError):  # else the claim runs out by itself
-                await self.store.reschedule(ref, self.work, at=self.clock.now())
-            raise
         except StoreError as error:
             _log.warning("%s of job %s: the store failed, it comes again later: %s", self.work, ref, error)
         except Exception:  # noqa: BLE001 - a bug must not end the loop; the claim runs out and the work comes again

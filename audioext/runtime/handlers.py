@@ -175,7 +175,7 @@ class Handlers:
 
     def _hold_seconds(self) -> float:
         most = max(map(len, self._by_topic.values()), default=1)
-        return self.timeout * most + CLAIM_MARGIN_SECONDS
+        return (self.timeout + CLEAN_UP_SECONDS) * most + CLAIM_MARGIN_SECONDS
 
     async def _work(self, ref: str) -> None:
         """Tell one topic of a claimed job, then give the claim back; the next topic is claimed anew."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
-from attrs import define, field
+from attrs import define, field, frozen
 
+from audioext.clock import Clock
 from audioext.models.entries import Entry
 from audioext.models.record import Record
+from audioext.models.results import Saver
 from audioext.providers.base import Provider
 from audioext.state.fold import fold
 from audioext.state.reading import Reading, read
@@ -89,3 +91,18 @@ class HeldJob:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(True)
+
+
+@frozen(kw_only=True)
+class JobContext:
+    """What a job needs of the client that handed it out."""
+
+    look: Callable[[str], Awaitable[None]]
+    """Brings a job up to date with the store, or raises `StoreError`."""
+    refresh: Callable[[HeldJob], Awaitable[None]]
+    is_closed: Callable[[], bool]
+    watch: Callable[[int], None]
+    """Called with 1 when a wait begins and with -1 when it ends."""
+    saver: Saver
+    clock: Clock
+    wait_timeout: float

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from attrs import frozen
-
-from audioext.clock import Clock
 from audioext.errors import AudioextError, ConfigError, StoreError
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Failure, FailureReason, Saver, Song, Stage, StageEvent, Track
-from audioext.runtime.held import HeldJob
+from audioext.models.results import Failure, FailureReason, Song, Stage, StageEvent, Track
+from audioext.runtime.held import HeldJob, JobContext
 from audioext.state import views
 
 _log = logging.getLogger("audioext.jobs")
@@ -80,21 +77,6 @@ class JobExpiredError(StageTimeoutError):
 
 class ClientClosedError(JobError):
     """The client was closed during the wait; the job lives on in the store, open a client there again."""
-
-
-@frozen(kw_only=True)
-class JobContext:
-    """What a job needs of the client that handed it out."""
-
-    look: Callable[[str], Awaitable[None]]
-    """Brings a job up to date with the store, or raises `StoreError`."""
-    refresh: Callable[[HeldJob], Awaitable[None]]
-    is_closed: Callable[[], bool]
-    watch: Callable[[int], None]
-    """Called with 1 when a wait begins and with -1 when it ends."""
-    saver: Saver
-    clock: Clock
-    wait_timeout: float
 
 
 class StageWait:

@@ -72,18 +72,18 @@ class Journal:
         return list(self._held.values())
 
     def begin(self, ref: str, reading: Reading, provider: Provider) -> HeldJob:
-        """Hold a new job, whose journal begins with its request."""
+        """Return a new job, whose journal begins with its request; it is held from `keep` on, once it is stored."""
         held = HeldJob(ref, provider)
         held.learn([reading], count=1)
-        self._keep(held)
         return held
 
-    def _keep(self, held: HeldJob) -> None:
-        """Hold a job though nobody may: more is about to be heard of it."""
-        self._held[held.ref] = held
+    def keep(self, held: HeldJob) -> HeldJob:
+        """Hold a stored job though nobody may: more is about to be heard of it. Return the one copy that is held."""
+        held = self._held.setdefault(held.ref, held)
         self._recent[held.ref] = held
         if len(self._recent) > RECENT_JOBS:
             del self._recent[next(iter(self._recent))]
+        return held
 
     def take_in(self, stored: Stored) -> HeldJob:
         """Hold a job as the store has it, or bring the one that is held up to date.
@@ -95,7 +95,10 @@ class Journal:
         if held is None:
             held = HeldJob(stored.index.ref, self.provider(stored.index.provider, stored.index.ref))
             self._held[held.ref] = held
+        was_open = held.is_known and held.record.verdict is Verdict.OPEN
         held.learn(held.read(stored.entries), count=stored.count)
+        if was_open and held.record.is_final:
+            self.on_final(held.ref)
         return held
 
     def provider(self, name: str, ref: str) -> Provider:
@@ -110,10 +113,11 @@ class Journal:
             raise ConfigError(message)
         return found
 
-    async def hold(self, ref: str) -> HeldJob | None:
+    async def hold(self, ref: str, *, whole: bool = False) -> HeldJob | None:
         """Return the job of *ref*, up to date with the store; `None` where the store holds no such job.
 
-        What the store has lost, as a server without persistence does, is given back to it.
+        What the store has lost, as a server without persistence does, is given back to it. Where it holds as much
+        again since, that shows only to who reads the *whole* journal.
 
         Raises:
             StoreError: the store cannot be read.
@@ -121,17 +125,15 @@ class Journal:
         """
         held = self._held.get(ref)
         known = held.count if held is not None else 0
-        stored = await self.store.read(ref, after=known)
+        seen = set(held.readings) if held is not None and whole else set()
+        stored = await self.store.read(ref, after=0 if whole else known)
         held = held or self._held.get(ref)
         if held is not None and held.is_known:
-            if stored is None or stored.count < known:
+            if stored is None or stored.count < known or not seen.issubset(entry.id for entry in stored.entries):
                 if not held.record.is_final and not held.posts:
                     await self._give_back(held)
             else:
-                was_open = held.record.verdict is Verdict.OPEN
-                held.learn(held.read(stored.entries), count=stored.count)
-                if was_open and held.record.is_final:
-                    self.on_final(ref)
+                self.take_in(stored)
             return held
         if stored is None:
             return None
@@ -246,7 +248,7 @@ class Journal:
         held = self._held.get(ref) or HeldJob(ref, self.provider(provider_name, ref))
         held.learn(_as_stored(held, done, [] if done.is_full else [reading]), count=done.count)
         if held.is_known:
-            self._keep(held)
+            self.keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
         else:
             _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)

@@ -26,6 +26,8 @@ _log = logging.getLogger("audioext.poller")
 
 CLAIM_MARGIN_SECONDS = 5.0
 CONCURRENT_POLLS = 16
+MAX_COMPLAINED_ENTRIES = 100
+"""A longer journal notes no more complaints, which may differ with each call: it keeps room for what the task shows."""
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -78,10 +80,11 @@ class Poller:
             StoreError: nothing was appended.
         """
         at = self.clock.now()
+        # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
+        held.polled_at = max(at, held.record.asks_at or 0.0)
         response = await self._call(held)
         entry = make_entry("status", at, status=response.status, body=response.body)
         (reading,) = held.read([entry])
-        held.polled_at = at
         await self.journal.append_read(held, [reading] if _is_news(held, reading) else [])
         held.provider.parse_status(response)
 
@@ -120,7 +123,6 @@ class Poller:
             except (ProviderError, DecodeError) as error:
                 _log.info("job %s: the status call failed: %s", ref, error)
                 is_over = age >= 2 * self.expire_after
-                held.polled_at = self.clock.now()
                 await self.journal.append(held)
         if is_over and not held.record.is_final:
             await self.journal.append(held, [make_entry("expired", self.clock.now())])
@@ -132,4 +134,6 @@ def _is_news(held: HeldJob, reading: Reading) -> bool:
     """Say whether a status answer changes anything that a reader can see."""
     old = held.record
     new = held.with_readings([reading])
-    return new is not None and attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old
+    if new is None or (reading.problem and held.count >= MAX_COMPLAINED_ENTRIES):
+        return False
+    return attrs.evolve(new, sightings=old.sightings, seen_at=old.seen_at) != old

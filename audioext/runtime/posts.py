@@ -11,12 +11,12 @@ from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.models.entries import Entry, make_entry
 from audioext.models.requests import Request
 from audioext.providers.base import Provider
+from audioext.state.reading import answer_entry
 
 _log = logging.getLogger("audioext.submit")
 
 SUBMIT_TIMEOUT_SECONDS = 60.0
 SHORTEST_SECRET = 8
-_KEPT_HEADERS = ("content-type", "retry-after", "date")
 
 
 async def post(  # noqa: PLR0913 - each is a part of its own
@@ -39,9 +39,5 @@ async def post(  # noqa: PLR0913 - each is a part of its own
         _log.exception("job %s: the submit broke off", ref)
         return make_entry("answer", clock.now(), note=f"the submit broke off with {type(error).__name__}")
     # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
-    body = response.body
-    for secret in (getattr(provider, "api_key", None) or "", "" if callback is None else callback.name):
-        if len(secret) >= SHORTEST_SECRET:
-            body = body.replace(secret.encode(), b"***")
-    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-    return make_entry("answer", clock.now(), status=response.status, headers=headers, body=body)
+    secrets = [getattr(provider, "api_key", None) or "", "" if callback is None else callback.name]
+    return answer_entry(response, clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET])

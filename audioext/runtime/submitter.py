@@ -124,7 +124,11 @@ class Submitter:
         Its result is a job whose outcome may be unknown, but which is never lost. It raises `ProviderError` where the
         provider refused, which cost nothing, `RateLimitError` where there was no room in time, and `StoreError` where
         the job could not be stored; then nothing was sent.
+
+        Raises:
+            ConfigError: the client is being closed.
         """
+        self._check_open()
         key = order.key
         if key is not None and key in self._by_key:
             return self._by_key[key]
@@ -154,6 +158,8 @@ class Submitter:
         for task in tuple(self._tasks):
             if task not in self._bound:
                 task.cancel()
+        for account in self.accounts.values():  # who is about to be told to wait for room
+            account.look_again()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
@@ -162,17 +168,19 @@ class Submitter:
         for task in tuple(self._tasks):
             task.cancel()
 
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            message = "the client was closed before this submit was sent; nothing was paid"
+            raise ConfigError(message)
+
     def _ended(self, task: asyncio.Task[HeldJob]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.info("a submit ended without a job: %s", task.exception())
 
     async def _submit(self, order: Order) -> HeldJob:
-        if order.key is not None:
-            await self.journal.flush()  # a refusal that is not stored yet still holds its key
-            found = await self._find(order)
-            if found is not None:
-                return found
+        if order.key is not None and (found := await self._find(order)) is not None:
+            return found
         request, offer = await self.sources.bring(order.request, order.provider, order.progress)
         try:
             for resend in range(MAX_RESENDS + 1):
@@ -192,6 +200,7 @@ class Submitter:
         raise AssertionError  # pragma: no cover - the last resend returns or raises
 
     async def _find(self, order: Order) -> HeldJob | None:
+        await self.journal.flush()  # a refusal that is not stored yet still holds its key
         ref = await self.store.find(key=order.key)
         held = await self.journal.hold(ref) if ref is not None else None
         if held is not None:
@@ -207,6 +216,7 @@ class Submitter:
         fresh: list[HeldJob] = []
 
         def make() -> tuple[Entry, Index]:
+            self._check_open()
             entry = make_entry("request", self.clock.now(), body=body)
             fresh[:] = [self.journal.begin(ref, Reading(entry, asked=asked), provider)]
             return entry, self.journal.first_index(fresh[0])
@@ -225,11 +235,11 @@ class Submitter:
                 why = "the store did not say that it took the job; nothing was sent"
                 self.journal.disown(fresh[0], make_entry("abandoned", self.clock.now(), note=why))
             raise
-        if isinstance(created, Existing):
+        if isinstance(created, Existing) and created.ref != ref:  # its own ref: a create that was sent again
             found = await self._find(order)
             return (found, None) if found is not None else await self._attempt(order, request, offer)
         with self._bind():
-            held = self._sent[task] = fresh[0]
+            held = self._sent[task] = self.journal.keep(fresh[0])  # not before: what is held is given back to a store
             if offer is not None:
                 self._served[ref] = (held, offer)
             held.posts += 1

@@ -123,6 +123,7 @@ class _Facts:
             self.asks_at = entry.at  # it cannot be read
         elif entry.kind == "status":
             self.complaint = reading.problem or self.complaint
+            self.asks_at = self.asks_at if reading.problem else None
         elif entry.kind == "expired" and self.expired_at is None:
             self.expired_at = entry.at
         elif entry.kind == "abandoned":

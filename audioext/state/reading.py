@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from attrs import frozen
 
 from audioext.errors import AudioextError
 from audioext.http.messages import HttpResponse
-from audioext.models.entries import REFUSED, UNCONFIRMED, Entry
+from audioext.models.entries import REFUSED, UNCONFIRMED, Entry, make_entry
 from audioext.models.events import Event, Progress, SubmitOutcome, Unknown
 from audioext.models.record import Asked
 from audioext.models.results import Stage
 from audioext.providers.base import Provider
 from audioext.state.asked import load_asked
+
+_KEPT_HEADERS = ("content-type", "retry-after", "date")
 
 
 @frozen
@@ -58,6 +62,15 @@ def read(entry: Entry, provider: Provider) -> Reading:
     if entry.kind == "handled":
         return _read_handled(entry)
     return Reading(entry)
+
+
+def answer_entry(response: HttpResponse, at: float, secrets: Sequence[str]) -> Entry:
+    """Return the entry of a POST's answer, in which *secrets* are masked."""
+    body = response.body
+    for secret in secrets:
+        body = body.replace(secret.encode(), b"***")
+    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    return make_entry("answer", at, status=response.status, headers=headers, body=body)
 
 
 def _read_webhook(entry: Entry, provider: Provider) -> Reading:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, field
@@ -18,7 +19,7 @@ from redis.exceptions import ConnectionError as LostError
 
 from audioext.outage import Outage
 from audioext.stores._changes import Fanout
-from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, Pipe, Word, send
+from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, LOST, Pipe, Word, send
 from audioext.stores.base import RESYNC, Changed
 
 _log = logging.getLogger("audioext.stores.redis")
@@ -42,9 +43,13 @@ class ChangeReader:
     fanout: Fanout = field(factory=Fanout, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
-    def start(self, last: Item) -> None:
+    async def start(self, last: Item) -> None:
         """Yield to all listeners what comes after *last*."""
-        self._task = asyncio.create_task(self._run(last), name="audioext redis changes")
+        connection: AbstractConnection | None = None
+        with suppress(*LOST):  # it is tried again
+            connection = await self.pipe.connect()
+        self._task = asyncio.create_task(self._run(last, connection), name="audioext redis changes")
+        await asyncio.sleep(0)  # once it runs, it closes the connection whatever comes
 
     async def aclose(self) -> None:
         """End the streams of those who listen, and disconnect."""
@@ -53,13 +58,13 @@ class ChangeReader:
             await asyncio.wait([self._task], timeout=CANCEL_SECONDS)
         self.fanout.close()
 
-    async def _run(self, last: Item) -> None:
+    async def _run(self, last: Item, connection: AbstractConnection | None) -> None:
         outage = Outage(_log, f"{self.pipe.shown}: changes are not heard")
         pause = FIRST_PAUSE_SECONDS
         while True:
-            connection: AbstractConnection | None = None
             try:
-                connection = await self.pipe.connect()
+                if connection is None:
+                    connection = await self.pipe.connect()
                 is_behind = False
                 while True:
                     changes, is_whole = await self._read(connection, last)
@@ -83,12 +88,13 @@ class ChangeReader:
             finally:
                 if connection is not None:
                     await connection.disconnect(nowait=True)
+            connection = None
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
 
     async def _read(self, connection: AbstractConnection, last: Item) -> tuple[list[Item], bool]:
         """Return the changes after *last*, and whether it is still there: asked afterwards, since trimming goes on."""
-        wait = round(1_000 * self.pipe.patience)
+        wait = max(1, round(1_000 * self.pipe.patience))
         words: list[tuple[Word, ...]] = [
             ("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", self.key, last[0]),
             ("XRANGE", self.key, last[0], last[0]),

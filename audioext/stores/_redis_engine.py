@@ -50,8 +50,9 @@ class Engine:
         """
         engine = cls(address)
         try:
-            engine.reader.start(await engine.begin())
+            last = await engine.begin()
             await engine.purge(None, MAX_WEBHOOKS)
+            await engine.reader.start(last)
         except BaseException:
             await engine.aclose()
             raise

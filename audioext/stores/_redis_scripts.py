@@ -22,7 +22,7 @@ first one. All keys share one hash tag, so they are one slot of a cluster. With 
 job is open, the bytes of all bodies, the repeats, the time of the newest entry, when handlers may have work (-1:
 never), and who created it. An entry starts with its time as a big-endian double and one letter for its kind, so that
 no script unpacks it. Within a script the first write is one that the engine may refuse (no memory, no disk), so that
-nothing is half applied.
+nothing is half applied. The largest script is in `_redis_write`.
 
 Redis' own pages, read 2026-11-21: redis.io/docs/latest/develop/interact/programmability/eval-intro (keys in `KEYS`,
 effects, atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the same in this.
@@ -75,15 +75,15 @@ class Script:
     digest: str
 
 
-def script(text: str) -> Script:
-    """Return the script of *text*, with what all scripts share and the numbers in it."""
+def make_script(text: str) -> Script:
+    """Return the script whose own part is *text*, with the numbers in their places."""
     text = _COMMON + text
     for name, number in _NUMBERS.items():
         text = text.replace(name, str(number))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-BEGIN: Final = script("""
+BEGIN: Final = make_script("""
 local layout = call('HGET', KEYS[1], 'layout')
 if layout and layout ~= 'LAYOUT' then return {layout} end
 local last = call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1]
@@ -95,7 +95,7 @@ end
 return {'LAYOUT', last}
 """)
 
-READ: Final = script("""
+READ: Final = make_script("""
 local job = base .. 'job:' .. ARGV[2]
 local held = call('HMGET', job, 'm', 'i')
 if not held[1] then return false end
@@ -107,7 +107,7 @@ local _, provider = cmsgpack.unpack_one(held[2], 1)
 return {held[1], held[2], call('ZSCORE', base .. 'polls:' .. provider, ARGV[2]) or '', unpack(entries)}
 """)
 
-CLAIM: Final = script("""
+CLAIM: Final = make_script("""
 local work, now, til, limit, names = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), {unpack(ARGV, 6)}
 if not names[1] then names = call('SMEMBERS', base .. 'providers') end
 local found, claimed = {}, {}
@@ -130,7 +130,7 @@ end
 return claimed
 """)
 
-NEXT_DUE: Final = script("""
+NEXT_DUE: Final = make_script("""
 local work, names, first = ARGV[2], {unpack(ARGV, 3)}, math.huge
 if not names[1] then names = call('SMEMBERS', base .. 'providers') end
 for _, name in ipairs(names) do
@@ -139,7 +139,7 @@ end
 return first < math.huge and string.format('%.17g', first)
 """)
 
-RESCHEDULE: Final = script("""
+RESCHEDULE: Final = make_script("""
 local ref, work, at = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local job = base .. 'job:' .. ref
 local held = call('HMGET', job, 'm', 'i')
@@ -157,7 +157,7 @@ end
 return call('HDEL', job, 'u')
 """)
 
-PURGE: Final = script("""
+PURGE: Final = make_script("""
 local before, kept, portion = tonumber(ARGV[2]) or call('TIME')[1] - ttl, tonumber(ARGV[3]), tonumber(ARGV[4])
 local oldest = call('ZRANGE', base .. 'closed', 0, portion - 1, 'WITHSCORES')
 local went, existed = 0, 0

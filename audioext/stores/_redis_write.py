@@ -1,12 +1,12 @@
-"""The one script that writes: it creates a journal, or appends to one and takes its index."""
+"""The script behind `create` and `append`: everything that changes with a new entry changes in one step."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from audioext.stores._redis_scripts import script
+from audioext.stores._redis_scripts import make_script
 
-WRITE: Final = script("""
+WRITE: Final = make_script("""
 local ref, provider, known, look_at, release, index, poll, handle, creator = unpack(ARGV, 2, 10)
 known, look_at = tonumber(known), tonumber(look_at)
 local job = base .. 'job:' .. ref

@@ -105,12 +105,13 @@ class Inbox:
             message = "not open: the client is closed or was not opened yet"
             raise WebhookError(message, http_status=503)
 
-    async def replay(self, route: Route, hook: Webhook) -> int:
-        """Take a delivery again that was kept before, by its *route*; its tag and signature were checked then.
+    async def replay(self, route: Route, hook: Webhook, *, verify: bool = False) -> int:
+        """Take a delivery again that was kept before, by its *route*; its tag was checked then.
 
-        Returns the status that it would be answered with now.
+        So was its signature; where it was refused for that, *verify* it again. Returns the status that it would be
+        answered with now.
         """
-        return await self._answer(route, hook, verify=False)
+        return await self._answer(route, hook, verify=verify)
 
     async def _answer(self, route: Route, hook: Webhook, *, verify: bool) -> int:
         try:

@@ -14,8 +14,8 @@ from audioext.models.limits import Limits
 from audioext.models.record import Record
 from audioext.models.results import Song
 from audioext.providers.base import Provider
-from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, JobContext
+from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.state.fold import fold
 from audioext.state.reading import Reading, read
@@ -57,7 +57,7 @@ class Process:
         held = self.journal.begin(ref, read(entry, self.provider), self.provider)
         index = self.journal.first_index(held)
         assert Created() == await self.line.create(entry, index, limits=UNLIMITED, now=self.clock.now())
-        return held
+        return self.journal.keep(held)
 
     async def hold(self, ref: str = REF) -> HeldJob:
         """Return a job that the store has."""

@@ -245,6 +245,33 @@ async def test_a_claim_in_flight_counts_as_running(store: MemoryStore, line: Lin
     assert ["a"] == worker.refs
 
 
+async def test_draining_looks_again_after_what_ended_during_its_look(store: MemoryStore, line: Line) -> None:
+    """A job whose next work is due as soon as the last is over is done to its end, however slow the store is."""
+    await due(store, "a")
+    times: list[float] = []
+
+    async def do(ref: str) -> None:
+        await asyncio.sleep(1.0)
+        times.append(loop_time())
+        if len(times) < 3:
+            index = Index(ref=ref, provider="tape", account="", created_at=NOW, handle_at=loop_time())
+            await store.append(ref, [], provider="tape", index=index, known=1, release=True)
+        else:
+            await finish(store, ref)
+
+    async def watch(name: str, side: Side) -> None:
+        if (name, side) == ("claim", "after"):
+            await asyncio.sleep(2.0)
+
+    line.on_call = watch
+    loop = claims(line, do)
+    loop.start()
+    await asyncio.sleep(2.5)
+    await loop.aclose(drain=30.0)
+
+    assert 3 == len(times)
+
+
 async def test_draining_has_an_end(store: MemoryStore, line: Line, worker: Worker) -> None:
     """What is not done in time is cancelled and given back, due at once; what ends by itself is done."""
     await due(store, "slow")
@@ -267,6 +294,31 @@ async def test_without_time_to_drain_work_is_given_back(store: MemoryStore, line
     await loop.aclose()
 
     assert ([], NOW) == (worker.refs, await store.next_due("handlers"))
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_claim_that_is_on_its_way_back_is_given_back(
+    store: MemoryStore, line: Line, worker: Worker, *, is_away: bool
+) -> None:
+    """Closing in the moment of a claim leaves no work waiting for the claim to run out, unless the store is away."""
+    await due(store, "a")
+
+    async def watch(name: str, side: Side) -> None:
+        if (name, side) == ("claim", "after"):
+            await asyncio.sleep(1.0)
+            store.fail("away" if is_away else None)
+            if is_away:
+                raise StoreError("away")
+
+    line.on_call = watch
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(0.5)
+    await loop.aclose()
+    store.fail(None)
+
+    assert ([], NOW + 1.0) == (worker.refs, loop_time())
+    assert (NOW + HOLD_SECONDS if is_away else NOW) == await store.next_due("handlers")
 
 
 async def test_draining_lets_what_runs_finish_while_the_store_is_away(

