@@ -395,6 +395,7 @@ async def test_a_handler_that_ran_while_the_store_failed_is_not_called_again(
     store.fail(None)
     await api.call_back("complete")
     await clock.run(done.wait())
+    await client.aclose()
 
     assert [ax.Stage.FIRST, ax.Stage.COMPLETE] == told
     assert {"text", "first", "complete"} == job.record.handled
