@@ -189,8 +189,18 @@ class Handlers:
             if due is not None and due <= now:
                 await self._tell(held, views.untold(held.record)[0], entries)
         finally:  # also when it is cut off: those that were done by then are not called again
-            await self.journal.append(held, entries, release=True)
+            await self._end(held, entries)
         self.wake()  # the next topic of this job may be due now
+
+    async def _end(self, held: HeldJob, entries: list[Entry]) -> None:
+        """Give a claim back with what was done under it, which is kept if the store is away: nobody is told twice."""
+        try:
+            await self.journal.append(held, entries, release=True)
+        except StoreError as error:
+            if not entries:
+                raise
+            _log.warning("job %s: what handlers did is not stored yet: %s", held.ref, error)
+            self.journal.append_later(held, entries)
 
     async def _tell(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
         """Call the handlers of *topic* that are not done with it, and add to *entries* how each fared."""

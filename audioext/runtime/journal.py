@@ -283,10 +283,14 @@ class Journal:
         try:
             await self.append(held, entries)
         except StoreError as error:
-            held.learn(held.read(entries), count=held.count)  # who waits here may know it all the same
+            self.append_later(held, entries)
             task = f" (task {held.record.task_id})" if held.record.task_id is not None else ""
             _log.error("job %s: what became of its POST%s is not stored yet: %s", held.ref, task, error)
-            self._unstored.add(held, entries)
+
+    def append_later(self, held: HeldJob, entries: Sequence[Entry]) -> None:
+        """Append *entries*, which the store did not take, as soon as it is there again; here they are known now."""
+        held.learn(held.read(entries), count=held.count)
+        self._unstored.add(held, entries)
 
     def disown(self, held: HeldJob, entry: Entry) -> None:
         """Append *entry*, when the store is there again, to a new job that it may have taken without saying so."""

@@ -33,8 +33,9 @@ class Unstored:
 
     def add(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         """Append *entries* as soon as the store is there again."""
-        held.posts += 1
-        self._waiting[held.ref] = (held, entries)
+        if held.ref not in self._waiting:
+            held.posts += 1
+        self._waiting[held.ref] = (held, (*self.entries(held.ref), *entries))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._persist(), name="audioext persist")
 
@@ -49,9 +50,11 @@ class Unstored:
         Raises:
             StoreError: the store still does not take them.
         """
-        for ref, (held, _) in tuple(self._waiting.items()):
+        for ref, waiting in tuple(self._waiting.items()):
+            held, _ = waiting
             await self.append(held, ())
-            if self._waiting.pop(ref, None) is not None:
+            if self._waiting.get(ref) is waiting:  # nothing was added meanwhile
+                del self._waiting[ref]
                 held.posts -= 1
                 held.wake()
 

@@ -13,7 +13,8 @@ import pytest
 
 import audioext as ax
 from audioext.sandbox import Sandbox
-from tests.integration.client.conftest import MakeClient, MakeSandbox
+from tests.integration.client.conftest import WEB, MakeClient, MakeSandbox
+from tests.support.api import Api
 from tests.support.clock import SOON_SECONDS, JumpClock, soon
 
 TRIES = 5
@@ -365,3 +366,35 @@ async def test_a_file_that_a_handler_fetched_again_is_the_same_file(
 
     assert refs[0] == refs[1]
     assert 2 == len(sandbox.submissions)
+
+
+async def test_a_handler_that_ran_while_the_store_failed_is_not_called_again(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """What it did is stored when the store is back, however long that takes; the next stage is told then."""
+    store = ax.MemoryStore()
+    client = await open_client(store=store, clock=clock.clock, handler_timeout=5.0, **WEB)
+    told: list[ax.Stage] = []
+    began, done = asyncio.Event(), asyncio.Event()
+
+    @client.on(ax.Stage.FIRST)
+    async def first(event: ax.StageEvent) -> None:
+        told.append(event.stage)
+        store.fail("the disk is full")
+        began.set()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def complete(event: ax.StageEvent) -> None:
+        told.append(event.stage)
+        done.set()
+
+    job = await client.extend(audio_id="x", model="V5")
+    await api.call_back("first")
+    await began.wait()
+    await clock.advance(60.0)  # longer than a claim lasts
+    store.fail(None)
+    await api.call_back("complete")
+    await clock.run(done.wait())
+
+    assert [ax.Stage.FIRST, ax.Stage.COMPLETE] == told
+    assert {"text", "first", "complete"} == job.record.handled
