@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import apsw
+import attrs
 import pytest
 
 from audioext.errors import StoreError
@@ -95,7 +96,7 @@ async def test_an_append_that_cannot_be_stored_fails_alone(driver: Driver, path:
     for ref in refs:
         await create(store, ref)
 
-    bad = make_entry("webhook", 1.0, note="\ud800")
+    bad = attrs.evolve(make_entry("webhook", 1.0), note="\ud800")  # which no entry of ours has
     outcomes = await asyncio.gather(
         *(
             store.append(ref, [make_webhook(1), *([bad] if ref == "ref4" else [])], provider="kie", known=1)
