@@ -118,7 +118,7 @@ class Downloader:
         self, session: aiohttp.ClientSession, track: Track, folder: Path, name: str, progress: SaveProgress | None
     ) -> _Fetched:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=DOWNLOAD_IDLE_SECONDS)
-        url = URL(track.audio_url or "")
+        url = URL(track.audio_url or "", encoded=True)  # byte for byte as the vendor gave it: it may be signed
         async with session.get(url, timeout=timeout) as response:
             if response.status >= _HTTP_SERVER_ERROR:
                 response.raise_for_status()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
-from attrs import field, frozen
+import msgspec
+from attrs import define, field, frozen
 
 from audioext import errors
 from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError
@@ -156,6 +158,9 @@ class Answers:
         A readable refusal that names no task is one; a server that broke (HTTP 5xx) may have made a task whatever its
         body says, and so may a code that does not exclude it.
         """
+        plain = _plain_submit(response)
+        if plain is not None:
+            return plain
         answer = self.open(response)
         says = answer.says or self._clean(response.body)
         broken = response.status >= HTTP_SERVER_ERROR_FROM
@@ -240,6 +245,35 @@ def _submitted(task_id: str, answer: Answer) -> Submitted:
         eta=number(keys.get("eta")),
         credit_estimate=number(keys.get("creditestimate")),
     )
+
+
+@define
+class _Task:
+    taskId: str  # noqa: N815 - the wire's spelling
+
+
+@define
+class _Made:
+    """The documented answer of kie.ai and sunoapi.org to a submit, which says nothing else; read in one pass."""
+
+    code: Literal[200]
+    data: _Task
+    msg: str = ""
+
+
+_MADE = msgspec.json.Decoder(_Made)
+_QUOTES_OF_MADE = 12
+"""Quotation marks around four keys and two texts: an answer with more of them says more, and is read with care."""
+
+
+def _plain_submit(response: HttpResponse) -> Submitted | None:
+    if response.status != OK or response.body.count(b'"') != _QUOTES_OF_MADE:
+        return None
+    try:
+        task_id = identity(_MADE.decode(response.body).data.taskId)
+    except msgspec.MsgspecError:
+        return None
+    return Submitted(task_id=task_id) if task_id else None
 
 
 def named_task(answer: Answer) -> str | None:

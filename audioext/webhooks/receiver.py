@@ -200,8 +200,8 @@ async def _read_body(request: web.BaseRequest) -> bytes | None:
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         return None
-    if request.content.is_eof():
-        return request.content.read_nowait()
+    if request.content.at_eof():  # it is empty, or a middleware of the user's read it: then aiohttp has kept it
+        return await request.read()
     chunks: list[bytes] = []
     size = 0
     while chunk := await request.content.readany():

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
@@ -265,3 +265,34 @@ async def test_readyz_tells_what_the_store_risks(api: Api, open_client: MakeClie
         async with session.get(healthy) as response:
             assert 200 == response.status
         store.fail(None)
+
+
+@web.middleware
+async def read_first(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Read the body before its handler does, as a middleware that logs requests would."""
+    await request.text()
+    return await handler(request)
+
+
+async def test_a_body_that_a_middleware_read_is_taken_all_the_same(stack: AsyncExitStack, unused_tcp_port: int) -> None:
+    """Mounted in an app whose middleware reads bodies, the receiver still gets them."""
+    url = f"http://127.0.0.1:{unused_tcp_port}/audio"
+    store = ax.MemoryStore()
+    client = ax.Client(public_url=url, listen=None, secrets=[SECRET], store=store)
+    app = web.Application(middlewares=[read_first])
+    client.receiver.add_to(app, "/audio")
+    runner = web.AppRunner(app)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    await stack.enter_async_context(client)
+
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(URL(url).with_path(path_of(URL(url))), data=BODY) as answer,
+    ):
+        assert 200 == answer.status
+
+    assert [BODY] == await bodies(store)
