@@ -109,7 +109,7 @@ class LoopTime:
             self._monkeypatch.setattr(loop, "time", lambda: real() + self._later)
         self._later += seconds
 
-    async def run(self, work: Awaitable[_T], *, step: float = 0.1) -> tuple[_T, float]:
+    async def run(self, work: Awaitable[_T], *, step: float = 0.25) -> tuple[_T, float]:
         """Return what *work* returns, and after how many seconds; while it waits, time passes by the *step*."""
         loop = asyncio.get_running_loop()
         began_at = loop.time()

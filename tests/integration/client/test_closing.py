@@ -119,7 +119,7 @@ async def test_what_a_handler_cannot_submit_any_more_is_submitted_by_the_next_cl
 
 async def test_two_workers_that_close_leave_nothing_untold(connect: Connect, api: Api, open_client: MakeClient) -> None:
     """Of two clients with handlers both close as soon as they have the song: one of them has told each stage."""
-    for number in range(1, ROUNDS // 2 + 1):
+    for number in range(1, ROUNDS // 5 + 1):
         told: list[ax.Stage] = []
 
         async def tell(event: ax.StageEvent, told: list[ax.Stage] = told) -> None:

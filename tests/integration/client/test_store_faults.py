@@ -153,12 +153,12 @@ async def test_a_wait_reads_the_truth_itself(
 async def test_a_commit_of_another_process_wakes_a_wait(
     driver: Driver, api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
-    """A listener and a worker on one file, forty jobs one after the other: no wake-up is lost."""
+    """A listener and a worker on one file, twenty jobs one after the other: no wake-up is lost."""
     listener = await open_client(store=SqliteStore(tmp_path / "jobs.db", driver=driver), **WEB)
     store = SqliteStore(tmp_path / "jobs.db", driver=driver)
     waiter = await open_client(store=store, public_url=str(listener.public_url), listen=None)
 
-    for number in range(1, 41):
+    for number in range(1, 21):
         job = await extend(waiter)
         wait = asyncio.create_task(job.result(timeout=SOON_SECONDS))
         await api.call_back("complete", f"task-{number}")
