@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets as random_secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from weakref import WeakValueDictionary
 
 from audioext import config
@@ -33,7 +34,9 @@ _log = logging.getLogger("audioext.client")
 SECRET_NAME = "callback secret"  # noqa: S105 - the name, not the secret
 SECRET_BYTES = 32
 DRAIN_SECONDS = 10.0
-CLOSE_SECONDS = 14.0
+HANDLERS_SECONDS = 3.0
+"""How long handlers that were cancelled get to clean up, and to be given back."""
+CLOSE_SECONDS = 13.5
 """How long closing may take before what hangs is left alone; the last steps have a second more."""
 
 
@@ -170,8 +173,9 @@ class Parts:
         self.is_closed = True
         await self._changes.aclose()
         await self._maintenance.aclose()
-        await self.poller.aclose()
-        await self.handlers.aclose(drain=min(DRAIN_SECONDS, _left(ends_at - 3.0)))
+        await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
+        drain = min(DRAIN_SECONDS, ends_at - HANDLERS_SECONDS - asyncio.get_running_loop().time())
+        await _bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), _left(ends_at))
         _, pending = await asyncio.wait([submits], timeout=_left(ends_at))
         if pending:  # an answer that does not come: its callback will tell
             self.submitter.cut_off()
