@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import audioext as ax
-from audioext.stores.base import RESYNC, Appended, Changed, Resync, Stored
+from audioext.stores.base import RESYNC, Appended, Changed, Resync, Stored, Work
 from audioext.stores.sqlite import SqliteStore
 
 
@@ -109,3 +109,40 @@ class WatchedSqlite(SqliteStore):
         found = await super().read(ref, after=after)
         self.was_read.set()
         return found
+
+
+class HangingStore(ax.MemoryStore):
+    """A store that answers nothing while it hangs."""
+
+    def __init__(self) -> None:
+        """Answer at first."""
+        super().__init__()
+        self.is_asked = asyncio.Event()
+        self.answering = asyncio.Event()
+        self.answering.set()
+
+    async def append(self, *arguments: object, **options: object) -> Appended:
+        """Append when it answers."""
+        self.is_asked.set()
+        await self.answering.wait()
+        return await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+
+    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Read when it answers."""
+        await self.answering.wait()
+        return await super().read(ref, after=after)
+
+    async def claim(self, work: Work, **options: object) -> tuple[str, ...]:
+        """Claim when it answers."""
+        await self.answering.wait()
+        return await super().claim(work, **options)  # type: ignore[arg-type]  # as above
+
+    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
+        """Give back when it answers."""
+        await self.answering.wait()
+        await super().reschedule(ref, work, at=at)
+
+    async def aclose(self) -> None:
+        """Close when it answers."""
+        await self.answering.wait()
+        await super().aclose()

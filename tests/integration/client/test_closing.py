@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable
 from contextlib import suppress
 
 import pytest
-from yarl import URL
 
 import audioext as ax
 from audioext.sandbox import Sandbox
-from audioext.stores.base import Appended, Stored, Work
 from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
-from tests.support.api import Api, callback, failing, tasks_of_ours
+from tests.support.api import Api, tasks_of_ours
 from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime
-from tests.support.stores import FaultyMemory
+from tests.support.stores import HangingStore
 
 CLOSE_SECONDS = 15.0
 """The README: closing takes no longer, whatever hangs."""
@@ -399,177 +396,3 @@ async def test_nothing_is_resent_while_closing(
     with pytest.raises(ax.RateLimitError):
         await submit
     assert 1 == len(api.posts)
-
-
-# --- stores that are away ----------------------------------------------------------------------------------------
-
-
-class LateMemory(ax.MemoryStore):
-    """A store whose next claim is answered when the gate is open."""
-
-    def __init__(self) -> None:
-        """Shut the gate."""
-        super().__init__()
-        self.has_claimed = asyncio.Event()
-        self.gate = asyncio.Event()
-
-    async def claim(self, work: Work, **options: object) -> tuple[str, ...]:
-        """Claim at once, and say so late."""
-        refs = await super().claim(work, **options)  # type: ignore[arg-type]  # passed on as they are
-        if refs:
-            self.has_claimed.set()
-            await self.gate.wait()
-        return refs
-
-
-async def test_what_was_claimed_when_the_client_closes_is_due_at_once(
-    api: Api, open_client: MakeClient, clock: JumpClock
-) -> None:
-    """A claim whose answer is under way is given back, so that the next client need not wait until it runs out."""
-    store = LateMemory()
-    client = await open_client(store=store, clock=clock.clock)
-    await client.extend(audio_id="x", model="V5")
-    await clock.run(store.has_claimed.wait())
-
-    close = asyncio.create_task(client.aclose())
-    await clock.advance(0.0)  # it waits for the claim's answer alone
-    store.gate.set()
-    await close
-
-    due = await store.next_due("polls")
-    assert due is not None
-    assert due <= clock.time
-
-
-class HangingStore(ax.MemoryStore):
-    """A store that answers nothing while it hangs."""
-
-    def __init__(self) -> None:
-        """Answer at first."""
-        super().__init__()
-        self.is_asked = asyncio.Event()
-        self.answering = asyncio.Event()
-        self.answering.set()
-
-    async def append(self, *arguments: object, **options: object) -> Appended:
-        """Append when it answers."""
-        self.is_asked.set()
-        await self.answering.wait()
-        return await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
-
-    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Read when it answers."""
-        await self.answering.wait()
-        return await super().read(ref, after=after)
-
-    async def claim(self, work: Work, **options: object) -> tuple[str, ...]:
-        """Claim when it answers."""
-        await self.answering.wait()
-        return await super().claim(work, **options)  # type: ignore[arg-type]  # as above
-
-    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Give back when it answers."""
-        await self.answering.wait()
-        await super().reschedule(ref, work, at=at)
-
-    async def aclose(self) -> None:
-        """Close when it answers."""
-        await self.answering.wait()
-        await super().aclose()
-
-
-async def test_a_store_that_hangs_does_not_stop_the_close(
-    api: Api, open_client: MakeClient, loop_time: LoopTime
-) -> None:
-    """With a delivery, a POST's answer, a wait, a handler and the store's own end in its hands: fifteen seconds."""
-    store = HangingStore()
-    client = await open_client(store=store, **WEB)
-    told = asyncio.Event()
-
-    @client.on(ax.Stage.TEXT)
-    async def tell(event: ax.StageEvent) -> None:
-        store.answering.clear()
-        told.set()
-
-    job = await client.extend(audio_id="x", model="V5")
-    wait = asyncio.create_task(job.result())
-    assert 200 == await api.call_back("text")
-    await told.wait()
-    late_wait = asyncio.create_task(job.result())
-    path = URL(api.posts[-1]["callBackUrl"]).raw_path
-    hook = ax.Webhook(path=path, body=json.dumps(callback("first")).encode())
-    delivery = asyncio.create_task(client.inbox.accept(hook))
-    await asyncio.sleep(0)  # they have begun
-
-    _, seconds = await loop_time.run(client.aclose(), step=0.05)
-
-    assert seconds <= CLOSE_SECONDS
-    for waiting in (wait, late_wait):
-        async with asyncio.timeout(SOON_SECONDS):
-            with pytest.raises(ax.ClientClosedError):
-                await waiting
-    store.answering.set()
-    assert 200 == await delivery
-
-
-async def test_closing_tries_once_more_to_store_the_id(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
-    """What waits for a later try is stored at the close, and the next client ends the job."""
-    store = FaultyMemory()
-    api.on_post = failing(store)
-    client = await open_client(store=store, clock=clock.clock)
-    job = await client.extend(audio_id="x", model="V5")
-    store.fail(None)
-
-    await client.aclose()
-
-    stored = await store.read(job.ref)
-    assert stored is not None
-    assert "task-1" == stored.index.task_id
-    successor = await open_client(store=store, clock=clock.clock)
-    song = await clock.run((await successor.job(job.ref)).result())
-    assert 1 == len(song.tracks)
-
-
-async def test_a_refusal_that_was_not_stored_is_stored_at_the_close(
-    api: Api, open_client: MakeClient, clock: JumpClock
-) -> None:
-    """A key that was to be freed later is free before the client is closed."""
-    store = FaultyMemory()
-    api.codes, api.on_post = [402], failing(store)
-    client = await open_client(store=store, clock=clock.clock)
-    with pytest.raises(ax.CreditsError):
-        await client.extend(audio_id="x", model="V5", key="once")
-    store.fail(None)
-    assert None is not await store.find(key="once")
-
-    await client.aclose()
-
-    assert None is await store.find(key="once")
-
-
-async def test_closing_does_not_wait_for_a_store_that_stays_away(
-    api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With the store still down the close ends, and the id stands in the log."""
-    store = FaultyMemory()
-    api.on_post = failing(store)
-    client = await open_client(store=store)
-    await client.extend(audio_id="x", model="V5")
-
-    async with asyncio.timeout(SOON_SECONDS):
-        await client.aclose()
-
-    assert [] == tasks_of_ours()
-    assert "task-1" in caplog.text
-
-
-async def test_a_client_that_fails_to_open_leaves_nothing(unused_tcp_port: int) -> None:
-    """A second client on one address is refused; its store is closed again and no task stays."""
-    store = FaultyMemory()
-    url, listen = "https://hooks.test", f"127.0.0.1:{unused_tcp_port}"
-    async with ax.Client(ax.Kie("key"), public_url=url, listen=listen):
-        with pytest.raises(ax.ConfigError, match="cannot listen"):
-            async with ax.Client(ax.Kie("key"), public_url=url, listen=listen, store=store):
-                pass
-    assert 0 == store.clients
-    assert [] == tasks_of_ours()
