@@ -26,7 +26,7 @@ _log = logging.getLogger("audioext.poller")
 
 CLAIM_MARGIN_SECONDS = 5.0
 CONCURRENT_POLLS = 16
-MAX_COMPLAINED_ENTRIES = 100
+MAX_COMPLAINED_ENTRIES = 40
 """A longer journal notes no more complaints, which may differ with each call: it keeps room for what the task shows."""
 
 

@@ -146,7 +146,7 @@ async def test_complaints_that_all_differ_leave_room_for_the_result(stack: Async
     job = await extend(client)
 
     async def is_long_silent() -> bool:
-        return calls > MAX_COMPLAINED_ENTRIES + 50
+        return calls > MAX_COMPLAINED_ENTRIES + 10
 
     assert await clock.run(soon(is_long_silent), step=60.0)
     stored = await store.read(job.ref)
