@@ -111,7 +111,8 @@ class Poller:
         held = await self.journal.hold(ref)
         if held is None:
             return
-        if held.record.is_final:
+        asks_at = held.record.asks_at
+        if held.record.is_final and (asks_at is None or asks_at <= held.polled_at):
             await self.journal.append(held)  # its index is behind
             return
         age = self.clock.now() - held.record.created_at

@@ -60,11 +60,13 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
     *deadline* is when an open job is given up; a job without a task id can only wait for that. *polled_at* is when its
     status was last asked for, as far as this process knows.
     """
+    asks = record.task_id is not None and record.asks_at is not None and record.asks_at > polled_at
     if record.verdict is not Verdict.OPEN:
-        return None
+        # A job that was given up, or failed, may rise: what a doubtful webhook says of that is asked once.
+        return now if asks and record.verdict in {Verdict.EXPIRED, Verdict.FAILED} else None
     if record.task_id is None:
         return deadline
-    if record.asks_at is not None and record.asks_at > polled_at:
+    if asks:
         return now
     elapsed = max(0.0, now - record.created_at)
     # A geometric back-off makes intervals that grow in proportion to the time that has passed.

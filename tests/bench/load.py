@@ -1,6 +1,6 @@
 """Sends prepared requests as fast as they are answered, from a process of its own: standard library alone.
 
-    python load_generator.py PORT CONNECTIONS FILE
+    python load.py PORT CONNECTIONS FILE
 
 FILE holds raw HTTP/1.1 requests, each after its length in 4 bytes; every answer must be a 200. It prints the
 seconds that all took. An aiohttp client would be slower than the server that is to be measured.

@@ -44,6 +44,17 @@ def test_an_ended_job_is_never_asked_about() -> None:
     assert [None] * 4 == [due(folded(tape.request(), end), now=40.0) for end in ends]
 
 
+def test_a_doubtful_webhook_of_a_job_that_may_rise_is_asked_about_once() -> None:
+    """A job that failed or was given up is asked about once more when a webhook raises a question, and then no more."""
+    for end in (tape.webhook(30.0, tape.failed()), make_entry("expired", 30.0)):
+        record = folded(
+            tape.request(), ANSWER, end, make_entry("webhook", 35.0, body=b"{", note="unreadable: it is cut")
+        )
+
+        assert 40.0 == due(record, now=40.0)
+        assert due(record, now=41.0, polled_at=40.0) is None
+
+
 def test_a_job_without_a_task_waits_for_its_deadline() -> None:
     """Nobody can be asked about a task whose id is not known."""
     assert DAY == due(folded(tape.request()), now=10.0)
