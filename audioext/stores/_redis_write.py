@@ -87,6 +87,7 @@ if creator == '' and (known < count or again) then
 end
 
 local is_changed = #fields > 0
+if ARGV[begin] and not is_changed then release = '0' end  -- it was done before: a later claim is not its own
 local is_taken = creator ~= '' or (index ~= '' and is_known == 1 and known == count and not is_full)
 local is_used = is_taken or (index ~= '' and is_known == 1 and was_known == 0)
 local following, old = held[3], {}

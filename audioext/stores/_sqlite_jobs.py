@@ -155,6 +155,7 @@ def append(  # noqa: PLR0913 - the protocol's
         index = None
     elif index.key is not None and index.key != job.key and find_key(session, index.key) is not None:
         index = evolve(index, key=None)  # another job took it while it was free
+    release = release and bool(new or not entries)  # a repeat was done before: a later claim is not its own
     row = _with(job, index, 0.0 if release else job.held_until, counts)
     if new and is_known and not is_taken:
         poll_at, handle_at = (look_at if due is None else min(due, look_at) for due in (row.poll_at, row.handle_at))

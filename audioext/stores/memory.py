@@ -113,6 +113,7 @@ class MemoryStore:
         is_changed = len(job.entries) > count
         self._webhooks += [(job, entry) for entry in job.entries[count:] if entry.kind == "webhook"]
         is_taken = index is not None and job.is_known and known == count and not is_full
+        release = release and (is_changed or not entries)  # a repeat was done before: a later claim is not its own
         if release:
             job.held_until = 0.0
         following = index if index is not None and (is_taken or not was_known) else job.index

@@ -143,6 +143,17 @@ async def test_an_append_releases_the_claim(store: Store, other: Store, known: i
     assert ("ref",) == await other.claim("handlers", now=62.0, until=120.0, limit=5)
 
 
+async def test_an_append_that_is_sent_again_ends_no_later_claim(store: Store, other: Store) -> None:
+    """An answer may be lost after the work was claimed anew: what was done before releases nothing."""
+    await create(store, handle_at=50.0)
+    handled, index = make_entry("handled", 55.0, body=b"text"), make_index(handle_at=55.0)
+    for _ in range(2):
+        assert ("ref",) == await claim_all(store, "handlers")
+        await store.append("ref", [handled], provider="kie", index=index, known=1, look_at=55.0, release=True)
+
+    assert () == await claim_all(other, "handlers")
+
+
 async def test_a_release_needs_no_entry(store: Store) -> None:
     """A claim can be ended with nothing to append, with or without an index."""
     await create(store, handle_at=50.0)
