@@ -20,10 +20,6 @@ _CACHED_STATEMENTS = 256
 class Cursor(Protocol):
     """The rows of one statement."""
 
-    def fetchone(self) -> Row | None:
-        """Return the next row."""
-        ...
-
     def fetchall(self) -> list[Row]:
         """Return all rows that are left."""
         ...
