@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -15,6 +15,13 @@ import audioext as ax
 
 BRISK = ax.Pace(first=0.01, every=0.02, slowest=0.05, quiet=30.0)
 """A pace for status calls that suits an API which is done at once."""
+
+
+async def read_head(reader: asyncio.StreamReader) -> bytes:
+    """Return the head of a request, nothing where the client hung up before it sent one, as at a close."""
+    with suppress(asyncio.IncompleteReadError):
+        return await reader.readuntil(b"\r\n\r\n")
+    return b""
 
 
 @define(eq=False, repr=False)

@@ -15,7 +15,7 @@ from audioext.runtime.poller import MAX_COMPLAINED_ENTRIES
 from audioext.runtime.submitter import RESEND_SECONDS
 from audioext.stores.base import Created, Existing, Full
 from tests.integration.client.conftest import WEB, Connect, MakeClient
-from tests.support.api import Api, failing
+from tests.support.api import Api, failing, read_head
 from tests.support.clock import SOON_SECONDS, START, JumpClock, soon
 from tests.support.stores import FaultyMemory
 
@@ -103,7 +103,9 @@ async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExi
     """A paid task is stored whatever bytes the answer's headers hold, and so is the next submit with a key."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        if not await read_head(reader):
+            writer.close()
+            return
         body = b'{"code": 200, "msg": "", "data": {"taskId": "task-1"}}'
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; x=\xff\r\nContent-Length: %d\r\n\r\n" % len(body)
         writer.write(head + body)
@@ -129,7 +131,10 @@ async def test_complaints_that_all_differ_leave_room_for_the_result(stack: Async
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal calls
-        head = await reader.readuntil(b"\r\n\r\n")
+        head = await read_head(reader)
+        if not head:
+            writer.close()
+            return
         calls += 1
         body = b'{"code": 200, "msg": "", "data": {"taskId": "task-1"}}'
         if head.startswith(b"GET"):
