@@ -92,8 +92,8 @@ class HeldJob:
 
     def wake(self) -> None:
         """Let all who wait look again."""
-        waiters, self._waiters = self._waiters, set()
-        for waiter in waiters:
+        while self._waiters:
+            waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(True)
 
