@@ -24,6 +24,9 @@ UNCONFIRMED = "unconfirmed"
 """The verdict that begins the note of a webhook which does not simply count: not authentic, not readable by the
 release that took it, of another task than was known then, or claiming COMPLETE where claims are confirmed first."""
 
+STILL = "still"
+"""The note of a status answer that repeats a doubtful failure, long enough after the first to be believed."""
+
 MAX_ENTRIES = 1_000
 """A job's journal takes no more webhooks and statuses beyond this; real jobs have about ten."""
 MAX_JOURNAL_BYTES = 16_777_216

@@ -7,7 +7,8 @@
    claim and one playable track; where the wire has no stage word (`counts_tracks`) it is reached when every expected
    track has audio or failed, and one has audio. A claim of COMPLETE without a playable track makes a status call due.
 4. Tracks merge as `tracks.py` says.
-5. A failed track is `Track.failure`; the job fails only when every expected one did.
+5. A failed track is `Track.failure`; the job fails only when every expected one did. A doubtful failure counts when a
+   status call still tells of it some time later.
 6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A job may rise, as from failed to complete; facts after
    COMPLETE still join. A refusal does not count where a webhook named a task.
 7. The id in the POST's own answer outranks one learnt by webhook, of which the earliest counts. What names another task
@@ -22,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from audioext.models.entries import OTHER_TASK, REFUSED
+from audioext.models.entries import OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Reached, Record, Run, Seen, Sighting, TaskFault, Verdict
 from audioext.models.results import FailureReason, Source, Stage
@@ -78,6 +79,7 @@ class _Facts:
     credits: float | None = None
     complaint: str | None = None
     asks_at: float | None = None
+    doubted_at: float | None = None
     expired_at: float | None = None
     is_abandoned: str | None = None
 
@@ -115,7 +117,7 @@ class _Facts:
         if entry.kind in _HEARD:
             self.seen_at = entry.at
         if reading.events:
-            self._join_events(reading.events, "webhook" if entry.kind == "webhook" else "poll", entry.at)
+            self._join_events(reading.events, "webhook" if entry.kind == "webhook" else "poll", entry)
         elif reading.outcome is not None:
             if reading.outcome is self.submit and self.submitted is None:
                 self.submitted = (entry.at, "answer")
@@ -131,7 +133,8 @@ class _Facts:
         elif entry.kind == "abandoned":
             self.is_abandoned = entry.note
 
-    def _join_events(self, events: Sequence[Event], seen: Seen, at: float) -> None:
+    def _join_events(self, events: Sequence[Event], seen: Seen, entry: Entry) -> None:
+        at = entry.at
         if seen == "poll":
             self.asks_at = None  # it was answered
         for event in events:
@@ -143,6 +146,8 @@ class _Facts:
             if isinstance(event, Progress):
                 self._see_tracks(event, seen, at)
                 self._see_words(event, seen, at)
+            elif isinstance(event, Failed) and event.is_doubtful and entry.note != STILL:
+                self.doubted_at = at if self.doubted_at is None else self.doubted_at
             elif isinstance(event, Failed):
                 self._see_failure(event, seen, at)
 
@@ -235,6 +240,7 @@ class _Facts:
             sightings=sightings,
             track_ids=track_ids,
             asks_at=self.asks_at,
+            doubted_at=self.doubted_at,
             cover_url=self.cover_url,
             credits=self.credits,
             credit_estimate=submit.credit_estimate if submit is not None else None,
