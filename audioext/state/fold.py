@@ -6,7 +6,8 @@
 3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST. COMPLETE needs its
    claim and one playable track; where the wire has no stage word (`counts_tracks`) it is reached when every expected
    track has audio or failed, and one has audio. A claim of COMPLETE without a playable track makes a status call due.
-4. Tracks merge as `tracks.py` says.
+4. Tracks merge as `tracks.py` says. Webhooks alone show no more of them than were asked for, and change none after
+   COMPLETE; more of them make a status call due.
 5. A failed track is `Track.failure`; the job fails only when every expected one did. A doubtful failure counts when a
    status call still tells of it some time later.
 6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A job may rise, as from failed to complete; facts after
@@ -20,6 +21,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
@@ -34,6 +36,7 @@ FAILED_TOPIC = "failed"
 TOPIC_OF = {Stage.TEXT: "text", Stage.FIRST: "first", Stage.COMPLETE: "complete"}
 MAX_WORDS = 20
 """Unknown stage words kept for people to read."""
+LONGEST_WORD = 200
 
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
@@ -168,13 +171,16 @@ class _Facts:
         if claimed is not None:
             self.claimed.setdefault(claimed, (at, seen))
             self.shown = self.shown or (at, seen)
-        if seen == "webhook" and (event.ask_now or (claimed is Stage.COMPLETE and self.audible is None)):
+        is_odd = (claimed is Stage.COMPLETE and self.audible is None) or len(event.tracks) > self.asked.expected_tracks
+        if seen == "webhook" and (event.ask_now or is_odd):
             self.asks_at = at
-        self.cover_url = event.cover_url or self.cover_url
-        if event.credits is not None:
+        is_late = seen == "webhook" and Stage.COMPLETE in self.claimed and self.audible is not None
+        if event.cover_url is not None and not (is_late and self.cover_url is not None):
+            self.cover_url = event.cover_url
+        if event.credits is not None and not (is_late and self.credits is not None):
             self.credits = event.credits
-        if event.word is not None and event.word not in self.words:
-            self.words.append(event.word)
+        if event.word is not None and (word := event.word[:LONGEST_WORD]) not in self.words:
+            self.words.append(word)
 
     def _see_failure(self, event: Failed, seen: Seen, at: float) -> None:
         # Of several, a status answer's words count more than a webhook's, then the later ones.
@@ -236,7 +242,13 @@ class _Facts:
             stage=stage,
             verdict=verdict,
             reached=reached,
-            tracks=tracks_of(self.asked, sightings, track_ids=track_ids, cover_url=self.cover_url),
+            tracks=tracks_of(
+                self.asked,
+                sightings,
+                track_ids=track_ids,
+                cover_url=self.cover_url,
+                complete_at=reached[-1].at if stage is Stage.COMPLETE else math.inf,
+            ),
             sightings=sightings,
             track_ids=track_ids,
             asks_at=self.asks_at,
