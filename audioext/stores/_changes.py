@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection
 
 from attrs import define, field
 
@@ -27,11 +27,8 @@ class Fanout:
 
     _listeners: set[_Listener] = field(factory=set, init=False)
 
-    def publish(self, changes: Iterable[Changed | Resync]) -> None:
+    def publish(self, changes: Collection[Changed | Resync]) -> None:
         """Hand *changes* to every listener; one that is far behind gets a `RESYNC` in their place."""
-        if not self._listeners:
-            return
-        changes = tuple(changes)
         for listener in self._listeners:
             listener.backlog.extend(changes)
             if len(listener.backlog) > MAX_BACKLOG:
@@ -45,8 +42,9 @@ class Fanout:
             listener.closed = True
             listener.wake.set()
 
-    async def listen(self) -> AsyncGenerator[Changed | Resync]:
-        """Yield what is published from the first step on, until `close`."""
+    async def listen(self, check: Callable[[], object]) -> AsyncGenerator[Changed | Resync]:
+        """Call *check*, then yield what is published from this first step on, until `close`."""
+        check()
         listener = _Listener()
         self._listeners.add(listener)
         try:

@@ -198,7 +198,7 @@ class RedisStore:
 
     async def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, within milliseconds; see `Store.changes`."""
-        async with aclosing(self._opened().reader.fanout.listen()) as changes:
+        async with aclosing(self._opened().reader.fanout.listen(lambda: None)) as changes:
             async for change in changes:
                 yield change
 

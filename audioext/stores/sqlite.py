@@ -60,7 +60,7 @@ class _Opened:
         self.fanout.close()
 
     def _published(self, changed: dict[str, int]) -> None:
-        self.fanout.publish(Changed(ref, count) for ref, count in changed.items())
+        self.fanout.publish([Changed(ref, count) for ref, count in changed.items()])
 
     def _wrote(self, ids: tuple[int, int]) -> None:
         if self.watcher is not None:
@@ -179,7 +179,7 @@ class SqliteStore:
 
     async def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
-        async with aclosing(self._opened().fanout.listen()) as changes:
+        async with aclosing(self._opened().fanout.listen(lambda: None)) as changes:
             async for change in changes:
                 yield change
 
