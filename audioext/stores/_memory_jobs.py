@@ -50,8 +50,7 @@ class HeldJournal:
     def add(self, entry: Entry) -> None:
         self.entries.append(entry)
         self.size += len(entry.body)
-        if entry.at > self.changed_at:
-            self.changed_at = entry.at
+        self.changed_at = max(self.changed_at, entry.at)
         if entry.kind == "request":
             self.is_known = True
         if self.ids is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 Driver = Literal["sqlite3", "apsw"]
@@ -44,6 +44,10 @@ class Connection(Protocol):
     @property
     def execute(self) -> Execute:
         """What runs one statement."""
+        ...
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[object]], /) -> object:
+        """Run one statement for each of *rows*."""
         ...
 
     def close(self) -> None:

@@ -9,21 +9,21 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.stores._sqlite_driver import Execute
 from audioext.stores._sqlite_file import DatabaseFile, ThreadConnection, is_engine_fault
+from audioext.stores._sqlite_session import Session
 
 T = TypeVar("T")
 Outcome = object | BaseException
 
-MAX_BATCH = 1000
+MAX_BATCH = 500
 """Items of one transaction at most, so that none waits long for the others."""
 CHECKPOINT_SECONDS = 1.0
 """How long an append may be in the log alone; with `synchronous=normal` a power loss can take it until then."""
@@ -31,21 +31,9 @@ CHECKPOINT_WORKS = 2000
 """So many works are moved out of the log at once: about as many pages, which keeps it short."""
 
 
-@define(eq=False)
-class Session:
-    """The open transaction of a batch: runs statements, and knows how long the journals are that it appended to."""
-
-    execute: Execute
-    changed: dict[str, int] = field(factory=dict)
-
-
 SessionWork = Callable[[Session], T]
-
-
-@define(eq=False)
-class _Item(Generic[T]):
-    work: SessionWork[T]
-    future: asyncio.Future[T]
+Item = tuple[SessionWork[Any], "asyncio.Future[Any]", str]
+"""What is to be done, who waits for it, and the ref of the job that it is about, if it is about one."""
 
 
 @define(eq=False)
@@ -61,8 +49,8 @@ class BatchThread:
     published: Callable[[dict[str, int]], None] = field(default=lambda _: None, kw_only=True)
     wrote: Callable[[tuple[int, int]], None] = field(default=lambda _: None, kw_only=True)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
-    _gathering: deque[_Item[Any]] = field(factory=deque, init=False)
-    _handed: queue.SimpleQueue[list[_Item[Any]] | None] = field(factory=queue.SimpleQueue, init=False)
+    _gathering: deque[Item] = field(factory=deque, init=False)
+    _handed: queue.SimpleQueue[list[Item] | None] = field(factory=queue.SimpleQueue, init=False)
     _is_busy: bool = field(default=False, init=False)
     _is_closing: bool = field(default=False, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
@@ -71,6 +59,7 @@ class BatchThread:
     _thread: threading.Thread = field(init=False)
     # what only the thread touches
     _link: ThreadConnection = field(init=False)
+    _session: Session | None = field(default=None, init=False)
     _logged: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -82,8 +71,8 @@ class BatchThread:
 
     # --- in the event loop ---------------------------------------------------------------------------------
 
-    def run(self, work: SessionWork[T]) -> asyncio.Future[T]:
-        """Have *work* done with the next batch, and return its future; cancelling it disturbs no other.
+    def run(self, work: SessionWork[T], ref: str = "") -> asyncio.Future[T]:
+        """Have *work* on the job of *ref* done with the next batch; cancelling the future disturbs no other.
 
         Raises:
             StoreError: the store is being closed.
@@ -91,7 +80,7 @@ class BatchThread:
         if self._is_closing:
             raise StoreError("the store is closed: open it, or make a new client")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._gathering.append(_Item(work, future))
+        self._gathering.append((work, future, ref))
         if not self._is_busy:
             self._is_busy = True
             self._idle.clear()
@@ -109,10 +98,10 @@ class BatchThread:
         self._thread.join()
 
     def _hand_over(self) -> None:
-        batch: list[_Item[Any]] = []
+        batch: list[Item] = []
         while self._gathering and len(batch) < MAX_BATCH:
             item = self._gathering.popleft()
-            if not item.future.cancelled():
+            if not item[1].cancelled():
                 batch.append(item)
         if batch:
             self._handed.put(batch)
@@ -120,16 +109,16 @@ class BatchThread:
             self._is_busy = False
             self._idle.set()
 
-    def _deliver(self, batch: list[_Item[Any]], outcomes: list[Outcome], changed: dict[str, int]) -> None:
+    def _deliver(self, batch: list[Item], outcomes: list[Outcome], changed: dict[str, int]) -> None:
         if changed:
             self.published(changed)
-        for item, outcome in zip(batch, outcomes, strict=True):
-            if item.future.done():
+        for (_, future, _), outcome in zip(batch, outcomes, strict=True):
+            if future.done():
                 continue
             if isinstance(outcome, BaseException):
-                item.future.set_exception(outcome)
+                future.set_exception(outcome)
             else:
-                item.future.set_result(outcome)
+                future.set_result(outcome)
         if self.role == "writer" and self._timer is None:
             self._timer = self._loop.call_later(CHECKPOINT_SECONDS, self._ask_for_checkpoint)
         # After those who just got their results had their turn: what they ask for next joins this batch.
@@ -144,7 +133,7 @@ class BatchThread:
     def _run(self) -> None:
         while (batch := self._handed.get()) is not None:
             if batch:
-                outcomes, changed = self._outcomes([item.work for item in batch])
+                outcomes, changed = self._outcomes(batch)
                 if not call_loop(self._loop, self._deliver, batch, outcomes, changed):
                     break
                 self._logged += len(batch)
@@ -161,37 +150,47 @@ class BatchThread:
         except Exception as error:  # noqa: BLE001 - nobody waits for it, and it is done again with the next works
             self._link.recover(error)
 
-    def _outcomes(self, works: Sequence[SessionWork[object]]) -> tuple[list[Outcome], dict[str, int]]:
+    def _outcomes(self, batch: Sequence[Item]) -> tuple[list[Outcome], dict[str, int]]:
+        """Return what became of each work, and how long the journals are that were appended to."""
+        works: list[SessionWork[object]] = [work for work, _, _ in batch]
+        refs = {ref for _, _, ref in batch if ref}
         try:
-            session = Session(self._link.connection().execute)
+            connection = self._link.connection()
+            if self._session is None or self._session.connection is not connection:
+                self._session = Session(connection)
             try:
-                outcomes = self._transact(session, works)
+                outcomes = self._transact(self._session, works, refs)
             except Exception as error:
                 if is_engine_fault(error):
                     raise
-                session.changed.clear()
-                outcomes = self._transact(session, [partial(_alone, work=work) for work in works])
+                outcomes = self._transact(self._session, [partial(_alone, work=work) for work in works], ())
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
             self._link.recover(error)
             return [self.file.explain(error) for _ in works], {}
         explained = [self.file.explain(found) if isinstance(found, Exception) else found for found in outcomes]
-        return explained, session.changed
+        return explained, self._session.changed
 
-    def _transact(self, session: Session, works: Sequence[SessionWork[object]]) -> list[Outcome]:
-        """Do all works in one transaction, or none of them.
+    def _transact(self, session: Session, works: Sequence[SessionWork[object]], refs: Collection[str]) -> list[Outcome]:
+        """Do all works, which are about the jobs of *refs*, in one transaction, or none of them.
 
         Raises:
             StoreError: the file is gone; the driver's own errors come as well.
         """
-        session.execute("BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN")
+        execute = session.connection.execute
+        session.changed = {}
+        execute("BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN")
         try:
             before = _last_entry(session) if self.role == "writer" else 0
+            if refs:
+                session.load(refs)
             outcomes: list[Outcome] = [work(session) for work in works]
+            session.flush()
             after = _last_entry(session) if session.changed else before
-            session.execute("COMMIT")
+            execute("COMMIT")
         except BaseException:
+            session.forget()
             with suppress(Exception):  # the fault may have ended the transaction
-                session.execute("ROLLBACK")
+                execute("ROLLBACK")
             raise
         self.file.check()  # what was committed into a file that is gone is not stored
         if before < after:
@@ -210,17 +209,20 @@ def call_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *argum
 
 def _alone(session: Session, work: SessionWork[object]) -> Outcome:
     """Do a work so that its fault undoes nothing else, and return that fault."""
-    session.execute("SAVEPOINT work")
+    execute = session.connection.execute
+    execute("SAVEPOINT work")
     try:
         outcome: Outcome = work(session)
+        session.flush()
     except Exception as error:
         if is_engine_fault(error):
             raise
-        session.execute("ROLLBACK TO work")
+        session.forget()
+        execute("ROLLBACK TO work")
         outcome = error
-    session.execute("RELEASE work")
+    execute("RELEASE work")
     return outcome
 
 
 def _last_entry(session: Session) -> int:
-    return int(session.execute("SELECT coalesce(max(id), 0) FROM entries").fetchall()[0][0])
+    return int(session.read("SELECT coalesce(max(id), 0) FROM entries")[0][0])

@@ -112,7 +112,9 @@ class SqliteStore:
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        return await self._opened().writer.run(partial(jobs.create, entry=entry, index=index, limits=limits, now=now))
+        return await self._opened().writer.run(
+            partial(jobs.create, entry=entry, index=index, limits=limits, now=now), index.ref
+        )
 
     async def append(  # noqa: PLR0913 - the protocol's
         self,
@@ -136,7 +138,8 @@ class SqliteStore:
                 known=known,
                 look_at=look_at,
                 release=release,
-            )
+            ),
+            ref,
         )
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
@@ -168,7 +171,7 @@ class SqliteStore:
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        await self._opened().writer.run(partial(jobs.reschedule, ref=ref, work=work, at=at))
+        await self._opened().writer.run(partial(jobs.reschedule, ref=ref, work=work, at=at), ref)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
