@@ -109,9 +109,10 @@ async def plain_wake_ups(url: str) -> list[float]:
             key = f"plain:{next(numbers)}"
             body = callback(key)
             began = time.perf_counter()
-            done = asyncio.ensure_future(
-                client.pipeline(transaction=False).set(key, body).publish("plain", key).execute()
-            )
+            both = client.pipeline(transaction=False)
+            both.set(key, body)
+            both.publish("plain", key)
+            done = asyncio.ensure_future(both.execute())
             message = await subscriber.get_message(ignore_subscribe_messages=True, timeout=5)
             assert message is not None
             assert body == await client.get(message["data"])
