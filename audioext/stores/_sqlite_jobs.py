@@ -1,8 +1,8 @@
-"""What the SQLite store writes in one transaction: journals with their index, and claims on what is due."""
+"""What the SQLite store asks of its file, in one transaction each: journals with their index, and what is due."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 from typing import Final
 
@@ -10,21 +10,38 @@ from attrs import evolve
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._sqlite_session import ENTRY, JobRow, Session, index_values, to_entry
-from audioext.stores.base import Appended, Created, Existing, Full, Work
+from audioext.stores._sqlite_session import ENTRY, SELECT_JOB, JobRow, Session, index_values, to_entry, to_index
+from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Stored, Work, to_delivery
 
 PURGE_JOBS = 256
 """Jobs that one step of a purge forgets, so that no append waits long for it."""
 
+PAGE_JOBS = 256
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page of jobs ends where their bodies reach this size."""
+PAGE_DELIVERIES = 64
+NEWEST = 2**63 - 1
+"""No entry has a greater id."""
+
+_ENTRIES = f"SELECT {ENTRY} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - our own names, here and below
+# CROSS JOIN: the table on its left is the one that is gone through.
+_ENTRIES_OF_SOME = f"""SELECT jobs.id, {ENTRY} FROM jobs CROSS JOIN entries ON jobs.id = entries.job
+    WHERE jobs.id > ? AND jobs.id <= ?"""  # noqa: S608 - see above
+_DELIVERY = f"SELECT entries.id, ref, provider, account IS NULL, {ENTRY}"
+_DELIVERIES = f"""{_DELIVERY} FROM entries CROSS JOIN jobs ON jobs.id = entries.job
+    WHERE kind = 'webhook' AND entries.id < ? ORDER BY entries.id DESC LIMIT ?"""
+_DELIVERIES_OF_ONE = f"""{_DELIVERY} FROM jobs CROSS JOIN entries ON jobs.id = entries.job
+    WHERE kind = 'webhook' AND entries.id < ? AND ref = ? ORDER BY entries.id DESC LIMIT ?"""
+
 _COLUMN: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "handle_at"}
 _DUE: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "max(handle_at, held_until)"}
 
-# --- journals -----------------------------------------------------------------------------------------------
+# --- writing journals ----------------------------------------------------------------------------------------
 
 
 def create(session: Session, entry: Entry, index: Index, limits: Limits, now: float) -> Created | Existing | Full:
     """Begin a journal; see `Store.create`."""
-    taken = None if index.key is None else find_key(session, index.key)
+    taken = None if index.key is None else find(session, index.key)
     if taken is not None:
         return Existing(taken)
     job = session.job(index.ref)
@@ -72,7 +89,7 @@ def append(  # noqa: PLR0913 - the protocol's
     is_taken = index is not None and is_known and known == count and not is_full
     if not (is_taken or is_known != was_known):
         index = None
-    elif index is not None and index.key is not None and index.key != job.key and find_key(session, index.key):
+    elif index is not None and index.key is not None and index.key != job.key and find(session, index.key):
         index = evolve(index, key=None)  # another job took it while it was free
     release = release and bool(new or not entries)  # a repeat was done before: a later claim is not its own
     row = _with(job, index, 0.0 if release else job.held_until, counts)
@@ -82,12 +99,6 @@ def append(  # noqa: PLR0913 - the protocol's
     if new or row != job:
         session.put(row, new)
     return Appended(count=row.entries, missed=missed, is_taken=is_taken, is_full=is_full)
-
-
-def find_key(session: Session, key: str) -> str | None:
-    """Return the ref of the job that holds *key*."""
-    rows = session.read("SELECT ref FROM jobs WHERE key = ?", (key,))
-    return rows[0][0] if rows else None
 
 
 def _new_job(session: Session, ref: str, provider: str, at: float) -> JobRow:
@@ -100,7 +111,7 @@ def _with(job: JobRow, index: Index | None, held_until: float, counts: tuple[int
 
 
 def _missed(session: Session, job: JobRow, known: int, repeated: Collection[str]) -> tuple[Entry, ...]:
-    rows = session.read(f"SELECT {ENTRY} FROM entries WHERE job = ? ORDER BY id", (job.id,))  # noqa: S608 - our own names
+    rows = session.read(f"SELECT {ENTRY} FROM entries WHERE job = ? ORDER BY id", (job.id,))  # noqa: S608 - see above
     return tuple(to_entry(row) for number, row in enumerate(rows) if number >= known or row[0] in repeated)
 
 
@@ -147,6 +158,77 @@ def _full_until(session: Session, account: str, limits: Limits, now: float) -> f
         if counted[0][0] >= limits.parallel:
             return now + 1.0
     return None
+
+
+# --- reading them ---------------------------------------------------------------------------------------------
+
+
+def read(session: Session, ref: str, after: int) -> Stored | None:
+    """Return the job of *ref* with its entries after so many."""
+    for row in map(JobRow._make, session.read(f"{SELECT_JOB} WHERE ref = ?", (ref,))):
+        entries = session.read(_ENTRIES, (row.id, after)) if after < row.entries else []
+        return _stored(row, map(to_entry, entries))
+    return None
+
+
+def find(session: Session, key: str | None, provider: str = "", task_id: str | None = None) -> str | None:
+    """Return the ref of a job by its key or its task id."""
+    if key is not None:
+        rows = session.read("SELECT ref FROM jobs WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+    rows = session.read(
+        "SELECT ref FROM jobs WHERE task_id = ? AND provider = ? ORDER BY id DESC LIMIT 1", (task_id, provider)
+    )
+    return rows[0][0] if rows else None
+
+
+def page(session: Session, after: int, *, is_open: bool | None) -> list[tuple[int, Stored]]:
+    """Return some of the jobs whose id is above *after*, with their ids."""
+    which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
+    rows = session.read(f"{SELECT_JOB} WHERE id > ? AND {which} ORDER BY id LIMIT ?", (after, PAGE_JOBS))
+    found: dict[int, tuple[JobRow, list[Entry]]] = {}
+    size = 0
+    for row in map(JobRow._make, rows):
+        size += row.size
+        if found and size > PAGE_BYTES:
+            break
+        found[row.id] = row, []
+    if found:
+        ordered = f"{_ENTRIES_OF_SOME} AND {which} ORDER BY jobs.id, entries.id"
+        for job, *entry in session.read(ordered, (after, max(found))):
+            found[job][1].append(to_entry(entry))
+    return [(id_, _stored(row, entries)) for id_, (row, entries) in found.items()]
+
+
+def deliveries(session: Session, before: int, ref: str | None) -> list[tuple[int, Delivery]]:
+    """Return some of the webhooks whose id is below *before*, newest first, with their ids."""
+    if ref is None:
+        rows = session.read(_DELIVERIES, (before, PAGE_DELIVERIES))
+    else:
+        rows = session.read(_DELIVERIES_OF_ONE, (before, ref, PAGE_DELIVERIES))
+    return [
+        (id_, to_delivery(ref, provider, to_entry(entry), is_orphan=bool(is_orphan)))
+        for id_, ref, provider, is_orphan, *entry in rows
+    ]
+
+
+def count_deliveries(session: Session) -> int:
+    """Return how many webhooks all journals hold."""
+    return int(session.read("SELECT count(*) FROM entries WHERE kind = 'webhook'")[0][0])
+
+
+def newest_entry(session: Session) -> int:
+    """Return the id of the entry that was stored last."""
+    return int(session.read("SELECT coalesce(max(id), 0) FROM entries")[0][0])
+
+
+def sqlite_version(session: Session) -> str:
+    """Reach the file, and return the version of SQLite that the driver brings."""
+    return str(session.read("SELECT sqlite_version() FROM sqlite_master LIMIT 1")[0][0])
+
+
+def _stored(row: JobRow, entries: Iterable[Entry]) -> Stored:
+    return Stored(index=to_index(row), count=row.entries, entries=tuple(entries), repeats=row.repeats)
 
 
 # --- what is due --------------------------------------------------------------------------------------------

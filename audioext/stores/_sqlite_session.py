@@ -16,7 +16,7 @@ import msgspec
 from attrs import define, field
 
 from audioext.models.entries import Entry, Index
-from audioext.stores._sqlite_driver import Connection, Row
+from audioext.stores._sqlite_file import Connection, Row
 
 MAX_KNOWN_JOBS = 4_000
 """Jobs of which a connection knows what it read; beyond that it begins anew."""

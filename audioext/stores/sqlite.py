@@ -18,12 +18,9 @@ from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _sqlite_jobs as jobs
-from audioext.stores import _sqlite_pages as pages
 from audioext.stores._changes import Fanout
-from audioext.stores._sqlite_driver import Driver, default_driver
-from audioext.stores._sqlite_file import DatabaseFile, Synchronous
-from audioext.stores._sqlite_thread import BatchThread
-from audioext.stores._sqlite_watcher import Watcher
+from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
+from audioext.stores._sqlite_thread import BatchThread, Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
@@ -44,11 +41,11 @@ class _Opened:
     watcher: Watcher | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.writer = BatchThread(self.file, "writer", published=self._published, wrote=self._wrote)
+        self.writer = BatchThread(self.file, "writer", published=self.fanout.publish, wrote=self._wrote)
         self.reader = BatchThread(self.file, "reader")
 
     async def start(self) -> None:
-        newest = await self.writer.run(pages.newest_entry)
+        newest = await self.writer.run(jobs.newest_entry)
         if self.watcher is None:
             self.watcher = Watcher(self.file, newest, self.fanout.publish)
 
@@ -58,9 +55,6 @@ class _Opened:
             await self.watcher.aclose()
         await self.writer.aclose()  # last, so that it leaves no log behind
         self.fanout.close()
-
-    def _published(self, changed: dict[str, int]) -> None:
-        self.fanout.publish([Changed(ref, count) for ref, count in changed.items()])
 
     def _wrote(self, ids: tuple[int, int]) -> None:
         if self.watcher is not None:
@@ -144,16 +138,16 @@ class SqliteStore:
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        return await self._opened().reader.run(partial(pages.read, ref=ref, after=after))
+        return await self._opened().reader.run(partial(jobs.read, ref=ref, after=after))
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        return await self._opened().reader.run(partial(pages.find, key=key, provider=provider, task_id=task_id))
+        return await self._opened().reader.run(partial(jobs.find, key=key, provider=provider, task_id=task_id))
 
     async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
         after = 0
-        while page := await self._opened().reader.run(partial(pages.jobs, after=after, is_open=is_open)):
+        while page := await self._opened().reader.run(partial(jobs.page, after=after, is_open=is_open)):
             for after, stored in page:  # noqa: B007 - the last one begins the next page
                 yield stored
 
@@ -175,8 +169,8 @@ class SqliteStore:
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        before = pages.NEWEST
-        while page := await self._opened().reader.run(partial(pages.deliveries, before=before, ref=ref)):
+        before = jobs.NEWEST
+        while page := await self._opened().reader.run(partial(jobs.deliveries, before=before, ref=ref)):
             for before, delivery in page:  # noqa: B007 - the last one begins the next page
                 yield delivery
 
@@ -192,7 +186,7 @@ class SqliteStore:
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._opened().reader.run(pages.count_deliveries) - deliveries_kept
+        surplus = await self._opened().reader.run(jobs.count_deliveries) - deliveries_kept
         forgotten = 0
         while True:
             went, webhooks = await self._opened().writer.run(partial(jobs.purge, before=before, surplus=surplus))
@@ -208,7 +202,7 @@ class SqliteStore:
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
-        version = await self._opened().reader.run(pages.sqlite_version)
+        version = await self._opened().reader.run(jobs.sqlite_version)
         if not has_reset_bug(version):
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
