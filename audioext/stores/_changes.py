@@ -25,11 +25,11 @@ class _Listener:
 class Fanout:
     """One stream of changes in, any number of listeners out; all of it on one event loop."""
 
-    _listeners: set[_Listener] = field(factory=set, init=False)
+    listeners: set[_Listener] = field(factory=set, init=False)
 
     def publish(self, changes: Collection[Changed | Resync]) -> None:
         """Hand *changes* to every listener; one that is far behind gets a `RESYNC` in their place."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.backlog.extend(changes)
             if len(listener.backlog) > MAX_BACKLOG:
                 listener.backlog.clear()
@@ -38,22 +38,23 @@ class Fanout:
 
     def close(self) -> None:
         """End the streams of those who listen now, after what they were handed."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.closed = True
             listener.wake.set()
 
-    async def listen(self, check: Callable[[], object]) -> AsyncGenerator[Changed | Resync]:
-        """Call *check*, then yield what is published from this first step on, until `close`."""
-        check()
-        listener = _Listener()
-        self._listeners.add(listener)
-        try:
-            while True:
-                while listener.backlog:
-                    yield listener.backlog.popleft()
-                if listener.closed:
-                    return
-                listener.wake.clear()
-                await listener.wake.wait()
-        finally:
-            self._listeners.discard(listener)
+
+async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]:
+    """Yield what the fanout that *find* returns publishes from this first step on, until it is closed."""
+    fanout = find()
+    listener = _Listener()
+    fanout.listeners.add(listener)
+    try:
+        while True:
+            while listener.backlog:
+                yield listener.backlog.popleft()
+            if listener.closed:
+                return
+            listener.wake.clear()
+            await listener.wake.wait()
+    finally:
+        fanout.listeners.discard(listener)

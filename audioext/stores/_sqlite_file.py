@@ -11,10 +11,10 @@ import importlib.util
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, cast
 from urllib.parse import quote
 
 from attrs import define, field
@@ -24,6 +24,9 @@ from audioext.errors import StoreError
 Driver = Literal["sqlite3", "apsw"]
 Row = tuple[Any, ...]
 """The columns of a row have the types that the schema says."""
+
+Connection = sqlite3.Connection
+"""apsw's own does what we ask of it in the same way."""
 
 _CACHED_STATEMENTS = 256
 Synchronous = Literal["normal", "full"]
@@ -78,44 +81,6 @@ _ENGINE_FAULTS = {
 }
 
 
-class Cursor(Protocol):
-    """The rows of one statement."""
-
-    def fetchall(self) -> list[Row]:
-        """Return all rows that are left."""
-        ...
-
-
-class Execute(Protocol):
-    """Runs one statement on a connection."""
-
-    def __call__(self, sql: str, bindings: Sequence[object] = (), /) -> Cursor:
-        """Return its rows."""
-        ...
-
-
-class Connection(Protocol):
-    """What both drivers' connections do in the same way; each statement is its own transaction unless one is begun."""
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction was begun."""
-        ...
-
-    @property
-    def execute(self) -> Execute:
-        """What runs one statement."""
-        ...
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[object]], /) -> object:
-        """Run one statement for each of *rows*."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the file."""
-        ...
-
-
 def default_driver() -> Driver:
     """Return apsw where it is installed."""
     return "apsw" if importlib.util.find_spec("apsw") is not None else "sqlite3"
@@ -129,7 +94,7 @@ def connect(driver: Driver, uri: str, *, busy_timeout: float) -> Connection:
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
         connection = apsw.Connection(uri, flags=flags, statementcachesize=_CACHED_STATEMENTS)
         connection.set_busy_timeout(round(busy_timeout * 1000))
-        return connection
+        return cast("Connection", connection)
     return sqlite3.connect(
         uri, uri=True, timeout=busy_timeout, isolation_level=None, cached_statements=_CACHED_STATEMENTS
     )

@@ -48,7 +48,7 @@ Item = tuple[SessionWork[Any], "asyncio.Future[Any]", str]
 
 @define(eq=False)
 class FileThread:
-    """A thread that does *run* with a connection of its own, which is made when it is needed, and anew after a fault."""
+    """A thread that does *run* with a connection of its own, which is made when it is needed and after a fault."""
 
     file: DatabaseFile
     role: Literal["writer", "reader", "watcher"]

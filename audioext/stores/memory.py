@@ -11,7 +11,7 @@ from attrs import define, field
 from audioext.errors import StoreError
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._changes import Fanout
+from audioext.stores._changes import Fanout, follow
 from audioext.stores._memory_jobs import AccountJobs, Agenda, HeldJournal
 from audioext.stores.base import (
     Appended,
@@ -191,7 +191,7 @@ class MemoryStore:
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on; see `Store.changes`."""
-        return self._fanout.listen(self._check)
+        return follow(self._followed)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
@@ -229,6 +229,10 @@ class MemoryStore:
     def _check(self) -> None:
         if self._failing is not None:
             raise StoreError(self._failing)
+
+    def _followed(self) -> Fanout:
+        self._check()
+        return self._fanout
 
     def _agenda(self, work: Work) -> Agenda:
         return self._polls if work == "polls" else self._handlers

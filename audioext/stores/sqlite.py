@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -18,7 +17,7 @@ from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _sqlite_jobs as jobs
-from audioext.stores._changes import Fanout
+from audioext.stores._changes import Fanout, follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_thread import BatchThread, Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
@@ -174,11 +173,9 @@ class SqliteStore:
             for before, delivery in page:  # noqa: B007 - the last one begins the next page
                 yield delivery
 
-    async def changes(self) -> AsyncIterator[Changed | Resync]:
+    def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
-        async with aclosing(self._opened().fanout.listen(lambda: None)) as changes:
-            async for change in changes:
-                yield change
+        return follow(lambda: self._opened().fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
