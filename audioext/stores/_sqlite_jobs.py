@@ -54,7 +54,7 @@ def create(session: Session, entry: Entry, index: Index, limits: Limits, now: fl
         job, orphans = _new_job(session, index.ref, index.provider, entry.at), []
     else:
         orphans = session.read("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,))
-    session.put(_with(job, index, job.held_until, _sift(job, [entry], ())[1]), [entry])
+    session.put(_with(job, index, job.held_until, _sift(job, [entry], ())[2]), [entry])
     if orphans:  # they follow, so that its creator, who has seen one entry, is handed them with its next append
         session.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans)
     return Created()
@@ -80,10 +80,8 @@ def append(  # noqa: PLR0913 - the protocol's
         if not entries:
             return Appended(count=0)
         job = _new_job(session, ref, provider, entries[0].at)
-    said = session.said(job)
-    repeated = {entry.id for entry in entries if entry.id in said}
+    new, repeated, counts, is_full = _sift(job, entries, session.said(job))
     missed = () if known == count and not repeated else _missed(session, job, known, repeated)
-    new, counts, is_full = _sift(job, entries, said)
     was_known = job.account is not None
     is_known = was_known or any(entry.kind == "request" for entry in new)
     is_taken = index is not None and is_known and known == count and not is_full
@@ -117,13 +115,17 @@ def _missed(session: Session, job: JobRow, known: int, repeated: Collection[str]
 
 def _sift(
     job: JobRow, entries: Sequence[Entry], said: Collection[str]
-) -> tuple[list[Entry], tuple[int, int, int, float], bool]:
-    """Return the entries that are new and fit, the counts of the job with them, and whether some did not fit."""
+) -> tuple[list[Entry], list[str], tuple[int, int, int, float], bool]:
+    """Return the entries that are new and fit, the ids of repeats, new counts, and whether some did not fit."""
     count, size, repeats, changed_at = job.entries, job.size, job.repeats, job.changed_at
     new: dict[str, Entry] = {}
+    repeated: list[str] = []
     is_full = False
     for entry in entries:
-        if entry.id in said or entry.id in new:
+        if entry.id in said:
+            repeats += entry.is_bounded
+            repeated.append(entry.id)
+        elif entry.id in new:
             repeats += entry.is_bounded
         elif entry.is_bounded and (count >= MAX_ENTRIES or size + len(entry.body) > MAX_JOURNAL_BYTES):
             repeats += 1
@@ -133,7 +135,7 @@ def _sift(
             count += 1
             size += len(entry.body)
             changed_at = max(changed_at, entry.at)
-    return list(new.values()), (count, size, repeats, changed_at), is_full
+    return list(new.values()), repeated, (count, size, repeats, changed_at), is_full
 
 
 def _full_until(session: Session, account: str, limits: Limits, now: float) -> float | None:
@@ -212,9 +214,12 @@ def deliveries(session: Session, before: int, ref: str | None) -> list[tuple[int
     ]
 
 
-def count_deliveries(session: Session) -> int:
-    """Return how many webhooks all journals hold."""
-    return int(session.read("SELECT count(*) FROM entries WHERE kind = 'webhook'")[0][0])
+def surplus(session: Session, kept: int) -> int:
+    """Return how many webhooks the journals hold above those that may be *kept*; 0 or less: at least none."""
+    most = int(session.read("SELECT coalesce(sum(entries), 0) FROM jobs")[0][0])
+    if most > kept:  # else there is no need to go through all bodies
+        most = int(session.read("SELECT count(*) FROM entries WHERE kind = 'webhook'")[0][0])
+    return most - kept
 
 
 def newest_entry(session: Session) -> int:

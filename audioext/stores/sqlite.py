@@ -6,10 +6,11 @@ All appends that wait share one transaction; see `_sqlite_thread`. Nothing here 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import define, field
 
@@ -19,10 +20,13 @@ from audioext.models.limits import Limits
 from audioext.stores import _sqlite_jobs as jobs
 from audioext.stores._changes import Fanout, follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
+from audioext.stores._sqlite_session import Session
 from audioext.stores._sqlite_thread import BatchThread, Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long an append waits for another process's; then the provider is asked to come again."""
@@ -143,12 +147,9 @@ class SqliteStore:
         """Return the ref of a job by its key or its task id."""
         return await self._opened().reader.run(partial(jobs.find, key=key, provider=provider, task_id=task_id))
 
-    async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
+    def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        after = 0
-        while page := await self._opened().reader.run(partial(jobs.page, after=after, is_open=is_open)):
-            for after, stored in page:  # noqa: B007 - the last one begins the next page
-                yield stored
+        return self._paged(partial(jobs.page, is_open=is_open), 0)
 
     async def claim(
         self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
@@ -166,12 +167,9 @@ class SqliteStore:
         """Give back what was claimed; see `Store.reschedule`."""
         await self._opened().writer.run(partial(jobs.reschedule, ref=ref, work=work, at=at), ref)
 
-    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+    def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        before = jobs.NEWEST
-        while page := await self._opened().reader.run(partial(jobs.deliveries, before=before, ref=ref)):
-            for before, delivery in page:  # noqa: B007 - the last one begins the next page
-                yield delivery
+        return self._paged(partial(jobs.deliveries, ref=ref), jobs.NEWEST)
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
@@ -183,7 +181,7 @@ class SqliteStore:
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._opened().reader.run(jobs.count_deliveries) - deliveries_kept
+        surplus = await self._opened().reader.run(partial(jobs.surplus, kept=deliveries_kept))
         forgotten = 0
         while True:
             went, webhooks = await self._opened().writer.run(partial(jobs.purge, before=before, surplus=surplus))
@@ -204,6 +202,22 @@ class SqliteStore:
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
         return (f'SQLite {version} {fault}: install a newer one with pip install "audioext[sqlite]"',)
+
+    async def _paged(self, read: Callable[[Session, int], list[tuple[int, T]]], start: int) -> AsyncIterator[T]:
+        """Yield what is on each page; the last number on one begins the next, which is read meanwhile."""
+        reader = self._opened().reader
+
+        def ask(number: int) -> asyncio.Future[list[tuple[int, T]]]:
+            return reader.run(lambda session: read(session, number))
+
+        page = ask(start)
+        try:
+            while items := await page:
+                page = ask(items[-1][0])
+                for _, item in items:
+                    yield item
+        finally:
+            page.cancel()
 
     def _file(self) -> DatabaseFile:
         return DatabaseFile(
