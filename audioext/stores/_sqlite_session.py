@@ -18,8 +18,8 @@ from attrs import define, field
 from audioext.models.entries import Entry, Index
 from audioext.stores._sqlite_file import Connection, Row
 
-MAX_KNOWN_JOBS = 4_000
-"""Jobs of which a connection knows what it read; beyond that it begins anew."""
+MAX_KNOWN = 20_000
+"""Jobs and entries of which a connection knows what it read; beyond that it begins anew."""
 
 
 class JobRow(NamedTuple):
@@ -62,6 +62,7 @@ class Session:
     changed: dict[str, int] = field(factory=dict, init=False)
     _jobs: dict[str, JobRow | None] = field(factory=dict, init=False)
     _said: dict[int, set[str]] = field(factory=dict, init=False)
+    _known: int = field(default=0, init=False)
     _last_id: int | None = field(default=None, init=False)
     _version: object = field(default=None, init=False)
     # what is not written yet: jobs as they are in the file and as they are to be, and new entries
@@ -83,13 +84,14 @@ class Session:
     def load(self, refs: Collection[str]) -> None:
         """Read the jobs of *refs* that are not known, with the ids of their entries, in one go."""
         version = self.read("PRAGMA data_version")
-        if version != self._version or len(self._jobs) > MAX_KNOWN_JOBS:
+        if version != self._version or self._known > MAX_KNOWN:
             self.forget()
             self._version = version
         unknown = [ref for ref in refs if ref not in self._jobs]
         if not unknown:
             return
         self._jobs.update(dict.fromkeys(unknown))
+        self._known += len(unknown)
         for row in map(JobRow._make, self.read(f"{SELECT_JOB} WHERE ref IN {_marks(unknown)}", _padded(unknown))):
             self._jobs[row.ref] = row
             self._said[row.id] = set()
@@ -98,6 +100,7 @@ class Session:
             query = f"SELECT job, said FROM entries WHERE job IN {_marks(ids)}"  # noqa: S608 - see above
             for job, said in self.read(query, _padded(ids)):
                 self._said[job].add(said)
+                self._known += 1
 
     def job(self, ref: str) -> JobRow | None:
         """Return the job of *ref*."""
@@ -122,6 +125,7 @@ class Session:
         self._unwritten[row.ref] = before, row
         self._jobs[row.ref] = row
         said = self.said(row)
+        self._known += len(entries)
         for entry in entries:
             said.add(entry.id)
             headers = msgspec.json.encode(dict(entry.headers)).decode() if entry.headers else None
@@ -155,6 +159,7 @@ class Session:
         """Forget what was read, and what was not written."""
         self._jobs.clear()
         self._said.clear()
+        self._known = 0
         self._last_id = self._version = None
         self._unwritten.clear()
         self._entries.clear()
