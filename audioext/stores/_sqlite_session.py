@@ -114,9 +114,8 @@ class Session:
 
     def new_id(self) -> int:
         """Return an id for a job that is to be stored."""
-        if self._last_id is None:
-            self._last_id = self.read("SELECT coalesce(max(id), 0) FROM jobs")[0][0]
-        self._last_id += 1
+        last = self.read("SELECT coalesce(max(id), 0) FROM jobs")[0][0] if self._last_id is None else self._last_id
+        self._last_id = int(last) + 1
         return self._last_id
 
     def put(self, row: JobRow, entries: Sequence[Entry] = ()) -> None:
