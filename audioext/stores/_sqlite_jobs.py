@@ -60,16 +60,15 @@ def create(session: Session, entry: Entry, index: Index, limits: Limits, now: fl
     return Created()
 
 
-def append(  # noqa: PLR0913 - the protocol's
+def append(  # noqa: PLR0913, PLR0917 - they come in the order of the protocol
     session: Session,
     ref: str,
     entries: Sequence[Entry],
-    *,
     provider: str,
     index: Index | None,
     known: int,
     look_at: float,
-    release: bool,
+    release: bool,  # noqa: FBT001 - as above
 ) -> Appended:
     """Append to a journal; see `Store.append`."""
     job = session.job(ref)
@@ -239,8 +238,8 @@ def _stored(row: JobRow, entries: Iterable[Entry]) -> Stored:
 # --- what is due --------------------------------------------------------------------------------------------
 
 
-def claim(  # noqa: PLR0913 - the protocol's
-    session: Session, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None
+def claim(  # noqa: PLR0913, PLR0917 - they come in the order of the protocol
+    session: Session, work: Work, now: float, until: float, limit: int, providers: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Take jobs whose work is due; see `Store.claim`."""
     due = f"SELECT {_DUE[work]}, ref FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {_DUE[work]} <= ?"  # noqa: S608 - see above

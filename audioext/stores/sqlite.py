@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from attrs import define, field
 
@@ -27,6 +27,7 @@ from audioext.stores.base import Appended, Changed, Created, Delivery, Existing,
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long an append waits for another process's; then the provider is asked to come again."""
@@ -109,9 +110,7 @@ class SqliteStore:
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        return await self._opened().writer.run(
-            partial(jobs.create, entry=entry, index=index, limits=limits, now=now), index.ref
-        )
+        return await self._write(index.ref, jobs.create, entry, index, limits, now)
 
     async def append(  # noqa: PLR0913 - the protocol's
         self,
@@ -125,27 +124,15 @@ class SqliteStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, with all other appends that wait; see `Store.append`."""
-        return await self._opened().writer.run(
-            partial(
-                jobs.append,
-                ref=ref,
-                entries=entries,
-                provider=provider,
-                index=index,
-                known=known,
-                look_at=look_at,
-                release=release,
-            ),
-            ref,
-        )
+        return await self._write(ref, jobs.append, ref, entries, provider, index, known, look_at, release)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        return await self._opened().reader.run(partial(jobs.read, ref=ref, after=after))
+        return await self._read(jobs.read, ref, after)
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        return await self._opened().reader.run(partial(jobs.find, key=key, provider=provider, task_id=task_id))
+        return await self._read(jobs.find, key, provider, task_id)
 
     def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
@@ -155,17 +142,15 @@ class SqliteStore:
         self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
-        return await self._opened().writer.run(
-            partial(jobs.claim, work=work, now=now, until=until, limit=limit, providers=providers)
-        )
+        return await self._write("", jobs.claim, work, now, until, limit, providers)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
-        return await self._opened().reader.run(partial(jobs.next_due, work=work, providers=providers))
+        return await self._read(jobs.next_due, work, providers)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        await self._opened().writer.run(partial(jobs.reschedule, ref=ref, work=work, at=at), ref)
+        await self._write(ref, jobs.reschedule, ref, work, at)
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
@@ -177,14 +162,14 @@ class SqliteStore:
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
-        return await self._opened().writer.run(partial(jobs.secret, name=name, default=default))
+        return await self._write("", jobs.secret, name, default)
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._opened().reader.run(partial(jobs.surplus, kept=deliveries_kept))
+        surplus = await self._read(jobs.surplus, deliveries_kept)
         forgotten = 0
         while True:
-            went, webhooks = await self._opened().writer.run(partial(jobs.purge, before=before, surplus=surplus))
+            went, webhooks = await self._write("", jobs.purge, before, surplus)
             forgotten += went
             surplus -= webhooks
             if went < jobs.PURGE_JOBS:
@@ -197,23 +182,27 @@ class SqliteStore:
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
-        version = await self._opened().reader.run(jobs.sqlite_version)
+        version = await self._read(jobs.sqlite_version)
         if not has_reset_bug(version):
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
         return (f'SQLite {version} {fault}: install a newer one with pip install "audioext[sqlite]"',)
 
+    def _write(
+        self, ref: str, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Have *work*, on the job of *ref* where it is about one, done with all that waits to be written."""
+        return self._opened().writer.run(lambda session: work(session, *given, **named), ref)
+
+    def _read(self, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs) -> asyncio.Future[T]:
+        return self._opened().reader.run(lambda session: work(session, *given, **named))
+
     async def _paged(self, read: Callable[[Session, int], list[tuple[int, T]]], start: int) -> AsyncIterator[T]:
         """Yield what is on each page; the last number on one begins the next, which is read meanwhile."""
-        reader = self._opened().reader
-
-        def ask(number: int) -> asyncio.Future[list[tuple[int, T]]]:
-            return reader.run(lambda session: read(session, number))
-
-        page = ask(start)
+        page = self._read(read, start)
         try:
             while items := await page:
-                page = ask(items[-1][0])
+                page = self._read(read, items[-1][0])
                 for _, item in items:
                     yield item
         finally:
