@@ -26,6 +26,7 @@ from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
 from audioext.runtime.submitter import Order, Submitter
 from audioext.stores.memory import MemoryStore
+from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.receiver import Receiver
 
@@ -75,7 +76,8 @@ class Parts:
         self.inbox = Inbox(
             journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm, accepting=self._accepts
         )
-        self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
+        endpoint = Endpoint(inbox=self.inbox, offers=offers, ready=store.warnings, lifespan=self._live)
+        self.receiver = Receiver(endpoint=endpoint)
         self.submitter = self._make_submitter(offers)
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
@@ -101,6 +103,13 @@ class Parts:
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
 
+    async def _live(self) -> Callable[[], Awaitable[None]]:
+        """Open, for a server whose own life this client shares, and return what closes again."""
+        if self.is_open:
+            return _stay
+        await self.open()
+        return self.aclose
+
     def _accepts(self) -> bool:
         return self.is_open
 
@@ -116,7 +125,7 @@ class Parts:
                 offers=offers,
                 clock=settings.clock,
                 serve_files=settings.serve_files,
-                public_url=lambda: self.public_url if self.receiver.is_serving else None,
+                public_url=lambda: self.public_url if self.receiver.endpoint.is_serving else None,
             ),
             clock=settings.clock,
             accounts=config.accounts(settings.providers, settings.store, settings.clock),
@@ -272,3 +281,7 @@ async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
         _log.error("the client did not close in time; what hangs is left alone")
     else:
         task.result()
+
+
+async def _stay() -> None:
+    """Do not close what somebody else opened."""
