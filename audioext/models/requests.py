@@ -163,7 +163,7 @@ class _Request:
 
     @cached_property
     def _given(self) -> dict[str, object]:
-        by_name, values = _fields(type(self))
+        by_name, values = _fields(cast("type", type(self)))
         return {
             name: value
             for name, value in zip(by_name, values(self), strict=True)
@@ -182,10 +182,10 @@ class _Request:
             choices = f"{', '.join(self.SOURCES[:-1])} or {self.SOURCES[-1]}"
             got = f"got {' and '.join(sources)}" if sources else "none was given"
             found.append(Problem("source", f"give exactly one of {choices}; {got}"))
-        by_name, _ = _fields(type(self))
+        by_name, _ = _fields(cast("type", type(self)))
         for name, value in given.items():
             check = by_name[name]
-            if value.__class__ is str and check in checks.TEXTS and value and value.isascii():  # type: ignore[attr-defined]  # it is text
+            if isinstance(value, str) and value and value.isascii() and check in checks.TEXTS:
                 continue  # as most are
             complaint = check(value)
             if complaint is not None:
