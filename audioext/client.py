@@ -177,9 +177,8 @@ class Client:
 
         *provider* picks one of several by name. With a *key* that an earlier submit had, that job is returned
         and nothing is sent. *meta* is JSON of yours that comes back with every event.
-        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does
-        not cancel the submit. Within a handler a key is made for it, so that a handler that is called again
-        gets the job that it submitted before.
+        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does not cancel
+        the submit. Within a handler a key is made for it, so that its next call gets the job that it submitted before.
 
         Raises:
             RequestError: all that is wrong with the request, at once; nothing was sent.

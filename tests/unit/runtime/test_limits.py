@@ -11,7 +11,7 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.errors import StoreError
+from audioext.errors import RateLimitError, StoreError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.runtime.limits import LOOK_SECONDS, Account, Limiter
@@ -168,7 +168,7 @@ class Submits:
     account: Account
     times: dict[str, float] = field(factory=dict)
     order: list[str] = field(factory=list)
-    bound: int = 0
+    waiting: int = 0
     tries: int = 0
 
     async def create(self, ref: str, *, timeout: float = 100.0, key: str | None = None) -> Created | Existing:  # noqa: ASYNC109 - as above
@@ -183,14 +183,14 @@ class Submits:
             return tape.request(now), index
 
         @contextmanager
-        def bind() -> Iterator[None]:
-            self.bound += 1
+        def wait() -> Iterator[None]:
+            self.waiting += 1
             try:
                 yield
             finally:
-                self.bound -= 1
+                self.waiting -= 1
 
-        created = await self.account.create(make, timeout=timeout, bound=bind)
+        created = await self.account.create(make, timeout=timeout, waiting=wait)
         self.times[ref] = loop_time()
         self.order.append(ref)
         return created
@@ -217,7 +217,7 @@ async def test_an_account_without_limits_is_never_full(account: Make) -> None:
     submits = account(submits=None, parallel=None)
     await asyncio.gather(*(submits.create(f"{number}") for number in range(100)))
 
-    assert ({NOW}, 100, 0) == (set(submits.times.values()), submits.tries, submits.bound)
+    assert ({NOW}, 100, 0) == (set(submits.times.values()), submits.tries, submits.waiting)
 
 
 async def test_submits_wait_until_the_window_has_room(account: Make) -> None:
@@ -299,8 +299,8 @@ async def test_a_turn_that_does_not_come_stores_nothing(store: MemoryStore, acco
     waits = [asyncio.create_task(submits.create(ref, timeout=5.0)) for ref in ("b", "c")]
     results = await asyncio.gather(*waits, return_exceptions=True)
 
-    assert [TimeoutError, TimeoutError] == [type(result) for result in results]
-    assert (NOW + 5.0, ["a"], 0) == (loop_time(), [item.index.ref async for item in store.jobs()], submits.bound)
+    assert [RateLimitError, RateLimitError] == [type(result) for result in results]
+    assert (NOW + 5.0, ["a"], 0) == (loop_time(), [item.index.ref async for item in store.jobs()], submits.waiting)
 
 
 async def test_a_cancelled_submit_leaves_its_turn_to_the_next(account: Make) -> None:
@@ -334,4 +334,4 @@ async def test_a_store_that_fails_leaves_the_turn_to_the_next(store: MemoryStore
     store.fail(None)
     await submits.create("b")
 
-    assert (["b"], 0) == (submits.order, submits.bound)
+    assert (["b"], 0) == (submits.order, submits.waiting)
