@@ -18,7 +18,7 @@ from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.events import Refused
-from audioext.models.record import Asked, Verdict
+from audioext.models.record import Asked, Record, Verdict
 from audioext.models.requests import Extend, Request
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
@@ -181,7 +181,9 @@ class Submitter:
             nonlocal fresh
             self._check_open()
             entry = make_entry("request", self.clock.now(), body=body)
-            fresh = self.journal.begin(ref, Reading(entry, asked=asked), provider)
+            fresh = HeldJob(ref, provider)
+            record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
+            fresh.learn([Reading(entry, asked=asked)], count=1, record=record)
             return entry, self.journal.first_index(fresh)
 
         try:
