@@ -95,7 +95,7 @@ class Transport:
             try:
                 if request.parts:
                     return await self._send_form(request, request.parts, timeout, progress)
-                return await self._call(request, request.body, _quick(timeout))
+                return await self._call(request, request.body, _quick(timeout), timeout)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
@@ -116,17 +116,24 @@ class Transport:
     ) -> HttpResponse:
         with _form(parts, progress) as form:
             if not form.files:
-                return await self._call(request, form, _quick(timeout))
+                return await self._call(request, form, _quick(timeout), timeout)
             async with form.watched():
                 return await self._call(request, form, _patient(timeout))
 
     async def _call(
-        self, request: HttpRequest, data: bytes | aiohttp.MultipartWriter | None, limits: aiohttp.ClientTimeout
+        self,
+        request: HttpRequest,
+        data: bytes | aiohttp.MultipartWriter | None,
+        limits: aiohttp.ClientTimeout,
+        total: float | None = None,
     ) -> HttpResponse:
         session = self._session or self.session
-        async with session.request(
-            request.method, request.url, headers=request.headers, data=data, allow_redirects=False, timeout=limits
-        ) as response:
+        async with (  # asyncio's limit costs half of what aiohttp's own `total` does
+            asyncio.timeout(total),
+            session.request(
+                request.method, request.url, headers=request.headers, data=data, allow_redirects=False, timeout=limits
+            ) as response,
+        ):
             body = await response.content.read(MAX_RESPONSE_BYTES + 1)
             if not response.content.at_eof():
                 body += await _rest(response.content, len(body))
@@ -146,7 +153,8 @@ def _connector() -> aiohttp.TCPConnector:
 
 @lru_cache(maxsize=8)
 def _quick(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
+    # The wait for a connection ends before the whole call does, so that it is known that nothing was sent.
+    return aiohttp.ClientTimeout(total=None, connect=0.9 * seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
 
 
 def _patient(seconds: float) -> aiohttp.ClientTimeout:
