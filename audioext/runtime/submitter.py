@@ -183,7 +183,7 @@ class Submitter:
             entry = make_entry("request", self.clock.now(), body=body)
             fresh = HeldJob(ref, provider)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
-            fresh.learn([Reading(entry, asked=asked)], count=1, record=record)
+            fresh.go_on([Reading(entry, asked=asked)], record, count=1)
             return entry, self.journal.first_index(fresh)
 
         try:
