@@ -134,9 +134,11 @@ class _Request:
             unknown, known = sorted(fields.keys() - defaults.keys()), sorted(defaults)
             message = f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(known)}"
             raise TypeError(message)
-        request = object.__new__(cls)
+        request, put = object.__new__(cls), object.__setattr__
         for name, value in {**defaults, **fields}.items():
-            object.__setattr__(request, name, _path(cast("None", value)) if name == "file" else value)
+            put(request, name, value)
+        if "file" in fields:
+            put(request, "file", _path(cast("None", fields["file"])))
         return request
 
     @classmethod

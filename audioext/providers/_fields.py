@@ -294,9 +294,9 @@ def wire_names(spell: Callable[[str], str] = str, **other: str) -> dict[str, str
 
 
 def wire_values(
-    request: Request, model: str | None, *, names: Mapping[str, str], rules: FieldRules
+    request: Request, models: Mapping[Operation, str], *, names: Mapping[str, str], rules: FieldRules
 ) -> dict[str, object]:
-    """Return the given fields that go on the wire under their *names* there, and the *model* that is sent."""
+    """Return the given fields that go on the wire under their *names* there; *models* are sent where none is given."""
     values: dict[str, object] = {}
     for name, value in request.given().items():
         wire = names.get(name)
@@ -307,8 +307,9 @@ def wire_values(
         elif type(value) is int and abs(value) > _EXACT_FLOAT:
             value = float(value)  # noqa: PLW2901 - as above
         values[wire] = value
-    if model is not None:
-        values[names["model"]] = model
-    if rules.upload_needs_instrumental and request.operation is Operation.UPLOAD_EXTEND:
+    operation = request.operation
+    if request.model is None and operation in models:
+        values[names["model"]] = models[operation]
+    if rules.upload_needs_instrumental and operation is Operation.UPLOAD_EXTEND:
         values.setdefault(names["instrumental"], False)
     return values

@@ -128,7 +128,7 @@ class SunoAccount(EngineAccount):
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""
-        body = wire_values(request, self.info.sent_model(request), names=CAMEL_NAMES, rules=self.vendor.rules)
+        body = wire_values(request, self.vendor.default_models, names=CAMEL_NAMES, rules=self.vendor.rules)
         if isinstance(request, Extend):
             body["defaultParamFlag"] = request.is_custom
         # Required even by those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21

@@ -69,7 +69,7 @@ class KieJobs(KieAccount):
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; `callBackUrl` is optional on this route."""
-        values = wire_values(request, self.info.sent_model(request), names=FIELD_NAMES, rules=RULES)
+        values = wire_values(request, self.vendor.default_models, names=FIELD_NAMES, rules=RULES)
         body: dict[str, object] = {"model": SLUGS[request.operation], "input": values}
         if callback is not None:
             body["callBackUrl"] = str(callback)

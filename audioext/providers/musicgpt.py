@@ -76,7 +76,7 @@ class MusicGpt(HostedAccount):
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; `webhook_url` is optional, and a file goes inside."""
-        values = wire_values(request, None, names=FORM_NAMES, rules=RULES)
+        values = wire_values(request, {}, names=FORM_NAMES, rules=RULES)
         parts = [Part(name=name, value=_form_text(value)) for name, value in values.items()]
         if callback is not None:
             parts.append(Part(name="webhook_url", value=str(callback)))

@@ -119,7 +119,7 @@ class Vidgo(EngineAccount):
         """Return the POST that makes the task; `callback_url` is optional here."""
         # For uploads no page shows the key of the version; every other extend and cover page says `mv`.
         names = NAMES_BY_MODEL_KEY[self.instrumental_model_key if isinstance(request, AddInstrumental) else "mv"]
-        fields = wire_values(request, self.info.sent_model(request), names=names, rules=RULES)
+        fields = wire_values(request, self.vendor.default_models, names=names, rules=RULES)
         if isinstance(request, Extend):
             fields["default_param_flag"] = request.is_custom
         body: dict[str, object] = {"model": NAMES[request.operation], "input": fields}

@@ -116,12 +116,12 @@ class Account:
             RateLimitError: there was no room in time; nothing was stored.
             StoreError: nothing was stored.
         """
+        ends_at = self.clock.monotonic() + timeout
         if not self._turn.locked():  # nobody waits
             entry, index = make()
             outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
             if not isinstance(outcome, Full):
                 return outcome
-        ends_at = self.clock.monotonic() + timeout
         try:
             with waiting():
                 async with asyncio.timeout(timeout):

@@ -143,7 +143,6 @@ class Submitter:
                 waiter.set_result(outcome)
 
     async def _submit(self, order: Order, task: asyncio.Task[None]) -> HeldJob:
-        self._check_open()  # it may have been closed before this task began
         request, offer = order.request, None
         if order.key is not None and (found := await self._find(order)) is not None:
             return found
@@ -287,7 +286,8 @@ class Submitter:
 
     @contextmanager
     def _waiting(self) -> Generator[None]:
-        """Mark the running task as one that closing may cancel: it has sent nothing."""
+        """Mark the running task as one that closing may cancel, unless it was closed before: it has sent nothing."""
+        self._check_open()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this runs in a task
         self._idle.add(task)
