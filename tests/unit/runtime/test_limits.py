@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -27,7 +27,7 @@ NOW = BEGIN_SECONDS
 
 
 @asynccontextmanager
-async def closing(limiter: Limiter) -> AsyncIterator[Limiter]:
+async def closing(limiter: Limiter) -> AsyncGenerator[Limiter]:
     """Close *limiter* at the end."""
     try:
         yield limiter
@@ -183,7 +183,7 @@ class Submits:
             return tape.request(now), index
 
         @contextmanager
-        def wait() -> Iterator[None]:
+        def wait() -> Generator[None]:
             self.waiting += 1
             try:
                 yield
