@@ -98,6 +98,7 @@ class Account:
     limits: Limits
     store: Store
     clock: Clock
+    _waiting: int = field(default=0, init=False)
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     _freed: asyncio.Event = field(factory=asyncio.Event, init=False)
 
@@ -117,11 +118,12 @@ class Account:
             StoreError: nothing was stored.
         """
         ends_at = self.clock.monotonic() + timeout
-        if not self._turn.locked():  # nobody waits
+        if not self._waiting:
             entry, index = make()
             outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
             if not isinstance(outcome, Full):
                 return outcome
+        self._waiting += 1
         try:
             with waiting():
                 async with asyncio.timeout(timeout):
@@ -133,6 +135,8 @@ class Account:
         except TimeoutError as error:
             message = f"no permit within {timeout:g} s: too many submits wait; nothing was sent"
             raise RateLimitError(message, provider=self.name) from error
+        finally:
+            self._waiting -= 1
 
     async def _in_turn(
         self,

@@ -251,6 +251,28 @@ async def test_submits_go_in_the_order_in_which_they_came(account: Make) -> None
     assert [f"{number}" for number in range(5)] == submits.order
 
 
+async def test_nobody_overtakes_one_that_waits(account: Make) -> None:
+    """Who comes in the moment in which the turn passes on goes to the end of the queue."""
+    submits = account(submits=None, parallel=1)
+    await submits.create("a")
+
+    async def go_twice() -> None:
+        await submits.create("b")
+        await submits.end("b")
+        await submits.create("d")
+
+    async def go_once() -> None:
+        await submits.create("c")
+        await submits.end("c")
+
+    waiting = [asyncio.create_task(go_twice()), asyncio.create_task(go_once())]
+    await asyncio.sleep(0)
+    await submits.end("a")
+    await asyncio.gather(*waiting)
+
+    assert ["a", "b", "c", "d"] == submits.order
+
+
 async def test_the_end_of_a_job_makes_room_at_once(account: Make) -> None:
     """Where the end of a job is known here, the next submit does not wait for its next look."""
     submits = account(submits=None, parallel=1)
