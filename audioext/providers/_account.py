@@ -134,6 +134,11 @@ class HostedAccount:
         default=attrs.Factory(lambda self: self.vendor.retention, takes_self=True), kw_only=True
     )
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether `verify_webhook` checks a signature."""
+        return False
+
     @functools.cached_property
     def info(self) -> ProviderInfo:
         """The facts of this account; limits count by its host and by a digest of its key."""
@@ -154,6 +159,7 @@ class HostedAccount:
             counts_tracks=vendor.counts_tracks,
             grace=self.grace,
             retention=self.retention,
+            is_signed=self.is_signed,
         )
 
     @functools.cached_property
