@@ -20,11 +20,11 @@ from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob, JobContext
-from audioext.runtime.jobs import Job, SubmitUnknownError
+from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
-from audioext.runtime.submitter import Order, Submitter
+from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
@@ -130,8 +130,7 @@ class Parts:
             clock=settings.clock,
             accounts=config.accounts(settings.providers, settings.store, settings.clock),
             permit_timeout=settings.permit_timeout,
-            public_url=lambda: self.public_url,
-            secret=lambda: self.secrets[0],
+            job=self.job,
         )
 
     async def open(self) -> None:
@@ -162,6 +161,7 @@ class Parts:
                 prefix = "/" if self.public_url is None else self.public_url.path
                 port = await self.receiver.start(host, port, prefix=prefix)
                 self.public_url = config.fill_port(self.public_url, port)
+            self.submitter.public_url = self.public_url
         except BaseException:
             self.is_open = False
             self.is_closed = True
@@ -217,23 +217,6 @@ class Parts:
             raise ConfigError(message)
         return found[name]
 
-    async def submit(self, order: Order) -> Job:
-        """Submit a checked *order* in a task that whoever is cancelled here does not cancel; see `Client.submit`."""
-        task = self.submitter.start(order)
-        try:
-            held = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            sent = self.submitter.sent_by(task)
-            if sent is None:
-                message = "the client was closed before this submit was sent; nothing was paid"
-                raise ConfigError(message) from None
-            job = self.job(sent)
-            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
-            raise SubmitUnknownError(message, job=job) from None
-        return self.job(held)
-
     async def credits(self, provider: Provider) -> float:
         """Return the balance at *provider*; see `Client.credits`."""
         info = provider.info
@@ -266,6 +249,7 @@ class Parts:
             if kept not in self.secrets[:1]:  # another process made one since the store lost ours
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets
+        self.submitter.secret = self.secrets[0]
 
 
 def _left(ends_at: float) -> float:
