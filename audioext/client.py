@@ -14,11 +14,11 @@ from yarl import URL
 from audioext import config
 from audioext.clock import Clock
 from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError, Problem, RequestError, StoreError
+from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.http.messages import Webhook
 from audioext.http.transport import Progress
 from audioext.http.urls import Route
-from audioext.models.checks import LONE_SURROGATE
+from audioext.models import checks
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.models.requests import (
@@ -32,9 +32,7 @@ from audioext.models.results import Song, Stage
 from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
-from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job
-from audioext.runtime.orders import Order, look_at_file
 from audioext.state.fold import fold
 from audioext.stores import open_store
 from audioext.stores.base import Delivery, Store
@@ -46,6 +44,8 @@ _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 
 DAY_SECONDS = 86_400.0
+RUN_SECONDS = 900.0
+"""How long `run` waits where nobody says how long."""
 
 
 class Client:
@@ -182,21 +182,14 @@ class Client:
 
         Raises:
             RequestError: all that is wrong with the request, at once; nothing was sent.
+            KeyConflictError: *key* has a job already, which was for another request; nothing was sent.
             UnsupportedError: the provider has no such operation; nothing was sent.
             ConfigError: no such provider, no API key, or the client is not open; nothing was sent.
             ProviderError: the provider refused, which cost nothing.
             StoreError: the job could not be stored; nothing was sent.
         """
         self._check_open()
-        chosen = self._parts.choose(provider or request.provider)
-        if key is None and (handling := HANDLING.get()) is not None:
-            key = await handling.key(chosen.info.name, request)
-        if key is not None:
-            config.check_key(key)
-        noted = {} if meta is None else config.check_meta(meta)
-        request, found = (request, ()) if request.file is None else await look_at_file(request)
-        order = Order(request=request, provider=chosen, key=key, meta=noted, progress=progress)
-        return await self._parts.submitter.submit(order, found)
+        return await self._parts.submit(request, provider=provider, key=key, meta=meta, progress=progress)
 
     async def extend(
         self,
@@ -224,7 +217,7 @@ class Client:
         self,
         request: Request,
         *,
-        timeout: float = 900.0,  # noqa: ASYNC109 - the wait is ended, never the job
+        timeout: float | None = None,  # noqa: ASYNC109 - the wait is ended, never the job
         provider: str | None = None,
         key: str | None = None,
         meta: Mapping[str, object] | None = None,
@@ -232,23 +225,31 @@ class Client:
     ) -> Song:
         """Submit *request* and await its song for at most *timeout* seconds after the submit.
 
+        Without a *timeout* it is 900 s, or the client's `wait_timeout` where that is shorter.
+
         Raises:
             AudioextError: whatever `submit` or `Job.result` raises.
         """
-        job = await self.submit(request, provider=provider, key=key, meta=meta, progress=progress)
-        return await job.result(timeout=timeout)
+        self._check_open()
+        seconds = min(RUN_SECONDS, self._parts.settings.wait_timeout) if timeout is None else timeout
+        complaint = checks.seconds(seconds)
+        problems = [] if complaint is None else [Problem("timeout", complaint)]
+        job = await self._parts.submit(
+            request, provider=provider, key=key, meta=meta, progress=progress, problems=problems
+        )
+        return await job.result(timeout=seconds)
 
     # --- jobs and what happens to them -------------------------------------------------------------------
 
-    async def job(self, ref: str) -> Job:
-        """Return the job of *ref*, whichever process submitted it.
+    async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
+        """Return the job of *ref*, or the one submitted with *key*, whichever process submitted it.
 
         Raises:
             RequestError: the store holds no such job.
             StoreError: the store cannot be read.
         """
         self._check_open()
-        return self._parts.job(await self._find(ref))
+        return self._parts.job(await self._parts.find(ref, key=key))
 
     async def jobs(
         self,
@@ -316,7 +317,7 @@ class Client:
         async for delivery in self.store.deliveries(id.partition("-")[0]):
             if delivery.id == id:
                 return delivery
-        raise RequestError([Problem("delivery", f"this store holds no delivery {id!r}")])
+        raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")])
 
     async def replay(self, id: str) -> int:  # noqa: A002 - as above
         """Take a delivery that was kept once more, and return the status that it would be answered with now.
@@ -334,17 +335,11 @@ class Client:
         Raises:
             RequestError: the store holds no such job.
         """
-        readings = (await self._find(ref)).in_order()
+        self._check_open()
+        readings = (await self._parts.find(ref)).in_order()
         return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
 
     def _check_open(self) -> None:
         if not self._parts.is_open:
             message = "the client is not open: use it inside `async with Client(...) as client:`"
             raise ConfigError(message)
-
-    async def _find(self, ref: str) -> HeldJob:
-        self._check_open()
-        held = None if LONE_SURROGATE.search(ref) else await self._parts.journal.hold(ref)
-        if held is None:
-            raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
-        return held

@@ -13,7 +13,7 @@ from yarl import URL
 
 from audioext import providers
 from audioext.clock import Clock
-from audioext.errors import ConfigError, Problem, RequestError
+from audioext.errors import ConfigError, Problem, cut, shown
 from audioext.http.urls import FILES_SEGMENT
 from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
@@ -40,7 +40,7 @@ UNSET = Unset.UNSET
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        message = f"{attribute.name} must be a finite number of seconds above 0, not {value!r}"
+        message = f"{attribute.name} must be a finite number of seconds above 0, not {shown(value)}"
         raise ConfigError(message)
 
 
@@ -102,7 +102,7 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
     found: dict[str, Provider] = {}
     for provider in given:
         if isinstance(provider, type) or not isinstance(provider, Provider):
-            message = f"{provider!r} is no provider: pass an instance, like Client(Kie())"
+            message = f"{shown(provider)} is no provider: pass an instance, like Client(Kie())"
             raise ConfigError(message)
         if provider.info.name == FILES_SEGMENT:
             message = f"a provider cannot be named {FILES_SEGMENT!r}: its callbacks would hide offered files"
@@ -135,7 +135,7 @@ def read_public_url(value: str | URL | None) -> URL | None:
     except ValueError:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
-        message = f"public_url must look like https://hooks.example.org/audio, not {text!r}"
+        message = f"public_url must look like https://hooks.example.org/audio, not {shown(text)}"
         raise ConfigError(message)
     # A port yet to be filled stands as 0, which no public URL can have.
     return url.with_path(url.path.rstrip("/"))
@@ -168,7 +168,7 @@ def _read_address(value: str | int) -> tuple[str, int]:
     text = f"127.0.0.1:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
-        message = f"listen must look like 127.0.0.1:8080, not {value!r}"
+        message = f"listen must look like 127.0.0.1:8080, not {shown(value)}"
         raise ConfigError(message)
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
 
@@ -185,7 +185,7 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
         # A callback adds the provider's name, a ref of 24 and a tag of 43 letters.
         why = provider.check_callback(public_url / provider.info.name / ("r" * 24) / ("t" * 43))
         if why is not None:
-            message = f"{provider.info.name} would never call public_url {public_url}: {why}"
+            message = f"{provider.info.name} would never call public_url {cut(str(public_url))}: {why}"
             raise ConfigError(message)
 
 
@@ -207,29 +207,17 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
     return found
 
 
-def check_key(key: str) -> None:
-    """Let a usable *key* through.
-
-    Raises:
-        RequestError: it is empty, too long, or no text that can be stored.
-    """
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
-        raise RequestError([Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters")])
-    if LONE_SURROGATE.search(key):
-        raise RequestError([Problem("key", "holds half of a surrogate pair, which no store can keep")])
-
-
-def check_meta(meta: Mapping[str, object]) -> dict[str, object]:
-    """Return *meta* as it comes back from a store: plain JSON.
-
-    Raises:
-        RequestError: it is not JSON with text as keys.
-    """
+def check_notes(key: str | None, meta: Mapping[str, object], found: list[Problem]) -> dict[str, object]:
+    """Return *meta* as it comes back from a store, plain JSON; add to *found* what is wrong with it or with *key*."""
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
+        found.append(Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters"))
+    elif key is not None and LONE_SURROGATE.search(key):
+        found.append(Problem("key", "holds half of a surrogate pair, which no store can keep"))
     try:
-        value = msgspec.json.decode(msgspec.json.encode(dict(meta)))
-    except (TypeError, ValueError) as error:
-        raise RequestError([Problem("meta", f"must be a dict of JSON values: {error}")]) from error
-    return dict(value)
+        return dict(msgspec.json.decode(msgspec.json.encode(dict(meta))))
+    except (TypeError, ValueError, RecursionError) as error:
+        found.append(Problem("meta", f"must be a dict of JSON values: {cut(str(error))}"))
+    return {}
 
 
 def accounts(by_name: Mapping[str, Provider], store: Store, clock: Clock) -> dict[str, Account]:

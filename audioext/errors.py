@@ -7,6 +7,26 @@ from pathlib import Path
 
 from attrs import frozen
 
+LONGEST_VALUE = 80  # characters of a value that a message repeats
+
+
+def shown(value: object) -> str:
+    """Return *value* as messages show it: at most 80 characters, for it may be a whole file."""
+    if isinstance(value, (str, bytes, bytearray)) and len(value) > LONGEST_VALUE:
+        return f"{value[:LONGEST_VALUE]!r:.{LONGEST_VALUE - 1}}…"
+    try:
+        return cut(repr(value))
+    except Exception:  # noqa: BLE001 - a number too long for Python to write, or a value that cannot show itself
+        return f"a value of type {type(value).__name__[: LONGEST_VALUE // 2]}"
+
+
+def cut(text: str) -> str:
+    """Return *text*, without its middle where it has over 80 characters: a path tells most at its ends."""
+    if len(text) <= LONGEST_VALUE:
+        return text
+    head = LONGEST_VALUE // 2
+    return f"{text[:head]}…{text[head + 1 - LONGEST_VALUE :]}"
+
 
 @frozen
 class Problem:
@@ -46,6 +66,15 @@ class RequestError(AudioextError):
         head = "1 problem" if count == 1 else f"{count} problems"
         lines = "".join(f"\n  {problem}" for problem in self.problems)
         super().__init__(f"{head} with this request; nothing was sent:{lines}")
+
+
+class KeyConflictError(RequestError):
+    """The key has a job already, which was for another request; `ref` is that job's."""
+
+    def __init__(self, problems: Iterable[Problem], *, ref: str) -> None:
+        """Keep the *ref* of the job that has the key."""
+        self.ref = ref
+        super().__init__(problems)
 
 
 class UnsupportedError(AudioextError):

@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets as random_secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from weakref import WeakValueDictionary
 
 from audioext import config
 from audioext.config import Decoders, Settings
-from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
+from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, UnsupportedError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
-from audioext.files.sources import Sources
-from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.files.sources import Sources, fingerprint
+from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.models.checks import LONE_SURROGATE
+from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
-from audioext.runtime.handlers import Handlers
+from audioext.runtime.handlers import HANDLING, Handlers
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
+from audioext.runtime.orders import Order
 from audioext.runtime.poller import Poller
 from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
@@ -78,11 +81,8 @@ class Parts:
         )
         endpoint = Endpoint(inbox=self.inbox, offers=offers, ready=store.warnings, lifespan=self._live)
         self.receiver = Receiver(endpoint=endpoint)
-        self.submitter = self._make_submitter(offers)
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
-        self.journal.on_final = self.submitter.finish
-        self._jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
         self._job_context = JobContext(
             look=self.journal.look,
             refresh=self._refresh,
@@ -92,6 +92,8 @@ class Parts:
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
+        self.submitter = self._make_submitter(offers)
+        self.journal.on_final = self.submitter.finish
         self._changes = Changes(
             store=store,
             journal=self.journal,
@@ -119,7 +121,6 @@ class Parts:
             store=settings.store,
             journal=self.journal,
             transport=self.transport,
-            offers=offers,
             sources=Sources(
                 transport=self.transport,
                 offers=offers,
@@ -130,7 +131,7 @@ class Parts:
             clock=settings.clock,
             accounts=config.accounts(settings.providers, settings.store, settings.clock),
             permit_timeout=settings.permit_timeout,
-            job=self.job,
+            context=self._job_context,
         )
 
     async def open(self) -> None:
@@ -192,13 +193,59 @@ class Parts:
             await submits
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
             await _bounded(end, _left(ends_at + 1.0))
+        self.submitter.sources.spool.clear()
 
     def job(self, held: HeldJob) -> Job:
-        """Return the one live handle of a job."""
-        job = self._jobs.get(held.ref)
-        if job is None:
-            job = self._jobs[held.ref] = Job(held, self._job_context)
-        return job
+        """Return a handle of a job that was found."""
+        return Job(held, self._job_context)
+
+    async def find(self, ref: str | None = None, *, key: str | None = None) -> HeldJob:
+        """Return the job of *ref*, or the one that was submitted with *key*.
+
+        Raises:
+            RequestError: the store holds no such job, or not exactly one of the two was given.
+        """
+        if (ref is None) is (key is None):
+            raise RequestError([Problem("ref", "give either the ref of a job or its key=")])
+        name, wanted = ("ref", ref) if key is None else ("key", key)
+        held = None
+        if isinstance(wanted, str) and not LONE_SURROGATE.search(wanted):
+            if key is not None:
+                await self.journal.flush()  # a refusal that is not stored yet still holds its key
+                ref = await self.settings.store.find(key=key)
+            held = None if ref is None else await self.journal.hold(ref)
+        if held is None:
+            raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")])
+        return held
+
+    async def submit(  # noqa: PLR0913 - the client's keywords
+        self,
+        request: Request,
+        *,
+        provider: str | None,
+        key: str | None,
+        meta: Mapping[str, object] | None,
+        progress: Progress | None,
+        problems: Sequence[Problem] = (),
+    ) -> Job:
+        """Submit *request*; see `Client.submit`. *problems* are those that were found before."""
+        if not isinstance(request, (Extend, AddInstrumental)):
+            wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
+            raise RequestError([*problems, Problem("request", f"{wanted}, not {shown(request)}")])
+        chosen = self.choose(provider or request.provider)
+        found, noted, content = [*problems], meta or {}, None
+        if request.file is not None:
+            request, wrong = await self.submitter.sources.look(request)
+            found += wrong
+        if key is None and (handling := HANDLING.get()) is not None:
+            key = await handling.key(chosen.info.name, request)
+        if key is not None or meta is not None:
+            noted = config.check_notes(key, noted, found)
+        if key is not None and request.path is not None:
+            with suppress(OSError, ValueError):  # then it is refused, with all that is wrong
+                content = await asyncio.to_thread(fingerprint, request.path)
+        order = Order(request=request, provider=chosen, key=key, meta=noted, progress=progress, content=content)
+        return await self.submitter.submit(order, found)
 
     def choose(self, name: str | None) -> Provider:
         """Return the provider of that name, the first one without a name.
@@ -212,8 +259,8 @@ class Parts:
             raise ConfigError(message)
         if name is None:
             return next(iter(found.values()))
-        if name not in found:
-            message = f"this client has no provider named {name!r}; it has {', '.join(found)}"
+        if not isinstance(name, str) or name not in found:
+            message = f"this client has no provider named {shown(name)}; it has {', '.join(found)}"
             raise ConfigError(message)
         return found[name]
 

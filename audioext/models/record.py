@@ -28,7 +28,10 @@ class Verdict(enum.IntEnum):
 
 @frozen(kw_only=True)
 class Asked:
-    """What a job began with: the request, and the settings that its journal is read with. Times are in seconds."""
+    """What a job began with: the request, and the settings that its journal is read with. Times are in seconds.
+
+    `content` is a digest of what was in its file, where a key may have to tell it from another.
+    """
 
     provider: str
     account: str
@@ -42,6 +45,7 @@ class Asked:
     retention: float | None = None
     webhooks: bool = True
     grace: float = 900.0
+    content: str | None = None
 
 
 @frozen

@@ -29,6 +29,8 @@ class HeldJob:
     _waiters: set[asyncio.Future[bool]] = field(factory=set, repr=False)
     polled_at: float = 0.0
     """When this process last asked for its status, in Unix seconds."""
+    poll_problem: str | None = None
+    """Why that status call told nothing, `None` where it was answered."""
     posts: int = 0
     """How many POSTs of this job are under way in this process, or have an outcome that is not stored yet."""
     is_known: bool = False

@@ -84,6 +84,15 @@ class Poller:
         at = self.clock.now()
         # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
         held.polled_at = max(at, held.record.asks_at or 0.0)
+        held.poll_problem = "it was not answered"
+        try:
+            await self._ask(held, at)
+        except (ProviderError, DecodeError) as error:
+            held.poll_problem = str(error)
+            raise
+        held.poll_problem = None
+
+    async def _ask(self, held: HeldJob, at: float) -> None:
         response = await self._call(held)
         doubted_at = held.record.doubted_at
         is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest

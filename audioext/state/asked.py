@@ -55,9 +55,9 @@ def _converter() -> Any:  # noqa: ANN401 - cattrs' converter, which is not loade
 
 def _dump_request(request: Request) -> dict[str, object]:
     fields = request.given()
-    if request.file is not None:
+    if request.path is not None:
         # A name may be bytes that are no UTF-8, which JSON cannot hold: it is kept a character for each byte.
-        fields["file"] = str(request.file).encode(errors="surrogatepass").decode("latin-1")
+        fields["file"] = str(request.path).encode(errors="surrogatepass").decode("latin-1")
     return {"operation": str(request.operation), **fields}
 
 
