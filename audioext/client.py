@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
+import aiohttp
 from yarl import URL
 
 from audioext import config
@@ -65,6 +66,9 @@ class Client:
     from the receiver instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without
     any the store keeps one. `store` is a URL (`sqlite:///jobs.db`, `redis://host:6379/0`; see `open_store`) or a store.
 
+    `trust_env=True` takes proxies from the environment. A `session` of yours (with its proxy, connector or TLS context)
+    makes all calls, follows the rules of this client, and is yours to close.
+
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
     """
@@ -87,6 +91,8 @@ class Client:
         keep: float = 7 * DAY_SECONDS,
         deliveries_kept: int = 100_000,
         clock: Clock | None = None,
+        trust_env: bool = False,
+        session: aiohttp.ClientSession | None = None,
     ) -> None:
         """Check the settings and wire the parts."""
         url = config.read_public_url(public_url)
@@ -108,6 +114,8 @@ class Client:
                 keep=keep,
                 deliveries_kept=deliveries_kept,
                 clock=clock if clock is not None else Clock(),
+                trust_env=trust_env,
+                session=session,
             )
         )
         self.inbox: Inbox = self._parts.inbox
@@ -188,7 +196,7 @@ class Client:
             ProviderError: the provider refused, which cost nothing.
             StoreError: the job could not be stored; nothing was sent.
         """
-        self._check_open()
+        self._parts.check_open()
         return await self._parts.submit(request, provider=provider, key=key, meta=meta, progress=progress)
 
     async def extend(
@@ -230,7 +238,7 @@ class Client:
         Raises:
             AudioextError: whatever `submit` or `Job.result` raises.
         """
-        self._check_open()
+        self._parts.check_open()
         seconds = min(RUN_SECONDS, self._parts.settings.wait_timeout) if timeout is None else timeout
         complaint = checks.seconds(seconds)
         problems = [] if complaint is None else [Problem("timeout", complaint)]
@@ -248,7 +256,7 @@ class Client:
             RequestError: the store holds no such job.
             StoreError: the store cannot be read.
         """
-        self._check_open()
+        self._parts.check_open()
         return self._parts.job(await self._parts.find(ref, key=key))
 
     async def jobs(
@@ -258,7 +266,7 @@ class Client:
         meta: Mapping[str, object] | None = None,
     ) -> AsyncIterator[Job]:
         """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
-        self._check_open()
+        self._parts.check_open()
         wanted = dict(meta or {})
         async for stored in self.store.jobs(is_open=open):
             try:
@@ -298,12 +306,12 @@ class Client:
             UnsupportedError: the provider tells no balance.
             ProviderError: the call was refused.
         """
-        self._check_open()
+        self._parts.check_open()
         return await self._parts.credits(self._parts.choose(provider))
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
-        self._check_open()
+        self._parts.check_open()
         async for delivery in self.store.deliveries(ref):
             yield delivery
 
@@ -313,7 +321,7 @@ class Client:
         Raises:
             RequestError: the store holds no such delivery.
         """
-        self._check_open()
+        self._parts.check_open()
         async for delivery in self.store.deliveries(id.partition("-")[0]):
             if delivery.id == id:
                 return delivery
@@ -335,11 +343,6 @@ class Client:
         Raises:
             RequestError: the store holds no such job.
         """
-        self._check_open()
+        self._parts.check_open()
         readings = (await self._parts.find(ref)).in_order()
         return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
-
-    def _check_open(self) -> None:
-        if not self._parts.is_open:
-            message = "the client is not open: use it inside `async with Client(...) as client:`"
-            raise ConfigError(message)

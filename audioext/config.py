@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import aiohttp
 import attrs
 import msgspec
 from attrs import field, frozen
@@ -15,6 +15,7 @@ from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, cut, shown
 from audioext.http.urls import FILES_SEGMENT
+from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
 from audioext.runtime.limits import Account
@@ -39,8 +40,9 @@ UNSET = Unset.UNSET
 
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        message = f"{attribute.name} must be a finite number of seconds above 0, not {shown(value)}"
+    complaint = checks.seconds(value)
+    if complaint is not None:
+        message = f"{attribute.name} {complaint}"
         raise ConfigError(message)
 
 
@@ -68,9 +70,12 @@ class Settings:
     keep: float = field(validator=_seconds)
     deliveries_kept: int
     clock: Clock
+    trust_env: bool = False
+    session: aiohttp.ClientSession | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a public URL that a provider would never call."""
+        """Refuse a public URL that a provider would never call, and a session that cannot be used."""
+        check_session(self.session, trust_env=self.trust_env)
         check_callbacks(self.providers.values(), self.public_url)
 
 
@@ -187,6 +192,27 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
         if why is not None:
             message = f"{provider.info.name} would never call public_url {cut(str(public_url))}: {why}"
             raise ConfigError(message)
+
+
+def check_session(session: object, *, trust_env: bool) -> None:
+    """Refuse what cannot make our calls.
+
+    Raises:
+        ConfigError: it is no open session, has a password of its own, or is said twice how to use proxies.
+    """
+    message = ""
+    if session is None:
+        return
+    if not isinstance(session, aiohttp.ClientSession):
+        message = f"session must be an aiohttp.ClientSession, not {shown(session)}"
+    elif session.closed:
+        message = "session is closed: give one that stays open until the client is closed"
+    elif session.auth is not None:
+        message = "session has auth= of its own, which would take the place of the API key: make it without"
+    elif trust_env:
+        message = "trust_env is for the client's own sessions: give aiohttp.ClientSession(trust_env=True) instead"
+    if message:
+        raise ConfigError(message)
 
 
 def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:

@@ -57,7 +57,7 @@ class Parts:
         store, clock = settings.store, settings.clock
         # A listener decodes every provider's webhooks, whoever submitted the task.
         decoders = Decoders(settings.providers)
-        self.transport = Transport()
+        self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
         self.poller = Poller(
             store=store,
@@ -194,6 +194,12 @@ class Parts:
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
             await _bounded(end, _left(ends_at + 1.0))
         self.submitter.sources.spool.clear()
+
+    def check_open(self) -> None:
+        """Let a call through, or raise ConfigError."""
+        if not self.is_open:
+            message = "the client is not open: use it inside `async with Client(...) as client:`"
+            raise ConfigError(message)
 
     def job(self, held: HeldJob) -> Job:
         """Return a handle of a job that was found."""

@@ -79,7 +79,7 @@ def file(value: object) -> str | None:
 
 def seconds(value: object) -> str | None:
     """Refuse what is no number of seconds above 0."""
-    return None if is_number(value, above=0) else f"must be seconds above 0, not {shown(value)}"
+    return None if is_number(value, above=0) else f"must be a finite number of seconds above 0, not {shown(value)}"
 
 
 def bounded(timeout: object) -> float:

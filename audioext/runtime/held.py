@@ -77,6 +77,19 @@ class HeldJob:
                 self.record, self.is_known = found, True
             self.wake()
 
+    def last_words(self, now: float) -> str:
+        """Return what was heard of the job last, for who waited in vain until *now* (Unix seconds)."""
+        record = self.record
+        said = ["nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"]
+        if record.webhooks and not any(reading.entry.kind == "webhook" for reading in self.readings.values()):
+            said.append("no webhook has come: can its public_url be reached from the internet?")
+        problem = self.poll_problem if self.polled_at else record.complaint
+        if problem is not None:
+            said.append(f"its last status call said: {problem}")
+        elif self.polled_at:
+            said.append(f"its last status call, {max(now - self.polled_at, 0.0):.0f} s ago, told nothing new")
+        return "; ".join(said)
+
     def waiter(self) -> asyncio.Future[bool]:
         """Return a private future that the next news ends; whoever got it gives it back with `leave`."""
         waiter = asyncio.get_running_loop().create_future()

@@ -329,18 +329,8 @@ class Job:
             raise JobExpiredError(message, job=self)
 
     def _timed_out(self, what: str) -> StageTimeoutError:
-        record, held = self.record, self._held
-        known = "nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"
-        told = [known]
-        if record.webhooks and not any(reading.entry.kind == "webhook" for reading in held.readings.values()):
-            told.append("no webhook has come: can its public_url be reached from the internet?")
-        problem = held.poll_problem if held.polled_at else record.complaint
-        if problem is not None:
-            told.append(f"its last status call said: {problem}")
-        elif held.polled_at:
-            ago = max(self._context.clock.now() - held.polled_at, 0.0)
-            told.append(f"its last status call, {ago:.0f} s ago, told nothing new")
-        message = f"job {self.ref} did not reach {what} in time ({'; '.join(told)}); it lives on, await it again"
+        last_words = self._held.last_words(self._context.clock.now())
+        message = f"job {self.ref} did not reach {what} in time ({last_words}); it lives on, await it again"
         return StageTimeoutError(message, job=self)
 
 

@@ -30,7 +30,7 @@ async def test_a_refused_key_may_be_used_again(make_sandbox: MakeSandbox, make_c
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
     again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
 
-    assert job is again
+    assert job == again
     assert 2 == len(sandbox.submissions)
 
 
@@ -91,7 +91,7 @@ async def test_two_calls_with_one_key_share_a_resend(api: Api, open_client: Make
     api.gate.set()
     jobs = await clock.run(asyncio.gather(early, late))
 
-    assert jobs[0] is jobs[1]
+    assert jobs[0] == jobs[1]
     assert (2, ["task-2"]) == (len(api.posts), api.made)
 
 
@@ -178,7 +178,7 @@ async def test_a_job_that_the_store_took_without_saying_so_is_not_taken_for_sent
     job = await client.submit(REQUEST, key="once")
 
     assert "task-1" == job.task_id
-    others = [other async for other in client.jobs() if other is not job]
+    others = [other async for other in client.jobs() if other != job]
     assert [(ax.Verdict.REFUSED, True)] * takes == [(other.verdict, other.record.is_unsent) for other in others]
     for other in others:
         with pytest.raises(ax.JobError, match="nothing was sent"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from pathlib import Path
 from typing import get_type_hints
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 import audioext as ax
 from audioext.models.checks import GENDERS
-from audioext.models.requests import ExtendOptions, InstrumentalOptions
+from audioext.models.requests import AudioFile, ExtendOptions, InstrumentalOptions
 
 anything = st.one_of(
     st.none(),
@@ -79,8 +78,8 @@ def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> Non
 @pytest.mark.parametrize(("kind", "options"), [(ax.Extend, ExtendOptions), (ax.AddInstrumental, InstrumentalOptions)])
 def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], options: type) -> None:
     """What type checkers know of the keyword arguments is what a request takes, name by name and type by type."""
-    path = str | PathLike[str] | None  # becomes a Path
-    fields = {a.name: path if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
+    source = AudioFile | None  # what is a path becomes a Path
+    fields = {a.name: source if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
     assert get_type_hints(options) == fields
     assert all(callable(a.metadata["check"]) for a in attrs.fields(kind))
 
