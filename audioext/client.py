@@ -196,7 +196,6 @@ class Client:
             ProviderError: the provider refused, which cost nothing.
             StoreError: the job could not be stored; nothing was sent.
         """
-        self._parts.check_open()
         return await self._parts.submit(request, provider=provider, key=key, meta=meta, progress=progress)
 
     async def extend(
@@ -238,7 +237,6 @@ class Client:
         Raises:
             AudioextError: whatever `submit` or `Job.result` raises.
         """
-        self._parts.check_open()
         seconds = min(RUN_SECONDS, self._parts.settings.wait_timeout) if timeout is None else timeout
         complaint = checks.seconds(seconds)
         problems = [] if complaint is None else [Problem("timeout", complaint)]

@@ -235,6 +235,8 @@ class Parts:
         problems: Sequence[Problem] = (),
     ) -> Job:
         """Submit *request*; see `Client.submit`. *problems* are those that were found before."""
+        if not self.is_open:
+            self.check_open()
         if not isinstance(request, (Extend, AddInstrumental)):
             wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
             raise RequestError([*problems, Problem("request", f"{wanted}, not {shown(request)}")])

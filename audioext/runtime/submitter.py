@@ -83,7 +83,8 @@ class Submitter:
             SubmitUnknownError: closing the client cut the POST off.
         """
         try:
-            self._check_open()
+            if self._closing.is_set():
+                self._check_open()
             self._check(order.request, order.provider, found)
             sharing = None if order.key is None else self._by_key.get(order.key)
             if sharing is not None:
