@@ -80,7 +80,7 @@ class Spool:
         folder: Path | None = None
         try:
             first = next(chunks, b"")
-            folder = Path(tempfile.mkdtemp(prefix="audioext-"))
+            folder = Path(tempfile.mkdtemp(prefix="audioext-file-"))
             path = folder / _name(source, first)
             with path.open("xb") as file:
                 file.write(first)

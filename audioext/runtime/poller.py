@@ -83,8 +83,9 @@ class Poller:
         """
         at = self.clock.now()
         # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
+        if not held.polled_at:
+            held.poll_problem = "it was not answered yet"
         held.polled_at = max(at, held.record.asks_at or 0.0)
-        held.poll_problem = "it was not answered"
         try:
             await self._ask(held, at)
         except (ProviderError, DecodeError) as error:

@@ -100,7 +100,11 @@ async def serve_api() -> AsyncIterator[Api]:
     api.gate.set()
     app = web.Application()
     app.add_routes(
-        [web.post("/api/v1/generate/extend", api.submit), web.get("/api/v1/generate/record-info", api.status)]
+        [
+            web.post("/api/v1/generate/extend", api.submit),
+            web.post("/api/v1/generate/upload-extend", api.submit),
+            web.get("/api/v1/generate/record-info", api.status),
+        ]
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
