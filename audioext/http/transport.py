@@ -118,16 +118,7 @@ class Transport:
                 if request.parts:
                     return await self._send_form(request, request.parts, timeout, progress)
                 return await self._call(request, request.body, _quick(timeout), timeout)
-            except ValueError as error:
-                if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
-                    raise
-                message = f"a netrc file or session= has another password for {request.url.host}; nothing was sent"
-                raise NotSentError(message) from error
-            except (
-                aiohttp.ClientConnectorError,
-                aiohttp.ConnectionTimeoutError,
-                aiohttp.ClientHttpProxyError,
-            ) as error:
+            except _UNCONNECTED as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
                     message = f"no connection to {request.url.host}: {error}; nothing was sent"
@@ -136,6 +127,11 @@ class Transport:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 message = f"no whole answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
                 raise BrokenError(message) from error
+            except ValueError as error:
+                if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
+                    raise
+                message = f"a netrc file or session= has another password for {request.url.host}; nothing was sent"
+                raise NotSentError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     async def _send_form(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -229,6 +232,43 @@ async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:
                 ax.Client(api.provider(), session=session, trust_env=trust_env)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ax.ConfigError, match="session is closed"):
         ax.Client(api.provider(), session=open_)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Return a certificate for this machine that no public authority signed, with its key beside it."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl makes the certificate")
+    made = tmp_path / "certificate.pem"
+    asked = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(made), "-keyout", str(tmp_path / "key.pem")]
+    subprocess.run([program, *asked, *files], check=True, capture_output=True)  # noqa: S603 - these words alone
+    return made
+
+
+async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
+    api: Api, stack: AsyncExitStack, certificate: Path
+) -> None:
+    """With a session of the client's own nothing is sent; with one whose TLS context knows the authority it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.json_response({"code": 200, "msg": "success", "data": {"taskId": "task-1"}})
+
+    server = RawTestServer(answer, scheme="https")
+    await server.start_server(ssl=context)
+    stack.push_async_callback(server.close)
+    provider = api.provider(base_url=f"https://127.0.0.1:{server.port}")
+
+    async with ax.Client(provider) as client:
+        with pytest.raises(ax.ProviderDownError, match=r"certificate verify failed.*; nothing was sent"):
+            await client.extend(audio_id="x", model="V5")
+
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=certificate))
+    async with aiohttp.ClientSession(connector=connector) as session, ax.Client(provider, session=session) as client:
+        assert "task-1" == (await client.extend(audio_id="x", model="V5")).task_id
 
 
 # --- names of files --------------------------------------------------------------------------------------------------

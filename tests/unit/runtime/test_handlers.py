@@ -579,7 +579,7 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
         Plain(),
         partial(Plain()),
         Bot().plain,
-        lambda event: never(event),
+        lambda event: (event, never),
         generator,
     )
     for bad in (*bad_ones, None, "never", Stage.TEXT):
