@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Annotated
 
 import aiohttp
-from attrs import frozen
+from attrs import field, frozen
 from cyclopts import Parameter
 from yarl import URL
 
@@ -32,7 +32,7 @@ class InboxCommand(LookOptions, Command):
     """`audioext inbox`."""
 
     ref: Annotated[str | None, Parameter(help="List those of this job alone.")] = None
-    limit: Limit = 20
+    limit: Limit = field(default=20, kw_only=True)
 
     async def run(self, screen: Screen) -> Exit:
         """Print the newest deliveries, newest first."""
@@ -41,7 +41,7 @@ class InboxCommand(LookOptions, Command):
             ref = self.ref
             if ref is not None:
                 with suppress(NoSuchRefError):  # a delivery may be of a job that this store does not hold
-                    ref = (await find_job(client, ref)).ref
+                    ref = (await find_job(client, self, ref)).ref
             async for delivery in client.deliveries(ref):
                 if len(found) >= self.limit:
                     break
@@ -78,7 +78,7 @@ class ReplayCommand(LookOptions, Command):
     delivery: Annotated[str, Parameter(help="Its id as `inbox` prints it, or how it alone begins.")]
     to: Annotated[
         str | None, option("POST it to the receiver with this public URL, which has the same secret.", API_GROUP)
-    ] = None
+    ] = field(default=None, kw_only=True)
 
     async def run(self, screen: Screen) -> Exit:
         """Give the delivery to this store's inbox again, or POST it to another receiver."""

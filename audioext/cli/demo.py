@@ -14,8 +14,8 @@ from cyclopts import Parameter
 
 from audioext.cli import text
 from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL
+from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
-from audioext.cli.likeness import Likeness
 from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, Speed
 from audioext.cli.progress import View, open_view
 from audioext.cli.records import event_object
@@ -27,6 +27,7 @@ from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
 from audioext.providers.base import FileRoute, Provider
+from audioext.sandbox import audio
 
 DEMO_SPEED = 40.0
 """Two minutes become three seconds: quick, and slow enough to see the stages arrive one by one."""
@@ -109,11 +110,11 @@ class DemoCommand(Command):
     async def _trip(self, view: View) -> Outcome:
         began = time.monotonic()
         options = SandboxOptions(sandbox=True, speed=self.speed)
+        source = await self._source(view)
+        continue_at = await asyncio.to_thread(_continue_at, source)
         async with open_sandbox(options, extension_seconds=ADDED_SECONDS) as sandbox:
             provider = sandbox_provider(self.provider, sandbox)
             view.step("sandbox", f"{provider.info.base_url}, at {sandbox.speed:g} times real speed")
-            source = await self._source(view)
-            continue_at = await asyncio.to_thread(_continue_at, source)
             client = Client(provider, public_url=LOOPBACK_URL, listen=LOOPBACK_LISTEN, wait_timeout=WAIT_SECONDS)
             async with client:
                 view.step("receiver", f"{client.public_url}, where the webhooks arrive")
@@ -227,8 +228,6 @@ def _json(outcome: Outcome) -> dict[str, object]:
 
 
 def _make_tune(path: Path) -> None:
-    from audioext.sandbox import audio  # noqa: PLC0415 - numpy takes a while, and is an extra
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(audio.encode(audio.tune(seed=TUNE_SEED, seconds=TUNE_SECONDS), "mp3"))
@@ -238,8 +237,6 @@ def _make_tune(path: Path) -> None:
 
 def _continue_at(source: Path) -> float:
     """Return a good second to go on from: near the end, so that most of the source is heard first."""
-    from audioext.sandbox import audio  # noqa: PLC0415 - as above
-
     if source.is_dir():
         raise RequestError([Problem("file", f"{source} is a folder; name a file in it")])
     found = probe(source)
@@ -256,8 +253,6 @@ def _continue_at(source: Path) -> float:
 
 
 def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness]:
-    from audioext.cli.compare import compare  # noqa: PLC0415 - as above
-
     try:
         return [compare(source, path, until=until) for path in paths]
     except ValueError as error:

@@ -17,23 +17,35 @@ from audioext.cli.options import Command
 from audioext.cli.screen import Screen
 from audioext.cli.text import moment
 
+_ENDINGS = {signal.SIGTERM: Exit.TERMINATED}
+if sys.platform != "win32":
+    _ENDINGS[signal.SIGHUP] = Exit.HUNG_UP
 
-class _TerminatedError(Exception):
-    """SIGTERM asked the command to end."""
+
+class _EndedError(Exception):
+    """A signal asked the command to end; `code` is how it ends."""
+
+    def __init__(self, code: Exit) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 def execute(command: Command) -> int:
     """Run *command* and return the exit code, having said what went wrong."""
     screen = Screen(json=command.json)
-    if signal.getsignal(signal.SIGINT) is leave:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    is_quiet = signal.getsignal(signal.SIGINT) is leave
     with _logs(command):
         try:
-            return int(asyncio.run(_until_signal(command, screen)))
+            if is_quiet:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = asyncio.run(_until_signal(command, screen))
+            if is_quiet:  # again: all is said
+                signal.signal(signal.SIGINT, leave)
+            return int(code)
         except KeyboardInterrupt:
             return _interrupted(screen, Exit.INTERRUPTED)
-        except _TerminatedError:
-            return _interrupted(screen, Exit.TERMINATED)
+        except _EndedError as error:
+            return _interrupted(screen, error.code)
         except BrokenPipeError:
             # Python would complain once more when it flushes stdout at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,26 +71,27 @@ def stop_signals() -> Generator[asyncio.Event]:
 
 
 async def _until_signal(command: Command, screen: Screen) -> Exit:
-    """Run *command*; SIGTERM cancels it, as asyncio does on Ctrl-C.
+    """Run *command*; SIGTERM and SIGHUP cancel it, as asyncio does on Ctrl-C.
 
     Raises:
-        _TerminatedError: SIGTERM came.
+        _EndedError: one of them came.
     """
-    loop, task, is_terminated = asyncio.get_running_loop(), asyncio.current_task(), False
+    loop, task, came = asyncio.get_running_loop(), asyncio.current_task(), list[Exit]()
 
-    def end() -> None:
-        nonlocal is_terminated
-        is_terminated = True
+    def end(code: Exit) -> None:
+        came.append(code)
         if task is not None:
             task.cancel()
 
     with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or no main thread
-        loop.add_signal_handler(signal.SIGTERM, end)
+        for number, code in _ENDINGS.items():
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup, for one, wants it ignored
+                loop.add_signal_handler(number, end, code)
     try:
         return await command.run(screen)
     except asyncio.CancelledError:
-        if is_terminated:
-            raise _TerminatedError from None
+        if came:
+            raise _EndedError(came[0]) from None
         raise
 
 
@@ -101,7 +114,8 @@ def _interrupted(screen: Screen, code: Exit) -> int:
         facts = {"type": "Interrupted", "message": message, "exit_code": int(code), "ref": screen.ref}
         screen.emit({"error": facts})
     else:
-        screen.error(message)
+        with suppress(OSError):  # a terminal that hung up reads nothing more
+            screen.error(message)
     return code
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
 from audioext.cli.text import clean
@@ -40,9 +42,12 @@ _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_afte
 # What the library says of its arguments, and what is typed here instead.
 _IN_OPTIONS = (
     ("pass `rehost=True`", "pass --rehost"),
-    ("choose another listen=", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
+    ("custom=False", "--no-custom"),
+    ("choose another `listen=`", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
+    (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
     (", so try `await job.refresh()` for fresh links", ""),
 )
+_SETTING = re.compile(r"\b(?:(?:public|base)_url\b=?|listen(?:=|(?= must)))")
 
 
 class NoSuchRefError(StoreError):
@@ -79,11 +84,9 @@ def sentence(error: Exception) -> str:
         return f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
     if isinstance(error, RequestError):
         head = str(error).partition("\n")[0]
-        return "\n".join((head, *(f"  {_option(one.field)}: {clean(one.message)}" for one in error.problems)))
-    words = clean(error)
-    for of_library, typed in _IN_OPTIONS:
-        words = words.replace(of_library, typed)
-    return words
+        return "\n".join((head, *(f"  {_option(one.field)}: {_typed(one.message)}" for one in error.problems)))
+    words = _typed(str(error))
+    return _SETTING.sub(_dashed, words) if isinstance(error, (ConfigError, UnsupportedError)) else words
 
 
 def advice(screen: Screen, error: Exception) -> str:
@@ -105,6 +108,8 @@ def advice(screen: Screen, error: Exception) -> str:
 def interruption(screen: Screen) -> str:
     """Return what becomes of the task of a command that is interrupted."""
     job, ref = screen.job, screen.ref
+    if ref is None and not job.is_asked:
+        return "interrupted"
     if job.sandbox:
         return "interrupted; the sandbox has ended, and its task with it"
     if ref is None:
@@ -116,3 +121,14 @@ def interruption(screen: Screen) -> str:
 
 def _option(name: str) -> str:
     return "SOURCE" if name in SOURCE_NAMES else f"--{name.replace('_', '-')}"
+
+
+def _typed(words: str) -> str:
+    words = clean(words)
+    for of_library, typed in _IN_OPTIONS:
+        words = words.replace(of_library, typed)
+    return words
+
+
+def _dashed(found: re.Match[str]) -> str:
+    return _option(found[0].rstrip("="))

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Annotated
 
-from attrs import frozen
+from attrs import field, frozen
 
 from audioext.cli import text
 from audioext.cli.arguments import read_meta
@@ -47,7 +47,7 @@ class JobsCommand(LookOptions, Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Print the newest jobs of the store, oldest first."""
-        newest: deque[Record] = deque(maxlen=max(0, self.limit))
+        newest: deque[Record] = deque(maxlen=self.limit)
         async with looking_client(self) as client:
             async for job in client.jobs(open=True if self.open_only else None, meta=read_meta(self.meta)):
                 newest.append(job.record)
@@ -80,13 +80,17 @@ class ShowCommand(LookOptions, Command):
     """`audioext show`."""
 
     ref: Ref
-    at: Annotated[int | None, option("Show the job as it was after so many entries.", OUTPUT_GROUP)] = None
-    body: Annotated[int | None, option("Print what came with this entry, byte for byte.", OUTPUT_GROUP)] = None
+    at: Annotated[int | None, option("Show the job as it was after so many entries.", OUTPUT_GROUP)] = field(
+        default=None, kw_only=True
+    )
+    body: Annotated[int | None, option("Print what came with this entry, byte for byte.", OUTPUT_GROUP)] = field(
+        default=None, kw_only=True
+    )
 
     async def run(self, screen: Screen) -> Exit:
         """Print all that is known of a job: state, request, journal, tracks, and what went wrong."""
         async with looking_client(self) as client:
-            job = await find_job(client, self.ref)
+            job = await find_job(client, self, self.ref)
             entries = await client.timeline(job.ref)
             deliveries = [delivery async for delivery in client.deliveries(job.ref)][::-1]
         if self.body is not None:
@@ -133,6 +137,7 @@ def _print_facts(screen: Screen, record: Record) -> None:
         "job": record.ref,
         "state": state_of(record),
         "provider": record.provider,
+        "api": record.asked.base_url,
         "task": record.task_id or "not known",
         "made": text.moment(record.created_at),
         "operation": record.operation,
@@ -180,6 +185,7 @@ def _whole(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> 
     facts = ("reason", "code", "message", "charged", "at")
     return {
         **job_object(record),
+        "base_url": record.asked.base_url,
         "model": record.model,
         "credits": record.credits,
         "request": record.request.given(),

@@ -11,8 +11,8 @@ from typing import cast
 from attrs import define, field, frozen
 
 from audioext.cli import text
-from audioext.cli.accounts import listening_providers
-from audioext.cli.clients import read_listen, store_url
+from audioext.cli.arguments import listening_providers
+from audioext.cli.clients import read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
 from audioext.cli.options import Command, StoreOptions, WebhookOptions
@@ -38,17 +38,20 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
         if self.public_url is None:
             message = "say where providers reach this listener: --public-url https://hooks.example.org/audio"
             raise ConfigError(message)
-        url = store_url(self)
-        store = TappedStore(open_store(url))
+        listen = read_listen(self.listen)
+        if listen is None:
+            message = "a listener has to listen: --listen HOST:PORT, not none"
+            raise ConfigError(message)
+        store = TappedStore(open_store(self.store_url))
         client = Client(
             *listening_providers(self),
             public_url=self.public_url,
-            listen=read_listen(self.listen),
+            listen=listen,
             store=cast("Store", store),
         )
         with stop_signals() as stopped:
             async with client:
-                where = "a store with a password" if "@" in url else url
+                where = "a store with a password" if "@" in self.store_url else self.store_url
                 if screen.json:
                     screen.emit({"event": "listening", "public_url": str(client.public_url), "store": where})
                 else:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import attrs
 from attrs import frozen
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
@@ -22,6 +22,7 @@ DEFAULT_STORE = "sqlite:///audioext.db"
 SANDBOX_STORE = "sqlite:///audioext-sandbox.db"
 """Jobs of an in-process sandbox are kept apart: the real API would know none of them."""
 SANDBOX_SPEED = 60.0
+BASE_URL_VARIABLE = "AUDIOEXT_BASE_URL"
 
 REQUEST_GROUP = Group("Request", sort_key=1)
 JOB_GROUP = Group("Job", sort_key=2)
@@ -46,7 +47,10 @@ def flag(text: str, group: Group, *names: str) -> Parameter:
 
 
 Out = Annotated[Path, option("The folder for the files.", JOB_GROUP, default=True)]
-Limit = Annotated[int, option("How many to list, the newest ones.", OUTPUT_GROUP, default=True)]
+Limit = Annotated[
+    int,
+    Parameter(help="How many to list, the newest ones.", group=OUTPUT_GROUP, validator=validators.Number(gte=1)),
+]
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
 ProviderOption = Annotated[ProviderName, option("The API to use.", API_GROUP, default=True)]
 Speed = Annotated[
@@ -94,6 +98,16 @@ class StoreOptions:
         ),
     ] = None
 
+    @property
+    def is_sandboxed(self) -> bool:
+        """Whether the jobs are those of in-process sandboxes; the option is in the words of each command."""
+        return bool(getattr(self, "sandbox", False))
+
+    @property
+    def store_url(self) -> str:
+        """The store that was asked for, or the default one."""
+        return self.store or (SANDBOX_STORE if self.is_sandboxed else DEFAULT_STORE)
+
 
 @frozen(kw_only=True, slots=False)
 class LookOptions(StoreOptions):
@@ -140,24 +154,37 @@ class BaseUrlOptions:
 
     base_url: Annotated[
         str | None,
-        option("The API's address, such as a sandbox of another process.", API_GROUP, env="AUDIOEXT_BASE_URL"),
+        option("The API's address, such as a sandbox of another process.", API_GROUP, env=BASE_URL_VARIABLE),
     ] = None
 
 
 @frozen(kw_only=True, slots=False)
-class ApiOptions(WebhookOptions, BaseUrlOptions):
-    """Which API is used, and how. Keys come from KIE_API_KEY and its like."""
+class JobUrlOptions:
+    """Where the API of a job is; the job's journal says where it was submitted to."""
+
+    base_url: Annotated[str | None, option("The API's address, where it is not that of the submit.", API_GROUP)] = None
+
+
+@frozen(kw_only=True, slots=False)
+class ApiOptions(WebhookOptions):
+    """How an API is used. Keys come from KIE_API_KEY and its like."""
 
     poll_only: Annotated[bool, flag("Ask for the status, whatever else is set.", API_GROUP)] = False
     poll_every: Annotated[float | None, option("Seconds between two status calls.", API_GROUP)] = None
 
 
 @frozen(kw_only=True, slots=False)
-class SavingOptions:
+class FolderOptions:
+    """Where files go."""
+
+    out: Out = Path()
+
+
+@frozen(kw_only=True, slots=False)
+class SavingOptions(FolderOptions):
     """How long to wait, and what becomes of the result."""
 
     timeout: Annotated[float, option("Seconds to wait; the job outlives the wait.", JOB_GROUP, default=True)] = 900.0
-    out: Out = Path()
     no_save: Annotated[bool, flag("Do not fetch the files.", JOB_GROUP)] = False
 
 

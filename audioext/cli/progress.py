@@ -10,13 +10,12 @@ from pathlib import Path
 from attrs import define, field
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.spinner import Spinner
 from rich.text import Text
 
 from audioext.cli.records import reached_at, stage_line
 from audioext.cli.screen import Screen
-from audioext.cli.text import clean, seconds, size
+from audioext.cli.text import clean, moment, seconds, size
 from audioext.models.results import Stage, StageEvent
 from audioext.runtime.jobs import Job
 
@@ -27,19 +26,13 @@ _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.
 
 @define(eq=False)
 class View:
-    """Steps that stay; on a terminal, below them, a spinner with the time and a bar for each file that moves."""
+    """Steps that stay; on a terminal, below them, a spinner with the time and a line for each file that moves."""
 
     console: Console
     _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
-    _bars: Progress = field(init=False)
-    _tasks: dict[str, TaskID] = field(factory=dict, init=False)
+    _moved: dict[str, str] = field(factory=dict, init=False)
     _what: str = field(default="", init=False)
     _since: float = field(default=0.0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Make the bars, which this view's own display draws."""
-        columns = TextColumn("  {task.description}", markup=False), BarColumn(bar_width=30), DownloadColumn()
-        self._bars = Progress(*columns, console=self.console)
 
     def face(self) -> RenderableType:
         """Return what is drawn now."""
@@ -47,8 +40,7 @@ class View:
         if self._what:
             self._spinner.update(text=Text(f"waiting for {self._what}  {seconds(time.time() - self._since)}"))
             parts.append(self._spinner)
-        if self._tasks:
-            parts.append(self._bars)
+        parts += (Text(f"  {moved:>20}  {clean(name)}", no_wrap=True) for name, moved in self._moved.items())
         return Group(*parts)
 
     def note(self, text: str) -> None:
@@ -68,16 +60,12 @@ class View:
 
     def moving(self, name: str, so_far: int, in_all: int | None) -> None:
         """Show how much of a file has moved."""
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(clean(name), total=in_all)
-        self._bars.update(self._tasks[name], completed=so_far, total=in_all)
+        self._moved[name] = size(so_far) if in_all is None else f"{size(so_far)} of {size(in_all)}"
 
     def still(self) -> None:
         """Show that nothing is being waited for any more."""
         self._what = ""
-        for task in self._tasks.values():
-            self._bars.remove_task(task)
-        self._tasks.clear()
+        self._moved.clear()
 
 
 @contextmanager
@@ -95,7 +83,8 @@ def show_submitted(view: View, job: Job) -> None:
     """Show that a job was made; without a task id its outcome is not known yet."""
     at = reached_at(job.record, Stage.SUBMITTED)
     if at is None:
-        view.step("sent", f"job {job.ref}, with no answer that names its task")
+        until = f"; waiting for its webhook until {moment(job.record.unknown_at)}" if job.record.webhooks else ""
+        view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
     else:
         view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
     view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)

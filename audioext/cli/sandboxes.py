@@ -11,10 +11,9 @@ import attrs
 from attrs import field, frozen
 
 from audioext.cli import text
-from audioext.cli.accounts import make_provider
-from audioext.cli.arguments import check_seconds
+from audioext.cli.arguments import check_positive, make_provider
 from audioext.cli.execution import stop_signals
-from audioext.cli.exits import Exit
+from audioext.cli.exits import Exit, missing_extra
 from audioext.cli.options import SANDBOX_GROUP, SANDBOX_SPEED, Command, Faults, SandboxOptions, Speed, option
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError
@@ -22,7 +21,6 @@ from audioext.models.limits import Pace
 from audioext.providers.base import Provider
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 
-MISSING_EXTRA = 'the sandbox needs two more packages: pip install "audioext[sandbox]"'
 LEAST_PACE_SECONDS = 0.1
 LEAST_QUIET_SECONDS = 5.0
 QUIET_FACTOR = 2.0
@@ -60,8 +58,9 @@ class SandboxCommand(Command):
                     else:
                         self._describe(screen, sandbox)
                     await stopped.wait()
-        except OSError as error:
-            message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
+        except (OSError, OverflowError) as error:  # the latter for a port that is no port
+            why = getattr(error, "strerror", None) or error
+            message = f"cannot listen on {self.host}:{self.port}: {why}; choose another --port"
             raise ConfigError(message) from error
         return Exit.OK
 
@@ -85,13 +84,13 @@ async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerat
     Raises:
         ConfigError: its packages are not installed, or one of the faults is none.
     """
-    speed = check_seconds("speed", options.speed)
+    speed = check_positive("--speed", options.speed)
     values = {"speed": speed, "faults": options.fault, "hmac_key": secrets.token_hex(), **given}
     try:
         async with Sandbox(**values) as sandbox:  # type: ignore[arg-type]  # each setting comes from its own option
             yield sandbox
     except MissingExtraError as error:
-        raise ConfigError(MISSING_EXTRA) from error
+        raise ConfigError(missing_extra("sandbox")) from error
     except FaultError as error:
         raise ConfigError(str(error)) from error
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import aiohttp
 from attrs import evolve, frozen
 from yarl import URL
 
@@ -15,14 +17,21 @@ from audioext.cli import text
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import SavingOptions
 from audioext.cli.progress import View, show_saved, show_stage, show_submitted
-from audioext.cli.records import event_object, track_object
+from audioext.cli.records import event_object, problem_of, state_of, track_object
 from audioext.cli.screen import Screen
-from audioext.cli.silence import reason_for_silence
 from audioext.client import Client
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Request
 from audioext.models.results import Song, StageEvent
-from audioext.runtime.jobs import Job
+from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+
+LISTENED_SECONDS = 10.0
+"""How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
+SLOW_SECONDS = 50.0
+"""How much longer it waits where nothing is wrong with the address."""
+LOOK_SECONDS = 5.0
+LOOK_BYTES = 1_000
+HTTP_OK = 200
 
 
 @frozen(kw_only=True)
@@ -60,21 +69,24 @@ async def watch(client: Client, job: Job, view: View, *, is_local: bool) -> list
     """Show each stage as it is reached, and return them all; say so where no webhook can come.
 
     *is_local* says that the provider runs on this machine.
+
+    Raises:
+        StageTimeoutError: the job is not complete in time.
     """
     events: list[StageEvent] = []
     url, began = client.public_url, time.time()
-    doubts = asyncio.create_task(_say_why_silent(url, view, events, is_local=is_local))
-    try:
-        async for event in job:
-            show_stage(view, job, event)
-            events.append(event)
-            is_late = event.source == "poll" and event.at.timestamp() > began
-            if url is not None and is_late and not any(one.source == "webhook" for one in events):
-                view.note(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
-    finally:
-        doubts.cancel()
-        with suppress(asyncio.CancelledError):
-            await doubts
+    async with _doubts(url, view, events, is_local=is_local):
+        try:
+            async for event in job:
+                show_stage(view, job, event)
+                events.append(event)
+                is_late = event.source == "poll" and event.at.timestamp() > began
+                if url is not None and is_late and not _is_heard(events):
+                    view.note(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
+        except JobExpiredError:
+            raise
+        except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
+            raise too_early(job) from error
     return events
 
 
@@ -141,7 +153,69 @@ def track_length(path: Path | None, claimed: float | None) -> float | None:
     return found.duration if isinstance(found, SourceInfo) and found.duration is not None else claimed
 
 
-async def _say_why_silent(url: URL | None, view: View, events: Sequence[StageEvent], *, is_local: bool) -> None:
-    why = None if url is None else await reason_for_silence(url, is_local=is_local)
-    if why is not None and not any(event.source == "webhook" for event in events):
-        view.note(f"no webhook has come so far: {why}")
+def too_early(job: Job) -> StageTimeoutError:
+    """Return the error that a job is not complete, with what its last status call said."""
+    problem = problem_of(job.record)
+    said = "" if problem is None else f"; its last answer said: {problem}"
+    return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
+
+
+# --- where no webhook comes --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _doubts(url: URL | None, view: View, events: Sequence[StageEvent], *, is_local: bool) -> AsyncGenerator[None]:
+    """Say what is wrong with *url* while nothing is heard by webhook."""
+
+    async def doubt() -> None:
+        if url is None:
+            return
+        why = await reason_for_silence(url, is_local=is_local)
+        if why is None:
+            await asyncio.sleep(SLOW_SECONDS)
+            why = f"{url} answers from here; is the task slow, or does a firewall keep the provider out?"
+        if not _is_heard(events):
+            view.note(f"no webhook has come so far: {why}")
+
+    doubting = asyncio.create_task(doubt())
+    try:
+        yield
+    finally:
+        doubting.cancel()
+        with suppress(asyncio.CancelledError):
+            await doubting
+
+
+def _is_heard(events: Sequence[StageEvent]) -> bool:
+    return any(event.source == "webhook" for event in events)
+
+
+async def reason_for_silence(public_url: URL, *, is_local: bool, after: float = LISTENED_SECONDS) -> str | None:
+    """Wait *after* seconds, then return why providers cannot reach *public_url*, `None` if nothing speaks for that.
+
+    *is_local* says that the provider itself runs on this machine, as a sandbox does.
+    """
+    await asyncio.sleep(after)
+    health = public_url / "healthz"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK_SECONDS)) as session,
+            session.get(health, allow_redirects=False) as answer,
+        ):
+            status, body = answer.status, await answer.content.read(LOOK_BYTES)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        return f"nobody answers at {health} ({type(error).__name__}): is the tunnel or the proxy up?"
+    if status != HTTP_OK:
+        return f"{health} answers {status}: does the path of --public-url lead to the receiver?"
+    if b'"ok"' not in body:
+        return f"what answers at {health} is no receiver of audioext's"
+    if not is_local and _is_private(public_url.host or ""):
+        return f"{public_url.host} can be reached from this network alone: --public-url must be a public address"
+    return None
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from attrs import frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.arguments import read_meta, read_source
-from audioext.cli.clients import (
-    OpenClient,
-    existing_store,
-    find_job,
-    job_options,
-    looking_client,
-    open_client,
-    store_url,
-)
+from audioext.cli.arguments import read_meta, read_source, real_provider
+from audioext.cli.clients import OpenClient, api_url, find_job, job_options, looking_client, open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import (
     ApiOptions,
     BaseUrlOptions,
     Command,
+    FolderOptions,
+    JobUrlOptions,
     LookOptions,
-    Out,
     ProviderOption,
     Ref,
     SandboxOptions,
@@ -38,16 +30,16 @@ from audioext.cli.options import (
 from audioext.cli.progress import open_view, show_submitted
 from audioext.cli.records import state_of
 from audioext.cli.screen import Screen
-from audioext.cli.steps import Finished, finish, report, save, submit
+from audioext.cli.steps import Finished, finish, report, save, submit, too_early
 from audioext.client import Client
 from audioext.errors import Problem, ProviderError, RequestError
-from audioext.models.record import Verdict
+from audioext.models.record import Record, Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.runtime.jobs import Job, StageTimeoutError
+from audioext.runtime.jobs import Job
 
 
 @frozen(kw_only=True, slots=False)
-class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
+class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, SandboxOptions):
     """What `extend` and `instrumental` have in common."""
 
     provider: ProviderOption = "kie"
@@ -58,9 +50,16 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
         Raises:
             AudioextError: whatever goes wrong.
         """
-        meta, store = read_meta(self.meta), store_url(self, sandbox=self.sandbox)
-        screen.job = job_options(self, sandbox=self.sandbox, api=self)
-        async with open_client(self.provider, api=self, sandbox=self, store=store, wait_timeout=self.timeout) as opened:
+        meta = read_meta(self.meta)
+        async with open_client(
+            self.provider,
+            base_url=self.base_url,
+            api=self,
+            sandbox=self,
+            store=self.store_url,
+            wait_timeout=self.timeout,
+        ) as opened:
+            screen.job = job_options(self, api=self, base_url=opened.other_url, is_asked=True)
             with open_view(screen) as view:
                 with opened.explained_key():
                     job = await submit(opened.client, request, view, key=self.key, meta=meta)
@@ -108,22 +107,26 @@ InstrumentalCommand = with_fields(_Instrumental, AddInstrumental)
 
 
 @frozen(slots=False)
-class WaitCommand(SavingOptions, StoreOptions, ApiOptions, SandboxOptions, Command):
+class WaitCommand(SavingOptions, StoreOptions, ApiOptions, JobUrlOptions, SandboxOptions, Command):
     """`audioext wait`."""
 
     ref: Ref
 
     async def run(self, screen: Screen) -> Exit:
         """Wait for a job of the store, whichever process submitted it, then save and report."""
-        async with Client(store=existing_store(self, sandbox=self.sandbox)) as client:
-            found = await find_job(client, self.ref)
-        screen.ref = found.ref
-        screen.job = job_options(self, sandbox=self.sandbox, api=self)
-        store = store_url(self, sandbox=self.sandbox)
+        async with looking_client(self) as client:
+            record = (await find_job(client, self, self.ref)).record
+        screen.ref, base_url = record.ref, api_url(self.base_url, record)
         async with open_client(
-            found.provider, api=self, sandbox=self, store=store, wait_timeout=self.timeout
+            record.provider,
+            base_url=base_url,
+            api=self,
+            sandbox=self,
+            store=self.store_url,
+            wait_timeout=self.timeout,
         ) as opened:
-            job = await opened.client.job(found.ref)
+            screen.job = job_options(self, api=self, base_url=opened.other_url)
+            job = await opened.client.job(record.ref)
             with open_view(screen) as view:
                 show_submitted(view, job)
                 await _ask(opened, job, screen)
@@ -133,26 +136,33 @@ class WaitCommand(SavingOptions, StoreOptions, ApiOptions, SandboxOptions, Comma
 
 
 @frozen(slots=False)
-class SaveCommand(LookOptions, Command):
+class SaveCommand(FolderOptions, LookOptions, JobUrlOptions, Command):
     """`audioext save`."""
 
     ref: Ref
-    out: Out = Path()
 
     async def run(self, screen: Screen) -> Exit:
         """Save the tracks of a job that is complete."""
-        screen.job = job_options(self, sandbox=self.sandbox)
         async with looking_client(self) as client:
-            job = await find_job(client, self.ref)
-            screen.ref = job.ref
-            if job.verdict is Verdict.OPEN:
-                message = f"job {job.ref} is not complete: it is at {state_of(job.record)}"
-                raise StageTimeoutError(message, job=job)
+            job = await find_job(client, self, self.ref)
+        screen.ref, screen.job = job.ref, job_options(self)
+        if job.verdict is Verdict.OPEN:
+            raise too_early(job)
+        async with self._client(job.record) as client:
+            job = await client.job(job.ref)
             song = await job
             with open_view(screen) as view:
                 paths = await save(song, self.out, view)
             report(screen, Finished(job=job, song=song, events=[event async for event in job], paths=paths))
         return Exit.OK
+
+    def _client(self, record: Record) -> Client:
+        """Return a client that can ask the job's API for fresh links; a sandbox of the past cannot be asked."""
+        if self.is_sandboxed:
+            return looking_client(self)
+        return Client(
+            real_provider(record.provider, api_url(self.base_url, record), ApiOptions()), store=self.store_url
+        )
 
 
 @frozen(kw_only=True, slots=False)
@@ -163,8 +173,9 @@ class CreditsCommand(SandboxOptions, BaseUrlOptions, Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Print the balance in the provider's own credits."""
-        api = ApiOptions(base_url=self.base_url)
-        async with open_client(self.provider, api=api, sandbox=self, store="memory://", wait_timeout=1.0) as opened:
+        async with open_client(
+            self.provider, base_url=self.base_url, api=ApiOptions(), sandbox=self, store="memory://"
+        ) as opened:
             with opened.explained_key():
                 balance = await opened.client.credits()
         if screen.json:
