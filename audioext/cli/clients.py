@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +18,7 @@ from audioext.cli.options import BASE_URL_VARIABLE, ApiOptions, SandboxOptions, 
 from audioext.cli.screen import JobOptions
 from audioext.client import Client
 from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError, RequestError
+from audioext.errors import RequestError
 from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
@@ -56,22 +56,6 @@ class OpenClient:
     def has_key(self) -> bool:
         """Whether the provider can be asked for anything."""
         return config.named([self.provider], os.environ)[self.provider.info.name].info.has_key
-
-    @contextmanager
-    def explained_key(self) -> Generator[None]:
-        """Let a refusal for want of an API key name the way to do without one.
-
-        Raises:
-            ConfigError: as it was, or for want of a key.
-        """
-        try:
-            yield
-        except ConfigError as error:
-            if self.has_key:
-                raise
-            name = self.provider.info.name
-            message = f"no API key for {name}: set {self.key_variable} in the environment; --sandbox needs none"
-            raise ConfigError(message) from error
 
 
 @asynccontextmanager

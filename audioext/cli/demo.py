@@ -17,11 +17,10 @@ from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL
 from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
 from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, Speed
-from audioext.cli.progress import View, open_view
 from audioext.cli.records import event_object
 from audioext.cli.sandboxes import open_sandbox, sandbox_provider
 from audioext.cli.screen import JobOptions, Screen
-from audioext.cli.steps import Finished, save, submit, watch
+from audioext.cli.steps import Finished, View, open_view, save, submit, watch
 from audioext.client import Client
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe

@@ -43,11 +43,12 @@ _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_afte
 _IN_OPTIONS = (
     ("pass `rehost=True`", "pass --rehost"),
     ("custom=False", "--no-custom"),
-    ("choose another `listen=`", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
+    (", or pass api_key=", " in the environment; --sandbox needs none"),
+    ("choose another --listen", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
     (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
     (", so try `await job.refresh()` for fresh links", ""),
 )
-_SETTING = re.compile(r"\b(?:(?:public|base)_url\b=?|listen(?:=|(?= must)))")
+_SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|listen(?:=|(?= must)))`?")
 
 
 class NoSuchRefError(StoreError):
@@ -85,8 +86,10 @@ def sentence(error: Exception) -> str:
     if isinstance(error, RequestError):
         head = str(error).partition("\n")[0]
         return "\n".join((head, *(f"  {_option(one.field)}: {_typed(one.message)}" for one in error.problems)))
-    words = _typed(str(error))
-    return _SETTING.sub(_dashed, words) if isinstance(error, (ConfigError, UnsupportedError)) else words
+    words = str(error)
+    if isinstance(error, (ConfigError, UnsupportedError)):
+        words = _SETTING.sub(lambda found: _option(found[1].rstrip("=")), words)
+    return _typed(words)
 
 
 def advice(screen: Screen, error: Exception) -> str:
@@ -128,7 +131,3 @@ def _typed(words: str) -> str:
     for of_library, typed in _IN_OPTIONS:
         words = words.replace(of_library, typed)
     return words
-
-
-def _dashed(found: re.Match[str]) -> str:
-    return _option(found[0].rstrip("="))

@@ -1,29 +1,36 @@
-"""The steps of a task, each shown as it is made: submit, watch, save, report."""
+"""The steps of a task, each shown as it is made: live on a terminal, one plain line a step elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 from yarl import URL
 
 from audioext.cli import text
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import SavingOptions
-from audioext.cli.progress import View, show_saved, show_stage, show_submitted
-from audioext.cli.records import event_object, problem_of, state_of, track_object
+from audioext.cli.records import event_object, problem_of, reached_at, stage_line, state_of, track_object
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Request
-from audioext.models.results import Song, StageEvent
+from audioext.models.results import Song, Stage, StageEvent
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+
+REFRESHES_PER_SECOND = 8.0
+STEP_LETTERS = 10
+_NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
 
 LISTENED_SECONDS = 10.0
 """How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
@@ -32,6 +39,92 @@ SLOW_SECONDS = 50.0
 LOOK_SECONDS = 5.0
 LOOK_BYTES = 1_000
 HTTP_OK = 200
+
+
+@define(eq=False)
+class View:
+    """Steps that stay; on a terminal, below them, a spinner with the time and a line for each file that moves."""
+
+    console: Console
+    _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
+    _moved: dict[str, str] = field(factory=dict, init=False)
+    _what: str = field(default="", init=False)
+    _since: float = field(default=0.0, init=False)
+
+    def face(self) -> RenderableType:
+        """Return what is drawn now."""
+        parts: list[RenderableType] = []
+        if self._what:
+            self._spinner.update(text=Text(f"waiting for {self._what}  {text.seconds(time.time() - self._since)}"))
+            parts.append(self._spinner)
+        parts += (Text(f"  {moved:>20}  {text.clean(name)}", no_wrap=True) for name, moved in self._moved.items())
+        return Group(*parts)
+
+    def note(self, words: str) -> None:
+        """Show a line that is no step."""
+        self.console.print(Text(words))
+
+    def step(self, word: str, words: str, *, after: float | None = None) -> None:
+        """Show that something is done, *after* so many seconds where that is known."""
+        since = "" if after is None else f"+{text.seconds(after)}"
+        tick = ("✔ ", "green") if self.console.is_terminal else ""
+        self.console.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
+
+    def waiting(self, what: str, *, since: float | None = None) -> None:
+        """Show what is being waited for; *since* is the Unix time to count from."""
+        self._what = what
+        self._since = time.time() if since is None else since
+
+    def moving(self, name: str, so_far: int, in_all: int | None) -> None:
+        """Show how much of a file has moved."""
+        self._moved[name] = text.size(so_far) if in_all is None else f"{text.size(so_far)} of {text.size(in_all)}"
+
+    def still(self) -> None:
+        """Show that nothing is being waited for any more."""
+        self._what = ""
+        self._moved.clear()
+
+
+@contextmanager
+def open_view(screen: Screen) -> Generator[View]:
+    """Return a view on stderr; what is under way is cleared away at the end, and not shown where nobody looks."""
+    view = View(screen.err)
+    if not screen.err.is_terminal:
+        yield view
+        return
+    with Live(get_renderable=view.face, console=screen.err, refresh_per_second=REFRESHES_PER_SECOND, transient=True):
+        yield view
+
+
+def show_submitted(view: View, job: Job) -> None:
+    """Show that a job was made; without a task id its outcome is not known yet."""
+    at = reached_at(job.record, Stage.SUBMITTED)
+    if at is None:
+        until = f"; waiting for its webhook until {text.moment(job.record.unknown_at)}" if job.record.webhooks else ""
+        view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
+    else:
+        view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
+    view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)
+
+
+def show_stage(view: View, job: Job, event: StageEvent) -> None:
+    """Show a stage that was reached, and wait for the next."""
+    after = (event.at - job.created_at).total_seconds()
+    view.step(event.stage.name.lower(), stage_line(event), after=after)
+    if event.stage in _NEXT:
+        view.waiting(_NEXT[event.stage], since=job.record.created_at)
+    else:
+        view.still()
+
+
+def show_saved(view: View, paths: tuple[Path, ...]) -> None:
+    """Show the files that were saved."""
+    view.still()
+    for path in paths:
+        view.step("saved", f"{path} ({text.size(path.stat().st_size)})")
+
+
+# --- the steps --------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)

@@ -27,10 +27,9 @@ from audioext.cli.options import (
     given_fields,
     with_fields,
 )
-from audioext.cli.progress import open_view, show_submitted
 from audioext.cli.records import state_of
 from audioext.cli.screen import Screen
-from audioext.cli.steps import Finished, finish, report, save, submit, too_early
+from audioext.cli.steps import Finished, finish, open_view, report, save, show_submitted, submit, too_early
 from audioext.client import Client
 from audioext.errors import Problem, ProviderError, RequestError
 from audioext.models.record import Record, Verdict
@@ -61,8 +60,7 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, Sandb
         ) as opened:
             screen.job = job_options(self, api=self, base_url=opened.other_url, is_asked=True)
             with open_view(screen) as view:
-                with opened.explained_key():
-                    job = await submit(opened.client, request, view, key=self.key, meta=meta)
+                job = await submit(opened.client, request, view, key=self.key, meta=meta)
                 screen.ref = job.ref
                 finished = None if self.no_wait else await finish(opened, job, view, self)
             if finished is None:
@@ -176,8 +174,7 @@ class CreditsCommand(SandboxOptions, BaseUrlOptions, Command):
         async with open_client(
             self.provider, base_url=self.base_url, api=ApiOptions(), sandbox=self, store="memory://"
         ) as opened:
-            with opened.explained_key():
-                balance = await opened.client.credits()
+            balance = await opened.client.credits()
         if screen.json:
             screen.emit({"provider": self.provider, "credits": balance})
         else:

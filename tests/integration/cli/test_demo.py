@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.accounts import make_provider
-from audioext.cli.compare import compare
+from audioext.cli.arguments import make_provider
+from audioext.cli.compare import Likeness, compare
 from audioext.cli.demo import show_next_steps
-from audioext.cli.likeness import Likeness
 from audioext.cli.screen import Screen
 from audioext.sandbox import audio
 from tests.integration.cli.conftest import Invoke

@@ -33,7 +33,8 @@ class Fails(Command):
 @pytest.mark.parametrize(
     ("ref", "job", "words"),
     [
-        (None, JobOptions(), "if a task was submitted, it goes on: audioext jobs --open lists it"),
+        (None, JobOptions(), "interrupted"),
+        (None, JobOptions(is_asked=True), "if a task was submitted, it goes on: audioext jobs --open lists it"),
         (REF, JobOptions(store=" --store x", api=" --base-url u"), f"audioext wait {REF} --store x --base-url u"),
         (REF, JobOptions(is_kept=False), "was in memory only"),
         (REF, JobOptions(sandbox=True), "the sandbox has ended"),

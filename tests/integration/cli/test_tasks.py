@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from audioext.cli.clients import job_options
-from audioext.cli.options import ApiOptions, StoreOptions
+from audioext.cli.options import LookOptions
 from tests.integration.cli.conftest import (
     FAST,
     FULL,
@@ -226,9 +226,9 @@ def test_a_hint_goes_to_the_same_store_and_api(
     store: str | None, sandbox: bool, base_url: str | None, command: str
 ) -> None:
     """What we say to type next finds the job again; a password is not repeated."""
-    options = job_options(StoreOptions(store=store), sandbox=sandbox, api=ApiOptions(base_url=base_url))
+    options = LookOptions(store=store, sandbox=sandbox)
 
-    assert f"audioext {command}" == options.command("wait", "x")
+    assert f"audioext {command}" == job_options(options, base_url=base_url).command("wait", "x")
 
 
 async def test_the_environment_may_say_where_the_api_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import audioext as ax
 from audioext.cli import text
 from audioext.cli.arguments import read_meta, read_source
 from audioext.cli.screen import Screen
-from audioext.cli.silence import reason_for_silence
+from audioext.cli.steps import reason_for_silence
 from audioext.errors import RequestError
 
 
