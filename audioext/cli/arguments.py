@@ -98,6 +98,12 @@ def real_provider(name: str, base_url: str | None, api: ApiOptions) -> Provider:
     return make_provider(name, base_url=base_url, webhook_key=api.webhook_key, pace=pace)
 
 
+def other_url(provider: Provider) -> str | None:
+    """Return the address of *provider*'s API, `None` where it is the vendor's own."""
+    info = provider.info
+    return None if info.base_url == make_provider(info.name).info.base_url else str(info.base_url)
+
+
 def listening_providers(hooks: WebhookOptions) -> list[Provider]:
     """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
     url = config.read_public_url(hooks.public_url)

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from attrs import frozen
 
 from audioext import config
-from audioext.cli.arguments import check_positive, make_provider, real_provider
+from audioext.cli.arguments import check_positive, real_provider
 from audioext.cli.failures import NoSuchRefError
 from audioext.cli.options import BASE_URL_VARIABLE, ApiOptions, SandboxOptions, StoreOptions
 from audioext.cli.screen import JobOptions
@@ -45,12 +45,6 @@ class OpenClient:
     def is_local(self) -> bool:
         """Whether the API runs on this machine, as a sandbox does."""
         return self.provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
-
-    @property
-    def other_url(self) -> str | None:
-        """The API's address, `None` where it is the vendor's own."""
-        info = self.provider.info
-        return None if info.base_url == make_provider(info.name).info.base_url else str(info.base_url)
 
     @property
     def has_key(self) -> bool:

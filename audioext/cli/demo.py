@@ -13,7 +13,7 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL
+from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL, OpenClient
 from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
 from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, Speed
@@ -117,8 +117,9 @@ class DemoCommand(Command):
             client = Client(provider, public_url=LOOPBACK_URL, listen=LOOPBACK_LISTEN, wait_timeout=WAIT_SECONDS)
             async with client:
                 view.step("receiver", f"{client.public_url}, where the webhooks arrive")
-                job = await submit(client, self._request(source, continue_at), view)
-                events = await watch(client, job, view, is_local=True)
+                opened = OpenClient(client=client, provider=provider)
+                job = await submit(opened, self._request(source, continue_at), view)
+                events = await watch(opened, job, view)
                 song = await job
                 paths = await save(song, self.out, view, overwrite=True)
         likenesses = await asyncio.to_thread(_compare, source, paths, continue_at)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import attrs
 from attrs import field, frozen
+from cyclopts import Parameter, validators
 
 from audioext.cli import text
 from audioext.cli.arguments import check_positive, make_provider
@@ -16,6 +17,7 @@ from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit, missing_extra
 from audioext.cli.options import SANDBOX_GROUP, SANDBOX_SPEED, Command, Faults, SandboxOptions, Speed, option
 from audioext.cli.screen import Screen
+from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
 from audioext.models.limits import Pace
 from audioext.providers.base import Provider
@@ -31,7 +33,12 @@ QUIET_FACTOR = 2.0
 class SandboxCommand(Command):
     """`audioext sandbox`."""
 
-    port: Annotated[int, option("The port; 0 takes a free one.", SANDBOX_GROUP, default=True)] = 0
+    port: Annotated[
+        int,
+        Parameter(
+            help="The port; 0 takes a free one.", group=SANDBOX_GROUP, validator=validators.Number(gte=0, lte=MAX_PORT)
+        ),
+    ] = 0
     host: Annotated[str, option("The address to listen on.", SANDBOX_GROUP, default=True)] = "127.0.0.1"
     speed: Speed = SANDBOX_SPEED
     fault: Faults = ()
@@ -58,9 +65,8 @@ class SandboxCommand(Command):
                     else:
                         self._describe(screen, sandbox)
                     await stopped.wait()
-        except (OSError, OverflowError) as error:  # the latter for a port that is no port
-            why = getattr(error, "strerror", None) or error
-            message = f"cannot listen on {self.host}:{self.port}: {why}; choose another --port"
+        except OSError as error:
+            message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
             raise ConfigError(message) from error
         return Exit.OK
 

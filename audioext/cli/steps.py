@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -22,7 +22,7 @@ from audioext.cli.clients import OpenClient
 from audioext.cli.options import SavingOptions
 from audioext.cli.records import event_object, problem_of, reached_at, stage_line, state_of, track_object
 from audioext.cli.screen import Screen
-from audioext.client import Client
+from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Request
 from audioext.models.results import Song, Stage, StageEvent
@@ -34,8 +34,8 @@ _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.
 
 LISTENED_SECONDS = 10.0
 """How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
-SLOW_SECONDS = 50.0
-"""How much longer it waits where nothing is wrong with the address."""
+SLOW_FACTOR = 5.0
+"""How much longer it listens where nothing is wrong with the address."""
 LOOK_SECONDS = 5.0
 LOOK_BYTES = 1_000
 HTTP_OK = 200
@@ -46,6 +46,7 @@ class View:
     """Steps that stay; on a terminal, below them, a spinner with the time and a line for each file that moves."""
 
     console: Console
+    has_doubted: bool = field(default=False, init=False)
     _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
     _moved: dict[str, str] = field(factory=dict, init=False)
     _what: str = field(default="", init=False)
@@ -60,8 +61,9 @@ class View:
         parts += (Text(f"  {moved:>20}  {text.clean(name)}", no_wrap=True) for name, moved in self._moved.items())
         return Group(*parts)
 
-    def note(self, words: str) -> None:
-        """Show a line that is no step."""
+    def doubt(self, words: str) -> None:
+        """Show a line that says what may be wrong."""
+        self.has_doubted = True
         self.console.print(Text(words))
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
@@ -138,7 +140,7 @@ class Finished:
 
 
 async def submit(
-    client: Client, request: Request, view: View, *, key: str | None = None, meta: dict[str, object] | None = None
+    opened: OpenClient, request: Request, view: View, *, key: str | None = None, meta: dict[str, object] | None = None
 ) -> Job:
     """Submit *request* and show the upload of its file and the job."""
     name = request.file.name if request.file is not None else ""
@@ -150,7 +152,7 @@ async def submit(
         view.moving(name, so_far, in_all)
 
     view.waiting("the upload" if name else "the answer", since=time.time())
-    job = await client.submit(request, key=key, meta=meta, progress=uploading)
+    job = await opened.client.submit(request, key=key, meta=meta, progress=uploading)
     view.still()
     if size is not None:
         view.step("uploaded", f"{name} ({text.size(size)})")
@@ -158,34 +160,36 @@ async def submit(
     return job
 
 
-async def watch(client: Client, job: Job, view: View, *, is_local: bool) -> list[StageEvent]:
-    """Show each stage as it is reached, and return them all; say so where no webhook can come.
-
-    *is_local* says that the provider runs on this machine.
+async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = LISTENED_SECONDS) -> list[StageEvent]:
+    """Show each stage as it is reached, and return them all; say so where no webhook comes for *patience* seconds.
 
     Raises:
         StageTimeoutError: the job is not complete in time.
     """
     events: list[StageEvent] = []
-    url, began = client.public_url, time.time()
-    async with _doubts(url, view, events, is_local=is_local):
-        try:
-            async for event in job:
-                show_stage(view, job, event)
-                events.append(event)
-                is_late = event.source == "poll" and event.at.timestamp() > began
-                if url is not None and is_late and not _is_heard(events):
-                    view.note(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
-        except JobExpiredError:
-            raise
-        except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
-            raise too_early(job) from error
+    url, began = opened.client.public_url, time.time()
+    doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
+    try:
+        async for event in job:
+            show_stage(view, job, event)
+            events.append(event)
+            is_late = event.source == "poll" and event.at.timestamp() > began
+            if url is not None and is_late and not view.has_doubted and not _is_heard(events):
+                view.doubt(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
+    except JobExpiredError:
+        raise
+    except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
+        raise too_early(job) from error
+    finally:
+        doubts.cancel()
+        with suppress(asyncio.CancelledError):
+            await doubts
     return events
 
 
 async def finish(opened: OpenClient, job: Job, view: View, saving: SavingOptions) -> Finished:
     """Await the song, and save it unless that is not wanted."""
-    events = await watch(opened.client, job, view, is_local=opened.is_local)
+    events = await watch(opened, job, view)
     song = await job
     finished = Finished(job=job, song=song, events=events)
     if saving.no_save:
@@ -256,39 +260,34 @@ def too_early(job: Job) -> StageTimeoutError:
 # --- where no webhook comes --------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _doubts(url: URL | None, view: View, events: Sequence[StageEvent], *, is_local: bool) -> AsyncGenerator[None]:
-    """Say what is wrong with *url* while nothing is heard by webhook."""
-
-    async def doubt() -> None:
-        if url is None:
-            return
-        why = await reason_for_silence(url, is_local=is_local)
-        if why is None:
-            await asyncio.sleep(SLOW_SECONDS)
-            why = f"{url} answers from here; is the task slow, or does a firewall keep the provider out?"
-        if not _is_heard(events):
-            view.note(f"no webhook has come so far: {why}")
-
-    doubting = asyncio.create_task(doubt())
-    try:
-        yield
-    finally:
-        doubting.cancel()
-        with suppress(asyncio.CancelledError):
-            await doubting
+async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[StageEvent], patience: float) -> None:
+    """Say what keeps webhooks away, if none has come after a while; where they cannot come, ask for the status."""
+    url = opened.client.public_url
+    if url is None:
+        return
+    await asyncio.sleep(patience)
+    why = await reason_for_silence(url, is_local=opened.is_local)
+    if why is None:
+        await asyncio.sleep(SLOW_FACTOR * patience)
+    if _is_heard(events):
+        return
+    likely = why or f"{url} answers from here; is the task slow, or does a firewall keep the provider out?"
+    view.doubt(f"no webhook has come so far: {likely}")
+    while why is not None:
+        with suppress(AudioextError):
+            await job.refresh()
+        await asyncio.sleep(opened.provider.info.pace.every)
 
 
 def _is_heard(events: Sequence[StageEvent]) -> bool:
     return any(event.source == "webhook" for event in events)
 
 
-async def reason_for_silence(public_url: URL, *, is_local: bool, after: float = LISTENED_SECONDS) -> str | None:
-    """Wait *after* seconds, then return why providers cannot reach *public_url*, `None` if nothing speaks for that.
+async def reason_for_silence(public_url: URL, *, is_local: bool) -> str | None:
+    """Return why providers cannot reach *public_url*, `None` if nothing speaks for that.
 
     *is_local* says that the provider itself runs on this machine, as a sandbox does.
     """
-    await asyncio.sleep(after)
     health = public_url / "healthz"
     try:
         async with (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from attrs import frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.arguments import read_meta, read_source, real_provider
+from audioext.cli.arguments import other_url, read_meta, read_source, real_provider
 from audioext.cli.clients import OpenClient, api_url, find_job, job_options, looking_client, open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import (
@@ -32,9 +33,11 @@ from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, finish, open_view, report, save, show_submitted, submit, too_early
 from audioext.client import Client
 from audioext.errors import Problem, ProviderError, RequestError
-from audioext.models.record import Record, Verdict
+from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.runtime.jobs import Job
+
+_TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @frozen(kw_only=True, slots=False)
@@ -58,9 +61,9 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, Sandb
             store=self.store_url,
             wait_timeout=self.timeout,
         ) as opened:
-            screen.job = job_options(self, api=self, base_url=opened.other_url, is_asked=True)
+            screen.job = job_options(self, api=self, base_url=other_url(opened.provider), is_asked=True)
             with open_view(screen) as view:
-                job = await submit(opened.client, request, view, key=self.key, meta=meta)
+                job = await submit(opened, request, view, key=self.key, meta=meta)
                 screen.ref = job.ref
                 finished = None if self.no_wait else await finish(opened, job, view, self)
             if finished is None:
@@ -82,7 +85,7 @@ class _Extend(TaskOptions, Command):
         try:
             return await self.submit(screen, Extend.draft(**given_fields(self, Extend), **source))
         except RequestError as error:
-            if "audio_id" not in source:
+            if "audio_id" not in source or _TRACK_ID.fullmatch(self.source):
                 raise
             doubt = Problem("source", f"no file is named {self.source!r}, so it was taken for a track's id")
             raise RequestError([doubt, *error.problems]) from error
@@ -123,7 +126,7 @@ class WaitCommand(SavingOptions, StoreOptions, ApiOptions, JobUrlOptions, Sandbo
             store=self.store_url,
             wait_timeout=self.timeout,
         ) as opened:
-            screen.job = job_options(self, api=self, base_url=opened.other_url)
+            screen.job = job_options(self, api=self, base_url=other_url(opened.provider))
             job = await opened.client.job(record.ref)
             with open_view(screen) as view:
                 show_submitted(view, job)
@@ -146,21 +149,19 @@ class SaveCommand(FolderOptions, LookOptions, JobUrlOptions, Command):
         screen.ref, screen.job = job.ref, job_options(self)
         if job.verdict is Verdict.OPEN:
             raise too_early(job)
-        async with self._client(job.record) as client:
+        if self.is_sandboxed:  # which has ended, and cannot be asked
+            client = looking_client(self)
+        else:  # the API can be asked for fresh links
+            provider = real_provider(job.provider, api_url(self.base_url, job.record), ApiOptions())
+            client = Client(provider, store=self.store_url)
+            screen.job = job_options(self, base_url=other_url(provider))
+        async with client:
             job = await client.job(job.ref)
             song = await job
             with open_view(screen) as view:
                 paths = await save(song, self.out, view)
             report(screen, Finished(job=job, song=song, events=[event async for event in job], paths=paths))
         return Exit.OK
-
-    def _client(self, record: Record) -> Client:
-        """Return a client that can ask the job's API for fresh links; a sandbox of the past cannot be asked."""
-        if self.is_sandboxed:
-            return looking_client(self)
-        return Client(
-            real_provider(record.provider, api_url(self.base_url, record), ApiOptions()), store=self.store_url
-        )
 
 
 @frozen(kw_only=True, slots=False)

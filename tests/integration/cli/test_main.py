@@ -42,7 +42,10 @@ def test_without_the_extra_the_command_says_what_to_install(package: str, word: 
     ended = run_without(package, word)
 
     assert 2 == ended.returncode
-    assert 'audioext: the command line needs two more packages: pip install "audioext[cli]", or in a clone: ' in ended.stderr
+    assert (
+        'audioext: the command line needs two more packages: pip install "audioext[cli]", or in a clone: '
+        in ended.stderr
+    )
 
 
 def test_without_numpy_the_sandbox_says_what_to_install() -> None:
@@ -69,7 +72,9 @@ def test_help_names_every_command_and_every_exit_code_once(invoke: Invoke) -> No
 
     assert 0 == ended.code
     assert [] == [name for name in LISTED if f"│ {name} " not in ended.out]
-    assert [] == [code for code in Exit if f"{int(code):>5}  {code.meaning}" not in ended.out and str(int(code)) not in ended.out]
+    assert [] == [
+        code for code in Exit if f"{int(code):>5}  {code.meaning}" not in ended.out and str(int(code)) not in ended.out
+    ]
     assert max(len(line) for line in ended.out.splitlines()) <= 80
     assert "Exit codes" not in of_command.out
 

@@ -72,12 +72,27 @@ def test_a_taken_port_is_named(invoke: Invoke) -> None:
             assert f"cannot listen on 127.0.0.1:{port}" in ended.err
 
 
-def test_listen_needs_a_public_url(invoke: Invoke) -> None:
-    """A listener that nobody knows of would hear nothing."""
-    ended = invoke("listen", "--store", "memory://")
+def test_a_taken_port_may_be_a_listeners(start: Start, invoke: Invoke) -> None:
+    """Where `audioext listen` runs there, another command is told how to leave the listening to it."""
+    listener = start("listen", *HOOKS, *STORE, "--json")
+    url = read_object(listener)["public_url"]
+    port = url.partition("127.0.0.1:")[2].partition("/")[0]
+    ended = invoke("extend", TRACK, *FULL, *STORE, "--public-url", url, "--listen", port)
 
     assert 2 == ended.code
-    assert "--public-url" in ended.err
+    assert "choose another --listen, or `--listen none` where `audioext listen` runs there" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "--public-url"), (("--public-url", "https://a.example", "--listen", "none"), "--listen")],
+)
+def test_listen_needs_an_address(invoke: Invoke, options: tuple[str, ...], words: str) -> None:
+    """A listener that nobody knows of, or that listens nowhere, would hear nothing."""
+    ended = invoke("listen", "--store", "memory://", *options)
+
+    assert 2 == ended.code
+    assert words in ended.err
 
 
 async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
