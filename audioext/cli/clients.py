@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -122,19 +122,24 @@ async def find_job(client: Client, options: StoreOptions, ref: str) -> Job:
     """
     with suppress(RequestError):
         return await client.job(ref)
-    found = [job async for job in client.jobs() if ref and job.ref.startswith(ref)]
+    found = {job.ref: job async for job in client.jobs() if ref and job.ref.startswith(ref)}
+    return found[the_one(found, ref, "job", job_options(options).command("jobs"))]
+
+
+def the_one(found: Collection[str], beginning: str, kind: str, listing: str) -> str:
+    """Return the only one of the ids that were *found*; *listing* is the command that lists all.
+
+    Raises:
+        NoSuchRefError: there is none, or there are several.
+    """
     if len(found) == 1:
-        return found[0]
-    if found:
-        refs = ", ".join(job.ref for job in found[:LISTED_AT_MOST])
-        more = ", …" if len(found) > LISTED_AT_MOST else ""
-        message = f"{len(found)} jobs of this store begin with {ref!r}: {refs}{more}"
-    else:
-        listing = job_options(options).command("jobs")
-        message = (
-            f"this store holds no job {ref!r}; `{listing}` lists what it holds. "
-            "--store names another one, --sandbox the one of the sandbox's jobs"
-        )
+        return next(iter(found))
+    more = ", …" if len(found) > LISTED_AT_MOST else ""
+    several = f"more than one {kind} that begins with {beginning!r}: {', '.join([*found][:LISTED_AT_MOST])}{more}"
+    message = (
+        f"this store holds {several if found else f'no {kind} {beginning!r}'}; `{listing}` lists what it holds. "
+        "--store names another one, --sandbox the one of the sandbox's jobs"
+    )
     raise NoSuchRefError(message)
 
 

@@ -12,7 +12,7 @@ from yarl import URL
 
 from audioext import config
 from audioext.cli import text
-from audioext.cli.clients import find_job, looking_client
+from audioext.cli.clients import find_job, job_options, looking_client, the_one
 from audioext.cli.exits import Exit
 from audioext.cli.failures import NoSuchRefError
 from audioext.cli.options import API_GROUP, Command, Limit, LookOptions, option
@@ -84,7 +84,7 @@ class ReplayCommand(LookOptions, Command):
         """Give the delivery to this store's inbox again, or POST it to another receiver."""
         target = config.read_public_url(self.to)
         async with looking_client(self) as client:
-            found = await find_delivery(client, self.delivery)
+            found = await find_delivery(client, self, self.delivery)
             if target is None:
                 status = await client.replay(found.id)
             else:
@@ -100,7 +100,7 @@ class ReplayCommand(LookOptions, Command):
         return Exit.OK
 
 
-async def find_delivery(client: Client, delivery_id: str) -> Delivery:
+async def find_delivery(client: Client, options: LookOptions, delivery_id: str) -> Delivery:
     """Return the delivery of *delivery_id*, or the only one whose id begins so.
 
     Raises:
@@ -108,12 +108,8 @@ async def find_delivery(client: Client, delivery_id: str) -> Delivery:
     """
     with suppress(RequestError):
         return await client.delivery(delivery_id)
-    found = [one async for one in client.deliveries() if delivery_id and one.id.startswith(delivery_id)]
-    if len(found) != 1:
-        many = f"{len(found)} deliveries that begin with" if found else "no delivery"
-        message = f"this store holds {many} {delivery_id!r}; `{text.program()} inbox` lists what it holds"
-        raise NoSuchRefError(message)
-    return found[0]
+    found = {one.id: one async for one in client.deliveries() if delivery_id and one.id.startswith(delivery_id)}
+    return found[the_one(found, delivery_id, "delivery", job_options(options).command("inbox"))]
 
 
 async def _post(url: URL, delivery: Delivery) -> int:

@@ -50,11 +50,11 @@ async def test_what_we_say_to_type_next_works_as_printed(
     assert 0 == again.code, again.err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_an_interrupted_wait_says_how_to_come_back(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    """Ctrl-C and SIGTERM leave the task alive, and the command that is printed then gets its files."""
+    """Ctrl-C, SIGTERM and SIGHUP leave the task alive, and the command that is printed then gets its files."""
     async with short_sandbox(speed=60) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")

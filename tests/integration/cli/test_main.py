@@ -114,6 +114,25 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
     assert "--continue-at" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["extend"], "extend needs SOURCE"),
+        (["save", "a", "b"], "save has no use for b"),
+        (["show", "a", "3"], "show has no use for 3"),
+        (["extend", "a.wav", "--modle", "V5"], "Did you mean --model?"),
+        (["jobs", "--limit", "0"], '"0" for --limit. Must be >= 1'),
+        (["sandbox", "--port", "99999"], '"99999" for --port. Must be <= 65535'),
+    ],
+)
+def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str) -> None:
+    """A word too many or too few is said in the names of the usage line; options have no place of their own."""
+    ended = invoke(*arguments)
+
+    assert (2, "") == (ended.code, ended.out)
+    assert words in ended.err
+
+
 def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> None:
     """A wrong word or a wrong value is one sentence on stderr, nothing on stdout."""
     for arguments in (["exten"], ["extend", "a.wav", "--continue-at", "soon"], ["extend"], ["jobs", "--colour"]):
@@ -133,6 +152,20 @@ def test_a_misspelt_command_is_json_where_that_was_asked_for(invoke: Invoke) -> 
 def test_python_m_audioext_is_the_same_command(spawn: Invoke) -> None:
     """`python -m audioext` runs the commands."""
     assert __version__ == spawn("--version").out.strip()
+
+
+def test_ctrl_c_when_all_is_said_is_quiet() -> None:
+    """A command that is done ends with 130 and without a traceback."""
+    program = """
+import atexit, os, signal, sys
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv[1:] = ["jobs", "--store", "memory://"]
+from audioext.cli import main
+main()
+"""
+    ended = run_program(program)
+
+    assert (130, "", "no such jobs in this store\n") == (ended.returncode, ended.stdout, ended.stderr)
 
 
 @pytest.mark.parametrize("module", ["cyclopts", "audioext.cli.jobs", "aiohttp"])
