@@ -57,10 +57,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             ),
         ),
         "inbox": (
-            "deliveries:InboxCommand",
+            "jobs:InboxCommand",
             "List the deliveries that arrived, the newest first, with their verdicts.",
         ),
-        "replay": ("deliveries:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
+        "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
         "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {

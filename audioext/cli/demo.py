@@ -13,15 +13,13 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL, OpenClient
+from audioext.cli.clients import open_client
 from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
-from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, Speed
+from audioext.cli.options import ApiOptions, Command, Out, ProviderOption, SandboxOptions, SavingOptions, Speed
 from audioext.cli.records import event_object
-from audioext.cli.sandboxes import open_sandbox, sandbox_provider
 from audioext.cli.screen import JobOptions, Screen
-from audioext.cli.steps import Finished, View, open_view, save, submit, watch
-from audioext.client import Client
+from audioext.cli.steps import Finished, View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
@@ -32,8 +30,6 @@ DEMO_SPEED = 40.0
 """Two minutes become three seconds: quick, and slow enough to see the stages arrive one by one."""
 TUNE_SECONDS = 20.0
 TUNE_SEED = 11
-ADDED_SECONDS = 24.0
-"""How much music the sandbox adds after the point where it continues."""
 CONTINUED_BEFORE_END_SECONDS = 4.0
 CONTINUED_SHARE = 0.8
 """A short source is continued after this share of it, a longer one so many seconds before its end."""
@@ -99,7 +95,7 @@ class DemoCommand(Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Run the trip and report what came of it."""
-        screen.job = JobOptions(sandbox=True, is_kept=False)
+        screen.job = JobOptions(sandbox=True, is_kept=False, is_asked=True)
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with open_view(screen) as view:
             outcome = await self._trip(view)
@@ -108,24 +104,23 @@ class DemoCommand(Command):
 
     async def _trip(self, view: View) -> Outcome:
         began = time.monotonic()
-        options = SandboxOptions(sandbox=True, speed=self.speed)
         source = await self._source(view)
         continue_at = await asyncio.to_thread(_continue_at, source)
-        async with open_sandbox(options, extension_seconds=ADDED_SECONDS) as sandbox:
-            provider = sandbox_provider(self.provider, sandbox)
-            view.step("sandbox", f"{provider.info.base_url}, at {sandbox.speed:g} times real speed")
-            client = Client(provider, public_url=LOOPBACK_URL, listen=LOOPBACK_LISTEN, wait_timeout=WAIT_SECONDS)
-            async with client:
-                view.step("receiver", f"{client.public_url}, where the webhooks arrive")
-                opened = OpenClient(client=client, provider=provider)
-                job = await submit(opened, self._request(source, continue_at), view)
-                events = await watch(opened, job, view)
-                song = await job
-                paths = await save(song, self.out, view, overwrite=True)
-        likenesses = await asyncio.to_thread(_compare, source, paths, continue_at)
-        finished = Finished(job=job, song=song, events=events, paths=paths)
+        async with open_client(
+            self.provider,
+            base_url=None,
+            api=ApiOptions(),
+            sandbox=SandboxOptions(sandbox=True, speed=self.speed),
+            store="memory://",
+            wait_timeout=WAIT_SECONDS,
+        ) as opened:
+            view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
+            view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
+            job = await submit(opened, self._request(source, continue_at), view)
+            finished = await finish(opened, job, view, SavingOptions(out=self.out), overwrite=True)
+        likenesses = await asyncio.to_thread(_compare, source, finished.paths, continue_at)
         return Outcome(
-            provider=provider,
+            provider=opened.provider,
             source=source,
             continue_at=continue_at,
             finished=finished,

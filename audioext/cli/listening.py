@@ -66,12 +66,12 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
 
 @frozen(kw_only=True)
 class Append:
-    """Entries that were durably stored: those that are new, and those that the store had before."""
+    """Entries that were durably stored; `repeated` are the ids of those that the store had before."""
 
     ref: str
     provider: str
-    new: tuple[Entry, ...]
-    repeated: tuple[Entry, ...]
+    entries: Sequence[Entry]
+    repeated: frozenset[str]
 
 
 @define(eq=False)
@@ -88,10 +88,8 @@ class TappedStore:
         """Append, then queue what was appended."""
         done = await self._store.append(ref, entries, provider=provider, **rest)  # type: ignore[arg-type]  # as they came
         if entries and not done.is_lost and not done.is_full:
-            before = {entry.id for entry in done.missed}
-            new = tuple(entry for entry in entries if entry.id not in before)
-            repeated = tuple(entry for entry in entries if entry.id in before)
-            self.appends.put_nowait(Append(ref=ref, provider=provider, new=new, repeated=repeated))
+            repeated = frozenset(entry.id for entry in done.missed)
+            self.appends.put_nowait(Append(ref=ref, provider=provider, entries=entries, repeated=repeated))
         return done
 
     def __getattr__(self, name: str) -> object:
@@ -121,15 +119,13 @@ class Printer:
         record = None
         with suppress(RequestError):  # a delivery of a job that the store does not hold
             record = (await self.client.job(append.ref)).record
-        for entry in append.new:
+        for entry in append.entries:
             if entry.kind == "webhook":
                 delivery = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
-                self._delivery(delivery, delivery.verdict)
-        for entry in append.repeated:
-            if entry.kind == "webhook":
-                self._delivery(to_delivery(append.ref, append.provider, entry, is_orphan=False), "repeat")
+                self._delivery(delivery, "repeat" if entry.id in append.repeated else delivery.verdict)
         if record is not None:
-            for topic, source in _news(record, {entry.at for entry in append.new}):
+            moments = {entry.at for entry in append.entries if entry.id not in append.repeated}
+            for topic, source in _news(record, moments):
                 self._topic(record, topic, source)
 
     def _delivery(self, delivery: Delivery, verdict: str) -> None:

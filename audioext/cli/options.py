@@ -36,14 +36,9 @@ def option(text: str, group: Group, *, env: str | None = None, default: bool = F
     return Parameter(help=text, group=group, env_var=env, show_default=default)
 
 
-def several(text: str, group: Group, *, env: str | None = None) -> Parameter:
-    """Return an option that may be repeated."""
-    return Parameter(help=text, group=group, env_var=env, negative="", show_default=False)
-
-
-def flag(text: str, group: Group, *names: str) -> Parameter:
-    """Return an option that is only ever switched on."""
-    return Parameter(name=names or None, help=text, group=group, negative="", show_default=False)
+def flag(text: str, group: Group, *names: str, env: str | None = None) -> Parameter:
+    """Return an option that is only ever switched on, or that may be repeated."""
+    return Parameter(name=names or None, help=text, group=group, env_var=env, negative="", show_default=False)
 
 
 Out = Annotated[Path, option("The folder for the files.", JOB_GROUP, default=True)]
@@ -58,12 +53,12 @@ Speed = Annotated[
 ]
 Faults = Annotated[
     tuple[str, ...],
-    several("A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.", SANDBOX_GROUP),
+    flag("A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.", SANDBOX_GROUP),
 ]
-MetaPairs = Annotated[tuple[str, ...], several("NAME=VALUE of the job's own notes; may be repeated.", JOB_GROUP)]
+MetaPairs = Annotated[tuple[str, ...], flag("NAME=VALUE of the job's own notes; may be repeated.", JOB_GROUP)]
 WebhookKeys = Annotated[
     tuple[str, ...],
-    several("kie.ai's key that signs webhooks; better in the environment.", API_GROUP, env="KIE_WEBHOOK_KEY"),
+    flag("kie.ai's key that signs webhooks; better in the environment.", API_GROUP, env="KIE_WEBHOOK_KEY"),
 ]
 
 
@@ -174,16 +169,10 @@ class ApiOptions(WebhookOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class FolderOptions:
-    """Where files go."""
-
-    out: Out = Path()
-
-
-@frozen(kw_only=True, slots=False)
-class SavingOptions(FolderOptions):
+class SavingOptions:
     """How long to wait, and what becomes of the result."""
 
+    out: Out = Path()
     timeout: Annotated[float, option("Seconds to wait; the job outlives the wait.", JOB_GROUP, default=True)] = 900.0
     no_save: Annotated[bool, flag("Do not fetch the files.", JOB_GROUP)] = False
 

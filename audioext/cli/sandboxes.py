@@ -23,6 +23,8 @@ from audioext.models.limits import Pace
 from audioext.providers.base import Provider
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 
+ADDED_SECONDS = 24.0
+"""How much music there is after the point where a source is continued."""
 LEAST_PACE_SECONDS = 0.1
 LEAST_QUIET_SECONDS = 5.0
 QUIET_FACTOR = 2.0
@@ -91,9 +93,9 @@ async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerat
         ConfigError: its packages are not installed, or one of the faults is none.
     """
     speed = check_positive("--speed", options.speed)
-    values = {"speed": speed, "faults": options.fault, "hmac_key": secrets.token_hex(), **given}
+    values = {"extension_seconds": ADDED_SECONDS, "hmac_key": secrets.token_hex(), **given}
     try:
-        async with Sandbox(**values) as sandbox:  # type: ignore[arg-type]  # each setting comes from its own option
+        async with Sandbox(speed=speed, faults=options.fault, **values) as sandbox:  # type: ignore[arg-type]  # from options
             yield sandbox
     except MissingExtraError as error:
         raise ConfigError(missing_extra("sandbox")) from error

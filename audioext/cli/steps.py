@@ -187,14 +187,16 @@ async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = L
     return events
 
 
-async def finish(opened: OpenClient, job: Job, view: View, saving: SavingOptions) -> Finished:
+async def finish(
+    opened: OpenClient, job: Job, view: View, saving: SavingOptions, *, overwrite: bool = False
+) -> Finished:
     """Await the song, and save it unless that is not wanted."""
     events = await watch(opened, job, view)
     song = await job
     finished = Finished(job=job, song=song, events=events)
     if saving.no_save:
         return finished
-    return evolve(finished, paths=await save(song, saving.out, view))
+    return evolve(finished, paths=await save(song, saving.out, view, overwrite=overwrite))
 
 
 async def save(song: Song, folder: Path, view: View, *, overwrite: bool = False) -> tuple[Path, ...]:

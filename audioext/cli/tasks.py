@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
-from attrs import frozen
+from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
@@ -16,9 +17,9 @@ from audioext.cli.options import (
     ApiOptions,
     BaseUrlOptions,
     Command,
-    FolderOptions,
     JobUrlOptions,
     LookOptions,
+    Out,
     ProviderOption,
     Ref,
     SandboxOptions,
@@ -137,10 +138,11 @@ class WaitCommand(SavingOptions, StoreOptions, ApiOptions, JobUrlOptions, Sandbo
 
 
 @frozen(slots=False)
-class SaveCommand(FolderOptions, LookOptions, JobUrlOptions, Command):
+class SaveCommand(LookOptions, JobUrlOptions, Command):
     """`audioext save`."""
 
     ref: Ref
+    out: Out = field(default=Path(), kw_only=True)
 
     async def run(self, screen: Screen) -> Exit:
         """Save the tracks of a job that is complete."""
