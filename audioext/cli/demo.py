@@ -244,7 +244,10 @@ def _continue_at(source: Path) -> float:
         raise RequestError([Problem("file", f"{source}: {error}")]) from error
     if isinstance(found, SourceInfo) and found.duration is not None:
         duration = min(duration, found.duration)
-    return round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
+    continue_at = round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
+    if continue_at == 0:
+        raise RequestError([Problem("file", f"{source} is too short to be continued: {duration:.4f} s")])
+    return continue_at
 
 
 def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness]:

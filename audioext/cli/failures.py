@@ -60,11 +60,11 @@ def exit_code(error: BaseException) -> Exit:
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.DEFECT)
 
 
-def error_object(error: BaseException) -> dict[str, object]:
+def error_object(error: Exception) -> dict[str, object]:
     """Return *error* as the JSON object that `--json` prints, with the facts that a script may branch on."""
     facts: dict[str, object] = {
         "type": type(error).__name__,
-        "message": str(error),
+        "message": sentence(error),
         "exit_code": int(exit_code(error)),
     }
     if isinstance(error, AudioextError):

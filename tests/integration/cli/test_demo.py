@@ -68,11 +68,17 @@ def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str)
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("nosuch.mp3", "there is no file"), ("text.mp3", "not an audio file"), (".", ". is a folder; name a file in it")],
+    [
+        ("nosuch.mp3", "there is no file"),
+        ("text.mp3", "not an audio file"),
+        (".", ". is a folder; name a file in it"),
+        ("one.wav", "one.wav is too short to be continued: 0.0001 s"),
+    ],
 )
 def test_demo_refuses_what_is_no_recording(invoke: Invoke, folder: Path, name: str, words: str) -> None:
-    """A missing file, a text and a folder are one sentence each, with the exit code of a wrong command."""
+    """A missing file, a text, a folder and a single sample are one sentence each, with the code of a wrong command."""
     (folder / "text.mp3").write_bytes(b"not audio at all")
+    soundfile.write(folder / "one.wav", np.zeros(1), 8_000)
 
     ended = invoke("demo", name)
 
