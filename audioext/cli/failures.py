@@ -28,7 +28,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (SubmitUnknownError, Exit.UNKNOWN),
     (StageTimeoutError, Exit.TIMEOUT),
     (ClientClosedError, Exit.TIMEOUT),
-    (JobError, Exit.STORE),
+    (JobError, Exit.REFUSED),  # its submit was
     (StoreError, Exit.STORE),
     (DownloadError, Exit.DOWNLOAD),
     (ConfigError, Exit.USAGE),
@@ -101,11 +101,12 @@ def advice(screen: Screen, error: Exception) -> str:
         return "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once"
     if job.sandbox and isinstance(error, StageTimeoutError):
         return f"but its sandbox has ended, and its task with it; what is known: {job.command('show', ref)}"
-    if job.sandbox or isinstance(error, (JobFailedError, SubmitUnknownError, ProviderError)):
-        return f"what is known of it: {job.command('show', ref)}"
-    if isinstance(error, DownloadError):
+    if not job.sandbox and isinstance(error, DownloadError):
         return f"the job is complete; fetch it again: {job.command('save', ref)}"
-    return f"wait for it again: {job.command('wait', ref)}" if isinstance(error, JobError) else ""
+    if not job.sandbox and isinstance(error, (StageTimeoutError, ClientClosedError)):
+        return f"wait for it again: {job.command('wait', ref)}"
+    is_of_job = job.sandbox or isinstance(error, (JobError, SubmitUnknownError, ProviderError))
+    return f"what is known of it: {job.command('show', ref)}" if is_of_job else ""
 
 
 def interruption(screen: Screen) -> str:

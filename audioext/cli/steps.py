@@ -24,6 +24,7 @@ from audioext.cli.records import event_object, problem_of, reached_at, stage_lin
 from audioext.cli.screen import Screen
 from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
+from audioext.models.record import Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Song, Stage, StageEvent
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
@@ -101,10 +102,10 @@ def open_view(screen: Screen) -> Generator[View]:
 def show_submitted(view: View, job: Job) -> None:
     """Show that a job was made; without a task id its outcome is not known yet."""
     at = reached_at(job.record, Stage.SUBMITTED)
-    if at is None:
+    if at is None and job.verdict is Verdict.OPEN:
         until = f"; waiting for its webhook until {text.moment(job.record.unknown_at)}" if job.record.webhooks else ""
         view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
-    else:
+    elif at is not None:
         view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
     view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)
 

@@ -206,7 +206,12 @@ def test_a_refused_submit_is_kept_with_the_vendors_words(invoke: Invoke) -> None
     shown, table = invoke("show", listed["ref"], *STORE), invoke("jobs", *STORE)
     body = invoke("show", listed["ref"], *STORE, "--json").json
 
+    waited = invoke("wait", listed["ref"], *STORE)
+
     assert (3, "refused") == (refused.code, listed["state"])
+    assert (3, "show") == (waited.code, waited.hint[0])
+    assert 0 == invoke(*waited.hint).code
+    assert 2 == len(waited.err.splitlines())
     assert listed["problem"]
     assert listed["problem"] in refused.json["error"]["message"]
     assert listed["problem"][:30] in table.out
