@@ -96,6 +96,8 @@ def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
 
 def _interrupted(screen: Screen, code: Exit) -> int:
     message = interruption(screen)
+    # Whoever presses Ctrl-C twice wants to hear nothing of what was left open.
+    logging.getLogger("asyncio").addHandler(logging.NullHandler())
     with suppress(OSError):  # a terminal that hung up reads nothing more
         if screen.json:
             facts = {"type": "Interrupted", "message": message, "exit_code": int(code), "ref": screen.ref}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Annotated
@@ -64,7 +65,11 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, Sandb
         ) as opened:
             screen.job = job_options(self, api=self, base_url=other_url(opened.provider), is_asked=True)
             with open_view(screen) as view:
-                job = await submit(opened, request, view, key=self.key, meta=meta)
+                try:
+                    job = await submit(opened, request, view, key=self.key, meta=meta)
+                except asyncio.CancelledError:  # closing lets a POST have its answer
+                    screen.note("the submit may take some seconds to end; Ctrl-C again leaves at once")
+                    raise
                 screen.ref = job.ref
                 finished = None if self.no_wait else await finish(opened, job, view, self)
             if finished is None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import shlex
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,32 @@ async def test_an_interrupted_wait_says_how_to_come_back(
     assert "Traceback" not in err
     assert 0 == waited.code, waited.err
     assert 2 == len(list(Path("out").iterdir()))
+
+
+async def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
+    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the API does not answer, the first Ctrl-C says that it waits, the second ends it; the job is listed."""
+    monkeypatch.setenv("KIE_API_KEY", "made-up")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        base_url = f"http://127.0.0.1:{mute.getsockname()[1]}/kie"
+        process = start("extend", TRACK, *FULL, *STORE, "--base-url", base_url)
+        connection, _ = await asyncio.to_thread(mute.accept)
+        with connection:
+            connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            await asyncio.to_thread(read_until, process, "Ctrl-C again leaves at once")
+            process.send_signal(signal.SIGINT)
+            _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+    listing = re.search(
+        r"^audioext: interrupted; if a task was submitted, it goes on: python -m audioext (jobs .+) lists it\n\Z",
+        err,
+        re.MULTILINE,
+    )
+
+    assert 130 == process.returncode
+    assert listing is not None, err
+    assert TRACK in invoke(*shlex.split(listing[1])).out
 
 
 def test_the_demo_ends_with_commands_that_work(invoke: Invoke, voice: Path) -> None:
