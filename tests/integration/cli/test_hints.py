@@ -73,7 +73,7 @@ async def test_an_interrupted_wait_says_how_to_come_back(
     assert 2 == len(list(Path("out").iterdir()))
 
 
-async def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
+def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the API does not answer, the first Ctrl-C says that it waits, the second ends it; the job is listed."""
@@ -81,13 +81,13 @@ async def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
     with socket.create_server(("127.0.0.1", 0)) as mute:
         base_url = f"http://127.0.0.1:{mute.getsockname()[1]}/kie"
         process = start("extend", TRACK, *FULL, *STORE, "--base-url", base_url)
-        connection, _ = await asyncio.to_thread(mute.accept)
+        connection, _ = mute.accept()
         with connection:
             connection.recv(1)
             process.send_signal(signal.SIGINT)
-            await asyncio.to_thread(read_until, process, "Ctrl-C again leaves at once")
+            read_until(process, "Ctrl-C again leaves at once")
             process.send_signal(signal.SIGINT)
-            _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+            _, err = process.communicate(timeout=PATIENCE_SECONDS)
     listing = re.search(
         r"^audioext: interrupted; if a task was submitted, it goes on: python -m audioext (jobs .+) lists it\n\Z",
         err,
