@@ -39,6 +39,7 @@ from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.runtime.jobs import Job
 
+PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -68,7 +69,8 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, Sandb
                 try:
                     job = await submit(opened, request, view, key=self.key, meta=meta)
                 except asyncio.CancelledError:  # closing lets a POST have its answer
-                    screen.note("the submit may take some seconds to end; Ctrl-C again leaves at once")
+                    words = "the submit is given some seconds for its answer; Ctrl-C again leaves at once"
+                    asyncio.get_running_loop().call_later(PATIENCE_SECONDS, screen.note, words)
                     raise
                 screen.ref = job.ref
                 finished = None if self.no_wait else await finish(opened, job, view, self)
