@@ -140,16 +140,9 @@ class DemoCommand(Command):
         return path
 
     def _request(self, source: Path, continue_at: float) -> Extend:
-        if self.provider in MODELLESS:
-            return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently")
-        return Extend.draft(
-            file=source,
-            model=MODEL,
-            continue_at=continue_at,
-            prompt="carry on gently",
-            style="Piano",
-            title=f"{source.stem[:MAX_STEM_LETTERS]} extended",
-        )
+        styled = {"model": MODEL, "style": "Piano", "title": f"{source.stem[:MAX_STEM_LETTERS]} extended"}
+        more = {} if self.provider in MODELLESS else styled
+        return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
 
 
 def report(screen: Screen, outcome: Outcome) -> None:

@@ -112,14 +112,20 @@ class LookOptions(StoreOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class SandboxOptions:
+class PlayOptions:
+    """How a sandbox plays the APIs."""
+
+    speed: Speed = SANDBOX_SPEED
+    fault: Faults = ()
+
+
+@frozen(kw_only=True, slots=False)
+class SandboxOptions(PlayOptions):
     """Whether a command runs against an in-process sandbox."""
 
     sandbox: Annotated[
         bool, flag("Run against an in-process sandbox instead of the paid API; needs no key.", SANDBOX_GROUP)
     ] = False
-    speed: Speed = SANDBOX_SPEED
-    fault: Faults = ()
 
 
 @frozen(kw_only=True, slots=False)

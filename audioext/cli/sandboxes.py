@@ -15,7 +15,7 @@ from audioext.cli import text
 from audioext.cli.arguments import check_positive, make_provider
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit, missing_extra
-from audioext.cli.options import SANDBOX_GROUP, SANDBOX_SPEED, Command, Faults, SandboxOptions, Speed, option
+from audioext.cli.options import SANDBOX_GROUP, Command, PlayOptions, option
 from audioext.cli.screen import Screen
 from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
@@ -32,7 +32,7 @@ QUIET_FACTOR = 2.0
 
 
 @frozen(kw_only=True, slots=False)
-class SandboxCommand(Command):
+class SandboxCommand(PlayOptions, Command):
     """`audioext sandbox`."""
 
     port: Annotated[
@@ -42,8 +42,6 @@ class SandboxCommand(Command):
         ),
     ] = 0
     host: Annotated[str, option("The address to listen on.", SANDBOX_GROUP, default=True)] = "127.0.0.1"
-    speed: Speed = SANDBOX_SPEED
-    fault: Faults = ()
     api_key: Annotated[str | None, option("The key to accept: sandbox-key by default.", SANDBOX_GROUP)] = field(
         default=None, repr=False
     )
@@ -54,14 +52,13 @@ class SandboxCommand(Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Serve the four APIs until Ctrl-C or SIGTERM."""
-        options = SandboxOptions(sandbox=True, speed=self.speed, fault=self.fault)
         given = {name: getattr(self, name) for name in ("host", "port", "hmac_key", "seed")}
         if self.api_key is not None:
             given["api_key"] = self.api_key
         try:
             # The signals come first: whoever reads that it is ready may end it at once.
             with stop_signals() as stopped:
-                async with open_sandbox(options, **given) as sandbox:
+                async with open_sandbox(self, **given) as sandbox:
                     if screen.json:
                         screen.emit(dict(sandbox.describe()))
                     else:
@@ -86,7 +83,7 @@ class SandboxCommand(Command):
 
 
 @asynccontextmanager
-async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerator[Sandbox]:
+async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[Sandbox]:
     """Run a sandbox in this process, which signs its webhooks with a key of its own.
 
     Raises:

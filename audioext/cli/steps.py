@@ -20,7 +20,7 @@ from yarl import URL
 from audioext.cli import text
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import SavingOptions
-from audioext.cli.records import event_object, problem_of, reached_at, stage_line, state_of, track_object
+from audioext.cli.records import event_object, job_object, problem_of, reached_at, stage_line, state_of, track_object
 from audioext.cli.screen import Screen
 from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
@@ -235,12 +235,8 @@ def song_object(finished: Finished) -> dict[str, object]:
     """Return a complete job for JSON: its facts, when each stage came, its tracks and files."""
     job, song = finished.job, finished.song
     return {
-        "ref": job.ref,
-        "provider": job.provider,
-        "task_id": song.task_id,
-        "state": "complete",
+        **job_object(job.record),
         "credits": song.credits,
-        "meta": dict(song.meta),
         "stages": [event_object(event, job.created_at) for event in finished.events],
         "tracks": [track_object(track) for track in song.tracks],
         "files": list(finished.paths),
