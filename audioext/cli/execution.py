@@ -51,6 +51,8 @@ def _interrupts(came: list[Exit]) -> Generator[None]:
 
     def end(number: int, _: FrameType | None) -> None:
         came.append(Exit(_SIGNALLED + number))
+        if not callable(signal.getsignal(signal.SIGINT)):  # a shell's background job ignores it
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     is_main = threading.current_thread() is threading.main_thread()

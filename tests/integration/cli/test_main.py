@@ -185,3 +185,22 @@ main()
     ended = run_program(program)
 
     assert (130, "", "") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_background_job_that_ignores_ctrl_c_can_be_ended(number: str, code: int) -> None:
+    """SIGTERM and SIGHUP interrupt a command where a shell has switched Ctrl-C off."""
+    program = f"""
+import asyncio, os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from audioext.cli.execution import execute
+from audioext.cli.options import Command
+class Waits(Command):
+    async def run(self, screen):
+        os.kill(os.getpid(), signal.{number})
+        await asyncio.sleep(60)
+raise SystemExit(execute(Waits()))
+"""
+    ended = run_program(program)
+
+    assert (code, "audioext: interrupted\n") == (ended.returncode, ended.stderr)
