@@ -10,6 +10,7 @@ from typing import cast
 
 from attrs import define, field, frozen
 
+from audioext import config
 from audioext.cli import text
 from audioext.cli.arguments import listening_providers
 from audioext.cli.clients import read_listen
@@ -52,11 +53,12 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
         with stop_signals() as stopped:
             async with client:
                 where = "a store with a password" if "@" in self.store_url else self.store_url
+                url, address = client.public_url, config.read_listen(listen, client.public_url)
                 if screen.json:
-                    screen.emit({"event": "listening", "public_url": str(client.public_url), "store": where})
+                    screen.emit({"event": "listening", "public_url": str(url), "store": where})
                 else:
-                    at = f"listening for {client.public_url}; jobs in {where}"
-                    screen.note(f"{at}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                    at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
+                    screen.note(f"listening for {url}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
                 await stopped.wait()
                 await store.appends.join()

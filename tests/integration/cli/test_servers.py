@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from tests.integration.cli.conftest import (
     FULL,
@@ -123,13 +124,15 @@ async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypa
     async with short_sandbox(faults=("error=first:531",)) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         listener = start("listen", *HOOKS, *STORE)
-        url = (await asyncio.to_thread(read_until, listener, "listening for")).split()[2].rstrip(";")
+        ready = await asyncio.to_thread(read_until, listener, "listening for")
+        url = ready.split()[2]
         api = ("--base-url", sandbox.bases["kie"], "--public-url", url, "--listen", "none")
         await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, "--no-save")
         await sandbox.settled()
     code, out, _ = stop(listener, signal.SIGTERM)
 
     assert 0 == code
+    assert f" at {URL(url).authority}; jobs in {STORE[1]}; " in ready
     assert 2 == out.count("delivery applied, ")
     assert "  text +0." in out
     assert "by webhook" in out
