@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
         chosen, bound, _ = make_app().parse_args(arguments, exit_on_error=False, print_error=False)
         called = chosen(*bound.args, **bound.kwargs)
     except CycloptsError as error:
-        return _misused(_words(error), in_json="--json" in arguments)
+        return _misused(error, in_json="--json" in arguments)
     if not isinstance(chosen, type):  # help, the version or the completion, which are printed now
         return Exit.OK
     from audioext.cli.execution import execute  # noqa: PLC0415 - help needs none of it
@@ -124,23 +124,20 @@ def _words(error: CycloptsError) -> str:
     command = " ".join(error.command_chain or ())
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"{command} has no use for {shlex.join(error.unused_tokens)}"
-    if (
-        isinstance(error, MissingArgumentError)
-        and not error.unused_tokens
-        and error.argument
-        and error.argument.required
-    ):
-        return f"{command} needs {error.argument.name.lstrip('-').upper()}"
+    missing = error.argument if isinstance(error, MissingArgumentError) and not error.unused_tokens else None
+    if missing is not None and missing.required:
+        return f"{command} needs {missing.name.lstrip('-').upper()}"
     return str(error)
 
 
-def _misused(message: str, *, in_json: bool) -> int:
+def _misused(error: CycloptsError, *, in_json: bool) -> int:
     from audioext.cli.screen import Screen  # noqa: PLC0415 - as above
+    from audioext.cli.text import program  # noqa: PLC0415 - as above
 
-    screen = Screen(json=in_json)
+    screen, message = Screen(json=in_json), _words(error)
     if in_json:
         screen.emit({"error": {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}})
     else:
         screen.error(message)
-        screen.note("  audioext --help, or audioext COMMAND --help, says what there is")
+        screen.note(f"  what there is: {' '.join((program(), *(error.command_chain or ()), '--help'))}")
     return Exit.USAGE

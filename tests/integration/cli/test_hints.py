@@ -51,6 +51,14 @@ async def test_what_we_say_to_type_next_works_as_printed(
     assert 0 == again.code, again.err
 
 
+def test_what_is_known_of_a_sandboxs_job_is_shown_as_printed(invoke: Invoke) -> None:
+    """A sandbox ends with its command, and its job is still in the store of such jobs."""
+    ended = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", "--timeout", "0.1")
+
+    assert (5, ["show", "--sandbox"]) == (ended.code, ended.hint[::2])
+    assert ended.hint[1] in invoke(*ended.hint).out
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_an_interrupted_wait_says_how_to_come_back(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int

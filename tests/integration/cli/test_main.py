@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import attrs
@@ -14,10 +15,10 @@ import pytest
 
 import audioext as ax
 from audioext.cli.app import COMMANDS
-from audioext.cli.exits import Exit
+from audioext.cli.exits import EXTRAS, Exit
 from audioext.cli.options import Command
 from audioext.version import __version__
-from tests.integration.cli.conftest import Invoke
+from tests.integration.cli.conftest import ROOT, Invoke
 
 LISTED = {name: entry for commands in COMMANDS.values() for name, entry in commands.items()}
 HEAVY = ("aiohttp", "asyncio", "numpy", "audioext.client", "audioext.providers", "audioext.stores", "rich.live")
@@ -46,6 +47,13 @@ def test_without_the_extra_the_command_says_what_to_install(package: str, word: 
         'audioext: the command line needs two more packages: pip install "audioext[cli]", or in a clone: '
         in ended.stderr
     )
+
+
+def test_the_extras_bring_what_they_are_named_for() -> None:
+    """The extra that is named where a package is missing is there, and has that package."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert [] == [name for name, extra in EXTRAS.items() if not any(line.startswith(name) for line in extras[extra])]
 
 
 def test_without_numpy_the_sandbox_says_what_to_install() -> None:
@@ -131,6 +139,8 @@ def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str)
 
     assert (2, "") == (ended.code, ended.out)
     assert words in ended.err
+    assert [arguments[0], "--help"] == ended.hint
+    assert 0 == invoke(*ended.hint).code
 
 
 def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> None:
