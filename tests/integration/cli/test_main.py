@@ -129,8 +129,8 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
         (["save", "a", "b"], "save has no use for b"),
         (["show", "a", "3"], "show has no use for 3"),
         (["extend", "a.wav", "--modle", "V5"], "Did you mean --model?"),
-        (["jobs", "--limit", "0"], '"0" for --limit. Must be >= 1'),
-        (["sandbox", "--port", "99999"], '"99999" for --port. Must be <= 65535'),
+        (["jobs", "--limit", "0"], "0 for --limit. Must be >= 1"),
+        (["sandbox", "--port", "99999"], "99999 for --port. Must be <= 65535"),
     ],
 )
 def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str) -> None:
@@ -138,7 +138,7 @@ def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str)
     ended = invoke(*arguments)
 
     assert (2, "") == (ended.code, ended.out)
-    assert words in ended.err
+    assert words in ended.err.replace('"', "")  # which the parser set before its release 5
     assert [arguments[0], "--help"] == ended.hint
     assert 0 == invoke(*ended.hint).code
 
