@@ -7,78 +7,40 @@ kie.ai and sunoapi.org is read in one pass, by `_callback`; whatever is not exac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import define, field, frozen
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import MAX_PATHS, identity, moment, number, opened, parse_json, plain, text
+from audioext.http.decoding import MAX_PATHS, identity, moment, number, opened, parse_json, plain, plain_keys, text
 from audioext.http.messages import HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
-from audioext.providers._answers import (
-    CONTENT_WORDS,
-    HTTP_ERROR_FROM,
-    HTTP_SERVER_ERROR_FROM,
-    ID_KEYS,
-    LONGEST_MESSAGE,
-    Answers,
-    words,
-)
-from audioext.providers._tracks import LISTS, SHOWING, find_tracks
+from audioext.providers._answers import HTTP_ERROR_FROM, ID_KEYS, LONGEST_MESSAGE, Answers
+from audioext.providers._tracks import KEYS, LISTS, MAX_TRACKS, SHOWING, find_tracks
+from audioext.providers._words import CONTENT_WORDS, StatusWord, all_said, says_no, status_word
 
-# docs.kie.ai/suno-api/get-music-details and extend-music-callbacks, docs.sunoapi.org/suno-api/extend-music-callbacks,
-# docs.kie.ai/common-api/webhook-verification (TASK_COMPLETED), docs.kie.ai/market/common/get-task-detail and
-# docs.vidgo.ai/api-manual/task-management/status, read 2026-11-21. COMPLETED, SUCCESSFUL, SUCCEEDED and their like:
-# public clients of the vendors and of their siblings, which meet or guard against them.
-STAGES: Mapping[str, Stage] = {
-    **dict.fromkeys(("TEXT", "TEXT_SUCCESS"), Stage.TEXT),
-    **dict.fromkeys(("FIRST", "FIRST_SUCCESS"), Stage.FIRST),
-    **dict.fromkeys(("COMPLETE", "COMPLETED", "TASK_COMPLETED", "SUCCESS", "SUCCEEDED", "SUCCEED"), Stage.COMPLETE),
-    **dict.fromkeys(("SUCCESSFUL", "FINISHED", "FINISH", "DONE"), Stage.COMPLETE),
-}
-RUNNING = frozenset(
-    {
-        *("PENDING", "WAITING", "QUEUED", "QUEUING", "QUEUEING", "IN_QUEUE", "GENERATING", "PROCESSING", "RUNNING"),
-        *("IN_PROGRESS", "NOT_STARTED", "STARTED", "SUBMITTED", "CREATED"),
-    }
-)
-CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
-"""The vendor could not deliver to us: a complaint about our endpoint, not about the music."""
-_GIVEN_UP = frozenset({"CANCELLED", "CANCELED", "REJECTED", "TIMEOUT", "TIMED_OUT", "UNSUCCESSFUL"})
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
-_PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully"})
 
 MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
-_TEXT_KEYS = (
-    *("msg", "message", "errormessage", "errormsg", "failmsg", "failmessage", "failreason", "failurereason"),
-    *("errmsg", "failuremessage", "error", "reason", "statusmsg", "detail"),
-)
-"""Plain keys under which a failure's words have been seen, the envelope's own first."""
+MAX_NODES = 64  # lists and objects in which tracks are looked for where no known key has them
+_NAMING_A_TRACK = SHOWING | {plain(key) for key in KEYS["id"][1]}
 _ROLES = {
     **dict.fromkeys(SHOWING, "song"),
     **dict.fromkeys((*LISTS, "conversion"), "list"),
     **dict.fromkeys(ID_KEYS, "id"),
     "callbacktype": "type",
-    **dict.fromkeys(("status", "state", "taskstatus"), "status"),
+    **dict.fromkeys(("status", "state", "taskstatus", "stage"), "status"),
+    **dict.fromkeys(("success", "ok"), "success"),
     "code": "code",
     **dict.fromkeys(("errorcode", "failcode"), "own code"),
     "createdtime": "time",
     "creditsconsumed": "credits",
 }
 """What stands under a plain key of a body's objects."""
-
-
-def plain_word(word: str) -> str:
-    """Return a status word in capitals, with underscores between its parts."""
-    return word.strip().upper().replace(" ", "_").replace("-", "_")
-
-
-def names_failure(word: str) -> bool:
-    """Say whether a plain word means that there will be no result; vendors invent words with FAIL and ERROR in them."""
-    return "FAIL" in word or "ERROR" in word or word in _GIVEN_UP
 
 
 @frozen(kw_only=True)
@@ -102,13 +64,19 @@ _Values = list[tuple[int, object, str]]
 """Values with the index of the object that they stand in, and their path."""
 
 
+_ABOUT_A_TASK = frozenset({"id", "type", "status", "list", "song"})
+"""Roles by which an object is known to speak of a task; one with none of them is a mere wrapper."""
+_ECHO = re.compile("param|input|request|source|upload|origin|parent|reference|setting|header|callback")
+"""In a plain key, it tells of what was asked for, which is no result."""
+
+
 @define
 class Body:
     """What a parsed body says of a task: a status answer or a webhook, bare or wrapped.
 
     `layers` are its objects with their paths, from the outside in, and `problems` what could not be read in them.
-    `raw_word` says where the task is, as it came, and `word` as a plain word; `tracks` are looked for unless asked not
-    to. Raises DecodeError if it is no object, or an id or a status word has the wrong type.
+    `word` says where the task is; `tracks` are looked for unless asked not to. Raises DecodeError if it is no object,
+    or an id or a status word has the wrong type.
     """
 
     value: object
@@ -117,35 +85,36 @@ class Body:
     problems: list[str] = field(factory=list)
     layers: list[tuple[dict[str, object], str]] = field(init=False)
     task_ids: tuple[str, ...] = field(init=False)
-    raw_word: str = field(init=False)
-    word: str = field(init=False)
-    stage: Stage | None = field(init=False)
+    word: StatusWord = field(init=False)
     tracks: tuple[Track, ...] = ()
     _found: dict[str, _Values] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         """Look once at every key of every object, and open the JSON texts among them."""
-        if not isinstance(self.value, dict):
+        value = self.value[0] if isinstance(self.value, list) and len(self.value) == 1 else self.value
+        if not isinstance(value, dict):
             raise DecodeError(["expected an object @ $"], where=self.where)
-        self.layers = [(self.value, "$")]
+        self.layers = [(value, "$")]
         for index, (layer, path) in enumerate(self.layers):
+            roles = {key: _ROLES.get(plain(key)) for key in layer}
+            wraps = _ABOUT_A_TASK.isdisjoint(roles.values())
             for key, raw in layer.items():
-                role = _ROLES.get(plain(key))
-                if role is None or raw is None or raw == "":
+                role = roles[key]
+                if raw is None or raw == "" or (role is None and not wraps):
                     continue
                 at = f"{path}.{key}"
-                item = opened(raw) if role == "list" else raw
-                if role == "list" and isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
-                    self.layers.append((item, at))
+                item = _opened_task(raw) if role == "list" or (wraps and role is None) else raw
+                if isinstance(item, dict) and role in {"list", None}:
+                    if len(self.layers) < MAX_LAYERS and not (role is None and _ECHO.search(plain(key))):
+                        self.layers.append((item, at))
                 elif role == "list" and isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
                     self.problems.append(f"expected JSON in the text @ {at}")
-                self._found.setdefault(role, []).append((index, item, at))
+                if role is not None:
+                    self._found.setdefault(role, []).append((index, item, at))
         self.task_ids = self._read_ids()
-        self.raw_word = self._read_word()
-        self.word = plain_word(self.raw_word)
-        self.stage = STAGES.get(self.word)
+        self.word = self._read_word()
         if self.finds_tracks:
-            self.tracks = self._read_tracks()
+            self.tracks = self.find_tracks()
 
     def _read_ids(self) -> tuple[str, ...]:
         found: dict[str, None] = {}
@@ -156,26 +125,45 @@ class Body:
             found[id_] = None
         return tuple(found)
 
-    def _read_word(self) -> str:
+    def _read_word(self) -> StatusWord:
         # A callback's type, else the status of the task's own object.
         named = (*self._own_first("type"), *self._own_first("status"))
         for _, item, _ in named:
             if isinstance(item, str) and item.strip():
-                return item
+                return status_word(item)
         for _, item, path in named:
             if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)
-        return ""
+        return StatusWord()
 
-    def _read_tracks(self) -> tuple[Track, ...]:
+    def find_tracks(self) -> tuple[Track, ...]:
+        """Return the tracks under the known keys, else those that show audio under any other."""
         lists: list[tuple[Sequence[object], str]] = [
             (item, path) for _, item, path in self._found.get("list", ()) if isinstance(item, list)
         ]
         bare = dict.fromkeys(index for index, _, _ in self._found.get("song", ()))
         lists += [([self.layers[index][0]], self.layers[index][1]) for index in bare]
         times = (moment(item) for _, item, _ in self._found.get("time", ()))
-        whole, created_at = self.stage is Stage.COMPLETE, next(filter(None, times), None)
-        return find_tracks(lists, self.problems, whole=whole, created_at=created_at)
+        whole, created_at = self.word.stage is Stage.COMPLETE, next(filter(None, times), None)
+        found = find_tracks(lists, self.problems, whole=whole, created_at=created_at)
+        if found or self.problems:
+            return found
+        for values in self._elsewhere():
+            tracks = find_tracks([(values, "$")], [], whole=whole, created_at=created_at)
+            audible = tuple(track for track in tracks if track.audio_url or track.stream_url)
+            if audible:
+                return audible
+        return ()
+
+    def _elsewhere(self) -> Iterator[Sequence[object]]:
+        """Yield the objects that stand side by side, in any list or object but those that repeat the request."""
+        nodes: list[object] = [layer for layer, _ in self.layers]
+        for node in nodes:
+            items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            inner = [opened(item) for key, item in items if not _ECHO.search(plain(str(key)))]
+            beside = [item for item in inner if isinstance(item, dict)]
+            yield [item for item in beside if not _NAMING_A_TRACK.isdisjoint(map(plain, item))][:MAX_TRACKS]
+            nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
 
     def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
         # The task's own object is the second, where there is one.
@@ -189,7 +177,7 @@ class Body:
 
     def first(self, role: str) -> str | None:
         """Return the first text or number in a role, as text."""
-        return next((found for _, item, _ in self._found.get(role, ()) if (found := text(item))), None)
+        return next((found for _, item, _ in self._found.get(role, ()) if (found := (text(item) or "").strip())), None)
 
     @property
     def credits(self) -> float | None:
@@ -199,19 +187,28 @@ class Body:
         )
 
     @property
+    def says_no(self) -> bool:
+        """Whether it says `"success": false`."""
+        return any(says_no(item) for _, item, _ in self._found.get("success", ()))
+
+    @property
     def is_empty(self) -> bool:
         """Whether it says nothing of any task."""
-        return not (self.task_ids or self.raw_word or self.tracks)
+        return not (self.task_ids or self.word.name or self.tracks)
 
     def says(self) -> Iterator[str]:
         """Yield what it says to people, but for pleasantries."""
-        for name in _TEXT_KEYS:
-            for layer, _ in self.layers:
-                for key, item in layer.items():
-                    if plain(key) == name and words(item).lower().rstrip(".! ") not in _PLEASANTRIES:
-                        yield words(item)
+        for layer, _ in self.layers:
+            yield from all_said(plain_keys(layer))
         # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen instead of them, too.
         yield from (item for layer, _ in self.layers[1:] if isinstance(item := layer.get("data"), str) and item)
+
+
+def _opened_task(raw: object) -> object:
+    """Return what is in *raw*, JSON in a text too; a list of one object that is no track counts as the object."""
+    item = opened(raw)
+    only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
+    return only if isinstance(only, dict) and _NAMING_A_TRACK.isdisjoint(map(plain, only)) else item
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------
@@ -241,10 +238,9 @@ def status_events(answers: Answers, response: HttpResponse, dialect: Dialect) ->
         if not answer.is_good:
             raise answers.error(response, answer) from None
         raise
-    named = body.raw_word and (body.task_id is not None or response.status < HTTP_ERROR_FROM)
+    named = body.word.name and (body.task_id is not None or response.status < HTTP_ERROR_FROM)
     if not answer.is_good and not named:
-        broken = response.status >= HTTP_SERVER_ERROR_FROM
-        if answer.has_code and answer.code in dialect.failed_codes and not broken:
+        if answer.has_code and answer.code in dialect.failed_codes:
             return (_failed(body, dialect),)
         raise answers.error(response, answer)
     if body.is_empty and not body.problems:
@@ -259,21 +255,21 @@ def _events(seen: Body, dialect: Dialect, *, delivered: bool) -> tuple[Event, ..
 
     A code of failure is not believed beside a known stage and its tracks: interim callbacks like that were seen.
     """
-    word, stage, shown = seen.word, seen.stage, bool(seen.tracks)
+    word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
     bad_code = dialect.judges_code and delivered and seen.first("code") not in _SUCCESS_CODES
-    if word == CALLBACK_EXCEPTION:
+    bad = bad_code or (seen.says_no and (delivered or not word.name))
+    if word.complains:
         whole = shown and not delivered and all(track.audio_url for track in seen.tracks)
-        unclear = None if whole or delivered else word
+        unclear = None if whole or delivered else word.name
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=delivered),)
-    if names_failure(word) or (bad_code and not (stage and shown)):
+    if word.fails or (bad and not (stage and shown)):
         kept = (_progress(seen, None, None),) if shown or seen.credits is not None else ()
         return (*kept, _failed(seen, dialect))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
         raise DecodeError(seen.problems[:MAX_PATHS], where=seen.where)
-    unclear = seen.raw_word if word and stage is None and word not in RUNNING else None
-    unsure = unclear is not None or bad_code or (not word and shown)
-    return (_progress(seen, stage, unclear, ask_now=delivered and unsure),)
+    unsure = word.unknown is not None or bad or (not word.name and shown)
+    return (_progress(seen, stage, word.unknown, ask_now=delivered and unsure),)
 
 
 def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: bool = False) -> Progress:
@@ -291,16 +287,14 @@ def _failed(seen: Body, dialect: Dialect) -> Failed:
     word = seen.word
     code, outer = seen.first("own code"), seen.first("code")
     code = code or (outer if outer not in _SUCCESS_CODES else None)
-    if "SENSITIVE" in word:
+    message = " ".join(dict.fromkeys(seen.says())) or word.raw or (f"code {code}" if code else "no words")
+    made = "CREATE" in word.name or "GENERATE" in word.name
+    reason = dialect.reasons.get(code or "", FailureReason.GENERATION if made else FailureReason.UNKNOWN)
+    vague = reason in {FailureReason.GENERATION, FailureReason.UNKNOWN}
+    if "SENSITIVE" in word.name or (vague and CONTENT_WORDS.search(message)):
         reason = FailureReason.CONTENT
-    else:
-        made = "CREATE" in word or "GENERATE" in word
-        reason = dialect.reasons.get(code or "", FailureReason.GENERATION if made else FailureReason.UNKNOWN)
-    if code is None and word not in _SAY_NOTHING:
-        code = seen.raw_word
-    message = " ".join(dict.fromkeys(seen.says())) or seen.raw_word or (f"code {code}" if code else "no words")
-    if reason is FailureReason.UNKNOWN and CONTENT_WORDS.search(message):
-        reason = FailureReason.CONTENT
+    if code is None and word.name not in _SAY_NOTHING:
+        code = word.raw
     return Failed(
         task_id=seen.task_id,
         reason=reason,

@@ -155,6 +155,8 @@ class KnownTask:
 
     ref: str = "ref1"
     task_id: str | None
+    track_ids: tuple[str, ...] = ()
+    tracks: tuple[Track, ...] = ()
 
 
 def make_record(task_id: str | None = "task-1") -> Record:
