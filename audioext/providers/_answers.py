@@ -151,6 +151,8 @@ class Answers:
         status = keys.get("status")
         failed = any(says_no(keys.get(key)) for key in ("success", "ok"))
         failed = failed or (isinstance(status, str) and status_word(status).fails)
+        # An error beside neither a code nor a success; what names a task is read by that.
+        failed = failed or (code is None and "success" not in keys and bool(words(keys.get("error"))))
         good = not failed and (response.status if code is None else code) < HTTP_ERROR_FROM
         says = said(keys, self.table.text_keys) or ("" if good else words(keys.get("data")))
         return Answer(

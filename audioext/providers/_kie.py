@@ -63,8 +63,9 @@ REASONS: Mapping[str, FailureReason] = {
     "500": FailureReason.GENERATION,
     "501": FailureReason.GENERATION,
 }
-# "501: content generation task failed", "408: no result for over 10 minutes": docs.kie.ai/market/common/get-task-detail
-FAILED_CODES = frozenset({408, 501})
+# "501: content generation task failed" and "408: no result for over 10 minutes":
+# docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is of the callback's page, and where else it is told is on none.
+FAILED_CODES = frozenset({408, 501, 531})
 
 # kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
 INSTRUMENTAL_LENGTHS: Mapping[Operation, Mapping[str, int]] = {

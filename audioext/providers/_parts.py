@@ -19,7 +19,7 @@ from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._answers import LONGEST_MESSAGE, NO_IDS
 from audioext.providers._tasks import Body
 from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
-from audioext.providers._words import CONTENT_WORDS, said, status_word
+from audioext.providers._words import CONTENT_WORDS, said
 
 POSITIONS = (1, 2)
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
@@ -94,7 +94,8 @@ class _Part:
         """Return the tracks under numbered keys, else the one under plain keys; positions are the wire's numbers.
 
         A track that shows nothing but its id is left out, and so is a path that is a bare bucket root, which was seen
-        before a file exists; last come tracks in lists, as at other vendors. Raises DecodeError if it *claims* a file, and the only links cannot be read.
+        before a file exists; last come tracks in lists, as at other vendors. Raises DecodeError if it *claims* a file,
+        and the only links cannot be read.
         """
         problems: list[str] = []
         found: list[Track] = []
@@ -108,9 +109,9 @@ class _Part:
                 problems += [f"{problem}_{position}" for problem in wrong]
         if not any(track.audio_url for track in found):
             own = {key: item for key, item in self.raw.items() if key != "id"}  # the task's, if anything's
-            found += [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
-        if not found:
-            found += [track for track in self.body.find_tracks() if track.audio_url]
+            plain = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
+            listed = [track for track in self.body.find_tracks() if track.audio_url]
+            found += listed if len(listed) > len(plain) else plain
         if claims and problems and not any(track.audio_url for track in found):
             raise DecodeError(problems[:MAX_PATHS], where=self.body.where)
         return tuple(found)
@@ -119,7 +120,7 @@ class _Part:
         """Return the failure that it tells; the keys of its text are those that handlers of live traffic read."""
         texts = ("reason", "statusmsg", "error", "errormessage", "message", "detail")
         message = said(self.keys, texts) or self.body.word.raw or "no reason was given"
-        flagged = self.keys.get("isflagged") is True or CONTENT_WORDS.search(message)
+        flagged = str(self.keys.get("isflagged")).lower() in {"true", "1"} or CONTENT_WORDS.search(message)
         return Failed(
             task_id=self.body.task_id,
             reason=FailureReason.CONTENT if flagged else FailureReason.UNKNOWN,

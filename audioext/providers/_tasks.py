@@ -33,7 +33,7 @@ _ROLES = {
     **dict.fromkeys((*LISTS, "conversion"), "list"),
     **dict.fromkeys(ID_KEYS, "id"),
     "callbacktype": "type",
-    **dict.fromkeys(("status", "state", "taskstatus", "stage"), "status"),
+    **dict.fromkeys(("status", "state", "taskstatus", "stage", "successflag"), "status"),
     **dict.fromkeys(("success", "ok"), "success"),
     "code": "code",
     **dict.fromkeys(("errorcode", "failcode"), "own code"),
@@ -139,10 +139,13 @@ class Body:
     def find_tracks(self) -> tuple[Track, ...]:
         """Return the tracks under the known keys, else those that show audio under any other."""
         lists: list[tuple[Sequence[object], str]] = [
-            (item, path) for _, item, path in self._found.get("list", ()) if isinstance(item, list)
+            (item if isinstance(item, list) else [item], path)
+            for _, item, path in self._found.get("list", ())
+            if isinstance(item, (list, str))
         ]
-        bare = dict.fromkeys(index for index, _, _ in self._found.get("song", ()))
-        lists += [([self.layers[index][0]], self.layers[index][1]) for index in bare]
+        bare = sorted({index for index, _, _ in self._found.get("song", ())})
+        if bare:
+            lists.append(([self.layers[index][0] for index in bare], self.layers[bare[0]][1]))
         times = (moment(item) for _, item, _ in self._found.get("time", ()))
         whole, created_at = self.word.stage is Stage.COMPLETE, next(filter(None, times), None)
         found = find_tracks(lists, self.problems, whole=whole, created_at=created_at)

@@ -14,6 +14,7 @@ MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the e
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
 _MILLISECONDS = 1000
 _AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
+_IMAGE_FILE = re.compile(r"^[^?#]+\.(png|jpe?g|webp|gif|svg)([?#]|$)", re.IGNORECASE)
 _NO_RESULT = re.compile("source|upload|origin|input|stream|preview|sample|parent|reference", re.IGNORECASE)
 """In a key, it tells of audio that is not the result."""
 
@@ -42,11 +43,12 @@ def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
 
 
 def file_link(value: object) -> str | None:
-    """Return the link in *value*, or the first in a list or an object that holds some."""
+    """Return the link in *value*, or the first in a list or an object that holds some; that of an image is none."""
     if isinstance(value, (list, dict)):
         inner = value if isinstance(value, list) else value.values()
-        return next((found for item in inner if (found := link(item))), None)
-    return link(value)
+        return next((found for item in inner if isinstance(item, str) and (found := file_link(item))), None)
+    found = link(value)
+    return None if found is None or _IMAGE_FILE.search(found) else found
 
 
 KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
@@ -115,8 +117,8 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
     """Return what is known of the track in an object; a stream is never taken for a file.
 
     Where only a WAV file came, or where the task is *whole* and only the source's link is filled, that link is the
-    file, and so is one to an audio file under a key that nobody knows. *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text goes
-    into *problems*, under the object's *path*.
+    file, and so is one to an audio file under a key that nobody knows. *created_at* is the task's own time, for tracks
+    that bear none. A link to audio that is no text goes into *problems*, under the object's *path*.
     """
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
@@ -135,7 +137,7 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
         value = read(item)
         if value is not None:
             found[name], ranks[name] = value, rank
-        elif name == "audio_url" and not isinstance(item, str):
+        elif name == "audio_url" and item and not isinstance(item, str):
             problems.append(f"expected a link @ {path}.{key}")
     file = (
         found.get("audio_url") or found.get("wav_url") or (found.get("source_audio_url") if whole else None) or unnamed
@@ -160,8 +162,8 @@ def find_tracks(
         found: list[Track] = []
         for index, item in enumerate(values):
             value = opened(item)
-            if isinstance(value, str) and link(value):
-                found.append(Track(audio_url=link(value), created_at=created_at))
+            if isinstance(value, str) and file_link(value):
+                found.append(Track(audio_url=file_link(value), created_at=created_at))
             elif isinstance(value, dict) and not str(value.get("file_type")).lower().startswith(("image", "video")):
                 track = read_track(value, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
                 if track.id or track.audio_url or track.stream_url:

@@ -28,23 +28,22 @@ CONTENT_WORDS = re.compile(
 
 _LONGEST_WORD = 100  # characters that are looked at; real words have up to 21
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_DONE = frozenset("COMPLETE COMPLETED SUCCESS SUCCEED SUCCEEDED SUCCESSFUL SUCCESSFULLY FINISH FINISHED DONE".split())
-_DONE_TOO = frozenset("READY GENERATED".split())
 _STEPS = {"TEXT": Stage.TEXT, "FIRST": Stage.FIRST}
-_FILLING = frozenset("TASK JOB ALL AUDIO MUSIC SONG TRACK GENERATE GENERATION WITH WITHOUT ERROR ERRORS".split())
-_RUNNING = frozenset(
-    (
-        "PENDING WAITING QUEUE QUEUED QUEUING QUEUEING GENERATING PROCESSING RUNNING PROGRESS INPROGRESS STARTED STARTING"
-        " SUBMITTED CREATED NEW INIT SCHEDULED ACCEPTED RECEIVED ACTIVE WORKING PREPARING UPLOADING STREAMING"
-    ).split()
-)
-_GIVEN_UP = frozenset(
-    (
-        "CANCEL CANCELED CANCELLED ABORT ABORTED REJECT REJECTED REFUSED DENIED BLOCKED MODERATED SENSITIVE EXPIRED"
-        " TIMEOUT TIMEDOUT OUT UNSUCCESSFUL EXCEPTION INVALID TERMINATED KILLED STOPPED"
-    ).split()
-)
-_ABOUT_US = frozenset({"CALLBACK", "WEBHOOK"})
+_KINDS = {
+    **dict.fromkeys(("COMPLETE", "COMPLETED", "SUCCESS", "SUCCEED", "SUCCEEDED", "SUCCESSFUL", "SUCCESSFULLY"), "done"),
+    **dict.fromkeys(("FINISH", "FINISHED", "DONE", "READY", "GENERATED"), "done"),
+    **dict.fromkeys(("TASK", "JOB", "ALL", "AUDIO", "MUSIC", "SONG", "TRACK", "GENERATE", "GENERATION"), "filling"),
+    **dict.fromkeys(("WITH", "WITHOUT", "ERROR", "ERRORS"), "filling"),
+    **dict.fromkeys(("PENDING", "WAITING", "QUEUE", "QUEUED", "QUEUING", "QUEUEING", "SCHEDULED", "INIT"), "running"),
+    **dict.fromkeys(("CREATED", "NEW", "SUBMITTED", "ACCEPTED", "RECEIVED", "STARTING", "STARTED"), "running"),
+    **dict.fromkeys(("PREPARING", "UPLOADING", "GENERATING", "PROCESSING", "STREAMING", "RUNNING"), "running"),
+    **dict.fromkeys(("PROGRESS", "INPROGRESS", "ACTIVE", "WORKING"), "running"),
+    **dict.fromkeys(("CANCEL", "CANCELED", "CANCELLED", "ABORT", "ABORTED", "REJECT", "REJECTED"), "given up"),
+    **dict.fromkeys(("REFUSED", "DENIED", "BLOCKED", "MODERATED", "SENSITIVE", "INVALID", "EXCEPTION"), "given up"),
+    **dict.fromkeys(("EXPIRED", "TIMEOUT", "OUT", "UNSUCCESSFUL", "TERMINATED", "KILLED", "STOPPED"), "given up"),
+    **dict.fromkeys(("CALLBACK", "WEBHOOK"), "about us"),
+}
+"""What a part of a status word tells."""
 
 
 @frozen
@@ -76,18 +75,19 @@ def status_word(raw: str) -> StatusWord:
 @functools.lru_cache(maxsize=1024)
 def _status_word(raw: str) -> StatusWord:
     parts = [part.upper() for part in _PARTS.findall(raw)]
-    name, known = "_".join(parts) or raw.strip().upper(), set(parts)
-    steps = known - _DONE - _DONE_TOO - _FILLING
-    stage = _STEPS.get("_".join(steps)) if steps else Stage.COMPLETE if known & (_DONE | _DONE_TOO) else None
+    kinds = {part: _KINDS.get(part, "") for part in parts}
+    name, kind = "_".join(parts) or raw.strip().upper(), set(kinds.values())
+    rest = "_".join(part for part in kinds if kinds[part] not in {"done", "filling"})
+    stage = _STEPS.get(rest) if rest else Stage.COMPLETE if "done" in kind else None
     # Vendors invent words with FAIL and ERROR in them.
-    fails = stage is None and ("FAIL" in name or "ERROR" in name or not known.isdisjoint(_GIVEN_UP))
-    complains = fails and not known.isdisjoint(_ABOUT_US)
+    fails = stage is None and ("FAIL" in name or "ERROR" in name or "given up" in kind)
+    complains = fails and "about us" in kind
     return StatusWord(
         raw,
         CALLBACK_EXCEPTION if complains else name,
         stage,
         fails=fails and not complains,
-        runs=stage is None and not fails and not known.isdisjoint(_RUNNING),
+        runs=stage is None and not fails and "running" in kind,
         complains=complains,
     )
 
