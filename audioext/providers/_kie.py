@@ -15,7 +15,7 @@ from audioext.http.decoding import decode, parse_json
 from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
 from audioext.models.checks import LONE_SURROGATE
-from audioext.models.requests import Operation
+from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
 from audioext.providers._fields import FieldRules
@@ -64,7 +64,7 @@ REASONS: Mapping[str, FailureReason] = {
     "501": FailureReason.GENERATION,
 }
 # "501: content generation task failed" and "408: no result for over 10 minutes":
-# docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is of the callback's page, and where else it is told is on none.
+# docs.kie.ai/market/common/get-task-detail, read 2026-11-21. 531 is of the callbacks' page; no page says where else.
 FAILED_CODES = frozenset({408, 501, 531})
 
 # kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
@@ -134,6 +134,15 @@ class KieAccount(SunoAccount):
 
     webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=to_webhook_keys, repr=False)
     webhook_tolerance: float = field(default=WEBHOOK_TOLERANCE_SECONDS, kw_only=True)
+
+    def values(self, request: Request) -> dict[str, object]:
+        """Return the values of a submit under their names in snake case."""
+        values = super().values(request)
+        if request.operation is Operation.UPLOAD_EXTEND:
+            # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21) and by a production
+            # client of the jobs route, optional with default false in the OpenAPI of 2026-08-19: it costs nothing.
+            values.setdefault("instrumental", False)
+        return values
 
     def verify_webhook(self, hook: Webhook) -> None:
         """Do nothing if *hook* is signed under one of the keys, or if there is none.

@@ -136,9 +136,9 @@ def conversion_events(value: object) -> tuple[Event, ...]:
     """
     part = _Part.read(value, "the status")
     body, word = part.body, part.body.word
-    # With a track's id alone, as the page has it, the word is about that one.
-    claims = part.is_complete and part.track_id is None
     tracks = part.tracks(claims=part.is_complete)
+    # With the id of one track and no numbered ones, as the page has it, the word is about that one.
+    claims = part.is_complete and (part.track_id is None or any(track.position for track in tracks))
     if not (body.task_id or word.name or tracks):
         return ()
     seen = Progress(

@@ -67,10 +67,7 @@ class KieJobs(KieAccount):
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; `callBackUrl` is optional on this route."""
-        values = self.values(request)
-        if request.operation is Operation.UPLOAD_EXTEND:
-            values.setdefault("instrumental", False)  # one production client lists it as required
-        body: dict[str, object] = {"model": SLUGS[request.operation], "input": values}
+        body: dict[str, object] = {"model": SLUGS[request.operation], "input": self.values(request)}
         if callback is not None:
             body["callBackUrl"] = str(callback)
         return self.post(CREATE_PATH, body)
