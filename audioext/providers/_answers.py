@@ -148,15 +148,12 @@ class Answers:
             return Answer(code=response.status, says=self._clean(response.body), problem=error)
         keys = plain_keys(body)
         code = next((found for key in _CODE_KEYS if (found := _code_of(keys.get(key))) is not None), None)
-        status = keys.get("status")
-        failed = any(says_no(keys.get(key)) for key in ("success", "ok"))
-        failed = failed or (isinstance(status, str) and status_word(status).fails)
-        # An error beside neither a code nor a success; what names a task is read by that.
-        failed = failed or (code is None and "success" not in keys and bool(words(keys.get("error"))))
-        good = not failed and (response.status if code is None else code) < HTTP_ERROR_FROM
-        says = said(keys, self.table.text_keys) or ("" if good else words(keys.get("data")))
+        failed = says_no(keys.get("success")) or says_no(keys.get("ok")) or (code is None and _says_failed(keys))
+        known = _http_code(response.status) if code is None else code
+        # What a good answer says besides is a pleasantry.
+        says = "" if known == OK and not failed else said(keys, self.table.text_keys) or words(keys.get("data"))
         return Answer(
-            code=_http_code(response.status) if code is None else code,
+            code=known,
             says=self._clean(says.encode(), LONGEST_MESSAGE) if says else "",
             has_code=code is not None,
             failed=failed,
@@ -326,6 +323,15 @@ def balance(answer: Answer) -> float:
 
 def _from_firewall(response: HttpResponse) -> bool:
     return response.status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]) is not None
+
+
+def _says_failed(keys: Mapping[str, object]) -> bool:
+    """Say whether an answer without a code is one word of failure, or an error; what names a task is told by that."""
+    if not keys.keys().isdisjoint(ID_KEYS):
+        return False
+    status = keys.get("status")
+    fails = isinstance(status, str) and status_word(status).fails
+    return fails or ("success" not in keys and bool(words(keys.get("error"))))
 
 
 def _code_of(value: object) -> int | None:

@@ -22,6 +22,7 @@ from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
 from audioext.providers._words import CONTENT_WORDS, said
 
 POSITIONS = (1, 2)
+_USUAL_LAYERS = 2  # objects in a body
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")
 _KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
@@ -110,8 +111,10 @@ class _Part:
         if not any(track.audio_url for track in found):
             own = {key: item for key, item in self.raw.items() if key != "id"}  # the task's, if anything's
             plain = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
-            listed = [track for track in self.body.find_tracks() if track.audio_url]
-            found += listed if len(listed) > len(plain) else plain
+            if len(self.body.layers) > _USUAL_LAYERS or not plain:
+                listed = [track for track in self.body.find_tracks() if track.audio_url]
+                plain = listed if len(listed) > len(plain) else plain
+            found += plain
         if claims and problems and not any(track.audio_url for track in found):
             raise DecodeError(problems[:MAX_PATHS], where=self.body.where)
         return tuple(found)

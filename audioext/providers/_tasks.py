@@ -96,25 +96,32 @@ class Body:
             raise DecodeError(["expected an object @ $"], where=self.where)
         self.layers = [(value, "$")]
         for index, (layer, path) in enumerate(self.layers):
-            roles = {key: _ROLES.get(plain(key)) for key in layer}
-            wraps = _ABOUT_A_TASK.isdisjoint(roles.values())
+            wraps = True
             for key, raw in layer.items():
-                role = roles[key]
-                if raw is None or raw == "" or (role is None and not wraps):
+                role = _ROLES.get(plain(key))
+                if role is None or raw is None or raw == "":
                     continue
+                wraps = wraps and role not in _ABOUT_A_TASK
                 at = f"{path}.{key}"
-                item = _opened_task(raw) if role == "list" or (wraps and role is None) else raw
-                if isinstance(item, dict) and role in {"list", None}:
-                    if len(self.layers) < MAX_LAYERS and not (role is None and _ECHO.search(plain(key))):
-                        self.layers.append((item, at))
+                item = _opened_task(raw) if role == "list" else raw
+                if role == "list" and isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
+                    self.layers.append((item, at))
                 elif role == "list" and isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
                     self.problems.append(f"expected JSON in the text @ {at}")
-                if role is not None:
-                    self._found.setdefault(role, []).append((index, item, at))
+                self._found.setdefault(role, []).append((index, item, at))
+            if wraps:
+                self._unwrap(layer, path)
         self.task_ids = self._read_ids()
         self.word = self._read_word()
         if self.finds_tracks:
             self.tracks = self.find_tracks()
+
+    def _unwrap(self, layer: Mapping[str, object], path: str) -> None:
+        """Look into all that an object holds which says nothing of a task itself."""
+        for key, raw in layer.items():
+            item = _opened_task(raw)
+            if isinstance(item, dict) and len(self.layers) < MAX_LAYERS and not _ECHO.search(plain(key)):
+                self.layers.append((item, f"{path}.{key}"))
 
     def _read_ids(self) -> tuple[str, ...]:
         found: dict[str, None] = {}
@@ -149,7 +156,7 @@ class Body:
         times = (moment(item) for _, item, _ in self._found.get("time", ()))
         whole, created_at = self.word.stage is Stage.COMPLETE, next(filter(None, times), None)
         found = find_tracks(lists, self.problems, whole=whole, created_at=created_at)
-        if found or self.problems:
+        if found or self.problems or self.word.runs:
             return found
         for values in self._elsewhere():
             tracks = find_tracks([(values, "$")], [], whole=whole, created_at=created_at)

@@ -14,7 +14,7 @@ MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the e
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
 _MILLISECONDS = 1000
 _AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
-_IMAGE_FILE = re.compile(r"^[^?#]+\.(png|jpe?g|webp|gif|svg)([?#]|$)", re.IGNORECASE)
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg")
 _NO_RESULT = re.compile("source|upload|origin|input|stream|preview|sample|parent|reference", re.IGNORECASE)
 """In a key, it tells of audio that is not the result."""
 
@@ -48,7 +48,7 @@ def file_link(value: object) -> str | None:
         inner = value if isinstance(value, list) else value.values()
         return next((found for item in inner if isinstance(item, str) and (found := file_link(item))), None)
     found = link(value)
-    return None if found is None or _IMAGE_FILE.search(found) else found
+    return None if found is None or found.partition("?")[0].lower().endswith(_IMAGES) else found
 
 
 KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
@@ -160,15 +160,15 @@ def find_tracks(
         if len(values) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         found: list[Track] = []
-        for index, item in enumerate(values):
-            value = opened(item)
-            if isinstance(value, str) and file_link(value):
-                found.append(Track(audio_url=file_link(value), created_at=created_at))
-            elif isinstance(value, dict) and not str(value.get("file_type")).lower().startswith(("image", "video")):
-                track = read_track(value, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
+        items = [opened(value) for value in values]
+        for index, item in enumerate(items):
+            if isinstance(item, str) and (file := file_link(item)):
+                found.append(Track(audio_url=file, created_at=created_at))
+            elif isinstance(item, dict) and not str(item.get("file_type")).lower().startswith(("image", "video")):
+                track = read_track(item, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
                 if track.id or track.audio_url or track.stream_url:
                     found.append(track)
-        if any(isinstance(opened(value), dict) for value in values) and found:
+        if found and any(isinstance(item, dict) for item in items):
             return tuple(found)
         links = links or tuple(found)
     return links

@@ -495,6 +495,7 @@ def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, ht
         {"id": "t1", "status": "queued"},
         {"code": 200, "data": '{"taskId": "t1"}'},
         [{"task_id": "t1"}],
+        {"task_id": "t1", "status": "failed", "error": "later told by the status"},
         {"code": 200, "data": {"task_id": "t1", "status": "failed", "error_message": "later told by the status"}},
     ],
 )
