@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -22,7 +22,7 @@ Answer = Callable[[web.Request], object]
 @asynccontextmanager
 async def api(
     made: type[ax.Kie | ax.KieJobs | ax.MusicGpt], submit: object, status: Answer
-) -> AsyncIterator[ax.Client]:
+) -> AsyncGenerator[ax.Client]:
     """Give a client of an API that takes any POST with *submit*, and answers any GET as *status* says."""
 
     async def handle(request: web.Request) -> web.Response:
