@@ -69,7 +69,7 @@ class TaskFault:
     at: float
 
 
-@frozen(kw_only=True)
+@frozen
 class Reached:
     """When a stage was reached and how that became known."""
 
@@ -88,7 +88,7 @@ class Run:
     is_done: bool = False
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Record:
     """The state of one job. All times are Unix seconds.
 

@@ -46,7 +46,7 @@ class TimedLine:
     end: float
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Track:
     """One track of a song.
 

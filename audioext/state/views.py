@@ -55,7 +55,7 @@ def song(record: Record, saver: Saver | None = None) -> Song | None:
         ref=record.ref,
         provider=record.provider,
         task_id=record.task_id,
-        tracks=tuple(track for track in record.tracks if track.audio_url is not None),
+        tracks=tuple([track for track in record.tracks if track.audio_url is not None]),
         credits=record.credits,
         meta=record.meta,
         saver=saver,
@@ -71,4 +71,4 @@ def untold(record: Record) -> tuple[str, ...]:
     topics = [TOPIC_OF[item.stage] for item in record.reached if item.stage in TOPIC_OF]
     if record.verdict is Verdict.FAILED:
         topics.append(FAILED_TOPIC)
-    return tuple(topic for topic in topics if topic not in record.handled)
+    return tuple([topic for topic in topics if topic not in record.handled]) if record.handled else tuple(topics)
