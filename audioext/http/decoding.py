@@ -201,8 +201,8 @@ def link(value: object) -> str | None:
     except ValueError:
         return None
     name = parts.path.strip("/").rpartition("/")[2].partition(".")[0]
-    named = [name] if parts.path.strip("/") else [part.rpartition("=")[2] for part in parts.query.split("&")]
-    return cleaned if usable and any(part.lower() not in _WORDS_FOR_NOTHING for part in named) else None
+    named = name if parts.path.strip("/") else parts.query.partition("&")[0].rpartition("=")[2]
+    return cleaned if usable and named.lower() not in _WORDS_FOR_NOTHING else None
 
 
 def are_plain_links(values: str) -> bool:
