@@ -18,6 +18,7 @@ from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateL
 from audioext.http.decoding import identity, number, opened, parse_json, plain_keys, text
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
+from audioext.providers._body import Body
 from audioext.providers._words import CONTENT_WORDS, said, says_no, status_word, words
 
 OK = 200
@@ -28,11 +29,6 @@ _HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
 _HIGHEST_CODE = 10**9
 _CODE_KEYS = ("code", "statuscode", "status")  # the last is a word elsewhere, and HTTP's number in some frameworks
-WRAPPERS = ("data", "result", "response", "output", "payload", "body", "task", "job", "conversion")
-"""Plain keys under which a submit's answer may hold what it says."""
-MOST_OBJECTS = 12  # that are looked into; real answers have 1 or 2
-ID_KEYS = ("taskid", "conversiontaskid", "jobid")
-"""Plain keys under which a task's id has been seen."""
 NO_IDS = frozenset({"", "single_song_generation_request"})
 """What stands in place of a second id where one track was ordered: a live client of MusicGPT, on no page."""
 
@@ -177,10 +173,11 @@ class Answers:
             sure = _from_firewall(response) or (response.status in self.table.http_refusals and not broken)
             reason = f"{self.provider} answered HTTP {response.status} with {says}"
             return self._refused(response, answer) if sure else Unknown(reason=reason)
-        task_id = named_task(answer)
+        told = _told(answer)
+        task_id = named_task(told)
         if answer.is_good and not broken:
             reason = f"{self.provider} answered without a task id: {says}"
-            return Unknown(reason=reason) if task_id is None else _submitted(task_id, answer)
+            return Unknown(reason=reason) if task_id is None else _submitted(task_id, told)
         if broken or task_id is not None or not self._meaning(answer).no_task:
             also = "" if task_id is None else " and yet names a task"
             return Unknown(reason=f"{self.provider} answered {answer.code}{also}: {says}")
@@ -248,9 +245,9 @@ class Answers:
         return excerpt(said, longest=longest)
 
 
-def _submitted(task_id: str, answer: Answer) -> Submitted:
+def _submitted(task_id: str, told: Body | None) -> Submitted:
     # What stands beside the id is MusicGPT's.
-    keys = {key: value for found in reversed(_objects(answer)) for key, value in found.items()}
+    keys = {key: value for layer, _ in told.layers for key, value in plain_keys(layer).items()} if told else {}
     ids = (text(keys.get(f"conversionid{index}")) for index in (1, 2))
     return Submitted(
         task_id=task_id,
@@ -289,26 +286,25 @@ def _plain_submit(response: HttpResponse) -> Submitted | None:
     return Submitted(task_id=task_id) if task_id else None
 
 
-def named_task(answer: Answer) -> str | None:
+def _told(answer: Answer) -> Body | None:
+    """Return what an answer says of a task, `None` where it cannot be read."""
+    try:
+        return Body(answer.body, "the answer", finds_tracks=False)
+    except DecodeError:
+        return None
+
+
+def named_task(told: Body | None) -> str | None:
     """Return the id of the task that a submit's answer names: on top or in what it wraps, in any spelling.
 
     The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
     sibling of vidgo has it on top, and readers of MusicGPT know `conversion_task_id`, `job_id` and `id`.
     """
-    values = (keys.get(name) for name in (*ID_KEYS, "id") for keys in _objects(answer))
-    return next((found for value in values if (found := identity(value))), None)
-
-
-def _objects(answer: Answer) -> list[dict[str, object]]:
-    """Return the objects of an answer, from the outside in, by plain keys; a list of one counts as the one."""
-    found = [dict(answer.keys)]
-    for keys in found:
-        for name in WRAPPERS:
-            inner = opened(keys.get(name))
-            inner = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
-            if isinstance(inner, dict) and len(found) < MOST_OBJECTS:
-                found.append(plain_keys(inner))
-    return found
+    if told is None:
+        return None
+    return told.task_id or next(
+        (found for layer, _ in told.layers if (found := identity(plain_keys(layer).get("id")))), None
+    )
 
 
 def balance(answer: Answer) -> float:
@@ -327,7 +323,7 @@ def _from_firewall(response: HttpResponse) -> bool:
 
 def _says_failed(keys: Mapping[str, object]) -> bool:
     """Say whether an answer without a code is one word of failure, or an error; what names a task is told by that."""
-    if not keys.keys().isdisjoint(ID_KEYS):
+    if not keys.keys().isdisjoint({"taskid", "jobid"}):
         return False
     status = keys.get("status")
     fails = isinstance(status, str) and status_word(status).fails

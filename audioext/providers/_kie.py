@@ -18,9 +18,10 @@ from audioext.models.checks import LONE_SURROGATE
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
+from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules
 from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
-from audioext.providers._tasks import Body, Dialect
+from audioext.providers._tasks import Dialect
 from audioext.providers.base import FileRoute
 
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one

@@ -17,7 +17,7 @@ from audioext.http.messages import excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._answers import LONGEST_MESSAGE, NO_IDS
-from audioext.providers._tasks import Body
+from audioext.providers._body import Body
 from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
 from audioext.providers._words import CONTENT_WORDS, said
 
