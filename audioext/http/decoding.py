@@ -9,6 +9,7 @@ field that is not vital must never cost a paid result.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from datetime import UTC, datetime
@@ -52,8 +53,10 @@ _MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
 def parse_json(data: bytes, *, where: str = "the body") -> object:
     """Return the JSON value in *data*; a byte order mark is skipped, and JSON inside a JSON text is read.
 
+    NaN is read as null, and a byte that is no UTF-8 as a replacement character.
+
     Raises:
-        DecodeError: it is not UTF-8 JSON, nests too deep, or holds NaN or a lone surrogate.
+        DecodeError: it is not UTF-8 JSON, nests too deep, or holds a lone surrogate.
     """
     if data.startswith(_UTF16):
         raise DecodeError(["expected UTF-8, not UTF-16 @ $"], where=where)
@@ -87,9 +90,19 @@ def _loads(data: bytes, where: str) -> object:
     except RecursionError:
         raise DecodeError([f"nested deeper than {MAX_DEPTH} @ $"], where=where) from None
     except _UNREADABLE as error:
-        raise DecodeError([_problem(error)], where=where) from None
+        try:
+            value = _leniently(data)
+        except _UNREADABLE:
+            raise DecodeError([_problem(error)], where=where) from None
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(value):
         raise DecodeError([f"nested deeper than {MAX_DEPTH} @ $"], where=where)
+    return value
+
+
+def _leniently(data: bytes) -> object:
+    """Return JSON with what careless writers leave in it: NaN, line breaks inside texts, bytes that are no UTF-8."""
+    value = json.loads(data.decode(errors="replace"), strict=False, parse_constant=lambda _: None)
+    msgspec.json.encode(value)  # half a surrogate pair has no bytes
     return value
 
 

@@ -29,8 +29,8 @@ class Dialect:
     """What differs between the vendors' tasks.
 
     `reasons` are the failure codes that a vendor lists; `failed_codes` are those of a status answer that fail the task,
-    not the call. `judges_code` says whether an envelope's code may fail a task that a webhook shows. `charged` is what
-    a failed task costs; `None` where no page says.
+    not the call. `judges_code` says whether an envelope's code may fail a task that a webhook shows with its status.
+    `charged` is what a failed task costs; `None` where no page says.
     """
 
     reasons: Mapping[str, FailureReason] = field(factory=dict)
@@ -81,7 +81,8 @@ def _events(seen: Body, dialect: Dialect, *, delivered: bool) -> tuple[Event, ..
     A code of failure is not believed beside a known stage and its tracks: interim callbacks like that were seen.
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
-    bad_code = dialect.judges_code and delivered and seen.first("code") not in _SUCCESS_CODES
+    judges = dialect.judges_code or not word.name
+    bad_code = judges and delivered and seen.first("code") not in _SUCCESS_CODES
     bad = bad_code or (seen.says_no and (delivered or not word.name))
     if word.complains:
         whole = shown and not delivered and all(track.audio_url for track in seen.tracks)
@@ -93,7 +94,7 @@ def _events(seen: Body, dialect: Dialect, *, delivered: bool) -> tuple[Event, ..
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
         raise DecodeError(seen.problems[:MAX_PATHS], where=seen.where)
-    unsure = word.unknown is not None or bad or (not word.name and shown)
+    unsure = word.unknown is not None or bad or not word.name
     return (_progress(seen, stage, word.unknown, ask_now=delivered and unsure),)
 
 

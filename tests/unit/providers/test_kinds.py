@@ -294,6 +294,34 @@ def test_another_encoding_is_refused_by_its_name(provider_class: Make, encoding:
         provider_class(KEY).parse_webhook(json.dumps(delivery("kie")).encode(encoding))
 
 
+@pytest.mark.parametrize("careless", [b"NaN", b"-Infinity", b'"caf\xe9"', b'"two\nlines"', b'"tab\there"'])
+def test_a_careless_value_never_costs_the_song(provider_class: Make, careless: bytes) -> None:
+    """NaN, bytes of another encoding and raw line breaks beside a track are no reason to lose it."""
+    provider, name = provider_class(KEY), provider_class().info.name
+    body = msgspec.json.encode(status(name, songs=[{"id": "a", "audio_url": AUDIO, "duration": 77777}]))
+    answer = HttpResponse(status=200, body=body.replace(b"77777", careless))
+    assert is_song(provider.parse_status(answer), count=1)
+    assert is_song(provider.parse_webhook(answer.body), count=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "fails"),
+    [
+        ({"code": 400, "msg": "no luck", "data": {"task_id": "t1"}}, True),
+        ({"code": 200, "data": {"task_id": "t1"}}, False),
+        ({"task_id": "t1"}, False),
+    ],
+)
+def test_a_webhook_without_a_word_is_asked_about(provider_class: Make, body: object, fails: bool) -> None:
+    """A code of failure fails the task where nothing else is said of it; else a status call is due at once."""
+    (event,) = hooked(provider_class, body)
+    if fails and provider_class().info.name != "musicgpt":
+        assert isinstance(event, Failed)
+        assert ("400", "no luck") == (event.code, event.message)
+    else:
+        assert Progress(task_id="t1", ask_now=True) == event
+
+
 @pytest.mark.parametrize("code", [200, 200.0, "200", " 200 ", "0", 0, 201, None, True, "success", [], {}])
 def test_a_good_code_may_be_written_in_any_way(provider_class: Make, code: object) -> None:
     """A code of success, and one that is none, let the tracks speak."""
