@@ -60,8 +60,8 @@ class Client:
 
     `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where
     the receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted
-    in your app, or another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets a webhook
-    that claims COMPLETE only trigger a status call. `serve_files=True` serves local files from the receiver
+    in your app, or another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only
+    trigger status calls, `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files from the receiver
     instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without any the
     store keeps one. `store` is a URL (`sqlite:///jobs.db`, `redis://host:6379/0`; see `open_store`) or a store.
 

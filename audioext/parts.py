@@ -146,6 +146,7 @@ class Parts:
             if (settings.providers or settings.listen) and not isinstance(settings.store, MemoryStore):
                 for warning in await settings.store.warnings():
                     _log.warning("the store: %s", warning)
+            self.inbox.loop = asyncio.get_running_loop()
             self.is_open = True  # before listening: the first delivery may already wait
             if settings.listen is not None:
                 host, port = settings.listen

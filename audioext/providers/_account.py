@@ -138,6 +138,11 @@ class HostedAccount:
         """The facts of this account."""
         return self._info
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether `verify_webhook` checks a signature."""
+        return False
+
     @functools.cached_property
     def _info(self) -> ProviderInfo:
         # Limits count by host and by a digest of the key.
@@ -158,6 +163,7 @@ class HostedAccount:
             counts_tracks=vendor.counts_tracks,
             grace=self.grace,
             retention=self.retention,
+            is_signed=self.is_signed,
         )
 
     @functools.cached_property

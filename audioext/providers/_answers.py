@@ -176,8 +176,11 @@ class Answers:
         told = _told(answer)
         task_id = named_task(told)
         if answer.is_good and not broken:
-            reason = f"{self.provider} answered without a task id: {says}"
-            return Unknown(reason=reason) if task_id is None else _submitted(task_id, told)
+            if task_id is not None:
+                return _submitted(task_id, told)
+            text_ = said(answer.keys, self.table.text_keys)
+            says = self._clean(text_.encode(), LONGEST_MESSAGE) if text_ else says
+            return Unknown(reason=f"{self.provider} answered without a task id: {says}")
         if broken or task_id is not None or not self._meaning(answer).no_task:
             also = "" if task_id is None else " and yet names a task"
             return Unknown(reason=f"{self.provider} answered {answer.code}{also}: {says}")

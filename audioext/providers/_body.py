@@ -28,7 +28,7 @@ _ROLES = {
     **dict.fromkeys(("status", "state", "taskstatus", "stage", "successflag"), "status"),
     **dict.fromkeys(("success", "ok"), "success"),
     "code": "code",
-    **dict.fromkeys(("errorcode", "failcode"), "own code"),
+    **dict.fromkeys(("errorcode", "errcode", "failcode", "failurecode"), "own code"),
     "createdtime": "time",
     "creditsconsumed": "credits",
 }

@@ -145,6 +145,11 @@ class KieAccount(SunoAccount):
             values.setdefault("instrumental", False)
         return values
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether there is a key that signatures are checked with."""
+        return bool(self.webhook_key)
+
     def verify_webhook(self, hook: Webhook) -> None:
         """Do nothing if *hook* is signed under one of the keys, or if there is none.
 

@@ -19,6 +19,7 @@ from audioext.providers._answers import HTTP_ERROR_FROM, LONGEST_MESSAGE, Answer
 from audioext.providers._body import Body
 from audioext.providers._words import CONTENT_WORDS
 
+_NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
 _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
@@ -86,6 +87,9 @@ def _events(seen: Body, dialect: Dialect, *, delivered: bool) -> tuple[Event, ..
     bad = bad_code or (seen.says_no and (delivered or not word.name))
     if word.complains:
         whole = shown and not delivered and all(track.audio_url for track in seen.tracks)
+        # The pages only say that an error happened in the callback process. Without a track nothing may ever follow.
+        if not (shown or delivered):
+            return (_failed(seen, dialect, is_doubtful=True),)
         unclear = None if whole or delivered else word.name
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=delivered),)
     if word.fails or (bad and not (stage and shown)):
@@ -109,11 +113,12 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
     )
 
 
-def _failed(seen: Body, dialect: Dialect) -> Failed:
+def _failed(seen: Body, dialect: Dialect, *, is_doubtful: bool = False) -> Failed:
     word = seen.word
     code, outer = seen.first("own code"), seen.first("code")
     code = code or (outer if outer not in _SUCCESS_CODES else None)
-    message = " ".join(dict.fromkeys(seen.says())) or word.raw or (f"code {code}" if code else "no words")
+    said = (*seen.says(), *([_NO_CALLBACK] if is_doubtful else ()))
+    message = " ".join(dict.fromkeys(said)) or word.raw or (f"code {code}" if code else "no words")
     made = "CREATE" in word.name or "GENERATE" in word.name
     reason = dialect.reasons.get(code or "", FailureReason.GENERATION if made else FailureReason.UNKNOWN)
     vague = reason in {FailureReason.GENERATION, FailureReason.UNKNOWN}
@@ -127,4 +132,5 @@ def _failed(seen: Body, dialect: Dialect) -> Failed:
         code=code,
         message=excerpt(message.encode(), longest=LONGEST_MESSAGE),
         charged=False if code in _REFUNDED else dialect.charged,
+        is_doubtful=is_doubtful,
     )
