@@ -15,7 +15,7 @@ from audioext.http.decoding import decode, parse_json
 from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
 from audioext.models.checks import LONE_SURROGATE
-from audioext.models.requests import Operation, Request
+from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
 from audioext.providers._body import Body
@@ -135,15 +135,6 @@ class KieAccount(SunoAccount):
 
     webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=to_webhook_keys, repr=False)
     webhook_tolerance: float = field(default=WEBHOOK_TOLERANCE_SECONDS, kw_only=True)
-
-    def values(self, request: Request) -> dict[str, object]:
-        """Return the values of a submit under their names in snake case."""
-        values = super().values(request)
-        if request.operation is Operation.UPLOAD_EXTEND:
-            # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21) and by a production
-            # client of the jobs route, optional with default false in the OpenAPI of 2026-08-19: it costs nothing.
-            values.setdefault("instrumental", False)
-        return values
 
     @property
     def is_signed(self) -> bool:

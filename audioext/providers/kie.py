@@ -31,6 +31,9 @@ RULES = FieldRules(
     persona_needs_custom=True,
     uploads_sing_unasked=True,
     upload_needs_continue_at=True,
+    # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21), optional with default false
+    # in the OpenAPI of 2026-08-19: saying so costs nothing.
+    upload_needs_instrumental=True,
 )
 
 
