@@ -211,7 +211,7 @@ class _Facts:
 
     def record(self) -> Record:
         """Return what follows from the facts."""
-        reached: tuple[Reached, ...] = _reached(self) if self.submitted is not None or self.told else ()
+        reached = _reached(self) if self.submitted is not None or self.told else ()
         submit, outcome = self.submit, self.answer
         sightings = tuple(self.sightings)
         track_ids = submit.track_ids if submit is not None else ()
@@ -221,7 +221,8 @@ class _Facts:
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
-        stage = reached[-1].stage if reached else None
+        last = reached[-1] if reached else None
+        stage = last.stage if last is not None else None
         verdict = Verdict.OPEN
         if stage is Stage.COMPLETE:
             verdict = Verdict.COMPLETE
@@ -247,7 +248,7 @@ class _Facts:
                 sightings,
                 track_ids=track_ids,
                 cover_url=self.cover_url,
-                complete_at=reached[-1].at if stage is Stage.COMPLETE else math.inf,
+                complete_at=last.at if last is not None and last.stage is Stage.COMPLETE else math.inf,
             ),
             sightings=sightings,
             track_ids=track_ids,
