@@ -55,7 +55,8 @@ class Client:
     setting in seconds says so in its name or is one of `wait_timeout` (bounds every await and iteration),
     `expire_after` (an open job is given up then, after a last status call), `permit_timeout` (how long a
     submit may wait for its turn under the provider's limits), `handler_timeout` (a handler that runs longer
-    counts as failed), `poll_timeout` (bounds a status call) and `keep` (how long finished jobs are remembered;
+    counts as failed), `poll_timeout` (bounds a status call), `download_patience` (how long a fresh link that fails is tried
+    again), `download_timeout` (bounds fetching a song's files) and `keep` (how long finished jobs are remembered;
     providers repeat callbacks).
 
     `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where
@@ -83,6 +84,8 @@ class Client:
         permit_timeout: float = 900.0,
         handler_timeout: float = 60.0,
         poll_timeout: float = 20.0,
+        download_patience: float = 30.0,
+        download_timeout: float = 900.0,
         handler_concurrency: int = 16,
         keep: float = 7 * DAY_SECONDS,
         deliveries_kept: int = 100_000,
@@ -104,6 +107,8 @@ class Client:
                 permit_timeout=permit_timeout,
                 handler_timeout=handler_timeout,
                 poll_timeout=poll_timeout,
+                download_patience=download_patience,
+                download_timeout=download_timeout,
                 handler_concurrency=handler_concurrency,
                 keep=keep,
                 deliveries_kept=deliveries_kept,

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from audioext import config
 from audioext.config import Decoders, Settings
 from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
-from audioext.files.downloads import Downloader
+from audioext.files.downloads import Downloader, JobFiles, Links
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
@@ -54,6 +54,9 @@ class Parts:
         # A listener decodes every provider's webhooks, whoever submitted the task.
         decoders = Decoders(settings.providers)
         self.transport = Transport()
+        self.downloader = Downloader(
+            transport=self.transport, patience=settings.download_patience, timeout=settings.download_timeout
+        )
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
         self.poller = Poller(
             store=store,
@@ -70,6 +73,7 @@ class Parts:
             clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
+            files=self._files,
         )
         offers = Offers()
         self.inbox = Inbox(
@@ -86,7 +90,7 @@ class Parts:
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
-            saver=Downloader(self.transport).save,
+            files=self._files,
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
@@ -242,6 +246,9 @@ class Parts:
     async def _refresh(self, held: HeldJob) -> None:
         self.choose(held.record.provider)
         await self.poller.ask(held)
+
+    def _files(self, ref: str) -> JobFiles:
+        return JobFiles(self.downloader, lambda: Links())
 
     def _watch(self, change: int) -> None:
         self._waits += change
