@@ -51,20 +51,17 @@ DAY_SECONDS = 86_400.0
 class Client:
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
-    Constructing it does no I/O and needs no running loop. The first provider is the default one. Every
-    setting in seconds says so in its name or is one of `wait_timeout` (bounds every await and iteration),
-    `expire_after` (an open job is given up then, after a last status call), `permit_timeout` (how long a
-    submit may wait for its turn under the provider's limits), `handler_timeout` (a handler that runs longer
-    counts as failed), `poll_timeout` (bounds a status call), `download_patience` (how long a fresh link that fails is tried
-    again), `download_timeout` (bounds fetching a song's files) and `keep` (how long finished jobs are remembered;
-    providers repeat callbacks).
+    Constructing it does no I/O and needs no running loop. The first provider is the default one. Settings in seconds:
+    `wait_timeout` bounds every await and iteration, `expire_after` gives an open job up after a last status call,
+    `permit_timeout` bounds how long a submit waits for its turn under the provider's limits, `handler_timeout` a
+    handler, `poll_timeout` a status call, `download_timeout` a download; `download_patience` is how long a fresh link
+    that fails is tried again, `keep` how long finished jobs are remembered (providers repeat callbacks).
 
-    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where
-    the receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted
-    in your app, or another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets a webhook
-    that claims COMPLETE only trigger a status call. `serve_files=True` serves local files from the receiver
-    instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without any the
-    store keeps one. `store` is a URL (`sqlite:///jobs.db`, `redis://host:6379/0`; see `open_store`) or a store.
+    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where the
+    receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or
+    another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets a webhook that claims COMPLETE only
+    trigger a status call. `serve_files=True` serves local files from the receiver instead of uploading them. `secrets`
+    sign the callback URLs, the first one new ones; without any the store keeps one. `store` is one or its URL.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -182,9 +179,8 @@ class Client:
 
         *provider* picks one of several by name. With a *key* that an earlier submit had, that job is returned
         and nothing is sent. *meta* is JSON of yours that comes back with every event.
-        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does
-        not cancel the submit. Within a handler a key is made for it, so that a handler that is called again
-        gets the job that it submitted before.
+        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does not cancel
+        the submit. Within a handler a key is made for it: one that is called again gets the job that it submitted.
 
         Raises:
             RequestError: all that is wrong with the request, at once; nothing was sent.

@@ -9,13 +9,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from weakref import WeakValueDictionary
 
+from yarl import URL
+
 from audioext import config
 from audioext.config import Decoders, Settings
 from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
-from audioext.files.downloads import Downloader, JobFiles, Links
+from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.http.urls import callback_url
 from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
@@ -24,6 +27,7 @@ from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
+from audioext.runtime.recovery import JobFiles, Recoveries
 from audioext.runtime.submitter import Order, Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.inbox import Inbox
@@ -74,6 +78,19 @@ class Parts:
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
             files=self._files,
+        )
+        self.recoveries = Recoveries(
+            journal=self.journal,
+            transport=self.transport,
+            downloader=self.downloader,
+            providers=settings.providers,
+            clock=clock,
+            ask=self._refresh,
+            callback=self._callback,
+            is_open=self._accepts,
+            is_reachable=lambda: self.public_url is not None,
+            timeout=settings.wait_timeout,
+            call_timeout=settings.poll_timeout,
         )
         offers = Offers()
         self.inbox = Inbox(
@@ -175,6 +192,7 @@ class Parts:
         await self.receiver.aclose()
         self.is_open = False
         self.is_closed = True
+        await self.recoveries.aclose()
         await self._changes.aclose()
         await self._maintenance.aclose()
         await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
@@ -248,7 +266,10 @@ class Parts:
         await self.poller.ask(held)
 
     def _files(self, ref: str) -> JobFiles:
-        return JobFiles(self.downloader, lambda: Links())
+        return self.recoveries.files(ref)
+
+    def _callback(self, provider: str, ref: str) -> URL | None:
+        return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
 
     def _watch(self, change: int) -> None:
         self._waits += change

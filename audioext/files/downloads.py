@@ -162,29 +162,6 @@ class Downloader:
         )
 
 
-class JobFiles:
-    """What a job's song and tracks are fetched by; *links* is asked anew for each fetch."""
-
-    def __init__(self, downloader: Downloader, links: Callable[[], Links]) -> None:
-        """Fetch with *downloader*."""
-        self._downloader = downloader
-        self._links = links
-
-    async def read(self, track: Track) -> bytes:
-        """Return the file of *track*."""
-        return await self._downloader.read(track, self._links())
-
-    def stream(self, track: Track) -> AsyncGenerator[bytes]:
-        """Yield the file of *track* as it comes."""
-        return self._downloader.stream(track, self._links())
-
-    async def save(
-        self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
-    ) -> tuple[Path, ...]:
-        """Save *song* into *folder* and return the paths, in the order of the tracks."""
-        return await self._downloader.save(song, folder, overwrite=overwrite, progress=progress, links=self._links())
-
-
 @define(eq=False, repr=False)
 class _Save:
     """One call of save: what comes gets its name when all is there."""

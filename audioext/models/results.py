@@ -49,6 +49,13 @@ class TimedLine:
     end: float
 
 
+def _given(value: object, files: Files | None) -> Files:
+    if files is None:
+        message = f"this {type(value).__name__} was not made by a client, so it has nothing to download with"
+        raise ConfigError(message)
+    return files
+
+
 class Files(Protocol):
     """Fetches the files of one job; see the methods of `Track` and `Song`."""
 
@@ -64,6 +71,10 @@ class Files(Protocol):
         self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
     ) -> Awaitable[tuple[Path, ...]]:
         """Save *song* into *folder* and return the paths, in the order of the tracks."""
+        ...
+
+    def recover(self) -> Awaitable[Song]:
+        """Return the job's song with files that its vendor brought back."""
         ...
 
 
@@ -127,11 +138,7 @@ class Track:
         return self._fetcher().stream(self)
 
     def _fetcher(self) -> Files:
-        if self._files is None:
-            raise ConfigError(
-                f"this {type(self).__name__} was not made by a client, so it has nothing to download with"
-            )
-        return self._files
+        return _given(self, self._files)
 
     def extend(self, **options: Unpack[ExtendOptions]) -> Extend:
         """Return a request that continues this track at its own provider, with the model it was made with.
@@ -181,14 +188,29 @@ class Song:
         from titles, else from the source, made safe; a file that is there with the same bytes stays the one. It works
         after the client was closed, too. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
 
+        A link that has died is asked for again, from the vendor's status call and then from its recovery, where it
+        has one: that may take minutes, and needs an open client.
+
         Raises:
             DownloadError: a file is gone, empty, not audio or cut short, or the same track came twice.
             ConfigError: this song was not made by a client.
         """
-        if self._files is None:
-            message = "this Song was not made by a client, so it has nothing to download with"
-            raise ConfigError(message)
-        return await self._files.save(self, Path(folder), overwrite=overwrite, progress=progress)
+        return await self._fetcher().save(self, Path(folder), overwrite=overwrite, progress=progress)
+
+    async def recover(self) -> Song:
+        """Have the vendor bring its files back, and return the song with the new links; `save` does it by itself.
+
+        A recovery that is under way is waited for; else a new one is made, even where one failed before.
+
+        Raises:
+            UnsupportedError: the vendor has no recovery.
+            DownloadError: nothing came back, or not in time.
+            ConfigError: this song was not made by a client, or that is not open.
+        """
+        return await self._fetcher().recover()
+
+    def _fetcher(self) -> Files:
+        return _given(self, self._files)
 
 
 @frozen(kw_only=True)

@@ -105,6 +105,8 @@ class TaskInput:
     longest_seconds: float | None = None
     clamps: bool = False
     """Whether a point beyond the source's end means its end."""
+    recovers: Task | None = field(default=None, repr=False)
+    """The task whose files this one brings back."""
 
     @property
     def name(self) -> str:

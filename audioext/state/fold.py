@@ -15,6 +15,7 @@
 8. A webhook that was not authentic is left out; one that could not be read counts as soon as it can be.
 9. What handlers were told stays reached, however an entry is read later.
 10. Unknown words are kept and lose nothing.
+11. A recovery of the files changes nothing but the links of the tracks that came back, as `recovery.py` says.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from attrs import define, field
 
 from audioext.models.entries import OTHER_TASK, REFUSED
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
-from audioext.models.record import Asked, Reached, Record, Run, Seen, Sighting, TaskFault, Verdict
+from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
 from audioext.models.results import FailureReason, Source, Stage
 from audioext.state.reading import Handled, Reading
+from audioext.state.recovery import recovery_of, with_recovered
 from audioext.state.tracks import SEEN_RANK, tracks_of
 
 FAILED_TOPIC = "failed"
@@ -91,21 +93,27 @@ class _Facts:
     is_abandoned: str | None = None
     told: dict[str, float] = field(factory=dict)
     runs: dict[tuple[str, str], Run] = field(factory=dict)
+    recovery: Recovery | None = None
 
     def learn_task(self, ordered: Sequence[Reading]) -> None:
         """Find out which task this is, before anything is said of it."""
+        is_recovering = False
         for reading in ordered:
             if reading.outcome is not None and self.submit is None:
                 self.answer = reading.outcome
                 self.answered_at = reading.entry.at
                 if isinstance(reading.outcome, Submitted):
                     self.submit = reading.outcome
+            if reading.entry.kind == "recovery":
+                is_recovering = True
             if self.called_id is None and reading.entry.kind == "webhook":
                 for event in reading.events:
                     if event.task_id is not None and not reading.entry.note.startswith(OTHER_TASK):
                         self.called_id = event.task_id
                         break
         self.task_id = self.submit.task_id if self.submit is not None else self.called_id
+        if is_recovering:
+            self.recovery = recovery_of(ordered, self.task_id)
 
     def join(self, reading: Reading) -> None:
         """Add what one entry says of this task."""
@@ -203,6 +211,9 @@ class _Facts:
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
+        tracks = tracks_of(self.asked, sightings, track_ids=track_ids, cover_url=self.cover_url)
+        if self.recovery is not None:
+            tracks = with_recovered(tracks, self.recovery, self.asked.retention)
         stage = reached[-1].stage if reached else None
         verdict = Verdict.OPEN
         if stage is Stage.COMPLETE:
@@ -224,7 +235,7 @@ class _Facts:
             stage=stage,
             verdict=verdict,
             reached=reached,
-            tracks=tracks_of(self.asked, sightings, track_ids=track_ids, cover_url=self.cover_url),
+            tracks=tracks,
             sightings=sightings,
             track_ids=track_ids,
             asks_at=self.asks_at,
@@ -239,6 +250,7 @@ class _Facts:
             answer_problem=outcome.reason if isinstance(outcome, Unknown) else None,
             complaint=self.complaint,
             expired_at=self.expired_at,
+            recovery=self.recovery,
             handled=frozenset(self.told),
             runs=self.runs,
         )

@@ -9,11 +9,11 @@ from attrs import frozen
 
 from audioext.errors import AudioextError
 from audioext.http.messages import HttpResponse
-from audioext.models.entries import REFUSED, UNCONFIRMED, Entry, make_entry
-from audioext.models.events import Event, Progress, SubmitOutcome, Unknown
+from audioext.models.entries import REFUSED, UNCONFIRMED, UNSENT, Entry, make_entry
+from audioext.models.events import Event, Failed, Progress, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked
 from audioext.models.results import Stage
-from audioext.providers.base import Provider
+from audioext.providers.base import Provider, Recovers
 from audioext.state.asked import load_asked
 
 _KEPT_HEADERS = ("content-type", "retry-after", "date")
@@ -41,6 +41,8 @@ class Reading:
     outcome: SubmitOutcome | None = None
     events: tuple[Event, ...] = ()
     handled: Handled | None = None
+    recovery: tuple[Event, ...] = ()
+    """What it means for the recovery of the job's files, which is a task of its own."""
     problem: str = ""
     """Why a status call or a webhook tells nothing of the task."""
 
@@ -61,7 +63,7 @@ def read(entry: Entry, provider: Provider) -> Reading:
         return Reading(entry, asked=load_asked(entry.body))
     if entry.kind == "handled":
         return _read_handled(entry)
-    return Reading(entry)
+    return _read_recovery(entry, provider) if entry.kind.startswith("recovery_") else Reading(entry)
 
 
 def answer_entry(response: HttpResponse, at: float, secrets: Sequence[str]) -> Entry:
@@ -110,6 +112,23 @@ def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
         return provider.parse_submit(_response(entry))
     except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
         return Unknown(reason=f"parse_submit raised {type(error).__name__}")
+
+
+def _read_recovery(entry: Entry, provider: Provider) -> Reading:
+    if entry.note.startswith(UNSENT):
+        return Reading(entry, recovery=(Failed(message=entry.note),))
+    if not (entry.status and isinstance(provider, Recovers)):
+        return Reading(entry, problem=entry.note)
+    try:
+        if entry.kind == "recovery_status":
+            return Reading(entry, recovery=provider.parse_recovery_status(_response(entry)))
+        outcome = provider.parse_recovery(_response(entry))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Reading(entry, problem=f"{type(error).__name__}: {error}")
+    if isinstance(outcome, Unknown):
+        return Reading(entry, problem=outcome.reason)
+    made = outcome if isinstance(outcome, Submitted) else Failed(message=str(outcome.error))
+    return Reading(entry, recovery=(made,))
 
 
 def _read_handled(entry: Entry) -> Reading:
