@@ -51,11 +51,10 @@ DAY_SECONDS = 86_400.0
 class Client:
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
-    Constructing it does no I/O and needs no running loop. The first provider is the default one. Settings in seconds:
-    `wait_timeout` bounds every await and iteration, `expire_after` gives an open job up after a last status call,
-    `permit_timeout` bounds how long a submit waits for its turn under the provider's limits, `handler_timeout` a
-    handler, `poll_timeout` a status call, `download_timeout` a download; `download_patience` is how long a fresh link
-    that fails is tried again, `keep` how long finished jobs are remembered (providers repeat callbacks).
+    Constructing it does no I/O and needs no running loop. The first provider is the default one. In seconds,
+    `wait_timeout` bounds every await and iteration, `permit_timeout` a submit's wait for its turn under the limits,
+    and other `_timeout`s what they name; an open job is given up after `expire_after`, a link that fails is tried
+    again for `download_patience`, and finished jobs are remembered for `keep` (providers repeat callbacks).
 
     `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where the
     receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or

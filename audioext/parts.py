@@ -27,7 +27,7 @@ from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
-from audioext.runtime.recovery import JobFiles, Recoveries
+from audioext.runtime.recovery import Recoveries
 from audioext.runtime.submitter import Order, Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.inbox import Inbox
@@ -58,10 +58,8 @@ class Parts:
         # A listener decodes every provider's webhooks, whoever submitted the task.
         decoders = Decoders(settings.providers)
         self.transport = Transport()
-        self.downloader = Downloader(
-            transport=self.transport, patience=settings.download_patience, timeout=settings.download_timeout
-        )
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
+        self.recoveries = self._make_recoveries()
         self.poller = Poller(
             store=store,
             journal=self.journal,
@@ -77,20 +75,7 @@ class Parts:
             clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
-            files=self._files,
-        )
-        self.recoveries = Recoveries(
-            journal=self.journal,
-            transport=self.transport,
-            downloader=self.downloader,
-            providers=settings.providers,
-            clock=clock,
-            ask=self._refresh,
-            callback=self._callback,
-            is_open=self._accepts,
-            is_reachable=lambda: self.public_url is not None,
-            timeout=settings.wait_timeout,
-            call_timeout=settings.poll_timeout,
+            files=self.recoveries.files,
         )
         offers = Offers()
         self.inbox = Inbox(
@@ -107,7 +92,7 @@ class Parts:
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
-            files=self._files,
+            files=self.recoveries.files,
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
@@ -144,6 +129,24 @@ class Parts:
             permit_timeout=settings.permit_timeout,
             public_url=lambda: self.public_url,
             secret=lambda: self.secrets[0],
+        )
+
+    def _make_recoveries(self) -> Recoveries:
+        settings = self.settings
+        return Recoveries(
+            journal=self.journal,
+            transport=self.transport,
+            downloader=Downloader(
+                transport=self.transport, patience=settings.download_patience, timeout=settings.download_timeout
+            ),
+            providers=settings.providers,
+            clock=settings.clock,
+            ask=self._refresh,
+            callback=self._callback,
+            is_open=self._accepts,
+            is_reachable=lambda: self.public_url is not None,
+            timeout=settings.wait_timeout,
+            call_timeout=settings.poll_timeout,
         )
 
     async def open(self) -> None:
@@ -264,9 +267,6 @@ class Parts:
     async def _refresh(self, held: HeldJob) -> None:
         self.choose(held.record.provider)
         await self.poller.ask(held)
-
-    def _files(self, ref: str) -> JobFiles:
-        return self.recoveries.files(ref)
 
     def _callback(self, provider: str, ref: str) -> URL | None:
         return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)

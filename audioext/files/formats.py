@@ -40,14 +40,14 @@ class FlawError(Exception):
 
 
 @frozen(kw_only=True)
-class Sound:
+class Heard:
     """Audio that was looked at: the suffix that its bytes ask for, and its duration in seconds."""
 
     suffix: str
     duration: float
 
 
-def listen(file: BinaryIO, *, stated: float | None = None) -> Sound:
+def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
     """Return what the audio in *file* is; *stated* is the duration (seconds) that its vendor names. It blocks.
 
     Raises:
@@ -72,7 +72,7 @@ def listen(file: BinaryIO, *, stated: float | None = None) -> Sound:
         message = f"only {size} bytes came of a file of {whole:.0f}"
         raise FlawError(message)
     _check_length(duration, stated)
-    return Sound(suffix=suffix, duration=duration)
+    return Heard(suffix=suffix, duration=duration)
 
 
 def check_head(head: bytes) -> None:

@@ -28,6 +28,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.posts import SUBMIT_TIMEOUT_SECONDS
 from audioext.state import views
+from audioext.state.reading import masked
 
 _log = logging.getLogger("audioext.recovery")
 
@@ -187,7 +188,7 @@ class Recoveries:
             return
         _log.info("job %s: its links have died, and its vendor is asked to bring the files back", held.ref)
         request = provider.build_recovery(task_id, self.callback(held.record.provider, held.ref))
-        said = await self._call("recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)
+        said = await self._call(held, "recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)
         await self.journal.append_sometime(held, [said])
 
     async def _wait(self, held: HeldJob, provider: Recovers) -> Recovery:
@@ -222,15 +223,16 @@ class Recoveries:
     async def _poll(self, held: HeldJob, provider: Recovers, recovery_id: str) -> None:
         note = f"of {recovery_id}"
         request = provider.build_recovery_status(recovery_id)
-        entry = await self._call("recovery_status", request, note=note, timeout=self.call_timeout)
+        entry = await self._call(held, "recovery_status", request, note=note, timeout=self.call_timeout)
         (reading,) = held.read([entry])
-        if reading.events:
+        if reading.recovery:
             await self.journal.append_read(held, [reading])
         elif reading.problem:
             _log.info("job %s: the status of its recovery could not be read: %s", held.ref, reading.problem)
 
     async def _call(
         self,
+        held: HeldJob,
         kind: EntryKind,
         request: HttpRequest,
         *,
@@ -244,7 +246,9 @@ class Recoveries:
             return make_entry(kind, self.clock.now(), note=f"{UNSENT}: {error} ({note})")
         except BrokenError as error:
             return make_entry(kind, self.clock.now(), note=f"{error} ({note})")
-        body = response.body
+        callback = self.callback(held.record.provider, held.ref)
+        secrets_sent = (getattr(held.provider, "api_key", None), None if callback is None else callback.name)
+        body = masked(response.body, filter(None, secrets_sent))
         return make_entry(kind, self.clock.now(), status=response.status, body=body, note=note)
 
 

@@ -126,8 +126,8 @@ class Library:
 
     def promise_tracks(self, task: Task, source: SourceAudio) -> tuple[MadeTrack, ...]:
         """Promise the recordings of a task, by the ids that it has given them; those of a recovery are copies."""
-        if task.input.recovers is not None:
-            return tuple(self._promise_copy(task, track) for track in task.input.recovers.tracks)
+        if task.input.recovers:
+            return tuple(self._promise_copy(task, track) for track in task.input.recovers)
         same = task.plan.has(FaultKind.SAME_AUDIO)
         return tuple(
             self._promise_track(task, source, track_id, 0 if same else variant)

@@ -176,7 +176,7 @@ class State:
             task.updated = datetime.now(UTC)
             if task.failure is None:
                 task.stage = stage
-            if task.is_complete and task.input.recovers is None and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
+            if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
                 self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
             self._settle_price(task, api.facts)
             for callback in api.callbacks(task):

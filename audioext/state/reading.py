@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from attrs import frozen
@@ -68,11 +68,16 @@ def read(entry: Entry, provider: Provider) -> Reading:
 
 def answer_entry(response: HttpResponse, at: float, secrets: Sequence[str]) -> Entry:
     """Return the entry of a POST's answer, in which *secrets* are masked."""
-    body = response.body
-    for secret in secrets:
-        body = body.replace(secret.encode(), b"***")
+    body = masked(response.body, secrets)
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return make_entry("answer", at, status=response.status, headers=headers, body=body)
+
+
+def masked(body: bytes, secrets: Iterable[str]) -> bytes:
+    """Return *body* without *secrets*, which a vendor may quote."""
+    for secret in secrets:
+        body = body.replace(secret.encode(), b"***")
+    return body
 
 
 def _read_webhook(entry: Entry, provider: Provider) -> Reading:

@@ -1,7 +1,7 @@
 """The recovery of files whose links died, at kie.ai and sunoapi.org.
 
 https://docs.sunoapi.org/suno-api/recovery-audio and get-recovery-audio-details, read 2026-11-26. kie.ai lists the same
-operation among its older models. A recovery is a task of its own; no page says what it costs, here it is a task's price.
+operation among its older models. A recovery is a task of its own; no page says what it costs, here a task's price.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RecoveryApi(EnvelopeApi):
             raise Refusal(Cause.INVALID, "callBackUrl is not a URL", names=["callBackUrl"])
         submission.callback_url = str(callback_url)
         task = self.state.find(self.facts.provider, str(task_id))
-        if task is None or not task.is_complete or task.input.recovers is not None:
+        if task is None or not task.is_complete or task.input.recovers:
             raise Refusal(Cause.TASK, "The task does not exist, or is not complete", names=["sunoTaskId"])
         return TaskInput(
             operation="recovery",
@@ -53,12 +53,12 @@ class RecoveryApi(EnvelopeApi):
             prompt=task.input.prompt,
             outputs=len(task.tracks),
             callback_url=str(callback_url),
-            recovers=task,
+            recovers=task.tracks,
         )
 
     def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
         """Mint an id for the recovery; the tracks keep theirs."""
-        tracks = given.recovers.ids.track_ids if given.recovers is not None else ()
+        tracks = tuple(track.id for track in given.recovers)
         return NewIds(task_id=f"{dice.getrandbits(128):032x}", track_ids=tracks)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
@@ -73,7 +73,7 @@ class RecoveryApi(EnvelopeApi):
         """Answer the status call; the parameter's name is on no page."""
         check_key(request, self.facts, self.state.settings)
         task = self.state.find(self.facts.provider, request.query.get("taskId", ""))
-        if task is None or task.input.recovers is None:
+        if task is None or not task.input.recovers:
             raise Refusal(Cause.TASK, "The recovery does not exist", names=["taskId"])
         if task.is_open:
             return json_response({"code": RUNNING, "msg": "running", "data": None})
@@ -83,7 +83,7 @@ class RecoveryApi(EnvelopeApi):
 
 def _files(task: Task) -> Sequence[Mapping[str, object]]:
     """List what came back, in the order of the first task's tracks."""
-    original, error = task.input.recovers, task.failure
+    error = task.failure
     recovered = {track.id: track.url for track in task.tracks} if error is None else {}
     return [
         {
@@ -93,5 +93,5 @@ def _files(task: Task) -> Sequence[Mapping[str, object]]:
             "status": "success" if track.id in recovered else "failed",
             "error": "" if error is None else "clip_error",
         }
-        for track in (original.tracks if original is not None else ())
+        for track in task.input.recovers
     ]
