@@ -13,9 +13,13 @@ from tests.support.sounds import MP3
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+def _spelt(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
 def gives(body: bytes = MP3, *, status: int = 200, kind: str = "audio/mpeg", **headers: str) -> Answer:
     """Return an answer that is always the same."""
-    named = {"Content-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    named = {"Content-Type": kind, **_spelt(headers)}
 
     async def answer(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=body, status=status, headers=named)
@@ -28,7 +32,7 @@ def breaks(body: bytes = MP3, *, after: int, is_chunked: bool = False, **headers
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         start = int(request.headers.get("Range", "bytes=0-")[6:-1])
-        response = web.StreamResponse(status=206 if start else 200, headers={"Content-Type": "audio/mpeg", **headers})
+        response = web.StreamResponse(status=206 if start else 200, headers=_spelt(headers))
         if is_chunked:
             response.enable_chunked_encoding()
         else:

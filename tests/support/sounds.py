@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
+
+import soundfile
 
 from audioext.sandbox import audio
 
@@ -11,6 +14,16 @@ MP3: bytes = audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "mp3")
 OTHER_MP3: bytes = audio.encode(audio.voice(seed=2, seconds=4.0, rate=16_000), "mp3")
 """Four seconds of another."""
 WAV: bytes = audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav")
+
+
+def _flac() -> bytes:
+    samples, rate = soundfile.read(io.BytesIO(WAV))
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="FLAC")
+    return file.getvalue()
+
+
+FLAC: bytes = _flac()
 
 
 def box(kind: bytes, body: bytes) -> bytes:

@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audioext.files.formats import FlawError, Heard, check_head, listen
-from audioext.sandbox import audio
-from tests.support.sounds import MP3, box, mp4, streamed_wav
+from tests.support.sounds import FLAC, MP3, WAV, box, mp4, streamed_wav
 
-VOICE = audio.voice(seed=1, seconds=4.0, rate=16_000)
-FILES = {".mp3": MP3, ".wav": audio.encode(VOICE, "wav"), ".flac": audio.encode(VOICE, "flac"), ".m4a": mp4(seconds=4)}
+FILES = {".mp3": MP3, ".wav": WAV, ".flac": FLAC, ".m4a": mp4(seconds=4)}
 
 
 def heard(data: bytes, *, stated: float | None = None) -> Heard | str:
