@@ -40,6 +40,8 @@ class Api:
     """Set when the last of `status_codes` was answered, or a status call came and there are none."""
     gate: asyncio.Event = field(factory=asyncio.Event)
     base: str = ""
+    link: str = "http://files.test/a.mp3"
+    """Where status calls say that the file is."""
 
     def provider(self, **settings: Any) -> ax.Kie:
         """Return a provider that points here, with a pace that suits it and no limits."""
@@ -71,7 +73,7 @@ class Api:
         if code != 200:
             return web.Response(status=code)
         found: dict[str, Any] = {"taskId": request.query["taskId"], "status": "SUCCESS" if self.is_done else "PENDING"}
-        tracks = [{"id": "a", "audioUrl": "http://files.test/a.mp3", "duration": 3.0}]
+        tracks = [{"id": "a", "audioUrl": self.link, "duration": 3.0}]
         return _answer({**found, "response": {"sunoData": tracks if self.is_done else []}})
 
     async def call_back(self, stage: str, task_id: str = "task-1", *, post: int = -1, code: int = 200) -> int:
