@@ -155,9 +155,11 @@ class Recoveries:
         if not isinstance(provider, Recovers) or held.record.task_id is None:
             message = f"{held.record.provider} has no recovery of files"
             raise UnsupportedError(message)
-        if self._begins(held.record.recovery, by_hand=by_hand):
-            await self._begin(held, provider, held.record.task_id)
-        recovery = await self._wait(held, provider)
+        recovery = None
+        while recovery is None:
+            if self._begins(held.record.recovery, by_hand=by_hand):
+                await self._begin(held, provider, held.record.task_id)
+            recovery = await self._wait(held, provider)
         if recovery.verdict is Verdict.COMPLETE:
             return held
         how = "was refused" if recovery.verdict is Verdict.REFUSED else "failed, `await song.recover()` tries it again"
@@ -191,8 +193,8 @@ class Recoveries:
         said = await self._call(held, "recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)
         await self.journal.append_sometime(held, [said])
 
-    async def _wait(self, held: HeldJob, provider: Recovers) -> Recovery:
-        """Return the recovery that is under way when it has ended, by its callback or a status call."""
+    async def _wait(self, held: HeldJob, provider: Recovers) -> Recovery | None:
+        """Return the recovery that is under way when it has ended, `None` where nobody will hear of it any more."""
         deadline = self.clock.monotonic() + self.timeout
         pause = min(POLL_SECONDS, held.provider.info.pace.every)
         while True:
@@ -208,7 +210,9 @@ class Recoveries:
                     raise DownloadError([f"the recovery of its files has not ended yet{why}; save it again later"])
                 if recovery.task_id is not None:
                     await self._poll(held, provider, recovery.task_id)
-                elif self._is_lost(recovery) or (recovery.problem and not self.is_reachable()):
+                elif self._is_lost(recovery):
+                    return None
+                elif recovery.problem and not self.is_reachable():
                     raise DownloadError([f"nothing is heard of the recovery of its files{why}; save it again later"])
                 await self.clock.wait(waiter, pause)
             finally:

@@ -158,22 +158,63 @@ async def test_a_failed_recovery_is_repeated_by_hand_alone(
     assert [*RECOVERED, "recovery"] == operations(expired)
 
 
+def recovered(*tracks: dict[str, str], code: int = 200) -> dict[str, object]:
+    """Return the answer of a recovery's status call."""
+    return {"code": code, "msg": "the vendor's words", "data": list(tracks)}
+
+
 async def test_links_that_came_back_and_died_again_are_recovered_again(
-    expired: Sandbox, make_client: MakeClient, clock: JumpClock, tmp_path: Path
+    api: Api, open_client: MakeClient, clock: JumpClock, tmp_path: Path
 ) -> None:
-    """Days later the same is done once more."""
-    client = await make_client(expired, poll=True, clock=clock.clock, **QUICK)
-    ref = await clock.run(finished(client, expired))
-    song = await clock.run((await client.job(ref)).result())
-    await clock.run(song.save(tmp_path))
-    recovered = expired.tasks[-1]
-    expired._running.files.expire(f"kie/{recovered.id}", 0.0)  # noqa: SLF001 - no fault lets a recovered link die
-    await clock.advance(FRESH_SECONDS)
+    """Not at once, which would pay for the same again; days later the same is done once more."""
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=410))
+        client = await open_client(clock=clock.clock, **QUICK)
+        song = await clock.run(client.run(ax.Extend(audio_id="a", model="V5")))
+        api.recovered = recovered({"id": "a", "audio_url": host.put("/back.mp3", gives()), "status": "success"})
+        await clock.run(song.save(tmp_path))
+        host.put("/back.mp3", gives(b"", status=410))
+        with pytest.raises(ax.DownloadError, match="its recovery brought no other link"):
+            await clock.run((await (await client.job(song.ref)).result()).save(tmp_path))
+        assert 1 == len(api.recoveries)
+        api.recovered = recovered({"id": "a", "audio_url": host.put("/again.mp3", gives()), "status": "success"})
+        await clock.advance(FRESH_SECONDS)
 
-    paths = await clock.run((await (await client.job(ref)).result()).save(tmp_path))
+        (path,) = await clock.run((await (await client.job(song.ref)).result()).save(tmp_path))
 
-    assert 2 == len(paths)
-    assert [*RECOVERED, "recovery"] == operations(expired)
+        assert MP3 == path.read_bytes()
+        assert 2 == len(api.recoveries)
+
+
+@pytest.mark.parametrize("key", ["task_id", "taskId"])
+async def test_what_came_back_under_other_ids_counts_by_its_place(
+    key: str, api: Api, open_client: MakeClient, tmp_path: Path
+) -> None:
+    """No page says whose ids a recovery shows, and where its own stands; the order is the first task's."""
+    api.recovery_key = key
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=410))
+        client = await open_client(**QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+        api.recovered = recovered({"id": "vendor-7", "audio_url": host.put("/back.mp3", gives())})
+
+        (path,) = await song.save(tmp_path)
+
+        assert MP3 == path.read_bytes()
+        assert {"sunoTaskId": "task-1", "callBackUrl": "https://nobody.invalid/audioext"} == api.recoveries[0]
+
+
+async def test_a_recovery_that_brings_nothing_says_why(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+    """The vendor's own word for each track is told."""
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=403))
+        client = await open_client(**QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+        lost = {"id": "a", "audio_url": "", "status": "failed", "error": "account_missing"}
+        api.recovered = recovered(lost, code=500)
+
+        with pytest.raises(ax.DownloadError, match=r"HTTP 403.*same link.*tries it again: account_missing"):
+            await song.save(tmp_path)
 
 
 @pytest.mark.parametrize("provider", ["vidgo", "musicgpt", "kie-jobs"])
