@@ -41,7 +41,7 @@ _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_afte
 _IN_OPTIONS = (
     ("pass `rehost=True`", "pass --rehost"),
     ("choose another listen=", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
-    (", so try `await job.refresh()` for fresh links", ""),
+    (", `await song.recover()` tries it again", ""),
 )
 
 

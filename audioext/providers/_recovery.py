@@ -18,7 +18,7 @@ from audioext.providers._tracks import MAX_TRACKS
 PATH = "/api/v1/suno/recovery"
 STATUS_PATH = f"{PATH}/record-info"
 # docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26
-RUNNING, DONE, FAILED = 201, 200, 500
+RUNNING, DONE, FAILED = "201", 200, 500
 
 
 @frozen
@@ -46,20 +46,20 @@ class RecoveringAccount(SunoAccount):
         """
         answer = self.answers.parse_any(response)
         found = answer.data
-        for _ in range(2):  # in an envelope of its own it is as likely
-            found = plain_keys(found).get("data", found)
+        found = plain_keys(found).get("data", found)  # in an envelope of its own it is as likely
         items = found if isinstance(found, list) else []
-        tracks = tuple(_track(item) for item in items[:MAX_TRACKS] if isinstance(item, dict))
-        if answer.code == RUNNING or (answer.code == DONE and found is None):
+        if text(answer.keys.get("code")) == RUNNING or (answer.code == DONE and found is None):
             return ()
-        if answer.code == FAILED and (items or response.status < HTTP_ERROR_FROM):
+        tracks = tuple(_track(item) for item in items[:MAX_TRACKS] if isinstance(item, dict))
+        if answer.code == DONE and any(track.audio_url for track in tracks):
+            return (Progress(claimed_stage=Stage.COMPLETE, tracks=tracks),)
+        is_over = answer.code == FAILED and response.status < HTTP_ERROR_FROM
+        if tracks or is_over:
             said = "; ".join(dict.fromkeys(track.failure for track in tracks if track.failure))
-            return (Failed(code=str(FAILED), message=said or answer.says),)
+            return (Failed(code=str(answer.code), message=said or answer.says),)
         if answer.code != DONE:
             raise self.answers.error(response, answer)
-        if not tracks:
-            raise DecodeError(["expected a list of tracks @ $.data"], where="the recovery")
-        return (Progress(claimed_stage=Stage.COMPLETE, tracks=tracks),)
+        raise DecodeError(["expected a list of tracks @ $.data"], where="the recovery")
 
 
 def _track(item: object) -> Track:

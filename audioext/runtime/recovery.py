@@ -152,6 +152,9 @@ class Recoveries:
     async def _recover(self, ref: str, *, by_hand: bool) -> HeldJob:
         held = await self._hold(ref)
         provider = self.providers.get(held.record.provider)
+        if provider is None:
+            message = f"this client has no provider {held.record.provider!r} that could be asked for fresh links"
+            raise ConfigError(message)
         if not isinstance(provider, Recovers) or held.record.task_id is None:
             message = f"{held.record.provider} has no recovery of files"
             raise UnsupportedError(message)
