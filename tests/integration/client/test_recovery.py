@@ -10,7 +10,7 @@ import pytest
 import audioext as ax
 from audioext.runtime.recovery import FRESH_SECONDS, UNREACHED_SECONDS
 from audioext.sandbox import Sandbox
-from tests.integration.client.conftest import WEB, MakeClient, MakeSandbox
+from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import Api
 from tests.support.clock import JumpClock, soon
 from tests.support.hosts import gives, serve_host
@@ -80,9 +80,11 @@ async def test_reading_and_streaming_recover_too(expired: Sandbox, make_client: 
     assert RECOVERED == operations(expired)
 
 
-async def test_two_processes_ask_once(expired: Sandbox, make_client: MakeClient, store: str, tmp_path: Path) -> None:
-    """Who comes second finds the recovery in the journal, and waits for it."""
-    clients = [await make_client(expired, poll=True, store=store, **QUICK) for _ in range(3)]
+async def test_two_processes_ask_once(
+    expired: Sandbox, make_client: MakeClient, connect: Connect, tmp_path: Path
+) -> None:
+    """On every store: who comes second finds the recovery in the journal, and waits for it."""
+    clients = [await make_client(expired, poll=True, store=connect(), **QUICK) for _ in range(3)]
     ref = await finished(clients[0], expired)
     songs = [await (await client.job(ref)).result() for client in clients]
 
