@@ -25,7 +25,11 @@ LONGEST_RETRY_AFTER_SECONDS = 120.0
 """A host that asks for a longer wait is given up."""
 MAX_REDIRECTS = 10
 
-_OK, _PARTIAL, _GONE_RANGE, _SERVER_ERROR = 200, 206, 416, 500
+STALE_TRIES = 2
+"""How often a link that is not fresh may look dead before it counts as such."""
+
+_WHOLE = frozenset({200, 203})
+_PARTIAL, _NO_RANGE, _SERVER_ERROR = 206, 416, 500
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEAD = frozenset({403, 404, 410})
 """Statuses of a link that has died, or of a fresh one that is not there yet; 410 is final."""
@@ -70,8 +74,8 @@ def wire_url(link: str) -> URL:
 class Fetch:
     """One file on its way. *ends_at* is when it has to be whole, in the loop's time.
 
-    *patience* (seconds) is how long failures are tried again while no more of it comes; where the link is not
-    *is_fresh*, one that looks dead is dead at once.
+    *patience* (seconds) is how long failures are tried again while no more of it comes. A link that is not *is_fresh*
+    and looks dead is tried twice.
     """
 
     session: aiohttp.ClientSession
@@ -125,7 +129,7 @@ class Fetch:
             backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
             wait = min(backoff, max(gives_up_at - now, 0.0))
         is_late = now >= gives_up_at or now + wait >= self.ends_at or wait > LONGEST_RETRY_AFTER_SECONDS
-        if is_late or (error.is_dead and not self.is_fresh):
+        if is_late or (error.is_dead and not self.is_fresh and tries >= STALE_TRIES):
             asked = f", which asks to wait {wait:.0f} s" if error.wait else ""
             raise FetchError(f"{error}{asked}", is_dead=error.is_dead)
         await asyncio.sleep(wait)
@@ -192,9 +196,9 @@ class Fetch:
             FetchError, _AgainError: it does not bring the file.
         """
         status, host = response.status, response.url.host
-        if status in {_PARTIAL, _GONE_RANGE} and self.position:
+        if status in {_PARTIAL, _NO_RANGE} and self.position:
             return self._resume(response)
-        if status == _OK:
+        if status in _WHOLE or (status == _PARTIAL and _range(response)[0] == "0"):
             self._learn(response)
             return self.position
         said = f"HTTP {status} from {host}"
@@ -209,6 +213,8 @@ class Fetch:
     def _learn(self, response: aiohttp.ClientResponse) -> None:
         is_plain = response.headers.get("Content-Encoding", "identity").lower() == "identity"
         total = response.content_length if is_plain else None
+        if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
+            total = int(stated)  # some hosts answer any call like that
         if self.position and None not in {total, self.total} and total != self.total:
             message = f"{response.url.host} sends another file than before"
             raise FetchError(message)
@@ -218,14 +224,13 @@ class Fetch:
         self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
     def _resume(self, response: aiohttp.ClientResponse) -> int:
-        found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        start, total = (found["start"], found["total"]) if found else (None, None)
-        if response.status == _PARTIAL and start == str(self.position) and total in {str(self.total), "*"}:
+        start, total = _range(response)
+        known = None if self.total is None else str(self.total)
+        if response.status == _PARTIAL and start == str(self.position) and (total is None or known in {None, total}):
+            if total is not None:
+                self.total = int(total)  # it may have come without a length at first
             return 0
-        if response.status == _PARTIAL and start == str(self.position) and self.total is None and total is not None:
-            self.total = int(total)  # it came without a length at first
-            return 0
-        if response.status == _GONE_RANGE and self.total is None and total == str(self.position):
+        if response.status == _NO_RANGE and known is None and total == str(self.position):
             self.total = self.position  # the transfer broke at its very end
             return 0
         self._resumes = False
@@ -233,7 +238,7 @@ class Fetch:
         raise _AgainError(message)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        if response.status == _GONE_RANGE:
+        if response.status == _NO_RANGE:
             return b""
         async with asyncio.timeout_at(self.ends_at):
             return await response.content.read(CHUNK_BYTES)
@@ -252,6 +257,14 @@ def wire_host(link: str) -> str:
         return wire_url(link).host or "?"
     except ValueError:
         return "?"
+
+
+def _range(response: aiohttp.ClientResponse) -> tuple[str | None, str | None]:
+    """Return where the part that came begins, and how long all is, as far as the host says so."""
+    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if found is None:
+        return None, None
+    return found["start"], None if found["total"] == "*" else found["total"]
 
 
 def _asked_wait(status: int, headers: Mapping[str, str]) -> float | None:

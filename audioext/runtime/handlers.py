@@ -122,7 +122,7 @@ class Handlers:
         """
 
         async def call(record: Record) -> None:
-            failure = views.failure(record)
+            failure = views.failure(record, self.files(record.ref))
             if failure is not None:  # it rose to complete since: then COMPLETE is told
                 await handler(failure)
 

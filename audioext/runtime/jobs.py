@@ -163,7 +163,7 @@ class Job:
     @property
     def failure(self) -> Failure | None:
         """Why the job failed, `None` if it did not."""
-        return views.failure(self.record)
+        return views.failure(self.record, self._context.files(self.ref))
 
     @property
     def created_at(self) -> datetime:
@@ -300,7 +300,7 @@ class Job:
         if self._context.is_closed():
             message = f"the client was closed while job {self.ref} was awaited; the job lives on in the store"
             raise ClientClosedError(message, job=self)
-        failure = views.failure(record)
+        failure = self.failure
         if failure is not None:
             code = "" if failure.code is None else f" (code {failure.code})"
             message = f"job {self.ref} at {self.provider} failed, {failure.reason}{code}: {failure.message}"

@@ -68,7 +68,7 @@ class Fault:
     ``same_audio``                all tracks are the same recording
     ``callback_exception[=WITH]`` the final webhook counts as undeliverable; the status call then answers
                                   ``with`` the results (default) or ``without``
-    ``expire_links[=SECONDS]``    the links to the files die (404) so many of the API's seconds (none) after
+    ``expire_links[=SECONDS]``    the links to the files die (410) so many of the API's seconds (none) after
                                   the task was complete; those of a recovery live
     ============================  =======================================================================
 

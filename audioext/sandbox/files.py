@@ -155,7 +155,7 @@ class FileStore:
         # A stream's address is the file's without its suffix, as at the real APIs.
         key = key if key in self else f"{key}.mp3"
         if self._has_expired(key):
-            raise web.HTTPNotFound
+            raise web.HTTPGone
         try:
             path = await self.path(key)
         except KeyError:

@@ -36,8 +36,8 @@ def stage_event(record: Record, stage: Stage, files: Files | None = None) -> Sta
     )
 
 
-def failure(record: Record) -> Failure | None:
-    """Return why the job failed, `None` if it did not (or rose to complete since)."""
+def failure(record: Record, files: Files | None = None) -> Failure | None:
+    """Return why the job failed, `None` if it did not (or rose to complete since); *files* is as above."""
     if record.verdict is not Verdict.FAILED or record.fault is None:
         return None
     return Failure(
@@ -49,7 +49,7 @@ def failure(record: Record) -> Failure | None:
         ref=record.ref,
         provider=record.provider,
         task_id=record.task_id,
-        tracks=record.tracks,
+        tracks=fetched_by(files, record.tracks),
         meta=record.meta,
     )
 

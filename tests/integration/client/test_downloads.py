@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import audioext as ax
 from audioext.files.downloads import FRESH_LINKS, Downloader, Links
+from audioext.files.fetching import STALE_TRIES
 from audioext.http.transport import Transport
 from tests.support.clock import LoopTime
 from tests.support.hosts import Answer, Host, breaks, gives, serve_host
@@ -150,7 +152,7 @@ async def test_patience_ends(status: int, is_dead: bool, host: Host, loop_time: 
     if is_dead:
         with pytest.raises(ax.DownloadError, match="has probably expired"):
             await save(song_of(link), tmp_path, links=STALE)
-        assert 1 == len(host.seen)
+        assert STALE_TRIES == len(host.seen)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +252,29 @@ async def test_two_files_are_never_mixed(other: bytes, host: Host, loop_time: Lo
         await loop_time.run(save(song_of(link), tmp_path))
 
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("end", [len(MP3), 5_000])
+async def test_a_host_may_answer_in_parts_unasked(end: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """What is missing then is asked for."""
+    part = gives(MP3[:end], status=206, Content_Range=f"bytes 0-{end - 1}/{len(MP3)}")
+
+    (path,), _ = await loop_time.run(save(song_of(host.put(PATH, part, breaks(after=len(MP3)))), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert [None, "bytes=5000-"][: len(host.seen)] == host.header("Range")
+
+
+@pytest.mark.parametrize("status", [200, 203])
+async def test_a_file_may_be_packed_on_its_way(status: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """Some hosts pack whatever they send; then nothing says how long it is, and a broken one begins anew."""
+    packed = gives(gzip.compress(MP3), status=status, Content_Encoding="gzip")
+    link = host.put(PATH, breaks(gzip.compress(MP3), after=6_000, Content_Encoding="gzip"), packed)
+
+    (path,), _ = await loop_time.run(save(song_of(link), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert [None, None] == host.header("Range")
 
 
 async def test_a_transfer_that_broke_at_its_very_end_is_whole(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:

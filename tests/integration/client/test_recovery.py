@@ -136,7 +136,7 @@ async def test_a_refusal_is_told_and_may_be_asked_again(
     song = await (await client.job(await finished(client, expired)))
     expired.script("code=402*1")
 
-    with pytest.raises(ax.DownloadError, match=r"HTTP 404.*recovery of its files was refused: .*kie answered 402"):
+    with pytest.raises(ax.DownloadError, match=r"HTTP 410.*recovery of its files was refused: .*kie answered 402"):
         await song.save(tmp_path)
 
     assert 2 == len(await song.save(tmp_path))
@@ -240,7 +240,7 @@ async def test_a_closed_client_says_what_to_do(expired: Sandbox, make_client: Ma
     song = await (await client.job(await finished(client, expired)))
     await client.aclose()
 
-    with pytest.raises(ax.DownloadError, match=r"HTTP 404 .* for fresh links await the job again on an open one"):
+    with pytest.raises(ax.DownloadError, match=r"HTTP 410 .* for fresh links await the job again on an open one"):
         await song.save(tmp_path)
     with pytest.raises(ax.ConfigError, match="not open"):
         await song.recover()

@@ -30,7 +30,7 @@ async def test_links_expire_and_come_back(api: str, open_world: OpenWorld) -> No
     assert [song["id"] for song in old] == [file["id"] for file in called["data"]]
     assert (200, called["data"]) == (info["code"], info["data"])
     paths = [song["audio_url"].removeprefix(world.sandbox.url) for song in (*old, *called["data"])]
-    assert [404, 404, 200, 200] == [(await world.call("GET", path))[0] for path in paths]
+    assert [410, 410, 200, 200] == [(await world.call("GET", path))[0] for path in paths]
 
 
 async def test_links_can_expire_later(open_world: OpenWorld) -> None:
