@@ -326,7 +326,7 @@ class Client:
         """
         delivery = await self.delivery(id)
         route, hook = Route(delivery.provider, delivery.ref, ""), Webhook(headers=delivery.headers, body=delivery.body)
-        return await self.inbox.replay(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
+        return await self.inbox.take(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
 
     async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
         """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.

@@ -31,8 +31,8 @@ _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (ValueError, RecursionError)  # msgspec's own errors are ValueErrors
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
-# A link that needs no closer look: a plain host and a path that begins with a letter, digit or percent sign.
-_PLAIN_LINK = re.compile(r"https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-~]*+", re.ASCII)
+# Links that need no closer look: a plain host and a path that begins with a letter, digit or percent sign.
+_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-~]*+(?: (?=h)|$))++", re.ASCII)
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan"})
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 _EPOCH_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
@@ -174,8 +174,7 @@ def link(value: object) -> str | None:
     """
     if not value or type(value) is not str or len(value) > MAX_LINK_LENGTH:
         return None
-    # Only links with these letters in them can name a word for nothing.
-    if _PLAIN_LINK.fullmatch(value) and not ("one" in value or "ull" in value or "ndef" in value or "aN" in value):
+    if " " not in value and are_plain_links(value):
         return value
     cleaned = "".join(value.strip().splitlines()).replace("\t", "").replace(" ", "%20")
     try:
@@ -186,6 +185,14 @@ def link(value: object) -> str | None:
     name = parts.path.strip("/").rpartition("/")[2].partition(".")[0]
     named = [name] if parts.path.strip("/") else [part.rpartition("=")[2] for part in parts.query.split("&")]
     return cleaned if usable and any(part.lower() not in _WORDS_FOR_NOTHING for part in named) else None
+
+
+def are_plain_links(values: str) -> bool:
+    """Say whether *values*, with a space between each two, are links that need no closer look."""
+    if len(values) > MAX_LINK_LENGTH or not _PLAIN_LINKS.fullmatch(values):
+        return False
+    # Only links with these letters in them can name a word for nothing.
+    return not ("one" in values or "ull" in values or "ndef" in values or "aN" in values)
 
 
 def moment(value: object) -> datetime | None:

@@ -69,7 +69,7 @@ class TaskFault:
     at: float
 
 
-@frozen(kw_only=True)
+@frozen
 class Reached:
     """When a stage was reached and how that became known."""
 
@@ -106,7 +106,7 @@ class Recovery:
     problem: str | None = None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Record:
     """The state of one job. All times are Unix seconds.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from copy import copy
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, Unpack
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from audioext.errors import ConfigError
 from audioext.models.requests import Extend, ExtendOptions
@@ -113,7 +114,7 @@ class Track:
 
     def fetched_by(self, files: Files | None) -> Track:
         """Return the same track with what fetches its file; clients do this."""
-        track = evolve(self)
+        track = copy(self)
         object.__setattr__(track, "_files", files)
         return track
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from attrs import define
 
-from audioext.http.decoding import MAX_ID_LENGTH, link, moment
+from audioext.http.decoding import MAX_ID_LENGTH, are_plain_links, link, moment
 from audioext.models.events import Progress
 from audioext.models.results import Stage, Track
 
@@ -36,19 +36,25 @@ class _Song:
     duration: float | None = None
 
     def track(self) -> Track:
+        links = [self.audio_url, self.stream_audio_url, self.image_url]
+        links += self.source_audio_url, self.source_stream_audio_url, self.source_image_url
+        # One look at all of them together is faster than one at each.
+        if not are_plain_links(" ".join([value or "" for value in links])):
+            links = [link(value) for value in links]
+        audio, stream, image, source_audio, source_stream, source_image = links
         return Track(
             id=self.id,
             title=self.title,
-            audio_url=link(self.audio_url),
-            stream_url=link(self.stream_audio_url),
-            image_url=link(self.image_url),
+            audio_url=audio,
+            stream_url=stream,
+            image_url=image,
             duration=self.duration if self.duration is not None and self.duration > 0 else None,
             tags=self.tags,
             prompt=self.prompt,
             model_name=self.model_name,
-            source_audio_url=link(self.source_audio_url),
-            source_stream_url=link(self.source_stream_audio_url),
-            source_image_url=link(self.source_image_url),
+            source_audio_url=source_audio,
+            source_stream_url=source_stream,
+            source_image_url=source_image,
             created_at=moment(self.createTime),
         )
 

@@ -50,13 +50,18 @@ class HeldJob:
 
     def with_readings(self, news: Iterable[Reading]) -> Record | None:
         """Return what the record would be with *news*; nothing is changed."""
-        together = dict(self.readings)
-        for reading in news:
-            together.setdefault(reading.entry.id, reading)
-        return fold(self.ref, together.values())
+        return fold(self.ref, {**{reading.entry.id: reading for reading in news}, **self.readings}.values())
 
-    def learn(self, news: Iterable[Reading], *, count: int, record: Record | None = None) -> None:
-        """Take in what is durable now, of *count* entries in all; *record* is what follows, where that is known."""
+    def go_on(self, news: Iterable[Reading], record: Record, *, count: int) -> None:
+        """Take in *news* that the store took and nothing else, so that *record* follows; there are *count* entries."""
+        for reading in news:
+            self.readings[reading.entry.id] = reading
+        self.count, self.record, self.is_known = count, record, True
+        if news:
+            self.wake()
+
+    def learn(self, news: Iterable[Reading], *, count: int) -> None:
+        """Take in what is durable now, of *count* entries in all."""
         changed = False
         for reading in news:
             old = self.readings.get(reading.entry.id)
@@ -65,7 +70,7 @@ class HeldJob:
                 changed = True
         self.count = max(count, self.count)
         if changed:
-            found = record if record is not None else fold(self.ref, self.readings.values())
+            found = fold(self.ref, self.readings.values())
             if found is not None:
                 self.record, self.is_known = found, True
             self.wake()
@@ -87,8 +92,8 @@ class HeldJob:
 
     def wake(self) -> None:
         """Let all who wait look again."""
-        waiters, self._waiters = self._waiters, set()
-        for waiter in waiters:
+        while self._waiters:
+            waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(True)
 

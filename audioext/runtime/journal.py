@@ -180,7 +180,7 @@ class Journal:
         for _ in range(MAX_ROUNDS):
             record = held.with_readings(news) if news else held.record
             assert record is not None  # noqa: S101 - the request is among them
-            index = self._index(record, polled_at=held.polled_at)
+            index = self._index(held, record)
             known, understood = held.count, len(held.readings)
             done = await self.store.append(
                 held.ref,
@@ -199,10 +199,10 @@ class Journal:
                 entries = [reading.entry for reading in news]
                 continue
             release = False  # the claim has ended: another one may have begun, which is not ours to end
-            if done.is_full:
-                news = []  # it was counted, and is not part of the journal
-            alike = not done.missed and (known, understood) == (held.count, len(held.readings))
-            held.learn(_as_stored(held, done, news), count=done.count, record=record if alike else None)
+            if done.is_taken and not done.missed and (known, understood) == (held.count, len(held.readings)):
+                held.go_on(news, record, count=done.count)
+            else:
+                held.learn(_as_stored(held, done, news), count=done.count)
             if done.is_taken:
                 if index.poll_at is not None:
                     self.on_poll(index.poll_at)
@@ -222,9 +222,7 @@ class Journal:
             StoreError: nothing was appended.
         """
         held = self.held(ref)
-        named = None
-        for event in reading.events:
-            named = named or event.task_id
+        named = next((event.task_id for event in reading.events if event.task_id is not None), None)
         if named is not None and (held is None or held.record.task_id != named):
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:
@@ -247,7 +245,7 @@ class Journal:
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
         # Somebody may hold it by now: there is one copy of a job, which all its handles share.
         held = self._held.get(ref) or HeldJob(ref, self.provider(provider_name, ref))
-        held.learn(_as_stored(held, done, [] if done.is_full else [reading]), count=done.count)
+        held.learn(_as_stored(held, done, [reading]), count=done.count)
         if held.is_known:
             self.keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
@@ -258,24 +256,21 @@ class Journal:
         with suppress(StoreError):  # then whoever claims its work does it
             await self.append(held)
 
-    def _index(self, record: Record, *, polled_at: float) -> Index:
+    def _index(self, held: HeldJob, record: Record) -> Index:
         now = self.clock.now()
-        provider = self.providers.get(record.asked.provider)
-        poll_at = None
-        if provider is not None:
-            poll_at = schedule.poll_at(
-                record,
-                pace=provider.info.pace,
-                now=now,
-                jitter=self.clock.jitter(),
-                deadline=record.created_at + self.expire_after,
-                polled_at=polled_at,
-            )
+        poll_at = schedule.poll_at(
+            record,
+            pace=held.provider.info.pace,
+            now=now,
+            jitter=self.clock.jitter(),
+            deadline=record.created_at + self.expire_after,
+            polled_at=held.polled_at,
+        )
         return schedule.index_of(record, now=now, poll_at=poll_at, expire_after=self.expire_after)
 
     def first_index(self, held: HeldJob) -> Index:
         """Return the index row with which the journal of a new job begins."""
-        return self._index(held.record, polled_at=0.0)
+        return self._index(held, held.record)
 
     # --- when the store is away, or has lost what it held ------------------------------------------------
 
@@ -344,7 +339,9 @@ class Journal:
 
 
 def _as_stored(held: HeldJob, done: Appended, news: Sequence[Reading]) -> list[Reading]:
-    """Return what was missed, and of *news* what the store did not hold before: what it holds keeps its time."""
+    """Return what was missed, and of *news* what the store took: what it held before keeps its time."""
     missed = held.read(done.missed)
+    if done.is_full:
+        return missed  # it was counted, and is not part of the journal
     known = {reading.entry.id for reading in missed}
     return [*missed, *(reading for reading in news if reading.entry.id not in known)]

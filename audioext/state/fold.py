@@ -23,8 +23,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from attrs import define, field
-
 from audioext.models.entries import OTHER_TASK, REFUSED
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
@@ -50,7 +48,7 @@ def fold(ref: str, readings: Iterable[Reading]) -> Record | None:
     ordered = sorted(readings, key=_BY_TIME_AND_ID)
     for begun in ordered:
         if begun.asked is not None:
-            facts = _Facts(ref=ref, asked=begun.asked, created_at=begun.entry.at)
+            facts = _Facts(ref, begun.asked, begun.entry.at)
             facts.learn_task(ordered)
             for reading in ordered:
                 facts.join(reading)
@@ -58,14 +56,13 @@ def fold(ref: str, readings: Iterable[Reading]) -> Record | None:
     return None
 
 
-@define(kw_only=True, eq=False)
 class _Facts:
-    """What is known after some entries; everything that a reader wants follows from it."""
+    """What is known after some entries; everything that a reader wants follows from it.
 
-    ref: str
-    asked: Asked
-    created_at: float
-    seen_at: float = 0.0
+    A plain class, whose defaults are on the class: one is made for each fold, and most facts keep their default.
+    """
+
+    seen_at = 0.0
     answered_at: float | None = None
     answer: SubmitOutcome | None = None
     submit: Submitted | None = None
@@ -73,27 +70,32 @@ class _Facts:
     called_id: str | None = None
     task_id: str | None = None
     submitted: _Word | None = None
-    claimed: dict[Stage, _Word] = field(factory=dict)
-    """When each stage was first named."""
     shown: _Word | None = None
     """When a stage was first named or a stream shown."""
     audible: _Word | None = None
     """When a playable track was first shown."""
-    sightings: list[Sighting] = field(factory=list)
-    failures: list[Sighting] = field(factory=list)
-    """The sightings that show a track's failure."""
     fault: TaskFault | None = None
     fault_seen: Seen = "webhook"
     cover_url: str | None = None
     credits: float | None = None
-    words: list[str] = field(factory=list)
     complaint: str | None = None
     asks_at: float | None = None
     expired_at: float | None = None
     is_abandoned: str | None = None
-    told: dict[str, float] = field(factory=dict)
-    runs: dict[tuple[str, str], Run] = field(factory=dict)
     recovery: Recovery | None = None
+
+    def __init__(self, ref: str, asked: Asked, created_at: float) -> None:
+        self.ref = ref
+        self.asked = asked
+        self.created_at = created_at
+        self.claimed: dict[Stage, _Word] = {}
+        """When each stage was first named."""
+        self.sightings: list[Sighting] = []
+        self.failures: list[Sighting] = []
+        """The sightings that show a track's failure."""
+        self.words: list[str] = []
+        self.told: dict[str, float] = {}
+        self.runs: dict[tuple[str, str], Run] = {}
 
     def learn_task(self, ordered: Sequence[Reading]) -> None:
         """Find out which task this is, before anything is said of it."""
@@ -199,6 +201,11 @@ class _Facts:
             is_done=old.is_done or handled.is_over,
         )
 
+    def was_named(self, stage: Stage, at: float) -> bool:
+        """Say whether *stage* itself was named by *at*."""
+        named = self.claimed.get(stage)
+        return named is not None and named[0] <= at
+
     def record(self) -> Record:
         """Return what follows from the facts."""
         reached = _reached(self) if self.submitted is not None or self.told else ()
@@ -266,22 +273,21 @@ def _reached(facts: _Facts) -> tuple[Reached, ...]:
         (Stage.TEXT, facts.shown),
         (Stage.SUBMITTED, facts.submitted),
     ):
-        told_at = facts.told.get(TOPIC_OF.get(stage, "")) if facts.told else None
-        word: _Word | None = proof
-        is_implied = word is None
+        word = proof
         if word is None:
-            word = later
-            if told_at is not None:
-                word = (told_at, "webhook")
-        if word is None:
-            continue
-        if later is not None and word[0] >= later[0]:
+            told_at = facts.told.get(TOPIC_OF.get(stage, "")) if facts.told else None
+            word = later if told_at is None else (told_at, "webhook")
+            if word is None:
+                continue
+        at, seen = word
+        source: Source = "implied" if proof is None else _SOURCE_OF[seen]
+        if later is not None and at >= later[0]:
             # What a later stage brought along is a word about this one only where it was named by then.
-            named = facts.claimed.get(stage)
-            is_implied = is_implied or not (stage is Stage.SUBMITTED or (named is not None and named[0] <= later[0]))
-            word = (later[0], word[1])
-        later = word
-        found.append(Reached(stage=stage, source="implied" if is_implied else _SOURCE_OF[word[1]], at=word[0]))
+            at = later[0]
+            if stage is not Stage.SUBMITTED and not facts.was_named(stage, at):
+                source = "implied"
+        later = (at, seen)
+        found.append(Reached(stage, source, at))
     found.reverse()
     return tuple(found)
 

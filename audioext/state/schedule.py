@@ -38,6 +38,8 @@ def handle_at(record: Record, now: float) -> float | None:
     topics = untold(record)
     if not topics:
         return None
+    if not record.runs:
+        return now
     waits = [
         run.last_at + RETRY_SECONDS * 2 ** (run.failures - 1)
         for (topic, _), run in record.runs.items()

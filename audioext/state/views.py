@@ -93,4 +93,4 @@ def untold(record: Record) -> tuple[str, ...]:
     topics = [TOPIC_OF[item.stage] for item in record.reached if item.stage in TOPIC_OF]
     if record.verdict is Verdict.FAILED:
         topics.append(FAILED_TOPIC)
-    return tuple(topic for topic in topics if topic not in record.handled)
+    return tuple([topic for topic in topics if topic not in record.handled]) if record.handled else tuple(topics)

@@ -59,12 +59,13 @@ class Inbox:
         except WebhookError:
             route = urls.read_callback(_SLASHES.sub("/", unquote(path)))  # as proxies may spell it
         self._check_open()
-        if route.provider not in self.providers:
-            message = f"no provider named {route.provider}"
-            raise WebhookError(message, http_status=404)
         try:
             urls.check_tag(route, self.secrets)
-        except WebhookError:
+            self.providers[route.provider]  # a codec is loaded for those with a tag alone
+        except (WebhookError, KeyError) as error:
+            if route.provider not in self.providers:
+                message = f"no provider named {route.provider}"
+                raise WebhookError(message, http_status=404) from error
             self._warn_of_tag(route)
             raise
         return route
@@ -81,12 +82,24 @@ class Inbox:
             return _refused(error)
         return await self.take(route, hook)
 
-    async def take(self, route: Route, hook: Webhook) -> int:
+    async def take(self, route: Route, hook: Webhook, *, verify: bool = True) -> int:
         """Take one delivery whose path `admit` let through as *route*, so that its tag is not checked twice.
 
-        Returns the status to answer it with, as `accept` does.
+        One that was kept before, as by `replay`, need not be *verified* again, unless it was refused for its
+        signature then. Returns the status to answer it with, as `accept` does.
         """
-        return await self._answer(route, hook, verify=True)
+        try:
+            self._check_open()  # again: the client may have closed while the body was read
+            if len(hook.body) > MAX_BODY_BYTES:
+                message = f"the body is over {MAX_BODY_BYTES} bytes"
+                raise WebhookError(message, http_status=413)
+            await self._take(route, hook.at(self.clock.now()), verify=verify)
+        except WebhookError as error:
+            return _refused(error)
+        except StoreError as error:
+            _log.warning("a delivery was put off with 503: %s", error)
+            return 503
+        return 200
 
     def _warn_of_tag(self, route: Route) -> None:
         """Say it now and then: a stranger's guess is no news, but two secrets in one service lose all callbacks."""
@@ -105,41 +118,21 @@ class Inbox:
             message = "not open: the client is closed or was not opened yet"
             raise WebhookError(message, http_status=503)
 
-    async def replay(self, route: Route, hook: Webhook, *, verify: bool = False) -> int:
-        """Take a delivery again that was kept before, by its *route*; its tag was checked then.
-
-        So was its signature; where it was refused for that, *verify* it again. Returns the status that it would be
-        answered with now.
-        """
-        return await self._answer(route, hook, verify=verify)
-
-    async def _answer(self, route: Route, hook: Webhook, *, verify: bool) -> int:
-        try:
-            self._check_open()  # again: the client may have closed while the body was read
-            if len(hook.body) > MAX_BODY_BYTES:
-                message = f"the body is over {MAX_BODY_BYTES} bytes"
-                raise WebhookError(message, http_status=413)
-            await self._take(route, hook.at(self.clock.now()), verify=verify)
-        except WebhookError as error:
-            return _refused(error)
-        except StoreError as error:
-            _log.warning("a delivery was put off with 503: %s", error)
-            return 503
-        return 200
-
     async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> None:
         provider = self.providers[route.provider]
         body = hook.body.replace(route.tag.encode(), b"***") if route.tag else hook.body
-        entry = make_entry(
-            "webhook",
-            hook.received_at or 0.0,
-            headers={name: hook.headers[name] for name in _KEPT_HEADERS if name in hook.headers},
-            body=body,
-        )
-        reading = None
-        if verify:
-            reading = await self._verified(route, hook, entry, provider)
-        reading = reading or read(entry, provider)
+        headers = {name: value for name in _KEPT_HEADERS if (value := hook.headers.get(name)) is not None}
+        entry = make_entry("webhook", hook.received_at or 0.0, headers=headers, body=body)
+        try:
+            if verify:
+                provider.verify_webhook(hook)
+            reading = read(entry, provider)
+        except WebhookError as error:
+            note = f"{REFUSED}: {error}"
+            await self.journal.receive(route.ref, route.provider, Reading(_noted(entry, note), problem=note))
+            raise
+        except DecodeError as error:
+            reading = Reading(entry, problem=str(error))
         if reading.problem:
             unreadable = _noted(entry, f"{UNREADABLE}: {reading.problem}")
             await self.journal.receive(route.ref, route.provider, Reading(unreadable, problem=reading.problem))
@@ -147,22 +140,6 @@ class Inbox:
         if self.confirm == "always" and any(_claims_complete(event) for event in reading.events):
             reading = read(_noted(entry, UNCONFIRMED), provider)
         await self.journal.receive(route.ref, route.provider, reading)
-
-    async def _verified(self, route: Route, hook: Webhook, entry: Entry, provider: Provider) -> Reading | None:
-        """Let an authentic delivery through; one that cannot be read is a reading with its problem.
-
-        Raises:
-            WebhookError: it is not authentic; it is kept all the same.
-        """
-        try:
-            provider.verify_webhook(hook)
-        except WebhookError as error:
-            note = f"{REFUSED}: {error}"
-            await self.journal.receive(route.ref, route.provider, Reading(_noted(entry, note), problem=note))
-            raise
-        except DecodeError as error:
-            return Reading(entry, problem=str(error))
-        return None
 
 
 def _noted(entry: Entry, note: str) -> Entry:

@@ -158,7 +158,9 @@ class Receiver:
         body = await _read_body(request)
         if body is None:
             return _answer(413)
-        return _answer(await self.inbox.take(route, Webhook(path=path, headers=request.headers, body=body)))
+        now = self.inbox.clock.now()
+        hook = Webhook(path=path, headers=request.headers, body=body, received_at=now)
+        return _answer(await self.inbox.take(route, hook))
 
     def _end(self, delivery: object) -> None:
         self._under_way.discard(delivery)
