@@ -124,10 +124,9 @@ class Fetch:
             FetchError: there is none.
         """
         now = asyncio.get_running_loop().time()
-        wait = error.wait
-        if wait is None:
-            backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
-            wait = min(backoff, max(gives_up_at - now, 0.0))
+        backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
+        # With a last try when patience ends, or later where the host names a later time.
+        wait = min(backoff, max(gives_up_at - now, 0.0)) if error.wait is None else max(backoff, error.wait)
         is_late = now >= gives_up_at or now + wait >= self.ends_at or wait > LONGEST_RETRY_AFTER_SECONDS
         if is_late or (error.is_dead and not self.is_fresh and tries >= STALE_TRIES):
             asked = f", which asks to wait {wait:.0f} s" if error.wait else ""

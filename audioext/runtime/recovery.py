@@ -203,7 +203,7 @@ class Recoveries:
         while True:
             waiter = held.waiter()
             try:
-                await self._look(held)
+                await self._bearing(held, self.journal.look(held.ref))
                 recovery = held.record.recovery
                 assert recovery is not None  # noqa: S101 - it was begun
                 if recovery.verdict is not Verdict.OPEN:
@@ -212,7 +212,7 @@ class Recoveries:
                 if self.clock.monotonic() >= deadline:
                     raise DownloadError([f"the recovery of its files has not ended yet{why}; save it again later"])
                 if recovery.task_id is not None:
-                    await self._poll(held, provider, recovery.task_id)
+                    await self._bearing(held, self._poll(held, provider, recovery.task_id))
                 elif self._is_lost(recovery):
                     return None
                 elif recovery.problem and not self.is_reachable():
@@ -221,11 +221,12 @@ class Recoveries:
             finally:
                 held.leave(waiter)
 
-    async def _look(self, held: HeldJob) -> None:
+    async def _bearing(self, held: HeldJob, work: Awaitable[None]) -> None:
+        """Do *work*; while the store is away a wait goes on with what is known."""
         try:
-            await self.journal.look(held.ref)
-        except StoreError as error:  # a wait goes on with what is known
-            _log.warning("job %s: the store could not be read: %s", held.ref, error)
+            await work
+        except StoreError as error:
+            _log.warning("job %s: its recovery waits for the store: %s", held.ref, error)
 
     async def _poll(self, held: HeldJob, provider: Recovers, recovery_id: str) -> None:
         note = f"of {recovery_id}"

@@ -41,6 +41,8 @@ class Api:
     gate: asyncio.Event = field(factory=asyncio.Event)
     base: str = ""
     recoveries: list[dict[str, Any]] = field(factory=list)
+    recovery_asked: asyncio.Event = field(factory=asyncio.Event)
+    """Set when the status of a recovery was asked for."""
     recovery_key: str = "task_id"
     recovered: dict[str, Any] | None = None
     """What the status call of a recovery is answered; it runs as long as there is nothing."""
@@ -87,6 +89,7 @@ class Api:
 
     async def recovery(self, _: web.Request) -> web.Response:
         """Tell how a recovery ended, or that it runs."""
+        self.recovery_asked.set()
         if self.recovered is None:
             return web.json_response({"code": 201, "msg": "running", "data": None})
         return web.json_response(self.recovered)

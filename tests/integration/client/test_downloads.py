@@ -136,6 +136,16 @@ async def test_retry_after_is_kept(host: Host, loop_time: LoopTime, tmp_path: Pa
     assert 100 <= seconds < 130
 
 
+async def test_a_host_that_asks_for_no_pause_gets_one(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """`Retry-After: 0` is no reason to hammer."""
+    link = host.put(PATH, gives(b"slow", status=429, Retry_After="0"))
+
+    with pytest.raises(ax.DownloadError, match="HTTP 429"):
+        await loop_time.run(save(song_of(link), tmp_path))
+
+    assert 5 <= len(host.seen) <= 9
+
+
 @pytest.mark.parametrize(("status", "is_dead"), [(403, True), (404, True), (429, False), (503, False)])
 async def test_patience_ends(status: int, is_dead: bool, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """After half a minute without a byte the last answer is told."""

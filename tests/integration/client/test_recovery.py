@@ -234,6 +234,43 @@ async def test_a_vendor_without_recovery_is_named(
         await song.recover()
 
 
+async def test_a_client_without_the_provider_says_so(
+    expired: Sandbox, make_client: MakeClient, store: str, tmp_path: Path
+) -> None:
+    """A reader of the store can save what lives, and tells why it cannot ask for the rest."""
+    ref = await finished(await make_client(expired, store=store), expired)
+
+    async with ax.Client(store=store) as reader:
+        song = await (await reader.job(ref)).result()
+        with pytest.raises(ax.DownloadError, match=r"no provider.*this client has no provider 'kie'"):
+            await song.save(tmp_path)
+
+
+async def test_a_recovery_goes_on_while_the_store_is_away(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+    """It is not begun without the journal, and what is under way ends as soon as the store is back."""
+    store = ax.MemoryStore()
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=410))
+        client = await open_client(store=store, **QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+        store.fail("the disk is full")
+        with pytest.raises(ax.DownloadError, match="disk is full"):
+            await song.save(tmp_path)
+        store.fail(None)
+        assert [] == api.recoveries
+        saving = asyncio.create_task(song.save(tmp_path))
+        await api.recovery_asked.wait()
+        store.fail("the disk is full")
+        api.recovered = recovered({"id": "a", "audio_url": host.put("/back.mp3", gives()), "status": "success"})
+        for _ in range(3):
+            api.recovery_asked.clear()
+            await api.recovery_asked.wait()
+        store.fail(None)
+
+        assert 1 == len(await saving)
+        assert 1 == len(api.recoveries)
+
+
 async def test_a_closed_client_says_what_to_do(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
     """Saving works without an open client, asking for fresh links does not."""
     client = await make_client(expired, **QUICK)
