@@ -126,6 +126,8 @@ class Downloader:
         Raises:
             DownloadError: something is wrong with it.
         """
+        if track.audio_url is None:
+            raise DownloadError([f"{_label(track)}: it has no file yet"])
         is_fresh, renewals = links.is_fresh, list(links.renewals)
         async with self.transport.new_session() as session:
             while True:
@@ -146,16 +148,10 @@ class Downloader:
                     return
 
     def fetch(self, session: aiohttp.ClientSession, track: Track, *, is_fresh: bool) -> Fetch:
-        """Return the fetch of the file of *track*, whose time runs from now.
-
-        Raises:
-            DownloadError: it has none yet.
-        """
-        if track.audio_url is None:
-            raise DownloadError([f"{_label(track)}: it has no file yet"])
+        """Return the fetch of the file of *track*, whose time runs from now."""
         return Fetch(
             session=session,
-            link=track.audio_url,
+            link=track.audio_url or "",
             patience=self.patience,
             ends_at=asyncio.get_running_loop().time() + self.timeout,
             is_fresh=is_fresh,

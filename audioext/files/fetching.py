@@ -159,7 +159,7 @@ class Fetch:
             finally:
                 response.close()
         except (aiohttp.InvalidURL, ValueError) as error:
-            message = f"{self.link:.80} cannot be asked for"
+            message = f"the link {self.link[:80]!r} cannot be asked for"
             raise FetchError(message) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:

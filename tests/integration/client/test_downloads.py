@@ -480,5 +480,7 @@ async def test_reading_checks_as_saving_does(host: Host) -> None:
         await downloader.read(ax.Track(audio_url=host.put(PATH, gives(MP3[:9_000]))))
     with pytest.raises(ax.DownloadError, match="no file yet"):
         await downloader.read(ax.Track(id="a"))
+    with pytest.raises(ax.DownloadError, match="the link '' cannot be asked for"):
+        await downloader.read(ax.Track(audio_url=""))
     with pytest.raises(ax.ConfigError, match="not made by a client"):
         await ax.Track(id="a").read()
