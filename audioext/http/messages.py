@@ -11,6 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from audioext.http.signing import unix_seconds
+from audioext.http.urls import mask
 
 Headers = Mapping[str, str]
 
@@ -95,7 +96,7 @@ def retry_after(response: HttpResponse) -> float | None:
 
 
 def excerpt(body: bytes, *, longest: int = LONGEST_EXCERPT) -> str:
-    """Return the start of what a stranger sent, on one printable line, for people to read."""
-    text = " ".join(body[: 4 * longest].decode("utf-8", "replace").split())
+    """Return the start of what a stranger sent, on one printable line, for people to read; no secret shows in it."""
+    text = mask(" ".join(body[: 4 * longest].decode("utf-8", "replace").split()))
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return (shown[: longest - 1] + "…" if len(shown) > longest else shown) or "an empty body"

@@ -35,15 +35,18 @@ UNREADABLE = "unreadable"
 OTHER_TASK = "other task"
 UNCONFIRMED = "unconfirmed"
 """The verdict that begins the note of a webhook which does not simply count: not authentic, not readable by the
-release that took it, of another task than was known then, or claiming COMPLETE where claims are confirmed first."""
+release that took it, of another task than was known then, or of no more worth than a question to the status."""
 
 UNSENT = "not sent"
 """Begins the note of a recovery's answer that is none, since its POST certainly never left."""
 
-MAX_ENTRIES = 1_000
+STILL = "still"
+"""The note of a status answer that repeats a doubtful failure, long enough after the first to be believed."""
+
+MAX_ENTRIES = 200
 """A job's journal takes no more webhooks and statuses beyond this; real jobs have about ten."""
-MAX_JOURNAL_BYTES = 16_777_216
-"""The same for the bytes of all bodies: sixteen of the largest webhooks."""
+MAX_JOURNAL_BYTES = 8_388_608
+"""The same for the bytes of all bodies: eight of the largest webhooks."""
 
 
 POST_SECONDS = 120.0

@@ -57,13 +57,17 @@ class Progress:
 
 @frozen(kw_only=True)
 class Failed:
-    """The task's own failure. `code` is the wire's text; `charged` is `None` where no page says."""
+    """The task's own failure. `code` is the wire's text; `charged` is `None` where no page says.
+
+    One that *is_doubtful* counts when a later status call is answered with it as well.
+    """
 
     task_id: str | None = None
     reason: FailureReason = FailureReason.UNKNOWN
     code: str | None = None
     message: str = ""
     charged: bool | None = None
+    is_doubtful: bool = False
 
 
 SubmitOutcome = Submitted | Refused | Unknown

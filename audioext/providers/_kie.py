@@ -134,6 +134,11 @@ class KieAccount(SunoAccount):
     webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=to_webhook_keys, repr=False)
     webhook_tolerance: float = field(default=WEBHOOK_TOLERANCE_SECONDS, kw_only=True)
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether there is a key that signatures are checked with."""
+        return bool(self.webhook_key)
+
     def verify_webhook(self, hook: Webhook) -> None:
         """Do nothing if *hook* is signed under one of the keys, or if there is none.
 

@@ -44,6 +44,7 @@ RUNNING = frozenset(
     }
 )
 CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
+_NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 """The vendor could not deliver to us: a complaint about our endpoint, not about the music."""
 _GIVEN_UP = frozenset({"CANCELLED", "CANCELED", "REJECTED", "TIMEOUT", "TIMED_OUT", "UNSUCCESSFUL"})
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
@@ -263,6 +264,9 @@ def _events(seen: Body, dialect: Dialect, *, delivered: bool) -> tuple[Event, ..
     bad_code = dialect.judges_code and delivered and seen.first("code") not in _SUCCESS_CODES
     if word == CALLBACK_EXCEPTION:
         whole = shown and not delivered and all(track.audio_url for track in seen.tracks)
+        # The pages only say that an error happened in the callback process. Without a track nothing may ever follow.
+        if not (shown or delivered):
+            return (_failed(seen, dialect, is_doubtful=True),)
         unclear = None if whole or delivered else word
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=delivered),)
     if names_failure(word) or (bad_code and not (stage and shown)):
@@ -287,7 +291,7 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
     )
 
 
-def _failed(seen: Body, dialect: Dialect) -> Failed:
+def _failed(seen: Body, dialect: Dialect, *, is_doubtful: bool = False) -> Failed:
     word = seen.word
     code, outer = seen.first("own code"), seen.first("code")
     code = code or (outer if outer not in _SUCCESS_CODES else None)
@@ -298,7 +302,8 @@ def _failed(seen: Body, dialect: Dialect) -> Failed:
         reason = dialect.reasons.get(code or "", FailureReason.GENERATION if made else FailureReason.UNKNOWN)
     if code is None and word not in _SAY_NOTHING:
         code = seen.raw_word
-    message = " ".join(dict.fromkeys(seen.says())) or seen.raw_word or (f"code {code}" if code else "no words")
+    said = (*seen.says(), *([_NO_CALLBACK] if is_doubtful else ()))
+    message = " ".join(dict.fromkeys(said)) or seen.raw_word or (f"code {code}" if code else "no words")
     if reason is FailureReason.UNKNOWN and CONTENT_WORDS.search(message):
         reason = FailureReason.CONTENT
     return Failed(
@@ -307,4 +312,5 @@ def _failed(seen: Body, dialect: Dialect) -> Failed:
         code=code,
         message=excerpt(message.encode(), longest=LONGEST_MESSAGE),
         charged=False if code in _REFUNDED else dialect.charged,
+        is_doubtful=is_doubtful,
     )

@@ -13,7 +13,7 @@ from audioext.clock import Clock
 from audioext.errors import DecodeError, ProviderDownError, ProviderError
 from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Transport
-from audioext.models.entries import make_entry
+from audioext.models.entries import STILL, make_entry
 from audioext.providers.base import Provider
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
@@ -25,6 +25,8 @@ from audioext.stores.base import Store
 _log = logging.getLogger("audioext.poller")
 
 CLAIM_MARGIN_SECONDS = 5.0
+BELIEVED_AFTER = 4.0
+"""A doubtful failure is believed when a status call still tells of it after so many of the longest pauses."""
 CONCURRENT_POLLS = 16
 MAX_COMPLAINED_ENTRIES = 40
 """A longer journal notes no more complaints, which may differ with each call: it keeps room for what the task shows."""
@@ -83,7 +85,9 @@ class Poller:
         # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
         held.polled_at = max(at, held.record.asks_at or 0.0)
         response = await self._call(held)
-        entry = make_entry("status", at, status=response.status, body=response.body)
+        doubted_at = held.record.doubted_at
+        is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
+        entry = make_entry("status", at, status=response.status, body=response.body, note=STILL if is_old else "")
         (reading,) = held.read([entry])
         await self.journal.append_read(held, [reading] if _is_news(held, reading) else [])
         held.provider.parse_status(response)

@@ -26,7 +26,7 @@ from audioext.models.results import SaveProgress, Song, Track
 from audioext.providers.base import Provider, Recovers
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
-from audioext.runtime.posts import SUBMIT_TIMEOUT_SECONDS
+from audioext.runtime.submitter import POLL_GRACE_SECONDS, SHORTEST_SECRET, SUBMIT_TIMEOUT_SECONDS
 from audioext.state import views
 from audioext.state.reading import masked
 
@@ -38,7 +38,7 @@ POLL_SECONDS = 2.0
 """Between two status calls: docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26."""
 UNANSWERED_SECONDS = 900.0
 """How long a recovery whose POST has no known answer counts as under way, where its callback can reach us."""
-UNREACHED_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
+UNREACHED_SECONDS = POLL_GRACE_SECONDS
 """The same where nobody can call us."""
 _TAKEN_BY = "taken-by"
 
@@ -255,8 +255,8 @@ class Recoveries:
         except BrokenError as error:
             return make_entry(kind, self.clock.now(), note=f"{error} ({note})")
         callback = self.callback(held.record.provider, held.ref)
-        secrets_sent = (getattr(held.provider, "api_key", None), None if callback is None else callback.name)
-        body = masked(response.body, filter(None, secrets_sent))
+        sent = (getattr(held.provider, "api_key", None) or "", "" if callback is None else callback.name)
+        body = masked(response.body, [secret for secret in sent if len(secret) >= SHORTEST_SECRET])
         return make_entry(kind, self.clock.now(), status=response.status, body=body, note=note)
 
 

@@ -6,8 +6,10 @@
 3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST. COMPLETE needs its
    claim and one playable track; where the wire has no stage word (`counts_tracks`) it is reached when every expected
    track has audio or failed, and one has audio. A claim of COMPLETE without a playable track makes a status call due.
-4. Tracks merge as `tracks.py` says.
-5. A failed track is `Track.failure`; the job fails only when every expected one did.
+4. Tracks merge as `tracks.py` says. Webhooks alone show no more of them than were asked for, and change none after
+   COMPLETE; more of them make a status call due.
+5. A failed track is `Track.failure`; the job fails only when every expected one did. A doubtful failure counts when a
+   status call still tells of it some time later.
 6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A job may rise, as from failed to complete; facts after
    COMPLETE still join. A refusal does not count where a webhook named a task.
 7. The id in the POST's own answer outranks one learnt by webhook, of which the earliest counts. What names another task
@@ -20,10 +22,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from audioext.models.entries import OTHER_TASK, REFUSED
+from audioext.models.entries import OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
 from audioext.models.results import FailureReason, Source, Stage
@@ -35,6 +38,7 @@ FAILED_TOPIC = "failed"
 TOPIC_OF = {Stage.TEXT: "text", Stage.FIRST: "first", Stage.COMPLETE: "complete"}
 MAX_WORDS = 20
 """Unknown stage words kept for people to read."""
+LONGEST_WORD = 200
 
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
@@ -80,6 +84,7 @@ class _Facts:
     credits: float | None = None
     complaint: str | None = None
     asks_at: float | None = None
+    doubted_at: float | None = None
     expired_at: float | None = None
     is_abandoned: str | None = None
     recovery: Recovery | None = None
@@ -123,7 +128,7 @@ class _Facts:
         if entry.kind in _HEARD:
             self.seen_at = entry.at
         if reading.events:
-            self._join_events(reading.events, "webhook" if entry.kind == "webhook" else "poll", entry.at)
+            self._join_events(reading.events, "webhook" if entry.kind == "webhook" else "poll", entry)
         elif reading.outcome is not None:
             if reading.outcome is self.submit and self.submitted is None:
                 self.submitted = (entry.at, "answer")
@@ -139,7 +144,8 @@ class _Facts:
         elif entry.kind == "abandoned":
             self.is_abandoned = entry.note
 
-    def _join_events(self, events: Sequence[Event], seen: Seen, at: float) -> None:
+    def _join_events(self, events: Sequence[Event], seen: Seen, entry: Entry) -> None:
+        at = entry.at
         if seen == "poll":
             self.asks_at = None  # it was answered
         for event in events:
@@ -151,6 +157,8 @@ class _Facts:
             if isinstance(event, Progress):
                 self._see_tracks(event, seen, at)
                 self._see_words(event, seen, at)
+            elif isinstance(event, Failed) and event.is_doubtful and entry.note != STILL:
+                self.doubted_at = at if self.doubted_at is None else self.doubted_at
             elif isinstance(event, Failed):
                 self._see_failure(event, seen, at)
 
@@ -171,13 +179,16 @@ class _Facts:
         if claimed is not None:
             self.claimed.setdefault(claimed, (at, seen))
             self.shown = self.shown or (at, seen)
-        if seen == "webhook" and (event.ask_now or (claimed is Stage.COMPLETE and self.audible is None)):
+        is_odd = (claimed is Stage.COMPLETE and self.audible is None) or len(event.tracks) > self.asked.expected_tracks
+        if seen == "webhook" and (event.ask_now or is_odd):
             self.asks_at = at
-        self.cover_url = event.cover_url or self.cover_url
-        if event.credits is not None:
+        is_late = seen == "webhook" and Stage.COMPLETE in self.claimed and self.audible is not None
+        if event.cover_url is not None and not (is_late and self.cover_url is not None):
+            self.cover_url = event.cover_url
+        if event.credits is not None and not (is_late and self.credits is not None):
             self.credits = event.credits
-        if event.word is not None and event.word not in self.words:
-            self.words.append(event.word)
+        if event.word is not None and (word := event.word[:LONGEST_WORD]) not in self.words:
+            self.words.append(word)
 
     def _see_failure(self, event: Failed, seen: Seen, at: float) -> None:
         # Of several, a status answer's words count more than a webhook's, then the later ones.
@@ -218,10 +229,16 @@ class _Facts:
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
-        tracks = tracks_of(self.asked, sightings, track_ids=track_ids, cover_url=self.cover_url)
+        stage = reached[-1].stage if reached else None
+        tracks = tracks_of(
+            self.asked,
+            sightings,
+            track_ids=track_ids,
+            cover_url=self.cover_url,
+            complete_at=reached[-1].at if stage is Stage.COMPLETE else math.inf,
+        )
         if self.recovery is not None:
             tracks = with_recovered(tracks, self.recovery, self.asked.retention)
-        stage = reached[-1].stage if reached else None
         verdict = Verdict.OPEN
         if stage is Stage.COMPLETE:
             verdict = Verdict.COMPLETE
@@ -246,6 +263,7 @@ class _Facts:
             sightings=sightings,
             track_ids=track_ids,
             asks_at=self.asks_at,
+            doubted_at=self.doubted_at,
             cover_url=self.cover_url,
             credits=self.credits,
             credit_estimate=submit.credit_estimate if submit is not None else None,

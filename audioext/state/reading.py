@@ -12,7 +12,6 @@ from audioext.http.messages import HttpResponse
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNSENT, Entry, make_entry
 from audioext.models.events import Event, Failed, Progress, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked
-from audioext.models.results import Stage
 from audioext.providers.base import Provider, Recovers
 from audioext.state.asked import load_asked
 
@@ -91,12 +90,7 @@ def _read_webhook(entry: Entry, provider: Provider) -> Reading:
         return Reading(entry, problem=f"parse_webhook raised {type(error).__name__}: {error}")
     if entry.note.startswith(UNCONFIRMED):
         # The task that it names counts all the same: without its id no status call can be made.
-        events = tuple(
-            Progress(task_id=event.task_id, ask_now=True)
-            if isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE
-            else event
-            for event in events
-        )
+        events = tuple([Progress(task_id=event.task_id, ask_now=True) for event in events])
     return Reading(entry, events=events)
 
 

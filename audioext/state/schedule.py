@@ -64,8 +64,8 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
     """
     asks = record.task_id is not None and record.asks_at is not None and record.asks_at > polled_at
     if record.verdict is not Verdict.OPEN:
-        # A job that was given up, or failed, may rise: what a doubtful webhook says of that is asked once.
-        return now if asks and record.verdict in {Verdict.EXPIRED, Verdict.FAILED} else None
+        # A job that has ended may rise or learn more: what a doubtful webhook says of that is asked once.
+        return now if asks and record.verdict is not Verdict.REFUSED else None
     if record.task_id is None:
         return deadline
     if asks:

@@ -24,12 +24,23 @@ _Facts = dict[str, Any]
 
 
 def tracks_of(
-    asked: Asked, sightings: Sequence[Sighting], *, track_ids: Sequence[str] = (), cover_url: str | None = None
+    asked: Asked,
+    sightings: Sequence[Sighting],
+    *,
+    track_ids: Sequence[str] = (),
+    cover_url: str | None = None,
+    complete_at: float = math.inf,
 ) -> tuple[Track, ...]:
-    """Return the tracks that *sightings* show, in the order of *track_ids*, then of their positions, then by key."""
+    """Return the tracks that *sightings* show, in the order of *track_ids*, then of their positions, then by key.
+
+    After *complete_at* a webhook adds what is missing, and changes nothing.
+    """
     if not sightings:
         return ()
-    tracks = [_merge(group) for group in groups(sightings)]
+    found = groups(sightings)
+    if len(found) > asked.expected_tracks:
+        found = _credible(found, asked.expected_tracks, track_ids)
+    tracks = [_merge(group, complete_at) for group in found]
     if track_ids or not all(one["position"] < other["position"] for one, other in pairwise(tracks)):
         places = {id_: place for place, id_ in enumerate(track_ids)}
         tracks.sort(key=lambda track: (places.get(track["id"], len(places)), track["position"], *_key(track)))
@@ -77,14 +88,30 @@ def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
     return [*by_id.values(), *by_url.values()]
 
 
+def _credible(found: list[list[Sighting]], expected: int, track_ids: Sequence[str]) -> list[list[Sighting]]:
+    """Return the tracks that an answer of the API itself showed, and the best of the others, up to what is *expected*.
+
+    Whoever knows a callback URL could add tracks of his own otherwise.
+    """
+    shown = [
+        any(seen.seen != "webhook" for seen in group) or any(seen.track.id in track_ids for seen in group)
+        for group in found
+    ]
+    room = max(0, expected - sum(shown))
+    others = [number for number, is_shown in enumerate(shown) if not is_shown]
+    others.sort(key=lambda number: (-max(seen.claimed or 0 for seen in found[number]), found[number][0].at))
+    kept = set(others[:room])
+    return [group for number, group in enumerate(found) if shown[number] or number in kept]
+
+
 def moment(at: float) -> datetime:
     """Return Unix seconds as a tz-aware time."""
     return datetime.fromtimestamp(at, UTC)
 
 
-def _merge(group: list[Sighting]) -> _Facts:
+def _merge(group: list[Sighting], complete_at: float) -> _Facts:
     if len(group) > 1:
-        group = sorted(group, key=_rank)[::-1]
+        group = sorted(group, key=lambda seen: _rank(seen, complete_at), reverse=True)
     best = group[0]
     facts: _Facts = vars(best.track).copy()
     position = best.track.position or best.position
@@ -107,5 +134,6 @@ def _key(track: _Facts) -> tuple[str, str]:
     return (track["id"] or "", track["audio_url"] or "")
 
 
-def _rank(sighting: Sighting) -> tuple[int, int, float]:
-    return (sighting.claimed or 0, SEEN_RANK[sighting.seen], sighting.at)
+def _rank(sighting: Sighting, complete_at: float) -> tuple[bool, int, int, float]:
+    is_late = sighting.seen == "webhook" and sighting.at > complete_at
+    return (not is_late, sighting.claimed or 0, SEEN_RANK[sighting.seen], sighting.at)

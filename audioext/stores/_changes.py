@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection
 
 from attrs import define, field
 
@@ -25,14 +25,11 @@ class _Listener:
 class Fanout:
     """One stream of changes in, any number of listeners out; all of it on one event loop."""
 
-    _listeners: set[_Listener] = field(factory=set, init=False)
+    listeners: set[_Listener] = field(factory=set, init=False)
 
-    def publish(self, changes: Iterable[Changed | Resync]) -> None:
+    def publish(self, changes: Collection[Changed | Resync]) -> None:
         """Hand *changes* to every listener; one that is far behind gets a `RESYNC` in their place."""
-        if not self._listeners:
-            return
-        changes = tuple(changes)
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.backlog.extend(changes)
             if len(listener.backlog) > MAX_BACKLOG:
                 listener.backlog.clear()
@@ -41,21 +38,23 @@ class Fanout:
 
     def close(self) -> None:
         """End the streams of those who listen now, after what they were handed."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.closed = True
             listener.wake.set()
 
-    async def listen(self) -> AsyncGenerator[Changed | Resync]:
-        """Yield what is published from the first step on, until `close`."""
-        listener = _Listener()
-        self._listeners.add(listener)
-        try:
-            while True:
-                while listener.backlog:
-                    yield listener.backlog.popleft()
-                if listener.closed:
-                    return
-                listener.wake.clear()
-                await listener.wake.wait()
-        finally:
-            self._listeners.discard(listener)
+
+async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]:
+    """Yield what the fanout that *find* returns publishes from this first step on, until it is closed."""
+    fanout = find()
+    listener = _Listener()
+    fanout.listeners.add(listener)
+    try:
+        while True:
+            while listener.backlog:
+                yield listener.backlog.popleft()
+            if listener.closed:
+                return
+            listener.wake.clear()
+            await listener.wake.wait()
+    finally:
+        fanout.listeners.discard(listener)

@@ -73,7 +73,7 @@ class ChangeReader:
                         last = await self.begin()
                         self.fanout.publish((RESYNC,))
                     elif changes:
-                        self.fanout.publish(_read_changes(changes))
+                        self.fanout.publish(tuple(_read_changes(changes)))
                         last = changes[-1]
                     elif await self._newest() == last:
                         is_behind = False

@@ -10,11 +10,10 @@ from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.models.entries import Index
+from audioext.stores._redis_address import Address, Nodes
 from audioext.stores._redis_changes import ChangeReader
-from audioext.stores._redis_nodes import Nodes
 from audioext.stores._redis_pipe import Pipe, Word
 from audioext.stores._redis_scripts import BEGIN, LAYOUT, PURGE, Script
-from audioext.stores._redis_url import Address
 from audioext.stores.base import Work
 
 MAX_WEBHOOKS = 2**53

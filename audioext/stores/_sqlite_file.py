@@ -1,24 +1,34 @@
-"""The SQLite file: how it is opened, which schema it has, and what its faults mean.
+"""The SQLite file: how it is opened by either driver, which schema it has, and what its faults mean.
+
+The drivers are Python's own module, and apsw where it is installed, which brings its own, newer SQLite.
 
 Pages of SQLite's own documentation, read 2026-11-24: sqlite.org/wal.html, /pragma.html, /rescode.html.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sqlite3
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, cast
 from urllib.parse import quote
 
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.stores._sqlite_driver import Connection, Driver, connect, primary_code
 
+Driver = Literal["sqlite3", "apsw"]
+Row = tuple[Any, ...]
+"""The columns of a row have the types that the schema says."""
+
+Connection = sqlite3.Connection
+"""apsw's own does what we ask of it in the same way."""
+
+_CACHED_STATEMENTS = 256
 Synchronous = Literal["normal", "full"]
 
 APPLICATION_ID: Final = 0x61786A62
@@ -69,6 +79,36 @@ _ENGINE_FAULTS = {
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_PROTOCOL,
 }
+
+
+def default_driver() -> Driver:
+    """Return apsw where it is installed."""
+    return "apsw" if importlib.util.find_spec("apsw") is not None else "sqlite3"
+
+
+def connect(driver: Driver, uri: str, *, busy_timeout: float) -> Connection:
+    """Return a connection to the file that *uri* names; it waits *busy_timeout* seconds for another one's lock."""
+    if driver == "apsw":
+        import apsw  # noqa: PLC0415 - loads where it is chosen
+
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+        connection = apsw.Connection(uri, flags=flags, statementcachesize=_CACHED_STATEMENTS)
+        connection.set_busy_timeout(round(busy_timeout * 1000))
+        return cast("Connection", connection)
+    return sqlite3.connect(
+        uri, uri=True, timeout=busy_timeout, isolation_level=None, cached_statements=_CACHED_STATEMENTS
+    )
+
+
+def primary_code(error: BaseException) -> int | None:
+    """Return SQLite's primary result code of *error* (https://sqlite.org/rescode.html), `None` if it has none."""
+    code = getattr(error, "sqlite_errorcode", getattr(error, "result", None))
+    return code & 0xFF if isinstance(code, int) else None
+
+
+def sticks(error: BaseException) -> bool:
+    """Whether what caused *error* may stick to the connection, so that a new one is needed."""
+    return primary_code(error) not in _KEEPS_CONNECTION
 
 
 def is_engine_fault(error: BaseException) -> bool:
@@ -225,39 +265,6 @@ class DatabaseFile:
                 if primary_code(error) not in _BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
-
-
-@define(eq=False)
-class ThreadConnection:
-    """A thread's connection to the file, which is made anew after a fault."""
-
-    file: DatabaseFile
-    read_only: bool
-    _connection: Connection | None = field(default=None, init=False)
-
-    def connection(self) -> Connection:
-        """Return the connection; the first of all makes the file ready.
-
-        Raises:
-            StoreError: the file is gone, or not ours; the driver's own errors come as well.
-        """
-        if not self.file.is_prepared:
-            self.file.prepare()
-        self.file.check()
-        if self._connection is None:
-            self._connection = self.file.connect(read_only=self.read_only)
-        return self._connection
-
-    def recover(self, error: Exception) -> None:
-        """Drop a connection whose fault may stick to it; the file's return is noticed with the next work."""
-        if primary_code(error) not in _KEEPS_CONNECTION:
-            self.drop()
-
-    def drop(self) -> None:
-        """Let go of the connection."""
-        if self._connection is not None:
-            close(self._connection)
-            self._connection = None
 
 
 def close(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""A thread with a connection of its own, which does the work of the event loop in batches, a transaction for each.
+"""The threads of a SQLite store: they do the event loop's work in batches, and look for what other processes do.
 
 At most one batch is in flight while the next one gathers, and one call into the loop returns all of its results.
 """
@@ -8,49 +8,102 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.stores._sqlite_driver import Execute
-from audioext.stores._sqlite_file import DatabaseFile, ThreadConnection, is_engine_fault
+from audioext.stores._sqlite_file import Connection, DatabaseFile, close, is_engine_fault, sticks
+from audioext.stores._sqlite_session import Session
+from audioext.stores.base import Changed
 
 T = TypeVar("T")
 Outcome = object | BaseException
 
-MAX_BATCH = 1000
+MAX_BATCH = 500
 """Items of one transaction at most, so that none waits long for the others."""
 CHECKPOINT_SECONDS = 1.0
 """How long an append may be in the log alone; with `synchronous=normal` a power loss can take it until then."""
 CHECKPOINT_WORKS = 2000
 """So many works are moved out of the log at once: about as many pages, which keeps it short."""
 
+URGENT_SECONDS = 0.002
+"""How often the file is looked at while somebody waits for a change; a look without one takes some microseconds."""
+CALM_SECONDS = 0.05
+MAX_ROWS = 1000
+"""Entries of one look; if there were more, the next look follows at once."""
 
-@define(eq=False)
-class Session:
-    """The open transaction of a batch: runs statements, and knows how long the journals are that it appended to."""
-
-    execute: Execute
-    changed: dict[str, int] = field(factory=dict)
-
+_NEWER = """SELECT entries.id, jobs.ref, jobs.entries FROM entries JOIN jobs ON jobs.id = entries.job
+    WHERE entries.id > ? ORDER BY entries.id LIMIT ?"""
 
 SessionWork = Callable[[Session], T]
+Item = tuple[SessionWork[Any], "asyncio.Future[Any]", str]
+"""What is to be done, who waits for it, and the ref of the job that it is about, if it is about one."""
 
 
 @define(eq=False)
-class _Item(Generic[T]):
-    work: SessionWork[T]
-    future: asyncio.Future[T]
+class FileThread:
+    """A thread that does *run* with a connection of its own, which is made when it is needed and after a fault."""
+
+    file: DatabaseFile
+    role: Literal["writer", "reader", "watcher"]
+    run: Callable[[], None]
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
+    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _thread: threading.Thread = field(init=False)
+    _connection: Connection | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._main, name=f"audioext sqlite {self.role}", daemon=True)
+        self._thread.start()
+
+    async def join(self) -> None:
+        """Wait for the end."""
+        await self._ended.wait()
+        self._thread.join()
+
+    def _main(self) -> None:
+        self.run()
+        self.drop()
+        self.call(self._ended.set)
+
+    def connect(self) -> Connection:
+        """Return the thread's connection; the first of all makes the file ready.
+
+        Raises:
+            StoreError: the file is gone, or not ours; the driver's own errors come as well.
+        """
+        if not self.file.is_prepared:
+            self.file.prepare()
+        self.file.check()
+        if self._connection is None:
+            self._connection = self.file.connect(read_only=self.role != "writer")
+        return self._connection
+
+    def drop(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            close(self._connection)
+            self._connection = None
+
+    def call(self, call: Callable[..., None], *arguments: object) -> bool:
+        """Call in the loop, from the thread; return whether there still is one."""
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop was closed before the store: nobody is left to hear of it
+            return False
+        return True
 
 
 @define(eq=False)
 class BatchThread:
-    """One thread, one connection, one batch at a time; a work that fails is alone in failing.
+    """One batch at a time, each a transaction; a work that fails is alone in failing.
 
     `published` is called in the loop with what a batch changed, before its results are seen. `wrote` is called on the
     thread with the ids that its entries lie between.
@@ -58,32 +111,29 @@ class BatchThread:
 
     file: DatabaseFile
     role: Literal["writer", "reader"]
-    published: Callable[[dict[str, int]], None] = field(default=lambda _: None, kw_only=True)
+    published: Callable[[list[Changed]], None] = field(default=lambda _: None, kw_only=True)
     wrote: Callable[[tuple[int, int]], None] = field(default=lambda _: None, kw_only=True)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
-    _gathering: deque[_Item[Any]] = field(factory=deque, init=False)
-    _handed: queue.SimpleQueue[list[_Item[Any]] | None] = field(factory=queue.SimpleQueue, init=False)
-    _is_busy: bool = field(default=False, init=False)
+    _gathering: deque[Item] = field(factory=deque, init=False)
+    _handed: queue.SimpleQueue[list[Item] | None] = field(factory=queue.SimpleQueue, init=False)
     _is_closing: bool = field(default=False, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _idle: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _thread: threading.Thread = field(init=False)
+    _thread: FileThread = field(init=False)
     # what only the thread touches
-    _link: ThreadConnection = field(init=False)
+    _session: Session | None = field(default=None, init=False)
     _logged: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Start the thread; it connects with its first work."""
+        """Start the thread."""
         self._idle.set()
-        self._link = ThreadConnection(self.file, read_only=self.role == "reader")
-        self._thread = threading.Thread(target=self._run, name=f"audioext sqlite {self.role}", daemon=True)
+        self._thread = FileThread(self.file, self.role, self._run)
         self._thread.start()
 
     # --- in the event loop ---------------------------------------------------------------------------------
 
-    def run(self, work: SessionWork[T]) -> asyncio.Future[T]:
-        """Have *work* done with the next batch, and return its future; cancelling it disturbs no other.
+    def run(self, work: SessionWork[T], ref: str = "") -> asyncio.Future[T]:
+        """Have *work* on the job of *ref* done with the next batch; cancelling the future disturbs no other.
 
         Raises:
             StoreError: the store is being closed.
@@ -91,9 +141,8 @@ class BatchThread:
         if self._is_closing:
             raise StoreError("the store is closed: open it, or make a new client")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._gathering.append(_Item(work, future))
-        if not self._is_busy:
-            self._is_busy = True
+        self._gathering.append((work, future, ref))
+        if self._idle.is_set():
             self._idle.clear()
             self._loop.call_soon(self._hand_over)  # soon: what the loop is about to do may join the batch
         return future
@@ -105,31 +154,29 @@ class BatchThread:
         if self._timer is not None:
             self._timer.cancel()
         self._handed.put(None)
-        await self._ended.wait()
-        self._thread.join()
+        await self._thread.join()
 
     def _hand_over(self) -> None:
-        batch: list[_Item[Any]] = []
+        batch: list[Item] = []
         while self._gathering and len(batch) < MAX_BATCH:
             item = self._gathering.popleft()
-            if not item.future.cancelled():
+            if not item[1].cancelled():
                 batch.append(item)
         if batch:
             self._handed.put(batch)
         else:
-            self._is_busy = False
             self._idle.set()
 
-    def _deliver(self, batch: list[_Item[Any]], outcomes: list[Outcome], changed: dict[str, int]) -> None:
+    def _deliver(self, batch: list[Item], outcomes: list[Outcome], changed: dict[str, int]) -> None:
         if changed:
-            self.published(changed)
-        for item, outcome in zip(batch, outcomes, strict=True):
-            if item.future.done():
+            self.published([Changed(ref, count) for ref, count in changed.items()])
+        for (_, future, _), outcome in zip(batch, outcomes, strict=True):
+            if future.done():
                 continue
             if isinstance(outcome, BaseException):
-                item.future.set_exception(outcome)
+                future.set_exception(outcome)
             else:
-                item.future.set_result(outcome)
+                future.set_result(outcome)
         if self.role == "writer" and self._timer is None:
             self._timer = self._loop.call_later(CHECKPOINT_SECONDS, self._ask_for_checkpoint)
         # After those who just got their results had their turn: what they ask for next joins this batch.
@@ -144,54 +191,66 @@ class BatchThread:
     def _run(self) -> None:
         while (batch := self._handed.get()) is not None:
             if batch:
-                outcomes, changed = self._outcomes([item.work for item in batch])
-                if not call_loop(self._loop, self._deliver, batch, outcomes, changed):
+                outcomes, changed = self._outcomes(batch)
+                if not self._thread.call(self._deliver, batch, outcomes, changed):
                     break
                 self._logged += len(batch)
             if self.role == "writer" and self._logged >= (CHECKPOINT_WORKS if batch else 1):
                 self._checkpoint()
-        self._link.drop()
-        call_loop(self._loop, self._ended.set)
 
     def _checkpoint(self) -> None:
         """Copy what the log holds into the file, while no commit of this process can meet it."""
         self._logged = 0
         try:
-            self._link.connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._thread.connect().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except Exception as error:  # noqa: BLE001 - nobody waits for it, and it is done again with the next works
-            self._link.recover(error)
+            self._recover(error)
 
-    def _outcomes(self, works: Sequence[SessionWork[object]]) -> tuple[list[Outcome], dict[str, int]]:
+    def _outcomes(self, batch: Sequence[Item]) -> tuple[list[Outcome], dict[str, int]]:
+        """Return what became of each work, and how long the journals are that were appended to."""
+        works: list[SessionWork[object]] = [work for work, _, _ in batch]
+        refs = {ref for _, _, ref in batch if ref}
         try:
-            session = Session(self._link.connection().execute)
+            connection = self._thread.connect()
+            if self._session is None or self._session.connection is not connection:
+                self._session = Session(connection)
             try:
-                outcomes = self._transact(session, works)
+                outcomes = self._transact(self._session, works, refs)
             except Exception as error:
                 if is_engine_fault(error):
                     raise
-                session.changed.clear()
-                outcomes = self._transact(session, [partial(_alone, work=work) for work in works])
+                outcomes = self._transact(self._session, [partial(_alone, work=work) for work in works], ())
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
-            self._link.recover(error)
+            self._recover(error)
             return [self.file.explain(error) for _ in works], {}
         explained = [self.file.explain(found) if isinstance(found, Exception) else found for found in outcomes]
-        return explained, session.changed
+        return explained, self._session.changed
 
-    def _transact(self, session: Session, works: Sequence[SessionWork[object]]) -> list[Outcome]:
-        """Do all works in one transaction, or none of them.
+    def _recover(self, error: Exception) -> None:
+        if sticks(error):
+            self._thread.drop()
+
+    def _transact(self, session: Session, works: Sequence[SessionWork[object]], refs: Collection[str]) -> list[Outcome]:
+        """Do all works, which are about the jobs of *refs*, in one transaction, or none of them.
 
         Raises:
             StoreError: the file is gone; the driver's own errors come as well.
         """
-        session.execute("BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN")
+        execute = session.connection.execute
+        session.changed = {}
+        execute("BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN")
         try:
             before = _last_entry(session) if self.role == "writer" else 0
+            if refs:
+                session.load(refs)
             outcomes: list[Outcome] = [work(session) for work in works]
+            session.flush()
             after = _last_entry(session) if session.changed else before
-            session.execute("COMMIT")
+            execute("COMMIT")
         except BaseException:
+            session.forget()
             with suppress(Exception):  # the fault may have ended the transaction
-                session.execute("ROLLBACK")
+                execute("ROLLBACK")
             raise
         self.file.check()  # what was committed into a file that is gone is not stored
         if before < after:
@@ -199,28 +258,90 @@ class BatchThread:
         return outcomes
 
 
-def call_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> bool:
-    """Call in the loop, from a thread; return whether there still is one."""
-    try:
-        loop.call_soon_threadsafe(call, *arguments)
-    except RuntimeError:  # the loop was closed before the store: nobody is left to hear of it
+@define(eq=False)
+class Watcher:
+    """Reads what was appended since its last look, by row id, and hands it to `published` in the loop.
+
+    What this process appended was published with its commit: its ranges of ids are passed over.
+    """
+
+    file: DatabaseFile
+    cursor: int
+    published: Callable[[list[Changed]], None]
+    own: deque[tuple[int, int]] = field(factory=deque, init=False)
+    _urgent: int = field(default=0, init=False)
+    _stop: bool = field(default=False, init=False)
+    _wake: threading.Event = field(factory=threading.Event, init=False)
+    _version: object = field(default=None, init=False)
+    _thread: FileThread = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Start the thread."""
+        self._thread = FileThread(self.file, "watcher", self._run)
+        self._thread.start()
+
+    def watch(self, *, urgent: bool) -> None:
+        """Look often while somebody waits; each call that is urgent is matched by one that is not."""
+        self._urgent = max(0, self._urgent + (1 if urgent else -1))
+        if urgent:
+            self._wake.set()
+
+    async def aclose(self) -> None:
+        """End the thread and close its connection."""
+        self._stop = True
+        self._wake.set()
+        await self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop:
+            try:
+                has_more = self._look()
+            except Exception:  # noqa: BLE001 - it may be away for a moment; what was not read is read then
+                has_more, self._version = False, None
+                self._thread.drop()
+            if has_more:
+                continue
+            if self._urgent:
+                time.sleep(URGENT_SECONDS)  # half the work of waiting for an event
+            else:
+                self._wake.wait(CALM_SECONDS)
+                self._wake.clear()
+
+    def _look(self) -> bool:
+        """Read the next entries, if another connection committed anything; return whether there may be more."""
+        connection = self._thread.connect()
+        version = connection.execute("PRAGMA data_version").fetchall()[0][0]
+        if version == self._version:
+            return False
+        while self.own and self.own[0][0] <= self.cursor:
+            self.cursor = max(self.cursor, self.own.popleft()[1])
+        rows = connection.execute(_NEWER, (self.cursor, MAX_ROWS)).fetchall()
+        if rows:
+            counts = {ref: count for _, ref, count in rows}
+            self.cursor = rows[-1][0]
+            self._thread.call(self.published, [Changed(ref, count) for ref, count in counts.items()])
+        if len(rows) == MAX_ROWS:
+            return True
+        self._version = version  # read before the rows, so that what came in between is read with the next look
         return False
-    return True
 
 
 def _alone(session: Session, work: SessionWork[object]) -> Outcome:
     """Do a work so that its fault undoes nothing else, and return that fault."""
-    session.execute("SAVEPOINT work")
+    execute = session.connection.execute
+    execute("SAVEPOINT work")
     try:
         outcome: Outcome = work(session)
+        session.flush()
     except Exception as error:
         if is_engine_fault(error):
             raise
-        session.execute("ROLLBACK TO work")
+        session.forget()
+        execute("ROLLBACK TO work")
         outcome = error
-    session.execute("RELEASE work")
+    execute("RELEASE work")
     return outcome
 
 
 def _last_entry(session: Session) -> int:
-    return int(session.execute("SELECT coalesce(max(id), 0) FROM entries").fetchall()[0][0])
+    return int(session.read("SELECT coalesce(max(id), 0) FROM entries")[0][0])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 
 import attrs
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.models.entries import Entry, Index
+from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._changes import Fanout
+from audioext.stores._changes import Fanout, follow
 from audioext.stores._memory_jobs import AccountJobs, Agenda, HeldJournal
 from audioext.stores.base import (
     Appended,
@@ -33,13 +33,14 @@ class MemoryStore:
 
     _jobs: dict[str, HeldJournal] = field(factory=dict, init=False)
     _keys: dict[str, str] = field(factory=dict, init=False)
-    _tasks: dict[tuple[str, str], dict[str, None]] = field(factory=dict, init=False)
+    _tasks: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict, init=False)
     _accounts: dict[str, AccountJobs] = field(factory=dict, init=False)
-    _webhooks: list[tuple[HeldJournal, Entry]] = field(factory=list, init=False)
+    # every webhook, and its job: two lists of what is held anyway
+    _webhooks: list[Entry] = field(factory=list, init=False)
+    _webhook_jobs: list[HeldJournal] = field(factory=list, init=False)
     _secrets: dict[str, bytes] = field(factory=dict, init=False)
-    _agendas: dict[Work, Agenda] = field(
-        factory=lambda: {"polls": Agenda("polls"), "handlers": Agenda("handlers")}, init=False
-    )
+    _polls: Agenda = field(factory=lambda: Agenda("polls"), init=False)
+    _handlers: Agenda = field(factory=lambda: Agenda("handlers"), init=False)
     _fanout: Fanout = field(factory=Fanout, init=False)
     _users: int = field(default=0, init=False)
     _failing: str | None = field(default=None, init=False)
@@ -75,13 +76,12 @@ class MemoryStore:
         until = None if account is None else account.full_until(limits, now)
         if until is not None:
             return Full(until)
-        orphans = [] if job is None else job.entries
         if job is None:
             job = self._jobs[index.ref] = HeldJournal(index)
-        job.entries = []
+        orphans, job.entries = job.entries, []
         job.add(entry)
         job.entries += orphans  # so that its creator, who has seen one entry, is handed them with its next append
-        self._set_index(job, index)
+        self._set_index(job, index, is_first=True)
         self._fanout.publish((Changed(index.ref, len(job.entries)),))
         return Created()
 
@@ -108,24 +108,23 @@ class MemoryStore:
             orphan = Index(ref=ref, provider=provider, account="", created_at=entries[0].at, is_open=False)
             job = self._jobs[ref] = HeldJournal(orphan)
         was_known = job.is_known
-        missed = job.missed(entries, known)
-        is_full = job.take(entries)
-        is_changed = len(job.entries) > count
-        self._webhooks += [(job, entry) for entry in job.entries[count:] if entry.kind == "webhook"]
+        repeated, is_full = self._add(job, entries)
+        missed: tuple[Entry, ...] = ()
+        if known < count or repeated:
+            before = enumerate(job.entries[:count])
+            missed = tuple(entry for number, entry in before if number >= known or entry.id in repeated)
+        following = len(job.entries)
         is_taken = index is not None and job.is_known and known == count and not is_full
-        release = release and (is_changed or not entries)  # a repeat was done before: a later claim is not its own
-        if release:
+        if release and (following > count or not entries):  # a repeat was done before: a later claim is not its own
             job.held_until = 0.0
-        following = index if index is not None and (is_taken or not was_known) else job.index
-        if is_changed and not is_taken:
-            following = attrs.evolve(
-                following, poll_at=_sooner(following.poll_at, look_at), handle_at=_sooner(following.handle_at, look_at)
-            )
-        if job.is_known and (release or following is not job.index or not was_known):
-            self._set_index(job, following)
-        if is_changed:
-            self._fanout.publish((Changed(ref, len(job.entries)),))
-        return Appended(count=len(job.entries), missed=missed, is_taken=is_taken, is_full=is_full)
+            self._handlers.put(job)
+        if index is not None and (is_taken or job.is_known != was_known):
+            self._set_index(job, index, is_first=not was_known)
+        if following > count:
+            if job.is_known and not is_taken:
+                self._set_due(job, _sooner(job.poll_at, look_at), _sooner(job.handle_at, look_at))
+            self._fanout.publish((Changed(ref, following),))
+        return Appended(count=following, missed=missed, is_taken=is_taken, is_full=is_full)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
@@ -138,7 +137,8 @@ class MemoryStore:
         self._check()
         if key is not None:
             return self._keys.get(key)
-        return next(reversed(self._tasks.get((provider, task_id or ""), {})), None)
+        refs = self._tasks.get((provider, task_id or ""))
+        return refs[-1] if refs else None
 
     async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation; see `Store.jobs`."""
@@ -152,25 +152,22 @@ class MemoryStore:
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         self._check()
-        agenda = self._agendas[work]
-        claimed: list[HeldJournal] = []
-        while len(claimed) < limit and (job := agenda.first(providers)) is not None:
-            due = job.due(work)
-            if due is None or due > now:
-                break
+        agenda = self._agenda(work)
+        claimed: list[str] = []
+        while len(claimed) < limit and (first := agenda.first(providers)) is not None and first[0] <= now:
+            job = first[1]
             if work == "polls":
-                job.index = attrs.evolve(job.index, poll_at=until)
+                job.poll_at = until
             else:
                 job.held_until = until
-            agenda.put(job)
-            claimed.append(job)
-        return tuple(job.index.ref for job in claimed)
+            claimed.append(job.index.ref)
+        return tuple(claimed)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
         self._check()
-        job = self._agendas[work].first(providers)
-        return None if job is None else job.due(work)
+        first = self._agenda(work).first(providers)
+        return None if first is None else first[0]
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
@@ -178,27 +175,23 @@ class MemoryStore:
         job = self._jobs.get(ref)
         if job is None:
             return
-        if work == "polls" and job.index.poll_at is not None:
-            job.index = attrs.evolve(job.index, poll_at=min(job.index.poll_at, at))
+        if work == "polls" and job.poll_at is not None:
+            job.poll_at = min(job.poll_at, at)
         if work == "handlers":
             job.held_until = 0.0
-            if job.index.handle_at is not None:
-                job.index = attrs.evolve(job.index, handle_at=min(job.index.handle_at, at))
-        self._agendas[work].put(job)
+            job.handle_at = None if job.handle_at is None else min(job.handle_at, at)
+        self._agenda(work).put(job)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first."""
         self._check()
-        for job, entry in reversed(tuple(self._webhooks)):
+        for job, entry in reversed(tuple(zip(self._webhook_jobs, self._webhooks, strict=True))):
             if ref in {None, job.index.ref} and not job.is_gone:
                 yield to_delivery(job.index.ref, job.index.provider, entry, is_orphan=not job.is_known)
 
-    async def changes(self) -> AsyncIterator[Changed | Resync]:
+    def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on; see `Store.changes`."""
-        self._check()
-        async with aclosing(self._fanout.listen()) as changes:
-            async for change in changes:
-                yield change
+        return follow(self._followed)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
@@ -217,7 +210,12 @@ class MemoryStore:
             surplus -= sum(entry.kind == "webhook" for entry in job.entries)
             went += 1
             self._forget(job)
-        self._webhooks = [(job, entry) for job, entry in self._webhooks if not job.is_gone]
+        if went:
+            kept = [not job.is_gone for job in self._webhook_jobs]
+            self._webhooks = list(itertools.compress(self._webhooks, kept))
+            self._webhook_jobs = list(itertools.compress(self._webhook_jobs, kept))
+        for agenda in (self._polls, self._handlers):
+            agenda.tidy()
         return went
 
     def watch(self, *, urgent: bool) -> None:
@@ -232,37 +230,86 @@ class MemoryStore:
         if self._failing is not None:
             raise StoreError(self._failing)
 
-    def _set_index(self, job: HeldJournal, index: Index) -> None:
-        self._unlink(job)
-        ref = index.ref
-        if index.key is not None and self._keys.setdefault(index.key, ref) != ref:
-            index = attrs.evolve(index, key=None)  # another job took it while it was free
-        if index.task_id is not None:
-            self._tasks.setdefault((index.provider, index.task_id), {})[ref] = None
-        account = self._accounts.setdefault(index.account, AccountJobs())
-        account.submits[ref] = job
-        if index.occupies_until > 0:
-            account.occupying[ref] = job
-        job.index = index
-        for agenda in self._agendas.values():
-            agenda.put(job)
+    def _followed(self) -> Fanout:
+        self._check()
+        return self._fanout
 
-    def _unlink(self, job: HeldJournal) -> None:
-        index = job.index
+    def _agenda(self, work: Work) -> Agenda:
+        return self._polls if work == "polls" else self._handlers
+
+    def _add(self, job: HeldJournal, entries: Sequence[Entry]) -> tuple[set[str], bool]:
+        """Add what is new and fits, count the rest; return the ids of repeats, and whether something did not fit."""
+        repeated: set[str] = set()
+        is_full = False
+        for entry in entries:
+            if job.holds(entry.id):
+                job.repeats += entry.is_bounded
+                repeated.add(entry.id)
+            elif entry.is_bounded and (
+                len(job.entries) >= MAX_ENTRIES or job.size + len(entry.body) > MAX_JOURNAL_BYTES
+            ):
+                job.repeats += 1
+                is_full = True
+            else:
+                job.add(entry)
+                if entry.kind == "webhook":
+                    self._webhooks.append(entry)
+                    self._webhook_jobs.append(job)
+        return repeated, is_full
+
+    def _set_index(self, job: HeldJournal, index: Index, *, is_first: bool) -> None:
+        """Let the key, task id and account of *index* lead to its job; most indexes change none of them."""
+        old = job.index
+        if index.key is not None and self._keys.get(index.key, index.ref) != index.ref:
+            index = attrs.evolve(index, key=None)  # another job took it while it was free
+        if is_first or index.key != old.key or index.task_id != old.task_id:
+            self._unlink(old)
+            if index.key is not None:
+                self._keys[index.key] = index.ref
+            if index.task_id is not None:
+                task = (index.provider, index.task_id)
+                self._tasks[task] = (*self._tasks.get(task, ()), index.ref)
+        if is_first or index.account != old.account:
+            self._leave_account(old)
+        if is_first or (index.account, index.answered_at, index.occupies_until) != (
+            old.account,
+            old.answered_at,
+            old.occupies_until,
+        ):
+            account = self._accounts.setdefault(index.account, AccountJobs())
+            account.submits[index.ref] = job
+            if index.occupies_until > 0:
+                account.occupying[index.ref] = job
+            else:
+                account.occupying.pop(index.ref, None)
+        job.index = index
+        self._set_due(job, index.poll_at, index.handle_at)
+
+    def _set_due(self, job: HeldJournal, poll_at: float | None, handle_at: float | None) -> None:
+        job.poll_at, job.handle_at = poll_at, handle_at
+        if poll_at is not None:
+            self._polls.put(job)
+        if handle_at is not None:
+            self._handlers.put(job)
+
+    def _unlink(self, index: Index) -> None:
         if index.key is not None and self._keys.get(index.key) == index.ref:
             del self._keys[index.key]
         if index.task_id is not None:
-            refs = self._tasks.get((index.provider, index.task_id), {})
-            refs.pop(index.ref, None)
-            if not refs:
-                self._tasks.pop((index.provider, index.task_id), None)
+            task = (index.provider, index.task_id)
+            refs = tuple(ref for ref in self._tasks.pop(task, ()) if ref != index.ref)
+            if refs:
+                self._tasks[task] = refs
+
+    def _leave_account(self, index: Index) -> None:
         account = self._accounts.get(index.account)
         if account is not None:
             account.submits.pop(index.ref, None)
             account.occupying.pop(index.ref, None)
 
     def _forget(self, job: HeldJournal) -> None:
-        self._unlink(job)
+        self._unlink(job.index)
+        self._leave_account(job.index)
         job.is_gone = True
         del self._jobs[job.index.ref]
 

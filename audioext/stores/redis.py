@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from typing import Any
 
 from attrs import define, field
+from redis.exceptions import ResponseError
 
 from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _redis_scripts as scripts
+from audioext.stores._changes import follow
+from audioext.stores._redis_address import Address, read_url
 from audioext.stores._redis_engine import Engine
-from audioext.stores._redis_url import Address, read_url
+from audioext.stores._redis_pipe import Pipe
 from audioext.stores._redis_values import entry_words, index_words, load_entry, load_provider, load_stored
-from audioext.stores._redis_warnings import warnings
 from audioext.stores._redis_write import WRITE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
@@ -196,11 +197,9 @@ class RedisStore:
                     provider, is_known = load_provider(facts, index)
                     yield to_delivery(of, provider, load_entry(packed), is_orphan=not is_known)
 
-    async def changes(self) -> AsyncIterator[Changed | Resync]:
+    def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, within milliseconds; see `Store.changes`."""
-        async with aclosing(self._opened().reader.fanout.listen()) as changes:
-            async for change in changes:
-                yield change
+        return follow(lambda: self._opened().reader.fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
@@ -217,7 +216,7 @@ class RedisStore:
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the server; return what its persistence does not survive."""
-        return await warnings(self._opened().pipe)
+        return await _find_risks(self._opened().pipe)
 
     async def _read(self, ref: str, after: int) -> tuple[Stored, bool] | None:
         engine = self._opened()
@@ -231,3 +230,41 @@ class RedisStore:
         if self._engine is None:
             raise StoreError("the store is not open: open it, or use it within its client's `async with`")
         return self._engine
+
+
+async def _find_risks(pipe: Pipe) -> tuple[str, ...]:
+    """Ask the server how it keeps what it acknowledged, and return a sentence for each risk."""
+    try:
+        facts = {**_facts(await pipe.run("INFO", "persistence")), **_facts(await pipe.run("INFO", "memory"))}
+    except StoreError as error:
+        if not isinstance(error.__cause__, ResponseError):
+            raise
+        return ("the server does not tell this user how it persists: let it run INFO, or make sure yourself",)
+    found: list[str] = []
+    if facts.get("aof_enabled", "0") != "1":
+        found.append(
+            "appendonly is off: a restart of the server loses what came after its last snapshot; "
+            "set `appendonly yes` with `appendfsync always` or `everysec`"
+        )
+    else:
+        policy = await _setting(pipe, "appendfsync")
+        if policy not in {"", "always", "everysec"}:
+            found.append(f"appendfsync is {policy}: a crash of the machine loses more than the last second")
+    eviction = facts.get("maxmemory_policy", "noeviction")
+    if facts.get("maxmemory", "0") != "0" and eviction != "noeviction":
+        found.append(f"maxmemory_policy is {eviction}: a full server forgets jobs; set noeviction")
+    return tuple(found)
+
+
+async def _setting(pipe: Pipe, name: str) -> str:
+    """Return a setting of the server, nothing where a hosted one does not tell."""
+    try:
+        answer = await pipe.run("CONFIG", "GET", name)
+    except StoreError:
+        return ""
+    return answer[1].decode() if answer else ""
+
+
+def _facts(info: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in info.decode().splitlines())
+    return {name: value.strip() for name, _, value in lines if name and not name.startswith("#")}

@@ -6,11 +6,11 @@ All appends that wait share one transaction; see `_sqlite_thread`. Nothing here 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from attrs import define, field
 
@@ -18,15 +18,16 @@ from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _sqlite_jobs as jobs
-from audioext.stores import _sqlite_pages as pages
-from audioext.stores._changes import Fanout
-from audioext.stores._sqlite_driver import Driver, default_driver
-from audioext.stores._sqlite_file import DatabaseFile, Synchronous
-from audioext.stores._sqlite_thread import BatchThread
-from audioext.stores._sqlite_watcher import Watcher
+from audioext.stores._changes import Fanout, follow
+from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
+from audioext.stores._sqlite_session import Session
+from audioext.stores._sqlite_thread import BatchThread, Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long an append waits for another process's; then the provider is asked to come again."""
@@ -44,11 +45,11 @@ class _Opened:
     watcher: Watcher | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.writer = BatchThread(self.file, "writer", published=self._published, wrote=self._wrote)
+        self.writer = BatchThread(self.file, "writer", published=self.fanout.publish, wrote=self._wrote)
         self.reader = BatchThread(self.file, "reader")
 
     async def start(self) -> None:
-        newest = await self.writer.run(pages.newest_entry)
+        newest = await self.writer.run(jobs.newest_entry)
         if self.watcher is None:
             self.watcher = Watcher(self.file, newest, self.fanout.publish)
 
@@ -58,9 +59,6 @@ class _Opened:
             await self.watcher.aclose()
         await self.writer.aclose()  # last, so that it leaves no log behind
         self.fanout.close()
-
-    def _published(self, changed: dict[str, int]) -> None:
-        self.fanout.publish(Changed(ref, count) for ref, count in changed.items())
 
     def _wrote(self, ids: tuple[int, int]) -> None:
         if self.watcher is not None:
@@ -112,7 +110,7 @@ class SqliteStore:
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        return await self._opened().writer.run(partial(jobs.create, entry=entry, index=index, limits=limits, now=now))
+        return await self._write(index.ref, jobs.create, entry, index, limits, now)
 
     async def append(  # noqa: PLR0913 - the protocol's
         self,
@@ -126,73 +124,52 @@ class SqliteStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, with all other appends that wait; see `Store.append`."""
-        return await self._opened().writer.run(
-            partial(
-                jobs.append,
-                ref=ref,
-                entries=entries,
-                provider=provider,
-                index=index,
-                known=known,
-                look_at=look_at,
-                release=release,
-            )
-        )
+        return await self._write(ref, jobs.append, ref, entries, provider, index, known, look_at, release)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        return await self._opened().reader.run(partial(pages.read, ref=ref, after=after))
+        return await self._read(jobs.read, ref, after)
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        return await self._opened().reader.run(partial(pages.find, key=key, provider=provider, task_id=task_id))
+        return await self._read(jobs.find, key, provider, task_id)
 
-    async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
+    def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        after = 0
-        while page := await self._opened().reader.run(partial(pages.jobs, after=after, is_open=is_open)):
-            for after, stored in page:  # noqa: B007 - the last one begins the next page
-                yield stored
+        return self._paged(partial(jobs.page, is_open=is_open), 0)
 
     async def claim(
         self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
-        return await self._opened().writer.run(
-            partial(jobs.claim, work=work, now=now, until=until, limit=limit, providers=providers)
-        )
+        return await self._write("", jobs.claim, work, now, until, limit, providers)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
-        return await self._opened().reader.run(partial(jobs.next_due, work=work, providers=providers))
+        return await self._read(jobs.next_due, work, providers)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        await self._opened().writer.run(partial(jobs.reschedule, ref=ref, work=work, at=at))
+        await self._write(ref, jobs.reschedule, ref, work, at)
 
-    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+    def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        before = pages.NEWEST
-        while page := await self._opened().reader.run(partial(pages.deliveries, before=before, ref=ref)):
-            for before, delivery in page:  # noqa: B007 - the last one begins the next page
-                yield delivery
+        return self._paged(partial(jobs.deliveries, ref=ref), jobs.NEWEST)
 
-    async def changes(self) -> AsyncIterator[Changed | Resync]:
+    def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
-        async with aclosing(self._opened().fanout.listen()) as changes:
-            async for change in changes:
-                yield change
+        return follow(lambda: self._opened().fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
-        return await self._opened().writer.run(partial(jobs.secret, name=name, default=default))
+        return await self._write("", jobs.secret, name, default)
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._opened().reader.run(pages.count_deliveries) - deliveries_kept
+        surplus = await self._read(jobs.surplus, deliveries_kept)
         forgotten = 0
         while True:
-            went, webhooks = await self._opened().writer.run(partial(jobs.purge, before=before, surplus=surplus))
+            went, webhooks = await self._write("", jobs.purge, before, surplus)
             forgotten += went
             surplus -= webhooks
             if went < jobs.PURGE_JOBS:
@@ -205,11 +182,31 @@ class SqliteStore:
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
-        version = await self._opened().reader.run(pages.sqlite_version)
+        version = await self._read(jobs.sqlite_version)
         if not has_reset_bug(version):
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
         return (f'SQLite {version} {fault}: install a newer one with pip install "audioext[sqlite]"',)
+
+    def _write(
+        self, ref: str, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Have *work*, on the job of *ref* where it is about one, done with all that waits to be written."""
+        return self._opened().writer.run(lambda session: work(session, *given, **named), ref)
+
+    def _read(self, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs) -> asyncio.Future[T]:
+        return self._opened().reader.run(lambda session: work(session, *given, **named))
+
+    async def _paged(self, read: Callable[[Session, int], list[tuple[int, T]]], start: int) -> AsyncIterator[T]:
+        """Yield what is on each page; the last number on one begins the next, which is read meanwhile."""
+        page = self._read(read, start)
+        try:
+            while items := await page:
+                page = self._read(read, items[-1][0])
+                for _, item in items:
+                    yield item
+        finally:
+            page.cancel()
 
     def _file(self) -> DatabaseFile:
         return DatabaseFile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -18,8 +19,6 @@ from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNREADABLE, Entry, make_entry
-from audioext.models.events import Event, Progress
-from audioext.models.results import Stage
 from audioext.providers.base import Provider
 from audioext.runtime.journal import Journal
 from audioext.state.reading import Reading, read
@@ -28,8 +27,12 @@ _log = logging.getLogger("audioext.inbox")
 
 TAG_WARNING_SECONDS = 60.0
 LONGEST_NOTE = 1_000
-Confirm = Literal["never", "always"]
-"""Whether a webhook's COMPLETE counts at once, or only makes a status call due."""
+KEPT_BYTES = 4_096
+"""Of a body that was refused for its signature; of one that could not be read sixteen times as much is kept, so that a
+later release may read it."""
+Confirm = Literal["never", "unsigned", "always"]
+"""Which webhooks count for no more than the task's id, and make a status call due: those of APIs whose signature is not
+checked, or all."""
 
 _SLASHES = re.compile("/{2,}")
 # What is needed to verify a body again at its own time. Never a key, a cookie or an authorization.
@@ -46,6 +49,10 @@ class Inbox:
     confirm: Confirm = "never"
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
     accepting: Callable[[], bool] = field(default=lambda: True)
+    loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    """The client's, on which deliveries are taken, whatever loop or thread they came to."""
+    outage: str = field(default="", init=False)
+    """Why the latest delivery could not be stored."""
     _warned_at: float = field(default=-math.inf, init=False)
 
     def admit(self, path: str) -> Route:
@@ -91,14 +98,18 @@ class Inbox:
         try:
             self._check_open()  # again: the client may have closed while the body was read
             if len(hook.body) > MAX_BODY_BYTES:
-                message = f"the body is over {MAX_BODY_BYTES} bytes"
-                raise WebhookError(message, http_status=413)
+                raise too_big()
+            if self.loop is not None and self.loop is not asyncio.get_running_loop():
+                elsewhere = asyncio.run_coroutine_threadsafe(self.take(route, hook, verify=verify), self.loop)
+                return await asyncio.wrap_future(elsewhere)
             await self._take(route, hook.at(self.clock.now()), verify=verify)
         except WebhookError as error:
             return _refused(error)
         except StoreError as error:
+            self.outage = str(error)
             _log.warning("a delivery was put off with 503: %s", error)
             return 503
+        self.outage = ""
         return 200
 
     def _warn_of_tag(self, route: Route) -> None:
@@ -129,25 +140,27 @@ class Inbox:
             reading = read(entry, provider)
         except WebhookError as error:
             note = f"{REFUSED}: {error}"
-            await self.journal.receive(route.ref, route.provider, Reading(_noted(entry, note), problem=note))
+            kept = _noted(entry, note, most=KEPT_BYTES)
+            await self.journal.receive(route.ref, route.provider, Reading(kept, problem=note))
             raise
         except DecodeError as error:
             reading = Reading(entry, problem=str(error))
         if reading.problem:
-            unreadable = _noted(entry, f"{UNREADABLE}: {reading.problem}")
+            unreadable = _noted(entry, f"{UNREADABLE}: {reading.problem}", most=16 * KEPT_BYTES)
             await self.journal.receive(route.ref, route.provider, Reading(unreadable, problem=reading.problem))
             raise WebhookError(reading.problem, http_status=400)
-        if self.confirm == "always" and any(_claims_complete(event) for event in reading.events):
+        if self.confirm == "always" or (self.confirm == "unsigned" and not provider.info.is_signed):
             reading = read(_noted(entry, UNCONFIRMED), provider)
         await self.journal.receive(route.ref, route.provider, reading)
 
 
-def _noted(entry: Entry, note: str) -> Entry:
-    return make_entry(entry.kind, entry.at, headers=entry.headers, body=entry.body, note=note[:LONGEST_NOTE])
+def too_big() -> WebhookError:
+    """Return what refuses a body that is over the limit."""
+    return WebhookError(f"the body is over {MAX_BODY_BYTES} bytes", http_status=413)
 
 
-def _claims_complete(event: Event) -> bool:
-    return isinstance(event, Progress) and event.claimed_stage is Stage.COMPLETE
+def _noted(entry: Entry, note: str, *, most: int = MAX_BODY_BYTES) -> Entry:
+    return make_entry(entry.kind, entry.at, headers=entry.headers, body=entry.body[:most], note=note[:LONGEST_NOTE])
 
 
 def _refused(error: WebhookError) -> int:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from functools import cache
+import os
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from attrs import define, field
 
-from audioext.errors import ConfigError, StoreError, WebhookError
-from audioext.files.serving import Offers
+from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
-from audioext.webhooks.inbox import Inbox
+from audioext.webhooks.asgi import AsgiReceiver
+from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, FILE_SEGMENTS, Endpoint, answer_body, status_of_get
+from audioext.webhooks.inbox import too_big
+from audioext.webhooks.server import BoundedServer, StrangersLog, unpack
 
+_log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
 
-DRAIN_SECONDS = 10.0
-"""How long accepted deliveries get to become durable when the receiver stops."""
 # aiohttp waits this long for connections that were opened and never used, so what matters is awaited before.
 SHUTDOWN_SECONDS = 0.2
-FILE_SEGMENTS = 3
-"""Of the path of an offered file: `files`, its token, and a name that is for people."""
-_ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
+BACKLOG = 64
+"""Connections that may wait to be accepted, which all are at once; the server closes what is too many after that."""
 
 
 class MaskedAccessLogger(AbstractAccessLogger):
@@ -46,15 +43,16 @@ class MaskedAccessLogger(AbstractAccessLogger):
 class Receiver:
     """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
 
-    inbox: Inbox
-    offers: Offers
-    ready: Callable[[], Awaitable[Sequence[str]]]
-    is_serving: bool = field(default=False, init=False)
-    """Whether somebody serves its routes, so that providers can ask it for files."""
+    endpoint: Endpoint
+    _server: BoundedServer | None = field(default=None, init=False)
     _runner: web.ServerRunner | None = field(default=None, init=False)
     _prefixes: tuple[str, ...] = field(default=("",), init=False)
-    _under_way: set[object] = field(factory=set, init=False)
-    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    @property
+    def asgi(self) -> AsgiReceiver:
+        """The same as an ASGI 3 application: `app.mount("/audio", client.receiver.asgi)`, with `listen=None`."""
+        self.endpoint.is_serving = True
+        return AsgiReceiver(self.endpoint)
 
     def add_to(self, app: web.Application, prefix: str = "/") -> None:
         """Mount into the user's own *app* under *prefix*, the path of `public_url`; open it with `listen=None`.
@@ -65,11 +63,15 @@ class Receiver:
         if not prefix.startswith("/"):
             message = f"the prefix must begin with a slash, like '/audio', not {prefix!r}"
             raise ConfigError(message)
-        self.is_serving = True
+        self.endpoint.is_serving = True
         base = prefix.rstrip("/")
-        app.router.add_get(f"{base}/healthz", self._healthz)
-        app.router.add_get(f"{base}/readyz", self._readyz)
-        app.router.add_get(f"{base}/{urls.FILES_SEGMENT}/{{token}}/{{name}}", self._mounted_file)
+        for path, handler in (
+            ("healthz", self._healthz),
+            ("readyz", self._readyz),
+            (f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", self._mounted_file),
+        ):
+            for method in ("GET", "HEAD"):
+                app.router.add_route(method, f"{base}/{path}", handler, expect_handler=_ask_later)
         # A body is asked for when the tag was checked, not before.
         app.router.add_route(
             "*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._mounted_webhook, expect_handler=_ask_later
@@ -83,15 +85,20 @@ class Receiver:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        self.is_serving = True
+        self.endpoint.is_serving = True
         self._prefixes = tuple(dict.fromkeys(("", prefix.rstrip("/"))))
         # An access log costs half of the throughput, so there is one only where somebody listens to it.
         wanted = _access_log if _access_log.isEnabledFor(logging.INFO) else None
         # The low-level server: an application's router would cost a fifth of a webhook's time.
-        server = web.Server(self._serve, access_log_class=MaskedAccessLogger, access_log=wanted)
-        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._server = BoundedServer(
+            self._serve,
+            access_log_class=MaskedAccessLogger,
+            access_log=wanted,
+            logger=StrangersLog(self.endpoint.answered),
+        )
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, reuse_address=True)
+        site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=BACKLOG)
         try:
             await site.start()
         except OSError as error:
@@ -106,23 +113,30 @@ class Receiver:
         if self._runner is not None:
             for site in tuple(self._runner.sites):
                 await site.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._drained()
+        await self.endpoint.drain()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request to our own server."""
-        if request.method == "POST":
-            # A provider that hangs up cannot cancel this, which is the default of aiohttp's own server.
-            delivery = object()
-            self._under_way.add(delivery)
-            try:
-                return await self._webhook(request)
-            finally:
-                self._end(delivery)
+        assert self._server is not None  # noqa: S101 - it is the caller
+        self._server.work(request.protocol)
+        # A provider that hangs up cannot cancel this, which is the default of aiohttp's own server.
+        delivery = object()
+        self.endpoint.begin(delivery)
+        try:
+            return await (self._webhook(request, is_packed=True) if request.method == "POST" else self._get(request))
+        except (web.HTTPException, web.RequestPayloadError, ConnectionError):
+            raise  # aiohttp answers these
+        except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the path, which holds a secret
+            _log.exception("a request could not be answered")
+            return self._answer(500)
+        finally:
+            self.endpoint.end(delivery)
+            self._server.rest(request.protocol)
+
+    async def _get(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path
         for prefix in self._prefixes:
             if path == f"{prefix}/healthz":
@@ -131,95 +145,97 @@ class Receiver:
                 return await self._readyz(request)
             segments = path.removeprefix(f"{prefix}/").split("/")
             if segments[0] == urls.FILES_SEGMENT and len(segments) == FILE_SEGMENTS:
-                return self._file(segments[1])
-        try:
-            urls.read_callback(path)
-        except WebhookError as error:
-            return _answer(error.http_status)
-        raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+                return self._file(request, segments[1])
+        status = status_of_get(path)
+        if status == web.HTTPMethodNotAllowed.status_code:
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+        return self._answer(status)
 
     async def _mounted_webhook(self, request: web.Request) -> web.Response:
         """Answer a request to the user's application, which may cancel its handlers: so a task has to guard ours."""
         if request.method != "POST":
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
-        task = asyncio.create_task(self._webhook(request), name="audioext delivery")
-        self._under_way.add(task)
-        task.add_done_callback(self._end)
-        return await asyncio.shield(task)
+        return await self.endpoint.finish(self._webhook(request))
 
-    async def _webhook(self, request: web.BaseRequest) -> web.Response:
+    async def _webhook(self, request: web.BaseRequest, *, is_packed: bool = False) -> web.Response:
         path = request.rel_url.raw_path
         try:
-            route = self.inbox.admit(path)  # before the body is read
+            route = self.endpoint.inbox.admit(path)  # before the body is read
+            if "Expect" in request.headers:
+                _go_on(request)
+            body = await _read_body(request)
+            if is_packed and "Content-Encoding" in request.headers:
+                body = unpack(body, request.headers["Content-Encoding"])
         except WebhookError as error:
-            return _answer(error.http_status)
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = await _read_body(request)
-        if body is None:
-            return _answer(413)
-        now = self.inbox.clock.now()
+            return self._answer(error.http_status)
+        now = self.endpoint.inbox.clock.now()
         hook = Webhook(path=path, headers=request.headers, body=body, received_at=now)
-        return _answer(await self.inbox.take(route, hook))
+        return self._answer(await self.endpoint.inbox.take(route, hook))
 
-    def _end(self, delivery: object) -> None:
-        self._under_way.discard(delivery)
-        self._ended.set()
-
-    async def _drained(self) -> None:
-        """Wait for what is under way now; connections that are kept alive may go on to bring more."""
-        accepted = set(self._under_way)
-        while accepted & self._under_way:
-            self._ended.clear()
-            await self._ended.wait()
+    def _answer(self, status: int) -> web.Response:
+        self.endpoint.answered[status] += 1
+        return web.Response(body=answer_body(status), status=status, headers=ANSWER_HEADERS)
 
     async def _mounted_file(self, request: web.Request) -> web.StreamResponse:
-        return self._file(request.match_info["token"])
+        return self._file(request, request.match_info["token"])
 
-    def _file(self, token: str) -> web.StreamResponse:
-        path = self.offers.find(token)
-        if path is None or not path.is_file():
+    def _file(self, request: web.BaseRequest, token: str) -> web.StreamResponse:
+        # Opened by ourselves: aiohttp's own FileResponse would serve voice.wav.gz where that lies beside voice.wav.
+        offer = self.endpoint.offers.find(token)
+        file = offer.open() if offer is not None else None
+        if offer is None or file is None:
             raise web.HTTPNotFound
-        return web.FileResponse(path)
+        if request.method == "HEAD":
+            with file:
+                return web.Response(headers={**offer.headers, "Content-Length": str(os.fstat(file.fileno()).st_size)})
+        return web.Response(body=file, headers=offer.headers)
 
     async def _healthz(self, _: web.BaseRequest) -> web.Response:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, _: web.BaseRequest) -> web.Response:
-        try:
-            warnings = await self.ready()
-        except StoreError as error:
-            return web.json_response({"status": "store down", "error": str(error)}, status=503)
-        return web.json_response({"status": "ok", "warnings": list(warnings)})
+        status, said = await self.endpoint.readiness()
+        return web.json_response(said, status=status)
 
 
-async def _ask_later(_: web.Request) -> None:
-    """Do not answer `Expect: 100-continue` yet."""
+async def _ask_later(request: web.Request) -> None:
+    """Do not answer `Expect: 100-continue` yet, and refuse what else is expected."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
 
 
-async def _read_body(request: web.BaseRequest) -> bytes | None:
-    """Return the body, `None` if it is over the limit, which the user's own app may have set higher."""
+def _go_on(request: web.BaseRequest) -> None:
+    """Ask for the body of a sender that waits for that."""
+    if request.headers["Expect"].lower() != "100-continue":
+        message = "nothing but 100-continue may be expected"
+        raise WebhookError(message, http_status=417)
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _read_body(request: web.BaseRequest) -> bytes:
+    """Return the body, or raise WebhookError: it is over our limit (413), or does not come in time (408)."""
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
-        return None
+        raise too_big()
     if request.content.at_eof():  # it is empty, or a middleware of the user's read it: then aiohttp has kept it
         return await request.read()
+    if request.content.is_eof():
+        return await _read_chunks(request)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_chunks(request)
+    except TimeoutError as error:
+        message = f"its body did not come within {BODY_SECONDS:g} s"
+        raise WebhookError(message, http_status=408) from error
+
+
+async def _read_chunks(request: web.BaseRequest) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while chunk := await request.content.readany():
         size += len(chunk)
         if size > MAX_BODY_BYTES:
-            return None
+            raise too_big()
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _answer(status: int) -> web.Response:
-    return web.Response(body=_answer_body(status), status=status, headers=_ANSWER_HEADERS)
-
-
-@cache
-def _answer_body(status: int) -> bytes:
-    # Providers prescribe no body; kie.ai's OpenAPI shows this shape for the reply.
-    word = "success" if status == 200 else "refused"  # noqa: PLR2004 - HTTP's own number
-    return json.dumps({"code": status, "msg": word}).encode()

@@ -6,12 +6,12 @@ import asyncio
 import sys
 import tempfile
 
-from tests.bench import imports, many_jobs, submits, trips, wakeups, webhooks
+from tests.bench import imports, many_jobs, redis, submits, trips, wakeups, webhooks
 
 
 def main(*names: str) -> None:
     """Run those that are named, or all."""
-    chosen = names or ("trips", "imports", "webhooks", "submits", "wakeups", "many_jobs")
+    chosen = names or ("trips", "imports", "webhooks", "submits", "wakeups", "many_jobs", "redis")
     for name in chosen:
         if name == "trips":
             asyncio.run(trips.run())
@@ -20,6 +20,8 @@ def main(*names: str) -> None:
                 asyncio.run(wakeups.run(f"sqlite:///{folder}/jobs.db"))
         elif name == "many_jobs":
             asyncio.run(many_jobs.run())
+        elif name == "redis":
+            asyncio.run(redis.run())
         else:
             {"imports": imports, "webhooks": webhooks, "submits": submits}[name].run()
 

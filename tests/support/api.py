@@ -33,6 +33,8 @@ class Api:
     on_post: Callable[[Api], Awaitable[object]] | None = None
     """Called while a POST waits for its answer."""
     is_done: bool = True
+    word: str = "PENDING"
+    """What a status call says of a task that is not done."""
     posts: list[dict[str, Any]] = field(factory=list)
     made: list[str] = field(factory=list)
     arrived: asyncio.Event = field(factory=asyncio.Event)
@@ -78,7 +80,7 @@ class Api:
             self.asked.set()
         if code != 200:
             return web.Response(status=code)
-        found: dict[str, Any] = {"taskId": request.query["taskId"], "status": "SUCCESS" if self.is_done else "PENDING"}
+        found: dict[str, Any] = {"taskId": request.query["taskId"], "status": "SUCCESS" if self.is_done else self.word}
         tracks = [{"id": "a", "audioUrl": self.link, "duration": 3.0}]
         return _answer({**found, "response": {"sunoData": tracks if self.is_done else []}})
 

@@ -11,8 +11,8 @@ from yarl import URL
 import audioext as ax
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
+from audioext.runtime.orders import RESEND_SECONDS
 from audioext.runtime.poller import MAX_COMPLAINED_ENTRIES
-from audioext.runtime.submitter import RESEND_SECONDS
 from audioext.stores.base import Created, Existing, Full
 from tests.integration.client.conftest import WEB, Connect, MakeClient
 from tests.support.api import Api, failing, read_head
@@ -158,6 +158,41 @@ async def test_complaints_that_all_differ_leave_room_for_the_result(stack: Async
     assert stored is not None
     assert MAX_COMPLAINED_ENTRIES == stored.count
     assert "trace" in str(job.record.complaint)
+
+
+# --- a callback that the provider says it could not make ---------------------------------------------------------
+
+
+async def test_a_callback_exception_without_a_track_ends_within_minutes(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """What may never show a track is not awaited for a day, and says why; a song that comes late still counts."""
+    api.is_done, api.word = False, "CALLBACK_EXCEPTION"
+    client = await open_client(store=ax.MemoryStore(), clock=clock.clock, **WEB)
+    job = await extend(client)
+    began = clock.time
+
+    with pytest.raises(ax.JobFailedError, match="callback failed, and its status shows no track") as failed:
+        await clock.run(job.result(timeout=900))
+    assert (None, "CALLBACK_EXCEPTION") == (failed.value.charged, failed.value.code)
+    assert clock.time - began < 600
+
+    assert 200 == await api.call_back("complete")
+    assert 1 == len((await job).tracks)
+
+
+async def test_a_callback_exception_that_passes_is_no_failure(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A status that shows the song after all completes the job."""
+    api.is_done, api.word = False, "CALLBACK_EXCEPTION"
+    client = await open_client(store=ax.MemoryStore(), clock=clock.clock, **WEB)
+    job = await extend(client)
+    await job.refresh()
+    assert (ax.Verdict.OPEN, clock.time) == (job.verdict, job.record.doubted_at)
+
+    api.is_done = True
+    assert 1 == len((await clock.run(job.result(timeout=900))).tracks)
 
 
 # --- a clock that is set back ------------------------------------------------------------------------------------

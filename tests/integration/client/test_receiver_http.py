@@ -18,9 +18,10 @@ import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Appended
+from audioext.webhooks.endpoint import READY_SECONDS
 from tests.integration.client.conftest import SECRET, WEB, MakeClient
 from tests.support.api import Api, callback
-from tests.support.clock import SOON_SECONDS, soon
+from tests.support.clock import SOON_SECONDS, JumpClock, soon
 
 REF = "r" * 24
 BODY = json.dumps(callback("complete")).encode()
@@ -248,23 +249,60 @@ async def test_the_access_log_hides_the_tag(
     assert not [line for line in lines if tag in line]
 
 
-async def test_readyz_tells_what_the_store_risks(api: Api, open_client: MakeClient) -> None:
-    """A memory store is warned of; one that is down is a 503; /healthz is about the process alone."""
+async def test_readyz_tells_whether_the_store_takes_entries(
+    api: Api, open_client: MakeClient, clock: JumpClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts the warnings, and says 503 while the store is down, and why to the log alone; /healthz says less."""
     store = ax.MemoryStore()
-    client = await open_client(store=store, **WEB)
+    client = await open_client(store=store, clock=clock.clock, **WEB)
     assert client.public_url is not None
     ready, healthy = client.public_url / "readyz", client.public_url / "healthz"
 
     async with aiohttp.ClientSession() as session:
         async with session.get(ready) as response:
             answer = await response.json()
-        assert ("ok", True) == (answer["status"], "no restart" in answer["warnings"][0])
-        store.fail("the disk is full")
+        assert {"status": "ok", "warnings": 1} == answer
+        store.fail("the disk of /srv/customer is full")
         async with session.get(ready) as response:
-            assert (503, "store down") == (response.status, (await response.json())["status"])
+            assert 200 == response.status  # it is asked often, and looks once a second
+        await clock.advance(READY_SECONDS)
+        async with session.get(ready) as response:
+            assert (503, {"status": "store down"}) == (response.status, await response.json())
+        assert "not ready: the disk of /srv/customer is full" in caplog.text
         async with session.get(healthy) as response:
             assert 200 == response.status
         store.fail(None)
+
+
+async def test_readyz_is_not_ok_while_webhooks_cannot_be_stored(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A store that can be read and not written, as on a full disk, is down."""
+    store = FullDisk()
+    client = await open_client(store=store, clock=clock.clock, **WEB)
+    assert client.public_url is not None
+    await client.extend(audio_id="a", model="V5")
+
+    async with aiohttp.ClientSession() as session:
+        for is_full, taken, ready in ((True, 503, 503), (False, 200, 200)):
+            store.is_full = is_full
+            assert taken == await api.call_back("complete")
+            await clock.advance(READY_SECONDS)
+            async with session.get(client.public_url / "readyz") as response:
+                assert ready == response.status
+
+
+class FullDisk(ax.MemoryStore):
+    """A store that appends nothing while its disk is full."""
+
+    is_full = False
+
+    async def append(self, *arguments: object, **options: object) -> Appended:
+        """Append while there is room."""
+        if self.is_full:
+            message = "the disk is full"
+            raise ax.StoreError(message)
+        return await super().append(*arguments, **options)  # type: ignore[arg-type]  # passed on as they are
 
 
 @web.middleware

@@ -14,7 +14,8 @@ from audioext.state.tracks import groups, tracks_of
 from tests.support.tape import asked
 
 A, B = "http://files.test/a.mp3", "http://files.test/b.mp3"
-ASKED = asked(model="V5", retention=60.0)
+ASKED = asked(model="V5", retention=60.0, expected_tracks=8)
+TWO = asked(model="V5", expected_tracks=2)
 
 
 def seen(
@@ -238,3 +239,35 @@ def test_a_single_sighting_is_the_track(track: Track) -> None:
     shown = merged(seen(track))
 
     assert attrs.evolve(track, provider="tape", model="V5", position=1) == shown
+
+
+# --- what a webhook may not do -------------------------------------------------------------------------------
+
+
+def test_webhooks_alone_show_no_more_tracks_than_were_asked_for() -> None:
+    """A track that a forged `first` adds gives way to those of the whole song, and to what a status call shows."""
+    evil = seen(Track(id="evil", audio_url=B), claimed=Stage.FIRST, at=1.0)
+    good = [seen(Track(id=name, audio_url=f"{A}?{name}"), claimed=Stage.COMPLETE, at=2.0) for name in ("one", "two")]
+    polled = [attrs.evolve(each, seen="poll", at=3.0) for each in good]
+
+    assert ["evil"] == [track.id for track in tracks_of(TWO, [evil])]
+    assert ["one", "two"] == [track.id for track in tracks_of(TWO, [evil, *good])]
+    assert ["one", "two"] == [track.id for track in tracks_of(TWO, [evil, *polled])]
+
+
+def test_a_status_call_may_show_more_tracks_than_were_asked_for() -> None:
+    """What the API itself answers is believed, however many they are."""
+    polled = [seen(Track(id=f"{number}", audio_url=f"{A}?{number}"), by="poll") for number in range(3)]
+
+    assert 3 == len(tracks_of(TWO, polled))
+
+
+def test_a_webhook_changes_nothing_after_the_song_was_complete() -> None:
+    """It adds what was missing; a link that is known stays, unless a status call names another."""
+    first = seen(Track(id="one", audio_url=A), claimed=Stage.COMPLETE, at=1.0)
+    late = seen(Track(id="one", audio_url=B, lyrics="la"), claimed=Stage.COMPLETE, at=2.0)
+    polled = attrs.evolve(late, seen="poll")
+
+    assert [(A, "la")] == [(each.audio_url, each.lyrics) for each in tracks_of(TWO, [first, late], complete_at=1.0)]
+    assert [B] == [each.audio_url for each in tracks_of(TWO, [first, polled], complete_at=1.0)]
+    assert [B] == [each.audio_url for each in tracks_of(TWO, [first, late])]

@@ -233,3 +233,14 @@ async def test_a_cancelled_claim_comes_again(store: Store, other: Store, work: W
     await asyncio.gather(claim, return_exceptions=True)
 
     assert ("ref",) == await other.claim(work, now=110.0, until=200.0, limit=5)
+
+
+async def test_a_connection_knows_what_others_claimed(store: Store, other: Store) -> None:
+    """What one connection has read of a job does not hide what another one made of it since."""
+    await create(store, poll_at=50.0, handle_at=50.0)
+    for at in (100.0, 200.0):
+        for work in DUE:
+            assert ("ref",) == await other.claim(work, now=at, until=at + 90.0, limit=5)
+            await store.reschedule("ref", work, at=60.0)
+
+    assert (60.0, 50.0) == (await store.next_due("polls"), await store.next_due("handlers"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import tracemalloc
+import weakref
 
 import pytest
 
@@ -81,6 +83,31 @@ async def test_old_due_times_are_forgotten() -> None:
     tracemalloc.stop()
     assert 500_000 > peak
     assert 1e9 + 19_999 == await store.next_due("polls")
+
+
+async def test_a_purged_job_leaves_nothing_behind() -> None:
+    """What is purged can be collected, though its work would have been due much later."""
+    store, entry = MemoryStore(), make_webhook(1)
+    gone = weakref.ref(entry)
+    await create(store)
+    closed = make_index(is_open=False, poll_at=1e9, handle_at=1e9)
+    await store.append("ref", [entry], provider="kie", index=closed, known=1)
+    del entry
+
+    assert 1 == await store.purge(before=1e9, deliveries_kept=0)
+
+    gc.collect()
+    assert None is gone()
+
+
+async def test_a_long_journal_still_knows_a_repeat() -> None:
+    """Whether a journal is short or long, what is there already is not appended again."""
+    store = MemoryStore()
+    for number in range(40):
+        for _ in range(2):
+            await store.append("ref", [make_webhook(number)], provider="kie")
+
+    assert (40, 40) == ((await held(store)).count, (await held(store)).repeats)
 
 
 async def test_it_outlives_its_clients() -> None:

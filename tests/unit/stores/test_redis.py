@@ -19,7 +19,7 @@ from audioext.errors import ConfigError, StoreError
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.limits import Limits
 from audioext.stores import MemoryStore, open_store
-from audioext.stores._redis_url import read_url
+from audioext.stores._redis_address import read_url
 from audioext.stores.base import Appended, Created, Store
 from audioext.stores.redis import RedisStore
 from tests.unit.stores.journals import LOOK_AT, create, delivered, held, listed, make_index, make_request, make_webhook

@@ -1,0 +1,151 @@
+"""The low-level server of aiohttp with bounds, since it stands on the open internet: a stranger costs one reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+
+from audioext.errors import WebhookError
+from audioext.http.decoding import MAX_BODY_BYTES
+from audioext.http.messages import excerpt
+from audioext.webhooks.inbox import too_big
+
+try:
+    import resource
+except ImportError:  # Windows, where sockets are no descriptors
+    resource = None  # type: ignore[assignment]  # a module or none
+
+_log = logging.getLogger("audioext.server")
+
+HEAD_SECONDS = 15.0
+"""How long a connection may be open without a whole head, at first and between two requests."""
+MAX_CONNECTIONS = 512
+"""Open at a time, and at most half of the process's descriptors: the store and our own calls need some as well."""
+LINGERING_SECONDS = 2.0
+"""How long the rest of a body is read that was refused, so that the sender can read why."""
+LONGEST_COMPLAINT = 200
+_UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
+_ANY_HEADER = 47  # zlib's own word for: a gzip header or its own
+
+
+class StrangersLog(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp has to say of malformed requests: one masked line each at INFO, and never a traceback."""
+
+    def __init__(self, answered: Counter[int]) -> None:
+        """Count them among the answers."""
+        super().__init__(_log, {})
+        self._answered = answered
+
+    def exception(self, msg: object, *args: object, exc_info: object = None, **_: object) -> None:
+        """Note one."""
+        self._answered[400] += 1
+        said = f"{type(exc_info).__name__}: {exc_info}"
+        text = excerpt(said.encode(errors="replace"), longest=LONGEST_COMPLAINT)
+        self.logger.info("%s: %s", str(msg) % args if args else msg, text)
+
+    debug = exception  # so it calls what is no HTTP at all
+
+
+class BoundedServer(web.Server):
+    """A server that closes the connections on which nothing comes, and the oldest of these where there are too many."""
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        *,
+        logger: StrangersLog,
+        access_log: logging.Logger | None,
+        access_log_class: type[AbstractAccessLogger],
+    ) -> None:
+        """Serve with *handler*; a compressed body comes as it is, for it may unpack to a thousand times more."""
+        super().__init__(
+            handler,
+            auto_decompress=False,
+            lingering_time=LINGERING_SECONDS,
+            logger=logger,
+            access_log=access_log,
+            access_log_class=access_log_class,
+        )
+        self._clock = asyncio.get_running_loop()
+        self._open = 0
+        self._most = most_connections()
+        self._silent: dict[web.RequestHandler, float] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Take a connection; where there are too many, the one that was silent longest goes."""
+        super().connection_made(handler, transport)
+        self._open += 1
+        self.rest(handler)
+        if self._open > self._most:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.force_close()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        """Forget a connection."""
+        super().connection_lost(handler, exc)
+        self._open -= 1
+        self._silent.pop(handler, None)
+        if not self._open and self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def work(self, handler: web.RequestHandler) -> None:
+        """Note that a whole head came: its request is being answered."""
+        self._silent.pop(handler, None)
+
+    def rest(self, handler: web.RequestHandler) -> None:
+        """Note that a connection waits for its next head."""
+        if handler.transport is None:
+            return  # it was lost meanwhile
+        self._silent[handler] = self._clock.time()
+        if self._sweep is None:
+            self._sweep = self._clock.call_later(HEAD_SECONDS, self._close_silent)
+
+    def _close_silent(self) -> None:
+        now = self._clock.time()
+        self._sweep = None
+        for handler, since in tuple(self._silent.items()):  # the oldest first
+            if now - since < HEAD_SECONDS:
+                self._sweep = self._clock.call_later(HEAD_SECONDS - (now - since), self._close_silent)
+                return
+            del self._silent[handler]
+            handler.force_close()
+
+
+def unpack(body: bytes, encoding: str) -> bytes:
+    """Return what a compressed *body* holds.
+
+    Raises:
+        WebhookError: it is compressed in a way that nobody asked for (415), damaged (400), or too big (413).
+    """
+    if encoding.strip().lower() not in _UNPACKED:
+        message = "a body may be compressed by gzip or deflate alone"
+        raise WebhookError(message, http_status=415)
+    packed = zlib.decompressobj(wbits=_ANY_HEADER)
+    try:
+        found = packed.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        message = f"the compressed body is damaged: {error}"
+        raise WebhookError(message, http_status=400) from error
+    if len(found) > MAX_BODY_BYTES:
+        raise too_big()
+    if not packed.eof or packed.unused_data:
+        message = "the compressed body is damaged: it is cut off, or something follows"
+        raise WebhookError(message, http_status=400)
+    return found
+
+
+def most_connections() -> int:
+    """Return how many connections may be open at a time."""
+    if resource is None:
+        return MAX_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft // 2))

