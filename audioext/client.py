@@ -59,7 +59,7 @@ class Client:
     receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or
     another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls,
     `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files from the receiver, not by
-    upload. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. `store`: see `open_store`.
+    upload. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. See `open_store`.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.

@@ -29,7 +29,7 @@ from operator import attrgetter
 from audioext.models.entries import OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
-from audioext.models.results import FailureReason, Source, Stage
+from audioext.models.results import FailureReason, Source, Stage, Track
 from audioext.state.reading import Handled, Reading
 from audioext.state.recovery import recovery_of, with_recovered
 from audioext.state.tracks import SEEN_RANK, tracks_of
@@ -217,6 +217,13 @@ class _Facts:
         named = self.claimed.get(stage)
         return named is not None and named[0] <= at
 
+    def _tracks(self, complete_at: float) -> tuple[Track, ...]:
+        track_ids = self.submit.track_ids if self.submit is not None else ()
+        found = tracks_of(
+            self.asked, self.sightings, track_ids=track_ids, cover_url=self.cover_url, complete_at=complete_at
+        )
+        return found if self.recovery is None else with_recovered(found, self.recovery, self.asked.retention)
+
     def record(self) -> Record:
         """Return what follows from the facts."""
         reached = _reached(self) if self.submitted is not None or self.told else ()
@@ -230,15 +237,6 @@ class _Facts:
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
         stage = reached[-1].stage if reached else None
-        tracks = tracks_of(
-            self.asked,
-            sightings,
-            track_ids=track_ids,
-            cover_url=self.cover_url,
-            complete_at=reached[-1].at if stage is Stage.COMPLETE else math.inf,
-        )
-        if self.recovery is not None:
-            tracks = with_recovered(tracks, self.recovery, self.asked.retention)
         verdict = Verdict.OPEN
         if stage is Stage.COMPLETE:
             verdict = Verdict.COMPLETE
@@ -259,7 +257,7 @@ class _Facts:
             stage=stage,
             verdict=verdict,
             reached=reached,
-            tracks=tracks,
+            tracks=self._tracks(reached[-1].at if stage is Stage.COMPLETE else math.inf),
             sightings=sightings,
             track_ids=track_ids,
             asks_at=self.asks_at,

@@ -109,6 +109,18 @@ async def test_a_lost_answer_is_told_by_the_callback(expired: Sandbox, make_clie
     assert expired.tasks[-1].id == recovery.task_id
 
 
+async def test_a_callback_that_counts_for_nothing_is_confirmed_by_the_status(
+    expired: Sandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Where webhooks are only a question, the links come from the recovery's status call."""
+    client = await make_client(expired, confirm="always", **QUICK)
+    ref = await finished(client, expired)
+
+    assert 2 == len(await (await (await client.job(ref)).result()).save(tmp_path))
+    assert RECOVERED == operations(expired)
+    assert "recovery_status" in [entry.kind for entry, _ in await client.timeline(ref)]
+
+
 async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
     expired: Sandbox, make_client: MakeClient, clock: JumpClock, tmp_path: Path
 ) -> None:
