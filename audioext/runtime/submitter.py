@@ -320,4 +320,5 @@ class Submitter:
             retention=info.retention,
             webhooks=reachable,
             grace=info.grace if reachable else POLL_GRACE_SECONDS,
+            base_url=str(info.base_url),
         )
