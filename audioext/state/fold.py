@@ -257,7 +257,7 @@ class _Facts:
             stage=stage,
             verdict=verdict,
             reached=reached,
-            tracks=self._tracks(reached[-1].at if stage is Stage.COMPLETE else math.inf),
+            tracks=self._tracks(reached[-1].at if reached and stage is Stage.COMPLETE else math.inf),
             sightings=sightings,
             track_ids=track_ids,
             asks_at=self.asks_at,
