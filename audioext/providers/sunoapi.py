@@ -18,8 +18,6 @@ from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._answers import (
-    CONTENT,
-    CONTENT_WORDS,
     HTTP_CODES,
     MAINTENANCE,
     MAYBE_MADE,
@@ -87,7 +85,6 @@ VENDOR = SunoVendor(
             # The 2025 copy gives 429 as the rate, today's pages as no credits, so the text decides first.
             (_CREDIT_WORDS, frozenset({402, 405, 429, 430}), NO_CREDITS),
             (_RATE_WORDS, frozenset({429}), RATE),
-            (CONTENT_WORDS, frozenset({400, 422}), CONTENT),
         ),
     ),
     limits=LIMITS,

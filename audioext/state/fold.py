@@ -226,7 +226,7 @@ class _Facts:
 
     def record(self) -> Record:
         """Return what follows from the facts."""
-        reached = _reached(self) if self.submitted is not None or self.told else ()
+        reached: tuple[Reached, ...] = _reached(self) if self.submitted is not None or self.told else ()
         submit, outcome = self.submit, self.answer
         sightings = tuple(self.sightings)
         track_ids = submit.track_ids if submit is not None else ()
