@@ -11,9 +11,10 @@ from audioext.http.decoding import link, plain_keys, text
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Event, Failed, Progress, SubmitOutcome
 from audioext.models.results import Stage, Track
-from audioext.providers._answers import HTTP_ERROR_FROM, words
+from audioext.providers._answers import HTTP_ERROR_FROM
 from audioext.providers._suno import NOBODY, SunoAccount
 from audioext.providers._tracks import MAX_TRACKS
+from audioext.providers._words import words
 
 PATH = "/api/v1/suno/recovery"
 STATUS_PATH = f"{PATH}/record-info"
