@@ -9,16 +9,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
+from yarl import URL
+
 from audioext import config
 from audioext.config import Decoders, Settings
-from audioext.errors import ConfigError, Problem, ProviderDownError, RequestError, UnsupportedError, shown
+from audioext.errors import ConfigError, Problem, RequestError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources, fingerprint
-from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
+from audioext.http.transport import Progress, Transport
+from audioext.http.urls import callback_url
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.providers.base import Credits, Provider
+from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import HANDLING, Handlers
 from audioext.runtime.held import HeldJob, JobContext
@@ -27,6 +30,7 @@ from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.orders import Order
 from audioext.runtime.poller import Poller
+from audioext.runtime.recovery import Recoveries
 from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.endpoint import Endpoint
@@ -59,6 +63,7 @@ class Parts:
         decoders = Decoders(settings.providers)
         self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
+        self.recoveries = self._make_recoveries()
         self.poller = Poller(
             store=store,
             journal=self.journal,
@@ -74,6 +79,7 @@ class Parts:
             clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
+            files=self.recoveries.files,
         )
         offers = Offers()
         self.inbox = Inbox(
@@ -88,7 +94,7 @@ class Parts:
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
-            saver=Downloader(self.transport).save,
+            files=self.recoveries.files,
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
@@ -132,6 +138,24 @@ class Parts:
             accounts=config.accounts(settings.providers, settings.store, settings.clock),
             permit_timeout=settings.permit_timeout,
             context=self._job_context,
+        )
+
+    def _make_recoveries(self) -> Recoveries:
+        settings = self.settings
+        return Recoveries(
+            journal=self.journal,
+            transport=self.transport,
+            downloader=Downloader(
+                transport=self.transport, patience=settings.download_patience, timeout=settings.download_timeout
+            ),
+            providers=settings.providers,
+            clock=settings.clock,
+            ask=self._refresh,
+            callback=self._callback,
+            is_open=self._accepts,
+            is_reachable=lambda: self.public_url is not None,
+            timeout=settings.wait_timeout,
+            call_timeout=settings.poll_timeout,
         )
 
     async def open(self) -> None:
@@ -182,6 +206,7 @@ class Parts:
         await self.receiver.aclose()
         self.is_open = False
         self.is_closed = True
+        await self.recoveries.aclose()
         await self._changes.aclose()
         await self._maintenance.aclose()
         await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
@@ -272,24 +297,12 @@ class Parts:
             raise ConfigError(message)
         return found[name]
 
-    async def credits(self, provider: Provider) -> float:
-        """Return the balance at *provider*; see `Client.credits`."""
-        info = provider.info
-        if not isinstance(provider, Credits):
-            message = f"{info.name} has no known call that tells the balance"
-            raise UnsupportedError(message)
-        if not info.has_key:
-            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
-            raise ConfigError(message)
-        try:
-            response = await self.transport.send(provider.build_credits())
-        except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
-        return provider.parse_credits(response)
-
     async def _refresh(self, held: HeldJob) -> None:
         self.choose(held.record.provider)
         await self.poller.ask(held)
+
+    def _callback(self, provider: str, ref: str) -> URL | None:
+        return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
 
     def _watch(self, change: int) -> None:
         self._waits += change

@@ -10,11 +10,11 @@ import attrs
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import DecodeError, ProviderDownError, ProviderError
+from audioext.errors import ConfigError, DecodeError, ProviderDownError, ProviderError, UnsupportedError
 from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.models.entries import STILL, make_entry
-from audioext.providers.base import Provider
+from audioext.providers.base import Credits, Provider
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
@@ -101,6 +101,27 @@ class Poller:
         (reading,) = held.read([entry])
         await self.journal.append_read(held, [reading] if _is_news(held, reading) else [])
         held.provider.parse_status(response)
+
+    async def credits(self, provider: Provider) -> float:
+        """Return the balance at *provider*, in its own credits.
+
+        Raises:
+            ConfigError: no API key is known.
+            UnsupportedError: the provider tells no balance.
+            ProviderError: the call was refused.
+        """
+        info = provider.info
+        if not isinstance(provider, Credits):
+            message = f"{info.name} has no known call that tells the balance"
+            raise UnsupportedError(message)
+        if not info.has_key:
+            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
+            raise ConfigError(message)
+        try:
+            response = await self.transport.send(provider.build_credits())
+        except (NotSentError, BrokenError) as error:
+            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
+        return provider.parse_credits(response)
 
     async def _call(self, held: HeldJob) -> HttpResponse:
         provider = self.providers.get(held.record.provider, held.provider)

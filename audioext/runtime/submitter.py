@@ -332,4 +332,5 @@ class Submitter:
             webhooks=reachable,
             grace=info.grace if reachable else POLL_GRACE_SECONDS,
             content=order.content,
+            base_url=str(info.base_url),
         )
