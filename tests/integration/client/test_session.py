@@ -22,6 +22,7 @@ from audioext.http.messages import HttpRequest, Part
 from audioext.http.transport import Transport
 from tests.integration.client.conftest import MakeClient
 from tests.support.api import BRISK, Api
+from tests.support.sounds import MP3
 
 FAR = "http://api.kie.test"
 """A host that only a proxy or a resolver of one's own can reach."""
@@ -51,24 +52,28 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
 
 
-class ToOnePort(AbstractResolver):
-    """Sends every host to one port of this machine."""
+class ToThisMachine(AbstractResolver):
+    """Sends some hosts to ports of this machine."""
 
-    def __init__(self, base: str) -> None:
-        """Send them to where *base* is served."""
-        self._port = int(base.rpartition(":")[2])
+    def __init__(self, **bases: str) -> None:
+        """Send each host whose name begins so to where its base is served."""
+        self._ports = {name: int(base.rpartition(":")[2]) for name, base in bases.items()}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Return the one address."""
         del port, family
-        return [
-            ResolveResult(hostname=host, host="127.0.0.1", port=self._port, family=socket.AF_INET, proto=0, flags=0)
-        ]
+        port = self._ports[host.partition(".")[0]]
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)]
 
     async def close(self) -> None:
         """Do nothing."""
+
+
+async def give_a_file(_: web.BaseRequest) -> web.Response:
+    """Return four seconds of music."""
+    return web.Response(body=MP3, content_type="audio/mpeg")
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ async def asked() -> list[str]:
 
 
 @pytest.fixture
-async def session(api: Api, asked: list[str]) -> AsyncIterator[aiohttp.ClientSession]:
+async def session(api: Api, asked: list[str], serve: Serve) -> AsyncIterator[aiohttp.ClientSession]:
     """Return a session of a user who reaches the API by a connector of their own, and likes exceptions."""
     trace = aiohttp.TraceConfig()
 
@@ -86,7 +91,8 @@ async def session(api: Api, asked: list[str]) -> AsyncIterator[aiohttp.ClientSes
         asked.append(f"{start.method} {start.url}")
 
     trace.on_request_start.append(note)
-    connector = aiohttp.TCPConnector(resolver=ToOnePort(api.base))
+    files = await serve(give_a_file)
+    connector = aiohttp.TCPConnector(resolver=ToThisMachine(api=api.base, files=files))
     async with aiohttp.ClientSession(connector=connector, raise_for_status=True, trace_configs=[trace]) as made:
         yield made
 
@@ -162,8 +168,8 @@ async def test_all_calls_go_by_the_users_session(
     for _ in range(2):
         async with ax.Client(far_kie(), session=session) as client:
             song = await client.run(ax.Extend(audio_id="x", model="V5"))
-            with pytest.raises(ax.DownloadError, match="404"):  # there is no such file
-                await song.save(tmp_path)
+            (path,) = await song.save(tmp_path)
+            assert MP3 == path.read_bytes()
         assert not session.closed
 
     assert ["task-1", "task-2"] == api.made
