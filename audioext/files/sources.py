@@ -55,7 +55,7 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
     except (TinyTagException, OSError, ValueError, ArithmeticError, IndexError, LookupError):
         duration = None  # a format that it does not know is for the provider to judge
     if not duration and suffix_of(head) is None:
-        return Problem("file", f"{name} is no audio: it begins with {shown(head)}")
+        return Problem("file", f"{name} is not an audio file: it begins with {shown(head)}")
     return SourceInfo(size=size, duration=duration if duration and duration > 0 else None)
 
 

@@ -234,8 +234,8 @@ def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> N
         "no.wav": "there is no file at",
         "empty.wav": "is empty",
         ".": "is a folder: name a file in it",
-        "song.py": "is no audio",
-        "picture.mp3": "is no audio",
+        "song.py": "is not an audio file",
+        "picture.mp3": "is not an audio file",
     }
 
     voice, unknown = probe(voice_file), probe(tmp_path / "voice.webm")

@@ -294,7 +294,7 @@ class Interleavings(RuleBasedStateMachine):
             job = self.pair[which].job
             assert job is not None
             try:
-                return await job.wait(stage, timeout=0.0)
+                return await job.wait(stage, timeout=1e-9)
             except JobError as error:
                 return error
 
