@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import cast
 
 import pytest
@@ -39,30 +40,35 @@ async def audioext_sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[obj
     `SandboxSettings`: `@pytest.mark.audioext_sandbox(ready_seconds=10.0, extension_seconds=5.0)` makes the ready tracks
     10 seconds long (4 without it) and lets an extension add 5 (1 without it).
     """
-    from audioext.sandbox import Sandbox  # noqa: PLC0415 - see the module's docstring
+    from audioext.sandbox import FaultError, MissingExtraError, Sandbox  # noqa: PLC0415 - see the module's docstring
 
     settings: dict[str, object] = dict(BRIEF)
     faults: list[object] = []
     for mark in reversed([*request.node.iter_markers("audioext_sandbox")]):  # the nearest one wins
         if mark.args:
             message = "audioext_sandbox takes settings by name, such as ready_seconds=10.0"
-            raise pytest.UsageError(message)
+            pytest.fail(message, pytrace=False)
         settings |= mark.kwargs
     for mark in reversed([*request.node.iter_markers("audioext_faults")]):
         if mark.kwargs:
             message = 'audioext_faults takes texts, such as "duplicate", "drop=first*2" or "error@Song title"'
-            raise pytest.UsageError(message)
+            pytest.fail(message, pytrace=False)
         faults += mark.args
     if faults:
         settings["faults"] = faults
-    async with Sandbox(**settings) as sandbox:  # type: ignore[arg-type]  # a test's own settings
+    async with AsyncExitStack() as stack:
+        try:
+            sandbox = await stack.enter_async_context(Sandbox(**settings))  # type: ignore[arg-type]  # a test's own
+        except (FaultError, MissingExtraError) as error:
+            pytest.fail(str(error), pytrace=False)
         yield sandbox
 
 
 @pytest_asyncio.fixture
 async def audioext_client(request: pytest.FixtureRequest, audioext_sandbox: object) -> AsyncGenerator[object]:
-    """Return a `ClientFactory`, which opens clients on the sandbox: `await audioext_client("vidgo", by="poll")`.
+    """Return a `ClientFactory`, which opens clients on the sandbox when it is called.
 
+    `await audioext_client()` opens one at kie.ai, with webhooks; `await audioext_client("vidgo", by="poll")` another.
     What it opened is closed after the test. Where the test asks for `audioext_clock` too, that is the clients' clock.
     """
     from audioext.sandbox import Sandbox  # noqa: PLC0415 - see the module's docstring

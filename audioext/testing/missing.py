@@ -10,16 +10,16 @@ MESSAGE = "audioext's fixtures need pytest-asyncio, which is not active: pip ins
 @pytest.fixture
 def audioext_clock() -> None:
     """Say that pytest-asyncio is missing."""
-    raise pytest.UsageError(MESSAGE)
+    pytest.fail(MESSAGE, pytrace=False)
 
 
 @pytest.fixture
 def audioext_sandbox() -> None:
     """Say that pytest-asyncio is missing."""
-    raise pytest.UsageError(MESSAGE)
+    pytest.fail(MESSAGE, pytrace=False)
 
 
 @pytest.fixture
 def audioext_client() -> None:
     """Say that pytest-asyncio is missing."""
-    raise pytest.UsageError(MESSAGE)
+    pytest.fail(MESSAGE, pytrace=False)

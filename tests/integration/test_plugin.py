@@ -64,13 +64,13 @@ async def test_any(audioext_client, audioext_sandbox, name, by):
     async def note(event):
         told.append(event)
     model = {} if name == "musicgpt" else {"model": "V5"}
-    job = await client.extend(url=audioext_sandbox.tune_url, continue_at=9.0, **model)
+    job = await client.extend(url=audioext_sandbox.tune_url, continue_at=8.0, **model)
     await client.settled()
     assert job.record.is_final and [event.ref for event in told] == [job.ref]
     assert ("poll" if by == "poll" else "webhook") == told[0].source
     assert len(audioext_sandbox.submits) == 1
     song = await job
-    assert name in ("vidgo", "kie-jobs") or song.tracks[0].duration >= 16
+    assert 16 <= (song.tracks[0].duration or 16)
 """
     project.test(code, *AUTO).assert_outcomes(passed=10)
 
@@ -244,7 +244,7 @@ async def test_loop(audioext_client):
     result = project.test(code, *AUTO)
 
     result.assert_outcomes(passed=2, errors=3)
-    result.stdout.fnmatch_lines(["*'duplicated' is no fault; the faults are drop,*", "*takes texts*", "*by name*"])
+    result.stdout.fnmatch_lines(["*'duplicated' is no fault; the faults are duplicate,*", "*takes texts*", "*by name*"])
 
 
 def test_workers_share_nothing(project: Project) -> None:
@@ -266,7 +266,7 @@ def test_without_pytest_asyncio_the_fixtures_say_so(project: Project) -> None:
     )
 
     result.assert_outcomes(errors=3)
-    assert 3 == result.stdout.str().count("UsageError") or result.stdout.fnmatch_lines(["*install pytest-asyncio*"])
+    assert 3 == result.stdout.str().count("pip install pytest-asyncio\n")
 
 
 def test_it_costs_nothing_where_nobody_asks_for_it(project: Project) -> None:
