@@ -28,7 +28,8 @@ from audioext.providers._answers import (
     CodeTable,
 )
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, SunoAccount, SunoVendor
+from audioext.providers._recovery import RecoveringAccount
+from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, SunoVendor
 from audioext.providers._tasks import Dialect
 from audioext.providers.base import FileRoute
 
@@ -99,7 +100,7 @@ VENDOR = SunoVendor(
 
 
 @frozen
-class SunoApi(SunoAccount):
+class SunoApi(RecoveringAccount):
     """sunoapi.org; `upload_url` left out means its own file host.
 
     Raises:
