@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def test_the_example_passes(project: Project, pytester: pytest.Pytester) -> None
         (folder / name).write_text((ROOT / "examples" / name).read_text(encoding="utf-8"), encoding="utf-8")
 
     project.run(*AUTO, "-o", "pythonpath=.", "examples").assert_outcomes(passed=3)
+
+
+def test_the_readme_shows_a_test_that_passes(project: Project) -> None:
+    """The README's own test passes as it stands, for a bot whose handlers do nothing."""
+    (block,) = re.findall(
+        r"```python\n(import pytest\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    bot = """
+def my_bot(client):
+    @client.on(ax.Stage.FIRST)
+    async def note(event):
+        assert event.tracks
+"""
+
+    project.test(bot + block, *AUTO).assert_outcomes(passed=1)
 
 
 def test_every_provider_answers_by_webhook_and_by_poll(project: Project) -> None:
