@@ -22,6 +22,8 @@ from audioext.sandbox import Sandbox
 from audioext.state.schedule import handle_at
 from audioext.testing.clock import JumpClock
 
+__all__ = ["ClientFactory", "SandboxClient"]
+
 WEB: Mapping[str, object] = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0"}
 BRISK = Pace(first=0.01, every=0.02)
 UNLIMITED = Limits(queries=None)

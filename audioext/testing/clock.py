@@ -13,6 +13,8 @@ from attrs import define, field
 
 from audioext.clock import Clock
 
+__all__ = ["JumpClock"]
+
 IDLE_SECONDS = 0.002
 """A clock that runs jumps when its work was not done for so long, in real time."""
 TURNS = 20

@@ -1,6 +1,7 @@
 """Stages that are held: neither webhooks nor status calls show them before they are released."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
@@ -8,7 +9,7 @@ from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
 
-WORDS = ("text", "first", "complete")
+WORDS: tuple[Literal["text"], Literal["first"], Literal["complete"]] = ("text", "first", "complete")
 
 
 def kinds(world: World) -> Sequence[str]:
