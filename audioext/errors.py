@@ -172,3 +172,7 @@ class DownloadError(AudioextError):
 
 class StoreError(AudioextError):
     """The store could not be read or written; nothing was half applied, try again when it is back."""
+
+
+class UnreadableError(StoreError):
+    """The store holds a job that cannot be read: it is damaged, or a later release wrote it; all others go on."""

@@ -46,6 +46,7 @@ class Vendor:
 
     rules: FieldRules
     key_variable: str
+    webhook_key_variable: str = ""
     base_url: URL
     file_route: FileRoute = FileRoute.SERVE
     table: CodeTable = field(factory=CodeTable)
@@ -164,6 +165,7 @@ class HostedAccount:
             grace=self.grace,
             retention=self.retention,
             is_signed=self.is_signed,
+            webhook_key_variable=vendor.webhook_key_variable,
         )
 
     @functools.cached_property

@@ -11,7 +11,7 @@ from contextlib import suppress
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import StoreError
+from audioext.errors import StoreError, UnreadableError
 from audioext.outage import Outage
 from audioext.stores.base import Store, Work
 
@@ -42,6 +42,9 @@ class Claims:
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(init=False)
+    _faults: Outage = field(init=False)
+    _unreadable: set[str] = field(factory=set, init=False)
+    """The jobs of which it was said that they cannot be read."""
     _running: dict[asyncio.Task[None], str] = field(factory=dict, init=False)
     _is_draining: bool = field(default=False, init=False)
     _is_closing: bool = field(default=False, init=False)
@@ -49,6 +52,7 @@ class Claims:
     def __attrs_post_init__(self) -> None:
         """Name what may be away."""
         self._outage = Outage(_log, f"{self.work}: the store is not there")
+        self._faults = Outage(_log, f"{self.work}: the store failed in the middle")
 
     def start(self) -> None:
         """Begin; calling it again is harmless."""
@@ -130,8 +134,12 @@ class Claims:
     async def _guard(self, ref: str) -> None:
         try:
             await self.do(ref)
-        except StoreError as error:
-            _log.warning("%s of job %s: the store failed, it comes again later: %s", self.work, ref, error)
+        except UnreadableError as error:
+            if ref not in self._unreadable:
+                self._unreadable.add(ref)
+                _log.warning("%s of job %s: it is passed over: %s", self.work, ref, error)
+        except StoreError as error:  # the claim runs out, and the work comes again
+            self._faults.note(StoreError(f"job {ref}: {error}"))
         except Exception:  # noqa: BLE001 - a bug must not end the loop; the claim runs out and the work comes again
             _log.exception("%s of job %s failed", self.work, ref)
 
