@@ -108,6 +108,7 @@ class Client:
                 keep=keep,
                 deliveries_kept=deliveries_kept,
                 clock=clock if clock is not None else Clock(),
+                environ=os.environ,
             )
         )
         self.inbox: Inbox = self._parts.inbox

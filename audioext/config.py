@@ -6,7 +6,6 @@ import enum
 import ipaddress
 import logging
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
@@ -82,6 +81,8 @@ class Settings:
     keep: float = field(validator=_seconds)
     deliveries_kept: int
     clock: Clock
+    environ: Mapping[str, str] = field(factory=dict, repr=False)
+    """Where the keys are of providers that were not given."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse a public URL that a provider would never call, and warn of keys that anybody can read."""
@@ -90,13 +91,22 @@ class Settings:
 
 
 class Decoders(dict[str, Provider]):
-    """The providers by name; those that were not given are loaded with their defaults when they are asked for."""
+    """The providers by name; those that were not given are loaded when they are asked for, with keys from *environ*."""
+
+    def __init__(self, given: Mapping[str, Provider], environ: Mapping[str, str]) -> None:
+        """Begin with those that were given."""
+        super().__init__(given)
+        self._environ = environ
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all whose journals can be read here."""
+        return tuple({*self, *providers.NAMES})
 
     def __missing__(self, name: str) -> Provider:
         """Load the codec of one of the wire formats that we know."""
         if name not in providers.NAMES:
             raise KeyError(name)
-        self[name] = found = _with_webhook_key(providers.load(name)(), os.environ)
+        self[name] = found = _with_webhook_key(providers.load(name)(), self._environ)
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -217,7 +227,9 @@ def warn_of_readable_keys(callers: Iterable[Provider]) -> None:
     for provider in callers:
         url = provider.info.base_url
         if provider.info.has_key and url.scheme == "http" and _is_public(url.host or ""):
-            _log.warning("%s: the API key goes to %s in clear text: use https:// in base_url", provider.info.name, url.host)
+            _log.warning(
+                "%s: the API key goes to %s in clear text: use https:// in base_url", provider.info.name, url.host
+            )
 
 
 def _is_public(host: str) -> bool:

@@ -52,7 +52,7 @@ class Parts:
         self._waits = 0
         store, clock = settings.store, settings.clock
         # A listener decodes every provider's webhooks, whoever submitted the task.
-        decoders = Decoders(settings.providers)
+        decoders = Decoders(settings.providers, settings.environ)
         self.transport = Transport()
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
         self.poller = Poller(
@@ -70,6 +70,7 @@ class Parts:
             clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
+            providers=decoders.names(),
         )
         offers = Offers()
         self.inbox = Inbox(

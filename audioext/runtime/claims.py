@@ -28,7 +28,8 @@ CANCEL_SECONDS = 2.0
 class Claims:
     """Claims one kind of work and does it; it sleeps until work is due or somebody wakes it.
 
-    *hold* is how long (seconds) a claim lasts: longer than the work can take.
+    *hold* is how long (seconds) a claim lasts: longer than the work can take. *farthest* is how far ahead (seconds)
+    work can be put down: what is due later than that is due, since a clock was ahead then.
     """
 
     work: Work
@@ -38,6 +39,7 @@ class Claims:
     concurrency: int
     do: Callable[[str], Awaitable[None]]
     providers: Sequence[str] | None = None
+    farthest: float = math.inf
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
@@ -112,7 +114,14 @@ class Claims:
         if room <= 0:
             return 0
         now = self.clock.now()
-        refs = await self.store.claim(self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers)
+        refs = await self.store.claim(
+            self.work,
+            now=now,
+            until=now + self.hold(),
+            limit=room,
+            providers=self.providers,
+            latest=now + self.farthest,
+        )
         if self._is_closing:
             await self._give_back(refs)
             return 0

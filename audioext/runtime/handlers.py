@@ -30,7 +30,7 @@ from audioext.runtime.journal import Journal
 from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
-from audioext.state.schedule import MAX_ATTEMPTS, handle_at
+from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, handle_at
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.handlers")
@@ -138,6 +138,7 @@ class Handlers:
             concurrency=self.concurrency,
             do=self._work,
             providers=self.providers,
+            farthest=FARTHEST_RETRY_SECONDS,
         )
         if self._by_topic:
             self._claims.start()

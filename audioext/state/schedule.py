@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from audioext.models.entries import POST_SECONDS, Index
 from audioext.models.limits import Pace
 from audioext.models.record import Record, Verdict
@@ -14,6 +16,11 @@ MAX_ATTEMPTS = 5
 """How often a handler is called for one topic before it is given up."""
 RETRY_SECONDS = 1.0
 """How long a handler that failed waits; doubled with each failure."""
+FARTHEST_SECONDS = 900.0
+"""How far ahead a status call is put down at most, or as far as a pace says: what is due later was put down by a clock
+that was ahead, and is due."""
+FARTHEST_RETRY_SECONDS = 60.0
+"""The same for handlers, which wait much shorter."""
 
 
 def index_of(record: Record, *, now: float, poll_at: float | None, expire_after: float) -> Index:
@@ -45,7 +52,14 @@ def handle_at(record: Record, now: float) -> float | None:
         for (topic, _), run in record.runs.items()
         if topic == topics[0] and run.failures and not run.is_done
     ]
-    return max(now, min(waits)) if waits else now
+    due = min(waits, default=now)
+    return due if now < due <= now + FARTHEST_RETRY_SECONDS else now
+
+
+def farthest(paces: Iterable[Pace]) -> float:
+    """Return how many seconds ahead a status call can be put down at one of *paces*."""
+    waits = (wait for pace in paces for wait in (pace.first, pace.every, pace.slowest, pace.quiet))
+    return max(FARTHEST_SECONDS, (1 + JITTER_SHARE) * max(waits, default=0.0))
 
 
 def poll_at(  # noqa: PLR0913 - each is a fact of its own
@@ -59,15 +73,15 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
 ) -> float | None:
     """Return when *record*'s status is due (Unix seconds), or `None` if never.
 
-    *deadline* is when an open job is given up; a job without a task id can only wait for that. *polled_at* is when its
-    status was last asked for, as far as this process knows.
+    *deadline* is when an open job is given up; a job without a task id can only wait for that, and is looked at now and
+    then. *polled_at* is when its status was last asked for, as far as this process knows.
     """
     asks = record.task_id is not None and record.asks_at is not None and record.asks_at > polled_at
     if record.verdict is not Verdict.OPEN:
         # A job that has ended may rise or learn more: what a doubtful webhook says of that is asked once.
         return now if asks and record.verdict is not Verdict.REFUSED else None
     if record.task_id is None:
-        return deadline
+        return min(deadline, now + FARTHEST_SECONDS)
     if asks:
         return now
     elapsed = max(0.0, now - record.created_at)

@@ -55,14 +55,17 @@ def _sqlite(url: str, parts: SplitResult) -> Store:
     path = unquote(parts.path[1:])
     if parts.netloc or not url.startswith("sqlite:///") or not path or parts.fragment:
         raise ConfigError(
-            f"store {without_password(url)!r} names no file: sqlite: takes three slashes and a path (# in it is %23); use {FORMS}"
+            f"store {without_password(url)!r} names no file: sqlite: takes three slashes and a path (# in it is %23); "
+            f"use {FORMS}"
         )
     if path.startswith(":memory:"):
         raise ConfigError(f"a SQLite store is a file, since processes share it; use {FORMS}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "normal").lower()
     if options or synchronous not in {"normal", "full"}:
-        raise ConfigError(f"store {without_password(url)!r} may say ?synchronous=normal or full, nothing else; use {FORMS}")
+        raise ConfigError(
+            f"store {without_password(url)!r} may say ?synchronous=normal or full, nothing else; use {FORMS}"
+        )
     return SqliteStore(path, synchronous="full" if synchronous == "full" else "normal")
 
 

@@ -36,6 +36,7 @@ from typing import Final
 from attrs import field, frozen
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS
+from audioext.stores.base import LONGEST_HOLD_SECONDS
 
 LAYOUT = 2
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""
@@ -51,6 +52,7 @@ _NUMBERS = {
     "MAX_ENTRIES": MAX_ENTRIES,
     "MAX_JOURNAL_BYTES": MAX_JOURNAL_BYTES,
     "POST_SECONDS": POST_SECONDS,
+    "LONGEST_HOLD_SECONDS": LONGEST_HOLD_SECONDS,
 }
 
 _COMMON = """
@@ -108,13 +110,27 @@ return {held[1], held[2], call('ZSCORE', base .. 'polls:' .. provider, ARGV[2]) 
 """)
 
 CLAIM: Final = make_script("""
-local work, now, til, limit, names = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), {unpack(ARGV, 6)}
+local work, now, til, limit = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local latest, names = ARGV[6], {unpack(ARGV, 7)}
+-- Whether a clock that was ahead put it down: what `is_too_late` says.
+local function is_too_late(ref)
+  if work == 'polls' then return true end
+  local held = call('HMGET', base .. 'job:' .. ref, 'm', 'u')
+  if not held[1] then return true end
+  local handle_at, held_until = select(8, struct.unpack(FACTS, held[1])), tonumber(held[2]) or 0
+  return held_until <= tonumber(now) and handle_at > tonumber(latest)
+    or held_until > latest + LONGEST_HOLD_SECONDS
+end
 if not names[1] then names = call('SMEMBERS', base .. 'providers') end
 local found, claimed = {}, {}
 for _, name in ipairs(names) do
   local due = base .. work .. ':' .. name
   local refs = call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
   for at = 1, #refs, 2 do found[#found + 1] = {tonumber(refs[at + 1]), refs[at], due} end
+  local late = call('ZREVRANGEBYSCORE', due, '+inf', '(' .. latest, 'WITHSCORES', 'LIMIT', 0, limit)
+  for at = 1, #late, 2 do
+    if is_too_late(late[at]) then found[#found + 1] = {tonumber(late[at + 1]), late[at], due} end
+  end
 end
 table.sort(found, function(one, other) return one[1] < other[1] end)
 for at = 1, math.min(limit, #found) do

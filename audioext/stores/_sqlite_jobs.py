@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 from typing import Final
@@ -11,7 +12,17 @@ from attrs import evolve
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._sqlite_session import ENTRY, SELECT_JOB, JobRow, Session, index_values, to_entry, to_index
-from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Stored, Work, to_delivery
+from audioext.stores.base import (
+    LONGEST_HOLD_SECONDS,
+    Appended,
+    Created,
+    Delivery,
+    Existing,
+    Full,
+    Stored,
+    Work,
+    to_delivery,
+)
 
 PURGE_JOBS = 256
 """Jobs that one step of a purge forgets, so that no append waits long for it."""
@@ -34,6 +45,8 @@ _DELIVERIES_OF_ONE = f"""{_DELIVERY} FROM jobs CROSS JOIN entries ON jobs.id = e
     WHERE kind = 'webhook' AND entries.id < ? AND ref = ? ORDER BY entries.id DESC LIMIT ?"""
 
 _COLUMN: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "handle_at"}
+_TOO_LATE = " AND (held_until <= ? AND handle_at > ? OR held_until > ?)"
+"""What `is_too_late` says."""
 _DUE: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "max(handle_at, held_until)"}
 
 # --- writing journals ----------------------------------------------------------------------------------------
@@ -239,20 +252,37 @@ def _stored(row: JobRow, entries: Iterable[Entry]) -> Stored:
 
 
 def claim(  # noqa: PLR0913, PLR0917 - they come in the order of the protocol
-    session: Session, work: Work, now: float, until: float, limit: int, providers: Sequence[str] | None
+    session: Session,
+    work: Work,
+    now: float,
+    until: float,
+    limit: int,
+    providers: Sequence[str] | None,
+    latest: float,
 ) -> tuple[str, ...]:
     """Take jobs whose work is due; see `Store.claim`."""
-    due = f"SELECT {_DUE[work]}, ref FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {_DUE[work]} <= ?"  # noqa: S608 - see above
-    if providers is None:
-        rows = session.read(f"{due} ORDER BY 1, id LIMIT ?", (now, limit))
-    else:  # one by one, so that each follows its index
-        of_one = f"{due} AND provider = ? ORDER BY 1, id LIMIT ?"
-        rows = [row for name in set(providers) for row in session.read(of_one, (now, name, limit))]
-    refs = tuple(ref for _, ref in sorted(rows, key=itemgetter(0))[:limit])
+    of_one = "" if providers is None else " AND provider = ?"  # one by one, so that each follows its index
+    due = f"SELECT {_DUE[work]}, ref FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {_DUE[work]}"  # noqa: S608 - see above
+    names: list[tuple[str, ...]] = [()] if providers is None else [(name,) for name in set(providers)]
+    rows = [
+        row for name in names for row in session.read(f"{due} <= ?{of_one} ORDER BY 1, id LIMIT ?", (now, *name, limit))
+    ]
+    refs = [ref for _, ref in sorted(rows, key=itemgetter(0))[:limit]]
+    on_time = len(refs)
+    if latest < math.inf and on_time < limit:
+        bounds = (now, latest, latest + LONGEST_HOLD_SECONDS) if work == "handlers" else ()
+        late = f"{due} > ?{of_one}{_TOO_LATE if bounds else ''} LIMIT ?"
+        rows = [row for name in names for row in session.read(late, (latest, *name, *bounds, limit - on_time))]
+        refs += [ref for _, ref in rows[: limit - on_time]]
     session.load(refs)
-    for job in filter(None, map(session.job, refs)):
-        session.put(job._replace(poll_at=until) if work == "polls" else job._replace(held_until=until))
-    return refs
+    for number, job in enumerate(map(session.job, refs)):
+        if job is None:
+            continue
+        if work == "polls":
+            session.put(job._replace(poll_at=until))
+        else:
+            session.put(job._replace(held_until=until, handle_at=job.handle_at if number < on_time else now))
+    return tuple(refs)
 
 
 def next_due(session: Session, work: Work, providers: Sequence[str] | None) -> float | None:

@@ -6,6 +6,7 @@ Nothing here blocks the event loop. An append costs one round trip; see `_redis_
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -150,15 +151,22 @@ class RedisStore:
                 if found is not None and is_open in {None, found[0].index.is_open}:
                     yield found[0]
 
-    async def claim(
-        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    async def claim(  # noqa: PLR0913 - the protocol's
+        self,
+        work: Work,
+        *,
+        now: float,
+        until: float,
+        limit: int,
+        providers: Sequence[str] | None = None,
+        latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         engine = self._opened()
         if providers is not None and not providers:
             return ()
         keys = engine.due_keys(work, providers)
-        refs = await engine.do(scripts.CLAIM, keys, work, now, until, limit, *(providers or ()))
+        refs = await engine.do(scripts.CLAIM, keys, work, now, until, limit, latest, *(providers or ()))
         return tuple(ref.decode() for ref in refs)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:

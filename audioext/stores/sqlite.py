@@ -6,6 +6,7 @@ All appends that wait share one transaction; see `_sqlite_thread`. Nothing here 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from os import PathLike
@@ -138,11 +139,18 @@ class SqliteStore:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
         return self._paged(partial(jobs.page, is_open=is_open), 0)
 
-    async def claim(
-        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    async def claim(  # noqa: PLR0913 - the protocol's
+        self,
+        work: Work,
+        *,
+        now: float,
+        until: float,
+        limit: int,
+        providers: Sequence[str] | None = None,
+        latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
-        return await self._write("", jobs.claim, work, now, until, limit, providers)
+        return await self._write("", jobs.claim, work, now, until, limit, providers, latest)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""

@@ -10,7 +10,15 @@ from audioext.models.entries import POST_SECONDS, Entry, Index, make_entry
 from audioext.models.limits import Pace
 from audioext.models.record import Record
 from audioext.models.results import Stage
-from audioext.state.schedule import JITTER_SHARE, MAX_ATTEMPTS, RETRY_SECONDS, handle_at, index_of, poll_at
+from audioext.state.schedule import (
+    FARTHEST_SECONDS,
+    JITTER_SHARE,
+    MAX_ATTEMPTS,
+    RETRY_SECONDS,
+    handle_at,
+    index_of,
+    poll_at,
+)
 from tests.support import tape
 from tests.support.tape import TASK, folded
 
@@ -56,8 +64,9 @@ def test_a_doubtful_webhook_of_a_job_that_may_rise_is_asked_about_once() -> None
 
 
 def test_a_job_without_a_task_waits_for_its_deadline() -> None:
-    """Nobody can be asked about a task whose id is not known."""
-    assert DAY == due(folded(tape.request()), now=10.0)
+    """Nobody can be asked about a task whose id is not known; it is looked at now and then all the same."""
+    assert 10.0 + FARTHEST_SECONDS == due(folded(tape.request()), now=10.0)
+    assert DAY == due(folded(tape.request()), now=DAY - 1.0)
 
 
 def test_with_webhooks_the_first_call_comes_after_a_silence() -> None:
