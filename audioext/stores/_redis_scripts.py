@@ -115,9 +115,10 @@ local latest, names = ARGV[6], {unpack(ARGV, 7)}
 -- Whether a clock that was ahead put it down: what `is_too_late` says.
 local function is_too_late(ref)
   if work == 'polls' then return true end
-  local held = call('HMGET', base .. 'job:' .. ref, 'm', 'u')
-  if not held[1] then return true end
-  local handle_at, held_until = select(8, struct.unpack(FACTS, held[1])), tonumber(held[2]) or 0
+  local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'u')
+  local facts = held[1] and {pcall(struct.unpack, FACTS, held[1])}
+  if not facts or not facts[1] then return true end  -- it expired, or is damaged
+  local handle_at, held_until = facts[9], tonumber(held[2]) or 0
   return held_until <= tonumber(now) and handle_at > tonumber(latest)
     or held_until > latest + LONGEST_HOLD_SECONDS
 end
@@ -135,8 +136,11 @@ end
 table.sort(found, function(one, other) return one[1] < other[1] end)
 for at = 1, math.min(limit, #found) do
   local _, ref, due = unpack(found[at])
-  if call('HEXISTS', base .. 'job:' .. ref, 'm') == 0 then  -- it expired
+  local there = redis.pcall('HEXISTS', base .. 'job:' .. ref, 'm')
+  if there == 0 then  -- it expired
     call('ZREM', due, ref)
+  elseif there ~= 1 then  -- no job of ours lies there: it keeps no other
+    call('ZADD', due, til, ref)
   else
     call('ZADD', due, til, ref)
     if work == 'handlers' then call('HSET', base .. 'job:' .. ref, 'u', til) end
@@ -181,22 +185,22 @@ for at = 1, #oldest, 2 do
   local ref = oldest[at]
   if tonumber(oldest[at + 1]) >= before and call('ZCARD', base .. 'webhooks') <= kept then break end
   local job = base .. 'job:' .. ref
-  local held = call('HMGET', job, 'm', 'i')
-  local first, last = 0, MAX_ENTRIES  -- an expired one may have had so many
-  if held[1] then first, last = struct.unpack(FACTS, held[1]) end
+  local held = redis.pcall('HMGET', job, 'm', 'i')
+  local first, last = 0, MAX_ENTRIES  -- an expired or damaged one may have had so many
+  local is_whole, from, to = pcall(struct.unpack, FACTS, held[1] or '')
+  if is_whole then first, last = from, to end
   local webhooks = {}
   for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
   if webhooks[1] then call('ZREM', base .. 'webhooks', unpack(webhooks)) end
   local sets = {'jobs', 'closed'}
-  if held[1] then
-    local index = cmsgpack.unpack(held[2])
+  local is_read, index = pcall(cmsgpack.unpack, held[2] or '')
+  if is_whole and is_read and type(index) == 'table' and index[PROVIDER] and index[ACCOUNT] then
     if index[KEY] and call('GET', key_of(index)) == ref then call('DEL', key_of(index)) end
     if index[TASK] then call('LREM', task_of(index), 0, ref) end
     for _, name in ipairs({'occupied:', 'submits:'}) do sets[#sets + 1] = name .. index[ACCOUNT] end
     for _, name in ipairs({'polls:', 'handlers:'}) do sets[#sets + 1] = name .. index[PROVIDER] end
-    call('UNLINK', job)
-    existed = existed + 1
   end
+  existed = existed + call('UNLINK', job)
   for _, name in ipairs(sets) do call('ZREM', base .. name, ref) end
   went = went + 1
 end

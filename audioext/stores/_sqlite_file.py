@@ -183,7 +183,7 @@ class DatabaseFile:
     def explain(self, error: BaseException) -> StoreError:
         """Return *error* as a sentence that says what to do."""
         if isinstance(error, StoreError):
-            return StoreError(str(error))
+            return type(error)(str(error))
         code = primary_code(error)
         name = f"the SQLite file {self.path}"
         if code in _BUSY:
