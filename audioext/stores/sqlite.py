@@ -23,7 +23,8 @@ from audioext.stores import _sqlite_reads as reads
 from audioext.stores._changes import Fanout, follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import Session
-from audioext.stores._sqlite_thread import BatchThread, Watcher
+from audioext.stores._sqlite_thread import BatchThread
+from audioext.stores._sqlite_watcher import Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
