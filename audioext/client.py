@@ -34,7 +34,7 @@ from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job
-from audioext.runtime.submitter import Order
+from audioext.runtime.orders import Order, look_at_file
 from audioext.state.fold import fold
 from audioext.stores import open_store
 from audioext.stores.base import Delivery, Store
@@ -51,19 +51,15 @@ DAY_SECONDS = 86_400.0
 class Client:
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
-    Constructing it does no I/O and needs no running loop. The first provider is the default one. Every
-    setting in seconds says so in its name or is one of `wait_timeout` (bounds every await and iteration),
-    `expire_after` (an open job is given up then, after a last status call), `permit_timeout` (how long a
-    submit may wait for its turn under the provider's limits), `handler_timeout` (a handler that runs longer
-    counts as failed), `poll_timeout` (bounds a status call) and `keep` (how long finished jobs are remembered;
-    providers repeat callbacks).
+    Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
+    bounds every await, `permit_timeout` a submit's wait for its turn, other `_timeout`s what they name; a job is given
+    up after `expire_after`, a link tried again for `download_patience`, a finished job remembered for `keep`.
 
-    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where
-    the receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted
-    in your app, or another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only
-    trigger status calls, `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files from the receiver
-    instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without any the
-    store keeps one. `store` is a URL (`sqlite:///jobs.db`, `redis://host:6379/0`; see `open_store`) or a store.
+    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where the
+    receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or
+    another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls,
+    `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files from the receiver, not by
+    upload. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. See `open_store`.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -83,6 +79,8 @@ class Client:
         permit_timeout: float = 900.0,
         handler_timeout: float = 60.0,
         poll_timeout: float = 20.0,
+        download_patience: float = 30.0,
+        download_timeout: float = 900.0,
         handler_concurrency: int = 16,
         keep: float = 7 * DAY_SECONDS,
         deliveries_kept: int = 100_000,
@@ -104,6 +102,8 @@ class Client:
                 permit_timeout=permit_timeout,
                 handler_timeout=handler_timeout,
                 poll_timeout=poll_timeout,
+                download_patience=download_patience,
+                download_timeout=download_timeout,
                 handler_concurrency=handler_concurrency,
                 keep=keep,
                 deliveries_kept=deliveries_kept,
@@ -178,9 +178,8 @@ class Client:
 
         *provider* picks one of several by name. With a *key* that an earlier submit had, that job is returned
         and nothing is sent. *meta* is JSON of yours that comes back with every event.
-        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does
-        not cancel the submit. Within a handler a key is made for it, so that a handler that is called again
-        gets the job that it submitted before.
+        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does not cancel
+        the submit. Within a handler a key is made for it, so that its next call gets the job that it submitted before.
 
         Raises:
             RequestError: all that is wrong with the request, at once; nothing was sent.
@@ -193,11 +192,12 @@ class Client:
         chosen = self._parts.choose(provider or request.provider)
         if key is None and (handling := HANDLING.get()) is not None:
             key = await handling.key(chosen.info.name, request)
-        key, meta = config.check_key(key), config.check_meta(meta)
-        order = Order(request=request, provider=chosen, key=key, meta=meta, progress=progress)
-        order = await self._parts.submitter.check(order)
-        self._check_open()  # again: looking at a file takes its time
-        return await self._parts.submit(order)
+        if key is not None:
+            config.check_key(key)
+        noted = {} if meta is None else config.check_meta(meta)
+        request, found = (request, ()) if request.file is None else await look_at_file(request)
+        order = Order(request=request, provider=chosen, key=key, meta=noted, progress=progress)
+        return await self._parts.submitter.submit(order, found)
 
     async def extend(
         self,

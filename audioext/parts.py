@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from weakref import WeakValueDictionary
 
+from yarl import URL
+
 from audioext import config
 from audioext.config import Decoders, Settings
 from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
@@ -16,16 +18,19 @@ from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.http.urls import callback_url
 from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob, JobContext
-from audioext.runtime.jobs import Job, SubmitUnknownError
+from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
-from audioext.runtime.submitter import Order, Submitter
+from audioext.runtime.recovery import Recoveries
+from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
+from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.receiver import Receiver
 
@@ -55,6 +60,7 @@ class Parts:
         decoders = Decoders(settings.providers, settings.environ)
         self.transport = Transport()
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
+        self.recoveries = self._make_recoveries()
         self.poller = Poller(
             store=store,
             journal=self.journal,
@@ -71,12 +77,14 @@ class Parts:
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
             providers=decoders.names(),
+            files=self.recoveries.files,
         )
         offers = Offers()
         self.inbox = Inbox(
             journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm, accepting=self._accepts
         )
-        self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
+        endpoint = Endpoint(inbox=self.inbox, offers=offers, ready=store.warnings, lifespan=self._live)
+        self.receiver = Receiver(endpoint=endpoint)
         self.submitter = self._make_submitter(offers)
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
@@ -87,7 +95,7 @@ class Parts:
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
-            saver=Downloader(self.transport).save,
+            files=self.recoveries.files,
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
@@ -101,6 +109,13 @@ class Parts:
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
+
+    async def _live(self) -> Callable[[], Awaitable[None]]:
+        """Open, for a server whose own life this client shares, and return what closes again."""
+        if self.is_open:
+            return _stay
+        await self.open()
+        return self.aclose
 
     def _accepts(self) -> bool:
         return self.is_open
@@ -117,13 +132,30 @@ class Parts:
                 offers=offers,
                 clock=settings.clock,
                 serve_files=settings.serve_files,
-                public_url=lambda: self.public_url if self.receiver.is_serving else None,
+                public_url=lambda: self.public_url if self.receiver.endpoint.is_serving else None,
             ),
             clock=settings.clock,
             accounts=config.accounts(settings.providers, settings.store, settings.clock),
             permit_timeout=settings.permit_timeout,
-            public_url=lambda: self.public_url,
-            secret=lambda: self.secrets[0],
+            job=self.job,
+        )
+
+    def _make_recoveries(self) -> Recoveries:
+        settings = self.settings
+        return Recoveries(
+            journal=self.journal,
+            transport=self.transport,
+            downloader=Downloader(
+                transport=self.transport, patience=settings.download_patience, timeout=settings.download_timeout
+            ),
+            providers=settings.providers,
+            clock=settings.clock,
+            ask=self._refresh,
+            callback=self._callback,
+            is_open=self._accepts,
+            is_reachable=lambda: self.public_url is not None,
+            timeout=settings.wait_timeout,
+            call_timeout=settings.poll_timeout,
         )
 
     async def open(self) -> None:
@@ -154,6 +186,7 @@ class Parts:
                 prefix = "/" if self.public_url is None else self.public_url.path
                 port = await self.receiver.start(host, port, prefix=prefix)
                 self.public_url = config.fill_port(self.public_url, port)
+            self.submitter.public_url = self.public_url
         except BaseException:
             self.is_open = False
             self.is_closed = True
@@ -173,6 +206,7 @@ class Parts:
         await self.receiver.aclose()
         self.is_open = False
         self.is_closed = True
+        await self.recoveries.aclose()
         await self._changes.aclose()
         await self._maintenance.aclose()
         await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
@@ -209,23 +243,6 @@ class Parts:
             raise ConfigError(message)
         return found[name]
 
-    async def submit(self, order: Order) -> Job:
-        """Submit a checked *order* in a task that whoever is cancelled here does not cancel; see `Client.submit`."""
-        task = self.submitter.start(order)
-        try:
-            held = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            sent = self.submitter.sent_by(task)
-            if sent is None:
-                message = "the client was closed before this submit was sent; nothing was paid"
-                raise ConfigError(message) from None
-            job = self.job(sent)
-            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
-            raise SubmitUnknownError(message, job=job) from None
-        return self.job(held)
-
     async def credits(self, provider: Provider) -> float:
         """Return the balance at *provider*; see `Client.credits`."""
         info = provider.info
@@ -245,6 +262,9 @@ class Parts:
         self.choose(held.record.provider)
         await self.poller.ask(held)
 
+    def _callback(self, provider: str, ref: str) -> URL | None:
+        return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
+
     def _watch(self, change: int) -> None:
         self._waits += change
         if self._waits == (change > 0):  # the first wait began, or the last one ended
@@ -258,6 +278,7 @@ class Parts:
             if kept not in self.secrets[:1]:  # another process made one since the store lost ours
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets
+        self.submitter.secret = self.secrets[0]
 
 
 def _left(ends_at: float) -> float:
@@ -273,3 +294,7 @@ async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
         _log.error("the client did not close in time; what hangs is left alone")
     else:
         task.result()
+
+
+async def _stay() -> None:
+    """Do not close what somebody else opened."""
