@@ -248,7 +248,6 @@ class Client:
             RequestError: the store holds no such job.
             StoreError: the store cannot be read.
         """
-        self._check_open()
         return self._parts.job(await self._find(ref))
 
     async def jobs(

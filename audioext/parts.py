@@ -13,12 +13,13 @@ from yarl import URL
 
 from audioext import config
 from audioext.config import Decoders, Settings
-from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
+from audioext.errors import ConfigError, ProviderDownError, StoreError, UnsupportedError
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
+from audioext.outage import Outage
 from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
@@ -55,6 +56,7 @@ class Parts:
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
         self._waits = 0
+        self._outage = Outage(_log, "the store could not be read, and waits go on")
         store, clock = settings.store, settings.clock
         # A listener decodes every provider's webhooks, whoever submitted the task.
         decoders = Decoders(settings.providers, settings.environ)
@@ -91,7 +93,7 @@ class Parts:
         self.journal.on_final = self.submitter.finish
         self._jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
         self._job_context = JobContext(
-            look=self.journal.look,
+            look=self._look,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
@@ -264,6 +266,14 @@ class Parts:
 
     def _callback(self, provider: str, ref: str) -> URL | None:
         return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
+
+    async def _look(self, ref: str) -> None:
+        try:
+            await self.journal.look(ref)
+        except StoreError as error:
+            self._outage.note(error)
+            raise
+        self._outage.over()
 
     def _watch(self, change: int) -> None:
         self._waits += change

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import AudioextError, StoreError, UnreadableError
+from audioext.errors import StoreError, UnreadableError
 from audioext.outage import Outage
 from audioext.runtime.journal import Journal
 from audioext.stores.base import RESYNC, Changed, Resync, Store
@@ -69,7 +69,7 @@ class Changes:
                     self._note(change)
             except StopAsyncIteration:
                 return  # the store was closed before anything happened
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - a bug of a store must not leave all who wait deaf
                 self._outage.note(error)
             else:
                 return  # the store was closed
@@ -108,7 +108,7 @@ class Changes:
             self.journal.try_again()
             try:
                 await self.on_resync()
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self._is_resync, is_over = True, False
                 self._outage.note(error)
         for ref in tuple(self._unread):
@@ -126,7 +126,7 @@ class Changes:
             return
         try:
             await self.journal.hold(ref, whole=whole)
-        except AudioextError as error:
+        except Exception as error:
             if isinstance(error, StoreError) and not isinstance(error, UnreadableError):
                 raise
-            _log.warning("job %s: what changed cannot be read: %s", ref, error)  # its own affair
+            _log.warning("job %s: what changed cannot be read: %r", ref, error)  # its own affair

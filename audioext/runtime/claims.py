@@ -97,7 +97,7 @@ class Claims:
                 if self._is_draining and not (claimed or self._running or self._wake.is_set()):
                     return  # and nothing ended while it looked, after which more may be due
                 pause = 0.0 if claimed else await self._pause()
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - a bug of a store must not end the work of all jobs
                 self._outage.note(error)
                 if self._is_draining and not self._running:
                     return
