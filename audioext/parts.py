@@ -101,13 +101,7 @@ class Parts:
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
-        self._changes = Changes(
-            store=store,
-            journal=self.journal,
-            clock=clock,
-            on_change=self.handlers.wake,
-            on_resync=self._agree_on_secret,
-        )
+        self._changes = self._make_changes()
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
@@ -118,6 +112,15 @@ class Parts:
             return _stay
         await self.open()
         return self.aclose
+
+    def _make_changes(self) -> Changes:
+        return Changes(
+            store=self.settings.store,
+            journal=self.journal,
+            clock=self.settings.clock,
+            on_change=self.handlers.wake,
+            on_resync=self._agree_on_secret,
+        )
 
     def _accepts(self) -> bool:
         return self.is_open
