@@ -17,7 +17,7 @@ from audioext.runtime.claims import Claims
 from audioext.runtime.handlers import LONGEST_ERROR, Handlers, StageHandler
 from audioext.runtime.held import HeldJob
 from audioext.runtime.unstored import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Unstored
-from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS
+from audioext.state.schedule import FARTHEST_RETRY_SECONDS, FARTHEST_SECONDS, MAX_ATTEMPTS
 from audioext.stores import MemoryStore
 from audioext.stores.base import Stored
 from tests.support import tape
@@ -181,6 +181,7 @@ class NoWordsError(Exception):
         (ValueError("\ud800"), "ValueError: ?"),
         (ValueError("x" * 9_999), "ValueError: x"),
     ],
+    ids=["no words", "no text", "no end"],
 )
 async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(here: Process, error: Exception, says: str) -> None:
     """A handler whose error is no text, or has no end, is tried five times and not at every moment."""
@@ -307,3 +308,46 @@ async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: P
     await asyncio.sleep(LONGEST_PAUSE_SECONDS)
     assert "bad" in stored_refs
     await unstored.aclose()
+
+
+# --- deliveries ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names_task", [True, False])
+async def test_a_delivery_of_a_job_that_cannot_be_read_is_kept(
+    store: MemoryStore, here: Process, *, names_task: bool
+) -> None:
+    """It is durable, so its sender has no reason to come again; a release that can read the job finds it."""
+    await put(store, REF, LATER)
+
+    await here.receive(tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id="task" if names_task else None)))
+
+    assert 2 == (await stored(store)).count
+
+
+# --- clocks -------------------------------------------------------------------------------------------------
+
+
+async def test_work_that_a_clock_ahead_put_down_is_done(store: MemoryStore) -> None:
+    """What was put down by a clock an hour ahead is done as soon as it went back, and what is due soon in its time."""
+    steps = [3_600.0]
+    clock = attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + steps[-1])
+    done: list[tuple[str, float]] = []
+
+    async def do(ref: str) -> None:
+        done.append((ref, loop_time() - NOW))
+        await store.append(ref, [], provider="tape", index=_nothing_due(await stored(store, ref)), known=1)
+
+    for ref, due_in in (("far", 3_630.0), ("soon", 30.0)):
+        index = Index(ref=ref, provider="tape", account="", created_at=NOW, poll_at=NOW + due_in)
+        await store.create(tape.request(NOW), index, limits=UNLIMITED, now=NOW)
+    claims = Claims(
+        work="polls", store=store, clock=clock, hold=lambda: 10.0, concurrency=1, do=do, farthest=FARTHEST_SECONDS
+    )
+    await store.claim("polls", now=clock.now(), until=0.0, limit=0)  # it looked while it was ahead
+    claims.start()
+    steps.append(0.0)
+    await asyncio.sleep(60)
+    await claims.aclose()
+
+    assert [("far", 0.0), ("soon", 30.0)] == done

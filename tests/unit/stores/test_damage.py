@@ -15,10 +15,10 @@ import redis.asyncio
 
 from audioext.errors import UnreadableError
 from audioext.models.limits import Limits
-from audioext.stores.base import Created, Store
+from audioext.stores.base import Created, Full, Store
 from audioext.stores.redis import RedisStore
 from audioext.stores.sqlite import Driver, SqliteStore
-from tests.unit.stores.journals import create, delivered, listed, make_webhook
+from tests.unit.stores.journals import create, delivered, listed, make_index, make_webhook
 
 IN_SQLITE = {
     "an entry's time": "UPDATE entries SET at = 'soon' WHERE job = 2",
@@ -125,8 +125,14 @@ async def test_a_damaged_job_keeps_no_other_from_its_work(store: Store) -> None:
 
 
 async def test_a_damaged_job_keeps_no_other_from_its_limits(store: Store) -> None:
-    """Submits of its account go on, and closed jobs are purged."""
-    assert Created() == await create(store, "new", limits=Limits(submits=4, parallel=4), now=200.0, is_open=False)
+    """Submits of its account wait for the others and go on when one of these ends; closed jobs are purged."""
+    limits = Limits(submits=4, parallel=3)
+    outcome = await create(store, "new", limits=limits, now=200.0, is_open=False)
+    assert isinstance(outcome, (Created, Full))
+    ended = make_index("last", is_open=False)
+    assert (await store.append("last", [], provider="kie", index=ended, known=2)).is_taken
+    if isinstance(outcome, Full):
+        assert Created() == await create(store, "new", limits=limits, now=201.0, is_open=False)
     await store.append("new", [], provider="kie")
     assert 1 <= await store.purge(before=300.0, deliveries_kept=100)
     assert None is await store.read("new")
