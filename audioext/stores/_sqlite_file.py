@@ -189,6 +189,8 @@ class DatabaseFile:
                 continue
             if stat.S_ISLNK(found.st_mode):
                 raise StoreError(f"the SQLite file {path} is a symbolic link: name the file that it leads to")
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                raise StoreError(f"{path} is a device or a pipe, not a SQLite file: name another file")
             old = stat.S_IMODE(found.st_mode)
             if mode is None:
                 is_open = old & stat.S_IWOTH or (old & stat.S_IWGRP and not found.st_size)

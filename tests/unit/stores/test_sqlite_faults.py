@@ -366,3 +366,11 @@ async def test_a_log_that_may_not_be_written_follows_its_file(driver: Driver) ->
         assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
         await other.aclose()
         await store.aclose()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+async def test_a_pipe_is_no_file(path: Path, driver: Driver) -> None:
+    """What would be waited for without end is refused at once."""
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="a device or a pipe"):
+        await SqliteStore(path, driver=driver).open()
