@@ -183,7 +183,9 @@ class NoWordsError(Exception):
     ],
     ids=["no words", "no text", "no end"],
 )
-async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(here: Process, error: Exception, says: str) -> None:
+async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(
+    here: Process, caplog: pytest.LogCaptureFixture, error: Exception, says: str
+) -> None:
     """A handler whose error is no text, or has no end, is tried five times and not at every moment."""
     caplog.set_level(logging.CRITICAL, "audioext.handlers")  # what is no text cannot be reported either
     calls: list[float] = []

@@ -86,7 +86,7 @@ async def test_a_clock_that_is_ahead_for_a_moment_makes_nothing_old(store: Memor
 
     ahead.append(365 * KEEP_SECONDS)
     await asyncio.sleep(FIRST_PURGE_SECONDS)
-    assert (["purge"], ["ended"]) == (here.line.calls, await listed(store))
+    assert ("purge", ["ended"]) == (here.line.calls[-1], await listed(store))
     ahead.append(0.0)
     await asyncio.sleep(PURGE_EVERY_SECONDS)
     assert ["ended"] == await listed(store)
