@@ -34,7 +34,7 @@ def index_of(record: Record, *, now: float, poll_at: float | None, expire_after:
         task_id=record.task_id,
         answered_at=0.0 if record.is_unsent else record.answered_at,
         is_open=record.verdict is Verdict.OPEN,
-        occupies_until=_occupies_until(record, expire_after),
+        occupies_until=_occupies_until(record, min(record.created_at, now), expire_after),
         poll_at=poll_at,
         handle_at=handle_at(record, now),
     )
@@ -97,10 +97,11 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
     return min(next_at, deadline) if now < deadline else next_at  # past it only calls that failed go on
 
 
-def _occupies_until(record: Record, expire_after: float) -> float:
+def _occupies_until(record: Record, began_at: float, expire_after: float) -> float:
+    """Return until when it counts as open, which *began_at* a time that is not ahead of our clock."""
     if record.verdict is not Verdict.OPEN:
         return 0.0
     if record.task_id is not None:
-        return record.created_at + expire_after
+        return began_at + expire_after
     # An answer that does not tell of a task: the outcome is unknown, and nobody may ever say more.
-    return 0.0 if record.answer_problem is not None else record.created_at + POST_SECONDS
+    return 0.0 if record.answer_problem is not None else began_at + POST_SECONDS

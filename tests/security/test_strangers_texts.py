@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 import audioext as ax
 from audioext.errors import Problem, UnreadableError
@@ -139,3 +140,20 @@ def test_every_error_is_one_clean_line(text: str) -> None:
     assert [True] * len(ERRORS) == [is_clean(str(make(text + HOSTILE))) for make in ERRORS]
     said = str(ax.RequestError([Problem("title", text), Problem("tags", HOSTILE)])).split("\n")
     assert (3, [True] * 3) == (len(said), [is_clean(line) for line in said])
+
+
+@pytest.mark.parametrize("provider", [ax.Kie, ax.KieJobs, ax.SunoApi, ax.Vidgo, ax.MusicGpt])
+@pytest.mark.parametrize("status", [200, 400, 500, 503])
+def test_a_status_answer_that_quotes_our_url_and_key(provider: Callable[[str], ax.Provider], status: int) -> None:
+    """An API that says which address it could not reach, and with which key, tells nobody else either of the two."""
+    key, url = "sk-0123456789abcdef", callback_url(URL("https://hooks.test/a"), SECRET, "kie", "r" * 24)
+    says = f"we could not reach {url} for {key}{HOSTILE}"
+    for body in ({"code": 500, "msg": says, "message": says, "error": says, "errorMessage": says}, says):
+        try:
+            events = provider(key).parse_status(ax.HttpResponse(status=status, body=json.dumps(body).encode()))
+        except ax.AudioextError as error:
+            said = str(error)
+            assert is_clean(said)
+        else:
+            said = repr(events)
+        assert [] == [secret for secret in (url.name, key) if secret in said]
