@@ -116,6 +116,7 @@ class Client:
                 clock=clock if clock is not None else Clock(),
                 trust_env=trust_env,
                 session=session,
+                environ=os.environ,
             )
         )
         self.inbox: Inbox = self._parts.inbox

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 import aiohttp
 import attrs
@@ -14,7 +17,7 @@ from yarl import URL
 from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, cut, shown
-from audioext.http.urls import FILES_SEGMENT
+from audioext.http.urls import FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
@@ -22,11 +25,15 @@ from audioext.runtime.limits import Account
 from audioext.stores.base import Store
 from audioext.webhooks.inbox import Confirm
 
+_log = logging.getLogger("audioext.client")
+
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
 MIN_SECRET_BYTES = 16
 MAX_KEY_LENGTH = 512
 MAX_PORT = 65_535
 _PORT_MARK = "{port}"
+_INTERNAL = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test", ".invalid", ".example")
+"""Endings of names that no public host has: RFC 6761, 6762 and 8375, and what is in use."""
 
 
 class Unset(enum.Enum):
@@ -46,6 +53,12 @@ def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None
         raise ConfigError(message)
 
 
+def _confirm(_: object, __: object, value: object) -> None:
+    if value not in get_args(Confirm):
+        message = f'confirm must be "never", "unsigned" or "always", not {value!r:.80}'
+        raise ConfigError(message)
+
+
 @frozen(kw_only=True)
 class Settings:
     """The settings of a client, checked; see `Client` for what they mean.
@@ -59,7 +72,7 @@ class Settings:
     listen: tuple[str, int] | None
     store: Store
     secrets: tuple[bytes, ...] = field(repr=False)
-    confirm: Confirm
+    confirm: Confirm = field(validator=_confirm)
     serve_files: bool
     wait_timeout: float = field(validator=_seconds)
     expire_after: float = field(validator=_seconds)
@@ -74,21 +87,33 @@ class Settings:
     clock: Clock
     trust_env: bool = False
     session: aiohttp.ClientSession | None = None
+    environ: Mapping[str, str] = field(factory=dict, repr=False)
+    """Where the keys are of providers that were not given."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a public URL that a provider would never call, and a session that cannot be used."""
+        """Refuse a public URL that nobody would call, and a session that cannot be used; warn of readable keys."""
         check_session(self.session, trust_env=self.trust_env)
         check_callbacks(self.providers.values(), self.public_url)
+        warn_of_readable_keys(self.providers.values())
 
 
 class Decoders(dict[str, Provider]):
-    """The providers by name; those that were not given are loaded with their defaults when they are asked for."""
+    """The providers by name; those that were not given are loaded when they are asked for, with keys from *environ*."""
+
+    def __init__(self, given: Mapping[str, Provider], environ: Mapping[str, str]) -> None:
+        """Begin with those that were given."""
+        super().__init__(given)
+        self._environ = environ
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all whose journals can be read here."""
+        return tuple({*self, *providers.NAMES})
 
     def __missing__(self, name: str) -> Provider:
         """Load the codec of one of the wire formats that we know."""
         if name not in providers.NAMES:
             raise KeyError(name)
-        self[name] = found = providers.load(name)()
+        self[name] = found = _with_webhook_key(providers.load(name)(), self._environ)
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -101,7 +126,7 @@ class Decoders(dict[str, Provider]):
 
 
 def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
-    """Return the providers by name, each with its key from *environ* where none was given.
+    """Return the providers by name, each with its keys from *environ* where none were given.
 
     Raises:
         ConfigError: two have one name, or something is no provider.
@@ -117,7 +142,7 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
         if provider.info.name in found:
             message = f"two providers are named {provider.info.name!r}: give one of them name="
             raise ConfigError(message)
-        found[provider.info.name] = _with_key(provider, environ)
+        found[provider.info.name] = _with_webhook_key(_with_key(provider, environ), environ)
     return found
 
 
@@ -126,6 +151,14 @@ def _with_key(provider: Provider, environ: Mapping[str, str]) -> Provider:
     if provider.info.has_key or not key or not attrs.has(type(provider)):
         return provider
     return attrs.evolve(provider, api_key=key)  # type: ignore[misc]  # `has` proves it is an attrs class
+
+
+def _with_webhook_key(provider: Provider, environ: Mapping[str, str]) -> Provider:
+    """Return *provider* with the key that signs its webhooks, or several with blanks between them."""
+    keys = environ.get(provider.info.webhook_key_variable, "").split()
+    if provider.info.is_signed or not keys or not attrs.has(type(provider)):
+        return provider
+    return attrs.evolve(provider, webhook_key=keys)  # type: ignore[misc]  # as above
 
 
 def read_public_url(value: str | URL | None) -> URL | None:
@@ -142,7 +175,7 @@ def read_public_url(value: str | URL | None) -> URL | None:
     except ValueError:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
-        message = f"public_url must look like https://hooks.example.org/audio, not {shown(text)}"
+        message = f"public_url must look like https://hooks.example.org/audio, not {shown(without_password(text))}"
         raise ConfigError(message)
     # A port yet to be filled stands as 0, which no public URL can have.
     return url.with_path(url.path.rstrip("/"))
@@ -192,7 +225,8 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
         # A callback adds the provider's name, a ref of 24 and a tag of 43 letters.
         why = provider.check_callback(public_url / provider.info.name / ("r" * 24) / ("t" * 43))
         if why is not None:
-            message = f"{provider.info.name} would never call public_url {cut(str(public_url))}: {why}"
+            url = cut(without_password(str(public_url)))
+            message = f"{provider.info.name} would never call public_url {url}: {why}"
             raise ConfigError(message)
 
 
@@ -215,6 +249,23 @@ def check_session(session: object, *, trust_env: bool) -> None:
         message = "trust_env is for the client's own sessions: give aiohttp.ClientSession(trust_env=True) instead"
     if message:
         raise ConfigError(message)
+
+
+def warn_of_readable_keys(callers: Iterable[Provider]) -> None:
+    """Say so where a key goes to a public host in clear text."""
+    for provider in callers:
+        url = provider.info.base_url
+        if provider.info.has_key and url.scheme == "http" and _is_public(url.host or ""):
+            _log.warning(
+                "%s: the API key goes to %s in clear text: use https:// in base_url", provider.info.name, url.host
+            )
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith(_INTERNAL)
 
 
 def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:

@@ -44,12 +44,23 @@ class Problem:
         return f"{self.field}: {self.message}"
 
 
+def printable(text: str) -> str:
+    """Return *text* with a mark for each character that a terminal or a log could take for a command or a new line."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 class AudioextError(Exception):
     """Something went wrong in audioext; catch this to catch all of its errors."""
 
     def __init__(self, message: str | None = None) -> None:
-        """Keep *message*, or the first paragraph of the class's docstring, which names the remedy."""
-        super().__init__(message if message is not None else " ".join((type(self).__doc__ or "").split()))
+        """Keep *message*, or the first paragraph of the class's docstring, which names the remedy.
+
+        What strangers wrote may be a part of it, and reaches logs and terminals: it stays text, on this one line.
+        """
+        said = message if message is not None else " ".join((type(self).__doc__ or "").split())
+        super().__init__(printable(said))
 
 
 class ConfigError(AudioextError):
@@ -64,8 +75,9 @@ class RequestError(AudioextError):
         self.problems: tuple[Problem, ...] = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        lines = "".join(f"\n  {problem}" for problem in self.problems)
-        super().__init__(f"{head} with this request; nothing was sent:{lines}")
+        lines = [f"{head} with this request; nothing was sent:", *(f"  {problem}" for problem in self.problems)]
+        super().__init__()
+        self.args = ("\n".join(map(printable, lines)),)
 
 
 class KeyConflictError(RequestError):
@@ -201,3 +213,7 @@ class DownloadError(AudioextError):
 
 class StoreError(AudioextError):
     """The store could not be read or written; nothing was half applied, try again when it is back."""
+
+
+class UnreadableError(StoreError):
+    """The store holds a job that cannot be read: it is damaged, or a later release wrote it; all others go on."""

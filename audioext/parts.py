@@ -13,7 +13,7 @@ from yarl import URL
 
 from audioext import config
 from audioext.config import Decoders, Settings
-from audioext.errors import ConfigError, Problem, RequestError, shown
+from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources, fingerprint
@@ -21,6 +21,7 @@ from audioext.http.transport import Progress, Transport
 from audioext.http.urls import callback_url
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.requests import AddInstrumental, Extend, Request
+from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import HANDLING, Handlers
@@ -58,9 +59,10 @@ class Parts:
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
         self._waits = 0
+        self._outage = Outage(_log, "the store could not be read, and waits go on")
         store, clock = settings.store, settings.clock
         # A listener decodes every provider's webhooks, whoever submitted the task.
-        decoders = Decoders(settings.providers)
+        decoders = Decoders(settings.providers, settings.environ)
         self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
         self.recoveries = self._make_recoveries()
@@ -79,18 +81,18 @@ class Parts:
             clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
+            providers=decoders.names(),
             files=self.recoveries.files,
         )
         offers = Offers()
-        self.inbox = Inbox(
-            journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm, accepting=self._accepts
-        )
+        self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
+        self.inbox.accepting = lambda: self.is_open
         endpoint = Endpoint(inbox=self.inbox, offers=offers, ready=store.warnings, lifespan=self._live)
         self.receiver = Receiver(endpoint=endpoint)
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
         self._job_context = JobContext(
-            look=self.journal.look,
+            look=self._look,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
@@ -100,13 +102,7 @@ class Parts:
         )
         self.submitter = self._make_submitter(offers)
         self.journal.on_final = self.submitter.finish
-        self._changes = Changes(
-            store=store,
-            journal=self.journal,
-            clock=clock,
-            on_change=self.handlers.wake,
-            on_resync=self._agree_on_secret,
-        )
+        self._changes = self._make_changes()
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
@@ -118,8 +114,14 @@ class Parts:
         await self.open()
         return self.aclose
 
-    def _accepts(self) -> bool:
-        return self.is_open
+    def _make_changes(self) -> Changes:
+        return Changes(
+            store=self.settings.store,
+            journal=self.journal,
+            clock=self.settings.clock,
+            on_change=self.handlers.wake,
+            on_resync=self._agree_on_secret,
+        )
 
     def _make_submitter(self, offers: Offers) -> Submitter:
         settings = self.settings
@@ -152,7 +154,7 @@ class Parts:
             clock=settings.clock,
             ask=self._refresh,
             callback=self._callback,
-            is_open=self._accepts,
+            is_open=lambda: self.is_open,
             is_reachable=lambda: self.public_url is not None,
             timeout=settings.wait_timeout,
             call_timeout=settings.poll_timeout,
@@ -303,6 +305,14 @@ class Parts:
 
     def _callback(self, provider: str, ref: str) -> URL | None:
         return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
+
+    async def _look(self, ref: str) -> None:
+        try:
+            await self.journal.look(ref)
+        except StoreError as error:
+            self._outage.note(error)
+            raise
+        self._outage.over()
 
     def _watch(self, change: int) -> None:
         self._waits += change

@@ -50,6 +50,7 @@ class Vendor:
 
     rules: FieldRules
     key_variable: str
+    webhook_key_variable: str = ""
     base_url: URL
     file_route: FileRoute = FileRoute.SERVE
     table: CodeTable = field(factory=CodeTable)
@@ -167,6 +168,7 @@ class HostedAccount:
             grace=self.grace,
             retention=self.retention,
             is_signed=self.is_signed,
+            webhook_key_variable=vendor.webhook_key_variable,
         )
 
     @functools.cached_property

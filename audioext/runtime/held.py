@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from attrs import define, field, frozen
 
 from audioext.clock import Clock
+from audioext.errors import UnreadableError
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Files, Stage
@@ -42,11 +43,25 @@ class HeldJob:
     """What the entries mean together."""
 
     def read(self, entries: Iterable[Entry]) -> list[Reading]:
-        """Return the readings of *entries*, made anew only for those that were not seen, or at another time."""
+        """Return the readings of *entries*, made anew only for those that were not seen, or at another time.
+
+        Raises:
+            UnreadableError: the request among them is damaged, or a later release wrote it, and there is no other.
+        """
         found: list[Reading] = []
+        unreadable: UnreadableError | None = None
         for entry in entries:
-            old = self.readings.get(entry.id)
-            found.append(old if old is not None and old.entry.at == entry.at else read(entry, self.provider))
+            reading = self.readings.get(entry.id)
+            if reading is None or reading.entry.at != entry.at:
+                try:
+                    reading = read(entry, self.provider)
+                except UnreadableError as error:
+                    unreadable = error
+                    reading = Reading(entry, problem=str(error))
+            found.append(reading)
+        if unreadable is not None and not self.is_known and all(reading.asked is None for reading in found):
+            message = f"job {self.ref}: {unreadable}"
+            raise UnreadableError(message) from unreadable
         return found
 
     def in_order(self) -> list[Reading]:

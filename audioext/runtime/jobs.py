@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
@@ -16,7 +16,6 @@ from audioext.models.results import Failure, FailureReason, Song, Stage, StageEv
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.state import views
 
-_log = logging.getLogger("audioext.jobs")
 _T = TypeVar("_T")
 
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
@@ -262,10 +261,8 @@ class Job:
 
     async def _read(self) -> None:
         """Look at the truth; while the store is down, waits go on with what is known."""
-        try:
+        with suppress(StoreError):  # which was said, once for all who wait
             await self._context.look(self.ref)
-        except StoreError as error:
-            _log.warning("job %s: the store could not be read, waiting on: %s", self.ref, error)
 
     async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:
         clock = self._context.clock

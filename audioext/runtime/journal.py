@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import ConfigError, StoreError, WebhookError
+from audioext.errors import ConfigError, StoreError, UnreadableError, WebhookError
 from audioext.models.entries import OTHER_TASK, Entry, Index, make_entry
 from audioext.models.record import Record, Verdict
 from audioext.providers.base import Provider
@@ -226,7 +226,8 @@ class Journal:
         if named is not None and (held is None or held.record.task_id != named):
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:
-                held = await self.hold(ref)
+                with suppress(UnreadableError):
+                    held = await self.hold(ref)
                 if held is not None and is_other_task(held.record, named, owner):
                     await self._refuse_other_task(held, reading.entry)
         if held is None:
@@ -245,12 +246,13 @@ class Journal:
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
         # Somebody may hold it by now: there is one copy of a job, which all its handles share.
         held = self._held.get(ref) or HeldJob(ref, self.provider(provider_name, ref))
-        held.learn(_as_stored(held, done, [reading]), count=done.count)
+        with suppress(UnreadableError):  # it is durable, which is all that its sender asks
+            held.learn(_as_stored(held, done, [reading]), count=done.count)
         if held.is_known:
             self.keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
         else:
-            _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
+            _log.warning("a delivery for %s, whose request is not held or cannot be read, is kept as an orphan", ref)
 
     async def _bring_up_to_date(self, held: HeldJob) -> None:
         with suppress(StoreError):  # then whoever claims its work does it

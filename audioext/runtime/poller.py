@@ -20,6 +20,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
 from audioext.state.reading import Reading
+from audioext.state.schedule import farthest
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.poller")
@@ -57,6 +58,7 @@ class Poller:
             concurrency=CONCURRENT_POLLS,
             do=self._poll,
             providers=askable,
+            farthest=farthest(self.providers[name].info.pace for name in askable),
         )
         if askable:
             self._claims.start()
