@@ -109,7 +109,7 @@ def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
 def _read_handled(entry: Entry) -> Reading:
     try:
         return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
-    except msgspec.MsgspecError as error:  # then its handler is called again, which loses nothing
+    except ValueError as error:  # msgspec's own errors are; then its handler is called again, which loses nothing
         return Reading(entry, problem=str(error))
 
 
