@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 import traceback
+from collections import Counter
 
 import simloom
 
@@ -29,13 +30,17 @@ def main() -> int:
     run_universe(0)
     gc.collect()
     gc.freeze()  # what is loaded need not be looked at again with each universe
-    began_at, failed = time.monotonic(), 0
+    began_at, failed, happened = time.monotonic(), 0, Counter[str]()
     for seed in range(chosen.seed, chosen.seed + chosen.universes):
         result = run_universe(seed)
-        if result.error is not None:
+        if result.error is None:
+            happened.update(result.value)
+        else:
             failed += 1
             traceback.print_exception(result.error)
             print(f"universe {seed} failed; again: python -m tests.security.simulate --universes 1 --seed {seed}")
+    for what, count in sorted(happened.items()):
+        print(f"{count:10}  {what}")
     took = time.monotonic() - began_at
     print(f"{chosen.universes} universes from {chosen.seed} on in {took:.0f} s, {failed} failed")
     return 1 if failed else 0

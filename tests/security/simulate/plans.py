@@ -14,16 +14,16 @@ from audioext.sandbox import Sandbox
 from audioext.stores.base import Store
 from audioext.webhooks.inbox import Confirm
 
-HEALED_AT = 300.0
+HEALED_AT = 120.0
 """When the last disturbance is over, in seconds."""
-SILENT_AT = 6_000.0
-"""When all has to be at its end at the latest: waits end after 2,500 s, and providers repeat for 1,260 s."""
+SILENT_AT = 5_000.0
+"""When all has to be at its end at the latest: waits end after 2,500 s, unknown outcomes after 900."""
 
 DisturbanceKind = Literal["crash", "partition", "one-way", "reset", "clock", "store"]
 KINDS: tuple[DisturbanceKind, ...] = ("crash", "crash", "partition", "one-way", "reset", "clock", "store")
 BOTS = ("bot1", "bot2")
 SANDBOX_FAULTS = (
-    *("duplicate", "drop", "drop=complete", "drop=first", "delay=complete:200", "delay=text:90", "reorder"),
+    *("duplicate", "drop", "drop=complete", "drop=first", "delay=complete:60", "delay=text:20", "reorder"),
     *("callback_before_response", "lose_response", "lose_response=half", "lose_response=unmade", "error", "error=text"),
     *("http=503:made", "http=502", "callback_exception", "callback_exception=without"),
 )
@@ -75,7 +75,7 @@ def draw_plan(dice: random.Random) -> Plan:
     """Draw a plan."""
     provider = dice.choice(("kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"))
     orders = tuple(
-        Order(number=number, at=dice.uniform(1.0, 100.0), bot=dice.choice(BOTS), is_upload=provider == "musicgpt")
+        Order(number=number, at=dice.uniform(1.0, 40.0), bot=dice.choice(BOTS), is_upload=provider == "musicgpt")
         for number in range(dice.choice((1, 1, 2, 3)))
     )
     faults = tuple(
@@ -96,10 +96,10 @@ def draw_plan(dice: random.Random) -> Plan:
 
 def _draw_disturbance(dice: random.Random) -> Disturbance:
     kind = dice.choice(KINDS)
-    seconds = dice.choice((0.5, 5.0, 40.0, 100.0))
+    seconds = dice.choice((0.5, 5.0, 20.0, 50.0))
     if kind == "clock":
         seconds = dice.choice((-1_000.0, -60.0, -1.0, 1.0, 60.0, 1_000.0))
-    return Disturbance(kind=kind, where=dice.choice(BOTS), at=dice.uniform(0.5, HEALED_AT - 100.0), seconds=seconds)
+    return Disturbance(kind=kind, where=dice.choice(BOTS), at=dice.uniform(0.5, HEALED_AT - 50.0), seconds=seconds)
 
 
 async def fold_stored(store: Store, ref: str, provider: str) -> HeldJob:

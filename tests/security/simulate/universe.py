@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -96,8 +96,9 @@ class Universe:
             host=API_ADDRESS,
             port=API_PORT,
             origin_port=API_PORT + 1,
-            speed=1.0,
+            speed=4.0,
             seed=0,
+            retry_seconds=(40.0, 160.0, 400.0),
             submit_limit=None,
             faults=self.plan.faults,
         ) as self.sandbox:
@@ -140,6 +141,7 @@ class Universe:
             self.sandbox.api_key,
             base_url=self.sandbox.bases[BASES.get(self.plan.provider, self.plan.provider)],
             limits=ax.Limits(),
+            pace=ax.Pace(first=5.0, every=5.0, slowest=15.0, quiet=60.0),
         )
         reached = self.plan.callback_address or address
         client = ax.Client(
@@ -272,6 +274,17 @@ class Universe:
         found += [f"{task_id} was delivered and is not known" for task_id in sorted(delivered - known)]
         return found
 
+    def happened(self) -> Counter[str]:
+        """Return what happened how often, to see that it is not nothing."""
+        assert self.sandbox is not None
+        found = Counter({"seconds": int(self.world.time), "tasks": len(self.sandbox.tasks)})
+        found["submits"] = len(self.sandbox.submissions)
+        found.update(f"delivery answered {attempt.status or attempt.error}" for attempt in self.sandbox.deliveries)
+        found.update(f"wait ended: {end}" for end in self.ends.values())
+        found.update(f"handler ran for {topic}" for _, topic in self.told.elements())
+        found.update(fault.kind for fault in self.plan.disturbances)
+        return found
+
     def _verdicts(self, task: Task) -> set[Verdict]:
         if task.failure is not None:
             return {Verdict.FAILED}
@@ -284,8 +297,8 @@ class Universe:
         return await fold_stored(self.store, ref, self.plan.provider)
 
 
-async def live(world: simloom.World) -> None:
-    """Live one universe to its end."""
+async def live(world: simloom.World) -> Counter[str]:
+    """Live one universe to its end, and return what happened how often."""
     loop = asyncio.get_running_loop()
     unhandled: list[str] = []
     loop.set_exception_handler(lambda _, context: unhandled.append(f"{context.get('message')}: {context.get('exception')!r}"))
@@ -308,6 +321,7 @@ async def live(world: simloom.World) -> None:
         await world.until(lambda: universe.closed == {"bot1": 1, "bot2": 1}, timeout=60.0, poll=1.0)
         assert [] == complaints.tracebacks + unhandled, f"{complaints.tracebacks + unhandled}; {universe.plan}"
         await asyncio.sleep(5.0)
+        return universe.happened()
     finally:
         logging.getLogger("audioext").removeHandler(complaints)
         loop.set_exception_handler(lambda *_: None)  # what is left of those who died is cut off now
@@ -316,6 +330,3 @@ async def live(world: simloom.World) -> None:
 def run_universe(seed: int) -> simloom.RunResult:
     """Live the universe of *seed*, and return how it went."""
     return simloom.run(live, seed=seed, raise_on_error=False, virtual_time=True, seed_randomness=True, gc_interval=10**9)
-
-
-Work = Callable[[], Coroutine[Any, Any, None]]
