@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
         SubmitUnknownError,
     )
     from audioext.stores.memory import MemoryStore
+    from audioext.webhooks.masking import MaskingFilter
     from audioext.webhooks.receiver import MaskedAccessLogger
 
 _HOMES = {
@@ -93,6 +94,7 @@ _HOMES = {
         "SubmitUnknownError",
     ),
     "audioext.stores.memory": ("MemoryStore",),
+    "audioext.webhooks.masking": ("MaskingFilter",),
     "audioext.webhooks.receiver": ("MaskedAccessLogger",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -123,6 +125,7 @@ __all__ = [
     "KieJobs",
     "Limits",
     "MaskedAccessLogger",
+    "MaskingFilter",
     "MemoryStore",
     "MusicGpt",
     "Operation",

@@ -34,7 +34,7 @@ from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job
-from audioext.runtime.submitter import Order
+from audioext.runtime.orders import Order, look_at_file
 from audioext.state.fold import fold
 from audioext.stores import open_store
 from audioext.stores.base import Delivery, Store
@@ -61,9 +61,9 @@ class Client:
     `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where
     the receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted
     in your app, or another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only
-    trigger status calls, `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files from the receiver
-    instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without any the
-    store keeps one. `store` is a URL (`sqlite:///jobs.db`, `redis://host:6379/0`; see `open_store`) or a store.
+    trigger status calls, `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files
+    from the receiver instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without
+    any the store keeps one. `store` is a URL (`sqlite:///jobs.db`, `redis://host:6379/0`; see `open_store`) or a store.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -177,9 +177,8 @@ class Client:
 
         *provider* picks one of several by name. With a *key* that an earlier submit had, that job is returned
         and nothing is sent. *meta* is JSON of yours that comes back with every event.
-        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does
-        not cancel the submit. Within a handler a key is made for it, so that a handler that is called again
-        gets the job that it submitted before.
+        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does not cancel
+        the submit. Within a handler a key is made for it, so that its next call gets the job that it submitted before.
 
         Raises:
             RequestError: all that is wrong with the request, at once; nothing was sent.
@@ -192,11 +191,12 @@ class Client:
         chosen = self._parts.choose(provider or request.provider)
         if key is None and (handling := HANDLING.get()) is not None:
             key = await handling.key(chosen.info.name, request)
-        key, meta = config.check_key(key), config.check_meta(meta)
-        order = Order(request=request, provider=chosen, key=key, meta=meta, progress=progress)
-        order = await self._parts.submitter.check(order)
-        self._check_open()  # again: looking at a file takes its time
-        return await self._parts.submit(order)
+        if key is not None:
+            config.check_key(key)
+        noted = {} if meta is None else config.check_meta(meta)
+        request, found = (request, ()) if request.file is None else await look_at_file(request)
+        order = Order(request=request, provider=chosen, key=key, meta=noted, progress=progress)
+        return await self._parts.submitter.submit(order, found)
 
     async def extend(
         self,

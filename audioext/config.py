@@ -207,27 +207,24 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
     return found
 
 
-def check_key(key: str | None) -> str | None:
-    """Return *key*.
+def check_key(key: str) -> None:
+    """Let a usable *key* through.
 
     Raises:
         RequestError: it is empty, too long, or no text that can be stored.
     """
-    if key is not None and (not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH):
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
         raise RequestError([Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters")])
-    if key is not None and LONE_SURROGATE.search(key):
+    if LONE_SURROGATE.search(key):
         raise RequestError([Problem("key", "holds half of a surrogate pair, which no store can keep")])
-    return key
 
 
-def check_meta(meta: Mapping[str, object] | None) -> dict[str, object]:
+def check_meta(meta: Mapping[str, object]) -> dict[str, object]:
     """Return *meta* as it comes back from a store: plain JSON.
 
     Raises:
         RequestError: it is not JSON with text as keys.
     """
-    if meta is None:
-        return {}
     try:
         value = msgspec.json.decode(msgspec.json.encode(dict(meta)))
     except (TypeError, ValueError) as error:

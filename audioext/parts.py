@@ -20,12 +20,13 @@ from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob, JobContext
-from audioext.runtime.jobs import Job, SubmitUnknownError
+from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
-from audioext.runtime.submitter import Order, Submitter
+from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
+from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.receiver import Receiver
 
@@ -75,7 +76,8 @@ class Parts:
         self.inbox = Inbox(
             journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm, accepting=self._accepts
         )
-        self.receiver = Receiver(inbox=self.inbox, offers=offers, ready=store.warnings)
+        endpoint = Endpoint(inbox=self.inbox, offers=offers, ready=store.warnings, lifespan=self._live)
+        self.receiver = Receiver(endpoint=endpoint)
         self.submitter = self._make_submitter(offers)
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
@@ -101,6 +103,13 @@ class Parts:
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
 
+    async def _live(self) -> Callable[[], Awaitable[None]]:
+        """Open, for a server whose own life this client shares, and return what closes again."""
+        if self.is_open:
+            return _stay
+        await self.open()
+        return self.aclose
+
     def _accepts(self) -> bool:
         return self.is_open
 
@@ -116,13 +125,12 @@ class Parts:
                 offers=offers,
                 clock=settings.clock,
                 serve_files=settings.serve_files,
-                public_url=lambda: self.public_url if self.receiver.is_serving else None,
+                public_url=lambda: self.public_url if self.receiver.endpoint.is_serving else None,
             ),
             clock=settings.clock,
             accounts=config.accounts(settings.providers, settings.store, settings.clock),
             permit_timeout=settings.permit_timeout,
-            public_url=lambda: self.public_url,
-            secret=lambda: self.secrets[0],
+            job=self.job,
         )
 
     async def open(self) -> None:
@@ -153,6 +161,7 @@ class Parts:
                 prefix = "/" if self.public_url is None else self.public_url.path
                 port = await self.receiver.start(host, port, prefix=prefix)
                 self.public_url = config.fill_port(self.public_url, port)
+            self.submitter.public_url = self.public_url
         except BaseException:
             self.is_open = False
             self.is_closed = True
@@ -208,23 +217,6 @@ class Parts:
             raise ConfigError(message)
         return found[name]
 
-    async def submit(self, order: Order) -> Job:
-        """Submit a checked *order* in a task that whoever is cancelled here does not cancel; see `Client.submit`."""
-        task = self.submitter.start(order)
-        try:
-            held = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            sent = self.submitter.sent_by(task)
-            if sent is None:
-                message = "the client was closed before this submit was sent; nothing was paid"
-                raise ConfigError(message) from None
-            job = self.job(sent)
-            message = f"job {job.ref}: its POST was cut off, so nobody knows whether it landed at {job.provider}"
-            raise SubmitUnknownError(message, job=job) from None
-        return self.job(held)
-
     async def credits(self, provider: Provider) -> float:
         """Return the balance at *provider*; see `Client.credits`."""
         info = provider.info
@@ -257,6 +249,7 @@ class Parts:
             if kept not in self.secrets[:1]:  # another process made one since the store lost ours
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets
+        self.submitter.secret = self.secrets[0]
 
 
 def _left(ends_at: float) -> float:
@@ -272,3 +265,7 @@ async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
         _log.error("the client did not close in time; what hangs is left alone")
     else:
         task.result()
+
+
+async def _stay() -> None:
+    """Do not close what somebody else opened."""

@@ -1,6 +1,6 @@
 """The command line, `audioext …`.
 
-Importing it needs no extra; running a command needs `audioext[cli]`.
+Importing it needs no extra; running a command needs `audioext[cli]`, and `audioext[sandbox]` where one is played.
 """
 
 from __future__ import annotations
@@ -8,10 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from audioext.cli.exits import Exit, leave
-
-CLI_PACKAGES = frozenset({"cyclopts", "rich"})
-MISSING_CLI = 'the command line needs two more packages: pip install "audioext[cli]"'
+from audioext.cli.exits import EXTRAS, Exit, leave, missing_extra
 
 
 def main() -> None:
@@ -25,8 +22,9 @@ def main() -> None:
     except ImportError as error:
         missing = error.__cause__ or error  # the parser wraps what a command's module lacks
         name = missing.name if isinstance(missing, ImportError) else None
-        if (name or "").partition(".")[0] not in CLI_PACKAGES:
+        extra = EXTRAS.get((name or "").partition(".")[0])
+        if extra is None:
             raise
-        print(f"audioext: {MISSING_CLI}", file=sys.stderr)
+        print(f"audioext: {missing_extra(extra)}", file=sys.stderr)
         code = Exit.USAGE
     sys.exit(code)

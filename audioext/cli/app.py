@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnusedCliTokensError
 
 from audioext.cli.exits import Exit, epilogue
 from audioext.version import __version__
@@ -31,15 +32,15 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "tasks:ExtendCommand",
             (
                 "Continue a piece of music, wait for it, and save the tracks.\n\n"
-                "An existing file is a file; text that begins with http://, https:// or s3:// is a URL; text with a"
-                " slash or an audio file's suffix is a file that is not there; anything else is the id of a track."
+                "An existing file is a file; text that begins like https:// is a URL; text with a slash or a suffix is"
+                " a file that is not there; anything else is the id of a track."
             ),
         ),
         "instrumental": (
             "tasks:InstrumentalCommand",
             (
                 "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.\n\n"
-                "Text that begins with http://, https:// or s3:// is a URL, all else a file."
+                "Text that begins like https:// is a URL, all else a file."
             ),
         ),
         "wait": ("tasks:WaitCommand", "Come back to a job, wait for it, and save the tracks."),
@@ -56,10 +57,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             ),
         ),
         "inbox": (
-            "deliveries:InboxCommand",
+            "jobs:InboxCommand",
             "List the deliveries that arrived, the newest first, with their verdicts.",
         ),
-        "replay": ("deliveries:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
+        "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
         "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {
@@ -110,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
         chosen, bound, _ = make_app().parse_args(arguments, exit_on_error=False, print_error=False)
         called = chosen(*bound.args, **bound.kwargs)
     except CycloptsError as error:
-        return _misused(str(error), in_json="--json" in arguments)
+        return _misused(error, in_json="--json" in arguments)
     if not isinstance(chosen, type):  # help, the version or the completion, which are printed now
         return Exit.OK
     from audioext.cli.execution import execute  # noqa: PLC0415 - help needs none of it
@@ -118,13 +119,25 @@ def run(arguments: Sequence[str]) -> int:
     return execute(called)
 
 
-def _misused(message: str, *, in_json: bool) -> int:
-    from audioext.cli.screen import Screen  # noqa: PLC0415 - as above
+def _words(error: CycloptsError) -> str:
+    """Return what is wrong in the words of the usage line, where the parser's own would puzzle."""
+    command = " ".join(error.command_chain or ())
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"{command} has no use for {shlex.join(error.unused_tokens)}"
+    missing = error.argument if isinstance(error, MissingArgumentError) and not error.unused_tokens else None
+    if missing is not None and missing.required:
+        return f"{command} needs {missing.name.lstrip('-').upper()}"
+    return str(error)
 
-    screen = Screen(json=in_json)
+
+def _misused(error: CycloptsError, *, in_json: bool) -> int:
+    from audioext.cli.screen import Screen  # noqa: PLC0415 - as above
+    from audioext.cli.text import program  # noqa: PLC0415 - as above
+
+    screen, message = Screen(json=in_json), _words(error)
     if in_json:
         screen.emit({"error": {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}})
     else:
         screen.error(message)
-        screen.note("  audioext --help, or audioext COMMAND --help, says what there is")
+        screen.note(f"  what there is: {' '.join((program(), *(error.command_chain or ()), '--help'))}")
     return Exit.USAGE

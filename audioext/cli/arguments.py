@@ -1,27 +1,33 @@
-"""How the texts on a command line are read."""
+"""What the texts on a command line mean: numbers, sources, notes, and the providers that options make."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
+import msgspec
+
+from audioext import config, providers
+from audioext.cli.options import ApiOptions, WebhookOptions
 from audioext.errors import ConfigError, Problem, RequestError
+from audioext.models.limits import Pace
+from audioext.providers.base import Provider
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_SIGNED = frozenset({"kie", "kie-jobs"})
 
 
-def check_seconds(name: str, value: float) -> float:
-    """Return the option *name*'s *value*.
+def check_positive(option: str, value: float) -> float:
+    """Return the *value* of *option*.
 
     Raises:
         ConfigError: it is no finite number above 0.
     """
     if not 0 < value < math.inf:
-        message = f"{name} must be a finite number of seconds above 0, not {value!r}"
+        message = f"{option} must be a finite number above 0, not {value:g}"
         raise ConfigError(message)
     return value
 
@@ -65,11 +71,48 @@ def read_meta(pairs: Sequence[str]) -> dict[str, object]:
         if not equals or not name:
             raise RequestError([Problem("meta", f"must look like NAME=VALUE, not {pair!r}")])
         try:
-            found[name] = json.loads(value, parse_constant=_refuse)
+            found[name] = msgspec.json.decode(value)
         except ValueError:
             found[name] = value
     return found
 
 
-def _refuse(constant: str) -> object:
-    raise ValueError(constant)  # NaN and Infinity are no JSON
+def make_provider(name: str, **given: object) -> Provider:
+    """Return the provider called *name*; settings that are `None` or empty are left at their defaults.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+    if name not in _SIGNED:
+        given.pop("webhook_key", None)
+    chosen = {key: value for key, value in given.items() if value not in {None, ()}}
+    return providers.load(name)(**chosen)
+
+
+def real_provider(name: str, base_url: str | None, api: ApiOptions) -> Provider:
+    """Return the provider called *name* with the settings of the command line."""
+    pace = None
+    if api.poll_every is not None:
+        every = check_positive("--poll-every", api.poll_every)
+        pace = Pace(first=every, every=every, slowest=every, quiet=every)
+    return make_provider(name, base_url=base_url, webhook_key=api.webhook_key, pace=pace)
+
+
+def other_url(provider: Provider) -> str | None:
+    """Return the address of *provider*'s API, `None` where it is the vendor's own."""
+    info = provider.info
+    return None if info.base_url == make_provider(info.name).info.base_url else str(info.base_url)
+
+
+def listening_providers(hooks: WebhookOptions) -> list[Provider]:
+    """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
+    url = config.read_public_url(hooks.public_url)
+    found = []
+    for name in providers.NAMES:
+        provider = make_provider(name, webhook_key=hooks.webhook_key)
+        try:
+            config.check_callbacks([provider], url)
+        except ConfigError:  # the listener decodes it all the same, but nobody could submit to it from here
+            continue
+        found.append(provider)
+    return found

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from attrs import frozen
 
 from audioext import config
-from audioext.cli.accounts import real_provider
-from audioext.cli.arguments import check_seconds
+from audioext.cli.arguments import check_positive, real_provider
 from audioext.cli.failures import NoSuchRefError
-from audioext.cli.options import DEFAULT_STORE, SANDBOX_STORE, ApiOptions, LookOptions, SandboxOptions, StoreOptions
+from audioext.cli.options import BASE_URL_VARIABLE, ApiOptions, SandboxOptions, StoreOptions
 from audioext.cli.screen import JobOptions
-from audioext.cli.text import program
 from audioext.client import Client
 from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError, RequestError
+from audioext.errors import RequestError
+from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
 from audioext.stores import Store, open_store
@@ -52,33 +51,23 @@ class OpenClient:
         """Whether the provider can be asked for anything."""
         return config.named([self.provider], os.environ)[self.provider.info.name].info.has_key
 
-    @contextmanager
-    def explained_key(self) -> Generator[None]:
-        """Let a refusal for want of an API key name the way to do without one.
-
-        Raises:
-            ConfigError: as it was, or for want of a key.
-        """
-        try:
-            yield
-        except ConfigError as error:
-            if self.has_key:
-                raise
-            name = self.provider.info.name
-            message = f"no API key for {name}: set {self.key_variable} in the environment; --sandbox needs none"
-            raise ConfigError(message) from error
-
 
 @asynccontextmanager
-async def open_client(
-    name: str, *, api: ApiOptions, sandbox: SandboxOptions, store: str | Store, wait_timeout: float
+async def open_client(  # noqa: PLR0913 - settings, all by keyword
+    name: str,
+    *,
+    base_url: str | None,
+    api: ApiOptions,
+    store: str | Store,
+    sandbox: SandboxOptions,
+    wait_timeout: float = 1.0,
 ) -> AsyncGenerator[OpenClient]:
-    """Open a client for the provider called *name*, at its real API or in a sandbox of its own.
+    """Open a client for the provider called *name*, at its real API or in a *sandbox* of its own.
 
     Raises:
         AudioextError: whatever opening a client raises.
     """
-    check_seconds("timeout", wait_timeout)
+    check_positive("--timeout", wait_timeout)
     async with AsyncExitStack() as stack:
         url, listen = api.public_url or "", api.listen or ""
         if sandbox.sandbox:
@@ -88,7 +77,7 @@ async def open_client(
             provider = sandboxes.sandbox_provider(name, running)
             url, listen = url or LOOPBACK_URL, listen or LOOPBACK_LISTEN
         else:
-            provider = real_provider(name, api)
+            provider = real_provider(name, base_url, api)
         if api.poll_only:
             url, listen = "", ""
         client = Client(
@@ -98,14 +87,19 @@ async def open_client(
         yield OpenClient(client=client, provider=provider)
 
 
-def looking_client(options: LookOptions) -> Client:
-    """Return a client of the store that a command looks at; it submits nothing.
+def looking_client(options: StoreOptions) -> Client:
+    """Return a client of the store that a command looks at: it submits nothing, and makes no new, empty file.
 
     Raises:
         NoSuchRefError: there is no such file.
         ConfigError: the URL is no store's.
     """
-    return Client(store=existing_store(options, sandbox=options.sandbox))
+    store, parts = open_store(options.store_url), urlsplit(options.store_url)
+    path = Path(unquote(parts.path[1:]))
+    if parts.scheme == "sqlite" and not path.exists():
+        message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
+        raise NoSuchRefError(message)
+    return Client(store=store)
 
 
 def read_listen(text: str | None) -> str | Unset | None:
@@ -115,28 +109,12 @@ def read_listen(text: str | None) -> str | Unset | None:
     return None if text.lower() == "none" else text
 
 
-def store_url(options: StoreOptions, *, sandbox: bool = False) -> str:
-    """Return the store that was asked for, or the default one."""
-    return options.store or (SANDBOX_STORE if sandbox else DEFAULT_STORE)
+def api_url(given: str | None, record: Record) -> str | None:
+    """Return where the API of a job is: where the command line says, else where it was submitted to."""
+    return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
 
 
-def existing_store(options: StoreOptions, *, sandbox: bool) -> Store:
-    """Return the store of a command that only looks: it makes no new, empty file.
-
-    Raises:
-        NoSuchRefError: there is no such file.
-        ConfigError: the URL is no store's.
-    """
-    url = store_url(options, sandbox=sandbox)
-    store, parts = open_store(url), urlsplit(url)
-    path = Path(unquote(parts.path[1:]))
-    if parts.scheme == "sqlite" and not path.exists():
-        message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
-        raise NoSuchRefError(message)
-    return store
-
-
-async def find_job(client: Client, ref: str) -> Job:
+async def find_job(client: Client, options: StoreOptions, ref: str) -> Job:
     """Return the job of *ref*, or the only one whose ref begins so.
 
     Raises:
@@ -144,30 +122,48 @@ async def find_job(client: Client, ref: str) -> Job:
     """
     with suppress(RequestError):
         return await client.job(ref)
-    found = [job async for job in client.jobs() if ref and job.ref.startswith(ref)]
+    found = {job.ref: job async for job in client.jobs() if ref and job.ref.startswith(ref)}
+    return found[the_one(found, ref, "job", job_options(options).command("jobs"))]
+
+
+def the_one(found: Collection[str], beginning: str, kind: str, listing: str) -> str:
+    """Return the only one of the ids that were *found*; *listing* is the command that lists all.
+
+    Raises:
+        NoSuchRefError: there is none, or there are several.
+    """
     if len(found) == 1:
-        return found[0]
+        return next(iter(found))
+    more = ", …" if len(found) > LISTED_AT_MOST else ""
+    several = f"more than one {kind} that begins with {beginning!r}: {', '.join([*found][:LISTED_AT_MOST])}{more}"
     message = (
-        f"this store holds no job {ref!r}; `{program()} jobs` lists what it holds. "
+        f"this store holds {several if found else f'no {kind} {beginning!r}'}; `{listing}` lists what it holds. "
         "--store names another one, --sandbox the one of the sandbox's jobs"
     )
-    if found:
-        refs = ", ".join(job.ref for job in found[:LISTED_AT_MOST])
-        more = ", …" if len(found) > LISTED_AT_MOST else ""
-        message = f"{len(found)} jobs of this store begin with {ref!r}: {refs}{more}"
     raise NoSuchRefError(message)
 
 
-def job_options(store: StoreOptions, *, sandbox: bool, api: ApiOptions | None = None) -> JobOptions:
+def job_options(
+    store: StoreOptions, *, api: ApiOptions | None = None, base_url: str | None = None, is_asked: bool = False
+) -> JobOptions:
     """Return how another command finds a job of this store and its API; a password is not repeated."""
-    of_store, of_api = " --sandbox" if sandbox else "", ""
+    of_store = " --sandbox" if store.is_sandboxed else ""
     if store.store is not None and "@" not in store.store:
         of_store += f" --store {shlex.quote(store.store)}"
-    if api is not None and not sandbox:
-        for name in ("base_url", "public_url", "listen", "poll_every"):
-            value = getattr(api, name)
-            if value is not None and "@" not in str(value):
-                of_api += f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
-        of_api += " --poll-only" if api.poll_only else ""
-    is_kept = not store_url(store, sandbox=sandbox).startswith("memory:")
-    return JobOptions(store=of_store, api=of_api, is_kept=is_kept, sandbox=sandbox)
+    given: dict[str, object] = {"base_url": base_url}
+    if api is not None:
+        given |= {name: getattr(api, name) for name in ("public_url", "listen", "poll_every")}
+    of_api = "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name, value in given.items()
+        if value is not None and "@" not in str(value)
+    )
+    if api is not None and api.poll_only:
+        of_api += " --poll-only"
+    return JobOptions(
+        store=of_store,
+        api="" if store.is_sandboxed else of_api,
+        is_kept=not store.store_url.startswith("memory:"),
+        is_asked=is_asked,
+        sandbox=store.is_sandboxed,
+    )

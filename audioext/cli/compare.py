@@ -5,16 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 
-from audioext.cli.likeness import Likeness
 from audioext.sandbox.audio import Clip, load
 
+ALIKE_FROM = 0.9  # the same music through two lossy encoders stays above 0.97, other music below 0.5
 COMPARED_RATE_HZ = 4_000  # enough to tell music from other music, and quick
 COMPARED_SECONDS = 30.0
 LEAST_SECONDS = 0.25  # below that an encoder's own silence in front is most of what is heard
 LEAST_LOUDNESS = 1e-4  # root mean square of full scale: noise that encoders add is below
 LARGEST_SHIFT_SECONDS = 0.1  # MP3 encoders put up to 0.05 s of silence in front, twice where both are MP3
+
+
+@frozen(kw_only=True)
+class Likeness:
+    """A track beside its source: both lengths in seconds, and how alike their beginnings are, from 0 to 1.
+
+    `beginning` is `None` where the source is too short or too quiet to compare anything with it.
+    """
+
+    source_seconds: float
+    track_seconds: float
+    beginning: float | None
+
+    @property
+    def begins_like_it(self) -> bool | None:
+        """Whether the track begins like the source, `None` where nobody can tell."""
+        return None if self.beginning is None else self.beginning >= ALIKE_FROM
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the track is longer than the source."""
+        return self.track_seconds > self.source_seconds
+
+    def __str__(self) -> str:
+        """Say both in a few words: `20.0 s → 44.1 s, begins like it`."""
+        words = {True: "begins like it", False: "does NOT begin like it", None: "too short or too quiet to compare"}
+        return f"{self.source_seconds:.1f} s → {self.track_seconds:.1f} s, {words[self.begins_like_it]}"
 
 
 def compare(source: Path, track: Path, *, until: float) -> Likeness:

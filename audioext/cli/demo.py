@@ -13,27 +13,23 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.clients import LOOPBACK_LISTEN, LOOPBACK_URL
+from audioext.cli.clients import open_client
+from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
-from audioext.cli.likeness import Likeness
-from audioext.cli.options import Command, Out, ProviderOption, SandboxOptions, Speed
-from audioext.cli.progress import View, open_view
+from audioext.cli.options import ApiOptions, Command, Out, ProviderOption, SandboxOptions, SavingOptions, Speed
 from audioext.cli.records import event_object
-from audioext.cli.sandboxes import open_sandbox, sandbox_provider
 from audioext.cli.screen import JobOptions, Screen
-from audioext.cli.steps import Finished, save, submit, watch
-from audioext.client import Client
+from audioext.cli.steps import Finished, View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
 from audioext.providers.base import FileRoute, Provider
+from audioext.sandbox import audio
 
 DEMO_SPEED = 40.0
 """Two minutes become three seconds: quick, and slow enough to see the stages arrive one by one."""
 TUNE_SECONDS = 20.0
 TUNE_SEED = 11
-ADDED_SECONDS = 24.0
-"""How much music the sandbox adds after the point where it continues."""
 CONTINUED_BEFORE_END_SECONDS = 4.0
 CONTINUED_SHARE = 0.8
 """A short source is continued after this share of it, a longer one so many seconds before its end."""
@@ -99,7 +95,7 @@ class DemoCommand(Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Run the trip and report what came of it."""
-        screen.job = JobOptions(sandbox=True, is_kept=False)
+        screen.job = JobOptions(sandbox=True, is_kept=False, is_asked=True)
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with open_view(screen) as view:
             outcome = await self._trip(view)
@@ -108,23 +104,23 @@ class DemoCommand(Command):
 
     async def _trip(self, view: View) -> Outcome:
         began = time.monotonic()
-        options = SandboxOptions(sandbox=True, speed=self.speed)
-        async with open_sandbox(options, extension_seconds=ADDED_SECONDS) as sandbox:
-            provider = sandbox_provider(self.provider, sandbox)
-            view.step("sandbox", f"{provider.info.base_url}, at {sandbox.speed:g} times real speed")
-            source = await self._source(view)
-            continue_at = await asyncio.to_thread(_continue_at, source)
-            client = Client(provider, public_url=LOOPBACK_URL, listen=LOOPBACK_LISTEN, wait_timeout=WAIT_SECONDS)
-            async with client:
-                view.step("receiver", f"{client.public_url}, where the webhooks arrive")
-                job = await submit(client, self._request(source, continue_at), view)
-                events = await watch(client, job, view, is_local=True)
-                song = await job
-                paths = await save(song, self.out, view, overwrite=True)
-        likenesses = await asyncio.to_thread(_compare, source, paths, continue_at)
-        finished = Finished(job=job, song=song, events=events, paths=paths)
+        source = await self._source(view)
+        continue_at = await asyncio.to_thread(_continue_at, source)
+        async with open_client(
+            self.provider,
+            base_url=None,
+            api=ApiOptions(),
+            sandbox=SandboxOptions(sandbox=True, speed=self.speed),
+            store="memory://",
+            wait_timeout=WAIT_SECONDS,
+        ) as opened:
+            view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
+            view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
+            job = await submit(opened, self._request(source, continue_at), view)
+            finished = await finish(opened, job, view, SavingOptions(out=self.out), overwrite=True)
+        likenesses = await asyncio.to_thread(_compare, source, finished.paths, continue_at)
         return Outcome(
-            provider=provider,
+            provider=opened.provider,
             source=source,
             continue_at=continue_at,
             finished=finished,
@@ -144,16 +140,9 @@ class DemoCommand(Command):
         return path
 
     def _request(self, source: Path, continue_at: float) -> Extend:
-        if self.provider in MODELLESS:
-            return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently")
-        return Extend.draft(
-            file=source,
-            model=MODEL,
-            continue_at=continue_at,
-            prompt="carry on gently",
-            style="Piano",
-            title=f"{source.stem[:MAX_STEM_LETTERS]} extended",
-        )
+        styled = {"model": MODEL, "style": "Piano", "title": f"{source.stem[:MAX_STEM_LETTERS]} extended"}
+        more = {} if self.provider in MODELLESS else styled
+        return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
 
 
 def report(screen: Screen, outcome: Outcome) -> None:
@@ -227,8 +216,6 @@ def _json(outcome: Outcome) -> dict[str, object]:
 
 
 def _make_tune(path: Path) -> None:
-    from audioext.sandbox import audio  # noqa: PLC0415 - numpy takes a while, and is an extra
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(audio.encode(audio.tune(seed=TUNE_SEED, seconds=TUNE_SECONDS), "mp3"))
@@ -238,8 +225,6 @@ def _make_tune(path: Path) -> None:
 
 def _continue_at(source: Path) -> float:
     """Return a good second to go on from: near the end, so that most of the source is heard first."""
-    from audioext.sandbox import audio  # noqa: PLC0415 - as above
-
     if source.is_dir():
         raise RequestError([Problem("file", f"{source} is a folder; name a file in it")])
     found = probe(source)
@@ -252,12 +237,13 @@ def _continue_at(source: Path) -> float:
         raise RequestError([Problem("file", f"{source}: {error}")]) from error
     if isinstance(found, SourceInfo) and found.duration is not None:
         duration = min(duration, found.duration)
-    return round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
+    continue_at = round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
+    if continue_at == 0:
+        raise RequestError([Problem("file", f"{source} is too short to be continued: {duration:.4f} s")])
+    return continue_at
 
 
 def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness]:
-    from audioext.cli.compare import compare  # noqa: PLC0415 - as above
-
     try:
         return [compare(source, path, until=until) for path in paths]
     except ValueError as error:

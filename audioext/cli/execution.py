@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from audioext.cli.exits import Exit, leave
 from audioext.cli.failures import advice, error_object, exit_code, interruption, sentence
@@ -17,29 +19,52 @@ from audioext.cli.options import Command
 from audioext.cli.screen import Screen
 from audioext.cli.text import moment
 
-
-class _TerminatedError(Exception):
-    """SIGTERM asked the command to end."""
+_QUIET = {
+    getattr(signal, name): handler
+    for name, handler in (("SIGINT", leave), ("SIGTERM", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL))
+    if hasattr(signal, name)  # Windows has no SIGHUP
+}
+"""What interrupts, and what it does before and after a command: it ends the process at once."""
+_SIGNALLED = 128  # a shell adds it to the number of the signal that ended a program
 
 
 def execute(command: Command) -> int:
     """Run *command* and return the exit code, having said what went wrong."""
-    screen = Screen(json=command.json)
-    if signal.getsignal(signal.SIGINT) is leave:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    screen, came = Screen(json=command.json), [Exit.INTERRUPTED]
     with _logs(command):
         try:
-            return int(asyncio.run(_until_signal(command, screen)))
+            with _interrupts(came):
+                return int(asyncio.run(command.run(screen)))
         except KeyboardInterrupt:
-            return _interrupted(screen, Exit.INTERRUPTED)
-        except _TerminatedError:
-            return _interrupted(screen, Exit.TERMINATED)
+            return _interrupted(screen, came[-1])
         except BrokenPipeError:
             # Python would complain once more when it flushes stdout at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.BROKEN_PIPE
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence and a code
             return _failed(screen, error, debug=command.debug)
+
+
+@contextmanager
+def _interrupts(came: list[Exit]) -> Generator[None]:
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, and note down what came; before and after, all end at once."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        came.append(Exit(_SIGNALLED + number))
+        if not callable(signal.getsignal(signal.SIGINT)):  # a shell's background job ignores it
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    # Only what is as it was: nohup, for one, wants SIGHUP ignored.
+    changed = [number for number, handler in _QUIET.items() if is_main and signal.getsignal(number) is handler]
+    for number in changed:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else end)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, _QUIET[number])
 
 
 @contextmanager
@@ -58,30 +83,6 @@ def stop_signals() -> Generator[asyncio.Event]:
                 loop.remove_signal_handler(number)
 
 
-async def _until_signal(command: Command, screen: Screen) -> Exit:
-    """Run *command*; SIGTERM cancels it, as asyncio does on Ctrl-C.
-
-    Raises:
-        _TerminatedError: SIGTERM came.
-    """
-    loop, task, is_terminated = asyncio.get_running_loop(), asyncio.current_task(), False
-
-    def end() -> None:
-        nonlocal is_terminated
-        is_terminated = True
-        if task is not None:
-            task.cancel()
-
-    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or no main thread
-        loop.add_signal_handler(signal.SIGTERM, end)
-    try:
-        return await command.run(screen)
-    except asyncio.CancelledError:
-        if is_terminated:
-            raise _TerminatedError from None
-        raise
-
-
 def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
     if debug:
         print("".join(traceback.format_exception(error)), file=sys.stderr)
@@ -97,11 +98,14 @@ def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
 
 def _interrupted(screen: Screen, code: Exit) -> int:
     message = interruption(screen)
-    if screen.json:
-        facts = {"type": "Interrupted", "message": message, "exit_code": int(code), "ref": screen.ref}
-        screen.emit({"error": facts})
-    else:
-        screen.error(message)
+    # Whoever presses Ctrl-C twice wants to hear nothing of what was left open.
+    logging.getLogger("asyncio").addHandler(logging.NullHandler())
+    with suppress(OSError):  # a terminal that hung up reads nothing more
+        if screen.json:
+            facts = {"type": "Interrupted", "message": message, "exit_code": int(code), "ref": screen.ref}
+            screen.emit({"error": facts})
+        else:
+            screen.error(message)
     return code
 
 

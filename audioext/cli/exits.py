@@ -1,42 +1,40 @@
-"""The exit codes, for scripts to branch on."""
+"""The exit codes, for scripts to branch on, and what else is known before anything is loaded."""
 
 from __future__ import annotations
 
 import enum
 import os
 from types import FrameType
+from typing import Self
+
+EXTRAS = {"cyclopts": "cli", "rich": "cli", "numpy": "sandbox", "soundfile": "sandbox"}
+"""The packages that may be missing, and the extras that bring them."""
 
 
 class Exit(enum.IntEnum):
-    """How a command ended."""
+    """How a command ended; `meaning` is its line under `audioext --help`."""
 
-    OK = 0
-    DEFECT = 1
-    USAGE = 2
-    REFUSED = 3
-    FAILED = 4
-    TIMEOUT = 5
-    UNKNOWN = 6
-    DOWNLOAD = 7
-    STORE = 8
-    INTERRUPTED = 130
-    BROKEN_PIPE = 141
-    """What a shell reports for a program that SIGPIPE ended."""
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str = "") -> Self:
+        """Make the member with the value *code*."""
+        made = int.__new__(cls, code)
+        made._value_, made.meaning = code, meaning
+        return made
+
+    OK = 0, "done"
+    DEFECT = 1, "a defect in audioext; --debug shows where"
+    USAGE = 2, "the command, the request or a setting is wrong; nothing was sent"
+    REFUSED = 3, "the provider refused, or its answer is unreadable (replay: the receiver)"
+    FAILED = 4, "the provider gave the task up"
+    TIMEOUT = 5, "not complete in time; the job lives on: audioext wait REF"
+    UNKNOWN = 6, "nobody knows whether the task was made; look at the provider first"
+    DOWNLOAD = 7, "a file could not be saved; the job is complete: audioext save REF"
+    STORE = 8, "the store cannot be read or written, or does not hold the job"
+    HUNG_UP = 129
+    INTERRUPTED = 130, "Ctrl-C (143 after SIGTERM, 129 after SIGHUP); the task lives on"
+    BROKEN_PIPE = 141, "nobody reads the output any more"
     TERMINATED = 143
-
-
-MEANINGS = {
-    Exit.OK: "done",
-    Exit.DEFECT: "a defect in audioext; --debug shows where",
-    Exit.USAGE: "the command, the request or a setting is wrong; nothing was sent",
-    Exit.REFUSED: "the provider refused, or its answer is unreadable (replay: the receiver)",
-    Exit.FAILED: "the provider gave the task up",
-    Exit.TIMEOUT: "not complete in time; the job lives on: audioext wait REF",
-    Exit.UNKNOWN: "nobody knows whether the task was made; look at the provider first",
-    Exit.DOWNLOAD: "a file could not be saved; the job is complete: audioext save REF",
-    Exit.STORE: "the store cannot be read or written, or does not hold the job",
-    Exit.INTERRUPTED: "Ctrl-C (143 after SIGTERM); the task lives on: audioext wait REF",
-}
 
 
 def leave(number: int, frame: FrameType | None) -> None:
@@ -47,4 +45,10 @@ def leave(number: int, frame: FrameType | None) -> None:
 
 def epilogue() -> str:
     """Return the table of exit codes as it stands under the main help text."""
-    return "Exit codes\n\n" + "\n".join(f"{int(code):>5}  {meaning}" for code, meaning in MEANINGS.items())
+    return "Exit codes\n\n" + "\n".join(f"{int(code):>5}  {code.meaning}" for code in Exit if code.meaning)
+
+
+def missing_extra(name: str) -> str:
+    """Return what to do where the packages of an extra are missing."""
+    need = {"cli": "the command line", "sandbox": "the sandbox"}[name]
+    return f'{need} needs two more packages: pip install "audioext[{name}]", or in a clone: pip install ".[{name}]"'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
 from audioext.cli.text import clean
@@ -26,7 +28,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (SubmitUnknownError, Exit.UNKNOWN),
     (StageTimeoutError, Exit.TIMEOUT),
     (ClientClosedError, Exit.TIMEOUT),
-    (JobError, Exit.STORE),
+    (JobError, Exit.REFUSED),  # its submit was
     (StoreError, Exit.STORE),
     (DownloadError, Exit.DOWNLOAD),
     (ConfigError, Exit.USAGE),
@@ -40,9 +42,13 @@ _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_afte
 # What the library says of its arguments, and what is typed here instead.
 _IN_OPTIONS = (
     ("pass `rehost=True`", "pass --rehost"),
-    ("choose another listen=", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
+    ("custom=False", "--no-custom"),
+    (", or pass api_key=", " in the environment; --sandbox needs none"),
+    ("choose another --listen", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
+    (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
     (", so try `await job.refresh()` for fresh links", ""),
 )
+_SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|listen(?:=|(?= must)))`?")
 
 
 class NoSuchRefError(StoreError):
@@ -54,11 +60,11 @@ def exit_code(error: BaseException) -> Exit:
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.DEFECT)
 
 
-def error_object(error: BaseException) -> dict[str, object]:
+def error_object(error: Exception) -> dict[str, object]:
     """Return *error* as the JSON object that `--json` prints, with the facts that a script may branch on."""
     facts: dict[str, object] = {
         "type": type(error).__name__,
-        "message": str(error),
+        "message": sentence(error),
         "exit_code": int(exit_code(error)),
     }
     if isinstance(error, AudioextError):
@@ -79,11 +85,11 @@ def sentence(error: Exception) -> str:
         return f"{type(error).__name__}: {error} (a defect in audioext; --debug shows where)"
     if isinstance(error, RequestError):
         head = str(error).partition("\n")[0]
-        return "\n".join((head, *(f"  {_option(one.field)}: {clean(one.message)}" for one in error.problems)))
-    words = clean(error)
-    for of_library, typed in _IN_OPTIONS:
-        words = words.replace(of_library, typed)
-    return words
+        return "\n".join((head, *(f"  {_option(one.field)}: {_typed(one.message)}" for one in error.problems)))
+    words = str(error)
+    if isinstance(error, (ConfigError, UnsupportedError)):
+        words = _SETTING.sub(lambda found: _option(found[1].rstrip("=")), words)
+    return _typed(words)
 
 
 def advice(screen: Screen, error: Exception) -> str:
@@ -95,16 +101,19 @@ def advice(screen: Screen, error: Exception) -> str:
         return "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once"
     if job.sandbox and isinstance(error, StageTimeoutError):
         return f"but its sandbox has ended, and its task with it; what is known: {job.command('show', ref)}"
-    if job.sandbox or isinstance(error, (JobFailedError, SubmitUnknownError, ProviderError)):
-        return f"what is known of it: {job.command('show', ref)}"
-    if isinstance(error, DownloadError):
+    if not job.sandbox and isinstance(error, DownloadError):
         return f"the job is complete; fetch it again: {job.command('save', ref)}"
-    return f"wait for it again: {job.command('wait', ref)}" if isinstance(error, JobError) else ""
+    if not job.sandbox and isinstance(error, (StageTimeoutError, ClientClosedError)):
+        return f"wait for it again: {job.command('wait', ref)}"
+    is_of_job = job.sandbox or isinstance(error, (JobError, SubmitUnknownError, ProviderError))
+    return f"what is known of it: {job.command('show', ref)}" if is_of_job else ""
 
 
 def interruption(screen: Screen) -> str:
     """Return what becomes of the task of a command that is interrupted."""
     job, ref = screen.job, screen.ref
+    if ref is None and not job.is_asked:
+        return "interrupted"
     if job.sandbox:
         return "interrupted; the sandbox has ended, and its task with it"
     if ref is None:
@@ -116,3 +125,10 @@ def interruption(screen: Screen) -> str:
 
 def _option(name: str) -> str:
     return "SOURCE" if name in SOURCE_NAMES else f"--{name.replace('_', '-')}"
+
+
+def _typed(words: str) -> str:
+    words = clean(words)
+    for of_library, typed in _IN_OPTIONS:
+        words = words.replace(of_library, typed)
+    return words

@@ -1,4 +1,4 @@
-"""The commands that look at jobs: `jobs` lists them, `show` tells all of one, as it is or as it was."""
+"""What there is in a store: `jobs` and `inbox` list it, `show` tells all of a job, `replay` feeds in a delivery."""
 
 from __future__ import annotations
 
@@ -6,34 +6,54 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
-from attrs import frozen
+import aiohttp
+from attrs import field, frozen
+from cyclopts import Parameter
+from yarl import URL
 
+from audioext import config
 from audioext.cli import text
 from audioext.cli.arguments import read_meta
-from audioext.cli.clients import find_job, looking_client
+from audioext.cli.clients import find_job, job_options, looking_client, the_one
 from audioext.cli.exits import Exit
-from audioext.cli.options import JOB_GROUP, OUTPUT_GROUP, Command, Limit, LookOptions, MetaPairs, Ref, flag, option
+from audioext.cli.failures import NoSuchRefError
+from audioext.cli.options import (
+    API_GROUP,
+    JOB_GROUP,
+    OUTPUT_GROUP,
+    Command,
+    Limit,
+    LookOptions,
+    MetaPairs,
+    Ref,
+    flag,
+    option,
+)
 from audioext.cli.records import (
     BY,
     CHARGED,
     delivery_object,
     job_object,
     problem_of,
-    request_of,
     source_of,
     state_of,
     track_object,
 )
 from audioext.cli.screen import Screen
-from audioext.errors import Problem, RequestError
+from audioext.client import Client
+from audioext.errors import ConfigError, Problem, RequestError, WebhookError
+from audioext.http.urls import callback_url, mask
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Stage
 from audioext.stores.base import Delivery
 
 SHORT_LETTERS = 40
+HTTP_OK = 200
+REPLAY_TIMEOUT_SECONDS = 30.0
 Journal = Sequence[tuple[Entry, Record | None]]
 
 
@@ -47,7 +67,7 @@ class JobsCommand(LookOptions, Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Print the newest jobs of the store, oldest first."""
-        newest: deque[Record] = deque(maxlen=max(0, self.limit))
+        newest: deque[Record] = deque(maxlen=self.limit)
         async with looking_client(self) as client:
             async for job in client.jobs(open=True if self.open_only else None, meta=read_meta(self.meta)):
                 newest.append(job.record)
@@ -80,13 +100,17 @@ class ShowCommand(LookOptions, Command):
     """`audioext show`."""
 
     ref: Ref
-    at: Annotated[int | None, option("Show the job as it was after so many entries.", OUTPUT_GROUP)] = None
-    body: Annotated[int | None, option("Print what came with this entry, byte for byte.", OUTPUT_GROUP)] = None
+    at: Annotated[int | None, option("Show the job as it was after so many entries.", OUTPUT_GROUP)] = field(
+        default=None, kw_only=True
+    )
+    body: Annotated[int | None, option("Print what came with this entry, byte for byte.", OUTPUT_GROUP)] = field(
+        default=None, kw_only=True
+    )
 
     async def run(self, screen: Screen) -> Exit:
         """Print all that is known of a job: state, request, journal, tracks, and what went wrong."""
         async with looking_client(self) as client:
-            job = await find_job(client, self.ref)
+            job = await find_job(client, self, self.ref)
             entries = await client.timeline(job.ref)
             deliveries = [delivery async for delivery in client.deliveries(job.ref)][::-1]
         if self.body is not None:
@@ -103,6 +127,107 @@ class ShowCommand(LookOptions, Command):
         _print_journal(screen, record, shown)
         _print_tracks(screen, record)
         return Exit.OK
+
+
+@frozen(slots=False)
+class InboxCommand(LookOptions, Command):
+    """`audioext inbox`."""
+
+    ref: Annotated[str | None, Parameter(help="List those of this job alone.")] = None
+    limit: Limit = field(default=20, kw_only=True)
+
+    async def run(self, screen: Screen) -> Exit:
+        """Print the newest deliveries, newest first."""
+        found: list[Delivery] = []
+        async with looking_client(self) as client:
+            ref = self.ref
+            if ref is not None:
+                with suppress(NoSuchRefError):  # a delivery may be of a job that this store does not hold
+                    ref = (await find_job(client, self, ref)).ref
+            async for delivery in client.deliveries(ref):
+                if len(found) >= self.limit:
+                    break
+                found.append(delivery)
+        if screen.json:
+            for delivery in found:
+                # A body may quote the callback URL, whose last segment is a secret.
+                body = mask(delivery.body.decode("utf-8", "replace"))
+                screen.emit({**delivery_object(delivery), "body": body})
+            return Exit.OK
+        rows = [
+            (
+                one.id,
+                text.moment(one.received_at),
+                one.ref,
+                one.provider,
+                one.verdict,
+                text.size(len(one.body)),
+                one.note,
+            )
+            for one in found
+        ]
+        if rows:
+            screen.table(("delivery", "received", "ref", "provider", "verdict", "size", "note"), rows)
+        else:
+            screen.note("no such deliveries in this store")
+        return Exit.OK
+
+
+@frozen(slots=False)
+class ReplayCommand(LookOptions, Command):
+    """`audioext replay`."""
+
+    delivery: Annotated[str, Parameter(help="Its id as `inbox` prints it, or how it alone begins.")]
+    to: Annotated[
+        str | None, option("POST it to the receiver with this public URL, which has the same secret.", API_GROUP)
+    ] = field(default=None, kw_only=True)
+
+    async def run(self, screen: Screen) -> Exit:
+        """Give the delivery to this store's inbox again, or POST it to another receiver."""
+        target = config.read_public_url(self.to)
+        async with looking_client(self) as client:
+            found = await find_delivery(client, self, self.delivery)
+            if target is None:
+                status = await client.replay(found.id)
+            else:
+                # Whoever has the store has the secret that makes the tag again.
+                status = await _post(callback_url(target, client.inbox.secrets[0], found.provider, found.ref), found)
+        if status != HTTP_OK:
+            message = f"delivery {found.id} was answered with {status}"
+            raise WebhookError(message, http_status=status)
+        if screen.json:
+            screen.emit({"delivery": found.id, "ref": found.ref, "status": status})
+        else:
+            screen.result(f"delivery {found.id} of job {found.ref} was answered with {status}")
+        return Exit.OK
+
+
+async def find_delivery(client: Client, options: LookOptions, delivery_id: str) -> Delivery:
+    """Return the delivery of *delivery_id*, or the only one whose id begins so.
+
+    Raises:
+        NoSuchRefError: the store holds none, or several.
+    """
+    with suppress(RequestError):
+        return await client.delivery(delivery_id)
+    found = {one.id: one async for one in client.deliveries() if delivery_id and one.id.startswith(delivery_id)}
+    return found[the_one(found, delivery_id, "delivery", job_options(options).command("inbox"))]
+
+
+async def _post(url: URL, delivery: Delivery) -> int:
+    timeout = aiohttp.ClientTimeout(total=REPLAY_TIMEOUT_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(url, data=delivery.body, headers=delivery.headers, allow_redirects=False) as response,
+        ):
+            return response.status
+    except (aiohttp.ClientError, TimeoutError) as error:
+        message = f"nobody answers at {url.origin()}: {type(error).__name__}"
+        raise ConfigError(message) from None  # the cause may quote the URL, which holds a secret
+
+
+# --- what is printed --------------------------------------------------------------------------------------------
 
 
 def timeline(record: Record) -> list[tuple[str, float, str]]:
@@ -133,10 +258,11 @@ def _print_facts(screen: Screen, record: Record) -> None:
         "job": record.ref,
         "state": state_of(record),
         "provider": record.provider,
+        "api": record.asked.base_url,
         "task": record.task_id or "not known",
         "made": text.moment(record.created_at),
         "operation": record.operation,
-        **request_of(record),
+        **{name: value for name, value in record.request.given().items() if name != "provider"},
         "key": record.key,
         "meta": text.dump(record.meta) if record.meta else None,
         "credits": record.credits,
@@ -180,6 +306,7 @@ def _whole(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> 
     facts = ("reason", "code", "message", "charged", "at")
     return {
         **job_object(record),
+        "base_url": record.asked.base_url,
         "model": record.model,
         "credits": record.credits,
         "request": record.request.given(),

@@ -10,9 +10,10 @@ from typing import cast
 
 from attrs import define, field, frozen
 
+from audioext import config
 from audioext.cli import text
-from audioext.cli.accounts import listening_providers
-from audioext.cli.clients import read_listen, store_url
+from audioext.cli.arguments import listening_providers
+from audioext.cli.clients import read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
 from audioext.cli.options import Command, StoreOptions, WebhookOptions
@@ -38,22 +39,26 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
         if self.public_url is None:
             message = "say where providers reach this listener: --public-url https://hooks.example.org/audio"
             raise ConfigError(message)
-        url = store_url(self)
-        store = TappedStore(open_store(url))
+        listen = read_listen(self.listen)
+        if listen is None:
+            message = "a listener has to listen: --listen HOST:PORT, not none"
+            raise ConfigError(message)
+        store = TappedStore(open_store(self.store_url))
         client = Client(
             *listening_providers(self),
             public_url=self.public_url,
-            listen=read_listen(self.listen),
+            listen=listen,
             store=cast("Store", store),
         )
         with stop_signals() as stopped:
             async with client:
-                where = "a store with a password" if "@" in url else url
+                where = "a store with a password" if "@" in self.store_url else self.store_url
+                url, address = client.public_url, config.read_listen(listen, client.public_url)
                 if screen.json:
-                    screen.emit({"event": "listening", "public_url": str(client.public_url), "store": where})
+                    screen.emit({"event": "listening", "public_url": str(url), "store": where})
                 else:
-                    at = f"listening for {client.public_url}; jobs in {where}"
-                    screen.note(f"{at}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                    at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
+                    screen.note(f"listening for {url}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
                 await stopped.wait()
                 await store.appends.join()
@@ -63,12 +68,12 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
 
 @frozen(kw_only=True)
 class Append:
-    """Entries that were durably stored: those that are new, and those that the store had before."""
+    """Entries that were durably stored; `repeated` are the ids of those that the store had before."""
 
     ref: str
     provider: str
-    new: tuple[Entry, ...]
-    repeated: tuple[Entry, ...]
+    entries: Sequence[Entry]
+    repeated: frozenset[str]
 
 
 @define(eq=False)
@@ -85,10 +90,8 @@ class TappedStore:
         """Append, then queue what was appended."""
         done = await self._store.append(ref, entries, provider=provider, **rest)  # type: ignore[arg-type]  # as they came
         if entries and not done.is_lost and not done.is_full:
-            before = {entry.id for entry in done.missed}
-            new = tuple(entry for entry in entries if entry.id not in before)
-            repeated = tuple(entry for entry in entries if entry.id in before)
-            self.appends.put_nowait(Append(ref=ref, provider=provider, new=new, repeated=repeated))
+            repeated = frozenset(entry.id for entry in done.missed)
+            self.appends.put_nowait(Append(ref=ref, provider=provider, entries=entries, repeated=repeated))
         return done
 
     def __getattr__(self, name: str) -> object:
@@ -118,15 +121,13 @@ class Printer:
         record = None
         with suppress(RequestError):  # a delivery of a job that the store does not hold
             record = (await self.client.job(append.ref)).record
-        for entry in append.new:
+        for entry in append.entries:
             if entry.kind == "webhook":
                 delivery = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
-                self._delivery(delivery, delivery.verdict)
-        for entry in append.repeated:
-            if entry.kind == "webhook":
-                self._delivery(to_delivery(append.ref, append.provider, entry, is_orphan=False), "repeat")
+                self._delivery(delivery, "repeat" if entry.id in append.repeated else delivery.verdict)
         if record is not None:
-            for topic, source in _news(record, {entry.at for entry in append.new}):
+            moments = {entry.at for entry in append.entries if entry.id not in append.repeated}
+            for topic, source in _news(record, moments):
                 self._topic(record, topic, source)
 
     def _delivery(self, delivery: Delivery, verdict: str) -> None:

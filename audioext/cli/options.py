@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import attrs
 from attrs import frozen
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
@@ -22,6 +22,7 @@ DEFAULT_STORE = "sqlite:///audioext.db"
 SANDBOX_STORE = "sqlite:///audioext-sandbox.db"
 """Jobs of an in-process sandbox are kept apart: the real API would know none of them."""
 SANDBOX_SPEED = 60.0
+BASE_URL_VARIABLE = "AUDIOEXT_BASE_URL"
 
 REQUEST_GROUP = Group("Request", sort_key=1)
 JOB_GROUP = Group("Job", sort_key=2)
@@ -35,18 +36,16 @@ def option(text: str, group: Group, *, env: str | None = None, default: bool = F
     return Parameter(help=text, group=group, env_var=env, show_default=default)
 
 
-def several(text: str, group: Group, *, env: str | None = None) -> Parameter:
-    """Return an option that may be repeated."""
-    return Parameter(help=text, group=group, env_var=env, negative="", show_default=False)
-
-
-def flag(text: str, group: Group, *names: str) -> Parameter:
-    """Return an option that is only ever switched on."""
-    return Parameter(name=names or None, help=text, group=group, negative="", show_default=False)
+def flag(text: str, group: Group, *names: str, env: str | None = None) -> Parameter:
+    """Return an option that is only ever switched on, or that may be repeated."""
+    return Parameter(name=names or None, help=text, group=group, env_var=env, negative="", show_default=False)
 
 
 Out = Annotated[Path, option("The folder for the files.", JOB_GROUP, default=True)]
-Limit = Annotated[int, option("How many to list, the newest ones.", OUTPUT_GROUP, default=True)]
+Limit = Annotated[
+    int,
+    Parameter(help="How many to list, the newest ones.", group=OUTPUT_GROUP, validator=validators.Number(gte=1)),
+]
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
 ProviderOption = Annotated[ProviderName, option("The API to use.", API_GROUP, default=True)]
 Speed = Annotated[
@@ -54,12 +53,12 @@ Speed = Annotated[
 ]
 Faults = Annotated[
     tuple[str, ...],
-    several("A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.", SANDBOX_GROUP),
+    flag("A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.", SANDBOX_GROUP),
 ]
-MetaPairs = Annotated[tuple[str, ...], several("NAME=VALUE of the job's own notes; may be repeated.", JOB_GROUP)]
+MetaPairs = Annotated[tuple[str, ...], flag("NAME=VALUE of the job's own notes; may be repeated.", JOB_GROUP)]
 WebhookKeys = Annotated[
     tuple[str, ...],
-    several("kie.ai's key that signs webhooks; better in the environment.", API_GROUP, env="KIE_WEBHOOK_KEY"),
+    flag("kie.ai's key that signs webhooks; better in the environment.", API_GROUP, env="KIE_WEBHOOK_KEY"),
 ]
 
 
@@ -94,6 +93,16 @@ class StoreOptions:
         ),
     ] = None
 
+    @property
+    def is_sandboxed(self) -> bool:
+        """Whether the jobs are those of in-process sandboxes; the option is in the words of each command."""
+        return bool(getattr(self, "sandbox", False))
+
+    @property
+    def store_url(self) -> str:
+        """The store that was asked for, or the default one."""
+        return self.store or (SANDBOX_STORE if self.is_sandboxed else DEFAULT_STORE)
+
 
 @frozen(kw_only=True, slots=False)
 class LookOptions(StoreOptions):
@@ -103,14 +112,20 @@ class LookOptions(StoreOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class SandboxOptions:
+class PlayOptions:
+    """How a sandbox plays the APIs."""
+
+    speed: Speed = SANDBOX_SPEED
+    fault: Faults = ()
+
+
+@frozen(kw_only=True, slots=False)
+class SandboxOptions(PlayOptions):
     """Whether a command runs against an in-process sandbox."""
 
     sandbox: Annotated[
         bool, flag("Run against an in-process sandbox instead of the paid API; needs no key.", SANDBOX_GROUP)
     ] = False
-    speed: Speed = SANDBOX_SPEED
-    fault: Faults = ()
 
 
 @frozen(kw_only=True, slots=False)
@@ -140,13 +155,20 @@ class BaseUrlOptions:
 
     base_url: Annotated[
         str | None,
-        option("The API's address, such as a sandbox of another process.", API_GROUP, env="AUDIOEXT_BASE_URL"),
+        option("The API's address, such as a sandbox of another process.", API_GROUP, env=BASE_URL_VARIABLE),
     ] = None
 
 
 @frozen(kw_only=True, slots=False)
-class ApiOptions(WebhookOptions, BaseUrlOptions):
-    """Which API is used, and how. Keys come from KIE_API_KEY and its like."""
+class JobUrlOptions:
+    """Where the API of a job is; the job's journal says where it was submitted to."""
+
+    base_url: Annotated[str | None, option("The API's address, where it is not that of the submit.", API_GROUP)] = None
+
+
+@frozen(kw_only=True, slots=False)
+class ApiOptions(WebhookOptions):
+    """How an API is used. Keys come from KIE_API_KEY and its like."""
 
     poll_only: Annotated[bool, flag("Ask for the status, whatever else is set.", API_GROUP)] = False
     poll_every: Annotated[float | None, option("Seconds between two status calls.", API_GROUP)] = None
@@ -156,8 +178,8 @@ class ApiOptions(WebhookOptions, BaseUrlOptions):
 class SavingOptions:
     """How long to wait, and what becomes of the result."""
 
-    timeout: Annotated[float, option("Seconds to wait; the job outlives the wait.", JOB_GROUP, default=True)] = 900.0
     out: Out = Path()
+    timeout: Annotated[float, option("Seconds to wait; the job outlives the wait.", JOB_GROUP, default=True)] = 900.0
     no_save: Annotated[bool, flag("Do not fetch the files.", JOB_GROUP)] = False
 
 

@@ -46,11 +46,6 @@ def problem_of(record: Record) -> str | None:
     return record.complaint or record.answer_problem
 
 
-def request_of(record: Record) -> dict[str, object]:
-    """Return the fields of the request that were given."""
-    return {name: value for name, value in record.request.given().items() if name != "provider"}
-
-
 def reached_at(record: Record, stage: Stage) -> float | None:
     """Return when *stage* was reached (Unix seconds)."""
     return next((item.at for item in record.reached if item.stage is stage), None)

@@ -9,20 +9,22 @@ from typing import Annotated
 
 import attrs
 from attrs import field, frozen
+from cyclopts import Parameter, validators
 
 from audioext.cli import text
-from audioext.cli.accounts import make_provider
-from audioext.cli.arguments import check_seconds
+from audioext.cli.arguments import check_positive, make_provider
 from audioext.cli.execution import stop_signals
-from audioext.cli.exits import Exit
-from audioext.cli.options import SANDBOX_GROUP, SANDBOX_SPEED, Command, Faults, SandboxOptions, Speed, option
+from audioext.cli.exits import Exit, missing_extra
+from audioext.cli.options import SANDBOX_GROUP, Command, PlayOptions, option
 from audioext.cli.screen import Screen
+from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
 from audioext.models.limits import Pace
 from audioext.providers.base import Provider
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 
-MISSING_EXTRA = 'the sandbox needs two more packages: pip install "audioext[sandbox]"'
+ADDED_SECONDS = 24.0
+"""How much music there is after the point where a source is continued."""
 LEAST_PACE_SECONDS = 0.1
 LEAST_QUIET_SECONDS = 5.0
 QUIET_FACTOR = 2.0
@@ -30,13 +32,16 @@ QUIET_FACTOR = 2.0
 
 
 @frozen(kw_only=True, slots=False)
-class SandboxCommand(Command):
+class SandboxCommand(PlayOptions, Command):
     """`audioext sandbox`."""
 
-    port: Annotated[int, option("The port; 0 takes a free one.", SANDBOX_GROUP, default=True)] = 0
+    port: Annotated[
+        int,
+        Parameter(
+            help="The port; 0 takes a free one.", group=SANDBOX_GROUP, validator=validators.Number(gte=0, lte=MAX_PORT)
+        ),
+    ] = 0
     host: Annotated[str, option("The address to listen on.", SANDBOX_GROUP, default=True)] = "127.0.0.1"
-    speed: Speed = SANDBOX_SPEED
-    fault: Faults = ()
     api_key: Annotated[str | None, option("The key to accept: sandbox-key by default.", SANDBOX_GROUP)] = field(
         default=None, repr=False
     )
@@ -47,14 +52,13 @@ class SandboxCommand(Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Serve the four APIs until Ctrl-C or SIGTERM."""
-        options = SandboxOptions(sandbox=True, speed=self.speed, fault=self.fault)
         given = {name: getattr(self, name) for name in ("host", "port", "hmac_key", "seed")}
         if self.api_key is not None:
             given["api_key"] = self.api_key
         try:
             # The signals come first: whoever reads that it is ready may end it at once.
             with stop_signals() as stopped:
-                async with open_sandbox(options, **given) as sandbox:
+                async with open_sandbox(self, **given) as sandbox:
                     if screen.json:
                         screen.emit(dict(sandbox.describe()))
                     else:
@@ -79,19 +83,19 @@ class SandboxCommand(Command):
 
 
 @asynccontextmanager
-async def open_sandbox(options: SandboxOptions, **given: object) -> AsyncGenerator[Sandbox]:
+async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[Sandbox]:
     """Run a sandbox in this process, which signs its webhooks with a key of its own.
 
     Raises:
         ConfigError: its packages are not installed, or one of the faults is none.
     """
-    speed = check_seconds("speed", options.speed)
-    values = {"speed": speed, "faults": options.fault, "hmac_key": secrets.token_hex(), **given}
+    speed = check_positive("--speed", options.speed)
+    values = {"extension_seconds": ADDED_SECONDS, "hmac_key": secrets.token_hex(), **given}
     try:
-        async with Sandbox(**values) as sandbox:  # type: ignore[arg-type]  # each setting comes from its own option
+        async with Sandbox(speed=speed, faults=options.fault, **values) as sandbox:  # type: ignore[arg-type]  # from options
             yield sandbox
     except MissingExtraError as error:
-        raise ConfigError(MISSING_EXTRA) from error
+        raise ConfigError(missing_extra("sandbox")) from error
     except FaultError as error:
         raise ConfigError(str(error)) from error
 

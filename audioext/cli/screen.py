@@ -20,11 +20,15 @@ def _console(*, is_error: bool) -> Console:
 
 @frozen(kw_only=True)
 class JobOptions:
-    """How another command finds the job of this one: the options for its store, and those for its API."""
+    """How another command finds the job of this one: the options for its store, and those for its API.
+
+    `is_asked` says that a submit is under way, so that there may be a task.
+    """
 
     store: str = ""
     api: str = ""
     is_kept: bool = True
+    is_asked: bool = False
     sandbox: bool = False
 
     def command(self, name: str, *arguments: str) -> str:

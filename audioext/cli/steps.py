@@ -1,28 +1,133 @@
-"""The steps of a task, each shown as it is made: submit, watch, save, report."""
+"""The steps of a task, each shown as it is made: live on a terminal, one plain line a step elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from attrs import evolve, frozen
+import aiohttp
+from attrs import define, evolve, field, frozen
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 from yarl import URL
 
 from audioext.cli import text
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import SavingOptions
-from audioext.cli.progress import View, show_saved, show_stage, show_submitted
-from audioext.cli.records import event_object, track_object
+from audioext.cli.records import event_object, job_object, problem_of, reached_at, stage_line, state_of, track_object
 from audioext.cli.screen import Screen
-from audioext.cli.silence import reason_for_silence
-from audioext.client import Client
+from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
+from audioext.models.record import Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Song, StageEvent
-from audioext.runtime.jobs import Job
+from audioext.models.results import Song, Stage, StageEvent
+from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+
+REFRESHES_PER_SECOND = 8.0
+STEP_LETTERS = 10
+_NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
+
+LISTENED_SECONDS = 10.0
+"""How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
+SLOW_FACTOR = 5.0
+"""How much longer it listens where nothing is wrong with the address."""
+LOOK_SECONDS = 5.0
+LOOK_BYTES = 1_000
+HTTP_OK = 200
+
+
+@define(eq=False)
+class View:
+    """Steps that stay; on a terminal, below them, a spinner with the time and a line for each file that moves."""
+
+    console: Console
+    has_doubted: bool = field(default=False, init=False)
+    _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
+    _moved: dict[str, str] = field(factory=dict, init=False)
+    _what: str = field(default="", init=False)
+    _since: float = field(default=0.0, init=False)
+
+    def face(self) -> RenderableType:
+        """Return what is drawn now."""
+        parts: list[RenderableType] = []
+        if self._what:
+            self._spinner.update(text=Text(f"waiting for {self._what}  {text.seconds(time.time() - self._since)}"))
+            parts.append(self._spinner)
+        parts += (Text(f"  {moved:>20}  {text.clean(name)}", no_wrap=True) for name, moved in self._moved.items())
+        return Group(*parts)
+
+    def doubt(self, words: str) -> None:
+        """Show a line that says what may be wrong."""
+        self.has_doubted = True
+        self.console.print(Text(words))
+
+    def step(self, word: str, words: str, *, after: float | None = None) -> None:
+        """Show that something is done, *after* so many seconds where that is known."""
+        since = "" if after is None else f"+{text.seconds(after)}"
+        tick = ("✔ ", "green") if self.console.is_terminal else ""
+        self.console.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
+
+    def waiting(self, what: str, *, since: float | None = None) -> None:
+        """Show what is being waited for; *since* is the Unix time to count from."""
+        self._what = what
+        self._since = time.time() if since is None else since
+
+    def moving(self, name: str, so_far: int, in_all: int | None) -> None:
+        """Show how much of a file has moved."""
+        self._moved[name] = text.size(so_far) if in_all is None else f"{text.size(so_far)} of {text.size(in_all)}"
+
+    def still(self) -> None:
+        """Show that nothing is being waited for any more."""
+        self._what = ""
+        self._moved.clear()
+
+
+@contextmanager
+def open_view(screen: Screen) -> Generator[View]:
+    """Return a view on stderr; what is under way is cleared away at the end, and not shown where nobody looks."""
+    view = View(screen.err)
+    if not screen.err.is_terminal:
+        yield view
+        return
+    with Live(get_renderable=view.face, console=screen.err, refresh_per_second=REFRESHES_PER_SECOND, transient=True):
+        yield view
+
+
+def show_submitted(view: View, job: Job) -> None:
+    """Show that a job was made; without a task id its outcome is not known yet."""
+    at = reached_at(job.record, Stage.SUBMITTED)
+    if at is None and job.verdict is Verdict.OPEN:
+        until = f"; waiting for its webhook until {text.moment(job.record.unknown_at)}" if job.record.webhooks else ""
+        view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
+    elif at is not None:
+        view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
+    view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)
+
+
+def show_stage(view: View, job: Job, event: StageEvent) -> None:
+    """Show a stage that was reached, and wait for the next."""
+    after = (event.at - job.created_at).total_seconds()
+    view.step(event.stage.name.lower(), stage_line(event), after=after)
+    if event.stage in _NEXT:
+        view.waiting(_NEXT[event.stage], since=job.record.created_at)
+    else:
+        view.still()
+
+
+def show_saved(view: View, paths: tuple[Path, ...]) -> None:
+    """Show the files that were saved."""
+    view.still()
+    for path in paths:
+        view.step("saved", f"{path} ({text.size(path.stat().st_size)})")
+
+
+# --- the steps --------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -36,7 +141,7 @@ class Finished:
 
 
 async def submit(
-    client: Client, request: Request, view: View, *, key: str | None = None, meta: dict[str, object] | None = None
+    opened: OpenClient, request: Request, view: View, *, key: str | None = None, meta: dict[str, object] | None = None
 ) -> Job:
     """Submit *request* and show the upload of its file and the job."""
     name = request.file.name if request.file is not None else ""
@@ -48,7 +153,7 @@ async def submit(
         view.moving(name, so_far, in_all)
 
     view.waiting("the upload" if name else "the answer", since=time.time())
-    job = await client.submit(request, key=key, meta=meta, progress=uploading)
+    job = await opened.client.submit(request, key=key, meta=meta, progress=uploading)
     view.still()
     if size is not None:
         view.step("uploaded", f"{name} ({text.size(size)})")
@@ -56,21 +161,26 @@ async def submit(
     return job
 
 
-async def watch(client: Client, job: Job, view: View, *, is_local: bool) -> list[StageEvent]:
-    """Show each stage as it is reached, and return them all; say so where no webhook can come.
+async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = LISTENED_SECONDS) -> list[StageEvent]:
+    """Show each stage as it is reached, and return them all; say so where no webhook comes for *patience* seconds.
 
-    *is_local* says that the provider runs on this machine.
+    Raises:
+        StageTimeoutError: the job is not complete in time.
     """
     events: list[StageEvent] = []
-    url, began = client.public_url, time.time()
-    doubts = asyncio.create_task(_say_why_silent(url, view, events, is_local=is_local))
+    url, began = opened.client.public_url, time.time()
+    doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
     try:
         async for event in job:
             show_stage(view, job, event)
             events.append(event)
             is_late = event.source == "poll" and event.at.timestamp() > began
-            if url is not None and is_late and not any(one.source == "webhook" for one in events):
-                view.note(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
+            if url is not None and is_late and not view.has_doubted and not _is_heard(events):
+                view.doubt(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
+    except JobExpiredError:
+        raise
+    except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
+        raise too_early(job) from error
     finally:
         doubts.cancel()
         with suppress(asyncio.CancelledError):
@@ -78,14 +188,16 @@ async def watch(client: Client, job: Job, view: View, *, is_local: bool) -> list
     return events
 
 
-async def finish(opened: OpenClient, job: Job, view: View, saving: SavingOptions) -> Finished:
+async def finish(
+    opened: OpenClient, job: Job, view: View, saving: SavingOptions, *, overwrite: bool = False
+) -> Finished:
     """Await the song, and save it unless that is not wanted."""
-    events = await watch(opened.client, job, view, is_local=opened.is_local)
+    events = await watch(opened, job, view)
     song = await job
     finished = Finished(job=job, song=song, events=events)
     if saving.no_save:
         return finished
-    return evolve(finished, paths=await save(song, saving.out, view))
+    return evolve(finished, paths=await save(song, saving.out, view, overwrite=overwrite))
 
 
 async def save(song: Song, folder: Path, view: View, *, overwrite: bool = False) -> tuple[Path, ...]:
@@ -123,12 +235,8 @@ def song_object(finished: Finished) -> dict[str, object]:
     """Return a complete job for JSON: its facts, when each stage came, its tracks and files."""
     job, song = finished.job, finished.song
     return {
-        "ref": job.ref,
-        "provider": job.provider,
-        "task_id": song.task_id,
-        "state": "complete",
+        **job_object(job.record),
         "credits": song.credits,
-        "meta": dict(song.meta),
         "stages": [event_object(event, job.created_at) for event in finished.events],
         "tracks": [track_object(track) for track in song.tracks],
         "files": list(finished.paths),
@@ -141,7 +249,64 @@ def track_length(path: Path | None, claimed: float | None) -> float | None:
     return found.duration if isinstance(found, SourceInfo) and found.duration is not None else claimed
 
 
-async def _say_why_silent(url: URL | None, view: View, events: Sequence[StageEvent], *, is_local: bool) -> None:
-    why = None if url is None else await reason_for_silence(url, is_local=is_local)
-    if why is not None and not any(event.source == "webhook" for event in events):
-        view.note(f"no webhook has come so far: {why}")
+def too_early(job: Job) -> StageTimeoutError:
+    """Return the error that a job is not complete, with what its last status call said."""
+    problem = problem_of(job.record)
+    said = "" if problem is None else f"; its last answer said: {problem}"
+    return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
+
+
+# --- where no webhook comes --------------------------------------------------------------------------------
+
+
+async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[StageEvent], patience: float) -> None:
+    """Say what keeps webhooks away, if none has come after a while; where they cannot come, ask for the status."""
+    url = opened.client.public_url
+    if url is None:
+        return
+    await asyncio.sleep(patience)
+    why = await reason_for_silence(url, is_local=opened.is_local)
+    if why is None:
+        await asyncio.sleep(SLOW_FACTOR * patience)
+    if _is_heard(events):
+        return
+    likely = why or f"{url} answers from here; is the task slow, or does a firewall keep the provider out?"
+    view.doubt(f"no webhook has come so far: {likely}")
+    while why is not None:
+        with suppress(AudioextError):
+            await job.refresh()
+        await asyncio.sleep(opened.provider.info.pace.every)
+
+
+def _is_heard(events: Sequence[StageEvent]) -> bool:
+    return any(event.source == "webhook" for event in events)
+
+
+async def reason_for_silence(public_url: URL, *, is_local: bool) -> str | None:
+    """Return why providers cannot reach *public_url*, `None` if nothing speaks for that.
+
+    *is_local* says that the provider itself runs on this machine, as a sandbox does.
+    """
+    health = public_url / "healthz"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK_SECONDS)) as session,
+            session.get(health, allow_redirects=False) as answer,
+        ):
+            status, body = answer.status, await answer.content.read(LOOK_BYTES)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        return f"nobody answers at {health} ({type(error).__name__}): is the tunnel or the proxy up?"
+    if status != HTTP_OK:
+        return f"{health} answers {status}: does the path of --public-url lead to the receiver?"
+    if b'"ok"' not in body:
+        return f"what answers at {health} is no receiver of audioext's"
+    if not is_local and _is_private(public_url.host or ""):
+        return f"{public_url.host} can be reached from this network alone: --public-url must be a public address"
+    return None
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 from typing import Annotated
 
-from attrs import frozen
+from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.arguments import read_meta, read_source
-from audioext.cli.clients import (
-    OpenClient,
-    existing_store,
-    find_job,
-    job_options,
-    looking_client,
-    open_client,
-    store_url,
-)
+from audioext.cli.arguments import other_url, read_meta, read_source, real_provider
+from audioext.cli.clients import OpenClient, api_url, find_job, job_options, looking_client, open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import (
     ApiOptions,
     BaseUrlOptions,
     Command,
+    JobUrlOptions,
     LookOptions,
     Out,
     ProviderOption,
@@ -35,19 +30,21 @@ from audioext.cli.options import (
     given_fields,
     with_fields,
 )
-from audioext.cli.progress import open_view, show_submitted
 from audioext.cli.records import state_of
 from audioext.cli.screen import Screen
-from audioext.cli.steps import Finished, finish, report, save, submit
+from audioext.cli.steps import Finished, finish, open_view, report, save, show_submitted, submit, too_early
 from audioext.client import Client
 from audioext.errors import Problem, ProviderError, RequestError
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.runtime.jobs import Job, StageTimeoutError
+from audioext.runtime.jobs import Job
+
+PATIENCE_SECONDS = 0.3
+_TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @frozen(kw_only=True, slots=False)
-class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
+class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, SandboxOptions):
     """What `extend` and `instrumental` have in common."""
 
     provider: ProviderOption = "kie"
@@ -58,12 +55,23 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, SandboxOptions):
         Raises:
             AudioextError: whatever goes wrong.
         """
-        meta, store = read_meta(self.meta), store_url(self, sandbox=self.sandbox)
-        screen.job = job_options(self, sandbox=self.sandbox, api=self)
-        async with open_client(self.provider, api=self, sandbox=self, store=store, wait_timeout=self.timeout) as opened:
+        meta = read_meta(self.meta)
+        async with open_client(
+            self.provider,
+            base_url=self.base_url,
+            api=self,
+            sandbox=self,
+            store=self.store_url,
+            wait_timeout=self.timeout,
+        ) as opened:
+            screen.job = job_options(self, api=self, base_url=other_url(opened.provider), is_asked=True)
             with open_view(screen) as view:
-                with opened.explained_key():
-                    job = await submit(opened.client, request, view, key=self.key, meta=meta)
+                try:
+                    job = await submit(opened, request, view, key=self.key, meta=meta)
+                except asyncio.CancelledError:  # closing lets a POST have its answer
+                    words = "the submit is given some seconds for its answer; Ctrl-C again leaves at once"
+                    asyncio.get_running_loop().call_later(PATIENCE_SECONDS, screen.note, words)
+                    raise
                 screen.ref = job.ref
                 finished = None if self.no_wait else await finish(opened, job, view, self)
             if finished is None:
@@ -85,7 +93,7 @@ class _Extend(TaskOptions, Command):
         try:
             return await self.submit(screen, Extend.draft(**given_fields(self, Extend), **source))
         except RequestError as error:
-            if "audio_id" not in source:
+            if "audio_id" not in source or _TRACK_ID.fullmatch(self.source):
                 raise
             doubt = Problem("source", f"no file is named {self.source!r}, so it was taken for a track's id")
             raise RequestError([doubt, *error.problems]) from error
@@ -108,22 +116,26 @@ InstrumentalCommand = with_fields(_Instrumental, AddInstrumental)
 
 
 @frozen(slots=False)
-class WaitCommand(SavingOptions, StoreOptions, ApiOptions, SandboxOptions, Command):
+class WaitCommand(SavingOptions, StoreOptions, ApiOptions, JobUrlOptions, SandboxOptions, Command):
     """`audioext wait`."""
 
     ref: Ref
 
     async def run(self, screen: Screen) -> Exit:
         """Wait for a job of the store, whichever process submitted it, then save and report."""
-        async with Client(store=existing_store(self, sandbox=self.sandbox)) as client:
-            found = await find_job(client, self.ref)
-        screen.ref = found.ref
-        screen.job = job_options(self, sandbox=self.sandbox, api=self)
-        store = store_url(self, sandbox=self.sandbox)
+        async with looking_client(self) as client:
+            record = (await find_job(client, self, self.ref)).record
+        screen.ref, base_url = record.ref, api_url(self.base_url, record)
         async with open_client(
-            found.provider, api=self, sandbox=self, store=store, wait_timeout=self.timeout
+            record.provider,
+            base_url=base_url,
+            api=self,
+            sandbox=self,
+            store=self.store_url,
+            wait_timeout=self.timeout,
         ) as opened:
-            job = await opened.client.job(found.ref)
+            screen.job = job_options(self, api=self, base_url=other_url(opened.provider))
+            job = await opened.client.job(record.ref)
             with open_view(screen) as view:
                 show_submitted(view, job)
                 await _ask(opened, job, screen)
@@ -133,21 +145,27 @@ class WaitCommand(SavingOptions, StoreOptions, ApiOptions, SandboxOptions, Comma
 
 
 @frozen(slots=False)
-class SaveCommand(LookOptions, Command):
+class SaveCommand(LookOptions, JobUrlOptions, Command):
     """`audioext save`."""
 
     ref: Ref
-    out: Out = Path()
+    out: Out = field(default=Path(), kw_only=True)
 
     async def run(self, screen: Screen) -> Exit:
         """Save the tracks of a job that is complete."""
-        screen.job = job_options(self, sandbox=self.sandbox)
         async with looking_client(self) as client:
-            job = await find_job(client, self.ref)
-            screen.ref = job.ref
-            if job.verdict is Verdict.OPEN:
-                message = f"job {job.ref} is not complete: it is at {state_of(job.record)}"
-                raise StageTimeoutError(message, job=job)
+            job = await find_job(client, self, self.ref)
+        screen.ref, screen.job = job.ref, job_options(self)
+        if job.verdict is Verdict.OPEN:
+            raise too_early(job)
+        if self.is_sandboxed:  # which has ended, and cannot be asked
+            client = looking_client(self)
+        else:  # the API can be asked for fresh links
+            provider = real_provider(job.provider, api_url(self.base_url, job.record), ApiOptions())
+            client = Client(provider, store=self.store_url)
+            screen.job = job_options(self, base_url=other_url(provider))
+        async with client:
+            job = await client.job(job.ref)
             song = await job
             with open_view(screen) as view:
                 paths = await save(song, self.out, view)
@@ -163,10 +181,10 @@ class CreditsCommand(SandboxOptions, BaseUrlOptions, Command):
 
     async def run(self, screen: Screen) -> Exit:
         """Print the balance in the provider's own credits."""
-        api = ApiOptions(base_url=self.base_url)
-        async with open_client(self.provider, api=api, sandbox=self, store="memory://", wait_timeout=1.0) as opened:
-            with opened.explained_key():
-                balance = await opened.client.credits()
+        async with open_client(
+            self.provider, base_url=self.base_url, api=ApiOptions(), sandbox=self, store="memory://"
+        ) as opened:
+            balance = await opened.client.credits()
         if screen.json:
             screen.emit({"provider": self.provider, "credits": balance})
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -10,6 +9,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 NAME = "audioext"
 TENTHS_BELOW_SECONDS = 10.0
@@ -76,7 +77,7 @@ def iso(at: float) -> str:
 
 def dump(value: Mapping[str, object]) -> str:
     """Return *value* as one line of JSON."""
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+    return msgspec.json.format(msgspec.json.encode(_plain(value)), indent=0).decode()
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -86,10 +87,12 @@ def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> object:
+    """Return *value* with what JSON has no form for as text; a file's name may be bytes that are no UTF-8."""
+    if isinstance(value, (str, Path)):
+        return str(value).encode(errors="backslashreplace").decode()
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    message = f"{type(value).__name__} has no JSON form"
-    raise TypeError(message)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

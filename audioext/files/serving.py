@@ -2,34 +2,85 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
+from typing import BinaryIO
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from audioext.files.names import plain_suffix, safe_name
+
+_TYPES = {
+    ".aac": "audio/aac",
+    ".aif": "audio/aiff",
+    ".aiff": "audio/aiff",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".mp3": "audio/mpeg",
+    ".mp4": "audio/mp4",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".wav": "audio/wav",
+    ".webm": "audio/webm",
+}
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+@frozen
+class Offer:
+    """A file on offer: the very one that was there, whatever is put in its place later."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that it is served with: it is audio, or bytes."""
+        content_type = _TYPES.get(self.path.suffix.lower(), "application/octet-stream")
+        return {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
+
+    def open(self) -> BinaryIO | None:
+        """Open it for reading, `None` where it is gone or another file has its place."""
+        try:
+            file = os.fdopen(os.open(self.path, os.O_RDONLY | _NO_FOLLOW), "rb")
+        except OSError:
+            return None
+        status = os.fstat(file.fileno())
+        if (status.st_dev, status.st_ino) == (self.device, self.inode):
+            return file
+        file.close()
+        return None
 
 
 @define(eq=False)
 class Offers:
     """The files on offer, each under an unguessable token."""
 
-    _paths: dict[str, Path] = field(factory=dict, init=False, repr=False)
+    _offers: dict[str, Offer] = field(factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         """Return how many files are on offer."""
-        return len(self._paths)
+        return len(self._offers)
 
     def offer(self, path: Path) -> str:
-        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name."""
+        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name.
+
+        Raises:
+            OSError: there is no such file.
+        """
         token = secrets.token_urlsafe(32)
-        self._paths[token] = path
+        real = path.resolve()
+        status = real.stat()
+        self._offers[token] = Offer(real, status.st_dev, status.st_ino)
         return f"{token}/{safe_name(path.stem)}{plain_suffix(path)}"
 
     def withdraw(self, offer: str) -> None:
         """Stop offering; harmless when it was withdrawn before."""
-        self._paths.pop(offer.partition("/")[0], None)
+        self._offers.pop(offer.partition("/")[0], None)
 
-    def find(self, token: str) -> Path | None:
+    def find(self, token: str) -> Offer | None:
         """Return the file offered under *token*, `None` for a guess."""
-        return self._paths.get(token)
+        return self._offers.get(token)

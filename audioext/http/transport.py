@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import aiohttp
@@ -92,7 +93,9 @@ class Transport:
         """
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
-                return await self._send_once(request, timeout, progress)
+                if request.parts:
+                    return await self._send_form(request, request.parts, timeout, progress)
+                return await self._call(request, request.body, _quick(timeout), timeout)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
@@ -104,41 +107,54 @@ class Transport:
                 raise BrokenError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
-    async def _send_once(
+    async def _send_form(
         self,
         request: HttpRequest,
+        parts: tuple[Part, ...],
         timeout: float,  # noqa: ASYNC109 - as above
         progress: Progress | None,
     ) -> HttpResponse:
-        if not request.parts:
-            return await self._call(request, request.body, _quick(timeout))
-        with _form(request.parts, progress) as form:
+        with _form(parts, progress) as form:
             if not form.files:
-                return await self._call(request, form, _quick(timeout))
+                return await self._call(request, form, _quick(timeout), timeout)
             async with form.watched():
                 return await self._call(request, form, _patient(timeout))
 
     async def _call(
-        self, request: HttpRequest, data: bytes | aiohttp.MultipartWriter | None, limits: aiohttp.ClientTimeout
+        self,
+        request: HttpRequest,
+        data: bytes | aiohttp.MultipartWriter | None,
+        limits: aiohttp.ClientTimeout,
+        total: float | None = None,
     ) -> HttpResponse:
-        async with self.session.request(
-            request.method, request.url, headers=request.headers, data=data, allow_redirects=False, timeout=limits
-        ) as response:
-            return HttpResponse(status=response.status, headers=response.headers, body=await _read(response))
+        session = self._session or self.session
+        async with (  # asyncio's limit costs half of what aiohttp's own `total` does
+            asyncio.timeout(total),
+            session.request(
+                request.method, request.url, headers=request.headers, data=data, allow_redirects=False, timeout=limits
+            ) as response,
+        ):
+            body = await response.content.read(MAX_RESPONSE_BYTES + 1)
+            if not response.content.at_eof():
+                body += await _rest(response.content, len(body))
+            return HttpResponse(status=response.status, headers=response.headers, body=body)
 
     async def aclose(self) -> None:
         """Close the session and its connections, for good."""
         self._closed = True
-        if self._session is not None:
-            await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
 
 def _connector() -> aiohttp.TCPConnector:
     return aiohttp.TCPConnector(limit=200, keepalive_timeout=KEEPALIVE_SECONDS)
 
 
+@lru_cache(maxsize=8)
 def _quick(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
+    # The wait for a connection ends before the whole call does, so that it is known that nothing was sent.
+    return aiohttp.ClientTimeout(total=None, connect=0.9 * seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
 
 
 def _patient(seconds: float) -> aiohttp.ClientTimeout:
@@ -152,14 +168,12 @@ def _patient(seconds: float) -> aiohttp.ClientTimeout:
     )
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    body = await response.content.read(MAX_RESPONSE_BYTES + 1)
-    chunks = [body]
-    size = len(body)
-    while body and size <= MAX_RESPONSE_BYTES:
-        body = await response.content.read(MAX_RESPONSE_BYTES + 1 - size)
-        chunks.append(body)
-        size += len(body)
+async def _rest(stream: aiohttp.StreamReader, size: int) -> bytes:
+    """Return what follows the first *size* bytes."""
+    chunks: list[bytes] = []
+    while size <= MAX_RESPONSE_BYTES and not stream.at_eof():
+        chunks.append(await stream.read(MAX_RESPONSE_BYTES + 1 - size))
+        size += len(chunks[-1])
     if size > MAX_RESPONSE_BYTES:
         message = f"the answer is longer than {MAX_RESPONSE_BYTES} bytes"
         raise aiohttp.ClientPayloadError(message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 from attrs import field, frozen
 from yarl import URL
@@ -40,13 +39,9 @@ class Route:
 
 def callback_url(public_url: URL, secret: bytes, provider: str, ref: str) -> URL:
     """Return the URL that the provider is asked to call for *ref*."""
-    # All three are safe in a path as they are, and a URL from its text is built in a quarter of the time.
-    return URL(f"{_root(public_url)}/{provider}/{ref}/{signing.tag(secret, provider, ref)}", encoded=True)
-
-
-@lru_cache(maxsize=16)
-def _root(public_url: URL) -> str:
-    return str(public_url).rstrip("/")
+    # All three are safe in a path as they are, and a path that is only put in its place is not parsed.
+    path = f"{public_url.raw_path.rstrip('/')}/{provider}/{ref}/{signing.tag(secret, provider, ref)}"
+    return public_url.with_path(path, encoded=True)
 
 
 def read_callback(path: str) -> Route:

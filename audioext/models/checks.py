@@ -43,6 +43,10 @@ def model(value: object) -> str | None:
     return "must not be empty; leave it out where the provider has a default" if value == "" else text(value)
 
 
+TEXTS: frozenset[Check] = frozenset({text, full_text, model})
+"""Checks that any text of ASCII passes which is not empty."""
+
+
 def url(value: object) -> str | None:
     """Refuse what is no address of audio."""
     if not isinstance(value, str) or LONE_SURROGATE.search(value):

@@ -28,7 +28,10 @@ class Verdict(enum.IntEnum):
 
 @frozen(kw_only=True)
 class Asked:
-    """What a job began with: the request, and the settings that its journal is read with. Times are in seconds."""
+    """What a job began with: the request, and the settings that its journal is read with. Times are in seconds.
+
+    `base_url` is the API that it was submitted to.
+    """
 
     provider: str
     account: str
@@ -42,6 +45,7 @@ class Asked:
     retention: float | None = None
     webhooks: bool = True
     grace: float = 900.0
+    base_url: str | None = None
 
 
 @frozen

@@ -7,8 +7,9 @@ A field is declared once, in `_Request`, `Extend` or `AddInstrumental`, together
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable
+from functools import cache, cached_property
+from operator import attrgetter
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, cast
@@ -22,6 +23,10 @@ from audioext.models.checks import Check
 
 VocalGender = Literal["m", "f", "male", "female", "neutral"]
 PersonaModel = Literal["style_persona", "voice_persona"]
+
+
+CUSTOM_FIELDS = ("prompt", "style", "title", "continue_at")
+"""What custom mode needs; given by themselves they ask for it."""
 
 
 class Operation(enum.StrEnum):
@@ -129,9 +134,11 @@ class _Request:
             unknown, known = sorted(fields.keys() - defaults.keys()), sorted(defaults)
             message = f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(known)}"
             raise TypeError(message)
-        request = object.__new__(cls)
+        request, put = object.__new__(cls), object.__setattr__
         for name, value in {**defaults, **fields}.items():
-            object.__setattr__(request, name, _path(cast("None", value)) if name == "file" else value)
+            put(request, name, value)
+        if "file" in fields:
+            put(request, "file", _path(cast("None", fields["file"])))
         return request
 
     @classmethod
@@ -150,27 +157,42 @@ class _Request:
 
     def problems(self) -> tuple[Problem, ...]:
         """Return all that is wrong with this request whichever provider takes it."""
-        return tuple(self._find_problems())
+        return self._problems
 
     def given(self) -> dict[str, object]:
         """Return the fields that were given, by name: all but `None`, and `rehost` where it is `True`."""
+        return self._given.copy()
+
+    @cached_property
+    def _given(self) -> dict[str, object]:
+        by_name, values = _fields(cast("type", type(self)))
         return {
-            attribute.name: value
-            for attribute in attrs.fields(type(self))
-            if (value := getattr(self, attribute.name)) is not None and (attribute.name != "rehost" or value)
+            name: value
+            for name, value in zip(by_name, values(self), strict=True)
+            if value is not None and (value is not False or name != "rehost")
         }
 
-    def _find_problems(self) -> Iterator[Problem]:
-        sources = [name for name in self.SOURCES if getattr(self, name) is not None]
+    @cached_property
+    def _problems(self) -> tuple[Problem, ...]:
+        return tuple(self._find_problems())
+
+    def _find_problems(self) -> list[Problem]:
+        found: list[Problem] = []
+        given = self._given
+        sources = [*filter(given.__contains__, self.SOURCES)]
         if len(sources) != 1:
             choices = f"{', '.join(self.SOURCES[:-1])} or {self.SOURCES[-1]}"
-            found = f"got {' and '.join(sources)}" if sources else "none was given"
-            yield Problem("source", f"give exactly one of {choices}; {found}")
-        for attribute in attrs.fields(type(self)):
-            value = getattr(self, attribute.name)
-            complaint = attribute.metadata["check"](value) if value is not None else None
+            got = f"got {' and '.join(sources)}" if sources else "none was given"
+            found.append(Problem("source", f"give exactly one of {choices}; {got}"))
+        by_name, _ = _fields(cast("type", type(self)))
+        for name, value in given.items():
+            check = by_name[name]
+            if isinstance(value, str) and value and value.isascii() and check in checks.TEXTS:
+                continue  # as most are
+            complaint = check(value)
             if complaint is not None:
-                yield Problem(attribute.name, complaint)
+                found.append(Problem(name, complaint))
+        return found
 
 
 @frozen(kw_only=True)
@@ -208,24 +230,25 @@ class Extend(_Request):
     @property
     def custom_fields(self) -> tuple[str, ...]:
         """The given fields that ask for custom mode: by id any of four, for uploaded audio style or title."""
-        by_id = self.operation is Operation.EXTEND
-        asking = ("prompt", "style", "title", "continue_at") if by_id else ("style", "title")
-        return tuple(name for name in asking if getattr(self, name) is not None)
+        asking = CUSTOM_FIELDS if self.audio_id is not None else ("style", "title")
+        return tuple(filter(self._given.__contains__, asking))
 
     @property
     def is_custom(self) -> bool:
         """Whether the given parameters are used (`True`) or the source's are inherited; `custom` overrides."""
         return bool(self.custom_fields) if self.custom is None else self.custom
 
-    def _find_problems(self) -> Iterator[Problem]:
-        yield from super()._find_problems()
+    def _find_problems(self) -> list[Problem]:
+        found = super()._find_problems()
         if self.persona_model is not None and self.persona_id is None:
-            yield Problem("persona_model", "says how persona_id is used, so it needs persona_id")
+            found.append(Problem("persona_model", "says how persona_id is used, so it needs persona_id"))
         end, start = self.source_duration, self.continue_at
         if start is None or end is None or not (checks.is_number(start, above=0) and checks.is_number(end, above=0)):
-            return
+            return found
         if start >= end:
-            yield Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}")
+            message = f"must be below the source's duration of {end:g} s, not {start:g}"
+            found.append(Problem("continue_at", message))
+        return found
 
 
 @frozen(kw_only=True)
@@ -248,11 +271,9 @@ class AddInstrumental(_Request):
         """Always `Operation.ADD_INSTRUMENTAL`."""
         return Operation.ADD_INSTRUMENTAL
 
-    def _find_problems(self) -> Iterator[Problem]:
-        yield from super()._find_problems()
-        for name in ("title", "tags", "negative_tags"):
-            if getattr(self, name) is None:
-                yield Problem(name, "is required for an instrumental")
+    def _find_problems(self) -> list[Problem]:
+        missing = [name for name in ("title", "tags", "negative_tags") if name not in self._given]
+        return super()._find_problems() + [Problem(name, "is required for an instrumental") for name in missing]
 
 
 Request = Extend | AddInstrumental
@@ -261,3 +282,10 @@ Request = Extend | AddInstrumental
 @cache
 def _defaults(kind: type) -> dict[str, object]:
     return {attribute.name: attribute.default for attribute in attrs.fields(kind)}
+
+
+@cache
+def _fields(kind: type) -> tuple[dict[str, Check], Callable[[object], tuple[object, ...]]]:
+    """Return the check of each field, and what reads them all at once."""
+    by_name: dict[str, Check] = {attribute.name: attribute.metadata["check"] for attribute in attrs.fields(kind)}
+    return by_name, attrgetter(*by_name)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import attrs
 import msgspec
 from attrs import field, frozen
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from audioext.errors import ConfigError, Problem, RequestError
@@ -134,18 +135,13 @@ class HostedAccount:
     )
 
     @property
-    def info(self) -> ProviderInfo:
-        """The facts of this account."""
-        return self._info
-
-    @property
     def is_signed(self) -> bool:
         """Whether `verify_webhook` checks a signature."""
         return False
 
     @functools.cached_property
-    def _info(self) -> ProviderInfo:
-        # Limits count by host and by a digest of the key.
+    def info(self) -> ProviderInfo:
+        """The facts of this account; limits count by its host and by a digest of its key."""
         vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
         return ProviderInfo(
@@ -203,25 +199,24 @@ class HostedAccount:
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> HttpRequest:
         """Return a GET of *path*, which starts with a slash, under the base URL."""
-        return HttpRequest(method="GET", url=self._address(path).with_query(query), headers=self.headers())
+        return HttpRequest(method="GET", url=_joined(self.base_url, path).with_query(query), headers=self.headers)
 
     def post(self, path: str, body: Mapping[str, object] | Sequence[Part], *, base: URL | None = None) -> HttpRequest:
         """Return a POST of *body*, as JSON or a form of parts, to *path* under *base*, else under the base URL."""
-        url, headers = self._address(path, base), self.headers()
+        url = _joined(self.base_url if base is None else base, path)
         if not isinstance(body, Mapping):
-            return HttpRequest(method="POST", url=url, headers=headers, parts=tuple(body))
-        headers["Content-Type"] = "application/json"
-        return HttpRequest(method="POST", url=url, headers=headers, body=msgspec.json.encode(body))
+            return HttpRequest(method="POST", url=url, headers=self.headers, parts=tuple(body))
+        return HttpRequest(method="POST", url=url, headers=self._json_headers, body=msgspec.json.encode(body))
 
-    def _address(self, path: str, base: URL | None = None) -> URL:
-        return _joined(self.base_url if base is None else base, path)
+    @functools.cached_property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers of a call: who we are, what we accept, and the key where there is one."""
+        key = {} if self.api_key is None else {"Authorization": f"{self.vendor.auth}{self.api_key}"}
+        return CIMultiDictProxy(CIMultiDict({"User-Agent": USER_AGENT, "Accept": "application/json", **key}))
 
-    def headers(self) -> dict[str, str]:
-        """Return the headers of a call: who we are, what we accept, and the key where there is one."""
-        found = {"User-Agent": USER_AGENT, "Accept": "application/json"}
-        if self.api_key is not None:
-            found["Authorization"] = f"{self.vendor.auth}{self.api_key}"
-        return found
+    @functools.cached_property
+    def _json_headers(self) -> CIMultiDictProxy[str]:
+        return CIMultiDictProxy(CIMultiDict({**self.headers, "Content-Type": "application/json"}))
 
 
 def file_part(name: str, path: Path, *, filename: str) -> Part:

@@ -6,18 +6,19 @@ each provider's module, read 2026-11-21; third-party witnesses are marked where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 from attrs import field, frozen
 
 from audioext.errors import Problem, UnsupportedError
-from audioext.models.requests import AddInstrumental, Extend, Operation, Request
+from audioext.models.requests import CUSTOM_FIELDS, Extend, Operation, Request
 from audioext.providers._names import NAMES
 
 DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 """Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""
 
+_Given = Mapping[str, object]
 _NONE: frozenset[str] = frozenset()
 _ALL = frozenset(NAMES)
 _SUNO = _ALL - {"musicgpt"}
@@ -116,6 +117,7 @@ class FieldRules:
     the model, which refuse where named in `stated_lengths`. `has_custom_mode`: there is a switch between given and
     inherited parameters. `persona_needs_custom`: a persona needs it. `uploads_sing_unasked`: uploaded audio may go
     without a prompt in it. `upload_needs_continue_at`: uploaded audio needs `continue_at` whatever the mode.
+    `upload_needs_instrumental`: it is told whether to sing, which it is unless the request says otherwise.
     """
 
     wire_name: str
@@ -132,6 +134,12 @@ class FieldRules:
     persona_needs_custom: bool = False
     uploads_sing_unasked: bool = False
     upload_needs_continue_at: bool = False
+    upload_needs_instrumental: bool = False
+    taken: Mapping[Operation, frozenset[str]] = field(
+        default=attrs.Factory(lambda self: {each: _taken(self, each) for each in Operation}, takes_self=True),
+        init=False,
+        repr=False,
+    )
 
 
 def takers(name: str, operation: Operation) -> frozenset[str]:
@@ -139,120 +147,132 @@ def takers(name: str, operation: Operation) -> frozenset[str]:
     return FIELDS[name][_COLUMNS[operation]] if name in FIELDS else _NONE
 
 
+def _taken(rules: FieldRules, operation: Operation) -> frozenset[str]:
+    if rules.takes:
+        return rules.takes | {"provider", "source_duration"}
+    return frozenset(name for name in FIELDS if rules.wire_name in takers(name, operation))
+
+
 def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     """Return all that the API with these *rules* would refuse in any draft, and advice, or raise UnsupportedError."""
-    if request.operation not in rules.operations:
-        words, names = _OPERATION_WORDS[request.operation], _listed(OPERATIONS[request.operation])
+    operation = request.operation
+    if operation not in rules.operations:
+        words, names = _OPERATION_WORDS[operation], _listed(OPERATIONS[operation])
         message = f"{rules.wire_name} has no call for {words}; {names} have it"
-        if request.operation is Operation.EXTEND:
+        if operation is Operation.EXTEND:
             message += "; here use track.extend(), or url= with the track's audio URL"
         raise UnsupportedError(message)
-    found = [*_unsupported(request, rules), *_lengths(request, rules)]
+    given = request.given()
+    found: list[Problem] = []
+    if not given.keys() <= rules.taken[operation]:
+        found += _unsupported(given, operation, rules)
+    found += _lengths(given, operation, rules)
     if rules.is_engine:
-        found += _engine(request, rules)
+        found += _engine(given, operation, rules)
     if isinstance(request, Extend):
-        found += _extend(request, rules)
+        found += _extend(request, given, rules)
     return tuple(found)
 
 
-def _unsupported(request: Request, rules: FieldRules) -> Iterator[Problem]:
-    for name in request.given():
-        names = takers(name, request.operation)
-        if name in rules.takes | {"provider", "source_duration"} if rules.takes else rules.wire_name in names:
+def _unsupported(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
+    for name in given:
+        if name in rules.taken[operation]:
             continue
+        names = takers(name, operation)
         rest = f"{_listed(names)} {'does' if len(names) == 1 else 'do'}"
         if not names:
-            rest = f"no provider does when {_OPERATION_WORDS[request.operation]}"
+            rest = f"no provider does when {_OPERATION_WORDS[operation]}"
         yield Problem(name, f"{rules.wire_name} does not take it; {rest}")
 
 
-def _engine(request: Request, rules: FieldRules) -> Iterator[Problem]:
-    if request.vocal_gender == "neutral":
+def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
+    if given.get("vocal_gender") == "neutral":
         yield Problem("vocal_gender", f"{rules.wire_name} takes m or f; neutral exists only at musicgpt")
-    if isinstance(request.url, str) and request.url.lower().startswith("s3:"):
+    url, model = given.get("url"), given.get("model")
+    if isinstance(url, str) and url.lower().startswith("s3:"):
         yield Problem("url", f"must be an http(s) URL at {rules.wire_name}; musicgpt takes s3:// as well")
-    model = request.model
-    if isinstance(model, str):
-        meant = _meant_model(model)
-        if meant is not None:
-            yield Problem("model", f"there is no {model!r:.80}; did you mean {meant}?")
-        elif model in EXTEND_LIMITS and model not in rules.listed.get(request.operation, _NONE):
-            yield Problem("model", f"{rules.wire_name} does not list {model} for this operation", advice=True)
-    if isinstance(request, AddInstrumental):
+    if isinstance(model, str) and model not in rules.listed.get(operation, _NONE):
+        yield from _unlisted(model, rules)
+    if operation is Operation.ADD_INSTRUMENTAL:
         return
     if model is None:
         yield Problem("model", f"is required to extend at {rules.wire_name}")
-    if request.instrumental is True:
-        yield from _instrumental_clashes(request, rules)
-    seconds = request.source_duration
-    longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS)
-    if request.operation is Operation.UPLOAD_EXTEND and isinstance(seconds, (int, float)) and seconds > longest:
-        where = f" with {model}" if model else ""
-        yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
+    if given.get("instrumental") is True:
+        yield from _instrumental_clashes(given, operation, rules)
+    seconds = given.get("source_duration")
+    if operation is Operation.UPLOAD_EXTEND and isinstance(seconds, (int, float)):
+        longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS)
+        if seconds > longest:
+            where = f" with {model}" if model else ""
+            yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
 
 
-def _meant_model(model: str) -> str | None:
-    """Return the known model that *model* spells otherwise, such as V5_5 for v5.5; new names pass."""
-    if model in EXTEND_LIMITS:
-        return None
+def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
+    """Refuse what spells a known model otherwise, such as v5.5 for V5_5; new names pass."""
     plain = "".join(letter for letter in model.upper() if letter.isalnum())
-    return next((known for known in EXTEND_LIMITS if known.replace("_", "") == plain), None)
+    if model in EXTEND_LIMITS:
+        yield Problem("model", f"{rules.wire_name} does not list {model} for this operation", advice=True)
+    elif meant := next((known for known in EXTEND_LIMITS if known.replace("_", "") == plain), None):
+        yield Problem("model", f"there is no {model!r:.80}; did you mean {meant}?")
 
 
-def _extend(request: Extend, rules: FieldRules) -> Iterator[Problem]:
-    uploaded = request.operation is Operation.UPLOAD_EXTEND
+def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Problem]:
+    uploaded = request.audio_id is None
     needs_continue_at = uploaded and rules.upload_needs_continue_at
-    if needs_continue_at and request.continue_at is None:
+    if needs_continue_at and "continue_at" not in given:
         yield Problem("continue_at", f"{rules.wire_name} always needs it to extend uploaded audio")
     if not rules.has_custom_mode:
         return
     # defaultParamFlag true: docs.kie.ai/suno-api/extend-music and upload-and-extend-audio, read 2026-11-21
     if not request.is_custom:
-        if request.persona_id is not None and rules.persona_needs_custom:
+        if "persona_id" in given and rules.persona_needs_custom:
             asking = "prompt, style, title and continue_at"
             yield Problem("persona_id", f"works only in custom mode at {rules.wire_name}: give {asking} as well")
         return
-    cause = " and ".join(request.custom_fields) or "custom=True"
-    for name in ("prompt", "style", "title", "continue_at"):
-        if getattr(request, name) is not None or (name == "prompt" and request.instrumental is True):
+    for name in CUSTOM_FIELDS:
+        if name in given or (name == "prompt" and given.get("instrumental") is True):
             continue
         if name == "continue_at" and needs_continue_at:
             continue  # said above
+        cause = " and ".join(request.custom_fields) or "custom=True"
         message = f"is required in custom mode, which {cause} switched on (custom=False inherits from the source)"
         # kie.ai's page says of this case both that the prompt is optional and that it is required.
         yield Problem(name, message, advice=name == "prompt" and uploaded and rules.uploads_sing_unasked)
 
 
-def _instrumental_clashes(request: Extend, rules: FieldRules) -> Iterator[Problem]:
+def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
     # kie.ai's OpenAPI of 2026-08-19 calls prompt and vocalGender prohibited, and its own example sends both. Readers of
     # the jobs pages in 2026-10 name the others. Only `prompt` by id is a rule of ours.
-    refused = request.operation is Operation.EXTEND and rules.has_custom_mode
-    if request.prompt is not None and (refused or not rules.has_custom_mode):
+    refused = operation is Operation.EXTEND and rules.has_custom_mode
+    if "prompt" in given and (refused or not rules.has_custom_mode):
         message = "must be left out when instrumental is True: there is nothing to sing"
         yield Problem("prompt", message, advice=not refused)
     for name in ("vocal_gender",) if rules.has_custom_mode else ("lyrics", "vocal_gender", "audio_weight"):
-        if getattr(request, name) is not None:
+        if name in given:
             yield Problem(name, "is reported to clash with instrumental=True", advice=True)
 
 
-def _lengths(request: Request, rules: FieldRules) -> Iterator[Problem]:
-    model = request.model
-    if isinstance(request, Extend) and isinstance(model, str) and model in EXTEND_LIMITS and rules.is_engine:
-        for name, longest in EXTEND_LIMITS[model].items():
-            yield from _too_long(request, name, longest, f" with {model}", advice=model not in rules.stated)
-    for name, longest in rules.lengths.get(request.operation, {}).items():
+def _lengths(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
+    model = given.get("model")
+    name_of_model = model if isinstance(model, str) else ""
+    is_extend = operation is not Operation.ADD_INSTRUMENTAL
+    if is_extend and rules.is_engine:
+        for name, longest in EXTEND_LIMITS.get(name_of_model, {}).items():
+            text = given.get(name)
+            if isinstance(text, str) and len(text) > longest:
+                yield _too_long(name, text, longest, f" with {model}", advice=model not in rules.stated)
+    for name, longest in rules.lengths.get(operation, {}).items():
         # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
-        if name != "lyrics" or isinstance(request, Extend) or (isinstance(model, str) and model in V6_MODELS):
-            yield from _too_long(request, name, longest, "", advice=name not in rules.stated_lengths)
+        text = given.get(name) if name != "lyrics" or is_extend or name_of_model in V6_MODELS else None
+        if isinstance(text, str) and len(text) > longest:
+            yield _too_long(name, text, longest, "", advice=name not in rules.stated_lengths)
 
 
-def _too_long(request: Request, name: str, longest: int, where: str, *, advice: bool) -> Iterator[Problem]:
-    value = getattr(request, name)
-    if isinstance(value, str) and len(value) > longest:
-        message = f"must be at most {longest} characters{where}, not {len(value)}"
-        if advice:
-            message = f"is reported to be refused beyond {longest} characters{where}; it has {len(value)}"
-        yield Problem(name, message, advice=advice)
+def _too_long(name: str, text: str, longest: int, where: str, *, advice: bool) -> Problem:
+    message = f"must be at most {longest} characters{where}, not {len(text)}"
+    if advice:
+        message = f"is reported to be refused beyond {longest} characters{where}; it has {len(text)}"
+    return Problem(name, message, advice=advice)
 
 
 def _listed(names: frozenset[str]) -> str:
@@ -265,16 +285,31 @@ def _listed(names: frozenset[str]) -> str:
 # A JSON integer beyond 64 bits is read by nobody; floats are exact up to here.
 _EXACT_FLOAT = 2**53
 _LETTERS = {"male": "m", "female": "f"}
+_WORDS = {letter: word for word, letter in _LETTERS.items()}
 
 
-def wire_values(request: Request, model: str | None) -> dict[str, object]:
-    """Return the given fields that go on the wire, with the *model* that is sent, in the engine's values."""
-    values = {name: value for name, value in request.given().items() if name not in LOCAL_FIELDS}
-    if model is not None:
-        values["model"] = model
-    if request.vocal_gender is not None:
-        values["vocal_gender"] = _LETTERS.get(request.vocal_gender, request.vocal_gender)
-    return {
-        name: float(value) if isinstance(value, int) and abs(value) > _EXACT_FLOAT else value
-        for name, value in values.items()
-    }
+def wire_names(spell: Callable[[str], str] = str, **other: str) -> dict[str, str]:
+    """Return the name on the wire of each field that goes there: *other* than the one that *spell* makes, if given."""
+    return {name: other.get(name) or spell(name) for name in FIELDS if name not in LOCAL_FIELDS}
+
+
+def wire_values(
+    request: Request, models: Mapping[Operation, str], *, names: Mapping[str, str], rules: FieldRules
+) -> dict[str, object]:
+    """Return the given fields that go on the wire under their *names* there; *models* are sent where none is given."""
+    values: dict[str, object] = {}
+    for name, value in request.given().items():
+        wire = names.get(name)
+        if wire is None:
+            continue
+        if name == "vocal_gender":  # the engine knows letters, MusicGPT words
+            value = (_LETTERS if rules.is_engine else _WORDS).get(str(value), value)  # noqa: PLW2901 - said otherwise
+        elif type(value) is int and abs(value) > _EXACT_FLOAT:
+            value = float(value)  # noqa: PLW2901 - as above
+        values[wire] = value
+    operation = request.operation
+    if request.model is None and operation in models:
+        values[names["model"]] = models[operation]
+    if rules.upload_needs_instrumental and operation is Operation.UPLOAD_EXTEND:
+        values.setdefault(names["instrumental"], False)
+    return values

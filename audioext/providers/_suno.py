@@ -21,7 +21,7 @@ from audioext.models.requests import Extend, Operation, Request
 from audioext.providers._account import HostedAccount, Vendor, file_part, to_base_url
 from audioext.providers._answers import AUTH, MAYBE_MADE, RATE, Code, CodeTable, balance
 from audioext.providers._callback import plain_callback
-from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_values
+from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_names, wire_values
 from audioext.providers._tasks import Dialect, delivered_events, status_events
 
 UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
@@ -33,6 +33,7 @@ PATHS: Mapping[Operation, str] = {
     Operation.UPLOAD_EXTEND: "/api/v1/generate/upload-extend",
     Operation.ADD_INSTRUMENTAL: "/api/v1/generate/add-instrumental",
 }
+CAMEL_NAMES = wire_names(camel, url="uploadUrl")
 STATUS_PATH = "/api/v1/generate/record-info"
 """docs.kie.ai/suno-api/get-music-details, read 2026-11-21."""
 
@@ -127,19 +128,12 @@ class SunoAccount(EngineAccount):
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""
-        body = {camel(name): value for name, value in self.values(request).items()}
+        body = wire_values(request, self.vendor.default_models, names=CAMEL_NAMES, rules=self.vendor.rules)
         if isinstance(request, Extend):
             body["defaultParamFlag"] = request.is_custom
         # Required even by those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21
         body["callBackUrl"] = str(NOBODY if callback is None else callback)
         return self.post(PATHS[request.operation], body)
-
-    def values(self, request: Request) -> dict[str, object]:
-        """Return the values of a submit under their names in snake case."""
-        values = wire_values(request, self.info.sent_model(request))
-        if "url" in values:
-            values["upload_url"] = values.pop("url")
-        return values
 
     def build_upload(self, source: Path | str, name: str) -> HttpRequest:
         """Return the call that brings a local file, or the audio at a URL, to the vendor's file host.

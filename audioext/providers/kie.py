@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from audioext.models.requests import Operation, Request
+from audioext.models.requests import Operation
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
 from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, STATED_LENGTHS, KieAccount, kie_vendor
@@ -31,6 +31,9 @@ RULES = FieldRules(
     persona_needs_custom=True,
     uploads_sing_unasked=True,
     upload_needs_continue_at=True,
+    # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21), optional with default false
+    # in the OpenAPI of 2026-08-19: saying so costs nothing.
+    upload_needs_instrumental=True,
 )
 
 
@@ -51,12 +54,3 @@ class Kie(KieAccount):
         retention=14 * DAY_SECONDS,  # docs.kie.ai/1973359m0, read 2026-11-21
         reasons=REASONS,
     )
-
-    def values(self, request: Request) -> dict[str, object]:
-        """Return the values of a submit under our own names."""
-        values = super().values(request)
-        if request.operation is Operation.UPLOAD_EXTEND:
-            # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21), optional with
-            # default false in the OpenAPI of 2026-08-19: saying so costs nothing.
-            values.setdefault("instrumental", False)
-        return values

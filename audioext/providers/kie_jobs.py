@@ -16,13 +16,14 @@ from audioext.http.messages import HttpRequest
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
-from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
+from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names, wire_values
 from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, STATED_LENGTHS, KieAccount, kie_vendor
 from audioext.providers._suno import SunoVendor
 
 CREATE_PATH = "/api/v1/jobs/createTask"
 STATUS_PATH = "/api/v1/jobs/recordInfo"  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21
 
+FIELD_NAMES = wire_names(url="upload_url")
 SLUGS: Mapping[Operation, str] = {
     Operation.EXTEND: "ai-music-api/extend",
     Operation.UPLOAD_EXTEND: "ai-music-api/upload-and-extend-audio",
@@ -44,6 +45,7 @@ RULES = FieldRules(
     stated=CLASSIC_MODELS | V6_MODELS | {"V3_5"},
     lengths=INSTRUMENTAL_LENGTHS,
     stated_lengths=STATED_LENGTHS,
+    upload_needs_instrumental=True,  # one production client lists it as required
 )
 
 
@@ -67,9 +69,7 @@ class KieJobs(KieAccount):
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; `callBackUrl` is optional on this route."""
-        values = self.values(request)
-        if request.operation is Operation.UPLOAD_EXTEND:
-            values.setdefault("instrumental", False)  # one production client lists it as required
+        values = wire_values(request, self.vendor.default_models, names=FIELD_NAMES, rules=RULES)
         body: dict[str, object] = {"model": SLUGS[request.operation], "input": values}
         if callback is not None:
             body["callBackUrl"] = str(callback)

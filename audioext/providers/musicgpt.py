@@ -6,7 +6,6 @@ webhooks in any order. It extends audio from a URL or a file, and has no call fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import ClassVar
 
@@ -20,7 +19,7 @@ from audioext.models.limits import Limits
 from audioext.models.requests import Operation, Request
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
 from audioext.providers._answers import CONTENT, CONTENT_WORDS, HTTP_CODES, OK, CodeTable
-from audioext.providers._fields import FieldRules, wire_values
+from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._parts import conversion_events, part_events
 from audioext.providers.base import FileRoute
 
@@ -30,9 +29,7 @@ EXTEND_PATH = "/extend"
 # read 2026-11-21
 FREE_PLAN_PARALLEL = 1
 
-FORM_NAMES: Mapping[str, str] = {"url": "audio_url", "continue_at": "extend_after", "vocal_gender": "gender"}
-"""Request fields that have another name in the form."""
-GENDERS: Mapping[str, str] = {"m": "male", "f": "female"}
+FORM_NAMES = wire_names(url="audio_url", continue_at="extend_after", vocal_gender="gender")
 
 RULES = FieldRules(
     wire_name="musicgpt",
@@ -79,10 +76,8 @@ class MusicGpt(HostedAccount):
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; `webhook_url` is optional, and a file goes inside."""
-        values = wire_values(request, None)
-        if request.vocal_gender is not None:
-            values["vocal_gender"] = GENDERS.get(request.vocal_gender, request.vocal_gender)
-        parts = [Part(name=FORM_NAMES.get(name, name), value=_form_text(value)) for name, value in values.items()]
+        values = wire_values(request, {}, names=FORM_NAMES, rules=RULES)
+        parts = [Part(name=name, value=_form_text(value)) for name, value in values.items()]
         if callback is not None:
             parts.append(Part(name="webhook_url", value=str(callback)))
         if request.file is not None:

@@ -19,7 +19,7 @@ from audioext.errors import ConfigError
 from audioext.http.messages import HttpRequest
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.providers._answers import CONTENT, CONTENT_WORDS, CodeTable
-from audioext.providers._fields import FieldRules, wire_values
+from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._suno import EngineAccount, EngineVendor
 from audioext.providers._tasks import Dialect
 
@@ -47,12 +47,15 @@ RULES = FieldRules(
         Operation.ADD_INSTRUMENTAL: frozenset({"V4_5PLUS", "V5"}),
     },
     stated=_MODELS,
+    # A switch without a stated default: docs.vidgo.ai/api-manual/music-series/upload-and-extend-audio
+    upload_needs_instrumental=True,
     # On no page of vidgo's; a sibling of the API states it, so it is advice.
     lengths={Operation.ADD_INSTRUMENTAL: {"title": 100}},
 )
 
 MODEL_KEYS = ("model", "mv")
 """The fields that may name the engine's version when adding an instrumental."""
+NAMES_BY_MODEL_KEY = {key: wire_names(url="upload_url", model=key) for key in MODEL_KEYS}
 
 _LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
 _IP_LABEL = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
@@ -114,16 +117,11 @@ class Vidgo(EngineAccount):
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; `callback_url` is optional here."""
-        values = wire_values(request, self.info.sent_model(request))
         # For uploads no page shows the key of the version; every other extend and cover page says `mv`.
-        model_key = self.instrumental_model_key if isinstance(request, AddInstrumental) else "mv"
-        names = {"url": "upload_url", "model": model_key}
-        fields: dict[str, object] = {names.get(name, name): value for name, value in values.items()}
+        names = NAMES_BY_MODEL_KEY[self.instrumental_model_key if isinstance(request, AddInstrumental) else "mv"]
+        fields = wire_values(request, self.vendor.default_models, names=names, rules=RULES)
         if isinstance(request, Extend):
             fields["default_param_flag"] = request.is_custom
-        if request.operation is Operation.UPLOAD_EXTEND:
-            # A switch without a stated default: docs.vidgo.ai/api-manual/music-series/upload-and-extend-audio
-            fields.setdefault("instrumental", False)
         body: dict[str, object] = {"model": NAMES[request.operation], "input": fields}
         if callback is not None:
             body["callback_url"] = str(callback)

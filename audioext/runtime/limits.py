@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from attrs import define, field
 
 from audioext.clock import Clock
+from audioext.errors import RateLimitError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores.base import Created, Existing, Full, Store
@@ -97,6 +98,7 @@ class Account:
     limits: Limits
     store: Store
     clock: Clock
+    _waiting: int = field(default=0, init=False)
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     _freed: asyncio.Event = field(factory=asyncio.Event, init=False)
 
@@ -105,38 +107,56 @@ class Account:
         make: Callable[[], tuple[Entry, Index]],
         *,
         timeout: float,  # noqa: ASYNC109 - the queue is ours to end
-        bound: Callable[[], AbstractContextManager[object]],
+        waiting: Callable[[], AbstractContextManager[object]],
     ) -> Created | Existing:
         """Store what *make* returns as soon as the account has room, in at most *timeout* seconds.
 
-        It is made anew with each try, so that its time is right. While a try is under way *bound* holds.
+        It is made anew with each try, so that its time is right. While we wait for a try *waiting* holds.
 
         Raises:
-            TimeoutError: there was no room in time; nothing was stored.
+            RateLimitError: there was no room in time; nothing was stored.
             StoreError: nothing was stored.
         """
-        if self.limits.submits is None and self.limits.parallel is None:
-            with bound():
-                return await self._try(make)  # type: ignore[return-value]  # without limits it is never full
         ends_at = self.clock.monotonic() + timeout
-        async with asyncio.timeout(timeout) as queue, self._turn:
-            queue.reschedule(None)  # our turn: from here on nothing may be cut off in the middle
-            while True:
-                self._freed.clear()
-                with bound():
-                    outcome = await self._try(make)
-                if not isinstance(outcome, Full):
-                    return outcome
-                left = ends_at - self.clock.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), 0.001)
+        if not self._waiting:
+            entry, index = make()
+            outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
+            if not isinstance(outcome, Full):
+                return outcome
+        self._waiting += 1
+        try:
+            with waiting():
+                async with asyncio.timeout(timeout):
+                    await self._turn.acquire()
+            try:
+                return await self._in_turn(make, ends_at, waiting)
+            finally:
+                self._turn.release()
+        except TimeoutError as error:
+            message = f"no permit within {timeout:g} s: too many submits wait; nothing was sent"
+            raise RateLimitError(message, provider=self.name) from error
+        finally:
+            self._waiting -= 1
+
+    async def _in_turn(
+        self,
+        make: Callable[[], tuple[Entry, Index]],
+        ends_at: float,
+        waiting: Callable[[], AbstractContextManager[object]],
+    ) -> Created | Existing:
+        while True:
+            self._freed.clear()
+            entry, index = make()
+            outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
+            if not isinstance(outcome, Full):
+                return outcome
+            left = ends_at - self.clock.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), 0.001)
+            with waiting():
                 await self.clock.wait_for(self._freed, pause)
 
     def look_again(self) -> None:
         """Let who waits look: a job has ended."""
         self._freed.set()
-
-    async def _try(self, make: Callable[[], tuple[Entry, Index]]) -> Created | Existing | Full:
-        entry, index = make()
-        return await self.store.create(entry, index, limits=self.limits, now=self.clock.now())

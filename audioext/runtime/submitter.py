@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from weakref import WeakKeyDictionary
 
-import attrs
-from attrs import define, field, frozen
+from attrs import define, field
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import (
-    ConfigError,
-    Problem,
-    ProviderDownError,
-    ProviderError,
-    RateLimitError,
-    RequestError,
-    StoreError,
-    UnsupportedError,
-)
+from audioext.errors import ConfigError, Problem, RequestError, StoreError, UnsupportedError
 from audioext.files.serving import Offers
-from audioext.files.sources import SourceInfo, Sources, probe
-from audioext.http.transport import Progress, Transport
+from audioext.files.sources import Sources
+from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.events import Refused
@@ -34,31 +22,22 @@ from audioext.models.record import Asked, Record, Verdict
 from audioext.models.requests import Extend, Request
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
+from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.posts import SUBMIT_TIMEOUT_SECONDS, post
+from audioext.runtime.orders import Order, resend_wait, unsent_error, warn_of_other
 from audioext.state.asked import dump_asked
-from audioext.state.reading import Reading
+from audioext.state.reading import Reading, answer_entry
 from audioext.stores.base import Existing, Store
 
 _log = logging.getLogger("audioext.submit")
 
+SUBMIT_TIMEOUT_SECONDS = 60.0
 MAX_RESENDS = 4
-RESEND_SECONDS = 5.0
-"""How long a submit waits after a refusal that allows another; doubled with each, unless the answer says how long."""
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Where nobody can call us, other processes know after this that the POST told nothing; this one knows at once."""
-
-
-@frozen(kw_only=True)
-class Order:
-    """One call of submit: what is asked for, of whom, and what to note down with it."""
-
-    request: Request
-    provider: Provider
-    key: str | None = None
-    meta: Mapping[str, object] = field(factory=dict)
-    progress: Progress | None = None
+SHORTEST_SECRET = 8
+_UNSENT = "the client was closed before this submit was sent; nothing was paid"
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -76,73 +55,46 @@ class Submitter:
     clock: Clock
     accounts: Mapping[str, Account]
     permit_timeout: float
-    public_url: Callable[[], URL | None]
-    secret: Callable[[], bytes]
-    _tasks: set[asyncio.Task[HeldJob]] = field(factory=set, init=False)
-    _by_key: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
-    _bound: set[asyncio.Task[object]] = field(factory=set, init=False)
-    _sent: WeakKeyDictionary[asyncio.Task[object], HeldJob] = field(factory=WeakKeyDictionary, init=False)
+    job: Callable[[HeldJob], Job]
+    public_url: URL | None = None
+    """Where providers reach us, once that is known."""
+    secret: bytes = b""
+    """What signs the callback URLs."""
+    _tasks: dict[asyncio.Task[None], HeldJob | None] = field(factory=dict, init=False)
+    """The submits under way, each with the job of the POST that it began last."""
+    _idle: set[asyncio.Task[object]] = field(factory=set, init=False)
+    """Those that wait and have sent nothing: closing cancels them."""
+    _by_key: dict[str, list[asyncio.Future[Job]]] = field(factory=dict, init=False)
     _served: dict[str, tuple[HeldJob, str]] = field(factory=dict, init=False)
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
 
-    async def check(self, order: Order) -> Order:
-        """Return *order* with what its local file tells, or refuse it; nothing was sent yet.
+    async def submit(self, order: Order, found: Sequence[Problem] = ()) -> Job:
+        """Submit *order* in a task that is not cancelled with us; calls with one key share it.
+
+        The outcome of the job may be unknown, but it is never lost. *found* are problems with its file.
 
         Raises:
-            RequestError: all that is wrong with the request, at once.
+            RequestError: all that is wrong with the request, at once; nothing was sent.
             UnsupportedError: the provider has no such operation, or no way to take the file.
-            ConfigError: no API key is known.
-        """
-        request, provider = order.request, order.provider
-        found: list[Problem] = []
-        if isinstance(request.file, Path):
-            source = await asyncio.to_thread(probe, request.file)
-            if isinstance(source, Problem):
-                found.append(source)
-            else:
-                request = _with_duration(request, source)
-        checked = tuple(dict.fromkeys((*request.problems(), *found, *provider.check(request))))
-        refusing = [problem for problem in checked if not problem.advice]
-        if refusing:
-            raise RequestError(refusing)
-        for advice in checked:
-            _log.warning("%s: %s", provider.info.name, advice)
-        if not provider.info.has_key:
-            message = f"no API key for {provider.info.name}: set {provider.info.key_variable}, or pass api_key="
-            raise ConfigError(message)
-        if self.sources.serves(request, provider) and self.sources.public_url() is None:
-            message = (
-                f"{provider.info.name} takes audio by URL only, and nobody could ask this process for the file: give "
-                "public_url= and listen=, or mount receiver.add_to(app), or pass url= instead of file="
-            )
-            raise UnsupportedError(message)
-        return attrs.evolve(order, request=request)
-
-    def start(self, order: Order) -> asyncio.Task[HeldJob]:
-        """Return the task that submits a checked *order*; two calls with one key at the same time share it.
-
-        Its result is a job whose outcome may be unknown, but which is never lost. It raises `ProviderError` where the
-        provider refused, which cost nothing, `RateLimitError` where there was no room in time, and `StoreError` where
-        the job could not be stored; then nothing was sent.
-
-        Raises:
-            ConfigError: the client is being closed.
+            ConfigError: no API key is known, or the client was closed before anything was sent.
+            ProviderError: the provider refused, which cost nothing.
+            RateLimitError: there was no room in time; nothing was sent.
+            StoreError: the job could not be stored; nothing was sent.
+            SubmitUnknownError: closing the client cut the POST off.
         """
         self._check_open()
-        key = order.key
-        if key is not None and key in self._by_key:
-            return self._by_key[key]
-        task = asyncio.create_task(self._submit(order), name="audioext submit")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        if key is not None:
-            self._by_key[key] = task
-            task.add_done_callback(lambda _: self._by_key.pop(key))
-        return task
-
-    def sent_by(self, task: asyncio.Task[HeldJob]) -> HeldJob | None:
-        """Return the job of the POST that *task* began last, `None` if it began none."""
-        return self._sent.get(task)
+        self._check(order.request, order.provider, found)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Job] = loop.create_future()
+        waiters = None if order.key is None else self._by_key.get(order.key)
+        if waiters is not None:
+            waiters.append(waiter)
+        else:
+            waiters = [waiter]
+            if order.key is not None:
+                self._by_key[order.key] = waiters
+            self._tasks[loop.create_task(self._run(order, waiters), name="audioext submit")] = None
+        return await waiter
 
     def finish(self, ref: str) -> None:
         """Let go of what a job held while it ran: its file, and its part of the account's limits."""
@@ -155,9 +107,8 @@ class Submitter:
     async def aclose(self) -> None:
         """Cancel what was not sent; let a POST that is under way have its answer, and store it."""
         self._closing.set()
-        for task in tuple(self._tasks):
-            if task not in self._bound:
-                task.cancel()
+        for task in tuple(self._idle):
+            task.cancel()
         for account in self.accounts.values():  # who is about to be told to wait for room
             account.look_again()
         if self._tasks:
@@ -168,30 +119,46 @@ class Submitter:
         for task in tuple(self._tasks):
             task.cancel()
 
-    def _check_open(self) -> None:
-        if self._closing.is_set():
-            message = "the client was closed before this submit was sent; nothing was paid"
-            raise ConfigError(message)
+    async def _run(self, order: Order, waiters: list[asyncio.Future[Job]]) -> None:
+        """Submit, and tell those who wait; who was cancelled meanwhile waits no more."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this runs in a task
+        try:
+            outcome: Job | Exception = self.job(await self._submit(order, task))
+        except asyncio.CancelledError:
+            outcome = self._cut_off_error(self._tasks[task], order)
+        except Exception as error:  # noqa: BLE001 - it is for those who wait
+            outcome = error
+        del self._tasks[task]
+        if order.key is not None:
+            del self._by_key[order.key]
+        if isinstance(outcome, Exception):
+            _log.info("a submit ended without a job: %s", outcome)
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if isinstance(outcome, Exception):
+                waiter.set_exception(outcome)
+            else:
+                waiter.set_result(outcome)
 
-    def _ended(self, task: asyncio.Task[HeldJob]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.info("a submit ended without a job: %s", task.exception())
-
-    async def _submit(self, order: Order) -> HeldJob:
+    async def _submit(self, order: Order, task: asyncio.Task[None]) -> HeldJob:
+        request, offer = order.request, None
         if order.key is not None and (found := await self._find(order)) is not None:
             return found
-        request, offer = await self.sources.bring(order.request, order.provider, order.progress)
+        if request.file is not None or request.rehost:
+            with self._waiting():
+                request, offer = await self.sources.bring(request, order.provider, order.progress)
         try:
             for resend in range(MAX_RESENDS + 1):
-                held, refused = await self._attempt(order, request, offer)
+                held, refused = await self._attempt(order, request, offer, task)
                 if refused is None:
                     offer = offer if held.ref not in self._served else None  # it is the job's now
                     return held
                 if not refused.resend or resend == MAX_RESENDS:
                     raise refused.error
-                with self._bind():  # closing ends the pause, and the refusal is what is told
-                    await self.clock.wait_for(self._closing, _resend_wait(refused, resend))
+                # closing ends the pause, and the refusal is what is told
+                await self.clock.wait_for(self._closing, resend_wait(refused, resend))
                 if self._closing.is_set():
                     raise refused.error
         finally:
@@ -199,61 +166,77 @@ class Submitter:
                 self.offers.withdraw(offer)
         raise AssertionError  # pragma: no cover - the last resend returns or raises
 
-    async def _find(self, order: Order) -> HeldJob | None:
-        await self.journal.flush()  # a refusal that is not stored yet still holds its key
-        ref = await self.store.find(key=order.key)
-        held = await self.journal.hold(ref) if ref is not None else None
-        if held is not None:
-            _warn_of_other(held.record, order)
-        return held
-
-    async def _attempt(self, order: Order, request: Request, offer: str | None) -> tuple[HeldJob, Refused | None]:
+    async def _attempt(
+        self, order: Order, request: Request, offer: str | None, task: asyncio.Task[None]
+    ) -> tuple[HeldJob, Refused | None]:
         """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
         provider = order.provider
         ref = mint_id(self.clock.now())
         asked = self._asked(order)
         body = dump_asked(asked)
-        fresh: list[HeldJob] = []
+        fresh: HeldJob | None = None
 
         def make() -> tuple[Entry, Index]:
+            nonlocal fresh
             self._check_open()
             entry = make_entry("request", self.clock.now(), body=body)
-            fresh[:] = [self.journal.begin(ref, Reading(entry, asked=asked), provider)]
-            return entry, self.journal.first_index(fresh[0])
+            fresh = HeldJob(ref, provider)
+            record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
+            fresh.go_on([Reading(entry, asked=asked)], record, count=1)
+            return entry, self.journal.first_index(fresh)
 
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this runs in a task
         try:
-            created = await self.accounts[provider.info.name].create(
-                make, timeout=self.permit_timeout, bound=self._bind
-            )
-        except TimeoutError as error:
-            message = f"no permit within {self.permit_timeout:g} s: too many submits wait; nothing was sent"
-            raise RateLimitError(message, provider=provider.info.name) from error
+            account = self.accounts[asked.provider]
+            created = await account.create(make, timeout=self.permit_timeout, waiting=self._waiting)
         except StoreError:
-            if fresh:  # it may be stored all the same, and would hold its key as if it had been sent
+            if fresh is not None:  # it may be stored all the same, and would hold its key as if it had been sent
                 why = "the store did not say that it took the job; nothing was sent"
-                self.journal.disown(fresh[0], make_entry("abandoned", self.clock.now(), note=why))
+                self.journal.disown(fresh, make_entry("abandoned", self.clock.now(), note=why))
             raise
         if isinstance(created, Existing) and created.ref != ref:  # its own ref: a create that was sent again
             found = await self._find(order)
-            return (found, None) if found is not None else await self._attempt(order, request, offer)
-        with self._bind():
-            held = self._sent[task] = self.journal.keep(fresh[0])  # not before: what is held is given back to a store
-            if offer is not None:
-                self._served[ref] = (held, offer)
-            held.posts += 1
-            try:
-                callback = self._callback(provider.info.name, ref)
-                entry = await post(self.transport, self.clock, provider, request, ref=ref, callback=callback)
-                await self.journal.append_sometime(held, [entry])
-            finally:
-                held.posts -= 1
-                held.wake()
+            return (found, None) if found is not None else await self._attempt(order, request, offer, task)
+        assert fresh is not None  # noqa: S101 - it was stored
+        held = self._tasks[task] = self.journal.keep(fresh)  # not before: what is held is given back to a store
+        if offer is not None:
+            self._served[ref] = (held, offer)
+        held.posts += 1
+        try:
+            entry = await self._post(provider, request, ref)
+            await self.journal.append_sometime(held, [entry])
+        finally:
+            held.posts -= 1
+            held.wake()
+        if held.record.verdict is Verdict.OPEN and held.record.task_id is not None:
+            return held, None
         refused = self._conclude(held, entry)
         if refused is not None:
-            del self._sent[task]  # closing before it is sent again costs nothing
+            self._tasks[task] = None  # closing before it is sent again costs nothing
         return held, refused
+
+    async def _post(self, provider: Provider, request: Request, ref: str) -> Entry:
+        """Send the POST of *ref* and return its answer, or why there was none; it never raises."""
+        clock, callback = self.clock, None
+        if self.public_url is not None:
+            callback = callback_url(self.public_url, self.secret, provider.info.name, ref)
+        try:
+            built = provider.build_submit(request, callback)
+        except Exception as error:  # noqa: BLE001 - a provider's bug, or a name that it cannot write
+            _log.exception("job %s: the submit could not be built", ref)
+            why = f"the request could not be put into words ({type(error).__name__}); nothing was sent"
+            return make_entry("abandoned", clock.now(), note=why)
+        try:
+            response = await self.transport.send(built, timeout=SUBMIT_TIMEOUT_SECONDS)
+        except NotSentError as error:
+            return make_entry("abandoned", clock.now(), status=1, note=str(error))
+        except BrokenError as error:
+            return make_entry("answer", clock.now(), note=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, bytes may have left
+            _log.exception("job %s: the submit broke off", ref)
+            return make_entry("answer", clock.now(), note=f"the submit broke off with {type(error).__name__}")
+        # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
+        secrets = [getattr(provider, "api_key", None) or "", "" if callback is None else callback.name]
+        return answer_entry(response, clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET])
 
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
@@ -261,9 +244,7 @@ class Submitter:
             self._served.pop(held.ref, None)  # its file may be offered again with the next try
             self.finish(held.ref)
             outcome = held.readings[entry.id].outcome
-            if isinstance(outcome, Refused):
-                return outcome
-            return Refused(error=_unsent_error(record, entry))
+            return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
         if record.answer_problem is not None and record.task_id is None:
             _log.warning(
                 "job %s: the outcome of its POST is unknown, nothing is resent: %s", held.ref, record.answer_problem
@@ -271,24 +252,60 @@ class Submitter:
             self.finish(held.ref)
         return None
 
+    async def _find(self, order: Order) -> HeldJob | None:
+        with self._waiting():
+            await self.journal.flush()  # a refusal that is not stored yet still holds its key
+            ref = await self.store.find(key=order.key)
+            held = await self.journal.hold(ref) if ref is not None else None
+        if held is not None:
+            warn_of_other(held.record, order)
+        return held
+
+    def _check(self, request: Request, provider: Provider, found: Sequence[Problem]) -> None:
+        info = provider.info
+        checked = (*request.problems(), *found, *provider.check(request))
+        if checked:
+            refusing = [problem for problem in dict.fromkeys(checked) if not problem.advice]
+            if refusing:
+                raise RequestError(refusing)
+            for advice in dict.fromkeys(checked):
+                _log.warning("%s: %s", info.name, advice)
+        if not info.has_key:
+            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
+            raise ConfigError(message)
+        if request.file is not None and self.sources.serves(request, provider) and self.sources.public_url() is None:
+            message = (
+                f"{info.name} takes audio by URL only, and nobody could ask this process for the file: give "
+                "public_url= and listen=, or mount receiver.add_to(app), or pass url= instead of file="
+            )
+            raise UnsupportedError(message)
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise ConfigError(_UNSENT)
+
     @contextmanager
-    def _bind(self) -> Generator[None]:
-        """Mark the running task as one that closing must let finish."""
+    def _waiting(self) -> Generator[None]:
+        """Mark the running task as one that closing may cancel, unless it was closed before: it has sent nothing."""
+        self._check_open()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this runs in a task
-        self._bound.add(task)
+        self._idle.add(task)
         try:
             yield
         finally:
-            self._bound.discard(task)
+            self._idle.discard(task)
 
-    def _callback(self, provider: str, ref: str) -> URL | None:
-        public_url = self.public_url()
-        return None if public_url is None else callback_url(public_url, self.secret(), provider, ref)
+    def _cut_off_error(self, sent: HeldJob | None, order: Order) -> Exception:
+        if sent is None:
+            return ConfigError(_UNSENT)
+        name = order.provider.info.name
+        message = f"job {sent.ref}: its POST was cut off, so nobody knows whether it landed at {name}"
+        return SubmitUnknownError(message, job=self.job(sent))
 
     def _asked(self, order: Order) -> Asked:
         info, request = order.provider.info, order.request
-        reachable = self.public_url() is not None
+        reachable = self.public_url is not None
         outputs = request.num_outputs if isinstance(request, Extend) else None
         return Asked(
             provider=info.name,
@@ -303,31 +320,5 @@ class Submitter:
             retention=info.retention,
             webhooks=reachable,
             grace=info.grace if reachable else POLL_GRACE_SECONDS,
+            base_url=str(info.base_url),
         )
-
-
-def _unsent_error(record: Record, entry: Entry) -> ProviderError:
-    if entry.status:  # no connection
-        return ProviderDownError(entry.note, provider=record.provider, retryable=True, charged=False)
-    return ProviderError(entry.note, provider=record.provider, charged=False)
-
-
-def _with_duration(request: Request, source: SourceInfo) -> Request:
-    if source.duration is None or request.source_duration is not None:
-        return request
-    return type(request).draft(**{**request.given(), "source_duration": source.duration})
-
-
-def _warn_of_other(record: Record, order: Order) -> None:
-    """Tell who asks for something else under a key that is taken; the same file may lie elsewhere by now."""
-    held, asked = (
-        {name: value for name, value in request.given().items() if name not in {"file", "source_duration"}}
-        for request in (record.request, order.request)
-    )
-    if held != asked or record.provider != order.provider.info.name:
-        _log.warning("key %r: it has job %s already, which was for another request", order.key, record.ref)
-
-
-def _resend_wait(outcome: Refused, resend: int) -> float:
-    asked = outcome.error.retry_after if isinstance(outcome.error, RateLimitError) else None
-    return RESEND_SECONDS * 2**resend if asked is None else asked

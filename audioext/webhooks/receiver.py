@@ -4,41 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from functools import cache
+import os
 
-import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from attrs import define, field
 
-from audioext.errors import ConfigError, StoreError, WebhookError
-from audioext.files.serving import Offers
+from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
-from audioext.webhooks.inbox import Inbox, too_big
+from audioext.webhooks.asgi import AsgiReceiver
+from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, FILE_SEGMENTS, Endpoint, answer_body, status_of_get
+from audioext.webhooks.inbox import too_big
 from audioext.webhooks.server import BoundedServer, StrangersLog, unpack
 
 _log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
 
-DRAIN_SECONDS = 10.0
-"""How long accepted deliveries get to become durable when the receiver stops."""
 # aiohttp waits this long for connections that were opened and never used, so what matters is awaited before.
 SHUTDOWN_SECONDS = 0.2
 BACKLOG = 64
 """Connections that may wait to be accepted, which all are at once; the server closes what is too many after that."""
-READY_SECONDS = 1.0
-"""How long an answer to who asks whether we are ready is given again."""
-BODY_SECONDS = 10.0
-"""How long a body may take to come."""
-FILE_SEGMENTS = 3
-"""Of the path of an offered file: `files`, its token, and a name that is for people."""
-_ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8", "Server": "audioext"}
 
 
 class MaskedAccessLogger(AbstractAccessLogger):
@@ -56,21 +43,16 @@ class MaskedAccessLogger(AbstractAccessLogger):
 class Receiver:
     """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
 
-    inbox: Inbox
-    offers: Offers
-    ready: Callable[[], Awaitable[Sequence[str]]]
-    answered: Counter[int] = field(factory=Counter, init=False)
-    """How many requests got each status; those that were no HTTP count as 400."""
-    is_serving: bool = field(default=False, init=False)
-    """Whether somebody serves its routes, so that providers can ask it for files."""
+    endpoint: Endpoint
     _server: BoundedServer | None = field(default=None, init=False)
     _runner: web.ServerRunner | None = field(default=None, init=False)
     _prefixes: tuple[str, ...] = field(default=("",), init=False)
-    _looked_at: float = field(default=-math.inf, init=False)
-    _outage: str = field(default="", init=False)
-    _warnings: int = field(default=0, init=False)
-    _under_way: set[object] = field(factory=set, init=False)
-    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    @property
+    def asgi(self) -> AsgiReceiver:
+        """The same as an ASGI 3 application: `app.mount("/audio", client.receiver.asgi)`, with `listen=None`."""
+        self.endpoint.is_serving = True
+        return AsgiReceiver(self.endpoint)
 
     def add_to(self, app: web.Application, prefix: str = "/") -> None:
         """Mount into the user's own *app* under *prefix*, the path of `public_url`; open it with `listen=None`.
@@ -81,7 +63,7 @@ class Receiver:
         if not prefix.startswith("/"):
             message = f"the prefix must begin with a slash, like '/audio', not {prefix!r}"
             raise ConfigError(message)
-        self.is_serving = True
+        self.endpoint.is_serving = True
         base = prefix.rstrip("/")
         for path, handler in (
             ("healthz", self._healthz),
@@ -103,7 +85,7 @@ class Receiver:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        self.is_serving = True
+        self.endpoint.is_serving = True
         self._prefixes = tuple(dict.fromkeys(("", prefix.rstrip("/"))))
         # An access log costs half of the throughput, so there is one only where somebody listens to it.
         wanted = _access_log if _access_log.isEnabledFor(logging.INFO) else None
@@ -112,7 +94,7 @@ class Receiver:
             self._serve,
             access_log_class=MaskedAccessLogger,
             access_log=wanted,
-            logger=StrangersLog(self.answered),
+            logger=StrangersLog(self.endpoint.answered),
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
@@ -131,9 +113,7 @@ class Receiver:
         if self._runner is not None:
             for site in tuple(self._runner.sites):
                 await site.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._drained()
+        await self.endpoint.drain()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -144,7 +124,7 @@ class Receiver:
         self._server.work(request.protocol)
         # A provider that hangs up cannot cancel this, which is the default of aiohttp's own server.
         delivery = object()
-        self._under_way.add(delivery)
+        self.endpoint.begin(delivery)
         try:
             return await (self._webhook(request, is_packed=True) if request.method == "POST" else self._get(request))
         except (web.HTTPException, web.RequestPayloadError, ConnectionError):
@@ -153,7 +133,7 @@ class Receiver:
             _log.exception("a request could not be answered")
             return self._answer(500)
         finally:
-            self._end(delivery)
+            self.endpoint.end(delivery)
             self._server.rest(request.protocol)
 
     async def _get(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -165,26 +145,22 @@ class Receiver:
                 return await self._readyz(request)
             segments = path.removeprefix(f"{prefix}/").split("/")
             if segments[0] == urls.FILES_SEGMENT and len(segments) == FILE_SEGMENTS:
-                return self._file(segments[1])
-        try:
-            urls.read_callback(path)
-        except WebhookError as error:
-            return self._answer(error.http_status)
-        raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+                return self._file(request, segments[1])
+        status = status_of_get(path)
+        if status == web.HTTPMethodNotAllowed.status_code:
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+        return self._answer(status)
 
     async def _mounted_webhook(self, request: web.Request) -> web.Response:
         """Answer a request to the user's application, which may cancel its handlers: so a task has to guard ours."""
         if request.method != "POST":
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
-        task = asyncio.create_task(self._webhook(request), name="audioext delivery")
-        self._under_way.add(task)
-        task.add_done_callback(self._end)
-        return await asyncio.shield(task)
+        return await self.endpoint.finish(self._webhook(request))
 
     async def _webhook(self, request: web.BaseRequest, *, is_packed: bool = False) -> web.Response:
         path = request.rel_url.raw_path
         try:
-            route = self.inbox.admit(path)  # before the body is read
+            route = self.endpoint.inbox.admit(path)  # before the body is read
             if "Expect" in request.headers:
                 _go_on(request)
             body = await _read_body(request)
@@ -192,54 +168,34 @@ class Receiver:
                 body = unpack(body, request.headers["Content-Encoding"])
         except WebhookError as error:
             return self._answer(error.http_status)
-        now = self.inbox.clock.now()
+        now = self.endpoint.inbox.clock.now()
         hook = Webhook(path=path, headers=request.headers, body=body, received_at=now)
-        return self._answer(await self.inbox.take(route, hook))
+        return self._answer(await self.endpoint.inbox.take(route, hook))
 
     def _answer(self, status: int) -> web.Response:
-        self.answered[status] += 1
-        return web.Response(body=_answer_body(status), status=status, headers=_ANSWER_HEADERS)
-
-    def _end(self, delivery: object) -> None:
-        self._under_way.discard(delivery)
-        self._ended.set()
-
-    async def _drained(self) -> None:
-        """Wait for what is under way now; connections that are kept alive may go on to bring more."""
-        accepted = set(self._under_way)
-        while accepted & self._under_way:
-            self._ended.clear()
-            await self._ended.wait()
+        self.endpoint.answered[status] += 1
+        return web.Response(body=answer_body(status), status=status, headers=ANSWER_HEADERS)
 
     async def _mounted_file(self, request: web.Request) -> web.StreamResponse:
-        return self._file(request.match_info["token"])
+        return self._file(request, request.match_info["token"])
 
-    def _file(self, token: str) -> web.StreamResponse:
-        path = self.offers.find(token)
-        if path is None or not path.is_file():
+    def _file(self, request: web.BaseRequest, token: str) -> web.StreamResponse:
+        # Opened by ourselves: aiohttp's own FileResponse would serve voice.wav.gz where that lies beside voice.wav.
+        offer = self.endpoint.offers.find(token)
+        file = offer.open() if offer is not None else None
+        if offer is None or file is None:
             raise web.HTTPNotFound
-        return web.FileResponse(path)
+        if request.method == "HEAD":
+            with file:
+                return web.Response(headers={**offer.headers, "Content-Length": str(os.fstat(file.fileno()).st_size)})
+        return web.Response(body=file, headers=offer.headers)
 
     async def _healthz(self, _: web.BaseRequest) -> web.Response:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, _: web.BaseRequest) -> web.Response:
-        """Say whether the store takes entries, and no more: strangers read it, and may ask often."""
-        now = self.inbox.clock.monotonic()
-        if not 0 <= now - self._looked_at < READY_SECONDS:
-            self._looked_at = now
-            self._outage = self.inbox.outage
-            try:
-                warnings = await self.ready()
-            except StoreError as error:
-                self._outage = str(error)
-            else:
-                self._warnings = len(warnings)
-            if self._outage:
-                _log.warning("not ready: %s", self._outage)
-        if self._outage:
-            return web.json_response({"status": "store down"}, status=503)
-        return web.json_response({"status": "ok", "warnings": self._warnings})
+        status, said = await self.endpoint.readiness()
+        return web.json_response(said, status=status)
 
 
 async def _ask_later(request: web.Request) -> None:
@@ -283,10 +239,3 @@ async def _read_chunks(request: web.BaseRequest) -> bytes:
             raise too_big()
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-@cache
-def _answer_body(status: int) -> bytes:
-    # Providers prescribe no body; kie.ai's OpenAPI shows this shape for the reply.
-    word = "success" if status == 200 else "refused"  # noqa: PLR2004 - HTTP's own number
-    return msgspec.json.encode({"code": status, "msg": word})

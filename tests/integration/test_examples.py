@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import sys
@@ -12,6 +13,7 @@ from types import ModuleType
 
 import aiohttp
 import pytest
+import uvicorn
 from aiohttp import web
 
 import audioext as ax
@@ -101,6 +103,32 @@ async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
 
     assert 2 == len(answer["links"])
     assert (400, 2) == refused
+
+
+async def test_the_fastapi_app_answers_with_links(unused_tcp_port: int) -> None:
+    """An app of another framework, under its own server, does the same."""
+    async with Sandbox(speed=1e6) as sandbox:
+        client = ax.Client(
+            ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=300.0, quiet=300.0)),
+            public_url=f"http://127.0.0.1:{unused_tcp_port}/audio",
+            listen=None,
+        )
+        server = uvicorn.Server(uvicorn.Config(example("fastapi_app").make_app(client), port=unused_tcp_port))
+        serving = asyncio.create_task(server.serve())
+        wish = {"url": sandbox.tune_url, "continue_at": 2}
+        async with aiohttp.ClientSession() as session:
+            while not server.started:  # noqa: ASYNC110 - it has no event for that
+                await asyncio.sleep(0)
+            async with session.post(f"http://127.0.0.1:{unused_tcp_port}/songs", json=wish) as response:
+                answer = await response.json()
+            wish["continue_at"] = -2
+            async with session.post(f"http://127.0.0.1:{unused_tcp_port}/songs", json=wish) as response:
+                refused = response.status
+        await sandbox.settled()
+        server.should_exit = True
+        await serving
+
+    assert (2, 400) == (len(answer["links"]), refused)
 
 
 async def test_a_provider_of_ones_own_works_by_webhook_and_by_poll(unused_tcp_port: int) -> None:

@@ -21,8 +21,8 @@ from yarl import URL
 import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.models.entries import MAX_ENTRIES
+from audioext.webhooks.endpoint import BODY_SECONDS
 from audioext.webhooks.inbox import KEPT_BYTES
-from audioext.webhooks.receiver import BODY_SECONDS
 from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, most_connections
 from tests.support.api import Api, callback, serve_api
 from tests.support.clock import SOON_SECONDS, LoopTime, soon
@@ -176,7 +176,7 @@ async def test_what_is_no_http_is_one_line_that_is_counted(client: ax.Client, ca
 
     assert 400 == await answer(client, f"POST {path} HTTP/9.9\r\n\r\n".encode())
     (record,) = caplog.records
-    assert (logging.INFO, 1) == (record.levelno, client.receiver.answered[400])
+    assert (logging.INFO, 1) == (record.levelno, client.receiver.endpoint.answered[400])
     assert path.rpartition("/")[2] not in record.getMessage()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -142,3 +143,22 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
             return line
     message = f"the process ended without {word!r}"
     raise AssertionError(message)
+
+
+def on_terminal(width: int, *arguments: str) -> str:
+    """Run a command to its good end on a terminal of *width* columns, and return all that it wrote there."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audioext", *arguments],
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(width), "PYTHONIOENCODING": "utf-8"},
+    )
+    os.close(follower)
+    chunks = []
+    with suppress(OSError):  # how Linux says that the other end was closed
+        while chunk := os.read(leader, 65_536):
+            chunks.append(chunk)
+    os.close(leader)
+    assert 0 == process.wait(timeout=PATIENCE_SECONDS)
+    return b"".join(chunks).decode("utf-8", "replace")

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.accounts import make_provider
-from audioext.cli.compare import compare
+from audioext.cli.arguments import make_provider
+from audioext.cli.compare import Likeness, compare
 from audioext.cli.demo import show_next_steps
-from audioext.cli.likeness import Likeness
 from audioext.cli.screen import Screen
 from audioext.sandbox import audio
-from tests.integration.cli.conftest import Invoke
+from tests.integration.cli.conftest import Invoke, on_terminal
 
 
 def test_demo_shows_the_trip_and_saves_two_longer_tracks_that_begin_alike(invoke: Invoke) -> None:
@@ -73,11 +68,17 @@ def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str)
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("nosuch.mp3", "there is no file"), ("text.mp3", "not an audio file"), (".", ". is a folder; name a file in it")],
+    [
+        ("nosuch.mp3", "there is no file"),
+        ("text.mp3", "not an audio file"),
+        (".", ". is a folder; name a file in it"),
+        ("one.wav", "one.wav is too short to be continued: 0.0001 s"),
+    ],
 )
 def test_demo_refuses_what_is_no_recording(invoke: Invoke, folder: Path, name: str, words: str) -> None:
-    """A missing file, a text and a folder are one sentence each, with the exit code of a wrong command."""
+    """A missing file, a text, a folder and a single sample are one sentence each, with the code of a wrong command."""
     (folder / "text.mp3").write_bytes(b"not audio at all")
+    soundfile.write(folder / "one.wav", np.zeros(1), 8_000)
 
     ended = invoke("demo", name)
 
@@ -110,33 +111,11 @@ def test_demo_says_when_its_folder_cannot_be_written(invoke: Invoke, folder: Pat
 
 def test_demo_is_live_on_a_terminal(voice: Path) -> None:
     """On a terminal there are ticks, colours and a spinner; the lines stay, the spinner goes."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "audioext", "demo", str(voice), "--speed", "100"],
-        stdout=follower,
-        stderr=follower,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "PYTHONIOENCODING": "utf-8"},
-    )
-    os.close(follower)
-    shown = read_all(leader)
+    shown = on_terminal(120, "demo", str(voice), "--speed", "100")
 
-    assert 0 == process.wait(timeout=30)
     assert "waiting for complete" in shown
     assert "\x1b[32m✔ " in shown
     assert 2 == len(re.findall(r"beg\w+ like it", shown.partition("beside the source")[2].partition("Next")[0])[:2])
-
-
-def read_all(terminal: int) -> str:
-    """Return all that is written to a terminal until its last writer is gone."""
-    chunks = []
-    try:
-        while chunk := os.read(terminal, 65_536):
-            chunks.append(chunk)
-    except OSError:  # how Linux says that the other end was closed
-        pass
-    finally:
-        os.close(terminal)
-    return b"".join(chunks).decode("utf-8", "replace")
 
 
 def test_a_take_of_other_music_does_not_begin_alike(folder: Path) -> None:

@@ -33,7 +33,8 @@ class Fails(Command):
 @pytest.mark.parametrize(
     ("ref", "job", "words"),
     [
-        (None, JobOptions(), "if a task was submitted, it goes on: audioext jobs --open lists it"),
+        (None, JobOptions(), "interrupted"),
+        (None, JobOptions(is_asked=True), "if a task was submitted, it goes on: audioext jobs --open lists it"),
         (REF, JobOptions(store=" --store x", api=" --base-url u"), f"audioext wait {REF} --store x --base-url u"),
         (REF, JobOptions(is_kept=False), "was in memory only"),
         (REF, JobOptions(sandbox=True), "the sandbox has ended"),
@@ -82,8 +83,20 @@ def test_other_trouble_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
     assert "audioext: no such setting\n" == capsys.readouterr().err
 
 
-def test_what_the_library_calls_an_argument_is_called_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ax.ConfigError("public_url has {port} to fill in, so listen= must say where"), "--public-url has {port} to "),
+        (ax.ConfigError("listen must look like 127.0.0.1:8080"), "audioext: --listen must look like"),
+        (ax.ConfigError("base_url must be like https://api.example.com"), "audioext: --base-url must be like"),
+        (ax.ConfigError("no API key for kie: set KIE_API_KEY, or pass api_key="), "environment; --sandbox needs none"),
+        (ax.SourceError("not read", provider="kie"), "Else pass --rehost."),
+    ],
+)
+def test_what_the_library_calls_an_argument_is_called_an_option(
+    capsys: pytest.CaptureFixture[str], error: ax.AudioextError, words: str
+) -> None:
     """A remedy is said in the words that can be typed here."""
-    execute(Fails(error=ax.ConfigError("cannot listen on 127.0.0.1:8080: in use; choose another listen=")))
+    execute(Fails(error=error))
 
-    assert "choose another --listen, or `--listen none` where `audioext listen` runs there" in capsys.readouterr().err
+    assert words in capsys.readouterr().err

@@ -6,6 +6,7 @@ import asyncio
 import re
 import shlex
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,19 @@ async def test_what_we_say_to_type_next_works_as_printed(
     assert 0 == again.code, again.err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_known_of_a_sandboxs_job_is_shown_as_printed(invoke: Invoke) -> None:
+    """A sandbox ends with its command, and its job is still in the store of such jobs."""
+    ended = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", "--timeout", "0.1")
+
+    assert (5, ["show", "--sandbox"]) == (ended.code, ended.hint[::2])
+    assert ended.hint[1] in invoke(*ended.hint).out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_an_interrupted_wait_says_how_to_come_back(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    """Ctrl-C and SIGTERM leave the task alive, and the command that is printed then gets its files."""
+    """Ctrl-C, SIGTERM and SIGHUP leave the task alive, and the command that is printed then gets its files."""
     async with short_sandbox(speed=60) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")
@@ -70,6 +79,32 @@ async def test_an_interrupted_wait_says_how_to_come_back(
     assert "Traceback" not in err
     assert 0 == waited.code, waited.err
     assert 2 == len(list(Path("out").iterdir()))
+
+
+def test_whoever_cannot_wait_for_an_answer_is_told_where_to_look(
+    start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the API does not answer, the first Ctrl-C says that it waits, the second ends it; the job is listed."""
+    monkeypatch.setenv("KIE_API_KEY", "made-up")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        base_url = f"http://127.0.0.1:{mute.getsockname()[1]}/kie"
+        process = start("extend", TRACK, *FULL, *STORE, "--base-url", base_url)
+        connection, _ = mute.accept()
+        with connection:
+            connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            read_until(process, "Ctrl-C again leaves at once")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    listing = re.search(
+        r"^audioext: interrupted; if a task was submitted, it goes on: python -m audioext (jobs .+) lists it\n\Z",
+        err,
+        re.MULTILINE,
+    )
+
+    assert 130 == process.returncode
+    assert listing is not None, err
+    assert TRACK in invoke(*shlex.split(listing[1])).out
 
 
 def test_the_demo_ends_with_commands_that_work(invoke: Invoke, voice: Path) -> None:

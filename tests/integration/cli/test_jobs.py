@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from tests.integration.cli.conftest import (
     aside,
     short_sandbox,
 )
+
+NOWHERE = "http://127.0.0.1:1/kie"
 
 
 @pytest.fixture
@@ -54,6 +57,28 @@ async def test_save_fetches_the_files_of_a_finished_job(invoke: Invoke, monkeypa
     assert 0 == saved.code
     assert "out/Part 2 - take 1.mp3" in saved.out
     assert 2 == len(list(Path("out").iterdir()))
+
+
+async def test_a_job_is_found_at_the_api_that_it_was_submitted_to(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wait` asks where the journal says, whatever the environment says by then; `show` names the address."""
+    async with short_sandbox() as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        monkeypatch.setenv("AUDIOEXT_BASE_URL", str(sandbox.bases["kie"]))
+        left = (await aside(invoke, "extend", TRACK, *FULL, *STORE, "--no-wait")).out.strip()
+        monkeypatch.setenv("AUDIOEXT_BASE_URL", NOWHERE)
+        pace = ("--poll-every", "0.1", "--no-save")
+        elsewhere = await aside(invoke, "wait", left, *STORE, *pace, "--base-url", NOWHERE, "--timeout", "0.2")
+        waited = await aside(invoke, "wait", left, *STORE, *pace)
+        shown = await aside(invoke, "show", left, *STORE)
+        in_json = (await aside(invoke, "show", left, *STORE, "--json")).json
+
+    assert 5 == elsewhere.code
+    assert f"audioext wait {left} --store sqlite:///jobs.db --base-url {NOWHERE}" in elsewhere.err
+    assert 0 == waited.code, waited.err
+    assert str(sandbox.bases["kie"]) == in_json["base_url"]
+    assert re.search(rf"^api +{sandbox.bases['kie']}$", shown.out, re.MULTILINE)
 
 
 def test_the_same_key_is_submitted_once(invoke: Invoke, ref: str) -> None:
@@ -181,7 +206,12 @@ def test_a_refused_submit_is_kept_with_the_vendors_words(invoke: Invoke) -> None
     shown, table = invoke("show", listed["ref"], *STORE), invoke("jobs", *STORE)
     body = invoke("show", listed["ref"], *STORE, "--json").json
 
+    waited = invoke("wait", listed["ref"], *STORE)
+
     assert (3, "refused") == (refused.code, listed["state"])
+    assert (3, "show") == (waited.code, waited.hint[0])
+    assert 0 == invoke(*waited.hint).code
+    assert 2 == len(waited.err.splitlines())
     assert listed["problem"]
     assert listed["problem"] in refused.json["error"]["message"]
     assert listed["problem"][:30] in table.out
@@ -236,7 +266,7 @@ def test_a_ref_that_several_jobs_begin_with_names_them(invoke: Invoke, ref: str)
     ended = invoke("show", ref[:2], *STORE)
 
     assert 8 == ended.code
-    assert f"2 jobs of this store begin with '{ref[:2]}': {ref}, {left}" in ended.err
+    assert f"more than one job that begins with '{ref[:2]}': {ref}, {left}" in ended.err
 
 
 def test_jobs_lists_the_newest_last(invoke: Invoke, ref: str) -> None:
@@ -335,8 +365,11 @@ def test_replay_to_a_receiver_posts_it_there(start: Start, invoke: Invoke, ref: 
 def test_what_the_store_does_not_hold_is_exit_code_8(invoke: Invoke, ref: str, command: tuple[str, str]) -> None:
     """An unknown ref or delivery, and a store that is not there, are named; no empty file is left behind."""
     unknown, nowhere = invoke(*command, *STORE), invoke(*command, "--store", "sqlite:///nope.db")
+    listing = re.search(r"`audioext (.+?)`", unknown.err)
 
     assert (8, 8) == (unknown.code, nowhere.code)
+    assert listing is not None
+    assert ref in invoke(*shlex.split(listing[1])).out
     assert "this store holds no " in unknown.err
     assert "there is no store at nope.db" in nowhere.err
     assert not Path("nope.db").exists()

@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import attrs
@@ -14,10 +15,10 @@ import pytest
 
 import audioext as ax
 from audioext.cli.app import COMMANDS
-from audioext.cli.exits import MEANINGS
+from audioext.cli.exits import EXTRAS, Exit
 from audioext.cli.options import Command
 from audioext.version import __version__
-from tests.integration.cli.conftest import Invoke
+from tests.integration.cli.conftest import ROOT, Invoke
 
 LISTED = {name: entry for commands in COMMANDS.values() for name, entry in commands.items()}
 HEAVY = ("aiohttp", "asyncio", "numpy", "audioext.client", "audioext.providers", "audioext.stores", "rich.live")
@@ -42,7 +43,17 @@ def test_without_the_extra_the_command_says_what_to_install(package: str, word: 
     ended = run_without(package, word)
 
     assert 2 == ended.returncode
-    assert 'audioext: the command line needs two more packages: pip install "audioext[cli]"\n' == ended.stderr
+    assert (
+        'audioext: the command line needs two more packages: pip install "audioext[cli]", or in a clone: '
+        in ended.stderr
+    )
+
+
+def test_the_extras_bring_what_they_are_named_for() -> None:
+    """The extra that is named where a package is missing is there, and has that package."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert [] == [name for name, extra in EXTRAS.items() if not any(line.startswith(name) for line in extras[extra])]
 
 
 def test_without_numpy_the_sandbox_says_what_to_install() -> None:
@@ -69,7 +80,9 @@ def test_help_names_every_command_and_every_exit_code_once(invoke: Invoke) -> No
 
     assert 0 == ended.code
     assert [] == [name for name in LISTED if f"│ {name} " not in ended.out]
-    assert [] == [code for code in MEANINGS if f"{int(code):>5}  " not in ended.out]
+    assert [] == [
+        code for code in Exit if f"{int(code):>5}  {code.meaning}" not in ended.out and str(int(code)) not in ended.out
+    ]
     assert max(len(line) for line in ended.out.splitlines()) <= 80
     assert "Exit codes" not in of_command.out
 
@@ -109,6 +122,27 @@ def test_the_shell_can_be_taught_to_complete(invoke: Invoke, monkeypatch: pytest
     assert "--continue-at" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["extend"], "extend needs SOURCE"),
+        (["save", "a", "b"], "save has no use for b"),
+        (["show", "a", "3"], "show has no use for 3"),
+        (["extend", "a.wav", "--modle", "V5"], "Did you mean --model?"),
+        (["jobs", "--limit", "0"], "0 for --limit. Must be >= 1"),
+        (["sandbox", "--port", "99999"], "99999 for --port. Must be <= 65535"),
+    ],
+)
+def test_wrong_words_are_named(invoke: Invoke, arguments: list[str], words: str) -> None:
+    """A word too many or too few is said in the names of the usage line; options have no place of their own."""
+    ended = invoke(*arguments)
+
+    assert (2, "") == (ended.code, ended.out)
+    assert words in ended.err.replace('"', "")  # which the parser set before its release 5
+    assert [arguments[0], "--help"] == ended.hint
+    assert 0 == invoke(*ended.hint).code
+
+
 def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> None:
     """A wrong word or a wrong value is one sentence on stderr, nothing on stdout."""
     for arguments in (["exten"], ["extend", "a.wav", "--continue-at", "soon"], ["extend"], ["jobs", "--colour"]):
@@ -130,6 +164,20 @@ def test_python_m_audioext_is_the_same_command(spawn: Invoke) -> None:
     assert __version__ == spawn("--version").out.strip()
 
 
+def test_ctrl_c_when_all_is_said_is_quiet() -> None:
+    """A command that is done ends with 130 and without a traceback."""
+    program = """
+import atexit, os, signal, sys
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv[1:] = ["jobs", "--store", "memory://"]
+from audioext.cli import main
+main()
+"""
+    ended = run_program(program)
+
+    assert (130, "", "no such jobs in this store\n") == (ended.returncode, ended.stdout, ended.stderr)
+
+
 @pytest.mark.parametrize("module", ["cyclopts", "audioext.cli.jobs", "aiohttp"])
 def test_ctrl_c_while_a_command_loads_is_quiet(module: str) -> None:
     """Whatever is just being loaded, the process ends with 130 and without a word."""
@@ -147,3 +195,22 @@ main()
     ended = run_program(program)
 
     assert (130, "", "") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_background_job_that_ignores_ctrl_c_can_be_ended(number: str, code: int) -> None:
+    """SIGTERM and SIGHUP interrupt a command where a shell has switched Ctrl-C off."""
+    program = f"""
+import asyncio, os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from audioext.cli.execution import execute
+from audioext.cli.options import Command
+class Waits(Command):
+    async def run(self, screen):
+        os.kill(os.getpid(), signal.{number})
+        await asyncio.sleep(60)
+raise SystemExit(execute(Waits()))
+"""
+    ended = run_program(program)
+
+    assert (code, "audioext: interrupted\n") == (ended.returncode, ended.stderr)

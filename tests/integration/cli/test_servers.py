@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from tests.integration.cli.conftest import (
     FULL,
@@ -72,12 +73,27 @@ def test_a_taken_port_is_named(invoke: Invoke) -> None:
             assert f"cannot listen on 127.0.0.1:{port}" in ended.err
 
 
-def test_listen_needs_a_public_url(invoke: Invoke) -> None:
-    """A listener that nobody knows of would hear nothing."""
-    ended = invoke("listen", "--store", "memory://")
+def test_a_taken_port_may_be_a_listeners(start: Start, invoke: Invoke) -> None:
+    """Where `audioext listen` runs there, another command is told how to leave the listening to it."""
+    listener = start("listen", *HOOKS, *STORE, "--json")
+    url = read_object(listener)["public_url"]
+    port = url.partition("127.0.0.1:")[2].partition("/")[0]
+    ended = invoke("extend", TRACK, *FULL, *STORE, "--public-url", url, "--listen", port)
 
     assert 2 == ended.code
-    assert "--public-url" in ended.err
+    assert "choose another --listen, or `--listen none` where `audioext listen` runs there" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "--public-url"), (("--public-url", "https://a.example", "--listen", "none"), "--listen")],
+)
+def test_listen_needs_an_address(invoke: Invoke, options: tuple[str, ...], words: str) -> None:
+    """A listener that nobody knows of, or that listens nowhere, would hear nothing."""
+    ended = invoke("listen", "--store", "memory://", *options)
+
+    assert 2 == ended.code
+    assert words in ended.err
 
 
 async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
@@ -108,13 +124,15 @@ async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypa
     async with short_sandbox(faults=("error=first:531",)) as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         listener = start("listen", *HOOKS, *STORE)
-        url = (await asyncio.to_thread(read_until, listener, "listening for")).split()[2].rstrip(";")
+        ready = await asyncio.to_thread(read_until, listener, "listening for")
+        url = ready.split()[2]
         api = ("--base-url", sandbox.bases["kie"], "--public-url", url, "--listen", "none")
         await aside(invoke, "extend", TRACK, *FULL, *STORE, *api, "--no-save")
         await sandbox.settled()
     code, out, _ = stop(listener, signal.SIGTERM)
 
     assert 0 == code
+    assert f" at {URL(url).authority}; jobs in {STORE[1]}; " in ready
     assert 2 == out.count("delivery applied, ")
     assert "  text +0." in out
     assert "by webhook" in out

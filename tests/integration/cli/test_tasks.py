@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 import soundfile
 
-from audioext.cli.clients import job_options
-from audioext.cli.options import ApiOptions, StoreOptions
+import audioext as ax
+from audioext.cli.clients import OpenClient, job_options
+from audioext.cli.options import LookOptions
+from audioext.cli.screen import Screen
+from audioext.cli.steps import View, watch
+from audioext.models.results import Stage
 from tests.integration.cli.conftest import (
     FAST,
     FULL,
     MEMORY,
+    STORE,
     TRACK,
     Invoke,
     Start,
     aside,
+    on_terminal,
     short_sandbox,
 )
 
@@ -226,9 +233,9 @@ def test_a_hint_goes_to_the_same_store_and_api(
     store: str | None, sandbox: bool, base_url: str | None, command: str
 ) -> None:
     """What we say to type next finds the job again; a password is not repeated."""
-    options = job_options(StoreOptions(store=store), sandbox=sandbox, api=ApiOptions(base_url=base_url))
+    options = LookOptions(store=store, sandbox=sandbox)
 
-    assert f"audioext {command}" == options.command("wait", "x")
+    assert f"audioext {command}" == job_options(options, base_url=base_url).command("wait", "x")
 
 
 async def test_the_environment_may_say_where_the_api_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,3 +259,74 @@ async def test_a_wait_that_no_webhook_can_reach_says_why(invoke: Invoke, monkeyp
 
     assert 0 == ended.code
     assert 1 == ended.err.count("no webhook told of this: the provider could not reach http://127.0.0.1:1/audio")
+
+
+async def test_where_no_webhook_can_come_the_status_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """When it is known that nobody answers at the public URL, the wait says so and does not wait for quiet to pass."""
+    async with short_sandbox() as sandbox:
+        patient = ax.Pace(first=900, every=0.1, slowest=900, quiet=900)
+        provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=patient)
+        async with ax.Client(provider, public_url="http://127.0.0.1:1/audio", listen=None) as client:
+            job = await client.extend(audio_id=TRACK, model="V5")
+            view = View(Screen().err)
+            events = await watch(OpenClient(client=client, provider=provider), job, view, patience=0.05)
+
+    assert Stage.COMPLETE is events[-1].stage
+    assert "no webhook has come so far: nobody answers at http://127.0.0.1:1/audio/healthz" in capsys.readouterr().err
+
+
+async def test_a_wait_that_only_takes_long_says_so_and_waits(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the receiver answers, a wait that hears nothing for long says what may be the matter, once."""
+    async with short_sandbox(speed=60) as sandbox:
+        provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"])
+        async with ax.Client(provider, public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0") as client:
+            job = await client.extend(audio_id=TRACK, model="V5")
+            view = View(Screen().err)
+            events = await watch(OpenClient(client=client, provider=provider), job, view, patience=0.01)
+
+    assert ["webhook"] * 3 == [event.source for event in events]
+    assert 1 == capsys.readouterr().err.count("/audio answers from here; is the task slow, or does a firewall")
+
+
+def test_a_wait_that_is_too_short_names_what_it_waited_for(invoke: Invoke) -> None:
+    """A wait ends with what is missing, which is the whole, and says how far the job is."""
+    ended = invoke("extend", TRACK, *FULL, "--sandbox", "--speed", "1", "--timeout", "0.1")
+
+    assert 5 == ended.code
+    assert re.search(r"job \w{24} is not complete: it is at submitted\n", ended.err)
+
+
+def test_an_answer_that_was_lost_says_how_long_it_is_waited_for(invoke: Invoke) -> None:
+    """Without a task id the outcome is open until a moment, which is named."""
+    ended = invoke("extend", TRACK, *FULL, *FAST, *MEMORY, "--no-save", "--fault", "lose_response")
+
+    assert 0 == ended.code
+    assert re.search(r"no answer that names its task; waiting for its webhook until \d{4}-\d\d-\d\d ", ended.err)
+
+
+def test_a_file_whose_name_is_no_text_is_sent_and_listed(invoke: Invoke, voice: Path) -> None:
+    """A name of bytes that are no UTF-8 is a name like any other."""
+    odd = voice.rename(os.fsdecode(b"caf\xe9.wav"))
+    ended = invoke("extend", odd, *FULL, *FAST, *STORE, "--no-save", "--json")
+    listed = invoke("jobs", *STORE, "--json")
+
+    assert (0, 0) == (ended.code, listed.code), ended.err
+    assert r"caf\udce9.wav" == listed.json["source"]
+
+
+@pytest.mark.parametrize("width", [30, 80])
+def test_a_terminal_of_any_width_breaks_nothing_that_is_copied(invoke: Invoke, width: int) -> None:
+    """Refs, ids and URLs stay in one piece on a terminal, in tables, facts and hints."""
+    made = invoke("extend", TRACK, *FULL, *FAST, *STORE, "--no-save", "--json").json
+    urls = [track["audio_url"] for track in made["tracks"]]
+    shown = {
+        command: on_terminal(width, *command.split(), *STORE)
+        for command in ("jobs", "inbox", f"show {made['ref'][:20]}")
+    }
+    missing = invoke("show", "nosuch", *STORE)
+
+    assert [] == [command for command, words in shown.items() if made["ref"] not in words]
+    assert [] == [url for url in urls if url not in shown[f"show {made['ref'][:20]}"]]
+    assert TRACK in shown["jobs"]
+    assert 3 == len(re.findall(made["ref"] + "-[0-9a-f]{24}", shown["inbox"]))
+    assert 1 == len(missing.err.splitlines())

@@ -15,7 +15,7 @@ import audioext as ax
 from audioext.cli import text
 from audioext.cli.arguments import read_meta, read_source
 from audioext.cli.screen import Screen
-from audioext.cli.silence import reason_for_silence
+from audioext.cli.steps import reason_for_silence
 from audioext.errors import RequestError
 
 
@@ -108,11 +108,11 @@ def test_foreign_text_cannot_steer_a_terminal() -> None:
 
 
 def test_json_has_a_form_for_times_and_paths_and_for_nothing_else() -> None:
-    """A time is ISO 8601, a path is text; an unknown type is a defect that shows."""
-    line = text.dump({"at": datetime(2026, 1, 2, tzinfo=UTC), "file": Path("a/b"), "é": 1})
+    """A time is ISO 8601, a path is text, bytes that are no text stay readable; an unknown type is a defect."""
+    line = text.dump({"at": datetime(2026, 1, 2, tzinfo=UTC), "files": [Path("a/b"), "\udcff.mp3"], "é": 1})
 
-    assert '{"at": "2026-01-02T00:00:00+00:00", "file": "a/b", "é": 1}' == line
-    with pytest.raises(TypeError, match="object has no JSON form"):
+    assert r'{"at": "2026-01-02T00:00:00+00:00", "files": ["a/b", "\\udcff.mp3"], "é": 1}' == line
+    with pytest.raises(TypeError, match="Encoding objects of type object"):
         text.dump({"x": object()})
 
 
@@ -143,6 +143,6 @@ async def test_silence_has_a_likely_cause(path: str, is_local: bool, words: str 
     async with ax.Client(public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0") as client:
         assert client.public_url is not None
         url = URL(path.replace("{url}", str(client.public_url.origin())))
-        why = await reason_for_silence(url, is_local=is_local, after=0.0)
+        why = await reason_for_silence(url, is_local=is_local)
 
     assert (why is None) if words is None else (why is not None and words in why)

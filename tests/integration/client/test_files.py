@@ -330,9 +330,32 @@ def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_fil
     offer = offers.offer(voice_file)
     token, name = offer.split("/")
 
-    assert (voice_file, "voice.wav", 43) == (offers.find(token), name, len(token))
+    found = offers.find(token)
+    assert found is not None
+    assert (voice_file, "voice.wav", 43) == (found.path, name, len(token))
     offers.withdraw(offer)
     assert offers.find(token) is None
+
+
+def test_the_very_file_that_was_offered_is_served_or_none(tmp_path: Path) -> None:
+    """A file that takes the place of an offered one, or a link in its place, is not what was paid for."""
+    path = tmp_path / "voice.wav"
+    path.write_bytes(b"RIFF")
+    offers = Offers()
+    found = offers.find(offers.offer(path).split("/")[0])
+    assert found is not None
+    file = found.open()
+    assert file is not None
+    with file:
+        assert b"RIFF" == file.read()
+
+    other = tmp_path / "other.wav"
+    other.write_bytes(b"other")
+    other.replace(path)
+    assert found.open() is None
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    assert found.open() is None
 
 
 @pytest.mark.parametrize("provider", ["vidgo", "kie"])
@@ -345,7 +368,7 @@ async def test_a_file_can_be_served_by_our_own_receiver(
     song = await client.run(ax.AddInstrumental(file=voice_file, title="Rain", tags="piano", negative_tags=""))
 
     assert 2 == len(song.tracks)
-    assert 0 == len(client.receiver.offers)
+    assert 0 == len(client.receiver.endpoint.offers)
 
 
 async def test_a_file_that_nobody_could_ask_for_is_refused(sandbox: Sandbox, voice_file: Path) -> None:

@@ -280,7 +280,7 @@ async def test_a_key_leaves_no_file_served(
 
     assert 1 == len({job.ref for job in jobs})
     assert 1 == len(sandbox.submissions)
-    assert 0 == len(client.receiver.offers)
+    assert 0 == len(client.receiver.endpoint.offers)
 
 
 async def test_a_key_submitted_by_two_clients_leaves_no_file_served(
@@ -298,4 +298,4 @@ async def test_a_key_submitted_by_two_clients_leaves_no_file_served(
 
     assert 1 == len({job.ref for job in jobs})
     assert 1 == len(sandbox.submissions)
-    assert [0, 0] == [len(client.receiver.offers) for client in clients]
+    assert [0, 0] == [len(client.receiver.endpoint.offers) for client in clients]

@@ -18,7 +18,7 @@ import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Appended
-from audioext.webhooks.receiver import READY_SECONDS
+from audioext.webhooks.endpoint import READY_SECONDS
 from tests.integration.client.conftest import SECRET, WEB, MakeClient
 from tests.support.api import Api, callback
 from tests.support.clock import SOON_SECONDS, JumpClock, soon

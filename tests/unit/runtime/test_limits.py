@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -11,7 +11,7 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioext.errors import StoreError
+from audioext.errors import RateLimitError, StoreError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.runtime.limits import LOOK_SECONDS, Account, Limiter
@@ -27,7 +27,7 @@ NOW = BEGIN_SECONDS
 
 
 @asynccontextmanager
-async def closing(limiter: Limiter) -> AsyncIterator[Limiter]:
+async def closing(limiter: Limiter) -> AsyncGenerator[Limiter]:
     """Close *limiter* at the end."""
     try:
         yield limiter
@@ -168,7 +168,7 @@ class Submits:
     account: Account
     times: dict[str, float] = field(factory=dict)
     order: list[str] = field(factory=list)
-    bound: int = 0
+    waiting: int = 0
     tries: int = 0
 
     async def create(self, ref: str, *, timeout: float = 100.0, key: str | None = None) -> Created | Existing:  # noqa: ASYNC109 - as above
@@ -183,14 +183,14 @@ class Submits:
             return tape.request(now), index
 
         @contextmanager
-        def bind() -> Iterator[None]:
-            self.bound += 1
+        def wait() -> Generator[None]:
+            self.waiting += 1
             try:
                 yield
             finally:
-                self.bound -= 1
+                self.waiting -= 1
 
-        created = await self.account.create(make, timeout=timeout, bound=bind)
+        created = await self.account.create(make, timeout=timeout, waiting=wait)
         self.times[ref] = loop_time()
         self.order.append(ref)
         return created
@@ -217,7 +217,7 @@ async def test_an_account_without_limits_is_never_full(account: Make) -> None:
     submits = account(submits=None, parallel=None)
     await asyncio.gather(*(submits.create(f"{number}") for number in range(100)))
 
-    assert ({NOW}, 100, 0) == (set(submits.times.values()), submits.tries, submits.bound)
+    assert ({NOW}, 100, 0) == (set(submits.times.values()), submits.tries, submits.waiting)
 
 
 async def test_submits_wait_until_the_window_has_room(account: Make) -> None:
@@ -249,6 +249,28 @@ async def test_submits_go_in_the_order_in_which_they_came(account: Make) -> None
 
     await asyncio.gather(answer(), *tasks)
     assert [f"{number}" for number in range(5)] == submits.order
+
+
+async def test_nobody_overtakes_one_that_waits(account: Make) -> None:
+    """Who comes in the moment in which the turn passes on goes to the end of the queue."""
+    submits = account(submits=None, parallel=1)
+    await submits.create("a")
+
+    async def go_twice() -> None:
+        await submits.create("b")
+        await submits.end("b")
+        await submits.create("d")
+
+    async def go_once() -> None:
+        await submits.create("c")
+        await submits.end("c")
+
+    waiting = [asyncio.create_task(go_twice()), asyncio.create_task(go_once())]
+    await asyncio.sleep(0)
+    await submits.end("a")
+    await asyncio.gather(*waiting)
+
+    assert ["a", "b", "c", "d"] == submits.order
 
 
 async def test_the_end_of_a_job_makes_room_at_once(account: Make) -> None:
@@ -299,8 +321,8 @@ async def test_a_turn_that_does_not_come_stores_nothing(store: MemoryStore, acco
     waits = [asyncio.create_task(submits.create(ref, timeout=5.0)) for ref in ("b", "c")]
     results = await asyncio.gather(*waits, return_exceptions=True)
 
-    assert [TimeoutError, TimeoutError] == [type(result) for result in results]
-    assert (NOW + 5.0, ["a"], 0) == (loop_time(), [item.index.ref async for item in store.jobs()], submits.bound)
+    assert [RateLimitError, RateLimitError] == [type(result) for result in results]
+    assert (NOW + 5.0, ["a"], 0) == (loop_time(), [item.index.ref async for item in store.jobs()], submits.waiting)
 
 
 async def test_a_cancelled_submit_leaves_its_turn_to_the_next(account: Make) -> None:
@@ -334,4 +356,4 @@ async def test_a_store_that_fails_leaves_the_turn_to_the_next(store: MemoryStore
     store.fail(None)
     await submits.create("b")
 
-    assert (["b"], 0) == (submits.order, submits.bound)
+    assert (["b"], 0) == (submits.order, submits.waiting)

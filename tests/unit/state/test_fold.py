@@ -103,6 +103,14 @@ def test_order_and_repetition_of_arrival_do_not_matter(
     assert folded(*whole) == learnt(arrivals, TAPE)
 
 
+def test_a_lone_request_means_a_new_record() -> None:
+    """A submit need not fold the journal that it begins: a record of nothing but the request is what it means."""
+    reading = tape.readings(tape.request(5.0))[0]
+    assert reading.asked is not None
+
+    assert Record(ref=REF, asked=reading.asked, created_at=5.0) == folded(reading.entry)
+
+
 @given(journal=journals, counts=st.booleans())
 def test_no_entry_takes_a_stage_or_a_verdict_back(*, journal: list[Entry], counts: bool) -> None:
     """Whatever is seen next of the task, what was reached stays reached, and the verdict only rises."""

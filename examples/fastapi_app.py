@@ -1,0 +1,51 @@
+"""A FastAPI application of yours that takes the webhooks, and answers when the song is there.
+
+KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org uvicorn --app-dir examples --factory fastapi_app:make_app
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel
+
+import audioext as ax
+
+
+class Wish(BaseModel):
+    """What to continue, and from which second on."""
+
+    url: str
+    continue_at: float
+
+
+def make_app(client: ax.Client | None = None) -> FastAPI:
+    """Return an application with the receiver mounted at /audio and a route of its own."""
+    chosen = client or ax.Client(ax.Kie(), public_url=os.environ["PUBLIC_URL"] + "/audio", listen=None)
+    logging.getLogger("uvicorn.access").addFilter(ax.MaskingFilter())  # it would print the tags
+
+    @asynccontextmanager
+    async def run_client(_: FastAPI) -> AsyncIterator[None]:
+        async with chosen:
+            yield
+
+    app = FastAPI(lifespan=run_client)
+    app.mount("/audio", chosen.receiver.asgi)  # the path of public_url
+
+    @app.post("/songs")
+    async def order_song(wish: Wish) -> dict[str, object]:
+        """Submit a task and answer with its links when it is complete."""
+        try:
+            job = await chosen.extend(url=wish.url, model="V5", continue_at=wish.continue_at)
+            song = await job
+        except ax.RequestError as error:
+            raise HTTPException(400, [str(problem) for problem in error.problems]) from error
+        except ax.AudioextError as error:
+            raise HTTPException(502, str(error)) from error
+        return {"ref": job.ref, "links": [track.audio_url for track in song.tracks]}
+
+    return app

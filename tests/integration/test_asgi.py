@@ -1,0 +1,223 @@
+"""The receiver as an ASGI application: in three frameworks, under three servers, in two processes, and by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from yarl import URL
+
+import audioext as ax
+from audioext.http.urls import callback_url
+from audioext.sandbox import Sandbox
+from audioext.webhooks.asgi import AsgiReceiver
+from tests.support.api import callback
+from tests.support.clock import SOON_SECONDS
+
+ROOT = Path(__file__).parents[2]
+SECRET = b"0123456789abcdef-secret"
+REF = "r" * 24
+GOOD = json.dumps(callback("complete")).encode()
+SERVERS = {
+    "FastAPI under uvicorn, two processes": ["uvicorn", "tests.support.asgi_apps:in_fastapi", "--workers=2"],
+    "Litestar under hypercorn": ["hypercorn", "tests.support.asgi_apps:in_litestar", "--access-logfile=-"],
+    "Starlette under granian": ["granian", "tests.support.asgi_apps:in_starlette", "--interface=asgi", "--access-log"],
+    "by itself under uvicorn": ["uvicorn", "tests.support.asgi_apps:alone"],
+}
+START_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def served(words: list[str], url: URL, **settings: str) -> AsyncIterator[list[str]]:
+    """Run a server, and end it; what it said is in the list after that."""
+    said: list[str] = []
+    name, app, *more = words
+    host = [f"--bind={url.host}:{url.port}"] if name == "hypercorn" else [f"--host={url.host}", f"--port={url.port}"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", name, app, *more, *host),
+        cwd=ROOT,
+        env={**os.environ, "PUBLIC_URL": str(url), **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(START_SECONDS):
+            while not await is_up(session, url):
+                assert process.returncode is None, await process.communicate()
+                await asyncio.sleep(0.05)
+        yield said
+    finally:
+        process.terminate()
+        out, _ = await process.communicate()
+        said += out.decode().splitlines()
+
+
+async def is_up(session: aiohttp.ClientSession, url: URL) -> bool:
+    """Say whether the server answers."""
+    try:
+        async with session.get(url / "readyz") as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+@pytest.mark.parametrize("words", SERVERS.values(), ids=SERVERS)
+async def test_webhooks_come_through_any_server(words: list[str], tmp_path: Path, unused_tcp_port: int) -> None:
+    """A job that this process awaits is completed by webhooks that a server in other processes takes."""
+    url = URL(f"http://127.0.0.1:{unused_tcp_port}/audio")
+    store = f"sqlite:///{tmp_path}/jobs.db"
+    async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0, submit_limit=None) as sandbox:
+        base = str(sandbox.bases["kie"])
+        provider = ax.Kie(sandbox.api_key, base_url=base, pace=ax.Pace(first=300.0, quiet=300.0))
+        async with (
+            ax.Client(provider, public_url=url, listen=None, store=store) as client,
+            served(words, url, KIE_BASE_URL=base, STORE=store) as said,
+            aiohttp.ClientSession() as session,
+        ):
+            job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+            event = await job.wait(timeout=SOON_SECONDS)
+            await sandbox.settled()
+
+            assert ("webhook", 2) == (event.source, len(event.tracks))
+            assert {(200, None)} == {(delivery.status, delivery.error) for delivery in sandbox.deliveries}
+            for method, path, body, status in (
+                ("POST", f"kie/{REF}/{'x' * 43}", b"{}", 401),
+                ("POST", "nowhere", b"{}", 404),
+                ("GET", f"kie/{REF}/{'x' * 43}", None, 405),
+                ("PUT", "readyz", b"{}", 405),
+                ("GET", "healthz", None, 200),
+                ("GET", "files/guess/a.wav", None, 404),
+            ):
+                async with session.request(method, url / path, data=body) as response:
+                    assert (path, status) == (path, response.status)
+    logged = [line for line in said if job.ref in line]
+    assert len(logged) >= len(ax.Stage) - 1
+    assert all("***" in line for line in logged)
+    assert not any(delivery.url.rpartition("/")[2] in "".join(said) for delivery in sandbox.deliveries)
+
+
+# --- without a server --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[ax.Client]:
+    """Return an open client that is mounted."""
+    async with ax.Client(public_url="http://me.test/audio", listen=None, secrets=[SECRET]) as client:
+        yield client
+
+
+async def ask(
+    app: AsgiReceiver, method: str, path: str, *chunks: bytes, headers: dict[str, str] | None = None, ends: bool = True
+) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of what *app* answers; a request that never *ends* is cut off by its sender."""
+    coming: list[MutableMapping[str, Any]] = [
+        {"type": "http.request", "body": chunk, "more_body": number < len(chunks) or not ends}
+        for number, chunk in enumerate(chunks or (b"",), 1)
+    ]
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return coming.pop(0) if coming else {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    encoded = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": encoded}
+    await app(scope, receive, send)
+    if not sent:
+        return 0, {}, b""
+    found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], found, b"".join(message["body"] for message in sent[1:])
+
+
+def path_of(client: ax.Client) -> str:
+    """Return a callback path of ours."""
+    assert client.public_url is not None
+    return callback_url(client.public_url, SECRET, "kie", REF).raw_path
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        ([GOOD], {}, 200),
+        ([GOOD[:9], GOOD[9:]], {}, 200),
+        ([b"{"], {}, 400),
+        ([b" "], {"Content-Length": "1048577"}, 413),
+        ([b" " * 700_000, b" " * 700_000], {}, 413),
+        ([gzip.compress(GOOD)], {"Content-Encoding": "gzip"}, 200),
+        ([gzip.compress(b" " * 9_000_000)], {"Content-Encoding": "gzip"}, 413),
+        ([GOOD], {"Content-Encoding": "br"}, 415),
+    ],
+)
+async def test_a_body_is_read_under_its_limit(
+    client: ax.Client, body: list[bytes], headers: dict[str, str], status: int
+) -> None:
+    """Whatever way a body comes in, it is answered as by the receiver of its own."""
+    found, _, _ = await ask(client.receiver.asgi, "POST", path_of(client), *body, headers=headers)
+
+    assert status == found
+
+
+async def test_who_hangs_up_is_not_answered(client: ax.Client) -> None:
+    """A sender that is gone in the middle of its body gets nothing, and nothing is stored."""
+    assert (0, {}, b"") == await ask(client.receiver.asgi, "POST", path_of(client), GOOD[:9], ends=False)
+    assert [] == [delivery async for delivery in client.store.deliveries()]
+
+
+async def test_an_offered_file_is_served(client: ax.Client, tmp_path: Path) -> None:
+    """A provider fetches it by GET, or asks for its size by HEAD, under its secret path alone."""
+    path = tmp_path / "voice.wav"
+    path.write_bytes(b"RIFF" * 100_000)
+    offer = client.receiver.endpoint.offers.offer(path)
+    app = client.receiver.asgi
+
+    status, headers, body = await ask(app, "GET", f"/audio/files/{offer}")
+    assert (200, "audio/wav", "nosniff", path.read_bytes()) == (
+        status,
+        headers["content-type"],
+        headers["x-content-type-options"],
+        body,
+    )
+    assert (200, b"") == (await ask(app, "HEAD", f"/audio/files/{offer}"))[::2]
+    assert 404 == (await ask(app, "GET", "/audio/files/guess/voice.wav"))[0]
+
+
+async def test_a_websocket_is_closed(client: ax.Client) -> None:
+    """Nobody talks to us in that way."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    await client.receiver.asgi({"type": "websocket"}, receive, send)
+    assert [{"type": "websocket.close", "code": 1000}] == sent
+
+
+async def test_a_client_that_cannot_open_stops_the_server(tmp_path: Path) -> None:
+    """Served by itself, a receiver whose store is broken says so as the server starts."""
+    (tmp_path / "jobs.db").write_bytes(b"no database at all, and long enough to be looked at by anybody" * 20)
+    client = ax.Client(public_url="http://me.test/", listen=None, store=f"sqlite:///{tmp_path}/jobs.db")
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    with pytest.raises(ax.StoreError):
+        await client.receiver.asgi({"type": "lifespan"}, receive, send)
+    assert ["lifespan.startup.failed"] == [message["type"] for message in sent]
