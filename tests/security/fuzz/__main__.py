@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import time
 
-from tests.security.fuzz import parsers
+from tests.security.fuzz import parsers, port
 
 
 def main() -> None:
@@ -17,7 +17,10 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0, help="of the first case; the next has the next number")
     chosen = arguments.parse_args()
     began_at = time.monotonic()
-    tally = parsers.run(cases=chosen.cases, seed=chosen.seed)
+    if chosen.what == "port":
+        tally = asyncio.run(port.run(cases=chosen.cases, seed=chosen.seed))
+    else:
+        tally = parsers.run(cases=chosen.cases, seed=chosen.seed)
     for outcome, count in sorted(tally.outcomes.items()):
         print(f"{count:10}  {outcome}")
     took, seed = tally.slowest

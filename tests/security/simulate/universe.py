@@ -248,7 +248,7 @@ class Universe:
         found: list[str] = []
         names = Counter(task.input.name for task in self.sandbox.tasks)
         found += [f"{name} was paid {count} times" for name, count in names.items() if count > 1]
-        posts = Counter(task.input.callback_url for task in self.sandbox.tasks if task.input.callback_url)
+        posts = Counter(task.input.callback_url for task in self.sandbox.tasks if self.plan.webhooks)
         found += [f"{url} was posted {count} times" for url, count in posts.items() if count > 1]
         return found
 
