@@ -233,9 +233,12 @@ async def _read_body(request: web.BaseRequest) -> bytes:
 async def _read_chunks(request: web.BaseRequest) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    while chunk := await request.content.readany():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise too_big()
-        chunks.append(chunk)
+    try:
+        while chunk := await request.content.readany():
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise too_big()
+            chunks.append(chunk)
+    except RuntimeError as error:  # so aiohttp names a connection that was lost before anybody read
+        raise ConnectionResetError(str(error)) from error
     return b"".join(chunks)

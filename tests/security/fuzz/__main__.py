@@ -24,7 +24,8 @@ def main() -> None:
     for outcome, count in sorted(tally.outcomes.items()):
         print(f"{count:10}  {outcome}")
     took, seed = tally.slowest
-    print(f"{chosen.cases} cases in {time.monotonic() - began_at:.0f} s, none failed; the slowest took {took:.3f} s: {seed}")
+    seconds = time.monotonic() - began_at
+    print(f"{chosen.cases} cases in {seconds:.0f} s, none failed; the slowest took {took:.3f} s: {seed}")
 
 
 if __name__ == "__main__":

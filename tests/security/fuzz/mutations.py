@@ -10,19 +10,77 @@ from typing import Any
 WORDS = (
     *("code", "data", "msg", "task_id", "taskId", "callbackType", "status", "state", "response", "sunoData"),
     *("resultJson", "resultUrls", "resultObject", "complete", "first", "text", "error", "SUCCESS", "fail", "success"),
-    *("conversion", "conversion_id_1", "conversion_path", "conversion_path_1", "files", "finished", "CALLBACK_EXCEPTION"),
+    *(
+        "conversion",
+        "conversion_id_1",
+        "conversion_path",
+        "conversion_path_1",
+        "files",
+        "finished",
+        "CALLBACK_EXCEPTION",
+    ),
     *("audio_url", "audioUrl", "id", "duration", "createTime", "lyrics_timestamped", "image_path", "detail", "items"),
     *("conversion_id", "eta", "credit_estimate", "audio_id", "error_message", "is_flagged", "message", "url", "loc"),
     *("credits", "balance", "downloadUrl", "fileUrl", "errorCode", "creditsConsumed", "stream_url", "start", "end"),
 )
-NUMBERS = (0, 1, -1, 200, 400, 455, 501, 2**31, 2**63, -(2**63), 10**25, 10**400, 0.5, -0.0, 1e-320, 1e308, 1_764_000_000)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    200,
+    400,
+    455,
+    501,
+    2**31,
+    2**63,
+    -(2**63),
+    10**25,
+    10**400,
+    0.5,
+    -0.0,
+    1e-320,
+    1e308,
+    1_764_000_000,
+)
 TEXTS = (
-    *("", " ", "0", "200", "1_0", "\u0663", "None.mp3", "null", "https://", "https://a", "https://a/b.mp3", "http://[::1/x"),
-    *("HTTPS://A/ B.mp3", "https://a:99999/b.mp3", "file:///etc/passwd", "javascript:x", "\x00", "\x1b[31m\r\n", "\u202e"),
+    *(
+        "",
+        " ",
+        "0",
+        "200",
+        "1_0",
+        "\u0663",
+        "None.mp3",
+        "null",
+        "https://",
+        "https://a",
+        "https://a/b.mp3",
+        "http://[::1/x",
+    ),
+    *(
+        "HTTPS://A/ B.mp3",
+        "https://a:99999/b.mp3",
+        "file:///etc/passwd",
+        "javascript:x",
+        "\x00",
+        "\x1b[31m\r\n",
+        "\u202e",
+    ),
     *("\ufeff{}", "[]", "{", '{"a":', '"{}"', "2026-13-45", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+14:00"),
     *("Content policy", "error code: 1010", "\ud800", "\U0001f3b5" * 9, "x" * 201, "-", "1e5", "\u00b2", "\u1e9e"),
 )
-RAW_TEXTS = (b'"\\ud800"', b'"\\udfff\\ud800"', b"NaN", b"Infinity", b"1e999", b'"\xff"', b'"\x01"', b"'x'", b"tru", b"01")
+RAW_TEXTS = (
+    b'"\\ud800"',
+    b'"\\udfff\\ud800"',
+    b"NaN",
+    b"Infinity",
+    b"1e999",
+    b'"\xff"',
+    b'"\x01"',
+    b"'x'",
+    b"tru",
+    b"01",
+)
 HUGE = 20_000
 DEEPEST = 200
 
@@ -32,20 +90,20 @@ Change = Callable[[random.Random, Any], Any]
 def value_of(dice: random.Random) -> Any:
     """Return a JSON value of any type."""
     kind = dice.randrange(9)
-    if kind < 2:  # noqa: PLR2004 - two in nine
+    if kind < 2:
         return dice.choice((None, True, False))
-    if kind < 4:  # noqa: PLR2004 - as above
+    if kind < 4:
         return dice.choice(NUMBERS)
-    if kind < 6:  # noqa: PLR2004 - as above
+    if kind < 6:
         return dice.choice(TEXTS)
-    if kind == 6:  # noqa: PLR2004 - one in nine
+    if kind == 6:
         return dice.choice(WORDS)
-    if kind == 7:  # noqa: PLR2004 - as above
+    if kind == 7:
         return [value_of(dice) for _ in range(dice.randrange(3))]
     return {dice.choice(WORDS): value_of(dice) for _ in range(dice.randrange(3))}
 
 
-def replaced(dice: random.Random, value: Any) -> Any:  # noqa: ARG001 - a change is given what it changes
+def replaced(dice: random.Random, value: Any) -> Any:
     """Put any value in its place."""
     return value_of(dice)
 
@@ -91,7 +149,9 @@ def renamed(dice: random.Random, value: Any) -> Any:
     if not isinstance(value, dict) or not value:
         return [value]
     old = dice.choice(list(value))
-    new = dice.choice((dice.choice(WORDS), old.upper(), old.replace("_", ""), f"_{old}", f"{old}_1", dice.choice(TEXTS)))
+    new = dice.choice(
+        (dice.choice(WORDS), old.upper(), old.replace("_", ""), f"_{old}", f"{old}_1", dice.choice(TEXTS))
+    )
     return {new if key == old else key: item for key, item in value.items()}
 
 
@@ -127,11 +187,11 @@ def broken(dice: random.Random, data: bytes) -> bytes:
             flipped[dice.randrange(len(flipped))] ^= 1 << dice.randrange(8)
         return bytes(flipped)
     place = dice.randrange(len(data))
-    if kind == 2:  # noqa: PLR2004 - one in six
+    if kind == 2:
         return data[:place] + dice.randbytes(dice.randrange(1, 9)) + data[place:]
-    if kind == 3:  # noqa: PLR2004 - as above
+    if kind == 3:
         return data[:place] + data[dice.randrange(len(data)) :]
-    if kind == 4:  # noqa: PLR2004 - as above
+    if kind == 4:
         mark = data.find(b":", place) + 1 or place
         return data[:mark] + dice.choice(RAW_TEXTS) + data[mark:].partition(b",")[2]
     return dice.choice((b"\xef\xbb\xbf", b"\xff\xfe", b"\x00", b" \n", b"[" * 1_000)) + data

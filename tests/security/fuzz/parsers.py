@@ -33,7 +33,17 @@ SAMPLES = Path(__file__).parents[2] / "support" / "samples"
 KEY = "sk-never-shown-0123456789"
 STATUSES = (200, 200, 200, 200, 200, 201, 204, 301, 400, 401, 402, 403, 404, 408, 429, 451, 500, 503, 524)
 HEADERS = ("Retry-After", "Date", "Content-Type", "X-Webhook-Timestamp", "X-Webhook-Signature")
-HEADER_VALUES = ("", "3", "-1", "9" * 400, "\u0663", "Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 99 Oct", "\udcff", "a" * 500)
+HEADER_VALUES = (
+    "",
+    "3",
+    "-1",
+    "9" * 400,
+    "\u0663",
+    "Wed, 21 Oct 2026 07:28:00 GMT",
+    "Wed, 99 Oct",
+    "\udcff",
+    "a" * 500,
+)
 LONGEST_ERROR = 4_000
 """Characters of an error: it ends up in a log."""
 SLOW_SECONDS = 2.0
@@ -150,7 +160,12 @@ def entry_of(dice: random.Random, kind: str, body: bytes, status: int, headers: 
 def told(record: Record) -> bytes:
     """Return all that people are shown of *record*, and what the store indexes: it has to be text that can be kept."""
     at = schedule.poll_at(
-        record, pace=account(record.provider).info.pace, now=NOW, jitter=0.5, deadline=NOW + EXPIRE_SECONDS, polled_at=0.0
+        record,
+        pace=account(record.provider).info.pace,
+        now=NOW,
+        jitter=0.5,
+        deadline=NOW + EXPIRE_SECONDS,
+        polled_at=0.0,
     )
     index = schedule.index_of(record, now=NOW, poll_at=at, expire_after=EXPIRE_SECONDS)
     events = [views.stage_event(record, stage) for stage in Stage]

@@ -6,16 +6,13 @@ import asyncio
 import gzip
 import json
 import logging
-import os
 import random
 import re
 import time
 import zlib
-from collections import Counter
 from pathlib import Path
 
 from attrs import define, field
-
 from yarl import URL
 
 import audioext as ax
@@ -42,7 +39,14 @@ CODINGS = ("gzip, chunked", "Chunked", "x", "identity", "chunked, chunked", "")
 FAIR_HEADERS = (
     *("Content-Type: application/json", "Content-Type: \xff", "Content-Type: multipart/form-data; boundary=x"),
     *("Content-Type: text/plain; charset=utf-7", "Expect: 100-continue", "Expect: \xf4", "Expect: tea", "TE: trailers"),
-    *("Connection: close", "Connection: keep-alive", "Upgrade: h2c", "Range: bytes=0-", "Range: bytes=9-1", "Range: \xb2"),
+    *(
+        "Connection: close",
+        "Connection: keep-alive",
+        "Upgrade: h2c",
+        "Range: bytes=0-",
+        "Range: bytes=9-1",
+        "Range: \xb2",
+    ),
     *("Range: bytes=-99999999999999999999", "If-Range: x", "Accept-Encoding: gzip, br", "If-None-Match: *"),
     *("If-Modified-Since: Thu, 99 Jan 1970", "X-Webhook-Timestamp: 1", "X-Webhook-Signature: \xf0", "User-Agent: \xff"),
     *("X-Webhook-Timestamp: " + "9" * 400, "Forwarded: for=x", "X-Forwarded-Proto: file", "Cookie: a=\xe9; b"),
@@ -75,13 +79,24 @@ def path_of(dice: random.Random, name: str, token: str) -> str:
     """Return where a request goes: mostly to the callback path of a job, with a tag that is right or nearly so."""
     right = callback_url(ax_url(), SECRET, name, dice.choice(REFS)).raw_path
     kind = dice.randrange(12)
-    if kind < 6:  # noqa: PLR2004 - half of all
+    if kind < 6:
         return right
-    if kind == 6:  # noqa: PLR2004 - one in twelve
+    if kind == 6:
         place = dice.randrange(len(right))
-        return right[:place] + dice.choice(("", "%", "%00", "%2f", "/", "//", "..", "\x7f", "\xe9", "?", "#", "A")) + right[place:]
+        return (
+            right[:place]
+            + dice.choice(("", "%", "%00", "%2f", "/", "//", "..", "\x7f", "\xe9", "?", "#", "A"))
+            + right[place:]
+        )
     others = ("/healthz", "/readyz", "/audio/readyz", "/", "*", "//", f"/files/{token}", "/files/x/y", "/\x01")
-    others += (f"http://evil.test{right}", right.upper(), f"{right}/", f"{right}?a=%ff&b", right[:-1], "/" + "a" * 9_000)
+    others += (
+        f"http://evil.test{right}",
+        right.upper(),
+        f"{right}/",
+        f"{right}?a=%ff&b",
+        right[:-1],
+        "/" + "a" * 9_000,
+    )
     return dice.choice(others)
 
 
@@ -123,7 +138,9 @@ def chunked(dice: random.Random, body: bytes) -> bytes:
     chunks = [body[start : start + size] for start in range(0, len(body), size)]
     sizes = [f"{len(chunk):x}" for chunk in chunks]
     if chunks and not dice.randrange(8):
-        sizes[dice.randrange(len(sizes))] = dice.choice(("-1", "", "g", "fffffffffffffffffff", "1;ext=" + "x" * 5_000, " 2"))
+        sizes[dice.randrange(len(sizes))] = dice.choice(
+            ("-1", "", "g", "fffffffffffffffffff", "1;ext=" + "x" * 5_000, " 2")
+        )
     lines = b"".join(f"{size}\r\n".encode() + chunk + b"\r\n" for size, chunk in zip(sizes, chunks, strict=True))
     return lines + dice.choice((b"0\r\n\r\n", b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"", b"0\n\n"))
 
@@ -181,7 +198,7 @@ async def send_case(port: int, pieces: list[bytes]) -> bytes:
 
 def opened() -> int:
     """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def check_good(client: ax.Client, number: int) -> None:
@@ -206,6 +223,7 @@ async def run(*, cases: int, seed: int, file: Path = Path(__file__)) -> Tally:
         logger.addHandler(log)
         logger.propagate = False
     try:
+        tasks = asyncio.all_tasks()
         async with client:
             await check_good(client, 0)
             before = opened()
@@ -218,6 +236,10 @@ async def run(*, cases: int, seed: int, file: Path = Path(__file__)) -> Tally:
             async with asyncio.timeout(HANG_SECONDS):
                 while opened() > before:  # noqa: ASYNC110 - the server closes the last ones in turns of its own
                     await asyncio.sleep(0.01)
+        left = asyncio.all_tasks() - tasks
+        if left:
+            _, left = await asyncio.wait(left, timeout=HANG_SECONDS)
+        assert not left, left
     finally:
         for logger in loggers:
             logger.removeHandler(log)

@@ -57,11 +57,11 @@ class Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one."""
-        if record.exc_info and not isinstance(record.exc_info[1], HandlerFault):
+        if record.exc_info and not isinstance(record.exc_info[1], HandlerError):
             self.tracebacks.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
 
 
-class HandlerFault(Exception):
+class HandlerError(Exception):
     """What a handler raises that is made to."""
 
 
@@ -124,7 +124,7 @@ class Universe:
 
     async def run_bot(self, name: str, address: str, orders: tuple[Order, ...]) -> None:
         """Be one process from its start to its end, whichever comes."""
-        while self.sandbox is None or not self.sandbox.url:
+        while self.sandbox is None or not self.sandbox.url:  # noqa: ASYNC110 - simulated time is free
             await asyncio.sleep(0.1)
         while True:
             try:
@@ -175,7 +175,7 @@ class Universe:
         await asyncio.sleep(self.dice.random() * HANDLER_SECONDS)
         if left:
             self.faults_left[key] = left - 1
-            raise HandlerFault(topic)
+            raise HandlerError(topic)
         self.told[key] += 1
 
     async def _see_through(self, client: ax.Client, name: str, order: Order) -> None:
@@ -257,7 +257,7 @@ class Universe:
         assert self.sandbox is not None
         found = [f"{name} waits {count} times" for name, count in self.open_waits.items() if count]
         found += [f"order {order.number} has no end" for order in self.plan.orders if order.number not in self.ends]
-        delivered = {attempt.task_id for attempt in self.sandbox.deliveries if attempt.status == 200}  # noqa: PLR2004 - HTTP's own
+        delivered = {attempt.task_id for attempt in self.sandbox.deliveries if attempt.status == 200}
         known: set[str] = set()
         tasks = {task.id: task for task in self.sandbox.tasks}
         async for stored in self.store.jobs():
@@ -270,7 +270,9 @@ class Universe:
                 found.append(f"{record.ref} is {record.verdict.name}, its task at {task.stage} ({task.failure})")
             found += [f"{record.ref}: handlers were not told of {topic}" for topic in untold(record)]
             topics = [TOPIC_OF[item.stage] for item in record.reached if item.stage in TOPIC_OF]
-            found += [f"{record.ref}: no handler ran for {topic}" for topic in topics if not self.told[record.ref, topic]]
+            found += [
+                f"{record.ref}: no handler ran for {topic}" for topic in topics if not self.told[record.ref, topic]
+            ]
         found += [f"{task_id} was delivered and is not known" for task_id in sorted(delivered - known)]
         return found
 
@@ -301,7 +303,9 @@ async def live(world: simloom.World) -> Counter[str]:
     """Live one universe to its end, and return what happened how often."""
     loop = asyncio.get_running_loop()
     unhandled: list[str] = []
-    loop.set_exception_handler(lambda _, context: unhandled.append(f"{context.get('message')}: {context.get('exception')!r}"))
+    loop.set_exception_handler(
+        lambda _, context: unhandled.append(f"{context.get('message')}: {context.get('exception')!r}")
+    )
     dice = random.Random(simloom.draw("plan", 2**31))  # noqa: S311 - it has to come again
     universe = Universe(world, draw_plan(dice), dice)
     complaints = Complaints()
@@ -329,4 +333,6 @@ async def live(world: simloom.World) -> Counter[str]:
 
 def run_universe(seed: int) -> simloom.RunResult:
     """Live the universe of *seed*, and return how it went."""
-    return simloom.run(live, seed=seed, raise_on_error=False, virtual_time=True, seed_randomness=True, gc_interval=10**9)
+    return simloom.run(
+        live, seed=seed, raise_on_error=False, virtual_time=True, seed_randomness=True, gc_interval=10**9
+    )
