@@ -51,19 +51,15 @@ DAY_SECONDS = 86_400.0
 class Client:
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
-    Constructing it does no I/O and needs no running loop. The first provider is the default one. Every
-    setting in seconds says so in its name or is one of `wait_timeout` (bounds every await and iteration),
-    `expire_after` (an open job is given up then, after a last status call), `permit_timeout` (how long a
-    submit may wait for its turn under the provider's limits), `handler_timeout` (a handler that runs longer
-    counts as failed), `poll_timeout` (bounds a status call) and `keep` (how long finished jobs are remembered;
-    providers repeat callbacks).
+    Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
+    bounds every await, `permit_timeout` a submit's wait for its turn, other `_timeout`s what they name; a job is given
+    up after `expire_after`, a link tried again for `download_patience`, a finished job remembered for `keep`.
 
-    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where
-    the receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted
-    in your app, or another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only
-    trigger status calls, `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files
-    from the receiver instead of uploading them. `secrets` sign the callback URLs, the first one new ones; without
-    any the store keeps one. `store` is a URL (`sqlite:///jobs.db`, `redis://host:6379/0`; see `open_store`) or a store.
+    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where the
+    receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or
+    another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls,
+    `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files from the receiver, not by
+    upload. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. See `open_store`.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -83,6 +79,8 @@ class Client:
         permit_timeout: float = 900.0,
         handler_timeout: float = 60.0,
         poll_timeout: float = 20.0,
+        download_patience: float = 30.0,
+        download_timeout: float = 900.0,
         handler_concurrency: int = 16,
         keep: float = 7 * DAY_SECONDS,
         deliveries_kept: int = 100_000,
@@ -104,6 +102,8 @@ class Client:
                 permit_timeout=permit_timeout,
                 handler_timeout=handler_timeout,
                 poll_timeout=poll_timeout,
+                download_patience=download_patience,
+                download_timeout=download_timeout,
                 handler_concurrency=handler_concurrency,
                 keep=keep,
                 deliveries_kept=deliveries_kept,

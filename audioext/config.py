@@ -64,6 +64,8 @@ class Settings:
     permit_timeout: float = field(validator=_seconds)
     handler_timeout: float = field(validator=_seconds)
     poll_timeout: float = field(validator=_seconds)
+    download_patience: float = field(validator=_seconds)
+    download_timeout: float = field(validator=_seconds)
     handler_concurrency: int
     keep: float = field(validator=_seconds)
     deliveries_kept: int

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from weakref import WeakValueDictionary
 
+from yarl import URL
+
 from audioext import config
 from audioext.config import Decoders, Settings
 from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
@@ -16,6 +18,7 @@ from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.http.urls import callback_url
 from audioext.providers.base import Credits, Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
@@ -24,6 +27,7 @@ from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
+from audioext.runtime.recovery import Recoveries
 from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.endpoint import Endpoint
@@ -56,6 +60,7 @@ class Parts:
         decoders = Decoders(settings.providers)
         self.transport = Transport()
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
+        self.recoveries = self._make_recoveries()
         self.poller = Poller(
             store=store,
             journal=self.journal,
@@ -71,6 +76,7 @@ class Parts:
             clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
+            files=self.recoveries.files,
         )
         offers = Offers()
         self.inbox = Inbox(
@@ -88,7 +94,7 @@ class Parts:
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
-            saver=Downloader(self.transport).save,
+            files=self.recoveries.files,
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
@@ -131,6 +137,24 @@ class Parts:
             accounts=config.accounts(settings.providers, settings.store, settings.clock),
             permit_timeout=settings.permit_timeout,
             job=self.job,
+        )
+
+    def _make_recoveries(self) -> Recoveries:
+        settings = self.settings
+        return Recoveries(
+            journal=self.journal,
+            transport=self.transport,
+            downloader=Downloader(
+                transport=self.transport, patience=settings.download_patience, timeout=settings.download_timeout
+            ),
+            providers=settings.providers,
+            clock=settings.clock,
+            ask=self._refresh,
+            callback=self._callback,
+            is_open=self._accepts,
+            is_reachable=lambda: self.public_url is not None,
+            timeout=settings.wait_timeout,
+            call_timeout=settings.poll_timeout,
         )
 
     async def open(self) -> None:
@@ -181,6 +205,7 @@ class Parts:
         await self.receiver.aclose()
         self.is_open = False
         self.is_closed = True
+        await self.recoveries.aclose()
         await self._changes.aclose()
         await self._maintenance.aclose()
         await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
@@ -235,6 +260,9 @@ class Parts:
     async def _refresh(self, held: HeldJob) -> None:
         self.choose(held.record.provider)
         await self.poller.ask(held)
+
+    def _callback(self, provider: str, ref: str) -> URL | None:
+        return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
 
     def _watch(self, change: int) -> None:
         self._waits += change

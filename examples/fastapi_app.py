@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException
@@ -29,7 +29,7 @@ def make_app(client: ax.Client | None = None) -> FastAPI:
     logging.getLogger("uvicorn.access").addFilter(ax.MaskingFilter())  # it would print the tags
 
     @asynccontextmanager
-    async def run_client(_: FastAPI) -> AsyncIterator[None]:
+    async def run_client(_: FastAPI) -> AsyncGenerator[None]:
         async with chosen:
             yield
 

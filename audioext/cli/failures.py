@@ -46,7 +46,7 @@ _IN_OPTIONS = (
     (", or pass api_key=", " in the environment; --sandbox needs none"),
     ("choose another --listen", "choose another --listen, or `--listen none` where `audioext listen` runs there"),
     (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
-    (", so try `await job.refresh()` for fresh links", ""),
+    (", `await song.recover()` tries it again", ""),
 )
 _SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|listen(?:=|(?= must)))`?")
 

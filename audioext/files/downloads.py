@@ -1,56 +1,56 @@
-"""Fetching results: whole, audio, not empty, and different from each other."""
+"""Fetching results: whole, audio of a plausible length, and different from each other."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import mimetypes
+import filecmp
+import io
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
 from typing import IO, TypeVar
-from urllib.parse import unquote
 
 import aiohttp
-from attrs import define, frozen
-from yarl import URL
+from attrs import define, field, frozen
 
 from audioext.errors import DownloadError
+from audioext.files.fetching import Fetch, FetchError
+from audioext.files.formats import HEAD_BYTES, FlawError, check_head, listen
 from audioext.files.names import safe_name
 from audioext.http.transport import Transport
-from audioext.models.results import Song, Track
+from audioext.models.results import SaveProgress, Song, Track
 
-MAX_DOWNLOAD_BYTES = 1_073_741_824  # ten minutes of 32-bit stereo WAV at 192 kHz is 922 MB
-DOWNLOAD_CHUNK_BYTES = 262_144
-DOWNLOAD_IDLE_SECONDS = 60.0
-DOWNLOAD_ATTEMPTS = 3
-DOWNLOAD_BACKOFF_SECONDS = 0.5
-_HTTP_OK = 200
-_HTTP_SERVER_ERROR = 500
+PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 900.0
 
-_AUDIO_SUFFIXES = {
-    "audio/mpeg": ".mp3",
-    "audio/mp3": ".mp3",
-    "audio/wav": ".wav",
-    "audio/x-wav": ".wav",
-    "audio/wave": ".wav",
-    "audio/flac": ".flac",
-    "audio/x-flac": ".flac",
-    "audio/ogg": ".ogg",
-    "audio/mp4": ".m4a",
-    "audio/x-m4a": ".m4a",
-    "audio/aac": ".aac",
-    "audio/webm": ".webm",
-}
-_UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
-
-SaveProgress = Callable[[Path, int, int | None], None]
 _T = TypeVar("_T")
+
+Renewal = Callable[[Sequence[Track]], Awaitable[Sequence[Track | str]]]
+"""Returns, for tracks whose links have died, each with a link that may live, or why there is none; it never raises."""
+
+
+@frozen(kw_only=True)
+class Links:
+    """What is known of the links of a song beside themselves.
+
+    A link that is not fresh is not tried again when it looks dead. `renewals` are the ways to a fresh one, in order.
+    """
+
+    is_fresh: bool = True
+    renewals: tuple[Renewal, ...] = ()
+
+
+FRESH_LINKS = Links()
 
 
 class _BadFileError(Exception):
-    """One file is not what it should be; the text says why."""
+    """One file is not what it should be; the text says why, and `is_dead` that its link has died."""
+
+    def __init__(self, message: str, *, is_dead: bool = False) -> None:
+        self.is_dead = is_dead
+        super().__init__(message)
 
 
 @frozen(kw_only=True)
@@ -60,18 +60,28 @@ class _Fetched:
     digest: bytes
 
 
-@define(eq=False, repr=False)
+@define(kw_only=True, eq=False, repr=False)
 class Downloader:
     """Fetches the tracks of a song: whole, audio, not empty, and different from each other.
 
+    *patience* (seconds) is how long a link that fails is tried again, *timeout* (seconds) how long all of it may take.
     Each call has connections of its own: it takes none from the submits, and neither needs an open client nor is cut
     off by one that closes.
     """
 
     transport: Transport
+    patience: float = PATIENCE_SECONDS
+    timeout: float = TIMEOUT_SECONDS
 
     async def save(
-        self, song: Song, folder: Path, /, *, overwrite: bool = False, progress: SaveProgress | None = None
+        self,
+        song: Song,
+        folder: Path,
+        /,
+        *,
+        overwrite: bool = False,
+        progress: SaveProgress | None = None,
+        links: Links = FRESH_LINKS,
     ) -> tuple[Path, ...]:
         """Save *song* into *folder* and return the paths, in the order of the tracks.
 
@@ -85,87 +95,159 @@ class Downloader:
         except OSError as error:
             raise DownloadError([f"cannot make the folder {folder}: {error.strerror or error}"]) from error
         names = [_track_name(track, song, index) for index, track in enumerate(song.tracks, 1)]
-        fetches: list[asyncio.Task[_Fetched]] = []
+        save = _Save(self, folder, progress)
         try:
-            async with self.transport.new_session() as session:
-                fetches += [
-                    asyncio.create_task(self._fetch(session, track, folder, name, progress))
-                    for track, name in zip(song.tracks, names, strict=True)
-                ]
-                outcomes = await asyncio.gather(*fetches, return_exceptions=True)
-        except asyncio.CancelledError:  # gather raises it when all of them have ended
-            _drop(fetches)
-            raise
-        return await _to_its_end(lambda: _settle(folder, names, outcomes, overwrite=overwrite))
+            outcomes = await save.fetch_all(dict(zip(names, song.tracks, strict=True)), is_fresh=links.is_fresh)
+            for renewal in links.renewals:
+                outcomes |= await save.fetch_renewed(outcomes, renewal)
+            return await _to_its_end(lambda: _settle(folder, outcomes, overwrite=overwrite))
+        finally:
+            await _to_its_end(save.drop)
 
-    async def _fetch(
-        self, session: aiohttp.ClientSession, track: Track, folder: Path, name: str, progress: SaveProgress | None
-    ) -> _Fetched:
-        for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
-            try:
-                return await self._fetch_once(session, track, folder, name, progress)
-            except (aiohttp.ClientError, TimeoutError) as error:
-                if attempt == DOWNLOAD_ATTEMPTS:
-                    message = f"{name}: the file could not be fetched ({_http_text(error)}); results expire, so"
-                    raise _BadFileError(f"{message} try `await job.refresh()` for fresh links") from error
-                await asyncio.sleep(DOWNLOAD_BACKOFF_SECONDS * attempt)
-            except OSError as error:
-                message = f"{name}: cannot write into {folder}: {error.strerror or error}"
-                raise _BadFileError(message) from error
-        raise AssertionError  # pragma: no cover - the last attempt returns or raises
+    async def read(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
+        """Return the file of *track*, checked as `save` does.
 
-    async def _fetch_once(
-        self, session: aiohttp.ClientSession, track: Track, folder: Path, name: str, progress: SaveProgress | None
-    ) -> _Fetched:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=DOWNLOAD_IDLE_SECONDS)
-        url = URL(track.audio_url or "", encoded=True)  # byte for byte as the vendor gave it: it may be signed
-        async with session.get(url, timeout=timeout) as response:
-            if response.status >= _HTTP_SERVER_ERROR:
-                response.raise_for_status()
-            if response.status != _HTTP_OK:
-                message = f"{name}: HTTP {response.status} from {url.host}; the link has probably expired"
-                raise _BadFileError(message)
-            suffix = _suffix(response.content_type, url, name)
-            part = folder / f".{secrets.token_hex(8)}.part"
-            try:
-                size, digest = await _stream(
-                    _chunks(response), part, lambda so_far: _report(progress, folder / name, so_far, response)
-                )
-                if size == 0:
-                    message = f"{name}: {url.host} sent an empty file"
-                    raise _BadFileError(message)
-                await asyncio.to_thread(_refuse_text, part, name)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-        return _Fetched(part=part, suffix=suffix, digest=digest)
+        Raises:
+            DownloadError: something is wrong with it.
+        """
+        chunks: list[bytes] = []
+        async with aclosing(self.stream(track, links)) as stream:
+            chunks += [chunk async for chunk in stream]
+        data = b"".join(chunks)
+        try:
+            await asyncio.to_thread(listen, io.BytesIO(data), stated=track.duration)
+        except FlawError as error:
+            raise DownloadError([f"{_label(track)}: {error}"]) from error
+        return data
+
+    async def stream(self, track: Track, links: Links = FRESH_LINKS) -> AsyncGenerator[bytes]:
+        """Yield the file of *track* as it comes; its beginning is checked, its length only where the host tells it.
+
+        Raises:
+            DownloadError: something is wrong with it.
+        """
+        if track.audio_url is None:
+            raise DownloadError([f"{_label(track)}: it has no file yet"])
+        is_fresh, renewals = links.is_fresh, list(links.renewals)
+        async with self.transport.new_session() as session:
+            while True:
+                fetch = self.fetch(session, track, is_fresh=is_fresh)
+                try:
+                    async with aclosing(_checked(fetch)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+                except (FetchError, FlawError) as error:
+                    renewed: Track | str = f"{_label(track)}: {error}"
+                    while isinstance(renewed, str):
+                        if not (renewals and not fetch.position and isinstance(error, FetchError) and error.is_dead):
+                            raise DownloadError([renewed]) from error
+                        (found,) = await renewals.pop(0)([track])
+                        renewed = f"{renewed}; {found}" if isinstance(found, str) else found
+                    track, is_fresh = renewed, True
+                else:
+                    return
+
+    def fetch(self, session: aiohttp.ClientSession, track: Track, *, is_fresh: bool) -> Fetch:
+        """Return the fetch of the file of *track*, whose time runs from now."""
+        return Fetch(
+            session=session,
+            link=track.audio_url or "",
+            patience=self.patience,
+            ends_at=asyncio.get_running_loop().time() + self.timeout,
+            is_fresh=is_fresh,
+        )
 
 
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    async for chunk in response.content.iter_chunked(DOWNLOAD_CHUNK_BYTES):
-        yield chunk
+@define(eq=False, repr=False)
+class _Save:
+    """One call of save: what comes gets its name when all is there."""
+
+    downloader: Downloader
+    folder: Path
+    progress: SaveProgress | None
+    _tracks: dict[str, Track] = field(factory=dict, init=False)
+    _parts: list[Path] = field(factory=list, init=False)
+
+    async def fetch_all(self, tracks: Mapping[str, Track], *, is_fresh: bool) -> dict[str, _Fetched | BaseException]:
+        """Fetch tracks, each under its name, at the same time."""
+        self._tracks |= tracks
+        async with self.downloader.transport.new_session() as session:
+            outcomes = await asyncio.gather(
+                *(self._fetch(session, name, is_fresh=is_fresh) for name in tracks), return_exceptions=True
+            )
+        return dict(zip(tracks, outcomes, strict=True))
+
+    async def fetch_renewed(
+        self, outcomes: Mapping[str, _Fetched | BaseException], renewal: Renewal
+    ) -> dict[str, _Fetched | BaseException]:
+        """Fetch those again whose links have died, by fresh ones."""
+        dead = {name: str(each) for name, each in outcomes.items() if isinstance(each, _BadFileError) and each.is_dead}
+        if not dead:
+            return {}
+        renewed = dict(zip(dead, await renewal([self._tracks[name] for name in dead]), strict=True))
+        lost = {
+            name: _BadFileError(f"{dead[name]}; {why}", is_dead=True)
+            for name, why in renewed.items()
+            if isinstance(why, str)
+        }
+        found = {name: track for name, track in renewed.items() if isinstance(track, Track)}
+        return {**lost, **await self.fetch_all(found, is_fresh=True)}
+
+    def drop(self) -> None:
+        """Remove what got no name."""
+        for part in self._parts:
+            part.unlink(missing_ok=True)
+
+    async def _fetch(self, session: aiohttp.ClientSession, name: str, *, is_fresh: bool) -> _Fetched:
+        track = self._tracks[name]
+        fetch = self.downloader.fetch(session, track, is_fresh=is_fresh)
+        part = self.folder / f".{secrets.token_hex(8)}.part"
+        self._parts.append(part)
+        try:
+            await self._write(fetch, part, self.folder / name)
+            suffix = await asyncio.to_thread(_listen, part, track.duration)
+        except FetchError as error:
+            message = f"{name}: {error}"
+            raise _BadFileError(message, is_dead=error.is_dead) from error
+        except FlawError as error:
+            message = f"{name}: {error}"
+            raise _BadFileError(message) from error
+        except OSError as error:
+            message = f"{name}: cannot write into {self.folder}: {error.strerror or error}"
+            raise _BadFileError(message) from error
+        return _Fetched(part=part, suffix=suffix, digest=fetch.digest)
+
+    async def _write(self, fetch: Fetch, part: Path, target: Path) -> None:
+        files: list[IO[bytes]] = []
+        try:
+            # It is made by us alone, with the permissions that all files of this process get.
+            await _to_its_end(lambda: files.append(part.open("xb")))
+            async with aclosing(fetch.chunks()) as chunks:
+                async for chunk in chunks:
+                    await asyncio.to_thread(files[0].write, chunk)
+                    if self.progress is not None:
+                        self.progress(target, fetch.position, fetch.total)
+        finally:
+            for opened in files:
+                await _to_its_end(opened.close)
 
 
-async def _stream(chunks: AsyncIterator[bytes], part: Path, report: Callable[[int], None]) -> tuple[int, bytes]:
-    digest = hashlib.sha256()
-    size = 0
-    files: list[IO[bytes]] = []
-    try:
-        # It is made by us alone, with the permissions that all files of this process get.
-        await _to_its_end(lambda: files.append(part.open("xb")))
-        (file,) = files
+async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:
+    """Yield the chunks of *fetch*, from when their beginning is known to be audio; raises FetchError or FlawError."""
+    head, is_known = b"", False
+    async with aclosing(fetch.chunks()) as chunks:
         async for chunk in chunks:
-            size += len(chunk)
-            if size > MAX_DOWNLOAD_BYTES:
-                message = f"{part.name}: longer than {MAX_DOWNLOAD_BYTES} bytes"
-                raise _BadFileError(message)
-            digest.update(chunk)
-            await asyncio.to_thread(file.write, chunk)
-            report(size)
-    finally:
-        for opened in files:
-            await _to_its_end(opened.close)
-    return size, digest.digest()
+            if is_known:
+                yield chunk
+                continue
+            head += chunk
+            if len(head) >= HEAD_BYTES:
+                check_head(head)
+                is_known = True
+                yield head
+    if not is_known:
+        check_head(head)
+        yield head
 
 
 async def _to_its_end(work: Callable[[], _T]) -> _T:
@@ -178,34 +260,24 @@ async def _to_its_end(work: Callable[[], _T]) -> _T:
         raise
 
 
-def _drop(fetches: Sequence[asyncio.Task[_Fetched]]) -> None:
-    """Remove the files that came before the others were cancelled: nobody will give them their names."""
-    for fetch in fetches:
-        if fetch.done() and not fetch.cancelled() and fetch.exception() is None:
-            fetch.result().part.unlink(missing_ok=True)
+def _listen(part: Path, stated: float | None) -> str:
+    with part.open("rb") as file:
+        return listen(file, stated=stated).suffix
 
 
-def _report(progress: SaveProgress | None, path: Path, so_far: int, response: aiohttp.ClientResponse) -> None:
-    if progress is not None:
-        progress(path, so_far, response.content_length)
-
-
-def _settle(
-    folder: Path, names: Sequence[str], outcomes: Sequence[_Fetched | BaseException], *, overwrite: bool
-) -> tuple[Path, ...]:
+def _settle(folder: Path, outcomes: Mapping[str, _Fetched | BaseException], *, overwrite: bool) -> tuple[Path, ...]:
     """Give the good files their names, drop the rest, and say all that is wrong at once."""
     problems: list[str] = []
     paths: list[Path] = []
     seen: dict[bytes, str] = {}
     fatal: BaseException | None = None
-    for name, outcome in zip(names, outcomes, strict=True):
+    for name, outcome in outcomes.items():
         if isinstance(outcome, _BadFileError):
             problems.append(str(outcome))
         elif isinstance(outcome, BaseException):
             fatal = fatal or outcome
         elif outcome.digest in seen:
             problems.append(f"{name}: byte for byte the same as {seen[outcome.digest]}, so it was not saved twice")
-            outcome.part.unlink(missing_ok=True)
         else:
             seen[outcome.digest] = name
             paths.append(_name_part(outcome.part, folder, name + outcome.suffix, overwrite=overwrite))
@@ -217,52 +289,30 @@ def _settle(
 
 
 def _name_part(part: Path, folder: Path, name: str, *, overwrite: bool) -> Path:
-    """Move a whole file to its name in one step; without *overwrite* a taken name gets a number."""
-    target = folder / name
+    """Move a whole file to its name in one step; without *overwrite* a name that another file has gets a number."""
     if overwrite:
-        return part.replace(target)
-    number = 2
+        return part.replace(folder / name)
+    number = 1
     while True:
+        target = folder / (name if number == 1 else f"{Path(name).stem} ({number}){Path(name).suffix}")
+        if target.exists():
+            if target.is_file() and filecmp.cmp(part, target, shallow=False):
+                return target  # it was saved before
+            number += 1
+            continue
         try:
             os.link(part, target)
         except FileExistsError:
-            target = folder / f"{Path(name).stem} ({number}){Path(name).suffix}"
-            number += 1
+            continue  # just now: it is looked at
         except OSError:  # a file system without links
             return part.replace(target)
-        else:
-            part.unlink()
-            return target
-
-
-def _refuse_text(part: Path, name: str) -> None:
-    with part.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head[:1] in {b"<", b"{"}:
-        message = f"{name}: what came is a page or an error text, not audio"
-        raise _BadFileError(message)
-
-
-def _suffix(content_type: str, url: URL, name: str) -> str:
-    kind = content_type.lower()
-    by_path = PurePosixPath(unquote(url.path)).suffix.lower()
-    known = by_path in {*_AUDIO_SUFFIXES.values(), ".aiff", ".opus"}
-    if kind in _AUDIO_SUFFIXES:
-        return _AUDIO_SUFFIXES[kind]
-    if kind.startswith(("audio/", "video/")):
-        return by_path if known else (mimetypes.guess_extension(kind) or ".audio")
-    if kind in _UNTYPED:
-        return by_path if known else ".mp3"
-    message = f"{name}: the server says that this is {content_type}, not audio"
-    raise _BadFileError(message)
+        return target
 
 
 def _track_name(track: Track, song: Song, index: int) -> str:
-    base = safe_name(track.title or "") or song.ref
+    base = safe_name(track.title or "") or safe_name(song.source_name or "") or song.ref
     return base if len(song.tracks) == 1 else f"{base} - take {index}"
 
 
-def _http_text(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"HTTP {error.status}"
-    return type(error).__name__
+def _label(track: Track) -> str:
+    return track.title or track.id or "the track"

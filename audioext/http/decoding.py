@@ -9,11 +9,12 @@ field that is not vital must never cost a paid result.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from datetime import UTC, datetime
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -28,7 +29,10 @@ MAX_PATHS = 10  # of a DecodeError; one line of a log
 MAX_ID_LENGTH = 200  # characters; real ids have 16 to 50
 MAX_LINK_LENGTH = 8_192  # characters; signed links have up to 2,000
 
-_BOM = b"\xef\xbb\xbf"
+MAX_ENCODINGS = 3  # JSON in a JSON text in a JSON text; real bodies have been seen encoded twice
+
+_AROUND = b"\xef\xbb\xbf\0 \t\r\n"  # a byte order mark, and what some hosts leave before and behind a body
+_UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{", b"[\0", b"\0[")
 _UNREADABLE = (ValueError, RecursionError)  # msgspec's own errors are ValueErrors
 _JSON_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _OPEN_AND_CLOSE = bytes.maketrans(b"{}", b"[]")
@@ -36,9 +40,12 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host and a path that begins with a letter, digit or percent sign.
-_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-~]*+(?: (?=h)|$))++", re.ASCII)
-_WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan"})
+_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-Z^-~]*+(?: (?=h)|$))++", re.ASCII)
+_WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
+_AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
+_SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
+_EXACT_FLOAT = 2**53
 _EPOCH_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998  # other languages' zero times and ends of time say nothing
 _MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
@@ -50,12 +57,18 @@ _MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
 def parse_json(data: bytes, *, where: str = "the body") -> object:
     """Return the JSON value in *data*; a byte order mark is skipped, and JSON inside a JSON text is read.
 
+    NaN is read as null, and a byte that is no UTF-8 as a replacement character.
+
     Raises:
-        DecodeError: it is not UTF-8 JSON, nests too deep, or holds NaN or a lone surrogate.
+        DecodeError: it is not UTF-8 JSON, nests too deep, or holds a lone surrogate.
     """
-    value = _loads(data.removeprefix(_BOM), where)
-    if isinstance(value, str) and value.lstrip("\ufeff \t\r\n")[:1] in {"{", "["}:
-        value = _loads(value.lstrip("\ufeff").encode(), where)
+    if data.startswith(_UTF16):
+        raise DecodeError(["expected UTF-8, not UTF-16 @ $"], where=where)
+    value = _loads(data.strip(_AROUND), where)
+    for _ in range(MAX_ENCODINGS):
+        if not isinstance(value, str) or value.strip("\ufeff \t\r\n")[:1] not in {"{", "[", '"'}:
+            break
+        value = _loads(value.strip("\ufeff").encode(), where)
     return value
 
 
@@ -84,9 +97,19 @@ def _loads(data: bytes, where: str) -> object:
     except RecursionError:
         raise DecodeError([f"nested deeper than {MAX_DEPTH} @ $"], where=where) from None
     except _UNREADABLE as error:
-        raise DecodeError([_problem(error)], where=where) from None
+        try:
+            value = _leniently(data)
+        except _UNREADABLE:
+            raise DecodeError([_problem(error)], where=where) from None
     if brackets > MAX_DEPTH and _too_deep(data):
         raise DecodeError([f"nested deeper than {MAX_DEPTH} @ $"], where=where)
+    return value
+
+
+def _leniently(data: bytes) -> object:
+    """Return JSON with what careless writers leave in it: NaN, line breaks inside texts, bytes that are no UTF-8."""
+    value = json.loads(data.decode(errors="replace"), strict=False, parse_constant=lambda _: None)
+    msgspec.json.encode(value)  # half a surrogate pair has no bytes
     return value
 
 
@@ -107,7 +130,7 @@ def _problem(error: Exception) -> str:
     missing = _MISSING.fullmatch(what)
     if missing is not None:
         return f"required field missing @ {path}.{missing['name']}"
-    return f"{what[:1].lower()}{what[1:]} @ {path}"
+    return f"{what if what[:2].isupper() else what[:1].lower() + what[1:]} @ {path}"
 
 
 # --- single values ---------------------------------------------------------------------------------------------------
@@ -115,12 +138,15 @@ def _problem(error: Exception) -> str:
 
 def opened(value: object) -> object:
     """Return *value*, or what it holds where it is a text that is JSON itself; broken JSON stays a text."""
-    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+    inner = value
+    for _ in range(MAX_ENCODINGS):
+        if not isinstance(inner, str) or inner.lstrip()[:1] not in {"{", "[", '"'}:
+            break
         try:
-            return _loads(value.encode(), "a text")
-        except DecodeError:
-            return value
-    return value
+            inner = _loads(inner.encode(), "a text")
+        except (DecodeError, UnicodeEncodeError):
+            break
+    return inner if isinstance(inner, (dict, list)) else value
 
 
 def plain_keys(value: object) -> dict[str, object]:
@@ -137,8 +163,8 @@ def plain_keys(value: object) -> dict[str, object]:
 
 
 def plain(key: str) -> str:
-    """Return *key* in small letters without underscores."""
-    return key.replace("_", "").lower()
+    """Return *key* in small letters without underscores and hyphens."""
+    return key.replace("_", "").replace("-", "").lower()
 
 
 def camel(key: str) -> str:
@@ -151,12 +177,14 @@ def text(value: object) -> str | None:
     """Return the text in *value*, a whole number as its digits."""
     if type(value) is str:
         return value
+    if type(value) is float and value.is_integer() and abs(value) < _EXACT_FLOAT:
+        value = int(value)
     return str(value) if type(value) is int and abs(value) < 10**MAX_ID_LENGTH else None
 
 
 def identity(value: object) -> str | None:
     """Return the id in *value*: printable text of at most `MAX_ID_LENGTH` characters, or a whole number."""
-    found = text(value)
+    found = (text(value) or "").strip()
     return found if found and len(found) <= MAX_ID_LENGTH and found.isprintable() else None
 
 
@@ -177,21 +205,24 @@ def link(value: object) -> str | None:
     """Return the http(s) link in *value* if it can be a file: byte for byte, but for spaces, which are encoded.
 
     A path of `/` needs a query (`https://audiopipe.suno.ai/?item_id=…`), and a vendor's word for nothing
-    (`…/None.mp3`, a bare bucket root) is no file. White space around a link, and line breaks in it, are dropped.
+    (`…/None.mp3`, a bare bucket root) is no file. What is around a link, and line breaks in it, are dropped; a link
+    without its scheme (`//host/…`) is one of https.
     """
     if not value or type(value) is not str or len(value) > MAX_LINK_LENGTH:
         return None
     if " " not in value and are_plain_links(value):
         return value
-    cleaned = "".join(value.strip().splitlines()).replace("\t", "").replace(" ", "%20")
+    cleaned = "".join(value.strip(_AROUND_LINKS).splitlines()).replace("\t", "").replace("\\/", "/")
+    cleaned = _SPACE.sub(lambda found: quote(found[0]), cleaned)
+    cleaned = f"https:{cleaned}" if cleaned.startswith("//") else cleaned
     try:
         parts = urlsplit(cleaned)
         usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) and cleaned.isprintable()
     except ValueError:
         return None
     name = parts.path.strip("/").rpartition("/")[2].partition(".")[0]
-    named = [name] if parts.path.strip("/") else [part.rpartition("=")[2] for part in parts.query.split("&")]
-    return cleaned if usable and any(part.lower() not in _WORDS_FOR_NOTHING for part in named) else None
+    named = name if parts.path.strip("/") else parts.query.partition("&")[0].rpartition("=")[2]
+    return cleaned if usable and named.lower() not in _WORDS_FOR_NOTHING else None
 
 
 def are_plain_links(values: str) -> bool:

@@ -8,13 +8,26 @@ from typing import Literal
 
 from attrs import field, frozen
 
-EntryKind = Literal["request", "answer", "webhook", "status", "handled", "expired", "abandoned"]
+EntryKind = Literal[
+    "request",
+    "answer",
+    "webhook",
+    "status",
+    "handled",
+    "expired",
+    "abandoned",
+    "recovery",
+    "recovery_answer",
+    "recovery_status",
+]
 """What an entry tells.
 
 `request`: what was asked for, and the settings that the fold needs; the first entry, written before the POST.
 `answer`: the POST's HTTP answer, or why there was none. `webhook`: one delivery. `status`: a status answer that
 changed something. `handled`: a handler is done with a topic, failed, or was given up. `expired`: the job was given up
-at its deadline. `abandoned`: the POST was certainly never sent.
+at its deadline. `abandoned`: the POST was certainly never sent. `recovery`: the vendor is about to be asked to bring
+back files whose links died; written before that POST. `recovery_answer`: what that was answered, or why it was not.
+`recovery_status`: how the recovery ended, by a status call; its callback is a `webhook`.
 """
 
 REFUSED = "refused"
@@ -23,6 +36,9 @@ OTHER_TASK = "other task"
 UNCONFIRMED = "unconfirmed"
 """The verdict that begins the note of a webhook which does not simply count: not authentic, not readable by the
 release that took it, of another task than was known then, or of no more worth than a question to the status."""
+
+UNSENT = "not sent"
+"""Begins the note of a recovery's answer that is none, since its POST certainly never left."""
 
 STILL = "still"
 """The note of a status answer that repeats a doubtful failure, long enough after the first to be believed."""

@@ -92,6 +92,24 @@ class Run:
     is_done: bool = False
 
 
+@frozen(kw_only=True)
+class Recovery:
+    """The last time that a vendor was asked to bring back the files of a job. Times are Unix seconds.
+
+    `attempt` counts them from 1. `task_id` is the recovery's own. `verdict` is OPEN while it is under way, REFUSED
+    where nothing came of the POST, FAILED where no file came back, for the reason in `problem`; an open one without a
+    `task_id` may have a `problem` with its POST. `tracks` are those that came back, in the order of the job's.
+    """
+
+    attempt: int
+    begun_at: float
+    ended_at: float = 0.0
+    task_id: str | None = None
+    verdict: Verdict = Verdict.OPEN
+    tracks: tuple[Track, ...] = ()
+    problem: str | None = None
+
+
 @frozen(kw_only=True, slots=False)
 class Record:
     """The state of one job. All times are Unix seconds.
@@ -100,9 +118,9 @@ class Record:
     they were made of. `refusal` is what the vendor said when it refused the submit. `answer_problem` says why the
     submit's answer does not tell whether a task was made. `asks_at` is when a webhook last raised a question that
     only a status call answers, `None` where none is open. `doubted_at` is when a status answer first told of a failure
-    that counts only if it is told again. `complaint` is the latest status call that was refused or
-    could not be read. `handled` names the topics (stages in small letters, and `failed`) that all handlers are done
-    with, `runs` how each handler fared, by topic and name.
+    that counts only if it is told again. `complaint` is the latest status call that was refused or could not be read.
+    `recovery` is the last one of its files. `handled` names the topics (stages in small letters, and `failed`) that all
+    handlers are done with, `runs` how each handler fared, by topic and name.
     """
 
     ref: str
@@ -131,6 +149,7 @@ class Record:
     answer_problem: str | None = None
     complaint: str | None = None
     expired_at: float | None = None
+    recovery: Recovery | None = None
     handled: frozenset[str] = frozenset()
     runs: Mapping[tuple[str, str], Run] = field(factory=dict)
 

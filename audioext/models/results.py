@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from copy import copy
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Literal, Protocol, Unpack
+from typing import ClassVar, Literal, Protocol, Unpack
 
 from attrs import field, frozen
 
@@ -16,6 +17,9 @@ from audioext.models.requests import Extend, ExtendOptions
 
 Source = Literal["webhook", "poll", "implied"]
 """How a stage became known; `implied` means that a later stage was seen first."""
+
+SaveProgress = Callable[[Path, int, int | None], None]
+"""Called with the path, the bytes so far and the bytes in all."""
 
 
 class Stage(enum.IntEnum):
@@ -46,7 +50,36 @@ class TimedLine:
     end: float
 
 
-@frozen(kw_only=True, slots=False)
+def _given(value: object, files: Files | None) -> Files:
+    if files is None:
+        message = f"this {type(value).__name__} was not made by a client, so it has nothing to download with"
+        raise ConfigError(message)
+    return files
+
+
+class Files(Protocol):
+    """Fetches the files of one job; see the methods of `Track` and `Song`."""
+
+    def read(self, track: Track) -> Awaitable[bytes]:
+        """Return the file of *track*."""
+        ...
+
+    def stream(self, track: Track) -> AsyncIterator[bytes]:
+        """Yield the file of *track* as it comes."""
+        ...
+
+    def save(
+        self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
+    ) -> Awaitable[tuple[Path, ...]]:
+        """Save *song* into *folder* and return the paths, in the order of the tracks."""
+        ...
+
+    def recover(self) -> Awaitable[Song]:
+        """Return the job's song with files that its vendor brought back."""
+        ...
+
+
+@frozen(kw_only=True, slots=False)  # what fetches its file is kept beside its fields, and is no part of the value
 class Track:
     """One track of a song.
 
@@ -77,6 +110,36 @@ class Track:
     provider: str | None = None
     model: str | None = None
     extends_by_id: bool = field(default=True, repr=False)
+    _files: ClassVar[Files | None] = None
+
+    def fetched_by(self, files: Files | None) -> Track:
+        """Return the same track with what fetches its file; clients do this."""
+        track = copy(self)
+        object.__setattr__(track, "_files", files)
+        return track
+
+    async def read(self) -> bytes:
+        """Return the whole audio file, checked as `Song.save` does.
+
+        Raises:
+            DownloadError: there is none yet, it is gone or empty, or what came is not (all of) the audio.
+            ConfigError: this track was not made by a client.
+        """
+        return await self._fetcher().read(self)
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """Iterate over the audio file as it comes, for those who send it on; a transfer that breaks goes on.
+
+        That it begins like audio is checked before the first chunk; its duration is not.
+
+        Raises:
+            DownloadError: there is none yet, it is gone or empty, or not audio.
+            ConfigError: this track was not made by a client.
+        """
+        return self._fetcher().stream(self)
+
+    def _fetcher(self) -> Files:
+        return _given(self, self._files)
 
     def extend(self, **options: Unpack[ExtendOptions]) -> Extend:
         """Return a request that continues this track at its own provider, with the model it was made with.
@@ -97,25 +160,12 @@ class Track:
         return Extend.checked(**chained)
 
 
-class Saver(Protocol):
-    """Fetches the tracks of a song into a folder."""
-
-    def __call__(
-        self,
-        song: Song,
-        folder: Path,
-        /,
-        *,
-        overwrite: bool,
-        progress: Callable[[Path, int, int | None], None] | None,
-    ) -> Awaitable[tuple[Path, ...]]:
-        """Save *song* into *folder* and return the paths, in the order of the tracks."""
-        ...
-
-
 @frozen(kw_only=True)
 class Song:
-    """The result of a complete job: its playable tracks first to last, and what is known of the task."""
+    """The result of a complete job: its playable tracks first to last, and what is known of the task.
+
+    `source_name` is the name of the file that was the source, without its suffix, where it is known.
+    """
 
     ref: str
     provider: str
@@ -123,27 +173,45 @@ class Song:
     tracks: tuple[Track, ...]
     credits: float | None = None
     meta: Mapping[str, object] = field(factory=dict)
-    _saver: Saver | None = field(default=None, repr=False, eq=False, alias="saver")
+    source_name: str | None = None
+    _files: Files | None = field(default=None, repr=False, eq=False, alias="files")
 
     async def save(
         self,
         folder: str | PathLike[str] = ".",
         *,
         overwrite: bool = False,
-        progress: Callable[[Path, int, int | None], None] | None = None,
+        progress: SaveProgress | None = None,
     ) -> tuple[Path, ...]:
         """Stream every playable track into *folder* (made if missing) and return the paths, one a track.
 
-        A file appears only when it is whole, not empty and audio; names come from titles, made safe. It works
+        A file appears only when it is whole, audio, and as long as its track; its suffix follows its bytes. Names come
+        from titles, else from the source, made safe; a file that is there with the same bytes stays the one. It works
         after the client was closed, too. `progress(path, bytes_so_far, bytes_in_all)` is called as bytes arrive.
 
+        A link that has died is asked for again, from the vendor's status call and then from its recovery, where it
+        has one: that may take minutes, and needs an open client.
+
         Raises:
-            DownloadError: a file is gone, empty, not audio, or the same track came twice.
+            DownloadError: a file is gone, empty, not audio or cut short, or the same track came twice.
+            ConfigError: this song was not made by a client.
         """
-        if self._saver is None:
-            message = "this Song was not made by a client, so it has nothing to download with"
-            raise ConfigError(message)
-        return await self._saver(self, Path(folder), overwrite=overwrite, progress=progress)
+        return await self._fetcher().save(self, Path(folder), overwrite=overwrite, progress=progress)
+
+    async def recover(self) -> Song:
+        """Have the vendor bring its files back, and return the song with the new links; `save` does it by itself.
+
+        A recovery that is under way is waited for; else a new one is made, even where one failed before.
+
+        Raises:
+            UnsupportedError: the vendor has no recovery.
+            DownloadError: nothing came back, or not in time.
+            ConfigError: this song was not made by a client, or that is not open.
+        """
+        return await self._fetcher().recover()
+
+    def _fetcher(self) -> Files:
+        return _given(self, self._files)
 
 
 @frozen(kw_only=True)

@@ -139,9 +139,13 @@ class HostedAccount:
         """Whether `verify_webhook` checks a signature."""
         return False
 
-    @functools.cached_property
+    @property
     def info(self) -> ProviderInfo:
         """The facts of this account; limits count by its host and by a digest of its key."""
+        return self._info
+
+    @functools.cached_property  # which no type checker takes for the property of the protocol
+    def _info(self) -> ProviderInfo:
         vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
         return ProviderInfo(

@@ -18,6 +18,8 @@ from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateL
 from audioext.http.decoding import identity, number, opened, parse_json, plain_keys, text
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
+from audioext.providers._body import Body
+from audioext.providers._words import CONTENT_WORDS, said, says_no, status_word, words
 
 OK = 200
 HTTP_ERROR_FROM = 400
@@ -25,10 +27,8 @@ HTTP_SERVER_ERROR_FROM = 500
 LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
 _HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
-_SMALL_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_HIGHEST_CODE = 10**9
 _CODE_KEYS = ("code", "statuscode", "status")  # the last is a word elsewhere, and HTTP's number in some frameworks
-ID_KEYS = ("taskid", "conversiontaskid", "jobid")
-"""Plain keys under which a task's id has been seen."""
 NO_IDS = frozenset({"", "single_song_generation_request"})
 """What stands in place of a second id where one track was ordered: a live client of MusicGPT, on no page."""
 
@@ -66,10 +66,8 @@ HTTP_CODES: Mapping[int, Code] = {
 # A request that was at fault made no task; these may say that the server gave up while it was at work.
 _UNSURE_CODES = frozenset({408, 425, 499})
 
-CONTENT_WORDS = re.compile(
-    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged)\b", re.IGNORECASE
-)
-"""Words of refusals that speak of the content: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo."""
+_CONTENT_CODES = frozenset({400, 403, 422})  # with words about the content they are no word about the request
+_BROKEN_WORDS = re.compile(r"\b(internal|server|time[sd]?[ -]?out|unavailable|exception)\b", re.IGNORECASE)
 
 
 @frozen(kw_only=True)
@@ -91,6 +89,8 @@ class CodeTable:
         for pattern, spoken_for, meaning in self.phrases:
             if code in spoken_for and pattern.search(message):
                 return meaning
+        if code in _CONTENT_CODES and CONTENT_WORDS.search(message):
+            return CONTENT
         if code >= HTTP_SERVER_ERROR_FROM:
             return self.codes.get(code, MAYBE_MADE)
         faulty = code >= HTTP_ERROR_FROM and code not in _UNSURE_CODES and bool(message)
@@ -102,7 +102,8 @@ class Answer:
     """One answer, opened. `code` is the body's, else the HTTP status with all of 2xx as 200; `says` is its text.
 
     `body` is the JSON object as it came and `keys` the same by plain keys, both empty where it is none: then `problem`
-    says why. `has_code` says that the body bears a code of its own, `failed` that it says `"success": false`.
+    says why. `has_code` says that the body bears a code of its own, `failed` that it says no in another way, such as
+    `"success": false`.
     """
 
     code: int
@@ -136,18 +137,22 @@ class Answers:
         """Return the answer in *response*, whatever its bytes are."""
         try:
             body = parse_json(response.body)
+            body = body[0] if isinstance(body, list) and len(body) == 1 else body
             if not isinstance(body, dict):
                 raise DecodeError(["expected an object @ $"])
         except DecodeError as error:
             return Answer(code=response.status, says=self._clean(response.body), problem=error)
         keys = plain_keys(body)
         code = next((found for key in _CODE_KEYS if (found := _code_of(keys.get(key))) is not None), None)
-        says = next((said for key in self.table.text_keys if (said := words(keys.get(key)))), "")
+        failed = says_no(keys.get("success")) or says_no(keys.get("ok")) or (code is None and _says_failed(keys))
+        known = _http_code(response.status) if code is None else code
+        # What a good answer says besides is a pleasantry.
+        says = "" if known == OK and not failed else said(keys, self.table.text_keys) or words(keys.get("data"))
         return Answer(
-            code=_http_code(response.status) if code is None else code,
+            code=known,
             says=self._clean(says.encode(), LONGEST_MESSAGE) if says else "",
             has_code=code is not None,
-            failed=keys.get("success") is False,
+            failed=failed,
             body=body,
             keys=keys,
         )
@@ -168,10 +173,14 @@ class Answers:
             sure = _from_firewall(response) or (response.status in self.table.http_refusals and not broken)
             reason = f"{self.provider} answered HTTP {response.status} with {says}"
             return self._refused(response, answer) if sure else Unknown(reason=reason)
-        task_id = named_task(answer)
+        told = _told(answer)
+        task_id = named_task(told)
         if answer.is_good and not broken:
-            reason = f"{self.provider} answered without a task id: {says}"
-            return Unknown(reason=reason) if task_id is None else _submitted(task_id, answer)
+            if task_id is not None:
+                return _submitted(task_id, told)
+            text_ = said(answer.keys, self.table.text_keys)
+            says = self._clean(text_.encode(), LONGEST_MESSAGE) if text_ else says
+            return Unknown(reason=f"{self.provider} answered without a task id: {says}")
         if broken or task_id is not None or not self._meaning(answer).no_task:
             also = "" if task_id is None else " and yet names a task"
             return Unknown(reason=f"{self.provider} answered {answer.code}{also}: {says}")
@@ -225,8 +234,12 @@ class Answers:
         return Refused(error=self.error(response, answer, charged=False), resend=self._meaning(answer).resend)
 
     def _meaning(self, answer: Answer) -> Code:
-        # "success": false under a good code is a refusal without a code.
-        return Code() if answer.failed and answer.code == OK else self.table.meaning(answer.code, answer.says)
+        if not (answer.failed and answer.code == OK):
+            return self.table.meaning(answer.code, answer.says)
+        # "success": false under a good code is a refusal without a code, unless it tells of a server that broke.
+        if _BROKEN_WORDS.search(answer.says):
+            return MAYBE_MADE
+        return CONTENT if CONTENT_WORDS.search(answer.says) else Code()
 
     def _clean(self, said: bytes, longest: int = LONGEST_EXCERPT) -> str:
         """Return *said* on one line without the key: some APIs echo what they refuse."""
@@ -235,9 +248,9 @@ class Answers:
         return excerpt(said, longest=longest)
 
 
-def _submitted(task_id: str, answer: Answer) -> Submitted:
+def _submitted(task_id: str, told: Body | None) -> Submitted:
     # What stands beside the id is MusicGPT's.
-    keys = {**plain_keys(answer.data), **answer.keys}
+    keys = {key: value for layer, _ in told.layers for key, value in plain_keys(layer).items()} if told else {}
     ids = (text(keys.get(f"conversionid{index}")) for index in (1, 2))
     return Submitted(
         task_id=task_id,
@@ -276,35 +289,25 @@ def _plain_submit(response: HttpResponse) -> Submitted | None:
     return Submitted(task_id=task_id) if task_id else None
 
 
-def named_task(answer: Answer) -> str | None:
-    """Return the id of the task that a submit's answer names: on top or under `data`, in any spelling.
+def _told(answer: Answer) -> Body | None:
+    """Return what an answer says of a task, `None` where it cannot be read."""
+    try:
+        return Body(answer.body, "the answer", finds_tracks=False)
+    except DecodeError:
+        return None
+
+
+def named_task(told: Body | None) -> str | None:
+    """Return the id of the task that a submit's answer names: on top or in what it wraps, in any spelling.
 
     The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
     sibling of vidgo has it on top, and readers of MusicGPT know `conversion_task_id`, `job_id` and `id`.
     """
-    data = answer.data
-    inner = plain_keys(data[0] if isinstance(data, list) and len(data) == 1 else data)
-    values = (keys.get(name) for name in (*ID_KEYS, "id") for keys in (answer.keys, inner))
-    return next((found for value in values if (found := identity(value))), None)
-
-
-def words(value: object) -> str:
-    """Return the text in *value*, an object that holds one, or a list of either; `""` if there is none.
-
-    A web framework's complaint about a field, `{"loc": …, "msg": …}`, comes out as `field: message`.
-    """
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, list):
-        return "; ".join(filter(None, map(words, value[:10])))
-    if not isinstance(value, dict):
-        return ""
-    keys = ("message", "msg", "detail", "error", "reason")
-    said = next((found for key in keys if (found := words(value.get(key)))), "")
-    field_path = value.get("loc")
-    steps = [str(step) for step in field_path if isinstance(step, (str, int))] if isinstance(field_path, list) else []
-    named = ".".join(step for step in steps if step != "body")
-    return f"{named}: {said}" if named and said else said
+    if told is None:
+        return None
+    return told.task_id or next(
+        (found for layer, _ in told.layers if (found := identity(plain_keys(layer).get("id")))), None
+    )
 
 
 def balance(answer: Answer) -> float:
@@ -321,12 +324,20 @@ def _from_firewall(response: HttpResponse) -> bool:
     return response.status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]) is not None
 
 
+def _says_failed(keys: Mapping[str, object]) -> bool:
+    """Say whether an answer without a code is one word of failure, or an error; what names a task is told by that."""
+    if not keys.keys().isdisjoint({"taskid", "jobid"}):
+        return False
+    status = keys.get("status")
+    fails = isinstance(status, str) and status_word(status).fails
+    return fails or ("success" not in keys and bool(words(keys.get("error"))))
+
+
 def _code_of(value: object) -> int | None:
-    if type(value) is str and _SMALL_NUMBER.fullmatch(value):
-        return _code_of(int(value))
-    if type(value) is not int:
+    code = number(value)
+    if code is None or not code.is_integer() or abs(code) > _HIGHEST_CODE:
         return None
-    return OK if value == 0 else _http_code(value)  # some hosts say 0 for success
+    return OK if code == 0 else _http_code(int(code))  # some hosts say 0 for success
 
 
 def _http_code(code: int) -> int:

@@ -18,9 +18,10 @@ from audioext.models.checks import LONE_SURROGATE
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
+from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules
 from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
-from audioext.providers._tasks import Body, Dialect
+from audioext.providers._tasks import Dialect
 from audioext.providers.base import FileRoute
 
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
@@ -63,8 +64,9 @@ REASONS: Mapping[str, FailureReason] = {
     "500": FailureReason.GENERATION,
     "501": FailureReason.GENERATION,
 }
-# "501: content generation task failed", "408: no result for over 10 minutes": docs.kie.ai/market/common/get-task-detail
-FAILED_CODES = frozenset({408, 501})
+# "501: content generation task failed" and "408: no result for over 10 minutes":
+# docs.kie.ai/market/common/get-task-detail, read 2026-11-21. 531 is of the callbacks' page; no page says where else.
+FAILED_CODES = frozenset({408, 501, 531})
 
 # kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
 INSTRUMENTAL_LENGTHS: Mapping[Operation, Mapping[str, int]] = {

@@ -16,11 +16,13 @@ from audioext.http.decoding import MAX_PATHS, link, number, parse_json, plain_ke
 from audioext.http.messages import excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
-from audioext.providers._answers import CONTENT_WORDS, LONGEST_MESSAGE, NO_IDS, words
-from audioext.providers._tasks import RUNNING, Body, names_failure, plain_word
+from audioext.providers._answers import LONGEST_MESSAGE, NO_IDS
+from audioext.providers._body import Body
 from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
+from audioext.providers._words import CONTENT_WORDS, said
 
 POSITIONS = (1, 2)
+_USUAL_LAYERS = 2  # objects in a body
 _SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
 _COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")
 _KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
@@ -46,7 +48,7 @@ class _Part:
     @property
     def is_complete(self) -> bool:
         """Whether its word says so."""
-        return self.body.stage is Stage.COMPLETE
+        return self.body.word.stage is Stage.COMPLETE
 
     @property
     def has_audio(self) -> bool:
@@ -61,7 +63,7 @@ class _Part:
     @property
     def is_side(self) -> bool:
         """Whether it is about a cover or lyrics."""
-        kinds = plain_word(f"{self.keys.get('subtype')} {self.keys.get('conversiontype')}")
+        kinds = f"{self.keys.get('subtype')} {self.keys.get('conversiontype')}".upper()
         return any(word in kinds for word in _SIDE_WORDS) or (not self.has_audio and self.is_known)
 
     @property
@@ -72,9 +74,7 @@ class _Part:
     @property
     def says_no(self) -> bool:
         """Whether it tells of a failure, in a word or by `success`."""
-        said = self.keys.get("success")
-        no = said is False or (isinstance(said, str) and said.strip().lower() == "false")
-        return no or names_failure(self.body.word)
+        return self.body.says_no or self.body.word.fails
 
     @property
     def cover_url(self) -> str | None:
@@ -95,7 +95,8 @@ class _Part:
         """Return the tracks under numbered keys, else the one under plain keys; positions are the wire's numbers.
 
         A track that shows nothing but its id is left out, and so is a path that is a bare bucket root, which was seen
-        before a file exists. Raises DecodeError if it *claims* a file, and the only links cannot be read.
+        before a file exists; last come tracks in lists, as at other vendors. Raises DecodeError if it *claims* a file,
+        and the only links cannot be read.
         """
         problems: list[str] = []
         found: list[Track] = []
@@ -109,22 +110,24 @@ class _Part:
                 problems += [f"{problem}_{position}" for problem in wrong]
         if not any(track.audio_url for track in found):
             own = {key: item for key, item in self.raw.items() if key != "id"}  # the task's, if anything's
-            found += [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
+            plain = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
+            if len(self.body.layers) > _USUAL_LAYERS or not plain:
+                listed = [track for track in self.body.find_tracks() if track.audio_url]
+                plain = listed if len(listed) > len(plain) else plain
+            found += plain
         if claims and problems and not any(track.audio_url for track in found):
             raise DecodeError(problems[:MAX_PATHS], where=self.body.where)
         return tuple(found)
 
     def failure(self) -> Failed:
         """Return the failure that it tells; the keys of its text are those that handlers of live traffic read."""
-        texts = (
-            words(self.keys.get(key)) for key in ("reason", "statusmsg", "error", "errormessage", "message", "detail")
-        )
-        message = next(filter(None, texts), "") or self.body.raw_word or "no reason was given"
-        flagged = self.keys.get("isflagged") is True or CONTENT_WORDS.search(message)
+        texts = ("reason", "statusmsg", "error", "errormessage", "message", "detail")
+        message = said(self.keys, texts) or self.body.word.raw or "no reason was given"
+        flagged = str(self.keys.get("isflagged")).lower() in {"true", "1"} or CONTENT_WORDS.search(message)
         return Failed(
             task_id=self.body.task_id,
             reason=FailureReason.CONTENT if flagged else FailureReason.UNKNOWN,
-            code=self.body.raw_word or None,
+            code=self.body.word.raw or None,
             message=excerpt(message.encode(), longest=LONGEST_MESSAGE),
         )
 
@@ -137,20 +140,25 @@ def conversion_events(value: object) -> tuple[Event, ...]:
     part = _Part.read(value, "the status")
     body, word = part.body, part.body.word
     tracks = part.tracks(claims=part.is_complete)
-    if not (body.task_id or word or tracks):
+    # With the id of one track and no numbered ones, as the page has it, the word is about that one.
+    claims = part.is_complete and (part.track_id is None or any(track.position for track in tracks))
+    if not (body.task_id or word.name or tracks):
         return ()
-    failing = names_failure(word)
     seen = Progress(
         task_id=body.task_id,
-        claimed_stage=Stage.COMPLETE if part.is_complete else None,
+        claimed_stage=Stage.COMPLETE if claims else None,
         tracks=tracks,
         cover_url=part.cover_url,
         credits=number(part.keys.get("conversioncost")),
-        word=body.raw_word if word and not (failing or part.is_complete or word in RUNNING) else None,
+        word=word.unknown,
     )
-    if not failing:
+    if not word.fails:
         return (seen,)
     failed = part.failure()
+    if part.track_id is not None and not any(track.audio_url for track in tracks):
+        # Asked about one track, the answer may be about that one alone; the job may have another.
+        tracks = tuple(evolve(track, failure=failed.message) for track in tracks or (Track(id=part.track_id),))
+        return (evolve(seen, tracks=tracks), failed)
     if not any(track.audio_url for track in tracks):
         bare = seen.cover_url is None and seen.credits is None
         return (failed,) if bare else (evolve(seen, tracks=()), failed)
@@ -184,7 +192,7 @@ def part_events(data: bytes) -> tuple[Event, ...]:
     # With a track's id the word is about that one, in a cover or lyrics about these.
     claims = part.is_complete and part.track_id is None and not part.is_side
     tracks = part.tracks(claims=claims or part.has_audio)
-    if not (part.is_known or body.word or body.task_id or tracks):
+    if not (part.is_known or body.word.name or body.task_id or tracks):
         raise DecodeError(["required field missing @ $.task_id"], where=where)
     unknown, ask_now = _unclear(part, audible=any(track.audio_url for track in tracks))
     return (
@@ -203,9 +211,9 @@ def part_events(data: bytes) -> tuple[Event, ...]:
 def _unclear(part: _Part, *, audible: bool) -> tuple[str | None, bool]:
     """Return the word that is not known in a webhook, and whether a status call has to tell what it means."""
     word = part.body.word
-    if word and word not in RUNNING and not part.is_complete:
-        return part.body.raw_word, True
-    if word in RUNNING or part.is_side:
+    if word.unknown is not None:
+        return word.unknown, True
+    if word.runs or part.is_side:
         return None, False
     if part.is_complete or part.has_audio or audible:
         return None, not audible

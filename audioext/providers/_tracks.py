@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -12,6 +13,10 @@ from audioext.models.results import TimedLine, Track
 MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the event loop
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
 _MILLISECONDS = 1000
+_AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg")
+_NO_RESULT = re.compile("source|upload|origin|input|stream|preview|sample|parent|reference", re.IGNORECASE)
+"""In a key, it tells of audio that is not the result."""
 
 
 def seconds(value: object) -> float | None:
@@ -37,19 +42,23 @@ def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
     return tuple(found) or None
 
 
+def file_link(value: object) -> str | None:
+    """Return the link in *value*, or the first in a list or an object that holds some; that of an image is none."""
+    if isinstance(value, (list, dict)):
+        inner = value if isinstance(value, list) else value.values()
+        return next((found for item in inner if isinstance(item, str) and (found := file_link(item))), None)
+    found = link(value)
+    return None if found is None or found.partition("?")[0].lower().endswith(_IMAGES) else found
+
+
 KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
     "id": (identity, ("id", "audio_id", "conversion_id", "track_id", "clip_id", "song_id", "music_id")),
     "audio_url": (
-        link,
+        file_link,
         (
-            "audio_url",
-            "conversion_path",
-            "conversion_path_mp3",
-            "file_url",
-            "mp3_url",
-            "song_url",
-            "download_url",
-            "url",
+            *("audio_url", "conversion_path", "conversion_path_mp3", "file_url", "mp3_url", "song_url", "music_url"),
+            *("track_url", "media_url", "download_url", "output_url", "result_url", "cdn_url", "url"),
+            *("audio_file", "audio_path", "audio", "mp3", "file", "link"),
         ),
     ),
     "stream_url": (link, ("stream_audio_url", "stream_url", "streaming_url")),
@@ -80,13 +89,16 @@ _FIELD_OF = {
     for rank, key in enumerate(keys)
     for spelling in (key, camel(key), plain(key))
 }
-AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1]) - {"url"}
+_TOO_PLAIN = frozenset({"url", "audio", "mp3", "file", "link", "outputurl", "resulturl", "downloadurl"})
+"""Keys that tell of a track only where it is known to be one."""
+AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1]) - _TOO_PLAIN
 SHOWING = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url") for key in KEYS[name][1]}
 """The plain keys by which an object is known to be a track."""
 
 LISTS = (
     *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
-    *("resulturls", "results", "result", "output", "outputs", "audios", "list", "payload", "body", "task"),
+    *("resulturls", "audiourls", "urls", "results", "result", "output", "outputs", "audios", "list", "payload", "body"),
+    *("task", "job", "record", "conversions"),
 )
 """Plain keys under which tracks, lists of them, or objects around them have been seen: kie.ai's jobs (`resultJson`,
 `resultObject`, `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and what
@@ -105,16 +117,19 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
     """Return what is known of the track in an object; a stream is never taken for a file.
 
     Where only a WAV file came, or where the task is *whole* and only the source's link is filled, that link is the
-    file. *created_at* is the task's own time, for tracks that bear none. A link to audio that is no text goes
-    into *problems*, under the object's *path*.
+    file, and so is one to an audio file under a key that nobody knows. *created_at* is the task's own time, for tracks
+    that bear none. A link to audio that is no text goes into *problems*, under the object's *path*.
     """
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
+    unnamed: str | None = None
     for key, item in raw.items():
         if item is None:
             continue
         known = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
         if known is None:
+            if unnamed is None and isinstance(item, str) and _AUDIO_FILE.fullmatch(item) and not _NO_RESULT.search(key):
+                unnamed = link(item)
             continue
         name, rank, read = known
         if rank > ranks.get(name, rank):
@@ -122,9 +137,11 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
         value = read(item)
         if value is not None:
             found[name], ranks[name] = value, rank
-        elif name == "audio_url" and not isinstance(item, str):
+        elif name == "audio_url" and item and not isinstance(item, str):
             problems.append(f"expected a link @ {path}.{key}")
-    file = found.get("audio_url") or found.get("wav_url") or (found.get("source_audio_url") if whole else None)
+    file = (
+        found.get("audio_url") or found.get("wav_url") or (found.get("source_audio_url") if whole else None) or unnamed
+    )
     found["audio_url"] = file
     found.setdefault("created_at", created_at)
     return Track(**found, position=position)  # type: ignore[arg-type]  # each reader gives its field's type
@@ -143,14 +160,15 @@ def find_tracks(
         if len(values) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         found: list[Track] = []
-        for index, value in enumerate(values):
-            if isinstance(value, str) and link(value):
-                found.append(Track(audio_url=link(value), created_at=created_at))
-            elif isinstance(value, dict) and not str(value.get("file_type")).lower().startswith(("image", "video")):
-                track = read_track(value, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
+        items = [opened(value) for value in values]
+        for index, item in enumerate(items):
+            if isinstance(item, str) and (file := file_link(item)):
+                found.append(Track(audio_url=file, created_at=created_at))
+            elif isinstance(item, dict) and not str(item.get("file_type")).lower().startswith(("image", "video")):
+                track = read_track(item, problems, f"{path}[{index}]", whole=whole, created_at=created_at)
                 if track.id or track.audio_url or track.stream_url:
                     found.append(track)
-        if any(isinstance(value, dict) for value in values) and found:
+        if found and any(isinstance(item, dict) for item in items):
             return tuple(found)
         links = links or tuple(found)
     return links

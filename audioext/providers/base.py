@@ -148,6 +148,35 @@ class Uploads(Protocol):
 
 
 @runtime_checkable
+class Recovers(Protocol):
+    """A provider that brings back the files of a complete task whose links have died (optional, all four).
+
+    Its callback is a webhook of the recovery's own task id, which `parse_webhook` reads.
+    """
+
+    def build_recovery(self, task_id: str, callback: URL | None) -> HttpRequest:
+        """Return the POST that makes the recovery of a task's files."""
+        ...
+
+    def parse_recovery(self, response: HttpResponse) -> SubmitOutcome:
+        """Say whether a recovery was made, refused or unknown. Never raises for any bytes."""
+        ...
+
+    def build_recovery_status(self, recovery_id: str) -> HttpRequest:
+        """Return the GET that asks for the state of a recovery."""
+        ...
+
+    def parse_recovery_status(self, response: HttpResponse) -> tuple[Event, ...]:
+        """Return what came back, in the order of the task's tracks, or a failure; nothing while it is under way.
+
+        Raises:
+            ProviderError: the call was refused; that says nothing of the recovery.
+            DecodeError: the answer cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
 class Credits(Protocol):
     """A provider that tells the account's credits (optional pair)."""
 

@@ -14,6 +14,7 @@ from audioext.models.requests import Operation
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
 from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, STATED_LENGTHS, KieAccount, kie_vendor
+from audioext.providers._recovery import RecoveringAccount
 from audioext.providers._suno import STATUS_PATH, SunoVendor
 
 RULES = FieldRules(
@@ -38,7 +39,7 @@ RULES = FieldRules(
 
 
 @frozen
-class Kie(KieAccount):
+class Kie(RecoveringAccount, KieAccount):
     """kie.ai by its per-operation routes, which its older pages describe and which still answer.
 
     `webhook_key` is the key that signs callbacks, or several during a rotation; without one signatures are

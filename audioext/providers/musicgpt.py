@@ -16,9 +16,10 @@ from audioext.errors import DecodeError
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 from audioext.models.events import Event
 from audioext.models.limits import Limits
+from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import CONTENT, CONTENT_WORDS, HTTP_CODES, OK, CodeTable
+from audioext.providers._answers import HTTP_CODES, OK, CodeTable
 from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._parts import conversion_events, part_events
 from audioext.providers.base import FileRoute
@@ -60,7 +61,6 @@ class MusicGpt(HostedAccount):
         # HTTP's meanings: docs.musicgpt.com/api-documentation/utilities/error, read 2026-11-21; 401 is not on it, but
         # both of the vendor's packages map it. A 422's body is on no page: `detail` as the vendor's web framework does.
         table=CodeTable(
-            phrases=((CONTENT_WORDS, frozenset({400, 422}), CONTENT),),
             http_refusals=frozenset(HTTP_CODES),
             text_keys=("detail", "message", "error", "msg", "reason", "statusmsg"),
         ),
@@ -84,6 +84,20 @@ class MusicGpt(HostedAccount):
             # Last, so that a server that reads the stream has the texts by then.
             parts.append(file_part("audio_file", request.file, filename=request.file.name))
         return self.post(EXTEND_PATH, parts)
+
+    def build_status(self, record: Record) -> HttpRequest:
+        """Return the GET that asks for *record*'s task, or for the track that is still missing where one is there.
+
+        Live answers show both tracks whichever id is given; those of the page show one.
+
+        Raises:
+            RequestError: its task id is not known yet, so there is nothing to ask for.
+        """
+        settled = {track.id for track in record.tracks if track.audio_url or track.failure}
+        missing = next((id_ for id_ in record.track_ids if id_ not in settled), None)
+        if record.task_id is None or missing is None or not any(track.audio_url for track in record.tracks):
+            return super().build_status(record)
+        return self.get(self.vendor.status_path, {**self.vendor.status_query, "conversion_id": missing})
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.

@@ -18,8 +18,6 @@ from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._answers import (
-    CONTENT,
-    CONTENT_WORDS,
     HTTP_CODES,
     MAINTENANCE,
     MAYBE_MADE,
@@ -30,7 +28,8 @@ from audioext.providers._answers import (
     CodeTable,
 )
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, SunoAccount, SunoVendor
+from audioext.providers._recovery import RecoveringAccount
+from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, SunoVendor
 from audioext.providers._tasks import Dialect
 from audioext.providers.base import FileRoute
 
@@ -86,7 +85,6 @@ VENDOR = SunoVendor(
             # The 2025 copy gives 429 as the rate, today's pages as no credits, so the text decides first.
             (_CREDIT_WORDS, frozenset({402, 405, 429, 430}), NO_CREDITS),
             (_RATE_WORDS, frozenset({429}), RATE),
-            (CONTENT_WORDS, frozenset({400, 422}), CONTENT),
         ),
     ),
     limits=LIMITS,
@@ -102,7 +100,7 @@ VENDOR = SunoVendor(
 
 
 @frozen
-class SunoApi(SunoAccount):
+class SunoApi(RecoveringAccount):
     """sunoapi.org; `upload_url` left out means its own file host.
 
     Raises:

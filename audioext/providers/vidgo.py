@@ -18,7 +18,7 @@ from yarl import URL
 from audioext.errors import ConfigError
 from audioext.http.messages import HttpRequest
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
-from audioext.providers._answers import CONTENT, CONTENT_WORDS, CodeTable
+from audioext.providers._answers import CodeTable
 from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._suno import EngineAccount, EngineVendor
 from audioext.providers._tasks import Dialect
@@ -91,7 +91,6 @@ class Vidgo(EngineAccount):
         # No page shows an error body or lists codes: HTTP's meanings, and the keys under which third-party clients have
         # found the text, in their order. Copyright refusals come with 400 at a sibling.
         table=CodeTable(
-            phrases=((CONTENT_WORDS, frozenset({400, 422}), CONTENT),),
             text_keys=("error", "detail", "msg", "message", "errormessage"),
         ),
     )

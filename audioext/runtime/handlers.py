@@ -23,7 +23,7 @@ from audioext.files.sources import fingerprint
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
 from audioext.models.requests import Request
-from audioext.models.results import Failure, Stage, StageEvent
+from audioext.models.results import Failure, Files, Stage, StageEvent
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
@@ -84,6 +84,8 @@ class Handlers:
     clock: Clock
     timeout: float
     concurrency: int
+    files: Callable[[str], Files | None] = field(default=lambda _: None)
+    """Returns what fetches the files of a job, by its ref."""
     _by_topic: dict[str, list[_Handler]] = field(factory=dict, init=False)
     _claims: Claims | None = field(default=None, init=False)
 
@@ -106,7 +108,7 @@ class Handlers:
         self.check(stage)
 
         async def call(record: Record) -> None:
-            event = views.stage_event(record, stage)
+            event = views.stage_event(record, stage, self.files(record.ref))
             if event is not None:
                 await handler(event)
 
@@ -120,7 +122,7 @@ class Handlers:
         """
 
         async def call(record: Record) -> None:
-            failure = views.failure(record)
+            failure = views.failure(record, self.files(record.ref))
             if failure is not None:  # it rose to complete since: then COMPLETE is told
                 await handler(failure)
 

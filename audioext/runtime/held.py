@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 from audioext.clock import Clock
 from audioext.models.entries import Entry
 from audioext.models.record import Record
-from audioext.models.results import Saver
+from audioext.models.results import Files
 from audioext.providers.base import Provider
 from audioext.state.fold import fold
 from audioext.state.reading import Reading, read
@@ -108,6 +108,7 @@ class JobContext:
     is_closed: Callable[[], bool]
     watch: Callable[[int], None]
     """Called with 1 when a wait begins and with -1 when it ends."""
-    saver: Saver
+    files: Callable[[str], Files]
+    """Returns what fetches the files of a job, by its ref."""
     clock: Clock
     wait_timeout: float

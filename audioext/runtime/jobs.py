@@ -158,12 +158,12 @@ class Job:
     @property
     def tracks(self) -> tuple[Track, ...]:
         """The tracks known so far."""
-        return self.record.tracks
+        return views.fetched_by(self._context.files(self.ref), self.record.tracks)
 
     @property
     def failure(self) -> Failure | None:
         """Why the job failed, `None` if it did not."""
-        return views.failure(self.record)
+        return views.failure(self.record, self._context.files(self.ref))
 
     @property
     def created_at(self) -> datetime:
@@ -235,7 +235,7 @@ class Job:
         return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
 
     def _song(self) -> Song | None:
-        return views.song(self.record, self._context.saver)
+        return views.song(self.record, self._context.files(self.ref))
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._context.wait_timeout if timeout is None else timeout
@@ -249,7 +249,7 @@ class Job:
             yield await self._until(partial(self._event, stage), deadline, stage.name.lower())
 
     def _event(self, stage: Stage) -> StageEvent | None:
-        return views.stage_event(self.record, stage)
+        return views.stage_event(self.record, stage, self._context.files(self.ref))
 
     async def _read(self) -> None:
         """Look at the truth; while the store is down, waits go on with what is known."""
@@ -300,7 +300,7 @@ class Job:
         if self._context.is_closed():
             message = f"the client was closed while job {self.ref} was awaited; the job lives on in the store"
             raise ClientClosedError(message, job=self)
-        failure = views.failure(record)
+        failure = self.failure
         if failure is not None:
             code = "" if failure.code is None else f" (code {failure.code})"
             message = f"job {self.ref} at {self.provider} failed, {failure.reason}{code}: {failure.message}"

@@ -20,6 +20,7 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.unstored import Unstored
 from audioext.state import schedule
 from audioext.state.reading import Reading
+from audioext.state.recovery import is_other_task
 from audioext.stores.base import Appended, Store, Stored
 
 _log = logging.getLogger("audioext.journal")
@@ -226,7 +227,7 @@ class Journal:
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:
                 held = await self.hold(ref)
-                if held is not None and held.record.task_id != named and (held.record.task_id or owner is not None):
+                if held is not None and is_other_task(held.record, named, owner):
                     await self._refuse_other_task(held, reading.entry)
         if held is None:
             await self._append_unheld(ref, provider_name, reading)

@@ -41,6 +41,7 @@ class FaultKind(enum.StrEnum):
     EMPTY_AUDIO = "empty_audio"
     SAME_AUDIO = "same_audio"
     CALLBACK_EXCEPTION = "callback_exception"
+    EXPIRE_LINKS = "expire_links"
 
 
 @frozen(kw_only=True)
@@ -67,6 +68,8 @@ class Fault:
     ``same_audio``                all tracks are the same recording
     ``callback_exception[=WITH]`` the final webhook counts as undeliverable; the status call then answers
                                   ``with`` the results (default) or ``without``
+    ``expire_links[=SECONDS]``    the links to the files die (410) so many of the API's seconds (none) after
+                                  the task was complete; those of a recovery live
     ============================  =======================================================================
 
     STAGE is text, first or complete; for ``drop`` and ``delay`` also error, audio, lyrics or cover.
@@ -122,7 +125,8 @@ class Fault:
         )
 
     def _argument(self) -> str:
-        seconds = f"{self.seconds:g}" if self.kind is FaultKind.DELAY else None
+        is_timed = self.kind is FaultKind.DELAY or (self.kind is FaultKind.EXPIRE_LINKS and self.seconds)
+        seconds = f"{self.seconds:g}" if is_timed else None
         code = str(self.code) if self.code is not None else None
         return ":".join(part for part in (self.stage, seconds, code, self.variant) if part is not None)
 
@@ -134,6 +138,7 @@ _ARGUMENTS: Mapping[FaultKind, tuple[str, str]] = {
     FaultKind.HTTP: ("=STATUS[:made]", r"(?P<code>\d+)(?::(?P<variant>made))?"),
     FaultKind.CODE: ("=CODE", r"(?P<code>\d+)"),
     FaultKind.LOSE_RESPONSE: ("[=half|unmade]", "(?P<variant>half|unmade)?"),
+    FaultKind.EXPIRE_LINKS: ("[=SECONDS]", r"(?P<seconds>\d+(?:\.\d+)?)?"),
     FaultKind.CALLBACK_EXCEPTION: ("[=with|without]", "(?P<variant>with|without)?"),
 }
 """What may follow a fault's name, for people and as a pattern; nothing at the others."""

@@ -51,6 +51,7 @@ class FileStore:
         self._folder = tempfile.TemporaryDirectory(prefix="audioext-sandbox-")
         self._entries: OrderedDict[str, FileEntry] = OrderedDict()
         self._pinned: dict[str, FileEntry] = {}
+        self._expiring: dict[str, float] = {}
 
     async def aclose(self) -> None:
         """Stop making files and remove all."""
@@ -153,11 +154,21 @@ class FileStore:
         key = request.match_info["key"]
         # A stream's address is the file's without its suffix, as at the real APIs.
         key = key if key in self else f"{key}.mp3"
+        if self._has_expired(key):
+            raise web.HTTPGone
         try:
             path = await self.path(key)
         except KeyError:
             raise web.HTTPNotFound from None
         return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: content_type(key)})
+
+    def expire(self, prefix: str, at: float) -> None:
+        """Let the links to all files under a prefix die at this time of the loop; the files stay."""
+        self._expiring[prefix] = at
+
+    def _has_expired(self, key: str) -> bool:
+        at = self._expiring.get(key.rpartition("/")[0]) if self._expiring else None
+        return at is not None and asyncio.get_running_loop().time() >= at
 
     def remove(self, key: str) -> None:
         """Forget a file, if there is one of this key."""

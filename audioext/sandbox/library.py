@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Literal, Protocol, TypeVar
 
 import aiohttp
+from attrs import evolve
 from yarl import URL
 
 from audioext.sandbox.faults import FaultKind
@@ -124,7 +125,9 @@ class Library:
         return source
 
     def promise_tracks(self, task: Task, source: SourceAudio) -> tuple[MadeTrack, ...]:
-        """Promise the recordings of a task, by the ids that it has given them."""
+        """Promise the recordings of a task, by the ids that it has given them; those of a recovery are copies."""
+        if task.input.recovers:
+            return tuple(self._promise_copy(task, track) for track in task.input.recovers)
         same = task.plan.has(FaultKind.SAME_AUDIO)
         return tuple(
             self._promise_track(task, source, track_id, 0 if same else variant)
@@ -182,6 +185,16 @@ class Library:
             cover_url=files.url(f"{stem}.png"),
             seconds=seconds,
         )
+
+    def _promise_copy(self, task: Task, track: MadeTrack) -> MadeTrack:
+        files = self._files
+        key, original = f"{task.provider}/{task.id}/{track.id}.mp3", files.key_of(track.url)
+
+        async def copy() -> bytes:
+            return await files.read(original or "")
+
+        files.promise(key, copy, seconds=track.seconds)
+        return evolve(track, url=files.url(key))
 
     def _promise_ready(self, key: str, play: Callable[..., Sound], seed: int) -> None:
         seconds = self._settings.ready_seconds

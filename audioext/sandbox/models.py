@@ -86,6 +86,18 @@ class SourceAudio:
 
 
 @frozen(kw_only=True)
+class MadeTrack:
+    """One recording that a task makes."""
+
+    id: str
+    url: str
+    wav_url: str
+    stream_url: str
+    cover_url: str
+    seconds: float
+
+
+@frozen(kw_only=True)
 class TaskInput:
     """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds."""
 
@@ -105,6 +117,8 @@ class TaskInput:
     longest_seconds: float | None = None
     clamps: bool = False
     """Whether a point beyond the source's end means its end."""
+    recovers: tuple[MadeTrack, ...] = ()
+    """The tracks of another task, whose files this one brings back."""
 
     @property
     def name(self) -> str:
@@ -125,18 +139,6 @@ class NewIds:
     task_id: str
     track_ids: tuple[str, ...]
     leader: int = 0
-
-
-@frozen(kw_only=True)
-class MadeTrack:
-    """One recording that a task makes."""
-
-    id: str
-    url: str
-    wav_url: str
-    stream_url: str
-    cover_url: str
-    seconds: float
 
 
 @frozen(kw_only=True)

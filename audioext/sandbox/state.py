@@ -176,6 +176,8 @@ class State:
             task.updated = datetime.now(UTC)
             if task.failure is None:
                 task.stage = stage
+            if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
+                self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
             self._settle_price(task, api.facts)
             for callback in api.callbacks(task):
                 callbacks.put_nowait(callback)

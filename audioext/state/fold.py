@@ -17,6 +17,7 @@
 8. A webhook that was not authentic is left out; one that could not be read counts as soon as it can be.
 9. What handlers were told stays reached, however an entry is read later.
 10. Unknown words are kept and lose nothing.
+11. A recovery of the files changes nothing but the links of the tracks that came back, as `recovery.py` says.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from operator import attrgetter
 
 from audioext.models.entries import OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
-from audioext.models.record import Asked, Reached, Record, Run, Seen, Sighting, TaskFault, Verdict
-from audioext.models.results import FailureReason, Source, Stage
+from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
+from audioext.models.results import FailureReason, Source, Stage, Track
 from audioext.state.reading import Handled, Reading
+from audioext.state.recovery import recovery_of, with_recovered
 from audioext.state.tracks import SEEN_RANK, tracks_of
 
 FAILED_TOPIC = "failed"
@@ -85,6 +87,7 @@ class _Facts:
     doubted_at: float | None = None
     expired_at: float | None = None
     is_abandoned: str | None = None
+    recovery: Recovery | None = None
 
     def __init__(self, ref: str, asked: Asked, created_at: float) -> None:
         self.ref = ref
@@ -101,18 +104,23 @@ class _Facts:
 
     def learn_task(self, ordered: Sequence[Reading]) -> None:
         """Find out which task this is, before anything is said of it."""
+        is_recovering = False
         for reading in ordered:
             if reading.outcome is not None and self.submit is None:
                 self.answer = reading.outcome
                 self.answered_at = reading.entry.at
                 if isinstance(reading.outcome, Submitted):
                     self.submit = reading.outcome
+            if reading.entry.kind == "recovery":
+                is_recovering = True
             if self.called_id is None and reading.entry.kind == "webhook":
                 for event in reading.events:
                     if event.task_id is not None and not reading.entry.note.startswith(OTHER_TASK):
                         self.called_id = event.task_id
                         break
         self.task_id = self.submit.task_id if self.submit is not None else self.called_id
+        if is_recovering:
+            self.recovery = recovery_of(ordered, self.task_id)
 
     def join(self, reading: Reading) -> None:
         """Add what one entry says of this task."""
@@ -209,6 +217,13 @@ class _Facts:
         named = self.claimed.get(stage)
         return named is not None and named[0] <= at
 
+    def _tracks(self, complete_at: float) -> tuple[Track, ...]:
+        track_ids = self.submit.track_ids if self.submit is not None else ()
+        found = tracks_of(
+            self.asked, self.sightings, track_ids=track_ids, cover_url=self.cover_url, complete_at=complete_at
+        )
+        return found if self.recovery is None else with_recovered(found, self.recovery, self.asked.retention)
+
     def record(self) -> Record:
         """Return what follows from the facts."""
         reached = _reached(self) if self.submitted is not None or self.told else ()
@@ -221,7 +236,8 @@ class _Facts:
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
-        stage = reached[-1].stage if reached else None
+        last = reached[-1] if reached else None
+        stage = last.stage if last is not None else None
         verdict = Verdict.OPEN
         if stage is Stage.COMPLETE:
             verdict = Verdict.COMPLETE
@@ -242,13 +258,7 @@ class _Facts:
             stage=stage,
             verdict=verdict,
             reached=reached,
-            tracks=tracks_of(
-                self.asked,
-                sightings,
-                track_ids=track_ids,
-                cover_url=self.cover_url,
-                complete_at=reached[-1].at if stage is Stage.COMPLETE else math.inf,
-            ),
+            tracks=self._tracks(last.at if last is not None and stage is Stage.COMPLETE else math.inf),
             sightings=sightings,
             track_ids=track_ids,
             asks_at=self.asks_at,
@@ -264,6 +274,7 @@ class _Facts:
             answer_problem=outcome.reason if isinstance(outcome, Unknown) else None,
             complaint=self.complaint,
             expired_at=self.expired_at,
+            recovery=self.recovery,
             handled=frozenset(self.told),
             runs=self.runs,
         )

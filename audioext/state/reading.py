@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from attrs import frozen
 
 from audioext.errors import AudioextError
 from audioext.http.messages import HttpResponse
-from audioext.models.entries import REFUSED, UNCONFIRMED, Entry, make_entry
-from audioext.models.events import Event, Progress, SubmitOutcome, Unknown
+from audioext.models.entries import REFUSED, UNCONFIRMED, UNSENT, Entry, make_entry
+from audioext.models.events import Event, Failed, Progress, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked
-from audioext.providers.base import Provider
+from audioext.providers.base import Provider, Recovers
 from audioext.state.asked import load_asked
 
 _KEPT_HEADERS = ("content-type", "retry-after", "date")
@@ -40,6 +40,8 @@ class Reading:
     outcome: SubmitOutcome | None = None
     events: tuple[Event, ...] = ()
     handled: Handled | None = None
+    recovery: tuple[Event, ...] = ()
+    """What it means for the recovery of the job's files, which is a task of its own."""
     problem: str = ""
     """Why a status call or a webhook tells nothing of the task."""
 
@@ -60,16 +62,21 @@ def read(entry: Entry, provider: Provider) -> Reading:
         return Reading(entry, asked=load_asked(entry.body))
     if entry.kind == "handled":
         return _read_handled(entry)
-    return Reading(entry)
+    return _read_recovery(entry, provider) if entry.kind.startswith("recovery_") else Reading(entry)
 
 
 def answer_entry(response: HttpResponse, at: float, secrets: Sequence[str]) -> Entry:
     """Return the entry of a POST's answer, in which *secrets* are masked."""
-    body = response.body
-    for secret in secrets:
-        body = body.replace(secret.encode(), b"***")
+    body = masked(response.body, secrets)
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return make_entry("answer", at, status=response.status, headers=headers, body=body)
+
+
+def masked(body: bytes, secrets: Iterable[str]) -> bytes:
+    """Return *body* without *secrets*, which a vendor may quote."""
+    for secret in secrets:
+        body = body.replace(secret.encode(), b"***")
+    return body
 
 
 def _read_webhook(entry: Entry, provider: Provider) -> Reading:
@@ -104,6 +111,23 @@ def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
         return provider.parse_submit(_response(entry))
     except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
         return Unknown(reason=f"parse_submit raised {type(error).__name__}")
+
+
+def _read_recovery(entry: Entry, provider: Provider) -> Reading:
+    if entry.note.startswith(UNSENT):
+        return Reading(entry, recovery=(Failed(message=entry.note),))
+    if not (entry.status and isinstance(provider, Recovers)):
+        return Reading(entry, problem=entry.note)
+    try:
+        if entry.kind == "recovery_status":
+            return Reading(entry, recovery=provider.parse_recovery_status(_response(entry)))
+        outcome = provider.parse_recovery(_response(entry))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Reading(entry, problem=f"{type(error).__name__}: {error}")
+    if isinstance(outcome, Unknown):
+        return Reading(entry, problem=outcome.reason)
+    made = outcome if isinstance(outcome, Submitted) else Failed(message=str(outcome.error))
+    return Reading(entry, recovery=(made,))
 
 
 def _read_handled(entry: Entry) -> Reading:

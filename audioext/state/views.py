@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from yarl import URL
+
 from audioext.models.record import Record, Verdict
-from audioext.models.results import Failure, Saver, Song, Stage, StageEvent
+from audioext.models.requests import Request
+from audioext.models.results import Failure, Files, Song, Stage, StageEvent, Track
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.tracks import moment, tracks_of
 
 
-def stage_event(record: Record, stage: Stage) -> StageEvent | None:
-    """Return the event of *stage* with the tracks known when it was reached, `None` if it was not."""
+def stage_event(record: Record, stage: Stage, files: Files | None = None) -> StageEvent | None:
+    """Return the event of *stage* with the tracks known when it was reached, `None` if it was not.
+
+    *files* is what fetches the files of its tracks.
+    """
     reached = next((item for item in record.reached if item.stage is stage), None)
     if reached is None:
         return None
     known = [sighting for sighting in record.sightings if sighting.at <= reached.at]
+    tracks = tracks_of(record.asked, known, track_ids=record.track_ids, cover_url=record.cover_url)
     return StageEvent(
         stage=stage,
-        tracks=tracks_of(record.asked, known, track_ids=record.track_ids, cover_url=record.cover_url),
+        tracks=fetched_by(files, tracks),
         source=reached.source,
         at=moment(reached.at),
         ref=record.ref,
@@ -26,8 +36,8 @@ def stage_event(record: Record, stage: Stage) -> StageEvent | None:
     )
 
 
-def failure(record: Record) -> Failure | None:
-    """Return why the job failed, `None` if it did not (or rose to complete since)."""
+def failure(record: Record, files: Files | None = None) -> Failure | None:
+    """Return why the job failed, `None` if it did not (or rose to complete since); *files* is as above."""
     if record.verdict is not Verdict.FAILED or record.fault is None:
         return None
     return Failure(
@@ -39,15 +49,20 @@ def failure(record: Record) -> Failure | None:
         ref=record.ref,
         provider=record.provider,
         task_id=record.task_id,
-        tracks=record.tracks,
+        tracks=fetched_by(files, record.tracks),
         meta=record.meta,
     )
 
 
-def song(record: Record, saver: Saver | None = None) -> Song | None:
+def fetched_by(files: Files | None, tracks: Sequence[Track]) -> tuple[Track, ...]:
+    """Return *tracks* with what fetches their files."""
+    return tuple(track.fetched_by(files) for track in tracks)
+
+
+def song(record: Record, files: Files | None = None) -> Song | None:
     """Return the song of a complete job, with its playable tracks alone; `None` if it is not complete.
 
-    *saver* is what fetches its tracks.
+    *files* is what fetches the files of its tracks.
     """
     if record.verdict is not Verdict.COMPLETE:
         return None
@@ -55,11 +70,18 @@ def song(record: Record, saver: Saver | None = None) -> Song | None:
         ref=record.ref,
         provider=record.provider,
         task_id=record.task_id,
-        tracks=tuple([track for track in record.tracks if track.audio_url is not None]),
+        tracks=fetched_by(files, [track for track in record.tracks if track.audio_url is not None]),
         credits=record.credits,
         meta=record.meta,
-        saver=saver,
+        source_name=_source_name(record.request),
+        files=files,
     )
+
+
+def _source_name(request: Request) -> str | None:
+    """Return the name of the file that *request* continues or accompanies, without its suffix."""
+    name = request.file.name if isinstance(request.file, Path) else URL(request.url).name if request.url else ""
+    return PurePosixPath(name).stem or None
 
 
 def untold(record: Record) -> tuple[str, ...]:

@@ -42,6 +42,14 @@ class Api:
     """Set when the last of `status_codes` was answered, or a status call came and there are none."""
     gate: asyncio.Event = field(factory=asyncio.Event)
     base: str = ""
+    recoveries: list[dict[str, Any]] = field(factory=list)
+    recovery_asked: asyncio.Event = field(factory=asyncio.Event)
+    """Set when the status of a recovery was asked for."""
+    recovery_key: str = "task_id"
+    recovered: dict[str, Any] | None = None
+    """What the status call of a recovery is answered; it runs as long as there is nothing."""
+    link: str = "http://files.test/a.mp3"
+    """Where status calls say that the file is."""
 
     def provider(self, **settings: Any) -> ax.Kie:
         """Return a provider that points here, with a pace that suits it and no limits."""
@@ -73,8 +81,20 @@ class Api:
         if code != 200:
             return web.Response(status=code)
         found: dict[str, Any] = {"taskId": request.query["taskId"], "status": "SUCCESS" if self.is_done else self.word}
-        tracks = [{"id": "a", "audioUrl": "http://files.test/a.mp3", "duration": 3.0}]
+        tracks = [{"id": "a", "audioUrl": self.link, "duration": 3.0}]
         return _answer({**found, "response": {"sunoData": tracks if self.is_done else []}})
+
+    async def recover(self, request: web.Request) -> web.Response:
+        """Take the POST of a recovery."""
+        self.recoveries.append(await request.json())
+        return web.json_response({"code": 200, "msg": "success", self.recovery_key: f"recovery-{len(self.recoveries)}"})
+
+    async def recovery(self, _: web.Request) -> web.Response:
+        """Tell how a recovery ended, or that it runs."""
+        self.recovery_asked.set()
+        if self.recovered is None:
+            return web.json_response({"code": 201, "msg": "running", "data": None})
+        return web.json_response(self.recovered)
 
     async def call_back(self, stage: str, task_id: str = "task-1", *, post: int = -1, code: int = 200) -> int:
         """Send the webhook of *stage* for the last POST, or for *post*, and return what it is answered."""
@@ -100,7 +120,12 @@ async def serve_api() -> AsyncIterator[Api]:
     api.gate.set()
     app = web.Application()
     app.add_routes(
-        [web.post("/api/v1/generate/extend", api.submit), web.get("/api/v1/generate/record-info", api.status)]
+        [
+            web.post("/api/v1/generate/extend", api.submit),
+            web.get("/api/v1/generate/record-info", api.status),
+            web.post("/api/v1/suno/recovery", api.recover),
+            web.get("/api/v1/suno/recovery/record-info", api.recovery),
+        ]
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()

@@ -12,7 +12,6 @@ from audioext.clock import Clock
 from audioext.models.entries import Entry
 from audioext.models.limits import Limits
 from audioext.models.record import Record
-from audioext.models.results import Song
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job
@@ -76,7 +75,7 @@ class Process:
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
-            saver=_save,
+            files=_files,
             clock=self.clock,
             wait_timeout=wait_timeout,
         )
@@ -122,5 +121,5 @@ def understood(entries: Sequence[Entry], provider: Provider = TAPE) -> list[Read
     return [read(entry, provider) for entry in entries]
 
 
-async def _save(song: Song, *_: object, **__: object) -> Any:
-    """Save nothing."""
+def _files(_: str) -> Any:
+    """Return what fetches nothing."""

@@ -81,7 +81,7 @@ class EnvelopeApi:
         if not task_id:
             raise Refusal(Cause.MISSING, "taskId is required", names=["taskId"])
         task = self.state.find(self.facts.provider, task_id)
-        if task is not None:
+        if task is not None and not task.input.recovers:
             return self.ok(record_info(task))
         if self.facts.is_live(self.state.settings):
             return self.ok(None)

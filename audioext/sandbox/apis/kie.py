@@ -14,6 +14,7 @@ from audioext.sandbox.apis import kie_jobs
 from audioext.sandbox.apis._envelope import CallbackForm, EnvelopeApi, FlatApi, camel, is_upload
 from audioext.sandbox.apis._fields import COMMON, LEGACY_MODELS, PERSONA, V6_MODELS, OperationRules, is_address
 from audioext.sandbox.apis._http import api_application, check_key, read_json_object
+from audioext.sandbox.apis._recovery import RecoveryApi
 from audioext.sandbox.apis._submit import submitting
 from audioext.sandbox.apis._uploads import UploadHost
 from audioext.sandbox.models import Callback, Cause, Refusal, Task, TaskKind
@@ -126,6 +127,7 @@ def build(state: State) -> web.Application:
     for rules in RULES:
         api = KieApi(facts=FACTS, state=state, statuses=STATUSES, rules=rules)
         app.router.add_post(f"/api/v1/generate/{rules.operation}", submitting(state, api, operation=rules.operation))
+    RecoveryApi(facts=FACTS, state=state, statuses=STATUSES).add_routes(app)
     app.router.add_get("/api/v1/generate/record-info", helpers.record_info)
     app.router.add_get("/api/v1/chat/credit", helpers.credit)
     app.router.add_post("/api/v1/common/download-url", helpers.download_url)

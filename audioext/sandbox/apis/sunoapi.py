@@ -13,6 +13,7 @@ from attrs import evolve
 from audioext.sandbox.apis._envelope import CallbackForm, EnvelopeApi, FlatApi, camel
 from audioext.sandbox.apis._fields import COMMON, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules
 from audioext.sandbox.apis._http import api_application
+from audioext.sandbox.apis._recovery import RecoveryApi
 from audioext.sandbox.apis._submit import submitting
 from audioext.sandbox.apis._uploads import UploadHost
 from audioext.sandbox.models import Callback, Cause, Task, TaskKind
@@ -102,6 +103,7 @@ def build(state: State) -> web.Application:
     for rules in (EXTEND, UPLOAD_EXTEND, ADD_INSTRUMENTAL):
         api = SunoOrgApi(facts=FACTS, state=state, statuses=STATUSES, rules=rules)
         app.router.add_post(f"/api/v1/generate/{rules.operation}", submitting(state, api, operation=rules.operation))
+    RecoveryApi(facts=FACTS, state=state, statuses=STATUSES).add_routes(app)
     app.router.add_get("/api/v1/generate/record-info", helpers.record_info)
     app.router.add_get("/api/v1/generate/credit", helpers.credit)
     UploadHost(state, FACTS).add_routes(app)

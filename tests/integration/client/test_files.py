@@ -1,4 +1,4 @@
-"""Files: what is saved is whole, audio, not empty and named safely; local files reach the provider."""
+"""Files: a client saves what it made, also when it is cut short; local files reach the provider."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,63 +27,9 @@ from audioext.files.sources import SourceInfo, probe
 from audioext.http.transport import Transport
 from audioext.sandbox import Sandbox, audio
 from tests.integration.client.conftest import MakeClient, MakeSandbox
-from tests.support.clock import SOON_SECONDS, LoopTime
-
-
-async def save(song: ax.Song, folder: Path, *, overwrite: bool = False) -> tuple[Path, ...]:
-    """Save with a transport of its own."""
-    transport = Transport()
-    try:
-        return await Downloader(transport).save(song, folder, overwrite=overwrite)
-    finally:
-        await transport.aclose()
-
-
-def song_of(*links: str, title: str = "Rain") -> ax.Song:
-    """Return a song with such links."""
-    tracks = tuple(ax.Track(id=str(index), title=title, audio_url=link) for index, link in enumerate(links))
-    return ax.Song(ref="r" * 24, provider="kie", task_id="t", tracks=tracks)
-
-
-@pytest.fixture
-async def files() -> web.Application:
-    """Return a file server with every kind of file that goes wrong."""
-
-    def answer(body: bytes, content_type: str, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def handler(_: web.Request) -> web.Response:
-            return web.Response(body=body, content_type=content_type, status=status)
-
-        return handler
-
-    app = web.Application()
-    routes = {
-        "good.mp3": answer(b"ID3 one", "audio/mpeg"),
-        "other.mp3": answer(b"ID3 two", "audio/mpeg"),
-        "plain.mp3": answer(b"ID3 three", "application/octet-stream"),
-        "empty.mp3": answer(b"", "audio/mpeg"),
-        "page.mp3": answer(b"<html>gone</html>", "audio/mpeg"),
-        "typed.mp3": answer(b"ID3", "text/html"),
-        "gone.mp3": answer(b"", "text/plain", 404),
-    }
-    for name, handler in routes.items():
-        app.router.add_get(f"/{name}", handler)
-
-    async def signed(request: web.Request) -> web.Response:
-        return web.Response(
-            body=b"ID3 signed", content_type="audio/mpeg", status=200 if "%2F" in request.path_qs else 403
-        )
-
-    app.router.add_get("/signed.mp3", signed)
-    return app
-
-
-@pytest.fixture
-async def url(files: web.Application) -> object:
-    """Serve the files and return a function from a name to its URL."""
-    server = TestServer(files)
-    await server.start_server()
-    yield lambda name: str(server.make_url(f"/{name}"))
-    await server.close()
+from tests.support.clock import SOON_SECONDS
+from tests.support.hosts import gives, serve_host
+from tests.support.sounds import MP3, OTHER_MP3
 
 
 async def test_the_demo_song_is_longer_than_its_source(
@@ -110,79 +56,23 @@ async def test_the_demo_song_is_longer_than_its_source(
     )
 
 
-@pytest.mark.parametrize(
-    ("bad", "says"),
-    [
-        ("empty.mp3", "empty file"),
-        ("page.mp3", "not audio"),
-        ("typed.mp3", "not audio"),
-        ("gone.mp3", "HTTP 404"),
-        ("good.mp3", "byte for byte"),
-    ],
-)
-async def test_a_bad_file_is_told_and_the_good_one_is_saved(
-    bad: str, says: str, url: Callable[[str], str], tmp_path: Path
-) -> None:
-    """What is wrong is said; the other take is there; nothing half is left behind."""
-    with pytest.raises(ax.DownloadError, match=says) as caught:
-        await save(song_of(url("good.mp3"), url(bad)), tmp_path)
-
-    assert ["Rain - take 1.mp3"] == [path.name for path in caught.value.paths]
-    assert ["Rain - take 1.mp3"] == [path.name for path in tmp_path.iterdir()]
-
-
-async def test_a_taken_name_gets_a_number(url: Callable[[str], str], tmp_path: Path) -> None:
-    """Saving twice keeps both, unless overwriting is asked for."""
-    song = song_of(url("plain.mp3"))
-
-    names = [(await save(song, tmp_path))[0].name for _ in range(2)]
-    names += [(await save(song, tmp_path, overwrite=True))[0].name]
-
-    assert ["Rain.mp3", "Rain (2).mp3", "Rain.mp3"] == names
-    assert 2 == len(list(tmp_path.iterdir()))
-
-
-async def test_a_signed_link_is_fetched_byte_for_byte(url: Callable[[str], str], tmp_path: Path) -> None:
-    """What a vendor escaped in a link stays escaped: a signature covers the link as it was written."""
-    (path,) = await save(song_of(url("signed.mp3") + "?X-Credential=AK%2F2026%2Fs3&X-Signature=ab"), tmp_path)
-
-    assert b"ID3 signed" == path.read_bytes()
-
-
-async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int, loop_time: LoopTime, tmp_path: Path) -> None:
-    """A link that cannot be fetched says so, and how to get fresh ones."""
-    with pytest.raises(ax.DownloadError, match="refresh"):
-        await loop_time.run(save(song_of(f"http://127.0.0.1:{unused_tcp_port}/a.mp3"), tmp_path))
-
-
-async def test_a_folder_that_cannot_be_made_is_told(url: Callable[[str], str], tmp_path: Path) -> None:
-    """A file where the folder should be is a DownloadError."""
-    (tmp_path / "taken").write_text("x")
-
-    with pytest.raises(ax.DownloadError, match="cannot make the folder"):
-        await save(song_of(url("good.mp3")), tmp_path / "taken")
-
-
 # --- saving that is cut short, or comes late -------------------------------------------------------------
 
 
 @define
 class Tap:
-    """A file server whose second file stops after its first bytes until it is opened."""
+    """A file host whose second file stops after its first bytes until it is opened."""
 
     open: asyncio.Event = field(factory=asyncio.Event)
 
-    async def good(self, _: web.Request) -> web.Response:
-        """Send a whole file."""
-        return web.Response(body=b"ID3 whole", content_type="audio/mpeg")
-
-    async def slow(self, request: web.Request) -> web.StreamResponse:
+    async def slow(self, request: web.BaseRequest) -> web.StreamResponse:
         """Send the beginning of a file, and the rest when the tap is opened."""
-        response = web.StreamResponse(headers={"Content-Type": "audio/mpeg", "Content-Length": "11"})
+        response = web.StreamResponse()
+        response.content_length = len(OTHER_MP3)
         await response.prepare(request)
-        await response.write(b"ID3 ")
+        await response.write(OTHER_MP3[:9])
         await self.open.wait()
-        await response.write(b"at last")
+        await response.write(OTHER_MP3[9:])
         return response
 
 
@@ -194,12 +84,11 @@ def tap() -> Tap:
 
 @pytest.fixture
 async def slow_song(tap: Tap) -> AsyncIterator[ax.Song]:
-    """Return a song of two takes, of which the second comes as the tap lets it."""
-    app = web.Application()
-    app.router.add_get("/good.mp3", tap.good)
-    app.router.add_get("/slow.mp3", tap.slow)
-    async with TestServer(app) as server:
-        yield song_of(str(server.make_url("/good.mp3")), str(server.make_url("/slow.mp3")))
+    """Return a song of two tracks, of which the second comes as the tap lets it."""
+    async with serve_host() as host:
+        links = (host.put("/good.mp3", gives()), host.put("/slow.mp3", tap.slow))
+        tracks = tuple(ax.Track(id=link, title="Rain", audio_url=link) for link in links)
+        yield ax.Song(ref="r" * 24, provider="kie", task_id="t", tracks=tracks)
         tap.open.set()
 
 
@@ -214,7 +103,7 @@ async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song
             both_begun.set()
 
     transport = Transport()
-    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=progress))
+    saving = asyncio.create_task(Downloader(transport=transport).save(slow_song, tmp_path, progress=progress))
     await both_begun.wait()
     assert 2 == len(list(tmp_path.iterdir()))
 
@@ -237,7 +126,7 @@ async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(slow_song: ax.S
             loop.run_in_executor(None, disk.wait, SOON_SECONDS)  # from now on each thread's work waits behind this
 
     transport = Transport()
-    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=progress))
+    saving = asyncio.create_task(Downloader(transport=transport).save(slow_song, tmp_path, progress=progress))
     await begun.wait()
     saving.cancel()
     for _ in range(20):  # it has heard of it
@@ -262,6 +151,28 @@ async def test_a_song_can_be_saved_after_its_client_was_closed(
     assert 2 == len(await song.save(tmp_path / "out"))
 
 
+async def test_tracks_can_be_read_wherever_they_are_met(
+    sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """A handler, a stage, a job and its song give tracks that fetch their own files, also after the end."""
+    client = await make_client(sandbox, "vidgo")
+    told: list[bytes] = []
+
+    @client.on(ax.Stage.COMPLETE)
+    async def tell(event: ax.StageEvent) -> None:
+        told.append(await event.tracks[0].read())
+
+    job = await client.extend(file=voice_file, model="V5", continue_at=3)
+    song = await job
+    await client.aclose()
+
+    streamed = b"".join([chunk async for chunk in song.tracks[0].stream()])
+    read = [await tracks[0].read() for tracks in ((await job.complete).tracks, job.tracks)]
+    assert [streamed] * 3 == [*told, *read]
+    assert song.tracks == job.record.tracks
+    assert "voice" == song.source_name
+
+
 async def test_a_save_under_way_outlives_the_closing(slow_song: ax.Song, tap: Tap, tmp_path: Path) -> None:
     """What the caller still waits for comes whole, and its connections are closed when it is there."""
     connectors: list[aiohttp.BaseConnector] = []
@@ -272,32 +183,34 @@ async def test_a_save_under_way_outlives_the_closing(slow_song: ax.Song, tap: Ta
         return connectors[-1]
 
     transport = Transport(connector=connect)
-    saving = asyncio.create_task(Downloader(transport).save(slow_song, tmp_path, progress=lambda *_: begun.set()))
+    saving = asyncio.create_task(
+        Downloader(transport=transport).save(slow_song, tmp_path, progress=lambda *_: begun.set())
+    )
     await begun.wait()
     await transport.aclose()
     tap.open.set()
 
     paths = await saving
 
-    assert [b"ID3 whole", b"ID3 at last"] == [path.read_bytes() for path in paths]
+    assert [MP3, OTHER_MP3] == [path.read_bytes() for path in paths]
     assert [True] == [connector.closed for connector in connectors]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits")
 async def test_a_saved_file_has_the_permissions_of_any_other(
-    url: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slow_song: ax.Song, tap: Tap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The umask is heeded and never touched: it is the whole process's, other threads make files meanwhile."""
+    tap.open.set()
     umask = os.umask(0o027)
     try:
         monkeypatch.setattr(os, "umask", None)
-        (path,) = await save(song_of(url("good.mp3")), tmp_path)
-        (again,) = await save(song_of(url("other.mp3")), tmp_path, overwrite=True)
+        paths = await Downloader(transport=Transport()).save(slow_song, tmp_path, overwrite=True)
     finally:
         monkeypatch.undo()
         os.umask(umask)
 
-    assert [0o640, 0o640] == [stat.S_IMODE(saved.stat().st_mode) for saved in (path, again)]
+    assert [0o640, 0o640] == [stat.S_IMODE(saved.stat().st_mode) for saved in paths]
 
 
 @given(st.text())

@@ -140,11 +140,27 @@ def test_depth_has_a_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b'{"parts":[]}', b'\xef\xbb\xbf{"parts":[]}', b'"{\\"parts\\":[]}"', b' {"parts":[]}\n']
+    "data",
+    [
+        b'{"parts":[]}',
+        b'\xef\xbb\xbf{"parts":[]}',
+        b'\r\n\xef\xbb\xbf\xef\xbb\xbf{"parts":[]}\0',
+        b'"{\\"parts\\":[]}"',
+        b'"\\"{\\\\\\"parts\\\\\\":[]}\\""',
+        b' {"parts":[]}\n',
+    ],
 )
 def test_a_byte_order_mark_and_a_second_encoding_are_taken_off(data: bytes) -> None:
     """A body is read with a mark in front of it, and when it is a JSON text that holds the JSON."""
     assert Body(parts=[]) == decode(data, Body)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ['{"parts":[]}', "[]"])
+def test_utf_16_is_refused_by_its_name(text: str, encoding: str) -> None:
+    """Another encoding than JSON's is told, and not taken for broken JSON."""
+    with pytest.raises(DecodeError, match="UTF-16"):
+        parse_json(text.encode(encoding))
 
 
 def test_unknown_keys_are_nobodys_business() -> None:
@@ -169,6 +185,16 @@ def test_unknown_keys_are_nobodys_business() -> None:
         ("https://files.test?item_id=b1", "https://files.test?item_id=b1"),
         ("https://files.test/phone.mp3", "https://files.test/phone.mp3"),
         ("https://files.test/nullable.mp3", "https://files.test/nullable.mp3"),
+        ("//files.test/a.mp3", "https://files.test/a.mp3"),
+        ("https:\\/\\/files.test\\/a.mp3", "https://files.test/a.mp3"),
+        ("\ufeff<https://files.test/a.mp3>\r\n", "https://files.test/a.mp3"),
+        ("https://files.test/a\xa0b.mp3", "https://files.test/a%C2%A0b.mp3"),
+        ("https://files.test/none of us.mp3", "https://files.test/none%20of%20us.mp3"),
+        ("https://files.test/[object Object]", None),
+        ("https://files.test/[object%20Object].mp3", None),
+        ("https://files.test/null/", None),
+        ("https://files.test//", None),
+        ("https://files.test/?item_id=null&at=1", None),
         ("https://files.test/?item_id=", None),
         ("https://files.test/?item_id=None", None),
         ("https://cdn1.suno.ai/None.mp3", None),

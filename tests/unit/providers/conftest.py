@@ -155,11 +155,13 @@ class KnownTask:
 
     ref: str = "ref1"
     task_id: str | None
+    track_ids: tuple[str, ...] = ()
+    tracks: tuple[Track, ...] = ()
 
 
-def make_record(task_id: str | None = "task-1") -> Record:
-    """Return what a status call needs of a job that has *task_id*."""
-    return cast("Record", KnownTask(task_id=task_id))
+def make_record(task_id: str | None = "task-1", *tracks: Track, track_ids: tuple[str, ...] = ()) -> Record:
+    """Return what a status call needs of a job that has *task_id*, with the *tracks* that are known."""
+    return cast("Record", KnownTask(task_id=task_id, tracks=tracks, track_ids=track_ids))
 
 
 WIRE_WORDS = (

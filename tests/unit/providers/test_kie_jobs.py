@@ -68,6 +68,13 @@ def test_uploaded_audio_is_the_upload_url(request_: Request, slug: str) -> None:
     assert "url" not in sent["input"]
 
 
+def test_an_upload_always_says_whether_it_is_instrumental() -> None:
+    """A production client lists `instrumental` as required for uploads, so it is sent as false when not given."""
+    sent = body(KieJobs("k").build_submit(Extend(url=VOICE, model="V5"), CALLBACK))
+    assert False is sent["input"]["instrumental"]
+    assert "instrumental" not in body(KieJobs("k").build_submit(Extend(audio_id="a", model="V5"), CALLBACK))["input"]
+
+
 def test_no_callback_url_is_sent_when_nobody_can_reach_us() -> None:
     """The callback URL is optional on this route, so none is made up."""
     assert "callBackUrl" not in body(KieJobs("k").build_submit(Extend(audio_id="a", model="V5"), None))

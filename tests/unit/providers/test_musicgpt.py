@@ -410,6 +410,37 @@ def test_an_odd_subtype_loses_nothing(subtype: object) -> None:
     assert Progress(task_id="t1", ask_now=True) == shown(deliver(task_id="t1", subtype=subtype))
 
 
+def test_the_missing_track_is_asked_for_by_its_id(kit: Kit) -> None:
+    """Once a track is there the status call asks for another that is not, as the page's answers show one track."""
+    provider, there = MusicGpt(KEY), Track(id="a", audio_url="https://files.example/a.mp3")
+    cases: list[tuple[tuple[Track, ...], dict[str, str]]] = [
+        ((), {"task_id": "t1"}),
+        ((Track(id="a"),), {"task_id": "t1"}),
+        ((there,), {"conversion_id": "b"}),
+        ((there, Track(id="b")), {"conversion_id": "b"}),
+        ((there, Track(id="b", failure="no")), {"task_id": "t1"}),
+    ]
+    for tracks, query in cases:
+        sent = provider.build_status(kit.make_record("t1", *tracks, track_ids=("a", "b")))
+        assert {"conversionType": "EXTEND", **query} == dict(sent.url.query)
+
+
+def test_a_status_of_one_track_claims_no_more() -> None:
+    """The page's keys with one id speak of that track: it is there, or has failed, and the job may have another."""
+    found = {}
+    for word in ("COMPLETED", "FAILED"):
+        shown_ = {"task_id": "t1", "conversion_id": "a", "status": word, "audio_url": "", "message": "no"}
+        if word == "COMPLETED":
+            shown_["audio_url"] = "https://files.example/a.mp3"
+        body = msgspec.json.encode({"success": True, "conversion": shown_})
+        found[word] = MusicGpt(KEY).parse_status(HttpResponse(status=200, body=body))
+    assert None is shown(found["COMPLETED"]).claimed_stage
+    seen, failed = found["FAILED"]
+    assert isinstance(seen, Progress)
+    assert isinstance(failed, Failed)
+    assert [("a", "no")] == [(track.id, track.failure) for track in seen.tracks]
+
+
 def test_an_event_of_the_n8n_page_is_refused() -> None:
     """No live traffic has that shape; a known part that bears an `event` as well is not lost."""
     with pytest.raises(WebhookError) as caught:

@@ -8,8 +8,10 @@ import msgspec
 from yarl import URL
 
 from audioext import SunoApi
-from audioext.http.messages import HttpRequest
+from audioext.http.messages import HttpRequest, HttpResponse
+from audioext.models.events import Failed
 from audioext.models.requests import AddInstrumental, Extend
+from audioext.models.results import FailureReason
 from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.example/sunoapi/ref1/tag1")
@@ -87,3 +89,15 @@ def test_the_status_is_record_info(kit: Kit) -> None:
     suno = SunoApi("k")
     expected = "https://api.sunoapi.org/api/v1/generate/record-info?taskId=task-1"
     assert expected == str(suno.build_status(kit.make_record()).url)
+
+
+def test_a_task_that_could_not_be_made_is_no_word_on_its_content() -> None:
+    """400 stands for files that are no audio as well, so it means prohibited words only where the text says so."""
+    task = {"taskId": "t1", "status": "CREATE_TASK_FAILED", "errorCode": 400}
+    reasons = {}
+    for says in ("The audio format is not supported", "Sensitive words were found"):
+        answer = msgspec.json.encode({"code": 200, "data": {**task, "errorMessage": says}})
+        (failed,) = SunoApi("k").parse_status(HttpResponse(status=200, body=answer))
+        assert isinstance(failed, Failed)
+        reasons[says] = failed.reason
+    assert [FailureReason.GENERATION, FailureReason.CONTENT] == list(reasons.values())

@@ -30,6 +30,8 @@ from audioext.sandbox.faults import FaultScript, Plan
         "same_audio",
         "callback_exception",
         "callback_exception=without",
+        "expire_links",
+        "expire_links=90",
         "duplicate%30",
         "duplicate*2",
         "duplicate@Part *",
@@ -59,6 +61,7 @@ def test_a_fault_is_written_as_it_was_read(text: str) -> None:
         "code",
         "lose_response=twice",
         "callback_exception=maybe",
+        "expire_links=soon",
         "duplicate%often",
     ],
 )

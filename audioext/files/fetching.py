@@ -1,0 +1,270 @@
+"""The bytes behind a link, whole: byte for byte the link, tried again while that may help, and resumed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from urllib.parse import urljoin
+
+import aiohttp
+from attrs import define, field
+from yarl import URL
+
+from audioext.files.formats import MAX_FILE_BYTES
+from audioext.http.messages import HttpResponse, retry_after
+
+CHUNK_BYTES = 262_144
+IDLE_SECONDS = 60.0
+BACKOFF_SECONDS = 0.5
+"""How long the second try waits; doubled with each, unless the host says how long."""
+LONGEST_BACKOFF_SECONDS = 8.0
+LONGEST_RETRY_AFTER_SECONDS = 120.0
+"""A host that asks for a longer wait is given up."""
+MAX_REDIRECTS = 10
+
+STALE_TRIES = 2
+"""How often a link that is not fresh may look dead before it counts as such."""
+
+_WHOLE = frozenset({200, 203})
+_PARTIAL, _NO_RANGE, _SERVER_ERROR = 206, 416, 500
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_DEAD = frozenset({403, 404, 410})
+"""Statuses of a link that has died, or of a fresh one that is not there yet; 410 is final."""
+_PASSING = frozenset({408, 425, 429})
+_RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?P<total>\d{1,15}|\*)", re.ASCII)
+
+
+class FetchError(Exception):
+    """The bytes did not come; `is_dead` says that the link itself has died."""
+
+    def __init__(self, message: str, *, is_dead: bool = False) -> None:
+        """Keep whether a fresh link may help."""
+        self.is_dead = is_dead
+        super().__init__(message)
+
+
+class _AgainError(Exception):
+    """This try failed, and the next one may not; `wait` (seconds) is what the host asks for."""
+
+    def __init__(self, message: str, *, is_dead: bool = False, wait: float | None = None) -> None:
+        self.is_dead = is_dead
+        self.wait = wait
+        super().__init__(message)
+
+
+def wire_url(link: str) -> URL:
+    """Return *link* as it is sent: as it was written, since it may be signed; only what no request can hold is escaped.
+
+    Raises:
+        ValueError: it is no link.
+    """
+    written = link.encode("utf-8", "surrogateescape")  # a header's bytes that are no text come like that
+    escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
+    url = URL(escaped.decode("ascii"), encoded=True)
+    if url.scheme not in {"http", "https"} or not url.host:
+        message = f"{link:.80} is no http link"
+        raise ValueError(message)
+    return url
+
+
+@define(kw_only=True, eq=False, repr=False)
+class Fetch:
+    """One file on its way. *ends_at* is when it has to be whole, in the loop's time.
+
+    *patience* (seconds) is how long failures are tried again while no more of it comes. A link that is not *is_fresh*
+    and looks dead is tried twice.
+    """
+
+    session: aiohttp.ClientSession
+    link: str
+    patience: float
+    ends_at: float
+    is_fresh: bool = True
+    position: int = field(default=0, init=False)
+    """How many bytes were handed out."""
+    total: int | None = field(default=None, init=False)
+    _digest: hashlib.blake2b = field(factory=hashlib.blake2b, init=False)
+    _validator: str | None = field(default=None, init=False)
+    _resumes: bool = field(default=True, init=False)
+
+    @property
+    def digest(self) -> bytes:
+        """What tells the bytes so far from others."""
+        return self._digest.digest()
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Yield the bytes, each once and in order, however often the transfer breaks.
+
+        Raises:
+            FetchError: they do not come, not in time, too many of them, or others than before.
+        """
+        loop = asyncio.get_running_loop()
+        tries, gives_up_at = 0, None
+        while True:
+            before = self.position
+            try:
+                async with aclosing(self._attempt()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except _AgainError as error:
+                if gives_up_at is None or self.position > before:  # it moves
+                    tries, gives_up_at = 0, loop.time() + self.patience
+                tries += 1
+                await self._pause(error, tries, gives_up_at)
+            else:
+                return
+
+    async def _pause(self, error: _AgainError, tries: int, gives_up_at: float) -> None:
+        """Wait for the next try.
+
+        Raises:
+            FetchError: there is none.
+        """
+        now = asyncio.get_running_loop().time()
+        backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
+        # With a last try when patience ends, or later where the host names a later time.
+        wait = min(backoff, max(gives_up_at - now, 0.0)) if error.wait is None else max(backoff, error.wait)
+        is_late = now >= gives_up_at or now + wait >= self.ends_at or wait > LONGEST_RETRY_AFTER_SECONDS
+        if is_late or (error.is_dead and not self.is_fresh and tries >= STALE_TRIES):
+            asked = f", which asks to wait {wait:.0f} s" if error.wait else ""
+            raise FetchError(f"{error}{asked}", is_dead=error.is_dead)
+        await asyncio.sleep(wait)
+
+    async def _attempt(self) -> AsyncGenerator[bytes]:
+        """Yield what comes of the rest in one go."""
+        host = wire_host(self.link)
+        try:
+            async with asyncio.timeout_at(self.ends_at):
+                response = await self._ask()
+            try:
+                skip = self._begin(response)
+                skipped = hashlib.blake2b()
+                while chunk := await self._read(response):
+                    if skip:  # the host began anew
+                        again, chunk = chunk[:skip], chunk[skip:]
+                        skip -= len(again)
+                        skipped.update(again)
+                        if not skip and skipped.digest() != self.digest:
+                            message = f"{host} sends another file than before"
+                            raise FetchError(message)
+                    if chunk:
+                        self._count(chunk)
+                        yield chunk
+                if skip or (self.total is not None and self.position < self.total):
+                    message = f"{host} sent {self.position} bytes, and no more"
+                    raise _AgainError(message)
+            finally:
+                response.close()
+        except (aiohttp.InvalidURL, ValueError) as error:
+            message = f"the link {self.link[:80]!r} cannot be asked for"
+            raise FetchError(message) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if asyncio.get_running_loop().time() >= self.ends_at:
+                message = f"{host} did not send all of it in time ({self.position} bytes came)"
+                raise FetchError(message) from error
+            message = f"{type(error).__name__} at {host}"
+            raise _AgainError(message) from error
+
+    async def _ask(self) -> aiohttp.ClientResponse:
+        """Ask for what is missing, through redirects, whose links are kept as they are, too."""
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        if self.position and self._resumes:
+            headers["Range"] = f"bytes={self.position}-"
+            if self._validator is not None:
+                headers["If-Range"] = self._validator
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=IDLE_SECONDS)
+        link = self.link
+        for _ in range(MAX_REDIRECTS + 1):
+            url = wire_url(link)
+            response = await self.session.get(url, headers=headers, allow_redirects=False, timeout=limits)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response
+            response.close()
+            link = urljoin(str(url), location.strip())
+        message = f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times"
+        raise FetchError(message)
+
+    def _begin(self, response: aiohttp.ClientResponse) -> int:
+        """Return how many bytes of the answer are known already.
+
+        Raises:
+            FetchError, _AgainError: it does not bring the file.
+        """
+        status, host = response.status, response.url.host
+        if status in {_PARTIAL, _NO_RANGE} and self.position:
+            return self._resume(response)
+        if status in _WHOLE or (status == _PARTIAL and _range(response)[0] == "0"):
+            self._learn(response)
+            return self.position
+        said = f"HTTP {status} from {host}"
+        if status in _DEAD or status in _PASSING or status >= _SERVER_ERROR:
+            is_dead = status in _DEAD
+            said += "; the link has probably expired" if is_dead else ""
+            if status == 410:  # noqa: PLR2004 - gone, for good
+                raise FetchError(said, is_dead=True)
+            raise _AgainError(said, is_dead=is_dead, wait=_asked_wait(response.status, response.headers))
+        raise FetchError(said)
+
+    def _learn(self, response: aiohttp.ClientResponse) -> None:
+        is_plain = response.headers.get("Content-Encoding", "identity").lower() == "identity"
+        total = response.content_length if is_plain else None
+        if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
+            total = int(stated)  # some hosts answer any call like that
+        if self.position and None not in {total, self.total} and total != self.total:
+            message = f"{response.url.host} sends another file than before"
+            raise FetchError(message)
+        self.total = total
+        self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"
+        tag = response.headers.get("ETag", "")
+        self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+
+    def _resume(self, response: aiohttp.ClientResponse) -> int:
+        start, total = _range(response)
+        known = None if self.total is None else str(self.total)
+        if response.status == _PARTIAL and start == str(self.position) and (total is None or known in {None, total}):
+            if total is not None:
+                self.total = int(total)  # it may have come without a length at first
+            return 0
+        if response.status == _NO_RANGE and known is None and total == str(self.position):
+            self.total = self.position  # the transfer broke at its very end
+            return 0
+        self._resumes = False
+        message = f"{response.url.host} cannot go on where it broke off"
+        raise _AgainError(message)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if response.status == _NO_RANGE:
+            return b""
+        async with asyncio.timeout_at(self.ends_at):
+            return await response.content.read(CHUNK_BYTES)
+
+    def _count(self, chunk: bytes) -> None:
+        self.position += len(chunk)
+        self._digest.update(chunk)
+        if self.position > MAX_FILE_BYTES:
+            message = f"longer than {MAX_FILE_BYTES} bytes"
+            raise FetchError(message)
+
+
+def wire_host(link: str) -> str:
+    """Return the host of *link*, for people to read."""
+    try:
+        return wire_url(link).host or "?"
+    except ValueError:
+        return "?"
+
+
+def _range(response: aiohttp.ClientResponse) -> tuple[str | None, str | None]:
+    """Return where the part that came begins, and how long all is, as far as the host says so."""
+    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if found is None:
+        return None, None
+    return found["start"], None if found["total"] == "*" else found["total"]
+
+
+def _asked_wait(status: int, headers: Mapping[str, str]) -> float | None:
+    return retry_after(HttpResponse(status=status, headers=headers))

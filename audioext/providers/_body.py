@@ -1,0 +1,194 @@
+"""What a body says of a task: ids, a status word, tracks and texts, wherever they stand and however they are spelt.
+
+kie.ai (both routes), sunoapi.org and vidgo.ai wrap the same engine. Their bodies differ in spelling and in wrapping,
+and each has been seen in more shapes than its page shows, so one reader takes them all, and those of MusicGPT.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from attrs import define, field
+
+from audioext.errors import DecodeError
+from audioext.http.decoding import identity, moment, number, opened, plain, plain_keys, text
+from audioext.models.results import Stage, Track
+from audioext.providers._tracks import KEYS, LISTS, MAX_TRACKS, SHOWING, find_tracks
+from audioext.providers._words import StatusWord, all_said, says_no, status_word
+
+MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
+MAX_NODES = 64  # lists and objects in which tracks are looked for where no known key has them
+_NAMING_A_TRACK = SHOWING | {plain(key) for key in KEYS["id"][1]}
+_ROLES = {
+    **dict.fromkeys(SHOWING, "song"),
+    **dict.fromkeys((*LISTS, "conversion"), "list"),
+    **dict.fromkeys(("taskid", "conversiontaskid", "jobid"), "id"),
+    "callbacktype": "type",
+    **dict.fromkeys(("status", "state", "taskstatus", "stage", "successflag"), "status"),
+    **dict.fromkeys(("success", "ok"), "success"),
+    "code": "code",
+    **dict.fromkeys(("errorcode", "errcode", "failcode", "failurecode"), "own code"),
+    "createdtime": "time",
+    "creditsconsumed": "credits",
+}
+"""What stands under a plain key of a body's objects."""
+
+
+_Values = list[tuple[int, object, str]]
+"""Values with the index of the object that they stand in, and their path."""
+
+
+_ABOUT_A_TASK = frozenset({"id", "type", "status", "list", "song"})
+"""Roles by which an object is known to speak of a task; one with none of them is a mere wrapper."""
+_ECHO = re.compile("param|input|request|source|upload|origin|parent|reference|setting|header|callback")
+"""In a plain key, it tells of what was asked for, which is no result."""
+
+
+@define
+class Body:
+    """What a parsed body says of a task: a status answer or a webhook, bare or wrapped.
+
+    `layers` are its objects with their paths, from the outside in, and `problems` what could not be read in them.
+    `word` says where the task is; `tracks` are looked for unless asked not to. Raises DecodeError if it is no object,
+    or an id or a status word has the wrong type.
+    """
+
+    value: object
+    where: str
+    finds_tracks: bool = True
+    problems: list[str] = field(factory=list)
+    layers: list[tuple[dict[str, object], str]] = field(init=False)
+    task_ids: tuple[str, ...] = field(init=False)
+    word: StatusWord = field(init=False)
+    tracks: tuple[Track, ...] = ()
+    _found: dict[str, _Values] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        """Look once at every key of every object, and open the JSON texts among them."""
+        value = self.value[0] if isinstance(self.value, list) and len(self.value) == 1 else self.value
+        if not isinstance(value, dict):
+            raise DecodeError(["expected an object @ $"], where=self.where)
+        self.layers = [(value, "$")]
+        for index, (layer, path) in enumerate(self.layers):
+            wraps = True
+            for key, raw in layer.items():
+                role = _ROLES.get(plain(key))
+                if role is None or raw is None or raw == "":
+                    continue
+                wraps = wraps and role not in _ABOUT_A_TASK
+                at = f"{path}.{key}"
+                item = _opened_task(raw) if role == "list" else raw
+                if role == "list" and isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
+                    self.layers.append((item, at))
+                elif role == "list" and isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
+                    self.problems.append(f"expected JSON in the text @ {at}")
+                self._found.setdefault(role, []).append((index, item, at))
+            if wraps:
+                self._unwrap(layer, path)
+        self.task_ids = self._read_ids()
+        self.word = self._read_word()
+        if self.finds_tracks:
+            self.tracks = self.find_tracks()
+
+    def _unwrap(self, layer: Mapping[str, object], path: str) -> None:
+        """Look into all that an object holds which says nothing of a task itself."""
+        for key, raw in layer.items():
+            item = _opened_task(raw)
+            if isinstance(item, dict) and len(self.layers) < MAX_LAYERS and not _ECHO.search(plain(key)):
+                self.layers.append((item, f"{path}.{key}"))
+
+    def _read_ids(self) -> tuple[str, ...]:
+        named = [(identity(item), path) for _, item, path in self._own_first("id")]
+        found = tuple(dict.fromkeys(id_ for id_, _ in named if id_ is not None))
+        if named and not found:
+            raise DecodeError([f"expected an id @ {named[0][1]}"], where=self.where)
+        return found
+
+    def _read_word(self) -> StatusWord:
+        # A callback's type, else the status of the task's own object.
+        named = (*self._own_first("type"), *self._own_first("status"))
+        for _, item, _ in named:
+            if isinstance(item, str) and item.strip():
+                return status_word(item)
+        for _, item, path in named:
+            if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
+                raise DecodeError([f"expected a status word @ {path}"], where=self.where)
+        return StatusWord()
+
+    def find_tracks(self) -> tuple[Track, ...]:
+        """Return the tracks under the known keys, else those that show audio under any other."""
+        lists: list[tuple[Sequence[object], str]] = [
+            (item if isinstance(item, list) else [item], path)
+            for _, item, path in self._found.get("list", ())
+            if isinstance(item, (list, str))
+        ]
+        bare = sorted({index for index, _, _ in self._found.get("song", ())})
+        if bare:
+            lists.append(([self.layers[index][0] for index in bare], self.layers[bare[0]][1]))
+        times = (moment(item) for _, item, _ in self._found.get("time", ()))
+        whole, created_at = self.word.stage is Stage.COMPLETE, next(filter(None, times), None)
+        found = find_tracks(lists, self.problems, whole=whole, created_at=created_at)
+        if found or self.problems or self.word.runs:
+            return found
+        for values in self._elsewhere():
+            tracks = find_tracks([(values, "$")], [], whole=whole, created_at=created_at)
+            audible = tuple(track for track in tracks if track.audio_url or track.stream_url)
+            if audible:
+                return audible
+        return ()
+
+    def _elsewhere(self) -> Iterator[Sequence[object]]:
+        """Yield the objects that stand side by side, in any list or object but those that repeat the request."""
+        nodes: list[object] = [layer for layer, _ in self.layers]
+        for node in nodes:
+            items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            inner = [opened(item) for key, item in items if not _ECHO.search(plain(str(key)))]
+            beside = [item for item in inner if isinstance(item, dict)]
+            yield [item for item in beside if not _NAMING_A_TRACK.isdisjoint(map(plain, item))][:MAX_TRACKS]
+            nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
+
+    def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
+        # The task's own object is the second, where there is one.
+        values = self._found.get(role, ())
+        return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
+
+    @property
+    def task_id(self) -> str | None:
+        """The task that it names first."""
+        return self.task_ids[0] if self.task_ids else None
+
+    def first(self, role: str) -> str | None:
+        """Return the first text or number in a role, as text."""
+        return next((found for _, item, _ in self._found.get(role, ()) if (found := (text(item) or "").strip())), None)
+
+    @property
+    def credits(self) -> float | None:
+        """What the task cost."""
+        return next(
+            (found for _, item, _ in self._found.get("credits", ()) if (found := number(item)) is not None), None
+        )
+
+    @property
+    def says_no(self) -> bool:
+        """Whether it says `"success": false`."""
+        return any(says_no(item) for _, item, _ in self._found.get("success", ()))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing of any task."""
+        return not (self.task_ids or self.word.name or self.tracks)
+
+    def says(self) -> Iterator[str]:
+        """Yield what it says to people, but for pleasantries."""
+        for layer, _ in self.layers:
+            yield from all_said(plain_keys(layer))
+        # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen instead of them, too.
+        yield from (item for layer, _ in self.layers[1:] if isinstance(item := layer.get("data"), str) and item)
+
+
+def _opened_task(raw: object) -> object:
+    """Return what is in *raw*, JSON in a text too; a list of one object that is no track counts as the object."""
+    item = opened(raw)
+    only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
+    return only if isinstance(only, dict) and _NAMING_A_TRACK.isdisjoint(map(plain, only)) else item

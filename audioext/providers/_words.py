@@ -1,0 +1,148 @@
+"""The vendors' words: what a status word means, in any spelling, and where a body tells people what went wrong.
+
+docs.kie.ai/suno-api/get-music-details and extend-music-callbacks, docs.sunoapi.org/suno-api/extend-music-callbacks,
+docs.kie.ai/common-api/webhook-verification (TASK_COMPLETED), docs.kie.ai/market/common/get-task-detail,
+docs.vidgo.ai/api-manual/task-management/status and docs.musicgpt.com/api-documentation/endpoint/getById, read
+2026-11-21. COMPLETED, SUCCESSFUL, SUCCEEDED, FAILED, ERROR and their like: public clients, which meet or guard them.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from attrs import frozen
+
+from audioext.http.decoding import opened, plain_keys
+from audioext.models.results import Stage
+
+CALLBACK_EXCEPTION = "CALLBACK_EXCEPTION"
+"""The vendor could not deliver to us: a complaint about our endpoint, not about the music."""
+CONTENT_WORDS = re.compile(
+    r"\b(copyright\w*|moderat\w+|sensitive|prohibited|inappropriate|artist name|existing work|flagged)\b", re.IGNORECASE
+)
+"""Words of refusals that speak of the content: seen at kie.ai (2026-02 to 08) and at a sibling of vidgo."""
+
+# --- status words ----------------------------------------------------------------------------------------------------
+
+_LONGEST_WORD = 100  # characters that are looked at; real words have up to 21
+_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_STEPS = {"TEXT": Stage.TEXT, "FIRST": Stage.FIRST}
+_KINDS = {
+    **dict.fromkeys(("COMPLETE", "COMPLETED", "SUCCESS", "SUCCEED", "SUCCEEDED", "SUCCESSFUL", "SUCCESSFULLY"), "done"),
+    **dict.fromkeys(("FINISH", "FINISHED", "DONE", "READY", "GENERATED"), "done"),
+    **dict.fromkeys(("TASK", "JOB", "ALL", "AUDIO", "MUSIC", "SONG", "TRACK", "GENERATE", "GENERATION"), "filling"),
+    **dict.fromkeys(("WITH", "WITHOUT", "ERROR", "ERRORS"), "filling"),
+    **dict.fromkeys(("PENDING", "WAITING", "QUEUE", "QUEUED", "QUEUING", "QUEUEING", "SCHEDULED", "INIT"), "running"),
+    **dict.fromkeys(("CREATED", "NEW", "SUBMITTED", "ACCEPTED", "RECEIVED", "STARTING", "STARTED"), "running"),
+    **dict.fromkeys(("PREPARING", "UPLOADING", "GENERATING", "PROCESSING", "STREAMING", "RUNNING"), "running"),
+    **dict.fromkeys(("PROGRESS", "INPROGRESS", "ACTIVE", "WORKING"), "running"),
+    **dict.fromkeys(("CANCEL", "CANCELED", "CANCELLED", "ABORT", "ABORTED", "REJECT", "REJECTED"), "given up"),
+    **dict.fromkeys(("REFUSED", "DENIED", "BLOCKED", "MODERATED", "SENSITIVE", "INVALID", "EXCEPTION"), "given up"),
+    **dict.fromkeys(("EXPIRED", "TIMEOUT", "OUT", "UNSUCCESSFUL", "TERMINATED", "KILLED", "STOPPED"), "given up"),
+    **dict.fromkeys(("CALLBACK", "WEBHOOK"), "about us"),
+}
+"""What a part of a status word tells."""
+
+
+@frozen
+class StatusWord:
+    """A status word as it came, `raw`, and in capitals with underscores between its parts, `name`.
+
+    It is one of four things, if it is known: a `stage`, a failure (`fails`), `runs`, or a complaint about our endpoint
+    (`complains`).
+    """
+
+    raw: str = ""
+    name: str = ""
+    stage: Stage | None = None
+    fails: bool = False
+    runs: bool = False
+    complains: bool = False
+
+    @property
+    def unknown(self) -> str | None:
+        """The word, where nobody knows what it means."""
+        return self.raw if self.name and not (self.stage or self.fails or self.runs or self.complains) else None
+
+
+def status_word(raw: str) -> StatusWord:
+    """Return what *raw* means; case, separators and camel case make no difference."""
+    return _status_word(raw) if len(raw) <= _LONGEST_WORD else StatusWord(raw, raw[:_LONGEST_WORD].upper())
+
+
+@functools.lru_cache(maxsize=1024)
+def _status_word(raw: str) -> StatusWord:
+    parts = [part.upper() for part in _PARTS.findall(raw)]
+    kinds = {part: _KINDS.get(part, "") for part in parts}
+    name, kind = "_".join(parts) or raw.strip().upper(), set(kinds.values())
+    rest = "_".join(part for part in kinds if kinds[part] not in {"done", "filling"})
+    stage = _STEPS.get(rest) if rest else Stage.COMPLETE if "done" in kind else None
+    # Vendors invent words with FAIL and ERROR in them.
+    fails = stage is None and ("FAIL" in name or "ERROR" in name or "given up" in kind)
+    complains = fails and "about us" in kind
+    return StatusWord(
+        raw,
+        CALLBACK_EXCEPTION if complains else name,
+        stage,
+        fails=fails and not complains,
+        runs=stage is None and not fails and "running" in kind,
+        complains=complains,
+    )
+
+
+# --- texts for people ------------------------------------------------------------------------------------------------
+
+_SAYING = re.compile(
+    r"(status|result|task|fail|failed|failure|err|error|exception|reject|rejected|rejection|block|blocked|refusal)?"
+    r"(msg|message|reason|details?|desc|description|text|cause|info)"
+    r"|errs?|errors?|exceptions?|failures?|remark|explanation|warnings?"
+)
+"""Plain keys under which people are told what went wrong; vendors and their clients know some two dozen."""
+_FIRST = ("message", "msg", "detail", "error", "reason")
+_PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully", "null", "none", "undefined", "no error"})
+_MOST_TEXTS = 10
+_DEEPEST = 6
+
+
+def words(value: object, depth: int = 0) -> str:
+    """Return the text in *value*, an object that holds one, or a list of either; `""` if there is none.
+
+    A web framework's complaint about a field, `{"loc": …, "msg": …}`, comes out as `field: message`.
+    """
+    value = opened(value)
+    if isinstance(value, str):
+        return value.strip()
+    if depth > _DEEPEST:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (words(item, depth + 1) for item in value[:_MOST_TEXTS])))
+    if not isinstance(value, dict):
+        return ""
+    text = said(plain_keys(value), _FIRST, depth + 1)
+    field_path = value.get("loc")
+    steps = [str(step) for step in field_path if isinstance(step, (str, int))] if isinstance(field_path, list) else []
+    named = ".".join(step for step in steps if step != "body")
+    return f"{named}: {text}" if named and text else text
+
+
+def said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> str:
+    """Return the first text under plain *keys* that says something, those named *first* before the others."""
+    found = (words(keys.get(name), depth) for name in (*first, *filter(_SAYING.fullmatch, keys)))
+    return next(filter(says_something, found), "")
+
+
+def all_said(keys: Mapping[str, object]) -> Iterator[str]:
+    """Yield every text under plain *keys* that says something."""
+    return filter(says_something, (words(keys[name]) for name in keys if _SAYING.fullmatch(name)))
+
+
+def says_something(text: str) -> bool:
+    """Say whether *text* is more than a pleasantry."""
+    return text.lower().rstrip(".! ") not in _PLEASANTRIES
+
+
+def says_no(value: object) -> bool:
+    """Say whether *value*, what stands under `success` or `ok`, means no."""
+    return value is False or (isinstance(value, (str, int)) and str(value).strip().lower() in {"false", "0", "no"})

@@ -1,0 +1,302 @@
+"""Results that last: a job's files by links that live, from its status, and from its vendor's recovery of files.
+
+A recovery is journaled before its POST. Whoever finds one under way, in this process or after a crash, waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from attrs import define, field
+from yarl import URL
+
+from audioext.clock import Clock
+from audioext.errors import AudioextError, ConfigError, DownloadError, StoreError, UnsupportedError
+from audioext.files.downloads import Downloader, Links
+from audioext.http.messages import HttpRequest
+from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.models.entries import UNSENT, Entry, EntryKind, make_entry
+from audioext.models.record import Recovery, Verdict
+from audioext.models.results import SaveProgress, Song, Track
+from audioext.providers.base import Provider, Recovers
+from audioext.runtime.held import HeldJob
+from audioext.runtime.journal import Journal
+from audioext.runtime.submitter import POLL_GRACE_SECONDS, SHORTEST_SECRET, SUBMIT_TIMEOUT_SECONDS
+from audioext.state import views
+from audioext.state.reading import masked
+
+_log = logging.getLogger("audioext.recovery")
+
+FRESH_SECONDS = 600.0
+"""A link that was shown so lately may not be there yet; an older one that looks dead is."""
+POLL_SECONDS = 2.0
+"""Between two status calls: docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26."""
+UNANSWERED_SECONDS = 900.0
+"""How long a recovery whose POST has no known answer counts as under way, where its callback can reach us."""
+UNREACHED_SECONDS = POLL_GRACE_SECONDS
+"""The same where nobody can call us."""
+_TAKEN_BY = "taken-by"
+
+
+@define(kw_only=True, eq=False, repr=False)
+class Recoveries:
+    """Finds links that live. *timeout* (seconds) bounds a recovery, *call_timeout* a status call."""
+
+    journal: Journal
+    transport: Transport
+    downloader: Downloader
+    providers: Mapping[str, Provider]
+    clock: Clock
+    ask: Callable[[HeldJob], Awaitable[None]]
+    """Makes a status call for a job and appends what it says."""
+    callback: Callable[[str, str], URL | None]
+    """Returns the callback URL of a provider's name and a ref."""
+    is_open: Callable[[], bool]
+    is_reachable: Callable[[], bool]
+    """Says whether a callback can reach us."""
+    timeout: float
+    call_timeout: float
+    _running: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
+
+    def files(self, ref: str) -> JobFiles:
+        """Return what fetches the files of a job."""
+        return JobFiles(ref, self)
+
+    def links(self, ref: str) -> Links:
+        """Return what is known of the links of a job."""
+        held = self.journal.held(ref)
+        is_fresh = True
+        if held is not None and held.record.reached:
+            shown_at = held.record.reached[-1].at
+            if held.record.recovery is not None:
+                shown_at = max(shown_at, held.record.recovery.ended_at)
+            is_fresh = self.clock.now() < shown_at + FRESH_SECONDS
+        return Links(is_fresh=is_fresh, renewals=(partial(self._by_status, ref), partial(self._by_recovery, ref)))
+
+    async def recover(self, ref: str, *, by_hand: bool) -> HeldJob:
+        """Return a job whose files its vendor brought back; all who ask at the same time share one recovery.
+
+        A new one is made *by_hand*, or where none was made yet, was refused, or brought links that have died since.
+
+        Raises:
+            UnsupportedError: the vendor has no recovery.
+            DownloadError: nothing came back, or not in time.
+            ConfigError: the client is not open, or does not know the provider.
+            StoreError: the journal cannot be read or written; nothing was sent.
+        """
+        self._check_open()
+        task = self._running.get(ref)
+        if task is None:
+            task = asyncio.create_task(self._recover(ref, by_hand=by_hand), name=f"audioext recovery of {ref}")
+            self._running[ref] = task
+            task.add_done_callback(partial(self._ended, ref))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            message = f"job {ref}: the client was closed during its recovery; save it again to wait for that one"
+            raise DownloadError([message]) from None
+
+    async def aclose(self) -> None:
+        """Stop waiting; what was sent is in the journals."""
+        running = tuple(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _ended(self, ref: str, task: asyncio.Task[HeldJob]) -> None:
+        self._running.pop(ref, None)
+        if not task.cancelled():
+            task.exception()  # whoever waits gets it; where nobody does any more it is no news
+
+    def _check_open(self) -> None:
+        if not self.is_open():
+            message = "the client is not open: for fresh links await the job again on an open one"
+            raise ConfigError(message)
+
+    async def _hold(self, ref: str) -> HeldJob:
+        held = await self.journal.hold(ref)
+        if held is None:
+            raise DownloadError([f"the store holds job {ref} no longer, so nobody can be asked for fresh links"])
+        return held
+
+    # --- the ways to a link that lives -------------------------------------------------------------------
+
+    async def _by_status(self, ref: str, dead: Sequence[Track]) -> list[Track | str]:
+        try:
+            self._check_open()
+            held = await self._hold(ref)
+            found = _living(held, dead)
+            if not any(found):
+                await self.ask(held)
+                found = _living(held, dead)
+        except AudioextError as error:
+            return [f"its status tells no fresh link: {error}"] * len(dead)
+        return [track or "its status shows the same link" for track in found]
+
+    async def _by_recovery(self, ref: str, dead: Sequence[Track]) -> list[Track | str]:
+        try:
+            held = await self.recover(ref, by_hand=False)
+        except AudioextError as error:
+            return [str(error)] * len(dead)
+        return [track or "its recovery brought no other link" for track in _living(held, dead)]
+
+    # --- a recovery --------------------------------------------------------------------------------------
+
+    async def _recover(self, ref: str, *, by_hand: bool) -> HeldJob:
+        held = await self._hold(ref)
+        provider = self.providers.get(held.record.provider)
+        if provider is None:
+            message = f"this client has no provider {held.record.provider!r} that could be asked for fresh links"
+            raise ConfigError(message)
+        if not isinstance(provider, Recovers) or held.record.task_id is None:
+            message = f"{held.record.provider} has no recovery of files"
+            raise UnsupportedError(message)
+        recovery = None
+        while recovery is None:
+            if self._begins(held.record.recovery, by_hand=by_hand):
+                await self._begin(held, provider, held.record.task_id)
+            recovery = await self._wait(held, provider)
+        if recovery.verdict is Verdict.COMPLETE:
+            return held
+        how = "was refused" if recovery.verdict is Verdict.REFUSED else "failed, `await song.recover()` tries it again"
+        raise DownloadError([f"the recovery of its files {how}: {recovery.problem}"])
+
+    def _begins(self, recovery: Recovery | None, *, by_hand: bool) -> bool:
+        """Say whether a new one may be made: never while one is under way, and only once by itself."""
+        if recovery is None or recovery.verdict is Verdict.REFUSED:
+            return True
+        if recovery.verdict is Verdict.OPEN:
+            return self._is_lost(recovery)
+        brought = recovery.verdict is Verdict.COMPLETE
+        return by_hand or (brought and self.clock.now() >= recovery.ended_at + FRESH_SECONDS)
+
+    def _is_lost(self, recovery: Recovery) -> bool:
+        """Say whether nobody will hear of it any more: its id is not known, and no callback came."""
+        seconds = UNANSWERED_SECONDS if self.is_reachable() else UNREACHED_SECONDS
+        return recovery.task_id is None and self.clock.now() >= recovery.begun_at + seconds
+
+    async def _begin(self, held: HeldJob, provider: Recovers, task_id: str) -> None:
+        """Send the POST of the next attempt, unless another process wrote it down first."""
+        attempt = 1 if held.record.recovery is None else held.record.recovery.attempt + 1
+        mine = secrets.token_hex(8)
+        note = f"attempt {attempt}"  # which makes it one entry, whoever writes it
+        entry = make_entry("recovery", self.clock.now(), headers={_TAKEN_BY: mine}, note=note)
+        await self.journal.append(held, [entry])
+        if held.readings[entry.id].entry.headers.get(_TAKEN_BY) != mine:
+            return
+        _log.info("job %s: its links have died, and its vendor is asked to bring the files back", held.ref)
+        request = provider.build_recovery(task_id, self.callback(held.record.provider, held.ref))
+        said = await self._call(held, "recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)
+        await self.journal.append_sometime(held, [said])
+
+    async def _wait(self, held: HeldJob, provider: Recovers) -> Recovery | None:
+        """Return the recovery that is under way when it has ended, `None` where nobody will hear of it any more."""
+        deadline = self.clock.monotonic() + self.timeout
+        pause = min(POLL_SECONDS, held.provider.info.pace.every)
+        while True:
+            waiter = held.waiter()
+            try:
+                await self._bearing(held, self.journal.look(held.ref))
+                recovery = held.record.recovery
+                assert recovery is not None  # noqa: S101 - it was begun
+                if recovery.verdict is not Verdict.OPEN:
+                    return recovery
+                why = f" ({recovery.problem})" if recovery.problem else ""
+                if self.clock.monotonic() >= deadline:
+                    raise DownloadError([f"the recovery of its files has not ended yet{why}; save it again later"])
+                if recovery.task_id is not None:
+                    await self._bearing(held, self._poll(held, provider, recovery.task_id))
+                elif self._is_lost(recovery):
+                    return None
+                elif recovery.problem and not self.is_reachable():
+                    raise DownloadError([f"nothing is heard of the recovery of its files{why}; save it again later"])
+                await self.clock.wait(waiter, pause)
+            finally:
+                held.leave(waiter)
+
+    async def _bearing(self, held: HeldJob, work: Awaitable[None]) -> None:
+        """Do *work*; while the store is away a wait goes on with what is known."""
+        try:
+            await work
+        except StoreError as error:
+            _log.warning("job %s: its recovery waits for the store: %s", held.ref, error)
+
+    async def _poll(self, held: HeldJob, provider: Recovers, recovery_id: str) -> None:
+        note = f"of {recovery_id}"
+        request = provider.build_recovery_status(recovery_id)
+        entry = await self._call(held, "recovery_status", request, note=note, timeout=self.call_timeout)
+        (reading,) = held.read([entry])
+        if reading.recovery:
+            await self.journal.append_read(held, [reading])
+        elif reading.problem:
+            _log.info("job %s: the status of its recovery could not be read: %s", held.ref, reading.problem)
+
+    async def _call(
+        self,
+        held: HeldJob,
+        kind: EntryKind,
+        request: HttpRequest,
+        *,
+        note: str,
+        timeout: float,  # noqa: ASYNC109 - the transport's own
+    ) -> Entry:
+        """Make a call and return what came of it; it never raises."""
+        try:
+            response = await self.transport.send(request, timeout=timeout)
+        except NotSentError as error:
+            return make_entry(kind, self.clock.now(), note=f"{UNSENT}: {error} ({note})")
+        except BrokenError as error:
+            return make_entry(kind, self.clock.now(), note=f"{error} ({note})")
+        callback = self.callback(held.record.provider, held.ref)
+        sent = (getattr(held.provider, "api_key", None) or "", "" if callback is None else callback.name)
+        body = masked(response.body, [secret for secret in sent if len(secret) >= SHORTEST_SECRET])
+        return make_entry(kind, self.clock.now(), status=response.status, body=body, note=note)
+
+
+class JobFiles:
+    """What the song and the tracks of one job are fetched by."""
+
+    def __init__(self, ref: str, recoveries: Recoveries) -> None:
+        """Fetch the files of job *ref*."""
+        self._ref = ref
+        self._recoveries = recoveries
+
+    async def read(self, track: Track) -> bytes:
+        """Return the file of *track*."""
+        return await self._recoveries.downloader.read(track, self._recoveries.links(self._ref))
+
+    def stream(self, track: Track) -> AsyncGenerator[bytes]:
+        """Yield the file of *track* as it comes."""
+        return self._recoveries.downloader.stream(track, self._recoveries.links(self._ref))
+
+    async def save(
+        self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
+    ) -> tuple[Path, ...]:
+        """Save *song* into *folder* and return the paths, in the order of the tracks."""
+        links = self._recoveries.links(self._ref)
+        return await self._recoveries.downloader.save(song, folder, overwrite=overwrite, progress=progress, links=links)
+
+    async def recover(self) -> Song:
+        """Return the job's song with files that its vendor brought back."""
+        held = await self._recoveries.recover(self._ref, by_hand=True)
+        song = views.song(held.record, self)
+        if song is None:
+            raise DownloadError([f"job {self._ref} is not complete"])
+        return song
+
+
+def _living(held: HeldJob, dead: Sequence[Track]) -> list[Track | None]:
+    """Return, for each of the *dead* tracks, the job's own one where its link is another."""
+    found: list[Track | None] = []
+    for track in dead:
+        same = (each for each in held.record.tracks if each.id == track.id and each.position == track.position)
+        own = next(same, None)
+        found.append(own if own is not None and own.audio_url not in {None, track.audio_url} else None)
+    return found

@@ -1,0 +1,94 @@
+"""What a journal tells of the recovery of files whose links died: pure functions of its entries.
+
+A recovery begins with an entry that is written before its POST, so that two processes do not send two. It is a task of
+its own, with an id of its own, which its answer names, or else the first webhook after its beginning that names another
+task than the job's. It changes nothing of the job but the links of the tracks that came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from audioext.models.entries import OTHER_TASK, REFUSED
+from audioext.models.events import Event, Failed, Progress, Submitted
+from audioext.models.record import Record, Recovery, Verdict
+from audioext.models.results import Track
+from audioext.state.reading import Reading
+from audioext.state.tracks import moment
+
+
+def recovery_of(ordered: Sequence[Reading], task_id: str | None) -> Recovery | None:
+    """Return the last recovery in a journal whose own task is *task_id*, `None` where there is none."""
+    beginnings = [place for place, reading in enumerate(ordered) if reading.entry.kind == "recovery"]
+    if not beginnings:
+        return None
+    own = ordered[beginnings[-1] :]
+    found = Recovery(attempt=len(beginnings), begun_at=own[0].entry.at)
+    for reading in own:
+        if reading.entry.kind == "recovery_answer":
+            found = _answered(found, reading)
+    for reading in own:
+        if reading.entry.kind == "webhook" and not reading.entry.note.startswith((REFUSED, OTHER_TASK)):
+            found = _called_back(found, reading, task_id)
+        elif reading.entry.kind == "recovery_status":
+            found = _ended(found, reading.recovery, reading.entry.at)
+    return found
+
+
+def is_other_task(record: Record, named: str, owner: str | None) -> bool:
+    """Say whether a webhook that names the task *named*, of the job *owner* if of any, is not about *record*'s job."""
+    if record.task_id is None:
+        return owner is not None
+    recovery = record.recovery
+    if recovery is None:
+        return record.task_id != named
+    is_adopted = recovery.verdict is Verdict.OPEN and recovery.task_id is None and owner is None
+    return not is_adopted and named not in {record.task_id, recovery.task_id}
+
+
+def with_recovered(tracks: Sequence[Track], recovery: Recovery, retention: float | None) -> tuple[Track, ...]:
+    """Return a job's *tracks* with the links that came back: by id, or by place where the ids are the vendor's own."""
+    if recovery.verdict is not Verdict.COMPLETE:
+        return tuple(tracks)
+    by_id = {track.id: track for track in recovery.tracks}
+    if not by_id.keys() & {track.id for track in tracks}:
+        playable = [track for track in tracks if track.audio_url is not None]
+        by_id = {own.id: back for own, back in zip(playable, recovery.tracks, strict=False)}
+    expires_at = None if retention is None else moment(recovery.ended_at + retention)
+    return tuple(
+        evolve(track, audio_url=back.audio_url, expires_at=expires_at)
+        if (back := by_id.get(track.id)) is not None and back.audio_url is not None
+        else track
+        for track in tracks
+    )
+
+
+def _answered(found: Recovery, reading: Reading) -> Recovery:
+    for event in reading.recovery:
+        if isinstance(event, Submitted):
+            return evolve(found, task_id=event.task_id, problem=None)
+        if isinstance(event, Failed):
+            return evolve(found, verdict=Verdict.REFUSED, problem=event.message, ended_at=reading.entry.at)
+    return evolve(found, problem=reading.problem or "no readable answer")
+
+
+def _called_back(found: Recovery, reading: Reading, task_id: str | None) -> Recovery:
+    named = next((event.task_id for event in reading.events if event.task_id is not None), None)
+    if named is None or named == task_id or found.task_id not in {None, named}:
+        return found
+    return _ended(evolve(found, task_id=named), reading.events, reading.entry.at)
+
+
+def _ended(found: Recovery, events: Sequence[Event], at: float) -> Recovery:
+    """Return *found* with how it ended; what came back once is not taken back."""
+    if found.verdict is Verdict.COMPLETE:
+        return found
+    tracks = tuple(track for event in events if isinstance(event, Progress) for track in event.tracks)
+    if any(track.audio_url is not None for track in tracks):
+        return evolve(found, verdict=Verdict.COMPLETE, tracks=tracks, problem=None, ended_at=at)
+    for event in events:
+        if isinstance(event, Failed):
+            return evolve(found, verdict=Verdict.FAILED, problem=event.message, ended_at=at)
+    return found

@@ -1,0 +1,486 @@
+"""Downloads: links as they were given, tried again while that may help, resumed; only whole audio gets a name."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import audioext as ax
+from audioext.files.downloads import FRESH_LINKS, Downloader, Links
+from audioext.files.fetching import STALE_TRIES
+from audioext.http.transport import Transport
+from tests.support.clock import LoopTime
+from tests.support.hosts import Answer, Host, breaks, gives, serve_host
+from tests.support.sounds import MP3, OTHER_MP3, WAV, mp4
+
+STALE = Links(is_fresh=False)
+PATH = "/f/1.mp3"
+
+
+def song_of(
+    *links: str, title: str | None = "Rain", duration: float | None = None, source: str | None = None
+) -> ax.Song:
+    """Return a song with such links."""
+    tracks = tuple(ax.Track(id=str(n), title=title, audio_url=link, duration=duration) for n, link in enumerate(links))
+    return ax.Song(ref="r" * 24, provider="kie", task_id="t", tracks=tracks, source_name=source)
+
+
+async def save(song: ax.Song, folder: Path, *, links: Links = FRESH_LINKS, overwrite: bool = False) -> list[Path]:
+    """Save with a transport of its own."""
+    transport = Transport()
+    try:
+        return [*await Downloader(transport=transport).save(song, folder, links=links, overwrite=overwrite)]
+    finally:
+        await transport.aclose()
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    """Return a file host."""
+    async with serve_host() as host:
+        yield host
+
+
+# --- links ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("link", "asked"),
+    [
+        ("/f/a.mp3?X-Amz-Credential=AK%2F20261001%2Fs3&X-Amz-Signature=ab", None),
+        ("/f/a%28live%29.mp3?sig=abc%3D&e=1", None),
+        ("/f/%40me/song.mp3?Signature=a-b_c~", None),
+        ("/f/song.mp3?title=Caf%C3%A9&token=a%2Cb%3Ac", None),
+        ("/f/%c3%a9%2e.mp3?q=%7e+%20&&x", None),
+        ("/f//x/../1.mp3?a=[b]|{c}^'!$*", None),
+        ("/f/a b.mp3?t=é", "/f/a%20b.mp3?t=%C3%A9"),
+    ],
+)
+@pytest.mark.parametrize("way", ["at once", "redirected"])
+async def test_a_link_is_fetched_byte_for_byte(
+    link: str, asked: str | None, way: str, host: Host, tmp_path: Path
+) -> None:
+    """A signature covers a link as it was written; only what no request can hold is escaped (issue 8, S02, S13-S15)."""
+    asked = asked or link
+    host.put(asked, gives())
+    first = (
+        host.put("/go", gives(b"", status=302, Location=host.url + link)) if way == "redirected" else host.url + link
+    )
+
+    (path,) = await save(song_of(first), tmp_path)
+
+    assert (asked, MP3) == (host.paths[-1], path.read_bytes())
+
+
+async def test_a_redirect_may_be_relative(host: Host, tmp_path: Path) -> None:
+    """It counts from where it was given."""
+    host.put("/f/b%2Fc.mp3?s=%2B", gives())
+    link = host.put("/f/a.mp3?x", gives(b"", status=302, Location="b%2Fc.mp3?s=%2B"))
+
+    await save(song_of(link), tmp_path)
+
+    assert ["/f/a.mp3?x", "/f/b%2Fc.mp3?s=%2B"] == host.paths
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_all_redirects_are_followed_to_another_host(status: int, host: Host, tmp_path: Path) -> None:
+    """Storage is often elsewhere; a range is asked for there, too."""
+    async with serve_host() as storage:
+        signed = storage.put("/a%2Fb?sig=%2B", breaks(after=5_000), breaks(after=len(MP3)))
+        (path,) = await save(song_of(host.put(PATH, gives(b"", status=status, Location=signed))), tmp_path)
+
+        assert MP3 == path.read_bytes()
+        assert [None, "bytes=5000-"] == storage.header("Range")
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [(PATH, "redirects more than 10 times"), ("file:///etc/passwd", "cannot be asked for"), ("http://[", "cannot be")],
+)
+async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, host: Host, tmp_path: Path) -> None:
+    """A circle ends, and nothing but http is followed."""
+    with pytest.raises(ax.DownloadError, match=says):
+        await save(song_of(host.put(PATH, gives(b"", status=302, Location=location))), tmp_path)
+
+
+# --- trying again ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [403, 404, 408, 425, 429, 500, 502, 503, 504])
+async def test_a_fresh_link_is_tried_again(status: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """Storage may be some seconds behind the message that names the file (issue 8, S03)."""
+    refusal = gives(b"not yet", status=status)
+
+    (path,), seconds = await loop_time.run(save(song_of(host.put(PATH, *[refusal] * 4, gives())), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert 5 == len(host.seen)
+    assert 7.5 <= seconds < 30  # 0.5, 1, 2, 4
+
+
+async def test_retry_after_is_kept(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """A host that says when is asked then, though that is later than we would wait by ourselves (issue 8, S16)."""
+    link = host.put(PATH, gives(b"slow", status=429, Retry_After="100"), gives())
+
+    _, seconds = await loop_time.run(save(song_of(link), tmp_path))
+
+    assert 100 <= seconds < 130
+
+
+async def test_a_host_that_asks_for_no_pause_gets_one(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """`Retry-After: 0` is no reason to hammer."""
+    link = host.put(PATH, gives(b"slow", status=429, Retry_After="0"))
+
+    with pytest.raises(ax.DownloadError, match="HTTP 429"):
+        await loop_time.run(save(song_of(link), tmp_path))
+
+    assert 5 <= len(host.seen) <= 9
+
+
+@pytest.mark.parametrize(("status", "is_dead"), [(403, True), (404, True), (429, False), (503, False)])
+async def test_patience_ends(status: int, is_dead: bool, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """After half a minute without a byte the last answer is told."""
+    link = host.put(PATH, gives(b"no", status=status))
+
+    async def refused() -> None:
+        with pytest.raises(ax.DownloadError, match=f"HTTP {status}"):
+            await save(song_of(link), tmp_path)
+
+    _, seconds = await loop_time.run(refused())
+
+    assert 30 <= seconds < 60
+    host.seen.clear()
+    if is_dead:
+        with pytest.raises(ax.DownloadError, match="has probably expired"):
+            await save(song_of(link), tmp_path, links=STALE)
+        assert STALE_TRIES == len(host.seen)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (gives(b"", status=410), "HTTP 410 .* expired"),
+        (gives(b"", status=401), "HTTP 401"),
+        (gives(b"", status=429, Retry_After="900"), "asks to wait 900 s"),
+    ],
+)
+async def test_what_waiting_does_not_mend_is_told_at_once(
+    answer: Answer, says: str, host: Host, tmp_path: Path
+) -> None:
+    """Gone is gone, and nobody waits for a quarter of an hour."""
+    with pytest.raises(ax.DownloadError, match=says):
+        await save(song_of(host.put(PATH, answer)), tmp_path)
+
+    assert 1 == len(host.seen)
+
+
+async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int, loop_time: LoopTime, tmp_path: Path) -> None:
+    """A link that cannot be fetched says what went wrong."""
+    with pytest.raises(ax.DownloadError, match="ClientConnectorError at 127"):
+        await loop_time.run(save(song_of(f"http://127.0.0.1:{unused_tcp_port}/a.mp3"), tmp_path))
+
+
+async def test_a_download_has_a_deadline(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """A host that sends a byte now and then keeps nobody for ever."""
+    over = asyncio.Event()
+
+    async def drip(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 1_000_000
+        await response.prepare(request)
+        while not over.is_set():
+            await response.write(b"\xff")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await over.wait()
+        return response
+
+    async def refused() -> None:
+        with pytest.raises(ax.DownloadError, match=r"did not send all of it in time \(\d+ bytes came\)"):
+            await save(song_of(host.put(PATH, drip)), tmp_path)
+
+    _, seconds = await loop_time.run(refused(), step=1.0)
+    over.set()
+
+    assert 890 <= seconds < 1_100
+    assert [] == list(tmp_path.iterdir())
+
+
+# --- resuming --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_broken_transfer_goes_on(is_chunked: bool, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """What came is not fetched again, if the file is still the same."""
+    first = breaks(after=6_000, is_chunked=is_chunked, ETag='"v1"', Last_Modified="Thu, 26 Nov 2026 10:00:00 GMT")
+    link = host.put(PATH, first, breaks(after=3_000, ETag='"v1"'), breaks(after=len(MP3)))
+
+    (path,), _ = await loop_time.run(save(song_of(link), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert [None, "bytes=6000-", "bytes=9000-"] == host.header("Range")
+    assert [None, '"v1"', '"v1"'] == host.header("If-Range")
+
+
+async def test_a_host_without_ranges_begins_anew(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """Then the file is read from its start, and what is known of it is passed over."""
+    link = host.put(PATH, breaks(after=6_000), gives())
+
+    (path,), _ = await loop_time.run(save(song_of(link), tmp_path))
+
+    assert MP3 == path.read_bytes()
+
+
+@pytest.mark.parametrize("content_range", ["bytes 5-9/10", "bytes */10", "", "lines 6000-"])
+async def test_a_range_that_was_not_asked_for_is_no_part(
+    content_range: str, host: Host, loop_time: LoopTime, tmp_path: Path
+) -> None:
+    """A host that mixes up ranges is asked for the whole file."""
+    wrong = gives(b"x" * 100, status=206, Content_Range=content_range)
+
+    (path,), _ = await loop_time.run(save(song_of(host.put(PATH, breaks(after=6_000), wrong, gives())), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert [None, "bytes=6000-", None] == host.header("Range")
+
+
+@pytest.mark.parametrize("other", [OTHER_MP3, OTHER_MP3[: len(MP3)].ljust(len(MP3), b"\0")])
+async def test_two_files_are_never_mixed(other: bytes, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """A file that changed between two tries is told, whatever its length."""
+    link = host.put(PATH, breaks(after=6_000, ETag='"v1"'), gives(other, ETag='"v2"'))
+
+    with pytest.raises(ax.DownloadError, match="another file than before"):
+        await loop_time.run(save(song_of(link), tmp_path))
+
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("end", [len(MP3), 5_000])
+async def test_a_host_may_answer_in_parts_unasked(end: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """What is missing then is asked for."""
+    part = gives(MP3[:end], status=206, Content_Range=f"bytes 0-{end - 1}/{len(MP3)}")
+
+    (path,), _ = await loop_time.run(save(song_of(host.put(PATH, part, breaks(after=len(MP3)))), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert [None, "bytes=5000-"][: len(host.seen)] == host.header("Range")
+
+
+@pytest.mark.parametrize("status", [200, 203])
+async def test_a_file_may_be_packed_on_its_way(status: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """Some hosts pack whatever they send; then nothing says how long it is, and a broken one begins anew."""
+    packed = gives(gzip.compress(MP3), status=status, Content_Encoding="gzip")
+    link = host.put(PATH, breaks(gzip.compress(MP3), after=6_000, Content_Encoding="gzip"), packed)
+
+    (path,), _ = await loop_time.run(save(song_of(link), tmp_path))
+
+    assert MP3 == path.read_bytes()
+    assert [None, None] == host.header("Range")
+
+
+async def test_a_transfer_that_broke_at_its_very_end_is_whole(host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
+    """A host that told no length at first says that there is no more."""
+    end = gives(b"", status=416, Content_Range=f"bytes */{len(MP3)}")
+
+    (path,), _ = await loop_time.run(
+        save(song_of(host.put(PATH, breaks(after=len(MP3), is_chunked=True), end)), tmp_path)
+    )
+
+    assert MP3 == path.read_bytes()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, len(MP3)), st.booleans(), st.booleans()), max_size=4),
+    st.booleans(),
+)
+def test_any_breaks_give_the_same_bytes(breaking: list[tuple[int, bool, bool]], has_ranges: bool) -> None:
+    """Wherever a transfer breaks, with ranges or without, with a length or without, each byte comes once."""
+
+    async def fetched() -> bytes:
+        async with serve_host() as host:
+            answers = [breaks(after=after, is_chunked=chunked) for after, chunked, resumes in breaking if resumes]
+            answers += [gives()] if not has_ranges else [breaks(after=len(MP3))]
+            transport = Transport()
+            track = ax.Track(audio_url=host.put(PATH, *answers))
+            data = await Downloader(transport=transport).read(track)
+            await transport.aclose()
+            return data
+
+    async def jumping() -> bytes:
+        patch = pytest.MonkeyPatch()
+        try:
+            return (await LoopTime(patch).run(fetched()))[0]
+        finally:
+            patch.undo()
+
+    assert MP3 == asyncio.run(jumping())
+
+
+# --- what is saved ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("text/plain", "text/html", "application/force-download", "application/mp3", "audio/x-mp3", "image/png"),
+        *("binary/octet-stream", "audio/wav", "nonsense"),
+    ],
+)
+async def test_a_label_says_nothing(kind: str, host: Host, tmp_path: Path) -> None:
+    """Storage labels files as it likes: their bytes count (issue 8, S04, S17-S19)."""
+    (path,) = await save(song_of(host.put(PATH, gives(kind=kind))), tmp_path)
+
+    assert "Rain.mp3" == path.name
+
+
+@pytest.mark.parametrize(("data", "suffix"), [(WAV, ".wav"), (mp4(seconds=4), ".m4a"), (MP3, ".mp3")])
+async def test_the_suffix_follows_the_bytes(data: bytes, suffix: str, host: Host, tmp_path: Path) -> None:
+    """A link may promise something else."""
+    (path,) = await save(song_of(host.put(PATH, gives(data))), tmp_path)
+
+    assert (f"Rain{suffix}", data) == (path.name, path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (gives(b""), "the file is empty"),
+        (gives(b"x"), "is text, 'x', not audio"),
+        (gives(b"<html>gone</html>"), "a page or an error text"),
+        (gives(b"\x89PNG\r\n\x1a\n" + bytes(99)), "a picture"),
+        (gives(bytes(9_999)), "nothing but zeros"),
+        (gives(MP3[: len(MP3) // 2]), f"only {len(MP3) // 2} bytes came"),
+        (gives(), "byte for byte the same as Rain - take 1"),
+        (gives(status=410), "HTTP 410"),
+    ],
+)
+async def test_a_bad_file_is_told_and_the_good_one_is_saved(
+    answer: Answer, says: str, host: Host, tmp_path: Path
+) -> None:
+    """What is wrong is said; the other track is there; nothing half is left behind."""
+    good, bad = host.put("/good.mp3", gives()), host.put("/bad.mp3", answer)
+
+    with pytest.raises(ax.DownloadError, match=says) as caught:
+        await save(song_of(good, bad), tmp_path)
+
+    assert ["Rain - take 1.mp3"] == [path.name for path in caught.value.paths]
+    assert ["Rain - take 1.mp3"] == [path.name for path in tmp_path.iterdir()]
+
+
+async def test_a_file_shorter_than_its_track_is_told(host: Host, tmp_path: Path) -> None:
+    """A file that was cut before it was uploaded looks whole, but for what the vendor says of it."""
+    with pytest.raises(ax.DownloadError, match=r"only 4\.1 s came of a track of 9\.0 s"):
+        await save(song_of(host.put(PATH, gives()), duration=9.0), tmp_path)
+
+
+async def test_saving_again_finds_the_file(host: Host, tmp_path: Path) -> None:
+    """The same bytes need no second file; others of that name get a number, and are found again, too."""
+    one, two = song_of(host.put("/1", gives())), song_of(host.put("/2", gives(OTHER_MP3)))
+
+    names = [(await save(song, tmp_path))[0].name for song in (one, one, two, two, one)]
+    names += [(await save(two, tmp_path, overwrite=True))[0].name]
+
+    assert ["Rain.mp3", "Rain.mp3", "Rain (2).mp3", "Rain (2).mp3", "Rain.mp3", "Rain.mp3"] == names
+    assert ["Rain (2).mp3", "Rain.mp3"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+async def test_a_folder_of_that_name_is_in_nobodys_way(host: Host, tmp_path: Path) -> None:
+    """What has the name and is no file is left alone."""
+    (tmp_path / "Rain.mp3").mkdir()
+
+    (path,) = await save(song_of(host.put(PATH, gives())), tmp_path)
+
+    assert "Rain (2).mp3" == path.name
+
+
+@pytest.mark.parametrize(
+    ("title", "source", "name"),
+    [("Rain", "voice", "Rain.mp3"), (None, "my voice", "my voice.mp3"), ("///", None, "r" * 24 + ".mp3")],
+)
+async def test_files_are_named_after_the_title_else_the_source(
+    title: str | None, source: str | None, name: str, host: Host, tmp_path: Path
+) -> None:
+    """Where neither says anything the job's ref does."""
+    (path,) = await save(song_of(host.put(PATH, gives()), title=title, source=source), tmp_path)
+
+    assert name == path.name
+
+
+async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) -> None:
+    """A file where the folder should be is a DownloadError."""
+    (tmp_path / "taken").write_text("x")
+
+    with pytest.raises(ax.DownloadError, match="cannot make the folder"):
+        await save(song_of(host.put(PATH, gives())), tmp_path / "taken")
+
+
+# --- bytes instead of files ------------------------------------------------------------------------------------------
+
+
+async def test_a_track_can_be_read_and_streamed(host: Host, loop_time: LoopTime) -> None:
+    """Whoever sends it on needs no file; a stream goes on where it broke."""
+    downloader = Downloader(transport=Transport())
+    link = host.put(PATH, breaks(after=20), breaks(after=5_000), breaks(after=len(MP3)))
+    chunks: list[bytes] = []
+
+    async def listen() -> None:
+        chunks.extend([chunk async for chunk in downloader.stream(ax.Track(audio_url=link))])
+
+    await loop_time.run(listen())
+
+    assert MP3 == b"".join(chunks)
+    assert len(chunks) > 1
+    assert MP3 == await downloader.read(ax.Track(audio_url=link))
+
+
+async def test_a_stream_comes_as_it_is_sent(host: Host) -> None:
+    """The first bytes are there before the last ones left, and a stream that is left early ends its connection."""
+    may_end = asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for begin in itertools.pairwise((0, 1, 100, len(MP3))):
+            await response.write(MP3[slice(*begin)])
+        await may_end.wait()
+        return response
+
+    stream = Downloader(transport=Transport()).stream(ax.Track(audio_url=host.put(PATH, slow)))
+    first = await anext(stream)
+    await stream.aclose()
+    may_end.set()
+
+    assert MP3.startswith(first)
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", b"gone" * 99])
+async def test_a_stream_of_something_else_yields_nothing(data: bytes, host: Host) -> None:
+    """What does not begin like audio is told before the first chunk."""
+    track = ax.Track(title="Rain", audio_url=host.put(PATH, gives(data)))
+
+    with pytest.raises(ax.DownloadError, match="Rain: "):
+        await anext(Downloader(transport=Transport()).stream(track))
+
+
+async def test_reading_checks_as_saving_does(host: Host) -> None:
+    """Half a file is none, and a track that has no file yet says so."""
+    downloader = Downloader(transport=Transport())
+
+    with pytest.raises(ax.DownloadError, match="bytes came of a file of"):
+        await downloader.read(ax.Track(audio_url=host.put(PATH, gives(MP3[:9_000]))))
+    with pytest.raises(ax.DownloadError, match="no file yet"):
+        await downloader.read(ax.Track(id="a"))
+    with pytest.raises(ax.DownloadError, match="the link '' cannot be asked for"):
+        await downloader.read(ax.Track(audio_url=""))
+    with pytest.raises(ax.ConfigError, match="not made by a client"):
+        await ax.Track(id="a").read()

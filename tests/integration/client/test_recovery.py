@@ -1,0 +1,345 @@
+"""Results that last: links that died are replaced, from the status or by the vendor's recovery, once per job."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import audioext as ax
+from audioext.runtime.recovery import FRESH_SECONDS, UNREACHED_SECONDS
+from audioext.sandbox import Sandbox
+from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
+from tests.support.api import Api
+from tests.support.clock import JumpClock, soon
+from tests.support.hosts import gives, serve_host
+from tests.support.sounds import MP3
+
+QUICK: dict[str, object] = {"download_patience": 0.05}
+RECOVERED = ["extend", "recovery"]
+
+
+def operations(sandbox: Sandbox) -> list[str]:
+    """Return what was POSTed."""
+    return [submission.operation for submission in sandbox.submissions]
+
+
+async def finished(client: ax.Client, sandbox: Sandbox) -> str:
+    """Return the ref of a job that is complete."""
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    await job
+    return job.ref
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """Return a store that outlives a client."""
+    return f"sqlite:///{tmp_path}/jobs.db"
+
+
+@pytest.fixture
+async def expired(make_sandbox: MakeSandbox) -> Sandbox:
+    """Return a sandbox whose links die as soon as a task is complete."""
+    return await make_sandbox(faults=["expire_links"])
+
+
+@pytest.mark.parametrize("way", ["webhook", "poll"])
+@pytest.mark.parametrize("provider", ["kie", "sunoapi"])
+async def test_dead_links_are_no_end(
+    provider: str, way: str, expired: Sandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Another process saves a finished job whose links have died, by one recovery; from then on its links live."""
+    settings = {"poll": way == "poll", "store": f"sqlite:///{tmp_path}/jobs.db", **QUICK}
+    first = await make_client(expired, provider, **settings)
+    ref = await finished(first, expired)
+    await first.aclose()
+    client = await make_client(expired, provider, **settings)
+
+    song = await (await client.job(ref)).result()
+    paths = await song.save(tmp_path / "out")
+    again = await (await client.job(ref)).result()
+
+    assert 2 == len(paths) == len(await again.save(tmp_path / "out"))
+    assert paths[0].read_bytes() == await again.tracks[0].read()
+    assert [track.id for track in song.tracks] == [track.id for track in again.tracks]
+    assert RECOVERED == operations(expired)
+    assert ["recovery", "recovery_answer"] == [
+        entry.kind for entry, _ in await client.timeline(ref) if entry.kind in {"recovery", "recovery_answer"}
+    ]
+
+
+async def test_reading_and_streaming_recover_too(expired: Sandbox, make_client: MakeClient) -> None:
+    """One recovery serves all who fetch at the same time."""
+    client = await make_client(expired, **QUICK)
+    song = await (await client.job(await finished(client, expired)))
+
+    one, two, again = await asyncio.gather(song.tracks[0].read(), song.tracks[1].read(), song.tracks[0].read())
+
+    assert one == again != two
+    assert RECOVERED == operations(expired)
+
+
+async def test_two_processes_ask_once(
+    expired: Sandbox, make_client: MakeClient, connect: Connect, tmp_path: Path
+) -> None:
+    """On every store: who comes second finds the recovery in the journal, and waits for it."""
+    clients = [await make_client(expired, poll=True, store=connect(), **QUICK) for _ in range(3)]
+    ref = await finished(clients[0], expired)
+    songs = [await (await client.job(ref)).result() for client in clients]
+
+    saved = await asyncio.gather(*(song.save(tmp_path / str(n)) for n, song in enumerate(songs)))
+
+    assert [2, 2, 2] == [len(paths) for paths in saved]
+    assert RECOVERED == operations(expired)
+
+
+async def test_a_lost_answer_is_told_by_the_callback(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
+    """The recovery's id is learnt from the first webhook that names another task, and nothing is sent twice."""
+    client = await make_client(expired, **QUICK)
+    ref = await finished(client, expired)
+    expired.script("lose_response*1")
+
+    song = await (await client.job(ref)).result()
+
+    assert 2 == len(await song.save(tmp_path))
+    assert RECOVERED == operations(expired)
+    recovery = (await client.job(ref)).record.recovery
+    assert recovery is not None
+    assert expired.tasks[-1].id == recovery.task_id
+
+
+async def test_a_callback_that_counts_for_nothing_is_confirmed_by_the_status(
+    expired: Sandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Where webhooks are only a question, the links come from the recovery's status call."""
+    client = await make_client(expired, confirm="always", **QUICK)
+    ref = await finished(client, expired)
+
+    assert 2 == len(await (await (await client.job(ref)).result()).save(tmp_path))
+    assert RECOVERED == operations(expired)
+    assert "recovery_status" in [entry.kind for entry, _ in await client.timeline(ref)]
+
+
+async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
+    expired: Sandbox, make_client: MakeClient, clock: JumpClock, tmp_path: Path
+) -> None:
+    """Nobody will hear of that recovery: it counts as under way while a POST may, then a new one is made."""
+    client = await make_client(expired, poll=True, clock=clock.clock, **QUICK)
+    ref = await clock.run(finished(client, expired))
+    song = await (await client.job(ref)).result()
+    expired.script("lose_response*1")
+
+    for _ in range(2):
+        with pytest.raises(ax.DownloadError, match="nothing is heard of the recovery"):
+            await song.save(tmp_path)
+        assert RECOVERED == operations(expired)
+    await clock.advance(UNREACHED_SECONDS)
+
+    assert 2 == len(await clock.run(song.save(tmp_path)))
+    assert [*RECOVERED, "recovery"] == operations(expired)
+
+
+async def test_a_refusal_is_told_and_may_be_asked_again(
+    expired: Sandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Nothing was made, so that the next save may try; the vendor's words are told."""
+    client = await make_client(expired, **QUICK)
+    song = await (await client.job(await finished(client, expired)))
+    expired.script("code=402*1")
+
+    with pytest.raises(ax.DownloadError, match=r"HTTP 410.*recovery of its files was refused: .*kie answered 402"):
+        await song.save(tmp_path)
+
+    assert 2 == len(await song.save(tmp_path))
+
+
+async def test_a_failed_recovery_is_repeated_by_hand_alone(
+    expired: Sandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """What failed may have cost something: `save` does not try it again, `song.recover` does."""
+    client = await make_client(expired, **QUICK)
+    song = await (await client.job(await finished(client, expired)))
+    expired.script("error=complete*1")
+
+    for _ in range(2):
+        with pytest.raises(ax.DownloadError, match=r"failed, `await song\.recover\(\)` tries it again: "):
+            await song.save(tmp_path)
+    assert RECOVERED == operations(expired)
+    fresh = await song.recover()
+
+    assert 2 == len(await fresh.save(tmp_path))
+    assert [*RECOVERED, "recovery"] == operations(expired)
+
+
+def recovered(*tracks: dict[str, str], code: int = 200) -> dict[str, object]:
+    """Return the answer of a recovery's status call."""
+    return {"code": code, "msg": "the vendor's words", "data": list(tracks)}
+
+
+async def test_links_that_came_back_and_died_again_are_recovered_again(
+    api: Api, open_client: MakeClient, clock: JumpClock, tmp_path: Path
+) -> None:
+    """Not at once, which would pay for the same again; days later the same is done once more."""
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=410))
+        client = await open_client(clock=clock.clock, **QUICK)
+        song = await clock.run(client.run(ax.Extend(audio_id="a", model="V5")))
+        api.recovered = recovered({"id": "a", "audio_url": host.put("/back.mp3", gives()), "status": "success"})
+        await clock.run(song.save(tmp_path))
+        host.put("/back.mp3", gives(b"", status=410))
+        with pytest.raises(ax.DownloadError, match="its recovery brought no other link"):
+            await clock.run((await (await client.job(song.ref)).result()).save(tmp_path))
+        assert 1 == len(api.recoveries)
+        api.recovered = recovered({"id": "a", "audio_url": host.put("/again.mp3", gives()), "status": "success"})
+        await clock.advance(FRESH_SECONDS)
+
+        (path,) = await clock.run((await (await client.job(song.ref)).result()).save(tmp_path))
+
+        assert MP3 == path.read_bytes()
+        assert 2 == len(api.recoveries)
+
+
+@pytest.mark.parametrize("key", ["task_id", "taskId"])
+async def test_what_came_back_under_other_ids_counts_by_its_place(
+    key: str, api: Api, open_client: MakeClient, tmp_path: Path
+) -> None:
+    """No page says whose ids a recovery shows, and where its own stands; the order is the first task's."""
+    api.recovery_key = key
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=410))
+        client = await open_client(**QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+        api.recovered = recovered({"id": "vendor-7", "audio_url": host.put("/back.mp3", gives())})
+
+        (path,) = await song.save(tmp_path)
+
+        assert MP3 == path.read_bytes()
+        assert {"sunoTaskId": "task-1", "callBackUrl": "https://nobody.invalid/audioext"} == api.recoveries[0]
+
+
+async def test_a_recovery_that_brings_nothing_says_why(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+    """The vendor's own word for each track is told."""
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=403))
+        client = await open_client(**QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+        lost = {"id": "a", "audio_url": "", "status": "failed", "error": "account_missing"}
+        api.recovered = recovered(lost, code=500)
+
+        with pytest.raises(ax.DownloadError, match=r"HTTP 403.*same link.*tries it again: account_missing"):
+            await song.save(tmp_path)
+
+
+@pytest.mark.parametrize("provider", ["vidgo", "musicgpt", "kie-jobs"])
+async def test_a_vendor_without_recovery_is_named(
+    provider: str, expired: Sandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Then the end is told with all that was tried."""
+    client = await make_client(expired, provider, poll=True, **QUICK)
+    model = None if provider == "musicgpt" else "V5"
+    song = await client.run(ax.Extend(url=expired.tune_url, model=model, continue_at=2, prompt="on"))
+
+    with pytest.raises(ax.DownloadError, match=f"shows the same link; {provider} has no recovery of files"):
+        await song.save(tmp_path)
+    with pytest.raises(ax.UnsupportedError):
+        await song.recover()
+
+
+async def test_a_client_without_the_provider_says_so(
+    expired: Sandbox, make_client: MakeClient, store: str, tmp_path: Path
+) -> None:
+    """A reader of the store can save what lives, and tells why it cannot ask for the rest."""
+    ref = await finished(await make_client(expired, store=store), expired)
+
+    async with ax.Client(store=store) as reader:
+        song = await (await reader.job(ref)).result()
+        with pytest.raises(ax.DownloadError, match=r"no provider.*this client has no provider 'kie'"):
+            await song.save(tmp_path)
+
+
+async def test_a_recovery_goes_on_while_the_store_is_away(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+    """It is not begun without the journal, and what is under way ends as soon as the store is back."""
+    store = ax.MemoryStore()
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=410))
+        client = await open_client(store=store, **QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+        store.fail("the disk is full")
+        with pytest.raises(ax.DownloadError, match="disk is full"):
+            await song.save(tmp_path)
+        store.fail(None)
+        assert [] == api.recoveries
+        saving = asyncio.create_task(song.save(tmp_path))
+        await api.recovery_asked.wait()
+        store.fail("the disk is full")
+        api.recovered = recovered({"id": "a", "audio_url": host.put("/back.mp3", gives()), "status": "success"})
+        for _ in range(3):
+            api.recovery_asked.clear()
+            await api.recovery_asked.wait()
+        store.fail(None)
+
+        assert 1 == len(await saving)
+        assert 1 == len(api.recoveries)
+
+
+async def test_a_closed_client_says_what_to_do(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
+    """Saving works without an open client, asking for fresh links does not."""
+    client = await make_client(expired, **QUICK)
+    song = await (await client.job(await finished(client, expired)))
+    await client.aclose()
+
+    with pytest.raises(ax.DownloadError, match=r"HTTP 410 .* for fresh links await the job again on an open one"):
+        await song.save(tmp_path)
+    with pytest.raises(ax.ConfigError, match="not open"):
+        await song.recover()
+
+
+async def test_closing_ends_the_wait_for_a_recovery(expired: Sandbox, make_client: MakeClient, tmp_path: Path) -> None:
+    """Who waits is told at once that it goes on without us."""
+    client = await make_client(expired, **QUICK)
+    song = await (await client.job(await finished(client, expired)))
+    expired.complete_seconds = 1e12
+    saving = asyncio.create_task(song.save(tmp_path))
+
+    async def is_sent() -> bool:
+        return operations(expired) == RECOVERED
+
+    await soon(is_sent)
+
+    await client.aclose()
+
+    with pytest.raises(ax.DownloadError, match="client was closed during its recovery"):
+        await saving
+    assert [] == list(tmp_path.iterdir())
+
+
+async def test_a_status_may_know_a_fresh_link(api: Api, open_client: MakeClient, tmp_path: Path) -> None:
+    """That costs nothing, and is tried first."""
+    async with serve_host() as host:
+        api.link = host.put("/old.mp3", gives(b"", status=410))
+        client = await open_client(**QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
+        api.link = host.put("/new.mp3", gives())
+
+        (path,) = await song.save(tmp_path)
+
+        assert MP3 == path.read_bytes()
+        assert 1 == len(api.posts)
+
+
+async def test_a_stranger_task_is_refused_but_while_a_recovery_waits_for_its_id(
+    expired: Sandbox, make_client: MakeClient, store: str
+) -> None:
+    """After the recovery has its id, a webhook of a third task is refused as ever."""
+    client = await make_client(expired, **WEB, store=store, **QUICK)
+    job = await client.job(await finished(client, expired))
+    await (await job).recover()
+    hook = expired.submissions[0].callback_url
+    assert hook is not None
+    body = b'{"code": 200, "task_id": "third", "data": [{"id": "x", "audio_url": "https://f.test/x.mp3"}]}'
+
+    status = await client.inbox.accept(ax.Webhook(path=hook.removeprefix("http://127.0.0.1"), headers={}, body=body))
+
+    assert 401 == status
+    assert all("f.test" not in str(track.audio_url) for track in job.tracks)

@@ -1,0 +1,106 @@
+"""Whole jobs over shapes that no page shows: what the client makes of them, from the submit to the song."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+import audioext as ax
+from tests.support.api import BRISK
+
+KEY = "0123456789abcdef0123"
+FILES = "https://lalals.s3.amazonaws.com/conversions/standard"
+MADE = {"success": True, "task_id": "t1", "conversion_id_1": "a", "conversion_id_2": "b", "eta": 1}
+
+Answer = Callable[[web.Request], object]
+
+
+@asynccontextmanager
+async def api(
+    made: type[ax.Kie | ax.KieJobs | ax.MusicGpt], submit: object, status: Answer
+) -> AsyncGenerator[ax.Client]:
+    """Give a client of an API that takes any POST with *submit*, and answers any GET as *status* says."""
+
+    async def handle(request: web.Request) -> web.Response:
+        found = submit if request.method == "POST" else status(request)
+        body = found if isinstance(found, bytes) else json.dumps(found).encode()
+        return web.Response(body=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        async with ax.Client(made(KEY, base_url=f"http://{host}:{port}", pace=BRISK), wait_timeout=10.0) as client:
+            yield client
+    finally:
+        await runner.cleanup()
+
+
+def conversion(id_: str, **more: object) -> dict[str, object]:
+    """Return byId's answer as MusicGPT's page has it: one conversion, its keys without numbers."""
+    shown = {"task_id": "t1", "conversion_id": id_, "status": "COMPLETED", "audio_url": f"{FILES}/{id_}.mp3", **more}
+    return {"success": True, "conversion": shown}
+
+
+async def test_a_status_of_one_track_is_asked_for_the_other() -> None:
+    """MusicGPT's page shows one track in a status answer: the other is asked for by its own id, and both come."""
+    asked: list[tuple[str | None, str | None]] = []
+
+    def status(request: web.Request) -> object:
+        asked.append((request.query.get("task_id"), request.query.get("conversion_id")))
+        return conversion(request.query.get("conversion_id", "a"))
+
+    async with api(ax.MusicGpt, MADE, status) as client:
+        song = await client.run(ax.Extend(url=f"{FILES}/source.mp3", continue_at=5, prompt="on"))
+    assert [f"{FILES}/a.mp3", f"{FILES}/b.mp3"] == [track.audio_url for track in song.tracks]
+    assert [("t1", None), (None, "b")] == asked[:2]
+
+
+async def test_a_track_that_failed_does_not_cost_the_other() -> None:
+    """Where the second of the page's answers says that its track failed, the first is the song."""
+
+    def status(request: web.Request) -> object:
+        if request.query.get("conversion_id") == "b":
+            return conversion("b", status="FAILED", status_msg="no luck", audio_url="")
+        return conversion("a")
+
+    async with api(ax.MusicGpt, MADE, status) as client:
+        song = await client.run(ax.Extend(url=f"{FILES}/source.mp3", continue_at=5, prompt="on"))
+    assert [("a", None)] == [(track.id, track.failure) for track in song.tracks]
+
+
+@pytest.mark.parametrize(("code", "reason"), [(501, "generation"), (408, "timeout"), ("501", "generation")])
+async def test_a_code_of_failure_ends_a_job_at_kie(code: object, reason: str) -> None:
+    """The jobs route's 501 and 408 are the task's failure, told with the vendor's words, and are not polled on."""
+    answer = {"code": code, "msg": "No result for over 10 minutes", "data": None}
+    async with api(ax.KieJobs, {"code": 200, "data": {"taskId": "t1"}}, lambda _: answer) as client:
+        job = await client.extend(audio_id="a1", model="V5")
+        with pytest.raises(ax.JobFailedError, match="over 10 minutes") as caught:
+            await job
+    assert reason == caught.value.reason
+
+
+async def test_a_byte_order_mark_costs_nothing() -> None:
+    """A submit's answer and a status that begin with one are read."""
+    song = {"taskId": "t1", "status": "SUCCESS", "response": {"sunoData": [{"id": "a", "audioUrl": f"{FILES}/a.mp3"}]}}
+    status = b"\xef\xbb\xbf" + json.dumps({"code": 200, "data": song}).encode()
+    made = b"\xef\xbb\xbf" + json.dumps({"code": 200, "msg": "success", "data": {"taskId": "t1"}}).encode()
+    async with api(ax.Kie, made, lambda _: status) as client:
+        done = await client.run(ax.Extend(audio_id="a1", model="V5"))
+    assert [f"{FILES}/a.mp3"] == [track.audio_url for track in done.tracks]
+
+
+async def test_a_readable_refusal_ends_the_submit() -> None:
+    """kie.ai's 400 is told at once in its words, with nothing charged."""
+    says = "Song Description contained artist name: example"
+    async with api(ax.Kie, {"code": 400, "msg": says}, lambda _: {}) as client:
+        with pytest.raises(ax.ContentError, match="contained artist name") as caught:
+            await client.extend(audio_id="a1", model="V5")
+    assert False is caught.value.charged

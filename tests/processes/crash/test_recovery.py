@@ -1,0 +1,80 @@
+"""A process that is killed while its vendor brings the files back: the next one waits, and asks no second time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import audioext as ax
+from audioext.sandbox import Sandbox
+from tests.support.clock import soon
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+SLOW_SECONDS = 2.0
+"""How long a recovery takes here, in real time: longer than a process takes to die."""
+
+
+async def start(*words: str) -> asyncio.subprocess.Process:
+    """Start a process that saves."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(HERE / "saver.py"),
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+async def posts(sandbox: Sandbox, count: int) -> None:
+    """Wait until the sandbox has seen so many POSTs and answered, or cut, the last."""
+
+    async def are_there() -> bool:
+        return len(sandbox.submissions) >= count and sandbox.submissions[-1].task_id is not None
+
+    await soon(are_there)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("answer", ["heard", "lost"])
+@pytest.mark.parametrize("way", ["webhook", "poll"])
+async def test_a_killed_recovery_is_waited_for(way: str, answer: str, tmp_path: Path, unused_tcp_port: int) -> None:
+    """Killed between the POST of a recovery and its callback: one POST, and the files are there."""
+    if (way, answer) == ("poll", "lost"):
+        pytest.skip("nobody could ever hear of that one: see the client's own tests")
+    async with Sandbox(
+        speed=1.0,
+        text_seconds=0.0,
+        first_seconds=0.0,
+        complete_seconds=0.0,
+        spread_seconds=0.0,
+        ready_seconds=4.0,
+        extension_seconds=1.0,
+        retry_seconds=(1.0, 1.0, 1.0, 1.0),
+        faults=["expire_links"],
+    ) as sandbox:
+        pace = ax.Pace(first=0.05, every=0.05, slowest=0.1)
+        kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=pace)
+        async with ax.Client(kie, store=f"sqlite:///{tmp_path}/jobs.db") as client:
+            job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+            await job
+        sandbox.complete_seconds = SLOW_SECONDS
+        if answer == "lost":
+            sandbox.script("lose_response*1")
+        port = str(unused_tcp_port) if way == "webhook" else ""
+        words = (sandbox.bases["kie"], sandbox.api_key, port, str(tmp_path), job.ref)
+        killed = await start(*words)
+        await posts(sandbox, 2)
+        killed.kill()
+        await killed.communicate()
+
+        saver = await start(*words)
+        out, errors = await saver.communicate()
+
+        assert (0, 2) == (saver.returncode, len(out.splitlines())), errors.decode()
+        assert ["extend", "recovery"] == [submission.operation for submission in sandbox.submissions]

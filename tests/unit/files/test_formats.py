@@ -1,0 +1,108 @@
+"""What a file is, told by its bytes: the kind, and whether all of it is there."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audioext.files.formats import FlawError, Heard, check_head, listen
+from tests.support.sounds import FLAC, MP3, WAV, box, mp4, streamed_wav
+
+FILES = {".mp3": MP3, ".wav": WAV, ".flac": FLAC, ".m4a": mp4(seconds=4)}
+
+
+def heard(data: bytes, *, stated: float | None = None) -> Heard | str:
+    """Return what is heard in *data*, or what is wrong with it."""
+    try:
+        return listen(io.BytesIO(data), stated=stated)
+    except FlawError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("suffix", FILES)
+def test_the_bytes_tell_the_kind_and_the_duration(suffix: str) -> None:
+    """Each format that vendors send is known by its bytes alone, and measured."""
+    found = heard(FILES[suffix])
+
+    assert isinstance(found, Heard)
+    assert (suffix, 4) == (found.suffix, round(found.duration))
+    check_head(FILES[suffix][:64])
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "empty"),
+        (b"x", "text, 'x'"),
+        (b"Access denied\n" * 40, "text, 'Access denied"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "a page or an error text"),
+        (b'  {"detail": "gone"}', "a page or an error text"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(200), "a picture"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "a picture"),
+        (bytes(50_000), "nothing but zeros"),
+        (b"\x7fELF" + bytes(200), "no known audio format"),
+        (b"ID3\x04\0\0\0\0\0\0" + bytes(500), "no known audio format"),
+    ],
+)
+def test_what_is_no_audio_is_told_as_what_it_is(data: bytes, says: str) -> None:
+    """People read what came instead; version 0.1 saved some of these as .mp3."""
+    found = heard(data)
+
+    assert isinstance(found, str)
+    assert says in found
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".wav", ".m4a"])
+def test_half_a_file_is_refused(suffix: str) -> None:
+    """Its own header says that there is more, whatever the transfer said."""
+    found = heard(FILES[suffix][: len(FILES[suffix]) // 2])
+
+    assert isinstance(found, str)
+    assert "bytes came of a file of" in found
+
+
+def test_a_file_shorter_than_its_track_is_refused() -> None:
+    """Where a file does not say how long it is, the track does."""
+    found = heard(MP3, stated=9.0)
+
+    assert "only 4.1 s came of a track of 9.0 s" == found
+
+
+@pytest.mark.parametrize("stated", [None, 1.0, 4.0, 4.4, 4_000.0, 4_104.0])
+def test_a_length_that_is_about_right_passes(stated: float | None) -> None:
+    """Vendors round, name milliseconds, or the length of a part."""
+    assert isinstance(heard(MP3, stated=stated), Heard)
+
+
+def test_a_length_in_milliseconds_is_one_all_the_same() -> None:
+    """A file that is too short for it is refused, too."""
+    assert "only 4.1 s came of a track of 9.0 s" == heard(MP3, stated=9_000.0)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 0x7FFF_FFFF])
+def test_a_streamed_wav_is_measured_by_its_bytes(size: int) -> None:
+    """Who writes one before its end is known claims no size, or the largest there is."""
+    found = heard(streamed_wav(seconds=2, claimed=size))
+
+    assert isinstance(found, Heard)
+    assert 2.0 == pytest.approx(found.duration, abs=0.01)
+
+
+def test_a_box_may_go_on_to_the_end_of_the_file() -> None:
+    """MP4 allows sizes of 64 bits, and none for the last box (ISO/IEC 14496-12, 4.2)."""
+    head = box(b"ftyp", b"M4A \0\0\0\0") + mp4(seconds=4)[16:].partition(b"mdat")[0][:-4]
+    long = struct.pack(">I4sQ", 1, b"mdat", 16 + 100) + bytes(100)
+
+    assert isinstance(heard(head + struct.pack(">I4s", 0, b"mdat") + bytes(500)), Heard)
+    assert isinstance(heard(head + long), Heard)
+    assert isinstance(heard(head + long[:-1]), str)
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"ID3\x04\0\0\0\0\0\0", *(data[:60] for data in FILES.values())]))
+def test_any_bytes_are_heard_or_refused(data: bytes, begin: bytes) -> None:
+    """Whatever a host sends is audio or a flaw with words, never another error."""
+    assert isinstance(heard(begin + data, stated=3.0), Heard | str)

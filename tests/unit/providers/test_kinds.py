@@ -1,0 +1,549 @@
+"""The kinds of shapes that vendors send beside their pages': one test for each kind, at all five wire formats.
+
+The examples behind the kinds are those that public clients of the vendors, of their siblings, and recordings of
+2025-12 to 2026-11 show or guard against; the other spellings are invented.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audioext.errors import AudioextError, ContentError, DecodeError
+from audioext.http.messages import HttpResponse
+from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
+from audioext.models.results import FailureReason, Stage, Track
+from audioext.providers import NAMES, load
+from audioext.providers.base import Provider
+from tests.unit.providers.conftest import json_values
+
+KEY = "sk-never-shown-0123456789"
+AUDIO = "https://files.example/a.mp3"
+OTHER = "https://files.example/b.mp3"
+
+MODEST = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+Body = dict[str, object]
+Make = Callable[..., Provider]
+
+
+def status(provider: str, word: object = "SUCCESS", **more: object) -> Body:
+    """Return a status answer in *provider*'s usual shape, without tracks."""
+    if provider == "musicgpt":
+        return {"success": True, "conversion": {"task_id": "t1", "status": word, **more}}
+    key = "state" if provider == "kie-jobs" else "status"
+    return {"code": 200, "msg": "success", "data": {"taskId": "t1", key: word, **more}}
+
+
+def songs(provider: str, **sides: object) -> Body:
+    """Return two tracks as *provider*'s status answers hold them, each with these side fields."""
+    if provider == "musicgpt":
+        numbered = {f"{name}_{index}": value for name, value in sides.items() for index in (1, 2)}
+        ids = {"conversion_id_1": "a", "conversion_id_2": "b"}
+        return {**ids, "conversion_path_1": AUDIO, "conversion_path_2": OTHER, **numbered}
+    key = "audio_id" if provider == "vidgo" else "id"
+    both: list[Body] = [{key: "a", "audio_url": AUDIO, **sides}, {key: "b", "audio_url": OTHER, **sides}]
+    if provider == "kie-jobs":
+        return {"resultJson": json.dumps({"data": both})}
+    return {"files": both} if provider == "vidgo" else {"response": {"sunoData": both}}
+
+
+def delivery(provider: str, **sides: object) -> Body:
+    """Return a whole song as *provider*'s webhooks hold it."""
+    if provider in {"vidgo", "musicgpt"}:
+        return status(provider, "finished", **songs(provider, **sides))
+    both = [{"id": "a", "audio_url": AUDIO, **sides}, {"id": "b", "audio_url": OTHER, **sides}]
+    return {"code": 200, "msg": "ok", "data": {"callbackType": "complete", "task_id": "t1", "data": both}}
+
+
+def asked(made: Make, body: object) -> tuple[Event, ...]:
+    """Return what a status answer means."""
+    return made(KEY).parse_status(HttpResponse(status=200, body=msgspec.json.encode(body)))
+
+
+def hooked(made: Make, body: object) -> tuple[Event, ...]:
+    """Return what a webhook means."""
+    return made(KEY).parse_webhook(msgspec.json.encode(body))
+
+
+def submitted(made: Make, body: object, http: int = 200) -> Submitted | Refused | Unknown:
+    """Return what a submit's answer means."""
+    return made(KEY).parse_submit(HttpResponse(status=http, body=msgspec.json.encode(body)))
+
+
+def only(events: tuple[Event, ...]) -> Progress:
+    """Return the one thing that was seen."""
+    (seen,) = events
+    assert isinstance(seen, Progress)
+    return seen
+
+
+def is_song(events: tuple[Event, ...], *, count: int = 2) -> bool:
+    """Say whether the whole song was seen, with so many files."""
+    seen = only(events)
+    return (Stage.COMPLETE, count) == (seen.claimed_stage, sum(bool(track.audio_url) for track in seen.tracks))
+
+
+# --- status words ----------------------------------------------------------------------------------------------------
+
+DONE = (
+    *("SUCCESS", "success", "Success", "COMPLETED", "completed", "Complete", "SUCCESSFUL", "succeeded", "SUCCEED"),
+    *("finished", "FINISHED", "finish", "done", "ready", "generated", "TASK_COMPLETED", "taskCompleted"),
+    *("task-success", "ALL_SUCCESS", "all done", " success \n", "COMPLETED_WITH_ERRORS", "audio_success"),
+)
+FAILED = (
+    *("FAIL", "fail", "FAILED", "failed", "Failure", "ERROR", "error", "errored", "GENERATE_LYRICS_FAILED"),
+    *("GENERATE_AUDIO_FAILED", "CREATE_TASK_FAILED", "SENSITIVE_WORD_ERROR", "taskFailed", "cancelled", "CANCELED"),
+    *("aborted", "rejected", "timeout", "TIMED_OUT", "timed out", "unsuccessful", "expired", "blocked", "exception"),
+)
+RUNNING = (
+    *("PENDING", "pending", "waiting", "queued", "queuing", "IN_QUEUE", "inQueue", "generating", "running"),
+    *("in progress", "IN_PROGRESS", "inprogress", "not_started", "NotStarted", "submitted", "processing"),
+)
+
+
+@pytest.mark.parametrize("word", DONE)
+def test_any_word_for_done_ends_the_wait(provider_class: Make, word: str) -> None:
+    """A status that says done, in any spelling, makes a song of the tracks beside it."""
+    name = provider_class().info.name
+    assert is_song(asked(provider_class, status(name, word, **songs(name))))
+    assert is_song(hooked(provider_class, status(name, word, **songs(name))))
+
+
+@pytest.mark.parametrize("word", FAILED)
+def test_any_word_for_failed_ends_the_wait(provider_class: Make, word: str) -> None:
+    """A status that says failed, in any spelling, is the task's failure, in the vendor's words."""
+    body = status(provider_class().info.name, word, message="no luck")
+    for events in (asked(provider_class, body), hooked(provider_class, body)):
+        (failed,) = events
+        assert isinstance(failed, Failed)
+        assert "no luck" == failed.message
+
+
+@pytest.mark.parametrize("word", RUNNING)
+def test_any_word_for_running_goes_on(provider_class: Make, word: str) -> None:
+    """A status that says not yet claims nothing, and is no unknown word."""
+    assert Progress(task_id="t1") == only(asked(provider_class, status(provider_class().info.name, word)))
+
+
+@pytest.mark.parametrize("word", ["remastering", "second", "LYRICS_SUCCESS", "COVER_COMPLETED", "no\u00e7\u00e3o", "1"])
+def test_an_unknown_word_is_kept(provider_class: Make, word: str) -> None:
+    """A word that nobody knows claims nothing, and is there for people to read."""
+    seen = only(asked(provider_class, status(provider_class().info.name, word)))
+    assert (None, word) == (seen.claimed_stage, seen.word)
+
+
+@pytest.mark.parametrize("word", ["CALLBACK_EXCEPTION", "callback_exception", "CallbackException", "WEBHOOK_FAILED"])
+@pytest.mark.parametrize("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+def test_a_complaint_about_our_endpoint_is_no_failure(name: str, word: str) -> None:
+    """With its files it is the song; without a track it is doubtful; a webhook makes a status call due."""
+    provider = load(name)
+    assert is_song(asked(provider, status(name, word, **songs(name))))
+    (failed,) = asked(provider, status(name, word))
+    assert isinstance(failed, Failed)
+    assert failed.is_doubtful
+    assert Progress(task_id="t1", ask_now=True) == only(hooked(provider, status(name, word)))
+
+
+@given(word=st.sampled_from([word for word in (*DONE, *FAILED, *RUNNING) if word.isupper()]), data=st.data())
+@MODEST
+def test_the_spelling_of_a_word_makes_no_difference(word: str, data: st.DataObject) -> None:
+    """Case, and what stands between the parts of a word, tell nothing."""
+    parts = [data.draw(st.sampled_from([part.lower(), part.title(), part])) for part in word.split("_")]
+    spelt = data.draw(st.sampled_from(["_", "-", " ", ".", "__"])).join(parts)
+    kie = load("kie")
+    before, after = (asked(kie, status("kie", each, **songs("kie"))) for each in (word, spelt))
+    assert [type(event) for event in before] == [type(event) for event in after]
+    assert isinstance(before[0], Progress)
+    assert isinstance(after[0], Progress)
+    assert before[0].claimed_stage == after[0].claimed_stage
+
+
+# --- places and names ------------------------------------------------------------------------------------------------
+
+LISTED: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OTHER}]
+
+
+@pytest.mark.parametrize(
+    "key", ["data", "sunoData", "suno_data", "items", "files", "tracks", "songs", "clips", "results", "audio_list", "x"]
+)
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda listed: listed,
+        json.dumps,
+        lambda listed: json.dumps(json.dumps(listed)),
+        lambda listed: {"0": listed[0], "1": listed[1]},
+        lambda listed: [json.dumps(song) for song in listed],
+        lambda listed: [listed],
+        lambda listed: {"data": listed},
+        lambda listed: {"response": json.dumps({"sunoData": listed})},
+    ],
+    ids=["list", "text", "text in text", "object", "list of texts", "list of list", "data", "response"],
+)
+def test_a_result_is_found_wherever_it_stands(
+    provider_class: Make, key: str, wrapped: Callable[[object], object]
+) -> None:
+    """Tracks under any key, in lists, objects and JSON texts, are the song."""
+    name = provider_class().info.name
+    for body in (status(name, **{key: wrapped(LISTED)}), {"taskId": "t1", "status": "SUCCESS", key: wrapped(LISTED)}):
+        assert is_song(asked(provider_class, body))
+        assert is_song(hooked(provider_class, body))
+
+
+WRAPPERS = ("payload", "body", "task", "job", "record", "webhook", "message", "info", "obj", "content", "result", "0")
+
+
+@given(
+    key=st.one_of(st.sampled_from(WRAPPERS), st.text("xyz_7 \u00e4.-$", min_size=1, max_size=9)),
+    depth=st.integers(1, 3),
+)
+@MODEST
+def test_a_wrapper_may_have_any_name(provider_class: Make, key: str, depth: int) -> None:
+    """What wraps a whole answer, or its tracks, is looked into, whatever its name."""
+    name = provider_class().info.name
+    body: object = status(name, **songs(name))
+    result: object = LISTED
+    for _ in range(depth):
+        body, result = {key: body}, {key: result}
+    assert is_song(asked(provider_class, body))
+    assert is_song(asked(provider_class, status(name, some=result)))
+
+
+@pytest.mark.parametrize("key", ["param", "input", "requestParams", "source_audio", "uploaded", "originalFile"])
+def test_what_was_asked_for_is_no_result(provider_class: Make, key: str) -> None:
+    """The source that a task repeats is not taken for the song."""
+    for value in (LISTED, json.dumps(LISTED), {"audio_url": AUDIO}):
+        seen = only(asked(provider_class, status(provider_class().info.name, "generating", **{key: value})))
+        assert () == seen.tracks
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("audio_url", "audioUrl", "AudioURL", "audio-url", "file_url", "fileUrl", "mp3_url", "song_url", "url"),
+        *("download_url", "wav_url", "conversion_path", "conversionPath", "conversion_path_wav", "sourceAudioUrl"),
+        *("link", "src", "href", "music", "cdn_mp3"),
+    ],
+)
+@pytest.mark.parametrize("link", [AUDIO, [AUDIO], {"url": AUDIO}])
+def test_a_file_is_found_under_any_name(provider_class: Make, key: str, link: object) -> None:
+    """A link to a file is the file, whatever its key, and in a list or an object where the key is known."""
+    if not isinstance(link, str) and key in {"src", "href", "music", "cdn_mp3", "sourceAudioUrl", "wav_url"}:
+        return
+    if not isinstance(link, str) and key == "conversion_path_wav":
+        return
+    body = status(provider_class().info.name, data=[{"id": "a", key: link, "image_url": "https://files.example/a.png"}])
+    assert is_song(asked(provider_class, body), count=1)
+
+
+def test_bare_links_are_files_and_images_are_not(provider_class: Make) -> None:
+    """Where a result is a list of links, or one, those to images are left out."""
+    name = provider_class().info.name
+    links = ["https://files.example/cover.png", AUDIO, OTHER]
+    assert is_song(asked(provider_class, status(name, resultUrls=links)))
+    assert is_song(asked(provider_class, status(name, resultJson=json.dumps({"resultUrls": links}))))
+    assert is_song(asked(provider_class, status(name, resultUrls=AUDIO)), count=1)
+
+
+@pytest.mark.parametrize(
+    "link", ["https://files.example/None.mp3", "https://files.example", "", None, "null", "undefined", False, 0]
+)
+def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> None:
+    """COMPLETE is claimed, and no track of it can be played yet."""
+    seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", "audio_url": link}])))
+    assert [] == [track for track in seen.tracks if track.audio_url]
+
+
+# --- encodings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: b"\xef\xbb\xbf\xef\xbb\xbf" + text.encode(),
+        lambda text: b"\r\n\xef\xbb\xbf " + text.encode() + b"\0\n",
+        lambda text: json.dumps(text).encode(),
+        lambda text: json.dumps(json.dumps(text)).encode(),
+        lambda text: f"[{text}]".encode(),
+    ],
+    ids=["mark", "two marks", "blanks", "twice", "thrice", "list of one"],
+)
+def test_a_body_may_be_wrapped_as_text(provider_class: Make, encode: Callable[[str], bytes]) -> None:
+    """Byte order marks, blanks, and JSON in JSON texts change nothing."""
+    provider, name = provider_class(KEY), provider_class().info.name
+    answer = HttpResponse(status=200, body=encode(json.dumps(status(name, **songs(name)))))
+    assert is_song(provider.parse_status(answer))
+    assert is_song(provider.parse_webhook(encode(json.dumps(delivery(name)))))
+    made = HttpResponse(status=200, body=encode('{"code": 200, "data": {"taskId": "t1"}}'))
+    assert Submitted(task_id="t1") == provider.parse_submit(made)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_another_encoding_is_refused_by_its_name(provider_class: Make, encoding: str) -> None:
+    """JSON is UTF-8; what is not says so."""
+    with pytest.raises(DecodeError, match="UTF-16"):
+        provider_class(KEY).parse_webhook(json.dumps(delivery("kie")).encode(encoding))
+
+
+@pytest.mark.parametrize("careless", [b"NaN", b"-Infinity", b'"caf\xe9"', b'"two\nlines"', b'"tab\there"'])
+def test_a_careless_value_never_costs_the_song(provider_class: Make, careless: bytes) -> None:
+    """NaN, bytes of another encoding and raw line breaks beside a track are no reason to lose it."""
+    provider, name = provider_class(KEY), provider_class().info.name
+    body = msgspec.json.encode(status(name, songs=[{"id": "a", "audio_url": AUDIO, "duration": 77777}]))
+    answer = HttpResponse(status=200, body=body.replace(b"77777", careless))
+    assert is_song(provider.parse_status(answer), count=1)
+    assert is_song(provider.parse_webhook(answer.body), count=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "fails"),
+    [
+        ({"code": 400, "msg": "no luck", "data": {"task_id": "t1"}}, True),
+        ({"code": 200, "data": {"task_id": "t1"}}, False),
+        ({"task_id": "t1"}, False),
+    ],
+)
+def test_a_webhook_without_a_word_is_asked_about(provider_class: Make, body: object, fails: bool) -> None:
+    """A code of failure fails the task where nothing else is said of it; else a status call is due at once."""
+    (event,) = hooked(provider_class, body)
+    if fails and provider_class().info.name != "musicgpt":
+        assert isinstance(event, Failed)
+        assert ("400", "no luck") == (event.code, event.message)
+    else:
+        assert Progress(task_id="t1", ask_now=True) == event
+
+
+@pytest.mark.parametrize("code", [200, 200.0, "200", " 200 ", "0", 0, 201, None, True, "success", [], {}])
+def test_a_good_code_may_be_written_in_any_way(provider_class: Make, code: object) -> None:
+    """A code of success, and one that is none, let the tracks speak."""
+    name = provider_class().info.name
+    assert is_song(asked(provider_class, {**status(name, **songs(name)), "code": code}))
+    assert is_song(hooked(provider_class, {**delivery(name), "code": code}))
+
+
+@pytest.mark.parametrize(("id_", "known"), [(123, "123"), (123.0, "123"), (" t1\n", "t1"), ("t1", "t1")])
+def test_an_id_may_be_a_number(provider_class: Make, id_: object, known: str) -> None:
+    """Ids of tasks and tracks are texts, whatever the wire has."""
+    assert Submitted(task_id=known) == submitted(provider_class, {"code": 200, "data": {"task_id": id_}})
+    body = {"taskId": id_, "status": "SUCCESS", "data": [{"id": id_, "audio_url": AUDIO}]}
+    seen = only(hooked(provider_class, body))
+    assert (known, [known]) == (seen.task_id, [track.id for track in seen.tracks])
+
+
+# --- side fields -----------------------------------------------------------------------------------------------------
+
+SIDES = (
+    *("title", "duration", "createTime", "created_at", "prompt", "tags", "model_name", "image_url", "stream_audio_url"),
+    *("source_image_url", "lyrics", "lyrics_timestamped", "music_style", "conversion_duration", "wav_url", "file_type"),
+    *("album_cover_path", "unknown_key", "is_flagged", "conversion_cost"),
+)
+ODD = st.one_of(
+    st.sampled_from([None, "", 0, False, True, -1, 1e300, "NaN", "7.5", "null", [], {}, [[]], [None], {"a": 1}]),
+    json_values(),
+)
+
+
+@pytest.mark.parametrize("provider", NAMES)
+@given(sides=st.dictionaries(st.sampled_from(SIDES), ODD, max_size=6), data=st.data())
+@MODEST
+def test_a_side_field_of_any_type_never_costs_the_song(
+    provider: str, sides: dict[str, object], data: st.DataObject
+) -> None:
+    """Whatever stands beside a track's id and link, in status answers and in webhooks, the files are there."""
+    made = load(provider)
+    if any(str(value).lower().startswith(("image", "video")) for value in [sides.get("file_type")]):
+        sides.pop("file_type")
+    outer = data.draw(
+        st.dictionaries(
+            st.sampled_from(
+                ["param", "type", "operationType", "creditsConsumed", "costTime", "created_time", "progress"]
+            ),
+            ODD,
+            max_size=3,
+        )
+    )
+    body = {**status(provider, **{**outer, **songs(provider, **sides)}), **outer}
+    for events in (asked(made, body), hooked(made, body), hooked(made, delivery(provider, **sides))):
+        assert is_song(events)
+        seen = only(events)
+        assert [("a", AUDIO), ("b", OTHER)] == [(track.id, track.audio_url) for track in seen.tracks]
+        for track in seen.tracks:
+            assert isinstance(track, Track)
+            assert track.title is None or isinstance(track.title, str)
+            assert track.duration is None or track.duration > 0
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+SAYING = (
+    *("msg", "message", "error", "errorMessage", "error_message", "errorMsg", "error_msg", "failMsg", "fail_reason"),
+    *("failReason", "failure_reason", "reason", "detail", "details", "description", "error_description", "status_msg"),
+    *("statusMessage", "errMsg", "err_msg", "err", "errors", "failed_reason", "failureMessage", "error_detail"),
+)
+SAYS = "The lyrics were flagged for moderation"
+
+
+@pytest.mark.parametrize("key", SAYING)
+@pytest.mark.parametrize(
+    "value",
+    [
+        SAYS,
+        {"message": SAYS},
+        {"code": "E7", "msg": SAYS},
+        {"errorMessage": SAYS},
+        [SAYS],
+        [{"description": SAYS}],
+        {"error": {"detail": [{"text": SAYS}]}},
+        json.dumps({"message": SAYS}),
+    ],
+    ids=["text", "object", "with code", "other key", "list", "list of objects", "nested", "JSON text"],
+)
+def test_a_failures_words_are_never_lost(provider_class: Make, key: str, value: object) -> None:
+    """What a failure says is told under any of its names, however it is wrapped, and so is what it is about."""
+    name = provider_class().info.name
+    inside = status(name, "failed", **{key: value})
+    beside = {**status(name, "failed"), "msg": "success", key: value}
+    deeper = status(name, "failed", response={key: value}, errorMessage=None, error=None)
+    for events in (asked(provider_class, inside), hooked(provider_class, beside), asked(provider_class, deeper)):
+        failed = events[-1]
+        assert isinstance(failed, Failed)
+        assert SAYS in failed.message
+        assert FailureReason.CONTENT is failed.reason
+
+
+@pytest.mark.parametrize("code", [501, "501", 501.0, " 501 "])
+def test_a_code_of_failure_may_be_written_in_any_way(code: object) -> None:
+    """kie.ai's 501 fails the task, in a webhook and in a status answer that has nothing else."""
+    kie = load("kie")
+    hook = {"code": code, "msg": "no luck", "data": {"callbackType": "error", "task_id": "t1", "data": None}}
+    for events in (hooked(kie, hook), asked(kie, {"code": code, "msg": "no luck", "data": None})):
+        (failed,) = events
+        assert isinstance(failed, Failed)
+        assert (FailureReason.GENERATION, "501", "no luck") == (failed.reason, failed.code, failed.message)
+
+
+@pytest.mark.parametrize("value", [False, "false", "False", 0, "0", "no"])
+def test_success_that_is_false_is_a_failure(provider_class: Make, value: object) -> None:
+    """A webhook that says no, and nothing else of its task, fails it with its reason."""
+    (failed,) = hooked(provider_class, {"success": value, "task_id": "t1", "reason": "no vocals"})
+    assert isinstance(failed, Failed)
+    assert ("t1", "no vocals") == (failed.task_id, failed.message)
+
+
+# --- submits ---------------------------------------------------------------------------------------------------------
+
+NO = "This audio matches copyrighted material"
+
+
+@pytest.mark.parametrize(
+    ("http", "body"),
+    [
+        (200, {"code": 400, "msg": NO}),
+        (200, {"code": "400", "msg": NO, "data": None}),
+        (200, {"code": 400.0, "message": NO}),
+        (200, {"Code": 400, "Msg": NO}),
+        (200, {"code": 422, "error": {"message": NO}}),
+        (200, {"success": False, "message": NO}),
+        (200, {"success": "false", "error": NO}),
+        (200, {"ok": False, "error": NO}),
+        (200, {"status": "error", "message": NO}),
+        (200, {"status": "failed", "error_message": NO}),
+        (200, {"error": {"code": "COPYRIGHT", "message": NO}}),
+        (400, {"message": NO}),
+        (400, {"msg": NO}),
+        (400, {"error": NO}),
+        (400, {"errors": [{"message": NO}]}),
+        (400, {"error_description": NO}),
+        (400, {"code": 400, "data": {"message": NO}}),
+        (400, {"title": "Bad Request", "detail": NO}),
+        (400, {"statusCode": 400, "message": [NO], "error": {}}),
+        (422, {"detail": [{"loc": ["body", "input"], "msg": NO}]}),
+        (400, [{"message": NO}]),
+    ],
+)
+def test_a_readable_refusal_is_one(provider_class: Make, http: int, body: object) -> None:
+    """A refusal that names no task ends the submit at once, in the vendor's words, and says what it is about."""
+    outcome = submitted(provider_class, body, http)
+    assert isinstance(outcome, Refused)
+    assert NO in outcome.error.message
+    assert isinstance(outcome.error, ContentError)
+    assert (False, False) == (outcome.error.charged, outcome.resend)
+
+
+@pytest.mark.parametrize(
+    ("http", "body"),
+    [
+        (200, {"code": 400, "msg": "no", "data": {"taskId": "t1"}}),
+        (200, {"code": 500, "msg": "Server exception"}),
+        (200, {"code": -1, "msg": "busy"}),
+        (200, {"code": 10001, "msg": "busy"}),
+        (200, {"success": False, "message": "Internal error, please try again later"}),
+        (200, {"status": "error", "message": "Request timed out"}),
+        (200, {"error": "server exception"}),
+        (200, {"code": 200, "msg": "success", "data": None}),
+        (200, {"code": 200, "data": {"more": "x" * 400}, "msg": "Song Description contained artist name"}),
+        (200, {"code": 200, "msg": "success", "data": {"taskId": None}}),
+        (200, {"code": 200, "data": [{"task_id": "t1"}, {"task_id": "t2"}]}),
+        (408, {"message": "timeout"}),
+        (500, {"message": "no"}),
+        (502, {"code": 400, "msg": "no"}),
+        (302, {}),
+    ],
+)
+def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, http: int, body: object) -> None:
+    """Nothing is resent, and the reason quotes what was answered."""
+    outcome = submitted(provider_class, body, http)
+    assert isinstance(outcome, Unknown)
+    said = body.get("msg") or body.get("message") or body.get("error") or "{" if isinstance(body, dict) else ""
+    assert str(said) in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 200, "data": {"taskId": "t1"}},
+        {"data": {"task_id": "t1"}, "success": True},
+        {"taskID": "t1"},
+        {"task-id": "t1", "code": 200},
+        {"Data": {"TaskId": "t1"}},
+        {"code": 200, "data": [{"taskId": "t1"}]},
+        {"code": 200, "data": {"data": {"taskId": "t1"}}},
+        {"result": {"task_id": "t1"}},
+        {"task": {"id": "t1"}},
+        {"data": {"task": {"id": "t1"}}},
+        {"conversion": {"task_id": "t1"}},
+        {"id": "t1", "status": "queued"},
+        {"code": 200, "data": '{"taskId": "t1"}'},
+        [{"task_id": "t1"}],
+        {"task_id": "t1", "status": "failed", "error": "later told by the status"},
+        {"code": 200, "data": {"task_id": "t1", "status": "failed", "error_message": "later told by the status"}},
+    ],
+)
+def test_the_id_of_a_task_is_found_wherever_it_stands(provider_class: Make, body: object) -> None:
+    """An id that was paid for is never lost."""
+    for http in (200, 201, 202):
+        assert Submitted(task_id="t1") == submitted(provider_class, body, http)
+
+
+@given(body=st.dictionaries(st.sampled_from(["code", "data", "msg", "success", "error", "status"]), ODD, max_size=4))
+@MODEST
+def test_what_names_no_task_never_makes_one(provider_class: Make, body: dict[str, object]) -> None:
+    """However an answer looks, an id is never made up, and what is refused is told as the vendor's word."""
+    text = json.dumps(body).lower().replace("_", "")
+    outcome = submitted(provider_class, body)
+    if "id" not in text:
+        assert not isinstance(outcome, Submitted)
+    if isinstance(outcome, Refused):
+        assert isinstance(outcome.error, AudioextError)
+        assert outcome.error.message

@@ -1,0 +1,189 @@
+"""What a journal tells of the recovery of files: which task it is, how it ended, and whose links changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import audioext as ax
+from audioext.models.entries import OTHER_TASK, REFUSED, UNSENT, Entry, EntryKind, make_entry
+from audioext.models.record import Record, Recovery, Verdict
+from audioext.models.results import Track
+from audioext.state.asked import dump_asked
+from audioext.state.fold import fold
+from audioext.state.reading import read
+from audioext.state.recovery import is_other_task, with_recovered
+from tests.support.tape import REF, asked
+
+KIE = ax.Kie("0123456789abcdef0123")
+OLD, NEW, LATER = (f"https://files.test/{name}.mp3" for name in ("old", "new", "later"))
+
+
+def said(kind: EntryKind, at: float, body: object = None, *, note: str = "", status: int = 200) -> Entry:
+    """Return an entry with a JSON body."""
+    return make_entry(kind, at, status=status, body=msgspec.json.encode(body) if body is not None else b"", note=note)
+
+
+def back(url: str, task_id: str | None = None, *, id_: str = "a", code: int = 200) -> dict[str, object]:
+    """Return what a recovery's callback says, or its status where it names no task."""
+    named = {} if task_id is None else {"task_id": task_id}
+    word = "success" if url else "failed"
+    error = "" if url else "clip_error"
+    return {"code": code, "msg": word, **named, "data": [{"id": id_, "audio_url": url, "status": word, "error": error}]}
+
+
+SONG = {"callbackType": "complete", "task_id": "task", "data": [{"id": "a", "audio_url": OLD, "duration": 3.0}]}
+DONE = (
+    make_entry("request", 1.0, body=dump_asked(asked(provider="kie", retention=100.0))),
+    said("answer", 2.0, {"code": 200, "data": {"taskId": "task"}}),
+    said("webhook", 3.0, {"code": 200, "data": SONG}, status=0),
+)
+BEGUN = make_entry("recovery", 10.0, note="attempt 1")
+ANSWER = said("recovery_answer", 11.0, {"code": 200, "data": {"taskId": "rec"}}, note="attempt 1")
+CALLBACK = said("webhook", 12.0, back(NEW, "rec"), status=0)
+STATUS = said("recovery_status", 13.0, back(NEW), note="of rec")
+
+
+def record(*entries: Entry) -> Record:
+    """Return what a finished job's journal with these entries means."""
+    found = fold(REF, [read(entry, KIE) for entry in (*DONE, *entries)])
+    assert found is not None
+    return found
+
+
+def recovery(*entries: Entry) -> Recovery:
+    """Return the recovery in such a journal."""
+    found = record(*entries).recovery
+    assert found is not None
+    return found
+
+
+def links(found: Record) -> list[str | None]:
+    """Return the links of a record's tracks."""
+    return [track.audio_url for track in found.tracks]
+
+
+def test_a_recovery_is_under_way_until_something_came_back() -> None:
+    """Each step shows; until the last the old link stays, which may still live."""
+    steps = [record(*(BEGUN, ANSWER, CALLBACK)[:count]) for count in range(4)]
+
+    assert [None, None, "rec", "rec"] == [step.recovery.task_id if step.recovery else None for step in steps]
+    assert [None, Verdict.OPEN, Verdict.OPEN, Verdict.COMPLETE] == [
+        step.recovery.verdict if step.recovery else None for step in steps
+    ]
+    assert [[OLD]] * 3 + [[NEW]] == [links(step) for step in steps]
+    assert {Verdict.COMPLETE} == {step.verdict for step in steps}
+    assert 112.0 == steps[-1].tracks[0].expires_at.timestamp()  # type: ignore[union-attr]  # it has one
+
+
+@given(
+    st.permutations([*DONE, BEGUN, ANSWER, CALLBACK, STATUS]),
+    st.lists(st.sampled_from([BEGUN, ANSWER, CALLBACK, STATUS])),
+)
+def test_order_and_repetition_change_nothing(order: list[Entry], again: list[Entry]) -> None:
+    """A record is a function of the set of entries."""
+    assert record(BEGUN, ANSWER, CALLBACK, STATUS) == fold(REF, {e.id: read(e, KIE) for e in (*order, *again)}.values())
+
+
+@pytest.mark.parametrize("count", range(1, 4))
+def test_the_first_callback_names_a_recovery_whose_answer_is_lost(count: int) -> None:
+    """With the answer or without, before it or after it, the same is known."""
+    late = said("recovery_answer", 12.5, {"code": 200, "data": {"taskId": "rec"}}, note="attempt 1")
+    for chosen in itertools.combinations([late, CALLBACK, STATUS], count):
+        assert "rec" == recovery(BEGUN, *chosen).task_id or chosen == (STATUS,)
+
+
+@pytest.mark.parametrize("note", [f"{OTHER_TASK} than it", f"{REFUSED}: forged"])
+def test_a_webhook_that_was_refused_says_nothing(note: str) -> None:
+    """Neither a forged one nor one of a third task brings anything back."""
+    assert Verdict.OPEN is recovery(BEGUN, said("webhook", 12.0, back(NEW, "rec"), status=0, note=note)).verdict
+
+
+def test_a_webhook_of_a_third_task_changes_nothing() -> None:
+    """Once a recovery has its id only that counts."""
+    found = record(BEGUN, ANSWER, said("webhook", 12.0, back(LATER, "third"), status=0))
+
+    assert ([OLD], "rec") == (links(found), found.recovery.task_id if found.recovery else None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "problem"),
+    [
+        (said("recovery_answer", 11.0, {"code": 402, "msg": "no credits"}), Verdict.REFUSED, "no credits"),
+        (make_entry("recovery_answer", 11.0, note=f"{UNSENT}: no connection"), Verdict.REFUSED, "no connection"),
+        (make_entry("recovery_answer", 11.0, note="it broke off"), Verdict.OPEN, "it broke off"),
+        (said("recovery_answer", 11.0, "what?", status=500), Verdict.OPEN, "HTTP 500"),
+        (said("recovery_status", 11.0, back("", code=500)), Verdict.FAILED, "clip_error"),
+        (said("webhook", 11.0, back("", "rec", code=500), status=0), Verdict.FAILED, "failed"),
+        (said("recovery_status", 11.0, {"code": 201, "data": None}), Verdict.OPEN, None),
+    ],
+)
+def test_an_end_without_files_is_told(answer: Entry, verdict: Verdict, problem: str | None) -> None:
+    """What was refused may be tried again, what is unknown is waited for; the song stays complete."""
+    found = record(BEGUN, answer)
+
+    assert found.recovery is not None
+    assert verdict is found.recovery.verdict
+    assert problem is None if found.recovery.problem is None else (problem or "?") in found.recovery.problem
+    assert (Verdict.COMPLETE, None, [OLD]) == (found.verdict, found.fault, links(found))
+
+
+def test_what_came_back_is_not_taken_back() -> None:
+    """A failure beside a success, in whatever order, loses no file."""
+    failed = said("webhook", 11.5, back("", "rec", code=500), status=0)
+
+    assert [NEW] == links(record(BEGUN, ANSWER, CALLBACK, failed)) == links(record(BEGUN, failed, STATUS))
+
+
+def test_the_last_recovery_counts() -> None:
+    """A second one begins anew, and its links replace those of the first."""
+    second = make_entry("recovery", 20.0, note="attempt 2")
+    begun = record(BEGUN, ANSWER, CALLBACK, second)
+    done = record(BEGUN, ANSWER, CALLBACK, second, said("webhook", 21.0, back(LATER, "rec-2"), status=0))
+
+    assert begun.recovery is not None
+    assert (2, Verdict.OPEN) == (begun.recovery.attempt, begun.recovery.verdict)
+    assert [LATER] == links(done)
+
+
+def made(*tracks: Track, verdict: Verdict = Verdict.COMPLETE) -> Recovery:
+    """Return a recovery that brought these tracks back."""
+    return Recovery(attempt=1, begun_at=1.0, ended_at=2.0, task_id="rec", verdict=verdict, tracks=tracks)
+
+
+def test_links_go_to_their_tracks_by_id_else_by_place() -> None:
+    """No page says whose ids a recovery shows; what did not come back keeps its link."""
+    one, silent, two = Track(id="1", audio_url="u1"), Track(id="x"), Track(id="2", audio_url="u2")
+
+    def after(*back: Track) -> list[str | None]:
+        return [track.audio_url for track in with_recovered((one, silent, two), made(*back), None)]
+
+    assert ["n1", None, "u2"] == after(Track(id="2"), Track(id="1", audio_url="n1"))
+    assert ["n1", None, "n2"] == after(Track(id="v", audio_url="n1"), Track(id="w", audio_url="n2"))
+    assert ["n1", None, "u2"] == after(Track(audio_url="n1"))
+
+
+@pytest.mark.parametrize(
+    ("task_id", "found", "owner", "others"),
+    [
+        (None, None, None, ()),
+        (None, None, "somebody", ("task", "rec", "third")),
+        ("task", None, None, ("rec", "third")),
+        ("task", made(), None, ("third",)),
+        ("task", Recovery(attempt=1, begun_at=1.0), None, ()),
+        ("task", Recovery(attempt=1, begun_at=1.0), "somebody", ("rec", "third")),
+        ("task", Recovery(attempt=1, begun_at=1.0, verdict=Verdict.REFUSED), None, ("rec", "third")),
+    ],
+)
+def test_a_webhook_of_another_task_is_known(
+    task_id: str | None, found: Recovery | None, owner: str | None, others: Iterable[str]
+) -> None:
+    """Only a recovery that waits for its id takes the first one that no job owns."""
+    job = Record(ref=REF, asked=asked(), created_at=1.0, task_id=task_id, recovery=found)
+
+    assert [*others] == [named for named in ("task", "rec", "third") if is_other_task(job, named, owner)]
