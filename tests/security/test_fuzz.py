@@ -12,6 +12,7 @@ from audioext.http.messages import HttpResponse
 from audioext.models.events import Submitted
 from audioext.providers import NAMES, load
 from tests.security.fuzz import parsers, port
+from tests.security.fuzz.parsers import Tally
 
 PARSER_CASES = 2_000
 PORT_CASES = 400
@@ -19,14 +20,16 @@ PORT_CASES = 400
 
 def test_mutated_samples_give_a_value_or_our_error() -> None:
     """Every reader of every provider bears what is wrong in a body, and their events fold to one record."""
-    tally = parsers.run(cases=PARSER_CASES, seed=0)
+    tally = Tally()
+    parsers.run(cases=PARSER_CASES, seed=0, tally=tally)
 
     assert {"COMPLETE", "FAILED", "OPEN", "REFUSED"} <= set(tally.outcomes)
 
 
 async def test_raw_bytes_at_the_port_are_answered_or_cut_off() -> None:
     """No 500, no traceback, no connection that stays, and good webhooks are taken all the time."""
-    tally = await port.run(cases=PORT_CASES, seed=0)
+    tally = Tally()
+    await port.run(cases=PORT_CASES, seed=0, tally=tally)
 
     assert {"answered 200", "answered 400", "answered 401", "answered 404"} <= set(tally.outcomes)
 

@@ -7,6 +7,9 @@ import asyncio
 import time
 
 from tests.security.fuzz import parsers, port
+from tests.security.fuzz.parsers import Tally
+
+BATCH = 20_000
 
 
 def main() -> None:
@@ -17,10 +20,14 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0, help="of the first case; the next has the next number")
     chosen = arguments.parse_args()
     began_at = time.monotonic()
-    if chosen.what == "port":
-        tally = asyncio.run(port.run(cases=chosen.cases, seed=chosen.seed))
-    else:
-        tally = parsers.run(cases=chosen.cases, seed=chosen.seed)
+    tally = Tally()
+    for start in range(0, chosen.cases, BATCH):
+        cases = min(BATCH, chosen.cases - start)
+        if chosen.what == "port":
+            asyncio.run(port.run(cases=cases, seed=chosen.seed + start, tally=tally))
+        else:
+            parsers.run(cases=cases, seed=chosen.seed + start, tally=tally)
+        print(f"{start + cases} of {chosen.cases}", flush=True)
     for outcome, count in sorted(tally.outcomes.items()):
         print(f"{count:10}  {outcome}")
     took, seed = tally.slowest

@@ -213,9 +213,9 @@ async def check_good(client: ax.Client, number: int) -> None:
     assert answer.startswith(b"HTTP/1.1 200"), f"a good webhook was answered {answer[:200]!r}"
 
 
-async def run(*, cases: int, seed: int, file: Path = Path(__file__)) -> Tally:
+async def run(*, cases: int, seed: int, tally: Tally, file: Path = Path(__file__)) -> None:
     """Run *cases*, each with a seed of its own from *seed* on; one that fails is named in the error."""
-    tally, log = Tally(), Log()
+    log = Log()
     kie = ax.Kie("0123456789abcdef0123", base_url="http://127.0.0.1:9")
     client = ax.Client(kie, public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0", secrets=[SECRET])
     loggers = [logging.getLogger(name) for name in ("audioext", "aiohttp", "asyncio")]
@@ -244,7 +244,6 @@ async def run(*, cases: int, seed: int, file: Path = Path(__file__)) -> Tally:
         for logger in loggers:
             logger.removeHandler(log)
             logger.propagate = True
-    return tally
 
 
 async def _work(client: ax.Client, numbers: range, token: str, tally: Tally, log: Log) -> None:

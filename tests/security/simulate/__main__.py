@@ -14,6 +14,8 @@ import simloom
 
 from tests.security.simulate.universe import run_universe
 
+BATCH = 100
+
 
 def main() -> int:
     """Live as many universes as asked for, each with a seed of its own, and print those that failed."""
@@ -38,7 +40,10 @@ def main() -> int:
         else:
             failed += 1
             traceback.print_exception(result.error)
-            print(f"universe {seed} failed; again: python -m tests.security.simulate --universes 1 --seed {seed}")
+            again = f"python -m tests.security.simulate --universes 1 --seed {seed}"
+            print(f"universe {seed} failed; again: {again}", flush=True)
+        if (seed + 1) % BATCH == 0:
+            print(f"{seed + 1 - chosen.seed} of {chosen.universes}", flush=True)
     for what, count in sorted(happened.items()):
         print(f"{count:10}  {what}")
     took = time.monotonic() - began_at
