@@ -38,7 +38,7 @@ async def test_raw_bytes_at_the_port_are_answered_or_cut_off() -> None:
 def test_a_task_id_that_is_no_utf8_makes_no_task_of_its_own(name: str) -> None:
     """The quick way of reading a submit's answer gives up what it cannot read, and raises nothing."""
     body = b'{"code":200,"msg":"success","data":{"taskId":"\xff"}}'
-    outcome = load(name)("key").parse_submit(HttpResponse(status=200, body=body))  # type: ignore[arg-type]  # a key
+    outcome = load(name)("key").parse_submit(HttpResponse(status=200, body=body))
 
     assert not isinstance(outcome, Submitted) or outcome.task_id.isprintable()
 

@@ -159,7 +159,9 @@ def doubled(dice: random.Random, value: Any) -> Any:
     """Repeat one of its parts, under another key or in the same list."""
     if isinstance(value, dict) and value:
         return {**value, dice.choice(WORDS): value[dice.choice(list(value))]}
-    return value + value[-1:] if isinstance(value, (list, str)) else value
+    if isinstance(value, list):
+        return [*value, *value[-1:]]
+    return value * 2 if isinstance(value, str) else value
 
 
 CHANGES: tuple[Change, ...] = (replaced, replaced, replaced, dropped, renamed, doubled, wrapped, spelled)

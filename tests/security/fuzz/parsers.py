@@ -170,7 +170,15 @@ def told(record: Record) -> bytes:
     index = schedule.index_of(record, now=NOW, poll_at=at, expire_after=EXPIRE_SECONDS)
     events = [views.stage_event(record, stage) for stage in Stage]
     song = views.song(record)
-    shown = [record.tracks, record.words, record.refusal, record.complaint, record.fault, record.answer_problem, index]
+    shown: list[object] = [
+        record.tracks,
+        record.words,
+        record.refusal,
+        record.complaint,
+        record.fault,
+        record.answer_problem,
+        index,
+    ]
     shown += [event.tracks for event in events if event is not None]
     shown += [song.tracks if song is not None else None, views.failure(record)]
     return msgspec.json.encode(shown, enc_hook=str)

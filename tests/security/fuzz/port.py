@@ -10,6 +10,7 @@ import random
 import re
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import define, field
@@ -88,7 +89,17 @@ def path_of(dice: random.Random, name: str, token: str) -> str:
             + dice.choice(("", "%", "%00", "%2f", "/", "//", "..", "\x7f", "\xe9", "?", "#", "A"))
             + right[place:]
         )
-    others = ("/healthz", "/readyz", "/audio/readyz", "/", "*", "//", f"/files/{token}", "/files/x/y", "/\x01")
+    others: tuple[str, ...] = (
+        "/healthz",
+        "/readyz",
+        "/audio/readyz",
+        "/",
+        "*",
+        "//",
+        f"/files/{token}",
+        "/files/x/y",
+        "/\x01",
+    )
     others += (
         f"http://evil.test{right}",
         right.upper(),
@@ -246,7 +257,7 @@ async def run(*, cases: int, seed: int, tally: Tally, file: Path = Path(__file__
             logger.propagate = True
 
 
-async def _work(client: ax.Client, numbers: range, token: str, tally: Tally, log: Log) -> None:
+async def _work(client: ax.Client, numbers: Iterator[int], token: str, tally: Tally, log: Log) -> None:
     assert client.public_url is not None
     assert client.public_url.port is not None
     for number in numbers:

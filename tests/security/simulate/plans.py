@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Literal, cast
+from typing import Literal
 
 from attrs import field, frozen
 
@@ -44,7 +44,7 @@ class Order:
         source = {"url": sandbox.tune_url} if self.is_upload else {"audio_id": sandbox.track_ids[0]}
         named = {"prompt": f"order {self.number}", "continue_at": 1.0}
         fields = {} if self.is_upload else {"model": "V5", "style": "ambient", "title": f"order {self.number}"}
-        return ax.Extend.draft(**source, **named, **fields)  # type: ignore[arg-type]  # its fields
+        return ax.Extend.draft(**source, **named, **fields)
 
 
 @frozen(kw_only=True)
@@ -90,7 +90,7 @@ def draw_plan(dice: random.Random) -> Plan:
         disturbances=tuple(sorted(disturbances, key=lambda found: found.at)),
         webhooks=bool(dice.randrange(8)),
         callback_address=dice.choice((None, None, "127.0.0.3")),
-        confirm=cast("Confirm", dice.choice(("never", "never", "never", "always", "unsigned"))),
+        confirm=dice.choice(("never", "never", "never", "always", "unsigned")),
     )
 
 

@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import simloom
 from attrs import define, field
@@ -20,7 +19,7 @@ from audioext.sandbox import Sandbox
 from audioext.sandbox.models import Task
 from audioext.state.fold import TOPIC_OF
 from audioext.state.views import untold
-from tests.security.simulate.plans import HEALED_AT, SILENT_AT, Order, Plan, draw_plan
+from tests.security.simulate.plans import HEALED_AT, SILENT_AT, Order, Plan, draw_plan, fold_stored
 from tests.support.lines import Line, Side
 
 EPOCH = 1_800_000_000.0
@@ -120,7 +119,7 @@ class Universe:
                 message = "the line to the store is cut"
                 raise ax.StoreError(message)
 
-        return Line(self.store, watch)  # type: ignore[arg-type]  # the memory is a store
+        return Line(self.store, watch)
 
     async def run_bot(self, name: str, address: str, orders: tuple[Order, ...]) -> None:
         """Be one process from its start to its end, whichever comes."""
@@ -261,7 +260,7 @@ class Universe:
         known: set[str] = set()
         tasks = {task.id: task for task in self.sandbox.tasks}
         async for stored in self.store.jobs():
-            record = (await self._fold(stored.index.ref)).record
+            record = (await fold_stored(self.store, stored.index.ref, self.plan.provider)).record
             if record.task_id is None:
                 continue
             known.add(record.task_id)
@@ -292,11 +291,6 @@ class Universe:
             return {Verdict.FAILED}
         lost = any("callback_exception=without" in str(fault) for fault in task.plan.faults)
         return {Verdict.COMPLETE, Verdict.FAILED} if lost else {Verdict.COMPLETE}
-
-    async def _fold(self, ref: str) -> Any:
-        from tests.security.simulate.plans import fold_stored  # noqa: PLC0415 - see there
-
-        return await fold_stored(self.store, ref, self.plan.provider)
 
 
 async def live(world: simloom.World) -> Counter[str]:
