@@ -126,8 +126,13 @@ class Receiver:
         delivery = object()
         self.endpoint.begin(delivery)
         try:
-            return await (self._webhook(request, is_packed=True) if request.method == "POST" else self._get(request))
-        except (web.HTTPException, web.RequestPayloadError, ConnectionError):
+            answer = await (self._webhook(request, is_packed=True) if request.method == "POST" else self._get(request))
+            answer.headers["Server"] = ANSWER_HEADERS["Server"]
+            return answer
+        except web.HTTPException as error:
+            error.headers["Server"] = ANSWER_HEADERS["Server"]
+            raise
+        except (web.RequestPayloadError, ConnectionError):
             raise  # aiohttp answers these
         except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the path, which holds a secret
             _log.exception("a request could not be answered")

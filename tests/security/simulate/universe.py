@@ -16,7 +16,7 @@ import audioext as ax
 from audioext.clock import Clock
 from audioext.models.record import Verdict
 from audioext.sandbox import Sandbox
-from audioext.sandbox.models import Task
+from audioext.sandbox.models import Task, TaskStage
 from audioext.state.fold import TOPIC_OF
 from audioext.state.views import untold
 from tests.security.simulate.plans import HEALED_AT, SILENT_AT, Order, Plan, draw_plan, fold_stored
@@ -287,8 +287,9 @@ class Universe:
         return found
 
     def _verdicts(self, task: Task) -> set[Verdict]:
-        if task.failure is not None:
-            return {Verdict.FAILED}
+        if task.failure is not None:  # MusicGPT's job is complete where one of its tracks is
+            one_came = self.plan.provider == "musicgpt" and task.stage is not None and task.stage >= TaskStage.FIRST
+            return {Verdict.FAILED, Verdict.COMPLETE} if one_came else {Verdict.FAILED}
         lost = any("callback_exception=without" in str(fault) for fault in task.plan.faults)
         return {Verdict.COMPLETE, Verdict.FAILED} if lost else {Verdict.COMPLETE}
 
