@@ -126,9 +126,8 @@ class Receiver:
         delivery = object()
         self.endpoint.begin(delivery)
         try:
-            answer = await (self._webhook(request, is_packed=True) if request.method == "POST" else self._get(request))
-            answer.headers["Server"] = ANSWER_HEADERS["Server"]
-            return answer
+            is_post = request.method == "POST"
+            answer = await (self._webhook(request, is_packed=True) if is_post else self._get(request))
         except web.HTTPException as error:
             error.headers["Server"] = ANSWER_HEADERS["Server"]
             raise
@@ -137,6 +136,9 @@ class Receiver:
         except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the path, which holds a secret
             _log.exception("a request could not be answered")
             return self._answer(500)
+        else:
+            answer.headers["Server"] = ANSWER_HEADERS["Server"]
+            return answer
         finally:
             self.endpoint.end(delivery)
             self._server.rest(request.protocol)
