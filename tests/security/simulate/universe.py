@@ -19,7 +19,7 @@ from audioext.sandbox import Sandbox
 from audioext.sandbox.models import Task, TaskStage
 from audioext.state.fold import TOPIC_OF
 from audioext.state.views import untold
-from tests.security.simulate.plans import HEALED_AT, SILENT_AT, Order, Plan, draw_plan, fold_stored
+from tests.security.simulate.plans import HEALED_AT, NO_RESULT, SILENT_AT, Order, Plan, draw_plan, fold_stored
 from tests.support.lines import Line, Side
 
 EPOCH = 1_800_000_000.0
@@ -290,7 +290,7 @@ class Universe:
         if task.failure is not None:  # MusicGPT's job is complete where one of its tracks is
             one_came = self.plan.provider == "musicgpt" and task.stage is not None and task.stage >= TaskStage.FIRST
             return {Verdict.FAILED, Verdict.COMPLETE} if one_came else {Verdict.FAILED}
-        lost = any("callback_exception=without" in str(fault) for fault in task.plan.faults)
+        lost = any(NO_RESULT in str(fault) for fault in task.plan.faults)
         return {Verdict.COMPLETE, Verdict.FAILED} if lost else {Verdict.COMPLETE}
 
 
