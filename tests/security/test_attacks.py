@@ -15,17 +15,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
 from yarl import URL
 
 import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.models.entries import MAX_ENTRIES
+from audioext.models.events import Event
 from audioext.webhooks.endpoint import BODY_SECONDS
 from audioext.webhooks.inbox import KEPT_BYTES
 from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, most_connections
 from tests.support.api import Api, callback, serve_api
 from tests.support.clock import SOON_SECONDS, LoopTime, soon
+from tests.support.processes import start
+from tests.support.tape import Tape, shown, webhook
 
 SECRET = b"0123456789abcdef-secret"
 REF = "r" * 24
@@ -301,6 +304,31 @@ async def test_what_is_not_authentic_is_kept_cut(stack: AsyncExitStack, api: Api
 
     assert 401 == await client.inbox.accept(hook)
     assert [KEPT_BYTES] == [len(delivery.body) async for delivery in store.deliveries()]
+
+
+@frozen(kw_only=True)
+class CountingTape(Tape):
+    """A provider that counts the bodies that it reads."""
+
+    read: list[bytes] = field(factory=list)
+
+    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+        """Count one."""
+        self.read.append(body)
+        return super().parse_webhook(body)
+
+
+async def test_deliveries_for_nobody_are_read_once(store: ax.MemoryStore) -> None:
+    """The URL of a job that the store does not hold any more costs the same with each delivery, not more and more."""
+    tape = CountingTape()
+    process = start(store, provider=tape)
+    for number in range(10):
+        await process.receive(webhook(float(number), shown(ax.Stage.TEXT), until=99 + number))
+
+    assert 10 == len(tape.read)
+    stored = await store.read(REF)
+    assert stored is not None
+    assert 10 == stored.count
 
 
 async def test_who_hangs_up_leaves_no_traceback(client: ax.Client, api: Api, caplog: pytest.LogCaptureFixture) -> None:
