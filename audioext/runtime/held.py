@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from attrs import define, field, frozen
 
 from audioext.clock import Clock
 from audioext.models.entries import Entry
-from audioext.models.record import Record
-from audioext.models.results import Files
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Files, Stage
 from audioext.providers.base import Provider
 from audioext.state.fold import fold
 from audioext.state.reading import Reading, read
+
+_log = logging.getLogger("audioext.jobs")
 
 
 @define(eq=False, weakref_slot=True)
@@ -56,8 +59,10 @@ class HeldJob:
         """Take in *news* that the store took and nothing else, so that *record* follows; there are *count* entries."""
         for reading in news:
             self.readings[reading.entry.id] = reading
+        old = self.record if self.is_known else None
         self.count, self.record, self.is_known = count, record, True
         if news:
+            _log_news(old, record)
             self.wake()
 
     def learn(self, news: Iterable[Reading], *, count: int) -> None:
@@ -72,6 +77,8 @@ class HeldJob:
         if changed:
             found = fold(self.ref, self.readings.values())
             if found is not None:
+                if self.is_known:
+                    _log_news(self.record, found)
                 self.record, self.is_known = found, True
             self.wake()
 
@@ -96,6 +103,35 @@ class HeldJob:
             waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(True)
+
+
+def _log_news(old: Record | None, new: Record) -> None:
+    """Say in one line each what stage a job has reached, and how it ended."""
+    if old is None or not _log.isEnabledFor(logging.INFO):
+        return
+    named = {
+        "audioext_ref": new.ref,
+        "provider": new.provider,
+        "task_id": new.task_id,
+        "stage": new.stage.name.lower() if new.stage is not None else None,
+    }
+    if new.stage is not None and new.stage is not old.stage:
+        last = new.reached[-1]
+        _log.info(
+            "job %s at %s (task %s): %s%s after %.1f s",
+            new.ref,
+            new.provider,
+            new.task_id,
+            new.stage.name.lower(),
+            "" if last.stage is Stage.SUBMITTED else f", by {last.source}",
+            last.at - new.created_at,
+            extra=named,
+        )
+    if new.verdict is not old.verdict and new.verdict is not Verdict.COMPLETE:
+        why = new.refusal or "no word of it in time"
+        if new.fault is not None:
+            why = new.fault.message + (f" (code {new.fault.code})" if new.fault.code is not None else "")
+        _log.info("job %s at %s: %s: %s", new.ref, new.provider, new.verdict.name.lower(), why, extra=named)
 
 
 @frozen(kw_only=True)

@@ -30,6 +30,7 @@ class Control:
         app.router.add_delete("/control/faults", self._clear_faults)
         app.router.add_get("/control/{name:submissions|tasks|deliveries}", self._list)
         app.router.add_get("/control/settled", self._settled)
+        app.router.add_post("/control/{verb:hold|release}", self._gate)
 
     async def _show(self, _: web.Request) -> web.StreamResponse:
         return json_response(self.describe())
@@ -69,6 +70,16 @@ class Control:
     async def _settled(self, _: web.Request) -> web.StreamResponse:
         await self.state.settled()
         return json_response({"settled": True})
+
+    async def _gate(self, request: web.Request) -> web.StreamResponse:
+        """Hold or release the stages in ``{"stages": [...]}``, all of them without one."""
+        act = self.state.hold if request.match_info["verb"] == "hold" else self.state.release
+        try:
+            stages = (await read_json_object(request)).get("stages", [])
+            act(*map(str, cast("list[object]", stages) if isinstance(stages, list) else [stages]))
+        except (Refusal, ValueError) as error:
+            return json_response({"error": str(error)}, status=400)
+        return json_response({"held": self.state.held})
 
 
 def _summary(task: Task) -> Mapping[str, object]:

@@ -60,6 +60,7 @@ class Sender:
                 kept.append(callback)
             else:
                 await self._send(task, callback, facts)
+            callbacks.task_done()
         for callback in reversed(kept):
             await self._send(task, callback, facts)
 

@@ -24,6 +24,19 @@ class TaskStage(enum.IntEnum):
         """The stage as webhooks and faults name it."""
         return self.name.lower()
 
+    @classmethod
+    def named(cls, *words: str) -> Sequence[TaskStage]:
+        """Return the stages of these words, all of them without one.
+
+        Raises:
+            ValueError: One is no stage.
+        """
+        by_word = {stage.word: stage for stage in cls}
+        if unknown := [word for word in words if word not in by_word]:
+            message = f"{unknown[0]!r} is no stage; the stages are {', '.join(by_word)}"
+            raise ValueError(message)
+        return [by_word[word] for word in words or by_word]
+
 
 class TaskKind(enum.Enum):
     """What is made from a source."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Self
+from typing import Literal, Self
 
 from aiohttp import web
 from attrs import define, field
@@ -80,8 +80,31 @@ class Sandbox(SandboxSettings):
             await stack.aclose()
 
     async def settled(self) -> None:
-        """Wait until no task runs and no webhook is outstanding."""
+        """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
         await self._running.settled()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `settled` would return at once."""
+        return self._running.is_settled
+
+    def hold(self, *stages: Literal["text", "first", "complete"]) -> None:
+        """Let no task reach these stages until `release`, or none at all: neither webhooks nor status calls show them.
+
+        A submit with the fault `callback_before_response` is then not answered either.
+
+        Raises:
+            ValueError: One is no stage; then none is held.
+        """
+        self._running.hold(*stages)
+
+    def release(self, *stages: Literal["text", "first", "complete"]) -> None:
+        """Let the tasks go on that wait before these stages; before any without one.
+
+        Raises:
+            ValueError: One is no stage; then none is released.
+        """
+        self._running.release(*stages)
 
     def script(self, *faults: Fault | str, title: str | None = None, times: int | None = None) -> None:
         """Add faults for all tasks to come, for those with such a title, or for the next `times` of them.
@@ -129,6 +152,18 @@ class Sandbox(SandboxSettings):
     def submissions(self) -> Sequence[Submission]:
         """Every submit that was seen, in order."""
         return tuple(self._running.submissions)
+
+    @property
+    def submits(self) -> Sequence[Mapping[str, object]]:
+        """The fields of every submit that was seen, in order, as its API names them and without the callback URL."""
+        return tuple(
+            {
+                name: value
+                for name, value in each.fields.items()
+                if each.callback_url is None or value != each.callback_url
+            }
+            for each in self._running.submissions
+        )
 
     @property
     def deliveries(self) -> Sequence[CallbackAttempt]:

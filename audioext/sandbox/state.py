@@ -54,7 +54,10 @@ class State:
         self._lives: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._gates = {stage: asyncio.Event() for stage in TaskStage}
+        self._resting: dict[asyncio.Task[None], TaskStage] = {}
         self._made = 0
+        self.release()
 
     def open(self, base: URL) -> None:
         """Get ready to serve under this address.
@@ -80,8 +83,38 @@ class State:
         await self._session.close()
 
     async def settled(self) -> None:
-        """Wait until no task runs and no webhook is outstanding."""
+        """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
         await self._idle.wait()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `settled` would return at once."""
+        return self._idle.is_set()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The stages that no task gets beyond now."""
+        return tuple(stage.word for stage, gate in self._gates.items() if not gate.is_set())
+
+    def hold(self, *words: str) -> None:
+        """Let no task reach these stages: neither webhooks nor status calls show them.
+
+        Raises:
+            ValueError: One is no stage; then none is held.
+        """
+        for stage in TaskStage.named(*words):
+            self._gates[stage].clear()
+
+    def release(self, *words: str) -> None:
+        """Let the tasks go on that wait before these stages; before any without one.
+
+        Raises:
+            ValueError: One is no stage; then none is released.
+        """
+        for stage in TaskStage.named(*words):
+            self._gates[stage].set()
+            self._resting = {life: at for life, at in self._resting.items() if at is not stage}
+        self._note_idleness()
 
     def note(self, provider: str, operation: str) -> Submission:
         """Write down that a submit has arrived."""
@@ -144,14 +177,20 @@ class State:
             self._charge(task.provider, self.settings.price)
         task.life = asyncio.create_task(self._live(task, api))
         self._lives.add(task.life)
-        self._idle.clear()
+        self._note_idleness()
         task.life.add_done_callback(self._ended)
         return task
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         self._lives.discard(life)
-        if not self._lives:
+        self._resting.pop(life, None)
+        self._note_idleness()
+
+    def _note_idleness(self) -> None:
+        if self._lives == self._resting.keys():
             self._idle.set()
+        else:
+            self._idle.clear()
 
     async def _live(self, task: Task, api: Api) -> None:
         callbacks: asyncio.Queue[Callback | None] = asyncio.Queue()
@@ -172,6 +211,8 @@ class State:
         for stage, age in zip(TaskStage, ages, strict=True):
             left = begun + settings.real(age) - loop.time()
             await asyncio.sleep(0.0 if hurried else max(left, 0.0))
+            if not self._gates[stage].is_set():
+                await self._rest(task, stage, callbacks)
             task.failure = await self._reach(task, api.facts, stage)
             task.updated = datetime.now(UTC)
             if task.failure is None:
@@ -183,6 +224,15 @@ class State:
                 callbacks.put_nowait(callback)
             if task.failure is not None:
                 return
+
+    async def _rest(self, task: Task, stage: TaskStage, callbacks: asyncio.Queue[Callback | None]) -> None:
+        """Wait until a stage that is held is released; the webhooks before it are sent first."""
+        if is_reachable(task.input.callback_url):
+            await callbacks.join()
+        if task.life is not None and not self._gates[stage].is_set():
+            self._resting[task.life] = stage
+            self._note_idleness()
+            await self._gates[stage].wait()
 
     async def _reach(self, task: Task, facts: ApiFacts, stage: TaskStage) -> TaskFailure | None:
         """Make ready what the next stage shows, or return why it is not reached."""

@@ -27,7 +27,7 @@ HEAD_SECONDS = 15.0
 """How long a connection may be open without a whole head, at first and between two requests."""
 MAX_CONNECTIONS = 512
 """Open at a time, and at most half of the process's descriptors: the store and our own calls need some as well."""
-LINGERING_SECONDS = 2.0
+LINGERING_SECONDS = 0.5
 """How long the rest of a body is read that was refused, so that the sender can read why."""
 LONGEST_COMPLAINT = 200
 _UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})

@@ -99,9 +99,9 @@ async def test_webhooks_come_through_any_server(words: list[str], tmp_path: Path
             ):
                 async with session.request(method, url / path, data=body) as response:
                     assert (path, status) == (path, response.status)
-    logged = [line for line in said if job.ref in line]
+    logged = [line for line in said if f"/kie/{job.ref}/" in line]
     assert len(logged) >= len(ax.Stage) - 1
-    assert all("***" in line for line in logged)
+    assert [] == [line for line in logged if "***" not in line]
     assert not any(delivery.url.rpartition("/")[2] in "".join(said) for delivery in sandbox.deliveries)
 
 

@@ -19,7 +19,15 @@ import audioext as ax
 ROOT = Path(__file__).parents[2]
 FACADE = ast.parse((ROOT / "audioext" / "__init__.py").read_text(encoding="utf-8"))
 
-SURFACES = ("audioext", "audioext.providers", "audioext.sandbox", "audioext.stores", "audioext.webhooks")
+SURFACES = (
+    "audioext",
+    "audioext.providers",
+    "audioext.sandbox",
+    "audioext.stores",
+    "audioext.testing.clients",
+    "audioext.testing.clock",
+    "audioext.webhooks",
+)
 """The modules whose `__all__` users import from."""
 PROVIDERS = {"Kie": "kie", "KieJobs": "kie_jobs", "MusicGpt": "musicgpt", "SunoApi": "sunoapi", "Vidgo": "vidgo"}
 DEPENDENCIES = {"aiohttp", "apsw", "attr", "attrs", "cattrs", "msgspec", "multidict", "redis", "tinytag", "yarl"}

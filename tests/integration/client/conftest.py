@@ -15,7 +15,7 @@ from audioext.sandbox import Sandbox, audio
 from audioext.stores import open_store
 from audioext.stores.base import Store
 from tests.support.api import BRISK, Api, serve_api
-from tests.support.clock import JumpClock, LoopTime
+from tests.support.clock import START, JumpClock, LoopTime
 
 SECRET = b"0123456789abcdef-secret"
 WEB = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0"}
@@ -46,7 +46,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 @pytest.fixture
 def clock() -> JumpClock:
     """Return a clock that stands still until the test moves it."""
-    return JumpClock()
+    return JumpClock(START)
 
 
 @pytest.fixture

@@ -1,0 +1,186 @@
+"""Clients on the sandbox: opened by one call, closed after the test, and able to say when nothing is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+from attrs import define, field
+
+from audioext import providers as known
+from audioext.client import Client
+from audioext.clock import Clock
+from audioext.models.limits import Limits, Pace
+from audioext.models.results import Stage
+from audioext.providers.base import Provider
+from audioext.runtime.handlers import FailureHandler, StageHandler
+from audioext.runtime.jobs import Job
+from audioext.sandbox import Sandbox
+from audioext.state.schedule import handle_at
+from audioext.testing.clock import JumpClock
+
+__all__ = ["ClientFactory", "SandboxClient"]
+
+WEB: Mapping[str, object] = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0"}
+BRISK = Pace(first=0.01, every=0.02)
+UNLIMITED = Limits(queries=None)
+WAIT_SECONDS = 20.0
+"""How long a client of a test waits for a job in real time: it never comes that late, and a test should end."""
+SETTLE_SECONDS = 10.0
+LOOK_SECONDS = 0.001
+"""How often a client looks whether its handlers are done, in real time."""
+
+_StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
+_FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
+
+
+class SandboxClient(Client):
+    """A client on a sandbox: it can wait until nothing is on its way any more."""
+
+    def __init__(self, *providers: Provider, sandbox: Sandbox, **settings: object) -> None:
+        """Take the settings of a `Client`, and the sandbox that its providers are on."""
+        super().__init__(*providers, **settings)  # type: ignore[arg-type]  # Client checks them
+        self._sandbox = sandbox
+        self._has_handlers = False
+
+    def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]:
+        """See `Client.on`."""
+        self._has_handlers = True
+        return super().on(stage)
+
+    def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT:
+        """See `Client.on_failure`."""
+        self._has_handlers = True
+        return super().on_failure(handler)
+
+    async def settled(self, *, timeout: float = SETTLE_SECONDS) -> None:  # noqa: ASYNC109 - its error says what hangs
+        """Wait until all webhooks are in and handlers were told of them, also of the tasks that handlers submitted.
+
+        Without a `public_url` the status of each open job is asked for instead. It does not wait for what time has to
+        pass for: a stage that the sandbox holds, or the next try of a handler that failed.
+
+        Raises:
+            TimeoutError: it took *timeout* real seconds; the message says who was not done.
+        """
+        late = "the sandbox still sends webhooks"
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    await self._sandbox.settled()
+                    late = await self._unsettled() or ""
+                    if not late and self._sandbox.is_settled:
+                        return
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError as error:
+            message = f"not settled after {timeout:g} s: {late or 'new tasks are submitted again and again'}"
+            raise TimeoutError(message) from error
+
+    async def _unsettled(self) -> str | None:
+        """Return what is still to come, if anything; a client without a public URL asks for it."""
+        jobs = [job async for job in self.jobs()]
+        if self.public_url is None:
+            for job in jobs:
+                if job.record.task_id is not None and not job.record.is_final and await _brings_news(job):
+                    return f"{job} makes progress"
+        if self._has_handlers:
+            now = self._parts.settings.clock.now()
+            for job in jobs:
+                due = handle_at(job.record, now)
+                if due is not None and due <= now:
+                    return f"a handler of {job} still runs"
+        return None
+
+
+async def _brings_news(job: Job) -> bool:
+    before = job.record
+    await job.refresh()
+    return job.record != before
+
+
+@define(kw_only=True, eq=False)
+class ClientFactory:
+    """Opens clients on a sandbox, and closes them at the end; `await audioext_client("vidgo", by="poll")`."""
+
+    sandbox: Sandbox = field(repr=False)
+    clock: JumpClock | None = None
+    _stack: AsyncExitStack = field(factory=AsyncExitStack, init=False, repr=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
+
+    async def __aenter__(self) -> Self:
+        """Note the event loop: all clients have to be opened in it."""
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the clients, the last one first."""
+        await self._stack.aclose()
+
+    async def __call__(
+        self,
+        *providers: str | Provider,
+        by: Literal["webhook", "poll"] = "webhook",
+        open: bool = True,  # noqa: A002 - reads as what it does: open=False
+        clock: JumpClock | Clock | None = None,
+        **settings: object,
+    ) -> SandboxClient:
+        """Return an open client; the first of the *providers* is its default one, and kie.ai where none is given.
+
+        A name means that provider at the sandbox; see `provider` for settings of its own. *by* says how results come:
+        webhooks to a free port of this machine, while the status is asked for at the provider's usual pace, or polls
+        alone, at once. `open=False` is for an application that opens its client itself. The other settings are
+        `Client`'s, such as `store` or `wait_timeout` (here 20 seconds, unless a clock makes them cheap).
+
+        Raises:
+            ConfigError: a setting cannot work.
+            RuntimeError: the test runs in another event loop than its fixtures.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            message = (
+                "the test runs in another event loop than its fixtures: set pytest-asyncio's "
+                "asyncio_default_fixture_loop_scope to the loop_scope of the test"
+            )
+            raise RuntimeError(message)
+        if by not in {"webhook", "poll"}:
+            message = f'by must be "webhook" or "poll", not {by!r}'
+            raise ValueError(message)
+        pace = {"pace": BRISK} if by == "poll" else {}
+        chosen = [self.provider(each, **pace) if isinstance(each, str) else each for each in providers or ("kie",)]
+        clock = clock or self.clock
+        clock = clock.clock if isinstance(clock, JumpClock) else clock
+        client = SandboxClient(
+            *chosen,
+            sandbox=self.sandbox,
+            **{
+                **({"wait_timeout": WAIT_SECONDS} if clock is None else {"clock": clock}),
+                **(WEB if by == "webhook" else {}),
+                **settings,
+            },
+        )
+        if not open:
+            self._stack.push_async_callback(client.aclose)  # which does nothing if it was never opened, or is closed
+            return client
+        return await self._stack.enter_async_context(client)
+
+    def provider(self, name: str = "kie", **settings: object) -> Provider:
+        """Return the provider of that name at the sandbox: `"kie"`, `"kie-jobs"`, `"sunoapi"`, `"vidgo"`, `"musicgpt"`.
+
+        The settings are those of its class, such as `pace`, `limits` or `grace`: how many seconds a submit without an
+        answer may wait for its first webhook, before it counts as unknown (900).
+
+        Raises:
+            ValueError: there is no provider of that name.
+            ConfigError: a setting cannot work.
+        """
+        if name not in known.NAMES:
+            message = f"there is no provider {name!r}; the sandbox has {', '.join(known.NAMES)}"
+            raise ValueError(message)
+        defaults: dict[str, object] = {"limits": UNLIMITED}
+        api = "kie" if name == "kie-jobs" else name
+        if api == "kie" and self.sandbox.hmac_key is not None:
+            defaults["webhook_key"] = self.sandbox.hmac_key
+        return known.load(name)(self.sandbox.api_key, base_url=self.sandbox.bases[api], **{**defaults, **settings})

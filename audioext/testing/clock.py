@@ -1,0 +1,93 @@
+"""Time that a test moves, so that none has to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Awaitable, Iterator
+from time import time as true_time
+from typing import TypeVar
+
+from attrs import define, field
+
+from audioext.clock import Clock
+
+__all__ = ["JumpClock"]
+
+IDLE_SECONDS = 0.002
+"""A clock that runs jumps when its work was not done for so long, in real time."""
+TURNS = 20
+"""Turns of the event loop in which what needs no I/O comes to rest."""
+LEAST_SHARE = 0.05
+"""A clock that runs jumps by at least this share of what has passed: a day takes a moment, and order is kept to 5 %."""
+
+_T = TypeVar("_T")
+
+
+@define(eq=False)
+class JumpClock:
+    """A clock that stands still until it is moved; whoever sleeps by it wakes when its time has come.
+
+    It starts at the true time. `clock` is what `Client(clock=...)` takes. Polls, the grace period after a submit
+    without an answer, the back-off of handlers, expiry and the timeouts of waits all go by it. What is bounded in real
+    time is I/O: HTTP calls, and handlers that run (`handler_timeout`).
+    """
+
+    time: float = field(factory=true_time)
+    """Unix seconds."""
+    _sleepers: list[tuple[float, int, asyncio.Future[None]]] = field(factory=list, init=False)
+    _numbers: Iterator[int] = field(factory=itertools.count, init=False)
+
+    @property
+    def clock(self) -> Clock:
+        """The clock for a client."""
+        return Clock(now=self.now, jitter=lambda: 0.0, monotonic=self.now, sleep=self.sleep)
+
+    def now(self) -> float:
+        """Return the time."""
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        """Return when the clock was moved so far."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.time + seconds, next(self._numbers), woken))
+        await woken
+
+    async def advance(self, seconds: float) -> None:
+        """Move the clock when all have gone to sleep that are about to, wake who is due, and let these go on."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        self._move(seconds)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    def _move(self, seconds: float) -> None:
+        self.time += seconds
+        while self._sleepers and self._sleepers[0][0] <= self.time:
+            _, _, woken = heapq.heappop(self._sleepers)
+            if not woken.done():
+                woken.set_result(None)
+
+    async def run(self, work: Awaitable[_T], *, step: float = 5.0) -> _T:
+        """Return what *work* returns; while it waits, the clock jumps to when the next wakes, by at most a *step*.
+
+        The longer it takes the wider the jumps: each is at least a twentieth of the time that has passed.
+        """
+        task, began_at = asyncio.ensure_future(work), self.time
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=IDLE_SECONDS)
+                self._jump(step, LEAST_SHARE * (self.time - began_at))
+            return await task
+        finally:
+            task.cancel()
+
+    def _jump(self, step: float, least: float) -> None:
+        while self._sleepers and self._sleepers[0][2].done():  # it was cancelled
+            heapq.heappop(self._sleepers)
+        if self._sleepers:
+            self._move(max(min(self._sleepers[0][0] - self.time, step), least))

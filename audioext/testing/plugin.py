@@ -1,0 +1,23 @@
+"""The pytest plugin: its markers, and its fixtures where pytest-asyncio can run them."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+MARKERS = (
+    'audioext_faults(*faults): what goes wrong at the sandbox, such as "duplicate" (see audioext.sandbox.Fault)',
+    "audioext_sandbox(**settings): settings of the sandbox (see audioext.sandbox.SandboxSettings)",
+)
+ASYNCIO_PLUGINS = ("asyncio", "pytest_asyncio.plugin")
+"""The names that pytest knows pytest-asyncio by: by its entry point, or loaded with `-p`."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Announce the markers, and bring the fixtures; without pytest-asyncio they say that it is missing."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    plugins = config.pluginmanager
+    name = "fixtures" if any(map(plugins.hasplugin, ASYNCIO_PLUGINS)) else "missing"
+    plugins.register(importlib.import_module(f"audioext.testing.{name}"), "audioext fixtures")
