@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from attrs import field, frozen
@@ -99,6 +99,11 @@ def make_entry(  # noqa: PLR0913 - each is a field
     id_ = hashlib.blake2b(said + body, digest_size=12).hexdigest()
     kept = {name: _storable(value) for name, value in headers.items()} if headers else {}
     return Entry(id=id_, at=at, kind=kind, status=status, headers=kept, body=body, note=_storable(note))
+
+
+def holds_request(entries: Iterable[Entry]) -> bool:
+    """Say whether a request is among *entries*: without it a journal means nothing, and need not be read."""
+    return any(entry.kind == "request" for entry in entries)
 
 
 def _storable(text: str) -> str:

@@ -284,7 +284,7 @@ def _plain_submit(response: HttpResponse) -> Submitted | None:
         return None
     try:
         task_id = identity(_MADE.decode(response.body).data.taskId)
-    except msgspec.MsgspecError:
+    except ValueError:  # msgspec's own errors, and what is no UTF-8 in a text
         return None
     return Submitted(task_id=task_id) if task_id else None
 

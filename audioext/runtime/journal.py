@@ -13,7 +13,7 @@ from attrs import define, field
 
 from audioext.clock import Clock
 from audioext.errors import ConfigError, StoreError, UnreadableError, WebhookError
-from audioext.models.entries import OTHER_TASK, Entry, Index, make_entry
+from audioext.models.entries import OTHER_TASK, Entry, Index, holds_request, make_entry
 from audioext.models.record import Record, Verdict
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
@@ -71,12 +71,6 @@ class Journal:
     def held_jobs(self) -> list[HeldJob]:
         """Return all jobs that somebody in this process holds."""
         return list(self._held.values())
-
-    def begin(self, ref: str, reading: Reading, provider: Provider) -> HeldJob:
-        """Return a new job, whose journal begins with its request; it is held from `keep` on, once it is stored."""
-        held = HeldJob(ref, provider)
-        held.learn([reading], count=1)
-        return held
 
     def keep(self, held: HeldJob) -> HeldJob:
         """Hold a stored job though nobody may: more is about to be heard of it. Return the one copy that is held."""
@@ -136,7 +130,7 @@ class Journal:
             else:
                 self.take_in(stored)
             return held
-        if stored is None:
+        if stored is None or not holds_request(stored.entries):
             return None
         held = self.take_in(stored)
         return held if held.is_known else None
@@ -245,14 +239,17 @@ class Journal:
         at = self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
         # Somebody may hold it by now: there is one copy of a job, which all its handles share.
-        held = self._held.get(ref) or HeldJob(ref, self.provider(provider_name, ref))
+        held = self._held.get(ref)
+        if held is None and not holds_request(done.missed):
+            if done.count == 1:
+                _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
+            return
+        held = held or HeldJob(ref, self.provider(provider_name, ref))
         with suppress(UnreadableError):  # it is durable, which is all that its sender asks
             held.learn(_as_stored(held, done, [reading]), count=done.count)
         if held.is_known:
             self.keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
-        else:
-            _log.warning("a delivery for %s, whose request is not held or cannot be read, is kept as an orphan", ref)
 
     async def _bring_up_to_date(self, held: HeldJob) -> None:
         with suppress(StoreError):  # then whoever claims its work does it

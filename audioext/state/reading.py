@@ -133,7 +133,7 @@ def _read_recovery(entry: Entry, provider: Provider) -> Reading:
 def _read_handled(entry: Entry) -> Reading:
     try:
         return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
-    except msgspec.MsgspecError as error:  # then its handler is called again, which loses nothing
+    except ValueError as error:  # msgspec's own errors are; then its handler is called again, which loses nothing
         return Reading(entry, problem=as_data(str(error)))
 
 

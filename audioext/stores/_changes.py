@@ -25,7 +25,8 @@ class _Listener:
 class Fanout:
     """One stream of changes in, any number of listeners out; all of it on one event loop."""
 
-    listeners: set[_Listener] = field(factory=set, init=False)
+    listeners: dict[_Listener, None] = field(factory=dict, init=False)
+    """In the order in which they came, so that the same run wakes them in the same order."""
 
     def publish(self, changes: Collection[Changed | Resync]) -> None:
         """Hand *changes* to every listener; one that is far behind gets a `RESYNC` in their place."""
@@ -47,7 +48,7 @@ async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]
     """Yield what the fanout that *find* returns publishes from this first step on, until it is closed."""
     fanout = find()
     listener = _Listener()
-    fanout.listeners.add(listener)
+    fanout.listeners[listener] = None
     try:
         while True:
             while listener.backlog:
@@ -57,4 +58,4 @@ async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]
             listener.wake.clear()
             await listener.wake.wait()
     finally:
-        fanout.listeners.discard(listener)
+        fanout.listeners.pop(listener, None)

@@ -128,12 +128,19 @@ class Receiver:
         delivery = object()
         self.endpoint.begin(delivery)
         try:
-            return await (self._webhook(request, is_packed=True) if request.method == "POST" else self._get(request))
-        except (web.HTTPException, web.RequestPayloadError, ConnectionError):
+            is_post = request.method == "POST"
+            answer = await (self._webhook(request, is_packed=True) if is_post else self._get(request))
+        except web.HTTPException as error:
+            error.headers["Server"] = ANSWER_HEADERS["Server"]
+            raise
+        except (web.RequestPayloadError, ConnectionError):
             raise  # aiohttp answers these
         except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the path, which holds a secret
             _log.exception("a request could not be answered")
             return self._answer(500)
+        else:
+            answer.headers["Server"] = ANSWER_HEADERS["Server"]
+            return answer
         finally:
             self.endpoint.end(delivery)
             self._server.rest(request.protocol)
@@ -245,9 +252,12 @@ async def _read_body(request: web.BaseRequest) -> bytes:
 async def _read_chunks(request: web.BaseRequest) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    while chunk := await request.content.readany():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise too_big()
-        chunks.append(chunk)
+    try:
+        while chunk := await request.content.readany():
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise too_big()
+            chunks.append(chunk)
+    except RuntimeError as error:  # so aiohttp names a connection that was lost before anybody read
+        raise ConnectionResetError(str(error)) from error
     return b"".join(chunks)

@@ -6,12 +6,12 @@ import asyncio
 import sys
 import tempfile
 
-from tests.bench import imports, many_jobs, redis, submits, trips, wakeups, webhooks
+from tests.bench import bodies, imports, many_jobs, redis, submits, trips, wakeups, webhooks
 
 
 def main(*names: str) -> None:
     """Run those that are named, or all."""
-    chosen = names or ("trips", "imports", "webhooks", "submits", "wakeups", "many_jobs", "redis")
+    chosen = names or ("bodies", "trips", "imports", "webhooks", "submits", "wakeups", "many_jobs", "redis")
     for name in chosen:
         if name == "trips":
             asyncio.run(trips.run())
@@ -23,7 +23,7 @@ def main(*names: str) -> None:
         elif name == "redis":
             asyncio.run(redis.run())
         else:
-            {"imports": imports, "webhooks": webhooks, "submits": submits}[name].run()
+            {"bodies": bodies, "imports": imports, "webhooks": webhooks, "submits": submits}[name].run()
 
 
 if __name__ == "__main__":

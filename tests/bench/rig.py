@@ -28,6 +28,11 @@ class Peer:
         )
         self.ready: dict[str, Any] = self.read()
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def ask(self, line: str) -> Any:
         """Send a line and return the answer."""
         assert self._process.stdin is not None

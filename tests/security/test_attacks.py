@@ -15,23 +15,29 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
 from yarl import URL
 
 import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.models.entries import MAX_ENTRIES
+from audioext.models.events import Event
 from audioext.webhooks.endpoint import BODY_SECONDS
 from audioext.webhooks.inbox import KEPT_BYTES
 from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, most_connections
 from tests.support.api import Api, callback, serve_api
 from tests.support.clock import SOON_SECONDS, LoopTime, soon
+from tests.support.processes import start
+from tests.support.tape import Tape, shown, webhook
 
 SECRET = b"0123456789abcdef-secret"
 REF = "r" * 24
 GOOD = json.dumps(callback("complete")).encode()
 BOMB = gzip.compress(b" " * 50_000_000)
 MANY = b'{"code":200,"data":{"callbackType":"complete","task_id":"t","data":[%s]}}'
+FILES = b'{"code":200,"data":{"task_id":"t","status":"finished","files":[%s]}}'
+LINES = b'{"task_id":"t","conversion_id":"c","lyrics_timestamped":[%s]}'
+NAMED = b'{"code":200,"data":{"callbackType":"first","task_id":"%s","data":[]}}'
 FORTY_YEARS = "4102444800"
 KIE = "/audio/kie"
 
@@ -81,9 +87,9 @@ def url_of(client: ax.Client) -> URL:
     return client.public_url
 
 
-def path_of(client: ax.Client, ref: str = REF, *, secret: bytes = SECRET) -> str:
+def path_of(client: ax.Client, ref: str = REF, *, secret: bytes = SECRET, provider: str = "kie") -> str:
     """Return a callback path: ours, unless it is signed with another *secret*."""
-    return callback_url(url_of(client), secret, "kie", ref).raw_path
+    return callback_url(url_of(client), secret, provider, ref).raw_path
 
 
 @asynccontextmanager
@@ -127,6 +133,7 @@ class Attack:
     body: bytes = GOOD
     headers: tuple[str | bytes, ...] = ()
     raw: bytes | None = None
+    provider: str = "kie"
 
 
 WRONG_TAG = f"{KIE}/{REF}/{'x' * 43}"
@@ -149,6 +156,14 @@ ATTACKS = (
     Attack("330,000 arrays for tracks", 400, body=MANY % b",".join([b"[]"] * 330_000)),
     Attack("a depth of 100,000", 400, body=b"[" * 100_000),
     Attack("one byte too many", 413, body=b" " * 1_048_577),
+    Attack("524,000 numbers for files", 400, body=FILES % b",".join([b"1"] * 500_000), provider="vidgo"),
+    Attack("100,000 files of wrong types", 400, body=FILES % b",".join([b"{},[],1"] * 33_000), provider="vidgo"),
+    Attack("33,000 lines of lyrics", 400, body=LINES % b",".join([b'{"start":"x"}'] * 33_000), provider="musicgpt"),
+    Attack("an array for a track", 200, body=MANY % b"[]"),
+    Attack("a task id of 900 kB", 400, body=NAMED % (b"x" * 900_000)),
+    Attack("a task id with a line break", 400, body=NAMED % rb"x\nCRITICAL root: hacked\u001b[31m"),
+    Attack("a byte that is no UTF-8", 200, body=MANY % b'{"id":"a","title":"\xff"}'),
+    Attack("a title of 900 kB", 200, body=MANY % (b'{"id":"a","title":"' + b"x" * 900_000 + b'"}')),
 )
 
 
@@ -159,7 +174,7 @@ async def test_an_attack_is_answered_and_leaves_the_receiver_well(
     """It gets its status, without a traceback or a secret in the log, and the next webhook is taken."""
     caplog.set_level(logging.DEBUG, logger="audioext")
     job = await client.extend(audio_id="a", model="V5")
-    data = attack.raw or post(attack.path or path_of(client), attack.body, *attack.headers)
+    data = attack.raw or post(attack.path or path_of(client, provider=attack.provider), attack.body, *attack.headers)
 
     assert attack.status == await answer(client, data)
     assert 200 == await api.call_back("complete")
@@ -289,6 +304,93 @@ async def test_what_is_not_authentic_is_kept_cut(stack: AsyncExitStack, api: Api
 
     assert 401 == await client.inbox.accept(hook)
     assert [KEPT_BYTES] == [len(delivery.body) async for delivery in store.deliveries()]
+
+
+@frozen(kw_only=True)
+class CountingTape(Tape):
+    """A provider that counts the bodies that it reads."""
+
+    read: list[bytes] = field(factory=list)
+
+    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+        """Count one."""
+        self.read.append(body)
+        return super().parse_webhook(body)
+
+
+async def test_deliveries_for_nobody_are_read_once(store: ax.MemoryStore) -> None:
+    """The URL of a job that the store does not hold any more costs the same with each delivery, not more and more."""
+    tape = CountingTape()
+    process = start(store, provider=tape)
+    for number in range(10):
+        await process.receive(webhook(float(number), shown(ax.Stage.TEXT), until=99 + number))
+
+    assert 10 == len(tape.read)
+    stored = await store.read(REF)
+    assert stored is not None
+    assert 10 == stored.count
+
+
+async def test_who_hangs_up_leaves_no_traceback(client: ax.Client, api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """A provider that breaks off within a body, or before it is read, is no error of ours."""
+    job = await client.extend(audio_id="a", model="V5")
+    whole = post(path_of(client), GOOD)
+    for cut in range(len(whole) - len(GOOD) - 5, len(whole), 40):
+        async with connected(client) as (_, writer):
+            writer.write(whole[:cut])
+            await writer.drain()
+
+    assert 200 == await api.call_back("complete")
+    assert ax.Stage.COMPLETE is job.stage
+    assert [] == [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_finished_song_is_not_rewritten_by_a_webhook(client: ax.Client, api: Api) -> None:
+    """Neither its links change nor does it get more tracks than were asked for, whoever knows its URL."""
+    job = await client.extend(audio_id="a", model="V5")
+    assert 200 == await api.call_back("complete")
+    before = [track.audio_url for track in (await job).tracks]
+    path = URL(api.posts[-1]["callBackUrl"]).raw_path
+    for track in (
+        {"id": "a", "audio_url": "http://evil.test/z.mp3"},
+        {"id": "z", "audio_url": "http://evil.test/z.mp3"},
+    ):
+        body = callback("complete")
+        body["data"]["data"] = [track] * 3
+        assert 200 == await client.inbox.accept(ax.Webhook(path=path, body=json.dumps(body).encode()))
+
+    assert before == [track.audio_url for track in (await job).tracks][: len(before)]
+    assert job.record.expected_tracks >= len((await job).tracks)
+
+
+@pytest.mark.parametrize("confirm", ["never", "always"])
+async def test_a_song_that_comes_after_a_failure_counts(stack: AsyncExitStack, api: Api, confirm: str) -> None:
+    """A forged or early failure is not the last word: the API's own completes the job, by webhook or by status."""
+    web = {"public_url": "http://127.0.0.1:{port}/", "listen": "127.0.0.1:0", "confirm": confirm}
+    client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # as above
+    job = await client.extend(audio_id="a", model="V5")
+    api.is_done, api.word = False, "GENERATE_AUDIO_FAILED"
+    assert 200 == await api.call_back("error", code=501)
+    with pytest.raises(ax.JobFailedError):
+        await job
+
+    api.is_done = True
+    assert 200 == await api.call_back("complete")
+    async with asyncio.timeout(SOON_SECONDS):
+        while job.verdict is not ax.Verdict.COMPLETE:  # noqa: ASYNC110 - the status call takes some turns
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stranger_is_not_told_what_the_store_is(client: ax.Client, store: ax.MemoryStore) -> None:
+    """Whoever asks whether it is ready hears that it is not, and neither the path nor the host of the store."""
+    store.fail("the SQLite file /srv/customer/jobs.db was deleted")
+    async with connected(client) as (reader, writer):
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said = await reader.read()
+    store.fail(None)
+
+    assert b" 503 " in said
+    assert (False, False) == (b"srv" in said, b"Python" in said)
 
 
 @pytest.mark.parametrize("confirm", ["unsigned", "always"])

@@ -53,7 +53,7 @@ class Process:
     async def submit(self, ref: str = REF, /, **asked: object) -> HeldJob:
         """Begin a job, as a submit does whose answer has not come; *asked* is what it asks for."""
         entry = tape.request(self.clock.now(), **asked)
-        held = self.journal.begin(ref, read(entry, self.provider), self.provider)
+        held = begun(ref, read(entry, self.provider), self.provider)
         index = self.journal.first_index(held)
         assert Created() == await self.line.create(entry, index, limits=UNLIMITED, now=self.clock.now())
         return self.journal.keep(held)
@@ -90,6 +90,13 @@ class Process:
 
     def _watch(self, count: int) -> None:
         self.waits += count
+
+
+def begun(ref: str, request: Reading, provider: Provider) -> HeldJob:
+    """Return a new job, whose journal begins with its request."""
+    held = HeldJob(ref, provider)
+    held.learn([request], count=1)
+    return held
 
 
 def start(store: Store, *, provider: Provider = TAPE, clock: Clock = LOOP_CLOCK) -> Process:

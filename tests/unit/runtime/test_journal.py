@@ -21,7 +21,7 @@ from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Line, Side, fail_at
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import EXPIRE_SECONDS, Process, loop_time, start, stored, truth
+from tests.support.processes import EXPIRE_SECONDS, Process, begun, loop_time, start, stored, truth
 from tests.support.tape import REF, TAPE, TASK
 
 NOW = BEGIN_SECONDS
@@ -32,7 +32,7 @@ DONE = tape.webhook(NOW + 3, tape.shown(Stage.COMPLETE, tape.track("one"), tape.
 
 def row(record: Record, index: Index) -> Index:
     """Return the index row that *record* has, with the times of *index* that depend on when it was made."""
-    right = schedule.index_of(record, now=0.0, poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
+    right = schedule.index_of(record, now=float("inf"), poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
     return attrs.evolve(right, handle_at=None if right.handle_at is None else index.handle_at)
 
 
@@ -395,7 +395,7 @@ async def test_an_orphan_finds_its_job_when_the_request_comes(store: MemoryStore
     lost = await start(MemoryStore()).submit()
     await here.receive(DONE)
     (request,) = lost.readings.values()
-    await here.journal.append(here.journal.begin(REF, request, TAPE))
+    await here.journal.append(begun(REF, request, TAPE))
     held = await here.hold()
 
     assert (Verdict.COMPLETE, 2) == (held.record.verdict, held.count)

@@ -1,0 +1,333 @@
+"""One universe: a sandbox, two clients on one store, and all that may go wrong between them, on simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import simloom
+from attrs import define, field
+
+import audioext as ax
+from audioext.clock import Clock
+from audioext.models.record import Verdict
+from audioext.sandbox import Sandbox
+from audioext.sandbox.models import Task, TaskStage
+from audioext.state.fold import TOPIC_OF
+from audioext.state.views import untold
+from tests.security.simulate.plans import HEALED_AT, NO_RESULT, SILENT_AT, Order, Plan, draw_plan, fold_stored
+from tests.support.lines import Line, Side
+
+EPOCH = 1_800_000_000.0
+API_ADDRESS = "127.0.0.1"
+API_PORT = 8000
+BOT_PORT = 8080
+WAIT_SECONDS = 2_500.0
+CLOSE_SECONDS = 20.0
+"""A close is bounded by 15."""
+LINE_SECONDS = 0.02
+"""How long a call to the store may take, on either side of it."""
+HANDLER_SECONDS = 5.0
+RESUBMIT_SECONDS = 20.0
+
+PROVIDERS: dict[str, Callable[..., ax.Provider]] = {
+    "kie": ax.Kie,
+    "kie-jobs": ax.KieJobs,
+    "sunoapi": ax.SunoApi,
+    "vidgo": ax.Vidgo,
+    "musicgpt": ax.MusicGpt,
+}
+BASES = {"kie-jobs": "kie"}
+
+
+@define(eq=False)
+class Complaints(logging.Handler):
+    """Keeps what is logged with a traceback; that of a handler of ours is none of it, it raises on purpose."""
+
+    tracebacks: list[str] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin as any handler does."""
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one."""
+        if record.exc_info and not isinstance(record.exc_info[1], HandlerError):
+            self.tracebacks.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
+class HandlerError(Exception):
+    """What a handler raises that is made to."""
+
+
+@define(eq=False)
+class Universe:
+    """What is outside of the processes, and outlives them."""
+
+    world: simloom.World
+    plan: Plan
+    dice: random.Random
+    store: ax.MemoryStore = field(factory=ax.MemoryStore)
+    sandbox: Sandbox | None = None
+    told: Counter[tuple[str, str]] = field(factory=Counter)
+    """How often a handler ran to its end, by ref and topic."""
+    faults_left: dict[tuple[str, str], int] = field(factory=dict)
+    ends: dict[int, str] = field(factory=dict)
+    """How the wait for each order ended, in whichever process it did."""
+    refs: dict[int, set[str]] = field(factory=dict)
+    open_waits: Counter[str] = field(factory=Counter)
+    clocks: dict[str, float] = field(factory=dict)
+    """What each process's clock shows beyond the time that has passed."""
+    away: set[str] = field(factory=set)
+    """The processes whose store is away."""
+    over: asyncio.Event = field(factory=asyncio.Event)
+    closed: Counter[str] = field(factory=Counter)
+
+    # --- the processes ---------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Be the provider."""
+        async with Sandbox(
+            host=API_ADDRESS,
+            port=API_PORT,
+            origin_port=API_PORT + 1,
+            speed=4.0,
+            seed=0,
+            retry_seconds=(40.0, 160.0, 400.0),
+            submit_limit=None,
+            faults=self.plan.faults,
+        ) as self.sandbox:
+            await self.over.wait()
+
+    def clock(self, name: str) -> Clock:
+        """Return a process's clock, which may step."""
+        loop = asyncio.get_running_loop()
+        now = lambda: EPOCH + loop.time() + self.clocks.get(name, 0.0)  # noqa: E731 - one of four of a kind
+        return Clock(now=now, monotonic=loop.time, jitter=self.dice.random)
+
+    def line(self, name: str) -> Line:
+        """Return a process's way to the store."""
+
+        async def watch(_: str, side: Side) -> None:
+            if not self.dice.randrange(4):
+                await asyncio.sleep(self.dice.random() * LINE_SECONDS)
+            if name in self.away:
+                message = "the line to the store is cut"
+                raise ax.StoreError(message)
+
+        return Line(self.store, watch)
+
+    async def run_bot(self, name: str, address: str, orders: tuple[Order, ...]) -> None:
+        """Be one process from its start to its end, whichever comes."""
+        while self.sandbox is None or not self.sandbox.url:  # noqa: ASYNC110 - simulated time is free
+            await asyncio.sleep(0.1)
+        while True:
+            try:
+                await self._run_client(name, address, orders)
+            except ax.StoreError:  # it was away when the client opened
+                await asyncio.sleep(RESUBMIT_SECONDS)
+            else:
+                return
+
+    async def _run_client(self, name: str, address: str, orders: tuple[Order, ...]) -> None:
+        assert self.sandbox is not None
+        kind = PROVIDERS[self.plan.provider]
+        provider = kind(
+            self.sandbox.api_key,
+            base_url=self.sandbox.bases[BASES.get(self.plan.provider, self.plan.provider)],
+            limits=ax.Limits(),
+            pace=ax.Pace(first=5.0, every=5.0, slowest=15.0, quiet=60.0),
+        )
+        reached = self.plan.callback_address or address
+        client = ax.Client(
+            provider,
+            public_url=f"http://{reached}:{BOT_PORT}/audio" if self.plan.webhooks else None,
+            listen=f"{address}:{BOT_PORT}",
+            store=self.line(name),
+            clock=self.clock(name),
+            wait_timeout=WAIT_SECONDS,
+            confirm=self.plan.confirm,
+        )
+        self._register(client)
+        async with client:
+            waits = [asyncio.create_task(self._see_through(client, name, order)) for order in orders]
+            await self.over.wait()
+            began_at = asyncio.get_running_loop().time()
+        took = asyncio.get_running_loop().time() - began_at
+        assert took < CLOSE_SECONDS, f"{name} took {took:.1f} s to close"
+        self.closed[name] += 1
+        await asyncio.gather(*waits)
+
+    def _register(self, client: ax.Client) -> None:
+        for stage in (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE):
+            client.on(stage)(partial(self._handle, TOPIC_OF[stage]))
+        client.on_failure(partial(self._handle, "failed"))
+
+    async def _handle(self, topic: str, event: ax.StageEvent | ax.Failure) -> None:
+        """Be a handler: it takes a while, and may fail at first."""
+        key = (event.ref, topic)
+        left = self.faults_left.setdefault(key, self.dice.choice((0, 0, 0, 1, 2)))
+        await asyncio.sleep(self.dice.random() * HANDLER_SECONDS)
+        if left:
+            self.faults_left[key] = left - 1
+            raise HandlerError(topic)
+        self.told[key] += 1
+
+    async def _see_through(self, client: ax.Client, name: str, order: Order) -> None:
+        """Be a user with an order: submit it, again after whatever went wrong, and await it."""
+        await asyncio.sleep(max(order.at - asyncio.get_running_loop().time(), 0.0))
+        while not self.over.is_set():
+            self.open_waits[name] += 1
+            try:
+                job = await client.submit(order.request(self.sandbox), key=f"order {order.number}")
+                self.refs.setdefault(order.number, set()).add(job.ref)
+                song = await job
+            except (ax.StageTimeoutError, ax.StoreError, ax.ProviderError) as error:
+                self.ends[order.number] = type(error).__name__
+                await asyncio.sleep(RESUBMIT_SECONDS)
+            except (ax.SubmitUnknownError, ax.JobFailedError) as error:
+                self.ends[order.number] = type(error).__name__
+                return
+            except (ax.ClientClosedError, ax.ConfigError):
+                return
+            else:
+                assert song.tracks, "a song without tracks"
+                self.ends[order.number] = "Song"
+                return
+            finally:
+                self.open_waits[name] -= 1
+
+    # --- what happens ----------------------------------------------------------------------------------------
+
+    async def disturb(self, hosts: dict[str, simloom.Host]) -> None:
+        """Let happen what the plan says, each at its time, and heal it all in the end."""
+        net = self.world.net
+        for fault in self.plan.disturbances:
+            await asyncio.sleep(max(fault.at - self.world.time, 0.0))
+            host = hosts[fault.where]
+            if fault.kind == "crash" and not host.crashed:
+                self.open_waits[fault.where] = 0
+                host.crash()
+                self._later(fault.seconds, partial(self._restart, host))
+            elif fault.kind == "partition":
+                net.partition([hosts["api"]], [host])
+                self._later(fault.seconds, net.heal)
+            elif fault.kind == "one-way":
+                net.block(hosts["api"], host)
+                self._later(fault.seconds, net.heal)
+            elif fault.kind == "reset":
+                net.reset_connections(hosts["api"], host)
+            elif fault.kind == "clock":
+                self.clocks[fault.where] = self.clocks.get(fault.where, 0.0) + fault.seconds
+            elif fault.kind == "store":
+                self.away.add(fault.where)
+                self._later(fault.seconds, partial(self.away.discard, fault.where))
+        await asyncio.sleep(max(HEALED_AT - self.world.time, 0.0))
+        net.heal()
+        self.away.clear()
+        for host in hosts.values():
+            self._restart(host)
+
+    def _later(self, seconds: float, act: Callable[[], object]) -> None:
+        asyncio.get_running_loop().call_later(seconds, act)
+
+    def _restart(self, host: simloom.Host) -> None:
+        if host.crashed and not self.over.is_set():
+            host.restart()
+
+    # --- what has to be true ---------------------------------------------------------------------------------
+
+    def problems(self) -> list[str]:
+        """Return what is not as it should be, once all has come to rest; before that, what is still to come."""
+        assert self.sandbox is not None
+        found: list[str] = []
+        names = Counter(task.input.name for task in self.sandbox.tasks)
+        found += [f"{name} was paid {count} times" for name, count in names.items() if count > 1]
+        posts = Counter(task.input.callback_url for task in self.sandbox.tasks if self.plan.webhooks)
+        found += [f"{url} was posted {count} times" for url, count in posts.items() if count > 1]
+        return found
+
+    async def unsettled(self) -> list[str]:
+        """Return what has not come to its end yet."""
+        assert self.sandbox is not None
+        found = [f"{name} waits {count} times" for name, count in self.open_waits.items() if count]
+        found += [f"order {order.number} has no end" for order in self.plan.orders if order.number not in self.ends]
+        delivered = {attempt.task_id for attempt in self.sandbox.deliveries if attempt.status == 200}
+        known: set[str] = set()
+        tasks = {task.id: task for task in self.sandbox.tasks}
+        async for stored in self.store.jobs():
+            record = (await fold_stored(self.store, stored.index.ref, self.plan.provider)).record
+            if record.task_id is None:
+                continue
+            known.add(record.task_id)
+            task = tasks.get(record.task_id)
+            if task is not None and record.verdict not in self._verdicts(task):
+                found.append(f"{record.ref} is {record.verdict.name}, its task at {task.stage} ({task.failure})")
+            found += [f"{record.ref}: handlers were not told of {topic}" for topic in untold(record)]
+            topics = [TOPIC_OF[item.stage] for item in record.reached if item.stage in TOPIC_OF]
+            found += [
+                f"{record.ref}: no handler ran for {topic}" for topic in topics if not self.told[record.ref, topic]
+            ]
+        found += [f"{task_id} was delivered and is not known" for task_id in sorted(delivered - known)]
+        return found
+
+    def happened(self) -> Counter[str]:
+        """Return what happened how often, to see that it is not nothing."""
+        assert self.sandbox is not None
+        found = Counter({"seconds": int(self.world.time), "tasks": len(self.sandbox.tasks)})
+        found["submits"] = len(self.sandbox.submissions)
+        found.update(f"delivery answered {attempt.status or attempt.error}" for attempt in self.sandbox.deliveries)
+        found.update(f"wait ended: {end}" for end in self.ends.values())
+        found.update(f"handler ran for {topic}" for _, topic in self.told.elements())
+        found.update(fault.kind for fault in self.plan.disturbances)
+        return found
+
+    def _verdicts(self, task: Task) -> set[Verdict]:
+        if task.failure is not None:  # MusicGPT's job is complete where one of its tracks is
+            one_came = self.plan.provider == "musicgpt" and task.stage is not None and task.stage >= TaskStage.FIRST
+            return {Verdict.FAILED, Verdict.COMPLETE} if one_came else {Verdict.FAILED}
+        lost = any(NO_RESULT in str(fault) for fault in task.plan.faults)
+        return {Verdict.COMPLETE, Verdict.FAILED} if lost else {Verdict.COMPLETE}
+
+
+async def live(world: simloom.World) -> Counter[str]:
+    """Live one universe to its end, and return what happened how often."""
+    loop = asyncio.get_running_loop()
+    unhandled: list[str] = []
+    loop.set_exception_handler(
+        lambda _, context: unhandled.append(f"{context.get('message')}: {context.get('exception')!r}")
+    )
+    dice = random.Random(simloom.draw("plan", 2**31))  # noqa: S311 - it has to come again
+    universe = Universe(world, draw_plan(dice), dice)
+    complaints = Complaints()
+    logging.getLogger("audioext").addHandler(complaints)
+    hosts = {name: world.host(name) for name in ("api", "bot1", "bot2")}
+    hosts["api"].spawn(universe.serve)
+    for number, name in enumerate(("bot1", "bot2"), 1):
+        orders = tuple(order for order in universe.plan.orders if order.bot == name)
+        hosts[name].spawn(partial(universe.run_bot, name, f"127.0.0.{number + 1}", orders))
+    try:
+        await universe.disturb(hosts)
+        while left := await universe.unsettled():
+            assert world.time < SILENT_AT, f"{left} after {world.time:.0f} s; {universe.plan}"
+            await asyncio.sleep(5.0)
+        assert [] == universe.problems(), f"{universe.problems()}; {universe.plan}"
+        universe.over.set()
+        await world.until(lambda: universe.closed == {"bot1": 1, "bot2": 1}, timeout=60.0, poll=1.0)
+        assert [] == complaints.tracebacks + unhandled, f"{complaints.tracebacks + unhandled}; {universe.plan}"
+        await asyncio.sleep(5.0)
+        return universe.happened()
+    finally:
+        logging.getLogger("audioext").removeHandler(complaints)
+        loop.set_exception_handler(lambda *_: None)  # what is left of those who died is cut off now
+
+
+def run_universe(seed: int) -> simloom.RunResult:
+    """Live the universe of *seed*, and return how it went."""
+    return simloom.run(
+        live, seed=seed, raise_on_error=False, virtual_time=True, seed_randomness=True, gc_interval=10**9
+    )

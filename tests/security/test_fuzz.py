@@ -1,0 +1,72 @@
+"""A short run of the fuzzers, and what they found; `python -m tests.security.fuzz` runs as many cases as one likes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from audioext.errors import DecodeError
+from audioext.http.decoding import MAX_DEPTH, MAX_VALUES, parse_json
+from audioext.http.messages import HttpResponse
+from audioext.models.events import Submitted
+from audioext.providers import NAMES, load
+from tests.security.fuzz import parsers, port
+from tests.security.fuzz.parsers import Tally
+
+PARSER_CASES = 2_000
+PORT_CASES = 400
+
+
+def test_mutated_samples_give_a_value_or_our_error() -> None:
+    """Every reader of every provider bears what is wrong in a body, and their events fold to one record."""
+    tally = Tally()
+    parsers.run(cases=PARSER_CASES, seed=0, tally=tally)
+
+    assert {"COMPLETE", "FAILED", "OPEN", "REFUSED"} <= set(tally.outcomes)
+
+
+async def test_raw_bytes_at_the_port_are_answered_or_cut_off() -> None:
+    """No 500, no traceback, no connection that stays, and good webhooks are taken all the time."""
+    tally = Tally()
+    await port.run(cases=PORT_CASES, seed=0, tally=tally)
+
+    assert {"answered 200", "answered 400", "answered 401", "answered 404"} <= set(tally.outcomes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_task_id_that_is_no_utf8_makes_no_task_of_its_own(name: str) -> None:
+    """The quick way of reading a submit's answer gives up what it cannot read, and raises nothing."""
+    body = b'{"code":200,"msg":"success","data":{"taskId":"\xff"}}'
+    outcome = load(name)("key").parse_submit(HttpResponse(status=200, body=body))
+
+    assert not isinstance(outcome, Submitted) or outcome.task_id.isprintable()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b",".join([b"1"] * (MAX_VALUES + 1)) + b"]",
+        b"[" + b",".join([b"{}"] * (MAX_VALUES // 2 + 1)) + b"]",
+        json.dumps({"data": json.dumps([0] * MAX_VALUES)}).encode(),
+    ],
+)
+def test_a_body_of_too_many_values_is_not_taken_apart(body: bytes) -> None:
+    """Its commas and brackets are counted first, those in texts as well, which may be JSON themselves."""
+    with pytest.raises(DecodeError, match="more than"):
+        parse_json(body)
+
+
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+@pytest.mark.parametrize("beside", ['"]]]"', '"\\"[[["', '"\\\\"', "[{}, []]"])
+def test_depth_is_that_of_the_values(brackets: str, beside: str) -> None:
+    """Brackets in texts and beside each other do not count, and one level too many is refused."""
+    opening = "[" if brackets == "[]" else '{"k":'
+    levels = MAX_DEPTH - 2
+    flat = ",".join(["[[]]"] * MAX_DEPTH)
+    body = f"[{beside},{flat},{opening * levels}1{brackets[1] * levels}]".encode()
+    deeper = f"[{beside},{flat},{opening * (levels + 2)}1{brackets[1] * (levels + 2)}]".encode()
+
+    assert isinstance(parse_json(body), list)
+    with pytest.raises(DecodeError, match="nested deeper"):
+        parse_json(deeper)
