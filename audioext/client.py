@@ -9,16 +9,17 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
+import aiohttp
 from yarl import URL
 
 from audioext import config
 from audioext.clock import Clock
 from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError, Problem, RequestError, StoreError
+from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.http.messages import Webhook
 from audioext.http.transport import Progress
 from audioext.http.urls import Route
-from audioext.models.checks import LONE_SURROGATE
+from audioext.models import checks
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.models.requests import (
@@ -32,9 +33,7 @@ from audioext.models.results import Song, Stage
 from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
-from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Job
-from audioext.runtime.orders import Order, look_at_file
 from audioext.state.fold import fold
 from audioext.stores import open_store
 from audioext.stores.base import Delivery, Store
@@ -46,6 +45,8 @@ _StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
 _FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 
 DAY_SECONDS = 86_400.0
+RUN_SECONDS = 900.0
+"""How long `run` waits where nobody says how long."""
 
 
 class Client:
@@ -60,6 +61,9 @@ class Client:
     another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls,
     `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files from the receiver, not by
     upload. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. See `open_store`.
+
+    `trust_env=True` takes proxies from the environment. A `session` of yours (with its proxy, connector or TLS context)
+    makes all calls, follows the rules of this client, and is yours to close.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -85,6 +89,8 @@ class Client:
         keep: float = 7 * DAY_SECONDS,
         deliveries_kept: int = 100_000,
         clock: Clock | None = None,
+        trust_env: bool = False,
+        session: aiohttp.ClientSession | None = None,
     ) -> None:
         """Check the settings and wire the parts."""
         url = config.read_public_url(public_url)
@@ -108,6 +114,9 @@ class Client:
                 keep=keep,
                 deliveries_kept=deliveries_kept,
                 clock=clock if clock is not None else Clock(),
+                trust_env=trust_env,
+                session=session,
+                environ=os.environ,
             )
         )
         self.inbox: Inbox = self._parts.inbox
@@ -182,21 +191,13 @@ class Client:
 
         Raises:
             RequestError: all that is wrong with the request, at once; nothing was sent.
+            KeyConflictError: *key* has a job already, which was for another request; nothing was sent.
             UnsupportedError: the provider has no such operation; nothing was sent.
             ConfigError: no such provider, no API key, or the client is not open; nothing was sent.
             ProviderError: the provider refused, which cost nothing.
             StoreError: the job could not be stored; nothing was sent.
         """
-        self._check_open()
-        chosen = self._parts.choose(provider or request.provider)
-        if key is None and (handling := HANDLING.get()) is not None:
-            key = await handling.key(chosen.info.name, request)
-        if key is not None:
-            config.check_key(key)
-        noted = {} if meta is None else config.check_meta(meta)
-        request, found = (request, ()) if request.file is None else await look_at_file(request)
-        order = Order(request=request, provider=chosen, key=key, meta=noted, progress=progress)
-        return await self._parts.submitter.submit(order, found)
+        return await self._parts.submit(request, provider=provider, key=key, meta=meta, progress=progress)
 
     async def extend(
         self,
@@ -224,7 +225,7 @@ class Client:
         self,
         request: Request,
         *,
-        timeout: float = 900.0,  # noqa: ASYNC109 - the wait is ended, never the job
+        timeout: float | None = None,  # noqa: ASYNC109 - the wait is ended, never the job
         provider: str | None = None,
         key: str | None = None,
         meta: Mapping[str, object] | None = None,
@@ -232,23 +233,30 @@ class Client:
     ) -> Song:
         """Submit *request* and await its song for at most *timeout* seconds after the submit.
 
+        Without a *timeout* it is 900 s, or the client's `wait_timeout` where that is shorter.
+
         Raises:
             AudioextError: whatever `submit` or `Job.result` raises.
         """
-        job = await self.submit(request, provider=provider, key=key, meta=meta, progress=progress)
-        return await job.result(timeout=timeout)
+        seconds = min(RUN_SECONDS, self._parts.settings.wait_timeout) if timeout is None else timeout
+        complaint = checks.seconds(seconds)
+        problems = [] if complaint is None else [Problem("timeout", complaint)]
+        job = await self._parts.submit(
+            request, provider=provider, key=key, meta=meta, progress=progress, problems=problems
+        )
+        return await job.result(timeout=seconds)
 
     # --- jobs and what happens to them -------------------------------------------------------------------
 
-    async def job(self, ref: str) -> Job:
-        """Return the job of *ref*, whichever process submitted it.
+    async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
+        """Return the job of *ref*, or the one submitted with *key*, whichever process submitted it.
 
         Raises:
             RequestError: the store holds no such job.
             StoreError: the store cannot be read.
         """
-        self._check_open()
-        return self._parts.job(await self._find(ref))
+        self._parts.check_open()
+        return self._parts.job(await self._parts.find(ref, key=key))
 
     async def jobs(
         self,
@@ -257,7 +265,7 @@ class Client:
         meta: Mapping[str, object] | None = None,
     ) -> AsyncIterator[Job]:
         """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
-        self._check_open()
+        self._parts.check_open()
         wanted = dict(meta or {})
         async for stored in self.store.jobs(is_open=open):
             try:
@@ -297,12 +305,12 @@ class Client:
             UnsupportedError: the provider tells no balance.
             ProviderError: the call was refused.
         """
-        self._check_open()
-        return await self._parts.credits(self._parts.choose(provider))
+        self._parts.check_open()
+        return await self._parts.poller.credits(self._parts.choose(provider))
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
-        self._check_open()
+        self._parts.check_open()
         async for delivery in self.store.deliveries(ref):
             yield delivery
 
@@ -312,11 +320,11 @@ class Client:
         Raises:
             RequestError: the store holds no such delivery.
         """
-        self._check_open()
+        self._parts.check_open()
         async for delivery in self.store.deliveries(id.partition("-")[0]):
             if delivery.id == id:
                 return delivery
-        raise RequestError([Problem("delivery", f"this store holds no delivery {id!r}")])
+        raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")])
 
     async def replay(self, id: str) -> int:  # noqa: A002 - as above
         """Take a delivery that was kept once more, and return the status that it would be answered with now.
@@ -334,17 +342,6 @@ class Client:
         Raises:
             RequestError: the store holds no such job.
         """
-        readings = (await self._find(ref)).in_order()
+        self._parts.check_open()
+        readings = (await self._parts.find(ref)).in_order()
         return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
-
-    def _check_open(self) -> None:
-        if not self._parts.is_open:
-            message = "the client is not open: use it inside `async with Client(...) as client:`"
-            raise ConfigError(message)
-
-    async def _find(self, ref: str) -> HeldJob:
-        self._check_open()
-        held = None if LONE_SURROGATE.search(ref) else await self._parts.journal.hold(ref)
-        if held is None:
-            raise RequestError([Problem("ref", f"this store holds no job {ref!r}")])
-        return held

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
-import math
+import ipaddress
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
+import aiohttp
 import attrs
 import msgspec
 from attrs import field, frozen
@@ -13,19 +16,24 @@ from yarl import URL
 
 from audioext import providers
 from audioext.clock import Clock
-from audioext.errors import ConfigError, Problem, RequestError
-from audioext.http.urls import FILES_SEGMENT
+from audioext.errors import ConfigError, Problem, cut, shown
+from audioext.http.urls import FILES_SEGMENT, without_password
+from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
 from audioext.runtime.limits import Account
 from audioext.stores.base import Store
 from audioext.webhooks.inbox import Confirm
 
+_log = logging.getLogger("audioext.client")
+
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
 MIN_SECRET_BYTES = 16
 MAX_KEY_LENGTH = 512
 MAX_PORT = 65_535
 _PORT_MARK = "{port}"
+_INTERNAL = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test", ".invalid", ".example")
+"""Endings of names that no public host has: RFC 6761, 6762 and 8375, and what is in use."""
 
 
 class Unset(enum.Enum):
@@ -39,8 +47,15 @@ UNSET = Unset.UNSET
 
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        message = f"{attribute.name} must be a finite number of seconds above 0, not {value!r}"
+    complaint = checks.seconds(value)
+    if complaint is not None:
+        message = f"{attribute.name} {complaint}"
+        raise ConfigError(message)
+
+
+def _confirm(_: object, __: object, value: object) -> None:
+    if value not in get_args(Confirm):
+        message = f'confirm must be "never", "unsigned" or "always", not {value!r:.80}'
         raise ConfigError(message)
 
 
@@ -57,7 +72,7 @@ class Settings:
     listen: tuple[str, int] | None
     store: Store
     secrets: tuple[bytes, ...] = field(repr=False)
-    confirm: Confirm
+    confirm: Confirm = field(validator=_confirm)
     serve_files: bool
     wait_timeout: float = field(validator=_seconds)
     expire_after: float = field(validator=_seconds)
@@ -70,20 +85,35 @@ class Settings:
     keep: float = field(validator=_seconds)
     deliveries_kept: int
     clock: Clock
+    trust_env: bool = False
+    session: aiohttp.ClientSession | None = None
+    environ: Mapping[str, str] = field(factory=dict, repr=False)
+    """Where the keys are of providers that were not given."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a public URL that a provider would never call."""
+        """Refuse a public URL that nobody would call, and a session that cannot be used; warn of readable keys."""
+        check_session(self.session, trust_env=self.trust_env)
         check_callbacks(self.providers.values(), self.public_url)
+        warn_of_readable_keys(self.providers.values())
 
 
 class Decoders(dict[str, Provider]):
-    """The providers by name; those that were not given are loaded with their defaults when they are asked for."""
+    """The providers by name; those that were not given are loaded when they are asked for, with keys from *environ*."""
+
+    def __init__(self, given: Mapping[str, Provider], environ: Mapping[str, str]) -> None:
+        """Begin with those that were given."""
+        super().__init__(given)
+        self._environ = environ
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all whose journals can be read here."""
+        return tuple({*self, *providers.NAMES})
 
     def __missing__(self, name: str) -> Provider:
         """Load the codec of one of the wire formats that we know."""
         if name not in providers.NAMES:
             raise KeyError(name)
-        self[name] = found = providers.load(name)()
+        self[name] = found = _with_webhook_key(providers.load(name)(), self._environ)
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -96,7 +126,7 @@ class Decoders(dict[str, Provider]):
 
 
 def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
-    """Return the providers by name, each with its key from *environ* where none was given.
+    """Return the providers by name, each with its keys from *environ* where none were given.
 
     Raises:
         ConfigError: two have one name, or something is no provider.
@@ -104,7 +134,7 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
     found: dict[str, Provider] = {}
     for provider in given:
         if isinstance(provider, type) or not isinstance(provider, Provider):
-            message = f"{provider!r} is no provider: pass an instance, like Client(Kie())"
+            message = f"{shown(provider)} is no provider: pass an instance, like Client(Kie())"
             raise ConfigError(message)
         if provider.info.name == FILES_SEGMENT:
             message = f"a provider cannot be named {FILES_SEGMENT!r}: its callbacks would hide offered files"
@@ -112,7 +142,7 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
         if provider.info.name in found:
             message = f"two providers are named {provider.info.name!r}: give one of them name="
             raise ConfigError(message)
-        found[provider.info.name] = _with_key(provider, environ)
+        found[provider.info.name] = _with_webhook_key(_with_key(provider, environ), environ)
     return found
 
 
@@ -121,6 +151,14 @@ def _with_key(provider: Provider, environ: Mapping[str, str]) -> Provider:
     if provider.info.has_key or not key or not attrs.has(type(provider)):
         return provider
     return attrs.evolve(provider, api_key=key)  # type: ignore[misc]  # `has` proves it is an attrs class
+
+
+def _with_webhook_key(provider: Provider, environ: Mapping[str, str]) -> Provider:
+    """Return *provider* with the key that signs its webhooks, or several with blanks between them."""
+    keys = environ.get(provider.info.webhook_key_variable, "").split()
+    if provider.info.is_signed or not keys or not attrs.has(type(provider)):
+        return provider
+    return attrs.evolve(provider, webhook_key=keys)  # type: ignore[misc]  # as above
 
 
 def read_public_url(value: str | URL | None) -> URL | None:
@@ -137,7 +175,7 @@ def read_public_url(value: str | URL | None) -> URL | None:
     except ValueError:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
-        message = f"public_url must look like https://hooks.example.org/audio, not {text!r}"
+        message = f"public_url must look like https://hooks.example.org/audio, not {shown(without_password(text))}"
         raise ConfigError(message)
     # A port yet to be filled stands as 0, which no public URL can have.
     return url.with_path(url.path.rstrip("/"))
@@ -170,7 +208,7 @@ def _read_address(value: str | int) -> tuple[str, int]:
     text = f"127.0.0.1:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
-        message = f"listen must look like 127.0.0.1:8080, not {value!r}"
+        message = f"listen must look like 127.0.0.1:8080, not {shown(value)}"
         raise ConfigError(message)
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
 
@@ -187,8 +225,47 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
         # A callback adds the provider's name, a ref of 24 and a tag of 43 letters.
         why = provider.check_callback(public_url / provider.info.name / ("r" * 24) / ("t" * 43))
         if why is not None:
-            message = f"{provider.info.name} would never call public_url {public_url}: {why}"
+            url = cut(without_password(str(public_url)))
+            message = f"{provider.info.name} would never call public_url {url}: {why}"
             raise ConfigError(message)
+
+
+def check_session(session: object, *, trust_env: bool) -> None:
+    """Refuse what cannot make our calls.
+
+    Raises:
+        ConfigError: it is no open session, has a password of its own, or is said twice how to use proxies.
+    """
+    message = ""
+    if session is None:
+        return
+    if not isinstance(session, aiohttp.ClientSession):
+        message = f"session must be an aiohttp.ClientSession, not {shown(session)}"
+    elif session.closed:
+        message = "session is closed: give one that stays open until the client is closed"
+    elif session.auth is not None:
+        message = "session has auth= of its own, which would take the place of the API key: make it without"
+    elif trust_env:
+        message = "trust_env is for the client's own sessions: give aiohttp.ClientSession(trust_env=True) instead"
+    if message:
+        raise ConfigError(message)
+
+
+def warn_of_readable_keys(callers: Iterable[Provider]) -> None:
+    """Say so where a key goes to a public host in clear text."""
+    for provider in callers:
+        url = provider.info.base_url
+        if provider.info.has_key and url.scheme == "http" and _is_public(url.host or ""):
+            _log.warning(
+                "%s: the API key goes to %s in clear text: use https:// in base_url", provider.info.name, url.host
+            )
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith(_INTERNAL)
 
 
 def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
@@ -209,29 +286,17 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
     return found
 
 
-def check_key(key: str) -> None:
-    """Let a usable *key* through.
-
-    Raises:
-        RequestError: it is empty, too long, or no text that can be stored.
-    """
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
-        raise RequestError([Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters")])
-    if LONE_SURROGATE.search(key):
-        raise RequestError([Problem("key", "holds half of a surrogate pair, which no store can keep")])
-
-
-def check_meta(meta: Mapping[str, object]) -> dict[str, object]:
-    """Return *meta* as it comes back from a store: plain JSON.
-
-    Raises:
-        RequestError: it is not JSON with text as keys.
-    """
+def check_notes(key: str | None, meta: Mapping[str, object], found: list[Problem]) -> dict[str, object]:
+    """Return *meta* as it comes back from a store, plain JSON; add to *found* what is wrong with it or with *key*."""
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
+        found.append(Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters"))
+    elif key is not None and LONE_SURROGATE.search(key):
+        found.append(Problem("key", "holds half of a surrogate pair, which no store can keep"))
     try:
-        value = msgspec.json.decode(msgspec.json.encode(dict(meta)))
-    except (TypeError, ValueError) as error:
-        raise RequestError([Problem("meta", f"must be a dict of JSON values: {error}")]) from error
-    return dict(value)
+        return dict(msgspec.json.decode(msgspec.json.encode(dict(meta))))
+    except (TypeError, ValueError, RecursionError) as error:
+        found.append(Problem("meta", f"must be a dict of JSON values: {cut(str(error))}"))
+    return {}
 
 
 def accounts(by_name: Mapping[str, Provider], store: Store, clock: Clock) -> dict[str, Account]:

@@ -7,6 +7,26 @@ from pathlib import Path
 
 from attrs import frozen
 
+LONGEST_VALUE = 80  # characters of a value that a message repeats
+
+
+def shown(value: object) -> str:
+    """Return *value* as messages show it: at most 80 characters, for it may be a whole file."""
+    if isinstance(value, (str, bytes, bytearray)) and len(value) > LONGEST_VALUE:
+        return f"{value[:LONGEST_VALUE]!r:.{LONGEST_VALUE - 1}}…"
+    try:
+        return cut(repr(value))
+    except Exception:  # noqa: BLE001 - a number too long for Python to write, or a value that cannot show itself
+        return f"a value of type {type(value).__name__[: LONGEST_VALUE // 2]}"
+
+
+def cut(text: str) -> str:
+    """Return *text*, without its middle where it has over 80 characters: a path tells most at its ends."""
+    if len(text) <= LONGEST_VALUE:
+        return text
+    head = LONGEST_VALUE // 2
+    return f"{text[:head]}…{text[head + 1 - LONGEST_VALUE :]}"
+
 
 @frozen
 class Problem:
@@ -24,12 +44,23 @@ class Problem:
         return f"{self.field}: {self.message}"
 
 
+def printable(text: str) -> str:
+    """Return *text* with a mark for each character that a terminal or a log could take for a command or a new line."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 class AudioextError(Exception):
     """Something went wrong in audioext; catch this to catch all of its errors."""
 
     def __init__(self, message: str | None = None) -> None:
-        """Keep *message*, or the first paragraph of the class's docstring, which names the remedy."""
-        super().__init__(message if message is not None else " ".join((type(self).__doc__ or "").split()))
+        """Keep *message*, or the first paragraph of the class's docstring, which names the remedy.
+
+        What strangers wrote may be a part of it, and reaches logs and terminals: it stays text, on this one line.
+        """
+        said = message if message is not None else " ".join((type(self).__doc__ or "").split())
+        super().__init__(printable(said))
 
 
 class ConfigError(AudioextError):
@@ -44,8 +75,18 @@ class RequestError(AudioextError):
         self.problems: tuple[Problem, ...] = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        lines = "".join(f"\n  {problem}" for problem in self.problems)
-        super().__init__(f"{head} with this request; nothing was sent:{lines}")
+        lines = [f"{head} with this request; nothing was sent:", *(f"  {problem}" for problem in self.problems)]
+        super().__init__()
+        self.args = ("\n".join(map(printable, lines)),)
+
+
+class KeyConflictError(RequestError):
+    """The key has a job already, which was for another request; `ref` is that job's."""
+
+    def __init__(self, problems: Iterable[Problem], *, ref: str) -> None:
+        """Keep the *ref* of the job that has the key."""
+        self.ref = ref
+        super().__init__(problems)
 
 
 class UnsupportedError(AudioextError):
@@ -172,3 +213,7 @@ class DownloadError(AudioextError):
 
 class StoreError(AudioextError):
     """The store could not be read or written; nothing was half applied, try again when it is back."""
+
+
+class UnreadableError(StoreError):
+    """The store holds a job that cannot be read: it is damaged, or a later release wrote it; all others go on."""

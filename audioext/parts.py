@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets as random_secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from weakref import WeakValueDictionary
 
 from yarl import URL
 
 from audioext import config
 from audioext.config import Decoders, Settings
-from audioext.errors import ConfigError, ProviderDownError, UnsupportedError
+from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
-from audioext.files.sources import Sources
-from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.files.sources import Sources, fingerprint
+from audioext.http.transport import Progress, Transport
 from audioext.http.urls import callback_url
-from audioext.providers.base import Credits, Provider
+from audioext.models.checks import LONE_SURROGATE
+from audioext.models.requests import AddInstrumental, Extend, Request
+from audioext.outage import Outage
+from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
-from audioext.runtime.handlers import Handlers
+from audioext.runtime.handlers import HANDLING, Handlers
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
+from audioext.runtime.orders import Order
 from audioext.runtime.poller import Poller
 from audioext.runtime.recovery import Recoveries
 from audioext.runtime.submitter import Submitter
@@ -55,10 +59,11 @@ class Parts:
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
         self._waits = 0
+        self._outage = Outage(_log, "the store could not be read, and waits go on")
         store, clock = settings.store, settings.clock
         # A listener decodes every provider's webhooks, whoever submitted the task.
-        decoders = Decoders(settings.providers)
-        self.transport = Transport()
+        decoders = Decoders(settings.providers, settings.environ)
+        self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
         self.recoveries = self._make_recoveries()
         self.poller = Poller(
@@ -76,21 +81,18 @@ class Parts:
             clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
+            providers=decoders.names(),
             files=self.recoveries.files,
         )
         offers = Offers()
-        self.inbox = Inbox(
-            journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm, accepting=self._accepts
-        )
+        self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
+        self.inbox.accepting = lambda: self.is_open
         endpoint = Endpoint(inbox=self.inbox, offers=offers, ready=store.warnings, lifespan=self._live)
         self.receiver = Receiver(endpoint=endpoint)
-        self.submitter = self._make_submitter(offers)
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
-        self.journal.on_final = self.submitter.finish
-        self._jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
         self._job_context = JobContext(
-            look=self.journal.look,
+            look=self._look,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
@@ -98,13 +100,9 @@ class Parts:
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
-        self._changes = Changes(
-            store=store,
-            journal=self.journal,
-            clock=clock,
-            on_change=self.handlers.wake,
-            on_resync=self._agree_on_secret,
-        )
+        self.submitter = self._make_submitter(offers)
+        self.journal.on_final = self.submitter.finish
+        self._changes = self._make_changes()
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
@@ -116,8 +114,14 @@ class Parts:
         await self.open()
         return self.aclose
 
-    def _accepts(self) -> bool:
-        return self.is_open
+    def _make_changes(self) -> Changes:
+        return Changes(
+            store=self.settings.store,
+            journal=self.journal,
+            clock=self.settings.clock,
+            on_change=self.handlers.wake,
+            on_resync=self._agree_on_secret,
+        )
 
     def _make_submitter(self, offers: Offers) -> Submitter:
         settings = self.settings
@@ -125,7 +129,6 @@ class Parts:
             store=settings.store,
             journal=self.journal,
             transport=self.transport,
-            offers=offers,
             sources=Sources(
                 transport=self.transport,
                 offers=offers,
@@ -136,7 +139,7 @@ class Parts:
             clock=settings.clock,
             accounts=config.accounts(settings.providers, settings.store, settings.clock),
             permit_timeout=settings.permit_timeout,
-            job=self.job,
+            context=self._job_context,
         )
 
     def _make_recoveries(self) -> Recoveries:
@@ -151,7 +154,7 @@ class Parts:
             clock=settings.clock,
             ask=self._refresh,
             callback=self._callback,
-            is_open=self._accepts,
+            is_open=lambda: self.is_open,
             is_reachable=lambda: self.public_url is not None,
             timeout=settings.wait_timeout,
             call_timeout=settings.poll_timeout,
@@ -217,13 +220,67 @@ class Parts:
             await submits
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
             await _bounded(end, _left(ends_at + 1.0))
+        self.submitter.sources.spool.clear()
+
+    def check_open(self) -> None:
+        """Let a call through, or raise ConfigError."""
+        if not self.is_open:
+            message = "the client is not open: use it inside `async with Client(...) as client:`"
+            raise ConfigError(message)
 
     def job(self, held: HeldJob) -> Job:
-        """Return the one live handle of a job."""
-        job = self._jobs.get(held.ref)
-        if job is None:
-            job = self._jobs[held.ref] = Job(held, self._job_context)
-        return job
+        """Return a handle of a job that was found."""
+        return Job(held, self._job_context)
+
+    async def find(self, ref: str | None = None, *, key: str | None = None) -> HeldJob:
+        """Return the job of *ref*, or the one that was submitted with *key*.
+
+        Raises:
+            RequestError: the store holds no such job, or not exactly one of the two was given.
+        """
+        if (ref is None) is (key is None):
+            raise RequestError([Problem("ref", "give either the ref of a job or its key=")])
+        name, wanted = ("ref", ref) if key is None else ("key", key)
+        held = None
+        if isinstance(wanted, str) and not LONE_SURROGATE.search(wanted):
+            if key is not None:
+                await self.journal.flush()  # a refusal that is not stored yet still holds its key
+                ref = await self.settings.store.find(key=key)
+            held = None if ref is None else await self.journal.hold(ref)
+        if held is None:
+            raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")])
+        return held
+
+    async def submit(  # noqa: PLR0913 - the client's keywords
+        self,
+        request: Request,
+        *,
+        provider: str | None,
+        key: str | None,
+        meta: Mapping[str, object] | None,
+        progress: Progress | None,
+        problems: Sequence[Problem] = (),
+    ) -> Job:
+        """Submit *request*; see `Client.submit`. *problems* are those that were found before."""
+        if not self.is_open:
+            self.check_open()
+        if not isinstance(request, (Extend, AddInstrumental)):
+            wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
+            raise RequestError([*problems, Problem("request", f"{wanted}, not {shown(request)}")])
+        chosen = self.choose(provider or request.provider)
+        found, noted, content = [*problems], meta or {}, None
+        if request.file is not None:
+            request, wrong = await self.submitter.sources.look(request)
+            found += wrong
+        if key is None and (handling := HANDLING.get()) is not None:
+            key = await handling.key(chosen.info.name, request)
+        if key is not None or meta is not None:
+            noted = config.check_notes(key, noted, found)
+        if key is not None and request.path is not None:
+            with suppress(OSError, ValueError):  # then it is refused, with all that is wrong
+                content = await asyncio.to_thread(fingerprint, request.path)
+        order = Order(request=request, provider=chosen, key=key, meta=noted, progress=progress, content=content)
+        return await self.submitter.submit(order, found)
 
     def choose(self, name: str | None) -> Provider:
         """Return the provider of that name, the first one without a name.
@@ -237,25 +294,10 @@ class Parts:
             raise ConfigError(message)
         if name is None:
             return next(iter(found.values()))
-        if name not in found:
-            message = f"this client has no provider named {name!r}; it has {', '.join(found)}"
+        if not isinstance(name, str) or name not in found:
+            message = f"this client has no provider named {shown(name)}; it has {', '.join(found)}"
             raise ConfigError(message)
         return found[name]
-
-    async def credits(self, provider: Provider) -> float:
-        """Return the balance at *provider*; see `Client.credits`."""
-        info = provider.info
-        if not isinstance(provider, Credits):
-            message = f"{info.name} has no known call that tells the balance"
-            raise UnsupportedError(message)
-        if not info.has_key:
-            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
-            raise ConfigError(message)
-        try:
-            response = await self.transport.send(provider.build_credits())
-        except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
-        return provider.parse_credits(response)
 
     async def _refresh(self, held: HeldJob) -> None:
         self.choose(held.record.provider)
@@ -263,6 +305,14 @@ class Parts:
 
     def _callback(self, provider: str, ref: str) -> URL | None:
         return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
+
+    async def _look(self, ref: str) -> None:
+        try:
+            await self.journal.look(ref)
+        except StoreError as error:
+            self._outage.note(error)
+            raise
+        self._outage.over()
 
     def _watch(self, change: int) -> None:
         self._waits += change

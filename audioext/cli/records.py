@@ -32,8 +32,8 @@ def state_of(record: Record, now: float | None = None) -> str:
 def source_of(record: Record) -> str:
     """Return what a job works on: the file's name, the URL or the id."""
     request = record.request
-    if request.file is not None:
-        return request.file.name
+    if request.path is not None:
+        return request.path.name
     return request.url or str(getattr(request, "audio_id", ""))
 
 

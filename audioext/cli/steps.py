@@ -144,7 +144,7 @@ async def submit(
     opened: OpenClient, request: Request, view: View, *, key: str | None = None, meta: dict[str, object] | None = None
 ) -> Job:
     """Submit *request* and show the upload of its file and the job."""
-    name = request.file.name if request.file is not None else ""
+    name = request.path.name if request.path is not None else ""
     size: int | None = None
 
     def uploading(so_far: int, in_all: int | None) -> None:

@@ -179,7 +179,9 @@ class Fetch:
         link = self.link
         for _ in range(MAX_REDIRECTS + 1):
             url = wire_url(link)
-            response = await self.session.get(url, headers=headers, allow_redirects=False, timeout=limits)
+            response = await self.session.get(
+                url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
+            )
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response

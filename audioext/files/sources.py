@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import attrs
-from attrs import define, frozen
+from attrs import define, field, frozen
 from tinytag import TinyTag, TinyTagException
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import Problem, ProviderDownError, UnsupportedError
+from audioext.errors import Problem, ProviderDownError, UnsupportedError, cut, shown
 from audioext.files.names import safe_name
 from audioext.files.serving import Offers
+from audioext.files.spool import HEAD_BYTES, Spool, SpoolError, suffix_of
 from audioext.http.messages import HttpRequest
 from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
 from audioext.http.urls import FILES_SEGMENT
+from audioext.models import checks
 from audioext.models.requests import Request
 from audioext.providers.base import FileRoute, Provider, Uploads
 
@@ -32,22 +35,27 @@ class SourceInfo:
     duration: float | None
 
 
-def probe(path: Path) -> SourceInfo | Problem:
-    """Look at the file at *path*, or say what is wrong with it. It blocks: call it in a thread."""
+def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
+    """Look at the file at *path*, which messages call *name*, or say what is wrong with it. It blocks: use a thread."""
+    name = cut(str(path)) if name is None else name
     try:
+        if path.is_dir():
+            return Problem("file", f"{name} is a folder: name a file in it")
         if not path.is_file():
-            return Problem("file", f"there is no file at {path}")
+            return Problem("file", f"there is no file at {name}")
         size = path.stat().st_size
         if size == 0:
-            return Problem("file", f"{path} is empty")
+            return Problem("file", f"{name} is empty")
         with path.open("rb") as file:
-            file.read(1)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
-        return Problem("file", f"{path} cannot be read: {error.strerror or error}")
+        return Problem("file", f"{name} cannot be read: {error.strerror or error}")
     try:
         duration = TinyTag.get(path, tags=False).duration
     except (TinyTagException, OSError, ValueError, ArithmeticError, IndexError, LookupError):
         duration = None  # a format that it does not know is for the provider to judge
+    if not duration and suffix_of(head) is None:
+        return Problem("file", f"{name} is not an audio file: it begins with {shown(head)}")
     return SourceInfo(size=size, duration=duration if duration and duration > 0 else None)
 
 
@@ -71,22 +79,49 @@ class Sources:
     serve_files: bool
     public_url: Callable[[], URL | None]
     """Where our own receiver can be reached, `None` where this process has none."""
+    spool: Spool = field(factory=Spool, init=False)
+    """Where bytes and file objects are kept."""
+
+    async def look(self, request: Request) -> tuple[Request, list[Problem]]:
+        """Return *request* with its audio in a file and its duration, and what is wrong with the file."""
+        source, name = request.file, None
+        if source is None or checks.file(source) is not None:
+            return request, []
+        if not isinstance(source, Path):
+            name = "what was given as file="
+            try:
+                source = await self.spool.keep(source)
+            except SpoolError as error:
+                return request, [Problem("file", str(error))]
+        found = await asyncio.to_thread(probe, source, name)
+        fields = {**request.given(), "file": source}
+        if isinstance(found, SourceInfo) and found.duration is not None:
+            fields.setdefault("source_duration", found.duration)
+        return type(request).draft(**fields), [found] if isinstance(found, Problem) else []
+
+    def release(self, request: Request, offer: str | None = None) -> None:
+        """Serve the file of *request* no more, and remove it if it is a temporary one of ours."""
+        if offer is not None:
+            self.offers.withdraw(offer)
+        if request.path is not None:
+            self.spool.drop(request.path)
 
     async def bring(
         self, request: Request, provider: Provider, progress: Progress | None
     ) -> tuple[Request, str | None]:
         """Return the request as it goes out, and the offer under which we serve its file, if we do."""
-        if request.file is not None:
+        path = request.path
+        if path is not None:
             if self.serves(request, provider):
                 public_url = self.public_url()
                 assert public_url is not None  # noqa: S101 - `check` refused this
-                offer = self.offers.offer(request.file)
+                offer = self.offers.offer(path)
                 return _by_url(
                     request, str(public_url / FILES_SEGMENT / offer.split("/")[0] / offer.split("/")[1])
                 ), offer
             if provider.info.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
-                name = f"{mint_id(self.clock.now())}{request.file.suffix.lower()}"
-                built = provider.build_upload(request.file, name)
+                name = f"{mint_id(self.clock.now())}{path.suffix.lower()}"
+                built = provider.build_upload(path, name)
                 return _by_url(request, await self._upload(provider, built, progress)), None
         if request.rehost and request.url is not None:
             if not isinstance(provider, Uploads):

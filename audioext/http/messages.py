@@ -10,12 +10,14 @@ from attrs import field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from audioext.errors import printable
 from audioext.http.signing import unix_seconds
 from audioext.http.urls import mask
 
 Headers = Mapping[str, str]
 
 MAX_RETRY_AFTER_SECONDS = 3600.0  # a longer wait is no answer to a burst, and a forged one must not park us
+LONGEST_TEXT = 1_000
 LONGEST_EXCERPT = 120  # characters, of a body that is not what it should be
 
 
@@ -95,8 +97,13 @@ def retry_after(response: HttpResponse) -> float | None:
     return min(max(wait, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
+def as_data(text: str, *, longest: int = LONGEST_TEXT) -> str:
+    """Return what a stranger's words are as a part of ours: printable, cut, with no secret in them."""
+    return printable(mask(text[:longest]))
+
+
 def excerpt(body: bytes, *, longest: int = LONGEST_EXCERPT) -> str:
     """Return the start of what a stranger sent, on one printable line, for people to read; no secret shows in it."""
     text = mask(" ".join(body[: 4 * longest].decode("utf-8", "replace").split()))
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    shown = printable(text)
     return (shown[: longest - 1] + "…" if len(shown) > longest else shown) or "an empty body"

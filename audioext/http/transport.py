@@ -6,7 +6,7 @@ import asyncio
 import io
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,6 +31,10 @@ KEEPALIVE_SECONDS = 2.0
 CONNECT_ATTEMPTS = 3
 CONNECT_BACKOFF_SECONDS = 0.5
 
+_UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_UNQUOTED = frozenset('"\x7f').union(map(chr, range(32)))
+"""What would end or break a quoted file name."""
+
 Progress = Callable[[int, int | None], None]
 """Called with the bytes so far and in all."""
 
@@ -45,9 +49,15 @@ class BrokenError(AudioextError):
 
 @define(eq=False, repr=False)
 class Transport:
-    """One HTTP session. It follows no redirect and resends nothing that may have arrived."""
+    """One HTTP session. It follows no redirect and resends nothing that may have arrived.
+
+    *given* is a user's own session, which is used for all and never closed. *trust_env* takes proxies from the
+    environment.
+    """
 
     connector: Callable[[], aiohttp.BaseConnector] | None = None
+    given: aiohttp.ClientSession | None = None
+    trust_env: bool = False
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -56,20 +66,32 @@ class Transport:
         """The session, made at first use: that needs a running loop.
 
         Raises:
-            NotSentError: the transport is closed; a session made now would never be.
+            NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
         """
         if self._closed:
             message = "the client was closed before this call; nothing was sent"
             raise NotSentError(message)
+        if self.given is not None:
+            if self.given.closed:
+                message = "the session= of this client was closed before this call; nothing was sent"
+                raise NotSentError(message)
+            return self.given
         if self._session is None:
-            self._session = self.new_session()
+            self._session = self._make_session()
         return self._session
 
-    def new_session(self) -> aiohttp.ClientSession:
-        """Return a session with connections of its own, for the caller to close; a closed transport makes it too."""
+    def new_session(self) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+        """Return a session with connections of its own, to be entered; a closed transport makes it too.
+
+        A user's own session is lent instead, and left open.
+        """
+        return self._make_session() if self.given is None else nullcontext(self.given)
+
+    def _make_session(self) -> aiohttp.ClientSession:
         make = self.connector or _connector
         return aiohttp.ClientSession(
             connector=make(),
+            trust_env=self.trust_env,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
@@ -96,7 +118,7 @@ class Transport:
                 if request.parts:
                     return await self._send_form(request, request.parts, timeout, progress)
                 return await self._call(request, request.body, _quick(timeout), timeout)
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            except _UNCONNECTED as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
                     message = f"no connection to {request.url.host}: {error}; nothing was sent"
@@ -105,6 +127,11 @@ class Transport:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 message = f"no whole answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
                 raise BrokenError(message) from error
+            except ValueError as error:
+                if aiohttp.hdrs.AUTHORIZATION.lower() not in str(error).lower():
+                    raise
+                message = f"a netrc file or session= has another password for {request.url.host}; nothing was sent"
+                raise NotSentError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     async def _send_form(
@@ -131,7 +158,14 @@ class Transport:
         async with (  # asyncio's limit costs half of what aiohttp's own `total` does
             asyncio.timeout(total),
             session.request(
-                request.method, request.url, headers=request.headers, data=data, allow_redirects=False, timeout=limits
+                request.method,
+                request.url,
+                headers=request.headers,
+                data=data,
+                allow_redirects=False,
+                timeout=limits,
+                raise_for_status=False,  # a session of the user's may say otherwise, and may not decompress
+                auto_decompress=True,
             ) as response,
         ):
             body = await response.content.read(MAX_RESPONSE_BYTES + 1)
@@ -145,6 +179,13 @@ class Transport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _name_of(part: Part) -> str:
+    """Return the file name of *part*, or raise `UnicodeError` where it is no text."""
+    name = part.filename or (part.path.name if part.path is not None else "")
+    name.encode()
+    return name
 
 
 def _connector() -> aiohttp.TCPConnector:
@@ -220,9 +261,11 @@ class _Form(aiohttp.MultipartWriter):
         if part.path is None:
             self.append(part.value or "", headers).set_content_disposition("form-data", name=part.name)
             return
+        # As browsers write it (RFC 7578, 4.2, which forbids `filename*`, and WHATWG HTML, 4.10.22.7): not %-encoded.
+        name = "".join(f"%{ord(letter):02X}" if letter in _UNQUOTED else letter for letter in _name_of(part))
         self.files.append(_CountedReader(part.path, self._moved))
         payload = self.append(self.files[-1], headers)
-        payload.set_content_disposition("form-data", name=part.name, filename=part.filename or part.path.name)
+        payload.headers[aiohttp.hdrs.CONTENT_DISPOSITION] = f'form-data; name="{part.name}"; filename="{name}"'
 
     @asynccontextmanager
     async def watched(self) -> AsyncGenerator[None]:

@@ -27,6 +27,8 @@ _SECRET_PATH = re.compile(
     re.ASCII | re.VERBOSE,
 )
 
+_PASSWORD = re.compile(r"(?<=//)\S*@|\A[^/\s]*@|(?<=password=)[^&\s]*", re.IGNORECASE)
+
 
 @frozen
 class Route:
@@ -71,3 +73,8 @@ def check_tag(route: Route, secrets: Sequence[bytes]) -> None:
 def mask(text: str) -> str:
     """Return *text* with the secret segment of every callback or file path hidden."""
     return _SECRET_PATH.sub(lambda found: found[1] + MASK, text)
+
+
+def without_password(text: str) -> str:
+    """Return *text* with the name and password of every URL hidden, also where it is a broken one."""
+    return _PASSWORD.sub(lambda found: MASK + "@" * found[0].endswith("@"), text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import math
 import re
 import sys
@@ -9,21 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from audioext.errors import Problem, RequestError, shown
+
 GENDERS = ("m", "f", "male", "female", "neutral")
 PERSONA_MODELS = ("style_persona", "voice_persona")  # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21
 VARIETY_LAST = 4  # integer 0..4: docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
 OUTPUT_COUNTS = (1, 2)  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
 WEIGHT_STEPS = 100  # "multiple of 0.01": docs.kie.ai/suno-api/extend-music, read 2026-11-21
-LONGEST_VALUE = 80  # characters of a value that a message repeats
+URL_SCHEMES = frozenset({"http", "https", "s3"})
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Check = Callable[[object], str | None]
 """Returns what is wrong with a value that was given, or `None`."""
-
-
-def shown(value: object) -> str:
-    """Return *value* as messages show it: at most 80 characters, for it may be a whole file."""
-    return f"{value!r:.{LONGEST_VALUE - 1}}…" if len(repr(value)) > LONGEST_VALUE else repr(value)
 
 
 def text(value: object) -> str | None:
@@ -53,23 +52,46 @@ def url(value: object) -> str | None:
         return text(value)
     try:
         parts = urlsplit(value)
-        good = parts.scheme in {"http", "https", "s3"} and bool(parts.hostname) and not re.search(r"\s", value)
+        good = parts.scheme in URL_SCHEMES and bool(parts.hostname) and not re.search(r"\s", value)
     except ValueError:
         good = False
     return None if good else f"must be an http(s) URL, not {shown(value)}"
 
 
 def file(value: object) -> str | None:
-    """Refuse what is no path of a file."""
-    if not isinstance(value, Path):
-        return f"must be a path, not {shown(value)}"
-    # A path folds the slashes of an address into one.
-    return f"is an address: give it as url=, not {shown(str(value))}" if re.match("https?:/", str(value)) else None
+    """Refuse what is no path, no bytes and no binary file object."""
+    if isinstance(value, Path):
+        # A path folds the slashes of an address into one.
+        scheme = re.match(r"([a-z][a-z0-9+.-]+):/", str(value), re.IGNORECASE)
+        if scheme is None:
+            return None
+        advice = "give it as url=" if scheme[1].lower() in URL_SCHEMES else "give a path, or the bytes"
+        return f"is an address: {advice}, not {shown(str(value))}"
+    if isinstance(value, bytes):
+        return None
+    read = getattr(value, "read", None)
+    if isinstance(value, type) or not callable(read):
+        return f"must be a path, bytes or a binary file object, not {shown(value)}"
+    if inspect.iscoroutinefunction(read):
+        return f"must be read first where reading is async: give the bytes, not {shown(value)}"
+    return "must be opened as bytes (mode 'rb'), not as text" if isinstance(value, io.TextIOBase) else None
 
 
 def seconds(value: object) -> str | None:
     """Refuse what is no number of seconds above 0."""
-    return None if is_number(value, above=0) else f"must be seconds above 0, not {shown(value)}"
+    return None if is_number(value, above=0) else f"must be a finite number of seconds above 0, not {shown(value)}"
+
+
+def bounded(timeout: object) -> float:
+    """Return the *timeout* of a call if it is a finite number of seconds above 0.
+
+    Raises:
+        RequestError: it is none.
+    """
+    complaint = seconds(timeout)
+    if complaint is not None or not isinstance(timeout, (int, float)):
+        raise RequestError([Problem("timeout", f"{complaint}")])
+    return timeout
 
 
 def weight(value: object) -> str | None:

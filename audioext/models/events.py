@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
-from audioext.errors import ProviderError
+from audioext.errors import ProviderError, printable
 from audioext.models.results import FailureReason, Stage, Track
+
+
+def _as_text(value: str | None) -> str | None:
+    return None if value is None else printable(value)
 
 
 @frozen(kw_only=True)
@@ -34,7 +38,7 @@ class Refused:
 class Unknown:
     """The answer does not say whether a task was made; nothing may be resent. `reason` is for people."""
 
-    reason: str
+    reason: str = field(converter=printable)
 
 
 @frozen(kw_only=True)
@@ -51,7 +55,7 @@ class Progress:
     tracks: tuple[Track, ...] = ()
     cover_url: str | None = None
     credits: float | None = None
-    word: str | None = None
+    word: str | None = field(default=None, converter=_as_text)
     ask_now: bool = False
 
 
@@ -64,8 +68,8 @@ class Failed:
 
     task_id: str | None = None
     reason: FailureReason = FailureReason.UNKNOWN
-    code: str | None = None
-    message: str = ""
+    code: str | None = field(default=None, converter=_as_text)
+    message: str = field(default="", converter=printable)
     charged: bool | None = None
     is_doubtful: bool = False
 

@@ -30,6 +30,7 @@ class Verdict(enum.IntEnum):
 class Asked:
     """What a job began with: the request, and the settings that its journal is read with. Times are in seconds.
 
+    `content` is a digest of what was in its file, where a key may have to tell it from another.
     `base_url` is the API that it was submitted to.
     """
 
@@ -45,6 +46,7 @@ class Asked:
     retention: float | None = None
     webhooks: bool = True
     grace: float = 900.0
+    content: str | None = None
     base_url: str | None = None
 
 

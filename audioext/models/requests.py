@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import cache, cached_property
 from operator import attrgetter
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypedDict, cast
+from typing import Any, BinaryIO, ClassVar, Literal, Self, TypedDict, cast
 
 import attrs
 from attrs import field, frozen
 
-from audioext.errors import Problem, RequestError
+from audioext.errors import Problem, RequestError, cut, shown
 from audioext.models import checks
 from audioext.models.checks import Check
 
 VocalGender = Literal["m", "f", "male", "female", "neutral"]
 PersonaModel = Literal["style_persona", "voice_persona"]
+AudioFile = str | PathLike[str] | bytes | BinaryIO
+"""A path, the bytes, or a binary file object, which is read from where it stands when the request is submitted."""
 
+
+LONGEST_NAME = 40
 
 CUSTOM_FIELDS = ("prompt", "style", "title", "continue_at")
 """What custom mode needs; given by themselves they ask for it."""
@@ -44,7 +49,7 @@ class RequestOptions(TypedDict, total=False):
     """The keyword arguments that both requests take, for type checkers."""
 
     url: str | None
-    file: str | PathLike[str] | None
+    file: AudioFile | None
     model: str | None
     title: str | None
     lyrics: str | None
@@ -90,9 +95,11 @@ def _given(check: Check) -> Any:  # noqa: ANN401 - as attrs' own field(), so tha
 # --- the requests ----------------------------------------------------------------------------------------------------
 
 
-def _path(value: str | PathLike[str] | None) -> Path | None:
-    """Turn a path-like into a `Path`; anything else is left for `problems` to complain about."""
-    return Path(fspath(value)) if isinstance(value, (str, PathLike)) and value != "" else cast("None", value)
+def _file(value: AudioFile | None) -> Path | bytes | BinaryIO | None:
+    """Turn a path-like into a `Path` and buffers into bytes; anything else is left for `problems` to complain about."""
+    if isinstance(value, (str, PathLike)) and value != "":
+        return Path(fspath(value))
+    return bytes(value) if isinstance(value, (bytearray, memoryview)) else cast("None", value)
 
 
 @frozen(kw_only=True)
@@ -102,7 +109,12 @@ class _Request:
     SOURCES: ClassVar[tuple[str, ...]] = ("audio_id", "url", "file")
 
     url: str | None = _given(checks.url)
-    file: Path | None = field(default=None, converter=_path, metadata={"check": checks.file})
+    file: Path | bytes | BinaryIO | None = field(
+        default=None,
+        converter=_file,
+        repr=lambda value: repr(value) if isinstance(value, Path) else shown(value),
+        metadata={"check": checks.file},
+    )
     model: str | None = _given(checks.model)
     title: str | None = _given(checks.text)
     lyrics: str | None = _given(checks.text)
@@ -131,14 +143,16 @@ class _Request:
         """
         defaults = _defaults(cast("type", cls))
         if not fields.keys() <= defaults.keys():
-            unknown, known = sorted(fields.keys() - defaults.keys()), sorted(defaults)
-            message = f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(known)}"
+            unknown, known = min(fields.keys() - defaults.keys()), sorted(defaults)
+            near = get_close_matches(unknown[:LONGEST_NAME], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+            message = f"{cls.__name__} has no field {cut(unknown)}; {hint}"
             raise TypeError(message)
         request, put = object.__new__(cls), object.__setattr__
         for name, value in {**defaults, **fields}.items():
             put(request, name, value)
         if "file" in fields:
-            put(request, "file", _path(cast("None", fields["file"])))
+            put(request, "file", _file(cast("None", fields["file"])))
         return request
 
     @classmethod
@@ -154,6 +168,11 @@ class _Request:
         if problems:
             raise RequestError(problems)
         return request
+
+    @property
+    def path(self) -> Path | None:
+        """Where the local file lies, once it does: bytes and file objects are put there by the submit."""
+        return self.file if isinstance(self.file, Path) else None
 
     def problems(self) -> tuple[Problem, ...]:
         """Return all that is wrong with this request whichever provider takes it."""
@@ -199,11 +218,11 @@ class _Request:
 class Extend(_Request):
     """Continue a piece of music from `continue_at` seconds on.
 
-    The source is one of `audio_id` (a track that the provider made), `url` (public audio) or `file` (a local
-    path). `model` is required except at MusicGPT. Times are in seconds, the weights 0 to 1 in steps of 0.01.
-    `custom` overrides what is derived from the other fields: whether the provider is asked to use the given
-    prompt, style and title, or to inherit the source's. `source_duration` (seconds) lets limits on the
-    source be checked before anything is sent; a local file's duration is read from the file.
+    The source is one of `audio_id` (a track that the provider made), `url` (public audio) or `file` (a local path,
+    bytes, or a binary file object). `model` is required except at MusicGPT. Times are in seconds, the weights 0 to 1 in
+    steps of 0.01. `custom` overrides what is derived from the other fields: whether the provider is asked to use the
+    given prompt, style and title, or to inherit the source's. `source_duration` (seconds) lets limits on the source be
+    checked before anything is sent; a local file's duration is read from the file.
 
     Raises:
         RequestError: all that is wrong with it, at once.
@@ -255,8 +274,8 @@ class Extend(_Request):
 class AddInstrumental(_Request):
     """Give a vocal or a melody an accompaniment.
 
-    The source is `url` (public audio) or `file` (a local path). `title`, `tags` (wanted styles) and
-    `negative_tags` (unwanted ones; may be empty) are required. The weights are 0 to 1 in steps of 0.01.
+    The source is `url` (public audio) or `file` (a local path, bytes, or a binary file object). `title`, `tags` (wanted
+    styles) and `negative_tags` (unwanted ones; may be empty) are required. The weights are 0 to 1 in steps of 0.01.
 
     Raises:
         RequestError: all that is wrong with it, at once.

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from audioext.errors import ConfigError, Problem, RequestError
+from audioext.errors import ConfigError, Problem, RequestError, shown
 from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
 from audioext.models.events import SubmitOutcome
 from audioext.models.limits import Limits, Pace
@@ -32,7 +32,10 @@ DAY_SECONDS = 86_400.0
 
 AUDIO_TYPES = {"mp3": "mpeg", "m4a": "mp4", "opus": "ogg", "oga": "ogg"}  # where the type is not named as the suffix
 _NAME = re.compile("[a-z0-9-]+")
-_PASTED = re.compile(r"\A(authorization:|bearer\s)\s*", re.IGNORECASE)
+_PASTED = re.compile(
+    r"\A((export\s+)?[A-Z0-9_]*API_KEY\s*[=:]|authorization\s*[=:]|x-api-key\s*[=:]|bearer(\s|:))\s*", re.IGNORECASE
+)
+_AROUND_KEY = " \t\r\n\f\v\"'`,;\u00a0\u200b\u200c\u200d\u2018\u2019\u201c\u201d\u2060\ufeff"
 
 
 @frozen(kw_only=True)
@@ -47,6 +50,7 @@ class Vendor:
 
     rules: FieldRules
     key_variable: str
+    webhook_key_variable: str = ""
     base_url: URL
     file_route: FileRoute = FileRoute.SERVE
     table: CodeTable = field(factory=CodeTable)
@@ -81,7 +85,7 @@ def to_base_url(value: str | URL) -> URL:
 def to_name(value: str) -> str:
     """Return *value* if it can stand in a callback path and in `provider=`, or raise ConfigError."""
     if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        message = f"name must be small letters, digits and hyphens, such as kie-2, not {value!r:.80}"
+        message = f"name must be small letters, digits and hyphens, such as kie-2, not {shown(value)}"
         raise ConfigError(message)
     return value
 
@@ -92,7 +96,7 @@ def to_api_key(value: str | None) -> str | None:
         return None
     key, before = (value if isinstance(value, str) else ""), None
     while key != before:
-        before, key = key, _PASTED.sub("", key.strip().strip("\"'`"))
+        before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
     if not key or not key.isascii() or not key.isprintable() or key.lower() == "bearer":
         message = "api_key must be printable ASCII text and not empty"  # the key itself never shows
         raise ConfigError(message)
@@ -164,6 +168,7 @@ class HostedAccount:
             grace=self.grace,
             retention=self.retention,
             is_signed=self.is_signed,
+            webhook_key_variable=vendor.webhook_key_variable,
         )
 
     @functools.cached_property

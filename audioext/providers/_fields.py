@@ -7,11 +7,13 @@ each provider's module, read 2026-11-21; third-party witnesses are marked where 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 
 import attrs
 from attrs import field, frozen
 
-from audioext.errors import Problem, UnsupportedError
+from audioext.errors import Problem, UnsupportedError, cut, shown
+from audioext.models import checks
 from audioext.models.requests import CUSTOM_FIELDS, Extend, Operation, Request
 from audioext.providers._names import NAMES
 
@@ -69,6 +71,10 @@ OPERATIONS: Mapping[Operation, frozenset[str]] = {
     Operation.ADD_INSTRUMENTAL: _SUNO,
 }
 """Which wire formats have an operation."""
+
+LONGEST_MODEL = 40
+LEAST_LIKENESS = 0.82
+"""How alike (difflib's ratio) a slip is to what was meant; V5X to V5 is less, and may be a model of next year."""
 
 _COLUMNS = {Operation.EXTEND: 0, Operation.UPLOAD_EXTEND: 1, Operation.ADD_INSTRUMENTAL: 2}
 _OPERATION_WORDS: Mapping[Operation, str] = {
@@ -200,20 +206,39 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
     if given.get("instrumental") is True:
         yield from _instrumental_clashes(given, operation, rules)
     seconds = given.get("source_duration")
-    if operation is Operation.UPLOAD_EXTEND and isinstance(seconds, (int, float)):
+    if (
+        operation is Operation.UPLOAD_EXTEND
+        and isinstance(seconds, (int, float))
+        and checks.is_number(seconds, above=0)
+    ):
         longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS)
         if seconds > longest:
-            where = f" with {model}" if model else ""
+            where = f" with {cut(str(model))}" if model else ""
             yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
 
 
 def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
-    """Refuse what spells a known model otherwise, such as v5.5 for V5_5; new names pass."""
-    plain = "".join(letter for letter in model.upper() if letter.isalnum())
+    """Refuse what spells a known model otherwise, such as v5.5 for V5_5, or mistypes its letters; new names pass."""
     if model in EXTEND_LIMITS:
         yield Problem("model", f"{rules.wire_name} does not list {model} for this operation", advice=True)
-    elif meant := next((known for known in EXTEND_LIMITS if known.replace("_", "") == plain), None):
-        yield Problem("model", f"there is no {model!r:.80}; did you mean {meant}?")
+        return
+    plain = _plain(model)
+    # Other digits are another model: only what has the same may be a slip.
+    known = {_plain(name): name for name in EXTEND_LIMITS}
+    alike = [name for name in known if _digits(name) == _digits(plain)]
+    near = get_close_matches(plain, alike, n=1, cutoff=LEAST_LIKENESS)
+    if near:
+        yield Problem("model", f"there is no {shown(model)}; did you mean {known[near[0]]}?")
+
+
+def _plain(model: str) -> str:
+    """Return the letters and digits of a model's name."""
+    plain = "".join(filter(str.isalnum, model[:LONGEST_MODEL].upper().replace("+", "PLUS")))
+    return plain if plain.startswith("V") else f"V{plain}"
+
+
+def _digits(plain: str) -> str:
+    return "".join(filter(str.isdigit, plain))
 
 
 def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Problem]:

@@ -82,6 +82,7 @@ def kie_vendor(
     return SunoVendor(
         rules=rules,
         key_variable="KIE_API_KEY",
+        webhook_key_variable="KIE_WEBHOOK_KEY",
         base_url=URL("https://api.kie.ai"),
         file_route=FileRoute.UPLOAD,
         table=TABLE,

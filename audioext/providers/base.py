@@ -39,7 +39,8 @@ class ProviderInfo:
     a track can be continued by its id, else by its audio URL. `counts_tracks` says that all tracks having arrived
     means COMPLETE, for a wire without a stage word. `grace` is how long, in seconds, a submit without an answer may
     stay without word before its outcome is unknown; `retention` how long, in seconds, the result's files are kept,
-    `None` where no page says. `is_signed` says that `verify_webhook` checks a signature.
+    `None` where no page says. `is_signed` says that `verify_webhook` checks a signature; `webhook_key_variable` is the
+    environment variable that holds the `webhook_key` for that, where there is one.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ProviderInfo:
     grace: float = 900.0
     retention: float | None = None
     is_signed: bool = False
+    webhook_key_variable: str = ""
 
     def sent_model(self, request: Request) -> str | None:
         """Return the model that a submit of *request* names on the wire."""

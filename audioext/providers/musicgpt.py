@@ -80,9 +80,9 @@ class MusicGpt(HostedAccount):
         parts = [Part(name=name, value=_form_text(value)) for name, value in values.items()]
         if callback is not None:
             parts.append(Part(name="webhook_url", value=str(callback)))
-        if request.file is not None:
+        if request.path is not None:
             # Last, so that a server that reads the stream has the texts by then.
-            parts.append(file_part("audio_file", request.file, filename=request.file.name))
+            parts.append(file_part("audio_file", request.path, filename=request.path.name))
         return self.post(EXTEND_PATH, parts)
 
     def build_status(self, record: Record) -> HttpRequest:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import AudioextError, StoreError
+from audioext.errors import StoreError, UnreadableError
 from audioext.outage import Outage
 from audioext.runtime.journal import Journal
 from audioext.stores.base import RESYNC, Changed, Resync, Store
@@ -21,7 +21,7 @@ STORE_DOWN_SECONDS = 1.0
 
 @define(kw_only=True, eq=False, repr=False)
 class Changes:
-    """One task that reads the store's changes; what it could not read it reads again."""
+    """One task notes the store's changes, another reads what they are about; what it could not read it reads again."""
 
     store: Store
     journal: Journal
@@ -32,19 +32,29 @@ class Changes:
     """Called where the store may have lost what it held, again until it raises no `StoreError`."""
     _unread: dict[str, bool] = field(factory=dict, init=False)
     """What is to be read again, and whether all of it, since the store may have lost a part."""
+    _is_resync: bool = field(default=False, init=False)
+    _news: asyncio.Event = field(factory=asyncio.Event, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(factory=lambda: Outage(_log, "the store's changes cannot be read"), init=False)
 
     def start(self) -> None:
         """Begin, where other processes may change the store."""
         if self.store.shared:
-            self._task = asyncio.create_task(self._follow(), name="audioext changes")
+            self._task = asyncio.create_task(self._run(), name="audioext changes")
 
     async def aclose(self) -> None:
         """End."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        reading = asyncio.create_task(self._catch_up(), name="audioext catching up")
+        try:
+            await self._follow()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _follow(self) -> None:
         while True:
@@ -53,13 +63,13 @@ class Changes:
             try:
                 # It listens from its first step on, so what is read after that misses nothing.
                 await asyncio.sleep(0)
-                await self._see(RESYNC)
-                await self._see(await first)
+                self._note(RESYNC)
+                self._note(await first)
                 async for change in changes:
-                    await self._see(change)
+                    self._note(change)
             except StopAsyncIteration:
                 return  # the store was closed before anything happened
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - a bug of a store must not leave all who wait deaf
                 self._outage.note(error)
             else:
                 return  # the store was closed
@@ -68,36 +78,55 @@ class Changes:
                 await asyncio.gather(first, return_exceptions=True)
             await self.clock.sleep(STORE_DOWN_SECONDS)
 
-    async def _see(self, change: Changed | Resync) -> None:
-        """Read again what a change is about; it is not done with before that was read."""
-        is_resync = isinstance(change, Resync)
+    def _note(self, change: Changed | Resync) -> None:
         if isinstance(change, Changed):
             held = self.journal.held(change.ref)
             if held is not None and held.count < change.count:
                 self._unread.setdefault(change.ref, False)
+                self._news.set()
         else:
+            self._is_resync = True
             self._unread.update((held.ref, True) for held in self.journal.held_jobs())
-        while self._unread or is_resync:
-            try:
-                if is_resync:
-                    self.journal.try_again()
-                    await self.on_resync()
-                    is_resync = False
-                while self._unread:
-                    await self._read(next(iter(self._unread)))
-            except StoreError as error:
-                self._outage.note(error)
-                await self.clock.sleep(STORE_DOWN_SECONDS)
-            else:
-                self._outage.over()
+            self._news.set()
         self.on_change()
 
-    async def _read(self, ref: str) -> None:
-        if self.journal.held(ref) is not None:
+    async def _catch_up(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if await self._read_all():
+                self._outage.over()
+            else:
+                await self.clock.wait_for(self._news, STORE_DOWN_SECONDS)
+                self._news.set()
+
+    async def _read_all(self) -> bool:
+        """Read each job again that a change was about, and return whether all could be read: one keeps no other."""
+        is_over = True
+        if self._is_resync:
+            self._is_resync = False
+            self.journal.try_again()
             try:
-                await self.journal.hold(ref, whole=self._unread[ref])
-            except StoreError:
+                await self.on_resync()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._is_resync, is_over = True, False
+                self._outage.note(error)
+        for ref in tuple(self._unread):
+            whole = self._unread.pop(ref)
+            try:
+                await self._read(ref, whole=whole)
+            except StoreError as error:
+                self._unread[ref] = whole or self._unread.get(ref, False)
+                is_over = False
+                self._outage.note(error)
+        return is_over
+
+    async def _read(self, ref: str, *, whole: bool) -> None:
+        if self.journal.held(ref) is None:
+            return
+        try:
+            await self.journal.hold(ref, whole=whole)
+        except Exception as error:
+            if isinstance(error, StoreError) and not isinstance(error, UnreadableError):
                 raise
-            except AudioextError as error:  # its own affair: the others count all the same
-                _log.warning("job %s: what changed cannot be read: %s", ref, error)
-        self._unread.pop(ref, None)
+            _log.warning("job %s: what changed cannot be read: %r", ref, error)  # its own affair

@@ -11,7 +11,7 @@ from contextlib import suppress
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import StoreError
+from audioext.errors import StoreError, UnreadableError
 from audioext.outage import Outage
 from audioext.stores.base import Store, Work
 
@@ -28,7 +28,8 @@ CANCEL_SECONDS = 2.0
 class Claims:
     """Claims one kind of work and does it; it sleeps until work is due or somebody wakes it.
 
-    *hold* is how long (seconds) a claim lasts: longer than the work can take.
+    *hold* is how long (seconds) a claim lasts: longer than the work can take. *farthest* is how far ahead (seconds)
+    work can be put down: what is due later than that is due, since a clock was ahead then.
     """
 
     work: Work
@@ -38,10 +39,14 @@ class Claims:
     concurrency: int
     do: Callable[[str], Awaitable[None]]
     providers: Sequence[str] | None = None
+    farthest: float = math.inf
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(init=False)
+    _faults: Outage = field(init=False)
+    _unreadable: set[str] = field(factory=set, init=False)
+    """The jobs of which it was said that they cannot be read."""
     _running: dict[asyncio.Task[None], str] = field(factory=dict, init=False)
     _is_draining: bool = field(default=False, init=False)
     _is_closing: bool = field(default=False, init=False)
@@ -49,6 +54,7 @@ class Claims:
     def __attrs_post_init__(self) -> None:
         """Name what may be away."""
         self._outage = Outage(_log, f"{self.work}: the store is not there")
+        self._faults = Outage(_log, f"{self.work}: the store failed in the middle")
 
     def start(self) -> None:
         """Begin; calling it again is harmless."""
@@ -91,7 +97,7 @@ class Claims:
                 if self._is_draining and not (claimed or self._running or self._wake.is_set()):
                     return  # and nothing ended while it looked, after which more may be due
                 pause = 0.0 if claimed else await self._pause()
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - a bug of a store must not end the work of all jobs
                 self._outage.note(error)
                 if self._is_draining and not self._running:
                     return
@@ -108,7 +114,14 @@ class Claims:
         if room <= 0:
             return 0
         now = self.clock.now()
-        refs = await self.store.claim(self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers)
+        refs = await self.store.claim(
+            self.work,
+            now=now,
+            until=now + self.hold(),
+            limit=room,
+            providers=self.providers,
+            latest=now + self.farthest,
+        )
         if self._is_closing:
             await self._give_back(refs)
             return 0
@@ -130,8 +143,12 @@ class Claims:
     async def _guard(self, ref: str) -> None:
         try:
             await self.do(ref)
-        except StoreError as error:
-            _log.warning("%s of job %s: the store failed, it comes again later: %s", self.work, ref, error)
+        except UnreadableError as error:
+            if ref not in self._unreadable:
+                self._unreadable.add(ref)
+                _log.warning("%s of job %s: it is passed over: %s", self.work, ref, error)
+        except StoreError as error:  # the claim runs out, and the work comes again
+            self._faults.note(StoreError(f"job {ref}: {error}"))
         except Exception:  # noqa: BLE001 - a bug must not end the loop; the claim runs out and the work comes again
             _log.exception("%s of job %s failed", self.work, ref)
 

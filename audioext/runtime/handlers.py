@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -30,7 +30,7 @@ from audioext.runtime.journal import Journal
 from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
-from audioext.state.schedule import MAX_ATTEMPTS, handle_at
+from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, handle_at
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.handlers")
@@ -84,6 +84,8 @@ class Handlers:
     clock: Clock
     timeout: float
     concurrency: int
+    providers: Sequence[str] | None = None
+    """Those whose jobs can be read here: the handler work of others is left to whoever can."""
     files: Callable[[str], Files | None] = field(default=lambda _: None)
     """Returns what fetches the files of a job, by its ref."""
     _by_topic: dict[str, list[_Handler]] = field(factory=dict, init=False)
@@ -137,6 +139,8 @@ class Handlers:
             hold=self._hold_seconds,
             concurrency=self.concurrency,
             do=self._work,
+            providers=self.providers,
+            farthest=FARTHEST_RETRY_SECONDS,
         )
         if self._by_topic:
             self._claims.start()
@@ -219,8 +223,7 @@ class Handlers:
                 _log.error(
                     "job %s: handler %s of %s failed (try %d)", held.ref, handler.name, topic, failure, exc_info=error
                 )
-                text = f"{type(error).__name__}: {error}"[:LONGEST_ERROR]
-                handled = Handled(topic, handler.name, failure, text, failure >= MAX_ATTEMPTS)
+                handled = Handled(topic, handler.name, failure, _said(error), failure >= MAX_ATTEMPTS)
                 is_over = is_over and handled.is_over
             entries.append(self._entry(handled))
         if is_over:
@@ -253,3 +256,12 @@ class Handlers:
 
     def _entry(self, handled: Handled) -> Entry:
         return make_entry("handled", self.clock.now(), body=msgspec.json.encode(handled))
+
+
+def _said(error: BaseException) -> str:
+    """Return what *error* says, as text that a store can keep; what fails here would be called again without end."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its own `__str__` is the user's
+        text = type(error).__name__
+    return text[:LONGEST_ERROR].encode(errors="replace").decode()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from attrs import define, field, frozen
 
 from audioext.clock import Clock
+from audioext.errors import UnreadableError
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Files, Stage
@@ -32,6 +33,8 @@ class HeldJob:
     _waiters: set[asyncio.Future[bool]] = field(factory=set, repr=False)
     polled_at: float = 0.0
     """When this process last asked for its status, in Unix seconds."""
+    poll_problem: str | None = None
+    """Why that status call told nothing, `None` where it was answered."""
     posts: int = 0
     """How many POSTs of this job are under way in this process, or have an outcome that is not stored yet."""
     is_known: bool = False
@@ -40,11 +43,25 @@ class HeldJob:
     """What the entries mean together."""
 
     def read(self, entries: Iterable[Entry]) -> list[Reading]:
-        """Return the readings of *entries*, made anew only for those that were not seen, or at another time."""
+        """Return the readings of *entries*, made anew only for those that were not seen, or at another time.
+
+        Raises:
+            UnreadableError: the request among them is damaged, or a later release wrote it, and there is no other.
+        """
         found: list[Reading] = []
+        unreadable: UnreadableError | None = None
         for entry in entries:
-            old = self.readings.get(entry.id)
-            found.append(old if old is not None and old.entry.at == entry.at else read(entry, self.provider))
+            reading = self.readings.get(entry.id)
+            if reading is None or reading.entry.at != entry.at:
+                try:
+                    reading = read(entry, self.provider)
+                except UnreadableError as error:
+                    unreadable = error
+                    reading = Reading(entry, problem=str(error))
+            found.append(reading)
+        if unreadable is not None and not self.is_known and all(reading.asked is None for reading in found):
+            message = f"job {self.ref}: {unreadable}"
+            raise UnreadableError(message) from unreadable
         return found
 
     def in_order(self) -> list[Reading]:
@@ -81,6 +98,19 @@ class HeldJob:
                     _log_news(self.record, found)
                 self.record, self.is_known = found, True
             self.wake()
+
+    def last_words(self, now: float) -> str:
+        """Return what was heard of the job last, for who waited in vain until *now* (Unix seconds)."""
+        record = self.record
+        said = ["nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"]
+        if record.webhooks and not any(reading.entry.kind == "webhook" for reading in self.readings.values()):
+            said.append("no webhook has come: can its public_url be reached from the internet?")
+        problem = self.poll_problem if self.polled_at else record.complaint
+        if problem is not None:
+            said.append(f"its last status call said: {problem}")
+        elif self.polled_at:
+            said.append(f"its last status call, {max(now - self.polled_at, 0.0):.0f} s ago, told nothing new")
+        return "; ".join(said)
 
     def waiter(self) -> asyncio.Future[bool]:
         """Return a private future that the next news ends; whoever got it gives it back with `leave`."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from audioext.errors import AudioextError, ConfigError, StoreError
+from audioext.errors import AudioextError, Problem, RequestError, StoreError, shown
+from audioext.models.checks import bounded
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Failure, FailureReason, Song, Stage, StageEvent, Track
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.state import views
 
-_log = logging.getLogger("audioext.jobs")
 _T = TypeVar("_T")
 
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
@@ -100,15 +99,25 @@ class Job:
     """A submitted task, to be awaited: `await job` returns its `Song`.
 
     Awaiting, iterating, `text`, `first` and `complete` can be used any number of times and by any number of
-    waiters; each wait is private, so that cancelling one disturbs nobody, least of all the task.
+    waiters; each wait is private, so that cancelling one disturbs nobody, least of all the task. Two handles of one
+    job are equal. `is_new` says that the call which returned this handle submitted the job, rather than found it.
     """
 
-    __slots__ = ("__weakref__", "_context", "_held")
+    __slots__ = ("__weakref__", "_context", "_held", "is_new")
 
-    def __init__(self, held: HeldJob, context: JobContext) -> None:
+    def __init__(self, held: HeldJob, context: JobContext, *, is_new: bool = False) -> None:
         """Hold the job; clients make jobs, users get them."""
         self._held = held
         self._context = context
+        self.is_new = is_new
+
+    def __eq__(self, other: object) -> bool:
+        """Say whether *other* is a handle of the same job."""
+        return isinstance(other, Job) and self._held.ref == other._held.ref
+
+    def __hash__(self) -> int:
+        """Hash the ref."""
+        return hash(self._held.ref)
 
     @property
     def ref(self) -> str:
@@ -195,8 +204,10 @@ class Job:
             StageTimeoutError: it was not reached in time; the job lives on.
             SubmitUnknownError: there was no word of the task within the grace period.
             ClientClosedError: the client was closed.
-            ConfigError: *timeout* is no number.
+            RequestError: *timeout* is no finite number above 0, or *stage* no stage.
         """
+        if not isinstance(stage, Stage):
+            raise RequestError([Problem("stage", f"must be one like Stage.FIRST, not {shown(stage)}")])
         return await self._until(partial(self._event, stage), self._deadline(timeout), stage.name.lower())
 
     async def result(self, *, timeout: float | None = None) -> Song:  # noqa: ASYNC109 - as above
@@ -238,10 +249,7 @@ class Job:
         return views.song(self.record, self._context.files(self.ref))
 
     def _deadline(self, timeout: float | None) -> float:
-        seconds = self._context.wait_timeout if timeout is None else timeout
-        if not isinstance(seconds, (int, float)) or math.isnan(seconds):  # every comparison with it is false
-            message = f"timeout must be a number of seconds, not {seconds!r}"
-            raise ConfigError(message)
+        seconds = self._context.wait_timeout if timeout is None else bounded(timeout)
         return self._context.clock.monotonic() + seconds
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
@@ -253,10 +261,8 @@ class Job:
 
     async def _read(self) -> None:
         """Look at the truth; while the store is down, waits go on with what is known."""
-        try:
+        with suppress(StoreError):  # which was said, once for all who wait
             await self._context.look(self.ref)
-        except StoreError as error:
-            _log.warning("job %s: the store could not be read, waiting on: %s", self.ref, error)
 
     async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:
         clock = self._context.clock
@@ -320,10 +326,8 @@ class Job:
             raise JobExpiredError(message, job=self)
 
     def _timed_out(self, what: str) -> StageTimeoutError:
-        record = self.record
-        known = "nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"
-        last = f"; its last status call said: {record.complaint}" if record.complaint else ""
-        message = f"job {self.ref} did not reach {what} in time ({known}{last}); it lives on, await it again"
+        last_words = self._held.last_words(self._context.clock.now())
+        message = f"job {self.ref} did not reach {what} in time ({last_words}); it lives on, await it again"
         return StageTimeoutError(message, job=self)
 
 

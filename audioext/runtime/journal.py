@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import ConfigError, StoreError, WebhookError
+from audioext.errors import ConfigError, StoreError, UnreadableError, WebhookError
 from audioext.models.entries import OTHER_TASK, Entry, Index, holds_request, make_entry
 from audioext.models.record import Record, Verdict
 from audioext.providers.base import Provider
@@ -138,8 +138,7 @@ class Journal:
             return held
         if stored is None or not holds_request(stored.entries):
             return None
-        held = self.take_in(stored)
-        return held if held.is_known else None
+        return self.take_in(stored)
 
     async def look(self, ref: str) -> None:
         """Bring a held job up to date for somebody who waits, who is kept neither by a store that hangs nor at the end.
@@ -226,7 +225,8 @@ class Journal:
         if named is not None and (held is None or held.record.task_id != named):
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:
-                held = await self.hold(ref)
+                with suppress(UnreadableError):
+                    held = await self.hold(ref)
                 if held is not None and is_other_task(held.record, named, owner):
                     await self._refuse_other_task(held, reading.entry)
         if held is None:
@@ -243,14 +243,14 @@ class Journal:
     async def _append_unheld(self, ref: str, provider_name: str, reading: Reading) -> None:
         at = self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
-        # Somebody may hold it by now: there is one copy of a job, which all its handles share.
-        held = self._held.get(ref)
+        held = self._held.get(ref)  # somebody may hold it by now, and there is one copy of a job
         if held is None and not holds_request(done.missed):
             if done.count == 1:
                 _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
             return
         held = held or HeldJob(ref, self.provider(provider_name, ref))
-        held.learn(_as_stored(held, done, [reading]), count=done.count)
+        with suppress(UnreadableError):  # it is durable, which is all that its sender asks
+            held.learn(_as_stored(held, done, [reading]), count=done.count)
         if held.is_known:
             self.keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Self
 
+import msgspec
 from attrs import field, frozen
 
-from audioext.errors import Problem, ProviderDownError, ProviderError, RateLimitError
-from audioext.files.sources import probe
+from audioext.errors import KeyConflictError, Problem, ProviderDownError, ProviderError, RateLimitError, shown
 from audioext.http.transport import Progress
 from audioext.models.entries import Entry
 from audioext.models.events import Refused
@@ -18,10 +16,10 @@ from audioext.models.record import Record
 from audioext.models.requests import Request
 from audioext.providers.base import Provider
 
-_log = logging.getLogger("audioext.submit")
-
 RESEND_SECONDS = 5.0
 """How long a submit waits after a refusal that allows another; doubled with each, unless the answer says how long."""
+_OURS = frozenset({"provider", "source_duration", "rehost"})
+"""Fields that change nothing of what is asked for."""
 
 
 @frozen(kw_only=True)
@@ -33,18 +31,13 @@ class Order:
     key: str | None = None
     meta: Mapping[str, object] = field(factory=dict)
     progress: Progress | None = None
+    content: str | None = None
+    """A digest of what is in the request's file, where there is a key and the file can be read."""
 
-
-async def look_at_file(request: Request) -> tuple[Request, Sequence[Problem]]:
-    """Return *request* with the duration of its local file, and what is wrong with the file."""
-    if not isinstance(request.file, Path):
-        return request, ()
-    source = await asyncio.to_thread(probe, request.file)
-    if isinstance(source, Problem):
-        return request, (source,)
-    if source.duration is None or request.source_duration is not None:
-        return request, ()
-    return type(request).draft(**{**request.given(), "source_duration": source.duration}), ()
+    @classmethod
+    def of(cls, record: Record, provider: Provider) -> Self:
+        """Return the order that a job began with."""
+        return cls(request=record.request, provider=provider, key=record.key, content=record.asked.content)
 
 
 def unsent_error(record: Record, entry: Entry) -> ProviderError:
@@ -54,14 +47,46 @@ def unsent_error(record: Record, entry: Entry) -> ProviderError:
     return ProviderError(entry.note, provider=record.provider, charged=False)
 
 
-def warn_of_other(record: Record, order: Order) -> None:
-    """Tell who asks for something else under a key that is taken; the same file may lie elsewhere by now."""
-    held, asked = (
-        {name: value for name, value in request.given().items() if name not in {"file", "source_duration"}}
-        for request in (record.request, order.request)
-    )
-    if held != asked or record.provider != order.provider.info.name:
-        _log.warning("key %r: it has job %s already, which was for another request", order.key, record.ref)
+def refuse_other(order: Order, ref: str, held: Order) -> None:
+    """Let through what asks for the same as *held*, which has its key; settings that a provider adds do not count.
+
+    Raises:
+        KeyConflictError: it asks for something else.
+    """
+    if held.provider.info.name != order.provider.info.name:
+        differing = ["provider"]
+    else:
+        by_content = held.content is not None and order.content is not None
+        ours, theirs = _wanted(held, by_content=by_content), _wanted(order, by_content=by_content)
+        differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if differing and "file" not in differing and (sent := _sent(held)) is not None and sent == _sent(order):
+            return
+    if differing:
+        names = f"{' and '.join(differing)} {'differs' if len(differing) == 1 else 'differ'}"
+        message = f"{shown(order.key)} has job {ref} already, which was for another request ({names}): use another key"
+        raise KeyConflictError([Problem("key", message)], ref=ref)
+
+
+def _wanted(order: Order, *, by_content: bool) -> dict[str, object]:
+    """Return what a request asks for; *by_content* a file is what is in it, since it may lie elsewhere by now."""
+    wanted = {name: value for name, value in order.request.given().items() if name not in _OURS}
+    if by_content:
+        wanted["file"] = order.content
+    return wanted
+
+
+def _sent(order: Order) -> object:
+    """Return what the provider would be sent, which has its defaults, or `None` where that cannot be said."""
+    request = order.request
+    if request.file is not None:
+        fields = {name: value for name, value in request.given().items() if name != "file"}
+        request = type(request).draft(**fields, url="https://file.invalid/")
+    try:
+        built = order.provider.build_submit(request, None)
+        body = None if built.body is None else msgspec.json.decode(built.body)
+    except Exception:  # noqa: BLE001 - a provider's bug, or a body that is no JSON: then the fields alone count
+        return None
+    return built.url, body, built.parts
 
 
 def resend_wait(outcome: Refused, resend: int) -> float:

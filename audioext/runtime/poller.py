@@ -10,16 +10,17 @@ import attrs
 from attrs import define, field
 
 from audioext.clock import Clock
-from audioext.errors import DecodeError, ProviderDownError, ProviderError
+from audioext.errors import ConfigError, DecodeError, ProviderDownError, ProviderError, UnsupportedError
 from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.models.entries import STILL, make_entry
-from audioext.providers.base import Provider
+from audioext.providers.base import Credits, Provider
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
 from audioext.state.reading import Reading
+from audioext.state.schedule import farthest
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.poller")
@@ -57,6 +58,7 @@ class Poller:
             concurrency=CONCURRENT_POLLS,
             do=self._poll,
             providers=askable,
+            farthest=farthest(self.providers[name].info.pace for name in askable),
         )
         if askable:
             self._claims.start()
@@ -83,7 +85,17 @@ class Poller:
         """
         at = self.clock.now()
         # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
+        if not held.polled_at:
+            held.poll_problem = "it was not answered yet"
         held.polled_at = max(at, held.record.asks_at or 0.0)
+        try:
+            await self._ask(held, at)
+        except (ProviderError, DecodeError) as error:
+            held.poll_problem = str(error)
+            raise
+        held.poll_problem = None
+
+    async def _ask(self, held: HeldJob, at: float) -> None:
         response = await self._call(held)
         doubted_at = held.record.doubted_at
         is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
@@ -91,6 +103,27 @@ class Poller:
         (reading,) = held.read([entry])
         await self.journal.append_read(held, [reading] if _is_news(held, reading) else [])
         held.provider.parse_status(response)
+
+    async def credits(self, provider: Provider) -> float:
+        """Return the balance at *provider*, in its own credits.
+
+        Raises:
+            ConfigError: no API key is known.
+            UnsupportedError: the provider tells no balance.
+            ProviderError: the call was refused.
+        """
+        info = provider.info
+        if not isinstance(provider, Credits):
+            message = f"{info.name} has no known call that tells the balance"
+            raise UnsupportedError(message)
+        if not info.has_key:
+            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
+            raise ConfigError(message)
+        try:
+            response = await self.transport.send(provider.build_credits())
+        except (NotSentError, BrokenError) as error:
+            raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
+        return provider.parse_credits(response)
 
     async def _call(self, held: HeldJob) -> HttpResponse:
         provider = self.providers.get(held.record.provider, held.provider)

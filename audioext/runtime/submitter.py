@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from attrs import define, field
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import ConfigError, Problem, RequestError, StoreError, UnsupportedError
-from audioext.files.serving import Offers
+from audioext.errors import AudioextError, ConfigError, Problem, RequestError, StoreError, UnsupportedError
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
@@ -21,11 +20,11 @@ from audioext.models.events import Refused
 from audioext.models.record import Asked, Record, Verdict
 from audioext.models.requests import Extend, Request
 from audioext.providers.base import Provider
-from audioext.runtime.held import HeldJob
+from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.orders import Order, resend_wait, unsent_error, warn_of_other
+from audioext.runtime.orders import Order, refuse_other, resend_wait, unsent_error
 from audioext.state.asked import dump_asked
 from audioext.state.reading import Reading, answer_entry
 from audioext.stores.base import Existing, Store
@@ -50,12 +49,11 @@ class Submitter:
     store: Store
     journal: Journal
     transport: Transport
-    offers: Offers
     sources: Sources
     clock: Clock
     accounts: Mapping[str, Account]
     permit_timeout: float
-    job: Callable[[HeldJob], Job]
+    context: JobContext
     public_url: URL | None = None
     """Where providers reach us, once that is known."""
     secret: bytes = b""
@@ -64,17 +62,19 @@ class Submitter:
     """The submits under way, each with the job of the POST that it began last."""
     _idle: set[asyncio.Task[object]] = field(factory=set, init=False)
     """Those that wait and have sent nothing: closing cancels them."""
-    _by_key: dict[str, list[asyncio.Future[Job]]] = field(factory=dict, init=False)
+    _by_key: dict[str, tuple[Order, list[asyncio.Future[Job]]]] = field(factory=dict, init=False)
     _served: dict[str, tuple[HeldJob, str]] = field(factory=dict, init=False)
+    """The jobs whose file we serve, each with its offer."""
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     async def submit(self, order: Order, found: Sequence[Problem] = ()) -> Job:
         """Submit *order* in a task that is not cancelled with us; calls with one key share it.
 
-        The outcome of the job may be unknown, but it is never lost. *found* are problems with its file.
+        The outcome of the job may be unknown, but it is never lost. *found* are problems that were found before.
 
         Raises:
             RequestError: all that is wrong with the request, at once; nothing was sent.
+            KeyConflictError: its key has a job already, which was for another request.
             UnsupportedError: the provider has no such operation, or no way to take the file.
             ConfigError: no API key is known, or the client was closed before anything was sent.
             ProviderError: the provider refused, which cost nothing.
@@ -82,25 +82,33 @@ class Submitter:
             StoreError: the job could not be stored; nothing was sent.
             SubmitUnknownError: closing the client cut the POST off.
         """
-        self._check_open()
-        self._check(order.request, order.provider, found)
+        try:
+            if self._closing.is_set():
+                self._check_open()
+            self._check(order.request, order.provider, found)
+            sharing = None if order.key is None else self._by_key.get(order.key)
+            if sharing is not None:
+                refuse_other(order, "under way", sharing[0])
+        except AudioextError:
+            self.sources.release(order.request)
+            raise
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Job] = loop.create_future()
-        waiters = None if order.key is None else self._by_key.get(order.key)
-        if waiters is not None:
-            waiters.append(waiter)
+        if sharing is not None:
+            self.sources.release(order.request)  # that of the first one goes out
+            sharing[1].append(waiter)
         else:
             waiters = [waiter]
             if order.key is not None:
-                self._by_key[order.key] = waiters
+                self._by_key[order.key] = (order, waiters)
             self._tasks[loop.create_task(self._run(order, waiters), name="audioext submit")] = None
         return await waiter
 
     def finish(self, ref: str) -> None:
         """Let go of what a job held while it ran: its file, and its part of the account's limits."""
-        _, offer = self._served.pop(ref, (None, None))
-        if offer is not None:
-            self.offers.withdraw(offer)
+        held, offer = self._served.pop(ref, (None, None))
+        if held is not None:
+            self.sources.release(held.record.request, offer)
         for account in self.accounts.values():
             account.look_again()
 
@@ -123,8 +131,10 @@ class Submitter:
         """Submit, and tell those who wait; who was cancelled meanwhile waits no more."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this runs in a task
+        is_new = False
         try:
-            outcome: Job | Exception = self.job(await self._submit(order, task))
+            outcome: HeldJob | Exception = await self._submit(order, task)
+            is_new = self._tasks[task] is outcome
         except asyncio.CancelledError:
             outcome = self._cut_off_error(self._tasks[task], order)
         except Exception as error:  # noqa: BLE001 - it is for those who wait
@@ -140,20 +150,21 @@ class Submitter:
             if isinstance(outcome, Exception):
                 waiter.set_exception(outcome)
             else:
-                waiter.set_result(outcome)
+                waiter.set_result(Job(outcome, self.context, is_new=is_new))
+                is_new = False  # the others found it
 
     async def _submit(self, order: Order, task: asyncio.Task[None]) -> HeldJob:
-        request, offer = order.request, None
-        if order.key is not None and (found := await self._find(order)) is not None:
-            return found
-        if request.file is not None or request.rehost:
-            with self._waiting():
-                request, offer = await self.sources.bring(request, order.provider, order.progress)
+        request, offer, is_served = order.request, None, False
         try:
+            if order.key is not None and (found := await self._find(order)) is not None:
+                return found
+            if request.file is not None or request.rehost:
+                with self._waiting():
+                    request, offer = await self.sources.bring(request, order.provider, order.progress)
             for resend in range(MAX_RESENDS + 1):
                 held, refused = await self._attempt(order, request, offer, task)
                 if refused is None:
-                    offer = offer if held.ref not in self._served else None  # it is the job's now
+                    is_served = held.ref in self._served
                     return held
                 if not refused.resend or resend == MAX_RESENDS:
                     raise refused.error
@@ -162,8 +173,8 @@ class Submitter:
                 if self._closing.is_set():
                     raise refused.error
         finally:
-            if offer is not None:
-                self.offers.withdraw(offer)
+            if order.request.file is not None and not is_served:  # else it is the job's now
+                self.sources.release(order.request, offer)
         raise AssertionError  # pragma: no cover - the last resend returns or raises
 
     async def _attempt(
@@ -258,21 +269,21 @@ class Submitter:
             ref = await self.store.find(key=order.key)
             held = await self.journal.hold(ref) if ref is not None else None
         if held is not None:
-            warn_of_other(held.record, order)
+            refuse_other(order, held.ref, Order.of(held.record, held.provider))
         return held
 
     def _check(self, request: Request, provider: Provider, found: Sequence[Problem]) -> None:
         info = provider.info
         checked = (*request.problems(), *found, *provider.check(request))
+        missing = "" if info.has_key else f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
         if checked:
             refusing = [problem for problem in dict.fromkeys(checked) if not problem.advice]
             if refusing:
-                raise RequestError(refusing)
+                raise RequestError([*refusing, Problem("api_key", missing)] if missing else refusing)
             for advice in dict.fromkeys(checked):
                 _log.warning("%s: %s", info.name, advice)
-        if not info.has_key:
-            message = f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
-            raise ConfigError(message)
+        if missing:
+            raise ConfigError(missing)
         if request.file is not None and self.sources.serves(request, provider) and self.sources.public_url() is None:
             message = (
                 f"{info.name} takes audio by URL only, and nobody could ask this process for the file: give "
@@ -301,7 +312,7 @@ class Submitter:
             return ConfigError(_UNSENT)
         name = order.provider.info.name
         message = f"job {sent.ref}: its POST was cut off, so nobody knows whether it landed at {name}"
-        return SubmitUnknownError(message, job=self.job(sent))
+        return SubmitUnknownError(message, job=Job(sent, self.context))
 
     def _asked(self, order: Order) -> Asked:
         info, request = order.provider.info, order.request
@@ -320,5 +331,6 @@ class Submitter:
             retention=info.retention,
             webhooks=reachable,
             grace=info.grace if reachable else POLL_GRACE_SECONDS,
+            content=order.content,
             base_url=str(info.base_url),
         )

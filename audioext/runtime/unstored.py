@@ -29,6 +29,7 @@ class Unstored:
     _waiting: dict[str, tuple[HeldJob, Sequence[Entry]]] = field(factory=dict, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _again: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _pause: float = field(default=FIRST_PAUSE_SECONDS, init=False)
     _is_closing: bool = field(default=False, init=False)
 
     def add(self, held: HeldJob, entries: Sequence[Entry]) -> None:
@@ -36,6 +37,8 @@ class Unstored:
         if held.ref not in self._waiting:
             held.posts += 1
         self._waiting[held.ref] = (held, (*self.entries(held.ref), *entries))
+        self._pause = FIRST_PAUSE_SECONDS  # what is new is not kept waiting by what fails for long
+        self._again.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._persist(), name="audioext persist")
 
@@ -45,23 +48,27 @@ class Unstored:
         return entries
 
     async def flush(self) -> None:
-        """Try all now.
+        """Try all now; one that fails keeps no other.
 
         Raises:
-            StoreError: the store still does not take them.
+            StoreError: the store still does not take some of them.
         """
-        for ref, waiting in tuple(self._waiting.items()):
-            held, _ = waiting
-            await self.append(held, ())
-            if self._waiting.get(ref) is waiting:  # nothing was added meanwhile
-                del self._waiting[ref]
-                held.posts -= 1
-                held.wake()
+        tries = [self._try(ref, waiting) for ref, waiting in tuple(self._waiting.items())]
+        for outcome in await asyncio.gather(*tries, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _try(self, ref: str, waiting: tuple[HeldJob, Sequence[Entry]]) -> None:
+        held, _ = waiting
+        await self.append(held, ())
+        if self._waiting.get(ref) is waiting:  # nothing was added meanwhile
+            del self._waiting[ref]
+            held.posts -= 1
+            held.wake()
 
     def wake(self) -> None:
         """Try now, and not only when the pause is over."""
-        self._again.set()  # resumes who waits now, and nobody who comes later
-        self._again.clear()
+        self._again.set()
 
     async def aclose(self) -> None:
         """Try once more, then give up."""
@@ -71,10 +78,10 @@ class Unstored:
             await asyncio.wait([self._task])
 
     async def _persist(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
         outage = Outage(_log, "what became of a POST is still not stored")
         while self._waiting:
             is_last = self._is_closing
+            self._again.clear()
             try:
                 await self.flush()
             except StoreError as error:
@@ -83,6 +90,6 @@ class Unstored:
                     return
                 if self._is_closing:  # since this try began
                     continue
+                pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
                 await self.clock.wait_for(self._again, pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         outage.over()

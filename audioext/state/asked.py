@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from audioext.errors import StoreError
+from audioext.errors import UnreadableError
 from audioext.models.record import Asked
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 
@@ -25,19 +25,19 @@ def load_asked(body: bytes) -> Asked:
     """Return what `dump_asked` wrote.
 
     Raises:
-        StoreError: it is something else, or was written by a later release.
+        UnreadableError: it is something else, or was written by a later release.
     """
     try:
         value = msgspec.json.decode(body)
         if value["format"] != FORMAT:
-            message = f"the journal has format {value['format']}, this release reads {FORMAT}: update audioext"
-            raise StoreError(message)
+            message = f"its journal has format {value['format']!r:.20}, this release reads {FORMAT}: update audioext"
+            raise UnreadableError(message)
         asked: Asked = _converter().structure(value, Asked)
-    except StoreError:
+    except UnreadableError:
         raise
     except Exception as error:  # cattrs raises groups of any kind, and whatever it is, the journal cannot be read
-        message = f"the store holds a damaged journal: {error}"
-        raise StoreError(message) from error
+        message = f"its journal is damaged: {type(error).__name__}: {error!s:.200}"
+        raise UnreadableError(message) from error
     return asked
 
 
@@ -55,9 +55,9 @@ def _converter() -> Any:  # noqa: ANN401 - cattrs' converter, which is not loade
 
 def _dump_request(request: Request) -> dict[str, object]:
     fields = request.given()
-    if request.file is not None:
+    if request.path is not None:
         # A name may be bytes that are no UTF-8, which JSON cannot hold: it is kept a character for each byte.
-        fields["file"] = str(request.file).encode(errors="surrogatepass").decode("latin-1")
+        fields["file"] = str(request.path).encode(errors="surrogatepass").decode("latin-1")
     return {"operation": str(request.operation), **fields}
 
 

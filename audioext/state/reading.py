@@ -8,7 +8,7 @@ import msgspec
 from attrs import frozen
 
 from audioext.errors import AudioextError
-from audioext.http.messages import HttpResponse
+from audioext.http.messages import HttpResponse, as_data
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNSENT, Entry, make_entry
 from audioext.models.events import Event, Failed, Progress, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked
@@ -85,9 +85,9 @@ def _read_webhook(entry: Entry, provider: Provider) -> Reading:
     try:
         events = provider.parse_webhook(entry.body)
     except AudioextError as error:
-        return Reading(entry, problem=str(error))
+        return Reading(entry, problem=as_data(str(error)))
     except Exception as error:  # noqa: BLE001 - a custom provider's bug must not answer a provider with 500 for ever
-        return Reading(entry, problem=f"parse_webhook raised {type(error).__name__}: {error}")
+        return Reading(entry, problem=as_data(f"parse_webhook raised {type(error).__name__}: {error}"))
     if entry.note.startswith(UNCONFIRMED):
         # The task that it names counts all the same: without its id no status call can be made.
         events = tuple([Progress(task_id=event.task_id, ask_now=True) for event in events])
@@ -98,15 +98,15 @@ def _read_status(entry: Entry, provider: Provider) -> Reading:
     try:
         events = provider.parse_status(_response(entry))
     except AudioextError as error:
-        return Reading(entry, problem=str(error))
+        return Reading(entry, problem=as_data(str(error)))
     except Exception as error:  # noqa: BLE001 - as above
-        return Reading(entry, problem=f"parse_status raised {type(error).__name__}: {error}")
+        return Reading(entry, problem=as_data(f"parse_status raised {type(error).__name__}: {error}"))
     return Reading(entry, events=events)
 
 
 def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
     if not entry.status:
-        return Unknown(reason=entry.note)
+        return Unknown(reason=as_data(entry.note))
     try:
         return provider.parse_submit(_response(entry))
     except Exception as error:  # noqa: BLE001 - a custom provider's bug must not lose a task that was paid for
@@ -134,7 +134,7 @@ def _read_handled(entry: Entry) -> Reading:
     try:
         return Reading(entry, handled=msgspec.json.decode(entry.body, type=Handled))
     except ValueError as error:  # msgspec's own errors are; then its handler is called again, which loses nothing
-        return Reading(entry, problem=str(error))
+        return Reading(entry, problem=as_data(str(error)))
 
 
 def _response(entry: Entry) -> HttpResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from audioext.models.entries import POST_SECONDS, Index
 from audioext.models.limits import Pace
 from audioext.models.record import Record, Verdict
@@ -14,6 +16,11 @@ MAX_ATTEMPTS = 5
 """How often a handler is called for one topic before it is given up."""
 RETRY_SECONDS = 1.0
 """How long a handler that failed waits; doubled with each failure."""
+FARTHEST_SECONDS = 900.0
+"""How far ahead a status call is put down at most, or as far as a pace says: what is due later was put down by a clock
+that was ahead, and is due."""
+FARTHEST_RETRY_SECONDS = 60.0
+"""The same for handlers, which wait much shorter."""
 
 
 def index_of(record: Record, *, now: float, poll_at: float | None, expire_after: float) -> Index:
@@ -27,7 +34,7 @@ def index_of(record: Record, *, now: float, poll_at: float | None, expire_after:
         task_id=record.task_id,
         answered_at=0.0 if record.is_unsent else record.answered_at,
         is_open=record.verdict is Verdict.OPEN,
-        occupies_until=_occupies_until(record, expire_after),
+        occupies_until=_occupies_until(record, min(record.created_at, now), expire_after),
         poll_at=poll_at,
         handle_at=handle_at(record, now),
     )
@@ -45,7 +52,14 @@ def handle_at(record: Record, now: float) -> float | None:
         for (topic, _), run in record.runs.items()
         if topic == topics[0] and run.failures and not run.is_done
     ]
-    return max(now, min(waits)) if waits else now
+    due = min(waits, default=now)
+    return due if now < due <= now + FARTHEST_RETRY_SECONDS else now
+
+
+def farthest(paces: Iterable[Pace]) -> float:
+    """Return how many seconds ahead a status call can be put down at one of *paces*."""
+    waits = (wait for pace in paces for wait in (pace.first, pace.every, pace.slowest, pace.quiet))
+    return max(FARTHEST_SECONDS, (1 + JITTER_SHARE) * max(waits, default=0.0))
 
 
 def poll_at(  # noqa: PLR0913 - each is a fact of its own
@@ -59,15 +73,15 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
 ) -> float | None:
     """Return when *record*'s status is due (Unix seconds), or `None` if never.
 
-    *deadline* is when an open job is given up; a job without a task id can only wait for that. *polled_at* is when its
-    status was last asked for, as far as this process knows.
+    *deadline* is when an open job is given up; a job without a task id can only wait for that, and is looked at now and
+    then. *polled_at* is when its status was last asked for, as far as this process knows.
     """
     asks = record.task_id is not None and record.asks_at is not None and record.asks_at > polled_at
     if record.verdict is not Verdict.OPEN:
         # A job that has ended may rise or learn more: what a doubtful webhook says of that is asked once.
         return now if asks and record.verdict is not Verdict.REFUSED else None
     if record.task_id is None:
-        return deadline
+        return min(deadline, now + FARTHEST_SECONDS)
     if asks:
         return now
     elapsed = max(0.0, now - record.created_at)
@@ -83,10 +97,11 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
     return min(next_at, deadline) if now < deadline else next_at  # past it only calls that failed go on
 
 
-def _occupies_until(record: Record, expire_after: float) -> float:
+def _occupies_until(record: Record, began_at: float, expire_after: float) -> float:
+    """Return until when it counts as open, which *began_at* a time that is not ahead of our clock."""
     if record.verdict is not Verdict.OPEN:
         return 0.0
     if record.task_id is not None:
-        return record.created_at + expire_after
+        return began_at + expire_after
     # An answer that does not tell of a task: the outcome is unknown, and nobody may ever say more.
-    return 0.0 if record.answer_problem is not None else record.created_at + POST_SECONDS
+    return 0.0 if record.answer_problem is not None else began_at + POST_SECONDS

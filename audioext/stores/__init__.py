@@ -6,6 +6,7 @@ import importlib
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from audioext.errors import ConfigError
+from audioext.http.urls import without_password
 from audioext.stores.base import Store
 from audioext.stores.memory import MemoryStore
 
@@ -34,7 +35,10 @@ def open_store(store: str | Store | None) -> Store:
         if not hasattr(store, "append"):
             raise ConfigError(f"store {store!r} is no store; use an object with the store protocol, or {FORMS}")
         return store
-    parts = urlsplit(store)
+    try:
+        parts = urlsplit(store)
+    except ValueError:  # which repeats the host, and the password before it
+        raise ConfigError(f"the store's URL is none; use {FORMS}") from None
     if store in {"memory://", "memory:"}:
         return MemoryStore()
     if parts.scheme == "sqlite":
@@ -51,14 +55,17 @@ def _sqlite(url: str, parts: SplitResult) -> Store:
     path = unquote(parts.path[1:])
     if parts.netloc or not url.startswith("sqlite:///") or not path or parts.fragment:
         raise ConfigError(
-            f"store {url!r} names no file: sqlite: takes three slashes and a path (# in it is %23); use {FORMS}"
+            f"store {without_password(url)!r} names no file: sqlite: takes three slashes and a path (# in it is %23); "
+            f"use {FORMS}"
         )
     if path.startswith(":memory:"):
         raise ConfigError(f"a SQLite store is a file, since processes share it; use {FORMS}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "normal").lower()
     if options or synchronous not in {"normal", "full"}:
-        raise ConfigError(f"store {url!r} may say ?synchronous=normal or full, nothing else; use {FORMS}")
+        raise ConfigError(
+            f"store {without_password(url)!r} may say ?synchronous=normal or full, nothing else; use {FORMS}"
+        )
     return SqliteStore(path, synchronous="full" if synchronous == "full" else "normal")
 
 

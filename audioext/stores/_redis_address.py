@@ -53,7 +53,10 @@ def read_url(url: str, *, patience: float | None) -> Address:
     Raises:
         ConfigError: it names no server, or asks for something in no known way.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # which repeats the host, and the password before it
+        raise ConfigError("the store's URL names no server: use redis://host:6379/0") from None
     shown = _shown(parts)
     query = parse_qsl(parts.query, keep_blank_values=True)
     ours = {name: value for name, value in query if name in _OURS}

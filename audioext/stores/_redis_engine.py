@@ -96,7 +96,7 @@ class Engine:
         """Return members and numbers of a sorted set, from *bound* on."""
         command, end = ("ZREVRANGEBYSCORE", "-inf") if newest_first else ("ZRANGEBYSCORE", "+inf")
         found = await self.pipe.run(command, self.key(name), bound, end, "WITHSCORES", "LIMIT", 0, size)
-        words = [word.decode() for word in found]
+        words = [word.decode(errors="replace") for word in found]
         return list(zip(words[::2], words[1::2], strict=True))
 
     def do(self, script: Script, keys: Sequence[bytes], *arguments: Word) -> asyncio.Future[Any]:

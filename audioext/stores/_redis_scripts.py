@@ -36,6 +36,7 @@ from typing import Final
 from attrs import field, frozen
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS
+from audioext.stores.base import LONGEST_HOLD_SECONDS
 
 LAYOUT = 2
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""
@@ -51,6 +52,7 @@ _NUMBERS = {
     "MAX_ENTRIES": MAX_ENTRIES,
     "MAX_JOURNAL_BYTES": MAX_JOURNAL_BYTES,
     "POST_SECONDS": POST_SECONDS,
+    "LONGEST_HOLD_SECONDS": LONGEST_HOLD_SECONDS,
 }
 
 _COMMON = """
@@ -108,19 +110,37 @@ return {held[1], held[2], call('ZSCORE', base .. 'polls:' .. provider, ARGV[2]) 
 """)
 
 CLAIM: Final = make_script("""
-local work, now, til, limit, names = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), {unpack(ARGV, 6)}
+local work, now, til, limit = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local latest, names = ARGV[6], {unpack(ARGV, 7)}
+-- Whether a clock that was ahead put it down: what `is_too_late` says.
+local function is_too_late(ref)
+  if work == 'polls' then return true end
+  local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'u')
+  local facts = held[1] and {pcall(struct.unpack, FACTS, held[1])}
+  if not facts or not facts[1] then return true end  -- it expired, or is damaged
+  local handle_at, held_until = facts[9], tonumber(held[2]) or 0
+  return held_until <= tonumber(now) and handle_at > tonumber(latest)
+    or held_until > latest + LONGEST_HOLD_SECONDS
+end
 if not names[1] then names = call('SMEMBERS', base .. 'providers') end
 local found, claimed = {}, {}
 for _, name in ipairs(names) do
   local due = base .. work .. ':' .. name
   local refs = call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
   for at = 1, #refs, 2 do found[#found + 1] = {tonumber(refs[at + 1]), refs[at], due} end
+  local late = call('ZREVRANGEBYSCORE', due, '+inf', '(' .. latest, 'WITHSCORES', 'LIMIT', 0, limit)
+  for at = 1, #late, 2 do
+    if is_too_late(late[at]) then found[#found + 1] = {tonumber(late[at + 1]), late[at], due} end
+  end
 end
 table.sort(found, function(one, other) return one[1] < other[1] end)
 for at = 1, math.min(limit, #found) do
   local _, ref, due = unpack(found[at])
-  if call('HEXISTS', base .. 'job:' .. ref, 'm') == 0 then  -- it expired
+  local there = redis.pcall('HEXISTS', base .. 'job:' .. ref, 'm')
+  if there == 0 then  -- it expired
     call('ZREM', due, ref)
+  elseif there ~= 1 then  -- no job of ours lies there: it keeps no other
+    call('ZADD', due, til, ref)
   else
     call('ZADD', due, til, ref)
     if work == 'handlers' then call('HSET', base .. 'job:' .. ref, 'u', til) end
@@ -165,22 +185,22 @@ for at = 1, #oldest, 2 do
   local ref = oldest[at]
   if tonumber(oldest[at + 1]) >= before and call('ZCARD', base .. 'webhooks') <= kept then break end
   local job = base .. 'job:' .. ref
-  local held = call('HMGET', job, 'm', 'i')
-  local first, last = 0, MAX_ENTRIES  -- an expired one may have had so many
-  if held[1] then first, last = struct.unpack(FACTS, held[1]) end
+  local held = redis.pcall('HMGET', job, 'm', 'i')
+  local first, last = 0, MAX_ENTRIES  -- an expired or damaged one may have had so many
+  local is_whole, from, to = pcall(struct.unpack, FACTS, held[1] or '')
+  if is_whole then first, last = from, to end
   local webhooks = {}
   for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
   if webhooks[1] then call('ZREM', base .. 'webhooks', unpack(webhooks)) end
   local sets = {'jobs', 'closed'}
-  if held[1] then
-    local index = cmsgpack.unpack(held[2])
+  local is_read, index = pcall(cmsgpack.unpack, held[2] or '')
+  if is_whole and is_read and type(index) == 'table' and index[PROVIDER] and index[ACCOUNT] then
     if index[KEY] and call('GET', key_of(index)) == ref then call('DEL', key_of(index)) end
     if index[TASK] then call('LREM', task_of(index), 0, ref) end
     for _, name in ipairs({'occupied:', 'submits:'}) do sets[#sets + 1] = name .. index[ACCOUNT] end
     for _, name in ipairs({'polls:', 'handlers:'}) do sets[#sets + 1] = name .. index[PROVIDER] end
-    call('UNLINK', job)
-    existed = existed + 1
   end
+  existed = existed + call('UNLINK', job)
   for _, name in ipairs(sets) do call('ZREM', base .. name, ref) end
   went = went + 1
 end

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -64,6 +65,7 @@ CACHE_KIB = 8192
 WAL_KEPT_BYTES = 16 * 1024 * 1024
 """A log that grew larger is cut back to this once it is empty."""
 RETRY_SECONDS = 0.01
+PRIVATE: Final = 0o600
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
@@ -139,7 +141,7 @@ class DatabaseFile:
             StoreError: it is not.
         """
         try:
-            found = self.path.stat()
+            found = self.path.lstat()
         except OSError:
             raise StoreError(
                 f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since"
@@ -156,10 +158,7 @@ class DatabaseFile:
         Raises:
             StoreError: it is another program's, of 0.1 or of a newer release; the driver's own errors come as well.
         """
-        # It holds the secret that signs callback URLs, so it is nobody else's unless its owner says so. Where it
-        # cannot be made SQLite says why.
-        with suppress(OSError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        self._make_private()
         with self._opened("rwc") as connection:
             self._version(connection)
             self._set_up(connection)
@@ -169,8 +168,42 @@ class DatabaseFile:
                     connection.execute(statement)
             connection.execute("COMMIT")
             connection.close()
-        found = self.path.stat()
+        found = self.path.lstat()
         self._device_and_number = (found.st_dev, found.st_ino)
+
+    def _make_private(self) -> None:
+        """Make the file if there is none, and nobody else's: it holds the secret that signs callback URLs.
+
+        What its owner lets a group do stays. It is never opened here: closing it would drop SQLite's own locks.
+
+        Raises:
+            StoreError: it is a symbolic link, or another user's that anybody may write.
+        """
+        with suppress(OSError):  # SQLite says why it cannot be made
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
+        mode: int | None = None
+        for path in (self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")):
+            try:
+                found = path.lstat()
+            except OSError:
+                continue
+            if stat.S_ISLNK(found.st_mode):
+                raise StoreError(f"the SQLite file {path} is a symbolic link: name the file that it leads to")
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                raise StoreError(f"{path} is a device or a pipe, not a SQLite file: name another file")
+            old = stat.S_IMODE(found.st_mode)
+            if mode is None:
+                is_open = old & stat.S_IWOTH or (old & stat.S_IWGRP and not found.st_size)
+                mode = PRIVATE if is_open else old
+            if mode == old or not hasattr(os, "geteuid"):  # Windows, where a mode says nothing of others
+                continue
+            if found.st_uid == os.geteuid():
+                with suppress(OSError):  # a disk without permissions
+                    path.chmod(mode)
+            elif old & stat.S_IWOTH:
+                raise StoreError(
+                    f"anybody may write the SQLite file {path}, which is another user's: name another file"
+                )
 
     def connect(self, *, read_only: bool) -> Connection:
         """Return a connection to the file, which was made ready before; the driver's own errors come as well."""
@@ -183,7 +216,7 @@ class DatabaseFile:
     def explain(self, error: BaseException) -> StoreError:
         """Return *error* as a sentence that says what to do."""
         if isinstance(error, StoreError):
-            return StoreError(str(error))
+            return type(error)(str(error))
         code = primary_code(error)
         name = f"the SQLite file {self.path}"
         if code in _BUSY:

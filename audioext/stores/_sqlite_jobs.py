@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Sequence
 from operator import itemgetter
 from typing import Final
 
@@ -10,30 +11,27 @@ from attrs import evolve
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._sqlite_session import ENTRY, SELECT_JOB, JobRow, Session, index_values, to_entry, to_index
-from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Stored, Work, to_delivery
+from audioext.stores._sqlite_file import is_engine_fault
+from audioext.stores._sqlite_reads import find
+from audioext.stores._sqlite_session import ENTRY, JobRow, Session, index_values, to_entry
+from audioext.stores.base import (
+    LONGEST_HOLD_SECONDS,
+    Appended,
+    Created,
+    Existing,
+    Full,
+    Work,
+)
 
 PURGE_JOBS = 256
 """Jobs that one step of a purge forgets, so that no append waits long for it."""
 
-PAGE_JOBS = 256
-PAGE_BYTES = 8 * 1024 * 1024
-"""A page of jobs ends where their bodies reach this size."""
-PAGE_DELIVERIES = 64
-NEWEST = 2**63 - 1
-"""No entry has a greater id."""
-
-_ENTRIES = f"SELECT {ENTRY} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - our own names, here and below
-# CROSS JOIN: the table on its left is the one that is gone through.
-_ENTRIES_OF_SOME = f"""SELECT jobs.id, {ENTRY} FROM jobs CROSS JOIN entries ON jobs.id = entries.job
-    WHERE jobs.id > ? AND jobs.id <= ?"""  # noqa: S608 - see above
-_DELIVERY = f"SELECT entries.id, ref, provider, account IS NULL, {ENTRY}"
-_DELIVERIES = f"""{_DELIVERY} FROM entries CROSS JOIN jobs ON jobs.id = entries.job
-    WHERE kind = 'webhook' AND entries.id < ? ORDER BY entries.id DESC LIMIT ?"""
-_DELIVERIES_OF_ONE = f"""{_DELIVERY} FROM jobs CROSS JOIN entries ON jobs.id = entries.job
-    WHERE kind = 'webhook' AND entries.id < ? AND ref = ? ORDER BY entries.id DESC LIMIT ?"""
-
 _COLUMN: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "handle_at"}
+_NUMBERS = 9e307
+"""In a damaged row a text may stand for a time: it is above every number."""
+_RETAKEN = "handle_at = min(handle_at, ?)"
+_TOO_LATE = " AND (held_until <= ? AND handle_at > ? OR held_until > ?)"
+"""What `is_too_late` says."""
 _DUE: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "max(handle_at, held_until)"}
 
 # --- writing journals ----------------------------------------------------------------------------------------
@@ -154,110 +152,79 @@ def _full_until(session: Session, account: str, limits: Limits, now: float) -> f
             return min(leaving, default=now + limits.per)
     if limits.parallel is not None:
         counted = session.read(
-            "SELECT count(*) FROM jobs WHERE account = ? AND occupies_until > ? AND occupies_until > 0", (account, now)
+            "SELECT count(*) FROM jobs WHERE account = ? AND occupies_until > ? AND occupies_until > 0 "
+            "AND occupies_until < ?",
+            (account, now, _NUMBERS),
         )
         if counted[0][0] >= limits.parallel:
             return now + 1.0
     return None
 
 
-# --- reading them ---------------------------------------------------------------------------------------------
-
-
-def read(session: Session, ref: str, after: int) -> Stored | None:
-    """Return the job of *ref* with its entries after so many."""
-    for row in map(JobRow._make, session.read(f"{SELECT_JOB} WHERE ref = ?", (ref,))):
-        entries = session.read(_ENTRIES, (row.id, after)) if after < row.entries else []
-        return _stored(row, map(to_entry, entries))
-    return None
-
-
-def find(session: Session, key: str | None, provider: str = "", task_id: str | None = None) -> str | None:
-    """Return the ref of a job by its key or its task id."""
-    if key is not None:
-        rows = session.read("SELECT ref FROM jobs WHERE key = ?", (key,))
-        return rows[0][0] if rows else None
-    rows = session.read(
-        "SELECT ref FROM jobs WHERE task_id = ? AND provider = ? ORDER BY id DESC LIMIT 1", (task_id, provider)
-    )
-    return rows[0][0] if rows else None
-
-
-def page(session: Session, after: int, *, is_open: bool | None) -> list[tuple[int, Stored]]:
-    """Return some of the jobs whose id is above *after*, with their ids."""
-    which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
-    rows = session.read(f"{SELECT_JOB} WHERE id > ? AND {which} ORDER BY id LIMIT ?", (after, PAGE_JOBS))
-    found: dict[int, tuple[JobRow, list[Entry]]] = {}
-    size = 0
-    for row in map(JobRow._make, rows):
-        size += row.size
-        if found and size > PAGE_BYTES:
-            break
-        found[row.id] = row, []
-    if found:
-        ordered = f"{_ENTRIES_OF_SOME} AND {which} ORDER BY jobs.id, entries.id"
-        for job, *entry in session.read(ordered, (after, max(found))):
-            found[job][1].append(to_entry(entry))
-    return [(id_, _stored(row, entries)) for id_, (row, entries) in found.items()]
-
-
-def deliveries(session: Session, before: int, ref: str | None) -> list[tuple[int, Delivery]]:
-    """Return some of the webhooks whose id is below *before*, newest first, with their ids."""
-    if ref is None:
-        rows = session.read(_DELIVERIES, (before, PAGE_DELIVERIES))
-    else:
-        rows = session.read(_DELIVERIES_OF_ONE, (before, ref, PAGE_DELIVERIES))
-    return [
-        (id_, to_delivery(ref, provider, to_entry(entry), is_orphan=bool(is_orphan)))
-        for id_, ref, provider, is_orphan, *entry in rows
-    ]
-
-
-def surplus(session: Session, kept: int) -> int:
-    """Return how many webhooks the journals hold above those that may be *kept*; 0 or less: at least none."""
-    most = int(session.read("SELECT coalesce(sum(entries), 0) FROM jobs")[0][0])
-    if most > kept:  # else there is no need to go through all bodies
-        most = int(session.read("SELECT count(*) FROM entries WHERE kind = 'webhook'")[0][0])
-    return most - kept
-
-
-def newest_entry(session: Session) -> int:
-    """Return the id of the entry that was stored last."""
-    return int(session.read("SELECT coalesce(max(id), 0) FROM entries")[0][0])
-
-
-def sqlite_version(session: Session) -> str:
-    """Reach the file, and return the version of SQLite that the driver brings."""
-    return str(session.read("SELECT sqlite_version() FROM sqlite_master LIMIT 1")[0][0])
-
-
-def _stored(row: JobRow, entries: Iterable[Entry]) -> Stored:
-    return Stored(index=to_index(row), count=row.entries, entries=tuple(entries), repeats=row.repeats)
-
-
 # --- what is due --------------------------------------------------------------------------------------------
 
 
 def claim(  # noqa: PLR0913, PLR0917 - they come in the order of the protocol
-    session: Session, work: Work, now: float, until: float, limit: int, providers: Sequence[str] | None
+    session: Session,
+    work: Work,
+    now: float,
+    until: float,
+    limit: int,
+    providers: Sequence[str] | None,
+    latest: float,
 ) -> tuple[str, ...]:
     """Take jobs whose work is due; see `Store.claim`."""
-    due = f"SELECT {_DUE[work]}, ref FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {_DUE[work]} <= ?"  # noqa: S608 - see above
-    if providers is None:
-        rows = session.read(f"{due} ORDER BY 1, id LIMIT ?", (now, limit))
-    else:  # one by one, so that each follows its index
-        of_one = f"{due} AND provider = ? ORDER BY 1, id LIMIT ?"
-        rows = [row for name in set(providers) for row in session.read(of_one, (now, name, limit))]
-    refs = tuple(ref for _, ref in sorted(rows, key=itemgetter(0))[:limit])
-    session.load(refs)
-    for job in filter(None, map(session.job, refs)):
-        session.put(job._replace(poll_at=until) if work == "polls" else job._replace(held_until=until))
+    of_one = "" if providers is None else " AND provider = ?"  # one by one, so that each follows its index
+    due = f"SELECT {_DUE[work]}, id FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {_DUE[work]}"  # noqa: S608 - see above
+    names: list[tuple[str, ...]] = [()] if providers is None else [(name,) for name in set(providers)]
+    rows = [
+        row for name in names for row in session.read(f"{due} <= ?{of_one} ORDER BY 1, id LIMIT ?", (now, *name, limit))
+    ]
+    ids = [id_ for _, id_ in sorted(rows, key=itemgetter(0))[:limit]]
+    on_time = len(ids)
+    if latest < math.inf and on_time < limit:
+        bounds = (now, latest, latest + LONGEST_HOLD_SECONDS) if work == "handlers" else ()
+        late = f"{due} > ?{of_one}{_TOO_LATE if bounds else ''} LIMIT ?"
+        rows = [row for name in names for row in session.read(late, (latest, *name, *bounds, limit - on_time))]
+        ids += [id_ for _, id_ in rows[: limit - on_time]]
+    refs = tuple([ref for id_ in ids for ref in _refs(session, id_)])
+    jobs = _loaded(session, refs) if len(refs) == len(ids) else None
+    if jobs is None:
+        moved, times = ("poll_at = ?", (until,)) if work == "polls" else (f"{_RETAKEN}, held_until = ?", (now, until))
+        session.write(f"UPDATE jobs SET {moved} WHERE id = ?", [(*times, id_) for id_ in ids])  # noqa: S608 - see above
+        return refs
+    for number, job in enumerate(jobs):
+        if work == "polls":
+            session.put(job._replace(poll_at=until))
+        else:
+            session.put(job._replace(held_until=until, handle_at=job.handle_at if number < on_time else now))
     return refs
+
+
+def _refs(session: Session, id_: int) -> list[str]:
+    """Return the ref of a claimed job, or none where it is damaged: its claim runs out, and keeps no other."""
+    try:
+        return [str(ref) for (ref,) in session.read("SELECT ref FROM jobs WHERE id = ?", (id_,))]
+    except Exception as error:
+        if is_engine_fault(error):
+            raise
+        return []
+
+
+def _loaded(session: Session, refs: Sequence[str]) -> list[JobRow] | None:
+    """Return the jobs of *refs*, `None` where one is damaged."""
+    try:
+        session.load(refs)
+    except Exception as error:
+        if is_engine_fault(error):
+            raise
+        return None
+    return [job for job in map(session.job, refs) if job is not None]
 
 
 def next_due(session: Session, work: Work, providers: Sequence[str] | None) -> float | None:
     """Return when work can be claimed next; see `Store.next_due`."""
-    least = f"SELECT min({_DUE[work]}) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL"  # noqa: S608 - see above
+    least = f"SELECT min({_DUE[work]}) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {_DUE[work]} < {_NUMBERS}"  # noqa: S608 - see above
     if providers is None:
         rows = session.read(least)
     else:
@@ -294,8 +261,8 @@ def purge(session: Session, before: float, surplus: int) -> tuple[int, int]:
     """Forget some of the jobs that are to go, longest silent first; return how many, and how many webhooks they had."""
     closed = session.read(
         "SELECT id, changed_at, (SELECT count(*) FROM entries WHERE job = jobs.id AND kind = 'webhook') FROM jobs "
-        "WHERE is_open = 0 ORDER BY changed_at LIMIT ?",
-        (PURGE_JOBS,),
+        "WHERE is_open = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?",
+        (_NUMBERS, PURGE_JOBS),
     )
     newest = session.read("SELECT max(id) FROM entries")
     webhooks = 0

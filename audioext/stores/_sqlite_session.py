@@ -10,12 +10,14 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import compress
 from operator import attrgetter, itemgetter, ne
-from typing import Any, Final, NamedTuple
+from types import NoneType
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 from attrs import define, field
 
-from audioext.models.entries import Entry, Index
+from audioext.errors import UnreadableError
+from audioext.models.entries import Entry, EntryKind, Index
 from audioext.stores._sqlite_file import Connection, Row
 
 MAX_KNOWN = 20_000
@@ -52,6 +54,14 @@ ENTRY: Final = "said, at, kind, status, headers, note, body"
 _INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES (?{', ?' * 16})"  # noqa: S608 - see above
 _INSERT_ENTRY = f"INSERT INTO entries (job, {ENTRY}) VALUES (?{', ?' * 7})"  # noqa: S608 - see above
 _NUMBERS: Final = range(len(COLUMNS))
+_KINDS: Final = frozenset(get_args(EntryKind))
+_MAYBE_TEXT: Final = (str, NoneType)
+_MAYBE_TIME: Final = (float, NoneType)
+_TYPES: Final = (
+    *(int, str, str, _MAYBE_TEXT, float, _MAYBE_TEXT, _MAYBE_TEXT, _MAYBE_TIME, int, float, _MAYBE_TIME, _MAYBE_TIME),
+    *(float, int, int, int, float),
+)
+"""Of the columns of a job."""
 
 
 @define(eq=False)
@@ -181,7 +191,13 @@ def _marks(values: Sequence[object]) -> str:
 
 
 def to_index(job: JobRow) -> Index:
-    """Return the index of *job*, as the store's users know it."""
+    """Return the index of *job*, as the store's users know it.
+
+    Raises:
+        UnreadableError: the row is damaged.
+    """
+    if not all(map(isinstance, job, _TYPES)):  # type: ignore[arg-type]  # each is a type, or some
+        raise UnreadableError("a column of its row has a value of another type")
     _, ref, provider, account, created_at, key, task_id, answered_at, is_open, occupies_until, poll_at, handle_at = job[
         :12
     ]
@@ -201,14 +217,20 @@ def to_index(job: JobRow) -> Index:
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
-    """Return the entry whose columns are those of `ENTRY`."""
+    """Return the entry whose columns are those of `ENTRY`.
+
+    Raises:
+        UnreadableError: the row is damaged.
+    """
     id_, at, kind, status, headers, note, body = row
+    if not (isinstance(at, float) and kind in _KINDS and isinstance(body, bytes) and isinstance(status, int)):
+        raise UnreadableError("an entry of its journal has a value of another type")
     return Entry(
-        id=id_,
+        id=str(id_),
         at=at,
         kind=kind,
         status=status,
         headers={} if headers is None else msgspec.json.decode(headers, type=dict[str, str]),
-        note=note,
+        note=str(note),
         body=body,
     )

@@ -6,6 +6,7 @@ writer that had seen every entry, so that it can never be wrong for long.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -16,6 +17,9 @@ from audioext.models.limits import Limits
 
 Work = Literal["polls", "handlers"]
 """What is claimed: status calls that are due, and jobs whose handlers may have work."""
+
+LONGEST_HOLD_SECONDS = 86_400.0
+"""A claim on handlers that holds a job longer than this, by our clock, was made by one that was ahead."""
 
 DeliveryVerdict = Literal["applied", "orphan", "refused", "unreadable"]
 """What became of a webhook; exact repeats of one are only counted."""
@@ -114,6 +118,11 @@ def to_delivery(ref: str, provider: str, entry: Entry, *, is_orphan: bool) -> De
     )
 
 
+def is_too_late(handle_at: float, held_until: float, now: float, latest: float) -> bool:
+    """Say whether a job's handlers are due so late that a clock that was ahead must have said so."""
+    return (handle_at > latest and held_until <= now) or held_until > latest + LONGEST_HOLD_SECONDS
+
+
 @frozen
 class Changed:
     """The journal of `ref` holds `count` entries now."""
@@ -206,15 +215,23 @@ class Store(Protocol):
         """
         ...
 
-    async def claim(
-        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    async def claim(  # noqa: PLR0913 - one atomic step has this many parts
+        self,
+        work: Work,
+        *,
+        now: float,
+        until: float,
+        limit: int,
+        providers: Sequence[str] | None = None,
+        latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Take up to *limit* jobs whose *work* is due at *now* until *until*, and return their refs.
 
         The most overdue come first; only jobs of *providers* where given. A claim on polls moves `poll_at` to *until*.
         A claim on handlers leaves `handle_at` as it is and holds the job until *until*, unless it is released: what
         else is appended meanwhile neither ends nor doubles it. What was claimed by somebody who died, or who was
-        cancelled, comes again at *until*.
+        cancelled, comes again at *until*. What is due later than *latest* is due as well: it was put down by a clock
+        that was ahead. A hold counts for `LONGEST_HOLD_SECONDS` more.
         """
         ...
 

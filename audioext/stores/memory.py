@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import AsyncIterator, Sequence
 
 import attrs
@@ -23,6 +24,7 @@ from audioext.stores.base import (
     Resync,
     Stored,
     Work,
+    is_too_late,
     to_delivery,
 )
 
@@ -41,6 +43,7 @@ class MemoryStore:
     _secrets: dict[str, bytes] = field(factory=dict, init=False)
     _polls: Agenda = field(factory=lambda: Agenda("polls"), init=False)
     _handlers: Agenda = field(factory=lambda: Agenda("handlers"), init=False)
+    _claimed_at: dict[Work, float] = field(factory=dict, init=False)
     _fanout: Fanout = field(factory=Fanout, init=False)
     _users: int = field(default=0, init=False)
     _failing: str | None = field(default=None, init=False)
@@ -147,11 +150,21 @@ class MemoryStore:
             if job.is_known and not job.is_gone and is_open in {None, job.index.is_open}:
                 yield job.stored()
 
-    async def claim(
-        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    async def claim(  # noqa: PLR0913 - the protocol's
+        self,
+        work: Work,
+        *,
+        now: float,
+        until: float,
+        limit: int,
+        providers: Sequence[str] | None = None,
+        latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         self._check()
+        if now < self._claimed_at.get(work, now):  # the clock went back: only then something can be due too late
+            self._bring_forward(work, now, latest)
+        self._claimed_at[work] = now
         agenda = self._agenda(work)
         claimed: list[str] = []
         while len(claimed) < limit and (first := agenda.first(providers)) is not None and first[0] <= now:
@@ -225,6 +238,20 @@ class MemoryStore:
         """Say that nothing survives the process."""
         self._check()
         return ("the memory store survives no restart; give store= a file or a server",)
+
+    def _bring_forward(self, work: Work, now: float, latest: float) -> None:
+        for job in self._jobs.values():
+            if work == "polls" and job.poll_at is not None and job.poll_at > latest:
+                job.poll_at = now
+            elif (
+                work == "handlers"
+                and job.handle_at is not None
+                and is_too_late(job.handle_at, job.held_until, now, latest)
+            ):
+                job.handle_at, job.held_until = now, 0.0
+            else:
+                continue
+            self._agenda(work).put(job)
 
     def _check(self) -> None:
         if self._failing is not None:

@@ -6,14 +6,19 @@ Nothing here blocks the event loop. An append costs one round trip; see `_redis_
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+import struct
+from collections.abc import AsyncIterator, Awaitable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from attrs import define, field
 from redis.exceptions import ResponseError
 
-from audioext.errors import StoreError
+from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _redis_scripts as scripts
@@ -24,6 +29,12 @@ from audioext.stores._redis_pipe import Pipe
 from audioext.stores._redis_values import entry_words, index_words, load_entry, load_provider, load_stored
 from audioext.stores._redis_write import WRITE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
+
+T = TypeVar("T")
+
+_log = logging.getLogger("audioext.stores.redis")
+_OF_SCRIPT = re.compile(r"(ERR )?(Error running script|@?user_script)")
+"""What a script's own fault begins with; a server that takes no commands now says another word first."""
 
 PAGE = 50
 """Jobs, or webhooks, that are read together."""
@@ -146,19 +157,26 @@ class RedisStore:
         after = "-inf"
         while page := await engine.page("open" if is_open else "jobs", after, PAGE):
             after = f"({page[-1][1]}"
-            for found in await asyncio.gather(*(self._read(ref, 0) for ref, _ in page)):
+            for found in await asyncio.gather(*(_or_none(self._read(ref, 0)) for ref, _ in page)):
                 if found is not None and is_open in {None, found[0].index.is_open}:
                     yield found[0]
 
-    async def claim(
-        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    async def claim(  # noqa: PLR0913 - the protocol's
+        self,
+        work: Work,
+        *,
+        now: float,
+        until: float,
+        limit: int,
+        providers: Sequence[str] | None = None,
+        latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         engine = self._opened()
         if providers is not None and not providers:
             return ()
         keys = engine.due_keys(work, providers)
-        refs = await engine.do(scripts.CLAIM, keys, work, now, until, limit, *(providers or ()))
+        refs = await engine.do(scripts.CLAIM, keys, work, now, until, limit, latest, *(providers or ()))
         return tuple(ref.decode() for ref in refs)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
@@ -189,13 +207,9 @@ class RedisStore:
         while page := await engine.page("webhooks", before, PAGE, newest_first=True):
             before = f"({page[-1][1]}"
             places = [place.rpartition(" ") for place, _ in page]
-            held = await asyncio.gather(
-                *(engine.pipe.run("HMGET", engine.key("job", of), number, "m", "i") for of, _, number in places)
-            )
-            for (of, _, _), (packed, facts, index) in zip(places, held, strict=True):
-                if packed is not None:  # else its time was over
-                    provider, is_known = load_provider(facts, index)
-                    yield to_delivery(of, provider, load_entry(packed), is_orphan=not is_known)
+            for delivery in await asyncio.gather(*(_or_none(self._delivery(of, number)) for of, _, number in places)):
+                if delivery is not None:
+                    yield delivery
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, within milliseconds; see `Store.changes`."""
@@ -220,16 +234,48 @@ class RedisStore:
 
     async def _read(self, ref: str, after: int) -> tuple[Stored, bool] | None:
         engine = self._opened()
-        found: list[Any] | None = await engine.do(scripts.READ, [engine.key("job", ref)], ref, after)
-        if found is None:
-            return None
-        facts, index, poll_at, *entries = found
-        return load_stored(ref, facts, index, poll_at, entries)
+        with _readable(f"job {ref}"):
+            found: list[Any] | None = await engine.do(scripts.READ, [engine.key("job", ref)], ref, after)
+            if found is None:
+                return None
+            facts, index, poll_at, *entries = found
+            return load_stored(ref, facts, index, poll_at, entries)
+
+    async def _delivery(self, ref: str, number: str) -> Delivery | None:
+        engine = self._opened()
+        with _readable(f"a delivery of job {ref}"):
+            packed, facts, index = await engine.pipe.run("HMGET", engine.key("job", ref), number, "m", "i")
+            if packed is None:  # its time was over
+                return None
+            provider, is_known = load_provider(facts, index)
+            return to_delivery(ref, provider, load_entry(packed), is_orphan=not is_known)
 
     def _opened(self) -> Engine:
         if self._engine is None:
             raise StoreError("the store is not open: open it, or use it within its client's `async with`")
         return self._engine
+
+
+@contextmanager
+def _readable(what: str) -> Generator[None]:
+    """Name *what* is damaged, where it is not the server that fails."""
+    try:
+        yield
+    except StoreError as error:
+        said = str(error.__cause__)
+        if type(error.__cause__) is ResponseError and (said.startswith("WRONGTYPE") or _OF_SCRIPT.match(said)):
+            raise UnreadableError(f"{what} cannot be read: {said}") from error
+        raise
+    except (ValueError, TypeError, struct.error) as error:  # msgspec's are ValueErrors
+        raise UnreadableError(f"{what} cannot be read: {error}") from error
+
+
+async def _or_none(reading: Awaitable[T]) -> T | None:
+    try:
+        return await reading
+    except UnreadableError as error:
+        _log.warning("it is passed over: %s", error)
+        return None
 
 
 async def _find_risks(pipe: Pipe) -> tuple[str, ...]:

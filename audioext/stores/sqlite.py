@@ -6,6 +6,7 @@ All appends that wait share one transaction; see `_sqlite_thread`. Nothing here 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from os import PathLike
@@ -18,10 +19,12 @@ from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _sqlite_jobs as jobs
+from audioext.stores import _sqlite_reads as reads
 from audioext.stores._changes import Fanout, follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import Session
-from audioext.stores._sqlite_thread import BatchThread, Watcher
+from audioext.stores._sqlite_thread import BatchThread
+from audioext.stores._sqlite_watcher import Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
@@ -49,7 +52,7 @@ class _Opened:
         self.reader = BatchThread(self.file, "reader")
 
     async def start(self) -> None:
-        newest = await self.writer.run(jobs.newest_entry)
+        newest = await self.writer.run(reads.newest_entry)
         if self.watcher is None:
             self.watcher = Watcher(self.file, newest, self.fanout.publish)
 
@@ -128,21 +131,28 @@ class SqliteStore:
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        return await self._read(jobs.read, ref, after)
+        return await self._read(reads.read, ref, after)
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        return await self._read(jobs.find, key, provider, task_id)
+        return await self._read(reads.find, key, provider, task_id)
 
     def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        return self._paged(partial(jobs.page, is_open=is_open), 0)
+        return self._paged(partial(reads.page, is_open=is_open), 0)
 
-    async def claim(
-        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    async def claim(  # noqa: PLR0913 - the protocol's
+        self,
+        work: Work,
+        *,
+        now: float,
+        until: float,
+        limit: int,
+        providers: Sequence[str] | None = None,
+        latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
-        return await self._write("", jobs.claim, work, now, until, limit, providers)
+        return await self._write("", jobs.claim, work, now, until, limit, providers, latest)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
@@ -154,7 +164,7 @@ class SqliteStore:
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        return self._paged(partial(jobs.deliveries, ref=ref), jobs.NEWEST)
+        return self._paged(partial(reads.deliveries, ref=ref), reads.NEWEST)
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
@@ -166,7 +176,7 @@ class SqliteStore:
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._read(jobs.surplus, deliveries_kept)
+        surplus = await self._read(reads.surplus, deliveries_kept)
         forgotten = 0
         while True:
             went, webhooks = await self._write("", jobs.purge, before, surplus)
@@ -182,7 +192,7 @@ class SqliteStore:
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
-        version = await self._read(jobs.sqlite_version)
+        version = await self._read(reads.sqlite_version)
         if not has_reset_bug(version):
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
@@ -197,14 +207,15 @@ class SqliteStore:
     def _read(self, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs) -> asyncio.Future[T]:
         return self._opened().reader.run(lambda session: work(session, *given, **named))
 
-    async def _paged(self, read: Callable[[Session, int], list[tuple[int, T]]], start: int) -> AsyncIterator[T]:
-        """Yield what is on each page; the last number on one begins the next, which is read meanwhile."""
+    async def _paged(self, read: Callable[[Session, int], list[tuple[int, T | None]]], start: int) -> AsyncIterator[T]:
+        """Yield what can be read on each page; the last number on one begins the next, which is read meanwhile."""
         page = self._read(read, start)
         try:
             while items := await page:
                 page = self._read(read, items[-1][0])
                 for _, item in items:
-                    yield item
+                    if item is not None:
+                        yield item
         finally:
             page.cancel()
 

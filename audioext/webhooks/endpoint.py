@@ -17,6 +17,7 @@ from attrs import define, field
 from audioext.errors import StoreError, WebhookError
 from audioext.files.serving import Offers
 from audioext.http import urls
+from audioext.outage import Outage
 from audioext.webhooks.inbox import Inbox
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Endpoint:
     """Whether somebody serves its routes, so that providers can ask it for files."""
     _looked_at: float = field(default=-math.inf, init=False)
     _outage: str = field(default="", init=False)
+    _lack: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
     _warnings: int = field(default=0, init=False)
     _under_way: set[object] = field(factory=set, init=False)
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
@@ -66,7 +68,9 @@ class Endpoint:
             else:
                 self._warnings = len(warnings)
             if self._outage:
-                _log.warning("not ready: %s", self._outage)
+                self._lack.note(StoreError(self._outage))
+            else:
+                self._lack.over()
         if self._outage:
             return 503, {"status": "store down"}
         return 200, {"status": "ok", "warnings": self._warnings}

@@ -16,9 +16,10 @@ from audioext.clock import Clock
 from audioext.errors import DecodeError, StoreError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
-from audioext.http.messages import Webhook
+from audioext.http.messages import Webhook, as_data
 from audioext.http.urls import Route
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNREADABLE, Entry, make_entry
+from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.journal import Journal
 from audioext.state.reading import Reading, read
@@ -53,6 +54,7 @@ class Inbox:
     """The client's, on which deliveries are taken, whatever loop or thread they came to."""
     outage: str = field(default="", init=False)
     """Why the latest delivery could not be stored."""
+    _lack: Outage = field(factory=lambda: Outage(_log, "deliveries are put off with 503"), init=False)
     _warned_at: float = field(default=-math.inf, init=False)
 
     def admit(self, path: str) -> Route:
@@ -107,9 +109,11 @@ class Inbox:
             return _refused(error)
         except StoreError as error:
             self.outage = str(error)
-            _log.warning("a delivery was put off with 503: %s", error)
+            self._lack.note(error)
             return 503
-        self.outage = ""
+        if self.outage:
+            self.outage = ""
+            self._lack.over()
         return 200
 
     def _warn_of_tag(self, route: Route) -> None:
@@ -139,12 +143,12 @@ class Inbox:
                 provider.verify_webhook(hook)
             reading = read(entry, provider)
         except WebhookError as error:
-            note = f"{REFUSED}: {error}"
+            note = as_data(f"{REFUSED}: {error}")
             kept = _noted(entry, note, most=KEPT_BYTES)
             await self.journal.receive(route.ref, route.provider, Reading(kept, problem=note))
             raise
         except DecodeError as error:
-            reading = Reading(entry, problem=str(error))
+            reading = Reading(entry, problem=as_data(str(error)))
         if reading.problem:
             unreadable = _noted(entry, f"{UNREADABLE}: {reading.problem}", most=16 * KEPT_BYTES)
             await self.journal.receive(route.ref, route.provider, Reading(unreadable, problem=reading.problem))

@@ -77,7 +77,7 @@ async def test_the_bot_posts_each_stage_to_its_chat(faults: list[str], last: str
         on_message = example("bot").make_bot(client, post)
         async with client:
             job = await on_message(42, 7, sandbox.tune_url)
-            assert job is await on_message(42, 7, sandbox.tune_url)
+            assert job == await on_message(42, 7, sandbox.tune_url)
             await sandbox.settled()
         assert 1 == len(sandbox.submissions)
 

@@ -122,6 +122,7 @@ async def serve_api() -> AsyncIterator[Api]:
     app.add_routes(
         [
             web.post("/api/v1/generate/extend", api.submit),
+            web.post("/api/v1/generate/upload-extend", api.submit),
             web.get("/api/v1/generate/record-info", api.status),
             web.post("/api/v1/suno/recovery", api.recover),
             web.get("/api/v1/suno/recovery/record-info", api.recovery),

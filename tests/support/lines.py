@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
@@ -101,12 +102,20 @@ class Line:
         """Pass it on."""
         return self.store.jobs(is_open=is_open)
 
-    async def claim(
-        self, work: Work, *, now: float, until: float, limit: int, providers: Sequence[str] | None = None
+    async def claim(  # noqa: PLR0913 - the protocol's
+        self,
+        work: Work,
+        *,
+        now: float,
+        until: float,
+        limit: int,
+        providers: Sequence[str] | None = None,
+        latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Pass it on."""
         return await self._pass(
-            "claim", lambda: self.store.claim(work, now=now, until=until, limit=limit, providers=providers)
+            "claim",
+            lambda: self.store.claim(work, now=now, until=until, limit=limit, providers=providers, latest=latest),
         )
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:

@@ -333,7 +333,7 @@ async def test_a_post_without_an_answer_is_left_to_its_callback(
     api.posts[-1]["callBackUrl"] = url + api.posts[-1]["callBackUrl"].partition("/audio")[2]
     assert 200 == await api.call_back("complete")
     assert 1 == len((await job).tracks)
-    assert job is await successor.extend(audio_id="x", model="V5", key="once")
+    assert job == await successor.extend(audio_id="x", model="V5", key="once")
     assert 1 == len(api.posts)
 
 

@@ -225,16 +225,28 @@ def test_names_are_safe_whatever_the_title(title: str) -> None:
 
 
 def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> None:
-    """A WAV's duration is read; a missing, empty or odd path is a problem of the field."""
+    """A WAV's duration is read, a format that is only known by its first bytes passes, and trouble has a name."""
     (tmp_path / "empty.wav").touch()
-    (tmp_path / "noise.bin").write_bytes(b"noise" * 100)
+    (tmp_path / "song.py").write_text("print('la')" * 100)
+    (tmp_path / "picture.mp3").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
+    (tmp_path / "voice.webm").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(500))
+    says = {
+        "no.wav": "there is no file at",
+        "empty.wav": "is empty",
+        ".": "is a folder: name a file in it",
+        "song.py": "is not an audio file",
+        "picture.mp3": "is not an audio file",
+    }
 
-    voice, noise = probe(voice_file), probe(tmp_path / "noise.bin")
+    voice, unknown = probe(voice_file), probe(tmp_path / "voice.webm")
     assert isinstance(voice, SourceInfo)
-    assert isinstance(noise, SourceInfo)
+    assert isinstance(unknown, SourceInfo)
     assert voice.duration is not None
-    assert (4.0, None) == (round(voice.duration, 1), noise.duration)
-    assert all(isinstance(probe(tmp_path / name), ax.Problem) for name in ("no.wav", "empty.wav", "."))
+    assert (4.0, None) == (round(voice.duration, 1), unknown.duration)
+    for name, words in says.items():
+        problem = probe(tmp_path / name)
+        assert isinstance(problem, ax.Problem)
+        assert words in problem.message
 
 
 def test_an_offered_file_has_an_unguessable_name_until_it_is_withdrawn(voice_file: Path) -> None:

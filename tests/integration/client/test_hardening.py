@@ -122,7 +122,7 @@ async def test_an_answer_with_a_header_that_is_no_text_is_stored(stack: AsyncExi
     stored = await store.read(job.ref)
     assert stored is not None
     assert ("task-1", 2) == (stored.index.task_id, stored.count)
-    assert job is await extend(client, key="mine")
+    assert job == await extend(client, key="mine")
 
 
 async def test_complaints_that_all_differ_leave_room_for_the_result(stack: AsyncExitStack, clock: JumpClock) -> None:

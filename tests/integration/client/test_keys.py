@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import audioext as ax
 from audioext.models.entries import Entry, Index
+from audioext.models.requests import AudioFile
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Created, Existing, Full
 from audioext.stores.sqlite import SqliteStore
@@ -30,7 +34,7 @@ async def test_a_refused_key_may_be_used_again(make_sandbox: MakeSandbox, make_c
     job = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
     again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
 
-    assert job is again
+    assert job == again
     assert 2 == len(sandbox.submissions)
 
 
@@ -46,21 +50,116 @@ async def test_one_key_is_one_task_however_many_submit_it(sandbox: Sandbox, make
     assert 1 == len(sandbox.submissions)
 
 
-async def test_a_key_that_is_taken_by_another_request_is_told(
-    sandbox: Sandbox, make_client: MakeClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The job of the first request is returned, as promised; the second one's difference is a warning."""
+async def test_a_key_that_is_taken_by_another_request_is_refused(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """The error names the job that has the key and what differs; nothing is sent, and the first job lives on."""
     client = await make_client(sandbox)
     first = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8")
 
-    again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8")
-    assert [] == [record for record in caplog.records if "another request" in record.getMessage()]
-    other = await client.extend(audio_id=sandbox.track_ids[1], model="V5", key="chat:8")
+    again = await client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:8", meta={"chat": 8})
+    with pytest.raises(ax.KeyConflictError, match=r"key: 'chat:8' has job .* \(model and audio_id differ\)") as refused:
+        await client.extend(audio_id=sandbox.track_ids[1], model="V4", key="chat:8")
 
-    assert {first.ref} == {again.ref, other.ref}
-    assert [f"key 'chat:8': it has job {first.ref} already, which was for another request"] == [
-        record.getMessage() for record in caplog.records if "another request" in record.getMessage()
-    ]
+    assert isinstance(refused.value, ax.RequestError)
+    assert first.ref == again.ref == refused.value.ref
+    assert (True, False) == (first.is_new, again.is_new)
+    assert 1 == len(sandbox.submissions)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"model": "V4_5PLUS"}),
+        ({}, {"source_duration": 4.0}),
+        ({"vocal_gender": "m"}, {"vocal_gender": "male"}),
+        ({"style_weight": 1}, {"style_weight": 1.0}),
+        ({}, {"provider": "kie", "rehost": False}),
+    ],
+)
+async def test_what_a_provider_is_sent_in_any_case_is_no_difference(
+    first: dict[str, Any], second: dict[str, Any], sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """A default that is given, and another spelling of the same, are the same request."""
+    client = await make_client(sandbox)
+    asked: dict[str, Any] = {"file": voice_file, "title": "a", "tags": "b", "negative_tags": "c", "key": "once"}
+
+    job = await client.add_instrumental(**asked, **first)
+    again = await client.add_instrumental(**asked, **{**first, **second})
+
+    assert (job, False) == (again, again.is_new)
+
+
+async def test_a_file_is_what_is_in_it(
+    sandbox: Sandbox, make_client: MakeClient, voice_file: Path, tmp_path: Path
+) -> None:
+    """The same audio may come from elsewhere or as bytes; other audio under the same path is another request."""
+    client = await make_client(sandbox)
+    path = tmp_path / "moved.wav"
+    shutil.copy(voice_file, path)
+
+    async def submit(file: AudioFile) -> ax.Job:
+        return await client.extend(file=file, model="V5", continue_at=1, key="once")
+
+    job = await submit(voice_file)
+    again = [await submit(path), await submit(path.read_bytes()), await submit(io.BytesIO(path.read_bytes()))]
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(ax.KeyConflictError, match="file differs"):
+        await submit(path)
+
+    assert [(job.ref, False)] * 3 == [(found.ref, found.is_new) for found in again]
+    assert 1 == len(sandbox.submissions)
+
+
+async def test_two_requests_at_once_with_one_key_conflict(api: Api, open_client: MakeClient) -> None:
+    """The second one is refused while the first one's POST is under way, and the first one goes on."""
+    api.gate.clear()
+    client = await open_client()
+    first = asyncio.create_task(client.submit(REQUEST, key="once"))
+    await api.arrived.wait()
+
+    with pytest.raises(ax.KeyConflictError, match="model differs"):
+        await client.extend(audio_id="x", model="V4", key="once")
+    api.gate.set()
+
+    assert (await first).is_new
+    assert ["task-1"] == api.made
+
+
+async def test_another_provider_is_another_request(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """One key at two providers would be two tasks."""
+    store = ax.MemoryStore()
+    await (await make_client(sandbox, store=store)).extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
+    other = await make_client(sandbox, "sunoapi", store=store)
+
+    with pytest.raises(ax.KeyConflictError, match="provider differs"):
+        await other.extend(audio_id=sandbox.track_ids[0], model="V5", key="once")
+
+
+async def test_exactly_one_of_many_calls_with_a_key_is_new(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """Whoever looks the job up later did not submit it, and finds it by its key as well."""
+    client = await make_client(sandbox)
+
+    jobs = await asyncio.gather(
+        *(client.extend(audio_id=sandbox.track_ids[0], model="V5", key="chat:9") for _ in range(5))
+    )
+    found = await client.job(key="chat:9")
+
+    assert [False] * 4 + [True] == sorted(job.is_new for job in jobs)
+    assert (jobs[0], False) == (found, found.is_new)
+    assert not (await client.job(found.ref)).is_new
+
+
+@pytest.mark.parametrize(
+    "look", [{"key": "never"}, {}, {"ref": "a", "key": "b"}, {"key": "\ud800"}, {"key": "x" * 999}]
+)
+async def test_a_key_that_nobody_used_is_a_problem(look: dict[str, str], open_client: MakeClient, api: Api) -> None:
+    """So are none and both of ref and key; the message repeats no long key."""
+    client = await open_client()
+
+    with pytest.raises(ax.RequestError) as refused:
+        await client.job(**look)
+
+    assert len(str(refused.value)) < 250
+    assert [] == api.posts
 
 
 @pytest.mark.parametrize("key", ["", "x" * 513, "half a pair: \ud800"])
@@ -91,7 +190,7 @@ async def test_two_calls_with_one_key_share_a_resend(api: Api, open_client: Make
     api.gate.set()
     jobs = await clock.run(asyncio.gather(early, late))
 
-    assert jobs[0] is jobs[1]
+    assert jobs[0] == jobs[1]
     assert (2, ["task-2"]) == (len(api.posts), api.made)
 
 
@@ -178,7 +277,7 @@ async def test_a_job_that_the_store_took_without_saying_so_is_not_taken_for_sent
     job = await client.submit(REQUEST, key="once")
 
     assert "task-1" == job.task_id
-    others = [other async for other in client.jobs() if other is not job]
+    others = [other async for other in client.jobs() if other != job]
     assert [(ax.Verdict.REFUSED, True)] * takes == [(other.verdict, other.record.is_unsent) for other in others]
     for other in others:
         with pytest.raises(ax.JobError, match="nothing was sent"):

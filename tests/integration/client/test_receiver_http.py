@@ -268,7 +268,7 @@ async def test_readyz_tells_whether_the_store_takes_entries(
         await clock.advance(READY_SECONDS)
         async with session.get(ready) as response:
             assert (503, {"status": "store down"}) == (response.status, await response.json())
-        assert "not ready: the disk of /srv/customer is full" in caplog.text
+        assert "not ready, trying again: the disk of /srv/customer is full" in caplog.text
         async with session.get(healthy) as response:
             assert 200 == response.status
         store.fail(None)

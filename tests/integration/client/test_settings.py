@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import pytest
 from yarl import URL
 
 import audioext as ax
 from audioext import config as settings
+from audioext.http.urls import callback_url
+from tests.support.api import callback
 
 
 def test_a_client_needs_no_loop_and_does_no_io() -> None:
@@ -126,3 +131,89 @@ async def test_an_unknown_provider_is_told() -> None:
     async with ax.Client() as client:
         with pytest.raises(ax.ConfigError, match="no provider"):
             await client.extend(audio_id="a", model="V5")
+
+
+# --- secrets and keys --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confirm", ["sometimes", "", None, True, "Always"])
+def test_confirm_has_three_values(confirm: object) -> None:
+    """Any other value is refused, with the three in the message: a typing error must not weaken what was meant."""
+    with pytest.raises(ax.ConfigError, match='"never", "unsigned" or "always"'):
+        ax.Client(ax.Kie("key"), confirm=confirm)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"public_url": "https://me:hunter2@hooks.test/a?b=c"},
+        {"public_url": "me:hunter2@hooks.test"},
+        {"public_url": "ftp://me:hun@ter2@hooks.test"},
+        {"public_url": "http://me:hunter2@10.0.0.1/a"},
+        {"store": "sqlite://me:hunter2@host/jobs.db"},
+        {"store": "sqlite:///jobs.db?password=hunter2"},
+        {"store": "postgres://me:hunter2@host"},
+        {"store": "redis://me:hunter2\u2100@host"},
+        {"store": "redis://[me:hunter2@host"},
+        {"store": "redis://me:hunter2@host:port"},
+        {"store": "redis://me:hunter2@host/0?colour=red"},
+        {"store": "redis://me@host/0?password=hunter2&prefix={}"},
+    ],
+)
+def test_no_message_repeats_a_password(arguments: dict[str, object]) -> None:
+    """What is wrong with a URL is said without what is secret in it."""
+    with pytest.raises(ax.ConfigError) as caught:
+        ax.Client(ax.Vidgo("key"), **arguments)  # type: ignore[arg-type]  # as above
+    assert "hun" not in str(caught.value)
+    assert "ter2" not in str(caught.value)
+
+
+def test_kies_webhook_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library reads it as it reads the API key, several for a rotation too; one that was given wins."""
+    monkeypatch.setenv("KIE_WEBHOOK_KEY", " new  old ")
+
+    both = settings.named([ax.Kie("a"), ax.KieJobs("a", webhook_key="mine"), ax.SunoApi("a")], os.environ)
+
+    assert [True, True, False] == [provider.info.is_signed for provider in both.values()]
+    assert ax.Kie("a", webhook_key=["new", "old"]) == both["kie"]
+    assert ax.KieJobs("a", webhook_key="mine") == both["kie-jobs"]
+
+
+async def test_a_listener_without_providers_checks_kies_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was given no provider refuses an unsigned webhook of kie.ai once the key is in the environment."""
+    secret = b"0123456789abcdef-secret"
+    path = callback_url(URL("https://hooks.test"), secret, "kie", "r" * 24).path
+    hook = ax.Webhook(path=path, body=json.dumps(callback("text")).encode())
+    statuses: list[int] = []
+    for key in ("", "hmac"):
+        monkeypatch.setenv("KIE_WEBHOOK_KEY", key)
+        async with ax.Client(public_url="https://hooks.test", listen=None, secrets=[secret]) as client:
+            statuses.append(await client.inbox.accept(hook))
+
+    assert [200, 401] == statuses
+
+
+@pytest.mark.parametrize(
+    ("base_url", "is_public"),
+    [
+        ("http://api.kie.ai", True),
+        ("http://8.8.8.8:80/x", True),
+        ("https://api.kie.ai", False),
+        ("http://127.0.0.1:8000", False),
+        ("http://[::1]:8000", False),
+        ("http://10.1.2.3", False),
+        ("http://sandbox:8000", False),
+        ("http://kie.localhost", False),
+        ("http://kie.internal", False),
+    ],
+)
+def test_a_key_that_goes_out_in_clear_text_is_warned_of(
+    base_url: str, is_public: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Plain http to a public host is named; loopback and private hosts are not, nor is anything without a key."""
+    ax.Client(ax.Kie("key", base_url=base_url))
+    assert is_public is ("clear text" in caplog.text)
+    assert "key" not in caplog.text.replace("the API key goes", "")
+    caplog.clear()
+    ax.Client(ax.Kie(base_url=base_url))
+    assert "" == caplog.text

@@ -183,7 +183,7 @@ async def test_a_store_that_comes_back_empty_is_given_back_what_it_lost(api: Api
 
     assert [1, 1] == [len((await wait).tracks) for wait in waits]
     assert [["text", "complete"], ["complete"]] == [[stage async for stage in told(client, job.ref)] for job in jobs]
-    assert jobs[0] is await extend(client, key="k0")
+    assert jobs[0] == await extend(client, key="k0")
     assert 2 == len(api.posts)
 
 

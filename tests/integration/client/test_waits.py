@@ -136,16 +136,39 @@ async def test_wait_timeout_bounds_every_await(api: Api, open_client: MakeClient
             await wait
 
 
-@pytest.mark.parametrize("seconds", [float("nan"), "1"])
-async def test_a_timeout_that_is_no_number_is_refused(seconds: Any, api: Api, open_client: MakeClient) -> None:
-    """Nothing is waited for, and the message says what a timeout is."""
+@pytest.mark.parametrize("seconds", ["5", float("nan"), 0, -1.0, float("inf"), True, 10**400, None.__class__])
+async def test_a_timeout_that_is_no_time_is_refused(seconds: Any, api: Api, open_client: MakeClient) -> None:
+    """Nothing is sent by `run` and nothing is waited for, and the message says what a timeout is."""
     client = await open_client(**WEB)
-    job = await extend(client)
 
-    with pytest.raises(ax.ConfigError, match="number of seconds"):
-        await job.wait(timeout=seconds)
-    with pytest.raises(ax.ConfigError, match="number of seconds"):
-        await job.result(timeout=seconds)
+    with pytest.raises(ax.RequestError) as refused:
+        await client.run(ax.Extend.draft(audio_id="x"), timeout=seconds)
+    assert ["timeout", "model"] == [problem.field for problem in refused.value.problems]
+    assert [] == api.posts
+
+    job = await extend(client)
+    for wait in (job.wait, job.result):
+        with pytest.raises(ax.RequestError, match="timeout: must be a finite number of seconds above 0"):
+            await wait(timeout=seconds)
+
+
+async def test_a_stage_that_is_none_is_refused(api: Api, open_client: MakeClient) -> None:
+    """Its name is not taken for it."""
+    job = await extend(await open_client(**WEB))
+
+    with pytest.raises(ax.RequestError, match=r"stage: must be one like Stage.FIRST, not 'first'"):
+        await job.wait("first")  # type: ignore[arg-type]  # what a user without a type checker may write
+
+
+async def test_a_run_is_bounded_by_the_clients_wait_timeout(api: Api, open_client: MakeClient) -> None:
+    """Without a time of its own it takes no longer than every wait of the client does."""
+    client = await open_client(wait_timeout=0.05, **WEB)
+
+    async with asyncio.timeout(SOON_SECONDS):
+        with pytest.raises(ax.StageTimeoutError):
+            await client.run(ax.Extend(audio_id="x", model="V5"))
+
+    assert ["task-1"] == api.made
 
 
 async def test_run_is_bounded_after_the_submit(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
@@ -248,7 +271,7 @@ async def test_a_job_that_nobody_holds_is_forgotten(api: Api, open_client: MakeC
     """A job costs no memory of this process when it has ended and nobody holds it; looked up again it is there."""
     client = await open_client(**WEB)
     job = await extend(client)
-    assert job is await client.job(job.ref)
+    assert job == await client.job(job.ref)
     await api.call_back("complete")
     await job
     ref, gone = job.ref, weakref.ref(job)
@@ -259,12 +282,14 @@ async def test_a_job_that_nobody_holds_is_forgotten(api: Api, open_client: MakeC
     assert ref == (await client.job(ref)).ref
 
 
-async def test_one_job_is_one_handle(api: Api, open_client: MakeClient) -> None:
-    """However a job is looked up, it is the same object, and what wakes one waiter is known to all."""
+async def test_all_handles_of_a_job_are_equal(api: Api, open_client: MakeClient) -> None:
+    """However a job is looked up, it equals the one of the submit, and what wakes one waiter is known to all."""
     client = await open_client(**WEB)
     job = await extend(client)
 
-    assert job is await client.job(job.ref)
+    assert job == await client.job(job.ref)
+    assert 1 == len({job, await client.job(job.ref)})
+    assert job != job.ref
     assert [job] == [found async for found in client.jobs(open=True)]
     assert f"<Job {job.ref} kie SUBMITTED OPEN>" == repr(job)
     wait = asyncio.create_task((await client.job(job.ref)).result())

@@ -11,6 +11,7 @@ import pytest
 
 import audioext as ax
 from audioext.sandbox import Sandbox
+from audioext.stores import open_store
 from tests.support.clock import soon
 
 HERE = Path(__file__).parent
@@ -38,6 +39,21 @@ async def posts(sandbox: Sandbox, count: int) -> None:
         return len(sandbox.submissions) >= count and sandbox.submissions[-1].task_id is not None
 
     await soon(are_there)
+
+
+async def stored(url: str, ref: str) -> None:
+    """Wait until the answer to a recovery is in the journal: without a receiver nothing else tells of its task."""
+    store = open_store(url)
+    await store.open()
+
+    async def is_there() -> bool:
+        found = await store.read(ref)
+        return found is not None and "recovery_answer" in {entry.kind for entry in found.entries}
+
+    try:
+        await soon(is_there)
+    finally:
+        await store.aclose()
 
 
 @pytest.mark.timeout(120)
@@ -70,6 +86,8 @@ async def test_a_killed_recovery_is_waited_for(way: str, answer: str, tmp_path: 
         words = (sandbox.bases["kie"], sandbox.api_key, port, str(tmp_path), job.ref)
         killed = await start(*words)
         await posts(sandbox, 2)
+        if answer == "heard":
+            await stored(f"sqlite:///{tmp_path}/jobs.db", job.ref)
         killed.kill()
         await killed.communicate()
 

@@ -253,7 +253,7 @@ async def test_an_engine_that_forgot_is_told_again(valkey: Valkey) -> None:
             await call_back("complete")
 
             assert 1 == len((await wait).tracks)
-            assert job is await worker.extend(audio_id="x", model="V5", key="once")
+            assert job == await worker.extend(audio_id="x", model="V5", key="once")
             assert 2 == len([delivery async for delivery in listener.deliveries(job.ref)])
         assert 1 == len(api.posts)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from os import PathLike
+import io
+from contextlib import suppress
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import audioext as ax
+from audioext.errors import LONGEST_VALUE
 from audioext.models.checks import GENDERS
-from audioext.models.requests import ExtendOptions, InstrumentalOptions
+from audioext.models.requests import AudioFile, ExtendOptions, InstrumentalOptions
 
 anything = st.one_of(
     st.none(),
@@ -79,24 +81,97 @@ def test_each_rule_names_its_field(fields: dict[str, object], field: str) -> Non
 @pytest.mark.parametrize(("kind", "options"), [(ax.Extend, ExtendOptions), (ax.AddInstrumental, InstrumentalOptions)])
 def test_the_options_are_the_fields(kind: type[ax.Extend | ax.AddInstrumental], options: type) -> None:
     """What type checkers know of the keyword arguments is what a request takes, name by name and type by type."""
-    path = str | PathLike[str] | None  # becomes a Path
-    fields = {a.name: path if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
+    source = AudioFile | None  # what is a path becomes a Path
+    fields = {a.name: source if a.name == "file" else get_type_hints(kind)[a.name] for a in attrs.fields(kind)}
     assert get_type_hints(options) == fields
     assert all(callable(a.metadata["check"]) for a in attrs.fields(kind))
 
 
+LONG = 5_000
+huge = st.one_of(
+    st.text(min_size=LONG, max_size=LONG + 9),
+    st.binary(min_size=LONG, max_size=LONG + 9),
+    st.binary(min_size=LONG, max_size=LONG + 9).map(bytearray),
+    st.binary(min_size=1, max_size=9).map(lambda data: [data] * LONG),
+    st.integers(min_value=1, max_value=9).map(lambda digit: digit * 10**LONG),
+    st.integers(min_value=1, max_value=9).map(lambda digit: -digit * 10**LONG),
+    st.text(min_size=1, max_size=9).map(lambda text: {text * LONG: text}),
+    st.text(alphabet="abc/", min_size=LONG, max_size=LONG + 9).map(Path),
+    st.text(alphabet="abc", min_size=LONG, max_size=LONG + 9).map(lambda name: type(name, (), {})),
+    st.text(alphabet="abc", min_size=LONG, max_size=LONG + 9).map(lambda name: type(name, (), {})()),
+)
+
+
+@pytest.mark.parametrize("kind", [ax.Extend, ax.AddInstrumental])
+@settings(suppress_health_check=[HealthCheck.large_base_example, HealthCheck.data_too_large, HealthCheck.too_slow])
+@given(data=st.data())
+def test_no_message_repeats_a_long_value(kind: type[ax.Extend | ax.AddInstrumental], data: st.DataObject) -> None:
+    """A whole file given in the wrong place is cut, in every field and of every type, at every provider."""
+    names = data.draw(st.sets(st.sampled_from([a.name for a in attrs.fields(kind)]), min_size=1, max_size=3))
+    draft = kind.draft(**{name: data.draw(huge) for name in names})
+
+    problems = [*draft.problems()]
+    for provider in (ax.Kie("k"), ax.KieJobs("k"), ax.SunoApi("k"), ax.Vidgo("k"), ax.MusicGpt("k")):
+        with suppress(ax.UnsupportedError):
+            problems += provider.check(draft)
+
+    assert [] == [problem for problem in problems if len(problem.message) > LONGEST_VALUE + 140]
+
+
 @pytest.mark.parametrize("field", [a.name for a in attrs.fields(ax.Extend)])
-def test_no_message_repeats_a_long_value(field: str) -> None:
-    """A whole file given in the wrong place is cut: nobody wants to read it, and logs keep it."""
+def test_bytes_in_the_wrong_place_are_a_problem(field: str) -> None:
+    """Each field but `file` says that they are, and `file` takes them."""
     problems = ax.Extend.draft(**{field: b"\xff" * 5_000}).problems()
-    assert all(len(problem.message) < 250 for problem in problems)
-    assert field in {problem.field for problem in problems}
+    assert (field != "file") == (field in {problem.field for problem in problems})
 
 
-def test_an_address_is_no_file() -> None:
-    """A URL given as a file is not taken for a path."""
-    (problem,) = ax.Extend.draft(file="https://x.test/a.mp3").problems()
-    assert ("file", True) == (problem.field, "give it as url=" in problem.message)
+def test_a_request_does_not_show_a_whole_file() -> None:
+    """The bytes of a file are cut in its repr."""
+    assert len(repr(ax.Extend(file=b"\xff" * 5_000))) < 1_000
+
+
+def test_a_field_that_does_not_exist_is_named_with_the_one_that_was_meant() -> None:
+    """A slip is answered with the right name, anything else with all names."""
+    with pytest.raises(TypeError, match=r"Extend has no field modle; did you mean model\?"):
+        ax.Extend.draft(modle="V5")
+    with pytest.raises(TypeError, match=r"Extend has no field qqqqq.{0,99}; it has audio_id, audio_weight, "):
+        ax.Extend.draft(**{"q" * 5_000: 1})
+
+
+class Upload:
+    """What a web framework hands out: its `read` is a coroutine function."""
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return nothing, later."""
+        return b"" * size
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("https://x.test/a.mp3", "give it as url="),
+        ("HTTP://x.test/a.mp3", "give it as url="),
+        ("s3://bucket/a.mp3", "give it as url="),
+        ("file:///home/me/a.wav", "give a path"),
+        ("", "must be a path, bytes or a binary file object"),
+        (5, "must be a path, bytes or a binary file object"),
+        (io.BytesIO, "must be a path, bytes or a binary file object"),
+        (io.StringIO("text"), "must be opened as bytes"),
+        (Upload(), "give the bytes"),
+    ],
+)
+def test_what_is_no_file_says_what_to_give(file: Any, says: str) -> None:
+    """A URL, text and an upload that is read asynchronously are told from files before anything is sent."""
+    (problem,) = ax.Extend.draft(file=file).problems()
+    assert ("file", True) == (problem.field, says in problem.message)
+
+
+@pytest.mark.parametrize(
+    "file", ["a.wav", Path("C:/a.wav"), "C:\\songs\\a.wav", b"RIFF", bytearray(b"RIFF"), io.BytesIO()]
+)
+def test_a_file_may_be_a_path_bytes_or_an_object(file: Any) -> None:
+    """None of them is a problem before it is looked at, not even a drive's letter."""
+    assert () == ax.Extend.draft(file=file).problems()
 
 
 @pytest.mark.parametrize("weight", [0, 1, 0.01, 0.65, 0.29, 0.07])

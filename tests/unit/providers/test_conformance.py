@@ -459,7 +459,23 @@ def test_an_account_tells_its_facts(provider_class: MakeProvider) -> None:
 
 @pytest.mark.parametrize(
     "pasted",
-    ["k1", " k1\n", "Bearer k1", "bearer  k1 ", '"k1"', "'Bearer k1'", "Bearer 'k1'", "Authorization: Bearer k1"],
+    [
+        "k1",
+        " k1\n",
+        "Bearer k1",
+        "bearer  k1 ",
+        "Bearer: k1",
+        '"k1"',
+        "'Bearer k1'",
+        "Bearer 'k1'",
+        "Authorization: Bearer k1",
+        "x-api-key: k1",
+        "KIE_API_KEY=k1",
+        "export KIE_API_KEY='k1'",
+        "\ufeffk1\r\n",
+        "\u201ck1\u201d",
+        "\u00a0k1\u200b",
+    ],
 )
 def test_a_key_is_cleaned_of_what_comes_along(provider_class: MakeProvider, pasted: str) -> None:
     """White space, quotes and the word before a key are dropped, since keys are pasted."""

@@ -549,9 +549,40 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
         async def method(self, event: StageEvent) -> None:
             """Be called."""
 
-    for good in (never, Bot(), Bot().method, partial(never)):
+        @classmethod
+        async def of_the_class(cls, event: StageEvent) -> None:
+            """Be called."""
+
+        @staticmethod
+        async def of_nothing(event: StageEvent) -> None:
+            """Be called."""
+
+        def plain(self, event: StageEvent) -> None:
+            """Return nothing that can be awaited."""
+
+    class Plain:
+        """An object whose call is not a coroutine."""
+
+        def __call__(self, event: StageEvent) -> None:
+            """Return nothing that can be awaited."""
+
+    async def generator(event: StageEvent) -> AsyncIterator[StageEvent]:
+        yield event
+
+    good_ones = (never, Bot(), Bot().method, Bot.of_the_class, Bot.of_nothing, partial(never), partial(partial(never)))
+    for good in (*good_ones, partial(Bot()), partial(Bot().method)):
         handlers.on(Stage.TEXT, good)
-    for bad in (print, partial(print), Bot):
+    bad_ones = (
+        print,
+        partial(print),
+        Bot,
+        Plain(),
+        partial(Plain()),
+        Bot().plain,
+        lambda event: (event, never),
+        generator,
+    )
+    for bad in (*bad_ones, None, "never", Stage.TEXT):
         with pytest.raises(ConfigError, match="must be an async function"):
             handlers.on(Stage.TEXT, bad)  # type: ignore[arg-type]  # that is what is tested
         with pytest.raises(ConfigError, match="must be an async function"):

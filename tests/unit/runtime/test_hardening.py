@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import pytest
 
+from audioext.errors import RequestError
 from audioext.models.results import Stage, StageEvent
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import CLEAN_UP_SECONDS, Handlers
-from audioext.runtime.jobs import StageTimeoutError
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.loops import BEGIN_SECONDS
@@ -92,11 +92,11 @@ async def test_the_end_of_a_job_that_is_seen_in_a_list_is_announced(here: Proces
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0])
 async def test_a_wait_without_time_ends_at_once(here: Process, seconds: float) -> None:
-    """A timeout that is no time to wait is over after one look at the store."""
+    """A timeout that is no time to wait is a problem of the call, and nothing is waited for."""
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW)])
 
-    with pytest.raises(StageTimeoutError):
+    with pytest.raises(RequestError, match="timeout"):
         await here.handle(held).wait(timeout=seconds)
     assert NOW == loop_time()
 

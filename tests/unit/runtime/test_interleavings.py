@@ -294,7 +294,7 @@ class Interleavings(RuleBasedStateMachine):
             job = self.pair[which].job
             assert job is not None
             try:
-                return await job.wait(stage, timeout=0.0)
+                return await job.wait(stage, timeout=1e-9)
             except JobError as error:
                 return error
 
@@ -359,7 +359,7 @@ class Interleavings(RuleBasedStateMachine):
     def index_is_right(self) -> bool:
         """Say whether the index row is the one that follows from the journal, but for the times of its work."""
         index, record = self.peek(stored(self.store)).index, self.record
-        right = schedule.index_of(record, now=0.0, poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
+        right = schedule.index_of(record, now=float("inf"), poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
         if (right.handle_at is None) != (index.handle_at is None) or (index.poll_at is None) == right.is_open:
             return False
         return right == attrs.evolve(index, handle_at=right.handle_at)

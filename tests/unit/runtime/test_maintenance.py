@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import attrs
 import pytest
 
 from audioext.models.results import Stage
@@ -12,7 +13,7 @@ from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import fail_at
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import LOOP_CLOCK, Process
+from tests.support.processes import LOOP_CLOCK, Process, loop_time
 
 KEEP_SECONDS = 86_400.0
 
@@ -70,3 +71,26 @@ async def test_closing_what_never_began_is_harmless(here: Process) -> None:
     """It has nothing to end."""
     await make(here).aclose()
     assert [] == here.line.calls
+
+
+async def test_a_clock_that_is_ahead_for_a_moment_makes_nothing_old(store: MemoryStore, here: Process) -> None:
+    """What ended just now is kept through a purge at which the clock shows next year; a year that lasts is believed."""
+    ahead = [0.0]
+    clock = attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + ahead[-1])
+    ended = await here.submit("ended")
+    done = tape.webhook(BEGIN_SECONDS, tape.shown(Stage.COMPLETE, tape.track("one")))
+    await here.journal.append(ended, [done])
+    maintenance = Maintenance(store=here.line, clock=clock, keep=KEEP_SECONDS, deliveries_kept=1_000)
+    maintenance.start()
+    await asyncio.sleep(1.0)
+
+    ahead.append(365 * KEEP_SECONDS)
+    await asyncio.sleep(FIRST_PURGE_SECONDS)
+    assert ("purge", ["ended"]) == (here.line.calls[-1], await listed(store))
+    ahead.append(0.0)
+    await asyncio.sleep(PURGE_EVERY_SECONDS)
+    assert ["ended"] == await listed(store)
+    ahead.append(365 * KEEP_SECONDS)
+    await asyncio.sleep(2 * PURGE_EVERY_SECONDS)
+    assert [] == await listed(store)
+    await maintenance.aclose()

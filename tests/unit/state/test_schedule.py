@@ -10,7 +10,16 @@ from audioext.models.entries import POST_SECONDS, Entry, Index, make_entry
 from audioext.models.limits import Pace
 from audioext.models.record import Record
 from audioext.models.results import Stage
-from audioext.state.schedule import JITTER_SHARE, MAX_ATTEMPTS, RETRY_SECONDS, handle_at, index_of, poll_at
+from audioext.state.schedule import (
+    FARTHEST_SECONDS,
+    JITTER_SHARE,
+    MAX_ATTEMPTS,
+    RETRY_SECONDS,
+    farthest,
+    handle_at,
+    index_of,
+    poll_at,
+)
 from tests.support import tape
 from tests.support.tape import TASK, folded
 
@@ -56,8 +65,9 @@ def test_a_doubtful_webhook_of_a_job_that_may_rise_is_asked_about_once() -> None
 
 
 def test_a_job_without_a_task_waits_for_its_deadline() -> None:
-    """Nobody can be asked about a task whose id is not known."""
-    assert DAY == due(folded(tape.request()), now=10.0)
+    """Nobody can be asked about a task whose id is not known; it is looked at now and then all the same."""
+    assert 10.0 + FARTHEST_SECONDS == due(folded(tape.request()), now=10.0)
+    assert DAY == due(folded(tape.request()), now=DAY - 1.0)
 
 
 def test_with_webhooks_the_first_call_comes_after_a_silence() -> None:
@@ -218,3 +228,29 @@ def test_a_task_that_a_webhook_named_after_a_refusal_has_its_key_back() -> None:
     found = row(tape.refusal(2.0), TEXT, key="mine")
 
     assert ("mine", True, DAY, TASK) == (found.key, found.is_open, found.occupies_until, found.task_id)
+
+
+# --- clocks that were ahead ---------------------------------------------------------------------------------
+
+
+def test_a_failure_that_is_still_to_come_is_no_reason_to_wait() -> None:
+    """A handler that failed while the clock was an hour ahead is due now, not in an hour."""
+    failed = tape.handled(3_650.0, "text", "one", failure=1, is_over=False)
+    record = folded(tape.request(), ANSWER, TEXT, failed)
+
+    assert (50.0, 3_650.0 + RETRY_SECONDS) == (handle_at(record, 50.0), handle_at(record, 3_650.0))
+
+
+def test_a_job_of_a_clock_that_was_ahead_occupies_no_longer_than_others() -> None:
+    """It counts from now on, since it cannot have been made later than that."""
+    record = folded(tape.request(3_600.0))
+    index = index_of(record, now=50.0, poll_at=None, expire_after=DAY)
+
+    assert (3_600.0, 50.0 + POST_SECONDS) == (index.created_at, index.occupies_until)
+
+
+def test_what_is_put_down_is_never_further_than_it_can_be() -> None:
+    """The farthest status call is that of the slowest pace, or a quarter of an hour."""
+    assert FARTHEST_SECONDS == farthest([])
+    assert FARTHEST_SECONDS == farthest([PACE])
+    assert 3_600.0 * (1 + JITTER_SHARE) == farthest([PACE, Pace(quiet=3_600.0)])

@@ -113,3 +113,12 @@ async def test_of_many_creates_at_once_so_many_are_stored(connect: Connect, limi
     )
 
     assert 5 == outcomes.count(Created()) == len(await listed(stores[0]))
+
+
+async def test_a_submit_of_a_clock_that_was_ahead_does_not_count(store: Store) -> None:
+    """What was posted or answered an hour ahead of now is in no window that ends now."""
+    limits = Limits(submits=1, per=10.0)
+    await create(store, "answered", created_at=3_700.0, answered_at=3_701.0)
+    await create(store, "posted", created_at=3_700.0)
+
+    assert Created() == await create(store, "now", limits=limits, now=100.0)

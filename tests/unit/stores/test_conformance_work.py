@@ -244,3 +244,30 @@ async def test_a_connection_knows_what_others_claimed(store: Store, other: Store
             await store.reschedule("ref", work, at=60.0)
 
     assert (60.0, 50.0) == (await store.next_due("polls"), await store.next_due("handlers"))
+
+
+# --- clocks that were ahead ---------------------------------------------------------------------------------
+
+
+async def test_what_a_clock_ahead_put_down_is_due(store: Store, other: Store, work: Work) -> None:
+    """What is due further ahead than it can be is claimed, by whoever may; what is due soon is not."""
+    await create(store, "far", poll_at=4_600.0, handle_at=4_600.0)
+    await create(store, "soon", poll_at=1_010.0, handle_at=1_010.0)
+    assert () == await store.claim(work, now=900.0, until=960.0, limit=9, providers=["kie"], latest=5_000.0)
+    await store.claim(work, now=4_500.0, until=4_560.0, limit=0, latest=5_000.0)  # it was ahead
+
+    claimed = await store.claim(work, now=1_000.0, until=1_060.0, limit=9, providers=["kie"], latest=1_500.0)
+    again = await other.claim(work, now=1_001.0, until=1_061.0, limit=9, latest=1_501.0)
+
+    assert (("far",), ()) == (claimed, again)
+    assert {"far", "soon"} == {*await claim_all(store, work, now=1_070.0, until=1_130.0)}
+
+
+async def test_a_hold_that_a_clock_ahead_put_down_ends(store: Store) -> None:
+    """A long hold is somebody's who works; one of more than a day was put down by a clock that was ahead."""
+    await create(store, "works", handle_at=999.0)
+    await create(store, "died", handle_at=1_000.0)
+    await store.claim("handlers", now=1_000.0, until=4_000.0, limit=1)
+    await store.claim("handlers", now=900_000.0, until=900_060.0, limit=1)
+
+    assert ("died",) == await store.claim("handlers", now=1_001.0, until=1_061.0, limit=9, latest=1_060.0)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
@@ -15,7 +16,7 @@ import apsw
 import pytest
 
 from audioext.errors import StoreError
-from audioext.stores.base import Appended, Created
+from audioext.stores.base import RESYNC, Appended, Created
 from audioext.stores.sqlite import Driver, SqliteStore
 from tests.unit.stores.conftest import Listen
 from tests.unit.stores.journals import create, delivered, held, make_request, make_webhook
@@ -235,3 +236,141 @@ async def test_an_emptied_file(store: SqliteStore, path: Path) -> None:
 
     away.replace(path)
     assert Created() == await create(store, "another")
+
+
+@pytest.mark.parametrize("refilled", [0, 1, 9])
+async def test_a_file_whose_rows_are_gone(
+    store: SqliteStore, path: Path, driver: Driver, listen: Listen, refilled: int
+) -> None:
+    """Rows that somebody deletes are a gap, even where as many came since; what is appended later is heard of."""
+    other = SqliteStore(path, driver=driver)
+    await other.open()
+    for number in range(3):
+        await create(other, f"ref{number}")
+    listener = await listen(store)
+    store.watch(urgent=True)
+    await create(other, "before")
+    await listener.until_heard("before")
+
+    with closing(stranger(path, driver)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM entries")
+        connection.execute("DELETE FROM jobs")
+        for number in range(refilled):
+            connection.execute(
+                "INSERT INTO entries (job, said, at, kind, status, note, body) "
+                "VALUES (?, 'x', 1.0, 'webhook', 0, '', x'')",
+                (number,),
+            )
+        connection.execute("COMMIT")
+    await listener.until(lambda listener: RESYNC in listener.heard)
+    await create(other, "after")
+    await listener.until(lambda listener: "after" in listener.counts)
+
+    await other.aclose()
+
+
+# --- whose file it is ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
+@pytest.mark.parametrize(("mode", "expected"), [(0o666, 0o600), (0o606, 0o600), (0o660, 0o600), (0o644, 0o644)])
+async def test_an_empty_file_that_others_may_write_is_made_private(
+    path: Path, driver: Driver, mode: int, expected: int
+) -> None:
+    """A file that was laid ready with open doors is its owner's alone before the secret is in it."""
+    path.touch()
+    path.chmod(mode)
+    store = SqliteStore(path, driver=driver)
+
+    await store.open()
+    await create(store)
+
+    assert {expected} == {stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob("jobs.db*")}
+    await store.aclose()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
+async def test_a_file_that_anybody_may_write_is_made_private(store: SqliteStore, path: Path, driver: Driver) -> None:
+    """So are the log and its index beside it; what the owner lets a group do stays."""
+    files = [path, Path(f"{path}-wal"), Path(f"{path}-shm")]
+    await create(store)
+    for before, after in ((0o666, 0o600), (0o660, 0o660)):
+        for file in files:
+            file.chmod(before)
+        other = SqliteStore(path, driver=driver)
+        await other.open()
+        assert [after] * 3 == [stat.S_IMODE(file.stat().st_mode) for file in files]
+        await other.aclose()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("name", ["jobs.db", "jobs.db-wal"])
+async def test_another_users_file_that_anybody_may_write_is_refused(path: Path, driver: Driver, name: str) -> None:
+    """Whoever owns it can read the secret and change what is in it."""
+    (path.parent / "jobs.db").touch(mode=0o600)
+    strange = path.parent / name
+    strange.touch()
+    strange.chmod(0o666)
+    os.chown(strange, 65534, 65534)
+    store = SqliteStore(path, driver=driver)
+
+    with pytest.raises(StoreError, match="anybody may write"):
+        await store.open()
+    assert 0 == (path.parent / "jobs.db").stat().st_size
+
+
+@pytest.mark.parametrize("name", ["jobs.db", "jobs.db-wal"])
+@pytest.mark.parametrize("is_dangling", [True, False])
+async def test_a_symbolic_link_is_not_followed(
+    path: Path, driver: Driver, tmp_path_factory: pytest.TempPathFactory, name: str, is_dangling: bool
+) -> None:
+    """Nothing is made or written where a link leads to, whether or not anything is there."""
+    target = tmp_path_factory.mktemp("target") / "other.db"
+    if not is_dangling:
+        target.write_bytes(b"kept")
+    (path.parent / name).symlink_to(target)
+    store = SqliteStore(path, driver=driver)
+
+    with pytest.raises(StoreError, match="is a symbolic link"):
+        await store.open()
+
+    assert ([] if is_dangling else [b"kept"]) == [file.read_bytes() for file in target.parent.iterdir()]
+
+
+async def test_a_file_that_becomes_a_link_is_left(store: SqliteStore, path: Path) -> None:
+    """A link in the place of the file that was opened is another file, even where it leads to the same."""
+    await create(store)
+    path.rename(path.with_name("moved.db"))
+    path.symlink_to(path.with_name("moved.db"))
+
+    with pytest.raises(StoreError, match="emptied or replaced"):
+        await store.append("ref", [make_webhook(1)], provider="kie", known=1)
+
+    path.unlink()
+    path.with_name("moved.db").rename(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such permissions")
+async def test_a_log_that_may_not_be_written_follows_its_file(driver: Driver) -> None:
+    """What an opening by somebody who may only read left beside the file gets the file's permissions again."""
+    with nobodys_folder() as folder:
+        path = folder / "jobs.db"
+        store = SqliteStore(path, driver=driver)
+        await store.open()
+        for file in (Path(f"{path}-wal"), Path(f"{path}-shm")):
+            file.chmod(0o444)
+        other = SqliteStore(path, driver=driver)
+        await other.open()
+
+        assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+        await other.aclose()
+        await store.aclose()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+async def test_a_pipe_is_no_file(path: Path, driver: Driver) -> None:
+    """What would be waited for without end is refused at once."""
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="a device or a pipe"):
+        await SqliteStore(path, driver=driver).open()

@@ -1,0 +1,323 @@
+"""Input: audio in any form, all problems at once, and a timeout that tells what was heard last."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import aiohttp
+import pytest
+
+import audioext as ax
+from audioext.files.spool import Spool, suffix_of
+from audioext.models.requests import AudioFile
+from audioext.sandbox import Sandbox
+from tests.integration.client.conftest import WEB, MakeClient
+from tests.support.api import Api
+from tests.support.clock import JumpClock
+
+FILES = ("kie", "vidgo", "musicgpt")
+"""One provider for each way that a file goes: uploaded, served, inside the submit."""
+
+
+@pytest.fixture
+def spool_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of this test's temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+class OnlyReads:
+    """A file object that can do nothing but read, as a pipe or a response can."""
+
+    def __init__(self, data: bytes) -> None:
+        """Hold what is to be read."""
+        self._data = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        return self._data.read(size)
+
+
+class Breaks(OnlyReads):
+    """A file object whose line breaks."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Raise an error."""
+        message = f"no more than {size} bytes came"
+        raise ConnectionResetError(message)
+
+
+async def extend(client: ax.Client, file: object) -> ax.Job:
+    """Extend *file*, whatever the provider."""
+    model = {} if "musicgpt" in repr(client) else {"model": "V5"}
+    return await client.submit(ax.Extend.draft(file=file, continue_at=1, prompt="more", **model))
+
+
+# --- audio in any form -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("form", ["path", "bytes", "buffer", "object", "open", "reads"])
+@pytest.mark.usefixtures("spool_folder")
+async def test_audio_may_be_given_in_any_form(
+    name: str, form: str, sandbox: Sandbox, make_client: MakeClient, voice_file: Path
+) -> None:
+    """It arrives whole, the temporary file is gone when the job is final, and the user's own file stays."""
+    data = voice_file.read_bytes()
+    client = await make_client(sandbox, name)
+    with voice_file.open("rb") as opened:
+        file = {
+            "path": voice_file,
+            "bytes": data,
+            "buffer": bytearray(data),
+            "object": io.BytesIO(data),
+            "open": opened,
+            "reads": OnlyReads(data),
+        }[form]
+        job = await extend(client, file)
+        song = await job
+
+    assert song.tracks
+    assert [] == list(Path(tempfile.gettempdir()).glob("audioext-file-*"))
+    assert data == voice_file.read_bytes()
+    assert ".wav" == (job.request.path or Path()).suffix
+    assert 4.0 == round(job.request.source_duration or 0.0, 1)
+
+
+async def test_a_served_file_stays_until_its_job_is_final(
+    api: Api, open_client: MakeClient, voice_file: Path, spool_folder: Path
+) -> None:
+    """The provider may come for it as long as the task runs; closing the client removes it at the latest."""
+    clients = [await open_client(serve_files=True, **WEB) for _ in range(2)]
+    jobs = [await client.extend(file=voice_file.read_bytes(), model="V5", continue_at=1) for client in clients]
+    kept = [job.request.path for job in jobs]
+    assert [True, True] == [path is not None and path.is_file() for path in kept]
+
+    await api.call_back("complete", post=0)
+    await jobs[0]
+    assert [False, True] == [path is not None and path.exists() for path in kept]
+
+    await clients[1].aclose()
+    assert [] == list(spool_folder.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["nothing given", "no key", "refused", "code=402"])
+async def test_what_is_not_submitted_leaves_no_file(
+    fault: str, api: Api, open_client: MakeClient, voice_file: Path, spool_folder: Path
+) -> None:
+    """Whatever stands in the way of a submit, no temporary file is left."""
+    api.codes = [402] if fault == "code=402" else []
+    provider = ax.Kie(None if fault == "no key" else "0123456789abcdef0123", base_url=api.base)
+    async with ax.Client(provider, serve_files=True, **WEB) as client:  # type: ignore[arg-type]  # a test's own settings
+        with pytest.raises(ax.AudioextError):
+            await client.extend(
+                file=b"" if fault == "nothing given" else voice_file.read_bytes(),
+                model="V5",
+                continue_at=None if fault == "refused" else 1,
+            )
+        assert [] == list(spool_folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (b"", "what was given as file= is empty"),
+        (io.BytesIO(), "what was given as file= is empty"),
+        (b"print('la')" * 9, "what was given as file= is not an audio file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "what was given as file= is not an audio file"),
+        (bytes(99), "what was given as file= is not an audio file"),
+        (Breaks(b""), "cannot be read or kept: no more than"),
+        (Path(__file__).parent, "is a folder: name a file in it"),
+        (Path(__file__), "is not an audio file"),
+        ("no/such.wav", "there is no file at no/such.wav"),
+        (Path("deep/" * 200) / "such.wav", "such.wav"),
+    ],
+)
+async def test_what_cannot_be_music_is_refused_before_anything_is_sent(
+    file: AudioFile, says: str, api: Api, open_client: MakeClient, spool_folder: Path
+) -> None:
+    """The problem says what was found, in few words, and no temporary file is left when the client closes."""
+    client = await open_client()
+
+    with pytest.raises(ax.RequestError) as refused:
+        await client.extend(file=file, model="V5", continue_at=1)
+
+    (problem,) = refused.value.problems
+    assert ("file", True) == (problem.field, says in problem.message)
+    assert len(problem.message) < 200
+    assert [] == api.posts
+    assert [] == list(spool_folder.iterdir())
+
+
+async def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, voice_file: Path) -> None:
+    """It is set back there, so that it can be submitted again; a name of its own is kept."""
+    spool, file = Spool(), io.BytesIO(b"junkRIFF")
+    file.seek(4)
+
+    paths = [await spool.keep(file), await spool.keep(file)]
+    with voice_file.open("rb") as opened:
+        named = await spool.keep(opened)
+    contents = {path.read_bytes() for path in paths}
+    spool.drop(voice_file)
+    for path in [*paths, named]:
+        spool.drop(path)
+
+    assert ({b"RIFF"}, 4, "voice.wav") == (contents, file.tell(), named.name)
+    assert voice_file.is_file()
+    assert [] == list(spool_folder.iterdir())
+
+
+async def test_a_text_file_object_is_told_from_a_binary_one(spool_folder: Path) -> None:
+    """Where only reading shows it, the error says how to open it."""
+
+    class Text:
+        def read(self, size: int) -> str:
+            return "la" * size
+
+    file: BinaryIO = Text()  # type: ignore[assignment]  # wrong on purpose
+    with pytest.raises(ax.AudioextError, match="open it with mode 'rb'"):
+        await Spool().keep(file)
+    assert [] == list(spool_folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("head", "suffix"),
+    [
+        (b"ID3\x04", ".mp3"),
+        (b"\xff\xfb\x90\x64", ".mp3"),
+        (b"\xff\xf1\x50\x80", ".aac"),
+        (b"RIFF\0\0\0\0WAVEfmt ", ".wav"),
+        (b"FORM\0\0\0\0AIFFCOMM", ".aiff"),
+        (b"\0\0\0\x20ftypM4A ", ".m4a"),
+        (b"OggS", ".ogg"),
+        (b"fLaC", ".flac"),
+        (b"\xff\xfet\0e\0x\0t\0", None),
+        (b"RIFF\0\0\0\0WEBP", None),
+        (b"<html>", None),
+        (b"\xff", None),
+        (b"", None),
+    ],
+)
+def test_the_first_bytes_tell_a_format(head: bytes, suffix: str | None) -> None:
+    """Text in UTF-16 begins like an MP3 frame and is none."""
+    assert suffix == suffix_of(head)
+
+
+# --- all problems at once --------------------------------------------------------------------------------------------
+
+
+async def test_all_problems_come_at_once(api: Api) -> None:
+    """Those of the request, the file, the key, the meta, the time, and that there is no API key."""
+    async with ax.Client(ax.Kie(base_url=api.base)) as client:
+        request = ax.Extend.draft(file="no/such.wav", style_weight=7)
+        with pytest.raises(ax.RequestError) as refused:
+            await client.run(request, key="", meta={"a": object()}, timeout=-1)
+
+        fields = {problem.field for problem in refused.value.problems}
+        assert {"timeout", "file", "key", "meta", "model", "continue_at", "style_weight", "api_key"} == fields
+        assert "set KIE_API_KEY, or pass api_key=" in str(refused.value)
+
+        with pytest.raises(ax.ConfigError, match="no API key for kie: set KIE_API_KEY"):
+            await client.extend(audio_id="x", model="V5")
+    assert [] == api.posts
+
+
+@pytest.mark.parametrize("request_", [ax.Extend, {"audio_id": "x"}, None, "x" * 5_000])
+async def test_what_is_no_request_says_what_to_pass(request_: object, open_client: MakeClient, api: Api) -> None:
+    """A class, a dict and a text are told from a request."""
+    client = await open_client()
+
+    for call in (client.submit, client.run):
+        with pytest.raises(ax.RequestError, match=r"must be a request, like Extend\(...\)") as refused:
+            await call(request_)  # type: ignore[arg-type]  # wrong on purpose
+        assert len(str(refused.value)) < 250
+    assert [] == api.posts
+
+
+async def test_no_message_of_a_call_repeats_a_long_value(open_client: MakeClient, api: Api) -> None:
+    """Whatever is given where a name is expected."""
+    client, long = await open_client(), "x" * 5_000
+
+    async def calls() -> list[BaseException | object]:
+        return await asyncio.gather(
+            client.extend(audio_id="x", model="V5", provider=long),
+            client.extend(audio_id="x", model="V5", key=long),
+            client.extend(audio_id="x", model="V5", meta={long: object()}),
+            client.run(ax.Extend(audio_id="x", model="V5"), timeout=long),  # type: ignore[arg-type]  # wrong on purpose
+            client.extend(file=long, model="V5", continue_at=1),
+            client.job(long),
+            client.delivery(long),
+            client.credits(long),
+            return_exceptions=True,
+        )
+
+    for error in await calls():
+        assert isinstance(error, ax.AudioextError), error
+        assert len(str(error)) < 300
+
+
+async def test_the_field_that_switched_custom_mode_on_is_named(open_client: MakeClient, api: Api) -> None:
+    """And how to switch it off, which then works."""
+    client = await open_client()
+
+    with pytest.raises(ax.RequestError) as refused:
+        await client.extend(audio_id="x", model="V5", title="My Song", continue_at=2)
+    message = (
+        "is required in custom mode, which title and continue_at switched on (custom=False inherits from the source)"
+    )
+    assert {("prompt", message), ("style", message)} == {
+        (problem.field, problem.message) for problem in refused.value.problems
+    }
+
+    await client.extend(audio_id="x", model="V5", title="My Song", continue_at=2, custom=False)
+    assert 1 == len(api.posts)
+
+
+# --- what a timeout tells --------------------------------------------------------------------------------------------
+
+
+async def test_a_timeout_tells_that_no_webhook_came(api: Api, open_client: MakeClient) -> None:
+    """Where webhooks are expected their silence has a likely cause; once one came, that is not said."""
+    job = await (await open_client(**WEB)).extend(audio_id="x", model="V5")
+    with pytest.raises(ax.StageTimeoutError, match=r"it is at submitted; no webhook has come: can its public_url be"):
+        await job.result(timeout=0.01)
+
+    await api.call_back("text")
+    with pytest.raises(ax.StageTimeoutError, match=r"\(it is at text\)"):
+        await job.result(timeout=0.01)
+
+
+@pytest.mark.parametrize(
+    ("codes", "says"),
+    [
+        ([503] * 99, r"its last status call said: .*503"),
+        ([], r"its last status call, \d+ s ago, told nothing new"),
+    ],
+)
+async def test_a_timeout_tells_what_the_last_poll_said(
+    codes: list[int], says: str, api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A poll that was refused is told in the provider's words, one that was answered as such."""
+    api.status_codes, api.is_done = codes, False
+    job = await (await open_client(clock=clock.clock)).extend(audio_id="x", model="V5")
+
+    with pytest.raises(ax.StageTimeoutError, match=says):
+        await clock.run(job.result(timeout=60.0))
+
+
+async def test_a_timeout_tells_that_a_status_call_never_left(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """It is told as well, though the journal holds nothing of it."""
+    async with aiohttp.ClientSession() as session:
+        client = await open_client(session=session, clock=clock.clock)
+        job = await client.extend(audio_id="x", model="V5")
+
+    with pytest.raises(ax.StageTimeoutError, match=r"its last status call said: .* session= of this client was closed"):
+        await clock.run(job.result(timeout=60.0))

@@ -1,0 +1,314 @@
+"""Calls through a proxy, or by a session of the user's own: the rules of a submit hold there too."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import ssl
+import subprocess
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.test_utils import RawTestServer
+
+import audioext as ax
+from audioext.http.messages import HttpRequest, Part
+from audioext.http.transport import Transport
+from tests.integration.client.conftest import MakeClient
+from tests.support.api import BRISK, Api
+from tests.support.sounds import MP3
+
+FAR = "http://api.kie.test"
+"""A host that only a proxy or a resolver of one's own can reach."""
+
+Serve = Callable[[Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]], Awaitable[str]]
+
+
+@pytest.fixture
+async def serve(stack: AsyncExitStack) -> Serve:
+    """Return a function that serves a handler and returns its address."""
+
+    async def start(handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> str:
+        server = RawTestServer(handler)
+        await server.start_server()
+        stack.push_async_callback(server.close)
+        return str(server.make_url("/")).rstrip("/")
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take what this machine says of proxies and passwords out of the environment."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+
+class ToThisMachine(AbstractResolver):
+    """Sends some hosts to ports of this machine."""
+
+    def __init__(self, **bases: str) -> None:
+        """Send each host whose name begins so to where its base is served."""
+        self._ports = {name: int(base.rpartition(":")[2]) for name, base in bases.items()}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the one address."""
+        del port, family
+        port = self._ports[host.partition(".")[0]]
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+async def give_a_file(_: web.BaseRequest) -> web.Response:
+    """Return four seconds of music."""
+    return web.Response(body=MP3, content_type="audio/mpeg")
+
+
+@pytest.fixture
+async def asked() -> list[str]:
+    """Return the calls that the user's own session made."""
+    return []
+
+
+@pytest.fixture
+async def session(api: Api, asked: list[str], serve: Serve) -> AsyncIterator[aiohttp.ClientSession]:
+    """Return a session of a user who reaches the API by a connector of their own, and likes exceptions."""
+    trace = aiohttp.TraceConfig()
+
+    async def note(_: object, __: object, start: aiohttp.TraceRequestStartParams) -> None:
+        asked.append(f"{start.method} {start.url}")
+
+    trace.on_request_start.append(note)
+    files = await serve(give_a_file)
+    connector = aiohttp.TCPConnector(resolver=ToThisMachine(api=api.base, files=files))
+    async with aiohttp.ClientSession(connector=connector, raise_for_status=True, trace_configs=[trace]) as made:
+        yield made
+
+
+def far_kie(**settings: object) -> ax.Kie:
+    """Return a provider at a host that does not exist."""
+    return ax.Kie("0123456789abcdef0123", base_url=FAR, pace=BRISK, **settings)  # type: ignore[arg-type]  # a test's own
+
+
+# --- proxies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trust_env", [True, False])
+async def test_proxies_of_the_environment_are_used_when_asked(
+    trust_env: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host is known to the proxy alone; without `trust_env` nothing is sent."""
+    seen: list[str] = []
+
+    async def proxy(request: web.BaseRequest) -> web.Response:
+        seen.append(request.raw_path)
+        return web.json_response({"code": 200, "msg": "success", "data": {"taskId": "task-1"}})
+
+    monkeypatch.setenv("HTTP_PROXY", await serve(proxy))
+    async with ax.Client(far_kie(), trust_env=trust_env) as client:
+        if trust_env:
+            assert "task-1" == (await client.extend(audio_id="x", model="V5")).task_id
+        else:
+            with pytest.raises(ax.ProviderDownError, match="nothing was sent"):
+                await client.extend(audio_id="x", model="V5")
+
+    assert [f"{FAR}/api/v1/generate/extend"] * trust_env == seen[:1]
+
+
+async def test_a_proxy_that_refuses_is_known_to_have_sent_nothing(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tunnel that was not made let no byte of the submit through, so its outcome is not unknown."""
+
+    async def proxy(_: web.BaseRequest) -> web.Response:
+        return web.Response(status=407)
+
+    monkeypatch.setenv("HTTPS_PROXY", await serve(proxy))
+    provider = ax.Kie("0123456789abcdef0123", base_url="https://api.kie.test")
+    async with ax.Client(provider, trust_env=True) as client:
+        with pytest.raises(ax.ProviderDownError, match="nothing was sent") as refused:
+            await client.extend(audio_id="x", model="V5")
+
+    assert refused.value.charged is False
+
+
+async def test_a_netrc_that_would_replace_the_key_is_told(
+    api: Api, open_client: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its default entry is for every host; nothing is sent, and the message names it."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    client = await open_client(trust_env=True)
+
+    with pytest.raises(ax.ProviderDownError, match=r"a netrc file or session= has another password for 127\.0\.0\.1"):
+        await client.extend(audio_id="x", model="V5")
+    assert [] == api.posts
+
+
+# --- a session of one's own ------------------------------------------------------------------------------------------
+
+
+async def test_all_calls_go_by_the_users_session(
+    api: Api, session: aiohttp.ClientSession, asked: list[str], tmp_path: Path
+) -> None:
+    """Submits, polls and downloads do; the client leaves it open, and it can be used again."""
+    for _ in range(2):
+        async with ax.Client(far_kie(), session=session) as client:
+            song = await client.run(ax.Extend(audio_id="x", model="V5"))
+            (path,) = await song.save(tmp_path)
+            assert MP3 == path.read_bytes()
+        assert not session.closed
+
+    assert ["task-1", "task-2"] == api.made
+    called = {call.partition("?")[0] for call in asked}
+    assert {
+        f"POST {FAR}/api/v1/generate/extend",
+        f"GET {FAR}/api/v1/generate/record-info",
+        "GET http://files.test/a.mp3",
+    } <= called
+
+
+async def test_a_refusal_is_read_though_the_session_raises(api: Api, session: aiohttp.ClientSession) -> None:
+    """The body of an HTTP error is what tells whether the submit cost something."""
+    api.status_codes = [503]
+    async with ax.Client(far_kie(), session=session) as client:
+        job = await client.extend(audio_id="x", model="V5")
+        with pytest.raises(ax.ProviderError) as refused:
+            await job.refresh()
+    assert 503 == refused.value.http_status
+
+
+async def test_a_submit_is_neither_redirected_nor_sent_again(serve: Serve) -> None:
+    """Whatever the session does with others, one submit is one POST."""
+    posts: list[str] = []
+
+    async def elsewhere(request: web.BaseRequest) -> web.Response:
+        posts.append(request.raw_path)
+        if len(posts) == 1:
+            return web.Response(status=307, headers={"Location": "/again"})
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    base = await serve(elsewhere)
+    async with (
+        aiohttp.ClientSession() as session,
+        ax.Client(ax.Kie("0123456789abcdef0123", base_url=base), session=session) as client,
+    ):
+        for number in (1, 2):
+            job = await client.extend(audio_id="x", model="V5")
+            with pytest.raises(ax.SubmitUnknownError):
+                await job
+            assert ["/api/v1/generate/extend"] * number == posts
+
+
+async def test_a_session_that_was_closed_sends_nothing(api: Api) -> None:
+    """Neither a submit with an unknown outcome nor a foreign error comes of it."""
+    session = aiohttp.ClientSession()
+    async with ax.Client(api.provider(), session=session) as client:
+        await session.close()
+        with pytest.raises(ax.ProviderDownError, match="session= of this client was closed before this call"):
+            await client.extend(audio_id="x", model="V5")
+    assert [] == api.posts
+
+
+async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:
+    """What is no session, is closed, or has a password of its own is refused when the client is made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer versions of aiohttp discourage it
+        secretive = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "secret"))
+    async with aiohttp.ClientSession() as open_, secretive:
+        for session, trust_env, says in (
+            (aiohttp.ClientSession, False, "must be an aiohttp.ClientSession"),
+            (secretive, False, "has auth= of its own"),
+            (open_, True, r"give aiohttp.ClientSession\(trust_env=True\)"),
+        ):
+            with pytest.raises(ax.ConfigError, match=says):
+                ax.Client(api.provider(), session=session, trust_env=trust_env)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(ax.ConfigError, match="session is closed"):
+        ax.Client(api.provider(), session=open_)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Return a certificate for this machine that no public authority signed, with its key beside it."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl makes the certificate")
+    made = tmp_path / "certificate.pem"
+    asked = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(made), "-keyout", str(tmp_path / "key.pem")]
+    subprocess.run([program, *asked, *files], check=True, capture_output=True)
+    return made
+
+
+async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
+    api: Api, stack: AsyncExitStack, certificate: Path
+) -> None:
+    """With a session of the client's own nothing is sent; with one whose TLS context knows the authority it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.json_response({"code": 200, "msg": "success", "data": {"taskId": "task-1"}})
+
+    server = RawTestServer(answer, scheme="https")
+    await server.start_server(ssl=context)
+    stack.push_async_callback(server.close)
+    provider = api.provider(base_url=f"https://127.0.0.1:{server.port}")
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # what the server says of that handshake
+    async with ax.Client(provider) as client:
+        with pytest.raises(ax.ProviderDownError, match=r"certificate verify failed.*; nothing was sent"):
+            await client.extend(audio_id="x", model="V5")
+
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=certificate))
+    async with aiohttp.ClientSession(connector=connector) as session, ax.Client(provider, session=session) as client:
+        assert "task-1" == (await client.extend(audio_id="x", model="V5")).task_id
+
+
+# --- names of files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("voice.wav", "voice.wav"),
+        ("Мой голос (1).wav", "Мой голос (1).wav"),
+        ("100% 音.mp3", "100% 音.mp3"),
+        ('a "b"\r\n.wav', "a %22b%22%0D%0A.wav"),
+        ("a\\b.wav", "a\\b.wav"),
+    ],
+)
+async def test_the_name_of_a_file_is_readable_in_a_form(name: str, sent: str, serve: Serve, tmp_path: Path) -> None:
+    """As browsers send it, in UTF-8 and not %-encoded, but for what would end the name."""
+    bodies: list[bytes] = []
+
+    async def take(request: web.BaseRequest) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response()
+
+    path = tmp_path / name
+    path.write_bytes(b"RIFF")
+    transport = Transport()
+    form = HttpRequest(
+        method="POST", url=ax.Kie(base_url=await serve(take)).base_url, parts=(Part(name="audio_file", path=path),)
+    )
+    await transport.send(form)
+    await transport.aclose()
+
+    assert f'Content-Disposition: form-data; name="audio_file"; filename="{sent}"\r\n'.encode() in bodies[0]

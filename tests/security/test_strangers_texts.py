@@ -1,0 +1,159 @@
+"""What strangers write is data wherever it goes: no new line, no colour, no turned text, and no secret of ours."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+import audioext as ax
+from audioext.errors import Problem, UnreadableError
+from audioext.http.urls import callback_url
+from audioext.models.entries import make_entry
+from audioext.models.events import Event, Failed, Progress, Unknown
+from audioext.state.reading import Reading, read
+from tests.support.api import Api, callback, serve_api
+from tests.support.tape import Tape
+
+SECRET = b"0123456789abcdef-secret"
+HOSTILE = "x\nCRITICAL root: you were hacked\x1b[31m\x9b2J\u202egnp.exe\u2066\x07\x00"
+_COMMANDS = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    """Return a stand-in for kie.ai."""
+    async with serve_api() as api:
+        yield api
+
+
+@pytest.fixture
+async def client(api: Api) -> AsyncIterator[ax.Client]:
+    """Return a client that is called back, and never asks."""
+    async with AsyncExitStack() as stack:
+        quiet = api.provider(pace=ax.Pace(first=300.0, quiet=300.0))
+        settings = {"public_url": "https://hooks.test/audio", "listen": None, "secrets": [SECRET]}
+        yield await stack.enter_async_context(ax.Client(quiet, **settings))  # type: ignore[arg-type]  # as they are
+
+
+async def deliver(client: ax.Client, job: ax.Job, body: object) -> int:
+    """Let a webhook of *job* arrive."""
+    assert client.public_url is not None
+    path = callback_url(client.public_url, SECRET, "kie", job.ref).raw_path
+    return await client.inbox.accept(ax.Webhook(path=path, body=json.dumps(body).encode()))
+
+
+def is_clean(text: str) -> bool:
+    """Say whether *text* is one line without commands."""
+    return "\n" not in text and _COMMANDS.search(text) is None
+
+
+async def test_a_failure_in_hostile_words(client: ax.Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the error, nor the record, nor what handlers and the log are told holds a command or our tag."""
+    caplog.set_level(logging.DEBUG, "audioext")
+    job = await client.extend(audio_id="x", model="V5")
+    assert client.public_url is not None
+    url = callback_url(client.public_url, SECRET, "kie", job.ref)
+    body = callback("error", code=501)
+    body["msg"] = f"{HOSTILE} we could not reach {url}"
+
+    assert 200 == await deliver(client, job, body)
+    with pytest.raises(ax.JobFailedError) as caught:
+        await job
+
+    assert job.failure is not None
+    assert job.record.fault is not None
+    texts = (str(caught.value), job.failure.message, job.record.fault.message, repr(job.failure))
+    assert [True] * 4 == [is_clean(text) for text in texts]
+    assert not [text for text in (*texts, repr(job.record), caplog.text) if url.name in text]
+    assert all(is_clean(line) for record in caplog.records for line in record.getMessage().split("\n  "))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 200, "data": {"callbackType": HOSTILE, "task_id": "task-1", "data": []}},
+        {"code": 200, "data": {"callbackType": "text", "task_id": HOSTILE, "data": []}},
+        {"code": 200, "data": {"callbackType": "text", "task_id": "task-2", "data": []}},
+        {"code": HOSTILE, "msg": HOSTILE, "data": {HOSTILE: HOSTILE}},
+        {HOSTILE: {HOSTILE: [HOSTILE]}},
+        [HOSTILE],
+        HOSTILE,
+    ],
+)
+async def test_a_webhook_in_hostile_words(client: ax.Client, caplog: pytest.LogCaptureFixture, body: object) -> None:
+    """Whatever is wrong with it, what is logged and kept of it is one clean line."""
+    caplog.set_level(logging.DEBUG, "audioext")
+    job = await client.extend(audio_id="x", model="V5")
+
+    assert await deliver(client, job, body) in {200, 400, 401}
+
+    assert all(is_clean(record.getMessage()) for record in caplog.records)
+    notes = [delivery.note async for delivery in client.deliveries(job.ref)]
+    assert all(map(is_clean, notes))
+    assert all(map(is_clean, job.record.words))
+
+
+@pytest.mark.parametrize("code", ["\x1b[31m", "a\nb"])
+def test_a_code_or_a_word_in_hostile_letters(code: str) -> None:
+    """The events that codecs make keep their words, as text."""
+    assert is_clean(Failed(code=code, message=code).code or "")
+    assert is_clean(Failed(code=code, message=code).message)
+    assert is_clean(Progress(word=code).word or "")
+    assert is_clean(Unknown(reason=code).reason)
+
+
+def test_a_codec_that_raises_hostile_words() -> None:
+    """What a provider of the user's own raises is part of a problem, which is clean and short."""
+
+    class Raising(Tape):
+        def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
+            raise ValueError(HOSTILE * 1_000 + body.decode())
+
+    problem = read(make_entry("webhook", 1.0), Raising()).problem
+    assert is_clean(problem)
+    assert 1_100 > len(problem)
+    assert isinstance(read(make_entry("webhook", 1.0), Raising()), Reading)
+
+
+ERRORS: tuple[Callable[[str], Exception], ...] = (
+    ax.ConfigError,
+    ax.StoreError,
+    UnreadableError,
+    lambda text: ax.ProviderError(text, provider="kie", code=text),
+    lambda text: ax.DecodeError([text], where=text),
+    lambda text: ax.WebhookError(text, http_status=400),
+    lambda text: ax.DownloadError([text]),
+)
+
+
+@given(text=st.text())
+def test_every_error_is_one_clean_line(text: str) -> None:
+    """Whatever it is made of; only what is wrong with a request has a line for each problem."""
+    assert [True] * len(ERRORS) == [is_clean(str(make(text + HOSTILE))) for make in ERRORS]
+    said = str(ax.RequestError([Problem("title", text), Problem("tags", HOSTILE)])).split("\n")
+    assert (3, [True] * 3) == (len(said), [is_clean(line) for line in said])
+
+
+@pytest.mark.parametrize("provider", [ax.Kie, ax.KieJobs, ax.SunoApi, ax.Vidgo, ax.MusicGpt])
+@pytest.mark.parametrize("status", [200, 400, 500, 503])
+def test_a_status_answer_that_quotes_our_url_and_key(provider: Callable[[str], ax.Provider], status: int) -> None:
+    """An API that says which address it could not reach, and with which key, tells nobody else either of the two."""
+    key, url = "sk-0123456789abcdef", callback_url(URL("https://hooks.test/a"), SECRET, "kie", "r" * 24)
+    says = f"we could not reach {url} for {key}{HOSTILE}"
+    for body in ({"code": 500, "msg": says, "message": says, "error": says, "errorMessage": says}, says):
+        try:
+            events = provider(key).parse_status(ax.HttpResponse(status=status, body=json.dumps(body).encode()))
+        except ax.AudioextError as error:
+            said = str(error)
+            assert is_clean(said)
+        else:
+            said = repr(events)
+        assert [] == [secret for secret in (url.name, key) if secret in said]

@@ -1,0 +1,356 @@
+"""One job that cannot be read, or stored, keeps no other: what is said of it is said once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import attrs
+import pytest
+
+from audioext.errors import StoreError, UnreadableError
+from audioext.models.entries import Entry, Index, make_entry
+from audioext.models.results import Stage, StageEvent
+from audioext.runtime.changes import Changes
+from audioext.runtime.claims import Claims
+from audioext.runtime.handlers import LONGEST_ERROR, Handlers, StageHandler
+from audioext.runtime.held import HeldJob
+from audioext.runtime.unstored import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Unstored
+from audioext.state.schedule import FARTHEST_RETRY_SECONDS, FARTHEST_SECONDS, MAX_ATTEMPTS
+from audioext.stores import MemoryStore
+from audioext.stores.base import Stored
+from tests.support import tape
+from tests.support.lines import Line
+from tests.support.loops import BEGIN_SECONDS
+from tests.support.processes import LOOP_CLOCK, UNLIMITED, Process, loop_time, start, stored
+from tests.support.tape import REF, Tape
+
+NOW = BEGIN_SECONDS
+DAMAGED = make_entry("request", NOW, body=b"{")
+LATER = make_entry("request", NOW, body=b'{"format": 99}')
+DONE = tape.webhook(NOW + 3, tape.shown(Stage.COMPLETE, tape.track("one"), tape.track("two")))
+TEXT = tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id=None))
+
+
+async def put(store: MemoryStore, ref: str, entry: Entry, *, provider: str = "tape") -> None:
+    """Begin a journal with *entry*, whose polls and handlers are due now."""
+    index = Index(ref=ref, provider=provider, account="", created_at=NOW, poll_at=NOW, handle_at=NOW)
+    await store.create(entry, index, limits=UNLIMITED, now=NOW)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("entry", "says"), [(DAMAGED, "is damaged"), (LATER, "has format 99")])
+async def test_a_job_whose_request_is_damaged_is_named(
+    store: MemoryStore, here: Process, entry: Entry, says: str
+) -> None:
+    """Whoever reads it is told which job it is, and why."""
+    await put(store, REF, entry)
+
+    with pytest.raises(UnreadableError, match=f"job {REF}: its journal {says}"):
+        await here.journal.hold(REF)
+
+
+async def test_a_second_request_that_is_damaged_does_no_harm(store: MemoryStore, here: Process, there: Process) -> None:
+    """The first one counts: whoever holds the job, and whoever reads it anew, goes on."""
+    job = here.handle(await here.submit())
+    await store.append(REF, [DAMAGED], provider="tape")
+    await here.receive(DONE)
+
+    assert Stage.COMPLETE is (await job.wait()).stage
+    assert Stage.COMPLETE is (await there.hold()).record.stage
+
+
+# --- claims -------------------------------------------------------------------------------------------------
+
+
+async def test_an_unreadable_job_is_said_once_and_keeps_no_other(
+    store: MemoryStore, here: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its claim runs out each time, the others' work is done at once, and the log names it in one line."""
+    await put(store, "bad", DAMAGED)
+    await put(store, "good", tape.request(NOW))
+    done: list[str] = []
+
+    async def do(ref: str) -> None:
+        await here.journal.hold(ref)
+        done.append(ref)
+        await store.append(ref, [], provider="tape", index=_nothing_due(await stored(store, ref)), known=1)
+
+    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=1, do=do)
+    claims.start()
+    await asyncio.sleep(100)
+    await claims.aclose()
+
+    assert ["good"] == done
+    assert 1 == caplog.text.count("polls of job bad: it is passed over")
+
+
+def _nothing_due(job: Stored) -> Index:
+    return attrs.evolve(job.index, poll_at=None, handle_at=None)
+
+
+async def test_a_store_that_fails_in_the_middle_is_said_once(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many jobs whose work fails in one outage are one line, which names the first of them."""
+    for number in range(50):
+        await put(store, f"job{number}", tape.request(NOW))
+
+    async def do(ref: str) -> None:
+        raise StoreError("the disk is full")
+
+    claims = Claims(work="polls", store=store, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do)
+    claims.start()
+    await asyncio.sleep(25)
+    await claims.aclose()
+
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "polls: the store failed in the middle, trying again: job job0: the disk is full" == line
+
+
+async def test_a_bug_of_a_store_does_not_end_the_loop(store: MemoryStore) -> None:
+    """A store of the user's own that raises what it should not is asked again."""
+    await put(store, REF, tape.request(NOW))
+    line, done = Line(store), asyncio.Event()
+
+    async def buggy(name: str, side: str) -> None:
+        if loop_time() < NOW + 5.0:
+            raise ZeroDivisionError
+
+    async def do(ref: str) -> None:
+        done.set()
+
+    line.on_call = buggy
+    claims = Claims(work="polls", store=line, clock=LOOP_CLOCK, hold=lambda: 10.0, concurrency=8, do=do)
+    claims.start()
+    await asyncio.wait_for(done.wait(), 10.0)
+    await claims.aclose()
+
+
+async def test_handler_work_of_unknown_providers_is_left_to_others(store: MemoryStore) -> None:
+    """A client that lacks a provider neither claims nor holds its jobs: one that has it tells them at once."""
+    strange = start(store, provider=Tape(name="strange"))
+    held = await strange.submit(REF, provider="strange")
+    lacking = start(store)
+    handlers = make(lacking, providers=("tape",))
+    handlers.start()
+    await strange.journal.append(held, [tape.answer(NOW, task_id=REF), TEXT])
+    await asyncio.sleep(10)
+    await handlers.aclose(drain=0.0)
+
+    assert (REF,) == await store.claim("handlers", now=loop_time(), until=loop_time() + 1, limit=9)
+
+
+def make(process: Process, handler: StageHandler | None = None, *, providers: Sequence[str] | None = None) -> Handlers:
+    """Return the handlers of *process*, one of which is told of TEXT."""
+
+    async def nothing(event: StageEvent) -> None:
+        """Do nothing."""
+
+    handlers = Handlers(
+        store=process.line,
+        journal=process.journal,
+        clock=process.clock,
+        timeout=60.0,
+        concurrency=4,
+        providers=providers,
+    )
+    handlers.on(Stage.TEXT, handler or nothing)
+    process.journal.on_work = handlers.wake
+    return handlers
+
+
+# --- handlers -----------------------------------------------------------------------------------------------
+
+
+class NoWordsError(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (NoWordsError(), "NoWordsError"),
+        (ValueError("\ud800"), "ValueError: ?"),
+        (ValueError("x" * 9_999), "ValueError: x"),
+    ],
+    ids=["no words", "no text", "no end"],
+)
+async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(
+    here: Process, caplog: pytest.LogCaptureFixture, error: Exception, says: str
+) -> None:
+    """A handler whose error is no text, or has no end, is tried five times and not at every moment."""
+    caplog.set_level(logging.CRITICAL, "audioext.handlers")  # what is no text cannot be reported either
+    calls: list[float] = []
+
+    async def fail(event: StageEvent) -> None:
+        calls.append(loop_time())
+        raise error
+
+    handlers = make(here, fail)
+    handlers.start()
+    held = await here.submit()
+    await here.journal.append(held, [tape.answer(NOW, task_id=REF), TEXT])
+    await asyncio.sleep(300)
+    await handlers.aclose(drain=0.0)
+
+    assert MAX_ATTEMPTS == len(calls)
+    (fault,) = held.record.handler_faults
+    assert fault.startswith(f"text: {says}")
+    assert LONGEST_ERROR + 10 > len(fault)
+
+
+async def test_a_clock_that_went_back_delays_no_retry(store: MemoryStore) -> None:
+    """A handler that failed while the clock was an hour ahead is tried again within a minute after it went back."""
+    steps = [3_600.0]
+    process = start(store, clock=attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + steps[-1]))
+    calls: list[float] = []
+
+    async def fail(event: StageEvent) -> None:
+        calls.append(loop_time())
+        if len(calls) == 1:
+            raise ValueError
+
+    handlers = make(process, fail)
+    handlers.start()
+    held = await process.submit()
+    await process.journal.append(held, [tape.answer(NOW, task_id=REF), TEXT])
+    await asyncio.sleep(0.5)
+    steps.append(0.0)
+    await asyncio.sleep(FARTHEST_RETRY_SECONDS)
+    await handlers.aclose(drain=0.0)
+
+    assert 2 == len(calls)
+
+
+# --- changes ------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_cannot_be_read_does_not_block_the_changes_of_others(
+    store: MemoryStore, here: Process, there: Process
+) -> None:
+    """While one job fails to be read again and again, news of another one wakes who waits for it at once."""
+    await store.open()
+    bad, good = await here.submit("bad"), here.handle(await here.submit("good"))
+
+    line = SelectiveLine(store, bad="bad")
+    here.journal.store = line
+    changes = Changes(store=store, journal=here.journal, clock=LOOP_CLOCK, on_change=lambda: None, on_resync=_nothing)
+    changes.start()
+    await asyncio.sleep(5)
+    await there.receive(tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id=None)), "bad")
+    await asyncio.sleep(5)
+    wait = asyncio.create_task(good.wait(Stage.TEXT))
+    await asyncio.sleep(0)
+    before = loop_time()
+    await there.receive(tape.webhook(NOW + 2, tape.shown(Stage.TEXT, task_id=None)), "good")
+    await wait
+
+    assert before == loop_time()
+    line.bad = ""
+    await asyncio.sleep(2)
+    assert 2 == bad.count  # it was not forgotten
+    await changes.aclose()
+    await store.aclose()
+
+
+async def _nothing() -> None:
+    """Do nothing."""
+
+
+class SelectiveLine(Line):
+    """A line over which one job cannot be read."""
+
+    def __init__(self, store: MemoryStore, *, bad: str) -> None:
+        """Fail for *bad*."""
+        super().__init__(store)
+        self.bad = bad
+
+    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Read, or fail."""
+        if ref == self.bad:
+            raise StoreError("this page of the file is damaged")
+        return await super().read(ref, after=after)
+
+
+# --- what is not stored yet ---------------------------------------------------------------------------------
+
+
+async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: Process) -> None:
+    """All that waits is tried, whatever the first one meets, and the one that fails is tried on."""
+    stored_refs: list[str] = []
+    is_bad = True
+
+    async def append(held: HeldJob, entries: Sequence[Entry]) -> None:
+        if held.ref == "bad" and is_bad:
+            raise StoreError("its row is damaged")
+        stored_refs.append(held.ref)
+
+    unstored = Unstored(append=append, clock=LOOP_CLOCK)
+    for ref in ("bad", "one", "two"):
+        unstored.add(await here.submit(ref), [tape.answer(NOW, task_id=ref)])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with pytest.raises(StoreError, match="damaged"):
+        await unstored.flush()
+    assert {"one", "two"} == set(stored_refs)
+
+    await asyncio.sleep(200)  # by now it is tried every 30 s
+    unstored.add(await here.submit("late"), [tape.answer(NOW, task_id="late")])
+    await asyncio.sleep(FIRST_PAUSE_SECONDS)
+    assert "late" in stored_refs
+
+    is_bad = False
+    await asyncio.sleep(LONGEST_PAUSE_SECONDS)
+    assert "bad" in stored_refs
+    await unstored.aclose()
+
+
+# --- deliveries ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names_task", [True, False])
+async def test_a_delivery_of_a_job_that_cannot_be_read_is_kept(
+    store: MemoryStore, here: Process, *, names_task: bool
+) -> None:
+    """It is durable, so its sender has no reason to come again; a release that can read the job finds it."""
+    await put(store, REF, LATER)
+
+    await here.receive(tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id="task" if names_task else None)))
+
+    assert 2 == (await stored(store)).count
+
+
+# --- clocks -------------------------------------------------------------------------------------------------
+
+
+async def test_work_that_a_clock_ahead_put_down_is_done(store: MemoryStore) -> None:
+    """What was put down by a clock an hour ahead is done as soon as it went back, and what is due soon in its time."""
+    steps = [3_600.0]
+    clock = attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + steps[-1])
+    done: list[tuple[str, float]] = []
+
+    async def do(ref: str) -> None:
+        done.append((ref, loop_time() - NOW))
+        await store.append(ref, [], provider="tape", index=_nothing_due(await stored(store, ref)), known=1)
+
+    for ref, due_in in (("far", 3_630.0), ("soon", 30.0)):
+        index = Index(ref=ref, provider="tape", account="", created_at=NOW, poll_at=NOW + due_in)
+        await store.create(tape.request(NOW), index, limits=UNLIMITED, now=NOW)
+    claims = Claims(
+        work="polls", store=store, clock=clock, hold=lambda: 10.0, concurrency=1, do=do, farthest=FARTHEST_SECONDS
+    )
+    await store.claim("polls", now=clock.now(), until=0.0, limit=0)  # it looked while it was ahead
+    claims.start()
+    steps.append(0.0)
+    await asyncio.sleep(60)
+    await claims.aclose()
+
+    assert [("far", 0.0), ("soon", 30.0)] == done
