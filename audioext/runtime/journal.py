@@ -132,8 +132,7 @@ class Journal:
             return held
         if stored is None or not holds_request(stored.entries):
             return None
-        held = self.take_in(stored)
-        return held if held.is_known else None
+        return self.take_in(stored)
 
     async def look(self, ref: str) -> None:
         """Bring a held job up to date for somebody who waits, who is kept neither by a store that hangs nor at the end.
@@ -238,8 +237,7 @@ class Journal:
     async def _append_unheld(self, ref: str, provider_name: str, reading: Reading) -> None:
         at = self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
-        # Somebody may hold it by now: there is one copy of a job, which all its handles share.
-        held = self._held.get(ref)
+        held = self._held.get(ref)  # somebody may hold it by now, and there is one copy of a job
         if held is None and not holds_request(done.missed):
             if done.count == 1:
                 _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
