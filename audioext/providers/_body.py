@@ -6,6 +6,7 @@ and each has been seen in more shapes than its page shows, so one reader takes t
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,6 +18,8 @@ from audioext.models.results import Stage, Track
 from audioext.providers._tracks import KEYS, LISTS, MAX_TRACKS, SHOWING, find_tracks
 from audioext.providers._words import StatusWord, all_said, says_no, status_word
 
+MAX_KEYS = 200  # of one object; real ones have up to 30
+MAX_PER_ROLE = 12  # values of one kind, such as lists
 MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
 MAX_NODES = 64  # lists and objects in which tracks are looked for where no known key has them
 _NAMING_A_TRACK = SHOWING | {plain(key) for key in KEYS["id"][1]}
@@ -72,11 +75,13 @@ class Body:
         self.layers = [(value, "$")]
         for index, (layer, path) in enumerate(self.layers):
             wraps = True
-            for key, raw in layer.items():
+            for key, raw in itertools.islice(layer.items(), MAX_KEYS):
                 role = _ROLES.get(plain(key))
                 if role is None or raw is None or raw == "":
                     continue
                 wraps = wraps and role not in _ABOUT_A_TASK
+                if len(self._found.get(role, ())) >= MAX_PER_ROLE:
+                    continue
                 at = f"{path}.{key}"
                 item = _opened_task(raw) if role == "list" else raw
                 if role == "list" and isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
@@ -93,7 +98,7 @@ class Body:
 
     def _unwrap(self, layer: Mapping[str, object], path: str) -> None:
         """Look into all that an object holds which says nothing of a task itself."""
-        for key, raw in layer.items():
+        for key, raw in itertools.islice(layer.items(), MAX_KEYS):
             item = _opened_task(raw)
             if isinstance(item, dict) and len(self.layers) < MAX_LAYERS and not _ECHO.search(plain(key)):
                 self.layers.append((item, f"{path}.{key}"))
@@ -142,7 +147,13 @@ class Body:
         """Yield the objects that stand side by side, in any list or object but those that repeat the request."""
         nodes: list[object] = [layer for layer, _ in self.layers]
         for node in nodes:
-            items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            items = (
+                itertools.islice(node.items(), MAX_KEYS)
+                if isinstance(node, dict)
+                else enumerate(node)
+                if isinstance(node, list)
+                else ()
+            )
             inner = [opened(item) for key, item in items if not _ECHO.search(plain(str(key)))]
             beside = [item for item in inner if isinstance(item, dict)]
             yield [item for item in beside if not _NAMING_A_TRACK.isdisjoint(map(plain, item))][:MAX_TRACKS]

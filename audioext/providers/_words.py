@@ -9,6 +9,7 @@ docs.vidgo.ai/api-manual/task-management/status and docs.musicgpt.com/api-docume
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -103,6 +104,7 @@ _SAYING = re.compile(
 _FIRST = ("message", "msg", "detail", "error", "reason")
 _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully", "null", "none", "undefined", "no error"})
 _MOST_TEXTS = 10
+LONGEST_TEXT = 2_000  # characters of one text that are looked at
 _DEEPEST = 6
 
 
@@ -113,7 +115,7 @@ def words(value: object, depth: int = 0) -> str:
     """
     value = opened(value)
     if isinstance(value, str):
-        return value.strip()
+        return value[:LONGEST_TEXT].strip()
     if depth > _DEEPEST:
         return ""
     if isinstance(value, list):
@@ -135,7 +137,8 @@ def said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) 
 
 def all_said(keys: Mapping[str, object]) -> Iterator[str]:
     """Yield every text under plain *keys* that says something."""
-    return filter(says_something, (words(keys[name]) for name in keys if _SAYING.fullmatch(name)))
+    named = itertools.islice(filter(_SAYING.fullmatch, keys), _MOST_TEXTS)
+    return filter(says_something, (words(keys[name]) for name in named))
 
 
 def says_something(text: str) -> bool:
