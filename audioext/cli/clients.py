@@ -19,6 +19,7 @@ from audioext.cli.screen import JobOptions
 from audioext.client import Client
 from audioext.config import UNSET, Unset
 from audioext.errors import RequestError
+from audioext.http.urls import without_password
 from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
@@ -148,7 +149,7 @@ def job_options(
 ) -> JobOptions:
     """Return how another command finds a job of this store and its API; a password is not repeated."""
     of_store = " --sandbox" if store.is_sandboxed else ""
-    if store.store is not None and "@" not in store.store:
+    if store.store is not None and without_password(store.store) == store.store:
         of_store += f" --store {shlex.quote(store.store)}"
     given: dict[str, object] = {"base_url": base_url}
     if api is not None:
@@ -156,7 +157,7 @@ def job_options(
     of_api = "".join(
         f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in given.items()
-        if value is not None and "@" not in str(value)
+        if value is not None and without_password(str(value)) == str(value)
     )
     if api is not None and api.poll_only:
         of_api += " --poll-only"

@@ -21,6 +21,7 @@ from audioext.cli.records import BY, delivery_object, track_object
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError
+from audioext.http.urls import without_password
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage
@@ -52,13 +53,14 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
         )
         with stop_signals() as stopped:
             async with client:
-                where = "a store with a password" if "@" in self.store_url else self.store_url
+                where = without_password(self.store_url)
                 url, address = client.public_url, config.read_listen(listen, client.public_url)
+                shown = without_password(str(url))
                 if screen.json:
-                    screen.emit({"event": "listening", "public_url": str(url), "store": where})
+                    screen.emit({"event": "listening", "public_url": shown, "store": where})
                 else:
                     at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
-                    screen.note(f"listening for {url}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                    screen.note(f"listening for {shown}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
                 await stopped.wait()
                 await store.appends.join()
