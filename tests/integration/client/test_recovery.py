@@ -183,7 +183,7 @@ async def test_links_that_came_back_and_died_again_are_recovered_again(
     """Not at once, which would pay for the same again; days later the same is done once more."""
     async with serve_host() as host:
         api.link = host.put("/old.mp3", gives(b"", status=410))
-        client = await open_client(clock=clock.clock, **QUICK)
+        client = await open_client(clock=clock.clock, wait_timeout=86_400.0, **QUICK)
         song = await clock.run(client.run(ax.Extend(audio_id="a", model="V5")))
         api.recovered = recovered({"id": "a", "audio_url": host.put("/back.mp3", gives()), "status": "success"})
         await clock.run(song.save(tmp_path))
