@@ -125,7 +125,7 @@ async def test_who_cannot_be_called_asks_anew_when_an_answer_was_lost(
     expired: Sandbox, make_client: MakeClient, clock: JumpClock, tmp_path: Path
 ) -> None:
     """Nobody will hear of that recovery: it counts as under way while a POST may, then a new one is made."""
-    client = await make_client(expired, poll=True, clock=clock.clock, **QUICK)
+    client = await make_client(expired, poll=True, clock=clock.clock, wait_timeout=86_400.0, **QUICK)
     ref = await clock.run(finished(client, expired))
     song = await (await client.job(ref)).result()
     expired.script("lose_response*1")
