@@ -36,3 +36,8 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return what the clock shows: it moves with the timers alone."""
         return self._jumping.now
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads without a deadline, which a jump would pass before any of them could end."""
+        del timeout
+        await super().shutdown_default_executor()
