@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from urllib.parse import urljoin
 
@@ -13,8 +13,10 @@ import aiohttp
 from attrs import define, field
 from yarl import URL
 
+from audioext.errors import LONGEST_VALUE
 from audioext.files.formats import MAX_FILE_BYTES
-from audioext.http.messages import HttpResponse, retry_after
+from audioext.files.hosts import LinkError
+from audioext.http.messages import HttpResponse, as_data, retry_after
 
 CHUNK_BYTES = 262_144
 IDLE_SECONDS = 60.0
@@ -74,11 +76,13 @@ def wire_url(link: str) -> URL:
 class Fetch:
     """One file on its way. *ends_at* is when it has to be whole, in the loop's time.
 
+    *check* raises LinkError for a link that is not to be followed; each redirect is one more link.
     *patience* (seconds) is how long failures are tried again while no more of it comes. A link that is not *is_fresh*
     and looks dead is tried twice.
     """
 
     session: aiohttp.ClientSession
+    check: Callable[[URL], Awaitable[None]]
     link: str
     patience: float
     ends_at: float
@@ -158,8 +162,10 @@ class Fetch:
                     raise _AgainError(message)
             finally:
                 response.close()
+        except LinkError as error:
+            raise FetchError(str(error)) from error
         except (aiohttp.InvalidURL, ValueError) as error:
-            message = f"the link {self.link[:80]!r} cannot be asked for"
+            message = f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for"
             raise FetchError(message) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
@@ -179,6 +185,7 @@ class Fetch:
         link = self.link
         for _ in range(MAX_REDIRECTS + 1):
             url = wire_url(link)
+            await self.check(url)
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
             )

@@ -8,7 +8,11 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from attrs import define, field
 
+from audioext.files.hosts import LinkRules, read_open_host
 from tests.support.sounds import MP3
+
+LOOPBACK = LinkRules(opened=frozenset({read_open_host("http://127.0.0.1")}))
+"""Lets links lead to hosts on this machine."""
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

@@ -167,7 +167,7 @@ async def test_all_calls_go_by_the_users_session(
 ) -> None:
     """Submits, polls and downloads do; the client leaves it open, and it can be used again."""
     for _ in range(2):
-        async with ax.Client(far_kie(), session=session) as client:
+        async with ax.Client(far_kie(), session=session, allow_hosts=["http://files.test"]) as client:
             song = await client.run(ax.Extend(audio_id="x", model="V5"))
             (path,) = await song.save(tmp_path)
             assert MP3 == path.read_bytes()
