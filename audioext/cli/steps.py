@@ -228,7 +228,8 @@ def report(screen: Screen, finished: Finished) -> None:
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     if ids and not screen.job.sandbox:
         model = () if job.record.model is None else ("--model", job.record.model)
-        screen.note(f"\nGo on from a track: {screen.job.command('extend', ids[0], '--provider', job.provider, *model)}")
+        command = screen.job.command("extend", "--provider", job.provider, *model, of=ids[0])
+        screen.note(f"\nGo on from a track: {command}")
 
 
 def song_object(finished: Finished) -> dict[str, object]:
