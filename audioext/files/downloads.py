@@ -18,7 +18,7 @@ from yarl import URL
 
 from audioext.errors import DownloadError
 from audioext.files.fetching import Fetch, FetchError
-from audioext.files.formats import HEAD_BYTES, FlawError, check_head, listen
+from audioext.files.formats import HEAD_BYTES, MAX_FILE_BYTES, FlawError, check_head, listen
 from audioext.files.hosts import LinkResolver, LinkRules, hosts_of_api
 from audioext.files.names import safe_name
 from audioext.http.transport import Transport
@@ -78,6 +78,7 @@ class Downloader:
     rules: LinkRules = field(factory=LinkRules)
     patience: float = PATIENCE_SECONDS
     timeout: float = TIMEOUT_SECONDS
+    max_bytes: int = MAX_FILE_BYTES
 
     async def save(
         self,
@@ -161,6 +162,7 @@ class Downloader:
             link=track.audio_url or "",
             patience=self.patience,
             ends_at=asyncio.get_running_loop().time() + self.timeout,
+            max_bytes=self.max_bytes,
             is_fresh=is_fresh,
         )
 

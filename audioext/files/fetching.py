@@ -86,6 +86,7 @@ class Fetch:
     link: str
     patience: float
     ends_at: float
+    max_bytes: int = MAX_FILE_BYTES
     is_fresh: bool = True
     position: int = field(default=0, init=False)
     """How many bytes were handed out."""
@@ -227,6 +228,7 @@ class Fetch:
             message = f"{response.url.host} sends another file than before"
             raise FetchError(message)
         self.total = total
+        self._check_size(total or 0)
         self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"
         tag = response.headers.get("ETag", "")
         self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
@@ -254,8 +256,11 @@ class Fetch:
     def _count(self, chunk: bytes) -> None:
         self.position += len(chunk)
         self._digest.update(chunk)
-        if self.position > MAX_FILE_BYTES:
-            message = f"longer than {MAX_FILE_BYTES} bytes"
+        self._check_size(self.position)
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_bytes:
+            message = f"longer than {self.max_bytes} bytes"
             raise FetchError(message)
 
 
