@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 1_048_576
 MAX_DEPTH = 64  # real bodies nest 5 deep
-MAX_VALUES = 20_000  # of one body, counted by its commas and brackets; two songs with timed lyrics have about 2,000
+MAX_VALUES = 10_000  # of one body, counted by its commas and brackets; two songs with timed lyrics have about 2,000
 MAX_PATHS = 10  # of a DecodeError; one line of a log
 MAX_ID_LENGTH = 200  # characters; real ids have 16 to 50
 MAX_LINK_LENGTH = 8_192  # characters; signed links have up to 2,000

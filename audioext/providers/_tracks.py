@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -11,6 +12,7 @@ from audioext.http.decoding import camel, identity, link, moment, number, opened
 from audioext.models.results import TimedLine, Track
 
 MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the event loop
+MAX_KEYS = 64  # of one track; real ones have up to 21, and each spelling of a link takes its time
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
 _MILLISECONDS = 1000
 _AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
@@ -123,7 +125,7 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
     found: dict[str, object] = {}
     ranks: dict[str, int] = {}
     unnamed: str | None = None
-    for key, item in raw.items():
+    for key, item in itertools.islice(raw.items(), MAX_KEYS):
         if item is None:
             continue
         known = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))

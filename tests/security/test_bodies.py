@@ -1,0 +1,40 @@
+"""The largest legal bodies, made so that they hold the event loop: none does for longer than it may."""
+
+from __future__ import annotations
+
+import pytest
+
+import audioext as ax
+from audioext.providers import NAMES, load
+from audioext.providers._tracks import MAX_KEYS, read_track
+from tests.bench.bodies import BASE, SECRET, begin, bodies, deliver
+
+MOST_MILLISECONDS = 50.0
+TURNS = 5
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_largest_legal_body_is_answered_in_time(name: str) -> None:
+    """Whatever there is most of in it, it takes 50 ms of the processor at most."""
+    took: dict[str, float] = {}
+    async with ax.Client(public_url=str(BASE), listen=None, secrets=[SECRET]) as client:
+        provider = load(name)("key")
+        for what, body in bodies(name).items():
+            found = []
+            for turn in range(TURNS):
+                held = await begin(client, provider, f"{len(took):012}{turn:012}")
+                found.append((await deliver(client, provider, held.ref, body))[0])
+            took[what] = min(found)
+
+    assert {} == {what: spent for what, spent in took.items() if spent > MOST_MILLISECONDS}
+
+
+def test_a_track_is_read_up_to_a_bound() -> None:
+    """Keys beyond those that any real track has are passed over, whatever they spell."""
+    known = {"id": "a", "audio_url": "https://files.test/a.mp3", **dict.fromkeys(map(str, range(MAX_KEYS - 2)), 1)}
+    problems: list[str] = []
+
+    track = read_track({**known, "Audio_URL": "https://files.test/b.mp3", "title": "Rain"}, problems, "$")
+
+    assert ("a", "https://files.test/a.mp3", None) == (track.id, track.audio_url, track.title)
