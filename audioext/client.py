@@ -121,6 +121,7 @@ class Client:
         )
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
+        self.receiver.client = self
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:

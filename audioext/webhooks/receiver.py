@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 from collections.abc import Coroutine
@@ -46,6 +47,8 @@ class Receiver:
     """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
 
     endpoint: Endpoint
+    client: object = field(default=None, init=False)
+    """Whose jobs the live page shows."""
     _server: BoundedServer | None = field(default=None, init=False)
     _runner: web.ServerRunner | None = field(default=None, init=False)
     _prefixes: tuple[str, ...] = field(default=("",), init=False)
@@ -78,6 +81,19 @@ class Receiver:
         app.router.add_route(
             "*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._mounted_webhook, expect_handler=_ask_later
         )
+
+    def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
+        """Mount the live page into the user's own *app*, and return the path, with its token, that opens it.
+
+        It shows all jobs with their requests, and can replay deliveries. With *is_local* it refuses who does not come
+        from this machine, or comes through a proxy; without, the token alone keeps strangers out.
+
+        Raises:
+            ConfigError: the prefix does not begin with a slash, or aiohttp-sse is not installed.
+        """
+        # It stands above us, needs an extra, and most clients show no page.
+        page = importlib.import_module("audioext.ui.page").Page(client=self.client, is_local=is_local)
+        return str(page.add_to(app, prefix))
 
     async def start(self, host: str, port: int, *, prefix: str = "/") -> int:
         """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
