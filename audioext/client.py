@@ -48,17 +48,15 @@ class Client:
     Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
     bounds every await, `permit_timeout` a submit's wait for its turn, other `_timeout`s what they name; a job is given
     up after `expire_after`, a link tried again for `download_patience`, a finished job remembered for `keep`.
-
     `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where it listens:
     by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or another process.
     Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls, `"unsigned"`
     those whose signature is not checked. `serve_files=True` serves local files, and uploads none. `secrets` sign the
-    callback URLs, the first one new ones; else the store keeps one. See `open_store`.
-
-    Files come by https from public addresses, and from APIs on this machine; `allow_hosts` opens more: `"a.lan"`,
-    `"10.0.0.7:8443"`, `"http://a.lan"` for http as well. `trust_env=True` takes proxies from the environment. A
-    `session` of yours (with its proxy, connector or TLS context) makes all calls by the rules of this client, and is
-    yours to close. It, or a proxy, looks up hosts itself: what they find there is not checked.
+    callback URLs, the first one new ones; else the store keeps one. See `open_store`. Files come by https from public
+    addresses, and from APIs on this machine; `allow_hosts` opens more: `"a.lan"`, `"10.0.0.7:8443"`, `"http://a.lan"`
+    for http as well. `trust_env=True` takes proxies from the environment. A `session` of yours (with its proxy,
+    connector or TLS context) makes all calls by the rules of this client, and is yours to close; it, or a proxy, looks
+    up hosts itself, and what they find there is not checked.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
