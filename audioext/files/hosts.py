@@ -111,17 +111,17 @@ class LinkRules:
         Raises:
             LinkError: it is no https, has a password, or names an address that is not public.
         """
-        host, address = host_of(url), _address(host_of(url))
+        host, port = host_of(url), url.explicit_port
         if url.raw_user is not None or url.raw_password is not None:
             message = f"a link to {as_data(host)} has a user name or a password in it, and is not followed"
             raise LinkError(message)
         doors = [each for each in self.opened if each.covers(host, url.port)]
         if url.scheme != "https" and not any(each.has_http for each in doors):
-            raise LinkError(_refusal(url, "it is plain http", opens="http://"))
+            raise LinkError(_refusal(host, port, "it is plain http", opens="http://"))
         # What is made of digits alone is never looked up, whatever it means.
-        is_number = address is not None or host.replace(".", "").isdigit()
+        is_number = _address(host) is not None or host.replace(".", "").isdigit()
         if is_number and not doors and not is_public(host):
-            raise LinkError(_refusal(url, "that is no public address"))
+            raise LinkError(_refusal(host, port, "that is no public address"))
 
     async def look_up(self, url: URL) -> None:
         """Let a link through that another's session follows: its host has public addresses only, or none known here.
@@ -146,10 +146,9 @@ class LinkRules:
         if not found:
             message = f"{name} has no address"
             raise OSError(message)
-        if not all(is_public(each["host"]) for each in found) and not any(
-            each.covers(name, port) for each in self.opened
-        ):
-            raise LinkError(_refusal(URL.build(scheme="https", host=name), "it has an address that is not public"))
+        is_opened = any(each.covers(name, port) for each in self.opened)
+        if not is_opened and not all(is_public(each["host"]) for each in found):
+            raise LinkError(_refusal(name, None, "it has an address that is not public"))
         return found
 
 
@@ -187,9 +186,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _refusal(url: URL, why: str, *, opens: str = "") -> str:
-    host = host_of(url)
+def _refusal(host: str, port: int | None, why: str, *, opens: str = "") -> str:
     name = f"[{host}]" if ":" in host else host
-    port = "" if url.explicit_port is None else f":{url.explicit_port}"
-    way = shown(f"{opens}{name}{port}".removesuffix(":443")).replace("'", '"')
+    way = shown(f"{opens}{name}" if port is None else f"{opens}{name}:{port}").replace("'", '"')
     return as_data(f"a link to {cut(host)} is not followed: {why}; if it is yours, allow_hosts=[{way}] opens it")
