@@ -72,6 +72,14 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 " quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`."
             ),
         ),
+        "doctor": (
+            "doctor:DoctorCommand",
+            (
+                "Look whether the public URL, the keys, the clock and the store work, and say what to do where not.\n\n"
+                "A nonce is sent to the public URL, as a provider would send a webhook, and has to reach a receiver: that of"
+                " your own process, where one listens with the same store, else this one. Nothing is stored or paid."
+            ),
+        ),
         "sandbox": (
             "sandboxes:SandboxCommand",
             "Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready.",

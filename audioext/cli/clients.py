@@ -43,11 +43,6 @@ class OpenClient:
         return self.provider.info.key_variable
 
     @property
-    def is_local(self) -> bool:
-        """Whether the API runs on this machine, as a sandbox does."""
-        return self.provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
-
-    @property
     def has_key(self) -> bool:
         """Whether the provider can be asked for anything."""
         return config.named([self.provider], os.environ)[self.provider.info.name].info.has_key
@@ -95,12 +90,18 @@ def looking_client(options: StoreOptions) -> Client:
         NoSuchRefError: there is no such file.
         ConfigError: the URL is no store's.
     """
-    store, parts = open_store(options.store_url), urlsplit(options.store_url)
-    path = Path(unquote(parts.path[1:]))
-    if parts.scheme == "sqlite" and not path.exists():
+    store, path = open_store(options.store_url), missing_file(options.store_url)
+    if path is not None:
         message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
         raise NoSuchRefError(message)
     return Client(store=store)
+
+
+def missing_file(store_url: str) -> Path | None:
+    """Return the path of a SQLite store that is not there, and would be made if it was opened."""
+    parts = urlsplit(store_url)
+    path = Path(unquote(parts.path[1:]))
+    return path if parts.scheme == "sqlite" and not path.exists() else None
 
 
 def read_listen(text: str | None) -> str | Unset | None:
