@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import platform
 import shutil
 import sqlite3
@@ -57,12 +58,14 @@ async def _make_way(parts: Parts) -> list[CheckLine]:
     listen = parts.settings.listen
     if listen is None or not listen[1]:
         return []
-    with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(1.0):
-            _, writer = await asyncio.open_connection(*listen)
-        writer.close()
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, *listen, start_serving=False)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return []  # which opening says better
         parts.settings = attrs.evolve(parts.settings, listen=None)
         return [ok("listen", f"somebody listens at {listen[0]}:{listen[1]}; the check goes there")]
+    server.close()
     return []
 
 

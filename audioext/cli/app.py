@@ -76,8 +76,8 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "doctor:DoctorCommand",
             (
                 "Look whether the public URL, the keys, the clock and the store work, and say what to do where not.\n\n"
-                "A nonce is sent to the public URL, as a provider would send a webhook, and has to reach a receiver: that of"
-                " your own process, where one listens with the same store, else this one. Nothing is stored or paid."
+                "A nonce is sent to the public URL, as a provider would send a webhook, and has to reach a receiver:"
+                " that of your own process, where one listens with the same store, or else this one. Nothing is paid."
             ),
         ),
         "sandbox": (
