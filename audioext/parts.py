@@ -74,6 +74,7 @@ class Parts:
             clock=clock,
             expire_after=settings.expire_after,
             timeout=settings.poll_timeout,
+            public_url=lambda: self.public_url,
         )
         self.handlers = Handlers(
             store=store,
