@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from os import PathLike
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -15,7 +16,7 @@ from yarl import URL
 from audioext import config
 from audioext.check import CheckReport, check_parts
 from audioext.clock import Clock
-from audioext.config import UNSET, Unset
+from audioext.config import UNSET, ClientOptions, Unset
 from audioext.errors import ConfigError, Problem, StoreError
 from audioext.history import History
 from audioext.http.transport import Progress
@@ -32,6 +33,8 @@ from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.jobs import Job
+from audioext.settings.meaning import client_options, find_providers
+from audioext.settings.reading import read_settings
 from audioext.stores import open_store
 from audioext.stores.base import Store
 from audioext.webhooks.inbox import Confirm, Inbox
@@ -119,6 +122,22 @@ class Client(History):
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
         self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_env(
+        cls, *providers: Provider, file: str | PathLike[str] | None = None, **options: Unpack[ClientOptions]
+    ) -> Self:
+        """Return a client with the settings of the environment and of a *file*; arguments come first.
+
+        The file is `audioext.toml` in the working folder, or what `AUDIOEXT_CONFIG` names, if there is one. Without
+        *providers* the client has those whose keys are there. The README lists the names.
+
+        Raises:
+            ConfigError: a setting is none or cannot work, or a file cannot be read; the message says which.
+        """
+        found = {**os.environ, **read_settings(os.environ, file)}
+        chosen = config.named(providers, found).values() if providers else find_providers(found)
+        return cls(*chosen, **{**client_options(found), **options})  # type: ignore[arg-type]  # whose types were checked
 
     def __repr__(self) -> str:
         """Name the providers and say whether it is open."""

@@ -6,7 +6,7 @@ import enum
 import ipaddress
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import get_args
+from typing import TypedDict, get_args
 
 import aiohttp
 import attrs
@@ -44,6 +44,30 @@ class Unset(enum.Enum):
 
 UNSET = Unset.UNSET
 """Not given, where `None` has a meaning of its own."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of a `Client` beside its providers; see there. Settings from outside have the same names."""
+
+    public_url: str | URL | None
+    listen: str | int | Unset | None
+    store: str | Store | None
+    secrets: Sequence[str | bytes]
+    confirm: Confirm
+    serve_files: bool
+    wait_timeout: float
+    expire_after: float
+    permit_timeout: float
+    handler_timeout: float
+    poll_timeout: float
+    download_patience: float
+    download_timeout: float
+    handler_concurrency: int
+    keep: float
+    deliveries_kept: int
+    clock: Clock | None
+    trust_env: bool
+    session: aiohttp.ClientSession | None
 
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:

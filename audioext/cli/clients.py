@@ -7,6 +7,7 @@ import shlex
 from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Unpack
 from urllib.parse import unquote, urlsplit
 
 from attrs import frozen
@@ -17,12 +18,13 @@ from audioext.cli.failures import NoSuchRefError
 from audioext.cli.options import BASE_URL_VARIABLE, ApiOptions, SandboxOptions, StoreOptions
 from audioext.cli.screen import JobOptions
 from audioext.client import Client
-from audioext.config import UNSET, Unset
+from audioext.config import UNSET, ClientOptions, Unset
 from audioext.errors import RequestError
 from audioext.http.urls import without_password
 from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
+from audioext.settings.meaning import client_options
 from audioext.stores import Store, open_store
 
 LISTED_AT_MOST = 3
@@ -76,7 +78,7 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
             provider = real_provider(name, base_url, api)
         if api.poll_only:
             url, listen = "", ""
-        client = Client(
+        client = make_client(
             provider, public_url=url or None, listen=read_listen(listen), store=store, wait_timeout=wait_timeout
         )
         await stack.enter_async_context(client)
@@ -94,7 +96,12 @@ def looking_client(options: StoreOptions) -> Client:
     if path is not None:
         message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
         raise NoSuchRefError(message)
-    return Client(store=store)
+    return make_client(store=store, public_url=None, listen=None)
+
+
+def make_client(*providers: Provider, **options: Unpack[ClientOptions]) -> Client:
+    """Return a client with the settings of the environment and the file, which `run` has read, and with *options*."""
+    return Client(*providers, **{**client_options(os.environ), **options})  # type: ignore[arg-type]  # as in from_env
 
 
 def missing_file(store_url: str) -> Path | None:

@@ -9,14 +9,12 @@ from attrs import asdict, frozen
 from rich.table import Table
 from rich.text import Text
 
-from audioext import config, providers
+from audioext import config
 from audioext.check.report import CheckLine, CheckReport, failed, warning
-from audioext.cli.arguments import real_provider
-from audioext.cli.clients import missing_file, read_listen
+from audioext.cli.clients import make_client, missing_file, read_listen
 from audioext.cli.exits import Exit
 from audioext.cli.options import (
     API_GROUP,
-    ApiOptions,
     BaseUrlOptions,
     Command,
     ProviderName,
@@ -25,9 +23,10 @@ from audioext.cli.options import (
     option,
 )
 from audioext.cli.screen import Screen
-from audioext.client import Client
 from audioext.errors import ConfigError
 from audioext.providers.base import Provider
+from audioext.settings.meaning import find_providers
+from audioext.settings.reading import SECRETS
 
 MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "red")}
 
@@ -47,7 +46,7 @@ class DoctorCommand(WebhookOptions, BaseUrlOptions, StoreOptions, Command):
         if path is not None and path.absolute().parent.is_dir():  # a look should make no file
             lines.append(warning("store", f"there is no file at {path} yet", "--store says where; a submit makes it"))
             store = None
-        client = Client(*found, public_url=self.public_url, listen=read_listen(self.listen), store=store)
+        client = make_client(*found, public_url=self.public_url, listen=read_listen(self.listen), store=store)
         seen = (await client.check()).lines
         if store is None:
             seen = tuple(line for line in seen if line.name != "store")
@@ -62,22 +61,19 @@ class DoctorCommand(WebhookOptions, BaseUrlOptions, StoreOptions, Command):
 
     def _providers(self) -> tuple[list[Provider], list[CheckLine]]:
         """Return the providers to look at, and a line for each that would never call the public URL, or for none."""
-        url, found, lines = config.read_public_url(self.public_url), list[Provider](), list[CheckLine]()
-        named = self.provider or ("kie" if self.base_url is not None else None)
-        api = ApiOptions(webhook_key=self.webhook_key)
-        for name in providers.NAMES if named is None else (named,):
-            (provider,) = config.named([real_provider(name, self.base_url, api)], os.environ).values()
-            if named is None and not provider.info.has_key:
-                continue
+        given = {"PROVIDER": self.provider, "BASE_URL": self.base_url}
+        settings = {**os.environ, **{f"AUDIOEXT_{name}": value for name, value in given.items() if value}}
+        url, lines = config.read_public_url(self.public_url), list[CheckLine]()
+        found = find_providers(settings)[: 1 if self.provider else None]
+        if not any(each.info.has_key for each in found):
+            variables = ", ".join(sorted(name for name in SECRETS if name.endswith("_API_KEY")))
+            lines.append(warning("keys", "none is known", f"set one of {variables}, unless you only listen"))
+        for provider in tuple(found):
             try:
                 config.check_callbacks([provider], url)
             except ConfigError as error:
                 lines.append(failed("public_url", str(error), "give such an address, or use another provider"))
-            else:
-                found.append(provider)
-        if not found and not lines:
-            variables = dict.fromkeys(real_provider(each, None, api).info.key_variable for each in providers.NAMES)
-            lines.append(warning("keys", "none is known", f"set one of {', '.join(variables)}, unless you only listen"))
+                found.remove(provider)
         return found, lines
 
 

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from audioext import config
 from audioext.cli import text
 from audioext.cli.arguments import listening_providers
-from audioext.cli.clients import read_listen
+from audioext.cli.clients import make_client, read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
 from audioext.cli.options import Command, StoreOptions, WebhookOptions
@@ -45,7 +45,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             message = "a listener has to listen: --listen HOST:PORT, not none"
             raise ConfigError(message)
         store = TappedStore(open_store(self.store_url))
-        client = Client(
+        client = make_client(
             *listening_providers(self),
             public_url=self.public_url,
             listen=listen,

@@ -45,7 +45,7 @@ def test_without_a_key_or_an_address_it_says_so(invoke: Invoke) -> None:
     ended = invoke("doctor", "--json")
 
     assert 0 == ended.code
-    assert "KIE_API_KEY, SUNOAPI_API_KEY" in ended.json["lines"][0]["advice"]
+    assert "KIE_API_KEY, MUSICGPT_API_KEY, SUNOAPI_API_KEY, VIDGO_API_KEY" in ended.json["lines"][0]["advice"]
     assert "ok" == states(ended.json)["public_url"]
 
 

@@ -198,11 +198,11 @@ def test_verbose_logs_and_hides_secrets(invoke: Invoke, voice: Path) -> None:
 
 
 def test_a_warning_is_shown_in_plain_words(invoke: Invoke, voice: Path) -> None:
-    """What the library warns of is on stderr without being asked for."""
+    """What the library warns of is on stderr without being asked for, with the time."""
     ended = invoke("extend", voice, *FULL, *FAST, *MEMORY, "--fault", "lose_response", "--no-save")
 
     assert 0 == ended.code
-    assert "\nwarning audioext." in f"\n{ended.err}"
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d warning audioext\.submit: job ", ended.err, re.MULTILINE)
     assert "no answer that names its task" in ended.err
 
 
