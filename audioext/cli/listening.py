@@ -19,6 +19,7 @@ from audioext.cli.exits import Exit
 from audioext.cli.options import Command, StoreOptions, WebhookOptions
 from audioext.cli.records import BY, delivery_object, track_object
 from audioext.cli.screen import Screen
+from audioext.cli.supervision import supervised
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import without_password
@@ -62,7 +63,8 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                     at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
                     screen.note(f"listening for {shown}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
-                await stopped.wait()
+                async with supervised(f"listening for {shown}"):
+                    await stopped.wait()
                 await store.appends.join()
                 printer.cancel()
         return Exit.OK
