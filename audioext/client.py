@@ -320,6 +320,9 @@ class Client(History):
         A webhook of our own is sent to the public URL and has to come back; none of it is stored. A client that is not
         open is opened for this alone: it listens, does no other work, and is closed then. `report.ok` says whether
         nothing failed, and each of `report.lines` what was seen and what to do.
+
+        Raises:
+            ConfigError: the client was closed before.
         """
         return await check_parts(self._parts)
 

@@ -34,7 +34,14 @@ _PACKAGES = ("aiohttp", "attrs", "cattrs", "msgspec", "apsw", "redis")
 
 
 async def check_parts(parts: Parts) -> CheckReport:
-    """Check the parts of a client; if they are not open they are opened for that, do no other work, and are closed."""
+    """Check the parts of a client; if they are not open they are opened for that, do no other work, and are closed.
+
+    Raises:
+        ConfigError: they were closed before.
+    """
+    if parts.is_closed:
+        message = "the client is closed, and opened once: make a new one for a check"
+        raise ConfigError(message)
     if parts.is_open:
         return CheckReport((*await _look(parts), _versions()))
     lines = await _make_way(parts)

@@ -41,7 +41,6 @@ class View:
     """Steps that stay; on a terminal, below them, a spinner with the time and a line for each file that moves."""
 
     console: Console
-    has_doubted: bool = field(default=False, init=False)
     _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
     _moved: dict[str, str] = field(factory=dict, init=False)
     _what: str = field(default="", init=False)
@@ -58,7 +57,6 @@ class View:
 
     def doubt(self, words: str) -> None:
         """Show a line that says what may be wrong."""
-        self.has_doubted = True
         self.console.print(Text(words))
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
@@ -162,15 +160,11 @@ async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = L
         StageTimeoutError: the job is not complete in time.
     """
     events: list[StageEvent] = []
-    url, began = opened.client.public_url, time.time()
     doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
     try:
         async for event in job:
             show_stage(view, job, event)
             events.append(event)
-            is_late = event.source == "poll" and event.at.timestamp() > began
-            if url is not None and is_late and not view.has_doubted and not _is_heard(events):
-                view.doubt(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
     except JobExpiredError:
         raise
     except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last

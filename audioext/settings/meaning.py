@@ -67,7 +67,9 @@ def _value(name: str, kind: object, text: str) -> object:
     try:
         if kind is bool:
             return _BOOLEANS[text.lower()]
-        return kind(text) if kind in {int, float} and callable(kind) else text
+        if kind is int:
+            return int(text)
+        return float(text) if kind is float else text
     except (KeyError, ValueError):
         word = "true or false" if kind is bool else "a number"
         message = f"{name} (AUDIOEXT_{name.upper()}) must be {word}, not {shown(text)}"

@@ -258,7 +258,7 @@ async def test_a_wait_that_no_webhook_can_reach_says_why(invoke: Invoke, monkeyp
         )
 
     assert 0 == ended.code
-    assert 1 == ended.err.count("no webhook told of this: the provider could not reach http://127.0.0.1:1/audio")
+    assert 1 == ended.err.count("no webhook did: the provider could not reach http://127.0.0.1:1/audio")
 
 
 async def test_where_no_webhook_can_come_the_status_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from audioext.clock import mint_id
 from audioext.http.urls import callback_url
 from audioext.sandbox import Sandbox
 from audioext.webhooks.probe import probe_body
+from tests.integration.client.conftest import Connect
 from tests.support import proxy as broken
 from tests.support.proxy import Breakage, make_certificate, serve_proxy
 
@@ -211,6 +212,8 @@ async def test_a_closed_client_is_opened_for_the_check_alone(sandbox: Sandbox, t
         entries = await last.timeline(job.ref)
 
     assert report.ok, str(report)
+    with pytest.raises(ax.ConfigError, match="make a new one"):
+        await client.check()
     assert "<Client kie, closed>" == repr(client)
     assert ([job.ref], [], 2) == (refs, deliveries, len(entries))
 
@@ -322,6 +325,18 @@ async def test_a_store_that_cannot_be_opened_leaves_the_rest_to_be_checked(sandb
     report = await ax.Client(kie(sandbox), store=f"sqlite:///{tmp_path}/nosuch/jobs.db").check()
 
     assert {"store": "failed", "key of kie": "ok", "clock": "ok", "versions": "ok"} == states(report)
+
+
+async def test_every_store_is_written_and_left_as_it_was(connect: Connect) -> None:
+    """Whether it can be written is tried in a way that changes nothing."""
+    async with ax.Client(store=connect()) as client:
+        report = await client.check()
+        jobs = [job async for job in client.jobs()]
+        deliveries = [delivery async for delivery in client.deliveries()]
+
+    assert report.ok, str(report)
+    assert {"store"} <= {each.name for each in report.lines}
+    assert ([], []) == (jobs, deliveries)
 
 
 async def test_a_store_that_fails_is_a_line_as_well(sandbox: Sandbox, tmp_path: Path) -> None:
