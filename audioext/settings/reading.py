@@ -77,7 +77,7 @@ def _read_file(path: Path) -> dict[str, str]:
             raise ConfigError(message)
         text = _text(f"{path}: {key}", value)
         found[known[key]] = str(path.parent / text) if key.endswith("_file") else text
-    if SECRETS & found.keys():
+    if any(name in SECRETS and (name != "AUDIOEXT_STORE" or "@" in text) for name, text in found.items()):
         _warn_of_readers(path)
     return found
 

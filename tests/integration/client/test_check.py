@@ -202,9 +202,10 @@ async def test_another_process_with_the_same_store_answers(sandbox: Sandbox, tmp
 async def test_a_closed_client_is_opened_for_the_check_alone(sandbox: Sandbox, tmp_path: Path) -> None:
     """It listens, does none of its work, leaves nothing in the store, and is closed then."""
     store = f"sqlite:///{tmp_path}/jobs.db"
-    async with ax.Client(kie(sandbox), store=store, expire_after=0.001) as first:
+    async with ax.Client(kie(sandbox), store=store) as first:
         job = await first.extend(audio_id=sandbox.track_ids[0], model="V5")
-    client = ax.Client(kie(sandbox), public_url="http://127.0.0.1:{port}", listen=LISTEN, store=store)
+    later = ax.Clock(now=lambda: ax.Clock().now() + 250.0)  # when its status call is due
+    client = ax.Client(kie(sandbox), public_url="http://127.0.0.1:{port}", listen=LISTEN, store=store, clock=later)
     report = await client.check()
     async with ax.Client(store=store) as last:
         refs = [each.ref async for each in last.jobs()]

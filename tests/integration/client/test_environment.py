@@ -151,7 +151,8 @@ def test_a_secret_that_everybody_can_read_is_warned_of(folder: Path, caplog: pyt
     """It is the secret that matters: a file of settings without one may be anybody's to read."""
     caplog.set_level(logging.WARNING)
     open_to_all = write(folder / "key", KEY, 0o644)
-    write(folder / "audioext.toml", 'listen = "none"', 0o644)
+    write(folder / "audioext.toml", f'store = "sqlite:///a.db"\n[kie]\napi_key_file = "{folder / "kie"}"', 0o644)
+    write(folder / "kie", KEY)
     read_settings({})
     before = [record.getMessage() for record in caplog.records]
     read_settings({"KIE_API_KEY_FILE": str(open_to_all)})
