@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from os import PathLike
-from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import aiohttp
@@ -21,13 +20,7 @@ from audioext.errors import ConfigError, Problem, StoreError
 from audioext.history import History
 from audioext.http.transport import Progress
 from audioext.models import checks
-from audioext.models.requests import (
-    AddInstrumental,
-    Extend,
-    ExtendOptions,
-    InstrumentalOptions,
-    Request,
-)
+from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.models.results import Song, Stage
 from audioext.parts import Parts
 from audioext.providers.base import Provider
@@ -121,6 +114,7 @@ class Client(History):
         )
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
+        self.receiver.client = self
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -156,9 +150,7 @@ class Client(History):
         await self._parts.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close."""
         await self.aclose()
 
@@ -335,3 +327,12 @@ class Client(History):
         """
         self._parts.check_open()
         return await self._parts.poller.credits(self._parts.choose(provider))
+
+    def progress_url(self, job: Job) -> URL:
+        """Return a link under which a browser watches the stages of this one job, as server-sent events.
+
+        Raises:
+            ConfigError: the client is not open, or has no `public_url`.
+        """
+        self._parts.check_open()
+        return self.receiver.endpoint.watching.url(self.public_url, job.ref)
