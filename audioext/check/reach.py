@@ -95,28 +95,29 @@ class Reach:
 
     async def look(self) -> list[CheckLine]:
         """Return a line for each step; those that build on one that failed are left out."""
-        lines = [await self._name()]
-        lines += await self._safety() if lines[0].state == "ok" or self.is_local else []
-        if not any(line.state == "failed" for line in lines):
-            lines += await self._webhooks()
-        return [*lines, self._length()]
+        name, is_there = await self._name()
+        safety = await self._safety() if is_there else []
+        is_safe = is_there and not any(line.state == "failed" for line in safety)
+        return [name, *safety, *(await self._webhooks() if is_safe else ()), self._length()]
 
-    async def _name(self) -> CheckLine:
+    async def _name(self) -> tuple[CheckLine, bool]:
+        """Return the line of the host, and whether it has an address at all."""
         host, loop = self.url.host or "", asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 found = await loop.getaddrinfo(host, self.url.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError, TimeoutError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
-            return failed("name", f"{host} cannot be resolved: {why}", "set its DNS record, or mend public_url")
+            return failed("name", f"{host} cannot be resolved: {why}", "set its DNS record, or mend public_url"), False
         addresses = dict.fromkeys(str(each[4][0]) for each in found)
         private = [each for each in addresses if not _is_global(each)]
         shown = ", ".join(addresses)
         if private and not self.is_local:
             named = host if host in private else f"{host}, which is {', '.join(private)} from here,"
             seen = f"{named} can be reached from this network alone"
-            return failed("name", seen, "give public_url an address of the internet, such as that of a tunnel")
-        return ok("name", shown if host in addresses else f"{host} is {shown}")
+            advice = "give public_url an address of the internet, such as a tunnel's; with split DNS look from outside"
+            return failed("name", seen, advice), True
+        return ok("name", shown if host in addresses else f"{host} is {shown}"), True
 
     async def _safety(self) -> list[CheckLine]:
         host, port = self.url.host or "", self.url.port

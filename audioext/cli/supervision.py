@@ -41,6 +41,7 @@ def notify(state: str) -> None:
         return
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # noqa: FBT003 - the socket's own
             sender.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
     except OSError as error:
         _log.warning("the service manager at NOTIFY_SOCKET cannot be told %r: %s", state, error)

@@ -55,7 +55,7 @@ def test_what_does_not_work_has_an_exit_code(invoke: Invoke, monkeypatch: pytest
     ended = invoke("doctor", "--public-url", "http://127.0.0.1:1/audio", "--listen", "none", "--json")
 
     assert 9 == ended.code
-    assert {"public_url": "failed", "name": "failed"} == {
+    assert {"public_url": "failed", "name": "failed", "webhook": "failed"} == {
         name: state for name, state in states(ended.json).items() if state == "failed"
     }
     assert "vidgo calls https addresses only" in json.dumps(ended.json)
