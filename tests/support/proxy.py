@@ -135,8 +135,12 @@ async def serve_proxy(breakage: Breakage = whole, *, context: ssl.SSLContext | N
 def make_certificate(folder: Path, *, days: int, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, Path]:
     """Return a server's context with a certificate of its own signing, and the file that has it."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=audioext -days {days} -addext subjectAltName={name}"
-    subprocess.run([*command.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    command = (
+        f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=audioext -days {days} -keyout {key} -out {certificate}"
+    )
+    # Python 3.13 asks for the usage of a key that signs.
+    extensions = ("-addext", f"subjectAltName={name}", "-addext", "keyUsage=critical,keyCertSign,digitalSignature")
+    subprocess.run([*command.split(), *extensions], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context, certificate
