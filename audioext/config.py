@@ -6,7 +6,7 @@ import enum
 import ipaddress
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import get_args
+from typing import TypedDict, get_args
 
 import aiohttp
 import attrs
@@ -17,8 +17,8 @@ from yarl import URL
 from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, cut, shown
-from audioext.files.hosts import LinkRules, OpenHost, hosts_of_api, read_open_host
-from audioext.http.urls import FILES_SEGMENT, without_password
+from audioext.files.hosts import LinkRules
+from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
@@ -45,6 +45,31 @@ class Unset(enum.Enum):
 
 UNSET = Unset.UNSET
 """Not given, where `None` has a meaning of its own."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of a `Client` beside its providers; see there. Settings from outside have the same names."""
+
+    public_url: str | URL | None
+    listen: str | int | Unset | None
+    store: str | Store | None
+    secrets: Sequence[str | bytes]
+    confirm: Confirm
+    serve_files: bool
+    wait_timeout: float
+    expire_after: float
+    permit_timeout: float
+    handler_timeout: float
+    poll_timeout: float
+    download_patience: float
+    download_timeout: float
+    handler_concurrency: int
+    keep: float
+    deliveries_kept: int
+    allow_hosts: Sequence[str]
+    clock: Clock | None
+    trust_env: bool
+    session: aiohttp.ClientSession | None
 
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -138,8 +163,8 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
         if isinstance(provider, type) or not isinstance(provider, Provider):
             message = f"{shown(provider)} is no provider: pass an instance, like Client(Kie())"
             raise ConfigError(message)
-        if provider.info.name == FILES_SEGMENT:
-            message = f"a provider cannot be named {FILES_SEGMENT!r}: its callbacks would hide offered files"
+        if provider.info.name in {FILES_SEGMENT, CHECK_SEGMENT}:
+            message = f"a provider cannot be named {provider.info.name!r}: the receiver has that path itself"
             raise ConfigError(message)
         if provider.info.name in found:
             message = f"two providers are named {provider.info.name!r}: give one of them name="
@@ -253,36 +278,18 @@ def check_session(session: object, *, trust_env: bool) -> None:
         raise ConfigError(message)
 
 
-def read_link_rules(allow_hosts: Sequence[str], callers: Iterable[Provider]) -> LinkRules:
-    """Return where links may lead: to what was opened by name, and to APIs that run on this machine.
-
-    Raises:
-        ConfigError: one is no host.
-    """
-    opened: set[OpenHost] = set()
-    for name in [allow_hosts] if isinstance(allow_hosts, str) else allow_hosts:
-        try:
-            opened.add(read_open_host(name))
-        except (ValueError, TypeError):
-            example = 'allow_hosts=["files.example.org", "10.0.0.7:8443", "http://nas.local"]'
-            message = f"{shown(name)} is no host to open: give names, like {example}"
-            raise ConfigError(message) from None
-    for provider in callers:
-        opened.update(hosts_of_api(provider.info.base_url))
-    return LinkRules(opened=frozenset(opened))
-
-
 def warn_of_readable_keys(callers: Iterable[Provider]) -> None:
     """Say so where a key goes to a public host in clear text."""
     for provider in callers:
         url = provider.info.base_url
-        if provider.info.has_key and url.scheme == "http" and _is_public(url.host or ""):
+        if provider.info.has_key and url.scheme == "http" and is_public(url.host or ""):
             _log.warning(
                 "%s: the API key goes to %s in clear text: use https:// in base_url", provider.info.name, url.host
             )
 
 
-def _is_public(host: str) -> bool:
+def is_public(host: str) -> bool:
+    """Say whether *host* can be reached from the internet, as far as its name or address tells."""
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 
 import aiohttp
@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import define, frozen
 from yarl import URL
 
-from audioext.errors import cut, shown
+from audioext.errors import ConfigError, cut, shown
 from audioext.http.messages import as_data
 
 Lookup = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
@@ -70,6 +70,23 @@ def hosts_of_api(base_url: URL) -> tuple[OpenHost, ...]:
     if not (address.is_loopback if address is not None else host == "localhost"):
         return ()
     return tuple(OpenHost(name, base_url.port, has_http=True) for name in dict.fromkeys((host, *_LOOPBACK)))
+
+
+def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRules:
+    """Return where links may lead: to what was opened by name, and to those of the *apis* that run on this machine.
+
+    Raises:
+        ConfigError: one of the names is no host.
+    """
+    opened = {host for url in apis for host in hosts_of_api(url)}
+    for name in [allow_hosts] if isinstance(allow_hosts, str) else allow_hosts:
+        try:
+            opened.add(read_open_host(name))
+        except (ValueError, TypeError):
+            example = 'allow_hosts=["files.example.org", "10.0.0.7:8443", "http://nas.local"]'
+            message = f"{shown(name)} is no host to open: give names, like {example}"
+            raise ConfigError(message) from None
+    return LinkRules(opened=frozenset(opened))
 
 
 def host_of(url: URL) -> str:

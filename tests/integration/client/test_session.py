@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import ssl
 import warnings
@@ -21,8 +22,8 @@ from audioext.http.messages import HttpRequest, Part
 from audioext.http.transport import Transport
 from tests.integration.client.conftest import MakeClient
 from tests.support.api import BRISK, Api
+from tests.support.proxy import make_certificate
 from tests.support.sounds import MP3
-from tests.support.tls import make_certificate, server_context
 
 FAR = "http://api.kie.test"
 """A host that only a proxy or a resolver of one's own can reach."""
@@ -242,22 +243,18 @@ async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:
         ax.Client(api.provider(), session=open_)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Return a certificate for this machine that no public authority signed, with its key beside it."""
-    return make_certificate(tmp_path)
-
-
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
-    api: Api, stack: AsyncExitStack, certificate: Path
+    api: Api, stack: AsyncExitStack, tmp_path: Path
 ) -> None:
     """With a session of the client's own nothing is sent; with one whose TLS context knows the authority it is."""
+    context, certificate = await asyncio.to_thread(make_certificate, tmp_path, days=2)
 
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.json_response({"code": 200, "msg": "success", "data": {"taskId": "task-1"}})
 
     server = RawTestServer(answer, scheme="https")
-    await server.start_server(ssl=server_context(certificate))
+    await server.start_server(ssl=context)
     stack.push_async_callback(server.close)
     provider = api.provider(base_url=f"https://127.0.0.1:{server.port}")
 
