@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 from attrs import define, field
@@ -19,7 +18,7 @@ from redis.exceptions import ConnectionError as LostError
 
 from audioext.outage import Outage
 from audioext.stores._changes import Fanout
-from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, LOST, Pipe, Word, send
+from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, Pipe, send
 from audioext.stores.base import RESYNC, Changed
 
 _log = logging.getLogger("audioext.stores.redis")
@@ -38,18 +37,16 @@ class ChangeReader:
     """One connection that listens, for all listeners of a store; *begin* returns the newest change."""
 
     pipe: Pipe
-    key: bytes
+    key: str
     begin: Callable[[], Awaitable[Item]]
     fanout: Fanout = field(factory=Fanout, init=False)
+    _last: Item = field(default=(b"", b""), init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
-    async def start(self, last: Item) -> None:
+    def start(self, last: Item) -> None:
         """Yield to all listeners what comes after *last*."""
-        connection: AbstractConnection | None = None
-        with suppress(*LOST):  # it is tried again
-            connection = await self.pipe.connect()
-        self._task = asyncio.create_task(self._run(last, connection), name="audioext redis changes")
-        await asyncio.sleep(0)  # once it runs, it closes the connection whatever comes
+        self._last = last
+        self._task = asyncio.create_task(self._run(), name="audioext redis changes")
 
     async def aclose(self) -> None:
         """End the streams of those who listen, and disconnect."""
@@ -58,29 +55,16 @@ class ChangeReader:
             await asyncio.wait([self._task], timeout=CANCEL_SECONDS)
         self.fanout.close()
 
-    async def _run(self, last: Item, connection: AbstractConnection | None) -> None:
+    async def _run(self) -> None:
         outage = Outage(_log, f"{self.pipe.shown}: changes are not heard")
         pause = FIRST_PAUSE_SECONDS
         while True:
+            connection: AbstractConnection | None = None
+            is_behind = False
             try:
-                if connection is None:
-                    connection = await self.pipe.connect()
-                is_behind = False
+                connection = await self.pipe.connect()
                 while True:
-                    changes, is_whole = await self._read(connection, last)
-                    if not is_whole:
-                        _log.info("%s: changes were missed; looking at everything again", self.pipe.shown)
-                        last = await self.begin()
-                        self.fanout.publish((RESYNC,))
-                    elif changes:
-                        self.fanout.publish(tuple(_read_changes(changes)))
-                        last = changes[-1]
-                    elif await self._newest() == last:
-                        is_behind = False
-                    elif is_behind:  # this connection is to a server that is no master any more
-                        raise LostError("changes are made elsewhere")
-                    else:  # perhaps they were made since
-                        is_behind = True
+                    is_behind = await self._step(connection, is_behind=is_behind)
                     outage.over()
                     pause = FIRST_PAUSE_SECONDS
             except Exception as error:  # noqa: BLE001 - it must not end: all who wait rely on it
@@ -88,28 +72,42 @@ class ChangeReader:
             finally:
                 if connection is not None:
                     await connection.disconnect(nowait=True)
-            connection = None
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
 
-    async def _read(self, connection: AbstractConnection, last: Item) -> tuple[list[Item], bool]:
-        """Return the changes after *last*, and whether it is still there: asked afterwards, since trimming goes on."""
-        wait = max(1, round(1_000 * self.pipe.patience))
-        words: list[tuple[Word, ...]] = [
-            ("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", self.key, last[0]),
-            ("XRANGE", self.key, last[0], last[0]),
-        ]
+    async def _step(self, connection: AbstractConnection, *, is_behind: bool) -> bool:
+        """Publish what comes next; return whether calls go to a server that has changes which did not come here."""
+        changes, held = await self._read(connection)
+        if held != [self._last]:
+            _log.info("%s: changes were missed; looking at everything again", self.pipe.shown)
+            self._last = await self.begin()
+            self.fanout.publish((RESYNC,))
+        elif changes:
+            self.fanout.publish(tuple(_read_changes(changes)))
+            self._last = changes[-1]
+        elif await self._newest() != [self._last]:
+            if is_behind:  # else perhaps they were made since
+                raise LostError("changes are made elsewhere: this connection is to a server that is no master any more")
+            return True
+        return False
+
+    async def _read(self, connection: AbstractConnection) -> tuple[list[Item], list[Item]]:
+        """Return the changes after the last one, and that one: asked for afterwards, since trimming goes on."""
+        wait, last = max(1, round(1_000 * self.pipe.patience)), self._last[0]
         # Where nothing changes, the server keeps silent for `patience`.
         async with asyncio.timeout(2 * self.pipe.patience):
-            await send(connection, *words)
+            await send(
+                connection,
+                ("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", self.key, last),
+                ("XRANGE", self.key, last, last),
+            )
             found: Any = await connection.read_response()
             held: Any = await connection.read_response()
-        return _items(found[0][1] if found else ()), _items(held) == [last]
+        return _items(found[0][1] if found else ()), _items(held)
 
-    async def _newest(self) -> Item | None:
+    async def _newest(self) -> list[Item]:
         """Return the newest change as the server sees it to which calls go."""
-        found = _items(await self.pipe.run("XREVRANGE", self.key, "+", "-", "COUNT", 1))
-        return found[0] if found else None
+        return _items(await self.pipe.run("XREVRANGE", self.key, "+", "-", "COUNT", 1))
 
 
 def _items(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Item]:

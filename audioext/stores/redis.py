@@ -21,13 +21,13 @@ from redis.exceptions import ResponseError
 from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores import _redis_scripts as scripts
 from audioext.stores._changes import follow
 from audioext.stores._redis_address import Address, read_url
 from audioext.stores._redis_engine import Engine
 from audioext.stores._redis_pipe import Pipe
+from audioext.stores._redis_scripts import CLAIM, NEXT_DUE, READ, RESCHEDULE
 from audioext.stores._redis_values import entry_words, index_words, load_entry, load_provider, load_stored
-from audioext.stores._redis_write import WRITE
+from audioext.stores._redis_write import APPEND, CREATE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ _log = logging.getLogger("audioext.stores.redis")
 _OF_SCRIPT = re.compile(r"(ERR )?(Error running script|@?user_script)")
 """What a script's own fault begins with; a server that takes no commands now says another word first."""
 
+CREATOR_BYTES = 8
 PAGE = 50
 """Jobs, or webhooks, that are read together."""
 
@@ -96,11 +97,9 @@ class RedisStore:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
         engine = self._opened()
         outcome, *word = await engine.do(
-            WRITE,
-            engine.keys_of(index.ref, index.provider, index),
-            *(index.ref, index.provider, 0, 0, 0),
-            *index_words(index),
-            secrets.token_bytes(scripts.CREATOR_BYTES),  # tells a call that is sent again from another one
+            CREATE,
+            *(engine.address.ttl, index.ref, index.provider, *index_words(index)),
+            secrets.token_bytes(CREATOR_BYTES),  # tells a call that is sent again from another one
             *(now, limits.per, *("" if limit is None else limit for limit in (limits.submits, limits.parallel))),
             *entry_words([entry]),
         )
@@ -122,11 +121,8 @@ class RedisStore:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
         engine = self._opened()
         count, is_taken, is_lost, is_full, *missed = await engine.do(
-            WRITE,
-            engine.keys_of(ref, provider, index),
-            *(ref, provider, known, look_at, int(release)),
-            *index_words(index),
-            "",
+            APPEND,
+            *(engine.address.ttl, ref, provider, *index_words(index), known, look_at, int(release)),
             *entry_words(entries),
         )
         return Appended(
@@ -148,7 +144,8 @@ class RedisStore:
         if key is not None:
             ref = await engine.pipe.run("GET", engine.key("key", key))
         else:
-            ref = await engine.pipe.run("LINDEX", engine.task_key(provider, task_id or ""), -1)
+            words = ("task", str(len(provider.encode())), provider, task_id or "")
+            ref = await engine.pipe.run("LINDEX", engine.key(*words), -1)
         return None if ref is None else ref.decode()
 
     async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
@@ -175,8 +172,7 @@ class RedisStore:
         engine = self._opened()
         if providers is not None and not providers:
             return ()
-        keys = engine.due_keys(work, providers)
-        refs = await engine.do(scripts.CLAIM, keys, work, now, until, limit, latest, *(providers or ()))
+        refs = await engine.do(CLAIM, work, now, until, limit, latest, *(providers or ()))
         return tuple(ref.decode() for ref in refs)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
@@ -184,13 +180,12 @@ class RedisStore:
         engine = self._opened()
         if providers is not None and not providers:
             return None
-        at = await engine.do(scripts.NEXT_DUE, engine.due_keys(work, providers), work, *(providers or ()))
+        at = await engine.do(NEXT_DUE, work, *(providers or ()))
         return None if at is None else float(at)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        engine = self._opened()
-        await engine.do(scripts.RESCHEDULE, [engine.key("job", ref)], ref, work, at)
+        await self._opened().do(RESCHEDULE, ref, work, at)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
@@ -235,7 +230,7 @@ class RedisStore:
     async def _read(self, ref: str, after: int) -> tuple[Stored, bool] | None:
         engine = self._opened()
         with _readable(f"job {ref}"):
-            found: list[Any] | None = await engine.do(scripts.READ, [engine.key("job", ref)], ref, after)
+            found: list[Any] | None = await engine.do(READ, ref, after)
             if found is None:
                 return None
             facts, index, poll_at, *entries = found
