@@ -14,16 +14,32 @@ from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as SilentError
 
 from audioext.errors import ConfigError
-from audioext.stores._redis_pipe import LOST, TRIES, send
 
+NO_SERVER = (
+    "the store's URL names no server, or no number for its port: use redis://host:6379/0 or unix:///path/to/socket"
+)
 PREFIX = "audioext"
 PATIENCE_SECONDS = 5.0
 TTL_SECONDS = 30 * 86_400
 MAX_SECONDS = 100 * 365 * 86_400
+TRIES = 3
+"""Connections that a call may try within the store's patience: a mute one must not use up all of it."""
+NOT_NOW = (BusyLoadingError, ReadOnlyError, TryAgainError, ClusterDownError, AskError)
+"""What a server answers that starts, fails over, or gave its slot away; it did nothing."""
+LOST = (LostError, SilentError, OSError, *NOT_NOW)
+"""What means that the right server was not reached, or did not answer; trying again may help."""
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _OURS = {"prefix", "ttl", "patience"}
 _Node = tuple[str, int]
@@ -41,8 +57,13 @@ class Address:
     connection: type[AbstractConnection] = field(repr=False)
     options: Mapping[str, Any] = field(repr=False)
 
+    @property
+    def silence(self) -> float:
+        """How long (seconds) one connection may be mute."""
+        return self.patience / TRIES
 
-def read_url(url: str, *, patience: float | None) -> Address:
+
+def read_url(url: str) -> Address:
     """Return what *url* says; its scheme becomes one that the driver knows.
 
     Raises:
@@ -50,14 +71,12 @@ def read_url(url: str, *, patience: float | None) -> Address:
     """
     try:
         parts = urlsplit(url)
-        shown = parts.path if parts.scheme == "unix" else parts.hostname and f"{parts.hostname}:{parts.port or 6379}"
+        server = parts.hostname and f"{parts.hostname}:{parts.port or 6379}"
     except ValueError:  # which repeats the host, and the password before it
-        shown = None
+        raise ConfigError(NO_SERVER) from None
+    shown = parts.path if parts.scheme == "unix" else server
     if not shown:
-        raise ConfigError(
-            "the store's URL names no server, or no number for its port: use redis://host:6379/0 or "
-            "unix:///path/to/socket"
-        )
+        raise ConfigError(NO_SERVER)
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdigit():
         raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
     query = parse_qsl(parts.query, keep_blank_values=True)
@@ -67,7 +86,7 @@ def read_url(url: str, *, patience: float | None) -> Address:
     prefix = ours.get("prefix", PREFIX)
     if not prefix or set("{}") & set(prefix):
         raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")
-    limit = _seconds(ours, "patience", patience or PATIENCE_SECONDS)
+    limit = _seconds(ours, "patience", PATIENCE_SECONDS)
     rest = urlencode([(name, value) for name, value in query if name not in _OURS])
     driver = urlunsplit(parts._replace(scheme=_SCHEMES.get(parts.scheme, parts.scheme), query=rest))
     if parts.scheme == "unix":  # some Pythons join it with one slash
@@ -116,10 +135,9 @@ def _seconds(options: Mapping[str, str], name: str, default: float) -> float:
 
 @define(eq=False, repr=False)
 class Nodes:
-    """Makes connections to whoever has the slot of *key* by now; all that were ever heard of are asked in turn."""
+    """Makes connections to whoever has the slot of our keys by now; all that were ever heard of are asked in turn."""
 
     address: Address
-    key: str
     _known: list[_Node] = field(factory=list, init=False)
 
     async def connect(self) -> AbstractConnection:
@@ -144,7 +162,7 @@ class Nodes:
         connection = await self._open(node)
         known: list[_Node] = []
         try:
-            async with asyncio.timeout(self.address.patience / TRIES):
+            async with asyncio.timeout(self.address.silence):
                 known = await self._ask(connection, node)
         finally:
             if known[:1] != [node]:
@@ -153,20 +171,22 @@ class Nodes:
         return connection if known[0] == node else await self._open(known[0])
 
     async def _open(self, node: _Node | None = None) -> AbstractConnection:
-        other = {} if node is None else {"host": node[0], "port": node[1]}
-        connection = self.address.connection(**{**self.address.options, **other})
-        async with asyncio.timeout(self.address.patience / TRIES):
+        options: dict[str, Any] = {**self.address.options}
+        if node is not None:
+            options |= {"host": node[0], "port": node[1]}
+        connection = self.address.connection(**options)
+        async with asyncio.timeout(self.address.silence):
             await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
         return connection
 
     async def _ask(self, connection: AbstractConnection, asked: _Node) -> list[_Node]:
         """Return the master of our slot, then all others; a server that is in no cluster is its own."""
-        await send(connection, ("CLUSTER", "SLOTS"))
+        await connection.send_command("CLUSTER", "SLOTS")
         try:
             ranges: Any = await connection.read_response()
         except ResponseError:  # it has no such support, or does not let us ask
             return [asked]
-        slot = key_slot(self.key.encode())
+        slot = key_slot(self.address.prefix.encode())
         ranges.sort(key=lambda found: not found[0] <= slot <= found[1])
         # A node that does not know its own name leaves it to whoever reached it.
         return [((host or b"").decode() or asked[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]

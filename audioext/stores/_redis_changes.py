@@ -10,23 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from attrs import define, field
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as LostError
 
 from audioext.outage import Outage
 from audioext.stores._changes import Fanout
-from audioext.stores._redis_pipe import FIRST_PAUSE_SECONDS, Pipe, send
+from audioext.stores._redis_pipe import Pipe
 from audioext.stores.base import RESYNC, Changed
 
 _log = logging.getLogger("audioext.stores.redis")
 
 MAX_READ = 1_000
 """Changes of one answer at most."""
-LONGEST_PAUSE_SECONDS = 1.0
-CANCEL_SECONDS = 0.1
+PAUSE_SECONDS = 0.1
 
 Item = tuple[bytes, bytes]
 """The id that the stream gave to a change, and its words."""
@@ -34,80 +30,69 @@ Item = tuple[bytes, bytes]
 
 @define(eq=False, repr=False)
 class ChangeReader:
-    """One connection that listens, for all listeners of a store; *begin* returns the newest change."""
+    """Listens beside *pipe*, for all listeners of a store; *begin* returns the newest change that a pipe leads to."""
 
     pipe: Pipe
-    key: str
-    begin: Callable[[], Awaitable[Item]]
+    begin: Callable[[Pipe], Awaitable[Item]]
     fanout: Fanout = field(factory=Fanout, init=False)
-    _last: Item = field(default=(b"", b""), init=False)
+    _ear: Pipe = field(init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
-    def start(self, last: Item) -> None:
-        """Yield to all listeners what comes after *last*."""
-        self._last = last
-        self._task = asyncio.create_task(self._run(), name="audioext redis changes")
+    def __attrs_post_init__(self) -> None:
+        """Be ready to listen: the server keeps silent there as long as nothing changes."""
+        self._ear = Pipe(self.pipe.address)
+
+    async def start(self) -> None:
+        """Yield to all listeners what comes from now on.
+
+        Raises:
+            StoreError: *begin* does.
+        """
+        last = await self.begin(self._ear)
+        self._task = asyncio.create_task(self._run(last), name="audioext redis changes")
 
     async def aclose(self) -> None:
         """End the streams of those who listen, and disconnect."""
-        while self._task is not None and not self._task.done():
-            self._task.cancel()  # again and again: before Python 3.12 the driver's `asyncio.wait_for` may swallow it
-            await asyncio.wait([self._task], timeout=CANCEL_SECONDS)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._ear.aclose(at_once=True)
         self.fanout.close()
 
-    async def _run(self) -> None:
-        outage = Outage(_log, f"{self.pipe.shown}: changes are not heard")
-        pause = FIRST_PAUSE_SECONDS
+    async def _run(self, last: Item) -> None:
+        outage = Outage(_log, f"{self.pipe.address.shown}: changes are not heard")
+        is_behind = False
         while True:
-            connection: AbstractConnection | None = None
-            is_behind = False
             try:
-                connection = await self.pipe.connect()
-                while True:
-                    is_behind = await self._step(connection, is_behind=is_behind)
-                    outage.over()
-                    pause = FIRST_PAUSE_SECONDS
+                changes, held = await self._read(last[0])
+                if held != [last]:
+                    _log.info("%s: changes were missed; looking at everything again", self.pipe.address.shown)
+                    last = await self.begin(self.pipe)
+                    self.fanout.publish((RESYNC,))
+                elif changes:
+                    self.fanout.publish(tuple(_read_changes(changes)))
+                    last = changes[-1]
+                was_behind, is_behind = is_behind, not changes and await self._newest() != [last]
+                if was_behind and is_behind:  # calls go to another server by now; once, the change was made since
+                    await self._ear.aclose(at_once=True)
+                    self._ear = Pipe(self.pipe.address)
+                outage.over()
             except Exception as error:  # noqa: BLE001 - it must not end: all who wait rely on it
                 outage.note(error)
-            finally:
-                if connection is not None:
-                    await connection.disconnect(nowait=True)
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
+                await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _step(self, connection: AbstractConnection, *, is_behind: bool) -> bool:
-        """Publish what comes next; return whether calls go to a server that has changes which did not come here."""
-        changes, held = await self._read(connection)
-        if held != [self._last]:
-            _log.info("%s: changes were missed; looking at everything again", self.pipe.shown)
-            self._last = await self.begin()
-            self.fanout.publish((RESYNC,))
-        elif changes:
-            self.fanout.publish(tuple(_read_changes(changes)))
-            self._last = changes[-1]
-        elif await self._newest() != [self._last]:
-            if is_behind:  # else perhaps they were made since
-                raise LostError("changes are made elsewhere: this connection is to a server that is no master any more")
-            return True
-        return False
-
-    async def _read(self, connection: AbstractConnection) -> tuple[list[Item], list[Item]]:
-        """Return the changes after the last one, and that one: asked for afterwards, since trimming goes on."""
-        wait, last = max(1, round(1_000 * self.pipe.patience)), self._last[0]
-        # Where nothing changes, the server keeps silent for `patience`.
-        async with asyncio.timeout(2 * self.pipe.patience):
-            await send(
-                connection,
-                ("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", self.key, last),
-                ("XRANGE", self.key, last, last),
-            )
-            found: Any = await connection.read_response()
-            held: Any = await connection.read_response()
-        return _items(found[0][1] if found else ()), _items(held)
+    async def _read(self, last: bytes) -> tuple[list[Item], list[Item]]:
+        """Return the changes after *last*, and that one: asked for afterwards, since trimming goes on."""
+        wait, key = max(1, round(1_000 * self.pipe.address.silence / 2)), self.pipe.key("changes")
+        streams, held = await asyncio.gather(
+            self._ear.run("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", key, last),
+            self._ear.run("XRANGE", key, last, last),
+        )
+        return _items(streams[0][1] if streams else ()), _items(held)
 
     async def _newest(self) -> list[Item]:
         """Return the newest change as the server sees it to which calls go."""
-        return _items(await self.pipe.run("XREVRANGE", self.key, "+", "-", "COUNT", 1))
+        return _items(await self.pipe.run("XREVRANGE", self.pipe.key("changes"), "+", "-", "COUNT", 1))
 
 
 def _items(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Item]:

@@ -11,29 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, field
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    NoScriptError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import TimeoutError as SilentError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, ResponseError
 
 from audioext.errors import StoreError
+from audioext.stores._redis_address import LOST, NOT_NOW, Address, Nodes
 from audioext.stores._redis_scripts import Script
 
 _log = logging.getLogger("audioext.stores.redis")
@@ -47,22 +34,8 @@ MAX_BATCH_BYTES = 1_048_576
 """The same for what they carry."""
 ANSWERS_A_LOOK = 16
 """Answers after each of which the clock is looked at: that costs as much as an answer."""
-TRIES = 3
-"""Connections that a call may try within the store's patience: a mute one must not use up all of it."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
-NOT_NOW = (
-    BusyLoadingError,
-    ReadOnlyError,
-    TryAgainError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    AskError,
-)
-"""What a server answers that starts, fails over, or gave its slot away; it did nothing."""
-LOST = (LostError, SilentError, TimeoutError, OSError, *NOT_NOW)
-"""What means that the right server was not reached, or did not answer; trying again may help."""
 _REFUSED = (AuthenticationError, AuthorizationError)
 
 
@@ -76,15 +49,14 @@ class _Call:
 
 @define(eq=False, repr=False)
 class Pipe:
-    """Sends calls, those of one sender in their order; `shown` names the server, without its password.
+    """Sends calls, those of one sender in their order.
 
-    *patience* (seconds) is how long calls are tried again while the server is not there; then they, and all that
+    The address' patience is how long calls are tried again while the server is not there; then they, and all that
     come after, fail with `StoreError` until it is.
     """
 
-    connect: Callable[[], Awaitable[AbstractConnection]]
-    shown: str
-    patience: float
+    address: Address
+    _nodes: Nodes = field(init=False)
     _waiting: deque[_Call] = field(factory=deque, init=False)
     _senders: set[asyncio.Task[None]] = field(factory=set, init=False)
     _spare: list[AbstractConnection] = field(factory=list, init=False)
@@ -92,10 +64,20 @@ class Pipe:
     _lost_since: float | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        """Be ready; connections are made with the first calls."""
+        self._nodes = Nodes(self.address)
+
+    def key(self, *words: str) -> str:
+        """Return the name of a key."""
+        return f"{{{self.address.prefix}}}:{':'.join(words)}"
+
+    def do(self, script: Script, *arguments: Word) -> asyncio.Future[Any]:
+        """Have one of our scripts run: by its digest, and in full where the server does not know it; see `run`."""
+        return self.run("EVALSHA", script.digest, 1, self.key("meta"), *arguments, script=script)
+
     def run(self, *words: Word, script: Script | None = None) -> asyncio.Future[Any]:
         """Have one command done, and return its future; cancelling it disturbs no other.
-
-        Where it is a *script*, its command takes the digest, and is sent again in full where the server knows none.
 
         Raises:
             StoreError: the store is being closed, or was opened in another event loop, or a word is no text.
@@ -110,10 +92,12 @@ class Pipe:
             self._senders.add(self._loop.create_task(self._send_all(), name="audioext redis"))
         return future
 
-    async def aclose(self) -> None:
-        """Finish what was accepted, as far as the server is there, and disconnect."""
+    async def aclose(self, *, at_once: bool = False) -> None:
+        """Disconnect, after what was accepted is finished as far as the server is there, or *at_once*."""
         self._is_closing = True
-        await asyncio.gather(*self._senders)
+        for sender in self._senders if at_once else ():
+            sender.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
         for connection in self._spare:
             await connection.disconnect(nowait=True)
 
@@ -122,30 +106,26 @@ class Pipe:
         connection = self._spare.pop() if self._spare else None
         batch: list[_Call] = []
         pause = FIRST_PAUSE_SECONDS
-        while batch := self._batch(batch):
-            began = self._loop.time()
-            try:
-                if connection is None:
-                    connection = await self.connect()
-                await self._exchange(connection, batch)
-            except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
-                if connection is not None:
-                    await connection.disconnect(nowait=True)
-                connection = None
-                self._lost_since = began if self._lost_since is None else self._lost_since
-                if self._is_hopeless(error):
-                    for call in (*batch, *self._waiting):
-                        _answer(call, self._failure(error))
-                    self._waiting.clear()
-                else:
-                    _log.info("%s: trying again: %s", self.shown, error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            else:
-                self._lost_since, pause = None, FIRST_PAUSE_SECONDS
-        if connection is not None:
-            self._spare.append(connection)
-        self._senders.discard(asyncio.current_task())  # type: ignore[arg-type]  # this is one
+        try:
+            while batch := self._batch(batch):
+                began = self._loop.time()
+                try:
+                    if connection is None:
+                        connection = await self._nodes.connect()
+                    await self._exchange(connection, batch)
+                    self._lost_since, pause = None, FIRST_PAUSE_SECONDS
+                except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
+                    if connection is not None:
+                        await connection.disconnect(nowait=True)
+                    connection = None
+                    self._lost_since = self._lost_since or began
+                    self._lose(batch, error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        finally:
+            if connection is not None:
+                self._spare.append(connection)
+            self._senders.discard(asyncio.current_task())
 
     def _batch(self, left: Sequence[_Call]) -> list[_Call]:
         """Return what is to be sent next: what is *left* of the last time, then what waits."""
@@ -165,12 +145,11 @@ class Pipe:
             Exception: the server cannot answer now, is silent for too long, or is the wrong one.
         """
         later: Exception | None = None
-        silence = self.patience / TRIES
-        async with asyncio.timeout(silence) as bound:
+        async with asyncio.timeout(self.address.silence) as bound:
             await connection.send_packed_command(b"".join([call.packed for call in batch]), check_health=False)
             for number, call in enumerate(batch):
                 if number % ANSWERS_A_LOOK == 0:
-                    bound.reschedule(self._loop.time() + silence)
+                    bound.reschedule(self._loop.time() + self.address.silence)
                 try:
                     _answer(call, await connection.read_response())
                 except NoScriptError:  # the server does not know it (any more)
@@ -179,30 +158,28 @@ class Pipe:
                 except NOT_NOW as error:
                     later = error
                 except ResponseError as error:
-                    _answer(call, self._failure(error))
+                    _answer(call, self._failure("refused a command", error))
         if later is not None:
             raise later
 
-    def _is_hopeless(self, error: Exception) -> bool:
-        if _is_refusal(error) or not isinstance(error, LOST):
-            return True
-        return self._lost_since is not None and self._loop.time() - self._lost_since >= self.patience
-
-    def _failure(self, error: Exception) -> StoreError:
-        if _is_refusal(error):
-            what = f"refused the connection: {error}; check the name and password in its URL"
-        elif isinstance(error, ResponseError) and not isinstance(error, NOT_NOW):
-            what = f"refused a command: {error}"
+    def _lose(self, batch: Sequence[_Call], error: Exception) -> None:
+        """Let all who wait know, if no further try may help within the store's patience."""
+        # The driver may wrap a refusal as a lost connection.
+        if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):
+            failure = self._failure("refused the connection, check the name and password in its URL", error)
+        elif not isinstance(error, LOST) or self._loop.time() - (self._lost_since or 0.0) >= self.address.patience:
+            failure = self._failure("is not there", error)
         else:
-            what = f"is not there: {str(error) or type(error).__name__}"
-        failure = StoreError(f"{self.shown} {what}")
+            _log.info("%s: trying again: %s", self.address.shown, error)
+            return
+        for call in (*batch, *self._waiting):
+            _answer(call, failure)
+        self._waiting.clear()
+
+    def _failure(self, what: str, error: Exception) -> StoreError:
+        failure = StoreError(f"{self.address.shown} {what}: {str(error) or type(error).__name__}")
         failure.__cause__ = error
         return failure
-
-
-async def send(connection: AbstractConnection, *commands: tuple[Word, ...]) -> None:
-    """Send commands in one write."""
-    await connection.send_packed_command(b"".join(map(_pack, commands)), check_health=False)
 
 
 def _answer(call: _Call, answer: object) -> None:
@@ -221,8 +198,3 @@ def _pack(words: tuple[Word, ...]) -> bytes:
     except UnicodeEncodeError as error:
         raise StoreError(f"what is no Unicode cannot be stored: {error}") from error
     return packed
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Say whether the server does not let us in; the driver may wrap that as a lost connection."""
-    return isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)

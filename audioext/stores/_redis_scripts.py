@@ -64,27 +64,28 @@ INDEX = """
 -- The index, without its due times.
 local PROVIDER, ACCOUNT, CREATED, KEY, TASK, ANSWERED, IS_OPEN, OCCUPIES = 1, 2, 3, 4, 5, 6, 7, 8
 
-local function key_of(index)
-  return index[KEY] and base .. 'key:' .. index[KEY]
+-- The names of what leads to a job by its key and by its task id, false where it has none.
+local function names_of(index)
+  local task = index[TASK] and base .. 'task:' .. #index[PROVIDER] .. ':' .. index[PROVIDER] .. ':' .. index[TASK]
+  return index[KEY] and base .. 'key:' .. index[KEY], task
 end
-local function task_of(index)
-  return index[TASK] and base .. 'task:' .. #index[PROVIDER] .. ':' .. index[PROVIDER] .. ':' .. index[TASK]
-end
-
--- Whatever leads to a job by its key, its task id and its account.
+-- The same, and what counts for its account.
 local function link(index, ref)
-  if index[KEY] then call('SET', key_of(index), ref) end
-  if index[TASK] then call('RPUSH', task_of(index), ref) end
+  local key, task = names_of(index)
+  if key then call('SET', key, ref) end
+  if task then call('RPUSH', task, ref) end
   if index[OCCUPIES] > 0 then call('ZADD', base .. 'occupied:' .. index[ACCOUNT], index[OCCUPIES], ref) end
   call('ZADD', base .. 'submits:' .. index[ACCOUNT], index[ANSWERED] or -index[CREATED], ref)
 end
 local function unlink(index, ref)
-  if index[KEY] and call('GET', key_of(index)) == ref then call('DEL', key_of(index)) end
-  if index[TASK] then call('LREM', task_of(index), 0, ref) end
+  local key, task = names_of(index)
+  if key and call('GET', key) == ref then call('DEL', key) end
+  if task then call('LREM', task, 0, ref) end
   call('ZREM', base .. 'occupied:' .. index[ACCOUNT], ref)
   call('ZREM', base .. 'submits:' .. index[ACCOUNT], ref)
 end
 """
+
 
 @frozen
 class Script:

@@ -28,7 +28,8 @@ if is_used then
   if index ~= held_index then
     following, new = index, cmsgpack.unpack(index)
     is_open = new[IS_OPEN] and 1 or 0
-    local holder = new[KEY] and call('GET', key_of(new))
+    local key = names_of(new)
+    local holder = key and call('GET', key)
     if holder and holder ~= ref then  -- another job took it while it was free
       new[KEY] = false
       following = cmsgpack.pack(new)
@@ -72,18 +73,14 @@ if is_known == 1 then
 end
 
 if is_open ~= was_open or (is_open == 0 and (is_changed or new)) then  -- open jobs never expire, others do
-  new = new or cmsgpack.unpack(following)
-  local names = {job, key_of(new), task_of(new)}
-  if is_open == 0 then
-    if was_open == 1 then call('ZREM', base .. 'open', ref) end
-    call('ZADD', base .. 'closed', newest, ref)
-    for _, name in ipairs(names) do if name then call('EXPIRE', name, ttl) end end
-  else
+  for _, name in ipairs({job, names_of(new or cmsgpack.unpack(following))}) do
+    if name then call(unpack(is_open == 1 and {'PERSIST', name} or {'EXPIRE', name, ttl})) end
+  end
+  call('ZREM', base .. (is_open == 1 and 'closed' or 'open'), ref)
+  if is_open == 1 then
     call('ZADD', base .. 'open', call('ZSCORE', base .. 'jobs', ref), ref)
-    if held then
-      call('ZREM', base .. 'closed', ref)
-      for _, name in ipairs(names) do if name then call('PERSIST', name) end end
-    end
+  else
+    call('ZADD', base .. 'closed', newest, ref)
   end
 end
 for _, number in ipairs(webhooks) do
@@ -101,7 +98,8 @@ local by, now, per, submits, parallel = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV
 local id, entry = ARGV[12], ARGV[13]
 if by == creator then return {'created'} end
 local asked = cmsgpack.unpack(index)
-local holder = asked[KEY] and call('GET', key_of(asked))
+local key = names_of(asked)
+local holder = key and call('GET', key)
 if holder or was_known == 1 then return {'existing', holder or ref} end
 
 local submitted, occupied = base .. 'submits:' .. asked[ACCOUNT], base .. 'occupied:' .. asked[ACCOUNT]

@@ -132,14 +132,7 @@ async def run() -> dict[str, dict[str, float]]:
         store, other = open_store(url), open_store(url)
         await store.open()
         await other.open()
-        address = read_url(url, patience=None)
-
-        async def connect() -> redis.asyncio.connection.AbstractConnection:
-            connection = address.connect_to()
-            await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
-            return connection
-
-        pipe = Pipe(connect, address.shown, address.patience)
+        pipe = Pipe(read_url(url))
         for _ in range(TURNS):
             appends, sets = await webhooks(store, pipe)
             rows.setdefault("webhooks a second", []).append(appends)

@@ -72,7 +72,7 @@ def closing(ref: str = "ref", **fields: object) -> Index:
 )
 def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: str, shown: str) -> None:
     """Our part of the query is taken out, valkey is redis to the driver, and what is shown bears no password."""
-    address = read_url(url, patience=None)
+    address = read_url(url)
 
     assert (driver, shown) == (address.url, address.shown)
     assert "secret" not in repr(address) + repr(open_store(url))

@@ -141,7 +141,7 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
 async def test_a_server_that_is_not_there_cannot_be_opened(unused_tcp_port: int) -> None:
     """`open` says so after the store's patience."""
     with pytest.raises(StoreError, match="is not there"):
-        await RedisStore(f"redis://127.0.0.1:{unused_tcp_port}", patience=0.1).open()
+        await RedisStore(f"redis://127.0.0.1:{unused_tcp_port}?patience=0.1").open()
 
 
 async def test_a_full_server_refuses_whole_appends(reach: Reach, raw: redis.asyncio.Redis) -> None:
