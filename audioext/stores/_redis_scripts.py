@@ -113,13 +113,13 @@ return {'LAYOUT', newest()}
 """)
 
 READ: Final = make_script("""
-local ref, after = ARGV[1], ARGV[2]
+local ref, after, number = ARGV[1], ARGV[2], ARGV[3]
 local job = base .. 'job:' .. ref
 local held, index = unpack(call('HMGET', job, 'm', 'i'))
 if not held then return false end
 local first, last = struct.unpack(FACTS, held)
-local numbers = {}
-for number = first + after, last do numbers[#numbers + 1] = number end
+local numbers = {number}
+if not number then for each = first + after, last do numbers[#numbers + 1] = each end end
 local entries = numbers[1] and call('HMGET', job, unpack(numbers)) or {}
 local _, provider = cmsgpack.unpack_one(index, 1)
 return {held, index, call('ZSCORE', base .. 'polls:' .. provider, ref) or '', unpack(entries)}

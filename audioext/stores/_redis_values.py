@@ -64,12 +64,7 @@ def index_words(index: Index | None) -> tuple[bytes | float | str, ...]:
     return (stored, *("" if at is None else at for at in (index.poll_at, index.handle_at)))
 
 
-def load_provider(facts: bytes, index: bytes) -> tuple[str, bool]:
-    """Return a job's provider, and whether its request is known."""
-    return _decode_index(index)[0], bool(_FACTS.unpack_from(facts)[2])
-
-
-def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, entries: Sequence[bytes]) -> tuple[Stored, bool]:
+def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, *entries: bytes) -> tuple[Stored, bool]:
     """Return a job, and whether its request is known."""
     first, last, is_known, _, _, repeats, _, handle_at, _ = _FACTS.unpack_from(facts)
     provider, account, created_at, key, task_id, answered_at, is_open, occupies_until = _decode_index(index)

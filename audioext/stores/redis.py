@@ -25,7 +25,7 @@ from audioext.stores._redis_address import Address, read_url
 from audioext.stores._redis_changes import ChangeReader, Item
 from audioext.stores._redis_pipe import Pipe
 from audioext.stores._redis_scripts import BEGIN, CLAIM, LAYOUT, NEXT_DUE, PURGE, READ, RESCHEDULE
-from audioext.stores._redis_values import entry_words, index_words, load_entry, load_provider, load_stored
+from audioext.stores._redis_values import entry_words, index_words, load_entry, load_stored
 from audioext.stores._redis_write import APPEND, CREATE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
@@ -161,7 +161,7 @@ class RedisStore:
         after = "-inf"
         while page := await _page(pipe, "open" if is_open else "jobs", after):
             after = f"({page[-1][1]}"
-            for found in await asyncio.gather(*(_or_none(self._read(ref, 0)) for ref, _ in page)):
+            for found in await asyncio.gather(*(_or_none(self._read(ref)) for ref, _ in page)):
                 if found is not None and is_open in {None, found[0].index.is_open}:
                     yield found[0]
 
@@ -198,17 +198,15 @@ class RedisStore:
         """Yield the webhooks, newest first, read page by page."""
         pipe = self._opened()
         if ref is not None:
-            stored, is_known = await self._read(ref, 0) or (None, False)
-            for entry in reversed(stored.entries if stored else ()):
-                if stored and entry.kind == "webhook":
-                    yield to_delivery(ref, stored.index.provider, entry, is_orphan=not is_known)
+            for delivery in _deliveries(await self._read(ref)):
+                yield delivery
             return
         before = "+inf"
         while page := await _page(pipe, "webhooks", before, newest_first=True):
             before = f"({page[-1][1]}"
             places = [place.rpartition(" ") for place, _ in page]
-            for delivery in await asyncio.gather(*(_or_none(self._delivery(of, number)) for of, _, number in places)):
-                if delivery is not None:
+            for found in await asyncio.gather(*(_or_none(self._read(of, 0, number)) for of, _, number in places)):
+                for delivery in _deliveries(found):
                     yield delivery
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
@@ -243,23 +241,12 @@ class RedisStore:
         facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
         return tuple(_find_risks(facts, policy[1].decode() if policy else ""))
 
-    async def _read(self, ref: str, after: int) -> tuple[Stored, bool] | None:
+    async def _read(self, ref: str, after: int = 0, *number: str) -> tuple[Stored, bool] | None:
+        """Return a job and whether its request is known, with its entries after so many, or with one by *number*."""
         pipe = self._opened()
         with _readable(f"job {ref}"):
-            found: list[Any] | None = await pipe.do(READ, ref, after)
-            if found is None:
-                return None
-            facts, index, poll_at, *entries = found
-            return load_stored(ref, facts, index, poll_at, entries)
-
-    async def _delivery(self, ref: str, number: str) -> Delivery | None:
-        pipe = self._opened()
-        with _readable(f"a delivery of job {ref}"):
-            packed, facts, index = await pipe.run("HMGET", pipe.key("job", ref), number, "m", "i")
-            if packed is None:  # its time was over
-                return None
-            provider, is_known = load_provider(facts, index)
-            return to_delivery(ref, provider, load_entry(packed), is_orphan=not is_known)
+            found: list[Any] | None = await pipe.do(READ, ref, after, *number)
+            return None if found is None else load_stored(ref, *found)
 
     def _opened(self) -> Pipe:
         return self._listening().pipe
@@ -329,6 +316,14 @@ async def _or_none(reading: Awaitable[T]) -> T | None:
     except UnreadableError as error:
         _log.warning("it is passed over: %s", error)
         return None
+
+
+def _deliveries(found: tuple[Stored, bool] | None) -> Iterator[Delivery]:
+    stored, is_known = found or (None, False)
+    if stored is not None:
+        for entry in reversed(stored.entries):
+            if entry.kind == "webhook":
+                yield to_delivery(stored.index.ref, stored.index.provider, entry, is_orphan=not is_known)
 
 
 def _find_risks(facts: Mapping[str, str], policy: str) -> Iterator[str]:
