@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 from attrs import define, field
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as LostError
 
 from audioext.outage import Outage
 from audioext.stores._changes import Fanout
-from audioext.stores._redis_pipe import Pipe
+from audioext.stores._redis_address import LOST
+from audioext.stores._redis_pipe import Pipe, send
 from audioext.stores.base import RESYNC, Changed
 
 _log = logging.getLogger("audioext.stores.redis")
@@ -30,33 +36,27 @@ Item = tuple[bytes, bytes]
 
 @define(eq=False, repr=False)
 class ChangeReader:
-    """Listens beside *pipe*, for all listeners of a store; *begin* returns the newest change that a pipe leads to."""
+    """One connection that listens, for all listeners of a store; *begin* returns the newest change."""
 
     pipe: Pipe
-    begin: Callable[[Pipe], Awaitable[Item]]
+    begin: Callable[[], Awaitable[Item]]
     fanout: Fanout = field(factory=Fanout, init=False)
-    _ear: Pipe = field(init=False)
+    _connection: AbstractConnection | None = field(default=None, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        """Be ready to listen: the server keeps silent there as long as nothing changes."""
-        self._ear = Pipe(self.pipe.address)
-
-    async def start(self) -> None:
-        """Yield to all listeners what comes from now on.
-
-        Raises:
-            StoreError: *begin* does.
-        """
-        last = await self.begin(self._ear)
+    async def start(self, last: Item) -> None:
+        """Yield to all listeners what comes after *last*."""
+        with suppress(*LOST):  # it is tried again
+            self._connection = await self.pipe.nodes.connect()
         self._task = asyncio.create_task(self._run(last), name="audioext redis changes")
+        await asyncio.sleep(0)  # it listens from now on
 
     async def aclose(self) -> None:
         """End the streams of those who listen, and disconnect."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self._ear.aclose(at_once=True)
+        await self._disconnect()
         self.fanout.close()
 
     async def _run(self, last: Item) -> None:
@@ -67,28 +67,39 @@ class ChangeReader:
                 changes, held = await self._read(last[0])
                 if held != [last]:
                     _log.info("%s: changes were missed; looking at everything again", self.pipe.address.shown)
-                    last = await self.begin(self.pipe)
+                    last = await self.begin()
                     self.fanout.publish((RESYNC,))
                 elif changes:
                     self.fanout.publish(tuple(_read_changes(changes)))
                     last = changes[-1]
                 was_behind, is_behind = is_behind, not changes and await self._newest() != [last]
-                if was_behind and is_behind:  # calls go to another server by now; once, the change was made since
-                    await self._ear.aclose(at_once=True)
-                    self._ear = Pipe(self.pipe.address)
+                if was_behind and is_behind:  # once, it may have been made since
+                    raise LostError("changes are made elsewhere")
                 outage.over()
             except Exception as error:  # noqa: BLE001 - it must not end: all who wait rely on it
                 outage.note(error)
+                await self._disconnect()
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _read(self, last: bytes) -> tuple[list[Item], list[Item]]:
         """Return the changes after *last*, and that one: asked for afterwards, since trimming goes on."""
-        wait, key = max(1, round(1_000 * self.pipe.address.silence / 2)), self.pipe.key("changes")
-        streams, held = await asyncio.gather(
-            self._ear.run("XREAD", "COUNT", MAX_READ, "BLOCK", wait, "STREAMS", key, last),
-            self._ear.run("XRANGE", key, last, last),
-        )
-        return _items(streams[0][1] if streams else ()), _items(held)
+        patience, key = self.pipe.address.patience, self.pipe.key("changes")
+        if self._connection is None:
+            self._connection = await self.pipe.nodes.connect()
+        async with asyncio.timeout(2 * patience):  # where nothing changes, the server keeps silent for `patience`
+            await send(
+                self._connection,
+                ("XREAD", "COUNT", MAX_READ, "BLOCK", math.ceil(1_000 * patience), "STREAMS", key, last),
+                ("XRANGE", key, last, last),
+            )
+            found: Any = await self._connection.read_response()
+            held: Any = await self._connection.read_response()
+        return _items(found[0][1] if found else ()), _items(held)
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+        self._connection = None
 
     async def _newest(self) -> list[Item]:
         """Return the newest change as the server sees it to which calls go."""

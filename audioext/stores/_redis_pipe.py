@@ -56,7 +56,7 @@ class Pipe:
     """
 
     address: Address
-    _nodes: Nodes = field(init=False)
+    nodes: Nodes = field(init=False)
     _waiting: deque[_Call] = field(factory=deque, init=False)
     _senders: set[asyncio.Task[None]] = field(factory=set, init=False)
     _spare: list[AbstractConnection] = field(factory=list, init=False)
@@ -66,7 +66,7 @@ class Pipe:
 
     def __attrs_post_init__(self) -> None:
         """Be ready; connections are made with the first calls."""
-        self._nodes = Nodes(self.address)
+        self.nodes = Nodes(self.address)
 
     def key(self, *words: str) -> str:
         """Return the name of a key."""
@@ -92,12 +92,10 @@ class Pipe:
             self._senders.add(self._loop.create_task(self._send_all(), name="audioext redis"))
         return future
 
-    async def aclose(self, *, at_once: bool = False) -> None:
-        """Disconnect, after what was accepted is finished as far as the server is there, or *at_once*."""
+    async def aclose(self) -> None:
+        """Finish what was accepted, as far as the server is there, and disconnect."""
         self._is_closing = True
-        for sender in self._senders if at_once else ():
-            sender.cancel()
-        await asyncio.gather(*self._senders, return_exceptions=True)
+        await asyncio.gather(*self._senders)
         for connection in self._spare:
             await connection.disconnect(nowait=True)
 
@@ -106,26 +104,24 @@ class Pipe:
         connection = self._spare.pop() if self._spare else None
         batch: list[_Call] = []
         pause = FIRST_PAUSE_SECONDS
-        try:
-            while batch := self._batch(batch):
-                began = self._loop.time()
-                try:
-                    if connection is None:
-                        connection = await self._nodes.connect()
-                    await self._exchange(connection, batch)
-                    self._lost_since, pause = None, FIRST_PAUSE_SECONDS
-                except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
-                    if connection is not None:
-                        await connection.disconnect(nowait=True)
-                    connection = None
-                    self._lost_since = self._lost_since or began
-                    self._lose(batch, error)
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        finally:
-            if connection is not None:
-                self._spare.append(connection)
-            self._senders.discard(asyncio.current_task())
+        while batch := self._batch(batch):
+            began = self._loop.time()
+            try:
+                if connection is None:
+                    connection = await self.nodes.connect()
+                await self._exchange(connection, batch)
+                self._lost_since, pause = None, FIRST_PAUSE_SECONDS
+            except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
+                if connection is not None:
+                    await connection.disconnect(nowait=True)
+                connection = None
+                self._lost_since = self._lost_since or began
+                self._lose(batch, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        if connection is not None:
+            self._spare.append(connection)
+        self._senders.discard(asyncio.current_task())
 
     def _batch(self, left: Sequence[_Call]) -> list[_Call]:
         """Return what is to be sent next: what is *left* of the last time, then what waits."""
@@ -148,7 +144,7 @@ class Pipe:
         async with asyncio.timeout(self.address.silence) as bound:
             await connection.send_packed_command(b"".join([call.packed for call in batch]), check_health=False)
             for number, call in enumerate(batch):
-                if number % ANSWERS_A_LOOK == 0:
+                if number % ANSWERS_A_LOOK == ANSWERS_A_LOOK - 1:
                     bound.reschedule(self._loop.time() + self.address.silence)
                 try:
                     _answer(call, await connection.read_response())
@@ -180,6 +176,11 @@ class Pipe:
         failure = StoreError(f"{self.address.shown} {what}: {str(error) or type(error).__name__}")
         failure.__cause__ = error
         return failure
+
+
+async def send(connection: AbstractConnection, *commands: tuple[Word, ...]) -> None:
+    """Send commands in one write."""
+    await connection.send_packed_command(b"".join(map(_pack, commands)), check_health=False)
 
 
 def _answer(call: _Call, answer: object) -> None:

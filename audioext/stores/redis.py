@@ -82,10 +82,12 @@ class RedisStore:
         """
         async with self._opening:  # two clients may open it at once
             if self._reader is None:
-                reader = ChangeReader(Pipe(self._address), _begin)
+                pipe = Pipe(self._address)
+                reader = ChangeReader(pipe, lambda: _begin(pipe))
                 try:
-                    await reader.start()
-                    await _purge(reader.pipe, "", MAX_WEBHOOKS)  # those whose time to live is over
+                    last = await _begin(pipe)
+                    await _purge(pipe, "", MAX_WEBHOOKS)  # those whose time to live is over
+                    await reader.start(last)
                 except BaseException:
                     await _close(reader)
                     raise
