@@ -189,4 +189,5 @@ class Nodes:
         slot = key_slot(self.address.prefix.encode())
         ranges.sort(key=lambda found: not found[0] <= slot <= found[1])
         # A node that does not know its own name leaves it to whoever reached it.
-        return [((host or b"").decode() or asked[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
+        known = [((host or b"").decode() or asked[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
+        return known or [asked]

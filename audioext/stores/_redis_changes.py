@@ -52,7 +52,8 @@ class ChangeReader:
         await asyncio.sleep(0)  # it listens from now on
 
     async def aclose(self) -> None:
-        """End the streams of those who listen, and disconnect."""
+        """Finish what was accepted, end the streams of those who listen, and disconnect."""
+        await self.pipe.aclose()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -112,6 +113,6 @@ def _items(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Item]:
 
 def _read_changes(items: Sequence[Item]) -> Iterator[Changed]:
     for _, words in items:
-        count, _, ref = words.decode(errors="replace").partition(" ")
-        if ref and count.isdecimal():  # else somebody else writes here
-            yield Changed(ref, int(count))
+        count, _, ref = words.partition(b" ")
+        if ref and count.isdigit():  # else somebody else writes here
+            yield Changed(ref.decode(errors="replace"), int(count))

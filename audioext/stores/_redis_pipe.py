@@ -57,6 +57,7 @@ class Pipe:
 
     address: Address
     nodes: Nodes = field(init=False)
+    _meta: str = field(init=False)
     _waiting: deque[_Call] = field(factory=deque, init=False)
     _senders: set[asyncio.Task[None]] = field(factory=set, init=False)
     _spare: list[AbstractConnection] = field(factory=list, init=False)
@@ -67,6 +68,7 @@ class Pipe:
     def __attrs_post_init__(self) -> None:
         """Be ready; connections are made with the first calls."""
         self.nodes = Nodes(self.address)
+        self._meta = self.key("meta")
 
     def key(self, *words: str) -> str:
         """Return the name of a key."""
@@ -74,7 +76,7 @@ class Pipe:
 
     def do(self, script: Script, *arguments: Word) -> asyncio.Future[Any]:
         """Have one of our scripts run: by its digest, and in full where the server does not know it; see `run`."""
-        return self.run("EVALSHA", script.digest, 1, self.key("meta"), *arguments, script=script)
+        return self.run("EVALSHA", script.digest, 1, self._meta, *arguments, script=script)
 
     def run(self, *words: Word, script: Script | None = None) -> asyncio.Future[Any]:
         """Have one command done, and return its future; cancelling it disturbs no other.
@@ -116,7 +118,7 @@ class Pipe:
                     await connection.disconnect(nowait=True)
                 connection = None
                 self._lost_since = self._lost_since or began
-                self._lose(batch, error)
+                self._lose(batch, error, self._lost_since)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         if connection is not None:
@@ -158,18 +160,17 @@ class Pipe:
         if later is not None:
             raise later
 
-    def _lose(self, batch: Sequence[_Call], error: Exception) -> None:
+    def _lose(self, batch: Sequence[_Call], error: Exception, since: float) -> None:
         """Let all who wait know, if no further try may help within the store's patience."""
         # The driver may wrap a refusal as a lost connection.
-        if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):
-            failure = self._failure("refused the connection, check the name and password in its URL", error)
-        elif not isinstance(error, LOST) or self._loop.time() - (self._lost_since or 0.0) >= self.address.patience:
-            failure = self._failure("is not there", error)
-        else:
+        is_refusal = isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)
+        is_patient = self._loop.time() - since < self.address.patience
+        if isinstance(error, LOST) and is_patient and not is_refusal:
             _log.info("%s: trying again: %s", self.address.shown, error)
             return
+        what = "refused the connection, check the name and password in its URL" if is_refusal else "is not there"
         for call in (*batch, *self._waiting):
-            _answer(call, failure)
+            _answer(call, self._failure(what, error))
         self._waiting.clear()
 
     def _failure(self, what: str, error: Exception) -> StoreError:

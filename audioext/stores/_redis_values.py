@@ -56,12 +56,14 @@ def index_words(index: Index | None) -> tuple[bytes | float | str, ...]:
             index.provider,
             index.account,
             index.created_at,
-            *(False if value is None else value for value in (index.key, index.task_id, index.answered_at)),
+            False if index.key is None else index.key,
+            False if index.task_id is None else index.task_id,
+            False if index.answered_at is None else index.answered_at,
             index.is_open,
             index.occupies_until,
         )
     )
-    return (stored, *("" if at is None else at for at in (index.poll_at, index.handle_at)))
+    return stored, "" if index.poll_at is None else index.poll_at, "" if index.handle_at is None else index.handle_at
 
 
 def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, *entries: bytes) -> tuple[Stored, bool]:

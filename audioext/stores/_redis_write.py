@@ -106,9 +106,9 @@ local submitted, occupied = base .. 'submits:' .. asked[ACCOUNT], base .. 'occup
 if submits then
   local answered = call('ZRANGEBYSCORE', submitted, '(' .. now - per, '(' .. now + per, 'WITHSCORES')
   local posted = call('ZRANGEBYSCORE', submitted, '(' .. -now - POST_SECONDS, '(' .. POST_SECONDS - now, 'WITHSCORES')
-  local til = now + per
+  local til = #answered == 0 and now + per or math.huge
   for at = 2, #answered, 2 do til = math.min(til, answered[at] + per) end
-  for at = 2, #posted, 2 do til = math.min(til, POST_SECONDS - posted[at]) end
+  for at = 2, #posted, 2 do til = math.min(til, POST_SECONDS - posted[at], now + per) end
   if (#answered + #posted) / 2 >= submits then return {'full', string.format('%.17g', til)} end
 end
 if parallel and call('ZCOUNT', occupied, '(' .. now, '+inf') >= parallel then

@@ -35,9 +35,6 @@ _log = logging.getLogger("audioext.stores.redis")
 _DAMAGED = ("WRONGTYPE", "Error running script", "user_script", "@user_script")
 """What a fault of a key or of a script begins with; a server that takes no commands now says another word first."""
 
-CREATOR_BYTES = 8
-MAX_WEBHOOKS = 2**53
-"""No limit: scripts count in doubles."""
 PAGE = 50
 """Jobs, or webhooks, that are read together, or purged in one step: the server does nothing else meanwhile."""
 
@@ -86,10 +83,10 @@ class RedisStore:
                 reader = ChangeReader(pipe, lambda: _begin(pipe))
                 try:
                     last = await _begin(pipe)
-                    await _purge(pipe, "", MAX_WEBHOOKS)  # those whose time to live is over
+                    await _purge(pipe, "", math.inf)  # those whose time to live is over
                     await reader.start(last)
                 except BaseException:
-                    await _close(reader)
+                    await reader.aclose()
                     raise
                 self._reader = reader
             self._users += 1
@@ -100,7 +97,7 @@ class RedisStore:
         reader = self._reader
         if reader is not None and self._users == 0:
             self._reader = None
-            await asyncio.shield(_close(reader))
+            await asyncio.shield(reader.aclose())
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
@@ -108,7 +105,7 @@ class RedisStore:
         outcome, *word = await pipe.do(
             CREATE,
             *(self._address.ttl, index.ref, index.provider, *index_words(index)),
-            secrets.token_bytes(CREATOR_BYTES),  # tells a call that is sent again from another one
+            secrets.token_bytes(8),  # tells a call that is sent again from another one
             *(now, limits.per, *("" if limit is None else limit for limit in (limits.submits, limits.parallel))),
             *entry_words([entry]),
         )
@@ -276,12 +273,7 @@ async def _begin(pipe: Pipe) -> Item:
     return id_, words
 
 
-async def _close(reader: ChangeReader) -> None:
-    await reader.pipe.aclose()
-    await reader.aclose()
-
-
-async def _purge(pipe: Pipe, before: float | str, kept: int) -> int:
+async def _purge(pipe: Pipe, before: float | str, kept: float) -> int:
     """Forget jobs in portions, between which others are served, and return how many went."""
     total, went = 0, PAGE
     while went == PAGE:

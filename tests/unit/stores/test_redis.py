@@ -293,7 +293,7 @@ async def play(store: Store, call: tuple[object, ...]) -> object:
     """Make one call."""
     match call:
         case ("create", str(ref), float(now), Index() as index):
-            limits = Limits(submits=3, per=4.0, parallel=2)
+            limits = Limits(submits=2, per=4.0, parallel=2)
             return await store.create(make_request(ref), _of(index, ref), limits=limits, now=now)
         case ("append", str(ref), list(entries), Index() | None as index, int(known), bool(release)):
             index = None if index is None else _of(index, ref)

@@ -189,3 +189,21 @@ async def test_a_slot_that_moved_is_followed(
 
     assert 1 == await second.exists("{p}:job:ref")
     await listener.until_heard("ref")
+
+
+async def test_a_node_that_is_gone_is_not_missed(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
+) -> None:
+    """Once the nodes are known the one that the URL names may go: the others are asked after a broken connection."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(second)}?prefix=p")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    listener = await listen(store)
+    await second.shutdown(nosave=True)
+    await first.client_kill_filter(_type="normal", skipme=True)
+
+    await create(store)
+
+    await listener.until_heard("ref")
+    assert 1 == await first.exists("{p}:job:ref")
