@@ -1,7 +1,8 @@
 """What happens at the server in one step: each script is atomic, and harmless when it is sent again.
 
 All keys share one hash tag, so they are one slot of a cluster. A call names one key, `{p}:meta`, which leads it to the
-slot's node; scripts build the other names from it. With `{p}` for the tag, there are:
+slot's node; scripts build the other names from it, where the pages below want them named: each costs a call time, and
+which ones are needed is often found by the script alone. With `{p}` for the tag, there are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
     {p}:changes          stream: "COUNT REF" of every create and append

@@ -9,6 +9,7 @@ from audioext.stores._redis_scripts import INDEX, make_script
 _LOAD = """
 local ttl, ref, provider, index, poll, handle = unpack(ARGV, 1, 6)
 local job = base .. 'job:' .. ref
+call('EXISTS', base .. 'nothing')  -- where keys go to another node one by one this fails, before anything is written
 local held, held_index, held_until = unpack(call('HMGET', job, 'm', 'i', 'u'))
 local first, last, was_known, was_open, size, repeats, newest, handle_at = 1, 0, 0, 0, 0, 0, 0, -1
 local creator, ids, at = '--------', ' '
