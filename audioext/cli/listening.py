@@ -37,6 +37,7 @@ WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 class ListenCommand(WebhookOptions, StoreOptions, Command):
     """`audioext listen`."""
 
+    is_server = True
     ui: Annotated[bool, flag("Show all jobs on a live page, for a browser on this machine.", OUTPUT_GROUP)] = False
     ui_port: Annotated[int, option("The live page's port on 127.0.0.1.", OUTPUT_GROUP, default=True)] = UI_PORT
 
