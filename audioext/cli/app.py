@@ -72,6 +72,14 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 " quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`."
             ),
         ),
+        "mcp": (
+            "mcp_server:McpCommand",
+            (
+                "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.\n\n"
+                "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its"
+                " jobs in --store. With --sandbox it can try all of it for nothing."
+            ),
+        ),
         "sandbox": (
             "sandboxes:SandboxCommand",
             "Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready.",

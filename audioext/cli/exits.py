@@ -7,7 +7,9 @@ import os
 from types import FrameType
 from typing import Self
 
-EXTRAS = {"cyclopts": "cli", "rich": "cli", "numpy": "sandbox", "soundfile": "sandbox"}
+EXTRAS = {"cyclopts": "cli", "rich": "cli", "numpy": "sandbox", "soundfile": "sandbox"} | dict.fromkeys(
+    ("mcp", "pydantic", "starlette", "uvicorn"), "mcp"
+)
 """The packages that may be missing, and the extras that bring them."""
 
 
@@ -50,5 +52,5 @@ def epilogue() -> str:
 
 def missing_extra(name: str) -> str:
     """Return what to do where the packages of an extra are missing."""
-    need = {"cli": "the command line", "sandbox": "the sandbox"}[name]
-    return f'{need} needs two more packages: pip install "audioext[{name}]", or in a clone: pip install ".[{name}]"'
+    need = {"cli": "the command line", "mcp": "the MCP server", "sandbox": "the sandbox"}[name]
+    return f'{need} needs more packages: pip install "audioext[{name}]", or in a clone: pip install ".[{name}]"'

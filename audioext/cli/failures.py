@@ -62,11 +62,13 @@ def exit_code(error: BaseException) -> Exit:
 
 def error_object(error: Exception) -> dict[str, object]:
     """Return *error* as the JSON object that `--json` prints, with the facts that a script may branch on."""
-    facts: dict[str, object] = {
-        "type": type(error).__name__,
-        "message": sentence(error),
-        "exit_code": int(exit_code(error)),
-    }
+    head = {"type": type(error).__name__, "message": sentence(error), "exit_code": int(exit_code(error))}
+    return {"error": head | error_facts(error)}
+
+
+def error_facts(error: Exception) -> dict[str, object]:
+    """Return what a program may branch on: what the provider said, what it cost, the problems, the job."""
+    facts: dict[str, object] = {}
     if isinstance(error, AudioextError):
         facts |= {name: getattr(error, name) for name in _FACTS if hasattr(error, name)}
     if isinstance(error, RequestError):
@@ -76,7 +78,7 @@ def error_object(error: Exception) -> dict[str, object]:
         facts["files"] = [str(path) for path in error.paths]
     if isinstance(error, (JobError, SubmitUnknownError)):
         facts |= {"ref": error.job.ref, "provider": error.job.provider, "task_id": error.job.task_id}
-    return {"error": facts}
+    return facts
 
 
 def sentence(error: Exception) -> str:
