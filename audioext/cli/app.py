@@ -26,6 +26,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source."
             ),
         ),
+        "guide": (
+            "guide:GuideCommand",
+            "Print the page from which a program that uses audioext can be written, for people and for agents.",
+        ),
     },
     "Tasks": {
         "extend": (
