@@ -6,11 +6,11 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, Field
 
 from audioext.cli.failures import error_facts
-from audioext.cli.records import problem_of, state_of
 from audioext.errors import AudioextError, DownloadError, ProviderError
 from audioext.models.record import Verdict
 from audioext.models.results import Track
 from audioext.runtime.jobs import Job, JobExpiredError, JobFailedError, StageTimeoutError, SubmitUnknownError
+from audioext.ui.objects import problem_of, state_of
 
 SONGS = "audioext://songs/"
 

@@ -22,7 +22,6 @@ from pydantic import Field
 
 from audioext.cli.mcp_results import SONGS, Balance, JobInfo, JobList, SavedFiles, error_result, job_info, money
 from audioext.cli.options import FIELD_HELP
-from audioext.cli.records import stage_line, state_of
 from audioext.client import Client
 from audioext.errors import AudioextError, Problem, RequestError
 from audioext.files.formats import listen
@@ -30,6 +29,7 @@ from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
 from audioext.runtime.jobs import TOLD_STAGES, Job, JobExpiredError, StageTimeoutError
+from audioext.ui.objects import BY, state_of
 from audioext.version import __version__
 
 LISTED_AT_MOST = 50
@@ -79,7 +79,7 @@ class Tools:
         try:
             for stage in TOLD_STAGES:
                 event = await job.wait(stage, timeout=max(until - clock(), 0.001))
-                words = f"{stage.name.lower()} {stage_line(event)}"
+                words = f"{stage.name.lower()} {BY[event.source]}"
                 await ctx.report_progress(float(stage), float(Stage.COMPLETE), words)
         except JobExpiredError:
             raise

@@ -97,7 +97,7 @@ async def test_an_agent_makes_a_song(folder: Path, voice: Path) -> None:
 
     assert (True, False, submitted["ref"]) == (submitted["is_new"], again["is_new"], again["ref"])
     assert STAGES == heard.steps
-    assert "complete by webhook, 2 tracks playable" == heard.words[-1]
+    assert "complete by webhook" == heard.words[-1]
     assert ("complete", 2) == (done["state"], len(done["tracks"]))
     assert [folder / "out" / "below"] * 2 == [Path(path).parent for path in saved["files"]]
     assert [done] == listed["jobs"]
