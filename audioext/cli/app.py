@@ -65,6 +65,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "List the deliveries that arrived, the newest first, with their verdicts.",
         ),
         "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
+        "forward": (
+            "forwarding:ForwardCommand",
+            "Send the events of a job to your app once more, as `listen --forward-to` does.",
+        ),
         "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {

@@ -22,6 +22,11 @@ from audioext.runtime.jobs import ClientClosedError, JobError, JobFailedError, S
 
 SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
 
+
+class ForwardError(AudioextError):
+    """The app did not take an event; it is sent again, and then listed by `audioext jobs --undelivered`."""
+
+
 # The first class that fits counts, so the narrow ones stand above the broad ones.
 _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (JobFailedError, Exit.FAILED),
@@ -37,6 +42,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (ProviderError, Exit.REFUSED),
     (DecodeError, Exit.REFUSED),
     (WebhookError, Exit.REFUSED),
+    (ForwardError, Exit.REFUSED),
 )
 _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_after", "reason")
 # What the library says of its arguments, and what is typed here instead.
