@@ -69,6 +69,14 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "forwarding:ForwardCommand",
             "Send the events of a job to your app once more, as `listen --forward-to` does.",
         ),
+        "trigger": (
+            "trigger:TriggerCommand",
+            (
+                "Play one stage of a sandbox's job by hand, like kie.first.\n\n"
+                "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers"
+                " and apps are told of them all the same."
+            ),
+        ),
         "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {

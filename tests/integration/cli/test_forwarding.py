@@ -178,6 +178,49 @@ async def test_a_listener_tells_an_app(app: App, start: Start, invoke: Invoke, m
     assert (0, STAGES) == (song.code, [event["type"] for event in app.events])
 
 
+async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke: Invoke) -> None:
+    """While the sandbox holds a job, its stages are made up one by one, and the app is told of each."""
+    async with app.running(), short_sandbox() as sandbox, forwarding(app, sandbox, clock) as client:
+        sandbox.hold()
+        job = await client.extend(audio_id=TRACK, model="V5")
+        for stage in (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE):
+            played = await aside(invoke, "trigger", f"kie.{stage.name.lower()}", "--job", job.ref, *STORE, "--json")
+            await clock.run(job.wait(stage))
+            assert (0, stage, 200) == (played.code, job.stage, played.json["status"])
+        await clock.run(app.ended.wait())
+        other = await client.extend(audio_id=TRACK, model="V5")
+        await aside(invoke, "trigger", "kie.error", "--job", other.ref, *STORE)
+        with pytest.raises(ax.JobFailedError):
+            await clock.run(other.result())
+
+    assert STAGES == [event["type"] for event in app.events][: len(STAGES)]
+    assert app.events[1]["data"]["tracks"][0]["id"] in {track["id"] for track in app.events[2]["data"]["tracks"]}
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ("kie.never", "'kie.never' is no event"),
+        ("vidgo.first", "is no event"),
+        ("sunoapi.first", "is no job of sunoapi at a sandbox"),
+        ("kie.first", "is no job of kie at a sandbox"),
+    ],
+)
+async def test_only_a_sandboxs_job_is_played_by_hand(
+    invoke: Invoke, unused_tcp_port: int, event: str, words: str
+) -> None:
+    """What is no event of that job's API is refused, and so is a job of an API that is elsewhere."""
+    elsewhere = f"http://127.0.0.2:{unused_tcp_port}"
+    async with ax.Client(ax.Kie("key", base_url=elsewhere), store="sqlite:///jobs.db") as client:
+        with pytest.raises(ax.ProviderDownError):
+            await client.extend(audio_id=TRACK, model="V5")
+        (job,) = [each async for each in client.jobs()]
+    ended = await aside(invoke, "trigger", event, "--job", job.ref, *STORE)
+
+    assert 2 == ended.code
+    assert words in ended.err
+
+
 @pytest.mark.parametrize(
     ("to", "secret", "words"),
     [
