@@ -28,6 +28,7 @@ from audioext.stores import Store, open_store
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 LOOPBACK_LISTEN = "127.0.0.1:0"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @frozen(kw_only=True)
@@ -46,7 +47,7 @@ class OpenClient:
     @property
     def is_local(self) -> bool:
         """Whether the API runs on this machine, as a sandbox does."""
-        return self.provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
+        return self.provider.info.base_url.host in LOOPBACK_HOSTS
 
     @property
     def has_key(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import os
 import socket
 import sys
@@ -17,9 +16,10 @@ import uvicorn
 from attrs import field, frozen
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from yarl import URL
 
 from audioext import config
-from audioext.cli.clients import open_client
+from audioext.cli.clients import LOOPBACK_HOSTS, open_client
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
 from audioext.cli.mcp_tools import AgentServer
@@ -66,7 +66,7 @@ class McpCommand(StoreOptions, ApiOptions, BaseUrlOptions, SandboxOptions, Comma
 
     async def run(self, screen: Screen) -> Exit:
         """Serve until the client closes stdin, or until Ctrl-C or SIGTERM."""
-        address = None if self.http is None else _read_address(self.http, has_token=self.token is not None)
+        address = None if self.http is None else _read_address(self.http, has_token=bool(self.token))
         async with open_client(
             self.provider,
             base_url=self.base_url,
@@ -86,9 +86,7 @@ class McpCommand(StoreOptions, ApiOptions, BaseUrlOptions, SandboxOptions, Comma
                         "speaking MCP on stdin and stdout: an agent's configuration starts this; Ctrl-C ends it"
                     )
                 speaking = asyncio.create_task(server.run_stdio_async())
-                stopping = asyncio.create_task(stopped.wait())
-                await asyncio.wait((speaking, stopping), return_when=asyncio.FIRST_COMPLETED)
-                stopping.cancel()
+                await _first_of(speaking, stopped)
                 if speaking.done():
                     await speaking
                     return Exit.OK
@@ -97,12 +95,13 @@ class McpCommand(StoreOptions, ApiOptions, BaseUrlOptions, SandboxOptions, Comma
 
 def _gated(server: AgentServer, host: str, token: str | None) -> ASGIApp:
     app = server.streamable_http_app(host=host)
-    return app if token is None else TokenGate(app, token)
+    return TokenGate(app, token) if token else app
 
 
 async def _serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, stopped: asyncio.Event) -> None:
     try:
-        listening = socket.create_server(address)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        listening = socket.create_server(address, family=family)
     except OSError as error:
         message = f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; choose another --http"
         raise ConfigError(message) from error
@@ -110,14 +109,20 @@ async def _serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, st
         quiet = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_SECONDS)
         server = _Server(quiet)
         serving = asyncio.create_task(server.serve([listening]))
-        url = f"http://{address[0]}:{listening.getsockname()[1]}/mcp"
+        url = str(URL.build(scheme="http", host=address[0], port=listening.getsockname()[1], path="/mcp"))
         if screen.json:
             screen.emit({"event": "serving", "url": url})
         else:
             screen.note(f"serving MCP at {url}; Ctrl-C ends it")
-        await stopped.wait()
+        await _first_of(serving, stopped)
         server.should_exit = True
         await serving
+
+
+async def _first_of(serving: asyncio.Task[None], stopped: asyncio.Event) -> None:
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
 
 
 class TokenGate:
@@ -152,16 +157,9 @@ def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:
     except ConfigError as error:
         message = f"--http must look like 127.0.0.1:8000, not {text!r:.80}"
         raise ConfigError(message) from error
-    if not has_token and not _is_loopback(host):
+    if not has_token and host not in LOOPBACK_HOSTS:  # for those the SDK keeps browsers out
         message = (
             f"--http {text} can be reached from elsewhere, and what is submitted costs money: set AUDIOEXT_MCP_TOKEN"
         )
         raise ConfigError(message)
     return host, port
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,7 +12,7 @@ from attrs import field, frozen
 from cyclopts import Parameter
 from yarl import URL
 
-from audioext.cli.clients import find_job, looking_client
+from audioext.cli.clients import LOOPBACK_HOSTS, find_job, looking_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import JOB_GROUP, Command, LookOptions, Ref
 from audioext.cli.screen import Screen
@@ -34,7 +34,6 @@ FORMS: Mapping[str, CallbackForm] = {
 }
 """The APIs that call for each stage; the others have no such webhooks."""
 STAGES = (*(stage.word for stage in TaskStage), ERROR)
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SECONDS = 60.0
 
 
@@ -54,7 +53,7 @@ class TriggerCommand(LookOptions, Command):
             raise ConfigError(message)
         async with looking_client(self) as client:
             record = (await find_job(client, self, self.job)).record
-            if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK:
+            if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
                 message = f"job {record.ref} is no job of {api} at a sandbox: what is made up would stay in it for ever"
                 raise ConfigError(message)
             (callback,) = FORMS[api].callbacks(made_up(record, stage))
