@@ -6,6 +6,7 @@ Its tests are run with those of the pytest plugin.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from asyncio import StreamReader, create_subprocess_exec
 from asyncio.subprocess import PIPE
@@ -29,8 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, block in zip(NAMES, pages.blocks(GUIDE), strict=True):
         (tmp_path / f"{name}.py").write_text(block, encoding="utf-8")
     (tmp_path / "voice.wav").write_bytes(audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav"))
-    for name in ("PUBLIC_URL", "LISTEN", "PORT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("AUDIOEXT_")]:
+        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -74,10 +75,10 @@ async def test_the_programs_pass_mypy_strict(folder: Path) -> None:
 
 async def test_the_script_saves_both_tracks_and_finds_its_job_again(folder: Path) -> None:
     """Run twice, it submits once."""
-    (folder / "script.py").write_text(pages.brisk((folder / "script.py").read_text()))
+    reach = {"AUDIOEXT_PUBLIC_URL": "http://127.0.0.1:{port}", "AUDIOEXT_LISTEN": "127.0.0.1:0"}  # sooner than a poll
     async with short_sandbox() as sandbox:
-        lines = await pages.run("script.py", "voice.wav", sandbox=sandbox)
-        again = await pages.run("script.py", "voice.wav", sandbox=sandbox)
+        lines = await pages.run("script.py", "voice.wav", sandbox=sandbox, **reach)
+        again = await pages.run("script.py", "voice.wav", sandbox=sandbox, **reach)
         assert 1 == len(sandbox.submissions)
 
     assert ["TEXT", "FIRST", "COMPLETE"] == [line.split()[0] for line in lines[:3]]
@@ -88,12 +89,12 @@ async def test_the_script_saves_both_tracks_and_finds_its_job_again(folder: Path
 @pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
 async def test_the_apps_sing(folder: Path, unused_tcp_port: int, name: str) -> None:
     """An order is accepted at once; its song is there when the webhooks are in."""
-    url = f"http://127.0.0.1:{unused_tcp_port}"
-    by_uvicorn = ("-m", "uvicorn", f"{name}:app", "--port", str(unused_tcp_port))
-    command = by_uvicorn if name == "fastapi_app" else (f"{name}.py",)
+    url, port = f"http://127.0.0.1:{unused_tcp_port}", str(unused_tcp_port)
+    run_app = f"from aiohttp import web; import web_app; web.run_app(web_app.make_app(), host='127.0.0.1', port={port})"
+    command = ("-m", "uvicorn", f"{name}:app", "--port", port) if name == "fastapi_app" else ("-c", run_app)
     async with (
         short_sandbox() as sandbox,
-        pages.running(*command, sandbox=sandbox, PUBLIC_URL=url, PORT=str(unused_tcp_port)) as process,
+        pages.running(*command, sandbox=sandbox, AUDIOEXT_PUBLIC_URL=f"{url}/audio") as process,
     ):
         if name == "fastapi_app":
             await line_with(process.stderr, "Uvicorn running")
@@ -110,9 +111,10 @@ async def test_the_apps_sing(folder: Path, unused_tcp_port: int, name: str) -> N
 async def test_the_bot_answers(folder: Path, unused_tcp_port: int, faults: tuple[str, ...], last: str) -> None:
     """A message gets its song, or what became of the money."""
     address = f"127.0.0.1:{unused_tcp_port}"
+    reach = {"AUDIOEXT_PUBLIC_URL": f"http://{address}", "AUDIOEXT_LISTEN": address}
     async with (
         short_sandbox(faults=faults) as sandbox,
-        pages.running("bot.py", sandbox=sandbox, PUBLIC_URL=f"http://{address}", LISTEN=address) as process,
+        pages.running("bot.py", sandbox=sandbox, **reach) as process,
     ):
         assert process.stdin is not None
         process.stdin.write(f"{sandbox.tune_url}\n".encode())
@@ -130,7 +132,7 @@ async def test_a_worker_saves_what_a_listener_heard(folder: Path, unused_tcp_por
         pages.running(*listen, "--listen", f"127.0.0.1:{unused_tcp_port}", sandbox=sandbox) as listener,
     ):
         await line_with(listener.stdout, "listening")
-        async with pages.running("worker.py", sandbox.tune_url, sandbox=sandbox, PUBLIC_URL=url) as worker:
+        async with pages.running("worker.py", sandbox.tune_url, sandbox=sandbox, AUDIOEXT_PUBLIC_URL=url) as worker:
             saved = [await line_with(worker.stdout, "saved") for _ in range(2)]
         heard = json.loads(await line_with(listener.stdout, '"complete"'))
 

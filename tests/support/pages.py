@@ -39,7 +39,7 @@ async def running(*command: str | Path, sandbox: Sandbox, **env: str) -> AsyncIt
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "KIE_API_KEY": sandbox.api_key,
-            "AUDIOEXT_BASE_URL": sandbox.bases["kie"],
+            "KIE_BASE_URL": sandbox.bases["kie"],
             **env,
         },
     )
