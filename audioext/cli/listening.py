@@ -48,6 +48,7 @@ WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
     """`audioext listen`."""
 
+    is_server = True
     forward_to: Annotated[
         str | None, option("A URL of your app that is told of every stage and failure, signed.", API_GROUP)
     ] = None
@@ -79,7 +80,11 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
                 if screen.json:
                     screen.emit({"event": "listening", "public_url": shown, "store": where})
                 else:
-                    told = WITHOUT_HANDLERS if self.forward_to is None else f"events go to {self.forward_to}"
+                    told = (
+                        WITHOUT_HANDLERS
+                        if self.forward_to is None
+                        else f"events go to {without_password(self.forward_to)}"
+                    )
                     at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
                     screen.note(f"listening for {shown}{at}; jobs in {where}; {told}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
