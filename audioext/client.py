@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import aiohttp
 from yarl import URL
@@ -29,11 +29,12 @@ from audioext.models.requests import (
     InstrumentalOptions,
     Request,
 )
-from audioext.models.results import Song, Stage
+from audioext.models.results import Song
 from audioext.parts import Parts
 from audioext.providers.base import Provider
-from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
+from audioext.runtime.handlers import HANDLING
 from audioext.runtime.jobs import Job
+from audioext.runtime.registering import Registering
 from audioext.state.fold import fold
 from audioext.stores import open_store
 from audioext.stores.base import Delivery, Store
@@ -41,15 +42,13 @@ from audioext.webhooks.inbox import Confirm, Inbox
 from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
-_StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
-_FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 
 DAY_SECONDS = 86_400.0
 RUN_SECONDS = 900.0
 """How long `run` waits where nobody says how long."""
 
 
-class Client:
+class Client(Registering):
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
     Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
@@ -121,6 +120,7 @@ class Client:
         )
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
+        self._handlers = self._parts.handlers
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -275,28 +275,6 @@ class Client:
                 continue
             if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
                 yield job
-
-    def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]:
-        """Decorate an async function that is called with each job's `StageEvent` of *stage*.
-
-        It is called at least once for each (job, stage), after a restart too; the stages of one job come in
-        order. An error is logged and tried again, up to five times, then shown in `job.record`.
-
-        Raises:
-            ConfigError: handlers are not told of that stage, or what is decorated is no async function.
-        """
-        self._parts.handlers.check(stage)
-
-        def register(handler: _StageHandlerT) -> _StageHandlerT:
-            self._parts.handlers.on(stage, handler)
-            return handler
-
-        return register
-
-    def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT:
-        """Decorate an async function that is called with each job's `Failure`, at least once."""
-        self._parts.handlers.on_failure(handler)
-        return handler
 
     async def credits(self, provider: str | None = None) -> float:
         """Return the balance at *provider* (the default one without a name), in its own credits.

@@ -82,7 +82,7 @@ class Parts:
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
             providers=decoders.names(),
-            files=self.recoveries.files,
+            job=self.job,
         )
         offers = Offers()
         self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)

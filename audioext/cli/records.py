@@ -10,7 +10,8 @@ import attrs
 
 from audioext.cli import text
 from audioext.models.record import Record, Verdict
-from audioext.models.results import Source, Stage, StageEvent, Track
+from audioext.models.results import Source, Stage, Track
+from audioext.runtime.jobs import StageEvent
 from audioext.stores.base import Delivery
 
 BY: Mapping[Source, str] = {"webhook": "by webhook", "poll": "by poll", "implied": "implied by a later stage"}

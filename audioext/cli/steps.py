@@ -26,8 +26,8 @@ from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Song, Stage, StageEvent
-from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+from audioext.models.results import Song, Stage
+from audioext.runtime.jobs import Job, JobExpiredError, StageEvent, StageTimeoutError
 
 REFRESHES_PER_SECOND = 8.0
 STEP_LETTERS = 10
