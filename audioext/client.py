@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Self
 
 import aiohttp
 from yarl import URL
@@ -17,19 +18,9 @@ from audioext.clock import Clock
 from audioext.config import UNSET, Unset
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.http.messages import Webhook
-from audioext.http.transport import Progress
 from audioext.http.urls import Route
-from audioext.models import checks
 from audioext.models.entries import Entry
 from audioext.models.record import Record
-from audioext.models.requests import (
-    AddInstrumental,
-    Extend,
-    ExtendOptions,
-    InstrumentalOptions,
-    Request,
-)
-from audioext.models.results import Song
 from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING
@@ -38,17 +29,16 @@ from audioext.runtime.registering import Registering
 from audioext.state.fold import fold
 from audioext.stores import open_store
 from audioext.stores.base import Delivery, Store
+from audioext.submitting import Submitting
 from audioext.webhooks.inbox import Confirm, Inbox
 from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
 
 DAY_SECONDS = 86_400.0
-RUN_SECONDS = 900.0
-"""How long `run` waits where nobody says how long."""
 
 
-class Client(Registering):
+class Client(Submitting, Registering):
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
     Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
@@ -128,10 +118,20 @@ class Client(Registering):
         state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
         return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
 
+    def __del__(self) -> None:
+        """Warn of a client that was opened and never closed: what it began goes on, or ends in the middle."""
+        parts: Parts | None = getattr(self, "_parts", None)  # there is none where a setting was refused
+        if parts is not None and parts.is_open and self._closing is None:
+            message = f"unclosed {self!r}: use `async with`, or `await client.aclose()` at the end"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
     # --- opening and closing ---------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        """Open the store, listen, and take up what an earlier process left open.
+    async def open(self) -> Self:
+        """Open the store, listen, and take up what an earlier process left open; `async with` does it too.
+
+        For a notebook, where `async with` would end with its cell: `client = await ax.Client(ax.Kie()).open()`, and
+        `await client.aclose()` at the end.
 
         Raises:
             ConfigError: the client was open before, or its address cannot be listened on.
@@ -139,6 +139,10 @@ class Client(Registering):
         """
         await self._parts.open()
         return self
+
+    async def __aenter__(self) -> Self:
+        """Open; see `open`."""
+        return await self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -170,81 +174,6 @@ class Client(Registering):
     def store(self) -> Store:
         """The store that holds the truth about all jobs."""
         return self._parts.settings.store
-
-    # --- submitting --------------------------------------------------------------------------------------
-
-    async def submit(
-        self,
-        request: Request,
-        *,
-        provider: str | None = None,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-    ) -> Job:
-        """Send *request* and return its job, as soon as the provider answered or its silence is certain.
-
-        *provider* picks one of several by name. With a *key* that an earlier submit had, that job is returned
-        and nothing is sent. *meta* is JSON of yours that comes back with every event.
-        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does not cancel
-        the submit. Within a handler a key is made for it, so that its next call gets the job that it submitted before.
-
-        Raises:
-            RequestError: all that is wrong with the request, at once; nothing was sent.
-            KeyConflictError: *key* has a job already, which was for another request; nothing was sent.
-            UnsupportedError: the provider has no such operation; nothing was sent.
-            ConfigError: no such provider, no API key, or the client is not open; nothing was sent.
-            ProviderError: the provider refused, which cost nothing.
-            StoreError: the job could not be stored; nothing was sent.
-        """
-        return await self._parts.submit(request, provider=provider, key=key, meta=meta, progress=progress)
-
-    async def extend(
-        self,
-        *,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-        **options: Unpack[ExtendOptions],
-    ) -> Job:
-        """Submit an `Extend` of these fields; see there for the fields and `submit` for the rest."""
-        return await self.submit(Extend.draft(**options), key=key, meta=meta, progress=progress)
-
-    async def add_instrumental(
-        self,
-        *,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-        **options: Unpack[InstrumentalOptions],
-    ) -> Job:
-        """Submit an `AddInstrumental` of these fields; see there for the fields and `submit` for the rest."""
-        return await self.submit(AddInstrumental.draft(**options), key=key, meta=meta, progress=progress)
-
-    async def run(  # noqa: PLR0913 - submit's keywords and one more
-        self,
-        request: Request,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - the wait is ended, never the job
-        provider: str | None = None,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-    ) -> Song:
-        """Submit *request* and await its song for at most *timeout* seconds after the submit.
-
-        Without a *timeout* it is 900 s, or the client's `wait_timeout` where that is shorter.
-
-        Raises:
-            AudioextError: whatever `submit` or `Job.result` raises.
-        """
-        seconds = min(RUN_SECONDS, self._parts.settings.wait_timeout) if timeout is None else timeout
-        complaint = checks.seconds(seconds)
-        problems = [] if complaint is None else [Problem("timeout", complaint)]
-        job = await self._parts.submit(
-            request, provider=provider, key=key, meta=meta, progress=progress, problems=problems
-        )
-        return await job.result(timeout=seconds)
 
     # --- jobs and what happens to them -------------------------------------------------------------------
 

@@ -111,8 +111,11 @@ class ProviderError(AudioextError):
 
     `http_status` is the HTTP status, `code` the provider's own code as text, `retryable` whether the same
     call may succeed later, and `charged` what happened to the money: `False` for certainly nothing, `True`
-    for certainly paid, `None` where no page says.
+    for certainly paid, `None` where no page says. `ref` is the job of a submit that was refused, whose journal
+    has the answer.
     """
+
+    ref: str | None = None
 
     def __init__(  # noqa: PLR0913 - one keyword for each fact a caller may branch on
         self,
