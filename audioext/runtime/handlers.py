@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import attrs
 import msgspec
+import msgspec.inspect
 from attrs import define, field, frozen
 
 from audioext.clock import Clock
@@ -47,6 +48,8 @@ CATCH_UP_SECONDS = 1.0
 CLEAN_UP_SECONDS = 2.0
 """How long a handler that ran out of time gets to clean up."""
 LONGEST_ERROR = 500
+_OBJECTS = (msgspec.inspect.DataclassType, msgspec.inspect.StructType, msgspec.inspect.TypedDictType)
+"""What `meta=` may be; an attrs class is the first kind to msgspec."""
 MAX_WAITS = 100
 """How often a handler may ask to be called later for one topic; after that it counts as a failure."""
 LONGEST_WAIT_SECONDS = 86_400.0
@@ -302,10 +305,13 @@ def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
     if meta is None:
         return lambda _: ()
     try:
-        msgspec.json.Decoder(meta)
+        is_good = isinstance(msgspec.inspect.type_info(meta), _OBJECTS)
     except Exception as error:
-        message = f"meta= must be a class that JSON can be read as, such as a dataclass, not {shown(meta)}: {error}"
+        message = f"meta={shown(meta)} cannot be read from JSON: {error}"
         raise ConfigError(message) from error
+    if not is_good:
+        message = f"meta= must be a dataclass, an attrs class, a TypedDict or a msgspec.Struct, not {shown(meta)}"
+        raise ConfigError(message)
 
     def read(job: Job) -> tuple[_M, ...]:
         try:
