@@ -247,7 +247,7 @@ class ProgressMessages:
         )
 
     async def _say(self, asker: Asker, text: str) -> None:
-        """Show the last word of a message that has no job."""
+        """Show the last word of a message of which no handler is told."""
         try:
             await self._line(asker).finish(text)
         except Exception as error:  # noqa: BLE001 - it is the framework's, and there is nobody to call again
@@ -284,11 +284,11 @@ class ProgressMessages:
 
     def _follow(self, job: Job, asker: Asker) -> None:
         self._lines[job.ref] = self._line(asker)
-        task = asyncio.create_task(self._run(job), name=f"audioext progress of {job.ref}")
+        task = asyncio.create_task(self._run(job, asker), name=f"audioext progress of {job.ref}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, asker: Asker) -> None:
         """Edit the message of *job* until it has ended; its last word is a handler's, unless there is none to tell."""
         line = self._lines[job.ref]
         over = asyncio.Event()
@@ -299,7 +299,7 @@ class ProgressMessages:
                 await line.show(lambda: self._text(job))
                 await self._clock.wait_for(over, self._every)
             if not await ended:
-                await line.show(lambda: self.texts.silent)
+                await self._say(asker, self.texts.silent)
         finally:
             ended.cancel()
             del self._lines[job.ref]
