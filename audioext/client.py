@@ -7,7 +7,6 @@ import logging
 import os
 import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 import aiohttp
@@ -111,6 +110,7 @@ class Client(Submitting, Registering):
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
         self._handlers = self._parts.handlers
+        self.receiver.client = self
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -144,9 +144,7 @@ class Client(Submitting, Registering):
         """Open; see `open`."""
         return await self.open()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close."""
         await self.aclose()
 
@@ -242,6 +240,15 @@ class Client(Submitting, Registering):
         delivery = await self.delivery(id)
         route, hook = Route(delivery.provider, delivery.ref, ""), Webhook(headers=delivery.headers, body=delivery.body)
         return await self.inbox.take(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
+
+    def progress_url(self, job: Job) -> URL:
+        """Return a link under which a browser watches the stages of this one job, as server-sent events.
+
+        Raises:
+            ConfigError: the client is not open, or has no `public_url`.
+        """
+        self._parts.check_open()
+        return self.receiver.endpoint.watching.url(self.public_url, job.ref)
 
     async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
         """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.
