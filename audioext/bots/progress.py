@@ -212,7 +212,8 @@ class ProgressMessages:
             job = await self.client.submit(request, key=key, meta=noted, fallback=fallback)
         except AudioextError as error:
             said = self.texts.failed.format(why=self._escape(in_words(error)), clock="", links="")
-            await self._say(asker, said)
+            # Closing cut its POST off: the job lives on, and may still come.
+            await self._say(asker, self.texts.silent if isinstance(error, SubmitUnknownError) else said)
             if not isinstance(error, (RequestError, UnsupportedError, ProviderError)):
                 raise
             _log.warning("chat %s: no job for message %s: %s", chat, message, error)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import attrs
 from attrs import frozen
 
 from audioext.errors import (
     AudioextError,
+    ConfigError,
     ContentError,
     ProviderDownError,
     RateLimitError,
@@ -47,7 +49,10 @@ def in_words(news: AudioextError | Failure) -> str:
 
 @frozen(kw_only=True)
 class Texts:
-    """What a progress message says. {clock} is the time that has passed and that it takes, {links} are the tracks."""
+    """What a progress message says.
+
+    {clock} is the time that has passed and that it takes, {links} are the tracks, {why} is what went wrong.
+    """
 
     waiting: str = "Sending it off …"
     submitted: str = "In the queue, {clock}"
@@ -57,3 +62,16 @@ class Texts:
     failed: str = "That did not work. {why}"
     silent: str = "No word of it for too long. Should it still come, it will be here."
     again: str = "That one is being made already."
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what could not be filled in when it is too late.
+
+        Raises:
+            ConfigError: a text names something else, or has a single brace.
+        """
+        for name, text in attrs.asdict(self).items():
+            try:
+                text.format(clock="", links="", why="")
+            except (LookupError, ValueError, AttributeError) as error:
+                message = f"{name}= may hold {{clock}}, {{links}} and {{why}}, and no other braces: {text!r}"
+                raise ConfigError(message) from error

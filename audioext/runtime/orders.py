@@ -49,8 +49,10 @@ class Order:
     progress: Progress | None = None
     fallback: tuple[Provider, ...] = ()
     """Who is asked next, where those before certainly made no task."""
+    tried: tuple[Provider, ...] = ()
+    """Who was asked before."""
     note: str = ""
-    """Who refused before, for the journal."""
+    """What they said, for the journal."""
     content: str | None = None
     """A digest of what is in the request's file, where there is a key and the file can be read."""
 
@@ -64,7 +66,8 @@ class Order:
         job = "" if error.ref is None else f" job {error.ref}"
         said = f"{self.note}; " if self.note else ""
         note = f"{said}{self.provider.info.name} refused{job}: {cut(error.message)}"
-        return attrs.evolve(self, provider=self.fallback[0], fallback=self.fallback[1:], note=note)
+        tried = (*self.tried, self.provider)
+        return attrs.evolve(self, provider=self.fallback[0], fallback=self.fallback[1:], tried=tried, note=note)
 
 
 def check_order(order: Order, found: Sequence[Problem], sources: Sources) -> None:
@@ -117,7 +120,7 @@ def refuse_other(order: Order, ref: str, held: Order) -> None:
     Raises:
         KeyConflictError: it asks for something else.
     """
-    chain = {provider.info.name: provider for provider in (order.provider, *order.fallback)}
+    chain = {provider.info.name: provider for provider in (*order.tried, order.provider, *order.fallback)}
     if held.provider.info.name not in chain:
         differing = ["provider"]
     else:

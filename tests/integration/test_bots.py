@@ -192,6 +192,13 @@ async def test_the_texts_are_ones_own(open_bot: Open) -> None:
     await bot.says("<b>fertig</b> http://files.test/a.mp3?a=1&amp;b=2")
 
 
+@pytest.mark.parametrize("text", ["{link}", "{", "{0}", "{links.x}"])
+def test_a_text_that_cannot_be_filled_in_is_refused_at_once(text: str) -> None:
+    """A mistake shows when the bot starts, not when its first song is there."""
+    with pytest.raises(ax.ConfigError, match="complete= may hold"):
+        Texts(complete=text)
+
+
 async def test_a_job_that_never_ends_says_so(open_bot: Open) -> None:
     """A job that is given up has no handler: its message says that nothing came."""
     bot = await open_bot(expire_after=60.0)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import audioext as ax
+from audioext.runtime.orders import Order, refuse_other
 from tests.integration.client.conftest import WEB, Connect, MakeSandbox, Providers
 from tests.support.api import Api, serve_api
 
@@ -105,6 +106,19 @@ async def test_the_same_call_again_gives_the_same_job(client: ax.Client, api: Ap
 
     assert first == twin == later
     assert (1, 1) == (len(api.posts), len(second.posts))
+
+
+def test_a_job_at_any_provider_of_the_chain_is_the_calls_own() -> None:
+    """Another process may have got the key at the first provider while this one goes on to the second."""
+    first, second, other = ax.Kie(name="first"), ax.Kie(name="second"), ax.Kie(name="other")
+    order = Order(request=REQUEST, provider=first, fallback=(second,), key="chat:1")
+    order = order.after(ax.CreditsError("no credits", provider="first", charged=False))
+
+    assert (second, ()) == (order.provider, order.fallback)
+    for provider in (first, second):
+        refuse_other(order, "ref", Order(request=REQUEST, provider=provider, key="chat:1"))
+    with pytest.raises(ax.KeyConflictError):
+        refuse_other(order, "ref", Order(request=REQUEST, provider=other, key="chat:1"))
 
 
 async def test_a_key_in_a_handler_is_found_at_the_second_provider(client: ax.Client, api: Api, second: Api) -> None:
