@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import html
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from attrs import define, field
@@ -16,6 +19,7 @@ from audioext.bots import Asker, ProgressMessages, Texts, in_words
 from tests.support.api import Api, serve_api
 from tests.support.clock import START, JumpClock, soon
 
+ROOT = Path(__file__).parents[2]
 URL = "https://files.test/voice.mp3"
 EVERY = 5.0
 ASKED = {"chat": 42, "message": 7}
@@ -393,3 +397,11 @@ async def test_a_handler_of_ones_own_gets_the_asker(open_bot: Open) -> None:
         await done.wait()
 
     assert [Asker(bot="bot", chat=42, message=7, progress=100)] == found
+
+
+def test_no_framework_is_imported() -> None:
+    """Whoever uses one of them installs it; the others cost nothing."""
+    code = "import sys, audioext.bots\nprint(*{'aiogram', 'discord', 'telegram'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert "" == found.stdout.strip()
