@@ -15,7 +15,7 @@ from attrs import field, frozen
 from audioext.errors import Problem, UnsupportedError, cut, shown
 from audioext.models import checks
 from audioext.models.requests import CUSTOM_FIELDS, Extend, Operation, Request
-from audioext.providers._names import NAMES
+from audioext.providers import NAMES
 
 DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 """Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""
