@@ -78,16 +78,14 @@ def to_base_url(value: str | URL) -> URL:
         # A base URL may hold a password; what is no URL at all may be the API key, given in the wrong place.
         fit = isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
         shown = f"{value!s:.80}" if fit else "that"
-        message = f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}"
-        raise ConfigError(message)
+        raise ConfigError(f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}")
     return url.with_path(url.path.rstrip("/"))
 
 
 def to_name(value: str) -> str:
     """Return *value* if it can stand in a callback path and in `provider=`, or raise ConfigError."""
     if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        message = f"name must be small letters, digits and hyphens, such as kie-2, not {shown(value)}"
-        raise ConfigError(message)
+        raise ConfigError(f"name must be small letters, digits and hyphens, such as kie-2, not {shown(value)}")
     return value
 
 
@@ -99,8 +97,7 @@ def to_api_key(value: str | None) -> str | None:
     while key != before:
         before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
     if not key or not key.isascii() or not key.isprintable() or key.lower() == "bearer":
-        message = "api_key must be printable ASCII text and not empty"  # the key itself never shows
-        raise ConfigError(message)
+        raise ConfigError("api_key must be printable ASCII text and not empty")  # the key itself never shows
     return key
 
 

@@ -7,22 +7,19 @@ https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 import re
 from collections.abc import Mapping, Sequence
 
-import msgspec
 from attrs import field, frozen
 from yarl import URL
 
-from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLimitError, WebhookError
-from audioext.http.decoding import decode
+from audioext.errors import ConfigError, ProviderDownError, RateLimitError, WebhookError
 from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
-from audioext.providers._body import Body
 from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import FieldRules
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount
+from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, task_ids
 from audioext.providers.base import FileRoute
 
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
@@ -72,31 +69,25 @@ INSTRUMENTAL_LENGTHS: Mapping[Operation, Mapping[str, int]] = {
 STATED_LENGTHS = frozenset({"tags", "negative_tags"})
 
 
-def kie_vendor(
-    *, rules: FieldRules, status_path: str, retention: float, reasons: Mapping[str, FailureReason]
-) -> EngineVendor:
-    """Return the facts of one of the routes; `retention` is in seconds, `reasons` are of a task's failure codes."""
-    return EngineVendor(
-        rules=rules,
-        key_variable="KIE_API_KEY",
-        webhook_key_variable="KIE_WEBHOOK_KEY",
-        base_url=URL("https://api.kie.ai"),
-        file_route=FileRoute.UPLOAD,
-        table=TABLE,
-        limits=LIMITS,
-        default_models=DEFAULT_MODELS,
-        retention=retention,
-        hosts=frozenset({"api.kie.ai"}),
-        upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
-        credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
-        status_path=status_path,
-        status_key="taskId",
-        reasons=reasons,
-        # "501: content generation task failed" and "408: no result for over 10 minutes":
-        # docs.kie.ai/market/common/get-task-detail, read 2026-11-21. 531 is of the callbacks' page; no page says where
-        # else.
-        failed_codes=frozenset({408, 501, 531}),
-    )
+ROUTE = EngineVendor(
+    rules=FieldRules(wire_name="kie"),
+    key_variable="KIE_API_KEY",
+    webhook_key_variable="KIE_WEBHOOK_KEY",
+    base_url=URL("https://api.kie.ai"),
+    file_route=FileRoute.UPLOAD,
+    table=TABLE,
+    limits=LIMITS,
+    default_models=DEFAULT_MODELS,
+    hosts=frozenset({"api.kie.ai"}),
+    upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
+    credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
+    status_key="taskId",
+    reasons=REASONS,
+    # "501: content generation task failed" and "408: no result for over 10 minutes":
+    # docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is of the callbacks' page.
+    failed_codes=frozenset({408, 501, 531}),
+)
+"""The facts that both routes share; each adds its rules, its status call and how long its files are kept."""
 
 
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -104,8 +95,7 @@ def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
     keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
     # Half a surrogate pair has no UTF-8 bytes to sign with.
     if not all(isinstance(key, str) and key and not LONE_SURROGATE.search(key) for key in keys):
-        message = "webhook_key must be text, or several texts for a rotation, and none may be empty"
-        raise ConfigError(message)
+        raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
     return keys
 
 
@@ -136,34 +126,12 @@ class KieAccount(SunoAccount):
         stamp, signature = hook.headers.get("X-Webhook-Timestamp"), hook.headers.get("X-Webhook-Signature")
         if not stamp or not signature:
             raise WebhookError("the delivery is not signed", http_status=401)
-        signed = f"{_signed_task(hook.body)}.{stamp}".encode("utf-8", "replace")
+        ids = task_ids(hook.body)
+        if len(ids) != 1:
+            raise WebhookError("the delivery must name one task, which its signature is about", http_status=400)
+        signed = f"{ids.pop()}.{stamp}".encode("utf-8", "replace")
         if not hmac_base64_matches(self.webhook_key, signed, signature):
             raise WebhookError("the delivery bears a wrong signature", http_status=401)
         signed_at, here = unix_seconds(stamp), hook.received_at
         if signed_at is None or here is None or not abs(here - signed_at) <= self.webhook_tolerance:
             raise WebhookError("the delivery bears a signature that is not of this time", http_status=401)
-
-
-class _SignedData(msgspec.Struct):
-    task_id: str | None = None
-    other_id: str | None = msgspec.field(name="taskId", default=None)
-
-
-class _Signed(msgspec.Struct):
-    """The ids in a delivery; one of them is signed."""
-
-    data: _SignedData
-    task_id: str | None = None
-    other_id: str | None = msgspec.field(name="taskId", default=None)
-
-
-def _signed_task(body: bytes) -> str:
-    """Return the one task that a delivery names, in whichever place and spelling."""
-    try:
-        signed = decode(body, _Signed, where="the webhook")
-        ids = {signed.data.task_id, signed.data.other_id, signed.task_id, signed.other_id} - {None, ""}
-    except DecodeError:
-        ids = set(Body.delivered(body).task_ids)
-    if len(ids) != 1:
-        raise WebhookError("the delivery must name one task, which its signature is about", http_status=400)
-    return str(ids.pop())

@@ -23,6 +23,7 @@ from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import Stage, Track
 from audioext.providers._account import file_part, to_base_url
 from audioext.providers._answers import AUTH, HTTP_ERROR_FROM, MAYBE_MADE, OK, RATE, Code, CodeTable
+from audioext.providers._body import Body
 from audioext.providers._engine import EngineAccount
 from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_names, wire_values
 from audioext.providers._tracks import MAX_TRACKS
@@ -200,6 +201,15 @@ class DocumentedCallback(Struct):
 
 
 _CALLBACKS = msgspec.json.Decoder(DocumentedCallback)
+
+
+def task_ids(body: bytes) -> set[str | None]:
+    """Return the ids by which a delivery names its task, in whichever place and spelling; or raise DecodeError."""
+    try:
+        callback = _CALLBACKS.decode(body)
+    except (ValueError, RecursionError):
+        return {*Body.delivered(body).task_ids}
+    return {callback.task_id, callback.other_id, callback.data.task_id, callback.data.other_id} - {None, ""}
 
 
 def documented_callback(body: bytes) -> Progress | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from yarl import URL
 
 from audioext.http.messages import HttpRequest
@@ -17,7 +17,7 @@ from audioext.models.requests import Operation, Request
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names, wire_values
-from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, STATED_LENGTHS, KieAccount, kie_vendor
+from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, ROUTE, STATED_LENGTHS, KieAccount
 
 FIELD_NAMES = wire_names(url="upload_url")
 SLUGS: Mapping[Operation, str] = {
@@ -53,7 +53,8 @@ class KieJobs(KieAccount):
         ConfigError: a setting cannot work.
     """
 
-    vendor: ClassVar[EngineVendor] = kie_vendor(
+    vendor: ClassVar[EngineVendor] = evolve(
+        ROUTE,
         rules=RULES,
         status_path="/api/v1/jobs/recordInfo",  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21
         retention=DAY_SECONDS,  # result URLs usually die after 24 h: docs.kie.ai/market/common/get-task-detail
