@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 from attrs import define
 
-from audioext.sandbox.apis._http import json_response, read_json_object
+from audioext.sandbox.apis._api import json_response, read_json_object
 from audioext.sandbox.faults import FaultError
 from audioext.sandbox.models import Refusal, Task
 from audioext.sandbox.state import State

@@ -158,6 +158,11 @@ class Plan:
         """Tell whether the task has a fault of this kind."""
         return self.get(kind) is not None
 
+    def variant(self, kind: FaultKind) -> str | None:
+        """Return how the task's fault of this kind goes, where that varies."""
+        fault = self.get(kind)
+        return fault.variant if fault is not None else None
+
     def at(self, kind: FaultKind, words: Collection[str]) -> Fault | None:
         """Return the fault of this kind that befalls a stage or delivery which goes by these words."""
         found = (fault for fault in self.faults if fault.kind is kind)

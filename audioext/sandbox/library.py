@@ -18,7 +18,7 @@ from yarl import URL
 
 from audioext.sandbox.faults import FaultKind
 from audioext.sandbox.files import FileStore
-from audioext.sandbox.models import Cause, MadeTrack, Refusal, SourceAudio, Task, TaskInput, TaskKind
+from audioext.sandbox.models import Cause, MadeTrack, Refusal, SourceAudio, Task, TaskInput
 from audioext.sandbox.settings import SandboxSettings
 
 T = TypeVar("T")
@@ -140,13 +140,13 @@ class Library:
         # Given in full, so that a webhook can say how long the file is before it is rendered.
         added = max(self._settings.extension_seconds, source.seconds - begin + LEAST_GAIN_SECONDS)
         added += variant * VARIANT_STEP_SECONDS
-        seconds = source.seconds if given.kind is TaskKind.INSTRUMENTAL else begin + added
+        seconds = source.seconds if given.is_instrumental else begin + added
         seed = self._settings.dice + task.number
         is_empty = task.plan.has(FaultKind.EMPTY_AUDIO)
 
         def play(clip: Sound, form: Literal["mp3", "wav"]) -> bytes:
             audio = _audio()
-            if given.kind is TaskKind.INSTRUMENTAL:
+            if given.is_instrumental:
                 made = audio.accompany(clip, variant=variant, seed=seed)
             else:
                 made = audio.extend(clip, min(begin, clip.duration), variant=variant, seed=seed, seconds=added)

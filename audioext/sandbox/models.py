@@ -6,6 +6,7 @@ import asyncio
 import enum
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from attrs import Factory, define, evolve, field, frozen
 
@@ -36,13 +37,6 @@ class TaskStage(enum.IntEnum):
             message = f"{unknown[0]!r} is no stage; the stages are {', '.join(by_word)}"
             raise ValueError(message)
         return [by_word[word] for word in words or by_word]
-
-
-class TaskKind(enum.Enum):
-    """What is made from a source."""
-
-    EXTENSION = "extension"
-    INSTRUMENTAL = "instrumental"
 
 
 class Cause(enum.Enum):
@@ -87,6 +81,58 @@ class TaskFailure:
 
 
 @frozen(kw_only=True)
+class ApiFacts:
+    """One API's codes, limits and habits."""
+
+    provider: str
+    codes: Mapping[Cause, int]
+    """The code of each refusal."""
+    usual_code: int
+    statuses: Mapping[int, int] = field(factory=dict)
+    """HTTP statuses that codes bear where the usual one is 200."""
+    failures: Mapping[Cause, tuple[int, str]] = field(factory=dict)
+    """Tasks whose source turns out bad: code and text of the failure."""
+    usual_failure: tuple[int, str]
+    fails_with_code: bool = False
+    """Whether a failure's text names the code, for want of a field that does."""
+    key_prefix: str = "Bearer "
+    limit: Literal["window", "parallel"] | None = None
+    """What is limited: submits in a window of time, or open tasks."""
+    fetches_first: bool = False
+    """Whether the source is fetched before the submit is answered."""
+    timeout_seconds: float
+    """How long the reply to a webhook may take, in real seconds."""
+    retry_seconds: tuple[float, ...]
+    """How long to wait before each further attempt, in the API's seconds."""
+    wants_exactly_200: bool = False
+    """Whether another 2xx counts as failed."""
+    signs: bool = False
+    """Whether webhooks are signed once there is a key."""
+    charges_on_success: bool = False
+    """Whether a task is paid for when it succeeds, not when it is submitted."""
+    is_recorded: bool = False
+    """Whether there are recordings that differ from the pages."""
+    refunded_codes: frozenset[int] = frozenset()
+    """Failures whose price is given back."""
+
+    def code(self, cause: Cause) -> int:
+        """Return the code of a refusal."""
+        return self.codes.get(cause, self.usual_code)
+
+    def failure_by(self, refusal: Refusal) -> TaskFailure:
+        """Fail a task whose source turned out bad."""
+        code, message = self.failures.get(refusal.cause, self.usual_failure)
+        return TaskFailure(code=code, message=message, by_source=True)
+
+    def failure_with(self, code: int | None) -> TaskFailure:
+        """Fail a task because a fault says so, with this code or the usual one."""
+        usual, message = self.usual_failure
+        if code is not None and self.fails_with_code:
+            message = f"{message} ({code})"
+        return TaskFailure(code=usual if code is None else code, message=message)
+
+
+@frozen(kw_only=True)
 class SourceAudio:
     """Audio that a task starts from: a file in the sandbox, its length, and what its own task said of it."""
 
@@ -115,8 +161,8 @@ class TaskInput:
     """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds."""
 
     operation: str
-    kind: TaskKind
     fields: Mapping[str, object]
+    is_instrumental: bool = False
     audio_id: str | None = None
     url: str | None = None
     file_key: str | None = None
@@ -168,7 +214,7 @@ class Task:
 
     ids: NewIds
     number: int
-    provider: str
+    facts: ApiFacts = field(repr=False)
     input: TaskInput
     plan: Plan
     source: SourceAudio | None
@@ -180,6 +226,11 @@ class Task:
     answered: asyncio.Event = field(factory=asyncio.Event)
     """Set once the submit is answered."""
     life: asyncio.Task[None] | None = None
+
+    @property
+    def provider(self) -> str:
+        """Its API's name, as in the sandbox's bases."""
+        return self.facts.provider
 
     @property
     def id(self) -> str:

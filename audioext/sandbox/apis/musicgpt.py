@@ -10,15 +10,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
-from attrs import define
 
-from audioext.sandbox.apis._envelope import new_uuid
-from audioext.sandbox.apis._fields import is_address
-from audioext.sandbox.apis._http import api_application, check_key, json_response, json_text, read_json_object
-from audioext.sandbox.apis._submit import submitting
+from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._uploads import Form, read_form
-from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
-from audioext.sandbox.protocol import ApiFacts
+from audioext.sandbox.models import ApiFacts, Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 PREFIXES = ("", "/v1", "/api/public/v1")
@@ -88,30 +83,24 @@ CHECKS: Mapping[str, Callable[[str], bool]] = {
 KNOWN = frozenset({"audio_url", "prompt", "title", *CHECKS})
 
 
-@define(eq=False)
-class MusicGptApi:
+class MusicGptApi(Api):
     """The extend call and the status call."""
-
-    state: State
-    facts: ApiFacts = FACTS
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read and check the form."""
-        form = await self._form(request)
-        texts = form.texts
+        texts, file = await self._form(request)
         shown: dict[str, object] = dict(texts)
-        if form.file is not None:
-            shown["audio_file"] = {"filename": form.file.name, "size": form.file.size}
+        if file is not None:
+            shown["audio_file"] = {"filename": file.name, "size": file.size}
         submission.fields = shown
         submission.ignored = tuple(name for name in texts if name not in KNOWN)
         submission.callback_url = texts.get("webhook_url")
-        _check(form)
+        _check(texts, has_file=file is not None)
         return TaskInput(
             operation="extend",
-            kind=TaskKind.EXTENSION,
             fields=shown,
-            url=texts.get("audio_url") if form.file is None else None,
-            file_key=form.file.key if form.file is not None else None,
+            url=texts.get("audio_url") if file is None else None,
+            file_key=file.key if file is not None else None,
             continue_at=float(texts["extend_after"]),
             title=texts.get("title", ""),
             prompt=texts.get("prompt", ""),
@@ -123,11 +112,11 @@ class MusicGptApi:
         """Read multipart; also the plain form of the docs' own sample, and the JSON of the vendor's n8n node."""
         if request.content_type == "application/x-www-form-urlencoded":
             posted = await request.post()
-            return Form({name: value for name, value in posted.items() if isinstance(value, str)}, None)
+            return {name: value for name, value in posted.items() if isinstance(value, str)}, None
         if request.content_type == "application/json":
             body = await read_json_object(request)
-            return Form({name: _as_text(value) for name, value in body.items() if value is not None}, None)
-        return await read_form(request, self.state, file_name="audio_file", provider=FACTS.provider)
+            return {name: _as_text(value) for name, value in body.items() if value is not None}, None
+        return await read_form(request, self, file_name="audio_file")
 
     def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
         """Mint UUIDs, as in real traffic; which version is ready first varies."""
@@ -182,19 +171,19 @@ class MusicGptApi:
 
     async def by_id(self, request: web.Request) -> web.StreamResponse:
         """Answer the status call, by the task's id or a conversion's."""
-        check_key(request, FACTS, self.state.settings)
+        self.check_key(request)
         kind, task_id, conversion_id = (
             request.query.get(name) for name in ("conversionType", "task_id", "conversion_id")
         )
         # Required by the page; clients that leave it out get answers.
-        if kind is None and not FACTS.is_live(self.state.settings):
+        if kind is None and not self.is_live:
             raise Refusal(Cause.MISSING, "Field required", names=["conversionType"])
         if kind is not None and kind not in CONVERSION_TYPES:
             raise Refusal(Cause.INVALID, "Input should be a conversion type", names=["conversionType"])
         if task_id is None and conversion_id is None:
             raise Refusal(Cause.MISSING, "Field required", names=["task_id"])
         tasks = (task for task in self.state.tasks.values() if conversion_id in task.ids.track_ids)
-        task = self.state.find(FACTS.provider, task_id or "") or next(tasks, None)
+        task = self.find(task_id or "") or next(tasks, None)
         if task is None or kind not in (None, CONVERSION):
             raise Refusal(Cause.TASK, "Conversion not found")
         return json_response({"success": True, "conversion": self._conversion(task, conversion_id)})
@@ -239,10 +228,10 @@ class MusicGptApi:
 
 def build(state: State) -> web.Application:
     """Make MusicGPT's extend and status calls, under each of its prefixes."""
-    api = MusicGptApi(state)
-    app = api_application(state.settings, FACTS, api.error)
+    api = MusicGptApi(state, FACTS, "extend")
+    app = api.application()
     for prefix in PREFIXES:
-        app.router.add_post(f"{prefix}/extend", submitting(state, api, operation="extend"))
+        app.router.add_post(f"{prefix}/extend", api.submit)
         app.router.add_get(f"{prefix}/byId", api.by_id)
     return app
 
@@ -251,10 +240,9 @@ def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check(form: Form) -> None:
-    texts = form.texts
+def _check(texts: Mapping[str, str], *, has_file: bool) -> None:
     missing = [] if "extend_after" in texts else ["extend_after"]
-    if form.file is None and not texts.get("audio_url"):
+    if not has_file and not texts.get("audio_url"):
         missing += ["audio_file", "audio_url"]
     if missing:
         raise Refusal(Cause.MISSING, "Field required", names=missing)
