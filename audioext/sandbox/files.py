@@ -88,11 +88,7 @@ class FileStore:
         self._put(key, FileEntry(path=path))
 
     async def add_stream(self, key: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
-        """Keep what arrives, in constant memory, and return its size in bytes.
-
-        Raises:
-            Refusal: There is more than the limit.
-        """
+        """Keep what arrives, in constant memory, and return its size in bytes; above the limit raise Refusal."""
         path = self._fresh_path()
         size = 0
         try:
@@ -118,22 +114,14 @@ class FileStore:
         return key in self._entries or key in self._pinned
 
     def entry(self, key: str) -> FileEntry:
-        """Return what is known of a file, and count it as used.
-
-        Raises:
-            KeyError: There is no such file, or no longer.
-        """
+        """Return what is known of a file, and count it as used; or raise KeyError: there is none, or no longer."""
         if key in self._pinned:
             return self._pinned[key]
         self._entries.move_to_end(key)
         return self._entries[key]
 
     async def path(self, key: str) -> Path:
-        """Return where the file lies, once it is made.
-
-        Raises:
-            KeyError: There is no such file, or no longer.
-        """
+        """Return where the file lies, once it is made; or raise KeyError."""
         entry = self.entry(key)
         if entry.path is not None:
             return entry.path
@@ -142,11 +130,7 @@ class FileStore:
         return await asyncio.shield(entry.making)
 
     async def read(self, key: str) -> bytes:
-        """Return the whole file.
-
-        Raises:
-            KeyError: There is no such file, or no longer.
-        """
+        """Return the whole file, or raise KeyError."""
         return (await self.path(key)).read_bytes()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:

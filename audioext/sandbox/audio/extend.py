@@ -1,4 +1,4 @@
-"""Continues a source: what was heard before the cut comes again, in other colours and with an octave beside it."""
+"""Continues a source: what was heard before the cut comes again, with an octave beside it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ import numpy as np
 from attrs import frozen
 
 from audioext.sandbox.audio.codec import Clip
-from audioext.sandbox.audio.samples import (
-    Samples,
-    crossfade,
-    fade_out,
-    levels,
-    rms,
-    soft_limit,
-    tint,
-    to_channels,
-    to_mono,
-)
+from audioext.sandbox.audio.samples import Samples, crossfade, fade_out, levels, rms, soft_limit, to_channels, to_mono
 from audioext.sandbox.audio.tune import tune
 
 JOINT_SECONDS: Final = 0.03  # what a cross-fade may touch of the source before the cut
@@ -42,12 +32,6 @@ OCTAVE_GAIN: Final = 0.55  # against the loop's
 TUNE_LEVEL: Final = 0.08  # RMS, after silence
 LOUDEST_TUNE_LEVEL: Final = 0.15
 
-PLAIN: Final = ((20.0, 1.0), (20_000.0, 1.0))
-WARM: Final = ((200.0, 1.1), (1_500.0, 1.0), (4_000.0, 0.25), (9_000.0, 0.06))
-AIRY: Final = ((120.0, 0.5), (500.0, 0.85), (3_000.0, 1.1), (9_000.0, 1.5))
-COLOURS: Final = ((PLAIN, WARM, PLAIN, AIRY), (PLAIN, AIRY, AIRY, WARM))
-"""One for each time that the loop comes again, by variant."""
-
 
 @frozen(eq=False)
 class _Continuation:
@@ -66,8 +50,8 @@ def extend(clip: Clip, continue_at: float | None, *, variant: int, seed: int, se
 
     All samples up to 30 ms before that point are the source's own, bit for bit. The continuation (18 to 28 seconds
     unless given, and always enough to outlast the source) repeats the part before the cut after which the music sounds
-    most as it did at the cut; the variants differ in that part, its colours and the octave beside it. It ends in a
-    fade to silence, and never clips.
+    most as it did at the cut; the variants differ in that part and the octave beside it. It ends in a fade to silence,
+    and never clips.
     """
     samples, rate = clip.samples, clip.rate
     total = samples.shape[0]
@@ -98,10 +82,9 @@ def _continuation(plan: _Continuation) -> Samples:
     run = plan.kept[max(first, 0) : end]
     # Rounding may ask for a frame before the first.
     run = np.pad(run, ((max(-first, 0), 0), (0, 0)), "edge")
-    colours = COLOURS[plan.variant % len(COLOURS)]
-    turned = (plan.seed + plan.variant) % 3
-    body = _repeat([tint(run, rate, colour) if colour is not PLAIN else run for colour in colours], plan)
-    octave = _repeat([_octave(run, up=plan.variant % 2 == 0)], plan, scale=0.5 if plan.variant % 2 == 0 else 2.0)
+    up, turned = plan.variant % 2 == 0, (plan.seed + plan.variant) % 3
+    body = _repeat(run, plan)
+    octave = _repeat(_octave(run, up=up), plan, scale=0.5 if up else 2.0)
     # The octave comes in over the first time that the loop is heard again.
     entry = np.clip((np.arange(plan.frames) - plan.joint) / (period * (1.0 + 0.25 * turned)), 0.0, 1.0)
     body += octave * (OCTAVE_GAIN * entry[:, None]).astype(np.float32)
@@ -141,18 +124,14 @@ def _period(mono: Samples, rate: int, variant: int) -> int:
     return longest - int(np.argmax(likeness))
 
 
-def _repeat(runs: list[Samples], plan: _Continuation, *, scale: float = 1.0) -> Samples:
-    """Lay runs end to end, in turn, each cross-faded with the one before; *scale* is their share of a whole joint."""
+def _repeat(run: Samples, plan: _Continuation, *, scale: float = 1.0) -> Samples:
+    """Lay a run end to end, each time cross-faded with the one before; *scale* is its share of a whole joint."""
     joint = round(plan.joint * scale)
-    step = runs[0].shape[0] - joint
-    body = np.zeros((plan.frames, plan.kept.shape[1]), np.float32)
-    for index, at in enumerate(range(0, plan.frames, step)):
-        run = runs[index % len(runs)][: plan.frames - at].copy()
-        if index:
-            joined = min(joint, run.shape[0])
-            run[:joined] = crossfade(body[at : at + joined], run[:joined])
-        body[at : at + run.shape[0]] = run
-    return body
+    period = run[joint:].copy()
+    if joint:
+        period[-joint:] = crossfade(run[-joint:], run[:joint])
+    whole = np.concatenate([run[:joint], np.tile(period, (-(-plan.frames // len(period)), 1))])
+    return whole[: plan.frames]
 
 
 def _octave(run: Samples, *, up: bool) -> Samples:
