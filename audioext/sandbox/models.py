@@ -27,15 +27,10 @@ class TaskStage(enum.IntEnum):
 
     @classmethod
     def named(cls, *words: str) -> Sequence[TaskStage]:
-        """Return the stages of these words, all of them without one.
-
-        Raises:
-            ValueError: One is no stage.
-        """
+        """Return the stages of these words, all of them without one; raises ValueError: one is no stage."""
         by_word = {stage.word: stage for stage in cls}
         if unknown := [word for word in words if word not in by_word]:
-            message = f"{unknown[0]!r} is no stage; the stages are {', '.join(by_word)}"
-            raise ValueError(message)
+            raise ValueError(f"{unknown[0]!r} is no stage; the stages are {', '.join(by_word)}")
         return [by_word[word] for word in words or by_word]
 
 
@@ -80,40 +75,49 @@ class TaskFailure:
     by_source: bool = False
 
 
+HTTP_CODES: Mapping[Cause, int] = {
+    Cause.KEY: 401,
+    Cause.CREDITS: 402,
+    Cause.RATE: 429,
+    Cause.PATH: 404,
+    Cause.METHOD: 405,
+    Cause.TOO_BIG: 413,
+}
+"""The codes of those whose pages give HTTP's own."""
+
+
 @frozen(kw_only=True)
 class ApiFacts:
-    """One API's codes, limits and habits."""
+    """One API's codes, limits and habits.
+
+    `codes` are those of refusals, `usual_code` that of all others; `statuses` are the HTTP statuses that codes bear
+    where the usual one is 200. `failures` are code and text of tasks whose source turns out bad; `fails_with_code`
+    says that a failure's text names the code, for want of a field that does, and `refunded_codes` are those of
+    failures whose price is given back. `limit` tells whether submits are limited in a window of time, or open
+    tasks. `fetches_first` says that the source is fetched before the submit is answered. A webhook's reply may take
+    `timeout_seconds` (real ones); each further attempt comes after `retry_seconds` (the API's). `wants_exactly_200`
+    says that another 2xx counts as failed, `signs` that webhooks are signed once there is a key,
+    `charges_on_success` that a task is paid for when it succeeds, and `is_recorded` that there are recordings which
+    differ from the pages.
+    """
 
     provider: str
     codes: Mapping[Cause, int]
-    """The code of each refusal."""
     usual_code: int
     statuses: Mapping[int, int] = field(factory=dict)
-    """HTTP statuses that codes bear where the usual one is 200."""
     failures: Mapping[Cause, tuple[int, str]] = field(factory=dict)
-    """Tasks whose source turns out bad: code and text of the failure."""
     usual_failure: tuple[int, str]
     fails_with_code: bool = False
-    """Whether a failure's text names the code, for want of a field that does."""
+    refunded_codes: frozenset[int] = frozenset()
     key_prefix: str = "Bearer "
     limit: Literal["window", "parallel"] | None = None
-    """What is limited: submits in a window of time, or open tasks."""
     fetches_first: bool = False
-    """Whether the source is fetched before the submit is answered."""
     timeout_seconds: float
-    """How long the reply to a webhook may take, in real seconds."""
     retry_seconds: tuple[float, ...]
-    """How long to wait before each further attempt, in the API's seconds."""
     wants_exactly_200: bool = False
-    """Whether another 2xx counts as failed."""
     signs: bool = False
-    """Whether webhooks are signed once there is a key."""
     charges_on_success: bool = False
-    """Whether a task is paid for when it succeeds, not when it is submitted."""
     is_recorded: bool = False
-    """Whether there are recordings that differ from the pages."""
-    refunded_codes: frozenset[int] = frozenset()
-    """Failures whose price is given back."""
 
     def code(self, cause: Cause) -> int:
         """Return the code of a refusal."""
@@ -158,7 +162,11 @@ class MadeTrack:
 
 @frozen(kw_only=True)
 class TaskInput:
-    """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds."""
+    """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds.
+
+    `clamps` says that a point beyond the source's end means its end. `recovers` are the tracks of another task, whose
+    files this one brings back.
+    """
 
     operation: str
     fields: Mapping[str, object]
@@ -175,9 +183,7 @@ class TaskInput:
     callback_url: str | None = None
     longest_seconds: float | None = None
     clamps: bool = False
-    """Whether a point beyond the source's end means its end."""
     recovers: tuple[MadeTrack, ...] = ()
-    """The tracks of another task, whose files this one brings back."""
 
     @property
     def name(self) -> str:
@@ -210,7 +216,7 @@ class Callback:
 
 @define(kw_only=True, eq=False)
 class Task:
-    """One task and what has become of it. `provider` is its API's name, as in the sandbox's bases."""
+    """One task and what has become of it; `answered` is set once the submit is."""
 
     ids: NewIds
     number: int
@@ -224,7 +230,6 @@ class Task:
     failure: TaskFailure | None = None
     updated: datetime = field(default=Factory(lambda self: self.created, takes_self=True))
     answered: asyncio.Event = field(factory=asyncio.Event)
-    """Set once the submit is answered."""
     life: asyncio.Task[None] | None = None
 
     @property

@@ -11,22 +11,16 @@ from audioext.sandbox.apis import kie_jobs
 from audioext.sandbox.apis._api import is_address, read_json_object
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, PERSONA, V6_MODELS, OperationRules
 from audioext.sandbox.apis._suno import CallbackForm, camel, suno_application
-from audioext.sandbox.models import ApiFacts, Cause, Refusal
+from audioext.sandbox.models import HTTP_CODES, ApiFacts, Cause, Refusal
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
     provider="kie",
     # Unknown audio and a file that cannot be fetched have their own codes; the rest is validation.
     codes={
-        Cause.KEY: 401,
-        Cause.CREDITS: 402,
-        Cause.RATE: 429,
-        Cause.PATH: 404,
-        Cause.METHOD: 404,
-        Cause.TRACK: 404,
-        Cause.SOURCE: 451,
-        Cause.FORMAT: 451,
-        Cause.TOO_BIG: 451,
+        **HTTP_CODES,
+        **dict.fromkeys((Cause.METHOD, Cause.TRACK), 404),
+        **dict.fromkeys((Cause.SOURCE, Cause.FORMAT, Cause.TOO_BIG), 451),
     },
     usual_code=422,
     # An unauthenticated call was seen to get HTTP 200; over-limit "rejected with HTTP 429" (1973359m0).

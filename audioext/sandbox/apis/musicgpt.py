@@ -13,7 +13,18 @@ from aiohttp import web
 
 from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._uploads import Form, read_form
-from audioext.sandbox.models import ApiFacts, Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.models import (
+    HTTP_CODES,
+    ApiFacts,
+    Callback,
+    Cause,
+    NewIds,
+    Refusal,
+    Submission,
+    Task,
+    TaskInput,
+    TaskStage,
+)
 from audioext.sandbox.state import State
 
 PREFIXES = ("", "/v1", "/api/public/v1")
@@ -31,15 +42,7 @@ LINES = ("[Verse]", "Another mile of light", "Another song at night", "[Outro]")
 FACTS = ApiFacts(
     provider="musicgpt",
     # utilities/error; 401 by the vendor's packages
-    codes={
-        Cause.KEY: 401,
-        Cause.CREDITS: 402,
-        Cause.RATE: 429,
-        Cause.PATH: 404,
-        Cause.METHOD: 405,
-        Cause.TASK: 404,
-        Cause.TOO_BIG: 413,
-    },
+    codes={**HTTP_CODES, Cause.TASK: 404},
     usual_code=INVALID_CODE,
     failures={
         Cause.SOURCE: (INVALID_CODE, "Could not download the audio from the given URL"),
