@@ -1,4 +1,4 @@
-"""Continues a source: what was heard before the cut comes again, with an octave beside it."""
+"""What tasks make of a source: one that goes on, by what was heard before the cut, or one that is played along with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from attrs import frozen
 
-from audioext.sandbox.audio.codec import Clip
+from audioext.sandbox.audio.codec import STEREO, Clip
 from audioext.sandbox.audio.samples import Samples, crossfade, fade_out, levels, rms, soft_limit, to_channels, to_mono
-from audioext.sandbox.audio.tune import tune
+from audioext.sandbox.audio.tune import VOICE_BEAT_SECONDS, VOICE_ROOT, chords, tune
 
 JOINT_SECONDS: Final = 0.03  # what a cross-fade may touch of the source before the cut
 SHORTEST_SECONDS: Final = 18.0
@@ -165,3 +165,38 @@ def _tune_instead(plan: _Continuation) -> Samples:
     played = tune(seed=2 * plan.seed + plan.variant, seconds=plan.frames / plan.rate, rate=plan.rate).samples
     rising = np.clip(np.arange(plan.frames) / (SWELL_SECONDS * plan.rate), 0.0, 1.0).astype(np.float32)[:, None]
     return to_channels(played, plan.kept.shape[1]) * rising * np.float32(wished / max(rms(played), SILENT_BELOW))
+
+
+# --- an accompaniment ------------------------------------------------------------------------------------------------
+
+SOURCE_GAIN: Final = 0.8  # makes room for the accompaniment
+SHARE: Final = 0.6  # of the source's loudness, where it sounds
+LEAST_SHARE: Final = 0.05  # in the source's pauses, of its loudest part
+LEAST_LEVEL: Final = 0.004  # -48 dB RMS, so that even silence gets a result with sound in it
+HOP_SECONDS: Final = 0.25
+ENDING_SECONDS: Final = 0.5
+
+
+def accompany(clip: Clip, *, variant: int, seed: int) -> Clip:
+    """Mix *clip*, at `SOURCE_GAIN`, with a loop of chords as loud as it is; the result is stereo, as long and as fast.
+
+    Key and tempo are those of `voice`. The variants differ in chords and pattern.
+    """
+    wheel = abs(seed) + variant
+    loop = chords(VOICE_ROOT - 12, wheel, wheel, VOICE_BEAT_SECONDS, clip.rate)
+    again = np.resize(loop, (len(clip.samples), STEREO))
+    played: Samples = (again * _wished_level(clip) / rms(loop)).astype(np.float32)
+    out = to_channels(clip.samples, STEREO) * np.float32(SOURCE_GAIN)
+    return Clip(soft_limit(out + fade_out(played, round(ENDING_SECONDS * clip.rate))), clip.rate)
+
+
+def _wished_level(clip: Clip) -> Samples:
+    """Return how loud (RMS) the accompaniment is at each frame, shape (frames, 1)."""
+    mono = to_mono(clip.samples)
+    hop = max(1, round(HOP_SECONDS * clip.rate))
+    level = levels(mono - mono.mean(), hop)
+    # The mean of the blocks around each: it goes on through a breath, and rests in a long pause.
+    around = np.convolve(np.pad(level, 2, "edge"), np.full(5, 0.2), mode="valid")
+    wished = np.maximum(SHARE * around, max(LEAST_SHARE * float(level.max()), LEAST_LEVEL))
+    places = np.arange(mono.shape[0]) / hop - 0.5
+    return np.interp(places, np.arange(wished.shape[0]), wished).astype(np.float32)[:, None]
