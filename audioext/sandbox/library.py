@@ -17,9 +17,10 @@ import aiohttp
 from attrs import evolve
 from yarl import URL
 
+from audioext.sandbox.facts import Cause, Refusal
 from audioext.sandbox.faults import FaultKind
 from audioext.sandbox.files import FileStore
-from audioext.sandbox.models import Cause, MadeTrack, Refusal, SourceAudio, Task, TaskInput
+from audioext.sandbox.models import MadeTrack, SourceAudio, Task, TaskInput
 from audioext.sandbox.settings import SandboxSettings
 
 T = TypeVar("T")

@@ -12,20 +12,17 @@ import aiohttp
 from yarl import URL
 
 from audioext.sandbox.deliveries import Sender, is_reachable
+from audioext.sandbox.facts import ApiFacts, Cause, Refusal, TaskFailure
 from audioext.sandbox.faults import FaultKind, FaultScript, Plan
 from audioext.sandbox.files import FileStore
 from audioext.sandbox.library import Library
 from audioext.sandbox.models import (
-    ApiFacts,
     Callback,
     CallbackAttempt,
-    Cause,
     NewIds,
-    Refusal,
     SourceAudio,
     Submission,
     Task,
-    TaskFailure,
     TaskInput,
     TaskStage,
 )

@@ -16,18 +16,9 @@ import msgspec
 from aiohttp import hdrs, web
 from yarl import URL
 
+from audioext.sandbox.facts import ApiFacts, Cause, Refusal
 from audioext.sandbox.faults import Fault, FaultKind, Plan
-from audioext.sandbox.models import (
-    ApiFacts,
-    Callback,
-    Cause,
-    NewIds,
-    Refusal,
-    SourceAudio,
-    Submission,
-    Task,
-    TaskInput,
-)
+from audioext.sandbox.models import Callback, NewIds, SourceAudio, Submission, Task, TaskInput
 from audioext.sandbox.state import State
 
 JSON_TYPE = "application/json"

@@ -13,7 +13,8 @@ from attrs import frozen
 from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._rules import OperationRules
 from audioext.sandbox.apis._uploads import UploadHost
-from audioext.sandbox.models import ApiFacts, Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.facts import ApiFacts, Cause, Refusal
+from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 HTTP_OK = 200

@@ -19,8 +19,8 @@ from attrs import define, frozen
 from yarl import URL
 
 from audioext.sandbox.apis._api import Api, Handler, is_address, json_response, read_json_object
+from audioext.sandbox.facts import Cause, Refusal
 from audioext.sandbox.files import content_type
-from audioext.sandbox.models import Cause, Refusal
 
 CHUNK_BYTES = 64 * 1024
 MOST_TEXT_BYTES = 64 * 1024

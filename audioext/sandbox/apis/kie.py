@@ -11,7 +11,7 @@ from audioext.sandbox.apis import kie_jobs
 from audioext.sandbox.apis._api import is_address, read_json_object
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, PERSONA, V6_MODELS, OperationRules
 from audioext.sandbox.apis._suno import CallbackForm, camel, suno_application
-from audioext.sandbox.models import HTTP_CODES, ApiFacts, Cause, Refusal
+from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(

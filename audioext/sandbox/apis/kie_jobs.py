@@ -22,7 +22,8 @@ from audioext.sandbox.apis._rules import (
     read_wrapped,
 )
 from audioext.sandbox.apis._suno import CallbackForm, EnvelopeApi, epoch_milliseconds, snake_song
-from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.facts import ApiFacts, Cause, Refusal
+from audioext.sandbox.models import Callback, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 EXTEND = OperationRules(

@@ -13,18 +13,8 @@ from aiohttp import web
 
 from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._uploads import Form, read_form
-from audioext.sandbox.models import (
-    HTTP_CODES,
-    ApiFacts,
-    Callback,
-    Cause,
-    NewIds,
-    Refusal,
-    Submission,
-    Task,
-    TaskInput,
-    TaskStage,
-)
+from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
+from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 PREFIXES = ("", "/v1", "/api/public/v1")

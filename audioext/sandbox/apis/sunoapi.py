@@ -10,7 +10,7 @@ from attrs import evolve
 
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules
 from audioext.sandbox.apis._suno import CallbackForm, camel, suno_application
-from audioext.sandbox.models import HTTP_CODES, ApiFacts, Cause
+from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(

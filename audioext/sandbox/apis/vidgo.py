@@ -13,18 +13,8 @@ from aiohttp import web
 
 from audioext.sandbox.apis._api import Api, json_response, new_uuid
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
-from audioext.sandbox.models import (
-    HTTP_CODES,
-    ApiFacts,
-    Callback,
-    Cause,
-    NewIds,
-    Refusal,
-    Submission,
-    Task,
-    TaskInput,
-    TaskStage,
-)
+from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
+from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 LETTERS = string.ascii_lowercase + string.digits
