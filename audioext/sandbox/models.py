@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from attrs import Factory, define, evolve, field, frozen
 
@@ -114,7 +114,10 @@ class Callback:
 
 @define(kw_only=True, eq=False)
 class Task:
-    """One task and what has become of it; `answered` is set once the submit is."""
+    """One task and what has become of it; `answered` is set once the submit is.
+
+    `callbacks` returns the webhooks that are due at its stage.
+    """
 
     ids: NewIds
     number: int
@@ -122,7 +125,8 @@ class Task:
     input: TaskInput
     plan: Plan
     source: SourceAudio | None
-    created: datetime
+    callbacks: Callable[[Task], Sequence[Callback]] = field(repr=False)
+    created: datetime = field(factory=lambda: datetime.now(UTC))
     tracks: tuple[MadeTrack, ...] = ()
     stage: TaskStage | None = None
     failure: TaskFailure | None = None

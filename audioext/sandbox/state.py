@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import aiohttp
@@ -13,17 +13,14 @@ from yarl import URL
 
 from audioext.sandbox.deliveries import Sender, is_reachable
 from audioext.sandbox.facts import ApiFacts, Cause, Refusal, TaskFailure
-from audioext.sandbox.faults import FaultKind, FaultScript, Plan
+from audioext.sandbox.faults import FaultKind, FaultScript
 from audioext.sandbox.files import FileStore
 from audioext.sandbox.library import Library
 from audioext.sandbox.models import (
     Callback,
     CallbackAttempt,
-    NewIds,
-    SourceAudio,
     Submission,
     Task,
-    TaskInput,
     TaskStage,
 )
 from audioext.sandbox.settings import SandboxSettings
@@ -130,44 +127,27 @@ class State:
                 message = f"Too many parallel requests: your plan allows {settings.parallel_limit}"
                 raise Refusal(Cause.RATE, message)
 
-    def start(  # noqa: PLR0913 - what an API gives, and its own words for two things
-        self,
-        given: TaskInput,
-        facts: ApiFacts,
-        plan: Plan,
-        source: SourceAudio | None,
-        *,
-        new_ids: Callable[[TaskInput, random.Random], NewIds],
-        callbacks: Callable[[Task], Sequence[Callback]],
-    ) -> Task:
-        """Make a task and let it live; no webhook leaves before it is `answered`.
-
-        The source may be known already; otherwise it is found at the first stage, and may then fail the task.
-        *callbacks* returns the webhooks that are due at a task's stage.
-        """
+    def next_number(self) -> tuple[int, random.Random]:
+        """Return the number of a new task, and the dice for its ids."""
         number, seed = self._made, self.settings.seed
         self._made += 1
         # With a seed the ids are the same in each run; without one no run has another's. Neither is a secret.
-        dice = random.SystemRandom() if seed is None else random.Random(f"{seed}:{number}")  # noqa: S311 - see above
-        task = Task(
-            ids=new_ids(given, dice),
-            number=number,
-            facts=facts,
-            input=given,
-            plan=plan,
-            source=source,
-            created=datetime.now(UTC),
-        )
+        return number, random.SystemRandom() if seed is None else random.Random(f"{seed}:{number}")  # noqa: S311 - see above
+
+    def start(self, task: Task) -> None:
+        """Let a task live; no webhook leaves before it is `answered`.
+
+        Its source may be known already; otherwise it is found at the first stage, and may then fail the task.
+        """
         self.tasks[task.id] = task
         while len(self.tasks) > self.settings.keep_tasks:
             del self.tasks[next(iter(self.tasks))]
-        if not facts.charges_on_success:
+        if not task.facts.charges_on_success:
             self._charge(task.provider, self.settings.price)
-        task.life = asyncio.create_task(self._live(task, callbacks))
+        task.life = asyncio.create_task(self._live(task))
         self._lives.add(task.life)
         self._note_idleness()
         task.life.add_done_callback(self._ended)
-        return task
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         self._lives.discard(life)
@@ -180,14 +160,14 @@ class State:
         else:
             self.idle.clear()
 
-    async def _live(self, task: Task, callbacks: Callable[[Task], Sequence[Callback]]) -> None:
+    async def _live(self, task: Task) -> None:
         due: asyncio.Queue[Callback | None] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
             # Nobody can be reached at a reserved name: nothing is sent there, and that is no failure.
             if is_reachable(task.input.callback_url):
                 group.create_task(self._sender.send_all(task, due))
             async for _ in self._stages(task, due):
-                for callback in callbacks(task):
+                for callback in task.callbacks(task):
                     due.put_nowait(callback)
             due.put_nowait(None)
 

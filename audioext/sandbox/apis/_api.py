@@ -123,7 +123,17 @@ class Api(ABC):
             return await _send(request, self.refused(refusal), submission)
         if source is not None:
             given = given.inherit(source)
-        task = state.start(given, facts, plan, source, new_ids=self.new_ids, callbacks=self.callbacks)
+        number, dice = state.next_number()
+        task = Task(
+            ids=self.new_ids(given, dice),
+            number=number,
+            facts=facts,
+            input=given,
+            plan=plan,
+            source=source,
+            callbacks=self.callbacks,
+        )
+        state.start(task)
         submission.task_id = task.id
         try:
             if plan.has(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.life is not None:

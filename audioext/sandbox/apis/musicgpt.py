@@ -5,13 +5,13 @@ https://docs.musicgpt.com/api-documentation/conversions/extend and endpoint/getB
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, new_uuid, read_json_object
+from audioext.sandbox.apis._api import Api, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._uploads import Form, read_form
 from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
 from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
@@ -50,29 +50,18 @@ FACTS = ApiFacts(
 )
 
 
-def _longest(limit: int) -> Callable[[str], bool]:
-    return lambda text: len(text) <= limit
-
-
-def _is_time(text: str) -> bool:
-    try:
-        seconds = float(text)
-    except ValueError:
-        return False
-    return math.isfinite(seconds) and seconds >= 0
-
-
-CHECKS: Mapping[str, Callable[[str], bool]] = {
-    "extend_after": _is_time,
+CHECKS: Mapping[str, str] = {
+    "extend_after": r"\d+(\.\d*)?|\.\d+",
     # The parameter table of conversions/extend. The prompt's limit is on no page.
-    "lyrics": _longest(2000),
-    "lyrics_section_to_extend": _longest(3000),
-    "gender": lambda text: text in ("male", "female", "neutral"),
-    "num_outputs": lambda text: text in ("1", "2"),
-    "webhook_url": is_address,
-    "generate_album_cover": lambda text: text in ("true", "false"),
-    "lyrics_timestamps": lambda text: text in ("true", "false"),
+    "lyrics": r"(?s:.{0,2000})",
+    "lyrics_section_to_extend": r"(?s:.{0,3000})",
+    "gender": "male|female|neutral",
+    "num_outputs": "1|2",
+    "webhook_url": r"(?i:https?)://[^/?#\s]+.*",
+    "generate_album_cover": "true|false",
+    "lyrics_timestamps": "true|false",
 }
+"""What a field must look like."""
 KNOWN = frozenset({"audio_url", "prompt", "title", *CHECKS})
 
 
@@ -165,53 +154,52 @@ class MusicGptApi(Api):
     async def by_id(self, request: web.Request) -> web.StreamResponse:
         """Answer the status call, by the task's id or a conversion's."""
         self.check_key(request)
-        kind, task_id, conversion_id = (
-            request.query.get(name) for name in ("conversionType", "task_id", "conversion_id")
-        )
+        query = request.query
+        kind, conversion_id = query.get("conversionType"), query.get("conversion_id")
         # Required by the page; clients that leave it out get answers.
         if kind is None and not self.is_live:
             raise Refusal(Cause.MISSING, "Field required", names=["conversionType"])
         if kind is not None and kind not in CONVERSION_TYPES:
             raise Refusal(Cause.INVALID, "Input should be a conversion type", names=["conversionType"])
-        if task_id is None and conversion_id is None:
+        if "task_id" not in query and conversion_id is None:
             raise Refusal(Cause.MISSING, "Field required", names=["task_id"])
         tasks = (task for task in self.state.tasks.values() if conversion_id in task.ids.track_ids)
-        task = self.find(task_id or "") or next(tasks, None)
+        task = self.find(query.get("task_id", "")) or next(tasks, None)
         if task is None or kind not in (None, CONVERSION):
             raise Refusal(Cause.TASK, "Conversion not found")
         return json_response({"success": True, "conversion": self._conversion(task, conversion_id)})
 
     def _conversion(self, task: Task, conversion_id: str | None) -> Mapping[str, object]:
         """Write the status: the page's keys for one version, and the numbered ones that clients read for both."""
-        failure, lyrics = task.failure, "\n".join(_words(task))
+        lyrics, message = "\n".join(_words(task)), task.failure.message if task.failure is not None else ""
         asked = conversion_id if conversion_id in task.ids.track_ids else _both_ids(task)["conversion_id_1"]
         status = "COMPLETED" if task.is_complete else "IN_QUEUE"
         shown: dict[str, object] = {
             "task_id": task.id,
             "conversion_id": asked,
             **_both_ids(task),
-            "status": status if failure is None else "FAILED",
-            "status_msg": failure.message if failure is not None else "",
-            "message": failure.message if failure is not None else "",
+            "status": status if task.failure is None else "FAILED",
+            "status_msg": message,
+            "message": message,
             "conversion_cost": self.state.settings.price if task.is_complete else 0,
             "createdAt": task.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "updatedAt": task.updated.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        if failure is not None:
-            return shown | {"is_flagged": failure.code == FLAGGED_CODE}
+        if task.failure is not None:
+            return shown | {"is_flagged": task.failure.code == FLAGGED_CODE}
         root = str(self.state.files.base)  # before there is a file its path is a bare root, as was seen
         shown |= {"title": task.input.title, "lyrics": lyrics, "music_style": ""}
-        for at, track_id in enumerate(task.ids.track_ids):
-            track = task.tracks[at] if task.tracks and task.has_audio(at) else None
+        for index, track_id in enumerate(task.ids.track_ids):
+            at, track = index + 1, task.tracks[index] if task.tracks and task.has_audio(index) else None
             if track_id == asked:
                 shown["audio_url"] = track.url if track is not None else root
             shown |= {
-                f"conversion_path_{at + 1}": track.url if track is not None else root,
-                f"conversion_path_wav_{at + 1}": track.wav_url if track is not None else root,
-                f"conversion_duration_{at + 1}": track.seconds if track is not None else None,
-                f"title_{at + 1}": task.input.title,
-                f"lyrics_{at + 1}": lyrics,
-                f"lyrics_timestamped_{at + 1}": _timed(task, at) if track is not None else None,
+                f"conversion_path_{at}": track.url if track is not None else root,
+                f"conversion_path_wav_{at}": track.wav_url if track is not None else root,
+                f"conversion_duration_{at}": track.seconds if track is not None else None,
+                f"title_{at}": task.input.title,
+                f"lyrics_{at}": lyrics,
+                f"lyrics_timestamped_{at}": _timed(task, index) if track is not None else None,
             }
         if task.tracks and _asked(task, "generate_album_cover"):
             cover = task.tracks[0].cover_url
@@ -239,7 +227,7 @@ def _check(texts: Mapping[str, str], *, has_file: bool) -> None:
         missing += ["audio_file", "audio_url"]
     if missing:
         raise Refusal(Cause.MISSING, "Field required", names=missing)
-    wrong = [name for name, fits in CHECKS.items() if name in texts and not fits(texts[name])]
+    wrong = [name for name, form in CHECKS.items() if name in texts and not re.fullmatch(form, texts[name], re.ASCII)]
     if wrong:
         raise Refusal(Cause.INVALID, f"Invalid value for {', '.join(wrong)}", names=wrong)
 
