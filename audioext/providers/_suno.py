@@ -223,13 +223,13 @@ def documented_callback(body: bytes) -> Progress | None:
         return None
     if len(task.songs) > MAX_DOCUMENTED_TRACKS or not (task.songs or stage is Stage.TEXT):
         return None
-    for value in (task.task_id, *[song.id for song in task.songs]):
-        if not (0 < len(value) <= MAX_ID_LENGTH and value.isprintable()):
-            return None
+    if not (0 < len(task.task_id) <= MAX_ID_LENGTH and task.task_id.isprintable()):
+        return None
     tracks: list[Track] = []
     for song in task.songs:
         track = _documented_track(song)
-        if not (track.audio_url or (stage is Stage.TEXT and track.stream_url)):
+        is_usable = track.audio_url or (stage is Stage.TEXT and track.stream_url)
+        if not (is_usable and 0 < len(song.id) <= MAX_ID_LENGTH and song.id.isprintable()):
             return None
         tracks.append(track)
     return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))
