@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import aiohttp
@@ -22,13 +21,7 @@ from audioext.http.urls import Route
 from audioext.models import checks
 from audioext.models.entries import Entry
 from audioext.models.record import Record
-from audioext.models.requests import (
-    AddInstrumental,
-    Extend,
-    ExtendOptions,
-    InstrumentalOptions,
-    Request,
-)
+from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.models.results import Song, Stage
 from audioext.parts import Parts
 from audioext.providers.base import Provider
@@ -121,6 +114,7 @@ class Client:
         )
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
+        self.receiver.client = self
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -140,9 +134,7 @@ class Client:
         await self._parts.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close."""
         await self.aclose()
 
@@ -335,6 +327,15 @@ class Client:
         delivery = await self.delivery(id)
         route, hook = Route(delivery.provider, delivery.ref, ""), Webhook(headers=delivery.headers, body=delivery.body)
         return await self.inbox.take(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
+
+    def progress_url(self, job: Job) -> URL:
+        """Return a link under which a browser watches the stages of this one job, as server-sent events.
+
+        Raises:
+            ConfigError: the client is not open, or has no `public_url`.
+        """
+        self._parts.check_open()
+        return self.receiver.endpoint.watching.url(self.public_url, job.ref)
 
     async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
         """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.
