@@ -39,6 +39,7 @@ class FileEntry:
     maker: Maker | None = None
     making: asyncio.Task[Path] | None = None
     seconds: float | None = None
+    is_pinned: bool = False
 
 
 class FileStore:
@@ -50,13 +51,12 @@ class FileStore:
         self._keep = keep
         self._folder = tempfile.TemporaryDirectory(prefix="audioext-sandbox-")
         self._entries: OrderedDict[str, FileEntry] = OrderedDict()
-        self._pinned: dict[str, FileEntry] = {}
+        self._pinned = 0
         self._expiring: dict[str, float] = {}
 
     async def aclose(self) -> None:
         """Stop making files and remove all."""
-        entries = (*self._entries.values(), *self._pinned.values())
-        making = [entry.making for entry in entries if entry.making is not None]
+        making = [entry.making for entry in self._entries.values() if entry.making is not None]
         for task in making:
             task.cancel()
         await asyncio.gather(*making, return_exceptions=True)
@@ -73,13 +73,10 @@ class FileStore:
         is_ours = parsed.origin() == self.base.origin() and parsed.path.startswith("/files/") and key in self
         return key if is_ours else None
 
-    def promise(self, key: str, maker: Maker, *, seconds: float | None = None, pinned: bool = False) -> None:
+    def promise(self, key: str, maker: Maker, *, seconds: float | None = None, is_pinned: bool = False) -> None:
         """Have a file made when it is first asked for. A pinned file is never thrown out."""
-        entry = FileEntry(maker=maker, seconds=seconds)
-        if pinned:
-            self._pinned[key] = entry
-        else:
-            self._put(key, entry)
+        self._pinned += is_pinned
+        self._put(key, FileEntry(maker=maker, seconds=seconds, is_pinned=is_pinned))
 
     def add(self, key: str, data: bytes) -> None:
         """Keep these bytes."""
@@ -111,12 +108,10 @@ class FileStore:
 
     def __contains__(self, key: object) -> bool:
         """Tell whether there is such a file, made or promised."""
-        return key in self._entries or key in self._pinned
+        return key in self._entries
 
     def entry(self, key: str) -> FileEntry:
         """Return what is known of a file, and count it as used; or raise KeyError: there is none, or no longer."""
-        if key in self._pinned:
-            return self._pinned[key]
         self._entries.move_to_end(key)
         return self._entries[key]
 
@@ -175,8 +170,8 @@ class FileStore:
     def _put(self, key: str, entry: FileEntry) -> None:
         self.remove(key)
         self._entries[key] = entry
-        while len(self._entries) > self._keep:
-            self.remove(next(iter(self._entries)))
+        while len(self._entries) > self._keep + self._pinned:
+            self.remove(next(old for old, each in self._entries.items() if not each.is_pinned))
 
     def _fresh_path(self) -> Path:
         return Path(self._folder.name, secrets.token_hex(16))

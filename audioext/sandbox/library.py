@@ -174,7 +174,7 @@ class Library:
             data: bytes = _audio().encode(play(seed=seed, seconds=seconds), "mp3")
             return data
 
-        self._files.promise(key, lambda: self._in_thread(render), seconds=seconds, pinned=True)
+        self._files.promise(key, lambda: self._in_thread(render), seconds=seconds, is_pinned=True)
 
     async def fetch(self, url: str) -> str:
         """Get a source from its address, and return its key; or raise Refusal: it cannot be had."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import aiohttp
@@ -124,8 +123,7 @@ class State:
         if facts.limit == "parallel" and settings.parallel_limit is not None:
             running = sum(task.provider == facts.provider and task.is_open for task in self.tasks.values())
             if running >= settings.parallel_limit:
-                message = f"Too many parallel requests: your plan allows {settings.parallel_limit}"
-                raise Refusal(Cause.RATE, message)
+                raise Refusal(Cause.RATE, f"Too many parallel requests: your plan allows {settings.parallel_limit}")
 
     def next_number(self) -> tuple[int, random.Random]:
         """Return the number of a new task, and the dice for its ids."""
@@ -166,13 +164,11 @@ class State:
             # Nobody can be reached at a reserved name: nothing is sent there, and that is no failure.
             if is_reachable(task.input.callback_url):
                 group.create_task(self._sender.send_all(task, due))
-            async for _ in self._stages(task, due):
-                for callback in task.callbacks(task):
-                    due.put_nowait(callback)
+            await self._grow(task, due)
             due.put_nowait(None)
 
-    async def _stages(self, task: Task, due: asyncio.Queue[Callback | None]) -> AsyncIterator[None]:
-        """Take a task from stage to stage, to its end, and yield at each."""
+    async def _grow(self, task: Task, due: asyncio.Queue[Callback | None]) -> None:
+        """Take a task from stage to stage, to its end."""
         loop, settings = asyncio.get_running_loop(), self.settings
         begun = loop.time()
         spread = settings.spread_seconds * (task.number * 7 % 31) / 30
@@ -190,7 +186,8 @@ class State:
             if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
                 self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
             self._settle_price(task)
-            yield
+            for callback in task.callbacks(task):
+                due.put_nowait(callback)
             if task.failure is not None:
                 return
 
