@@ -64,6 +64,25 @@ class EnvelopeApi(Api):
         tracks = tuple(track.id for track in given.recovers) or tuple(new_uuid(dice) for _ in range(given.outputs))
         return NewIds(task_id=f"{dice.getrandbits(128):032x}", track_ids=tracks)
 
+    async def record_info(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
+        self.check_key(request)
+        task_id = request.query.get("taskId", "")
+        if not task_id:
+            raise Refusal(Cause.MISSING, "taskId is required", names=["taskId"])
+        task = self.find(task_id)
+        if task is not None and not task.input.recovers:
+            return self.ok(record_info(task))
+        if self.is_live:
+            return self.ok(None)
+        # The jobs route's words; what this route says of an unknown task is on no page.
+        raise Refusal(Cause.TASK, "recordInfo is null")
+
+    async def credit(self, request: web.Request) -> web.StreamResponse:
+        """Answer the balance."""
+        self.check_key(request)
+        return self.ok(self.state.balance(self.facts.provider))
+
 
 @frozen(kw_only=True)
 class CallbackForm:
@@ -134,25 +153,6 @@ class FlatApi(EnvelopeApi):
             raise
         if source.model not in (None, model):
             raise Refusal(Cause.MODEL, f"model must match the source audio's, {source.model}", names=["model"])
-
-    async def record_info(self, request: web.Request) -> web.StreamResponse:
-        """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
-        self.check_key(request)
-        task_id = request.query.get("taskId", "")
-        if not task_id:
-            raise Refusal(Cause.MISSING, "taskId is required", names=["taskId"])
-        task = self.find(task_id)
-        if task is not None and not task.input.recovers:
-            return self.ok(record_info(task))
-        if self.is_live:
-            return self.ok(None)
-        # The jobs route's words; what this route says of an unknown task is on no page.
-        raise Refusal(Cause.TASK, "recordInfo is null")
-
-    async def credit(self, request: web.Request) -> web.StreamResponse:
-        """Answer the balance."""
-        self.check_key(request)
-        return self.ok(self.state.balance(self.facts.provider))
 
 
 class RecoveryApi(EnvelopeApi):
@@ -281,15 +281,15 @@ def _status_word(task: Task) -> str:
 
 def suno_application(
     state: State, facts: ApiFacts, operations: Sequence[tuple[OperationRules, CallbackForm]], *, credit_path: str
-) -> tuple[web.Application, FlatApi]:
-    """Make what kie.ai and sunoapi.org have in common, and return it with one of its operations."""
-    apis = [FlatApi(state, facts, rules, form) for rules, form in operations]
-    app, recovery = apis[0].application(), RecoveryApi(state, facts, "recovery")
-    for api in apis:
-        app.router.add_post(f"/api/v1/generate/{api.operation}", api.submit)
-    app.router.add_get("/api/v1/generate/record-info", apis[0].record_info)
-    app.router.add_get(credit_path, apis[0].credit)
-    app.router.add_post("/api/v1/suno/recovery", recovery.submit)
-    app.router.add_get("/api/v1/suno/recovery/record-info", recovery.recovery_info)
-    UploadHost(apis[0]).add_routes(app)
-    return app, apis[0]
+) -> tuple[web.Application, EnvelopeApi]:
+    """Make what kie.ai and sunoapi.org have in common: submits, status, credits, recoveries and uploads."""
+    api = RecoveryApi(state, facts, "recovery")
+    app = api.application()
+    for rules, form in operations:
+        app.router.add_post(f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules, form).submit)
+    app.router.add_get("/api/v1/generate/record-info", api.record_info)
+    app.router.add_get(credit_path, api.credit)
+    app.router.add_post("/api/v1/suno/recovery", api.submit)
+    app.router.add_get("/api/v1/suno/recovery/record-info", api.recovery_info)
+    UploadHost(api).add_routes(app)
+    return app, api
