@@ -15,11 +15,10 @@ from typing import Self
 from audioext.errors import DecodeError, WebhookError
 from audioext.http.decoding import identity, moment, number, opened, parse_json, plain, plain_keys, text
 from audioext.models.results import Stage, Track
-from audioext.providers._tracks import KEYS, LISTS, MAX_TRACKS, SHOWING, find_tracks
+from audioext.providers._tracks import KEYS, LISTS, MAX_KEY_LENGTH, MAX_TRACKS, SHOWING, find_tracks
 from audioext.providers._words import StatusWord, all_said, says_no, status_word
 
 MAX_KEYS = 200  # of one object; real ones have up to 30
-MAX_KEY_LENGTH = 100  # characters of a key that is looked at; known ones have up to 24
 MAX_PER_ROLE = 12  # values of one kind, such as lists
 MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
 MAX_NODES = 64  # lists and objects in which tracks are looked for where no known key has them
