@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+import msgspec
 from attrs import field, frozen
+from msgspec import Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_PATHS, number, plain_keys
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, link, moment, number, plain_keys
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
-from audioext.models.results import FailureReason, Stage
+from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import HostedAccount, Vendor
-from audioext.providers._answers import HTTP_ERROR_FROM
+from audioext.providers._answers import HTTP_ERROR_FROM, OK
 from audioext.providers._body import Body
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
@@ -73,7 +75,13 @@ class EngineAccount(HostedAccount):
         return _events(seen, self.vendor, is_delivered=False)
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what a delivery means, or raise WebhookError (400) if its ids disagree, DecodeError if it is void."""
+        """Return what a delivery means, or raise WebhookError (400) if its ids disagree, DecodeError if it is void.
+
+        Most are as documented, and quickly read.
+        """
+        documented = documented_webhook(body)
+        if documented is not None:
+            return (documented,)
         seen = Body.delivered(body)
         if seen.is_empty and (seen.first("code") in _SUCCESS_CODES or not self.vendor.judges_code):
             raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=seen.where)
@@ -155,4 +163,121 @@ def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> F
         message=excerpt(message.encode(), longest=LONGEST_MESSAGE),
         charged=False if code in _REFUNDED else vendor.charged,
         is_doubtful=is_doubtful,
+    )
+
+
+# --- documented webhooks ---------------------------------------------------------------------------------------------
+
+MAX_DOCUMENTED_TRACKS = 8  # real webhooks show 1 or 2
+_STAGES = {"text": Stage.TEXT, "first": Stage.FIRST, "complete": Stage.COMPLETE, "finished": Stage.COMPLETE}
+_SONG_KEYS = {
+    "stream_url": "stream_audio_url",
+    "source_stream_url": "source_stream_audio_url",
+    "created_at": "createTime",
+}
+
+
+class DocumentedSong(Struct, rename=_SONG_KEYS):
+    """A track of a webhook; its time is documented as a text and arrives as epoch milliseconds."""
+
+    id: str = ""
+    audio_id: str = ""
+    audio_url: str | None = None
+    stream_url: str | None = None
+    image_url: str | None = None
+    source_audio_url: str | None = None
+    source_stream_url: str | None = None
+    source_image_url: str | None = None
+    prompt: str | None = None
+    model_name: str | None = None
+    title: str | None = None
+    tags: str | None = None
+    created_at: str | int | float | None = None
+    duration: float | None = None
+    file_type: str | None = None
+
+
+class DocumentedTask(Struct):
+    """The `data` of a webhook: `callbackType` and `data` at kie.ai and sunoapi.org, `status` and `files` at vidgo."""
+
+    task_id: str
+    stage: str = msgspec.field(name="callbackType", default="")
+    songs: list[DocumentedSong] = msgspec.field(name="data", default_factory=list)
+    status: str = ""
+    files: list[DocumentedSong] = msgspec.field(default_factory=list)
+    created_time: str | None = None
+    other_id: str | None = msgspec.field(name="taskId", default=None)
+
+
+class DocumentedWebhook(Struct):
+    """A webhook by the pages, read 2026-11-21.
+
+    docs.kie.ai and docs.sunoapi.org/suno-api/extend-music-callbacks, docs.vidgo.ai/…/music-series/music-webhook.
+    """
+
+    code: int
+    data: DocumentedTask
+    task_id: str | None = None
+    other_id: str | None = msgspec.field(name="taskId", default=None)
+
+
+_WEBHOOKS = msgspec.json.Decoder(DocumentedWebhook)
+
+
+def task_ids(body: bytes) -> set[str | None]:
+    """Return the ids by which a delivery names its task, in whichever place and spelling; or raise DecodeError."""
+    try:
+        webhook = _WEBHOOKS.decode(body)
+    except (ValueError, RecursionError):
+        return {*Body.delivered(body).task_ids}
+    return {webhook.task_id, webhook.other_id, webhook.data.task_id, webhook.data.other_id} - {None, ""}
+
+
+def documented_webhook(body: bytes) -> Progress | None:
+    """Return what most webhooks mean, in one pass: one that is as documented and shows usable tracks; else `None`."""
+    try:
+        webhook = _WEBHOOKS.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    task = webhook.data
+    stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
+    if webhook.code != OK or stage is None or task.other_id or webhook.task_id or webhook.other_id:
+        return None
+    if (task.songs and task.files) or len(songs) > MAX_DOCUMENTED_TRACKS or not (songs or stage is Stage.TEXT):
+        return None
+    if not (0 < len(task.task_id) <= MAX_ID_LENGTH and task.task_id.isprintable()):
+        return None
+    tracks: list[Track] = []
+    for song in songs:
+        track = _documented_track(song, task.created_time)
+        id_, is_usable = track.id or "", track.audio_url or (stage is Stage.TEXT and track.stream_url)
+        if song.file_type or not (is_usable and 0 < len(id_) <= MAX_ID_LENGTH and id_.isprintable()):
+            return None
+        tracks.append(track)
+    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))
+
+
+def _documented_track(song: DocumentedSong, created_time: str | None) -> Track:
+    links: Iterable[str | None] = (
+        *(song.audio_url, song.stream_url, song.image_url),
+        *(song.source_audio_url, song.source_stream_url, song.source_image_url),
+    )
+    # One look at all of them together is faster than one at each.
+    if not are_plain_links(" ".join(filter(None, links))):
+        links = map(link, links)
+    audio, stream, image, source_audio, source_stream, source_image = links
+    return Track(
+        id=song.id or song.audio_id,
+        title=song.title,
+        audio_url=audio or None,
+        stream_url=stream or None,
+        image_url=image or None,
+        duration=song.duration if song.duration and song.duration > 0 else None,
+        tags=song.tags,
+        prompt=song.prompt,
+        model_name=song.model_name,
+        source_audio_url=source_audio or None,
+        source_stream_url=source_stream or None,
+        source_image_url=source_image or None,
+        created_at=moment(song.created_at if song.created_at is not None else created_time),
     )

@@ -17,9 +17,9 @@ from audioext.models.checks import LONE_SURROGATE
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
-from audioext.providers._engine import EngineVendor
+from audioext.providers._engine import EngineVendor, task_ids
 from audioext.providers._fields import FieldRules
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, task_ids
+from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount
 from audioext.providers.base import FileRoute
 
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one

@@ -1,21 +1,19 @@
-"""What kie.ai (both routes) and sunoapi.org share: file hosts, submits, the documented callback, and recoveries.
+"""What kie.ai (both routes) and sunoapi.org share: submits, file hosts and recoveries.
 
 Pages: https://docs.kie.ai/suno-api/extend-music, https://docs.sunoapi.org/suno-api/extend-music and their siblings,
 https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21; https://docs.sunoapi.org/suno-api/recovery-audio, read
 2026-11-26.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
-import msgspec
 from attrs import evolve, field, frozen
-from msgspec import Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_ID_LENGTH, are_plain_links, camel, link, moment, plain_keys, text
+from audioext.http.decoding import camel, link, plain_keys, text
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 from audioext.models.events import Event, Failed, Progress, SubmitOutcome
 from audioext.models.limits import Limits
@@ -23,7 +21,6 @@ from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import Stage, Track
 from audioext.providers._account import file_part, to_base_url
 from audioext.providers._answers import AUTH, HTTP_ERROR_FROM, MAYBE_MADE, OK, RATE, Code, CodeTable
-from audioext.providers._body import Body
 from audioext.providers._engine import EngineAccount
 from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_names, wire_values
 from audioext.providers._tracks import MAX_TRACKS
@@ -73,11 +70,6 @@ class SunoAccount(EngineAccount):
         # Required even by those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21
         body["callBackUrl"] = str(NOBODY if callback is None else callback)
         return self.post(PATHS[request.operation], body)
-
-    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what a delivery means, as `EngineAccount` does; most are as documented, and quickly read."""
-        documented = documented_callback(body)
-        return super().parse_webhook(body) if documented is None else (documented,)
 
     def build_upload(self, source: Path | str, name: str) -> HttpRequest:
         """Return the call that brings a local file, or the audio at a URL, to the vendor's file host.
@@ -149,113 +141,3 @@ def _recovered(item: object) -> Track:
     audio_url = link(keys.get("audiourl"))
     failure = None if audio_url else words(keys.get("error")) or "it did not come back"
     return Track(id=text(keys.get("id")), title=text(keys.get("title")), audio_url=audio_url, failure=failure)
-
-
-# --- the documented callback -----------------------------------------------------------------------------------------
-
-MAX_DOCUMENTED_TRACKS = 8  # real callbacks show 1 or 2
-_STAGES = {"text": Stage.TEXT, "first": Stage.FIRST, "complete": Stage.COMPLETE}
-
-
-_SONG_KEYS = {
-    "stream_url": "stream_audio_url",
-    "source_stream_url": "source_stream_audio_url",
-    "created_at": "createTime",
-}
-
-
-class DocumentedSong(Struct, rename=_SONG_KEYS):
-    """A track of a callback; its time is documented as a text and arrives as epoch milliseconds."""
-
-    id: str
-    audio_url: str | None = None
-    stream_url: str | None = None
-    image_url: str | None = None
-    source_audio_url: str | None = None
-    source_stream_url: str | None = None
-    source_image_url: str | None = None
-    prompt: str | None = None
-    model_name: str | None = None
-    title: str | None = None
-    tags: str | None = None
-    created_at: str | int | float | None = None
-    duration: float | None = None
-
-
-class DocumentedTask(Struct):
-    """The `data` of a callback."""
-
-    stage: str = msgspec.field(name="callbackType")
-    task_id: str
-    songs: list[DocumentedSong] = msgspec.field(name="data")
-    other_id: str | None = msgspec.field(name="taskId", default=None)
-
-
-class DocumentedCallback(Struct):
-    """A callback by the pages: `…/suno-api/extend-music-callbacks` at both vendors, read 2026-11-21."""
-
-    code: int
-    data: DocumentedTask
-    task_id: str | None = None
-    other_id: str | None = msgspec.field(name="taskId", default=None)
-
-
-_CALLBACKS = msgspec.json.Decoder(DocumentedCallback)
-
-
-def task_ids(body: bytes) -> set[str | None]:
-    """Return the ids by which a delivery names its task, in whichever place and spelling; or raise DecodeError."""
-    try:
-        callback = _CALLBACKS.decode(body)
-    except (ValueError, RecursionError):
-        return {*Body.delivered(body).task_ids}
-    return {callback.task_id, callback.other_id, callback.data.task_id, callback.data.other_id} - {None, ""}
-
-
-def documented_callback(body: bytes) -> Progress | None:
-    """Return what most webhooks mean, in one pass: one that is as documented and shows usable tracks; else `None`."""
-    try:
-        callback = _CALLBACKS.decode(body)
-    except (ValueError, RecursionError):
-        return None
-    task, stage = callback.data, _STAGES.get(callback.data.stage)
-    if callback.code != OK or stage is None or task.other_id or callback.task_id or callback.other_id:
-        return None
-    if len(task.songs) > MAX_DOCUMENTED_TRACKS or not (task.songs or stage is Stage.TEXT):
-        return None
-    if not (0 < len(task.task_id) <= MAX_ID_LENGTH and task.task_id.isprintable()):
-        return None
-    tracks: list[Track] = []
-    for song in task.songs:
-        track = _documented_track(song)
-        is_usable = track.audio_url or (stage is Stage.TEXT and track.stream_url)
-        if not (is_usable and 0 < len(song.id) <= MAX_ID_LENGTH and song.id.isprintable()):
-            return None
-        tracks.append(track)
-    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))
-
-
-def _documented_track(song: DocumentedSong) -> Track:
-    links: Iterable[str | None] = (
-        *(song.audio_url, song.stream_url, song.image_url),
-        *(song.source_audio_url, song.source_stream_url, song.source_image_url),
-    )
-    # One look at all of them together is faster than one at each.
-    if not are_plain_links(" ".join(filter(None, links))):
-        links = map(link, links)
-    audio, stream, image, source_audio, source_stream, source_image = links
-    return Track(
-        id=song.id,
-        title=song.title,
-        audio_url=audio or None,
-        stream_url=stream or None,
-        image_url=image or None,
-        duration=song.duration if song.duration and song.duration > 0 else None,
-        tags=song.tags,
-        prompt=song.prompt,
-        model_name=song.model_name,
-        source_audio_url=source_audio or None,
-        source_stream_url=source_stream or None,
-        source_image_url=source_image or None,
-        created_at=moment(song.created_at),
-    )

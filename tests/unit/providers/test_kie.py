@@ -9,12 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from yarl import URL
 
 from audioext import Kie, KieJobs
-from audioext.errors import AudioextError, ConfigError, RateLimitError
+from audioext.errors import ConfigError, RateLimitError
 from audioext.http.messages import HttpRequest, HttpResponse
 from audioext.models.events import Refused, Unknown
 from audioext.models.requests import AddInstrumental, Extend
@@ -256,42 +254,3 @@ def test_the_firewalls_page_is_told_as_such_everywhere() -> None:
     assert isinstance(outcome, Refused)
     with pytest.raises(type(outcome.error), match="firewall"):
         Kie("k").parse_status(page)
-
-
-LINKS = st.one_of(
-    st.none(),
-    st.sampled_from(
-        [
-            *("", "https://f.example/1.mp3", "https://f.example/a b.mp3", "https://f.example/None.mp3"),
-            *("https://audiopipe.suno.ai/?item_id=1", "//f.example/2.mp3", "javascript:alert(1)", "https://f.example/"),
-        ]
-    ),
-)
-TIMES = st.sampled_from([None, "2026-01-02 03:04:05", 1_790_000_000_000, "soon", -1])
-SONGS = st.fixed_dictionaries(
-    {"id": st.sampled_from(["a1", "b2", "b1c2d3e4-0000-4000-8000-00000000aa01"])},
-    optional={
-        **dict.fromkeys(("audio_url", "stream_audio_url", "image_url", "source_audio_url", "source_image_url"), LINKS),
-        **dict.fromkeys(("prompt", "title", "tags", "model_name"), st.none() | st.text(max_size=4)),
-        "createTime": TIMES,
-        "duration": st.none() | st.floats(-1, 400),
-    },
-)
-
-
-@given(stage=st.sampled_from(["text", "first", "complete"]), songs=st.lists(SONGS, max_size=3))
-@settings(deadline=None)
-def test_a_documented_callback_means_the_same_to_the_careful_reader(stage: str, songs: list[dict[str, Any]]) -> None:
-    """A second name of the task, which the pages do not have, changes nothing but how the callback is read."""
-    data = {"callbackType": stage, "task_id": "t1", "data": songs}
-    documented = msgspec.json.encode({"code": 200, "msg": "ok", "data": data})
-    careful = msgspec.json.encode({"code": 200, "msg": "ok", "data": data, "taskId": "t1"})
-    assert outcome(careful) == outcome(documented)
-
-
-def outcome(delivery: bytes) -> object:
-    """Return what *delivery* means, or the error that it is."""
-    try:
-        return Kie("k").parse_webhook(delivery)
-    except AudioextError as error:
-        return f"{type(error).__name__}: {error}"
