@@ -74,7 +74,7 @@ class Sender:
 
     async def _deliver(self, task: Task, callback: Callback) -> None:
         """Send one webhook until it is taken or given up."""
-        url, facts = task.input.callback_url or "", task.facts
+        url, facts = task.input.callback_url or "", task.api.facts
         retries = facts.retry_seconds if self.settings.retry_seconds is None else self.settings.retry_seconds
         for attempt, pause in enumerate((0.0, *retries), start=1):
             await asyncio.sleep(self.settings.real(pause))
@@ -103,7 +103,7 @@ class Sender:
                 url,
                 data=msgspec.json.encode(callback.body),
                 headers={"Content-Type": "application/json", **self._signature(task)},
-                timeout=aiohttp.ClientTimeout(total=task.facts.timeout_seconds if limit is None else limit),
+                timeout=aiohttp.ClientTimeout(total=task.api.facts.timeout_seconds if limit is None else limit),
                 allow_redirects=False,
             ) as reply:
                 return reply.status, None
@@ -114,7 +114,7 @@ class Sender:
 
     def _signature(self, task: Task) -> Mapping[str, str]:
         key, spoiled = self.settings.hmac_key, task.plan.has(FaultKind.BAD_SIGNATURE)
-        if not task.facts.signs or (key is None and not spoiled):
+        if not task.api.facts.signs or (key is None and not spoiled):
             return {}
         # Whether kie.ai stamps a retry anew is not said on any page; here each attempt has its own time.
         timestamp = str(int(time.time()))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 from attrs import Factory, define, evolve, field, frozen
 
@@ -112,20 +113,26 @@ class Callback:
     body: Mapping[str, object]
 
 
+class TaskApi(Protocol):
+    """What a task has to know of its API."""
+
+    facts: ApiFacts
+
+    def callbacks(self, task: Task) -> Sequence[Callback]:
+        """Return the webhooks that are due now that the task has reached its stage, or has failed."""
+        ...
+
+
 @define(kw_only=True, eq=False)
 class Task:
-    """One task and what has become of it; `answered` is set once the submit is.
-
-    `callbacks` returns the webhooks that are due at its stage.
-    """
+    """One task and what has become of it; `answered` is set once the submit is."""
 
     ids: NewIds
     number: int
-    facts: ApiFacts = field(repr=False)
+    api: TaskApi = field(repr=False)
     input: TaskInput
     plan: Plan
     source: SourceAudio | None
-    callbacks: Callable[[Task], Sequence[Callback]] = field(repr=False)
     created: datetime = field(factory=lambda: datetime.now(UTC))
     tracks: tuple[MadeTrack, ...] = ()
     stage: TaskStage | None = None
@@ -137,7 +144,7 @@ class Task:
     @property
     def provider(self) -> str:
         """Its API's name, as in the sandbox's bases."""
-        return self.facts.provider
+        return self.api.facts.provider
 
     @property
     def id(self) -> str:

@@ -140,7 +140,7 @@ class State:
         self.tasks[task.id] = task
         while len(self.tasks) > self.settings.keep_tasks:
             del self.tasks[next(iter(self.tasks))]
-        if not task.facts.charges_on_success:
+        if not task.api.facts.charges_on_success:
             self._charge(task.provider, self.settings.price)
         task.life = asyncio.create_task(self._live(task))
         self._lives.add(task.life)
@@ -186,7 +186,7 @@ class State:
             if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
                 self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
             self._settle_price(task)
-            for callback in task.callbacks(task):
+            for callback in task.api.callbacks(task):
                 due.put_nowait(callback)
             if task.failure is not None:
                 return
@@ -204,21 +204,21 @@ class State:
         """Make ready what the next stage shows, or return why it is not reached."""
         fault = task.plan.get(FaultKind.ERROR)
         if fault is not None and (fault.stage or TaskStage.COMPLETE.word) == stage.word:
-            return task.facts.failure_with(fault.code)
+            return task.api.facts.failure_with(fault.code)
         try:
             if task.source is None:
                 task.source = await self.library.source(task.input)
         except Refusal as refusal:
-            return task.facts.failure_by(refusal)
+            return task.api.facts.failure_by(refusal)
         if not task.tracks:
             task.tracks = self.library.promise_tracks(task, task.source)
         return None
 
     def _settle_price(self, task: Task) -> None:
         """Charge for a success, or give back for a failure, where the API does so."""
-        if task.facts.charges_on_success and task.is_complete:
+        if task.api.facts.charges_on_success and task.is_complete:
             self._charge(task.provider, self.settings.price)
-        if task.failure is not None and task.failure.code in task.facts.refunded_codes:
+        if task.failure is not None and task.failure.code in task.api.facts.refunded_codes:
             self._charge(task.provider, -self.settings.price)
 
     def _charge(self, provider: str, amount: float) -> None:

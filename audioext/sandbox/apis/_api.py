@@ -124,15 +124,8 @@ class Api(ABC):
         if source is not None:
             given = given.inherit(source)
         number, dice = state.next_number()
-        task = Task(
-            ids=self.new_ids(given, dice),
-            number=number,
-            facts=facts,
-            input=given,
-            plan=plan,
-            source=source,
-            callbacks=self.callbacks,
-        )
+        ids = self.new_ids(given, dice)
+        task = Task(ids=ids, number=number, api=self, input=given, plan=plan, source=source)
         state.start(task)
         submission.task_id = task.id
         try:
