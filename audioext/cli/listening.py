@@ -13,11 +13,12 @@ from attrs import define, field, frozen
 from audioext import config
 from audioext.cli import text
 from audioext.cli.arguments import listening_providers
-from audioext.cli.clients import read_listen
+from audioext.cli.clients import make_client, read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
 from audioext.cli.options import OUTPUT_GROUP, Command, StoreOptions, WebhookOptions, flag, option
 from audioext.cli.screen import Screen
+from audioext.cli.supervision import supervised
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import without_password
@@ -49,7 +50,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             message = "a listener has to listen: --listen HOST:PORT, not none"
             raise ConfigError(message)
         store = TappedStore(open_store(self.store_url))
-        client = Client(
+        client = make_client(
             *listening_providers(self),
             public_url=self.public_url,
             listen=listen,
@@ -66,7 +67,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                     at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
                     screen.note(f"listening for {shown}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
-                async with self._page(client, screen):
+                async with supervised(f"listening for {shown}"), self._page(client, screen):
                     await stopped.wait()
                 await store.appends.join()
                 printer.cancel()
