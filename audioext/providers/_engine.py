@@ -177,8 +177,11 @@ _SONG_KEYS = {
 }
 
 
-class DocumentedSong(Struct, rename=_SONG_KEYS):
-    """A track of a webhook; its time is documented as a text and arrives as epoch milliseconds."""
+class DocumentedSong(Struct, rename=_SONG_KEYS, forbid_unknown_fields=True):
+    """A track of a webhook; its time is documented as a text and arrives as epoch milliseconds.
+
+    One with another key holds more than the pages say, which the careful reader may know.
+    """
 
     id: str = ""
     audio_id: str = ""
@@ -197,7 +200,7 @@ class DocumentedSong(Struct, rename=_SONG_KEYS):
     file_type: str | None = None
 
 
-class DocumentedTask(Struct):
+class DocumentedTask(Struct, forbid_unknown_fields=True):
     """The `data` of a webhook: `callbackType` and `data` at kie.ai and sunoapi.org, `status` and `files` at vidgo."""
 
     task_id: str
@@ -206,6 +209,7 @@ class DocumentedTask(Struct):
     status: str = ""
     files: list[DocumentedSong] = msgspec.field(default_factory=list)
     created_time: str | None = None
+    error_message: str | None = None
     other_id: str | None = msgspec.field(name="taskId", default=None)
 
 
@@ -279,5 +283,5 @@ def _documented_track(song: DocumentedSong, created_time: str | None) -> Track:
         source_audio_url=source_audio or None,
         source_stream_url=source_stream or None,
         source_image_url=source_image or None,
-        created_at=moment(song.created_at if song.created_at is not None else created_time),
+        created_at=moment(song.created_at) or moment(created_time),
     )

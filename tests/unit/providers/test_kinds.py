@@ -563,6 +563,7 @@ SONGS = st.fixed_dictionaries(
         "createTime": st.sampled_from([None, "2026-01-02 03:04:05", 1_790_000_000_000, "soon", -1]),
         "duration": st.none() | st.floats(-1, 400),
         "file_type": st.sampled_from([None, "audio", "image"]),
+        "lyrics": st.none() | st.text(max_size=4),  # no page has it, and it is not lost
     },
 )
 
