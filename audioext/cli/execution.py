@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -35,8 +36,9 @@ def execute(command: Command) -> int:
     screen, came = Screen(json=command.json), [Exit.INTERRUPTED]
     with _logs(command):
         try:
-            with _interrupts(came):
-                return int(asyncio.run(command.run(screen)))
+            loops = _fast_loop() if command.is_server else None
+            with _interrupts(came), asyncio.Runner(loop_factory=loops) as runner:
+                return int(runner.run(command.run(screen)))
         except KeyboardInterrupt:
             return _interrupted(screen, came[-1])
         except BrokenPipeError:
@@ -45,6 +47,14 @@ def execute(command: Command) -> int:
             return Exit.BROKEN_PIPE
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence and a code
             return _failed(screen, error, debug=command.debug)
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes uvloop's event loops, `None` where the extra `speed` is not installed."""
+    try:
+        return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return]  # it may be missing
+    except ImportError:
+        return None
 
 
 @contextmanager

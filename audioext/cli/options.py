@@ -6,7 +6,7 @@ text: the parser would look for their names in the module of the command.
 
 import abc
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import attrs
 from attrs import frozen
@@ -73,6 +73,9 @@ class Command(abc.ABC):
         Literal["text", "json"],
         option("Log lines for people or, one object a line, for machines.", OUTPUT_GROUP, env="AUDIOEXT_LOG_FORMAT"),
     ] = "text"
+
+    is_server: ClassVar[bool] = False
+    """Whether it serves others until it is stopped."""
 
     @abc.abstractmethod
     async def run(self, screen: Screen) -> Exit:
@@ -151,6 +154,16 @@ class WebhookOptions:
         ),
     ] = None
     webhook_key: WebhookKeys = ()
+
+
+@frozen(kw_only=True, slots=False)
+class ForwardOptions:
+    """How an app that is told of events knows us."""
+
+    forward_secret: Annotated[
+        str | None,
+        option("The secret that signs the events: whsec_ and Base64.", API_GROUP, env="AUDIOEXT_FORWARD_SECRET"),
+    ] = attrs.field(default=None, repr=False)
 
 
 @frozen(kw_only=True, slots=False)
