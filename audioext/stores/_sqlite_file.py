@@ -118,11 +118,15 @@ def is_engine_fault(error: BaseException) -> bool:
     return primary_code(error) in _ENGINE_FAULTS
 
 
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(path).absolute()
+
+
 @define(kw_only=True)
 class DatabaseFile:
     """Where the file is and how it is used; `busy_timeout` is in seconds."""
 
-    path: Path
+    path: Path = field(converter=_absolute)
     driver: Driver
     synchronous: Synchronous
     busy_timeout: float
@@ -141,7 +145,7 @@ class DatabaseFile:
             StoreError: it is not.
         """
         try:
-            found = self.path.lstat()
+            found = os.lstat(self.path)
         except OSError:
             raise StoreError(
                 f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since"

@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from operator import attrgetter
-from typing import Any
 
 from attrs import define, field
 
@@ -242,11 +241,9 @@ class MemoryStore:
             self._agendas["handlers"].put(job, head.handle_at)
 
     def _unlink(self, index: Index) -> None:
-        tables: tuple[tuple[dict[Any, str], object], ...] = (
-            (self._keys, index.key),
-            (self._tasks, (index.provider, index.task_id)),
-        )
-        for table, name in tables:
-            if table.get(name) == index.ref:
-                del table[name]
+        task = (index.provider, index.task_id or "")
+        if index.key is not None and self._keys.get(index.key) == index.ref:
+            del self._keys[index.key]
+        if self._tasks.get(task) == index.ref:
+            del self._tasks[task]
         self._accounts[index.account].forget(index.ref)
