@@ -37,7 +37,7 @@ class Head(NamedTuple):
         return Stored(index=index, count=self.entries, entries=tuple(entries), repeats=self.repeats)
 
 
-class Append(NamedTuple):
+class AppendCall(NamedTuple):
     """What `Store.append` was called with."""
 
     ref: str
@@ -63,7 +63,7 @@ def begin(held: Head, entry: Entry, index: Index) -> Head:
 
 
 def apply(
-    call: Append,
+    call: AppendCall,
     head: Head,
     ids: Container[str],
     *,

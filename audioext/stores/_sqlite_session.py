@@ -19,7 +19,7 @@ from attrs import define, field
 from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._append import Append, Head, apply, begin, orphan
+from audioext.stores._append import AppendCall, Head, apply, begin, orphan
 from audioext.stores._sqlite_file import Connection, Row
 from audioext.stores.base import Appended, Created, Existing, Full
 
@@ -162,8 +162,8 @@ class Session:
             self._appended += len(orphans)
         return Created()
 
-    def append(self, call: Append) -> Appended:
-        """Append to a journal; see `Store.append`."""
+    def append(self, call: AppendCall) -> Appended:
+        """AppendCall to a journal; see `Store.append`."""
         job = self._job(call.ref)
         if job is None:
             at = call.entries[0].at if call.entries else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal, TypeVar, TypeVarTuple
@@ -17,7 +17,7 @@ from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.stores._changes import Fanout
-from audioext.stores._sqlite_file import DatabaseFile, close, is_engine_fault, sticks
+from audioext.stores._sqlite_file import DatabaseFile, is_engine_fault
 from audioext.stores._sqlite_session import Session
 from audioext.stores.base import Changed
 
@@ -148,41 +148,37 @@ class FileThread:
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _connect(self) -> Session:
-        """Return the session of the thread's connection; the first of all makes the file ready.
+        """Return the session of the thread's connection.
 
         Raises:
             StoreError: the file is gone, or not ours; the driver's own errors come as well.
         """
-        if not self.file.is_prepared:
-            self.file.prepare()
-        self.file.check()
         if self._session is None:
-            self._session = Session(self.file.connect(read_only=self.role != "writer"))
+            self._session = Session(self.file.connect(read_only=self.role == "reader"))
+        else:
+            self.file.check()
         return self._session
 
     def _drop(self) -> None:
         if self._session is not None:
-            close(self._session.connection)
+            with suppress(Exception):  # it may be the fault that made it useless
+                self._session.connection.close()
             self._session = None
 
     def _outcomes(self, batch: list[Item]) -> tuple[list[object], dict[str, int]]:
         """Return what became of each work, and how long the journals are that were appended to."""
         try:
             session = self._connect()
-            try:
-                found = self._transact(session, batch)
-            except Exception as error:
-                if is_engine_fault(error):
-                    raise
-                found = self._transact(session, batch, is_each_alone=True)
+            return self._transact(session, batch), session.changed
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
-            if sticks(error):
+            if is_engine_fault(error):
                 self._drop()
+            elif len(batch) > 1:  # one of them is at fault
+                each = [self._outcomes([item]) for item in batch]
+                return [found for outcomes, _ in each for found in outcomes], dict(ChainMap(*[new for _, new in each]))
             return [self.file.explain(error) for _ in batch], {}
-        outcomes = [self.file.explain(each) if isinstance(each, Exception) else each for each in found]
-        return outcomes, session.changed
 
-    def _transact(self, session: Session, batch: list[Item], *, is_each_alone: bool = False) -> list[object]:
+    def _transact(self, session: Session, batch: list[Item]) -> list[object]:
         """Do all works in one transaction, or none of them, and return what came of them.
 
         Raises:
@@ -192,11 +188,8 @@ class FileThread:
         execute("BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN")
         try:
             if self.role == "writer":
-                session.start(set() if is_each_alone else {ref for _, ref, _, _ in batch if ref})
-            if is_each_alone:
-                found = [_do_alone(session, work, given) for _, _, work, given in batch]
-            else:
-                found = [work(session, *given) for _, _, work, given in batch]
+                session.start({ref for _, ref, _, _ in batch if ref})
+            outcomes = [work(session, *given) for _, _, work, given in batch]
             ids = session.new_ids()
             execute("COMMIT")
         except BaseException:
@@ -207,23 +200,7 @@ class FileThread:
         self.file.check()  # what was committed into a file that is gone is not stored
         if ids is not None:
             self.own.append(ids)
-        return found
-
-
-def _do_alone(session: Session, work: Callable[..., object], given: tuple[object, ...]) -> object:
-    """Do a work so that its fault undoes nothing else, and return that fault."""
-    execute = session.connection.execute
-    execute("SAVEPOINT work")
-    try:
-        outcome = work(session, *given)
-    except Exception as error:
-        if is_engine_fault(error):
-            raise
-        session.forget()
-        execute("ROLLBACK TO work")
-        outcome = error
-    execute("RELEASE work")
-    return outcome
+        return outcomes
 
 
 @define

@@ -12,7 +12,7 @@ from attrs import define, field
 from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._append import Append, Head, apply, begin, orphan
+from audioext.stores._append import AppendCall, Head, apply, begin, orphan
 from audioext.stores._changes import Fanout, follow
 from audioext.stores._memory_jobs import AccountJobs, Agenda, HeldJournal
 from audioext.stores.base import (
@@ -97,9 +97,9 @@ class MemoryStore:
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        """AppendCall to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
         self._check()
-        call = Append(ref, entries, provider, index, known, look_at, release)
+        call = AppendCall(ref, entries, provider, index, known, look_at, release)
         job = self._jobs.get(ref) or HeldJournal(orphan(ref, provider, entries[0].at if entries else 0.0))
         done, head, new = apply(call, job.head, job.entries, journal=job.entries.values, holder=self._keys.get)
         for entry in new:

@@ -19,7 +19,7 @@ from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _sqlite_reads as reads
 from audioext.stores import _sqlite_work as works
-from audioext.stores._append import Append
+from audioext.stores._append import AppendCall
 from audioext.stores._changes import Fanout, follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import NEWEST, Session
@@ -126,8 +126,8 @@ class SqliteStore:
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """Append to a journal, with all other appends that wait; see `Store.append`."""
-        call = Append(ref, entries, provider, index, known, look_at, release)
+        """AppendCall to a journal, with all other appends that wait; see `Store.append`."""
+        call = AppendCall(ref, entries, provider, index, known, look_at, release)
         return await self._opened().writer.run(Session.append, call, ref=ref)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
