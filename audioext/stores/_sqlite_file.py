@@ -102,7 +102,7 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(path).absolute()
 
 
-@define(kw_only=True)
+@define
 class DatabaseFile:
     """Where the file is and how it is used; `busy_timeout` is in seconds."""
 

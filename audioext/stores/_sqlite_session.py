@@ -31,6 +31,7 @@ ABOVE_ALL: Final = 9e307
 _LOOKUP: Final = tuple(each.name for each in attrs.fields(Index))
 COLUMNS: Final = (*_LOOKUP, *Head._fields[4:])
 """Of a job beside its id; the account is `NULL` while its request is not in the journal."""
+_encode = msgspec.json.Encoder(enc_hook=dict).encode
 _lookup_values: Final = attrgetter(*_LOOKUP[:-2])
 _ENTRY: Final = ("id", "at", "kind", "status", "headers", "note", "body")
 # Texts come as bytes: one that is none is the trouble of whoever reads it, not of the statement.
@@ -75,13 +76,14 @@ class Session:
     _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
     _known: int = field(default=0, init=False)
     _last_id: int | None = field(default=None, init=False)
+    _newest: int | None = field(default=None, init=False)
     _version: object = field(default=None, init=False)
-    _execute: Callable[[str, Row], object] = field(init=False)
-    """Changes something: on one cursor, since each new one costs as much as a small change."""
+    execute: Callable[..., object] = field(init=False)
+    """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
 
     def __attrs_post_init__(self) -> None:
         """Make the cursor."""
-        self._execute = self.connection.cursor().execute
+        self.execute = self.connection.cursor().execute
 
     def read(self, sql: str, bindings: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
         """Run a statement, and return its rows."""
@@ -113,14 +115,15 @@ class Session:
         """Return between which ids the entries of this batch lie, if it has any."""
         if not self._appended:
             return None
-        newest = int(self.read(NEWEST)[0][0])
-        return newest - self._appended, newest
+        before = self.read(NEWEST)[0][0] - self._appended if self._newest is None else self._newest
+        self._newest = before + self._appended
+        return before, self._newest
 
     def forget(self) -> None:
         """Forget what was read."""
         self._jobs.clear()
         self._known = 0
-        self._last_id = self._version = None
+        self._last_id = self._newest = self._version = None
 
     def _load(self, refs: Sequence[str]) -> None:
         self._jobs.update(dict.fromkeys(refs))
@@ -187,7 +190,7 @@ class Session:
 
     def _put(self, job: KnownJob, head: Head, new: Sequence[Entry]) -> None:
         """Store a job as it is now, with the entries that are *new* in its journal."""
-        execute = self._execute
+        execute = self.execute
         row, ref = _row(head), head.lookup.ref
         if job.row is None:
             execute(_INSERT_JOB, (job.id, *row))
@@ -197,7 +200,7 @@ class Session:
             execute(_update(differs), (*compress(row, differs), job.id))
         job.head, job.row = head, row
         for entry in new:
-            headers = msgspec.json.encode(dict(entry.headers)).decode() if entry.headers else None
+            headers = _encode(entry.headers).decode() if entry.headers else None
             execute(
                 _INSERT_ENTRY,
                 (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body),

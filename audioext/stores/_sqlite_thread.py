@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import ChainMap, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal, TypeVar, TypeVarTuple
@@ -144,7 +144,8 @@ class FileThread:
                 except Exception:  # noqa: BLE001 - nobody waits for it, and it is done again
                     pause = FAULT_PAUSE_SECONDS
                     self._drop()
-            self._drop()
+        self._drop()
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _connect(self) -> Session:
@@ -174,8 +175,13 @@ class FileThread:
             if is_engine_fault(error):
                 self._drop()
             elif len(batch) > 1:  # one of them is at fault
-                each = [self._outcomes([item]) for item in batch]
-                return [found for outcomes, _ in each for found in outcomes], dict(ChainMap(*[new for _, new in each]))
+                outcomes: list[object] = []
+                changed: dict[str, int] = {}
+                for item in batch:
+                    outcome, new = self._outcomes([item])
+                    outcomes += outcome
+                    changed |= new
+                return outcomes, changed
             return [self.file.explain(error) for _ in batch], {}
 
     def _transact(self, session: Session, batch: list[Item]) -> list[object]:
@@ -184,7 +190,7 @@ class FileThread:
         Raises:
             StoreError: the file is gone; the driver's own errors come as well.
         """
-        execute = session.connection.execute
+        execute = session.execute
         execute("BEGIN IMMEDIATE" if self.role == "writer" else "BEGIN")
         try:
             if self.role == "writer":

@@ -52,7 +52,7 @@ class Watcher:
         seen = session, session.read("PRAGMA data_version")
         if seen == self._seen:
             return pause
-        execute, cursor, changes = session.connection.execute, self.cursor, list[Changed | Resync]()
+        execute, cursor, changes = session.execute, self.cursor, list[Changed | Resync]()
         execute("BEGIN")  # one state for all that is read; where it fails the connection is dropped
         for id_, said in self._last:
             # A purge leaves an empty row where the newest one was.

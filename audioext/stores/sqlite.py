@@ -57,6 +57,7 @@ class _Opened:
         ((newest,),) = await self.writer.run(Session.read, NEWEST)
         if self.watcher.cursor is None:
             self.watcher.cursor = newest
+            self.reader.wake()
 
     async def aclose(self) -> None:
         await self.reader.aclose()
@@ -93,11 +94,7 @@ class SqliteStore:
             StoreError: it cannot be opened or written, is damaged, another program's, or another release's.
         """
         if self._engine is None:
-            self._engine = _Opened(
-                DatabaseFile(
-                    path=self.path, driver=self.driver, synchronous=self.synchronous, busy_timeout=self.busy_timeout
-                )
-            )
+            self._engine = _Opened(DatabaseFile(self.path, self.driver, self.synchronous, self.busy_timeout))
         engine = self._engine
         engine.users += 1
         try:
