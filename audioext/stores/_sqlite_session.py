@@ -115,7 +115,9 @@ class Session:
         """Return between which ids the entries of this batch lie, if it has any."""
         if not self._appended:
             return None
-        before = self.read(NEWEST)[0][0] - self._appended if self._newest is None else self._newest
+        before = self._newest
+        if before is None:
+            before = int(self.read(NEWEST)[0][0]) - self._appended
         self._newest = before + self._appended
         return before, self._newest
 
