@@ -6,7 +6,7 @@ import enum
 import ipaddress
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import get_args
+from typing import TypedDict, get_args
 
 import aiohttp
 import attrs
@@ -17,7 +17,7 @@ from yarl import URL
 from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, cut, shown
-from audioext.http.urls import FILES_SEGMENT, without_password
+from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
@@ -44,6 +44,30 @@ class Unset(enum.Enum):
 
 UNSET = Unset.UNSET
 """Not given, where `None` has a meaning of its own."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of a `Client` beside its providers; see there. Settings from outside have the same names."""
+
+    public_url: str | URL | None
+    listen: str | int | Unset | None
+    store: str | Store | None
+    secrets: Sequence[str | bytes]
+    confirm: Confirm
+    serve_files: bool
+    wait_timeout: float
+    expire_after: float
+    permit_timeout: float
+    handler_timeout: float
+    poll_timeout: float
+    download_patience: float
+    download_timeout: float
+    handler_concurrency: int
+    keep: float
+    deliveries_kept: int
+    clock: Clock | None
+    trust_env: bool
+    session: aiohttp.ClientSession | None
 
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -136,8 +160,8 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
         if isinstance(provider, type) or not isinstance(provider, Provider):
             message = f"{shown(provider)} is no provider: pass an instance, like Client(Kie())"
             raise ConfigError(message)
-        if provider.info.name == FILES_SEGMENT:
-            message = f"a provider cannot be named {FILES_SEGMENT!r}: its callbacks would hide offered files"
+        if provider.info.name in {FILES_SEGMENT, CHECK_SEGMENT}:
+            message = f"a provider cannot be named {provider.info.name!r}: the receiver has that path itself"
             raise ConfigError(message)
         if provider.info.name in found:
             message = f"two providers are named {provider.info.name!r}: give one of them name="
@@ -255,13 +279,14 @@ def warn_of_readable_keys(callers: Iterable[Provider]) -> None:
     """Say so where a key goes to a public host in clear text."""
     for provider in callers:
         url = provider.info.base_url
-        if provider.info.has_key and url.scheme == "http" and _is_public(url.host or ""):
+        if provider.info.has_key and url.scheme == "http" and is_public(url.host or ""):
             _log.warning(
                 "%s: the API key goes to %s in clear text: use https:// in base_url", provider.info.name, url.host
             )
 
 
-def _is_public(host: str) -> bool:
+def is_public(host: str) -> bool:
+    """Say whether *host* can be reached from the internet, as far as its name or address tells."""
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:

@@ -36,6 +36,7 @@ from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
+from audioext.webhooks.progress import Watching
 from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
@@ -74,6 +75,7 @@ class Parts:
             clock=clock,
             expire_after=settings.expire_after,
             timeout=settings.poll_timeout,
+            public_url=lambda: self.public_url,
         )
         self.handlers = Handlers(
             store=store,
@@ -87,8 +89,7 @@ class Parts:
         offers = Offers()
         self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
         self.inbox.accepting = lambda: self.is_open
-        endpoint = Endpoint(inbox=self.inbox, offers=offers, ready=store.warnings, lifespan=self._live)
-        self.receiver = Receiver(endpoint=endpoint)
+        self.receiver = Receiver(endpoint=self._make_endpoint(offers))
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
         self._job_context = JobContext(
@@ -102,26 +103,28 @@ class Parts:
         )
         self.submitter = self._make_submitter(offers)
         self.journal.on_final = self.submitter.finish
-        self._changes = self._make_changes()
+        self._changes = Changes(
+            store=store,
+            journal=self.journal,
+            clock=clock,
+            on_change=self.handlers.wake,
+            on_resync=self._agree_on_secret,
+        )
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
 
+    def _make_endpoint(self, offers: Offers) -> Endpoint:
+        watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
+        ready = self.settings.store.warnings
+        return Endpoint(inbox=self.inbox, offers=offers, watching=watching, ready=ready, lifespan=self._live)
+
     async def _live(self) -> Callable[[], Awaitable[None]]:
         """Open, for a server whose own life this client shares, and return what closes again."""
-        if self.is_open:
-            return _stay
-        await self.open()
-        return self.aclose
-
-    def _make_changes(self) -> Changes:
-        return Changes(
-            store=self.settings.store,
-            journal=self.journal,
-            clock=self.settings.clock,
-            on_change=self.handlers.wake,
-            on_resync=self._agree_on_secret,
-        )
+        is_ours = not self.is_open
+        if is_ours:
+            await self.open()
+        return self.aclose if is_ours else partial(asyncio.sleep, 0)
 
     def _make_submitter(self, offers: Offers) -> Submitter:
         settings = self.settings
@@ -160,8 +163,8 @@ class Parts:
             call_timeout=settings.poll_timeout,
         )
 
-    async def open(self) -> None:
-        """Open the store, listen, and begin to work.
+    async def open(self, *, is_working: bool = True) -> None:
+        """Open the store, listen, and begin to work, unless it is for a check alone.
 
         Raises:
             ConfigError: it was open before, or its address cannot be listened on.
@@ -177,8 +180,9 @@ class Parts:
         try:
             self.secrets = settings.secrets
             await self._agree_on_secret()
-            # Skip the warnings for read-only clients, and for those who chose to keep jobs in memory.
-            if (settings.providers or settings.listen) and not isinstance(settings.store, MemoryStore):
+            # Skip the warnings for read-only clients, for checks, and for those who chose to keep jobs in memory.
+            is_writer = is_working and (settings.providers or settings.listen)
+            if is_writer and not isinstance(settings.store, MemoryStore):
                 for warning in await settings.store.warnings():
                     _log.warning("the store: %s", warning)
             self.inbox.loop = asyncio.get_running_loop()
@@ -195,10 +199,8 @@ class Parts:
             await self.receiver.aclose()
             await settings.store.aclose()
             raise
-        self.poller.start()
-        self.handlers.start()
-        self._changes.start()
-        self._maintenance.start()
+        for part in (self.poller, self.handlers, self._changes, self._maintenance) if is_working else ():
+            part.start()
 
     async def aclose(self) -> None:
         """End the waits, stop accepting, apply what was accepted, let handlers drain, close the store."""
@@ -343,7 +345,3 @@ async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
         _log.error("the client did not close in time; what hangs is left alone")
     else:
         task.result()
-
-
-async def _stay() -> None:
-    """Do not close what somebody else opened."""

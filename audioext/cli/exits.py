@@ -31,6 +31,7 @@ class Exit(enum.IntEnum):
     UNKNOWN = 6, "nobody knows whether the task was made; look at the provider first"
     DOWNLOAD = 7, "a file could not be saved; the job is complete: audioext save REF"
     STORE = 8, "the store cannot be read or written, or does not hold the job"
+    UNWELL = 9, "doctor found something that does not work"
     HUNG_UP = 129
     INTERRUPTED = 130, "Ctrl-C (143 after SIGTERM, 129 after SIGHUP); the task lives on"
     BROKEN_PIPE = 141, "nobody reads the output any more"

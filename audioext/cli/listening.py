@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import cast
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, cast
 
 from attrs import define, field, frozen
 
 from audioext import config
 from audioext.cli import text
 from audioext.cli.arguments import listening_providers
-from audioext.cli.clients import read_listen
+from audioext.cli.clients import make_client, read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
-from audioext.cli.options import Command, StoreOptions, WebhookOptions
-from audioext.cli.records import BY, delivery_object, track_object
+from audioext.cli.options import OUTPUT_GROUP, Command, StoreOptions, WebhookOptions, flag, option
 from audioext.cli.screen import Screen
+from audioext.cli.supervision import supervised
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import without_password
@@ -27,13 +27,19 @@ from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, Delivery, to_delivery
+from audioext.ui.objects import BY, delivery_object, track_object
 
+UI_PORT = 8090
 WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 
 
 @frozen(kw_only=True, slots=False)
 class ListenCommand(WebhookOptions, StoreOptions, Command):
     """`audioext listen`."""
+
+    is_server = True
+    ui: Annotated[bool, flag("Show all jobs on a live page, for a browser on this machine.", OUTPUT_GROUP)] = False
+    ui_port: Annotated[int, option("The live page's port on 127.0.0.1.", OUTPUT_GROUP, default=True)] = UI_PORT
 
     async def run(self, screen: Screen) -> Exit:
         """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
@@ -45,7 +51,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             message = "a listener has to listen: --listen HOST:PORT, not none"
             raise ConfigError(message)
         store = TappedStore(open_store(self.store_url))
-        client = Client(
+        client = make_client(
             *listening_providers(self),
             public_url=self.public_url,
             listen=listen,
@@ -62,10 +68,25 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                     at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
                     screen.note(f"listening for {shown}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
-                await stopped.wait()
+                async with supervised(f"listening for {shown}"), self._page(client, screen):
+                    await stopped.wait()
                 await store.appends.join()
                 printer.cancel()
         return Exit.OK
+
+    @asynccontextmanager
+    async def _page(self, client: Client, screen: Screen) -> AsyncGenerator[None]:
+        if not self.ui:
+            yield
+            return
+        from audioext.ui.page import Page  # noqa: PLC0415 - its package is an extra
+
+        async with Page(client=client).served("127.0.0.1", self.ui_port) as url:
+            if screen.json:
+                screen.emit({"event": "page", "url": str(url)})
+            else:
+                screen.note(f"the live page: {url}")
+            yield
 
 
 @frozen(kw_only=True)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import aiohttp
 from attrs import define, evolve, field, frozen
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
-from yarl import URL
 
 from audioext.cli import text
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import SavingOptions
-from audioext.cli.records import event_object, job_object, problem_of, reached_at, stage_line, state_of, track_object
 from audioext.cli.screen import Screen
 from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
@@ -28,6 +24,7 @@ from audioext.models.record import Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Song, Stage, StageEvent
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+from audioext.ui.objects import BY, event_object, job_object, problem_of, state_of, track_object
 
 REFRESHES_PER_SECOND = 8.0
 STEP_LETTERS = 10
@@ -37,9 +34,6 @@ LISTENED_SECONDS = 10.0
 """How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
 SLOW_FACTOR = 5.0
 """How much longer it listens where nothing is wrong with the address."""
-LOOK_SECONDS = 5.0
-LOOK_BYTES = 1_000
-HTTP_OK = 200
 
 
 @define(eq=False)
@@ -47,7 +41,6 @@ class View:
     """Steps that stay; on a terminal, below them, a spinner with the time and a line for each file that moves."""
 
     console: Console
-    has_doubted: bool = field(default=False, init=False)
     _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
     _moved: dict[str, str] = field(factory=dict, init=False)
     _what: str = field(default="", init=False)
@@ -64,7 +57,6 @@ class View:
 
     def doubt(self, words: str) -> None:
         """Show a line that says what may be wrong."""
-        self.has_doubted = True
         self.console.print(Text(words))
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
@@ -101,7 +93,7 @@ def open_view(screen: Screen) -> Generator[View]:
 
 def show_submitted(view: View, job: Job) -> None:
     """Show that a job was made; without a task id its outcome is not known yet."""
-    at = reached_at(job.record, Stage.SUBMITTED)
+    at = next((item.at for item in job.record.reached if item.stage is Stage.SUBMITTED), None)
     if at is None and job.verdict is Verdict.OPEN:
         until = f"; waiting for its webhook until {text.moment(job.record.unknown_at)}" if job.record.webhooks else ""
         view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
@@ -112,8 +104,10 @@ def show_submitted(view: View, job: Job) -> None:
 
 def show_stage(view: View, job: Job, event: StageEvent) -> None:
     """Show a stage that was reached, and wait for the next."""
+    playable = sum(track.audio_url is not None for track in event.tracks)
+    tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
     after = (event.at - job.created_at).total_seconds()
-    view.step(event.stage.name.lower(), stage_line(event), after=after)
+    view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
     if event.stage in _NEXT:
         view.waiting(_NEXT[event.stage], since=job.record.created_at)
     else:
@@ -168,15 +162,11 @@ async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = L
         StageTimeoutError: the job is not complete in time.
     """
     events: list[StageEvent] = []
-    url, began = opened.client.public_url, time.time()
     doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
     try:
         async for event in job:
             show_stage(view, job, event)
             events.append(event)
-            is_late = event.source == "poll" and event.at.timestamp() > began
-            if url is not None and is_late and not view.has_doubted and not _is_heard(events):
-                view.doubt(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
     except JobExpiredError:
         raise
     except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
@@ -265,7 +255,8 @@ async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[Stag
     if url is None:
         return
     await asyncio.sleep(patience)
-    why = await reason_for_silence(url, is_local=opened.is_local)
+    failed = [line for line in (await opened.client.check()).lines if line.state == "failed"]
+    why = f"{failed[0].seen}; {failed[0].advice}" if failed else None
     if why is None:
         await asyncio.sleep(SLOW_FACTOR * patience)
     if _is_heard(events):
@@ -280,33 +271,3 @@ async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[Stag
 
 def _is_heard(events: Sequence[StageEvent]) -> bool:
     return any(event.source == "webhook" for event in events)
-
-
-async def reason_for_silence(public_url: URL, *, is_local: bool) -> str | None:
-    """Return why providers cannot reach *public_url*, `None` if nothing speaks for that.
-
-    *is_local* says that the provider itself runs on this machine, as a sandbox does.
-    """
-    health = public_url / "healthz"
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK_SECONDS)) as session,
-            session.get(health, allow_redirects=False) as answer,
-        ):
-            status, body = answer.status, await answer.content.read(LOOK_BYTES)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return f"nobody answers at {health} ({type(error).__name__}): is the tunnel or the proxy up?"
-    if status != HTTP_OK:
-        return f"{health} answers {status}: does the path of --public-url lead to the receiver?"
-    if b'"ok"' not in body:
-        return f"what answers at {health} is no receiver of audioext's"
-    if not is_local and _is_private(public_url.host or ""):
-        return f"{public_url.host} can be reached from this network alone: --public-url must be a public address"
-    return None
-
-
-def _is_private(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))
