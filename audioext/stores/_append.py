@@ -49,8 +49,9 @@ class AppendCall(NamedTuple):
     release: bool
 
 
-def orphan(ref: str, provider: str, at: float) -> Head:
-    """Return the head of a journal that holds nothing yet."""
+def orphan(ref: str, provider: str, entries: Sequence[Entry]) -> Head:
+    """Return the head of a journal that holds nothing yet, and is about to hold *entries*."""
+    at = entries[0].at if entries else 0.0
     return Head(Index(ref=ref, provider=provider, account="", created_at=at, is_open=False))
 
 

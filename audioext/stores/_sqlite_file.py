@@ -159,7 +159,8 @@ class DatabaseFile:
             if read_only:
                 connection.execute("PRAGMA query_only = ON")
         except BaseException:
-            connection.close()
+            with suppress(Exception):  # it may be the fault that made it useless
+                connection.close()
             raise
         return connection
 

@@ -100,7 +100,7 @@ def _or_none(what: str, make: Callable[[R], T], row: R) -> T | None:
     try:
         return make(row)
     except (UnreadableError, UnicodeError) as error:
-        _log.warning("%s cannot be read, and is passed over: %s", what, error)
+        _log.warning("%s is passed over: it cannot be read: %s", what, error)
         return None
 
 

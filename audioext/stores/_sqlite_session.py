@@ -160,7 +160,7 @@ class Session:
         if until is not None:
             return Full(until)
         orphans = [] if job is None else self.read("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,))
-        job = job or KnownJob(self._new_id(), orphan(index.ref, index.provider, entry.at))
+        job = job or KnownJob(self._new_id(), orphan(index.ref, index.provider, [entry]))
         self._put(job, begin(job.head, entry, index), [entry])
         if orphans:  # they follow, so that its creator, who has seen one entry, is handed them with its next append
             self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
@@ -168,11 +168,9 @@ class Session:
         return Created()
 
     def append(self, call: AppendCall) -> Appended:
-        """AppendCall to a journal; see `Store.append`."""
+        """Append to a journal; see `Store.append`."""
         job = self._job(call.ref)
-        if job is None:
-            at = call.entries[0].at if call.entries else 0.0
-            job = KnownJob(self._new_id(), orphan(call.ref, call.provider, at))
+        job = job or KnownJob(self._new_id(), orphan(call.ref, call.provider, call.entries))
         done, head, new = apply(call, job.head, job.said, journal=partial(self._journal, job.id), holder=self.holder)
         if head.entries:
             self._put(job, head, new)
@@ -203,10 +201,8 @@ class Session:
         job.head, job.row = head, row
         for entry in new:
             headers = _encode(entry.headers).decode() if entry.headers else None
-            execute(
-                _INSERT_ENTRY,
-                (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body),
-            )
+            values = (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body)
+            execute(_INSERT_ENTRY, values)
             job.said.add(entry.id)
         if new:
             self.changed[ref] = head.entries
@@ -252,7 +248,7 @@ def to_head(row: Sequence[Any]) -> Head:
         lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
         return msgspec.convert((lookup, is_known, *row[9:]), Head)
     except ValueError as error:
-        raise UnreadableError(f"its row cannot be read: {error}") from error
+        raise UnreadableError(f"in its row: {error}") from error
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
@@ -267,4 +263,4 @@ def to_entry(row: Sequence[Any]) -> Entry:
         values["headers"] = {} if values["headers"] is None else msgspec.json.decode(values["headers"])
         return msgspec.convert(values, Entry, builtin_types=(bytes,))
     except ValueError as error:
-        raise UnreadableError(f"an entry of its journal cannot be read: {error}") from error
+        raise UnreadableError(f"in an entry: {error}") from error

@@ -78,7 +78,7 @@ class MemoryStore:
         until = self._accounts[index.account].full_until(limits, now)
         if until is not None:
             return Full(until)
-        job = job or HeldJournal(orphan(index.ref, index.provider, entry.at))
+        job = job or HeldJournal(orphan(index.ref, index.provider, [entry]))
         head = begin(job.head, entry, index)
         # First, so that its creator, who has seen one entry, is handed the orphans with its next append.
         job.entries = {entry.id: entry, **job.entries}
@@ -97,10 +97,10 @@ class MemoryStore:
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """AppendCall to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
         self._check()
         call = AppendCall(ref, entries, provider, index, known, look_at, release)
-        job = self._jobs.get(ref) or HeldJournal(orphan(ref, provider, entries[0].at if entries else 0.0))
+        job = self._jobs.get(ref) or HeldJournal(orphan(ref, provider, entries))
         done, head, new = apply(call, job.head, job.entries, journal=job.entries.values, holder=self._keys.get)
         for entry in new:
             job.entries[entry.id] = entry

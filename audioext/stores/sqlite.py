@@ -123,7 +123,7 @@ class SqliteStore:
         look_at: float = 0.0,
         release: bool = False,
     ) -> Appended:
-        """AppendCall to a journal, with all other appends that wait; see `Store.append`."""
+        """Append to a journal, with all other appends that wait; see `Store.append`."""
         call = AppendCall(ref, entries, provider, index, known, look_at, release)
         return await self._opened().writer.run(Session.append, call, ref=ref)
 
