@@ -29,6 +29,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source."
             ),
         ),
+        "guide": (
+            "guide:GuideCommand",
+            "Print the page from which a program that uses audioext can be written, for people and for agents.",
+        ),
     },
     "Tasks": {
         "extend": (
@@ -64,6 +68,18 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "List the deliveries that arrived, the newest first, with their verdicts.",
         ),
         "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
+        "forward": (
+            "forwarding:ForwardCommand",
+            "Send the events of a job to your app once more, as `listen --forward-to` does.",
+        ),
+        "trigger": (
+            "trigger:TriggerCommand",
+            (
+                "Play one stage of a sandbox's job by hand, like kie.first.\n\n"
+                "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers"
+                " and apps are told of them all the same."
+            ),
+        ),
         "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {
@@ -73,6 +89,14 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.\n\n"
                 "It needs no key. Providers whose key is in the environment are also asked about jobs that have gone"
                 " quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`."
+            ),
+        ),
+        "mcp": (
+            "mcp_server:McpCommand",
+            (
+                "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.\n\n"
+                "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its"
+                " jobs in --store. With --sandbox it can try all of it for nothing."
             ),
         ),
         "doctor": (

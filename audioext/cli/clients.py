@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Unpack
@@ -30,14 +30,16 @@ from audioext.stores import Store, open_store
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 LOOPBACK_LISTEN = "127.0.0.1:0"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @frozen(kw_only=True)
 class OpenClient:
-    """A client that is open, and what it talks to."""
+    """A client that is open, and what it talks to; `samples` are the ids and URLs that a sandbox has to extend."""
 
     client: Client
     provider: Provider
+    samples: Sequence[str] = ()
 
     @property
     def key_variable(self) -> str:
@@ -66,6 +68,7 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
         AudioextError: whatever opening a client raises.
     """
     check_positive("--timeout", wait_timeout)
+    samples: Sequence[str] = ()
     async with AsyncExitStack() as stack:
         url, listen = api.public_url or "", api.listen or ""
         if sandbox.sandbox:
@@ -73,6 +76,7 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
 
             running = await stack.enter_async_context(sandboxes.open_sandbox(sandbox))
             provider = sandboxes.sandbox_provider(name, running)
+            samples = (*running.track_ids, running.tune_url, running.voice_url)
             url, listen = url or LOOPBACK_URL, listen or LOOPBACK_LISTEN
         else:
             provider = real_provider(name, base_url, api)
@@ -82,7 +86,7 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
             provider, public_url=url or None, listen=read_listen(listen), store=store, wait_timeout=wait_timeout
         )
         await stack.enter_async_context(client)
-        yield OpenClient(client=client, provider=provider)
+        yield OpenClient(client=client, provider=provider, samples=samples)
 
 
 def looking_client(options: StoreOptions) -> Client:

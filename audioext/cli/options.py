@@ -157,6 +157,16 @@ class WebhookOptions:
 
 
 @frozen(kw_only=True, slots=False)
+class ForwardOptions:
+    """How an app that is told of events knows us."""
+
+    forward_secret: Annotated[
+        str | None,
+        option("The secret that signs the events: whsec_ and Base64.", API_GROUP, env="AUDIOEXT_FORWARD_SECRET"),
+    ] = attrs.field(default=None, repr=False)
+
+
+@frozen(kw_only=True, slots=False)
 class BaseUrlOptions:
     """Where the API is."""
 
