@@ -21,6 +21,7 @@ from audioext.files.hosts import LinkRules
 from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
+from audioext.models.meta import Meta
 from audioext.providers.base import Provider
 from audioext.runtime.limits import Account
 from audioext.stores.base import Store
@@ -314,16 +315,18 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
     return found
 
 
-def check_notes(key: str | None, meta: Mapping[str, object], found: list[Problem]) -> dict[str, object]:
+def check_notes(key: str | None, meta: Meta, found: list[Problem]) -> dict[str, object]:
     """Return *meta* as it comes back from a store, plain JSON; add to *found* what is wrong with it or with *key*."""
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
         found.append(Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters"))
     elif key is not None and LONE_SURROGATE.search(key):
         found.append(Problem("key", "holds half of a surrogate pair, which no store can keep"))
     try:
-        return dict(msgspec.json.decode(msgspec.json.encode(dict(meta))))
+        return msgspec.json.decode(
+            msgspec.json.encode(dict(meta) if isinstance(meta, Mapping) else meta), type=dict[str, object]
+        )
     except (TypeError, ValueError, RecursionError) as error:
-        found.append(Problem("meta", f"must be a dict of JSON values: {cut(str(error))}"))
+        found.append(Problem("meta", f"must be a dict of JSON values, or become one: {cut(str(error))}"))
     return {}
 
 
