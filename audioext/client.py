@@ -49,14 +49,16 @@ class Client:
     bounds every await, `permit_timeout` a submit's wait for its turn, other `_timeout`s what they name; a job is given
     up after `expire_after`, a link tried again for `download_patience`, a finished job remembered for `keep`.
 
-    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where the
-    receiver listens: by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or
-    another process. Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls,
-    `"unsigned"` those whose signature is not checked. `serve_files=True` serves local files from the receiver, not by
-    upload. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. See `open_store`.
+    `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where it listens:
+    by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or another process.
+    Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls, `"unsigned"`
+    those whose signature is not checked. `serve_files=True` serves local files, and uploads none. `secrets` sign the
+    callback URLs, the first one new ones; else the store keeps one. See `open_store`.
 
-    `trust_env=True` takes proxies from the environment. A `session` of yours (with its proxy, connector or TLS context)
-    makes all calls, follows the rules of this client, and is yours to close.
+    Files come by https from public addresses, and from APIs on this machine; `allow_hosts` opens more: `"a.lan"`,
+    `"10.0.0.7:8443"`, `"http://a.lan"` for http as well. `trust_env=True` takes proxies from the environment. A
+    `session` of yours (with its proxy, connector or TLS context) makes all calls by the rules of this client, and is
+    yours to close. It, or a proxy, looks up hosts itself: what they find there is not checked.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -81,6 +83,7 @@ class Client:
         handler_concurrency: int = 16,
         keep: float = 7 * DAY_SECONDS,
         deliveries_kept: int = 100_000,
+        allow_hosts: Sequence[str] = (),
         clock: Clock | None = None,
         trust_env: bool = False,
         session: aiohttp.ClientSession | None = None,
@@ -107,6 +110,7 @@ class Client:
                 keep=keep,
                 deliveries_kept=deliveries_kept,
                 clock=clock if clock is not None else Clock(),
+                link_rules=config.read_link_rules(allow_hosts, providers),
                 trust_env=trust_env,
                 session=session,
                 environ=os.environ,

@@ -17,6 +17,7 @@ from yarl import URL
 from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, cut, shown
+from audioext.files.hosts import LinkRules, OpenHost, hosts_of_api, read_open_host
 from audioext.http.urls import FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
@@ -85,6 +86,7 @@ class Settings:
     keep: float = field(validator=_seconds)
     deliveries_kept: int
     clock: Clock
+    link_rules: LinkRules = field(factory=LinkRules)
     trust_env: bool = False
     session: aiohttp.ClientSession | None = None
     environ: Mapping[str, str] = field(factory=dict, repr=False)
@@ -249,6 +251,25 @@ def check_session(session: object, *, trust_env: bool) -> None:
         message = "trust_env is for the client's own sessions: give aiohttp.ClientSession(trust_env=True) instead"
     if message:
         raise ConfigError(message)
+
+
+def read_link_rules(allow_hosts: Sequence[str], callers: Iterable[Provider]) -> LinkRules:
+    """Return where links may lead: to what was opened by name, and to APIs that run on this machine.
+
+    Raises:
+        ConfigError: one is no host.
+    """
+    opened: set[OpenHost] = set()
+    for name in [allow_hosts] if isinstance(allow_hosts, str) else allow_hosts:
+        try:
+            opened.add(read_open_host(name))
+        except (ValueError, TypeError):
+            example = 'allow_hosts=["files.example.org", "10.0.0.7:8443", "http://nas.local"]'
+            message = f"{shown(name)} is no host to open: give names, like {example}"
+            raise ConfigError(message) from None
+    for provider in callers:
+        opened.update(hosts_of_api(provider.info.base_url))
+    return LinkRules(opened=frozenset(opened))
 
 
 def warn_of_readable_keys(callers: Iterable[Provider]) -> None:

@@ -150,7 +150,10 @@ class Parts:
             journal=self.journal,
             transport=self.transport,
             downloader=Downloader(
-                transport=self.transport, patience=settings.download_patience, timeout=settings.download_timeout
+                transport=self.transport,
+                rules=settings.link_rules,
+                patience=settings.download_patience,
+                timeout=settings.download_timeout,
             ),
             providers=settings.providers,
             clock=settings.clock,
@@ -192,8 +195,7 @@ class Parts:
                 self.public_url = config.fill_port(self.public_url, port)
             self.submitter.public_url = self.public_url
         except BaseException:
-            self.is_open = False
-            self.is_closed = True
+            self.is_open, self.is_closed = False, True
             await self.receiver.aclose()
             await settings.store.aclose()
             raise
@@ -208,8 +210,7 @@ class Parts:
         self.journal.close_waits()
         submits = asyncio.create_task(self.submitter.aclose(), name="audioext close submits")
         await self.receiver.aclose()
-        self.is_open = False
-        self.is_closed = True
+        self.is_open, self.is_closed = False, True
         await self.recoveries.aclose()
         await self._changes.aclose()
         await self._maintenance.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -62,6 +62,7 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
     store: str | Store,
     sandbox: SandboxOptions,
     wait_timeout: float = 1.0,
+    allow_hosts: Sequence[str] = (),
 ) -> AsyncGenerator[OpenClient]:
     """Open a client for the provider called *name*, at its real API or in a *sandbox* of its own.
 
@@ -82,7 +83,12 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
         if api.poll_only:
             url, listen = "", ""
         client = Client(
-            provider, public_url=url or None, listen=read_listen(listen), store=store, wait_timeout=wait_timeout
+            provider,
+            public_url=url or None,
+            listen=read_listen(listen),
+            store=store,
+            wait_timeout=wait_timeout,
+            allow_hosts=allow_hosts,
         )
         await stack.enter_async_context(client)
         yield OpenClient(client=client, provider=provider)
@@ -145,9 +151,14 @@ def the_one(found: Collection[str], beginning: str, kind: str, listing: str) -> 
 
 
 def job_options(
-    store: StoreOptions, *, api: ApiOptions | None = None, base_url: str | None = None, is_asked: bool = False
+    store: StoreOptions,
+    *,
+    api: ApiOptions | None = None,
+    base_url: str | None = None,
+    hosts: Sequence[str] = (),
+    is_asked: bool = False,
 ) -> JobOptions:
-    """Return how another command finds a job of this store and its API; a password is not repeated."""
+    """Return how another command finds a job of this store, its API and its files; a password is not repeated."""
     of_store = " --sandbox" if store.is_sandboxed else ""
     if store.store is not None and without_password(store.store) == store.store:
         of_store += f" --store {shlex.quote(store.store)}"
@@ -164,6 +175,7 @@ def job_options(
     return JobOptions(
         store=of_store,
         api="" if store.is_sandboxed else of_api,
+        files="".join(f" --allow-host {shlex.quote(host)}" for host in hosts),
         is_kept=not store.store_url.startswith("memory:"),
         is_asked=is_asked,
         sandbox=store.is_sandboxed,

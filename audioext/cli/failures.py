@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
@@ -48,6 +49,7 @@ _IN_OPTIONS = (
     (", or mount receiver.add_to(app), or pass url= instead of file=", ", or pass a URL instead of a file"),
     (", `await song.recover()` tries it again", ""),
 )
+_HOSTS = re.compile(r'allow_hosts=\[("[^"]*"(?:, "[^"]*")*)\]')
 _SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|listen(?:=|(?= must)))`?")
 
 
@@ -100,13 +102,13 @@ def advice(screen: Screen, error: Exception) -> str:
     if job.sandbox and isinstance(error, DownloadError):
         return "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once"
     if job.sandbox and isinstance(error, StageTimeoutError):
-        return f"but its sandbox has ended, and its task with it; what is known: {job.command('show', ref)}"
+        return f"but its sandbox has ended, and its task with it; what is known: {job.command('show', of=ref)}"
     if not job.sandbox and isinstance(error, DownloadError):
-        return f"the job is complete; fetch it again: {job.command('save', ref)}"
+        return f"the job is complete; fetch it again: {job.command('save', of=ref)}"
     if not job.sandbox and isinstance(error, (StageTimeoutError, ClientClosedError)):
-        return f"wait for it again: {job.command('wait', ref)}"
+        return f"wait for it again: {job.command('wait', of=ref)}"
     is_of_job = job.sandbox or isinstance(error, (JobError, SubmitUnknownError, ProviderError))
-    return f"what is known of it: {job.command('show', ref)}" if is_of_job else ""
+    return f"what is known of it: {job.command('show', of=ref)}" if is_of_job else ""
 
 
 def interruption(screen: Screen) -> str:
@@ -120,7 +122,7 @@ def interruption(screen: Screen) -> str:
         return f"interrupted; if a task was submitted, it goes on: {job.command('jobs', '--open')} lists it"
     if not job.is_kept:
         return f"interrupted; the task goes on, but job {ref} was in memory only: --store keeps the next one"
-    return f"interrupted; the task goes on. Come back to it: {job.command('wait', ref)}"
+    return f"interrupted; the task goes on. Come back to it: {job.command('wait', of=ref)}"
 
 
 def _option(name: str) -> str:
@@ -131,4 +133,8 @@ def _typed(words: str) -> str:
     words = clean(words)
     for of_library, typed in _IN_OPTIONS:
         words = words.replace(of_library, typed)
-    return words
+    return _HOSTS.sub(lambda found: _repeated(found[1].strip('"').split('", "')), words)
+
+
+def _repeated(hosts: list[str]) -> str:
+    return " ".join(f"--allow-host {shlex.quote(host)}" for host in hosts)

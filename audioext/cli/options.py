@@ -42,6 +42,14 @@ def flag(text: str, group: Group, *names: str, env: str | None = None) -> Parame
 
 
 Out = Annotated[Path, option("The folder for the files.", JOB_GROUP, default=True)]
+AllowHosts = Annotated[
+    tuple[str, ...],
+    flag(
+        "NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated.",
+        JOB_GROUP,
+        "--allow-host",
+    ),
+]
 Limit = Annotated[
     int,
     Parameter(help="How many to list, the newest ones.", group=OUTPUT_GROUP, validator=validators.Number(gte=1)),
@@ -179,6 +187,7 @@ class SavingOptions:
     """How long to wait, and what becomes of the result."""
 
     out: Out = Path()
+    allow_hosts: AllowHosts = ()
     timeout: Annotated[float, option("Seconds to wait; the job outlives the wait.", JOB_GROUP, default=True)] = 900.0
     no_save: Annotated[bool, flag("Do not fetch the files.", JOB_GROUP)] = False
 

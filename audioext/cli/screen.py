@@ -12,6 +12,9 @@ from rich.text import Text
 
 from audioext.cli.text import clean, columns, dump, program
 
+_TASKS = frozenset({"extend", "wait"})
+"""The commands with options for an API."""
+
 
 def _console(*, is_error: bool) -> Console:
     # Lines are never broken by us: what people copy has to stay in one piece.
@@ -20,21 +23,28 @@ def _console(*, is_error: bool) -> Console:
 
 @frozen(kw_only=True)
 class JobOptions:
-    """How another command finds the job of this one: the options for its store, and those for its API.
+    """How another command finds the job of this one: the options for its store, its API, and the hosts of its files.
 
     `is_asked` says that a submit is under way, so that there may be a task.
     """
 
     store: str = ""
     api: str = ""
+    files: str = ""
     is_kept: bool = True
     is_asked: bool = False
     sandbox: bool = False
 
-    def command(self, name: str, *arguments: str) -> str:
-        """Return what to type to run the command called *name* on *arguments*."""
-        options = self.store + (self.api if name in {"extend", "wait"} else "")
-        return " ".join((program(), name, *map(shlex.quote, arguments))) + options
+    def command(self, name: str, *options: str, of: str = "") -> str:
+        """Return what to type to run the command called *name*, *of* a job's ref or a track's id.
+
+        An id that looks like an option, as strangers may choose theirs, comes last and behind `--`.
+        """
+        words = [program(), name, *map(shlex.quote, options)]
+        after = self.store + self.api * (name in _TASKS) + self.files * (name in {*_TASKS, "save"})
+        if of.startswith("-"):
+            return f"{' '.join(words)}{after} -- {shlex.quote(of)}"
+        return " ".join((*words[:2], *([shlex.quote(of)] if of else []), *words[2:])) + after
 
 
 @define(eq=False, kw_only=True)

@@ -18,6 +18,7 @@ from rich.text import Text
 from yarl import URL
 
 from audioext.cli import text
+from audioext.cli.arguments import read_source
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import SavingOptions
 from audioext.cli.screen import Screen
@@ -228,9 +229,11 @@ def report(screen: Screen, finished: Finished) -> None:
         rows.append((index + 1, track.title or "", length, size, path if path is not None else track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
+    ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # no URL, no file of this machine
     if ids and not screen.job.sandbox:
         model = () if job.record.model is None else ("--model", job.record.model)
-        screen.note(f"\nGo on from a track: {screen.job.command('extend', ids[0], '--provider', job.provider, *model)}")
+        command = screen.job.command("extend", "--provider", job.provider, *model, of=ids[0])
+        screen.note(f"\nGo on from a track: {command}")
 
 
 def song_object(finished: Finished) -> dict[str, object]:

@@ -15,6 +15,7 @@ from audioext.cli.arguments import other_url, read_meta, read_source, real_provi
 from audioext.cli.clients import OpenClient, api_url, find_job, job_options, looking_client, open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import (
+    AllowHosts,
     ApiOptions,
     BaseUrlOptions,
     Command,
@@ -63,8 +64,11 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, Sandb
             sandbox=self,
             store=self.store_url,
             wait_timeout=self.timeout,
+            allow_hosts=self.allow_hosts,
         ) as opened:
-            screen.job = job_options(self, api=self, base_url=other_url(opened.provider), is_asked=True)
+            screen.job = job_options(
+                self, api=self, base_url=other_url(opened.provider), hosts=self.allow_hosts, is_asked=True
+            )
             with open_view(screen) as view:
                 try:
                     job = await submit(opened, request, view, key=self.key, meta=meta)
@@ -133,8 +137,9 @@ class WaitCommand(SavingOptions, StoreOptions, ApiOptions, JobUrlOptions, Sandbo
             sandbox=self,
             store=self.store_url,
             wait_timeout=self.timeout,
+            allow_hosts=self.allow_hosts,
         ) as opened:
-            screen.job = job_options(self, api=self, base_url=other_url(opened.provider))
+            screen.job = job_options(self, api=self, base_url=other_url(opened.provider), hosts=self.allow_hosts)
             job = await opened.client.job(record.ref)
             with open_view(screen) as view:
                 show_submitted(view, job)
@@ -150,20 +155,21 @@ class SaveCommand(LookOptions, JobUrlOptions, Command):
 
     ref: Ref
     out: Out = field(default=Path(), kw_only=True)
+    allow_hosts: AllowHosts = field(default=(), kw_only=True)
 
     async def run(self, screen: Screen) -> Exit:
         """Save the tracks of a job that is complete."""
         async with looking_client(self) as client:
             job = await find_job(client, self, self.ref)
-        screen.ref, screen.job = job.ref, job_options(self)
+        screen.ref, screen.job = job.ref, job_options(self, hosts=self.allow_hosts)
         if job.verdict is Verdict.OPEN:
             raise too_early(job)
         if self.is_sandboxed:  # which has ended, and cannot be asked
             client = looking_client(self)
         else:  # the API can be asked for fresh links
             provider = real_provider(job.provider, api_url(self.base_url, job.record), ApiOptions())
-            client = Client(provider, store=self.store_url)
-            screen.job = job_options(self, base_url=other_url(provider))
+            client = Client(provider, store=self.store_url, allow_hosts=self.allow_hosts)
+            screen.job = job_options(self, base_url=other_url(provider), hosts=self.allow_hosts)
         async with client:
             job = await client.job(job.ref)
             song = await job
@@ -211,4 +217,4 @@ def _leave(screen: Screen, job: Job) -> None:
         screen.emit({"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state})
     else:
         screen.result(job.ref)
-        screen.note(f"come back to it: {screen.job.command('wait', job.ref)}")
+        screen.note(f"come back to it: {screen.job.command('wait', of=job.ref)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
@@ -76,8 +77,9 @@ def iso(at: float) -> str:
 
 
 def dump(value: Mapping[str, object]) -> str:
-    """Return *value* as one line of JSON."""
-    return msgspec.json.format(msgspec.json.encode(_plain(value)), indent=0).decode()
+    """Return *value* as one line of JSON; what a terminal could obey or not show is escaped."""
+    line = msgspec.json.format(msgspec.json.encode(_plain(value)), indent=0).decode()
+    return line if line.isprintable() else "".join(map(_escaped, line))
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -85,6 +87,10 @@ def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [list(headers), *([*row] for row in rows)]
     widths = [max(len(row[index]) for row in cells) for index in range(len(headers))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _escaped(letter: str) -> str:
+    return letter if letter.isprintable() else json.dumps(letter)[1:-1]  # two escapes beyond U+FFFF
 
 
 def _plain(value: object) -> object:

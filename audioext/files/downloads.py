@@ -8,16 +8,18 @@ import io
 import os
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from typing import IO, TypeVar
 
 import aiohttp
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
+from yarl import URL
 
 from audioext.errors import DownloadError
 from audioext.files.fetching import Fetch, FetchError
-from audioext.files.formats import HEAD_BYTES, FlawError, check_head, listen
+from audioext.files.formats import HEAD_BYTES, MAX_FILE_BYTES, FlawError, check_head, listen
+from audioext.files.hosts import LinkResolver, LinkRules, hosts_of_api
 from audioext.files.names import safe_name
 from audioext.http.transport import Transport
 from audioext.models.results import SaveProgress, Song, Track
@@ -36,9 +38,11 @@ class Links:
     """What is known of the links of a song beside themselves.
 
     A link that is not fresh is not tried again when it looks dead. `renewals` are the ways to a fresh one, in order.
+    `api` is where the job was submitted to: where that is a sandbox on this machine, links lead there.
     """
 
     is_fresh: bool = True
+    api: str | None = None
     renewals: tuple[Renewal, ...] = ()
 
 
@@ -66,12 +70,15 @@ class Downloader:
 
     *patience* (seconds) is how long a link that fails is tried again, *timeout* (seconds) how long all of it may take.
     Each call has connections of its own: it takes none from the submits, and neither needs an open client nor is cut
-    off by one that closes.
+    off by one that closes. Links lead where *rules* let them. A user's own session looks up hosts and goes through
+    proxies by itself: of its links the words are checked, and the addresses of a host as they are found here before.
     """
 
     transport: Transport
+    rules: LinkRules = field(factory=LinkRules)
     patience: float = PATIENCE_SECONDS
     timeout: float = TIMEOUT_SECONDS
+    max_bytes: int = MAX_FILE_BYTES
 
     async def save(
         self,
@@ -95,7 +102,7 @@ class Downloader:
         except OSError as error:
             raise DownloadError([f"cannot make the folder {folder}: {error.strerror or error}"]) from error
         names = [_track_name(track, song, index) for index, track in enumerate(song.tracks, 1)]
-        save = _Save(self, folder, progress)
+        save = _Save(self._of_job(links), folder, progress)
         try:
             outcomes = await save.fetch_all(dict(zip(names, song.tracks, strict=True)), is_fresh=links.is_fresh)
             for renewal in links.renewals:
@@ -128,10 +135,10 @@ class Downloader:
         """
         if track.audio_url is None:
             raise DownloadError([f"{_label(track)}: it has no file yet"])
-        is_fresh, renewals = links.is_fresh, list(links.renewals)
-        async with self.transport.new_session() as session:
+        is_fresh, renewals, own = links.is_fresh, list(links.renewals), self._of_job(links)
+        async with own.new_session() as session:
             while True:
-                fetch = self.fetch(session, track, is_fresh=is_fresh)
+                fetch = own.fetch(session, track, is_fresh=is_fresh)
                 try:
                     async with aclosing(_checked(fetch)) as chunks:
                         async for chunk in chunks:
@@ -151,11 +158,26 @@ class Downloader:
         """Return the fetch of the file of *track*, whose time runs from now."""
         return Fetch(
             session=session,
+            check=self._check,
             link=track.audio_url or "",
             patience=self.patience,
             ends_at=asyncio.get_running_loop().time() + self.timeout,
+            max_bytes=self.max_bytes,
             is_fresh=is_fresh,
         )
+
+    def new_session(self) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+        """Return a session whose connections go to the very addresses that were checked, or the user's own one."""
+        return self.transport.new_session(LinkResolver(self.rules, self.transport.proxies()))
+
+    def _of_job(self, links: Links) -> Downloader:
+        opened = self.rules.opened.union(hosts_of_api(URL(links.api or "")))
+        return evolve(self, rules=evolve(self.rules, opened=opened))
+
+    async def _check(self, url: URL) -> None:
+        self.rules.check(url)
+        if self.transport.given is not None and not self.transport.is_proxied(url):
+            await self.rules.look_up(url)
 
 
 @define(eq=False, repr=False)
@@ -171,7 +193,7 @@ class _Save:
     async def fetch_all(self, tracks: Mapping[str, Track], *, is_fresh: bool) -> dict[str, _Fetched | BaseException]:
         """Fetch tracks, each under its name, at the same time."""
         self._tracks |= tracks
-        async with self.downloader.transport.new_session() as session:
+        async with self.downloader.new_session() as session:
             outcomes = await asyncio.gather(
                 *(self._fetch(session, name, is_fresh=is_fresh) for name in tracks), return_exceptions=True
             )

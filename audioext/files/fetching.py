@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from urllib.parse import urljoin
 
@@ -13,8 +13,10 @@ import aiohttp
 from attrs import define, field
 from yarl import URL
 
+from audioext.errors import LONGEST_VALUE
 from audioext.files.formats import MAX_FILE_BYTES
-from audioext.http.messages import HttpResponse, retry_after
+from audioext.files.hosts import LinkError
+from audioext.http.messages import HttpResponse, as_data, retry_after
 
 CHUNK_BYTES = 262_144
 IDLE_SECONDS = 60.0
@@ -74,14 +76,17 @@ def wire_url(link: str) -> URL:
 class Fetch:
     """One file on its way. *ends_at* is when it has to be whole, in the loop's time.
 
+    *check* raises LinkError for a link that is not to be followed; each redirect is one more link.
     *patience* (seconds) is how long failures are tried again while no more of it comes. A link that is not *is_fresh*
     and looks dead is tried twice.
     """
 
     session: aiohttp.ClientSession
+    check: Callable[[URL], Awaitable[None]]
     link: str
     patience: float
     ends_at: float
+    max_bytes: int = MAX_FILE_BYTES
     is_fresh: bool = True
     position: int = field(default=0, init=False)
     """How many bytes were handed out."""
@@ -158,8 +163,10 @@ class Fetch:
                     raise _AgainError(message)
             finally:
                 response.close()
+        except LinkError as error:
+            raise FetchError(str(error)) from error
         except (aiohttp.InvalidURL, ValueError) as error:
-            message = f"the link {self.link[:80]!r} cannot be asked for"
+            message = f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for"
             raise FetchError(message) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
@@ -179,6 +186,7 @@ class Fetch:
         link = self.link
         for _ in range(MAX_REDIRECTS + 1):
             url = wire_url(link)
+            await self.check(url)
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
             )
@@ -220,6 +228,7 @@ class Fetch:
             message = f"{response.url.host} sends another file than before"
             raise FetchError(message)
         self.total = total
+        self._check_size(total or 0)
         self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"
         tag = response.headers.get("ETag", "")
         self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
@@ -247,8 +256,11 @@ class Fetch:
     def _count(self, chunk: bytes) -> None:
         self.position += len(chunk)
         self._digest.update(chunk)
-        if self.position > MAX_FILE_BYTES:
-            message = f"longer than {MAX_FILE_BYTES} bytes"
+        self._check_size(self.position)
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_bytes:
+            message = f"longer than {self.max_bytes} bytes"
             raise FetchError(message)
 
 

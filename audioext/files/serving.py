@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,7 +26,8 @@ _TYPES = {
     ".wav": "audio/wav",
     ".webm": "audio/webm",
 }
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_ONLY_FILES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""No symbolic link, and no waiting for the other end of a pipe, whatever has the place of the file meanwhile."""
 
 
 @frozen
@@ -33,8 +35,7 @@ class Offer:
     """A file on offer: the very one that was there, whatever is put in its place later."""
 
     path: Path
-    device: int
-    inode: int
+    identity: tuple[int, ...]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -45,11 +46,10 @@ class Offer:
     def open(self) -> BinaryIO | None:
         """Open it for reading, `None` where it is gone or another file has its place."""
         try:
-            file = os.fdopen(os.open(self.path, os.O_RDONLY | _NO_FOLLOW), "rb")
+            file = os.fdopen(os.open(self.path, os.O_RDONLY | _ONLY_FILES), "rb")
         except OSError:
             return None
-        status = os.fstat(file.fileno())
-        if (status.st_dev, status.st_ino) == (self.device, self.inode):
+        if _identity(os.fstat(file.fileno())) == self.identity:
             return file
         file.close()
         return None
@@ -73,8 +73,7 @@ class Offers:
         """
         token = secrets.token_urlsafe(32)
         real = path.resolve()
-        status = real.stat()
-        self._offers[token] = Offer(real, status.st_dev, status.st_ino)
+        self._offers[token] = Offer(real, _identity(real.stat()))
         return f"{token}/{safe_name(path.stem)}{plain_suffix(path)}"
 
     def withdraw(self, offer: str) -> None:
@@ -84,3 +83,8 @@ class Offers:
     def find(self, token: str) -> Offer | None:
         """Return the file offered under *token*, `None` for a guess."""
         return self._offers.get(token)
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    # A new file often gets the inode of one that was just removed, and a recording may be written over.
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns

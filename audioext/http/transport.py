@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
+from urllib.request import getproxies, proxy_bypass  # noqa: TID251 - where aiohttp finds proxies, and no HTTP
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter
 from aiohttp.http_writer import StreamWriter
 from attrs import define, field
+from yarl import URL
 
 from audioext.errors import AudioextError
 from audioext.http.messages import HttpRequest, HttpResponse, Part
@@ -47,6 +49,10 @@ class BrokenError(AudioextError):
     """The connection broke or timed out after the request may have arrived."""
 
 
+def _connector(resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
+    return aiohttp.TCPConnector(limit=200, keepalive_timeout=KEEPALIVE_SECONDS, resolver=resolver)
+
+
 @define(eq=False, repr=False)
 class Transport:
     """One HTTP session. It follows no redirect and resends nothing that may have arrived.
@@ -55,7 +61,7 @@ class Transport:
     environment.
     """
 
-    connector: Callable[[], aiohttp.BaseConnector] | None = None
+    connector: Callable[[AbstractResolver | None], aiohttp.BaseConnector] = _connector
     given: aiohttp.ClientSession | None = None
     trust_env: bool = False
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
@@ -80,17 +86,29 @@ class Transport:
             self._session = self._make_session()
         return self._session
 
-    def new_session(self) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+    def new_session(self, resolver: AbstractResolver) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
         """Return a session with connections of its own, to be entered; a closed transport makes it too.
 
-        A user's own session is lent instead, and left open.
+        *resolver* finds the addresses of hosts. A user's own session is lent instead, and left open.
         """
-        return self._make_session() if self.given is None else nullcontext(self.given)
+        return self._make_session(resolver) if self.given is None else nullcontext(self.given)
 
-    def _make_session(self) -> aiohttp.ClientSession:
-        make = self.connector or _connector
+    def proxies(self) -> frozenset[tuple[str | None, int | None]]:
+        """Return the hosts and ports of the proxies that the environment names, if they are used."""
+        if not self.trust_env:
+            return frozenset()
+        urls = [URL(text) for text in getproxies().values() if "://" in text]
+        return frozenset((url.raw_host, url.port) for url in urls)
+
+    def is_proxied(self, url: URL) -> bool:
+        """Say whether the user's own session goes by a proxy of the environment to *url*."""
+        if self.given is None or not self.given.trust_env or url.scheme not in getproxies():
+            return False
+        return not proxy_bypass(url.raw_host or "")
+
+    def _make_session(self, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=make(),
+            connector=self.connector(resolver),
             trust_env=self.trust_env,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -186,10 +204,6 @@ def _name_of(part: Part) -> str:
     name = part.filename or (part.path.name if part.path is not None else "")
     name.encode()
     return name
-
-
-def _connector() -> aiohttp.TCPConnector:
-    return aiohttp.TCPConnector(limit=200, keepalive_timeout=KEEPALIVE_SECONDS)
 
 
 @lru_cache(maxsize=8)

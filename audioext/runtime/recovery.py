@@ -64,19 +64,20 @@ class Recoveries:
     _running: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
 
     def files(self, ref: str) -> JobFiles:
-        """Return what fetches the files of a job."""
-        return JobFiles(ref, self)
-
-    def links(self, ref: str) -> Links:
-        """Return what is known of the links of a job."""
+        """Return what fetches the files of a job that is held."""
         held = self.journal.held(ref)
-        is_fresh = True
+        return JobFiles(ref, self, None if held is None else held.record.asked.base_url)
+
+    def links(self, ref: str, api: str | None) -> Links:
+        """Return what is known of the links of a job that was submitted to *api*."""
+        held, is_fresh = self.journal.held(ref), True
         if held is not None and held.record.reached:
             shown_at = held.record.reached[-1].at
             if held.record.recovery is not None:
                 shown_at = max(shown_at, held.record.recovery.ended_at)
             is_fresh = self.clock.now() < shown_at + FRESH_SECONDS
-        return Links(is_fresh=is_fresh, renewals=(partial(self._by_status, ref), partial(self._by_recovery, ref)))
+        renewals = (partial(self._by_status, ref), partial(self._by_recovery, ref))
+        return Links(is_fresh=is_fresh, api=api, renewals=renewals)
 
     async def recover(self, ref: str, *, by_hand: bool) -> HeldJob:
         """Return a job whose files its vendor brought back; all who ask at the same time share one recovery.
@@ -263,24 +264,25 @@ class Recoveries:
 class JobFiles:
     """What the song and the tracks of one job are fetched by."""
 
-    def __init__(self, ref: str, recoveries: Recoveries) -> None:
-        """Fetch the files of job *ref*."""
+    def __init__(self, ref: str, recoveries: Recoveries, api: str | None) -> None:
+        """Fetch the files of job *ref*, which was submitted to *api*."""
         self._ref = ref
         self._recoveries = recoveries
+        self._api = api
 
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""
-        return await self._recoveries.downloader.read(track, self._recoveries.links(self._ref))
+        return await self._recoveries.downloader.read(track, self._recoveries.links(self._ref, self._api))
 
     def stream(self, track: Track) -> AsyncGenerator[bytes]:
         """Yield the file of *track* as it comes."""
-        return self._recoveries.downloader.stream(track, self._recoveries.links(self._ref))
+        return self._recoveries.downloader.stream(track, self._recoveries.links(self._ref, self._api))
 
     async def save(
         self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
     ) -> tuple[Path, ...]:
         """Save *song* into *folder* and return the paths, in the order of the tracks."""
-        links = self._recoveries.links(self._ref)
+        links = self._recoveries.links(self._ref, self._api)
         return await self._recoveries.downloader.save(song, folder, overwrite=overwrite, progress=progress, links=links)
 
     async def recover(self) -> Song:

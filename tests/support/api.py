@@ -50,6 +50,8 @@ class Api:
     """What the status call of a recovery is answered; it runs as long as there is nothing."""
     link: str = "http://files.test/a.mp3"
     """Where status calls say that the file is."""
+    track: str = "a"
+    """The id of the track that status calls show."""
 
     def provider(self, **settings: Any) -> ax.Kie:
         """Return a provider that points here, with a pace that suits it and no limits."""
@@ -81,7 +83,7 @@ class Api:
         if code != 200:
             return web.Response(status=code)
         found: dict[str, Any] = {"taskId": request.query["taskId"], "status": "SUCCESS" if self.is_done else self.word}
-        tracks = [{"id": "a", "audioUrl": self.link, "duration": 3.0}]
+        tracks = [{"id": self.track, "audioUrl": self.link, "duration": 3.0}]
         return _answer({**found, "response": {"sunoData": tracks if self.is_done else []}})
 
     async def recover(self, request: web.Request) -> web.Response:

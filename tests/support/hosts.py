@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 from attrs import define, field
 
+from audioext.files.hosts import LinkRules, read_open_host
 from tests.support.sounds import MP3
+
+LOOPBACK = LinkRules(opened=frozenset({read_open_host("http://127.0.0.1")}))
+"""Lets links lead to hosts on this machine."""
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -79,17 +84,19 @@ class Host:
 
 
 @asynccontextmanager
-async def serve_host(answers: Mapping[str, Answer] | None = None) -> AsyncIterator[Host]:
-    """Serve a host on a free port."""
+async def serve_host(
+    answers: Mapping[str, Answer] | None = None, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Host]:
+    """Serve a host on a free port, by https where it gets a context."""
     host = Host()
     for path, answer in (answers or {}).items():
         host.put(path, answer)
     runner = web.ServerRunner(web.Server(host.answer, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
-        host.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        host.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}"
         yield host
     finally:
         await runner.cleanup()

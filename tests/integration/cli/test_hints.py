@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from audioext.cli.screen import JobOptions
 from tests.integration.cli.conftest import (
     FULL,
+    MEMORY,
     PATIENCE_SECONDS,
     STORE,
     TRACK,
@@ -22,6 +24,8 @@ from tests.integration.cli.conftest import (
     read_until,
     short_sandbox,
 )
+from tests.support.api import serve_api
+from tests.support.hosts import gives, serve_host
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,62 @@ async def test_what_we_say_to_type_next_works_as_printed(
 
     assert ending == (ended.code, hint[0])
     assert 0 == again.code, again.err
+
+
+@pytest.mark.parametrize("track", ["--sandbox", "-v", "--", "--poll-only", "-rf *", "a b;c"])
+async def test_an_id_that_looks_like_an_option_is_none(
+    track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a stranger calls a track, the command to go on from it goes on from it, and is no other one."""
+    monkeypatch.setenv("KIE_API_KEY", "made-up")
+    async with serve_api() as api, serve_host() as host:
+        api.track, api.link = track, host.put("/a.mp3", gives())
+        options = (*STORE, "--base-url", api.base, "--poll-every", "0.1", "--allow-host", "http://127.0.0.1")
+        ended = await aside(invoke, "extend", TRACK, *FULL, *options)
+        again = await aside(invoke, *ended.hint)
+
+    assert (0, 0) == (ended.code, again.code), again.err
+    assert [TRACK, track] == [post["audioId"] for post in api.posts]
+
+
+@pytest.mark.parametrize("track", ["https://evil.test/a", "voice.wav", "/etc/passwd"])
+async def test_an_id_that_would_mean_something_else_is_not_offered(
+    track: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, voice: Path
+) -> None:
+    """Nobody is told to type a command that takes a URL or a file of this machine for a track."""
+    monkeypatch.setenv("KIE_API_KEY", "made-up")
+    async with serve_api() as api:
+        api.track = track
+        options = (*MEMORY, "--base-url", api.base, "--poll-every", "0.1", "--no-save")
+        ended = await aside(invoke, "extend", TRACK, *FULL, *options)
+
+    assert (0, False) == (ended.code, "Go on" in ended.err)
+
+
+async def test_a_host_that_is_not_followed_is_opened_as_printed(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option is in the words of the error, and the command to fetch it again takes it."""
+    monkeypatch.setenv("KIE_API_KEY", "made-up")
+    async with serve_api() as api, serve_host() as host:
+        api.link = host.put("/a.mp3", gives())
+        ended = await aside(invoke, "extend", TRACK, *FULL, *STORE, "--base-url", api.base, "--poll-every", "0.1")
+        opens = re.search(r"if it is yours, (--allow-host \S+) opens it", ended.err)
+        assert opens is not None, ended.err
+        again = await aside(invoke, *ended.hint, *opens[1].split())
+
+    assert (7, "save", 0) == (ended.code, ended.hint[0], again.code), again.err
+    assert f"--allow-host {host.url}" == opens[1]
+
+
+def test_a_ref_that_looks_like_an_option_is_none(invoke: Invoke) -> None:
+    """It comes behind `--`, so that the command looks for it instead of obeying it."""
+    command = JobOptions(store=" --store sqlite:///jobs.db").command("show", of="--json")
+    Path("jobs.db").touch()
+    _, *words = shlex.split(command.removeprefix("python -m "))
+
+    assert ["show", "--store", "sqlite:///jobs.db", "--", "--json"] == words
+    assert 8 == invoke(*words).code
 
 
 def test_what_is_known_of_a_sandboxs_job_is_shown_as_printed(invoke: Invoke) -> None:

@@ -235,7 +235,7 @@ def test_a_hint_goes_to_the_same_store_and_api(
     """What we say to type next finds the job again; a password is not repeated."""
     options = LookOptions(store=store, sandbox=sandbox)
 
-    assert f"audioext {command}" == job_options(options, base_url=base_url).command("wait", "x")
+    assert f"audioext {command}" == job_options(options, base_url=base_url).command("wait", of="x")
 
 
 async def test_the_environment_may_say_where_the_api_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from yarl import URL
 
@@ -105,6 +108,22 @@ def test_sizes_have_three_digits(count: float, words: str) -> None:
 def test_foreign_text_cannot_steer_a_terminal() -> None:
     """Escape sequences, line breaks and direction marks from a provider become spaces."""
     assert "[31mred   x" == text.clean("\x1b[31mred\r\n\u202ex")
+
+
+@given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_foreign_text_in_json_cannot_steer_a_terminal(value: object) -> None:
+    """What a terminal could obey, or would not show, is escaped; who reads the JSON gets it as it was."""
+    line = text.dump({"value": value})
+
+    assert line.isprintable()
+    assert {"value": value} == json.loads(line)
+
+
+def test_json_escapes_c1_bidi_and_what_lies_beyond_16_bits() -> None:
+    """In the form that every reader of JSON knows."""
+    assert r'{"a": "\u009b2J \u202egnp \u007f \udb40\udc01 é 音"}' == text.dump(
+        {"a": "\x9b2J \u202egnp \x7f \U000e0001 é 音"}
+    )
 
 
 def test_json_has_a_form_for_times_and_paths_and_for_nothing_else() -> None:

@@ -19,7 +19,7 @@ from audioext.files.downloads import FRESH_LINKS, Downloader, Links
 from audioext.files.fetching import STALE_TRIES
 from audioext.http.transport import Transport
 from tests.support.clock import LoopTime
-from tests.support.hosts import Answer, Host, breaks, gives, serve_host
+from tests.support.hosts import LOOPBACK, Answer, Host, breaks, gives, serve_host
 from tests.support.sounds import MP3, OTHER_MP3, WAV, mp4
 
 STALE = Links(is_fresh=False)
@@ -38,7 +38,9 @@ async def save(song: ax.Song, folder: Path, *, links: Links = FRESH_LINKS, overw
     """Save with a transport of its own."""
     transport = Transport()
     try:
-        return [*await Downloader(transport=transport).save(song, folder, links=links, overwrite=overwrite)]
+        return [
+            *await Downloader(rules=LOOPBACK, transport=transport).save(song, folder, links=links, overwrite=overwrite)
+        ]
     finally:
         await transport.aclose()
 
@@ -312,7 +314,7 @@ def test_any_breaks_give_the_same_bytes(breaking: list[tuple[int, bool, bool]], 
             answers += [gives()] if not has_ranges else [breaks(after=len(MP3))]
             transport = Transport()
             track = ax.Track(audio_url=host.put(PATH, *answers))
-            data = await Downloader(transport=transport).read(track)
+            data = await Downloader(rules=LOOPBACK, transport=transport).read(track)
             await transport.aclose()
             return data
 
@@ -429,7 +431,7 @@ async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) 
 
 async def test_a_track_can_be_read_and_streamed(host: Host, loop_time: LoopTime) -> None:
     """Whoever sends it on needs no file; a stream goes on where it broke."""
-    downloader = Downloader(transport=Transport())
+    downloader = Downloader(rules=LOOPBACK, transport=Transport())
     link = host.put(PATH, breaks(after=20), breaks(after=5_000), breaks(after=len(MP3)))
     chunks: list[bytes] = []
 
@@ -455,7 +457,7 @@ async def test_a_stream_comes_as_it_is_sent(host: Host) -> None:
         await may_end.wait()
         return response
 
-    stream = Downloader(transport=Transport()).stream(ax.Track(audio_url=host.put(PATH, slow)))
+    stream = Downloader(rules=LOOPBACK, transport=Transport()).stream(ax.Track(audio_url=host.put(PATH, slow)))
     first = await anext(stream)
     await stream.aclose()
     may_end.set()
@@ -469,12 +471,12 @@ async def test_a_stream_of_something_else_yields_nothing(data: bytes, host: Host
     track = ax.Track(title="Rain", audio_url=host.put(PATH, gives(data)))
 
     with pytest.raises(ax.DownloadError, match="Rain: "):
-        await anext(Downloader(transport=Transport()).stream(track))
+        await anext(Downloader(rules=LOOPBACK, transport=Transport()).stream(track))
 
 
 async def test_reading_checks_as_saving_does(host: Host) -> None:
     """Half a file is none, and a track that has no file yet says so."""
-    downloader = Downloader(transport=Transport())
+    downloader = Downloader(rules=LOOPBACK, transport=Transport())
 
     with pytest.raises(ax.DownloadError, match="bytes came of a file of"):
         await downloader.read(ax.Track(audio_url=host.put(PATH, gives(MP3[:9_000]))))

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
 from aiohttp.test_utils import TestServer
 from attrs import define, field
 from hypothesis import given
@@ -28,7 +29,7 @@ from audioext.http.transport import Transport
 from audioext.sandbox import Sandbox, audio
 from tests.integration.client.conftest import MakeClient, MakeSandbox
 from tests.support.clock import SOON_SECONDS
-from tests.support.hosts import gives, serve_host
+from tests.support.hosts import LOOPBACK, gives, serve_host
 from tests.support.sounds import MP3, OTHER_MP3
 
 
@@ -103,7 +104,9 @@ async def test_a_save_that_is_cancelled_leaves_nothing_behind(slow_song: ax.Song
             both_begun.set()
 
     transport = Transport()
-    saving = asyncio.create_task(Downloader(transport=transport).save(slow_song, tmp_path, progress=progress))
+    saving = asyncio.create_task(
+        Downloader(rules=LOOPBACK, transport=transport).save(slow_song, tmp_path, progress=progress)
+    )
     await both_begun.wait()
     assert 2 == len(list(tmp_path.iterdir()))
 
@@ -126,7 +129,9 @@ async def test_a_cancelled_save_waits_for_what_a_thread_is_doing(slow_song: ax.S
             loop.run_in_executor(None, disk.wait, SOON_SECONDS)  # from now on each thread's work waits behind this
 
     transport = Transport()
-    saving = asyncio.create_task(Downloader(transport=transport).save(slow_song, tmp_path, progress=progress))
+    saving = asyncio.create_task(
+        Downloader(rules=LOOPBACK, transport=transport).save(slow_song, tmp_path, progress=progress)
+    )
     await begun.wait()
     saving.cancel()
     for _ in range(20):  # it has heard of it
@@ -178,13 +183,13 @@ async def test_a_save_under_way_outlives_the_closing(slow_song: ax.Song, tap: Ta
     connectors: list[aiohttp.BaseConnector] = []
     begun = asyncio.Event()
 
-    def connect() -> aiohttp.BaseConnector:
-        connectors.append(aiohttp.TCPConnector())
+    def connect(resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
+        connectors.append(aiohttp.TCPConnector(resolver=resolver))
         return connectors[-1]
 
     transport = Transport(connector=connect)
     saving = asyncio.create_task(
-        Downloader(transport=transport).save(slow_song, tmp_path, progress=lambda *_: begun.set())
+        Downloader(rules=LOOPBACK, transport=transport).save(slow_song, tmp_path, progress=lambda *_: begun.set())
     )
     await begun.wait()
     await transport.aclose()
@@ -205,7 +210,7 @@ async def test_a_saved_file_has_the_permissions_of_any_other(
     umask = os.umask(0o027)
     try:
         monkeypatch.setattr(os, "umask", None)
-        paths = await Downloader(transport=Transport()).save(slow_song, tmp_path, overwrite=True)
+        paths = await Downloader(rules=LOOPBACK, transport=Transport()).save(slow_song, tmp_path, overwrite=True)
     finally:
         monkeypatch.undo()
         os.umask(umask)

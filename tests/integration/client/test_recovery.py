@@ -16,7 +16,7 @@ from tests.support.clock import JumpClock, soon
 from tests.support.hosts import gives, serve_host
 from tests.support.sounds import MP3
 
-QUICK: dict[str, object] = {"download_patience": 0.05}
+QUICK: dict[str, object] = {"download_patience": 0.05, "allow_hosts": ["http://127.0.0.1"]}
 RECOVERED = ["extend", "recovery"]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import ssl
-import subprocess
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -24,6 +22,7 @@ from audioext.http.transport import Transport
 from tests.integration.client.conftest import MakeClient
 from tests.support.api import BRISK, Api
 from tests.support.sounds import MP3
+from tests.support.tls import make_certificate, server_context
 
 FAR = "http://api.kie.test"
 """A host that only a proxy or a resolver of one's own can reach."""
@@ -167,7 +166,7 @@ async def test_all_calls_go_by_the_users_session(
 ) -> None:
     """Submits, polls and downloads do; the client leaves it open, and it can be used again."""
     for _ in range(2):
-        async with ax.Client(far_kie(), session=session) as client:
+        async with ax.Client(far_kie(), session=session, allow_hosts=["http://files.test"]) as client:
             song = await client.run(ax.Extend(audio_id="x", model="V5"))
             (path,) = await song.save(tmp_path)
             assert MP3 == path.read_bytes()
@@ -246,28 +245,19 @@ async def test_a_session_that_cannot_be_used_is_refused(api: Api) -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """Return a certificate for this machine that no public authority signed, with its key beside it."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl makes the certificate")
-    made = tmp_path / "certificate.pem"
-    asked = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(made), "-keyout", str(tmp_path / "key.pem")]
-    subprocess.run([program, *asked, *files], check=True, capture_output=True)
-    return made
+    return make_certificate(tmp_path)
 
 
 async def test_a_private_authority_is_trusted_by_a_session_that_trusts_it(
     api: Api, stack: AsyncExitStack, certificate: Path
 ) -> None:
     """With a session of the client's own nothing is sent; with one whose TLS context knows the authority it is."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
 
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.json_response({"code": 200, "msg": "success", "data": {"taskId": "task-1"}})
 
     server = RawTestServer(answer, scheme="https")
-    await server.start_server(ssl=context)
+    await server.start_server(ssl=server_context(certificate))
     stack.push_async_callback(server.close)
     provider = api.provider(base_url=f"https://127.0.0.1:{server.port}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 import audioext as ax
@@ -58,8 +59,8 @@ def connectors() -> list[aiohttp.BaseConnector]:
 async def transport(connectors: list[aiohttp.BaseConnector]) -> AsyncIterator[Transport]:
     """Return a transport, closed afterwards."""
 
-    def connect() -> aiohttp.BaseConnector:
-        connectors.append(aiohttp.TCPConnector())
+    def connect(resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
+        connectors.append(aiohttp.TCPConnector(resolver=resolver))
         return connectors[-1]
 
     made = Transport(connector=connect)

@@ -1,0 +1,195 @@
+"""Where links may lead: over https to public addresses, since strangers may have written them, and to opened hosts."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from attrs import define, frozen
+from yarl import URL
+
+from audioext.errors import cut, shown
+from audioext.http.messages import as_data
+
+Lookup = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
+"""Returns the addresses of a host; raises OSError where there are none."""
+
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
+_UNICAST = ipaddress.ip_network("2000::/3")  # all that is public in IPv6: RFC 4291, 2.4
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # how a network without IPv4 spells an IPv4 address: RFC 6052, 2.1
+_INSIDE = (
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's own services for a machine, at an address that looks public
+    ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890, 2.2.2: Oracle's metadata; older Pythons call most of it global
+)
+_LAST_32_BITS = 0xFFFF_FFFF
+_LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - spellings that a server there may have in links
+
+
+class LinkError(Exception):
+    """A link is not followed; the text says why, and how its host is opened."""
+
+
+@frozen
+class OpenHost:
+    """A host that is opened by name, whatever its addresses: on any port where it is `None`, by http where it says."""
+
+    name: str
+    port: int | None = None
+    has_http: bool = False
+
+    def covers(self, host: str, port: int | None) -> bool:
+        """Say whether it is that host and port."""
+        return self.name == host and self.port in {None, port}
+
+
+def read_open_host(text: str) -> OpenHost:
+    """Return the host in *text*: `name`, `name:port`, an address, or either behind `http://` for http as well.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    bracketed = f"[{text}]" if _address(text) is not None and ":" in text else text
+    url = URL(bracketed if "://" in text else f"https://{bracketed}")
+    host = host_of(url)
+    is_host = _HOST_NAME.fullmatch(host) or _address(host)
+    if url.scheme not in {"http", "https"} or not is_host or url != url.origin():
+        message = "it is no host"
+        raise ValueError(message)
+    return OpenHost(host, url.explicit_port, url.scheme == "http")
+
+
+def hosts_of_api(base_url: URL) -> tuple[OpenHost, ...]:
+    """Return what the address of an API opens: its port on this machine, where a sandbox is there, else nothing."""
+    host = host_of(base_url)
+    address = _address(host)
+    if not (address.is_loopback if address is not None else host == "localhost"):
+        return ()
+    return tuple(OpenHost(name, base_url.port, has_http=True) for name in dict.fromkeys((host, *_LOOPBACK)))
+
+
+def host_of(url: URL) -> str:
+    """Return the host of *url* in its one spelling: small letters, no last dot; an address as it is written best."""
+    host = (url.raw_host or "").lower().rstrip(".")
+    address = _address(host)
+    return host if address is None else str(address)
+
+
+def is_public(text: str) -> bool:
+    """Say whether *text* is an address that anybody's packets reach: nothing behind a firewall, nothing of our own."""
+    address = _address(text)
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & _LAST_32_BITS)
+        if inner is None:
+            return address in _UNICAST and address.is_global
+        address = inner
+    if address is None or address.is_multicast or address.is_reserved:
+        return False
+    return address.is_global and not any(address in network for network in _INSIDE)
+
+
+async def _system_lookup(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    return await aiohttp.ThreadedResolver().resolve(host, port, family)
+
+
+@frozen(kw_only=True)
+class LinkRules:
+    """Says which links are followed. *lookup* finds the addresses of a host."""
+
+    opened: frozenset[OpenHost] = frozenset()
+    lookup: Lookup = _system_lookup
+
+    def check(self, url: URL) -> None:
+        """Let a link through whose words are harmless; the addresses of its host are looked up elsewhere.
+
+        Raises:
+            LinkError: it is no https, has a password, or names an address that is not public.
+        """
+        host, address = host_of(url), _address(host_of(url))
+        if url.raw_user is not None or url.raw_password is not None:
+            message = f"a link to {as_data(host)} has a user name or a password in it, and is not followed"
+            raise LinkError(message)
+        doors = [each for each in self.opened if each.covers(host, url.port)]
+        if url.scheme != "https" and not any(each.has_http for each in doors):
+            raise LinkError(_refusal(url, "it is plain http", opens="http://"))
+        # What is made of digits alone is never looked up, whatever it means.
+        is_number = address is not None or host.replace(".", "").isdigit()
+        if is_number and not doors and not is_public(host):
+            raise LinkError(_refusal(url, "that is no public address"))
+
+    async def look_up(self, url: URL) -> None:
+        """Let a link through that another's session follows: its host has public addresses only, or none known here.
+
+        That session looks them up itself, and may find others.
+
+        Raises:
+            LinkError: it has another one.
+        """
+        with suppress(OSError):
+            await self.find(host_of(url), url.port or 0, socket.AF_UNSPEC)
+
+    async def find(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        """Return the addresses of *host*.
+
+        Raises:
+            LinkError: one of them is not public, and nobody opened the host.
+            OSError: it has none.
+        """
+        found = await self.lookup(host, port, family)
+        name = host.lower().rstrip(".")
+        if not found:
+            message = f"{name} has no address"
+            raise OSError(message)
+        if not all(is_public(each["host"]) for each in found) and not any(
+            each.covers(name, port) for each in self.opened
+        ):
+            raise LinkError(_refusal(URL.build(scheme="https", host=name), "it has an address that is not public"))
+        return found
+
+
+@define(eq=False)
+class LinkResolver(AbstractResolver):
+    """Finds the addresses that connections then go to: those that *rules* allow, and those of the user's *proxies*."""
+
+    rules: LinkRules
+    proxies: Collection[tuple[str | None, int | None]] = ()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of *host*.
+
+        Raises:
+            LinkError: one of them is not public, and nobody opened the host.
+        """
+        find = self.rules.lookup if (host, port) in self.proxies else self.rules.find
+        return await find(host, port, family)
+
+    async def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that *text* spells in any way that a system reads: `0x7f.1` and `2130706433` are some, too."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(text))
+    except (OSError, ValueError):
+        return None
+
+
+def _refusal(url: URL, why: str, *, opens: str = "") -> str:
+    host = host_of(url)
+    name = f"[{host}]" if ":" in host else host
+    port = "" if url.explicit_port is None else f":{url.explicit_port}"
+    way = shown(f"{opens}{name}{port}".removesuffix(":443")).replace("'", '"')
+    return as_data(f"a link to {cut(host)} is not followed: {why}; if it is yours, allow_hosts=[{way}] opens it")
