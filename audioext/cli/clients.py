@@ -94,7 +94,7 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
         yield OpenClient(client=client, provider=provider)
 
 
-def looking_client(options: StoreOptions) -> Client:
+def looking_client(options: StoreOptions, *, allow_hosts: Sequence[str] = ()) -> Client:
     """Return a client of the store that a command looks at: it submits nothing, and makes no new, empty file.
 
     Raises:
@@ -106,7 +106,7 @@ def looking_client(options: StoreOptions) -> Client:
     if parts.scheme == "sqlite" and not path.exists():
         message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
         raise NoSuchRefError(message)
-    return Client(store=store)
+    return Client(store=store, allow_hosts=allow_hosts)
 
 
 def read_listen(text: str | None) -> str | Unset | None:
