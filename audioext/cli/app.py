@@ -52,6 +52,14 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "wait": ("tasks:WaitCommand", "Come back to a job, wait for it, and save the tracks."),
         "save": ("tasks:SaveCommand", "Save the files of a complete job; results expire, so do it soon."),
+        "archive": (
+            "archive:ArchiveCommand",
+            (
+                "Save every finished song that is not in the archive yet: tracks, covers, timed lyrics, facts.\n\n"
+                "Each song has a folder of its own, named by its ref, in which song.json is written last. Call it again"
+                " as often as you like: what was cut off is done anew, what is there is left alone."
+            ),
+        ),
     },
     "What there is": {
         "jobs": ("jobs:JobsCommand", "List the jobs of the store, the newest last."),

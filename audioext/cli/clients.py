@@ -95,7 +95,7 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
         yield OpenClient(client=client, provider=provider, samples=samples)
 
 
-def looking_client(options: StoreOptions) -> Client:
+def looking_client(options: StoreOptions, *, allow_hosts: Sequence[str] = ()) -> Client:
     """Return a client of the store that a command looks at: it submits nothing, and makes no new, empty file.
 
     Raises:
@@ -106,7 +106,7 @@ def looking_client(options: StoreOptions) -> Client:
     if path is not None:
         message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
         raise NoSuchRefError(message)
-    return make_client(store=store, public_url=None, listen=None)
+    return make_client(store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
 
 
 def make_client(*providers: Provider, **options: Unpack[ClientOptions]) -> Client:

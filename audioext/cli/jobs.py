@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated
 
 import aiohttp
@@ -33,7 +36,7 @@ from audioext.cli.options import (
 )
 from audioext.cli.screen import Screen
 from audioext.client import Client
-from audioext.errors import ConfigError, Problem, RequestError, WebhookError
+from audioext.errors import ConfigError, Problem, RequestError, WebhookError, shown
 from audioext.http.urls import callback_url, mask
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
@@ -43,6 +46,8 @@ from audioext.ui.objects import Journal, delivery_object, job_object, problem_of
 SHORT_LETTERS = 40
 HTTP_OK = 200
 REPLAY_TIMEOUT_SECONDS = 30.0
+_AGO = re.compile(r"(?P<count>\d{1,6}(?:\.\d+)?)(?P<unit>[smhdw])", re.ASCII)
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 CHARGED = {True: "yes", False: "no", None: "unknown"}
 
 
@@ -50,6 +55,9 @@ CHARGED = {True: "yes", False: "no", None: "unknown"}
 class JobsCommand(LookOptions, Command):
     """`audioext jobs`."""
 
+    since: Annotated[
+        str | None, option("Only jobs made since then: a date (2026-11-26), or how long ago (12h, 7d).", JOB_GROUP)
+    ] = None
     open_only: Annotated[bool, flag("Only jobs that have not ended.", JOB_GROUP, "--open")] = False
     undelivered: Annotated[
         bool, flag("Only jobs with events that a handler, or the app of `listen --forward-to`, never took.", JOB_GROUP)
@@ -60,9 +68,11 @@ class JobsCommand(LookOptions, Command):
     async def run(self, screen: Screen) -> Exit:
         """Print the newest jobs of the store, oldest first."""
         newest: deque[Record] = deque(maxlen=self.limit)
+        since = 0.0 if self.since is None else read_since(self.since, time.time())
         async with looking_client(self) as client:
             async for job in client.jobs(open=True if self.open_only else None, meta=read_meta(self.meta)):
-                if job.record.handler_faults or not self.undelivered:
+                is_wanted = job.record.created_at >= since and (job.record.handler_faults or not self.undelivered)
+                if is_wanted:
                     newest.append(job.record)
         if screen.json:
             for record in newest:
@@ -78,6 +88,7 @@ class JobsCommand(LookOptions, Command):
                 record.operation,
                 text.clean(source_of(record))[:SHORT_LETTERS],
                 f"{text.seconds(now - record.created_at)} ago",
+                _credits(record.credits, record.credit_estimate),
                 text.clean(" ".join(record.handler_faults) if self.undelivered else problem_of(record) or "")[
                     :SHORT_LETTERS
                 ],
@@ -85,7 +96,8 @@ class JobsCommand(LookOptions, Command):
             for record in newest
         ]
         if rows:
-            screen.table(("ref", "state", "provider", "operation", "source", "made", "problem"), rows)
+            screen.table(("ref", "state", "provider", "operation", "source", "made", "credits", "problem"), rows)
+            _sum_up(screen, newest)
         else:
             screen.note("no such jobs in this store")
         return Exit.OK
@@ -196,6 +208,39 @@ class ReplayCommand(LookOptions, Command):
         else:
             screen.result(f"delivery {found.id} of job {found.ref} was answered with {status}")
         return Exit.OK
+
+
+def read_since(words: str, now: float) -> float:
+    """Return the Unix seconds that *words* name: a date or time, local where it has no zone, or how long before *now*.
+
+    Raises:
+        RequestError: they name none.
+    """
+    ago = _AGO.fullmatch(words)
+    if ago is not None:
+        return now - float(ago["count"]) * _UNITS[ago["unit"]]
+    with suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(words).astimezone().timestamp()
+    raise RequestError([Problem("since", f"must be like 2026-11-26, 12h or 7d, not {shown(words)}")])
+
+
+def _credits(told: float | None, estimate: float | None) -> str:
+    """Return what a job cost in its provider's own credits; an estimate is marked as such."""
+    if told is not None:
+        return f"{told:g}"
+    return "" if estimate is None else f"~{estimate:g}"
+
+
+def _sum_up(screen: Screen, records: Sequence[Record]) -> None:
+    """Say what the jobs cost together at each provider, as far as anybody told; the estimates are told apart."""
+    sums: dict[str, list[float]] = {}
+    for record in records:
+        both = sums.setdefault(record.provider, [0.0, 0.0])
+        both[record.credits is None] += record.credits or record.credit_estimate or 0.0
+    for provider, (told, estimated) in sums.items():
+        if told or estimated:
+            parts = [*([f"{told:g} told"] if told else []), *([f"~{estimated:g} estimated"] if estimated else [])]
+            screen.note(f"credits at {provider}: {', '.join(parts)}")
 
 
 async def find_delivery(client: Client, options: LookOptions, delivery_id: str) -> Delivery:

@@ -229,7 +229,6 @@ def song_object(finished: Finished) -> dict[str, object]:
     job, song = finished.job, finished.song
     return {
         **job_object(job.record),
-        "credits": song.credits,
         "stages": [event_object(event, job.created_at) for event in finished.events],
         "tracks": [track_object(track) for track in song.tracks],
         "files": list(finished.paths),

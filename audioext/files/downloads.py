@@ -102,7 +102,7 @@ class Downloader:
         except OSError as error:
             raise DownloadError([f"cannot make the folder {folder}: {error.strerror or error}"]) from error
         names = [_track_name(track, song, index) for index, track in enumerate(song.tracks, 1)]
-        save = _Save(self._of_job(links), folder, progress)
+        save = _Save(self.of_job(links), folder, progress)
         try:
             outcomes = await save.fetch_all(dict(zip(names, song.tracks, strict=True)), is_fresh=links.is_fresh)
             for renewal in links.renewals:
@@ -124,7 +124,7 @@ class Downloader:
         try:
             await asyncio.to_thread(listen, io.BytesIO(data), stated=track.duration)
         except FlawError as error:
-            raise DownloadError([f"{_label(track)}: {error}"]) from error
+            raise DownloadError([f"{label_of(track)}: {error}"]) from error
         return data
 
     async def stream(self, track: Track, links: Links = FRESH_LINKS) -> AsyncGenerator[bytes]:
@@ -134,17 +134,17 @@ class Downloader:
             DownloadError: something is wrong with it.
         """
         if track.audio_url is None:
-            raise DownloadError([f"{_label(track)}: it has no file yet"])
-        is_fresh, renewals, own = links.is_fresh, list(links.renewals), self._of_job(links)
+            raise DownloadError([f"{label_of(track)}: it has no file yet"])
+        is_fresh, renewals, own = links.is_fresh, list(links.renewals), self.of_job(links)
         async with own.new_session() as session:
             while True:
-                fetch = own.fetch(session, track, is_fresh=is_fresh)
+                fetch = own.fetch(session, track.audio_url or "", is_fresh=is_fresh)
                 try:
                     async with aclosing(_checked(fetch)) as chunks:
                         async for chunk in chunks:
                             yield chunk
                 except (FetchError, FlawError) as error:
-                    renewed: Track | str = f"{_label(track)}: {error}"
+                    renewed: Track | str = f"{label_of(track)}: {error}"
                     while isinstance(renewed, str):
                         if not (renewals and not fetch.position and isinstance(error, FetchError) and error.is_dead):
                             raise DownloadError([renewed]) from error
@@ -154,12 +154,12 @@ class Downloader:
                 else:
                     return
 
-    def fetch(self, session: aiohttp.ClientSession, track: Track, *, is_fresh: bool) -> Fetch:
-        """Return the fetch of the file of *track*, whose time runs from now."""
+    def fetch(self, session: aiohttp.ClientSession, link: str, *, is_fresh: bool) -> Fetch:
+        """Return the fetch of what *link* leads to, whose time runs from now."""
         return Fetch(
             session=session,
             check=self._check,
-            link=track.audio_url or "",
+            link=link,
             patience=self.patience,
             ends_at=asyncio.get_running_loop().time() + self.timeout,
             max_bytes=self.max_bytes,
@@ -170,7 +170,8 @@ class Downloader:
         """Return a session whose connections go to the very addresses that were checked, or the user's own one."""
         return self.transport.new_session(LinkResolver(self.rules, self.transport.proxies()))
 
-    def _of_job(self, links: Links) -> Downloader:
+    def of_job(self, links: Links) -> Downloader:
+        """Return the same for the links of one job, whose own API may be on this machine."""
         opened = self.rules.opened.union(hosts_of_api(URL(links.api or "")))
         return evolve(self, rules=evolve(self.rules, opened=opened))
 
@@ -222,7 +223,7 @@ class _Save:
 
     async def _fetch(self, session: aiohttp.ClientSession, name: str, *, is_fresh: bool) -> _Fetched:
         track = self._tracks[name]
-        fetch = self.downloader.fetch(session, track, is_fresh=is_fresh)
+        fetch = self.downloader.fetch(session, track.audio_url or "", is_fresh=is_fresh)
         part = self.folder / f".{secrets.token_hex(8)}.part"
         self._parts.append(part)
         try:
@@ -336,5 +337,6 @@ def _track_name(track: Track, song: Song, index: int) -> str:
     return base if len(song.tracks) == 1 else f"{base} - take {index}"
 
 
-def _label(track: Track) -> str:
+def label_of(track: Track) -> str:
+    """Return what *track* is called in messages."""
     return track.title or track.id or "the track"

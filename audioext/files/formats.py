@@ -12,6 +12,7 @@ from tinytag import TinyTag, TinyTagException
 from audioext.http.messages import excerpt
 
 MAX_FILE_BYTES = 1_073_741_824  # ten minutes of 32-bit stereo WAV at 192 kHz is 922 MB
+MAX_PICTURE_BYTES = 33_554_432  # covers of 3,000 by 3,000 pixels have about 10 MB
 HEAD_BYTES = 64
 """So many bytes tell what kind of file it is."""
 LEAST_SHARE = 0.9
@@ -32,7 +33,7 @@ _SUFFIXES = {
     "audio/aiff": ".aiff",
     "application/vnd.ms-asf": ".wma",
 }
-_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
+_PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
 
 
 class FlawError(Exception):
@@ -87,6 +88,13 @@ def check_head(head: bytes) -> None:
         raise FlawError(_not_audio(head)) from None
 
 
+def picture_suffix(head: bytes) -> str | None:
+    """Return the suffix that suits a picture that begins with *head*, `None` for what is none that we know."""
+    if head[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for magic, suffix in _PICTURES.items() if head.startswith(magic)), None)
+
+
 def _measure(tag: TinyTag, size: int) -> tuple[float | None, float]:
     """Return the duration, and how many bytes it takes at least."""
     duration, rate = tag.duration or 0.0, (tag.bitrate or 0.0) * _BYTES_PER_KILOBIT
@@ -130,7 +138,7 @@ def _not_audio(head: bytes) -> str:
         what = "is nothing but zeros"
     elif head.lstrip()[:1] in {b"<", b"{"}:
         what = f"is a page or an error text, {excerpt(head)!r}"
-    elif head.startswith(_PICTURES) or head[8:12] == b"WEBP":
+    elif picture_suffix(head) is not None:
         what = "is a picture"
     elif head.isascii() and not any(byte < 9 for byte in head):  # noqa: PLR2004 - below the tab no text has any
         what = f"is text, {excerpt(head)!r}"

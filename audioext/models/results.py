@@ -64,6 +64,10 @@ class Files(Protocol):
         """Return the file of *track*."""
         ...
 
+    def cover(self, track: Track) -> Awaitable[bytes]:
+        """Return the picture on the cover of *track*."""
+        ...
+
     def stream(self, track: Track) -> AsyncIterator[bytes]:
         """Yield the file of *track* as it comes."""
         ...
@@ -138,6 +142,15 @@ class Track:
             ConfigError: this track was not made by a client.
         """
         return await self._fetcher().read(self)
+
+    async def cover(self) -> bytes:
+        """Return the picture on its cover (PNG, JPEG, GIF or WebP).
+
+        Raises:
+            DownloadError: there is none, its link has died, or what came is no picture.
+            ConfigError: this track was not made by a client.
+        """
+        return await self._fetcher().cover(self)
 
     def stream(self) -> AsyncIterator[bytes]:
         """Iterate over the audio file as it comes, for those who send it on; a transfer that breaks goes on.

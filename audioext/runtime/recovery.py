@@ -17,6 +17,7 @@ from yarl import URL
 
 from audioext.clock import Clock
 from audioext.errors import AudioextError, ConfigError, DownloadError, StoreError, UnsupportedError
+from audioext.files.covers import fetch_cover
 from audioext.files.downloads import Downloader, Links
 from audioext.http.messages import HttpRequest
 from audioext.http.transport import BrokenError, NotSentError, Transport
@@ -273,6 +274,10 @@ class JobFiles:
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""
         return await self._recoveries.downloader.read(track, self._recoveries.links(self._ref, self._api))
+
+    async def cover(self, track: Track) -> bytes:
+        """Return the picture on the cover of *track*."""
+        return await fetch_cover(self._recoveries.downloader, track, self._recoveries.links(self._ref, self._api))
 
     def stream(self, track: Track) -> AsyncGenerator[bytes]:
         """Yield the file of *track* as it comes."""

@@ -84,6 +84,8 @@ def job_object(record: Record) -> dict[str, object]:
         "created_at": iso(record.created_at),
         "key": record.key,
         "meta": dict(record.meta),
+        "credits": record.credits,
+        "credit_estimate": record.credit_estimate,
         "problem": problem_of(record),
     }
 
@@ -102,12 +104,8 @@ def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery
         **job_object(record),
         "base_url": record.asked.base_url,
         "model": record.model,
-        "credits": record.credits,
         "request": record.request.given(),
-        "timeline": [
-            {"event": word, "seconds": round(at - record.created_at, 3), "at": iso(at), "how": how}
-            for word, at, how in timeline(record)
-        ],
+        "timeline": timeline_objects(record),
         "journal": [
             {
                 "entry": number,
@@ -128,8 +126,15 @@ def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery
     }
 
 
-def timeline(record: Record) -> list[tuple[str, float, str]]:
-    """Return what happened to a job in order: a word, when (Unix seconds), and how it became known."""
+def timeline_objects(record: Record) -> list[dict[str, object]]:
+    """Return what happened to a job in order: a word, after how many seconds, when, and how it became known."""
+    return [
+        {"event": word, "seconds": round(at - record.created_at, 3), "at": iso(at), "how": how}
+        for word, at, how in _timeline(record)
+    ]
+
+
+def _timeline(record: Record) -> list[tuple[str, float, str]]:
     found = []
     for item in record.reached:
         # The POST's own answer makes a job submitted, unless a webhook was quicker to name the task.

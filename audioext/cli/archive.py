@@ -1,0 +1,167 @@
+"""`audioext archive`: every finished song with its cover, lyrics and facts, in a folder that is added to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from attrs import field, frozen
+from cyclopts import Parameter
+
+from audioext.cli import text
+from audioext.cli.clients import job_options, looking_client
+from audioext.cli.exits import Exit
+from audioext.cli.options import OUTPUT_GROUP, AllowHosts, Command, LookOptions, option
+from audioext.cli.screen import Screen
+from audioext.errors import AudioextError, DownloadError
+from audioext.files.formats import picture_suffix
+from audioext.models.record import Verdict
+from audioext.models.results import TimedLine, Track
+from audioext.runtime.jobs import Job
+from audioext.ui.objects import job_object, timeline_objects, track_object
+
+FACTS = "song.json"
+"""Written last: a folder that has it is whole."""
+WARNING_DAYS = 3.0
+SECONDS_A_DAY = 86_400.0
+Problem = tuple[Job, AudioextError]
+
+
+@frozen(slots=False)
+class ArchiveCommand(LookOptions, Command):
+    """`audioext archive`."""
+
+    folder: Annotated[Path, Parameter(help="The folder of the archive; it is made if it is missing.")]
+    days: Annotated[
+        float,
+        option("Warn of what could not be saved and expires within so many days.", OUTPUT_GROUP, default=True),
+    ] = field(default=WARNING_DAYS, kw_only=True)
+    allow_hosts: AllowHosts = field(default=(), kw_only=True)
+
+    async def run(self, screen: Screen) -> Exit:
+        """Save what is not there yet, and say what could not be saved."""
+        saved, there = 0, 0
+        problems: list[Problem] = []
+        async with looking_client(self, allow_hosts=self.allow_hosts) as client:
+            async for job in client.jobs(open=False):
+                if job.verdict is not Verdict.COMPLETE:
+                    continue
+                folder = self.folder / job.ref
+                if await asyncio.to_thread(is_whole, folder):
+                    there += 1
+                    continue
+                try:
+                    facts = await keep(job, folder)
+                except (AudioextError, OSError) as error:
+                    problem = error if isinstance(error, AudioextError) else DownloadError([f"{folder}: {error}"])
+                    problems.append((job, problem))
+                    continue
+                saved += 1
+                if screen.json:
+                    screen.emit({"event": "saved", "folder": str(folder), **facts})
+                else:
+                    names = ", ".join(str(track["file"]) for track in facts["tracks"])
+                    screen.result(f"{job.ref}  {text.clean(names)}")
+        self._report(screen, saved, there, problems)
+        return Exit.DOWNLOAD if problems else Exit.OK
+
+    def _report(self, screen: Screen, saved: int, there: int, problems: Sequence[Problem]) -> None:
+        again = job_options(self, hosts=self.allow_hosts)
+        for job, error in problems:
+            left = _days_left(job)
+            soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
+            if screen.json:
+                screen.emit({"event": "failed", "ref": job.ref, "problem": str(error), "days_left": left})
+            else:
+                screen.error(f"job {job.ref}: {text.clean(error)}{soon}")
+        if screen.json:
+            screen.emit({"event": "done", "saved": saved, "there": there, "failed": len(problems)})
+            return
+        screen.note(f"{saved} saved, {there} in the archive before, {len(problems)} could not be saved")
+        if problems:
+            screen.note(f"  ask for fresh links: {again.command('save', problems[0][0].ref)}")
+
+
+async def keep(job: Job, folder: Path) -> dict[str, Sequence[Mapping[str, object]]]:
+    """Save all of a song into *folder*, its facts last, and return these.
+
+    Raises:
+        DownloadError: a track could not be had.
+        OSError: the folder cannot be written to.
+    """
+    song = await job.result(timeout=1.0)
+    paths = await song.save(folder, overwrite=True)
+    tracks: list[Mapping[str, object]] = []
+    for track, path in zip(song.tracks, paths, strict=True):
+        beside = {**await _keep_cover(track, path), **await asyncio.to_thread(_keep_lyrics, track, path)}
+        said = await asyncio.to_thread(_said_of, path)
+        tracks.append({**track_object(track), "file": path.name, **said, **beside})
+    record = job.record
+    facts = {
+        **job_object(record),
+        "request": record.request.given(),
+        "model": record.model,
+        "stages": timeline_objects(record),
+        "tracks": tracks,
+    }
+    await asyncio.to_thread(_write_last, folder / FACTS, facts)
+    return facts  # type: ignore[return-value]  # its tracks are what the caller reads
+
+
+def is_whole(folder: Path) -> bool:
+    """Say whether the archive has a song: its facts, and each file that they name. It blocks."""
+    try:
+        facts = msgspec.json.decode((folder / FACTS).read_bytes())
+        return all((folder / track["file"]).is_file() for track in facts["tracks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+async def _keep_cover(track: Track, path: Path) -> dict[str, object]:
+    if track.image_url is None:
+        return {}
+    try:
+        picture = await track.cover()
+    except DownloadError as error:  # the music is worth more
+        return {"cover_problem": str(error)}
+    target = path.with_suffix(picture_suffix(picture) or "")
+    await asyncio.to_thread(target.write_bytes, picture)
+    return {"cover": target.name}
+
+
+def _keep_lyrics(track: Track, path: Path) -> dict[str, object]:
+    if not track.timed_lyrics:
+        return {}
+    target = path.with_suffix(".lrc")
+    target.write_text(lrc(track.timed_lyrics, title=track.title), encoding="utf-8")
+    return {"timed_lyrics_file": target.name}
+
+
+def lrc(lines: Sequence[TimedLine], *, title: str | None = None) -> str:
+    """Return timed lyrics as players read them: `[mm:ss.xx]` before each line."""
+    head = [f"[ti:{text.clean(title)}]"] if title else []
+    timed = (f"[{int(line.start // 60):02d}:{line.start % 60:05.2f}]{text.clean(line.text)}" for line in lines)
+    return "\n".join([*head, *timed]) + "\n"
+
+
+def _said_of(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _write_last(path: Path, facts: Mapping[str, object]) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str)))
+    part.replace(path)
+
+
+def _days_left(job: Job) -> float | None:
+    """Return in how many days the first link of a song expires, `None` where nobody says."""
+    ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
+    return None if not ends else round((min(ends) - time.time()) / SECONDS_A_DAY, 1)

@@ -1,0 +1,120 @@
+"""`audioext archive` keeps every finished song, and `audioext jobs` says what they cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from audioext.cli.archive import FACTS, lrc
+from audioext.cli.jobs import read_since
+from audioext.errors import RequestError
+from audioext.models.results import TimedLine
+from audioext.sandbox import Sandbox
+from tests.integration.cli.conftest import FULL, STORE, TRACK, Invoke, aside, short_sandbox
+
+ARCHIVE = Path("archive")
+
+
+async def make(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, *options: str, title: str = "Part 2"
+) -> str:
+    """Submit a task, wait for it, and return its ref."""
+    monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+    api = ("--base-url", sandbox.bases["kie"], "--poll-every", "0.1")
+    made = await aside(invoke, "extend", TRACK, *FULL[:-1], title, *STORE, *api, "--no-save", "--json", *options)
+    assert 0 == made.code
+    return str(made.json["ref"])
+
+
+async def test_a_song_is_kept_with_all_that_is_known(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder holds the tracks, their covers, and the facts with a digest of each file."""
+    async with short_sandbox() as sandbox:
+        ref = await make(invoke, monkeypatch, sandbox, "--meta", "chat=42")
+        ended = await aside(invoke, "archive", str(ARCHIVE), *STORE)
+
+    facts = json.loads((ARCHIVE / ref / FACTS).read_bytes())
+    tracks = {track["file"]: track for track in facts["tracks"]}
+    assert (0, 2) == (ended.code, len(tracks)), ended.err
+    assert "1 saved, 0 in the archive before, 0 could not be saved" in ended.err
+    assert {"chat": 42} == facts["meta"]
+    assert ["submitted", "text", "first", "complete"] == [stage["event"] for stage in facts["stages"]]
+    for name, track in tracks.items():
+        data = (ARCHIVE / ref / name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (track["bytes"], track["sha256"])
+        assert (ARCHIVE / ref / track["cover"]).stat().st_size > 0
+    covers = {str(track["cover"]) for track in tracks.values()}
+    assert {*tracks, *covers, FACTS} == {path.name for path in (ARCHIVE / ref).iterdir()}
+
+
+async def test_what_is_there_is_left_alone_and_what_is_missing_comes(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second call saves what is new, and a song one of whose files is gone; the others are not touched."""
+    async with short_sandbox() as sandbox:
+        first, second = [await make(invoke, monkeypatch, sandbox) for _ in range(2)]
+        await aside(invoke, "archive", str(ARCHIVE), *STORE)
+        written = (ARCHIVE / first / FACTS).stat().st_mtime_ns
+        track = json.loads((ARCHIVE / second / FACTS).read_bytes())["tracks"][0]["file"]
+        (ARCHIVE / second / track).unlink()
+        ended = await aside(invoke, "archive", str(ARCHIVE), *STORE, "--json")
+
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert [("saved", second), ("done", None)] == [(line["event"], line.get("ref")) for line in lines]
+    assert {"event": "done", "saved": 1, "there": 1, "failed": 0} == lines[-1]
+    assert written == (ARCHIVE / first / FACTS).stat().st_mtime_ns
+    assert (ARCHIVE / second / track).is_file()
+
+
+async def test_a_dead_link_is_said_and_keeps_no_other(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be saved ends the command with its code and a command that asks for fresh links."""
+    async with short_sandbox(faults=("expire_links@gone",)) as sandbox:
+        lost = await make(invoke, monkeypatch, sandbox, title="gone")
+        kept = await make(invoke, monkeypatch, sandbox)
+        ended = await aside(invoke, "archive", str(ARCHIVE), *STORE)
+
+    assert 7 == ended.code
+    assert f"job {lost}:" in ended.err
+    assert f"save {lost}" in ended.err
+    assert [kept] == [path.name for path in ARCHIVE.iterdir() if (path / FACTS).exists()]
+
+
+def test_timed_lyrics_are_written_as_players_read_them() -> None:
+    """Minutes, seconds and hundredths stand before each line; a stranger's line breaks do not."""
+    lines = [TimedLine("a\nb", 0.5, 2.0), TimedLine("c", 61.25, 70.0)]
+
+    assert "[ti:t]\n[00:00.50]a b\n[01:01.25]c\n" == lrc(lines, title="t")
+
+
+# --- what jobs cost --------------------------------------------------------------------------------------
+
+
+async def test_jobs_are_listed_with_what_they_cost(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those made since then alone are listed; what nobody told is not made up."""
+    async with short_sandbox() as sandbox:
+        ref = await make(invoke, monkeypatch, sandbox)
+        recent = await aside(invoke, "jobs", *STORE, "--since", "1h", "--json")
+        later = await aside(invoke, "jobs", *STORE, "--since", "2999-01-01")
+
+    assert ref == recent.json["ref"]
+    assert {"credits", "credit_estimate"} <= recent.json.keys()
+    assert (0, "") == (later.code, later.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"), [("90s", 90), ("2m", 120), ("1.5h", 5_400), ("7d", 604_800), ("2w", 1_209_600)]
+)
+def test_a_time_may_be_how_long_ago(words: str, seconds: float) -> None:
+    """A number and a letter count back from now."""
+    assert 10_000_000 - seconds == read_since(words, 10_000_000)
+
+
+def test_a_time_may_be_a_date() -> None:
+    """A date begins at midnight here; a zone is kept; anything else is refused with examples."""
+    assert time.mktime((2026, 11, 26, 0, 0, 0, 0, 0, -1)) == read_since("2026-11-26", 0)
+    assert 0 == read_since("1970-01-01T01:00:00+01:00", 99)
+    with pytest.raises(RequestError, match="12h or 7d"):
+        read_since("yesterday", 0)
