@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
     from audioext.models.record import Record, Verdict
     from audioext.models.requests import AddInstrumental, Extend, Operation
     from audioext.models.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track
+    from audioext.models.stats import Histogram, Stats
     from audioext.providers.base import FileRoute, Provider, ProviderInfo
     from audioext.providers.kie import Kie
     from audioext.providers.kie_jobs import KieJobs
@@ -80,6 +81,7 @@ _HOMES = {
     "audioext.models.record": ("Record", "Verdict"),
     "audioext.models.requests": ("AddInstrumental", "Extend", "Operation"),
     "audioext.models.results": ("Failure", "FailureReason", "Song", "Stage", "StageEvent", "TimedLine", "Track"),
+    "audioext.models.stats": ("Histogram", "Stats"),
     "audioext.providers.base": ("FileRoute", "Provider", "ProviderInfo"),
     "audioext.providers.kie": ("Kie",),
     "audioext.providers.kie_jobs": ("KieJobs",),
@@ -117,6 +119,7 @@ __all__ = [
     "Failure",
     "FailureReason",
     "FileRoute",
+    "Histogram",
     "HttpRequest",
     "HttpResponse",
     "Job",
@@ -147,6 +150,7 @@ __all__ = [
     "Stage",
     "StageEvent",
     "StageTimeoutError",
+    "Stats",
     "StoreError",
     "SubmitUnknownError",
     "SunoApi",

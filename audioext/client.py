@@ -22,14 +22,9 @@ from audioext.http.urls import Route
 from audioext.models import checks
 from audioext.models.entries import Entry
 from audioext.models.record import Record
-from audioext.models.requests import (
-    AddInstrumental,
-    Extend,
-    ExtendOptions,
-    InstrumentalOptions,
-    Request,
-)
+from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.models.results import Song, Stage
+from audioext.models.stats import Stats
 from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
@@ -63,7 +58,8 @@ class Client:
     upload. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. See `open_store`.
 
     `trust_env=True` takes proxies from the environment. A `session` of yours (with its proxy, connector or TLS context)
-    makes all calls, follows the rules of this client, and is yours to close.
+    makes all calls, follows the rules of this client, and is yours to close. `metrics=True` serves `/metrics` at
+    127.0.0.1:9464 and nowhere else; it may be another HOST:PORT.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -91,6 +87,7 @@ class Client:
         clock: Clock | None = None,
         trust_env: bool = False,
         session: aiohttp.ClientSession | None = None,
+        metrics: bool | str | int = False,
     ) -> None:
         """Check the settings and wire the parts."""
         url = config.read_public_url(public_url)
@@ -116,6 +113,7 @@ class Client:
                 clock=clock if clock is not None else Clock(),
                 trust_env=trust_env,
                 session=session,
+                metrics=config.read_metrics(metrics),
                 environ=os.environ,
             )
         )
@@ -170,6 +168,10 @@ class Client:
     def store(self) -> Store:
         """The store that holds the truth about all jobs."""
         return self._parts.settings.store
+
+    def stats(self) -> Stats:
+        """Return what this process has counted of its work; any thread may ask."""
+        return self._parts.stats()
 
     # --- submitting --------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import enum
 import ipaddress
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import get_args
 
 import aiohttp
@@ -28,6 +29,8 @@ from audioext.webhooks.inbox import Confirm
 _log = logging.getLogger("audioext.client")
 
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
+DEFAULT_METRICS = ("127.0.0.1", 9464)
+"""OpenTelemetry's port for Prometheus, on loopback: what is counted is nobody's business who does not ask from here."""
 MIN_SECRET_BYTES = 16
 MAX_KEY_LENGTH = 512
 MAX_PORT = 65_535
@@ -87,6 +90,7 @@ class Settings:
     clock: Clock
     trust_env: bool = False
     session: aiohttp.ClientSession | None = None
+    metrics: tuple[str, int] | None = None
     environ: Mapping[str, str] = field(factory=dict, repr=False)
     """Where the keys are of providers that were not given."""
 
@@ -197,18 +201,32 @@ def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tupl
     elif value is None:
         address = None
     else:
-        address = _read_address(value)
+        address = _read_address(value, "listen", DEFAULT_LISTEN)
     if public_url is not None and public_url.explicit_port == 0 and address is None:
         message = "public_url has {port} to fill in, so listen= must say where to listen"
         raise ConfigError(message)
     return address
 
 
-def _read_address(value: str | int) -> tuple[str, int]:
+def read_metrics(value: bool | str | int) -> tuple[str, int] | None:  # noqa: FBT001 - as it is given to the client
+    """Return the host and the port where metrics are served, `None` for nowhere.
+
+    Raises:
+        ConfigError: it is not HOST:PORT, or what it takes is not installed.
+    """
+    if value is False:
+        return None
+    if find_spec("prometheus_client") is None:
+        message = 'metrics= takes prometheus-client: pip install "audioext[metrics]"; client.stats() does without'
+        raise ConfigError(message)
+    return DEFAULT_METRICS if value is True else _read_address(value, "metrics", DEFAULT_METRICS)
+
+
+def _read_address(value: str | int, name: str, example: tuple[str, int]) -> tuple[str, int]:
     text = f"127.0.0.1:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
-        message = f"listen must look like 127.0.0.1:8080, not {shown(value)}"
+        message = f"{name} must look like {example[0]}:{example[1]}, not {shown(value)}"
         raise ConfigError(message)
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
 

@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import cast
+from typing import Annotated, cast
 
 from attrs import define, field, frozen
+from cyclopts import Parameter
 
 from audioext import config
 from audioext.cli import text
@@ -16,7 +17,7 @@ from audioext.cli.arguments import listening_providers
 from audioext.cli.clients import read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
-from audioext.cli.options import Command, StoreOptions, WebhookOptions
+from audioext.cli.options import API_GROUP, Command, StoreOptions, WebhookOptions
 from audioext.cli.records import BY, delivery_object, track_object
 from audioext.cli.screen import Screen
 from audioext.client import Client
@@ -35,6 +36,18 @@ WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 class ListenCommand(WebhookOptions, StoreOptions, Command):
     """`audioext listen`."""
 
+    metrics: Annotated[
+        bool | str,
+        Parameter(
+            help="Serve /metrics for Prometheus at 127.0.0.1:9464, or at HOST:PORT, which strangers should not reach.",
+            group=API_GROUP,
+            env_var="AUDIOEXT_METRICS",
+            metavar="[HOST:PORT]",
+            negative="",
+            show_default=False,
+        ),
+    ] = False
+
     async def run(self, screen: Screen) -> Exit:
         """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
         if self.public_url is None:
@@ -50,6 +63,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             public_url=self.public_url,
             listen=listen,
             store=cast("Store", store),
+            metrics=self.metrics,
         )
         with stop_signals() as stopped:
             async with client:

@@ -24,9 +24,12 @@ from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
 from audioext.models.requests import Request
 from audioext.models.results import Failure, Files, Stage, StageEvent
+from audioext.models.stats import HandlerEnd
+from audioext.runtime import tracing
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
+from audioext.runtime.news import names
 from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
@@ -221,11 +224,18 @@ class Handlers:
             else:
                 failure = run.failures + 1
                 _log.error(
-                    "job %s: handler %s of %s failed (try %d)", held.ref, handler.name, topic, failure, exc_info=error
+                    "job %s: handler %s of %s failed (try %d)",
+                    held.ref,
+                    handler.name,
+                    topic,
+                    failure,
+                    exc_info=error,
+                    extra=names(held.record),
                 )
                 handled = Handled(topic, handler.name, failure, _said(error), failure >= MAX_ATTEMPTS)
                 is_over = is_over and handled.is_over
             entries.append(self._entry(handled))
+            self.journal.counts.handlers[topic, _end(handled)] += 1
         if is_over:
             # Where all of them succeeded at once, one entry says it for all.
             entries[:] = [entry for entry in entries if b'"failure":0' not in entry.body]
@@ -235,7 +245,8 @@ class Handlers:
         """Call one handler in a task of its own, whose end is its own affair; return what it raised."""
         token = HANDLING.set(Handling(f"{held.ref}:{topic}:{handler.name}"))
         try:
-            task = asyncio.ensure_future(handler.call(held.record))
+            work = tracing.within(handler.call(held.record), f"handler {topic}", held.record)
+            task = asyncio.ensure_future(work)
         finally:
             HANDLING.reset(token)
         # What it raises once nobody waits for it any more is no news.
@@ -256,6 +267,12 @@ class Handlers:
 
     def _entry(self, handled: Handled) -> Entry:
         return make_entry("handled", self.clock.now(), body=msgspec.json.encode(handled))
+
+
+def _end(handled: Handled) -> HandlerEnd:
+    if not handled.is_over:
+        return "retried"
+    return "given_up" if handled.failure else "done"
 
 
 def _said(error: BaseException) -> str:

@@ -14,7 +14,9 @@ from audioext.models.entries import Entry
 from audioext.models.events import Refused
 from audioext.models.record import Record
 from audioext.models.requests import Request
+from audioext.models.stats import SubmitEnd
 from audioext.providers.base import Provider
+from audioext.runtime.jobs import SubmitUnknownError
 
 RESEND_SECONDS = 5.0
 """How long a submit waits after a refusal that allows another; doubled with each, unless the answer says how long."""
@@ -45,6 +47,22 @@ def unsent_error(record: Record, entry: Entry) -> ProviderError:
     if entry.status:  # no connection
         return ProviderDownError(entry.note, provider=record.provider, retryable=True, charged=False)
     return ProviderError(entry.note, provider=record.provider, charged=False)
+
+
+def end_of(record: Record, *, is_new: bool) -> SubmitEnd:
+    """Return how a submit ended that has a job."""
+    if not is_new:
+        return "found"
+    return "accepted" if record.task_id is not None else "unknown"
+
+
+def end_without_job(error: Exception) -> SubmitEnd:
+    """Return how a submit ended that has none."""
+    if isinstance(error, RateLimitError):
+        return "rate_limited"
+    if isinstance(error, ProviderError):
+        return "refused"
+    return "unknown" if isinstance(error, SubmitUnknownError) else "failed"
 
 
 def refuse_other(order: Order, ref: str, held: Order) -> None:

@@ -20,11 +20,13 @@ from audioext.models.events import Refused
 from audioext.models.record import Asked, Record, Verdict
 from audioext.models.requests import Extend, Request
 from audioext.providers.base import Provider
+from audioext.runtime import tracing
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.orders import Order, refuse_other, resend_wait, unsent_error
+from audioext.runtime.news import names
+from audioext.runtime.orders import Order, end_of, end_without_job, refuse_other, resend_wait, unsent_error
 from audioext.state.asked import dump_asked
 from audioext.state.reading import Reading, answer_entry
 from audioext.stores.base import Existing, Store
@@ -131,9 +133,12 @@ class Submitter:
         """Submit, and tell those who wait; who was cancelled meanwhile waits no more."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this runs in a task
-        is_new = False
+        is_new, name = False, order.provider.info.name
         try:
-            outcome: HeldJob | Exception = await self._submit(order, task)
+            with tracing.span(f"submit {name}", kind="CLIENT"):
+                held = await self._submit(order, task)
+                tracing.note(held.record)
+            outcome: HeldJob | Exception = held
             is_new = self._tasks[task] is outcome
         except asyncio.CancelledError:
             outcome = self._cut_off_error(self._tasks[task], order)
@@ -143,7 +148,10 @@ class Submitter:
         if order.key is not None:
             del self._by_key[order.key]
         if isinstance(outcome, Exception):
-            _log.info("a submit ended without a job: %s", outcome)
+            _log.info("a submit to %s ended without a job: %s", name, outcome, extra={"provider": name})
+            self.journal.counts.submits[name, end_without_job(outcome)] += 1
+        else:
+            self.journal.counts.submits[name, end_of(outcome.record, is_new=is_new)] += 1
         for waiter in waiters:
             if waiter.done():
                 continue
@@ -257,9 +265,8 @@ class Submitter:
             outcome = held.readings[entry.id].outcome
             return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
         if record.answer_problem is not None and record.task_id is None:
-            _log.warning(
-                "job %s: the outcome of its POST is unknown, nothing is resent: %s", held.ref, record.answer_problem
-            )
+            text = "job %s: the outcome of its POST is unknown, nothing is resent: %s"
+            _log.warning(text, held.ref, record.answer_problem, extra=names(record))
             self.finish(held.ref)
         return None
 
@@ -333,4 +340,5 @@ class Submitter:
             grace=info.grace if reachable else POLL_GRACE_SECONDS,
             content=order.content,
             base_url=str(info.base_url),
+            traceparent=tracing.traceparent(),
         )
