@@ -16,6 +16,8 @@ from tests.support.api import Api
 
 T = TypeVar("T")
 
+NEVER = ax.Pace(first=300.0, every=300.0, slowest=300.0, quiet=300.0)
+"""No status call is made but those that a test makes."""
 TOLD = (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE)
 
 
@@ -118,20 +120,20 @@ async def test_processes_of_one_store_count_each_thing_once(
     assert ({ax.Verdict.COMPLETE: 1}, {}) == (of_kie(here.ended), of_kie(there.ended))
 
 
-async def test_polls_count_by_what_they_brought(api: Api, open_client: MakeClient) -> None:
+async def test_polls_count_by_what_they_brought(api: Api) -> None:
     """A call that brings news, one that brings none, and one that fails."""
-    client = await open_client(**WEB)
-    job = await extend(client)
     api.is_done = False
-    await job.refresh()
-    api.status_codes = [500]
-    with pytest.raises(ax.ProviderError):
+    async with ax.Client(api.provider(pace=NEVER)) as client:
+        job = await extend(client)
         await job.refresh()
-    api.is_done = True
-    await job.refresh()
-    await job.refresh()
+        api.status_codes = [500]
+        with pytest.raises(ax.ProviderError):
+            await job.refresh()
+        api.is_done = True
+        await job.refresh()
+        await job.refresh()
 
-    assert {"news": 1, "failed": 1, "nothing": 2} == of_kie(client.stats().polls)
+        assert {"news": 1, "failed": 1, "nothing": 2} == of_kie(client.stats().polls)
 
 
 async def test_handlers_count_by_how_they_ended(api: Api, open_client: MakeClient) -> None:
