@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import aiohttp
@@ -119,14 +118,13 @@ class Client:
         )
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
+        self.receiver.client = self
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         """Name the providers and say whether it is open."""
         state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
         return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
-
-    # --- opening and closing ---------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Open the store, listen, and take up what an earlier process left open.
@@ -138,9 +136,7 @@ class Client:
         await self._parts.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close."""
         await self.aclose()
 
@@ -172,8 +168,6 @@ class Client:
     def stats(self) -> Stats:
         """Return what this process has counted of its work; any thread may ask."""
         return self._parts.stats()
-
-    # --- submitting --------------------------------------------------------------------------------------
 
     async def submit(
         self,
@@ -247,8 +241,6 @@ class Client:
             request, provider=provider, key=key, meta=meta, progress=progress, problems=problems
         )
         return await job.result(timeout=seconds)
-
-    # --- jobs and what happens to them -------------------------------------------------------------------
 
     async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
         """Return the job of *ref*, or the one submitted with *key*, whichever process submitted it.
@@ -337,6 +329,15 @@ class Client:
         delivery = await self.delivery(id)
         route, hook = Route(delivery.provider, delivery.ref, ""), Webhook(headers=delivery.headers, body=delivery.body)
         return await self.inbox.take(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
+
+    def progress_url(self, job: Job) -> URL:
+        """Return a link under which a browser watches the stages of this one job, as server-sent events.
+
+        Raises:
+            ConfigError: the client is not open, or has no `public_url`.
+        """
+        self._parts.check_open()
+        return self.receiver.endpoint.watching.url(self.public_url, job.ref)
 
     async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
         """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.

@@ -39,6 +39,7 @@ from audioext.waiting import bounded, left
 from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.metrics import MetricsServer
+from audioext.webhooks.progress import Watching
 from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
@@ -90,8 +91,7 @@ class Parts:
         offers = Offers()
         self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
         self.inbox.accepting = lambda: self.is_open
-        endpoint = Endpoint(inbox=self.inbox, offers=offers, ready=store.warnings, lifespan=self._live)
-        self.receiver = Receiver(endpoint=endpoint)
+        self.receiver = Receiver(endpoint=self._make_endpoint(offers))
         self.journal.on_poll = self.poller.wake
         self.journal.on_work = self.handlers.wake
         self._job_context = JobContext(
@@ -105,7 +105,13 @@ class Parts:
         )
         self.submitter = self._make_submitter(offers)
         self.journal.on_final = self.submitter.finish
-        self._changes = self._make_changes()
+        self._changes = Changes(
+            store=store,
+            journal=self.journal,
+            clock=clock,
+            on_change=self.handlers.wake,
+            on_resync=self._agree_on_secret,
+        )
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
@@ -116,21 +122,17 @@ class Parts:
         open_jobs = sum(held.is_known and not held.record.is_final for held in self.journal.held_jobs())
         return self.journal.counts.stats(open_jobs=open_jobs, answers=self.receiver.endpoint.answered)
 
+    def _make_endpoint(self, offers: Offers) -> Endpoint:
+        watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
+        ready = self.settings.store.warnings
+        return Endpoint(inbox=self.inbox, offers=offers, watching=watching, ready=ready, lifespan=self._live)
+
     async def _live(self) -> Callable[[], Awaitable[None]]:
         """Open, for a server whose own life this client shares, and return what closes again."""
-        if self.is_open:
-            return _stay
-        await self.open()
-        return self.aclose
-
-    def _make_changes(self) -> Changes:
-        return Changes(
-            store=self.settings.store,
-            journal=self.journal,
-            clock=self.settings.clock,
-            on_change=self.handlers.wake,
-            on_resync=self._agree_on_secret,
-        )
+        is_ours = not self.is_open
+        if is_ours:
+            await self.open()
+        return self.aclose if is_ours else partial(asyncio.sleep, 0)
 
     def _make_submitter(self, offers: Offers) -> Submitter:
         settings = self.settings
@@ -343,7 +345,3 @@ class Parts:
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets
         self.submitter.secret = self.secrets[0]
-
-
-async def _stay() -> None:
-    """Do not close what somebody else opened."""

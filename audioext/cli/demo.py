@@ -17,7 +17,6 @@ from audioext.cli.clients import open_client
 from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
 from audioext.cli.options import ApiOptions, Command, Out, ProviderOption, SandboxOptions, SavingOptions, Speed
-from audioext.cli.records import event_object
 from audioext.cli.screen import JobOptions, Screen
 from audioext.cli.steps import Finished, View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
@@ -25,6 +24,7 @@ from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
 from audioext.providers.base import FileRoute, Provider
 from audioext.sandbox import audio
+from audioext.ui.objects import event_object
 
 DEMO_SPEED = 40.0
 """Two minutes become three seconds: quick, and slow enough to see the stages arrive one by one."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -32,29 +31,19 @@ from audioext.cli.options import (
     flag,
     option,
 )
-from audioext.cli.records import (
-    BY,
-    CHARGED,
-    delivery_object,
-    job_object,
-    problem_of,
-    source_of,
-    state_of,
-    track_object,
-)
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.errors import ConfigError, Problem, RequestError, WebhookError
 from audioext.http.urls import callback_url, mask
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
-from audioext.models.results import Stage
 from audioext.stores.base import Delivery
+from audioext.ui.objects import Journal, delivery_object, job_object, problem_of, source_of, state_of, whole_object
 
 SHORT_LETTERS = 40
 HTTP_OK = 200
 REPLAY_TIMEOUT_SECONDS = 30.0
-Journal = Sequence[tuple[Entry, Record | None]]
+CHARGED = {True: "yes", False: "no", None: "unknown"}
 
 
 @frozen(kw_only=True, slots=False)
@@ -121,7 +110,7 @@ class ShowCommand(LookOptions, Command):
         if self.at is not None:
             record, shown = _entry("at", self.at, entries)[1] or record, entries[: self.at]
         if screen.json:
-            screen.emit(_whole(record, shown, deliveries))
+            screen.emit(whole_object(record, shown, deliveries))
             return Exit.OK
         _print_facts(screen, record)
         _print_journal(screen, record, shown)
@@ -230,22 +219,6 @@ async def _post(url: URL, delivery: Delivery) -> int:
 # --- what is printed --------------------------------------------------------------------------------------------
 
 
-def timeline(record: Record) -> list[tuple[str, float, str]]:
-    """Return what happened to a job in order: a word, when (Unix seconds), and how it became known."""
-    found = []
-    for item in record.reached:
-        # The POST's own answer makes a job submitted, unless a webhook was quicker to name the task.
-        is_answer = item.stage is Stage.SUBMITTED and item.source != "webhook"
-        found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source]))
-    if record.verdict is Verdict.FAILED and record.fault is not None:
-        found.append(("failed", record.fault.at, text.clean(record.fault.message)))
-    if record.verdict is Verdict.REFUSED:
-        found.append(("refused", record.answered_at or record.created_at, text.clean(problem_of(record) or "")))
-    if record.verdict is Verdict.EXPIRED and record.expired_at is not None:
-        found.append(("expired", record.expired_at, "given up; a late callback still completes it"))
-    return sorted(found, key=lambda item: item[1])
-
-
 def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | None]:
     if not 0 < number <= len(entries):
         raise RequestError([Problem(name, f"the journal has the entries 1 to {len(entries)}, not {number}")])
@@ -299,36 +272,3 @@ def _print_tracks(screen: Screen, record: Record) -> None:
         link = track.audio_url or track.failure or ""
         facts = (track.title or "", text.length(track.duration), track.id or "", link)
         screen.result("  " + "  ".join(text.clean(fact) for fact in facts if fact))
-
-
-def _whole(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> dict[str, object]:
-    fault = record.fault if record.verdict is Verdict.FAILED else None
-    facts = ("reason", "code", "message", "charged", "at")
-    return {
-        **job_object(record),
-        "base_url": record.asked.base_url,
-        "model": record.model,
-        "credits": record.credits,
-        "request": record.request.given(),
-        "timeline": [
-            {"event": word, "seconds": round(at - record.created_at, 3), "at": text.iso(at), "how": how}
-            for word, at, how in timeline(record)
-        ],
-        "journal": [
-            {
-                "entry": number,
-                "kind": entry.kind,
-                "seconds": round(entry.at - record.created_at, 3),
-                "at": text.iso(entry.at),
-                "status": entry.status or None,
-                "bytes": len(entry.body),
-                "note": entry.note,
-                "state": None if after is None else state_of(after, entry.at),
-            }
-            for number, (entry, after) in enumerate(entries, 1)
-        ],
-        "tracks": [track_object(track) for track in record.tracks],
-        "failure": None if fault is None else {name: getattr(fault, name) for name in facts},
-        "handler_faults": list(record.handler_faults),
-        "deliveries": [delivery_object(delivery) for delivery in deliveries],
-    }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, cast
 
 from attrs import define, field, frozen
@@ -17,8 +17,7 @@ from audioext.cli.arguments import listening_providers
 from audioext.cli.clients import read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
-from audioext.cli.options import API_GROUP, Command, StoreOptions, WebhookOptions
-from audioext.cli.records import BY, delivery_object, track_object
+from audioext.cli.options import API_GROUP, OUTPUT_GROUP, Command, StoreOptions, WebhookOptions, flag, option
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError
@@ -28,7 +27,9 @@ from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, Delivery, to_delivery
+from audioext.ui.objects import BY, delivery_object, track_object
 
+UI_PORT = 8090
 WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 
 
@@ -47,6 +48,8 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             show_default=False,
         ),
     ] = False
+    ui: Annotated[bool, flag("Show all jobs on a live page, for a browser on this machine.", OUTPUT_GROUP)] = False
+    ui_port: Annotated[int, option("The live page's port on 127.0.0.1.", OUTPUT_GROUP, default=True)] = UI_PORT
 
     async def run(self, screen: Screen) -> Exit:
         """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
@@ -76,10 +79,25 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                     at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
                     screen.note(f"listening for {shown}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
-                await stopped.wait()
+                async with self._page(client, screen):
+                    await stopped.wait()
                 await store.appends.join()
                 printer.cancel()
         return Exit.OK
+
+    @asynccontextmanager
+    async def _page(self, client: Client, screen: Screen) -> AsyncGenerator[None]:
+        if not self.ui:
+            yield
+            return
+        from audioext.ui.page import Page  # noqa: PLC0415 - its package is an extra
+
+        async with Page(client=client).served("127.0.0.1", self.ui_port) as url:
+            if screen.json:
+                screen.emit({"event": "page", "url": str(url)})
+            else:
+                screen.note(f"the live page: {url}")
+            yield
 
 
 @frozen(kw_only=True)

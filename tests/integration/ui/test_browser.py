@@ -1,0 +1,85 @@
+"""The live page in a real Chromium: a job goes through its stages before one's eyes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+
+import audioext as ax
+from audioext.sandbox import Sandbox
+from audioext.testing.clients import ClientFactory
+from audioext.ui.page import Page as LivePage
+
+playwright = pytest.importorskip("playwright.async_api", reason="the browser's driver is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+HOSTILE = "<b>Night</b> <script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+
+
+@pytest.fixture
+async def window() -> AsyncIterator[playwright.Page]:  # type: ignore[name-defined]  # a module that may be missing
+    """Open a window that fails the test where the page itself has an error."""
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        window = await browser.new_page()
+        complaints: list[str] = []
+        window.on("pageerror", lambda error: complaints.append(str(error)))
+        yield window
+        await browser.close()
+    assert [] == complaints
+
+
+async def test_a_job_is_watched_without_a_reload(
+    audioext_client: ClientFactory,
+    audioext_sandbox: Sandbox,
+    window: playwright.Page,  # type: ignore[name-defined]  # as above
+) -> None:
+    """Its row and its view follow its stages to two players; what strangers wrote stays text."""
+    client = await audioext_client()
+    audioext_sandbox.hold("first", "complete")
+    async with LivePage(client=client).served("127.0.0.1", 0) as link:
+        await window.goto(str(link))
+        assert "token" not in window.url
+        await window.get_by_text("live", exact=True).wait_for()
+        job = await client.extend(
+            audio_id=audioext_sandbox.track_ids[0], model="V5", continue_at=1, prompt="p", style="s", title=HOSTILE
+        )
+        row = window.locator("#jobs .job")
+        await row.get_by_text("text", exact=True).wait_for()
+        await row.click()
+        await window.locator("#job").get_by_role("heading", name=HOSTILE).wait_for()
+        audioext_sandbox.release("first")
+        await row.get_by_text("first", exact=True).wait_for()
+        audioext_sandbox.release("complete")
+        await row.get_by_text("complete", exact=True).wait_for()
+        await window.locator("#job audio").nth(1).wait_for()
+
+        assert ax.Stage.COMPLETE is job.stage
+        assert "audioext" == await window.title()
+        assert 0 == await window.locator("#job b, #job script, #jobs b, #jobs script").count()
+
+
+async def test_a_list_is_searched_and_walked_by_keys(
+    audioext_client: ClientFactory,
+    audioext_sandbox: Sandbox,
+    window: playwright.Page,  # type: ignore[name-defined]  # as above
+) -> None:
+    """A word leaves the rows that have it; the arrows lead from row to row, and Enter opens one."""
+    client = await audioext_client()
+    for title in ("Rain", "Sun", "Rainbow"):
+        await (
+            await client.extend(
+                audio_id=audioext_sandbox.track_ids[0], model="V5", continue_at=1, prompt="p", style="s", title=title
+            )
+        )
+    async with LivePage(client=client).served("127.0.0.1", 0) as link:
+        await window.goto(str(link))
+        await window.locator("#jobs .job").nth(2).wait_for()
+        await window.get_by_label("Find").fill("rain")
+        await window.get_by_text("2 of 3").wait_for()
+        await window.locator("#jobs .job:visible").first.focus()
+        await window.keyboard.press("ArrowDown")
+        await window.keyboard.press("Enter")
+        await window.locator("#job h2").get_by_text("Rain", exact=True).wait_for()
