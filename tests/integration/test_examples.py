@@ -137,11 +137,12 @@ async def test_the_observed_worker_shows_numbers_a_trace_and_lines(unused_tcp_po
     """In a process of its own, since there is one place for traces in each: all three name the same job."""
     async with Sandbox(speed=1e6) as sandbox:
         kie = f'ax.Kie("{sandbox.api_key}", base_url="{sandbox.bases["kie"]}", pace=ax.Pace(first=0.01, every=0.02))'
-        work = f'observed.main("{sandbox.tune_url}", {kie}, metrics="127.0.0.1:{unused_tcp_port}")'
+        name = "observed"
+        work = f'{name}.main("{sandbox.tune_url}", {kie}, metrics="127.0.0.1:{unused_tcp_port}")'
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            f"import asyncio, observed, audioext as ax; observed.observe(); print(asyncio.run({work}).submits)",
+            f"import asyncio, {name}, audioext as ax; {name}.observe(); print(asyncio.run({work}).submits)",
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": f"{EXAMPLES.parent}{os.pathsep}{EXAMPLES}"},

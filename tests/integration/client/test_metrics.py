@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from audioext import config
 from audioext.metrics import StatsCollector
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import Api
+from tests.support.clock import SOON_SECONDS
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -95,6 +97,15 @@ async def test_a_taken_address_is_named(open_client: MakeClient, unused_tcp_port
 
     await open_client(metrics=unused_tcp_port)
     assert 200 == (await get(f"http://127.0.0.1:{unused_tcp_port}/metrics"))[0]
+
+
+async def test_a_scraper_that_hangs_keeps_no_client_from_closing(open_client: MakeClient, unused_tcp_port: int) -> None:
+    """A connection on which nothing is asked is cut off."""
+    client = await open_client(metrics=unused_tcp_port)
+    _, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
+    async with asyncio.timeout(SOON_SECONDS):
+        await client.aclose()
+    writer.close()
 
 
 def test_it_is_off_and_only_then_on_loopback() -> None:
