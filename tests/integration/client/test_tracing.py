@@ -139,7 +139,7 @@ async def test_what_fails_says_so(api: Api, open_client: MakeClient, exporter: I
         await extend(client)
     with pytest.raises(ax.ProviderError):
         await job.refresh()
-    await api.call_back("text")
+    assert 200 == await api.call_back("text", post=0)
     await client.aclose()
 
     failed = [span for span in exporter.get_finished_spans() if span.status.status_code is StatusCode.ERROR]
