@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from audioext.version import __version__
 
 if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is first asked for
+    from audioext.check.report import CheckLine, CheckReport
     from audioext.client import Client
     from audioext.clock import Clock
     from audioext.errors import (
@@ -55,6 +56,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
     from audioext.webhooks.receiver import MaskedAccessLogger
 
 _HOMES = {
+    "audioext.check.report": ("CheckLine", "CheckReport"),
     "audioext.client": ("Client",),
     "audioext.clock": ("Clock",),
     "audioext.errors": (
@@ -107,6 +109,8 @@ __all__ = [
     "AddInstrumental",
     "AudioextError",
     "AuthError",
+    "CheckLine",
+    "CheckReport",
     "Client",
     "ClientClosedError",
     "Clock",

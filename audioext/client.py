@@ -6,21 +6,20 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from os import PathLike
 from typing import Self, TypeVar, Unpack
 
 import aiohttp
 from yarl import URL
 
 from audioext import config
+from audioext.check import CheckReport, check_parts
 from audioext.clock import Clock
-from audioext.config import UNSET, Unset
-from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
-from audioext.http.messages import Webhook
+from audioext.config import UNSET, ClientOptions, Unset
+from audioext.errors import ConfigError, Problem, StoreError
+from audioext.history import History
 from audioext.http.transport import Progress
-from audioext.http.urls import Route
 from audioext.models import checks
-from audioext.models.entries import Entry
-from audioext.models.record import Record
 from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.models.results import Song, Stage
 from audioext.models.stats import Stats
@@ -28,9 +27,10 @@ from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.jobs import Job
-from audioext.state.fold import fold
+from audioext.settings.meaning import client_options, find_providers
+from audioext.settings.reading import read_settings
 from audioext.stores import open_store
-from audioext.stores.base import Delivery, Store
+from audioext.stores.base import Store
 from audioext.webhooks.inbox import Confirm, Inbox
 from audioext.webhooks.receiver import Receiver
 
@@ -43,7 +43,7 @@ RUN_SECONDS = 900.0
 """How long `run` waits where nobody says how long."""
 
 
-class Client:
+class Client(History):
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
     Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
@@ -121,10 +121,28 @@ class Client:
         self.receiver.client = self
         self._closing: asyncio.Task[None] | None = None
 
+    @classmethod
+    def from_env(
+        cls, *providers: Provider, file: str | PathLike[str] | None = None, **options: Unpack[ClientOptions]
+    ) -> Self:
+        """Return a client with the settings of the environment and of a *file*; arguments come first.
+
+        The file is `audioext.toml` in the working folder, or what `AUDIOEXT_CONFIG` names, if there is one. Without
+        *providers* the client has those whose keys are there. The README lists the names.
+
+        Raises:
+            ConfigError: a setting is none or cannot work, or a file cannot be read; the message says which.
+        """
+        found = {**os.environ, **read_settings(os.environ, file)}
+        chosen = config.named(providers, found).values() if providers else find_providers(found)
+        return cls(*chosen, **{**client_options(found), **options})  # type: ignore[arg-type]  # whose types were checked
+
     def __repr__(self) -> str:
         """Name the providers and say whether it is open."""
         state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
         return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
+
+    # --- opening and closing ---------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Open the store, listen, and take up what an earlier process left open.
@@ -168,6 +186,8 @@ class Client:
     def stats(self) -> Stats:
         """Return what this process has counted of its work; any thread may ask."""
         return self._parts.stats()
+
+    # --- submitting --------------------------------------------------------------------------------------
 
     async def submit(
         self,
@@ -242,6 +262,8 @@ class Client:
         )
         return await job.result(timeout=seconds)
 
+    # --- jobs and what happens to them -------------------------------------------------------------------
+
     async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
         """Return the job of *ref*, or the one submitted with *key*, whichever process submitted it.
 
@@ -292,6 +314,18 @@ class Client:
         self._parts.handlers.on_failure(handler)
         return handler
 
+    async def check(self) -> CheckReport:
+        """Look whether everything works: the public URL, the keys, the clock, the store. It costs nothing.
+
+        A webhook of our own is sent to the public URL and has to come back; none of it is stored. A client that is not
+        open is opened for this alone: it listens, does no other work, and is closed then. `report.ok` says whether
+        nothing failed, and each of `report.lines` what was seen and what to do.
+
+        Raises:
+            ConfigError: the client was closed before.
+        """
+        return await check_parts(self._parts)
+
     async def credits(self, provider: str | None = None) -> float:
         """Return the balance at *provider* (the default one without a name), in its own credits.
 
@@ -302,34 +336,6 @@ class Client:
         self._parts.check_open()
         return await self._parts.poller.credits(self._parts.choose(provider))
 
-    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
-        self._parts.check_open()
-        async for delivery in self.store.deliveries(ref):
-            yield delivery
-
-    async def delivery(self, id: str) -> Delivery:  # noqa: A002 - it is a delivery's `id`
-        """Return one delivery by its `id`.
-
-        Raises:
-            RequestError: the store holds no such delivery.
-        """
-        self._parts.check_open()
-        async for delivery in self.store.deliveries(id.partition("-")[0]):
-            if delivery.id == id:
-                return delivery
-        raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")])
-
-    async def replay(self, id: str) -> int:  # noqa: A002 - as above
-        """Take a delivery that was kept once more, and return the status that it would be answered with now.
-
-        Raises:
-            RequestError: the store holds no such delivery.
-        """
-        delivery = await self.delivery(id)
-        route, hook = Route(delivery.provider, delivery.ref, ""), Webhook(headers=delivery.headers, body=delivery.body)
-        return await self.inbox.take(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
-
     def progress_url(self, job: Job) -> URL:
         """Return a link under which a browser watches the stages of this one job, as server-sent events.
 
@@ -338,13 +344,3 @@ class Client:
         """
         self._parts.check_open()
         return self.receiver.endpoint.watching.url(self.public_url, job.ref)
-
-    async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
-        """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.
-
-        Raises:
-            RequestError: the store holds no such job.
-        """
-        self._parts.check_open()
-        readings = (await self._parts.find(ref)).in_order()
-        return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))

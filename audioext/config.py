@@ -7,7 +7,7 @@ import ipaddress
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import get_args
+from typing import TypedDict, get_args
 
 import aiohttp
 import attrs
@@ -18,7 +18,7 @@ from yarl import URL
 from audioext import providers
 from audioext.clock import Clock
 from audioext.errors import ConfigError, Problem, cut, shown
-from audioext.http.urls import FILES_SEGMENT, without_password
+from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
 from audioext.providers.base import Provider
@@ -29,8 +29,7 @@ from audioext.webhooks.inbox import Confirm
 _log = logging.getLogger("audioext.client")
 
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
-DEFAULT_METRICS = ("127.0.0.1", 9464)
-"""OpenTelemetry's port for Prometheus, on loopback: what is counted is nobody's business who does not ask from here."""
+DEFAULT_METRICS = ("127.0.0.1", 9464)  # OpenTelemetry's port for Prometheus, on loopback: strangers are told nothing
 MIN_SECRET_BYTES = 16
 MAX_KEY_LENGTH = 512
 MAX_PORT = 65_535
@@ -47,6 +46,31 @@ class Unset(enum.Enum):
 
 UNSET = Unset.UNSET
 """Not given, where `None` has a meaning of its own."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of a `Client` beside its providers; see there. Settings from outside have the same names."""
+
+    public_url: str | URL | None
+    listen: str | int | Unset | None
+    store: str | Store | None
+    secrets: Sequence[str | bytes]
+    confirm: Confirm
+    serve_files: bool
+    wait_timeout: float
+    expire_after: float
+    permit_timeout: float
+    handler_timeout: float
+    poll_timeout: float
+    download_patience: float
+    download_timeout: float
+    handler_concurrency: int
+    keep: float
+    deliveries_kept: int
+    clock: Clock | None
+    trust_env: bool
+    session: aiohttp.ClientSession | None
+    metrics: bool | str | int
 
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -140,8 +164,8 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
         if isinstance(provider, type) or not isinstance(provider, Provider):
             message = f"{shown(provider)} is no provider: pass an instance, like Client(Kie())"
             raise ConfigError(message)
-        if provider.info.name == FILES_SEGMENT:
-            message = f"a provider cannot be named {FILES_SEGMENT!r}: its callbacks would hide offered files"
+        if provider.info.name in {FILES_SEGMENT, CHECK_SEGMENT}:
+            message = f"a provider cannot be named {provider.info.name!r}: the receiver has that path itself"
             raise ConfigError(message)
         if provider.info.name in found:
             message = f"two providers are named {provider.info.name!r}: give one of them name="
@@ -203,8 +227,7 @@ def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tupl
     else:
         address = _read_address(value, "listen", DEFAULT_LISTEN)
     if public_url is not None and public_url.explicit_port == 0 and address is None:
-        message = "public_url has {port} to fill in, so listen= must say where to listen"
-        raise ConfigError(message)
+        raise ConfigError("public_url has {port} to fill in, so listen= must say where to listen")
     return address
 
 
@@ -217,8 +240,7 @@ def read_metrics(value: bool | str | int) -> tuple[str, int] | None:  # noqa: FB
     if value is False:
         return None
     if find_spec("prometheus_client") is None:
-        message = 'metrics= takes prometheus-client: pip install "audioext[metrics]"; client.stats() does without'
-        raise ConfigError(message)
+        raise ConfigError('metrics= takes prometheus-client: pip install "audioext[metrics]"')
     return DEFAULT_METRICS if value is True else _read_address(value, "metrics", DEFAULT_METRICS)
 
 
@@ -226,8 +248,7 @@ def _read_address(value: str | int, name: str, example: tuple[str, int]) -> tupl
     text = f"127.0.0.1:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
-        message = f"{name} must look like {example[0]}:{example[1]}, not {shown(value)}"
-        raise ConfigError(message)
+        raise ConfigError(f"{name} must look like {example[0]}:{example[1]}, not {shown(value)}")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
 
 
@@ -273,13 +294,14 @@ def warn_of_readable_keys(callers: Iterable[Provider]) -> None:
     """Say so where a key goes to a public host in clear text."""
     for provider in callers:
         url = provider.info.base_url
-        if provider.info.has_key and url.scheme == "http" and _is_public(url.host or ""):
+        if provider.info.has_key and url.scheme == "http" and is_public(url.host or ""):
             _log.warning(
                 "%s: the API key goes to %s in clear text: use https:// in base_url", provider.info.name, url.host
             )
 
 
-def _is_public(host: str) -> bool:
+def is_public(host: str) -> bool:
+    """Say whether *host* can be reached from the internet, as far as its name or address tells."""
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:

@@ -62,8 +62,7 @@ class Parts:
         self.public_url = settings.public_url
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
-        self._waits = 0
-        self._outage = Outage(_log, "the store could not be read, and waits go on")
+        self._waits, self._outage = 0, Outage(_log, "the store could not be read, and waits go on")
         store, clock = settings.store, settings.clock
         # A listener decodes every provider's webhooks, whoever submitted the task.
         decoders = Decoders(settings.providers, settings.environ)
@@ -78,6 +77,7 @@ class Parts:
             clock=clock,
             expire_after=settings.expire_after,
             timeout=settings.poll_timeout,
+            public_url=lambda: self.public_url,
         )
         self.handlers = Handlers(
             store=store,
@@ -171,8 +171,8 @@ class Parts:
             call_timeout=settings.poll_timeout,
         )
 
-    async def open(self) -> None:
-        """Open the store, listen, and begin to work.
+    async def open(self, *, is_working: bool = True) -> None:
+        """Open the store, listen, and begin to work, unless it is for a check alone.
 
         Raises:
             ConfigError: it was open before, or its address cannot be listened on.
@@ -188,8 +188,9 @@ class Parts:
         try:
             self.secrets = settings.secrets
             await self._agree_on_secret()
-            # Skip the warnings for read-only clients, and for those who chose to keep jobs in memory.
-            if (settings.providers or settings.listen) and not isinstance(settings.store, MemoryStore):
+            # Skip the warnings for read-only clients, for checks, and for those who chose to keep jobs in memory.
+            is_writer = is_working and (settings.providers or settings.listen)
+            if is_writer and not isinstance(settings.store, MemoryStore):
                 for warning in await settings.store.warnings():
                     _log.warning("the store: %s", warning)
             self.inbox.loop = asyncio.get_running_loop()
@@ -210,10 +211,8 @@ class Parts:
                 await self._metrics.aclose()
             await settings.store.aclose()
             raise
-        self.poller.start()
-        self.handlers.start()
-        self._changes.start()
-        self._maintenance.start()
+        for part in (self.poller, self.handlers, self._changes, self._maintenance) if is_working else ():
+            part.start()
 
     async def aclose(self) -> None:
         """End the waits, stop accepting, apply what was accepted, let handlers drain, close the store."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnusedCliTokensError
 
 from audioext.cli.exits import Exit, epilogue
+from audioext.errors import ConfigError
+from audioext.settings.reading import read_settings
 from audioext.version import __version__
 
 HELP = """\
@@ -25,6 +28,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 "Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.\n\n"
                 "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source."
             ),
+        ),
+        "guide": (
+            "guide:GuideCommand",
+            "Print the page from which a program that uses audioext can be written, for people and for agents.",
         ),
     },
     "Tasks": {
@@ -61,6 +68,18 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "List the deliveries that arrived, the newest first, with their verdicts.",
         ),
         "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
+        "forward": (
+            "forwarding:ForwardCommand",
+            "Send the events of a job to your app once more, as `listen --forward-to` does.",
+        ),
+        "trigger": (
+            "trigger:TriggerCommand",
+            (
+                "Play one stage of a sandbox's job by hand, like kie.first.\n\n"
+                "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers"
+                " and apps are told of them all the same."
+            ),
+        ),
         "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {
@@ -72,6 +91,22 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 " quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`."
             ),
         ),
+        "mcp": (
+            "mcp_server:McpCommand",
+            (
+                "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.\n\n"
+                "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its"
+                " jobs in --store. With --sandbox it can try all of it for nothing."
+            ),
+        ),
+        "doctor": (
+            "doctor:DoctorCommand",
+            (
+                "Look whether the public URL, the keys, the clock and the store work, and say what to do where not.\n\n"
+                "A nonce is sent to the public URL, as a provider would send a webhook, and has to reach a receiver:"
+                " that of your own process, where one listens with the same store, or else this one. Nothing is paid."
+            ),
+        ),
         "sandbox": (
             "sandboxes:SandboxCommand",
             "Play the four APIs on this machine until Ctrl-C; --json prints their addresses as one line when ready.",
@@ -79,6 +114,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
 }
 """By group and name: the class that a command is, and its help, whose first paragraph is its line in the list."""
+
+
+_HELP = frozenset({"-h", "--help", "--version", "--install-completion"})
+"""What works however broken the settings are."""
 
 
 def make_app() -> App:
@@ -102,7 +141,22 @@ def make_app() -> App:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command in *arguments* and return its exit code."""
+    """Run the command in *arguments*, with what the settings file says as the environment, and return its exit code."""
+    found: dict[str, str] = {}
+    try:
+        found = read_settings(os.environ)
+    except ConfigError as error:
+        if arguments and not _HELP.intersection(arguments):
+            return _misused(str(error), in_json="--json" in arguments)
+    os.environ.update(found)
+    try:
+        return _run(arguments)
+    finally:
+        for name in found:
+            os.environ.pop(name, None)
+
+
+def _run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A title with a letter that the terminal's encoding lacks must not end a command.
         if isinstance(stream, io.TextIOWrapper):
@@ -111,7 +165,7 @@ def run(arguments: Sequence[str]) -> int:
         chosen, bound, _ = make_app().parse_args(arguments, exit_on_error=False, print_error=False)
         called = chosen(*bound.args, **bound.kwargs)
     except CycloptsError as error:
-        return _misused(error, in_json="--json" in arguments)
+        return _misused(_words(error), error.command_chain or (), in_json="--json" in arguments)
     if not isinstance(chosen, type):  # help, the version or the completion, which are printed now
         return Exit.OK
     from audioext.cli.execution import execute  # noqa: PLC0415 - help needs none of it
@@ -130,14 +184,14 @@ def _words(error: CycloptsError) -> str:
     return str(error)
 
 
-def _misused(error: CycloptsError, *, in_json: bool) -> int:
+def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int:
     from audioext.cli.screen import Screen  # noqa: PLC0415 - as above
     from audioext.cli.text import program  # noqa: PLC0415 - as above
 
-    screen, message = Screen(json=in_json), _words(error)
+    screen = Screen(json=in_json)
     if in_json:
         screen.emit({"error": {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}})
     else:
         screen.error(message)
-        screen.note(f"  what there is: {' '.join((program(), *(error.command_chain or ()), '--help'))}")
+        screen.note(f"  what there is: {' '.join((program(), *command, '--help'))}")
     return Exit.USAGE

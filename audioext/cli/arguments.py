@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from audioext.cli.options import ApiOptions, WebhookOptions
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.models.limits import Pace
 from audioext.providers.base import Provider
+from audioext.settings.meaning import base_url_of
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SIGNED = frozenset({"kie", "kie-jobs"})
@@ -95,7 +97,8 @@ def real_provider(name: str, base_url: str | None, api: ApiOptions) -> Provider:
     if api.poll_every is not None:
         every = check_positive("--poll-every", api.poll_every)
         pace = Pace(first=every, every=every, slowest=every, quiet=every)
-    return make_provider(name, base_url=base_url, webhook_key=api.webhook_key, pace=pace)
+    url = base_url or base_url_of(name, os.environ)
+    return make_provider(name, base_url=url, webhook_key=api.webhook_key, pace=pace)
 
 
 def other_url(provider: Provider) -> str | None:
@@ -109,7 +112,7 @@ def listening_providers(hooks: WebhookOptions) -> list[Provider]:
     url = config.read_public_url(hooks.public_url)
     found = []
     for name in providers.NAMES:
-        provider = make_provider(name, webhook_key=hooks.webhook_key)
+        provider = make_provider(name, base_url=base_url_of(name, os.environ), webhook_key=hooks.webhook_key)
         try:
             config.check_callbacks([provider], url)
         except ConfigError:  # the listener decodes it all the same, but nobody could submit to it from here

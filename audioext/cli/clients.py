@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Unpack
 from urllib.parse import unquote, urlsplit
 
 from attrs import frozen
@@ -17,35 +18,33 @@ from audioext.cli.failures import NoSuchRefError
 from audioext.cli.options import BASE_URL_VARIABLE, ApiOptions, SandboxOptions, StoreOptions
 from audioext.cli.screen import JobOptions
 from audioext.client import Client
-from audioext.config import UNSET, Unset
+from audioext.config import UNSET, ClientOptions, Unset
 from audioext.errors import RequestError
 from audioext.http.urls import without_password
 from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
+from audioext.settings.meaning import client_options
 from audioext.stores import Store, open_store
 
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 LOOPBACK_LISTEN = "127.0.0.1:0"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @frozen(kw_only=True)
 class OpenClient:
-    """A client that is open, and what it talks to."""
+    """A client that is open, and what it talks to; `samples` are the ids and URLs that a sandbox has to extend."""
 
     client: Client
     provider: Provider
+    samples: Sequence[str] = ()
 
     @property
     def key_variable(self) -> str:
         """The environment variable that holds the provider's key."""
         return self.provider.info.key_variable
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the API runs on this machine, as a sandbox does."""
-        return self.provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
 
     @property
     def has_key(self) -> bool:
@@ -69,6 +68,7 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
         AudioextError: whatever opening a client raises.
     """
     check_positive("--timeout", wait_timeout)
+    samples: Sequence[str] = ()
     async with AsyncExitStack() as stack:
         url, listen = api.public_url or "", api.listen or ""
         if sandbox.sandbox:
@@ -76,16 +76,17 @@ async def open_client(  # noqa: PLR0913 - settings, all by keyword
 
             running = await stack.enter_async_context(sandboxes.open_sandbox(sandbox))
             provider = sandboxes.sandbox_provider(name, running)
+            samples = (*running.track_ids, running.tune_url, running.voice_url)
             url, listen = url or LOOPBACK_URL, listen or LOOPBACK_LISTEN
         else:
             provider = real_provider(name, base_url, api)
         if api.poll_only:
             url, listen = "", ""
-        client = Client(
+        client = make_client(
             provider, public_url=url or None, listen=read_listen(listen), store=store, wait_timeout=wait_timeout
         )
         await stack.enter_async_context(client)
-        yield OpenClient(client=client, provider=provider)
+        yield OpenClient(client=client, provider=provider, samples=samples)
 
 
 def looking_client(options: StoreOptions) -> Client:
@@ -95,12 +96,26 @@ def looking_client(options: StoreOptions) -> Client:
         NoSuchRefError: there is no such file.
         ConfigError: the URL is no store's.
     """
-    store, parts = open_store(options.store_url), urlsplit(options.store_url)
-    path = Path(unquote(parts.path[1:]))
-    if parts.scheme == "sqlite" and not path.exists():
+    store, path = open_store(options.store_url), missing_file(options.store_url)
+    if path is not None:
         message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
         raise NoSuchRefError(message)
-    return Client(store=store)
+    return make_client(store=store, public_url=None, listen=None)
+
+
+def make_client(*providers: Provider, **options: Unpack[ClientOptions]) -> Client:
+    """Return a client with the settings of the environment and the file, which `run` has read, and with *options*.
+
+    Metrics are those of a process that stays: no other command listens where it does.
+    """
+    return Client(*providers, **{**client_options(os.environ), "metrics": False, **options})  # type: ignore[arg-type]  # as in from_env
+
+
+def missing_file(store_url: str) -> Path | None:
+    """Return the path of a SQLite store that is not there, and would be made if it was opened."""
+    parts = urlsplit(store_url)
+    path = Path(unquote(parts.path[1:]))
+    return path if parts.scheme == "sqlite" and not path.exists() else None
 
 
 def read_listen(text: str | None) -> str | Unset | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -17,7 +18,7 @@ from audioext.cli.exits import Exit, leave
 from audioext.cli.failures import advice, error_object, exit_code, interruption, sentence
 from audioext.cli.options import Command
 from audioext.cli.screen import Screen
-from audioext.cli.text import moment
+from audioext.cli.text import dump, iso, moment
 
 _QUIET = {
     getattr(signal, name): handler
@@ -25,6 +26,8 @@ _QUIET = {
     if hasattr(signal, name)  # Windows has no SIGHUP
 }
 """What interrupts, and what it does before and after a command: it ends the process at once."""
+_FACTS = ("audioext_ref", "provider", "task_id", "stage")
+"""What some log lines know beside their words."""
 _SIGNALLED = 128  # a shell adds it to the number of the signal that ended a program
 
 
@@ -33,8 +36,9 @@ def execute(command: Command) -> int:
     screen, came = Screen(json=command.json), [Exit.INTERRUPTED]
     with _logs(command):
         try:
-            with _interrupts(came):
-                return int(asyncio.run(command.run(screen)))
+            loops = _fast_loop() if command.is_server else None
+            with _interrupts(came), asyncio.Runner(loop_factory=loops) as runner:
+                return int(runner.run(command.run(screen)))
         except KeyboardInterrupt:
             return _interrupted(screen, came[-1])
         except BrokenPipeError:
@@ -43,6 +47,14 @@ def execute(command: Command) -> int:
             return Exit.BROKEN_PIPE
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence and a code
             return _failed(screen, error, debug=command.debug)
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes uvloop's event loops, `None` where the extra `speed` is not installed."""
+    try:
+        return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return]  # it may be missing
+    except ImportError:
+        return None
 
 
 @contextmanager
@@ -111,12 +123,12 @@ def _interrupted(screen: Screen, code: Exit) -> int:
 
 @contextmanager
 def _logs(command: Command) -> Generator[None]:
-    """Show what audioext logs: warnings, with `-v` information, with `--debug` everything, and when it was."""
+    """Show what audioext logs, and when it was: warnings, with `-v` information, with `--debug` everything."""
     logger = logging.getLogger("audioext")
     level = logging.WARNING
     if command.verbose or command.debug:
         level = logging.DEBUG if command.debug else logging.INFO
-    handler = _StderrHandler(is_timed=level < logging.WARNING)
+    handler = _StderrHandler(is_json=command.log_format == "json")
     before = logger.level, logger.propagate
     logger.setLevel(level)
     logger.propagate = False
@@ -131,13 +143,23 @@ def _logs(command: Command) -> Generator[None]:
 class _StderrHandler(logging.Handler):
     """Looks up `sys.stderr` for each line: a live display puts its own there, and keeps the lines apart."""
 
-    def __init__(self, *, is_timed: bool) -> None:
+    def __init__(self, *, is_json: bool) -> None:
         super().__init__()
-        self.is_timed = is_timed
+        self._show = _log_object if is_json else _log_line
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            when = f"{moment(record.created)} " if self.is_timed else ""
-            print(f"{when}{record.levelname.lower()} {record.name}: {self.format(record)}", file=sys.stderr)
+            print(self._show(record, self.format(record)), file=sys.stderr, flush=True)
         except Exception:  # noqa: BLE001 - logging's own rule: a line that cannot be written ends nothing
             self.handleError(record)
+
+
+def _log_line(record: logging.LogRecord, text: str) -> str:
+    return f"{moment(record.created)} {record.levelname.lower()} {record.name}: {text}"
+
+
+def _log_object(record: logging.LogRecord, text: str) -> str:
+    """Return a line as JSON, with the facts that it has beside its words; a traceback is a part of the message."""
+    facts = {name: getattr(record, name) for name in _FACTS if hasattr(record, name)}
+    named = {"time": iso(record.created), "level": record.levelname.lower(), "logger": record.name}
+    return dump({**named, "message": text, **facts})

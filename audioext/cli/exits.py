@@ -7,7 +7,12 @@ import os
 from types import FrameType
 from typing import Self
 
-EXTRAS = {"cyclopts": "cli", "rich": "cli", "numpy": "sandbox", "soundfile": "sandbox"}
+EXTRAS = {
+    **dict.fromkeys(("cyclopts", "rich"), "cli"),
+    **dict.fromkeys(("numpy", "soundfile"), "sandbox"),
+    **dict.fromkeys(("mcp", "pydantic", "starlette", "uvicorn"), "mcp"),
+    "standardwebhooks": "forward",
+}
 """The packages that may be missing, and the extras that bring them."""
 
 
@@ -25,12 +30,13 @@ class Exit(enum.IntEnum):
     OK = 0, "done"
     DEFECT = 1, "a defect in audioext; --debug shows where"
     USAGE = 2, "the command, the request or a setting is wrong; nothing was sent"
-    REFUSED = 3, "the provider refused, or its answer is unreadable (replay: the receiver)"
+    REFUSED = 3, "the provider refused, or its answer is unreadable (replay, forward: who was told)"
     FAILED = 4, "the provider gave the task up"
     TIMEOUT = 5, "not complete in time; the job lives on: audioext wait REF"
     UNKNOWN = 6, "nobody knows whether the task was made; look at the provider first"
     DOWNLOAD = 7, "a file could not be saved; the job is complete: audioext save REF"
     STORE = 8, "the store cannot be read or written, or does not hold the job"
+    UNWELL = 9, "doctor found something that does not work"
     HUNG_UP = 129
     INTERRUPTED = 130, "Ctrl-C (143 after SIGTERM, 129 after SIGHUP); the task lives on"
     BROKEN_PIPE = 141, "nobody reads the output any more"
@@ -50,5 +56,5 @@ def epilogue() -> str:
 
 def missing_extra(name: str) -> str:
     """Return what to do where the packages of an extra are missing."""
-    need = {"cli": "the command line", "sandbox": "the sandbox"}[name]
-    return f'{need} needs two more packages: pip install "audioext[{name}]", or in a clone: pip install ".[{name}]"'
+    need = {"cli": "the command line", "forward": "forwarding", "mcp": "the MCP server", "sandbox": "the sandbox"}[name]
+    return f'{need} needs more packages: pip install "audioext[{name}]", or in a clone: pip install ".[{name}]"'

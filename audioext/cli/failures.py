@@ -22,6 +22,11 @@ from audioext.runtime.jobs import ClientClosedError, JobError, JobFailedError, S
 
 SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
 
+
+class ForwardError(AudioextError):
+    """The app did not take an event; it is sent again, and then listed by `audioext jobs --undelivered`."""
+
+
 # The first class that fits counts, so the narrow ones stand above the broad ones.
 _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (JobFailedError, Exit.FAILED),
@@ -37,6 +42,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (ProviderError, Exit.REFUSED),
     (DecodeError, Exit.REFUSED),
     (WebhookError, Exit.REFUSED),
+    (ForwardError, Exit.REFUSED),
 )
 _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_after", "reason")
 # What the library says of its arguments, and what is typed here instead.
@@ -62,11 +68,13 @@ def exit_code(error: BaseException) -> Exit:
 
 def error_object(error: Exception) -> dict[str, object]:
     """Return *error* as the JSON object that `--json` prints, with the facts that a script may branch on."""
-    facts: dict[str, object] = {
-        "type": type(error).__name__,
-        "message": sentence(error),
-        "exit_code": int(exit_code(error)),
-    }
+    head = {"type": type(error).__name__, "message": sentence(error), "exit_code": int(exit_code(error))}
+    return {"error": head | error_facts(error)}
+
+
+def error_facts(error: Exception) -> dict[str, object]:
+    """Return what a program may branch on: what the provider said, what it cost, the problems, the job."""
+    facts: dict[str, object] = {}
     if isinstance(error, AudioextError):
         facts |= {name: getattr(error, name) for name in _FACTS if hasattr(error, name)}
     if isinstance(error, RequestError):
@@ -76,7 +84,7 @@ def error_object(error: Exception) -> dict[str, object]:
         facts["files"] = [str(path) for path in error.paths]
     if isinstance(error, (JobError, SubmitUnknownError)):
         facts |= {"ref": error.job.ref, "provider": error.job.provider, "task_id": error.job.task_id}
-    return {"error": facts}
+    return facts
 
 
 def sentence(error: Exception) -> str:

@@ -51,6 +51,9 @@ class JobsCommand(LookOptions, Command):
     """`audioext jobs`."""
 
     open_only: Annotated[bool, flag("Only jobs that have not ended.", JOB_GROUP, "--open")] = False
+    undelivered: Annotated[
+        bool, flag("Only jobs with events that a handler, or the app of `listen --forward-to`, never took.", JOB_GROUP)
+    ] = False
     meta: MetaPairs = ()
     limit: Limit = 20
 
@@ -59,10 +62,12 @@ class JobsCommand(LookOptions, Command):
         newest: deque[Record] = deque(maxlen=self.limit)
         async with looking_client(self) as client:
             async for job in client.jobs(open=True if self.open_only else None, meta=read_meta(self.meta)):
-                newest.append(job.record)
+                if job.record.handler_faults or not self.undelivered:
+                    newest.append(job.record)
         if screen.json:
             for record in newest:
-                screen.emit(job_object(record))
+                faults = {"handler_faults": record.handler_faults} if self.undelivered else {}
+                screen.emit(job_object(record) | faults)
             return Exit.OK
         now = time.time()
         rows = [
@@ -73,7 +78,9 @@ class JobsCommand(LookOptions, Command):
                 record.operation,
                 text.clean(source_of(record))[:SHORT_LETTERS],
                 f"{text.seconds(now - record.created_at)} ago",
-                text.clean(problem_of(record) or "")[:SHORT_LETTERS],
+                text.clean(" ".join(record.handler_faults) if self.undelivered else problem_of(record) or "")[
+                    :SHORT_LETTERS
+                ],
             )
             for record in newest
         ]

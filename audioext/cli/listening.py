@@ -14,11 +14,21 @@ from cyclopts import Parameter
 from audioext import config
 from audioext.cli import text
 from audioext.cli.arguments import listening_providers
-from audioext.cli.clients import read_listen
+from audioext.cli.clients import make_client, read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
-from audioext.cli.options import API_GROUP, OUTPUT_GROUP, Command, StoreOptions, WebhookOptions, flag, option
+from audioext.cli.options import (
+    API_GROUP,
+    OUTPUT_GROUP,
+    Command,
+    ForwardOptions,
+    StoreOptions,
+    WebhookOptions,
+    flag,
+    option,
+)
 from audioext.cli.screen import Screen
+from audioext.cli.supervision import supervised
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import without_password
@@ -30,13 +40,16 @@ from audioext.stores.base import Appended, Delivery, to_delivery
 from audioext.ui.objects import BY, delivery_object, track_object
 
 UI_PORT = 8090
+CALL_SECONDS = 120.0
+"""How long an event may be sent again and again before that counts as one failure."""
 WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 
 
 @frozen(kw_only=True, slots=False)
-class ListenCommand(WebhookOptions, StoreOptions, Command):
+class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
     """`audioext listen`."""
 
+    is_server = True
     metrics: Annotated[
         bool | str,
         Parameter(
@@ -48,6 +61,9 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             show_default=False,
         ),
     ] = False
+    forward_to: Annotated[
+        str | None, option("A URL of your app that is told of every stage and failure, signed.", API_GROUP)
+    ] = None
     ui: Annotated[bool, flag("Show all jobs on a live page, for a browser on this machine.", OUTPUT_GROUP)] = False
     ui_port: Annotated[int, option("The live page's port on 127.0.0.1.", OUTPUT_GROUP, default=True)] = UI_PORT
 
@@ -61,29 +77,46 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             message = "a listener has to listen: --listen HOST:PORT, not none"
             raise ConfigError(message)
         store = TappedStore(open_store(self.store_url))
-        client = Client(
+        client = make_client(
             *listening_providers(self),
             public_url=self.public_url,
             listen=listen,
             store=cast("Store", store),
             metrics=self.metrics,
+            handler_timeout=CALL_SECONDS,
         )
         with stop_signals() as stopped:
-            async with client:
+            async with self._forwarding(client), client:
                 where = without_password(self.store_url)
                 url, address = client.public_url, config.read_listen(listen, client.public_url)
                 shown = without_password(str(url))
                 if screen.json:
                     screen.emit({"event": "listening", "public_url": shown, "store": where})
                 else:
+                    told = (
+                        WITHOUT_HANDLERS
+                        if self.forward_to is None
+                        else f"events go to {without_password(self.forward_to)}"
+                    )
                     at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
-                    screen.note(f"listening for {shown}{at}; jobs in {where}; {WITHOUT_HANDLERS}; Ctrl-C ends it")
+                    screen.note(f"listening for {shown}{at}; jobs in {where}; {told}; Ctrl-C ends it")
                 printer = asyncio.create_task(Printer(screen, client).run(store.appends))
-                async with self._page(client, screen):
+                async with supervised(f"listening for {shown}"), self._page(client, screen):
                     await stopped.wait()
                 await store.appends.join()
                 printer.cancel()
         return Exit.OK
+
+    @asynccontextmanager
+    async def _forwarding(self, client: Client) -> AsyncGenerator[None]:
+        if self.forward_to is None:
+            yield
+            return
+        from audioext.cli.forwarding import open_forwarder  # noqa: PLC0415 - its package is an extra
+
+        async with open_forwarder(self.forward_to, self.forward_secret) as forwarder:
+            forwarder.register(client)
+            yield
 
     @asynccontextmanager
     async def _page(self, client: Client, screen: Screen) -> AsyncGenerator[None]:

@@ -6,7 +6,7 @@ text: the parser would look for their names in the module of the command.
 
 import abc
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import attrs
 from attrs import frozen
@@ -47,7 +47,7 @@ Limit = Annotated[
     Parameter(help="How many to list, the newest ones.", group=OUTPUT_GROUP, validator=validators.Number(gte=1)),
 ]
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
-ProviderOption = Annotated[ProviderName, option("The API to use.", API_GROUP, default=True)]
+ProviderOption = Annotated[ProviderName, option("The API to use.", API_GROUP, env="AUDIOEXT_PROVIDER", default=True)]
 Speed = Annotated[
     float, option("How many times faster than the real APIs the sandbox is.", SANDBOX_GROUP, default=True)
 ]
@@ -69,6 +69,13 @@ class Command(abc.ABC):
     json: Annotated[bool, flag("Print JSON on stdout, one object a line, and nothing else.", OUTPUT_GROUP)] = False
     verbose: Annotated[bool, flag("Log what happens on stderr.", OUTPUT_GROUP, "--verbose", "-v")] = False
     debug: Annotated[bool, flag("Log more, and show the traceback of an error.", OUTPUT_GROUP)] = False
+    log_format: Annotated[
+        Literal["text", "json"],
+        option("Log lines for people or, one object a line, for machines.", OUTPUT_GROUP, env="AUDIOEXT_LOG_FORMAT"),
+    ] = "text"
+
+    is_server: ClassVar[bool] = False
+    """Whether it serves others until it is stopped."""
 
     @abc.abstractmethod
     async def run(self, screen: Screen) -> Exit:
@@ -150,6 +157,16 @@ class WebhookOptions:
 
 
 @frozen(kw_only=True, slots=False)
+class ForwardOptions:
+    """How an app that is told of events knows us."""
+
+    forward_secret: Annotated[
+        str | None,
+        option("The secret that signs the events: whsec_ and Base64.", API_GROUP, env="AUDIOEXT_FORWARD_SECRET"),
+    ] = attrs.field(default=None, repr=False)
+
+
+@frozen(kw_only=True, slots=False)
 class BaseUrlOptions:
     """Where the API is."""
 
@@ -179,7 +196,10 @@ class SavingOptions:
     """How long to wait, and what becomes of the result."""
 
     out: Out = Path()
-    timeout: Annotated[float, option("Seconds to wait; the job outlives the wait.", JOB_GROUP, default=True)] = 900.0
+    timeout: Annotated[
+        float,
+        option("Seconds to wait; the job outlives the wait.", JOB_GROUP, env="AUDIOEXT_WAIT_TIMEOUT", default=True),
+    ] = 900.0
     no_save: Annotated[bool, flag("Do not fetch the files.", JOB_GROUP)] = False
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import aiohttp
 from attrs import define, evolve, field, frozen
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
-from yarl import URL
 
 from audioext.cli import text
 from audioext.cli.clients import OpenClient
@@ -37,9 +34,6 @@ LISTENED_SECONDS = 10.0
 """How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
 SLOW_FACTOR = 5.0
 """How much longer it listens where nothing is wrong with the address."""
-LOOK_SECONDS = 5.0
-LOOK_BYTES = 1_000
-HTTP_OK = 200
 
 
 @define(eq=False)
@@ -47,7 +41,6 @@ class View:
     """Steps that stay; on a terminal, below them, a spinner with the time and a line for each file that moves."""
 
     console: Console
-    has_doubted: bool = field(default=False, init=False)
     _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
     _moved: dict[str, str] = field(factory=dict, init=False)
     _what: str = field(default="", init=False)
@@ -64,7 +57,6 @@ class View:
 
     def doubt(self, words: str) -> None:
         """Show a line that says what may be wrong."""
-        self.has_doubted = True
         self.console.print(Text(words))
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
@@ -170,15 +162,11 @@ async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = L
         StageTimeoutError: the job is not complete in time.
     """
     events: list[StageEvent] = []
-    url, began = opened.client.public_url, time.time()
     doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
     try:
         async for event in job:
             show_stage(view, job, event)
             events.append(event)
-            is_late = event.source == "poll" and event.at.timestamp() > began
-            if url is not None and is_late and not view.has_doubted and not _is_heard(events):
-                view.doubt(f"no webhook told of this: the provider could not reach {url}, or its proxy refused")
     except JobExpiredError:
         raise
     except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
@@ -267,7 +255,8 @@ async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[Stag
     if url is None:
         return
     await asyncio.sleep(patience)
-    why = await reason_for_silence(url, is_local=opened.is_local)
+    failed = [line for line in (await opened.client.check()).lines if line.state == "failed"]
+    why = f"{failed[0].seen}; {failed[0].advice}" if failed else None
     if why is None:
         await asyncio.sleep(SLOW_FACTOR * patience)
     if _is_heard(events):
@@ -282,33 +271,3 @@ async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[Stag
 
 def _is_heard(events: Sequence[StageEvent]) -> bool:
     return any(event.source == "webhook" for event in events)
-
-
-async def reason_for_silence(public_url: URL, *, is_local: bool) -> str | None:
-    """Return why providers cannot reach *public_url*, `None` if nothing speaks for that.
-
-    *is_local* says that the provider itself runs on this machine, as a sandbox does.
-    """
-    health = public_url / "healthz"
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK_SECONDS)) as session,
-            session.get(health, allow_redirects=False) as answer,
-        ):
-            status, body = answer.status, await answer.content.read(LOOK_BYTES)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return f"nobody answers at {health} ({type(error).__name__}): is the tunnel or the proxy up?"
-    if status != HTTP_OK:
-        return f"{health} answers {status}: does the path of --public-url lead to the receiver?"
-    if b'"ok"' not in body:
-        return f"what answers at {health} is no receiver of audioext's"
-    if not is_local and _is_private(public_url.host or ""):
-        return f"{public_url.host} can be reached from this network alone: --public-url must be a public address"
-    return None
-
-
-def _is_private(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))

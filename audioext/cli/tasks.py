@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from audioext.cli import text
 from audioext.cli.arguments import other_url, read_meta, read_source, real_provider
-from audioext.cli.clients import OpenClient, api_url, find_job, job_options, looking_client, open_client
+from audioext.cli.clients import OpenClient, api_url, find_job, job_options, looking_client, make_client, open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import (
     ApiOptions,
@@ -32,7 +32,6 @@ from audioext.cli.options import (
 )
 from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, finish, open_view, report, save, show_submitted, submit, too_early
-from audioext.client import Client
 from audioext.errors import Problem, ProviderError, RequestError
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
@@ -162,7 +161,7 @@ class SaveCommand(LookOptions, JobUrlOptions, Command):
             client = looking_client(self)
         else:  # the API can be asked for fresh links
             provider = real_provider(job.provider, api_url(self.base_url, job.record), ApiOptions())
-            client = Client(provider, store=self.store_url)
+            client = make_client(provider, store=self.store_url, public_url=None, listen=None)
             screen.job = job_options(self, base_url=other_url(provider))
         async with client:
             job = await client.job(job.ref)

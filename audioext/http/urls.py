@@ -12,6 +12,8 @@ from audioext.errors import WebhookError
 from audioext.http import signing
 
 FILES_SEGMENT = "files"
+CHECK_SEGMENT = "check"
+"""Stands where a provider's name stands in a callback, so that a check takes the way that webhooks take."""
 MASK = "***"
 _CALLBACK = re.compile(
     r"(?:^|/)(?P<provider>[a-z0-9-]{1,64})/(?P<ref>[0-9a-z]{8,64})/(?P<tag>[\w%.~-]{1,128})/?$", re.ASCII

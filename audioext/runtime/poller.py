@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import attrs
 from attrs import define, field
+from yarl import URL
 
 from audioext.clock import Clock
 from audioext.errors import ConfigError, DecodeError, ProviderDownError, ProviderError, UnsupportedError
 from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.http.urls import without_password
 from audioext.models.entries import STILL, make_entry
+from audioext.models.record import Record
 from audioext.providers.base import Credits, Provider
 from audioext.runtime import tracing
 from audioext.runtime.claims import Claims
@@ -31,6 +35,8 @@ CLAIM_MARGIN_SECONDS = 5.0
 BELIEVED_AFTER = 4.0
 """A doubtful failure is believed when a status call still tells of it after so many of the longest pauses."""
 CONCURRENT_POLLS = 16
+SILENCE_SECONDS = 3_600.0
+"""How often the log says at most that webhooks stay away."""
 MAX_COMPLAINED_ENTRIES = 40
 """A longer journal notes no more complaints, which may differ with each call: it keeps room for what the task shows."""
 
@@ -46,6 +52,8 @@ class Poller:
     clock: Clock
     expire_after: float
     timeout: float
+    public_url: Callable[[], URL | None] = field(default=lambda: None)
+    _silence_said_at: float = field(default=-math.inf, init=False)
     _claims: Claims | None = field(default=None, init=False)
     _limiters: dict[str, Limiter] = field(factory=dict, init=False)
 
@@ -168,8 +176,10 @@ class Poller:
         is_over = age >= self.expire_after
         if held.record.task_id is not None:
             _log.debug("job %s: its status is asked for: %s", ref, _why(held, self.clock.now()))
+            before = held.record
             try:
                 await self.ask(held)
+                self._note_silence(held, before)
             except (ProviderError, DecodeError) as error:
                 _log.info("job %s: the status call failed: %s", ref, error, extra=names(held.record))
                 is_over = age >= 2 * self.expire_after
@@ -178,6 +188,24 @@ class Poller:
             await self.journal.append(held, [make_entry("expired", self.clock.now())])
         elif held.record.task_id is None:
             await self.journal.append(held)
+
+    def _note_silence(self, held: HeldJob, before: Record) -> None:
+        """Say it, now and then, where a poll found what a webhook should have told."""
+        record, now = held.record, self.clock.monotonic()
+        is_told = not record.webhooks or any(reading.entry.kind == "webhook" for reading in held.readings.values())
+        is_news = (record.stage, record.verdict) != (before.stage, before.verdict)
+        if is_told or not is_news or now - self._silence_said_at < SILENCE_SECONDS:
+            return
+        self._silence_said_at = now
+        url = self.public_url()
+        _log.warning(
+            "job %s at %s: a status call brought news, and no webhook did: the provider could not reach %s, or a proxy "
+            "refused it; `audioext doctor`, or client.check(), says why",
+            record.ref,
+            record.provider,
+            without_password(str(url)) if url is not None else "the public_url that it was submitted with",
+            extra=names(record),
+        )
 
 
 def _why(held: HeldJob, now: float) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from attrs import define, field, frozen
 from redis.asyncio import ConnectionPool
@@ -14,19 +14,35 @@ from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as SilentError
 
 from audioext.errors import ConfigError
-from audioext.stores._redis_pipe import LOST, TRIES, send
 
+NO_SERVER = (
+    "the store's URL names no server, or no number for its port: use redis://host:6379/0 or unix:///path/to/socket"
+)
 PREFIX = "audioext"
 PATIENCE_SECONDS = 5.0
 TTL_SECONDS = 30 * 86_400
 MAX_SECONDS = 100 * 365 * 86_400
+TRIES = 3
+"""Connections that a call may try within the store's patience: a mute one must not use up all of it."""
+NOT_NOW = (BusyLoadingError, ReadOnlyError, TryAgainError, ClusterDownError, AskError)
+"""What a server answers that starts, fails over, or gave its slot away; it did nothing."""
+LOST = (LostError, SilentError, OSError, *NOT_NOW)
+"""What means that the right server was not reached, or did not answer; trying again may help."""
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
-_Node = tuple[str, int]
 _OURS = {"prefix", "ttl", "patience"}
+_Node = tuple[str, int]
 
 
 @frozen(kw_only=True)
@@ -41,13 +57,13 @@ class Address:
     connection: type[AbstractConnection] = field(repr=False)
     options: Mapping[str, Any] = field(repr=False)
 
-    def connect_to(self, **others: object) -> AbstractConnection:
-        """Return a connection, not opened yet, with *others* in place of what the URL says."""
-        options: dict[str, Any] = {**self.options, **others}
-        return self.connection(**options)
+    @property
+    def silence(self) -> float:
+        """How long (seconds) one connection may be mute."""
+        return self.patience / TRIES
 
 
-def read_url(url: str, *, patience: float | None) -> Address:
+def read_url(url: str) -> Address:
     """Return what *url* says; its scheme becomes one that the driver knows.
 
     Raises:
@@ -55,9 +71,14 @@ def read_url(url: str, *, patience: float | None) -> Address:
     """
     try:
         parts = urlsplit(url)
+        server = parts.hostname and f"{parts.hostname}:{parts.port or 6379}"
     except ValueError:  # which repeats the host, and the password before it
-        raise ConfigError("the store's URL names no server: use redis://host:6379/0") from None
-    shown = _shown(parts)
+        raise ConfigError(NO_SERVER) from None
+    shown = parts.path if parts.scheme == "unix" else server
+    if not shown:
+        raise ConfigError(NO_SERVER)
+    if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdigit():
+        raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
     query = parse_qsl(parts.query, keep_blank_values=True)
     ours = {name: value for name, value in query if name in _OURS}
     if "partitions" in dict(query):
@@ -65,26 +86,24 @@ def read_url(url: str, *, patience: float | None) -> Address:
     prefix = ours.get("prefix", PREFIX)
     if not prefix or set("{}") & set(prefix):
         raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")
-    limit = _seconds(ours, "patience", patience or PATIENCE_SECONDS, MAX_SECONDS)
+    limit = _seconds(ours, "patience", PATIENCE_SECONDS)
     rest = urlencode([(name, value) for name, value in query if name not in _OURS])
-    scheme = _SCHEMES.get(parts.scheme, parts.scheme)
-    if scheme == "unix":  # some Pythons would join it with one slash
+    driver = urlunsplit(parts._replace(scheme=_SCHEMES.get(parts.scheme, parts.scheme), query=rest))
+    if parts.scheme == "unix":  # some Pythons join it with one slash
         driver = f"unix://{parts.netloc}{parts.path}{'?' if rest else ''}{rest}"
-    else:
-        driver = urlunsplit(parts._replace(scheme=scheme, query=rest))
     kind, options = _options(driver, limit)
     return Address(
         url=driver,
         shown=shown,
         prefix=prefix,
-        ttl=math.ceil(_seconds(ours, "ttl", TTL_SECONDS, MAX_SECONDS)),
+        ttl=math.ceil(_seconds(ours, "ttl", TTL_SECONDS)),
         patience=limit,
         connection=kind,
         options=options,
     )
 
 
-def _options(url: str, timeout: float) -> tuple[type[AbstractConnection], dict[str, Any]]:
+def _options(url: str, timeout: float) -> tuple[type[AbstractConnection], Mapping[str, Any]]:
     try:
         options: dict[str, Any] = {
             **parse_url(url),
@@ -103,41 +122,23 @@ def _options(url: str, timeout: float) -> tuple[type[AbstractConnection], dict[s
     return pool.connection_class, pool.connection_kwargs
 
 
-def _shown(parts: SplitResult) -> str:
-    # The URL may hold a password, so no message repeats it.
-    shown = parts.path
-    if parts.scheme != "unix":
-        try:
-            port = 6379 if parts.port is None else parts.port
-        except ValueError as error:
-            raise ConfigError("the store's URL has a port that is no number of a port") from error
-        shown = f"{parts.hostname}:{port}" if parts.hostname else ""
-        if not (parts.path in {"", "/"} or parts.path[1:].isdigit()):
-            raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
-    if not shown:
-        raise ConfigError("the store's URL names no server: use redis://host:6379/0 or unix:///path/to/socket")
-    return shown
-
-
-def _seconds(options: Mapping[str, str], name: str, default: float, most: float) -> float:
+def _seconds(options: Mapping[str, str], name: str, default: float) -> float:
     text = options.get(name, str(default))
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds <= most:
-        raise ConfigError(f"the store's URL may say ?{name}= and seconds above 0, up to {most}, not {text!r}")
+    if not 0 < seconds <= MAX_SECONDS:
+        raise ConfigError(f"the store's URL may say ?{name}= and seconds above 0, up to {MAX_SECONDS}, not {text!r}")
     return seconds
 
 
 @define(eq=False, repr=False)
 class Nodes:
-    """Makes connections to whoever has the slot of *tag* by now; all that were ever heard of are asked in turn."""
+    """Makes connections to whoever has the slot of our keys by now; all that were ever heard of are asked in turn."""
 
     address: Address
-    tag: bytes
     _known: list[_Node] = field(factory=list, init=False)
-    _is_single: bool = field(default=False, init=False)
 
     async def connect(self) -> AbstractConnection:
         """Return a new connection.
@@ -145,54 +146,48 @@ class Nodes:
         Raises:
             Exception: no server is there, or none lets us in.
         """
-        if self._is_single or "host" not in self.address.options:
+        options = self.address.options
+        if "host" not in options:
             return await self._open()
-        first = (str(self.address.options["host"]), int(self.address.options.get("port", 6379)))
         failure: Exception = LostError("no node is there")
-        for node in [*self._known, first]:
+        for node in (*self._known, (str(options["host"]), int(options.get("port", 6379)))):
             try:
-                return await self._connect(node)
+                return await self._reach(node)
             except LOST as error:
                 failure = error
         raise failure
 
-    async def _connect(self, node: _Node) -> AbstractConnection:
+    async def _reach(self, node: _Node) -> AbstractConnection:
+        """Return a connection to the master of our slot, as *node* knows it."""
         connection = await self._open(node)
-        master = None
+        known: list[_Node] = []
         try:
-            master = await self._locate(connection, node)
+            async with asyncio.timeout(self.address.silence):
+                known = await self._ask(connection, node)
         finally:
-            if master != node:
+            if known[:1] != [node]:
                 await connection.disconnect(nowait=True)
-        return connection if master == node else await self._open(master)
+        self._known = known
+        return connection if known[0] == node else await self._open(known[0])
 
     async def _open(self, node: _Node | None = None) -> AbstractConnection:
-        connection = self.address.connect_to(**({} if node is None else {"host": node[0], "port": node[1]}))
-        async with asyncio.timeout(self.address.patience / TRIES):
+        options: dict[str, Any] = {**self.address.options}
+        if node is not None:
+            options |= {"host": node[0], "port": node[1]}
+        connection = self.address.connection(**options)
+        async with asyncio.timeout(self.address.silence):
             await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
         return connection
 
-    async def _locate(self, connection: AbstractConnection, asked: _Node) -> _Node:
-        """Return the master of our slot; a server that is in no cluster is its own."""
+    async def _ask(self, connection: AbstractConnection, asked: _Node) -> list[_Node]:
+        """Return the master of our slot, then all others; a server that is in no cluster is its own."""
+        await connection.send_command("CLUSTER", "SLOTS")
         try:
-            async with asyncio.timeout(self.address.patience / TRIES):
-                await send(connection, ("CLUSTER", "SLOTS"))
-                ranges: Any = await connection.read_response()
-        except ResponseError as error:
-            if isinstance(error, LOST):
-                raise
-            self._is_single = True  # it has no such support, or does not let us ask
-            return asked
-        slot = key_slot(self.tag)
-        known: list[_Node] = []
-        master: _Node | None = None
-        for start, end, *nodes in ranges:
-            # A node that does not know its own name leaves it to whoever reached it.
-            found = [((host or b"").decode() or asked[0], int(port)) for host, port, *_ in nodes]
-            known += found
-            if start <= slot <= end:
-                master = found[0]
-        self._known = known
-        if master is None:
-            raise LostError(f"no node of the cluster has slot {slot}")
-        return master
+            ranges: Any = await connection.read_response()
+        except ResponseError:  # it has no such support, or does not let us ask
+            return [asked]
+        slot = key_slot(self.address.prefix.encode())
+        ranges.sort(key=lambda found: not found[0] <= slot <= found[1])
+        # A node that does not know its own name leaves it to whoever reached it.
+        known = [((host or b"").decode() or asked[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
+        return known or [asked]

@@ -1,12 +1,13 @@
 """What happens at the server in one step: each script is atomic, and harmless when it is sent again.
 
-`KEYS` names all keys that a call may touch, as a cluster wants it; the scripts build the names themselves, from the
-first one. All keys share one hash tag, so they are one slot of a cluster. With `{p}` for that tag, there are:
+All keys share one hash tag, so they are one slot of a cluster. A call names one key, `{p}:meta`, which leads it to the
+slot's node; scripts build the other names from it, where the pages below want them named: each costs a call time, and
+which ones are needed is often found by the script alone. With `{p}` for the tag, there are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
     {p}:changes          stream: "COUNT REF" of every create and append
-    {p}:job:REF          hash: `m` what scripts must know, `i` the index, `ids` of the entries in their order, `u` until
-                         when handlers hold it, and the entries by number (0 is a request that came by `create`)
+    {p}:job:REF          hash: `m` what scripts must know, `i` the index, `u` until when handlers hold it, and the
+                         entries by number (0 is a request that came by `create`)
     {p}:jobs, :open      sorted sets of refs by the job's number
     {p}:closed           sorted set of the refs that are not open, by the time of their newest entry
     {p}:webhooks         sorted set of "REF NUMBER", by the webhook's own number
@@ -14,18 +15,19 @@ first one. All keys share one hash tag, so they are one slot of a cluster. With 
     {p}:occupied:ACCOUNT    sorted set of refs by until when they count as open for the limits
     {p}:submits:ACCOUNT     sorted set of refs by when they were answered, else by minus when they were created
     {p}:key:KEY          the ref that holds the key
-    {p}:task:PROVIDER:TASK    list of the refs with this task id, the newest last
+    {p}:task:LENGTH:PROVIDER:TASK    list of the refs with this task id, the newest last
     {p}:secret:NAME      a named value
     {p}:providers        set of the providers that ever had a job
 
 `m` is packed as `FACTS` says: the numbers of the first and the last entry, whether the request is known, whether the
 job is open, the bytes of all bodies, the repeats, the time of the newest entry, when handlers may have work (-1:
-never), and who created it. An entry starts with its time as a big-endian double and one letter for its kind, so that
-no script unpacks it. Within a script the first write is one that the engine may refuse (no memory, no disk), so that
-nothing is half applied. The largest script is in `_redis_write`.
+never), and who created it. The ids of the entries in their order follow, with a blank around each. An entry is packed
+as `HEAD` says: its time, a letter for its kind, and the bytes of its body; no script reads what follows. Within a
+script the first write is one that the engine may refuse (no memory, no disk), so that nothing is half applied. The
+scripts behind `create` and `append` are in `_redis_write`.
 
-Redis' own pages, read 2026-11-21: redis.io/docs/latest/develop/interact/programmability/eval-intro (keys in `KEYS`,
-effects, atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the same in this.
+Redis' own pages, read 2026-11-21: redis.io/docs/latest/develop/interact/programmability/eval-intro (effects,
+atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the same in this.
 """
 
 from __future__ import annotations
@@ -38,17 +40,17 @@ from attrs import field, frozen
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS
 from audioext.stores.base import LONGEST_HOLD_SECONDS
 
-LAYOUT = 2
+LAYOUT = 3
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""
 MAX_CHANGES = 10_000
 """About so many changes stay in the stream; who is further behind looks at everything again."""
-FACTS = ">I4I4BBdI4dd"
-CREATOR_BYTES = 8
+FACTS = ">I4I4BBdI4ddc8"
+HEAD = ">dc1I4"
 _NUMBERS = {
     "LAYOUT": LAYOUT,
     "MAX_CHANGES": MAX_CHANGES,
     "FACTS": f"'{FACTS}'",
-    "CREATOR_BYTES": CREATOR_BYTES,
+    "HEAD": f"'{HEAD}'",
     "MAX_ENTRIES": MAX_ENTRIES,
     "MAX_JOURNAL_BYTES": MAX_JOURNAL_BYTES,
     "POST_SECONDS": POST_SECONDS,
@@ -56,15 +58,32 @@ _NUMBERS = {
 }
 
 _COMMON = """
-local call, pack = redis.call, struct.pack
-local base, ttl = string.sub(KEYS[1], 1, -5), tonumber(ARGV[1])
+local call, base = redis.call, string.sub(KEYS[1], 1, -5)
+"""
+
+INDEX = """
 -- The index, without its due times.
 local PROVIDER, ACCOUNT, CREATED, KEY, TASK, ANSWERED, IS_OPEN, OCCUPIES = 1, 2, 3, 4, 5, 6, 7, 8
-local function key_of(index)
-  return index[KEY] and base .. 'key:' .. index[KEY]
+
+-- The names of what leads to a job by its key and by its task id, false where it has none.
+local function names_of(index)
+  local task = index[TASK] and base .. 'task:' .. #index[PROVIDER] .. ':' .. index[PROVIDER] .. ':' .. index[TASK]
+  return index[KEY] and base .. 'key:' .. index[KEY], task
 end
-local function task_of(index)
-  return index[TASK] and base .. 'task:' .. #index[PROVIDER] .. ':' .. index[PROVIDER] .. ':' .. index[TASK]
+-- The same, and what counts for its account.
+local function link(index, ref)
+  local key, task = names_of(index)
+  if key then call('SET', key, ref) end
+  if task then call('RPUSH', task, ref) end
+  if index[OCCUPIES] > 0 then call('ZADD', base .. 'occupied:' .. index[ACCOUNT], index[OCCUPIES], ref) end
+  call('ZADD', base .. 'submits:' .. index[ACCOUNT], index[ANSWERED] or -index[CREATED], ref)
+end
+local function unlink(index, ref)
+  local key, task = names_of(index)
+  if key and call('GET', key) == ref then call('DEL', key) end
+  if task then call('LREM', task, 0, ref) end
+  call('ZREM', base .. 'occupied:' .. index[ACCOUNT], ref)
+  call('ZREM', base .. 'submits:' .. index[ACCOUNT], ref)
 end
 """
 
@@ -77,9 +96,9 @@ class Script:
     digest: str
 
 
-def make_script(text: str) -> Script:
-    """Return the script whose own part is *text*, with the numbers in their places."""
-    text = _COMMON + text
+def make_script(*parts: str) -> Script:
+    """Return the script that *parts* make, with the numbers in their places."""
+    text = "".join((_COMMON, *parts))
     for name, number in _NUMBERS.items():
         text = text.replace(name, str(number))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
@@ -88,30 +107,28 @@ def make_script(text: str) -> Script:
 BEGIN: Final = make_script("""
 local layout = call('HGET', KEYS[1], 'layout')
 if layout and layout ~= 'LAYOUT' then return {layout} end
-local last = call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1]
+local function newest() return call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1] end
 if not layout then call('HSET', KEYS[1], 'layout', 'LAYOUT') end
-if not last then
-  call('XADD', base .. 'changes', '*', 'j', '')
-  last = call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1]
-end
-return {'LAYOUT', last}
+if not newest() then call('XADD', base .. 'changes', '*', 'j', '') end
+return {'LAYOUT', newest()}
 """)
 
 READ: Final = make_script("""
-local job = base .. 'job:' .. ARGV[2]
-local held = call('HMGET', job, 'm', 'i')
-if not held[1] then return false end
-local first, last = struct.unpack(FACTS, held[1])
-local numbers = {}
-for number = first + ARGV[3], last do numbers[#numbers + 1] = number end
+local ref, after, number = ARGV[1], ARGV[2], ARGV[3]
+local job = base .. 'job:' .. ref
+local held, index = unpack(call('HMGET', job, 'm', 'i'))
+if not held then return false end
+local first, last = struct.unpack(FACTS, held)
+local numbers = {number}
+if not number then for each = first + after, last do numbers[#numbers + 1] = each end end
 local entries = numbers[1] and call('HMGET', job, unpack(numbers)) or {}
-local _, provider = cmsgpack.unpack_one(held[2], 1)
-return {held[1], held[2], call('ZSCORE', base .. 'polls:' .. provider, ARGV[2]) or '', unpack(entries)}
+local _, provider = cmsgpack.unpack_one(index, 1)
+return {held, index, call('ZSCORE', base .. 'polls:' .. provider, ref) or '', unpack(entries)}
 """)
 
 CLAIM: Final = make_script("""
-local work, now, til, limit = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local latest, names = ARGV[6], {unpack(ARGV, 7)}
+local work, now, til, limit, latest = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local names = ARGV[6] and {unpack(ARGV, 6)} or call('SMEMBERS', base .. 'providers')
 -- Whether a clock that was ahead put it down: what `is_too_late` says.
 local function is_too_late(ref)
   if work == 'polls' then return true end
@@ -119,16 +136,14 @@ local function is_too_late(ref)
   local facts = held[1] and {pcall(struct.unpack, FACTS, held[1])}
   if not facts or not facts[1] then return true end  -- it expired, or is damaged
   local handle_at, held_until = facts[9], tonumber(held[2]) or 0
-  return held_until <= tonumber(now) and handle_at > tonumber(latest)
-    or held_until > latest + LONGEST_HOLD_SECONDS
+  return (held_until <= now and handle_at > latest) or held_until > latest + LONGEST_HOLD_SECONDS
 end
-if not names[1] then names = call('SMEMBERS', base .. 'providers') end
 local found, claimed = {}, {}
 for _, name in ipairs(names) do
   local due = base .. work .. ':' .. name
   local refs = call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
   for at = 1, #refs, 2 do found[#found + 1] = {tonumber(refs[at + 1]), refs[at], due} end
-  local late = call('ZREVRANGEBYSCORE', due, '+inf', '(' .. latest, 'WITHSCORES', 'LIMIT', 0, limit)
+  local late = call('ZREVRANGEBYSCORE', due, '+inf', '(' .. ARGV[5], 'WITHSCORES', 'LIMIT', 0, limit)
   for at = 1, #late, 2 do
     if is_too_late(late[at]) then found[#found + 1] = {tonumber(late[at + 1]), late[at], due} end
   end
@@ -139,70 +154,68 @@ for at = 1, math.min(limit, #found) do
   local there = redis.pcall('HEXISTS', base .. 'job:' .. ref, 'm')
   if there == 0 then  -- it expired
     call('ZREM', due, ref)
-  elseif there ~= 1 then  -- no job of ours lies there: it keeps no other
-    call('ZADD', due, til, ref)
   else
     call('ZADD', due, til, ref)
-    if work == 'handlers' then call('HSET', base .. 'job:' .. ref, 'u', til) end
-    claimed[#claimed + 1] = ref
+    if there == 1 then  -- else no job of ours lies there: it keeps no other
+      if work == 'handlers' then call('HSET', base .. 'job:' .. ref, 'u', til) end
+      claimed[#claimed + 1] = ref
+    end
   end
 end
 return claimed
 """)
 
 NEXT_DUE: Final = make_script("""
-local work, names, first = ARGV[2], {unpack(ARGV, 3)}, math.huge
-if not names[1] then names = call('SMEMBERS', base .. 'providers') end
+local names, first = ARGV[2] and {unpack(ARGV, 2)} or call('SMEMBERS', base .. 'providers'), math.huge
 for _, name in ipairs(names) do
-  first = math.min(first, call('ZRANGE', base .. work .. ':' .. name, 0, 0, 'WITHSCORES')[2] or math.huge)
+  first = math.min(first, call('ZRANGE', base .. ARGV[1] .. ':' .. name, 0, 0, 'WITHSCORES')[2] or math.huge)
 end
 return first < math.huge and string.format('%.17g', first)
 """)
 
 RESCHEDULE: Final = make_script("""
-local ref, work, at = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local ref, work, until_ = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local job = base .. 'job:' .. ref
-local held = call('HMGET', job, 'm', 'i')
-if not held[1] then return 0 end
-local first, last, is_known, is_open, bytes, repeats, newest, handle_at = struct.unpack(FACTS, held[1])
-local _, provider = cmsgpack.unpack_one(held[2], 1)
+local held, index = unpack(call('HMGET', job, 'm', 'i'))
+if not held then return 0 end
+local _, provider = cmsgpack.unpack_one(index, 1)
 local due = base .. work .. ':' .. provider
-if work == 'polls' then return call('ZADD', due, 'XX', 'LT', at, ref) end
-if handle_at >= 0 then
-  handle_at = math.min(handle_at, at)
-  local facts = pack(FACTS, first, last, is_known, is_open, bytes, repeats, newest, handle_at)
-  call('HSET', job, 'm', facts .. string.sub(held[1], -CREATOR_BYTES))
-  call('ZADD', due, handle_at, ref)
+if work == 'polls' then return call('ZADD', due, 'XX', 'LT', until_, ref) end
+local facts = {struct.unpack(FACTS, held)}
+if facts[8] >= 0 then
+  facts[8] = math.min(facts[8], until_)
+  call('HSET', job, 'm', struct.pack(FACTS, unpack(facts, 1, 9)) .. string.sub(held, facts[10]))
+  call('ZADD', due, facts[8], ref)
 end
 return call('HDEL', job, 'u')
 """)
 
-PURGE: Final = make_script("""
-local before, kept, portion = tonumber(ARGV[2]) or call('TIME')[1] - ttl, tonumber(ARGV[3]), tonumber(ARGV[4])
+PURGE: Final = make_script(
+    INDEX,
+    """
+local before, kept, portion = tonumber(ARGV[1]) or call('TIME')[1] - ARGV[4], tonumber(ARGV[2]), tonumber(ARGV[3])
 local oldest = call('ZRANGE', base .. 'closed', 0, portion - 1, 'WITHSCORES')
 local went, existed = 0, 0
 for at = 1, #oldest, 2 do
   local ref = oldest[at]
   if tonumber(oldest[at + 1]) >= before and call('ZCARD', base .. 'webhooks') <= kept then break end
-  local job = base .. 'job:' .. ref
-  local held = redis.pcall('HMGET', job, 'm', 'i')
-  local first, last = 0, MAX_ENTRIES  -- an expired or damaged one may have had so many
-  local is_whole, from, to = pcall(struct.unpack, FACTS, held[1] or '')
-  if is_whole then first, last = from, to end
+  local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'i')
+  local is_whole, first, last = pcall(struct.unpack, FACTS, held[1] or '')
+  if not is_whole then first, last = 0, MAX_ENTRIES end  -- an expired or damaged one may have had so many
   local webhooks = {}
   for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
   if webhooks[1] then call('ZREM', base .. 'webhooks', unpack(webhooks)) end
-  local sets = {'jobs', 'closed'}
   local is_read, index = pcall(cmsgpack.unpack, held[2] or '')
   if is_whole and is_read and type(index) == 'table' and index[PROVIDER] and index[ACCOUNT] then
-    if index[KEY] and call('GET', key_of(index)) == ref then call('DEL', key_of(index)) end
-    if index[TASK] then call('LREM', task_of(index), 0, ref) end
-    for _, name in ipairs({'occupied:', 'submits:'}) do sets[#sets + 1] = name .. index[ACCOUNT] end
-    for _, name in ipairs({'polls:', 'handlers:'}) do sets[#sets + 1] = name .. index[PROVIDER] end
+    unlink(index, ref)
+    call('ZREM', base .. 'polls:' .. index[PROVIDER], ref)
+    call('ZREM', base .. 'handlers:' .. index[PROVIDER], ref)
   end
-  existed = existed + call('UNLINK', job)
-  for _, name in ipairs(sets) do call('ZREM', base .. name, ref) end
+  existed = existed + call('UNLINK', base .. 'job:' .. ref)
+  call('ZREM', base .. 'jobs', ref)
+  call('ZREM', base .. 'closed', ref)
   went = went + 1
 end
 return {went, existed}
-""")
+""",
+)

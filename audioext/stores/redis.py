@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import secrets
 import struct
-from collections.abc import AsyncIterator, Awaitable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -21,23 +20,23 @@ from redis.exceptions import ResponseError
 from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores import _redis_scripts as scripts
 from audioext.stores._changes import follow
 from audioext.stores._redis_address import Address, read_url
-from audioext.stores._redis_engine import Engine
+from audioext.stores._redis_changes import ChangeReader, Item
 from audioext.stores._redis_pipe import Pipe
-from audioext.stores._redis_values import entry_words, index_words, load_entry, load_provider, load_stored
-from audioext.stores._redis_write import WRITE
+from audioext.stores._redis_scripts import BEGIN, CLAIM, LAYOUT, NEXT_DUE, PURGE, READ, RESCHEDULE
+from audioext.stores._redis_values import entry_words, index_words, load_entry, load_stored
+from audioext.stores._redis_write import APPEND, CREATE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
 T = TypeVar("T")
 
 _log = logging.getLogger("audioext.stores.redis")
-_OF_SCRIPT = re.compile(r"(ERR )?(Error running script|@?user_script)")
-"""What a script's own fault begins with; a server that takes no commands now says another word first."""
+_DAMAGED = ("WRONGTYPE", "Error running script", "user_script", "@user_script")
+"""What a fault of a key or of a script begins with; a server that takes no commands now says another word first."""
 
 PAGE = 50
-"""Jobs, or webhooks, that are read together."""
+"""Jobs, or webhooks, that are read together, or purged in one step: the server does nothing else meanwhile."""
 
 
 @define(eq=False)
@@ -58,15 +57,14 @@ class RedisStore:
     """
 
     url: str = field(repr=False)
-    patience: float | None = field(default=None, kw_only=True, repr=False)
     _address: Address = field(init=False)
-    _engine: Engine | None = field(default=None, init=False, repr=False)
+    _reader: ChangeReader | None = field(default=None, init=False, repr=False)
     _users: int = field(default=0, init=False, repr=False)
     _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Read the URL; nothing is connected yet."""
-        self._address = read_url(self.url, patience=self.patience)
+        self._address = read_url(self.url)
 
     @property
     def shared(self) -> bool:
@@ -80,27 +78,34 @@ class RedisStore:
             StoreError: the server is not there or refuses, or holds what release 0.1 wrote.
         """
         async with self._opening:  # two clients may open it at once
-            if self._engine is None:
-                self._engine = await Engine.start(self._address)
+            if self._reader is None:
+                pipe = Pipe(self._address)
+                reader = ChangeReader(pipe, lambda: _begin(pipe))
+                try:
+                    last = await _begin(pipe)
+                    await _purge(pipe, "", math.inf)  # those whose time to live is over
+                    await reader.start(last)
+                except BaseException:
+                    await reader.aclose()
+                    raise
+                self._reader = reader
             self._users += 1
 
     async def aclose(self) -> None:
         """Finish what was accepted and disconnect, with the last user."""
         self._users = max(0, self._users - 1)
-        engine = self._engine
-        if engine is not None and self._users == 0:
-            self._engine = None
-            await asyncio.shield(asyncio.ensure_future(engine.aclose()))
+        reader = self._reader
+        if reader is not None and self._users == 0:
+            self._reader = None
+            await asyncio.shield(reader.aclose())
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        engine = self._opened()
-        outcome, *word = await engine.do(
-            WRITE,
-            engine.keys_of(index.ref, index.provider, index),
-            *(index.ref, index.provider, 0, 0, 0),
-            *index_words(index),
-            secrets.token_bytes(scripts.CREATOR_BYTES),  # tells a call that is sent again from another one
+        pipe = self._opened()
+        outcome, *word = await pipe.do(
+            CREATE,
+            *(self._address.ttl, index.ref, index.provider, *index_words(index)),
+            secrets.token_bytes(8),  # tells a call that is sent again from another one
             *(now, limits.per, *("" if limit is None else limit for limit in (limits.submits, limits.parallel))),
             *entry_words([entry]),
         )
@@ -120,13 +125,10 @@ class RedisStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        engine = self._opened()
-        count, is_taken, is_lost, is_full, *missed = await engine.do(
-            WRITE,
-            engine.keys_of(ref, provider, index),
-            *(ref, provider, known, look_at, int(release)),
-            *index_words(index),
-            "",
+        pipe = self._opened()
+        count, is_taken, is_lost, is_full, *missed = await pipe.do(
+            APPEND,
+            *(self._address.ttl, ref, provider, *index_words(index), known, look_at, int(release)),
             *entry_words(entries),
         )
         return Appended(
@@ -144,20 +146,21 @@ class RedisStore:
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        engine = self._opened()
+        pipe = self._opened()
         if key is not None:
-            ref = await engine.pipe.run("GET", engine.key("key", key))
+            ref = await pipe.run("GET", pipe.key("key", key))
         else:
-            ref = await engine.pipe.run("LINDEX", engine.task_key(provider, task_id or ""), -1)
+            words = ("task", str(len(provider.encode())), provider, task_id or "")
+            ref = await pipe.run("LINDEX", pipe.key(*words), -1)
         return None if ref is None else ref.decode()
 
     async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        engine = self._opened()
+        pipe = self._opened()
         after = "-inf"
-        while page := await engine.page("open" if is_open else "jobs", after, PAGE):
+        while page := await _page(pipe, "open" if is_open else "jobs", after):
             after = f"({page[-1][1]}"
-            for found in await asyncio.gather(*(_or_none(self._read(ref, 0)) for ref, _ in page)):
+            for found in await asyncio.gather(*(_or_none(self._read(ref)) for ref, _ in page)):
                 if found is not None and is_open in {None, found[0].index.is_open}:
                     yield found[0]
 
@@ -172,88 +175,119 @@ class RedisStore:
         latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
-        engine = self._opened()
+        pipe = self._opened()
         if providers is not None and not providers:
             return ()
-        keys = engine.due_keys(work, providers)
-        refs = await engine.do(scripts.CLAIM, keys, work, now, until, limit, latest, *(providers or ()))
+        refs = await pipe.do(CLAIM, work, now, until, limit, latest, *(providers or ()))
         return tuple(ref.decode() for ref in refs)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
-        engine = self._opened()
+        pipe = self._opened()
         if providers is not None and not providers:
             return None
-        at = await engine.do(scripts.NEXT_DUE, engine.due_keys(work, providers), work, *(providers or ()))
+        at = await pipe.do(NEXT_DUE, work, *(providers or ()))
         return None if at is None else float(at)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        engine = self._opened()
-        await engine.do(scripts.RESCHEDULE, [engine.key("job", ref)], ref, work, at)
+        await self._opened().do(RESCHEDULE, ref, work, at)
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        engine = self._opened()
+        pipe = self._opened()
         if ref is not None:
-            found = await self._read(ref, 0)
-            if found is not None:
-                stored, is_known = found
-                for entry in reversed(stored.entries):
-                    if entry.kind == "webhook":
-                        yield to_delivery(ref, stored.index.provider, entry, is_orphan=not is_known)
+            for delivery in _deliveries(await self._read(ref)):
+                yield delivery
             return
         before = "+inf"
-        while page := await engine.page("webhooks", before, PAGE, newest_first=True):
+        while page := await _page(pipe, "webhooks", before, newest_first=True):
             before = f"({page[-1][1]}"
             places = [place.rpartition(" ") for place, _ in page]
-            for delivery in await asyncio.gather(*(_or_none(self._delivery(of, number)) for of, _, number in places)):
-                if delivery is not None:
+            for found in await asyncio.gather(*(_or_none(self._read(of, 0, number)) for of, _, number in places)):
+                for delivery in _deliveries(found):
                     yield delivery
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, within milliseconds; see `Store.changes`."""
-        return follow(lambda: self._opened().reader.fanout)
+        return follow(lambda: self._listening().fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
-        engine = self._opened()
-        held: bytes | None = await engine.pipe.run("SET", engine.key("secret", name), default, "NX", "GET")
+        pipe = self._opened()
+        held: bytes | None = await pipe.run("SET", pipe.key("secret", name), default, "NX", "GET")
         return default if held is None else held
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in portions between which others are served; see `Store.purge`."""
-        return await self._opened().purge(before, deliveries_kept)
+        return await _purge(self._opened(), before, deliveries_kept)
 
     def watch(self, *, urgent: bool) -> None:
         """Do nothing: changes are always heard at once."""
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the server; return what its persistence does not survive."""
-        return await _find_risks(self._opened().pipe)
+        pipe = self._opened()
+        try:
+            info = await pipe.run("INFO", "persistence", "memory")
+        except StoreError as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            return ("the server does not tell this user how it persists: let it run INFO, or make sure yourself",)
+        policy = []
+        with suppress(StoreError):  # a hosted one does not tell
+            policy = await pipe.run("CONFIG", "GET", "appendfsync")
+        facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+        return tuple(_find_risks(facts, policy[1].decode() if policy else ""))
 
-    async def _read(self, ref: str, after: int) -> tuple[Stored, bool] | None:
-        engine = self._opened()
+    async def _read(self, ref: str, after: int = 0, *number: str) -> tuple[Stored, bool] | None:
+        """Return a job and whether its request is known, with its entries after so many, or with one by *number*."""
+        pipe = self._opened()
         with _readable(f"job {ref}"):
-            found: list[Any] | None = await engine.do(scripts.READ, [engine.key("job", ref)], ref, after)
-            if found is None:
-                return None
-            facts, index, poll_at, *entries = found
-            return load_stored(ref, facts, index, poll_at, entries)
+            found: list[Any] | None = await pipe.do(READ, ref, after, *number)
+            return None if found is None else load_stored(ref, *found)
 
-    async def _delivery(self, ref: str, number: str) -> Delivery | None:
-        engine = self._opened()
-        with _readable(f"a delivery of job {ref}"):
-            packed, facts, index = await engine.pipe.run("HMGET", engine.key("job", ref), number, "m", "i")
-            if packed is None:  # its time was over
-                return None
-            provider, is_known = load_provider(facts, index)
-            return to_delivery(ref, provider, load_entry(packed), is_orphan=not is_known)
+    def _opened(self) -> Pipe:
+        return self._listening().pipe
 
-    def _opened(self) -> Engine:
-        if self._engine is None:
+    def _listening(self) -> ChangeReader:
+        if self._reader is None:
             raise StoreError("the store is not open: open it, or use it within its client's `async with`")
-        return self._engine
+        return self._reader
+
+
+async def _begin(pipe: Pipe) -> Item:
+    """Agree on the layout, and return the newest change.
+
+    Raises:
+        StoreError: the server is not there or refuses, or another release uses these keys.
+    """
+    layout, *found = await pipe.do(BEGIN)
+    if int(layout) != LAYOUT:
+        address = pipe.address
+        raise StoreError(
+            f"{address.shown} holds layout {int(layout)} under the prefix {address.prefix!r} (release 0.1 wrote 1), "
+            f"and this release uses {LAYOUT}: finish those jobs with the one that wrote them, or use another ?prefix="
+        )
+    ((id_, (_, words)),) = found
+    return id_, words
+
+
+async def _purge(pipe: Pipe, before: float | str, kept: float) -> int:
+    """Forget jobs in portions, between which others are served, and return how many went."""
+    total, went = 0, PAGE
+    while went == PAGE:
+        went, existed = await pipe.do(PURGE, before, kept, PAGE, pipe.address.ttl)
+        total += existed
+    return total
+
+
+async def _page(pipe: Pipe, name: str, bound: str, *, newest_first: bool = False) -> list[tuple[str, str]]:
+    """Return members and numbers of a sorted set, from *bound* on."""
+    command, end = ("ZREVRANGEBYSCORE", "-inf") if newest_first else ("ZRANGEBYSCORE", "+inf")
+    found = await pipe.run(command, pipe.key(name), bound, end, "WITHSCORES", "LIMIT", 0, PAGE)
+    words = [word.decode(errors="replace") for word in found]
+    return list(zip(words[::2], words[1::2], strict=True))
 
 
 @contextmanager
@@ -262,8 +296,8 @@ def _readable(what: str) -> Generator[None]:
     try:
         yield
     except StoreError as error:
-        said = str(error.__cause__)
-        if type(error.__cause__) is ResponseError and (said.startswith("WRONGTYPE") or _OF_SCRIPT.match(said)):
+        said = str(error.__cause__).removeprefix("ERR ")
+        if type(error.__cause__) is ResponseError and said.startswith(_DAMAGED):
             raise UnreadableError(f"{what} cannot be read: {said}") from error
         raise
     except (ValueError, TypeError, struct.error) as error:  # msgspec's are ValueErrors
@@ -278,39 +312,22 @@ async def _or_none(reading: Awaitable[T]) -> T | None:
         return None
 
 
-async def _find_risks(pipe: Pipe) -> tuple[str, ...]:
-    """Ask the server how it keeps what it acknowledged, and return a sentence for each risk."""
-    try:
-        facts = {**_facts(await pipe.run("INFO", "persistence")), **_facts(await pipe.run("INFO", "memory"))}
-    except StoreError as error:
-        if not isinstance(error.__cause__, ResponseError):
-            raise
-        return ("the server does not tell this user how it persists: let it run INFO, or make sure yourself",)
-    found: list[str] = []
-    if facts.get("aof_enabled", "0") != "1":
-        found.append(
+def _deliveries(found: tuple[Stored, bool] | None) -> Iterator[Delivery]:
+    stored, is_known = found or (None, False)
+    if stored is not None:
+        for entry in reversed(stored.entries):
+            if entry.kind == "webhook":
+                yield to_delivery(stored.index.ref, stored.index.provider, entry, is_orphan=not is_known)
+
+
+def _find_risks(facts: Mapping[str, str], policy: str) -> Iterator[str]:
+    if facts.get("aof_enabled") != "1":
+        yield (
             "appendonly is off: a restart of the server loses what came after its last snapshot; "
             "set `appendonly yes` with `appendfsync always` or `everysec`"
         )
-    else:
-        policy = await _setting(pipe, "appendfsync")
-        if policy not in {"", "always", "everysec"}:
-            found.append(f"appendfsync is {policy}: a crash of the machine loses more than the last second")
+    elif policy not in {"", "always", "everysec"}:
+        yield f"appendfsync is {policy}: a crash of the machine loses more than the last second"
     eviction = facts.get("maxmemory_policy", "noeviction")
     if facts.get("maxmemory", "0") != "0" and eviction != "noeviction":
-        found.append(f"maxmemory_policy is {eviction}: a full server forgets jobs; set noeviction")
-    return tuple(found)
-
-
-async def _setting(pipe: Pipe, name: str) -> str:
-    """Return a setting of the server, nothing where a hosted one does not tell."""
-    try:
-        answer = await pipe.run("CONFIG", "GET", name)
-    except StoreError:
-        return ""
-    return answer[1].decode() if answer else ""
-
-
-def _facts(info: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in info.decode().splitlines())
-    return {name: value.strip() for name, _, value in lines if name and not name.startswith("#")}
+        yield f"maxmemory_policy is {eviction}: a full server forgets jobs; set noeviction"

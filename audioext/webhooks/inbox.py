@@ -25,6 +25,7 @@ from audioext.providers.base import Provider
 from audioext.runtime import tracing
 from audioext.runtime.journal import Journal
 from audioext.state.reading import Reading, read
+from audioext.webhooks.probe import is_fresh, status_of_probe
 
 _log = logging.getLogger("audioext.inbox")
 
@@ -76,6 +77,12 @@ class Inbox:
             urls.check_tag(route, self.secrets)
             self.providers[route.provider]  # a codec is loaded for those with a tag alone
         except (WebhookError, KeyError) as error:
+            is_check = route.provider == urls.CHECK_SEGMENT
+            if is_check and isinstance(error, KeyError) and is_fresh(route.ref, self.clock.now()):
+                return route  # made by somebody who has our secret, just now
+            if is_check:
+                message = "no check of ours, or one that is over"
+                raise WebhookError(message, http_status=401) from error
             if route.provider not in self.providers:
                 message = f"no provider named {route.provider}"
                 raise WebhookError(message, http_status=404) from error
@@ -107,6 +114,8 @@ class Inbox:
             self._check_open()  # again: the client may have closed while the body was read
             if len(hook.body) > MAX_BODY_BYTES:
                 raise too_big()
+            if route.provider == urls.CHECK_SEGMENT:
+                return status_of_probe(self.secrets, route.ref, hook.body)
             if self.loop is not None and self.loop is not asyncio.get_running_loop():
                 elsewhere = asyncio.run_coroutine_threadsafe(self.take(route, hook, verify=verify), self.loop)
                 return await asyncio.wrap_future(elsewhere)

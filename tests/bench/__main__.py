@@ -1,30 +1,74 @@
-"""All benchmarks, one after the other: `python -m tests.bench`, or some by name. Each prints ratios of one run."""
+"""All benchmarks, one after the other, or some by name: `python -m tests.bench [NAME...] [--json FILE] [--plot FILE]`.
+
+Each prints ratios of one run. `--json` writes all that was measured, `--plot` draws the ratios as an SVG.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
+import importlib
+import inspect
+import json
 import tempfile
+from html import escape
+from pathlib import Path
 
-from tests.bench import bodies, imports, many_jobs, redis, submits, trips, wakeups, webhooks
+NAMES = (
+    *("trips", "imports", "decoding", "bodies", "webhooks", "latency", "submits", "uploads", "lives", "wakeups"),
+    *("many_jobs", "redis"),
+)
+Table = dict[str, dict[str, float]]
+_ROW, _LEFT, _WIDTH = 22, 380, 760
 
 
-def main(*names: str) -> None:
+def measure(name: str) -> Table:
+    """Run one benchmark and return its table; those that only print return none."""
+    run = importlib.import_module(f"tests.bench.{name}").run
+    with tempfile.TemporaryDirectory() as folder:
+        done = run(f"sqlite:///{folder}/jobs.db") if name == "wakeups" else run()
+        found = asyncio.run(done) if inspect.iscoroutine(done) else done
+    return found or {}
+
+
+def draw(found: dict[str, Table]) -> str:
+    """Return the ratios as bars, 1 being the peer that is measured against."""
+    rows = [
+        (f"{name}: {row}", value["median"])
+        for name, table in found.items()
+        for row, value in table.items()
+        if "ratio" in row or "times" in row
+    ]
+    most = max((value for _, value in rows), default=1.0)
+    scale = (_WIDTH - _LEFT - 80) / max(most, 1.0)
+    size = f'width="{_WIDTH}" height="{_ROW * (len(rows) + 1)}" font-family="sans-serif" font-size="12"'
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size}>']
+    for place, (label, value) in enumerate(rows):
+        y, width = _ROW * place + 4, max(value * scale, 1)
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(label)}</text>')
+        parts.append(f'<rect x="{_LEFT}" y="{y}" width="{width:.1f}" height="{_ROW - 6}" fill="#4a7ebb"/>')
+        parts.append(f'<text x="{_LEFT + width + 6:.1f}" y="{y + 12}">{value:.2f}</text>')
+    line = f'x1="{_LEFT + scale:.1f}" y1="0" x2="{_LEFT + scale:.1f}" y2="{_ROW * len(rows)}"'
+    parts.append(f'<line {line} stroke="#b33" stroke-dasharray="4"/>')
+    return "\n".join([*parts, "</svg>"])
+
+
+def main() -> None:
     """Run those that are named, or all."""
-    chosen = names or ("bodies", "trips", "imports", "webhooks", "submits", "wakeups", "many_jobs", "redis")
-    for name in chosen:
-        if name == "trips":
-            asyncio.run(trips.run())
-        elif name == "wakeups":
-            with tempfile.TemporaryDirectory() as folder:
-                asyncio.run(wakeups.run(f"sqlite:///{folder}/jobs.db"))
-        elif name == "many_jobs":
-            asyncio.run(many_jobs.run())
-        elif name == "redis":
-            asyncio.run(redis.run())
-        else:
-            {"bodies": bodies, "imports": imports, "webhooks": webhooks, "submits": submits}[name].run()
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all without one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios")
+    given = parser.parse_args()
+    unknown = set(given.names) - set(NAMES)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    found = {name: measure(name) for name in given.names or NAMES}
+    if given.json is not None:
+        given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    if given.plot is not None:
+        given.plot.write_text(draw(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

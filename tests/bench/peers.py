@@ -136,7 +136,7 @@ async def submits(store: str | None, base: str) -> None:
         async def one() -> None:
             await client.submit(REQUEST)
 
-        await serve({}, _many(one))
+        await serve({}, many(one))
 
 
 async def waiter(store: str) -> None:
@@ -171,10 +171,12 @@ async def plain(base: str) -> None:
             async with session.post(f"{base}/api/v1/generate/extend", data=data) as response:
                 msgspec.json.decode(await response.read())
 
-        await serve({}, _many(one))
+        await serve({}, many(one))
 
 
-def _many(one: Callable[[], Awaitable[None]], together: int = 48) -> Answer:
+def many(one: Callable[[], Awaitable[None]], together: int = 48) -> Answer:
+    """Return what does so many of *one*, some *together*, and answers with the seconds that it took."""
+
     async def answer(words: list[str]) -> object:
         if words[0] == "cpu":
             return time.process_time()
@@ -201,7 +203,7 @@ async def api() -> None:
         count += 1
         return web.json_response({"code": 200, "msg": "success", "data": {"taskId": f"{count:032x}"}})
 
-    app = web.Application()
+    app = web.Application(client_max_size=2**30)
     app.router.add_post("/{path:.*}", handle)
     await serve({"port": await listen(app)}, cpu)
 
@@ -217,6 +219,11 @@ def main(what: str, *words: str) -> None:
         "api": api,
         "waiter": waiter,
     }
+    if what.endswith("+uvloop"):
+        import uvloop  # noqa: PLC0415 - an extra
+
+        uvloop.run(found[what.removesuffix("+uvloop")](*given))
+        return
     asyncio.run(found[what](*given))
 
 

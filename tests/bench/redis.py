@@ -74,9 +74,11 @@ async def webhooks(store: Store, pipe: Pipe) -> tuple[float, float]:
     return appends, sets
 
 
-async def wake_ups(store: Store, other: Store) -> list[float]:
-    """Append by one store, and return the milliseconds until the other one has heard of it and read the entry."""
+async def wake_ups(store: Store, url: str) -> list[float]:
+    """Append by one store, and return the milliseconds until another one has heard of it and read the entry."""
     indexes = await jobs(store, WAKE_UPS)
+    other = open_store(url)
+    await other.open()
     heard: asyncio.Queue[str] = asyncio.Queue()
 
     async def listen() -> None:
@@ -96,6 +98,7 @@ async def wake_ups(store: Store, other: Store) -> list[float]:
         waits.append(1_000 * (time.perf_counter() - began))
         await done
     listener.cancel()
+    await other.aclose()
     return waits
 
 
@@ -129,28 +132,19 @@ async def run() -> dict[str, dict[str, float]]:
         ValkeyServer(port=0, unix_socket_path=Path(folder) / "socket", save="", appendonly="no"),
     ):
         url = f"unix://{folder}/socket"
-        store, other = open_store(url), open_store(url)
+        store = open_store(url)
         await store.open()
-        await other.open()
-        address = read_url(url, patience=None)
-
-        async def connect() -> redis.asyncio.connection.AbstractConnection:
-            connection = address.connect_to()
-            await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
-            return connection
-
-        pipe = Pipe(connect, address.shown, address.patience)
+        pipe = Pipe(read_url(url))
         for _ in range(TURNS):
             appends, sets = await webhooks(store, pipe)
             rows.setdefault("webhooks a second", []).append(appends)
             rows.setdefault("plain SETs a second", []).append(sets)
             rows.setdefault("ratio", []).append(appends / sets)
-            woken, plain = await wake_ups(store, other), await plain_wake_ups(url)
+            woken, plain = await wake_ups(store, url), await plain_wake_ups(url)
             rows.setdefault("wake-up, p50 ms", []).append(statistics.median(woken))
             rows.setdefault("pub/sub and GET, p50 ms", []).append(statistics.median(plain))
             rows.setdefault("times pub/sub and GET", []).append(statistics.median(woken) / statistics.median(plain))
         await pipe.aclose()
-        await other.aclose()
         await store.aclose()
         found = table(f"The Redis store, {IN_FLIGHT} webhooks in flight", rows)
         return found | await wakeups.run(url)

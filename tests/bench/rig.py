@@ -15,12 +15,12 @@ SERVER_CORE, LOAD_CORE = 0, 1
 
 
 class Peer:
-    """A process of `tests.bench.peers`, asked by lines."""
+    """A process of `tests.bench.peers`, or of `tests.bench.others`, asked by lines."""
 
-    def __init__(self, *words: str, core: int = SERVER_CORE) -> None:
+    def __init__(self, *words: str, core: int = SERVER_CORE, module: str = "peers") -> None:
         """Start it on its core."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.peers", *words],
+            [sys.executable, "-m", f"tests.bench.{module}", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -52,9 +52,9 @@ class Peer:
 
 
 @contextmanager
-def peer(*words: str, core: int = SERVER_CORE) -> Iterator[Peer]:
+def peer(*words: str, core: int = SERVER_CORE, module: str = "peers") -> Iterator[Peer]:
     """Start a peer and end it."""
-    found = Peer(*words, core=core)
+    found = Peer(*words, core=core, module=module)
     try:
         yield found
     finally:

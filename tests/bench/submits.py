@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from tests.bench import others
 from tests.bench.rig import LOAD_CORE, Peer, peer, table
 
 SUBMITS = 1_000
@@ -20,6 +21,8 @@ def run(stores: Sequence[str] = ("memory", "sqlite"), turns: int = TURNS) -> dic
         urls = {"memory": "-", "sqlite": f"sqlite:///{folder}/jobs.db"}
         clients = {"plain session": Peer("plain", base)}
         clients |= {name: Peer("submits", urls.get(name, name), base) for name in stores}
+        if others.has("httpx"):
+            clients["httpx"] = Peer("httpx", base, module="others")
         try:
             for _ in range(turns):
                 spent: dict[str, tuple[float, float]] = {}
@@ -31,6 +34,10 @@ def run(stores: Sequence[str] = ("memory", "sqlite"), turns: int = TURNS) -> dic
                 for name in stores:
                     rows.setdefault(f"{name}: ratio by CPU", []).append(spent["plain session"][0] / spent[name][0])
                     rows.setdefault(f"{name}: ratio by rate", []).append(spent[name][1] / spent["plain session"][1])
+                    if "httpx" in spent:
+                        rows.setdefault(f"{name}: times the rate of httpx", []).append(
+                            spent[name][1] / spent["httpx"][1]
+                        )
         finally:
             for client in clients.values():
                 client.close()

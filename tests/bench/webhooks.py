@@ -7,12 +7,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from tests.bench import others
 from tests.bench.rig import LOAD_CORE, Peer, peer, pin, table
 
 CALLBACKS = 2_000
 TURNS = 7
+STORES = ("memory", "sqlite", "sqlite, uvloop")
 CONNECTIONS = 48
 LOAD = Path(__file__).with_name("load.py")
 
@@ -57,28 +60,51 @@ def measure(server: Peer, port: int, paths: Sequence[str], ids: Sequence[str]) -
         return (server.ask("cpu") - before) / len(paths) * 1e6, len(paths) / float(done.stdout)
 
 
-def run(stores: Sequence[str] = ("memory", "sqlite"), turns: int = TURNS) -> dict[str, dict[str, float]]:
-    """Measure and print."""
+def plain(server: Peer) -> tuple[float, float]:
+    """Return the same for a server that knows no jobs."""
+    return measure(server, server.ready["port"], server.ready["paths"][:CALLBACKS], ["x" * 24] * CALLBACKS)
+
+
+def run(stores: Sequence[str] = STORES, turns: int = TURNS) -> dict[str, dict[str, float]]:
+    """Measure ours and the peers that are installed in turn, and print."""
     rows: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder, peer("bare") as bare:
-        urls = {"memory": "-", "sqlite": f"sqlite:///{folder}/jobs.db"}
-        servers = {name: Peer("webhooks", urls.get(name, name)) for name in stores}
-        try:
-            for _ in range(turns):
-                base = measure(bare, bare.ready["port"], bare.ready["paths"][:CALLBACKS], ["x" * 24] * CALLBACKS)
-                rows.setdefault("bare handler: µs of CPU", []).append(base[0])
-                for name, server in servers.items():
-                    jobs = server.ask(f"jobs {CALLBACKS}")
-                    spent, rate = measure(server, server.ready["port"], jobs["paths"], jobs["ids"])
-                    assert CALLBACKS == server.ask("waits")
-                    rows.setdefault(f"{name}: µs of CPU", []).append(spent)
-                    rows.setdefault(f"{name}: ratio by CPU", []).append(base[0] / spent)
-                    rows.setdefault(f"{name}: ratio by rate", []).append(rate / base[1])
-        finally:
-            for server in servers.values():
-                server.close()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        bare = stack.enter_context(peer("bare"))
+        # What others would write, which has neither a tag nor a waiter.
+        usual = {}
+        if others.has("aiosqlite"):
+            usual["aiosqlite, a commit each"] = stack.enter_context(
+                peer("usual", f"{folder}/usual.db", module="others")
+            )
+        if others.has("fastapi", "uvicorn", "pydantic"):
+            usual["FastAPI, pydantic, no store"] = stack.enter_context(peer("fastapi", module="others"))
+        urls = {
+            "memory": "-",
+            "sqlite": f"sqlite:///{folder}/jobs.db",
+            "sqlite, uvloop": f"sqlite:///{folder}/uvloop.db",
+        }
+        servers = {
+            name: stack.enter_context(
+                peer("webhooks+uvloop" if name.endswith("uvloop") else "webhooks", urls.get(name, name))
+            )
+            for name in stores
+            if others.has("uvloop") or not name.endswith("uvloop")
+        }
+        for _ in range(turns):
+            base = plain(bare)
+            rows.setdefault("bare handler: µs of CPU", []).append(base[0])
+            theirs = {name: plain(server) for name, server in usual.items()}
+            for name, server in servers.items():
+                jobs = server.ask(f"jobs {CALLBACKS}")
+                spent, rate = measure(server, server.ready["port"], jobs["paths"], jobs["ids"])
+                assert CALLBACKS == server.ask("waits")
+                rows.setdefault(f"{name}: µs of CPU", []).append(spent)
+                rows.setdefault(f"{name}: ratio by CPU", []).append(base[0] / spent)
+                rows.setdefault(f"{name}: ratio by rate", []).append(rate / base[1])
+                for other, (_, their_rate) in theirs.items() if name == "sqlite" else ():
+                    rows.setdefault(f"sqlite: times the rate of {other}", []).append(rate / their_rate)
     return table("A webhook, whole way, against a bare aiohttp handler", rows)
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:] or ("memory", "sqlite"))
+    run(sys.argv[1:] or STORES)

@@ -87,6 +87,8 @@ async def test_webhooks_come_through_any_server(words: list[str], tmp_path: Path
             event = await job.wait(timeout=SOON_SECONDS)
             await sandbox.settled()
 
+            report = await client.check()
+            assert report.ok, str(report)
             assert ("webhook", 2) == (event.source, len(event.tracks))
             assert {(200, None)} == {(delivery.status, delivery.error) for delivery in sandbox.deliveries}
             for method, path, body, status in (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.support import pages
 
 pytest_plugins = ("pytester",)
 
@@ -54,9 +55,7 @@ def test_the_example_passes(project: Project, pytester: pytest.Pytester) -> None
 
 def test_the_readme_shows_a_test_that_passes(project: Project) -> None:
     """The README's own test passes as it stands, for a bot whose handlers do nothing."""
-    (block,) = re.findall(
-        r"```python\n(import pytest\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
-    )
+    (block,) = (each for each in pages.blocks(ROOT / "README.md") if each.startswith("import pytest\n"))
     bot = """
 def my_bot(client):
     @client.on(ax.Stage.FIRST)
@@ -65,6 +64,14 @@ def my_bot(client):
 """
 
     project.test(bot + block, *AUTO).assert_outcomes(passed=1)
+
+
+def test_the_guide_shows_tests_that_pass(project: Project) -> None:
+    """The guide's own tests pass as they stand, in strict mode."""
+    (block,) = (each for each in pages.blocks(ROOT / "audioext" / "SKILL.md") if each.startswith("import pytest\n"))
+    scope = ("-o", "asyncio_default_fixture_loop_scope=function")
+
+    project.test(block, *ASYNCIO, *scope).assert_outcomes(passed=2)
 
 
 def test_every_provider_answers_by_webhook_and_by_poll(project: Project) -> None:

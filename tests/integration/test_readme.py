@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import inspect
-import os
-import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +11,10 @@ from aiohttp import web
 
 import audioext as ax
 from audioext.sandbox import Sandbox, audio
+from tests.support import pages
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+README = pages.ROOT / "README.md"
+BLOCKS = pages.blocks(README)
 
 
 @pytest.fixture
@@ -32,19 +29,10 @@ async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
     """The opening program works; only the address of the API is another."""
     program = BLOCKS[0]
     async with Sandbox(speed=1e6) as sandbox:
-        kie = f'ax.Kie("{sandbox.api_key}", base_url="{sandbox.bases["kie"]}", pace=ax.Pace(first=0.01, every=0.02))'
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            program.replace("ax.Kie()", kie),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(README.parent)},
-        )
-        out, err = await process.communicate()
+        there = program.replace("ax.Kie()", f'ax.Kie(base_url="{sandbox.bases["kie"]}")')
+        lines = await pages.run("-c", pages.brisk(there), sandbox=sandbox)
 
-    assert (0, "") == (process.returncode, err.decode())
-    assert out.decode().splitlines()[-1].endswith("take 2.mp3")
+    assert lines[-1].endswith("take 2.mp3")
     assert len([line for line in program.splitlines() if line.strip()]) <= 11
 
 

@@ -60,13 +60,13 @@ def metadata(wheel: Path) -> Message:
 
 
 def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """Every module and the mark of a typed package are in it, and neither tests nor strangers."""
+    """Every module, the mark of a typed package and the guide are in it, and neither tests nor strangers."""
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "audioext").rglob("*.py")}
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(f"{INFO}/")}
 
     page = {f"audioext/ui/static/{name}" for name in ("index.html", "page.css", "page.js")}
-    assert modules | page | {"audioext/py.typed"} == names
+    assert modules | page | {"audioext/SKILL.md", "audioext/py.typed"} == names
 
 
 def test_it_names_what_it_needs(metadata: Message) -> None:
@@ -88,13 +88,15 @@ def test_it_introduces_itself(metadata: Message) -> None:
 
 
 def test_it_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
-    """Installed into a folder of its own, every module loads from there and the command tells its version."""
+    """Installed into a folder of its own, every module loads, and the command tells its version and guide."""
     target = tmp_path / "site"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target, wheel)
     run(*pip, folder=tmp_path)
 
     imported = run(sys.executable, "-c", IMPORT_ALL, folder=tmp_path, path=target).split()
     said = run(target / "bin" / "audioext", "--version", folder=tmp_path, path=target)
+    guide = run(target / "bin" / "audioext", "guide", folder=tmp_path, path=target)
 
     assert [ax.__version__, str(target / "audioext" / "__init__.py")] == imported
     assert ax.__version__ in said
+    assert (ROOT / "audioext" / "SKILL.md").read_text(encoding="utf-8") == guide

@@ -32,6 +32,17 @@ def opens() -> None:
     ax.Client(ax.Kie)  # type: ignore[arg-type]  # the class, where its instance is wanted
     ax.Client("kie")  # type: ignore[arg-type]  # no provider
     ax.Client(publicurl=None)  # type: ignore[call-arg]  # a misspelt setting
+    assert_type(ax.Client.from_env(ax.Kie(), file="my.toml", public_url=None), ax.Client)
+    ax.Client.from_env(publicurl=None)  # type: ignore[call-arg]  # as above
+
+
+async def checks(client: ax.Client) -> None:
+    """A check gives a report of lines."""
+    report = await client.check()
+    assert_type(report, ax.CheckReport)
+    assert_type(report.lines, tuple[ax.CheckLine, ...])
+    assert_type(report.ok, bool)
+    assert_type(report.lines[0].state, Literal["ok", "warning", "failed"])
 
 
 def counts(client: ax.Client) -> None:

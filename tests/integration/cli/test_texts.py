@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from yarl import URL
 
-import audioext as ax
 from audioext.cli import text
 from audioext.cli.arguments import read_meta, read_source
 from audioext.cli.screen import Screen
-from audioext.cli.steps import reason_for_silence
 from audioext.errors import RequestError
 
 
@@ -127,22 +124,3 @@ def test_a_narrow_terminal_breaks_no_word_that_is_copied() -> None:
     plain = re.sub(r"\x1b\[[\d;]*m", "", shown.getvalue())
     assert ["r" * 24, "  state  complete", f"  url    {url}"] == plain.splitlines()[:3]
     assert f"{'r' * 24}  complete" == plain.splitlines()[4]
-
-
-@pytest.mark.parametrize(
-    ("path", "is_local", "words"),
-    [
-        ("http://127.0.0.1:1/audio", True, "nobody answers at http://127.0.0.1:1/audio/healthz"),
-        ("{url}/nosuch", True, "/nosuch/healthz answers 404: does the path of --public-url lead to the receiver?"),
-        ("{url}/audio", False, "127.0.0.1 can be reached from this network alone"),
-        ("{url}/audio", True, None),
-    ],
-)
-async def test_silence_has_a_likely_cause(path: str, is_local: bool, words: str | None) -> None:
-    """No answer, a wrong path and a private address are told apart; where all is well nothing is said."""
-    async with ax.Client(public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0") as client:
-        assert client.public_url is not None
-        url = URL(path.replace("{url}", str(client.public_url.origin())))
-        why = await reason_for_silence(url, is_local=is_local)
-
-    assert (why is None) if words is None else (why is not None and words in why)

@@ -49,7 +49,7 @@ def in_redis(kind: str) -> Callable[[redis.asyncio.Redis, bytes], Awaitable[obje
             "the index": ("i", b"\xc1"),
             "another index": ("i", b"\x01"),
             "an entry": ("0", b"x"),
-            "an entry's words": ("1", b"12345678w\xc1"),
+            "an entry's words": ("1", b"12345678w\0\0\0\1\xc1"),
         }[kind]
         return await server.hset(key, field, value)
 

@@ -72,7 +72,7 @@ def closing(ref: str = "ref", **fields: object) -> Index:
 )
 def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: str, shown: str) -> None:
     """Our part of the query is taken out, valkey is redis to the driver, and what is shown bears no password."""
-    address = read_url(url, patience=None)
+    address = read_url(url)
 
     assert (driver, shown) == (address.url, address.shown)
     assert "secret" not in repr(address) + repr(open_store(url))
@@ -293,7 +293,7 @@ async def play(store: Store, call: tuple[object, ...]) -> object:
     """Make one call."""
     match call:
         case ("create", str(ref), float(now), Index() as index):
-            limits = Limits(submits=3, per=4.0, parallel=2)
+            limits = Limits(submits=2, per=4.0, parallel=2)
             return await store.create(make_request(ref), _of(index, ref), limits=limits, now=now)
         case ("append", str(ref), list(entries), Index() | None as index, int(known), bool(release)):
             index = None if index is None else _of(index, ref)

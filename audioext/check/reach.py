@@ -1,0 +1,259 @@
+"""Whether webhooks reach us: a nonce is posted to the public URL, as a provider would, and comes back or does not.
+
+It takes the way of a callback: the same shape of path, the tag of our secret, the same limits. Whichever process has
+the secret answers it, so it may be another worker, or `audioext listen`. That it is one of ours shows when a body that
+was changed on purpose is refused. Nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+import time
+from contextlib import suppress
+
+import aiohttp
+from attrs import frozen
+from yarl import URL
+
+from audioext.check.report import CheckLine, failed, ok, warning
+from audioext.clock import Clock, mint_id
+from audioext.http.decoding import MAX_BODY_BYTES
+from audioext.http.urls import CHECK_SEGMENT, callback_url
+from audioext.version import __version__
+from audioext.webhooks.endpoint import answer_body
+from audioext.webhooks.probe import probe_body
+
+LOOK_SECONDS = 10.0
+SMALL_BYTES = 2_048
+"""Of a body like those that most webhooks have."""
+READ_BYTES = 4_096
+MAX_URL_LETTERS = 2_048  # docs.vidgo.ai/api-manual/task-management/webhooks, read 2026-11-21
+SLOW_SHARE = 0.3
+"""Of the time that a provider waits: an answer that takes longer has little room left for a bad day."""
+SOON_SECONDS = 14 * 86_400.0
+_UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+_REFUSED = {
+    401: (
+        "asks for a password",
+        "let POSTs to this path through without one: providers have none, and the tag in the path is the proof",
+    ),
+    403: ("forbids it", "let POSTs to this path through in the proxy, its firewall or bot protection"),
+    405: (
+        "takes no POST there",
+        "let the proxy pass the method on as it is, and make the path lead to the receiver",
+    ),
+    411: ("wants the length of the body told in another way", "let the proxy pass requests on as they are"),
+    413: ("takes no body of 2 kB", "raise the proxy's limit, such as nginx's client_max_body_size, to 1m"),
+    429: (
+        "has had too many requests",
+        "let the proxy's rate limit leave out this path: providers repeat a webhook 3 times",
+    ),
+}
+_OF_OURS = {
+    400: (
+        "receives a body that was changed on its way",
+        "let the proxy pass bodies on as they are, byte for byte",
+    ),
+    401: (
+        "is a receiver with another secret",
+        "give it the same store or secrets= as this client, and set both clocks right",
+    ),
+    404: ("is a receiver that knows no checks", "update audioext there"),
+    408: ("does not receive all of the body in time", "let the proxy pass bodies on at once, or wait for all of them"),
+    415: ("receives a body that was compressed on its way", "let the proxy pass bodies on as they are"),
+    503: ("is a receiver that is not open", "see its log: its client is closed, or its store is away"),
+}
+
+
+@frozen
+class _Answer:
+    status: int
+    body: bytes
+    location: str
+    seconds: float
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a receiver of audioext's answers so."""
+        return self.body == answer_body(self.status)
+
+
+@frozen(kw_only=True)
+class Reach:
+    """One look at *url*. `is_local` says that the providers are on this machine; `limit` is how long they wait."""
+
+    url: URL
+    secret: bytes
+    clock: Clock
+    is_local: bool
+    limit: float
+    trust_env: bool = False
+
+    async def look(self) -> list[CheckLine]:
+        """Return a line for each step; those that build on one that failed are left out."""
+        name, is_there = await self._name()
+        safety = await self._safety() if is_there else []
+        is_safe = is_there and not any(line.state == "failed" for line in safety)
+        return [name, *safety, *(await self._webhooks() if is_safe else ()), self._length()]
+
+    async def _name(self) -> tuple[CheckLine, bool]:
+        """Return the line of the host, and whether it has an address at all."""
+        host, loop = self.url.host or "", asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                found = await loop.getaddrinfo(host, self.url.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError, TimeoutError) as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            return failed("name", f"{host} cannot be resolved: {why}", "set its DNS record, or mend public_url"), False
+        addresses = dict.fromkeys(str(each[4][0]) for each in found)
+        private = [each for each in addresses if not _is_global(each)]
+        shown = ", ".join(addresses)
+        if private and not self.is_local:
+            named = host if host in private else f"{host}, which is {', '.join(private)} from here,"
+            seen = f"{named} can be reached from this network alone"
+            advice = "give public_url an address of the internet, such as a tunnel's; with split DNS look from outside"
+            return failed("name", seen, advice), True
+        return ok("name", shown if host in addresses else f"{host} is {shown}"), True
+
+    async def _safety(self) -> list[CheckLine]:
+        host, port = self.url.host or "", self.url.port
+        if self.url.scheme != "https":
+            seen = "http: whoever is on the way reads the tag, which proves that a webhook is the provider's"
+            return [] if self.is_local else [warning("tls", seen, "use https, as kie.ai advises and vidgo demands")]
+        context, writer = ssl.create_default_context(), None
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                _, writer = await asyncio.open_connection(host, port, ssl=context)
+        except ssl.SSLCertVerificationError as error:
+            seen = f"the certificate of {host} is refused: {error.verify_message}"
+            return [failed("tls", seen, "install a valid one, with its intermediate certificates, for this very name")]
+        except ssl.SSLError as error:
+            seen = f"{host}:{port} speaks no TLS that is understood: {error.reason}"
+            return [failed("tls", seen, "let the proxy speak TLS 1.2 or 1.3 there, or mend the port in public_url")]
+        except (OSError, TimeoutError):
+            return []  # the POST tells, perhaps by a proxy
+        tls = writer.get_extra_info("ssl_object")
+        version, ends = tls.version(), ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"])
+        writer.close()
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await writer.wait_closed()
+        until = time.strftime("%Y-%m-%d", time.gmtime(ends))
+        if ends - self.clock.now() < SOON_SECONDS:
+            return [warning("tls", f"{version}; the certificate ends on {until}", "renew it before that")]
+        return [ok("tls", f"{version}; the certificate is good until {until}")]
+
+    async def _webhooks(self) -> list[CheckLine]:
+        secured = ssl.create_default_context() if self.url.scheme == "https" else True
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=secured, force_close=True),
+            trust_env=self.trust_env,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"audioext/{__version__} (check)"},
+            timeout=aiohttp.ClientTimeout(total=self.limit),
+        ) as session:
+            try:
+                answer = await self._post(session, SMALL_BYTES)
+                if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
+                    return [await self._refusal(session, answer)]
+                changed = await self._post(session, SMALL_BYTES, is_changed=True)
+            except TimeoutError:
+                advice = "look for what is slow or hangs: the proxy, the tunnel, or the receiver"
+                return [failed("webhook", f"no answer to a POST within {self.limit:g} s, the provider's limit", advice)]
+            except (aiohttp.ClientError, OSError) as error:
+                return [_broken(self.url, error)]
+            if changed.status == 200:  # noqa: PLR2004 - as above
+                seen = f"{self.url} answers 200 to whatever comes, and is no receiver of audioext's"
+                return [failed("webhook", seen, "make the path of public_url lead to the receiver")]
+            came = ok("webhook", "a POST came through: name, path, method and body are as they were sent")
+            slow = self._latency(max(answer.seconds, changed.seconds))
+            return [came, slow, await self._body(session)]
+
+    async def _post(self, session: aiohttp.ClientSession, size: int, *, is_changed: bool = False) -> _Answer:
+        ref = mint_id(self.clock.now())
+        body = probe_body(self.secret, ref, size)
+        if is_changed:
+            body = body[:-3] + (b'0"}' if body[-3:] != b'0"}' else b'1"}')
+        began = time.monotonic()
+        async with session.post(
+            callback_url(self.url, self.secret, CHECK_SEGMENT, ref),
+            data=body,
+            headers={"Content-Type": "application/json"},
+            allow_redirects=False,
+        ) as response:
+            read = await response.content.read(READ_BYTES)
+            return _Answer(response.status, read, response.headers.get("Location", ""), time.monotonic() - began)
+
+    async def _refusal(self, session: aiohttp.ClientSession, answer: _Answer) -> CheckLine:
+        """Return the line of a POST that was not answered with 200."""
+        status = answer.status
+        if 300 <= status < 400:  # noqa: PLR2004 - HTTP's own numbers
+            seen = f"{self.url} redirects to {answer.location or 'nowhere'} ({status}), which turns a POST into a GET"
+            return failed("webhook", seen, "make public_url the address that it redirects to, or end the redirect")
+        if status == 404 and not answer.is_ours:  # noqa: PLR2004 - as above
+            return await self._lost(session)
+        known = _OF_OURS.get(status) if answer.is_ours else _REFUSED.get(status)
+        if known is None and status >= 500:  # noqa: PLR2004 - as above
+            known = (
+                "is a proxy that reaches no receiver",
+                "start the receiver, and see where the proxy passes this path",
+            )
+        what, advice = known or ("refuses it", "see the log of what answers there")
+        return failed("webhook", f"what answers at {self.url} {what} ({status})", advice)
+
+    async def _lost(self, session: aiohttp.ClientSession) -> CheckLine:
+        """Return the line of a path that is nobody's: say where the receiver is, if it is at the root."""
+        seen = f"{self.url} answers 404: its path does not lead to the receiver"
+        advice = "mount the receiver under that path, or let the proxy pass the path on as it is"
+        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with session.get(self.url.origin() / "healthz", allow_redirects=False) as response:
+                if self.url.path.strip("/") and b'"ok"' in await response.content.read(READ_BYTES):
+                    seen += f", which is at the root of {self.url.origin()}, it seems"
+        return failed("webhook", seen, advice)
+
+    async def _body(self, session: aiohttp.ClientSession) -> CheckLine:
+        try:
+            answer = await self._post(session, MAX_BODY_BYTES)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            seen = f"a body of 1 MiB does not come through: {type(error).__name__}"
+            return warning("body", seen, "raise the proxy's limit of size and time: webhooks with lyrics are long")
+        if answer.status == 200:  # noqa: PLR2004 - HTTP's own number
+            return ok("body", "a body of 1 MiB, the receiver's limit, came through whole")
+        if answer.is_ours and answer.status in {400, 408}:
+            advice = "let the proxy pass bodies on byte for byte, or refuse them with 413"
+            return failed("body", "a body of 1 MiB arrives cut off or changed", advice)
+        advice = "raise the proxy's limit, such as nginx's client_max_body_size, to 1m"
+        return warning("body", f"a body of 1 MiB is refused ({answer.status}); webhooks with lyrics are long", advice)
+
+    def _latency(self, seconds: float) -> CheckLine:
+        seen = f"answered within {seconds:.2f} s; the provider waits {self.limit:g} s"
+        if seconds < SLOW_SHARE * self.limit:
+            return ok("latency", seen)
+        return warning("latency", seen, "find what is slow: the way, the proxy, or the store's disk or server")
+
+    def _length(self) -> CheckLine:
+        letters = len(str(callback_url(self.url, self.secret, "musicgpt", mint_id(0.0))))
+        seen = f"a callback URL has up to {letters} letters"
+        if letters <= MAX_URL_LETTERS:
+            return ok("length", seen)
+        return warning("length", f"{seen}; vidgo takes {MAX_URL_LETTERS}", "make the path of public_url shorter")
+
+
+def _is_global(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_global
+
+
+def _broken(url: URL, error: Exception) -> CheckLine:
+    """Return the line of a connection that was not made, or broke."""
+    if isinstance(error, aiohttp.ClientSSLError):
+        return failed("webhook", f"no TLS with {url.host}: {error}", "install a valid certificate for this very name")
+    if isinstance(error, _UNCONNECTED):
+        why = getattr(error, "strerror", None) or type(error).__name__
+        advice = "start the receiver (`audioext listen`, or your application), and open the firewall and the tunnel"
+        return failed("webhook", f"nobody answers at {url.host}:{url.port}: {why}", advice)
+    seen = f"{url} breaks off without an answer: {type(error).__name__}"
+    return failed("webhook", seen, "see the log of the proxy, the tunnel or the receiver")

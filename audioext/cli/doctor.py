@@ -1,0 +1,88 @@
+"""`audioext doctor`: whether the public URL, the keys, the clock and the store work, and what to do where not."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from attrs import asdict, frozen
+from rich.table import Table
+from rich.text import Text
+
+from audioext import config
+from audioext.check.report import CheckLine, CheckReport, failed, warning
+from audioext.cli.clients import make_client, missing_file, read_listen
+from audioext.cli.exits import Exit
+from audioext.cli.options import (
+    API_GROUP,
+    BaseUrlOptions,
+    Command,
+    ProviderName,
+    StoreOptions,
+    WebhookOptions,
+    option,
+)
+from audioext.cli.screen import Screen
+from audioext.errors import ConfigError
+from audioext.providers.base import Provider
+from audioext.settings.meaning import find_providers
+from audioext.settings.reading import SECRETS
+
+MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "red")}
+
+
+@frozen(kw_only=True, slots=False)
+class DoctorCommand(WebhookOptions, BaseUrlOptions, StoreOptions, Command):
+    """`audioext doctor`."""
+
+    provider: Annotated[
+        ProviderName | None, option("The API to look at; all whose keys are known, if none is named.", API_GROUP)
+    ] = None
+
+    async def run(self, screen: Screen) -> Exit:
+        """Look at everything, and print a line for each thing."""
+        found, lines = self._providers()
+        path, store = missing_file(self.store_url), self.store_url or None
+        if path is not None and path.absolute().parent.is_dir():  # a look should make no file
+            lines.append(warning("store", f"there is no file at {path} yet", "--store says where; a submit makes it"))
+            store = None
+        client = make_client(*found, public_url=self.public_url, listen=read_listen(self.listen), store=store)
+        seen = (await client.check()).lines
+        if store is None:
+            seen = tuple(line for line in seen if line.name != "store")
+        report = CheckReport((*lines, *seen))
+        if screen.json:
+            screen.emit({"ok": report.ok, "lines": [asdict(line) for line in report.lines]})
+        elif screen.out.is_terminal:
+            screen.out.print(_table(report), soft_wrap=False)
+        else:
+            screen.result(str(report))
+        return Exit.OK if report.ok else Exit.UNWELL
+
+    def _providers(self) -> tuple[list[Provider], list[CheckLine]]:
+        """Return the providers to look at, and a line for each that would never call the public URL, or for none."""
+        given = {"PROVIDER": self.provider, "BASE_URL": self.base_url}
+        settings = {**os.environ, **{f"AUDIOEXT_{name}": value for name, value in given.items() if value}}
+        url, lines = config.read_public_url(self.public_url), list[CheckLine]()
+        found = find_providers(settings)[: 1 if self.provider else None]
+        if not any(each.info.has_key for each in found):
+            variables = ", ".join(sorted(name for name in SECRETS if name.endswith("_API_KEY")))
+            lines.append(warning("keys", "none is known", f"set one of {variables}, unless you only listen"))
+        for provider in tuple(found):
+            try:
+                config.check_callbacks([provider], url)
+            except ConfigError as error:
+                lines.append(failed("public_url", str(error), "give such an address, or use another provider"))
+                found.remove(provider)
+        return found, lines
+
+
+def _table(report: CheckReport) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for line in report.lines:
+        mark, style = MARKS[line.state]
+        said = Text(line.seen)
+        if line.advice:
+            said.append(f"\n→ {line.advice}", style="bold")
+        table.add_row(Text(mark, style=style), Text(line.name), said)
+    return table

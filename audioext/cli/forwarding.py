@@ -1,0 +1,161 @@
+"""Sends what becomes of jobs to an app in any language: events signed by Standard Webhooks, at least once each.
+
+https://www.standardwebhooks.com, read 2026-11-26: `webhook-id` stays the same when an event is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated
+
+import aiohttp
+from attrs import field, frozen
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
+from yarl import URL
+
+from audioext.cli.clients import find_job, looking_client
+from audioext.cli.exits import Exit
+from audioext.cli.failures import ForwardError
+from audioext.cli.options import API_GROUP, Command, ForwardOptions, LookOptions, Ref, option
+from audioext.cli.screen import Screen
+from audioext.cli.text import dump
+from audioext.client import Client
+from audioext.errors import ConfigError
+from audioext.models.results import Failure, StageEvent
+from audioext.runtime.jobs import TOLD_STAGES, Job
+from audioext.ui.objects import track_object
+
+WAITS_SECONDS = (0.0, 2.0, 8.0, 20.0, 30.0)
+"""Before each try of one call; a call that fails is made again as every handler's is, five times in all."""
+POST_SECONDS = 10.0
+SECRET_BYTES = 32
+TAKEN = 2
+"""How a status begins that says so: any 2xx."""
+
+
+@frozen(slots=False)
+class ForwardCommand(LookOptions, ForwardOptions, Command):
+    """`audioext forward`."""
+
+    ref: Ref
+    to: Annotated[str, option("The URL of the app.", API_GROUP)] = field(kw_only=True)
+
+    async def run(self, screen: Screen) -> Exit:
+        """Send the events of a job once more, as far as it has come."""
+        async with open_forwarder(self.to, self.forward_secret) as forwarder, looking_client(self) as client:
+            job = await find_job(client, self, self.ref)
+            sent = await forwarder.send_all(job)
+        if screen.json:
+            screen.emit({"ref": job.ref, "events": sent})
+        else:
+            screen.note(f"job {job.ref}: the app took {', '.join(sent) or 'nothing: there is no event yet'}")
+        return Exit.OK
+
+
+@frozen(kw_only=True, eq=False)
+class Forwarder:
+    """Posts events to *url*; `sleep` is what waits between two tries."""
+
+    url: URL
+    signer: Webhook
+    session: aiohttp.ClientSession
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def register(self, client: Client) -> None:
+        """Be told of every stage and failure of *client*'s store."""
+        for stage in TOLD_STAGES:
+            client.on(stage)(self.tell)
+        client.on_failure(self.tell)
+
+    async def tell(self, event: StageEvent | Failure) -> None:
+        """Post one event, and try again for a while.
+
+        Raises:
+            ForwardError: the app did not take it.
+        """
+        problem = ""
+        for wait in WAITS_SECONDS:
+            await self.sleep(wait)
+            problem = await self._post(event)
+            if not problem:
+                return
+        raise ForwardError(problem)
+
+    async def send_all(self, job: Job) -> Sequence[str]:
+        """Post each event of *job* once, and return their types.
+
+        Raises:
+            ForwardError: the app did not take one.
+        """
+        events: list[StageEvent | Failure] = [
+            await job.wait(stage) for stage in TOLD_STAGES if job.stage is not None and stage <= job.stage
+        ]
+        if job.failure is not None:
+            events.append(job.failure)
+        for event in events:
+            if problem := await self._post(event):
+                raise ForwardError(problem)
+        return [event_type(event) for event in events]
+
+    async def _post(self, event: StageEvent | Failure) -> str:
+        """Return why the app did not take the event, nothing if it did."""
+        kind, now = event_type(event), datetime.now(UTC)
+        name = f"msg_{event.ref}_{kind.removeprefix('job.')}"
+        body = dump({"type": kind, "timestamp": event.at, "data": event_data(event)})
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": name,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self.signer.sign(msg_id=name, timestamp=now, data=body),
+        }
+        try:
+            async with self.session.post(
+                self.url, data=body.encode(), headers=headers, allow_redirects=False
+            ) as answer:
+                return "" if answer.status // 100 == TAKEN else f"{kind}: the app answered {answer.status}"
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return f"{kind}: the app cannot be reached ({type(error).__name__})"
+
+
+@asynccontextmanager
+async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarder]:
+    """Return what posts events to the app at *to*, signed with *secret*.
+
+    Raises:
+        ConfigError: there is no secret, or one of the two cannot be used.
+    """
+    url = URL(to)
+    if url.scheme not in {"http", "https"} or not url.host:
+        message = f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}"
+        raise ConfigError(message)
+    if secret is None:
+        made = "whsec_" + b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+        message = f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}"
+        raise ConfigError(message)
+    try:
+        signer = Webhook(secret)
+    except (ValueError, EmptyWebhookSecretError) as error:
+        message = "the secret that signs the events must be whsec_ and Base64"
+        raise ConfigError(message) from error
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_SECONDS)) as session:
+        yield Forwarder(url=url, signer=signer, session=session)
+
+
+def event_type(event: StageEvent | Failure) -> str:
+    """Return what the app branches on: `job.text`, `job.first`, `job.complete` or `job.failed`."""
+    return "job.failed" if isinstance(event, Failure) else f"job.{event.stage.name.lower()}"
+
+
+def event_data(event: StageEvent | Failure) -> Mapping[str, object]:
+    """Return what is told of an event, in JSON's types."""
+    facts: dict[str, object] = {name: getattr(event, name) for name in ("ref", "provider", "task_id", "meta")}
+    facts["tracks"] = [track_object(track) for track in event.tracks]
+    if isinstance(event, Failure):
+        return facts | {name: getattr(event, name) for name in ("reason", "code", "message", "charged")}
+    return facts | {"source": event.source}

@@ -1,0 +1,139 @@
+"""Reads settings from `audioext.toml` and from files of secrets, under the names of the environment's variables.
+
+The file's keys are the variables in small letters, those of a vendor in a table of its own: `[kie] api_key` is
+`KIE_API_KEY`. What is secret may stand in a file of its own, as Docker and Kubernetes mount it: `KIE_API_KEY_FILE`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import stat
+import tomllib
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import get_type_hints
+
+from audioext.errors import ConfigError, shown
+
+_log = logging.getLogger("audioext.settings")
+
+FILE_NAME = "audioext.toml"
+FILE_VARIABLE = "AUDIOEXT_CONFIG"
+VENDORS = ("kie", "sunoapi", "vidgo", "musicgpt")
+BEYOND_CLIENT = ("provider", "base_url", "log_format")
+"""Settings that are no arguments of a client: which provider is the default one, its address, and the CLI's log."""
+IN_CODE = frozenset({"clock", "session"})
+"""Arguments of a client that no text can give."""
+SECRETS = frozenset(
+    {"AUDIOEXT_SECRETS", "AUDIOEXT_STORE", "KIE_WEBHOOK_KEY", *(f"{v.upper()}_API_KEY" for v in VENDORS)}
+)
+"""What may be, or hold, a password."""
+MOUNTED = ("/run/", "/var/run/")
+"""Where containers have their secrets, which others can read by design: nobody else is in there."""
+
+
+def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None = None) -> dict[str, str]:
+    """Return what *environ* lacks and the file or a file of a secret has, under the names of the variables.
+
+    The file is *file*, else the one that `AUDIOEXT_CONFIG` names, else `audioext.toml` in the working folder, if there
+    is one.
+
+    Raises:
+        ConfigError: a file cannot be read, or says what is no setting.
+    """
+    given = {name: text for name, text in environ.items() if text.strip()}
+    path = file or given.get(FILE_VARIABLE)
+    found: dict[str, str] = {}
+    if path is not None or Path(FILE_NAME).is_file():
+        found = _read_file(Path(path or FILE_NAME))
+        _check_pairs(found)
+    _check_pairs(given)
+    set_here = {name.removesuffix("_FILE") for name in given}
+    found = {name: text for name, text in found.items() if name.removesuffix("_FILE") not in set_here}
+    for name in SECRETS:
+        secret = found.pop(f"{name}_FILE", None) or given.get(f"{name}_FILE")
+        if secret is not None:
+            found[name] = _read_secret(f"{name}_FILE", Path(secret))
+    return found
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    """Return what the file at *path* says, under the names of the variables; paths in it are relative to its folder."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"cannot read the settings in {path}: {error.strerror or error}"
+        raise ConfigError(message) from error
+    except ValueError as error:  # of both TOML and UTF-8
+        message = f"{path} is no TOML: {error}"
+        raise ConfigError(message) from error
+    known, found = _variables(), dict[str, str]()
+    for key, value in _flat(document):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            message = f"{path}: {shown(key)} is no setting" + (f"; did you mean {near[0]!r}?" if near else "")
+            raise ConfigError(message)
+        text = _text(f"{path}: {key}", value)
+        found[known[key]] = str(path.parent / text) if key.endswith("_file") else text
+    if any(name in SECRETS and (name != "AUDIOEXT_STORE" or "@" in text) for name, text in found.items()):
+        _warn_of_readers(path)
+    return found
+
+
+def _variables() -> dict[str, str]:
+    """Return the variable of each key of the file."""
+    from audioext.config import ClientOptions  # noqa: PLC0415 - loads much, and without a file none of it is needed
+
+    names = [*BEYOND_CLIENT, *(name for name in get_type_hints(ClientOptions) if name not in IN_CODE)]
+    known = {name: f"AUDIOEXT_{name.upper()}" for name in names}
+    known |= {f"{vendor}.{key}": f"{vendor}_{key}".upper() for vendor in VENDORS for key in ("api_key", "base_url")}
+    known["kie.webhook_key"] = "KIE_WEBHOOK_KEY"
+    return known | {f"{key}_file": f"{name}_FILE" for key, name in known.items() if name in SECRETS}
+
+
+def _flat(document: Mapping[str, object]) -> Iterable[tuple[str, object]]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", each) for name, each in value.items())
+        else:
+            yield key, value
+
+
+def _text(key: str, value: object) -> str:
+    """Return a value of the file as a variable would hold it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(each, str) and len(each.split()) == 1 for each in value):
+        return " ".join(value)
+    message = f"{key} must be text, a number, true or false, or a list of texts without blanks"
+    raise ConfigError(message)
+
+
+def _check_pairs(found: Mapping[str, str]) -> None:
+    for name in SECRETS:
+        if name in found and f"{name}_FILE" in found:
+            message = f"both {name} and {name}_FILE are set: leave out one of them"
+            raise ConfigError(message)
+
+
+def _read_secret(name: str, path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        message = f"{name}: cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        raise ConfigError(message) from error
+    if not text:
+        message = f"{name}: {path} is empty"
+        raise ConfigError(message)
+    _warn_of_readers(path)
+    return text
+
+
+def _warn_of_readers(path: Path) -> None:
+    """Say so where everybody on this machine can read a secret."""
+    if path.stat().st_mode & stat.S_IROTH and not str(path.absolute()).startswith(MOUNTED):
+        _log.warning("%s holds a secret, and everybody on this machine can read it: chmod o-r %s", path, path)

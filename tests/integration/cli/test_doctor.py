@@ -1,0 +1,70 @@
+"""`audioext doctor`: what is wrong, what to do, and an exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import audioext as ax
+from tests.integration.cli.conftest import HOOKS, STORE, Invoke, aside, on_terminal, short_sandbox
+
+
+def states(found: Any) -> dict[str, str]:  # JSON
+    """Return how each thing is."""
+    return {line["name"]: line["state"] for line in found["lines"]}
+
+
+async def test_all_is_well_on_a_sandbox(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The key, the clock, the way of webhooks and the store are looked at; no file is made that was not there."""
+    async with short_sandbox() as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        base = ("--base-url", sandbox.bases["kie"])
+        new = await aside(invoke, "doctor", *HOOKS, *STORE, *base, "--json")
+        files = list(folder.iterdir())
+        async with ax.Client(store=STORE[1]):
+            pass
+        old = await aside(invoke, "doctor", *HOOKS, *STORE, *base)
+
+    assert (0, True) == (new.code, new.json["ok"]), new.out
+    assert {"name", "webhook", "latency", "body", "length", "key of kie", "clock", "store", "versions"} == {
+        *states(new.json)
+    }
+    assert "warning" == states(new.json)["store"]
+    assert [] == files
+    assert 0 == old.code
+    assert "ok       store: it can be written" in old.out
+    assert sandbox.api_key not in new.out + new.err + old.out + old.err
+
+
+def test_without_a_key_or_an_address_it_says_so(invoke: Invoke) -> None:
+    """What is not set is no failure: a listener needs no key, and a poller no address."""
+    ended = invoke("doctor", "--json")
+
+    assert 0 == ended.code
+    assert "KIE_API_KEY, MUSICGPT_API_KEY, SUNOAPI_API_KEY, VIDGO_API_KEY" in ended.json["lines"][0]["advice"]
+    assert "ok" == states(ended.json)["public_url"]
+
+
+def test_what_does_not_work_has_an_exit_code(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """9 is for whatever failed; a provider that would never call the address is a line as well."""
+    monkeypatch.setenv("VIDGO_API_KEY", "0123456789abcdef")
+    ended = invoke("doctor", "--public-url", "http://127.0.0.1:1/audio", "--listen", "none", "--json")
+
+    assert 9 == ended.code
+    assert {"public_url": "failed", "name": "failed", "webhook": "failed"} == {
+        name: state for name, state in states(ended.json).items() if state == "failed"
+    }
+    assert "vidgo calls https addresses only" in json.dumps(ended.json)
+
+
+def test_a_terminal_shows_a_table(folder: Path) -> None:
+    """Each line has a mark, and what to do stands below what was seen."""
+    shown = re.sub(r"\x1b\[[\d;]*m", "", on_terminal(80, "doctor"))
+
+    assert "! keys       none is known" in shown
+    assert "→ set one of KIE_API_KEY" in shown
+    assert "✔" in shown

@@ -1,0 +1,239 @@
+"""`audioext listen --forward-to`: an app in any language is told of every stage and failure, signed, at least once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+from aiohttp import web
+from attrs import define, field
+from standardwebhooks import Webhook
+
+import audioext as ax
+from audioext.cli.forwarding import open_forwarder
+from audioext.cli.listening import CALL_SECONDS
+from audioext.sandbox import Sandbox
+from tests.integration.cli.conftest import HOOKS, STORE, TRACK, Invoke, Start, aside, short_sandbox
+from tests.support.clock import JumpClock
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+STAGES = ["job.text", "job.first", "job.complete"]
+TRIES = 25
+"""Five calls of the handler, and in each of them five tries."""
+
+
+@define(kw_only=True, eq=False)
+class App:
+    """An app that verifies what it is told by the library of Standard Webhooks; *answers* are its first statuses."""
+
+    port: int
+    answers: list[int] = field(factory=list)
+    usual: int = 204
+    tries: list[str] = field(factory=list)
+    events: list[dict[str, Any]] = field(factory=list)
+    ended: asyncio.Event = field(factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        """Where it is told."""
+        return f"http://127.0.0.1:{self.port}/hooks"
+
+    async def take(self, request: web.Request) -> web.Response:
+        """Answer what was said beforehand; keep what is answered well."""
+        event = Webhook(SECRET).verify(await request.read(), dict(request.headers))
+        self.tries.append(request.headers["webhook-id"])
+        status = self.answers.pop(0) if self.answers else self.usual
+        if status == self.usual == 204:
+            self.events.append(event)
+            if event["type"] in {"job.complete", "job.failed"}:
+                self.ended.set()
+        return web.Response(status=status)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[App]:
+        """Serve."""
+        app = web.Application()
+        app.router.add_post("/hooks", self.take)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+
+@pytest.fixture
+def app(unused_tcp_port: int) -> App:
+    """Return an app that does not run yet."""
+    return App(port=unused_tcp_port)
+
+
+@pytest.fixture
+def clock() -> JumpClock:
+    """Return a clock that jumps over what has to be waited for."""
+    return JumpClock()
+
+
+@asynccontextmanager
+async def forwarding(app: App, sandbox: Sandbox, clock: JumpClock) -> AsyncIterator[ax.Client]:
+    """Return an open client whose events go to *app*."""
+    kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"])
+    client = ax.Client(
+        kie,
+        public_url="http://127.0.0.1:{port}",
+        listen="127.0.0.1:0",
+        clock=clock.clock,
+        store="sqlite:///jobs.db",
+        handler_timeout=CALL_SECONDS,
+    )
+    async with open_forwarder(app.url, SECRET) as forwarder:
+        attrs.evolve(forwarder, sleep=clock.sleep).register(client)
+        async with client:
+            yield client
+
+
+async def test_every_stage_is_told_in_order(app: App, clock: JumpClock) -> None:
+    """Each event has an id of its own, the meta of the submit, and the tracks known by then."""
+    running = app.running()
+    async with running, short_sandbox(faults=("duplicate",)) as sandbox, forwarding(app, sandbox, clock) as client:
+        job = await client.extend(audio_id=TRACK, model="V5", meta={"chat": 42})
+        await clock.run(app.ended.wait())
+
+    assert STAGES == [event["type"] for event in app.events]
+    assert [f"msg_{job.ref}_{name}" for name in ("text", "first", "complete")] == app.tries
+    assert {(job.ref, "kie", 42)} == {
+        (event["data"]["ref"], event["data"]["provider"], event["data"]["meta"]["chat"]) for event in app.events
+    }
+    assert 2 == len([track for track in app.events[-1]["data"]["tracks"] if track["audio_url"]])
+
+
+async def test_an_app_that_was_away_is_told_later(app: App, clock: JumpClock) -> None:
+    """First nobody listens there, then it is overloaded: it is told all the same, by the same ids, and in order."""
+    app.answers = [503, 429, 302]
+    async with short_sandbox() as sandbox, forwarding(app, sandbox, clock) as client:
+        job = await client.extend(audio_id=TRACK, model="V5")
+        await clock.run(job.result())
+        await clock.advance(10)
+        async with app.running():
+            await clock.run(app.ended.wait())
+
+    assert STAGES == [event["type"] for event in app.events]
+    assert [f"msg_{job.ref}_text"] * 4 == app.tries[:4]
+    assert () == job.record.handler_faults
+
+
+@pytest.mark.parametrize(("code", "charged"), [(501, None), (531, False)])
+async def test_a_failure_is_told_with_what_it_cost(app: App, clock: JumpClock, code: int, charged: bool | None) -> None:
+    """The app hears the provider's words, its code, and what happened to the money."""
+    running, faults = app.running(), (f"error=complete:{code}",)
+    async with running, short_sandbox(faults=faults) as sandbox, forwarding(app, sandbox, clock) as client:
+        await client.extend(audio_id=TRACK, model="V5")
+        await clock.run(app.ended.wait())
+
+    failed = app.events[-1]
+    assert ("job.failed", str(code), charged) == (failed["type"], failed["data"]["code"], failed["data"]["charged"])
+    assert failed["data"]["message"]
+
+
+async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, clock: JumpClock, invoke: Invoke) -> None:
+    """An app that never takes an event is given up; `jobs --undelivered` lists it, and `forward` sends it once more."""
+    app.usual = 500
+    async with app.running(), short_sandbox() as sandbox:
+        async with forwarding(app, sandbox, clock) as client:
+            job = await client.extend(audio_id=TRACK, model="V5")
+            while len(job.record.handler_faults) < len(STAGES):
+                await clock.run(asyncio.sleep(0.01))
+        listed = await aside(invoke, "jobs", "--undelivered", "--json", *STORE)
+        tried = len(app.tries)
+        refused = await aside(invoke, "forward", job.ref, "--to", app.url, "--forward-secret", SECRET, *STORE)
+        app.usual = 204
+        sent = await aside(invoke, "forward", job.ref, "--to", app.url, "--forward-secret", SECRET, *STORE, "--json")
+
+    assert TRIES * len(STAGES) <= tried  # more where the clock jumped over a claim
+    assert job.ref == listed.json["ref"]
+    assert "text: ForwardError: job.text: the app answered 500" in listed.json["handler_faults"]
+    assert ("answered 500", 3) == (refused.err.strip()[-12:], refused.code)
+    assert STAGES == sent.json["events"] == [event["type"] for event in app.events]
+
+
+async def test_a_listener_tells_an_app(app: App, start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command by itself: jobs of another process, events for an app that verifies them."""
+    async with app.running(), short_sandbox() as sandbox:
+        monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
+        listener = start(
+            "listen", *HOOKS, *STORE, "--json", "--forward-to", app.url, env={"AUDIOEXT_FORWARD_SECRET": SECRET}
+        )
+        assert listener.stdout is not None
+        ready = json.loads(await asyncio.to_thread(listener.stdout.readline))
+        api = ("--base-url", sandbox.bases["kie"], "--public-url", ready["public_url"], "--listen", "none")
+        song = await aside(invoke, "extend", TRACK, "--model", "V5", *STORE, *api, "--no-save", "--json")
+        await app.ended.wait()
+
+    assert (0, STAGES) == (song.code, [event["type"] for event in app.events])
+
+
+async def test_a_stage_can_be_played_by_hand(app: App, clock: JumpClock, invoke: Invoke) -> None:
+    """While the sandbox holds a job, its stages are made up one by one, and the app is told of each."""
+    async with app.running(), short_sandbox() as sandbox, forwarding(app, sandbox, clock) as client:
+        sandbox.hold()
+        job = await client.extend(audio_id=TRACK, model="V5")
+        for stage in (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE):
+            played = await aside(invoke, "trigger", f"kie.{stage.name.lower()}", "--job", job.ref, *STORE, "--json")
+            await clock.run(job.wait(stage))
+            assert (0, stage, 200) == (played.code, job.stage, played.json["status"])
+        await clock.run(app.ended.wait())
+        other = await client.extend(audio_id=TRACK, model="V5")
+        await aside(invoke, "trigger", "kie.error", "--job", other.ref, *STORE)
+        with pytest.raises(ax.JobFailedError):
+            await clock.run(other.result())
+
+    assert STAGES == [event["type"] for event in app.events][: len(STAGES)]
+    assert app.events[1]["data"]["tracks"][0]["id"] in {track["id"] for track in app.events[2]["data"]["tracks"]}
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ("kie.never", "'kie.never' is no event"),
+        ("vidgo.first", "is no event"),
+        ("sunoapi.first", "is no job of sunoapi at a sandbox"),
+        ("kie.first", "is no job of kie at a sandbox"),
+    ],
+)
+async def test_only_a_sandboxs_job_is_played_by_hand(
+    invoke: Invoke, unused_tcp_port: int, event: str, words: str
+) -> None:
+    """What is no event of that job's API is refused, and so is a job of an API that is elsewhere."""
+    elsewhere = f"http://127.0.0.2:{unused_tcp_port}"
+    async with ax.Client(ax.Kie("key", base_url=elsewhere), store="sqlite:///jobs.db") as client:
+        with pytest.raises(ax.ProviderDownError):
+            await client.extend(audio_id=TRACK, model="V5")
+        (job,) = [each async for each in client.jobs()]
+    ended = await aside(invoke, "trigger", event, "--job", job.ref, *STORE)
+
+    assert 2 == ended.code
+    assert words in ended.err
+
+
+@pytest.mark.parametrize(
+    ("to", "secret", "words"),
+    [
+        ("app.example.org", SECRET, "not 'app.example.org'"),
+        ("https://app.example.org", None, "AUDIOEXT_FORWARD_SECRET"),
+        ("https://app.example.org", "whsec_", "whsec_ and Base64"),
+        ("https://app.example.org", "whsec_x", "whsec_ and Base64"),
+    ],
+)
+def test_what_cannot_be_forwarded_is_said_at_once(invoke: Invoke, to: str, secret: str | None, words: str) -> None:
+    """A listener without a secret, or without an address, does not begin to listen."""
+    given = () if secret is None else ("--forward-secret", secret)
+    ended = invoke("listen", *HOOKS, "--store", "memory://", "--forward-to", to, *given)
+
+    assert 2 == ended.code
+    assert words in ended.err

@@ -1,0 +1,201 @@
+"""`Client.from_env()`: arguments before variables before the file before the defaults; secrets in their own files."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from yarl import URL
+
+import audioext as ax
+from audioext.config import ClientOptions
+from audioext.settings.meaning import client_options, find_providers
+from audioext.settings.reading import IN_CODE, SECRETS, read_settings
+
+README = Path(__file__).parents[3] / "README.md"
+KEY = "0123456789abcdef0123"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, without the settings of whoever runs the tests."""
+    for name in {*SECRETS, *(f"AUDIOEXT_{each.upper()}" for each in get_type_hints(ClientOptions))}:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
+    for name in ("CONFIG", "PROVIDER", "BASE_URL", "LOG_FORMAT"):
+        monkeypatch.delenv(f"AUDIOEXT_{name}", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> Path:
+    """Write a file that its owner alone can read, unless *mode* says otherwise."""
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+def test_the_order_is_arguments_environment_file_defaults(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is nearer to the call wins."""
+    write(
+        folder / "audioext.toml",
+        'public_url = "https://file.test"\nlisten = "127.0.0.1:1"\nconfirm = "always"\n[kie]\napi_key = "file"\n',
+    )
+    monkeypatch.setenv("AUDIOEXT_PUBLIC_URL", "https://environment.test")
+    monkeypatch.setenv("AUDIOEXT_LISTEN", "127.0.0.1:2")
+    found = read_settings({"AUDIOEXT_LISTEN": "127.0.0.1:2", "AUDIOEXT_STORE": " "})
+    client = ax.Client.from_env(public_url="https://argument.test")
+
+    assert {"public_url": "https://file.test", "confirm": "always"} == client_options(found)
+    assert URL("https://argument.test") == client.public_url
+    assert "always" == client.inbox.confirm
+    assert "<Client kie, new>" == repr(client)
+    assert URL("https://environment.test") == ax.Client.from_env().public_url
+
+
+def test_every_setting_of_a_client_can_come_as_text() -> None:
+    """The names are those of the arguments; numbers, booleans and lists are read as such."""
+    kinds = get_type_hints(ClientOptions)
+    signature = {
+        name: kind for name, kind in get_type_hints(ax.Client.__init__).items() if name not in {"providers", "return"}
+    }
+    texts = {bool: "yes", float: "2.5", int: "7"}
+    settings = {f"AUDIOEXT_{name.upper()}": texts.get(kind, "none other") for name, kind in kinds.items()}
+    options = client_options(settings)
+
+    assert signature == kinds
+    assert inspect.signature(ax.Client).parameters.keys() - {"providers"} == kinds.keys()
+    assert kinds.keys() - IN_CODE == options.keys()
+    assert (True, 2.5, 7, ["none", "other"]) == (
+        options["trust_env"],
+        options["keep"],
+        options["deliveries_kept"],
+        options["secrets"],
+    )
+    assert {"listen": None} == client_options({"AUDIOEXT_LISTEN": "none"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("WAIT_TIMEOUT", "soon", r"wait_timeout \(AUDIOEXT_WAIT_TIMEOUT\) must be a number, not 'soon'"),
+        ("SERVE_FILES", "maybe", "must be true or false, not 'maybe'"),
+        ("CONFIRM", "sometimes", "confirm must be"),
+        ("PROVIDER", "suno", "must be one of kie, "),
+    ],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, text: str, words: str) -> None:
+    """The message names the setting and what it may be."""
+    monkeypatch.setenv(f"AUDIOEXT_{name}", text)
+    with pytest.raises(ax.ConfigError, match=words):
+        ax.Client.from_env()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('stor = "x"', "'stor' is no setting; did you mean 'store'?"),
+        ('[kie]\napikey = "x"', r"'kie.apikey' is no setting; did you mean 'kie.api_key'\?"),
+        ("[nobody]\nx = 1", "'nobody.x' is no setting"),
+        ("session = 1", "'session' is no setting"),
+        ("store = 2026-01-01", "must be text, a number"),
+        ('secrets = ["with a blank"]', "without blanks"),
+        ("store = ", "is no TOML"),
+        ('store = "a"\nstore_file = "b"', "both AUDIOEXT_STORE and AUDIOEXT_STORE_FILE are set"),
+    ],
+)
+def test_a_mistake_in_the_file_is_an_error(folder: Path, text: str, words: str) -> None:
+    """Nothing of the file is passed over in silence."""
+    write(folder / "audioext.toml", text)
+    with pytest.raises(ax.ConfigError, match=words):
+        ax.Client.from_env()
+
+
+def test_secrets_come_from_files_as_containers_mount_them(folder: Path) -> None:
+    """A variable or a key with _FILE at its end names a file that holds the value; one in a file is relative to it."""
+    write(folder / "kie", f"{KEY}\n")
+    write(folder / "hooks", "new-key old-key")
+    write(folder / "secrets", "0123456789abcdef-new\n0123456789abcdef-old\n")
+    config = write(folder / "my.toml", 'secrets_file = "secrets"\n[kie]\nwebhook_key_file = "hooks"\n')
+    environ = {"KIE_API_KEY_FILE": str(folder / "kie"), "AUDIOEXT_CONFIG": str(config)}
+    found = read_settings(environ)
+
+    assert {"KIE_API_KEY": KEY, "KIE_WEBHOOK_KEY": "new-key old-key"} == {
+        name: text for name, text in found.items() if name.startswith("KIE_")
+    }
+    assert {"secrets": ["0123456789abcdef-new", "0123456789abcdef-old"]} == client_options(found)
+    (provider,) = find_providers(found)
+    assert (True, True) == (provider.info.has_key, provider.info.is_signed)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"KIE_API_KEY_FILE": "/nosuch"}, "KIE_API_KEY_FILE: cannot read /nosuch"),
+        ({"KIE_API_KEY_FILE": "/dev/null"}, "KIE_API_KEY_FILE: /dev/null is empty"),
+        ({"KIE_API_KEY_FILE": "/x", "KIE_API_KEY": "x"}, "both KIE_API_KEY and KIE_API_KEY_FILE are set"),
+        ({"AUDIOEXT_CONFIG": "/nosuch.toml"}, "cannot read the settings in /nosuch.toml"),
+    ],
+)
+def test_a_file_that_is_named_has_to_be_there(environ: dict[str, str], words: str) -> None:
+    """A secret that is missing is not taken for none."""
+    with pytest.raises(ax.ConfigError, match=words):
+        read_settings(environ)
+
+
+def test_a_secret_that_everybody_can_read_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the secret that matters: a file of settings without one may be anybody's to read."""
+    caplog.set_level(logging.WARNING)
+    open_to_all = write(folder / "key", KEY, 0o644)
+    write(folder / "audioext.toml", f'store = "sqlite:///a.db"\n[kie]\napi_key_file = "{folder / "kie"}"', 0o644)
+    write(folder / "kie", KEY)
+    read_settings({})
+    before = [record.getMessage() for record in caplog.records]
+    read_settings({"KIE_API_KEY_FILE": str(open_to_all)})
+    write(folder / "audioext.toml", '[kie]\napi_key = "x"', 0o644)
+    read_settings({})
+
+    assert [] == before
+    assert [
+        f"{open_to_all} holds a secret, and everybody on this machine can read it: chmod o-r {open_to_all}",
+        "audioext.toml holds a secret, and everybody on this machine can read it: chmod o-r audioext.toml",
+    ] == [record.getMessage() for record in caplog.records]
+    assert KEY not in caplog.text
+
+
+def test_providers_are_those_whose_keys_are_there() -> None:
+    """The named one comes first, kie.ai's newer route only where it is named, and each goes to its own address."""
+    keys = {"KIE_API_KEY": KEY, "VIDGO_API_KEY": KEY, "VIDGO_BASE_URL": "http://vidgo.test"}
+    usual = find_providers(keys)
+    named = find_providers({**keys, "AUDIOEXT_PROVIDER": "kie-jobs", "AUDIOEXT_BASE_URL": "http://jobs.test"})
+
+    assert ["kie", "vidgo"] == [each.info.name for each in usual]
+    assert "http://vidgo.test" == str(usual[1].info.base_url).rstrip("/")
+    assert ["kie-jobs", "kie", "vidgo"] == [each.info.name for each in named]
+    assert ["http://jobs.test", "https://api.kie.ai"] == [str(each.info.base_url).rstrip("/") for each in named[:2]]
+    assert [] == find_providers({})
+
+
+def test_given_providers_get_their_keys_from_files_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`from_env(Kie())` is a client with the key that is mounted."""
+    monkeypatch.setenv("VIDGO_API_KEY", KEY)
+    monkeypatch.setenv("KIE_API_KEY_FILE", str(write(folder / "kie", KEY)))
+
+    assert "<Client kie, new>" == repr(ax.Client.from_env(ax.Kie()))
+    assert ["kie", "vidgo"] == [each.info.name for each in find_providers({"KIE_API_KEY": KEY, "VIDGO_API_KEY": KEY})]
+
+
+def test_the_readme_lists_every_setting_once() -> None:
+    """The table of settings has a row for each, and none that is not there."""
+    rows = re.findall(r"^\| `([a-z_.]+)` \| `([A-Z_]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+    names = [name for name, _ in rows]
+    expected = {*(get_type_hints(ClientOptions).keys() - IN_CODE), "provider", "base_url", "log_format"}
+    expected |= {"kie.api_key", "kie.base_url", "kie.webhook_key"}
+
+    assert sorted(expected) == sorted(names)
+    for name, variable in rows:
+        assert (name.replace(".", "_") if "." in name else f"audioext_{name}").upper() == variable

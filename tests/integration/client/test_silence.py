@@ -1,0 +1,54 @@
+"""A client whose webhooks stay away says so, when a poll finds what one should have told."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+
+import audioext as ax
+from tests.integration.client.conftest import WEB, MakeClient
+from tests.support.api import BRISK, Api
+
+QUICK = {"pace": evolve(BRISK, quiet=0.02)}
+WORDS = "a status call brought news, and no webhook did: the provider could not reach http://127.0.0.1:"
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the log said of it."""
+    return [record.getMessage() for record in caplog.records if "no webhook did" in record.getMessage()]
+
+
+async def test_the_first_poll_that_brings_news_says_that_no_webhook_came(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is one warning of the client, not one of each job, and names what finds out why."""
+    async with ax.Client(api.provider(**QUICK), wait_timeout=20.0, **WEB) as client:  # type: ignore[arg-type]  # strings
+        for number in range(3):
+            await (await client.extend(audio_id=f"track-{number}", model="V5"))
+
+    (warning,) = said(caplog)
+    assert WORDS in warning
+    assert "`audioext doctor`, or client.check(), says why" in warning
+    assert ["WARNING"] == [record.levelname for record in caplog.records if record.getMessage() == warning]
+
+
+async def test_a_client_that_only_polls_misses_nothing(
+    open_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a public URL polls are what was wanted."""
+    client = await open_client()
+    await (await client.extend(audio_id="track", model="V5"))
+
+    assert [] == said(caplog)
+
+
+async def test_a_job_that_heard_a_webhook_is_not_silent(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """One lost webhook among others is what polls are there for."""
+    api.is_done = False
+    async with ax.Client(api.provider(**QUICK), wait_timeout=20.0, **WEB) as client:  # type: ignore[arg-type]  # strings
+        job = await client.extend(audio_id="track", model="V5")
+        assert 200 == await api.call_back("text")
+        api.is_done = True
+        await job
+
+    assert [] == said(caplog)

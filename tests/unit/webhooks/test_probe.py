@@ -1,0 +1,54 @@
+"""The nonce of a check: its body proves to be whole, and it is answered for a while alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audioext.clock import mint_id
+from audioext.http.decoding import MAX_BODY_BYTES
+from audioext.webhooks.probe import FRESH_SECONDS, is_fresh, probe_body, status_of_probe
+
+SECRET, OLD = b"0123456789abcdef-new", b"0123456789abcdef-old"
+NOW = 1_790_000_000.0
+REF = mint_id(NOW)
+
+
+@given(st.integers(min_value=12, max_value=5_000))
+def test_a_body_is_json_of_its_size(size: int) -> None:
+    """Proxies that look into bodies see nothing odd, and the size is what was asked for."""
+    body = probe_body(SECRET, REF, size)
+
+    assert size == len(body)
+    assert ["probe"] == [*json.loads(body)]
+    assert 200 == status_of_probe([SECRET, OLD], REF, body)
+    assert 200 == status_of_probe([OLD, SECRET], REF, body)
+
+
+@given(st.binary(max_size=300), st.integers(min_value=0, max_value=300), st.integers(min_value=0, max_value=300))
+def test_any_change_shows(filling: bytes, start: int, end: int) -> None:
+    """Whatever is cut out, put in or overwritten, the body is refused, unless it is the same again."""
+    whole = probe_body(SECRET, REF, 300)
+    changed = whole[:start] + filling + whole[end:]
+
+    assert (200 if changed == whole else 400) == status_of_probe([SECRET], REF, changed)
+
+
+def test_nobody_else_can_make_a_body() -> None:
+    """Another secret, another nonce and a body over the limit are refused."""
+    assert 400 == status_of_probe([OLD], REF, probe_body(SECRET, REF, 300))
+    assert 400 == status_of_probe([SECRET], mint_id(NOW), probe_body(SECRET, REF, 300))
+    assert 400 == status_of_probe([SECRET], REF, probe_body(SECRET, REF, MAX_BODY_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"),
+    [(0.0, True), (FRESH_SECONDS - 1, True), (1 - FRESH_SECONDS, True), (FRESH_SECONDS + 1, False), (-1e6, False)],
+)
+def test_a_nonce_is_good_for_a_while(age: float, expected: bool) -> None:
+    """Clocks of two machines may differ by less than that, on either side."""
+    assert expected is is_fresh(REF, NOW + age)
+    assert not is_fresh("z" * 24, NOW + age)
