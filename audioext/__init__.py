@@ -19,22 +19,33 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
         CreditsError,
         DecodeError,
         DownloadError,
+        GiveUp,
         KeyConflictError,
         Problem,
         ProviderDownError,
         ProviderError,
         RateLimitError,
         RequestError,
+        RetryLater,
         SourceError,
         StoreError,
         UnsupportedError,
         WebhookError,
     )
     from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
+    from audioext.models.entries import Entry
     from audioext.models.limits import Limits, Pace
     from audioext.models.record import Record, Verdict
-    from audioext.models.requests import AddInstrumental, Extend, Operation
-    from audioext.models.results import Failure, FailureReason, Song, Stage, StageEvent, TimedLine, Track
+    from audioext.models.requests import (
+        AddInstrumental,
+        AudioFile,
+        Extend,
+        ExtendOptions,
+        InstrumentalOptions,
+        Operation,
+        Request,
+    )
+    from audioext.models.results import FailureReason, SaveProgress, Song, Source, Stage, TimedLine, Track
     from audioext.models.stats import Histogram, Stats
     from audioext.providers.base import FileRoute, Provider, ProviderInfo
     from audioext.providers.kie import Kie
@@ -42,18 +53,23 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
     from audioext.providers.musicgpt import MusicGpt
     from audioext.providers.sunoapi import SunoApi
     from audioext.providers.vidgo import Vidgo
+    from audioext.runtime.handlers import FailureHandler, StageHandler
     from audioext.runtime.jobs import (
         ClientClosedError,
+        Failure,
         Job,
         JobError,
         JobExpiredError,
         JobFailedError,
+        StageEvent,
         StageTimeoutError,
         SubmitUnknownError,
     )
+    from audioext.stores.base import Delivery, Store
     from audioext.stores.memory import MemoryStore
+    from audioext.webhooks.inbox import Inbox
     from audioext.webhooks.masking import MaskingFilter
-    from audioext.webhooks.receiver import MaskedAccessLogger
+    from audioext.webhooks.receiver import MaskedAccessLogger, Receiver
 
 _HOMES = {
     "audioext.check.report": ("CheckLine", "CheckReport"),
@@ -67,12 +83,14 @@ _HOMES = {
         "CreditsError",
         "DecodeError",
         "DownloadError",
+        "GiveUp",
         "KeyConflictError",
         "Problem",
         "ProviderDownError",
         "ProviderError",
         "RateLimitError",
         "RequestError",
+        "RetryLater",
         "SourceError",
         "StoreError",
         "UnsupportedError",
@@ -80,9 +98,18 @@ _HOMES = {
     ),
     "audioext.http.messages": ("HttpRequest", "HttpResponse", "Part", "Webhook"),
     "audioext.models.limits": ("Limits", "Pace"),
+    "audioext.models.entries": ("Entry",),
     "audioext.models.record": ("Record", "Verdict"),
-    "audioext.models.requests": ("AddInstrumental", "Extend", "Operation"),
-    "audioext.models.results": ("Failure", "FailureReason", "Song", "Stage", "StageEvent", "TimedLine", "Track"),
+    "audioext.models.requests": (
+        "AddInstrumental",
+        "AudioFile",
+        "Extend",
+        "ExtendOptions",
+        "InstrumentalOptions",
+        "Operation",
+        "Request",
+    ),
+    "audioext.models.results": ("FailureReason", "SaveProgress", "Song", "Source", "Stage", "TimedLine", "Track"),
     "audioext.models.stats": ("Histogram", "Stats"),
     "audioext.providers.base": ("FileRoute", "Provider", "ProviderInfo"),
     "audioext.providers.kie": ("Kie",),
@@ -90,23 +117,29 @@ _HOMES = {
     "audioext.providers.musicgpt": ("MusicGpt",),
     "audioext.providers.sunoapi": ("SunoApi",),
     "audioext.providers.vidgo": ("Vidgo",),
+    "audioext.runtime.handlers": ("FailureHandler", "StageHandler"),
     "audioext.runtime.jobs": (
         "ClientClosedError",
+        "Failure",
         "Job",
         "JobError",
         "JobExpiredError",
         "JobFailedError",
+        "StageEvent",
         "StageTimeoutError",
         "SubmitUnknownError",
     ),
+    "audioext.stores.base": ("Delivery", "Store"),
     "audioext.stores.memory": ("MemoryStore",),
+    "audioext.webhooks.inbox": ("Inbox",),
     "audioext.webhooks.masking": ("MaskingFilter",),
-    "audioext.webhooks.receiver": ("MaskedAccessLogger",),
+    "audioext.webhooks.receiver": ("MaskedAccessLogger", "Receiver"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AddInstrumental",
+    "AudioFile",
     "AudioextError",
     "AuthError",
     "CheckLine",
@@ -118,14 +151,21 @@ __all__ = [
     "ContentError",
     "CreditsError",
     "DecodeError",
+    "Delivery",
     "DownloadError",
+    "Entry",
     "Extend",
+    "ExtendOptions",
     "Failure",
+    "FailureHandler",
     "FailureReason",
     "FileRoute",
+    "GiveUp",
     "Histogram",
     "HttpRequest",
     "HttpResponse",
+    "Inbox",
+    "InstrumentalOptions",
     "Job",
     "JobError",
     "JobExpiredError",
@@ -147,14 +187,21 @@ __all__ = [
     "ProviderError",
     "ProviderInfo",
     "RateLimitError",
+    "Receiver",
     "Record",
+    "Request",
     "RequestError",
+    "RetryLater",
+    "SaveProgress",
     "Song",
+    "Source",
     "SourceError",
     "Stage",
     "StageEvent",
+    "StageHandler",
     "StageTimeoutError",
     "Stats",
+    "Store",
     "StoreError",
     "SubmitUnknownError",
     "SunoApi",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Mapping, Sequence
 from os import PathLike
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import aiohttp
 from yarl import URL
@@ -16,34 +18,28 @@ from audioext import config
 from audioext.check import CheckReport, check_parts
 from audioext.clock import Clock
 from audioext.config import UNSET, ClientOptions, Unset
-from audioext.errors import ConfigError, Problem, StoreError
+from audioext.errors import ConfigError, StoreError
 from audioext.history import History
-from audioext.http.transport import Progress
-from audioext.models import checks
-from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
-from audioext.models.results import Song, Stage
 from audioext.models.stats import Stats
 from audioext.parts import Parts
 from audioext.providers.base import Provider
-from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
+from audioext.runtime.handlers import HANDLING
 from audioext.runtime.jobs import Job
+from audioext.runtime.registering import Registering
 from audioext.settings.meaning import client_options, find_providers
 from audioext.settings.reading import read_settings
 from audioext.stores import open_store
 from audioext.stores.base import Store
+from audioext.submitting import Submitting
 from audioext.webhooks.inbox import Confirm, Inbox
 from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
-_StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
-_FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
 
 DAY_SECONDS = 86_400.0
-RUN_SECONDS = 900.0
-"""How long `run` waits where nobody says how long."""
 
 
-class Client(History):
+class Client(Submitting, Registering, History):
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
     Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
@@ -118,7 +114,8 @@ class Client(History):
         )
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
-        self.receiver.client = self
+        self._handlers = self._parts.handlers
+        self.receiver.client = weakref.proxy(self)  # so that one that was forgotten open is noticed
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -142,10 +139,20 @@ class Client(History):
         state = "open" if self._parts.is_open else "closed" if self._parts.is_closed else "new"
         return f"<Client {', '.join(self._parts.settings.providers) or 'without providers'}, {state}>"
 
+    def __del__(self) -> None:
+        """Warn of a client that was opened and never closed: what it began goes on, or ends in the middle."""
+        parts: Parts | None = getattr(self, "_parts", None)  # there is none where a setting was refused
+        if parts is not None and parts.is_open and self._closing is None:
+            message = f"unclosed {self!r}: use `async with`, or `await client.aclose()` at the end"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
     # --- opening and closing ---------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        """Open the store, listen, and take up what an earlier process left open.
+    async def open(self) -> Self:
+        """Open the store, listen, and take up what an earlier process left open; `async with` does it too.
+
+        For a notebook, where `async with` would end with its cell: `client = await ax.Client(ax.Kie()).open()`, and
+        `await client.aclose()` at the end.
 
         Raises:
             ConfigError: the client was open before, or its address cannot be listened on.
@@ -153,6 +160,10 @@ class Client(History):
         """
         await self._parts.open()
         return self
+
+    async def __aenter__(self) -> Self:
+        """Open; see `open`."""
+        return await self.open()
 
     async def __aexit__(self, *_: object) -> None:
         """Close."""
@@ -187,81 +198,6 @@ class Client(History):
         """Return what this process has counted of its work; any thread may ask."""
         return self._parts.stats()
 
-    # --- submitting --------------------------------------------------------------------------------------
-
-    async def submit(
-        self,
-        request: Request,
-        *,
-        provider: str | None = None,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-    ) -> Job:
-        """Send *request* and return its job, as soon as the provider answered or its silence is certain.
-
-        *provider* picks one of several by name. With a *key* that an earlier submit had, that job is returned
-        and nothing is sent. *meta* is JSON of yours that comes back with every event.
-        `progress(bytes_so_far, bytes_in_all)` is called while a file is uploaded. Cancelling this call does not cancel
-        the submit. Within a handler a key is made for it, so that its next call gets the job that it submitted before.
-
-        Raises:
-            RequestError: all that is wrong with the request, at once; nothing was sent.
-            KeyConflictError: *key* has a job already, which was for another request; nothing was sent.
-            UnsupportedError: the provider has no such operation; nothing was sent.
-            ConfigError: no such provider, no API key, or the client is not open; nothing was sent.
-            ProviderError: the provider refused, which cost nothing.
-            StoreError: the job could not be stored; nothing was sent.
-        """
-        return await self._parts.submit(request, provider=provider, key=key, meta=meta, progress=progress)
-
-    async def extend(
-        self,
-        *,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-        **options: Unpack[ExtendOptions],
-    ) -> Job:
-        """Submit an `Extend` of these fields; see there for the fields and `submit` for the rest."""
-        return await self.submit(Extend.draft(**options), key=key, meta=meta, progress=progress)
-
-    async def add_instrumental(
-        self,
-        *,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-        **options: Unpack[InstrumentalOptions],
-    ) -> Job:
-        """Submit an `AddInstrumental` of these fields; see there for the fields and `submit` for the rest."""
-        return await self.submit(AddInstrumental.draft(**options), key=key, meta=meta, progress=progress)
-
-    async def run(  # noqa: PLR0913 - submit's keywords and one more
-        self,
-        request: Request,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - the wait is ended, never the job
-        provider: str | None = None,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-    ) -> Song:
-        """Submit *request* and await its song for at most *timeout* seconds after the submit.
-
-        Without a *timeout* it is 900 s, or the client's `wait_timeout` where that is shorter.
-
-        Raises:
-            AudioextError: whatever `submit` or `Job.result` raises.
-        """
-        seconds = min(RUN_SECONDS, self._parts.settings.wait_timeout) if timeout is None else timeout
-        complaint = checks.seconds(seconds)
-        problems = [] if complaint is None else [Problem("timeout", complaint)]
-        job = await self._parts.submit(
-            request, provider=provider, key=key, meta=meta, progress=progress, problems=problems
-        )
-        return await job.result(timeout=seconds)
-
     # --- jobs and what happens to them -------------------------------------------------------------------
 
     async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
@@ -291,28 +227,6 @@ class Client(History):
                 continue
             if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
                 yield job
-
-    def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]:
-        """Decorate an async function that is called with each job's `StageEvent` of *stage*.
-
-        It is called at least once for each (job, stage), after a restart too; the stages of one job come in
-        order. An error is logged and tried again, up to five times, then shown in `job.record`.
-
-        Raises:
-            ConfigError: handlers are not told of that stage, or what is decorated is no async function.
-        """
-        self._parts.handlers.check(stage)
-
-        def register(handler: _StageHandlerT) -> _StageHandlerT:
-            self._parts.handlers.on(stage, handler)
-            return handler
-
-        return register
-
-    def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT:
-        """Decorate an async function that is called with each job's `Failure`, at least once."""
-        self._parts.handlers.on_failure(handler)
-        return handler
 
     async def check(self) -> CheckReport:
         """Look whether everything works: the public URL, the keys, the clock, the store. It costs nothing.

@@ -21,6 +21,7 @@ from audioext.errors import ConfigError, Problem, cut, shown
 from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
 from audioext.models.checks import LONE_SURROGATE
+from audioext.models.meta import Meta
 from audioext.providers.base import Provider
 from audioext.runtime.limits import Account
 from audioext.stores.base import Store
@@ -76,8 +77,7 @@ class ClientOptions(TypedDict, total=False):
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     complaint = checks.seconds(value)
     if complaint is not None:
-        message = f"{attribute.name} {complaint}"
-        raise ConfigError(message)
+        raise ConfigError(f"{attribute.name} {complaint}")
 
 
 def _confirm(_: object, __: object, value: object) -> None:
@@ -162,14 +162,11 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
     found: dict[str, Provider] = {}
     for provider in given:
         if isinstance(provider, type) or not isinstance(provider, Provider):
-            message = f"{shown(provider)} is no provider: pass an instance, like Client(Kie())"
-            raise ConfigError(message)
+            raise ConfigError(f"{shown(provider)} is no provider: pass an instance, like Client(Kie())")
         if provider.info.name in {FILES_SEGMENT, CHECK_SEGMENT}:
-            message = f"a provider cannot be named {provider.info.name!r}: the receiver has that path itself"
-            raise ConfigError(message)
+            raise ConfigError(f"a provider cannot be named {provider.info.name!r}: the receiver has that path itself")
         if provider.info.name in found:
-            message = f"two providers are named {provider.info.name!r}: give one of them name="
-            raise ConfigError(message)
+            raise ConfigError(f"two providers are named {provider.info.name!r}: give one of them name=")
         found[provider.info.name] = _with_webhook_key(_with_key(provider, environ), environ)
     return found
 
@@ -326,16 +323,18 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
     return found
 
 
-def check_notes(key: str | None, meta: Mapping[str, object], found: list[Problem]) -> dict[str, object]:
+def check_notes(key: str | None, meta: Meta, found: list[Problem]) -> dict[str, object]:
     """Return *meta* as it comes back from a store, plain JSON; add to *found* what is wrong with it or with *key*."""
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
         found.append(Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters"))
     elif key is not None and LONE_SURROGATE.search(key):
         found.append(Problem("key", "holds half of a surrogate pair, which no store can keep"))
     try:
-        return dict(msgspec.json.decode(msgspec.json.encode(dict(meta))))
+        return msgspec.json.decode(
+            msgspec.json.encode(dict(meta) if isinstance(meta, Mapping) else meta), type=dict[str, object]
+        )
     except (TypeError, ValueError, RecursionError) as error:
-        found.append(Problem("meta", f"must be a dict of JSON values: {cut(str(error))}"))
+        found.append(Problem("meta", f"must be a dict of JSON values, or become one: {cut(str(error))}"))
     return {}
 
 

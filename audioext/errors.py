@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from attrs import frozen
@@ -28,6 +30,10 @@ def cut(text: str) -> str:
     return f"{text[:head]}…{text[head + 1 - LONGEST_VALUE :]}"
 
 
+_VERBS = frozenset({"cannot", "has", "holds", "is", "may", "must", "needs", "says", "works"})
+"""With these begin messages that read on after the name of the field."""
+
+
 @frozen
 class Problem:
     """One thing that is wrong with a request, in the user's own field name.
@@ -42,6 +48,13 @@ class Problem:
     def __str__(self) -> str:
         """Return the field and what is wrong with it, on one line."""
         return f"{self.field}: {self.message}"
+
+    @property
+    def sentence(self) -> str:
+        """The same for people who know no field names, such as "The title must be text, not 5."."""
+        name, verb = self.field.replace("_", " "), self.message.partition(" ")[0]
+        said = f"the {name} {self.message}" if verb in _VERBS else f"{name}: {self.message}"
+        return printable(f"{said[:1].upper()}{said[1:]}{'' if said.endswith(('.', '?', '!')) else '.'}")
 
 
 def printable(text: str) -> str:
@@ -98,8 +111,11 @@ class ProviderError(AudioextError):
 
     `http_status` is the HTTP status, `code` the provider's own code as text, `retryable` whether the same
     call may succeed later, and `charged` what happened to the money: `False` for certainly nothing, `True`
-    for certainly paid, `None` where no page says.
+    for certainly paid, `None` where no page says. `ref` is the job of a submit that was refused, whose journal
+    has the answer.
     """
+
+    ref: str | None = None
 
     def __init__(  # noqa: PLR0913 - one keyword for each fact a caller may branch on
         self,
@@ -217,3 +233,36 @@ class StoreError(AudioextError):
 
 class UnreadableError(StoreError):
     """The store holds a job that cannot be read: it is damaged, or a later release wrote it; all others go on."""
+
+
+class RetryLater(Exception):  # noqa: N818 - it is a wish, not an error
+    """Raise it in a handler to be called again after so many *seconds*, which counts as no failure."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        """Keep how long to wait, and a *reason* for the log.
+
+        Raises:
+            ValueError: *seconds* is no finite number from 0 on.
+        """
+        if not 0 <= seconds < math.inf:
+            message = f"RetryLater needs a finite number of seconds from 0 on, not {shown(seconds)}"
+            raise ValueError(message)
+        self.retry_after = float(seconds)
+        super().__init__(reason or f"again in {seconds:g} s")
+
+
+class GiveUp(Exception):  # noqa: N818 - as above
+    """Raise it in a handler that can do nothing with this stage or failure: it is not called with it again."""
+
+
+def asked_wait(error: BaseException) -> float | None:
+    """Return how long (seconds) *error* asks to wait, as the "too many requests" of chat libraries does.
+
+    They say so in an attribute `retry_after`, a number or a `timedelta`; so do `RetryLater` and `RateLimitError`.
+    """
+    wait: object = getattr(error, "retry_after", None)
+    if isinstance(wait, timedelta):
+        wait = wait.total_seconds()
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
+        return None
+    return float(wait)

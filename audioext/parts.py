@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets as random_secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from yarl import URL
@@ -16,21 +15,19 @@ from audioext.config import Decoders, Settings
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
-from audioext.files.sources import Sources, fingerprint
-from audioext.http.transport import Progress, Transport
+from audioext.files.sources import Sources
+from audioext.http.transport import Transport
 from audioext.http.urls import callback_url
 from audioext.models.checks import LONE_SURROGATE
-from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.stats import Stats
 from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
-from audioext.runtime.handlers import HANDLING, Handlers
+from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.maintenance import Maintenance
-from audioext.runtime.orders import Order
 from audioext.runtime.poller import Poller
 from audioext.runtime.recovery import Recoveries
 from audioext.runtime.submitter import Submitter
@@ -86,7 +83,7 @@ class Parts:
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
             providers=decoders.names(),
-            files=self.recoveries.files,
+            job=self.job,
         )
         offers = Offers()
         self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
@@ -266,37 +263,6 @@ class Parts:
         if held is None:
             raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")])
         return held
-
-    async def submit(  # noqa: PLR0913 - the client's keywords
-        self,
-        request: Request,
-        *,
-        provider: str | None,
-        key: str | None,
-        meta: Mapping[str, object] | None,
-        progress: Progress | None,
-        problems: Sequence[Problem] = (),
-    ) -> Job:
-        """Submit *request*; see `Client.submit`. *problems* are those that were found before."""
-        if not self.is_open:
-            self.check_open()
-        if not isinstance(request, (Extend, AddInstrumental)):
-            wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
-            raise RequestError([*problems, Problem("request", f"{wanted}, not {shown(request)}")])
-        chosen = self.choose(provider or request.provider)
-        found, noted, content = [*problems], meta or {}, None
-        if request.file is not None:
-            request, wrong = await self.submitter.sources.look(request)
-            found += wrong
-        if key is None and (handling := HANDLING.get()) is not None:
-            key = await handling.key(chosen.info.name, request)
-        if key is not None or meta is not None:
-            noted = config.check_notes(key, noted, found)
-        if key is not None and request.path is not None:
-            with suppress(OSError, ValueError):  # then it is refused, with all that is wrong
-                content = await asyncio.to_thread(fingerprint, request.path)
-        order = Order(request=request, provider=chosen, key=key, meta=noted, progress=progress, content=content)
-        return await self.submitter.submit(order, found)
 
     def choose(self, name: str | None) -> Provider:
         """Return the provider of that name, the first one without a name.

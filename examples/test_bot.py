@@ -5,66 +5,104 @@ python -m pytest --asyncio-mode=auto examples/test_bot.py
 
 from __future__ import annotations
 
+import io
+import wave
+
 import pytest
 
+import audioext as ax
 from audioext.sandbox import Sandbox
 from audioext.testing.clients import ClientFactory
 from audioext.testing.clock import JumpClock
-from examples.bot import make_bot
+from examples.bot_plain import OnMessage, make_bot
+
+Id = int | str
+
+
+@pytest.fixture
+def voice() -> bytes:
+    """Return a voice message of four seconds, without a word."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 8_000, 0, "NONE", ""))
+        sound.writeframes(bytes(4 * 2 * 8_000))
+    return file.getvalue()
 
 
 class Chat:
-    """What the bot posts to."""
+    """What the bot sends to."""
 
     def __init__(self) -> None:
-        """Begin without posts."""
-        self.posts: list[str] = []
+        """Begin without messages."""
+        self.texts: list[str] = []
+        self.audio: list[bytes] = []
 
-    async def post(self, chat: int, text: str) -> None:
-        """Keep a post."""
-        self.posts.append(f"{chat}: {text}")
+    async def send(self, chat: Id, text: str) -> Id:
+        """Keep a new message."""
+        self.texts.append(f"{chat}: {text}")
+        return len(self.texts) - 1
 
-    @property
-    def last(self) -> str:
-        """The latest post."""
-        return self.posts[-1]
+    async def edit(self, _: Id, message: Id, text: str) -> None:
+        """Change a message."""
+        self.texts[int(message)] = f"42: {text}"
+
+    async def send_audio(self, _: Id, data: bytes, __: str) -> None:
+        """Keep a file."""
+        self.audio.append(data)
+
+    def bot(self, client: ax.Client) -> OnMessage:
+        """Return a bot that sends here."""
+        return make_bot(client, send=self.send, edit=self.edit, send_audio=self.send_audio)
 
 
-async def test_each_stage_is_posted(audioext_sandbox: Sandbox, audioext_client: ClientFactory) -> None:
-    """The chat hears of the first track while the second one is still made."""
+async def test_each_stage_is_shown(
+    audioext_sandbox: Sandbox, audioext_client: ClientFactory, audioext_clock: JumpClock, voice: bytes
+) -> None:
+    """The chat hears of the first track while the second one is still made, and gets both in the end."""
     client, chat = await audioext_client("kie"), Chat()
-    on_message = make_bot(client, chat.post)
+    on_message = chat.bot(client)
 
     audioext_sandbox.hold("complete")
-    await on_message(42, 7, audioext_sandbox.tune_url)
+    await on_message(42, 7, voice)
     await client.settled()
-    assert chat.last.startswith("42: a first listen")
+    await audioext_clock.advance(5)  # between two edits of a message lie some seconds
+    assert chat.texts[0].startswith("42: A first listen")
 
     audioext_sandbox.release()
     await client.settled()
-    assert chat.last.startswith("42: here you are")
+    assert (chat.texts[0].startswith("42: Here it is"), len(chat.audio)) == (True, 2)
+    assert audioext_sandbox.submits[0]["continueAt"] == 2
 
-    (sent,) = audioext_sandbox.submits
-    assert (sent["uploadUrl"], sent["continueAt"]) == (audioext_sandbox.tune_url, 2)
+
+async def test_a_message_that_comes_twice_is_paid_for_once(
+    audioext_sandbox: Sandbox, audioext_client: ClientFactory, voice: bytes
+) -> None:
+    """Chats deliver some updates again; the message's id is the key of the submit."""
+    client, chat = await audioext_client("kie"), Chat()
+    on_message = chat.bot(client)
+    for _ in range(2):
+        await on_message(42, 7, voice)
+    await client.settled()
+    assert len(audioext_sandbox.submits) == 1
 
 
 @pytest.mark.audioext_faults("error=complete:501")
-async def test_a_failure_is_told(audioext_sandbox: Sandbox, audioext_client: ClientFactory) -> None:
-    """The chat hears why there is no song, and what it cost."""
+async def test_a_failure_is_told(audioext_client: ClientFactory, voice: bytes) -> None:
+    """The chat hears that there is no song."""
     client, chat = await audioext_client("kie"), Chat()
-    await make_bot(client, chat.post)(42, 7, audioext_sandbox.tune_url)
+    await chat.bot(client)(42, 7, voice)
     await client.settled()
-    assert chat.last.startswith("42: that did not work")
+    assert chat.texts[0].startswith("42: That did not work")
 
 
 @pytest.mark.audioext_faults("drop")
 async def test_lost_webhooks_cost_no_song(
-    audioext_sandbox: Sandbox, audioext_client: ClientFactory, audioext_clock: JumpClock
+    audioext_client: ClientFactory, audioext_clock: JumpClock, voice: bytes
 ) -> None:
     """Minutes without a webhook pass in no time: then the status is asked for."""
     client, chat = await audioext_client("kie"), Chat()
-    job = await make_bot(client, chat.post)(42, 7, audioext_sandbox.tune_url)
-    song = await audioext_clock.run(job)
+    job = await chat.bot(client)(42, 7, voice)
+    assert job is not None
+    await audioext_clock.run(job)
     await client.settled()
-    assert len(song.tracks) == 2
-    assert chat.last.startswith("42: here you are")
+    assert chat.texts[0].startswith("42: Here it is")

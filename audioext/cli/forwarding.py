@@ -27,8 +27,7 @@ from audioext.cli.screen import Screen
 from audioext.cli.text import dump
 from audioext.client import Client
 from audioext.errors import ConfigError
-from audioext.models.results import Failure, StageEvent
-from audioext.runtime.jobs import TOLD_STAGES, Job
+from audioext.runtime.jobs import TOLD_STAGES, Failure, Job, StageEvent
 from audioext.ui.objects import track_object
 
 WAITS_SECONDS = (0.0, 2.0, 8.0, 20.0, 30.0)

@@ -22,8 +22,8 @@ from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Song, Stage, StageEvent
-from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+from audioext.models.results import Song, Stage
+from audioext.runtime.jobs import Job, JobExpiredError, StageEvent, StageTimeoutError
 from audioext.ui.objects import BY, event_object, job_object, problem_of, state_of, track_object
 
 REFRESHES_PER_SECOND = 8.0

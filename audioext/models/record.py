@@ -87,12 +87,17 @@ class Reached:
 
 @frozen(kw_only=True)
 class Run:
-    """How a handler fared with one topic: how often it failed, its last error and when that was."""
+    """How a handler fared with one topic: how often it failed, its last error and when that was.
+
+    `wait` is how long (seconds) it asked to wait when it was last called, `waits` how often it did.
+    """
 
     failures: int = 0
     last_at: float = 0.0
     error: str = ""
     is_done: bool = False
+    wait: float = 0.0
+    waits: int = 0
 
 
 @frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""What a user gets back: stages, tracks, songs, events and failures, as frozen values."""
+"""What a user gets back: stages, tracks and songs, as frozen values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import ClassVar, Literal, Protocol, Unpack
 
 from attrs import field, frozen
 
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, shown
+from audioext.models import markup
 from audioext.models.requests import Extend, ExtendOptions
 
 Source = Literal["webhook", "poll", "implied"]
@@ -78,7 +79,9 @@ class Files(Protocol):
         ...
 
 
-@frozen(kw_only=True, slots=False)  # what fetches its file is kept beside its fields, and is no part of the value
+@frozen(
+    kw_only=True, slots=False, repr=False
+)  # what fetches its file is kept beside its fields, and is no part of the value
 class Track:
     """One track of a song.
 
@@ -108,8 +111,18 @@ class Track:
     position: int | None = None
     provider: str | None = None
     model: str | None = None
-    extends_by_id: bool = field(default=True, repr=False)
+    extends_by_id: bool = True
     _files: ClassVar[Files | None] = None
+
+    def __repr__(self) -> str:
+        """Show the id, the title and the length, on one line."""
+        length = "" if self.duration is None else f", {self.duration:.1f} s"
+        audio = "" if self.audio_url is not None else ", no audio yet" if self.failure is None else ", failed"
+        return f"<Track {shown(self.id)} {shown(self.title)}{length}{audio}>"
+
+    def _repr_html_(self) -> str:
+        """Show a player and the cover in a notebook."""
+        return markup.player(_named(self), self.audio_url or self.stream_url, self.image_url)
 
     def fetched_by(self, files: Files | None) -> Track:
         """Return the same track with what fetches its file; clients do this."""
@@ -159,7 +172,16 @@ class Track:
         return Extend.checked(**chained)
 
 
-@frozen(kw_only=True)
+def _named(track: Track) -> str:
+    """Return the title of a track and its length, for people."""
+    name = track.title or track.id or "untitled"
+    if track.duration is None:
+        return name
+    minutes, seconds = divmod(round(track.duration), 60)
+    return f"{name} ({minutes}:{seconds:02})"
+
+
+@frozen(kw_only=True, repr=False)
 class Song:
     """The result of a complete job: its playable tracks first to last, and what is known of the task.
 
@@ -173,7 +195,16 @@ class Song:
     credits: float | None = None
     meta: Mapping[str, object] = field(factory=dict)
     source_name: str | None = None
-    _files: Files | None = field(default=None, repr=False, eq=False, alias="files")
+    _files: Files | None = field(default=None, eq=False, alias="files")
+
+    def __repr__(self) -> str:
+        """Show the job's ref, the provider and the first title, on one line."""
+        title = shown(self.tracks[0].title) if self.tracks else "without tracks"
+        return f"<Song {self.ref} {self.provider} {title}, {len(self.tracks)} tracks>"
+
+    def _repr_html_(self) -> str:
+        """Show a player and the cover of each track in a notebook."""
+        return "".join(markup.player(_named(track), track.audio_url, track.image_url) for track in self.tracks)
 
     async def save(
         self,
@@ -211,33 +242,3 @@ class Song:
 
     def _fetcher(self) -> Files:
         return _given(self, self._files)
-
-
-@frozen(kw_only=True)
-class StageEvent:
-    """A stage was reached: the tracks known at that moment, how it was learnt and when (tz-aware)."""
-
-    stage: Stage
-    tracks: tuple[Track, ...]
-    source: Source
-    at: datetime
-    ref: str
-    provider: str
-    task_id: str | None = None
-    meta: Mapping[str, object] = field(factory=dict)
-
-
-@frozen(kw_only=True)
-class Failure:
-    """A task failed: why, in the provider's words and in ours, and what happened to the money."""
-
-    reason: FailureReason
-    code: str | None
-    message: str
-    charged: bool | None
-    at: datetime
-    ref: str
-    provider: str
-    task_id: str | None = None
-    tracks: tuple[Track, ...] = ()
-    meta: Mapping[str, object] = field(factory=dict)

@@ -5,10 +5,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from audioext.providers._names import CLASSES, NAMES
 from audioext.providers.base import Provider
 
 __all__ = ["NAMES", "load"]
+
+CLASSES = {
+    "kie": ("audioext.providers.kie", "Kie"),
+    "kie-jobs": ("audioext.providers.kie_jobs", "KieJobs"),
+    "sunoapi": ("audioext.providers.sunoapi", "SunoApi"),
+    "vidgo": ("audioext.providers.vidgo", "Vidgo"),
+    "musicgpt": ("audioext.providers.musicgpt", "MusicGpt"),
+}
+NAMES = tuple(CLASSES)
+"""The wire formats, in the order in which messages name them."""
 
 
 def load(name: str) -> Callable[..., Provider]:

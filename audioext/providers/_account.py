@@ -4,8 +4,9 @@ import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 import msgspec
@@ -77,16 +78,14 @@ def to_base_url(value: str | URL) -> URL:
         # A base URL may hold a password; what is no URL at all may be the API key, given in the wrong place.
         fit = isinstance(value, (str, URL)) and "@" not in str(value) and "/" in str(value)
         shown = f"{value!s:.80}" if fit else "that"
-        message = f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}"
-        raise ConfigError(message)
+        raise ConfigError(f"base_url must be like https://api.example.com or http://127.0.0.1:8000/kie, not {shown}")
     return url.with_path(url.path.rstrip("/"))
 
 
 def to_name(value: str) -> str:
     """Return *value* if it can stand in a callback path and in `provider=`, or raise ConfigError."""
     if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        message = f"name must be small letters, digits and hyphens, such as kie-2, not {shown(value)}"
-        raise ConfigError(message)
+        raise ConfigError(f"name must be small letters, digits and hyphens, such as kie-2, not {shown(value)}")
     return value
 
 
@@ -98,9 +97,13 @@ def to_api_key(value: str | None) -> str | None:
     while key != before:
         before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
     if not key or not key.isascii() or not key.isprintable() or key.lower() == "bearer":
-        message = "api_key must be printable ASCII text and not empty"  # the key itself never shows
-        raise ConfigError(message)
+        raise ConfigError("api_key must be printable ASCII text and not empty")  # the key itself never shows
     return key
+
+
+def _vendors(fact: str) -> Any:  # noqa: ANN401 - as attrs' own Factory, so that the annotation beside it counts
+    """Return the default of a setting: a fact of the account's vendor."""
+    return attrs.Factory(attrgetter(f"vendor.{fact}"), takes_self=True)
 
 
 @functools.lru_cache(maxsize=256)
@@ -123,20 +126,12 @@ class HostedAccount:
     vendor: ClassVar[Vendor]
 
     api_key: str | None = field(default=None, converter=to_api_key, repr=False)
-    base_url: URL = field(
-        default=attrs.Factory(lambda self: self.vendor.base_url, takes_self=True), kw_only=True, converter=to_base_url
-    )
-    name: str = field(
-        default=attrs.Factory(lambda self: self.vendor.rules.wire_name, takes_self=True),
-        kw_only=True,
-        converter=to_name,
-    )
-    limits: Limits = field(default=attrs.Factory(lambda self: self.vendor.limits, takes_self=True), kw_only=True)
+    base_url: URL = field(default=_vendors("base_url"), kw_only=True, converter=to_base_url)
+    name: str = field(default=_vendors("rules.wire_name"), kw_only=True, converter=to_name)
+    limits: Limits = field(default=_vendors("limits"), kw_only=True)
     pace: Pace = field(factory=Pace, kw_only=True)
-    grace: float = field(default=attrs.Factory(lambda self: self.vendor.grace, takes_self=True), kw_only=True)
-    retention: float | None = field(
-        default=attrs.Factory(lambda self: self.vendor.retention, takes_self=True), kw_only=True
-    )
+    grace: float = field(default=_vendors("grace"), kw_only=True)
+    retention: float | None = field(default=_vendors("retention"), kw_only=True)
 
     @property
     def is_signed(self) -> bool:
@@ -177,15 +172,11 @@ class HostedAccount:
         return Answers(provider=self.name, table=self.vendor.table, secret=self.api_key)
 
     def check(self, request: Request) -> Sequence[Problem]:
-        """Return all that this API would refuse in *request*, and advice; the request may hold a file.
-
-        Raises:
-            UnsupportedError: the API has no such operation.
-        """
+        """Return all that this API would refuse in *request*, and advice, by its rules; or raise UnsupportedError."""
         return field_problems(request, self.vendor.rules)
 
     def check_callback(self, callback: URL) -> str | None:  # noqa: ARG002 - the protocol's
-        """Return why this API would never call *callback* back: `None`, where no page says that one is refused."""
+        """Return `None`: no page says that an address is refused."""
         return None
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
@@ -193,18 +184,14 @@ class HostedAccount:
         return self.answers.parse_submit(response)
 
     def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for the state of *record*'s task.
-
-        Raises:
-            RequestError: its task id is not known yet, so there is nothing to ask for.
-        """
+        """Return the GET that asks for *record*'s task, or raise RequestError: its task id is not known yet."""
         if record.task_id is None:
             raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
         vendor = self.vendor
         return self.get(vendor.status_path, {**vendor.status_query, vendor.status_key: record.task_id})
 
     def verify_webhook(self, hook: Webhook) -> None:
-        """Do nothing: this API signs nothing, so the tag in the callback's path is the proof."""
+        """Do nothing: this API signs nothing, so the tag is the proof."""
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> HttpRequest:
         """Return a GET of *path*, which starts with a slash, under the base URL."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from audioext import errors
 from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError
@@ -19,12 +19,11 @@ from audioext.http.decoding import identity, number, opened, parse_json, plain_k
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body
-from audioext.providers._words import CONTENT_WORDS, said, says_no, status_word, words
+from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said, says_no, status_word, words
 
 OK = 200
 HTTP_ERROR_FROM = 400
 HTTP_SERVER_ERROR_FROM = 500
-LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
 _HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
 _HIGHEST_CODE = 10**9
@@ -103,11 +102,12 @@ class Answer:
 
     `body` is the JSON object as it came and `keys` the same by plain keys, both empty where it is none: then `problem`
     says why. `has_code` says that the body bears a code of its own, `failed` that it says no in another way, such as
-    `"success": false`.
+    `"success": false`. `meaning` is what code and text stand for together.
     """
 
     code: int
     says: str
+    meaning: Code
     has_code: bool = False
     failed: bool = False
     body: Mapping[str, object] = field(factory=dict)
@@ -135,26 +135,25 @@ class Answers:
 
     def open(self, response: HttpResponse) -> Answer:
         """Return the answer in *response*, whatever its bytes are."""
+        status = response.status
         try:
             body = parse_json(response.body)
             body = body[0] if isinstance(body, list) and len(body) == 1 else body
             if not isinstance(body, dict):
                 raise DecodeError(["expected an object @ $"])
         except DecodeError as error:
-            return Answer(code=response.status, says=self._clean(response.body), problem=error)
+            says = self._clean(response.body)
+            return Answer(code=status, says=says, meaning=self.table.meaning(status, says), problem=error)
         keys = plain_keys(body)
-        code = next((found for key in _CODE_KEYS if (found := _code_of(keys.get(key))) is not None), None)
-        failed = says_no(keys.get("success")) or says_no(keys.get("ok")) or (code is None and _says_failed(keys))
-        known = _http_code(response.status) if code is None else code
+        own = next((found for key in _CODE_KEYS if (found := _code_of(keys.get(key))) is not None), None)
+        failed = says_no(keys.get("success")) or says_no(keys.get("ok")) or (own is None and _says_failed(keys))
+        code = _http_code(status) if own is None else own
         # What a good answer says besides is a pleasantry.
-        says = "" if known == OK and not failed else said(keys, self.table.text_keys) or words(keys.get("data"))
+        says = "" if code == OK and not failed else said(keys, self.table.text_keys) or words(keys.get("data"))
+        says = self._clean(says.encode(), LONGEST_MESSAGE) if says else ""
+        meaning = _uncoded(says) if failed and code == OK else self.table.meaning(code, says)
         return Answer(
-            code=known,
-            says=self._clean(says.encode(), LONGEST_MESSAGE) if says else "",
-            has_code=code is not None,
-            failed=failed,
-            body=body,
-            keys=keys,
+            code=code, says=says, meaning=meaning, has_code=own is not None, failed=failed, body=body, keys=keys
         )
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
@@ -163,28 +162,28 @@ class Answers:
         A readable refusal that names no task is one; a server that broke (HTTP 5xx) may have made a task whatever its
         body says, and so may a code that does not exclude it.
         """
-        plain = _plain_submit(response)
-        if plain is not None:
-            return plain
+        documented = _documented(response)
+        if documented is not None:
+            return documented
         answer = self.open(response)
         says = answer.says or self._clean(response.body)
         broken = response.status >= HTTP_SERVER_ERROR_FROM
+        made = None if answer.problem is not None else _made(answer)
         if answer.problem is not None:
-            sure = _from_firewall(response) or (response.status in self.table.http_refusals and not broken)
-            reason = f"{self.provider} answered HTTP {response.status} with {says}"
-            return self._refused(response, answer) if sure else Unknown(reason=reason)
-        told = _told(answer)
-        task_id = named_task(told)
-        if answer.is_good and not broken:
-            if task_id is not None:
-                return _submitted(task_id, told)
-            text_ = said(answer.keys, self.table.text_keys)
-            says = self._clean(text_.encode(), LONGEST_MESSAGE) if text_ else says
-            return Unknown(reason=f"{self.provider} answered without a task id: {says}")
-        if broken or task_id is not None or not self._meaning(answer).no_task:
-            also = "" if task_id is None else " and yet names a task"
-            return Unknown(reason=f"{self.provider} answered {answer.code}{also}: {says}")
-        return self._refused(response, answer)
+            refused = _from_firewall(response) or (response.status in self.table.http_refusals and not broken)
+            reason = f"HTTP {response.status} with {says}"
+        elif answer.is_good and not broken:
+            if made is not None:
+                return made
+            told = said(answer.keys, self.table.text_keys)
+            says = self._clean(told.encode(), LONGEST_MESSAGE) if told else says
+            refused, reason = False, f"without a task id: {says}"
+        else:
+            refused = not broken and made is None and answer.meaning.no_task
+            reason = f"{answer.code}{' and yet names a task' if made else ''}: {says}"
+        if not refused:
+            return Unknown(reason=f"{self.provider} answered {reason}")
+        return Refused(error=self.error(response, answer, charged=False), resend=answer.meaning.resend)
 
     def parse_data(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
         """Return the answer to a call that succeeded, or raise ProviderError; *charged* is what a refusal has cost."""
@@ -205,20 +204,21 @@ class Answers:
     ) -> ProviderError:
         """Return the error that *response* stands for; *answer* is what was read of it, if it was read already."""
         answer = answer or self.open(response)
-        meaning, says = self._meaning(answer), answer.says or self._clean(response.body)
+        says, retryable = answer.says or self._clean(response.body), answer.meaning.retryable
+        kind: type[ProviderError] = answer.meaning.error
         code: str | None = str(answer.code)
         if answer.failed and answer.code == OK:
             code = text(plain_keys(answer.keys.get("error")).get("code"))
         if _from_firewall(response):
             # Cloudflare turned the client away before the API saw the call.
             says = "the firewall in front of the API refused this client (error code: 1010)"
-            meaning, code, charged = Code(), "1010", False
-        error = meaning.error(
+            kind, code, retryable, charged = ProviderError, "1010", False, False
+        error = kind(
             says,
             provider=self.provider,
             http_status=response.status,
             code=code,
-            retryable=meaning.retryable,
+            retryable=retryable,
             charged=charged,
         )
         if isinstance(error, RateLimitError):
@@ -230,17 +230,6 @@ class Answers:
         says = "the answer names no task"
         return ProviderError(says, provider=self.provider, http_status=response.status, code=str(OK), retryable=True)
 
-    def _refused(self, response: HttpResponse, answer: Answer) -> Refused:
-        return Refused(error=self.error(response, answer, charged=False), resend=self._meaning(answer).resend)
-
-    def _meaning(self, answer: Answer) -> Code:
-        if not (answer.failed and answer.code == OK):
-            return self.table.meaning(answer.code, answer.says)
-        # "success": false under a good code is a refusal without a code, unless it tells of a server that broke.
-        if _BROKEN_WORDS.search(answer.says):
-            return MAYBE_MADE
-        return CONTENT if CONTENT_WORDS.search(answer.says) else Code()
-
     def _clean(self, said: bytes, longest: int = LONGEST_EXCERPT) -> str:
         """Return *said* on one line without the key: some APIs echo what they refuse."""
         if self.secret is not None:
@@ -248,9 +237,29 @@ class Answers:
         return excerpt(said, longest=longest)
 
 
-def _submitted(task_id: str, told: Body | None) -> Submitted:
-    # What stands beside the id is MusicGPT's.
-    keys = {key: value for layer, _ in told.layers for key, value in plain_keys(layer).items()} if told else {}
+def _uncoded(says: str) -> Code:
+    """Return what `"success": false` under a good code means: a refusal, unless it tells of a server that broke."""
+    if _BROKEN_WORDS.search(says):
+        return MAYBE_MADE
+    return CONTENT if CONTENT_WORDS.search(says) else Code()
+
+
+def _made(answer: Answer) -> Submitted | None:
+    """Return the task that a submit's answer names: on top or in what it wraps, in any spelling.
+
+    The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
+    sibling of vidgo has it on top, and readers of MusicGPT know `conversion_task_id`, `job_id` and `id`. What stands
+    beside it is MusicGPT's.
+    """
+    try:
+        told = Body(answer.body, "the answer", finds_tracks=False)
+    except DecodeError:
+        return None
+    layers = [plain_keys(layer) for layer, _ in told.layers]
+    task_id = told.task_id or next((found for layer in layers if (found := identity(layer.get("id")))), None)
+    if task_id is None:
+        return None
+    keys = {key: value for layer in layers for key, value in layer.items()}
     ids = (text(keys.get(f"conversionid{index}")) for index in (1, 2))
     return Submitted(
         task_id=task_id,
@@ -260,64 +269,31 @@ def _submitted(task_id: str, told: Body | None) -> Submitted:
     )
 
 
-@define
-class _Task:
-    taskId: str  # noqa: N815 - the wire's spelling
+class _NewTask(msgspec.Struct):
+    task_id: str = msgspec.field(name="taskId")
 
 
-@define
-class _Made:
+class _NewTaskAnswer(msgspec.Struct):
     """The documented answer of kie.ai and sunoapi.org to a submit, which says nothing else; read in one pass."""
 
     code: Literal[200]
-    data: _Task
+    data: _NewTask
     msg: str = ""
 
 
-_MADE = msgspec.json.Decoder(_Made)
-_QUOTES_OF_MADE = 12
+_NEW_TASKS = msgspec.json.Decoder(_NewTaskAnswer)
+_QUOTES_OF_NEW_TASK = 12
 """Quotation marks around four keys and two texts: an answer with more of them says more, and is read with care."""
 
 
-def _plain_submit(response: HttpResponse) -> Submitted | None:
-    if response.status != OK or response.body.count(b'"') != _QUOTES_OF_MADE:
+def _documented(response: HttpResponse) -> Submitted | None:
+    if response.status != OK or response.body.count(b'"') != _QUOTES_OF_NEW_TASK:
         return None
     try:
-        task_id = identity(_MADE.decode(response.body).data.taskId)
+        task_id = identity(_NEW_TASKS.decode(response.body).data.task_id)
     except ValueError:  # msgspec's own errors, and what is no UTF-8 in a text
         return None
     return Submitted(task_id=task_id) if task_id else None
-
-
-def _told(answer: Answer) -> Body | None:
-    """Return what an answer says of a task, `None` where it cannot be read."""
-    try:
-        return Body(answer.body, "the answer", finds_tracks=False)
-    except DecodeError:
-        return None
-
-
-def named_task(told: Body | None) -> str | None:
-    """Return the id of the task that a submit's answer names: on top or in what it wraps, in any spelling.
-
-    The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
-    sibling of vidgo has it on top, and readers of MusicGPT know `conversion_task_id`, `job_id` and `id`.
-    """
-    if told is None:
-        return None
-    return told.task_id or next(
-        (found for layer, _ in told.layers if (found := identity(plain_keys(layer).get("id")))), None
-    )
-
-
-def balance(answer: Answer) -> float:
-    """Return the credits: `data` is the number itself (kie.ai, sunoapi.org) or holds it (vidgo); else DecodeError."""
-    data = plain_keys(answer.data) or {"credits": answer.data}
-    found = next((data[key] for key in ("creditsamount", "credits", "balance") if key in data), None)
-    credit = number(found)
-    if credit is None:
-        raise DecodeError(["expected a number @ $.data"])
-    return credit
 
 
 def _from_firewall(response: HttpResponse) -> bool:

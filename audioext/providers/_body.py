@@ -6,16 +6,16 @@ and each has been seen in more shapes than its page shows, so one reader takes t
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
-from attrs import define, field
-
-from audioext.errors import DecodeError
-from audioext.http.decoding import identity, moment, number, opened, plain, plain_keys, text
+from audioext.errors import DecodeError, WebhookError
+from audioext.http.decoding import identity, moment, number, opened, parse_json, plain, plain_keys, text
 from audioext.models.results import Stage, Track
-from audioext.providers._tracks import KEYS, LISTS, MAX_TRACKS, SHOWING, find_tracks
+from audioext.providers._tracks import KEYS, LISTS, MAX_KEY_LENGTH, MAX_TRACKS, SHOWING, find_tracks
 from audioext.providers._words import StatusWord, all_said, says_no, status_word
 
 MAX_KEYS = 200  # of one object; real ones have up to 30
@@ -36,19 +36,20 @@ _ROLES = {
     "creditsconsumed": "credits",
 }
 """What stands under a plain key of a body's objects."""
-
-
-_Values = list[tuple[int, object, str]]
-"""Values with the index of the object that they stand in, and their path."""
-
-
 _ABOUT_A_TASK = frozenset({"id", "type", "status", "list", "song"})
 """Roles by which an object is known to speak of a task; one with none of them is a mere wrapper."""
 _ECHO = re.compile("param|input|request|source|upload|origin|parent|reference|setting|header|callback")
 """In a plain key, it tells of what was asked for, which is no result."""
 
+_Values = list[tuple[int, object, str]]
+"""Values with the index of the object that they stand in, and their path."""
 
-@define
+
+@functools.lru_cache(maxsize=2_048)
+def _role(key: str) -> str | None:
+    return _ROLES.get(plain(key))
+
+
 class Body:
     """What a parsed body says of a task: a status answer or a webhook, bare or wrapped.
 
@@ -57,44 +58,51 @@ class Body:
     or an id or a status word has the wrong type.
     """
 
-    value: object
-    where: str
-    finds_tracks: bool = True
-    problems: list[str] = field(factory=list)
-    layers: list[tuple[dict[str, object], str]] = field(init=False)
-    task_ids: tuple[str, ...] = field(init=False)
-    word: StatusWord = field(init=False)
-    tracks: tuple[Track, ...] = ()
-    _found: dict[str, _Values] = field(factory=dict)
-
-    def __attrs_post_init__(self) -> None:
+    def __init__(self, value: object, where: str, *, finds_tracks: bool = True) -> None:
         """Look once at every key of every object, and open the JSON texts among them."""
-        value = self.value[0] if isinstance(self.value, list) and len(self.value) == 1 else self.value
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
         if not isinstance(value, dict):
-            raise DecodeError(["expected an object @ $"], where=self.where)
-        self.layers = [(value, "$")]
+            raise DecodeError(["expected an object @ $"], where=where)
+        self.where = where
+        self.problems: list[str] = []
+        self.layers: list[tuple[dict[str, object], str]] = [(value, "$")]
+        self._found: dict[str, _Values] = {}
         for index, (layer, path) in enumerate(self.layers):
-            wraps = True
-            for key, raw in itertools.islice(layer.items(), MAX_KEYS):
-                role = _ROLES.get(plain(key))
-                if role is None or raw is None or raw == "":
-                    continue
-                wraps = wraps and role not in _ABOUT_A_TASK
-                if len(self._found.get(role, ())) >= MAX_PER_ROLE:
-                    continue
-                at = f"{path}.{key}"
-                item = _opened_task(raw) if role == "list" else raw
-                if role == "list" and isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
-                    self.layers.append((item, at))
-                elif role == "list" and isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
-                    self.problems.append(f"expected JSON in the text @ {at}")
-                self._found.setdefault(role, []).append((index, item, at))
-            if wraps:
+            if not self._look_at(index, layer, path):
                 self._unwrap(layer, path)
         self.task_ids = self._read_ids()
+        self.task_id = self.task_ids[0] if self.task_ids else None
         self.word = self._read_word()
-        if self.finds_tracks:
-            self.tracks = self.find_tracks()
+        self.tracks = self.find_tracks() if finds_tracks else ()
+
+    @classmethod
+    def delivered(cls, data: bytes) -> Self:
+        """Read a webhook; raises WebhookError (400) if it names several tasks, or DecodeError."""
+        body = cls(parse_json(data, where="the webhook"), "the webhook")
+        if len(body.task_ids) > 1:
+            raise WebhookError("the delivery names more than one task", http_status=400)
+        return body
+
+    def _look_at(self, index: int, layer: Mapping[str, object], path: str) -> bool:
+        """Note what stands under the known keys of an object, and say whether it speaks of a task."""
+        speaks = False
+        for key, raw in itertools.islice(layer.items(), MAX_KEYS):
+            role = None if raw is None or raw == "" or len(key) > MAX_KEY_LENGTH else _role(key)
+            if role is None:
+                continue
+            speaks = speaks or role in _ABOUT_A_TASK
+            values = self._found.setdefault(role, [])
+            if len(values) >= MAX_PER_ROLE:
+                continue
+            at, item = f"{path}.{key}", raw
+            if role == "list":
+                item = _opened_task(raw)
+                if isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
+                    self.layers.append((item, at))
+                elif isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
+                    self.problems.append(f"expected JSON in the text @ {at}")
+            values.append((index, item, at))
+        return speaks
 
     def _unwrap(self, layer: Mapping[str, object], path: str) -> None:
         """Look into all that an object holds which says nothing of a task itself."""
@@ -147,14 +155,9 @@ class Body:
         """Yield the objects that stand side by side, in any list or object but those that repeat the request."""
         nodes: list[object] = [layer for layer, _ in self.layers]
         for node in nodes:
-            items = (
-                itertools.islice(node.items(), MAX_KEYS)
-                if isinstance(node, dict)
-                else enumerate(node)
-                if isinstance(node, list)
-                else ()
-            )
-            inner = [opened(item) for key, item in items if not _ECHO.search(plain(str(key)))]
+            pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            limit = MAX_KEYS if isinstance(node, dict) else None
+            inner = [opened(item) for key, item in itertools.islice(pairs, limit) if not _ECHO.search(plain(str(key)))]
             beside = [item for item in inner if isinstance(item, dict)]
             yield [item for item in beside if not _NAMING_A_TRACK.isdisjoint(map(plain, item))][:MAX_TRACKS]
             nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
@@ -164,11 +167,6 @@ class Body:
         values = self._found.get(role, ())
         return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
 
-    @property
-    def task_id(self) -> str | None:
-        """The task that it names first."""
-        return self.task_ids[0] if self.task_ids else None
-
     def first(self, role: str) -> str | None:
         """Return the first text or number in a role, as text."""
         return next((found for _, item, _ in self._found.get(role, ()) if (found := (text(item) or "").strip())), None)
@@ -176,9 +174,8 @@ class Body:
     @property
     def credits(self) -> float | None:
         """What the task cost."""
-        return next(
-            (found for _, item, _ in self._found.get("credits", ()) if (found := number(item)) is not None), None
-        )
+        numbers = (number(item) for _, item, _ in self._found.get("credits", ()))
+        return next((found for found in numbers if found is not None), None)
 
     @property
     def says_no(self) -> bool:

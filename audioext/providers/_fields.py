@@ -6,6 +6,7 @@ each provider's module, read 2026-11-21; third-party witnesses are marked where 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 
@@ -15,7 +16,7 @@ from attrs import field, frozen
 from audioext.errors import Problem, UnsupportedError, cut, shown
 from audioext.models import checks
 from audioext.models.requests import CUSTOM_FIELDS, Extend, Operation, Request
-from audioext.providers._names import NAMES
+from audioext.providers import NAMES
 
 DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 """Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""
@@ -28,9 +29,15 @@ _REHOSTING = _SUNO - {"vidgo"}
 _KIE_JOBS, _SUNOAPI, _MUSICGPT = frozenset({"kie-jobs"}), frozenset({"sunoapi"}), frozenset({"musicgpt"})
 _FLAGGED = _SUNO - _KIE_JOBS
 
+_COLUMNS: Mapping[Operation, str] = {
+    Operation.EXTEND: "extending by audio_id",
+    Operation.UPLOAD_EXTEND: "extending a url or file",
+    Operation.ADD_INSTRUMENTAL: "adding an instrumental",
+}
+"""The columns of the table, in their order, as messages call them."""
 FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
     # field: who takes it to extend by id, to extend a url or file, to add an instrumental
-    "provider": (_ALL, _ALL, _ALL),
+    "provider": (_SUNO, _ALL, _SUNO),
     "source_duration": (_ALL, _ALL, _ALL),
     "audio_id": (_SUNO, _NONE, _NONE),
     "url": (_NONE, _ALL, _SUNO),
@@ -65,23 +72,12 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
 LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "custom", "file"})
 """Fields that are for us alone, or turned into another before the submit."""
 
-OPERATIONS: Mapping[Operation, frozenset[str]] = {
-    Operation.EXTEND: _SUNO,
-    Operation.UPLOAD_EXTEND: _ALL,
-    Operation.ADD_INSTRUMENTAL: _SUNO,
-}
-"""Which wire formats have an operation."""
+OPERATIONS: Mapping[Operation, frozenset[str]] = dict(zip(_COLUMNS, FIELDS["provider"], strict=True))
+"""Which wire formats have an operation: those that take anything in it."""
 
 LONGEST_MODEL = 40
 LEAST_LIKENESS = 0.82
 """How alike (difflib's ratio) a slip is to what was meant; V5X to V5 is less, and may be a model of next year."""
-
-_COLUMNS = {Operation.EXTEND: 0, Operation.UPLOAD_EXTEND: 1, Operation.ADD_INSTRUMENTAL: 2}
-_OPERATION_WORDS: Mapping[Operation, str] = {
-    Operation.EXTEND: "extending by audio_id",
-    Operation.UPLOAD_EXTEND: "extending a url or file",
-    Operation.ADD_INSTRUMENTAL: "adding an instrumental",
-}
 
 _OLD = {"prompt": 3000, "style": 200, "title": 80}
 _NEW = {"prompt": 5000, "style": 1000, "title": 100}
@@ -108,11 +104,6 @@ SHORT_UPLOADS: Mapping[str, float] = {"V4_5ALL": 60.0}
 docs.kie.ai/cn/suno-api/upload-and-extend-audio, read 2026-11-21."""
 
 
-def operations_of(wire_name: str) -> frozenset[Operation]:
-    """Return the operations that the wire format *wire_name* has."""
-    return frozenset(operation for operation, names in OPERATIONS.items() if wire_name in names)
-
-
 @frozen(kw_only=True)
 class FieldRules:
     """What one API takes, and what it would refuse beyond the table of fields.
@@ -128,7 +119,9 @@ class FieldRules:
 
     wire_name: str
     operations: frozenset[Operation] = field(
-        default=attrs.Factory(lambda self: operations_of(self.wire_name), takes_self=True)
+        default=attrs.Factory(
+            lambda self: frozenset(each for each in Operation if self.wire_name in OPERATIONS[each]), takes_self=True
+        )
     )
     takes: frozenset[str] | None = None
     is_engine: bool = False
@@ -150,7 +143,7 @@ class FieldRules:
 
 def takers(name: str, operation: Operation) -> frozenset[str]:
     """Return the wire formats that take the field *name* in *operation*."""
-    return FIELDS[name][_COLUMNS[operation]] if name in FIELDS else _NONE
+    return dict(zip(_COLUMNS, FIELDS[name], strict=True))[operation] if name in FIELDS else _NONE
 
 
 def _taken(rules: FieldRules, operation: Operation) -> frozenset[str]:
@@ -163,15 +156,13 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     """Return all that the API with these *rules* would refuse in any draft, and advice, or raise UnsupportedError."""
     operation = request.operation
     if operation not in rules.operations:
-        words, names = _OPERATION_WORDS[operation], _listed(OPERATIONS[operation])
+        words, names = _COLUMNS[operation], _listed(OPERATIONS[operation])
         message = f"{rules.wire_name} has no call for {words}; {names} have it"
         if operation is Operation.EXTEND:
             message += "; here use track.extend(), or url= with the track's audio URL"
         raise UnsupportedError(message)
     given = request.given()
-    found: list[Problem] = []
-    if not given.keys() <= rules.taken[operation]:
-        found += _unsupported(given, operation, rules)
+    found = [_unsupported(name, operation, rules) for name in given if name not in rules.taken[operation]]
     found += _lengths(given, operation, rules)
     if rules.is_engine:
         found += _engine(given, operation, rules)
@@ -180,21 +171,18 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def _unsupported(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
-    for name in given:
-        if name in rules.taken[operation]:
-            continue
-        names = takers(name, operation)
-        rest = f"{_listed(names)} {'does' if len(names) == 1 else 'do'}"
-        if not names:
-            rest = f"no provider does when {_OPERATION_WORDS[operation]}"
-        yield Problem(name, f"{rules.wire_name} does not take it; {rest}")
+def _unsupported(name: str, operation: Operation, rules: FieldRules) -> Problem:
+    names = takers(name, operation)
+    rest = f"{_listed(names)} {'does' if len(names) == 1 else 'do'}"
+    if not names:
+        rest = f"no provider does when {_COLUMNS[operation]}"
+    return Problem(name, f"{rules.wire_name} does not take it; {rest}")
 
 
 def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
     if given.get("vocal_gender") == "neutral":
         yield Problem("vocal_gender", f"{rules.wire_name} takes m or f; neutral exists only at musicgpt")
-    url, model = given.get("url"), given.get("model")
+    url, model, seconds = given.get("url"), given.get("model"), given.get("source_duration")
     if isinstance(url, str) and url.lower().startswith("s3:"):
         yield Problem("url", f"must be an http(s) URL at {rules.wire_name}; musicgpt takes s3:// as well")
     if isinstance(model, str) and model not in rules.listed.get(operation, _NONE):
@@ -205,16 +193,10 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
         yield Problem("model", f"is required to extend at {rules.wire_name}")
     if given.get("instrumental") is True:
         yield from _instrumental_clashes(given, operation, rules)
-    seconds = given.get("source_duration")
-    if (
-        operation is Operation.UPLOAD_EXTEND
-        and isinstance(seconds, (int, float))
-        and checks.is_number(seconds, above=0)
-    ):
-        longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS)
-        if seconds > longest:
-            where = f" with {cut(str(model))}" if model else ""
-            yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
+    longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS) if operation is Operation.UPLOAD_EXTEND else math.inf
+    if isinstance(seconds, (int, float)) and checks.is_number(seconds, above=0) and seconds > longest:
+        where = f" with {cut(str(model))}" if model else ""
+        yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
 
 
 def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
@@ -278,26 +260,23 @@ def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules
 
 
 def _lengths(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
-    model = given.get("model")
-    name_of_model = model if isinstance(model, str) else ""
+    model = str(given.get("model"))
     is_extend = operation is not Operation.ADD_INSTRUMENTAL
-    if is_extend and rules.is_engine:
-        for name, longest in EXTEND_LIMITS.get(name_of_model, {}).items():
-            text = given.get(name)
-            if isinstance(text, str) and len(text) > longest:
-                yield _too_long(name, text, longest, f" with {model}", advice=model not in rules.stated)
-    for name, longest in rules.lengths.get(operation, {}).items():
+    by_model = EXTEND_LIMITS.get(model, {}) if is_extend and rules.is_engine else {}
+    limits = [(name, longest, f" with {model}", model in rules.stated) for name, longest in by_model.items()]
+    limits += [
+        (name, longest, "", name in rules.stated_lengths)
+        for name, longest in rules.lengths.get(operation, {}).items()
         # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
-        text = given.get(name) if name != "lyrics" or is_extend or name_of_model in V6_MODELS else None
+        if name != "lyrics" or is_extend or model in V6_MODELS
+    ]
+    for name, longest, where, is_stated in limits:
+        text = given.get(name)
         if isinstance(text, str) and len(text) > longest:
-            yield _too_long(name, text, longest, "", advice=name not in rules.stated_lengths)
-
-
-def _too_long(name: str, text: str, longest: int, where: str, *, advice: bool) -> Problem:
-    message = f"must be at most {longest} characters{where}, not {len(text)}"
-    if advice:
-        message = f"is reported to be refused beyond {longest} characters{where}; it has {len(text)}"
-    return Problem(name, message, advice=advice)
+            message = f"must be at most {longest} characters{where}, not {len(text)}"
+            if not is_stated:
+                message = f"is reported to be refused beyond {longest} characters{where}; it has {len(text)}"
+            yield Problem(name, message, advice=not is_stated)
 
 
 def _listed(names: frozenset[str]) -> str:

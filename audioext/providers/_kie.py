@@ -7,45 +7,42 @@ https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 import re
 from collections.abc import Mapping, Sequence
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 from yarl import URL
 
-from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLimitError, WebhookError
-from audioext.http.decoding import decode, parse_json
+from audioext.errors import ConfigError, ProviderDownError, RateLimitError, WebhookError
 from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
-from audioext.providers._body import Body
+from audioext.providers._engine import EngineVendor, task_ids
 from audioext.providers._fields import FieldRules
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount, SunoVendor
-from audioext.providers._tasks import Dialect
+from audioext.providers._suno import DEFAULT_MODELS, LIMITS, SunoAccount
 from audioext.providers.base import FileRoute
 
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
 
-# docs.kie.ai/suno-api/extend-music, docs.kie.ai/1973359m0 and docs.kie.ai/market/common/get-task-detail, read
-# 2026-11-21: HTTP's meanings, and 400 for a refusal of the content at submit (public clients, 2026-02 to 08), 433 for a
-# key's own hourly, daily or total cap. 408, 501 and a plain 500 may come after a task was made.
-CODES: Mapping[int, Code] = {
-    **HTTP_CODES,
-    400: CONTENT,
-    408: MAYBE_MADE,
-    433: Code(error=RateLimitError, retryable=True),
-    451: SOURCE,
-    455: MAINTENANCE,
-    500: MAYBE_MADE,
-    501: Code(no_task=False),
-    505: Code(error=ProviderDownError),
-}
 # Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, which no waiting mends.
 _REQUEST_FAULT = re.compile(r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE)
 _UNKNOWN_TASK = re.compile(r"recordInfo is null", re.IGNORECASE)
 
 TABLE = CodeTable(
-    codes=CODES,
+    # docs.kie.ai/suno-api/extend-music, docs.kie.ai/1973359m0 and docs.kie.ai/market/common/get-task-detail, read
+    # 2026-11-21: HTTP's meanings, and 400 for a refusal of the content at submit (public clients, 2026-02 to 08), 433
+    # for a key's own hourly, daily or total cap. 408, 501 and a plain 500 may come after a task was made.
+    codes={
+        **HTTP_CODES,
+        400: CONTENT,
+        408: MAYBE_MADE,
+        433: Code(error=RateLimitError, retryable=True),
+        451: SOURCE,
+        455: MAINTENANCE,
+        500: MAYBE_MADE,
+        501: Code(no_task=False),
+        505: Code(error=ProviderDownError),
+    },
     phrases=(
         (_REQUEST_FAULT, frozenset({400, 500}), Code()),
         # A task that was just made may not be readable yet: docs.kie.ai/market/common/get-task-detail
@@ -64,9 +61,6 @@ REASONS: Mapping[str, FailureReason] = {
     "500": FailureReason.GENERATION,
     "501": FailureReason.GENERATION,
 }
-# "501: content generation task failed" and "408: no result for over 10 minutes":
-# docs.kie.ai/market/common/get-task-detail, read 2026-11-21. 531 is of the callbacks' page; no page says where else.
-FAILED_CODES = frozenset({408, 501, 531})
 
 # kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
 INSTRUMENTAL_LENGTHS: Mapping[Operation, Mapping[str, int]] = {
@@ -75,27 +69,25 @@ INSTRUMENTAL_LENGTHS: Mapping[Operation, Mapping[str, int]] = {
 STATED_LENGTHS = frozenset({"tags", "negative_tags"})
 
 
-def kie_vendor(
-    *, rules: FieldRules, status_path: str, retention: float, reasons: Mapping[str, FailureReason]
-) -> SunoVendor:
-    """Return the facts of one of the routes; `retention` is in seconds, `reasons` are of a task's failure codes."""
-    return SunoVendor(
-        rules=rules,
-        key_variable="KIE_API_KEY",
-        webhook_key_variable="KIE_WEBHOOK_KEY",
-        base_url=URL("https://api.kie.ai"),
-        file_route=FileRoute.UPLOAD,
-        table=TABLE,
-        limits=LIMITS,
-        default_models=DEFAULT_MODELS,
-        retention=retention,
-        hosts=frozenset({"api.kie.ai"}),
-        upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
-        credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
-        status_path=status_path,
-        status_key="taskId",
-        dialect=Dialect(reasons=reasons, failed_codes=FAILED_CODES),
-    )
+ROUTE = EngineVendor(
+    rules=FieldRules(wire_name="kie"),
+    key_variable="KIE_API_KEY",
+    webhook_key_variable="KIE_WEBHOOK_KEY",
+    base_url=URL("https://api.kie.ai"),
+    file_route=FileRoute.UPLOAD,
+    table=TABLE,
+    limits=LIMITS,
+    default_models=DEFAULT_MODELS,
+    hosts=frozenset({"api.kie.ai"}),
+    upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
+    credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
+    status_key="taskId",
+    reasons=REASONS,
+    # "501: content generation task failed" and "408: no result for over 10 minutes":
+    # docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is of the callbacks' page.
+    failed_codes=frozenset({408, 501, 531}),
+)
+"""The facts that both routes share; each adds its rules, its status call and how long its files are kept."""
 
 
 def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -103,36 +95,13 @@ def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
     keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
     # Half a surrogate pair has no UTF-8 bytes to sign with.
     if not all(isinstance(key, str) and key and not LONE_SURROGATE.search(key) for key in keys):
-        message = "webhook_key must be text, or several texts for a rotation, and none may be empty"
-        raise ConfigError(message)
+        raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
     return keys
-
-
-@define
-class _SignedData:
-    task_id: str | None = None
-    taskId: str | None = None  # noqa: N815 - the wire's spelling
-
-
-@define
-class _Signed:
-    """The ids in a delivery; one of them is signed."""
-
-    data: _SignedData
-    taskId: str | None = None  # noqa: N815 - the wire's spelling
-    task_id: str | None = None
 
 
 @frozen
 class KieAccount(SunoAccount):
-    """An account at kie.ai, by either route.
-
-    `webhook_key` is the key that signs callbacks, or several during a rotation; without one signatures are not looked
-    at. `webhook_tolerance` is how far, in seconds, a signature's time may be from ours.
-
-    Raises:
-        ConfigError: a setting cannot work.
-    """
+    """An account at kie.ai, by either route; each says what its settings mean."""
 
     webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=to_webhook_keys, repr=False)
     webhook_tolerance: float = field(default=WEBHOOK_TOLERANCE_SECONDS, kw_only=True)
@@ -156,26 +125,13 @@ class KieAccount(SunoAccount):
             return
         stamp, signature = hook.headers.get("X-Webhook-Timestamp"), hook.headers.get("X-Webhook-Signature")
         if not stamp or not signature:
-            message = "the delivery is not signed"
-            raise WebhookError(message, http_status=401)
-        signed = f"{_signed_task(hook.body)}.{stamp}".encode("utf-8", "replace")
+            raise WebhookError("the delivery is not signed", http_status=401)
+        ids = task_ids(hook.body)
+        if len(ids) != 1:
+            raise WebhookError("the delivery must name one task, which its signature is about", http_status=400)
+        signed = f"{ids.pop()}.{stamp}".encode("utf-8", "replace")
         if not hmac_base64_matches(self.webhook_key, signed, signature):
-            message = "the delivery bears a wrong signature"
-            raise WebhookError(message, http_status=401)
+            raise WebhookError("the delivery bears a wrong signature", http_status=401)
         signed_at, here = unix_seconds(stamp), hook.received_at
         if signed_at is None or here is None or not abs(here - signed_at) <= self.webhook_tolerance:
-            message = "the delivery bears a signature that is not of this time"
-            raise WebhookError(message, http_status=401)
-
-
-def _signed_task(body: bytes) -> str:
-    """Return the one task that a delivery names: `data.task_id`, `data.taskId` or a top-level `taskId`."""
-    try:
-        signed = decode(body, _Signed, where="the webhook")
-        ids = {signed.data.task_id, signed.data.taskId, signed.taskId, signed.task_id} - {None, ""}
-    except DecodeError:
-        ids = set(Body(parse_json(body, where="the webhook"), "the webhook").task_ids)
-    if len(ids) != 1:
-        message = "the delivery must name one task, which its signature is about"
-        raise WebhookError(message, http_status=400)
-    return str(ids.pop())
+            raise WebhookError("the delivery bears a signature that is not of this time", http_status=401)

@@ -1,28 +1,30 @@
-"""What the resellers of the Suno engine share, and what kie.ai (both routes) and sunoapi.org share beyond that.
+"""What kie.ai (both routes) and sunoapi.org share: submits, file hosts and recoveries.
 
 Pages: https://docs.kie.ai/suno-api/extend-music, https://docs.sunoapi.org/suno-api/extend-music and their siblings,
-https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
+https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21; https://docs.sunoapi.org/suno-api/recovery-audio, read
+2026-11-26.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import attrs
 from attrs import evolve, field, frozen
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import camel, link, plain_keys
+from audioext.http.decoding import camel, link, plain_keys, text
 from audioext.http.messages import HttpRequest, HttpResponse, Part
-from audioext.models.events import Event
+from audioext.models.events import Event, Failed, Progress, SubmitOutcome
 from audioext.models.limits import Limits
 from audioext.models.requests import Extend, Operation, Request
-from audioext.providers._account import HostedAccount, Vendor, file_part, to_base_url
-from audioext.providers._answers import AUTH, MAYBE_MADE, RATE, Code, CodeTable, balance
-from audioext.providers._callback import plain_callback
+from audioext.models.results import Stage, Track
+from audioext.providers._account import file_part, to_base_url
+from audioext.providers._answers import AUTH, HTTP_ERROR_FROM, MAYBE_MADE, OK, RATE, Code, CodeTable
+from audioext.providers._engine import EngineAccount
 from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_names, wire_values
-from audioext.providers._tasks import Dialect, delivered_events, status_events
+from audioext.providers._tracks import MAX_TRACKS
+from audioext.providers._words import words
 
 UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
 LIMITS = Limits(submits=20, per=10.0)  # docs.kie.ai/1973359m0 and docs.sunoapi.org/suno-api/generate-music
@@ -36,6 +38,9 @@ PATHS: Mapping[Operation, str] = {
 CAMEL_NAMES = wire_names(camel, url="uploadUrl")
 STATUS_PATH = "/api/v1/generate/record-info"
 """docs.kie.ai/suno-api/get-music-details, read 2026-11-21."""
+RECOVERY_PATH = "/api/v1/suno/recovery"
+# docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26
+RECOVERY_RUNS, RECOVERY_FAILED = "201", 500
 
 NOBODY = URL("https://nobody.invalid/audioext")
 """The demanded callback URL where nobody can reach us: a name under `.invalid` never resolves (RFC 2606)."""
@@ -47,84 +52,15 @@ UPLOAD_TABLE = CodeTable(
 """The codes of both vendors' file hosts; nothing there costs anything."""
 
 
-@frozen(kw_only=True)
-class EngineVendor(Vendor):
-    """The facts of a reseller of the engine: how it speaks of its tasks, and where it tells the credits."""
-
-    dialect: Dialect
-    credits_path: str
-
-
-@frozen
-class EngineAccount(HostedAccount):
-    """An account at a reseller of the engine."""
-
-    vendor: ClassVar[EngineVendor]
-
-    def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a status answer means.
-
-        Raises:
-            ProviderError: the call was refused, or names no task; that says nothing of the task.
-            DecodeError: the answer cannot be read.
-        """
-        return status_events(self.answers, response, self.vendor.dialect)
-
-    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what the body of a verified delivery means.
-
-        Raises:
-            WebhookError: its task ids disagree (400).
-            DecodeError: it cannot be read (400).
-        """
-        return delivered_events(body, self.vendor.dialect)
-
-    def build_credits(self) -> HttpRequest:
-        """Return the GET that asks for the balance."""
-        return self.get(self.vendor.credits_path)
-
-    def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance in the vendor's own credits.
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer names no balance.
-        """
-        return balance(self.answers.parse_data(response, charged=False))
-
-
-@frozen(kw_only=True)
-class SunoVendor(EngineVendor):
-    """The facts of a vendor with a file host, `upload_url`, for its API's own `hosts`."""
-
-    hosts: frozenset[str]
-    upload_url: URL
-
-
 @frozen
 class SunoAccount(EngineAccount):
     """An account at kie.ai or sunoapi.org.
 
     `upload_url` left out means the vendor's own file host as long as `base_url` is the vendor's, else `base_url`
     itself (as in the sandbox).
-
-    Raises:
-        ConfigError: a setting cannot work.
     """
 
-    vendor: ClassVar[SunoVendor]
-
     upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
-
-    def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what the body of a verified delivery means; most are as documented, and quickly read.
-
-        Raises:
-            WebhookError: its task ids disagree (400).
-            DecodeError: it cannot be read (400).
-        """
-        documented = plain_callback(body)
-        return super().parse_webhook(body) if documented is None else (documented,)
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""
@@ -142,9 +78,7 @@ class SunoAccount(EngineAccount):
         (docs.kie.ai/file-upload-api/quickstart, read 2026-11-21). A file is streamed from disk; a URL is
         fetched by the vendor within 30 s and should be below 100 MB.
         """
-        base = self.upload_url
-        if base is None:
-            base = self.vendor.upload_url if self.base_url.host in self.vendor.hosts else self.base_url
+        base = self.upload_url or (self.vendor.upload_url if self.base_url.host in self.vendor.hosts else None)
         if isinstance(source, str):
             body = {"fileUrl": source, "uploadPath": UPLOAD_FOLDER, "fileName": name}
             return self.post("/api/file-url-upload", body, base=base)
@@ -164,3 +98,46 @@ class SunoAccount(EngineAccount):
         if found is None:
             raise DecodeError(["required field missing @ $.data.downloadUrl"])
         return found
+
+
+@frozen
+class RecoveringAccount(SunoAccount):
+    """An account at a vendor that brings back the files of a task whose links died; no page says what it costs."""
+
+    def build_recovery(self, task_id: str, callback: URL | None) -> HttpRequest:
+        """Return the POST that makes the recovery of a task's files; its callback is required."""
+        return self.post(RECOVERY_PATH, {"sunoTaskId": task_id, "callBackUrl": str(callback or NOBODY)})
+
+    def parse_recovery(self, response: HttpResponse) -> SubmitOutcome:
+        """Say whether a recovery was made, refused or unknown; where its id stands is on no page."""
+        return self.answers.parse_submit(response)
+
+    def build_recovery_status(self, recovery_id: str) -> HttpRequest:
+        """Return the GET that asks for the state of a recovery; the parameter's name is on no page."""
+        return self.get(f"{RECOVERY_PATH}/record-info", {"taskId": recovery_id})
+
+    def parse_recovery_status(self, response: HttpResponse) -> tuple[Event, ...]:
+        """Return what came back, or a failure, or nothing while it runs; or raise ProviderError or DecodeError."""
+        answer = self.answers.parse_any(response)
+        found = answer.data
+        found = plain_keys(found).get("data", found)  # in an envelope of its own it is as likely
+        items = found if isinstance(found, list) else []
+        if text(answer.keys.get("code")) == RECOVERY_RUNS or (answer.code == OK and found is None):
+            return ()
+        tracks = tuple(_recovered(item) for item in items[:MAX_TRACKS] if isinstance(item, dict))
+        if answer.code == OK and any(track.audio_url for track in tracks):
+            return (Progress(claimed_stage=Stage.COMPLETE, tracks=tracks),)
+        is_over = answer.code == RECOVERY_FAILED and response.status < HTTP_ERROR_FROM
+        if tracks or is_over:
+            said = "; ".join(dict.fromkeys(track.failure for track in tracks if track.failure))
+            return (Failed(code=str(answer.code), message=said or answer.says),)
+        if answer.code != OK:
+            raise self.answers.error(response, answer)
+        raise DecodeError(["expected a list of tracks @ $.data"], where="the recovery")
+
+
+def _recovered(item: object) -> Track:
+    keys = plain_keys(item)
+    audio_url = link(keys.get("audiourl"))
+    failure = None if audio_url else words(keys.get("error")) or "it did not come back"
+    return Track(id=text(keys.get("id")), title=text(keys.get("title")), audio_url=audio_url, failure=failure)

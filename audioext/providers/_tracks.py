@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -11,6 +12,7 @@ from audioext.http.decoding import camel, identity, link, moment, number, opened
 from audioext.models.results import TimedLine, Track
 
 MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the event loop
+MAX_KEY_LENGTH = 100  # characters of a key that is looked at; known ones have up to 24
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
 _MILLISECONDS = 1000
 _AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
@@ -105,6 +107,11 @@ LISTS = (
 clients of all read."""
 
 
+@functools.lru_cache(maxsize=2_048)
+def _known(key: str) -> tuple[str, int, Callable[[object], object]] | None:
+    return _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
+
+
 def read_track(  # noqa: PLR0913 - half of them are what the task says beside its tracks
     raw: Mapping[str, object],
     problems: list[str],
@@ -126,7 +133,7 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
     for key, item in raw.items():
         if item is None:
             continue
-        known = _FIELD_OF.get(key) or _FIELD_OF.get(plain(key))
+        known = _known(key) if len(key) <= MAX_KEY_LENGTH else None
         if known is None:
             if unnamed is None and isinstance(item, str) and _AUDIO_FILE.fullmatch(item) and not _NO_RESULT.search(key):
                 unnamed = link(item)
@@ -134,7 +141,7 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
         name, rank, read = known
         if rank > ranks.get(name, rank):
             continue
-        value = read(item)
+        value = item if read is text and type(item) is str else read(item)  # most are texts: it saves a call for each
         if value is not None:
             found[name], ranks[name] = value, rank
         elif name == "audio_url" and item and not isinstance(item, str):

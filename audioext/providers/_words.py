@@ -104,7 +104,8 @@ _SAYING = re.compile(
 _FIRST = ("message", "msg", "detail", "error", "reason")
 _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully", "null", "none", "undefined", "no error"})
 _MOST_TEXTS = 10
-LONGEST_TEXT = 2_000  # characters of one text that are looked at
+LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
+_LONGEST_TEXT = 2_000  # characters of one text that are looked at
 _DEEPEST = 6
 
 
@@ -115,7 +116,7 @@ def words(value: object, depth: int = 0) -> str:
     """
     value = opened(value)
     if isinstance(value, str):
-        return value[:LONGEST_TEXT].strip()
+        return value[:_LONGEST_TEXT].strip()
     if depth > _DEEPEST:
         return ""
     if isinstance(value, list):

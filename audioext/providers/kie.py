@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from audioext.models.requests import Operation
 from audioext.providers._account import DAY_SECONDS
+from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
-from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, STATED_LENGTHS, KieAccount, kie_vendor
-from audioext.providers._recovery import RecoveringAccount
-from audioext.providers._suno import STATUS_PATH, SunoVendor
+from audioext.providers._kie import INSTRUMENTAL_LENGTHS, ROUTE, STATED_LENGTHS, KieAccount
+from audioext.providers._suno import STATUS_PATH, RecoveringAccount
 
 RULES = FieldRules(
     wire_name="kie",
@@ -49,9 +49,9 @@ class Kie(RecoveringAccount, KieAccount):
         ConfigError: a setting cannot work.
     """
 
-    vendor: ClassVar[SunoVendor] = kie_vendor(
+    vendor: ClassVar[EngineVendor] = evolve(
+        ROUTE,
         rules=RULES,
         status_path=STATUS_PATH,
         retention=14 * DAY_SECONDS,  # docs.kie.ai/1973359m0, read 2026-11-21
-        reasons=REASONS,
     )

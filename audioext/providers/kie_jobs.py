@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from yarl import URL
 
 from audioext.http.messages import HttpRequest
 from audioext.models.requests import Operation, Request
-from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
+from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names, wire_values
-from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, STATED_LENGTHS, KieAccount, kie_vendor
-from audioext.providers._suno import SunoVendor
-
-CREATE_PATH = "/api/v1/jobs/createTask"
-STATUS_PATH = "/api/v1/jobs/recordInfo"  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21
+from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, ROUTE, STATED_LENGTHS, KieAccount
 
 FIELD_NAMES = wire_names(url="upload_url")
 SLUGS: Mapping[Operation, str] = {
@@ -29,9 +25,6 @@ SLUGS: Mapping[Operation, str] = {
     Operation.UPLOAD_EXTEND: "ai-music-api/upload-and-extend-audio",
     Operation.ADD_INSTRUMENTAL: "ai-music-api/add-instrumental",
 }
-
-# As for callbacks, but a task that failed upstream was seen with 400, so here that is no word on its content.
-JOB_REASONS: Mapping[str, FailureReason] = {code: reason for code, reason in REASONS.items() if code != "400"}
 
 RULES = FieldRules(
     wire_name="kie-jobs",
@@ -60,11 +53,13 @@ class KieJobs(KieAccount):
         ConfigError: a setting cannot work.
     """
 
-    vendor: ClassVar[SunoVendor] = kie_vendor(
+    vendor: ClassVar[EngineVendor] = evolve(
+        ROUTE,
         rules=RULES,
-        status_path=STATUS_PATH,
+        status_path="/api/v1/jobs/recordInfo",  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21
         retention=DAY_SECONDS,  # result URLs usually die after 24 h: docs.kie.ai/market/common/get-task-detail
-        reasons=JOB_REASONS,
+        # As for callbacks, but a task that failed upstream was seen with 400, so here that is no word on its content.
+        reasons={code: reason for code, reason in REASONS.items() if code != "400"},
     )
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
@@ -73,4 +68,4 @@ class KieJobs(KieAccount):
         body: dict[str, object] = {"model": SLUGS[request.operation], "input": values}
         if callback is not None:
             body["callBackUrl"] = str(callback)
-        return self.post(CREATE_PATH, body)
+        return self.post("/api/v1/jobs/createTask", body)

@@ -1,30 +1,34 @@
 """MusicGPT: https://docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21.
 
 A multipart form with or without a file, a raw key, numbered keys in status answers, and up to five partial
-webhooks in any order. It extends audio from a URL or a file, and has no call for anything else of ours.
+webhooks in any order. It extends audio from a URL or a file, and has no call for anything else of ours. No page shows a
+webhook of an extension: the shapes of the parts are those that several handlers of live traffic read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from yarl import URL
 
-from audioext.errors import DecodeError
-from audioext.http.messages import HttpRequest, HttpResponse, Part
-from audioext.models.events import Event
+from audioext.errors import DecodeError, WebhookError
+from audioext.http.decoding import MAX_PATHS, link, number, plain_keys, text
+from audioext.http.messages import HttpRequest, HttpResponse, Part, excerpt
+from audioext.models.events import Event, Failed, Progress
 from audioext.models.limits import Limits
 from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
+from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import HTTP_CODES, OK, CodeTable
+from audioext.providers._answers import HTTP_CODES, NO_IDS, OK, CodeTable
+from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
-from audioext.providers._parts import conversion_events, part_events
+from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
+from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said
 from audioext.providers.base import FileRoute
-
-EXTEND_PATH = "/extend"
 
 # Unfinished jobs at one time: Free 1, Plus 5, Pro 10: docs.musicgpt.com/api-documentation/utilities/ratelimits,
 # read 2026-11-21
@@ -83,15 +87,13 @@ class MusicGpt(HostedAccount):
         if request.path is not None:
             # Last, so that a server that reads the stream has the texts by then.
             parts.append(file_part("audio_file", request.path, filename=request.path.name))
-        return self.post(EXTEND_PATH, parts)
+        return self.post("/extend", parts)
 
     def build_status(self, record: Record) -> HttpRequest:
         """Return the GET that asks for *record*'s task, or for the track that is still missing where one is there.
 
-        Live answers show both tracks whichever id is given; those of the page show one.
-
-        Raises:
-            RequestError: its task id is not known yet, so there is nothing to ask for.
+        Live answers show both tracks whichever id is given; those of the page show one. Raises RequestError before the
+        task's id is known.
         """
         settled = {track.id for track in record.tracks if track.audio_url or track.failure}
         missing = next((id_ for id_ in record.track_ids if id_ not in settled), None)
@@ -108,7 +110,7 @@ class MusicGpt(HostedAccount):
         """
         answer = self.answers.parse_any(response)
         if answer.code == OK:
-            events = conversion_events(answer.body)
+            events = _status_events(Conversion(answer.body, "the status"))
             if events:
                 return events
             if answer.keys.get("conversion"):
@@ -118,13 +120,35 @@ class MusicGpt(HostedAccount):
         raise self.answers.no_task(response)
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what the body of a delivery means; no page knows of a signature, so the tag is its only proof.
+        """Return what a delivery means: one part of at most five, or of more with streams, in any order.
 
-        Raises:
-            WebhookError: it is not a delivery of this API, or contradicts itself (400).
-            DecodeError: it cannot be read (400).
+        A part is recognised by what it holds, since no page says what `conversion_type` and `subtype` are for an
+        extension. What is not recognised makes a status call due. Raises WebhookError (400) for what is no delivery of
+        this API or contradicts itself, and DecodeError.
         """
-        return part_events(body)
+        part = Conversion.delivered(body)
+        if "event" in part.keys and not part.is_known:
+            # {"event": "conversion.completed", "output_url": ...} of the vendor's n8n page: live traffic never had it.
+            raise WebhookError("the delivery is an event of another kind", http_status=400)
+        if part.says_no or part.word.fails:
+            return _failing_part(part)
+        # With a track's id the word is about that one, in a cover or lyrics about these.
+        claims = part.is_complete and part.track_id is None and not part.is_side
+        tracks = part.read_tracks(claims=claims or part.has_audio)
+        if not (part.is_known or part.word.name or part.task_id or tracks):
+            raise DecodeError(["required field missing @ $.task_id"], where=part.where)
+        unknown, ask_now = _unclear(part, audible=any(track.audio_url for track in tracks))
+        return (
+            Progress(
+                task_id=part.task_id,
+                claimed_stage=Stage.COMPLETE if claims else None,
+                tracks=tracks,
+                cover_url=part.cover_url,
+                credits=part.cost if part.track_id is None else None,  # beside a track's id it is that of one track
+                word=unknown,
+                ask_now=ask_now,
+            ),
+        )
 
 
 def _form_text(value: object) -> str:
@@ -134,3 +158,148 @@ def _form_text(value: object) -> str:
     if isinstance(value, (int, float)):
         return f"{Decimal(str(value)):f}"
     return str(value)
+
+
+# --- what bodies say -------------------------------------------------------------------------------------------------
+
+POSITIONS = (1, 2)
+_USUAL_LAYERS = 2  # objects in a body
+_SHARED = frozenset({"title", "musicstyle", "createdat"})  # one for both tracks where they are not numbered
+_COVER_KEYS = ("imagepath", "albumcoverpath", "imageurl", "coverurl")  # the first in the cover's own webhook
+_KNOWN_KEYS = SHOWING | {*_COVER_KEYS, "lyrics", "lyricstimestamped"}
+_SIDE_WORDS = ("COVER", "IMAGE", "LYRIC")
+"""In a `subtype` or `conversion_type`, they tell of parts that are not the music: there is a song without them."""
+_FAILURE_KEYS = ("reason", "statusmsg", "error", "errormessage", "message", "detail")  # what handlers of traffic read
+
+
+class Conversion(Body):
+    """What a status answer, which is wrapped in `conversion`, or a webhook says; some of these are wrapped as well.
+
+    `raw` and `keys` are its objects in one, the inner ones' keys going before. `track_id` is the one track that it is
+    about. `has_audio` says that it has a key for a file, though the file may not be there yet, `is_known` that it holds
+    anything of a song, `is_side` that it is about a cover or lyrics.
+    """
+
+    def __init__(self, value: object, where: str) -> None:
+        """Read the keys of all objects as those of one."""
+        super().__init__(value, where, finds_tracks=False)
+        self.raw = {key: item for layer, _ in self.layers for key, item in layer.items() if item is not None}
+        self.keys = keys = plain_keys(self.raw)
+        self.track_id = _track_id(keys.get("conversionid"))
+        self.is_complete = self.word.stage is Stage.COMPLETE
+        self.has_audio = not AUDIO_KEYS.isdisjoint(keys)
+        self.is_known = not _KNOWN_KEYS.isdisjoint(keys)
+        kinds = f"{keys.get('subtype')} {keys.get('conversiontype')}".upper()
+        self.is_side = any(word in kinds for word in _SIDE_WORDS) or (not self.has_audio and self.is_known)
+        self.cover_url = next((found for key in _COVER_KEYS if key in keys and (found := link(keys[key]))), None)
+        self.cost = number(keys.get("conversioncost"))
+
+    def read_tracks(self, *, claims: bool) -> tuple[Track, ...]:
+        """Return the tracks under numbered keys, else the one under plain keys; positions are the wire's numbers.
+
+        A track that shows nothing but its id is left out, and so is a path that is a bare bucket root, which was seen
+        before a file exists; last come tracks in lists, as at other vendors. Raises DecodeError if it *claims* a file,
+        and the only links cannot be read.
+        """
+        problems: list[str] = []
+        found: list[Track] = []
+        path = self.layers[-1][1]
+        for position in POSITIONS:
+            ends, wrong = str(position), list[str]()
+            numbered = {key[:-1].rstrip("_"): item for key, item in self.raw.items() if key.endswith(ends)}
+            if numbered:
+                shared = {name: self.keys[name] for name in _SHARED.intersection(self.keys)}
+                found += _shown(read_track({**shared, **numbered}, wrong, path, position=position))
+                problems += [f"{problem}_{position}" for problem in wrong]
+        if not any(track.audio_url for track in found):
+            own = {key: item for key, item in self.raw.items() if key != "id"}  # the task's, if anything's
+            plain = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
+            if len(self.layers) > _USUAL_LAYERS or not plain:
+                listed = [track for track in self.find_tracks() if track.audio_url]
+                plain = listed if len(listed) > len(plain) else plain
+            found += plain
+        if claims and problems and not any(track.audio_url for track in found):
+            raise DecodeError(problems[:MAX_PATHS], where=self.where)
+        return tuple(found)
+
+    def failure(self) -> Failed:
+        """Return the failure that it tells."""
+        message = said(self.keys, _FAILURE_KEYS) or self.word.raw or "no reason was given"
+        flagged = str(self.keys.get("isflagged")).lower() in {"true", "1"} or CONTENT_WORDS.search(message)
+        return Failed(
+            task_id=self.task_id,
+            reason=FailureReason.CONTENT if flagged else FailureReason.UNKNOWN,
+            code=self.word.raw or None,
+            message=excerpt(message.encode(), longest=LONGEST_MESSAGE),
+        )
+
+
+def _status_events(seen: Conversion) -> tuple[Event, ...]:
+    """Return what a status answer means; nothing, if it speaks of no task. Raises DecodeError.
+
+    https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21.
+    """
+    tracks = seen.read_tracks(claims=seen.is_complete)
+    # With the id of one track and no numbered ones, as the page has it, the word is about that one.
+    claims = seen.is_complete and (seen.track_id is None or any(track.position for track in tracks))
+    if not (seen.task_id or seen.word.name or tracks):
+        return ()
+    shown = Progress(
+        task_id=seen.task_id,
+        claimed_stage=Stage.COMPLETE if claims else None,
+        tracks=tracks,
+        cover_url=seen.cover_url,
+        credits=seen.cost,
+        word=seen.word.unknown,
+    )
+    if not seen.word.fails:
+        return (shown,)
+    failed, audible = seen.failure(), any(track.audio_url for track in tracks)
+    if seen.track_id is not None and not audible:
+        # Asked about one track, the answer may be about that one alone; the job may have another.
+        tracks = tracks or (Track(id=seen.track_id),)
+    elif not audible:
+        bare = seen.cover_url is None and seen.cost is None
+        return (failed,) if bare else (evolve(shown, tracks=()), failed)
+    else:
+        # The job fails only if all tracks do, so those that did not come about are shown one by one.
+        ids = {position: _track_id(seen.keys.get(f"conversionid{position}")) for position in POSITIONS}
+        known = {track.id for track in tracks}
+        tracks += tuple(Track(id=id_, position=at) for at, id_ in ids.items() if id_ and id_ not in known)
+    judged = (track if track.audio_url else evolve(track, failure=failed.message) for track in tracks)
+    return (evolve(shown, tracks=tuple(judged)), failed)
+
+
+def _unclear(part: Conversion, *, audible: bool) -> tuple[str | None, bool]:
+    """Return the word that is not known in a webhook, and whether a status call has to tell what it means."""
+    if part.word.unknown is not None:
+        return part.word.unknown, True
+    if part.word.runs or part.is_side:
+        return None, False
+    if part.is_complete or part.has_audio or audible:
+        return None, not audible
+    subtype = part.keys.get("subtype")
+    return (subtype or None) if isinstance(subtype, str) else None, True
+
+
+def _failing_part(part: Conversion) -> tuple[Event, ...]:
+    if part.is_side and not part.has_audio:
+        # A cover or lyrics that did not come about are no reason to give the music up.
+        return (Progress(task_id=part.task_id, ask_now=True),)
+    tracks, failed = part.read_tracks(claims=False), part.failure()
+    if part.track_id is not None:
+        known = next((track for track in tracks if track.id == part.track_id), Track(id=part.track_id))
+        return (Progress(task_id=part.task_id, tracks=(evolve(known, failure=failed.message),)),)
+    return (Progress(task_id=part.task_id, tracks=tracks), failed) if tracks else (failed,)
+
+
+def _track_id(value: object) -> str | None:
+    found = text(value)
+    return None if found is None or found in NO_IDS else found
+
+
+def _shown(track: Track) -> Iterator[Track]:
+    if track.id in NO_IDS:
+        track = evolve(track, id=None)
+    if any((track.audio_url, track.stream_url, track.lyrics, track.timed_lyrics)):
+        yield track

@@ -8,7 +8,6 @@ setting.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import ClassVar
 
 from attrs import frozen
@@ -17,46 +16,14 @@ from yarl import URL
 from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
-from audioext.providers._answers import (
-    HTTP_CODES,
-    MAINTENANCE,
-    MAYBE_MADE,
-    NO_CREDITS,
-    RATE,
-    SOURCE,
-    Code,
-    CodeTable,
-)
+from audioext.providers._answers import HTTP_CODES, MAINTENANCE, MAYBE_MADE, NO_CREDITS, RATE, SOURCE, Code, CodeTable
+from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
-from audioext.providers._recovery import RecoveringAccount
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, SunoVendor
-from audioext.providers._tasks import Dialect
+from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, RecoveringAccount
 from audioext.providers.base import FileRoute
 
-# docs.sunoapi.org/suno-api/extend-music, read 2026-11-21: HTTP's meanings, but that 405 and 430 are rates and 429 means
-# no credits; 400 is "invalid parameters", 413 a text too long. 402, 409, 422 and 451 are from its 2025 copy alone. A
-# plain 500 may come after a task was made.
-CODES: Mapping[int, Code] = {
-    **HTTP_CODES,
-    400: Code(),
-    405: RATE,
-    413: Code(),
-    429: NO_CREDITS,
-    430: RATE,
-    451: SOURCE,
-    455: MAINTENANCE,
-    500: MAYBE_MADE,
-}
 _CREDIT_WORDS = re.compile("credit", re.IGNORECASE)
 _RATE_WORDS = re.compile(r"\b(rate limit|rate-limit|frequency|too (many|frequent)|concurren)", re.IGNORECASE)
-
-# docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21; 400 covers parameters and content alike
-REASONS: Mapping[str, FailureReason] = {
-    "408": FailureReason.TIMEOUT,
-    "451": FailureReason.SOURCE,
-    "500": FailureReason.GENERATION,
-    "501": FailureReason.GENERATION,
-}
 
 RULES = FieldRules(
     wire_name="sunoapi",
@@ -74,30 +41,6 @@ RULES = FieldRules(
     persona_needs_custom=True,
 )
 
-VENDOR = SunoVendor(
-    rules=RULES,
-    key_variable="SUNOAPI_API_KEY",
-    base_url=URL("https://api.sunoapi.org"),
-    file_route=FileRoute.UPLOAD,
-    table=CodeTable(
-        codes=CODES,
-        phrases=(
-            # The 2025 copy gives 429 as the rate, today's pages as no credits, so the text decides first.
-            (_CREDIT_WORDS, frozenset({402, 405, 429, 430}), NO_CREDITS),
-            (_RATE_WORDS, frozenset({429}), RATE),
-        ),
-    ),
-    limits=LIMITS,
-    default_models=DEFAULT_MODELS,
-    retention=14 * DAY_SECONDS,  # its pages say 15 days and 14 days; the sooner is safe
-    hosts=frozenset({"api.sunoapi.org", "apibox.erweima.ai"}),
-    upload_url=URL("https://sunoapiorg.redpandaai.co"),  # docs.sunoapi.org/file-upload-api/quickstart
-    status_path=STATUS_PATH,
-    status_key="taskId",
-    credits_path="/api/v1/generate/credit",  # on no page that was seen; third-party clients agree on it
-    dialect=Dialect(reasons=REASONS),
-)
-
 
 @frozen
 class SunoApi(RecoveringAccount):
@@ -107,4 +50,43 @@ class SunoApi(RecoveringAccount):
         ConfigError: a setting cannot work.
     """
 
-    vendor: ClassVar[SunoVendor] = VENDOR
+    vendor: ClassVar[EngineVendor] = EngineVendor(
+        rules=RULES,
+        key_variable="SUNOAPI_API_KEY",
+        base_url=URL("https://api.sunoapi.org"),
+        file_route=FileRoute.UPLOAD,
+        table=CodeTable(
+            # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21: HTTP's meanings, but that 405 and 430 are rates
+            # and 429 means no credits; 400 is "invalid parameters", 413 a text too long. 402, 409, 422 and 451 are from
+            # its 2025 copy alone. A plain 500 may come after a task was made.
+            codes={
+                **HTTP_CODES,
+                **dict.fromkeys((400, 413), Code()),
+                **dict.fromkeys((405, 430), RATE),
+                429: NO_CREDITS,
+                451: SOURCE,
+                455: MAINTENANCE,
+                500: MAYBE_MADE,
+            },
+            phrases=(
+                # The 2025 copy gives 429 as the rate, today's pages as no credits, so the text decides first.
+                (_CREDIT_WORDS, frozenset({402, 405, 429, 430}), NO_CREDITS),
+                (_RATE_WORDS, frozenset({429}), RATE),
+            ),
+        ),
+        limits=LIMITS,
+        default_models=DEFAULT_MODELS,
+        retention=14 * DAY_SECONDS,  # its pages say 15 days and 14 days; the sooner is safe
+        hosts=frozenset({"api.sunoapi.org", "apibox.erweima.ai"}),
+        upload_url=URL("https://sunoapiorg.redpandaai.co"),  # docs.sunoapi.org/file-upload-api/quickstart
+        status_path=STATUS_PATH,
+        status_key="taskId",
+        credits_path="/api/v1/generate/credit",  # on no page that was seen; third-party clients agree on it
+        # docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21; 400 covers parameters and content alike
+        reasons={
+            "408": FailureReason.TIMEOUT,
+            "451": FailureReason.SOURCE,
+            "500": FailureReason.GENERATION,
+            "501": FailureReason.GENERATION,
+        },
+    )

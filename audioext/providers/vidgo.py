@@ -19,11 +19,9 @@ from audioext.errors import ConfigError
 from audioext.http.messages import HttpRequest
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.providers._answers import CodeTable
+from audioext.providers._engine import EngineAccount, EngineVendor
 from audioext.providers._fields import FieldRules, wire_names, wire_values
-from audioext.providers._suno import EngineAccount, EngineVendor
-from audioext.providers._tasks import Dialect
 
-SUBMIT_PATH = "/api/generate/submit"
 MAX_CALLBACK_LENGTH = 2048  # docs.vidgo.ai/api-manual/task-management/webhooks, read 2026-11-21
 
 NAMES: Mapping[Operation, str] = {
@@ -63,8 +61,7 @@ _IP_LABEL = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 def _to_key(value: str) -> str:
     if value not in MODEL_KEYS:
-        message = f"instrumental_model_key must be {' or '.join(MODEL_KEYS)}, not {value!r:.80}"
-        raise ConfigError(message)
+        raise ConfigError(f"instrumental_model_key must be {' or '.join(MODEL_KEYS)}, not {value!r:.80}")
     return value
 
 
@@ -87,12 +84,11 @@ class Vidgo(EngineAccount):
         status_path="/api/generate/detail/music",  # docs.vidgo.ai/api-manual/music-series/query-music-detail
         credits_path="/api/user/balance",  # docs.vidgo.ai/api-manual/account-management/user-balance, read 2026-11-21
         # Credits are taken for finished tasks alone: the same page.
-        dialect=Dialect(judges_code=False, charged=False),
+        charged=False,
+        judges_code=False,
         # No page shows an error body or lists codes: HTTP's meanings, and the keys under which third-party clients have
         # found the text, in their order. Copyright refusals come with 400 at a sibling.
-        table=CodeTable(
-            text_keys=("error", "detail", "msg", "message", "errormessage"),
-        ),
+        table=CodeTable(text_keys=("error", "detail", "msg", "message", "errormessage")),
     )
 
     instrumental_model_key: str = field(default="model", kw_only=True, converter=_to_key)
@@ -124,7 +120,7 @@ class Vidgo(EngineAccount):
         body: dict[str, object] = {"model": NAMES[request.operation], "input": fields}
         if callback is not None:
             body["callback_url"] = str(callback)
-        return self.post(SUBMIT_PATH, body)
+        return self.post("/api/generate/submit", body)
 
 
 def _is_loopback(host: str) -> bool:

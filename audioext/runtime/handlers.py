@@ -12,32 +12,36 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import msgspec
+import msgspec.inspect
 from attrs import define, field, frozen
 
 from audioext.clock import Clock
-from audioext.errors import ConfigError, StoreError
+from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, shown
 from audioext.files.sources import fingerprint
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
 from audioext.models.requests import Request
-from audioext.models.results import Failure, Files, Stage, StageEvent
+from audioext.models.results import Stage
 from audioext.models.stats import HandlerEnd
 from audioext.runtime import tracing
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
+from audioext.runtime.jobs import Failure, Job, StageEvent
 from audioext.runtime.journal import Journal
 from audioext.runtime.news import names
 from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
-from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, handle_at
+from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, again_at, handle_at
 from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.handlers")
 
+_M = TypeVar("_M")
 StageHandler = Callable[[StageEvent], Awaitable[None]]
 FailureHandler = Callable[[Failure], Awaitable[None]]
 
@@ -47,6 +51,12 @@ CATCH_UP_SECONDS = 1.0
 CLEAN_UP_SECONDS = 2.0
 """How long a handler that ran out of time gets to clean up."""
 LONGEST_ERROR = 500
+_OBJECTS = (msgspec.inspect.DataclassType, msgspec.inspect.StructType, msgspec.inspect.TypedDictType)
+"""What `meta=` may be; an attrs class is the first kind to msgspec."""
+MAX_WAITS = 100
+"""How often a handler may ask to be called later for one topic; after that it counts as a failure."""
+LONGEST_WAIT_SECONDS = 86_400.0
+"""How long such a wait is at most: an ended job is remembered for longer."""
 
 
 @define(eq=False)
@@ -75,7 +85,7 @@ HANDLING: ContextVar[Handling | None] = ContextVar("HANDLING", default=None)
 @frozen
 class _Handler:
     name: str
-    call: Callable[[Record], Awaitable[None]]
+    call: Callable[[Job], Awaitable[None]]
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -89,8 +99,8 @@ class Handlers:
     concurrency: int
     providers: Sequence[str] | None = None
     """Those whose jobs can be read here: the handler work of others is left to whoever can."""
-    files: Callable[[str], Files | None] = field(default=lambda _: None)
-    """Returns what fetches the files of a job, by its ref."""
+    job: Callable[[HeldJob], Job]
+    """Returns the handle of a job."""
     _by_topic: dict[str, list[_Handler]] = field(factory=dict, init=False)
     _claims: Claims | None = field(default=None, init=False)
 
@@ -104,34 +114,41 @@ class Handlers:
             message = f"handlers are told of TEXT, FIRST and COMPLETE, not {stage!r}; use @client.on(ax.Stage.COMPLETE)"
             raise ConfigError(message)
 
-    def on(self, stage: Stage, handler: StageHandler) -> None:
-        """Call *handler* with each job's event of *stage*.
+    def on(self, stage: Stage, handler: Callable[..., Awaitable[None]], meta: type[_M] | None = None) -> None:
+        """Call *handler* with each job's event of *stage*, and with its meta as an object of class *meta* if given.
 
         Raises:
-            ConfigError: handlers are not told of that stage, or it is no async function.
+            ConfigError: handlers are not told of that stage, it is no async function, or *meta* cannot be read.
         """
         self.check(stage)
+        extra = _reader(meta)
 
-        async def call(record: Record) -> None:
-            event = views.stage_event(record, stage, self.files(record.ref))
+        async def call(job: Job) -> None:
+            event = job.event(stage)
             if event is not None:
-                await handler(event)
+                await handler(event, *extra(job))
 
         self._add(TOPIC_OF[stage], handler, call)
 
-    def on_failure(self, handler: FailureHandler) -> None:
-        """Call *handler* with each job's failure.
+    def on_failure(self, handler: Callable[..., Awaitable[None]], meta: type[_M] | None = None) -> None:
+        """Call *handler* with each job's failure, as `on` does with its event.
 
         Raises:
-            ConfigError: it is no coroutine function.
+            ConfigError: it is no coroutine function, or *meta* cannot be read.
         """
+        extra = _reader(meta)
 
-        async def call(record: Record) -> None:
-            failure = views.failure(record, self.files(record.ref))
+        async def call(job: Job) -> None:
+            failure = job.failure
             if failure is not None:  # it rose to complete since: then COMPLETE is told
-                await handler(failure)
+                await handler(failure, *extra(job))
 
         self._add(FAILED_TOPIC, handler, call)
+
+    @property
+    def are_any(self) -> bool:
+        """Whether there is a handler."""
+        return bool(self._by_topic)
 
     def start(self) -> None:
         """Begin to work, if there is a handler; one that is added later starts the work then."""
@@ -170,7 +187,7 @@ class Handlers:
             if due is not None and due <= now:
                 await self.journal.append(held)
 
-    def _add(self, topic: str, handler: Callable[..., object], call: Callable[[Record], Awaitable[None]]) -> None:
+    def _add(self, topic: str, handler: Callable[..., object], call: Callable[[Job], Awaitable[None]]) -> None:
         function = handler.func if isinstance(handler, partial) else handler
         if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
             message = f"a handler must be an async function (async def), not {handler!r}"
@@ -218,22 +235,11 @@ class Handlers:
             run = held.record.runs.get((topic, handler.name), Run())
             if run.is_done:
                 continue
-            error = await self._call(held, topic, handler)
-            if error is None:
-                handled = Handled(topic, handler.name)
-            else:
-                failure = run.failures + 1
-                _log.error(
-                    "job %s: handler %s of %s failed (try %d)",
-                    held.ref,
-                    handler.name,
-                    topic,
-                    failure,
-                    exc_info=error,
-                    extra=names(held.record),
-                )
-                handled = Handled(topic, handler.name, failure, _said(error), failure >= MAX_ATTEMPTS)
-                is_over = is_over and handled.is_over
+            if again_at(run, now := self.clock.now()) > now:  # it waits longer than its neighbours
+                is_over = False
+                continue
+            handled = self._judge(held.record, topic, handler, run, await self._call(held, topic, handler))
+            is_over = is_over and handled.is_over
             entries.append(self._entry(handled))
             self.journal.counts.handlers[topic, _end(handled)] += 1
         if is_over:
@@ -241,11 +247,30 @@ class Handlers:
             entries[:] = [entry for entry in entries if b'"failure":0' not in entry.body]
             entries.append(self._entry(Handled(topic)))
 
+    def _judge(self, record: Record, topic: str, handler: _Handler, run: Run, error: BaseException | None) -> Handled:
+        """Return how a call fared that ended with *error*, and say so in the log."""
+        if error is None:
+            return Handled(topic, handler.name)
+        ref, named = record.ref, names(record)
+        wait, waits = asked_wait(error), run.waits + 1
+        if wait is not None and waits <= MAX_WAITS:
+            wait = min(wait, LONGEST_WAIT_SECONDS)
+            _log.info("job %s: handler %s of %s is called again in %g s", ref, handler.name, topic, wait, extra=named)
+            return Handled(topic, handler.name, is_over=False, wait=wait, waits=waits)
+        failure = run.failures + 1
+        if isinstance(error, GiveUp):
+            _log.warning("job %s: handler %s of %s gave up: %s", ref, handler.name, topic, _said(error), extra=named)
+        else:
+            text = "job %s: handler %s of %s failed (try %d)"
+            _log.error(text, ref, handler.name, topic, failure, exc_info=error, extra=named)
+        is_over = failure >= MAX_ATTEMPTS or isinstance(error, GiveUp)
+        return Handled(topic, handler.name, failure, _said(error), is_over)
+
     async def _call(self, held: HeldJob, topic: str, handler: _Handler) -> BaseException | None:
         """Call one handler in a task of its own, whose end is its own affair; return what it raised."""
         token = HANDLING.set(Handling(f"{held.ref}:{topic}:{handler.name}"))
         try:
-            work = tracing.within(handler.call(held.record), f"handler {topic}", held.record)
+            work = tracing.within(handler.call(self.job(held)), f"handler {topic}", held.record)
             task = asyncio.ensure_future(work)
         finally:
             HANDLING.reset(token)
@@ -282,3 +307,30 @@ def _said(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - its own `__str__` is the user's
         text = type(error).__name__
     return text[:LONGEST_ERROR].encode(errors="replace").decode()
+
+
+def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
+    """Return what makes an object of class *meta* of a job's, or nothing where there is no class.
+
+    Raises:
+        ConfigError: no JSON can be read as such an object.
+    """
+    if meta is None:
+        return lambda _: ()
+    try:
+        is_good = isinstance(msgspec.inspect.type_info(meta), _OBJECTS)
+    except Exception as error:
+        message = f"meta={shown(meta)} cannot be read from JSON: {error}"
+        raise ConfigError(message) from error
+    if not is_good:
+        message = f"meta= must be a dataclass, an attrs class, a TypedDict or a msgspec.Struct, not {shown(meta)}"
+        raise ConfigError(message)
+
+    def read(job: Job) -> tuple[_M, ...]:
+        try:
+            return (msgspec.convert(job.meta, meta),)
+        except msgspec.ValidationError as error:
+            message = f"the meta of job {job.ref} is no {meta.__name__}: {error}"
+            raise GiveUp(message) from error
+
+    return read

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from audioext.errors import AudioextError, Problem, RequestError, StoreError, shown
+from attrs import field, frozen
+
+from audioext.errors import AudioextError, ConfigError, Problem, RequestError, StoreError, shown
 from audioext.models.checks import bounded
-from audioext.models.record import Record, Verdict
-from audioext.models.requests import Request
-from audioext.models.results import Failure, FailureReason, Song, Stage, StageEvent, Track
+from audioext.models.record import Verdict
+from audioext.models.results import FailureReason, Song, Source, Stage, Track
+from audioext.runtime.facts import JobFacts
 from audioext.runtime.held import HeldJob, JobContext
+from audioext.runtime.waits import until
 from audioext.state import views
+from audioext.state.tracks import moment
 
 _T = TypeVar("_T")
 
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
-LOOK_SECONDS = 60.0
-"""How long a wait relies on being woken before it reads the truth itself."""
 
 
 class SubmitUnknownError(AudioextError):
@@ -95,7 +97,7 @@ class StageWait:
         return f"<{self._stage.name.lower()} of {self._job!r}>"
 
 
-class Job:
+class Job(JobFacts):
     """A submitted task, to be awaited: `await job` returns its `Song`.
 
     Awaiting, iterating, `text`, `first` and `complete` can be used any number of times and by any number of
@@ -103,81 +105,55 @@ class Job:
     job are equal. `is_new` says that the call which returned this handle submitted the job, rather than found it.
     """
 
-    __slots__ = ("__weakref__", "_context", "_held", "is_new")
+    __slots__ = ("is_new",)
 
     def __init__(self, held: HeldJob, context: JobContext, *, is_new: bool = False) -> None:
         """Hold the job; clients make jobs, users get them."""
-        self._held = held
-        self._context = context
+        super().__init__(held, context)
         self.is_new = is_new
-
-    def __eq__(self, other: object) -> bool:
-        """Say whether *other* is a handle of the same job."""
-        return isinstance(other, Job) and self._held.ref == other._held.ref
-
-    def __hash__(self) -> int:
-        """Hash the ref."""
-        return hash(self._held.ref)
-
-    @property
-    def ref(self) -> str:
-        """Our public id of the job, safe to print and to store."""
-        return self._held.ref
-
-    @property
-    def record(self) -> Record:
-        """What this process knows of the job."""
-        return self._held.record
-
-    @property
-    def provider(self) -> str:
-        """The name of the provider that does the work."""
-        return self.record.provider
-
-    @property
-    def task_id(self) -> str | None:
-        """The provider's id of the task, once it is known."""
-        return self.record.task_id
-
-    @property
-    def request(self) -> Request:
-        """What was asked for."""
-        return self.record.request
-
-    @property
-    def meta(self) -> Mapping[str, object]:
-        """What the submitter noted down."""
-        return self.record.meta
-
-    @property
-    def key(self) -> str | None:
-        """The key that makes a repeated submit return this job."""
-        return self.record.key
-
-    @property
-    def stage(self) -> Stage | None:
-        """The latest stage reached; `None` until the task is known to exist."""
-        return self.record.stage
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the job has ended, and how."""
-        return self.record.verdict
-
-    @property
-    def tracks(self) -> tuple[Track, ...]:
-        """The tracks known so far."""
-        return views.fetched_by(self._context.files(self.ref), self.record.tracks)
 
     @property
     def failure(self) -> Failure | None:
         """Why the job failed, `None` if it did not."""
-        return views.failure(self.record, self._context.files(self.ref))
+        record = self.record
+        fault = views.failure(record)
+        return (
+            None
+            if fault is None
+            else Failure(
+                reason=fault.reason,
+                code=fault.code,
+                message=fault.message,
+                charged=fault.charged,
+                at=moment(fault.at),
+                ref=record.ref,
+                provider=record.provider,
+                task_id=record.task_id,
+                tracks=self.tracks,
+                meta=record.meta,
+                job=self,
+            )
+        )
 
-    @property
-    def created_at(self) -> datetime:
-        """When the job was made, before its POST (tz-aware)."""
-        return datetime.fromtimestamp(self.record.created_at, UTC)
+    def event(self, stage: Stage) -> StageEvent | None:
+        """Return the event of *stage* with the tracks that were known when it was reached, `None` if it was not."""
+        record = self.record
+        found = views.stage_reached(record, stage)
+        return (
+            None
+            if found is None
+            else StageEvent(
+                stage=stage,
+                tracks=views.fetched_by(self._context.files(self.ref), found[1]),
+                source=found[0].source,
+                at=moment(found[0].at),
+                ref=record.ref,
+                provider=record.provider,
+                task_id=record.task_id,
+                meta=record.meta,
+                job=self,
+            )
+        )
 
     @property
     def text(self) -> StageWait:
@@ -208,7 +184,7 @@ class Job:
         """
         if not isinstance(stage, Stage):
             raise RequestError([Problem("stage", f"must be one like Stage.FIRST, not {shown(stage)}")])
-        return await self._until(partial(self._event, stage), self._deadline(timeout), stage.name.lower())
+        return await self._until(partial(self.event, stage), self._deadline(timeout), stage.name.lower())
 
     async def result(self, *, timeout: float | None = None) -> Song:  # noqa: ASYNC109 - as above
         """Return the song, in at most *timeout* seconds; `await job` does the same with the default.
@@ -234,16 +210,12 @@ class Job:
             DecodeError: the answer cannot be read.
             SubmitUnknownError: the task's id is not known, so there is nothing to ask for.
         """
-        await self._read()
+        with suppress(StoreError):  # which was said, once for all who wait
+            await self._context.look(self.ref)
         if self.record.task_id is None:
             raise SubmitUnknownError(_unknown_text(self), job=self)
         await self._context.refresh(self._held)
         return self
-
-    def __repr__(self) -> str:
-        """Show the ref, the provider and how far the job is."""
-        stage = self.stage.name if self.stage is not None else "NEW"
-        return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
 
     def _song(self) -> Song | None:
         return views.song(self.record, self._context.files(self.ref))
@@ -254,52 +226,21 @@ class Job:
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
         for stage in TOLD_STAGES:
-            yield await self._until(partial(self._event, stage), deadline, stage.name.lower())
-
-    def _event(self, stage: Stage) -> StageEvent | None:
-        return views.stage_event(self.record, stage, self._context.files(self.ref))
-
-    async def _read(self) -> None:
-        """Look at the truth; while the store is down, waits go on with what is known."""
-        with suppress(StoreError):  # which was said, once for all who wait
-            await self._context.look(self.ref)
+            yield await self._until(partial(self.event, stage), deadline, stage.name.lower())
 
     async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:
-        clock = self._context.clock
-        waiter = self._held.waiter()  # before the read: news in between is not missed
-        self._context.watch(1)
-        try:
-            await self._read()
-            is_last = False
-            while True:
-                found = outcome()
-                if found is not None:
-                    return found
+        def look() -> _T | None:
+            found = outcome()
+            if found is None:
                 self._raise_if_over()
-                now = clock.monotonic()
-                ends_at = min(deadline, self._unknown_at(now))
-                if ends_at <= now and is_last:
-                    raise (
-                        self._timed_out(what) if deadline <= now else SubmitUnknownError(_unknown_text(self), job=self)
-                    )
-                if ends_at > now and await clock.wait(waiter, min(ends_at - now, LOOK_SECONDS)):
-                    waiter = self._held.waiter()
-                    continue
-                # Nobody spoke: read the truth, now and then and once more before giving up.
-                is_last = ends_at <= clock.monotonic()
-                self._held.leave(waiter)
-                waiter = self._held.waiter()
-                await self._read()
-        finally:
-            self._context.watch(-1)
-            self._held.leave(waiter)
+            return found
 
-    def _unknown_at(self, now: float) -> float:
-        if self.record.task_id is not None or self._held.posts:
-            return float("inf")
-        if not self.record.webhooks and self.record.answer_problem is not None:
-            return now  # nobody will ever call
-        return now + (self.record.unknown_at - self._context.clock.now())
+        found = await until(self._held, self._context, look, deadline)
+        if found is not None:
+            return found
+        if deadline <= self._context.clock.monotonic():
+            raise self._timed_out(what)
+        raise SubmitUnknownError(_unknown_text(self), job=self)
 
     def _raise_if_over(self) -> None:
         record = self.record
@@ -329,6 +270,73 @@ class Job:
         last_words = self._held.last_words(self._context.clock.now())
         message = f"job {self.ref} did not reach {what} in time ({last_words}); it lives on, await it again"
         return StageTimeoutError(message, job=self)
+
+
+@frozen(kw_only=True, repr=False)
+class StageEvent:
+    """A stage was reached: the tracks known at that moment, how it was learnt and when (tz-aware)."""
+
+    stage: Stage
+    tracks: tuple[Track, ...]
+    source: Source
+    at: datetime
+    ref: str
+    provider: str
+    task_id: str | None = None
+    meta: Mapping[str, object] = field(factory=dict)
+    _job: Job | None = field(default=None, eq=False, alias="job")
+
+    @property
+    def job(self) -> Job:
+        """The job, which goes on: to be awaited, refreshed, or asked what is known now.
+
+        Raises:
+            ConfigError: this event was not made by a client.
+        """
+        return _made(self, self._job)
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether nothing later is known by now: neither a later stage nor a failure."""
+        job = self.job
+        return job.verdict is not Verdict.FAILED and (job.stage is None or job.stage <= self.stage)
+
+    def __repr__(self) -> str:
+        """Show the stage, its job and what it brought, on one line."""
+        return f"<StageEvent {self.stage.name} of {self.ref} by {self.source}, {len(self.tracks)} tracks>"
+
+
+@frozen(kw_only=True)
+class Failure:
+    """A task failed: why, in the provider's words and in ours, and what happened to the money."""
+
+    reason: FailureReason
+    code: str | None
+    message: str
+    charged: bool | None
+    at: datetime
+    ref: str
+    provider: str
+    task_id: str | None = None
+    tracks: tuple[Track, ...] = ()
+    meta: Mapping[str, object] = field(factory=dict)
+    _job: Job | None = field(default=None, eq=False, repr=False, alias="job")
+
+    @property
+    def job(self) -> Job:
+        """The job, which may still rise to complete.
+
+        Raises:
+            ConfigError: this failure was not made by a client.
+        """
+        return _made(self, self._job)
+
+
+def _made(value: object, job: Job | None) -> Job:
+    if job is None:
+        message = f"this {type(value).__name__} was not made by a client, so it has no job"
+        raise ConfigError(message)
+    return job
 
 
 def _unknown_text(job: Job) -> str:

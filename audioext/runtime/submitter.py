@@ -11,14 +11,20 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import AudioextError, ConfigError, Problem, RequestError, StoreError, UnsupportedError
+from audioext.errors import (
+    AudioextError,
+    ConfigError,
+    Problem,
+    ProviderError,
+    StoreError,
+)
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.events import Refused
-from audioext.models.record import Asked, Record, Verdict
-from audioext.models.requests import Extend, Request
+from audioext.models.record import Record, Verdict
+from audioext.models.requests import Request
 from audioext.providers.base import Provider
 from audioext.runtime import tracing
 from audioext.runtime.held import HeldJob, JobContext
@@ -26,7 +32,16 @@ from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
 from audioext.runtime.news import names
-from audioext.runtime.orders import Order, end_of, end_without_job, refuse_other, resend_wait, unsent_error
+from audioext.runtime.orders import (
+    Order,
+    asked_of,
+    check_order,
+    end_of,
+    end_without_job,
+    refuse_other,
+    resend_wait,
+    unsent_error,
+)
 from audioext.state.asked import dump_asked
 from audioext.state.reading import Reading, answer_entry
 from audioext.stores.base import Existing, Store
@@ -87,7 +102,7 @@ class Submitter:
         try:
             if self._closing.is_set():
                 self._check_open()
-            self._check(order.request, order.provider, found)
+            check_order(order, found, self.sources)
             sharing = None if order.key is None else self._by_key.get(order.key)
             if sharing is not None:
                 refuse_other(order, "under way", sharing[0])
@@ -162,27 +177,48 @@ class Submitter:
                 is_new = False  # the others found it
 
     async def _submit(self, order: Order, task: asyncio.Task[None]) -> HeldJob:
-        request, offer, is_served = order.request, None, False
+        is_served = False
         try:
             if order.key is not None and (found := await self._find(order)) is not None:
                 return found
+            while True:
+                try:
+                    held = await self._submit_to(order, task)
+                except ProviderError as error:
+                    if not order.fallback or self._closing.is_set():
+                        if order.note:
+                            error.add_note(order.note)
+                        raise
+                    order = order.after(error)
+                    _log.info("going on to %s: %s", order.provider.info.name, order.note)
+                else:
+                    is_served = held.ref in self._served
+                    return held
+        finally:
+            if order.request.file is not None and not is_served:  # else it is the job's now
+                self.sources.release(order.request)
+
+    async def _submit_to(self, order: Order, task: asyncio.Task[None]) -> HeldJob:
+        """Submit to the first provider of *order*; where there is another one, a refusal is not waited out."""
+        request, offer, held = order.request, None, None
+        try:
             if request.file is not None or request.rehost:
                 with self._waiting():
                     request, offer = await self.sources.bring(request, order.provider, order.progress)
             for resend in range(MAX_RESENDS + 1):
                 held, refused = await self._attempt(order, request, offer, task)
                 if refused is None:
-                    is_served = held.ref in self._served
                     return held
-                if not refused.resend or resend == MAX_RESENDS:
+                refused.error.ref = held.ref
+                if order.fallback or not refused.resend or resend == MAX_RESENDS:
                     raise refused.error
                 # closing ends the pause, and the refusal is what is told
                 await self.clock.wait_for(self._closing, resend_wait(refused, resend))
                 if self._closing.is_set():
                     raise refused.error
         finally:
-            if order.request.file is not None and not is_served:  # else it is the job's now
-                self.sources.release(order.request, offer)
+            if offer is not None and (held is None or held.ref not in self._served):
+                self.sources.offers.withdraw(offer)
         raise AssertionError  # pragma: no cover - the last resend returns or raises
 
     async def _attempt(
@@ -191,14 +227,14 @@ class Submitter:
         """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
         provider = order.provider
         ref = mint_id(self.clock.now())
-        asked = self._asked(order)
+        asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
         body = dump_asked(asked)
         fresh: HeldJob | None = None
 
         def make() -> tuple[Entry, Index]:
             nonlocal fresh
             self._check_open()
-            entry = make_entry("request", self.clock.now(), body=body)
+            entry = make_entry("request", self.clock.now(), body=body, note=order.note)
             fresh = HeldJob(ref, provider)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
             fresh.go_on([Reading(entry, asked=asked)], record, count=1)
@@ -279,25 +315,6 @@ class Submitter:
             refuse_other(order, held.ref, Order.of(held.record, held.provider))
         return held
 
-    def _check(self, request: Request, provider: Provider, found: Sequence[Problem]) -> None:
-        info = provider.info
-        checked = (*request.problems(), *found, *provider.check(request))
-        missing = "" if info.has_key else f"no API key for {info.name}: set {info.key_variable}, or pass api_key="
-        if checked:
-            refusing = [problem for problem in dict.fromkeys(checked) if not problem.advice]
-            if refusing:
-                raise RequestError([*refusing, Problem("api_key", missing)] if missing else refusing)
-            for advice in dict.fromkeys(checked):
-                _log.warning("%s: %s", info.name, advice)
-        if missing:
-            raise ConfigError(missing)
-        if request.file is not None and self.sources.serves(request, provider) and self.sources.public_url() is None:
-            message = (
-                f"{info.name} takes audio by URL only, and nobody could ask this process for the file: give "
-                "public_url= and listen=, or mount receiver.add_to(app), or pass url= instead of file="
-            )
-            raise UnsupportedError(message)
-
     def _check_open(self) -> None:
         if self._closing.is_set():
             raise ConfigError(_UNSENT)
@@ -320,25 +337,3 @@ class Submitter:
         name = order.provider.info.name
         message = f"job {sent.ref}: its POST was cut off, so nobody knows whether it landed at {name}"
         return SubmitUnknownError(message, job=Job(sent, self.context))
-
-    def _asked(self, order: Order) -> Asked:
-        info, request = order.provider.info, order.request
-        reachable = self.public_url is not None
-        outputs = request.num_outputs if isinstance(request, Extend) else None
-        return Asked(
-            provider=info.name,
-            account=info.account,
-            request=request,
-            model=info.sent_model(request),
-            key=order.key,
-            meta=order.meta,
-            expected_tracks=outputs or 2,
-            counts_tracks=info.counts_tracks,
-            extends_by_id=info.extends_by_id,
-            retention=info.retention,
-            webhooks=reachable,
-            grace=info.grace if reachable else POLL_GRACE_SECONDS,
-            content=order.content,
-            base_url=str(info.base_url),
-            traceparent=tracing.traceparent(),
-        )

@@ -9,9 +9,10 @@ import msgspec
 from aiohttp import web
 from attrs import define
 
-from audioext.sandbox.apis._http import json_response, read_json_object
+from audioext.sandbox.apis._api import json_response, read_json_object
+from audioext.sandbox.facts import Refusal
 from audioext.sandbox.faults import FaultError
-from audioext.sandbox.models import Refusal, Task
+from audioext.sandbox.models import Task
 from audioext.sandbox.state import State
 
 
@@ -55,17 +56,16 @@ class Control:
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         """List items; each query parameter keeps those that have this value (``?provider=kie&task_id=...``)."""
-        state, name = self.state, request.match_info["name"]
-        items: Iterable[object] = state.submissions if name == "submissions" else state.attempts
-        if name == "tasks":
-            items = map(_summary, state.tasks.values())
-        wanted = dict(request.query)
-        found = [
-            item
-            for item in map(msgspec.to_builtins, items)
-            if all(str(item.get(key)) == value for key, value in wanted.items())
-        ]
-        return json_response({name: found})
+        name, state = request.match_info["name"], self.state
+        lists: Mapping[str, Iterable[object]] = {
+            "submissions": state.submissions,
+            "tasks": map(_summary, state.tasks.values()),
+            "deliveries": state.attempts,
+        }
+        items, wanted = map(msgspec.to_builtins, lists[name]), request.query.items()
+        return json_response(
+            {name: [item for item in items if all(str(item.get(key)) == value for key, value in wanted)]}
+        )
 
     async def _settled(self, _: web.Request) -> web.StreamResponse:
         await self.state.settled()

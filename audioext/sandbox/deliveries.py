@@ -17,7 +17,6 @@ from yarl import URL
 
 from audioext.sandbox.faults import FaultKind
 from audioext.sandbox.models import Callback, CallbackAttempt, Task
-from audioext.sandbox.protocol import ApiFacts
 from audioext.sandbox.settings import SandboxSettings
 
 HTTP_OK = 200
@@ -47,7 +46,7 @@ class Sender:
     session: aiohttp.ClientSession
     record: Callable[[CallbackAttempt], None]
 
-    async def send_all(self, task: Task, callbacks: asyncio.Queue[Callback | None], facts: ApiFacts) -> None:
+    async def send_all(self, task: Task, callbacks: asyncio.Queue[Callback | None]) -> None:
         """Send all that comes until None, in order, each after the one before was taken or given up.
 
         Nothing leaves before the submit is answered.
@@ -59,28 +58,28 @@ class Sender:
             if reorders:
                 kept.append(callback)
             else:
-                await self._send(task, callback, facts)
+                await self._send(task, callback)
             callbacks.task_done()
         for callback in reversed(kept):
-            await self._send(task, callback, facts)
+            await self._send(task, callback)
 
-    async def _send(self, task: Task, callback: Callback, facts: ApiFacts) -> None:
+    async def _send(self, task: Task, callback: Callback) -> None:
         plan, is_end = task.plan, "complete" in callback.words
         if plan.at(FaultKind.DROP, callback.words) or (is_end and plan.has(FaultKind.CALLBACK_EXCEPTION)):
             return
         if (delay := plan.at(FaultKind.DELAY, callback.words)) is not None:
             await asyncio.sleep(self.settings.real(delay.seconds))
         for _ in range(2 if plan.has(FaultKind.DUPLICATE) else 1):
-            await self._deliver(task, callback, facts)
+            await self._deliver(task, callback)
 
-    async def _deliver(self, task: Task, callback: Callback, facts: ApiFacts) -> None:
+    async def _deliver(self, task: Task, callback: Callback) -> None:
         """Send one webhook until it is taken or given up."""
-        url = task.input.callback_url or ""
+        url, facts = task.input.callback_url or "", task.api.facts
         retries = facts.retry_seconds if self.settings.retry_seconds is None else self.settings.retry_seconds
         for attempt, pause in enumerate((0.0, *retries), start=1):
             await asyncio.sleep(self.settings.real(pause))
             at = datetime.now(UTC)
-            status, error = await self._post(url, task, callback, facts)
+            status, error = await self._post(url, task, callback)
             self.record(
                 CallbackAttempt(
                     provider=task.provider,
@@ -97,14 +96,14 @@ class Sender:
             if status == HTTP_OK or (status in HTTP_SUCCESSES and not facts.wants_exactly_200):
                 return
 
-    async def _post(self, url: str, task: Task, callback: Callback, facts: ApiFacts) -> tuple[int | None, str | None]:
+    async def _post(self, url: str, task: Task, callback: Callback) -> tuple[int | None, str | None]:
         limit = self.settings.callback_timeout_seconds
         try:
             async with self.session.post(
                 url,
                 data=msgspec.json.encode(callback.body),
-                headers={"Content-Type": "application/json", **self._signature(task, facts)},
-                timeout=aiohttp.ClientTimeout(total=facts.timeout_seconds if limit is None else limit),
+                headers={"Content-Type": "application/json", **self._signature(task)},
+                timeout=aiohttp.ClientTimeout(total=task.api.facts.timeout_seconds if limit is None else limit),
                 allow_redirects=False,
             ) as reply:
                 return reply.status, None
@@ -113,9 +112,9 @@ class Sender:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return None, f"{type(error).__name__}: {error}"
 
-    def _signature(self, task: Task, facts: ApiFacts) -> Mapping[str, str]:
+    def _signature(self, task: Task) -> Mapping[str, str]:
         key, spoiled = self.settings.hmac_key, task.plan.has(FaultKind.BAD_SIGNATURE)
-        if not facts.signs or (key is None and not spoiled):
+        if not task.api.facts.signs or (key is None and not spoiled):
             return {}
         # Whether kie.ai stamps a retry anew is not said on any page; here each attempt has its own time.
         timestamp = str(int(time.time()))

@@ -99,36 +99,26 @@ class Fault:
         argument = re.fullmatch(pattern, match["argument"] or "", re.ASCII)
         if argument is None or match["argument"] == "":
             raise FaultError(f"{text!r} is no fault; write {kind}{form}")
-        details = argument.groupdict()
-        code, seconds = details.get("code"), details.get("seconds")
+        given = {**match.groupdict(), **argument.groupdict()}
         return cls(
             kind=kind,
-            stage=details.get("stage") or ("complete" if kind is FaultKind.ERROR else None),
-            seconds=float(seconds) if seconds else 0.0,
-            code=int(code) if code else None,
-            variant=details.get("variant"),
-            chance=int(match["chance"] or _WHOLE_PERCENT),
-            times=int(match["times"]) if match["times"] else None,
-            title=match["title"],
+            stage=given.get("stage") or ("complete" if kind is FaultKind.ERROR else None),
+            seconds=float(given.get("seconds") or 0.0),
+            code=int(given["code"]) if given.get("code") else None,
+            variant=given.get("variant"),
+            chance=int(given["chance"] or _WHOLE_PERCENT),
+            times=int(given["times"]) if given["times"] else None,
+            title=given["title"],
         )
 
     def __str__(self) -> str:
         """Write the fault in the form that `parse` reads."""
-        return "".join(
-            (
-                self.kind.value,
-                f"={argument}" if (argument := self._argument()) else "",
-                f"%{self.chance}" if self.chance != _WHOLE_PERCENT else "",
-                f"*{self.times}" if self.times is not None else "",
-                f"@{self.title}" if self.title is not None else "",
-            )
-        )
-
-    def _argument(self) -> str:
-        is_timed = self.kind is FaultKind.DELAY or (self.kind is FaultKind.EXPIRE_LINKS and self.seconds)
-        seconds = f"{self.seconds:g}" if is_timed else None
-        code = str(self.code) if self.code is not None else None
-        return ":".join(part for part in (self.stage, seconds, code, self.variant) if part is not None)
+        is_timed = self.kind is FaultKind.DELAY or self.seconds
+        details = (self.stage, f"{self.seconds:g}" if is_timed else None, self.code, self.variant)
+        argument = ":".join(str(detail) for detail in details if detail is not None)
+        chance = None if self.chance == _WHOLE_PERCENT else self.chance
+        marked = (("=", argument or None), ("%", chance), ("*", self.times), ("@", self.title))
+        return self.kind.value + "".join(f"{mark}{value}" for mark, value in marked if value is not None)
 
 
 _ARGUMENTS: Mapping[FaultKind, tuple[str, str]] = {
@@ -158,6 +148,11 @@ class Plan:
         """Tell whether the task has a fault of this kind."""
         return self.get(kind) is not None
 
+    def variant(self, kind: FaultKind) -> str | None:
+        """Return how the task's fault of this kind goes, where that varies."""
+        fault = self.get(kind)
+        return fault.variant if fault is not None else None
+
     def at(self, kind: FaultKind, words: Collection[str]) -> Fault | None:
         """Return the fault of this kind that befalls a stage or delivery which goes by these words."""
         found = (fault for fault in self.faults if fault.kind is kind)
@@ -179,14 +174,13 @@ class FaultScript:
         Raises:
             FaultError: A text is no fault; then none is added.
         """
-        parsed = [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]
         self._faults += [
             evolve(
                 fault,
                 title=title if fault.title is None else fault.title,
                 times=times if fault.times is None else fault.times,
             )
-            for fault in parsed
+            for fault in [Fault.parse(each) if isinstance(each, str) else each for each in faults]
         ]
 
     def clear(self) -> None:
@@ -204,9 +198,8 @@ class FaultScript:
         for fault in self._faults:
             is_drawn = self._befalls(fault, title)
             drawn += [fault] * is_drawn
-            after = fault if fault.times is None or not is_drawn else evolve(fault, times=fault.times - 1)
-            left += [after] * (after.times != 0)
-        self._faults = left
+            left.append(evolve(fault, times=fault.times - 1) if is_drawn and fault.times else fault)
+        self._faults = [fault for fault in left if fault.times != 0]
         return Plan(tuple(drawn))
 
     def _befalls(self, fault: Fault, title: str) -> bool:

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from attrs import define
 from yarl import URL
 
-from audioext.sandbox.models import Cause, Refusal
+from audioext.sandbox.facts import Cause, Refusal
 
 CONTENT_TYPES = {
     ".mp3": "audio/mpeg",
@@ -39,6 +39,7 @@ class FileEntry:
     maker: Maker | None = None
     making: asyncio.Task[Path] | None = None
     seconds: float | None = None
+    is_pinned: bool = False
 
 
 class FileStore:
@@ -50,13 +51,12 @@ class FileStore:
         self._keep = keep
         self._folder = tempfile.TemporaryDirectory(prefix="audioext-sandbox-")
         self._entries: OrderedDict[str, FileEntry] = OrderedDict()
-        self._pinned: dict[str, FileEntry] = {}
+        self._pinned = 0
         self._expiring: dict[str, float] = {}
 
     async def aclose(self) -> None:
         """Stop making files and remove all."""
-        entries = (*self._entries.values(), *self._pinned.values())
-        making = [entry.making for entry in entries if entry.making is not None]
+        making = [entry.making for entry in self._entries.values() if entry.making is not None]
         for task in making:
             task.cancel()
         await asyncio.gather(*making, return_exceptions=True)
@@ -73,13 +73,10 @@ class FileStore:
         is_ours = parsed.origin() == self.base.origin() and parsed.path.startswith("/files/") and key in self
         return key if is_ours else None
 
-    def promise(self, key: str, maker: Maker, *, seconds: float | None = None, pinned: bool = False) -> None:
+    def promise(self, key: str, maker: Maker, *, seconds: float | None = None, is_pinned: bool = False) -> None:
         """Have a file made when it is first asked for. A pinned file is never thrown out."""
-        entry = FileEntry(maker=maker, seconds=seconds)
-        if pinned:
-            self._pinned[key] = entry
-        else:
-            self._put(key, entry)
+        self._pinned += is_pinned
+        self._put(key, FileEntry(maker=maker, seconds=seconds, is_pinned=is_pinned))
 
     def add(self, key: str, data: bytes) -> None:
         """Keep these bytes."""
@@ -88,11 +85,7 @@ class FileStore:
         self._put(key, FileEntry(path=path))
 
     async def add_stream(self, key: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
-        """Keep what arrives, in constant memory, and return its size in bytes.
-
-        Raises:
-            Refusal: There is more than the limit.
-        """
+        """Keep what arrives, in constant memory, and return its size in bytes; above the limit raise Refusal."""
         path = self._fresh_path()
         size = 0
         try:
@@ -115,25 +108,15 @@ class FileStore:
 
     def __contains__(self, key: object) -> bool:
         """Tell whether there is such a file, made or promised."""
-        return key in self._entries or key in self._pinned
+        return key in self._entries
 
     def entry(self, key: str) -> FileEntry:
-        """Return what is known of a file, and count it as used.
-
-        Raises:
-            KeyError: There is no such file, or no longer.
-        """
-        if key in self._pinned:
-            return self._pinned[key]
+        """Return what is known of a file, and count it as used; or raise KeyError: there is none, or no longer."""
         self._entries.move_to_end(key)
         return self._entries[key]
 
     async def path(self, key: str) -> Path:
-        """Return where the file lies, once it is made.
-
-        Raises:
-            KeyError: There is no such file, or no longer.
-        """
+        """Return where the file lies, once it is made; or raise KeyError."""
         entry = self.entry(key)
         if entry.path is not None:
             return entry.path
@@ -142,11 +125,7 @@ class FileStore:
         return await asyncio.shield(entry.making)
 
     async def read(self, key: str) -> bytes:
-        """Return the whole file.
-
-        Raises:
-            KeyError: There is no such file, or no longer.
-        """
+        """Return the whole file, or raise KeyError."""
         return (await self.path(key)).read_bytes()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -191,8 +170,8 @@ class FileStore:
     def _put(self, key: str, entry: FileEntry) -> None:
         self.remove(key)
         self._entries[key] = entry
-        while len(self._entries) > self._keep:
-            self.remove(next(iter(self._entries)))
+        while len(self._entries) > self._keep + self._pinned:
+            self.remove(next(old for old, each in self._entries.items() if not each.is_pinned))
 
     def _fresh_path(self) -> Path:
         return Path(self._folder.name, secrets.token_hex(16))

@@ -9,16 +9,18 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import ModuleType
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import aiohttp
 from attrs import evolve
 from yarl import URL
 
+from audioext.sandbox.facts import Cause, Refusal
 from audioext.sandbox.faults import FaultKind
 from audioext.sandbox.files import FileStore
-from audioext.sandbox.models import Cause, MadeTrack, Refusal, SourceAudio, Task, TaskInput, TaskKind
+from audioext.sandbox.models import MadeTrack, SourceAudio, Task, TaskInput
 from audioext.sandbox.settings import SandboxSettings
 
 T = TypeVar("T")
@@ -40,11 +42,7 @@ class MissingExtraError(ImportError):
 
 
 def _audio() -> ModuleType:
-    """Load what makes audio, no sooner than a sandbox starts: it is slow to load, and an extra.
-
-    Raises:
-        MissingExtraError: numpy or soundfile are not installed.
-    """
+    """Load what makes audio, no sooner than a sandbox starts: it is slow to load, and an extra."""
     try:
         return importlib.import_module("audioext.sandbox.audio")
     except ImportError as error:
@@ -78,11 +76,7 @@ class Library:
         return tuple(self._ready)
 
     def open(self) -> None:
-        """Promise the ready tracks; nothing is rendered yet.
-
-        Raises:
-            MissingExtraError: numpy or soundfile are not installed.
-        """
+        """Promise the ready tracks, of which nothing is rendered yet; or raise MissingExtraError."""
         audio, dice, seconds = _audio(), self._settings.dice, self._settings.ready_seconds
         self._promise_ready(TUNE_KEY, audio.tune, dice)
         self._promise_ready(VOICE_KEY, audio.voice, dice)
@@ -97,11 +91,7 @@ class Library:
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     async def source(self, given: TaskInput) -> SourceAudio:
-        """Find what a submit starts from, and check the submit against it.
-
-        Raises:
-            Refusal: There is no such track or file, it is no audio, too long, or ends too early.
-        """
+        """Find what a submit starts from; no such track, no audio, one that is too long or too short raises Refusal."""
         if given.audio_id is not None:
             source = self.track(given.audio_id)
         else:
@@ -114,11 +104,7 @@ class Library:
         return source
 
     def track(self, audio_id: str) -> SourceAudio:
-        """Return a track that some task made, or a ready one.
-
-        Raises:
-            Refusal: There is none.
-        """
+        """Return a track that some task made, or a ready one; or raise Refusal."""
         source = self._ready.get(audio_id) or self._tracks.get(audio_id)
         if source is None or source.key not in self._files:
             raise Refusal(Cause.TRACK, f"There is no audio {audio_id}")
@@ -135,37 +121,33 @@ class Library:
         )
 
     def _promise_track(self, task: Task, source: SourceAudio, track_id: str, variant: int) -> MadeTrack:
-        files, given = self._files, task.input
+        files, given, settings = self._files, task.input, self._settings
         begin = source.seconds if given.continue_at is None else min(given.continue_at, source.seconds)
         # Given in full, so that a webhook can say how long the file is before it is rendered.
-        added = max(self._settings.extension_seconds, source.seconds - begin + LEAST_GAIN_SECONDS)
+        added = max(settings.extension_seconds, source.seconds - begin + LEAST_GAIN_SECONDS)
         added += variant * VARIANT_STEP_SECONDS
-        seconds = source.seconds if given.kind is TaskKind.INSTRUMENTAL else begin + added
-        seed = self._settings.dice + task.number
-        is_empty = task.plan.has(FaultKind.EMPTY_AUDIO)
+        seconds, seed = source.seconds if given.is_instrumental else begin + added, settings.dice + task.number
 
-        def play(clip: Sound, form: Literal["mp3", "wav"]) -> bytes:
+        def play(clip: Sound, form: str) -> bytes:
             audio = _audio()
-            if given.kind is TaskKind.INSTRUMENTAL:
+            if given.is_instrumental:
                 made = audio.accompany(clip, variant=variant, seed=seed)
             else:
                 made = audio.extend(clip, min(begin, clip.duration), variant=variant, seed=seed, seconds=added)
             data: bytes = audio.encode(made, form)
             return data
 
-        async def render(form: Literal["mp3", "wav"]) -> bytes:
-            if is_empty:
+        async def render(form: str) -> bytes:
+            if form == "png":
+                return COVER_PNG
+            if task.plan.has(FaultKind.EMPTY_AUDIO):
                 return b""
             clip = await self._clip(source.key)
             return await self._in_thread(lambda: play(clip, form))
 
-        async def cover() -> bytes:
-            return COVER_PNG
-
         stem = f"{task.provider}/{task.id}/{track_id}"
-        files.promise(f"{stem}.mp3", lambda: render("mp3"), seconds=seconds)
-        files.promise(f"{stem}.wav", lambda: render("wav"), seconds=seconds)
-        files.promise(f"{stem}.png", cover)
+        for form in ("mp3", "wav", "png"):
+            files.promise(f"{stem}.{form}", partial(render, form), seconds=seconds)
         self._tracks[track_id] = SourceAudio(
             key=f"{stem}.mp3",
             seconds=seconds,
@@ -174,26 +156,15 @@ class Library:
             prompt=given.prompt,
             tags=given.tags,
         )
-        while len(self._tracks) > self._settings.keep_files:
+        while len(self._tracks) > settings.keep_files:
             self._tracks.popitem(last=False)
-        return MadeTrack(
-            id=track_id,
-            url=files.url(f"{stem}.mp3"),
-            wav_url=files.url(f"{stem}.wav"),
-            # The stream's address has no suffix, as at the real APIs.
-            stream_url=files.url(stem),
-            cover_url=files.url(f"{stem}.png"),
-            seconds=seconds,
-        )
+        # The stream's address has no suffix, as at the real APIs.
+        file, wav, stream, cover = (files.url(stem + suffix) for suffix in (".mp3", ".wav", "", ".png"))
+        return MadeTrack(id=track_id, url=file, wav_url=wav, stream_url=stream, cover_url=cover, seconds=seconds)
 
     def _promise_copy(self, task: Task, track: MadeTrack) -> MadeTrack:
-        files = self._files
-        key, original = f"{task.provider}/{task.id}/{track.id}.mp3", files.key_of(track.url)
-
-        async def copy() -> bytes:
-            return await files.read(original or "")
-
-        files.promise(key, copy, seconds=track.seconds)
+        files, key = self._files, f"{task.provider}/{task.id}/{track.id}.mp3"
+        files.promise(key, partial(files.read, files.key_of(track.url) or ""), seconds=track.seconds)
         return evolve(track, url=files.url(key))
 
     def _promise_ready(self, key: str, play: Callable[..., Sound], seed: int) -> None:
@@ -203,14 +174,10 @@ class Library:
             data: bytes = _audio().encode(play(seed=seed, seconds=seconds), "mp3")
             return data
 
-        self._files.promise(key, lambda: self._in_thread(render), seconds=seconds, pinned=True)
+        self._files.promise(key, lambda: self._in_thread(render), seconds=seconds, is_pinned=True)
 
     async def fetch(self, url: str) -> str:
-        """Get a source from its address, and return its key.
-
-        Raises:
-            Refusal: It cannot be had.
-        """
+        """Get a source from its address, and return its key; or raise Refusal: it cannot be had."""
         if (own := self._files.key_of(url)) is not None:
             return own
         if URL(url).scheme not in {"http", "https"}:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Protocol
 
 from attrs import Factory, define, evolve, field, frozen
 
+from audioext.sandbox.facts import ApiFacts, TaskFailure
 from audioext.sandbox.faults import FaultKind, Plan
 
 
@@ -26,64 +28,11 @@ class TaskStage(enum.IntEnum):
 
     @classmethod
     def named(cls, *words: str) -> Sequence[TaskStage]:
-        """Return the stages of these words, all of them without one.
-
-        Raises:
-            ValueError: One is no stage.
-        """
+        """Return the stages of these words, all of them without one; raises ValueError: one is no stage."""
         by_word = {stage.word: stage for stage in cls}
         if unknown := [word for word in words if word not in by_word]:
-            message = f"{unknown[0]!r} is no stage; the stages are {', '.join(by_word)}"
-            raise ValueError(message)
+            raise ValueError(f"{unknown[0]!r} is no stage; the stages are {', '.join(by_word)}")
         return [by_word[word] for word in words or by_word]
-
-
-class TaskKind(enum.Enum):
-    """What is made from a source."""
-
-    EXTENSION = "extension"
-    INSTRUMENTAL = "instrumental"
-
-
-class Cause(enum.Enum):
-    """Why an API says no. Each API has its own code for each."""
-
-    KEY = "key"
-    CREDITS = "credits"
-    RATE = "rate"
-    PATH = "path"
-    METHOD = "method"
-    BODY = "body"
-    MISSING = "missing"
-    INVALID = "invalid"
-    LENGTH = "length"
-    MODEL = "model"
-    TRACK = "track"
-    TASK = "task"
-    SOURCE = "source"
-    FORMAT = "format"
-    RANGE = "range"
-    TOO_BIG = "too big"
-
-
-class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an error of the sandbox
-    """An API's no, before it is put into the API's own form."""
-
-    def __init__(self, cause: Cause, message: str, *, names: Sequence[str] = ()) -> None:
-        """Say why, and which fields (in the API's spelling) are to blame."""
-        super().__init__(message)
-        self.cause = cause
-        self.message = message
-        self.names = tuple(names)
-
-
-@frozen(kw_only=True)
-class TaskFailure:
-    """How a task failed, in its API's words, and whether its source was to blame."""
-
-    code: int
-    message: str
-    by_source: bool = False
 
 
 @frozen(kw_only=True)
@@ -112,11 +61,15 @@ class MadeTrack:
 
 @frozen(kw_only=True)
 class TaskInput:
-    """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds."""
+    """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds.
+
+    `clamps` says that a point beyond the source's end means its end. `recovers` are the tracks of another task, whose
+    files this one brings back.
+    """
 
     operation: str
-    kind: TaskKind
     fields: Mapping[str, object]
+    is_instrumental: bool = False
     audio_id: str | None = None
     url: str | None = None
     file_key: str | None = None
@@ -129,9 +82,7 @@ class TaskInput:
     callback_url: str | None = None
     longest_seconds: float | None = None
     clamps: bool = False
-    """Whether a point beyond the source's end means its end."""
     recovers: tuple[MadeTrack, ...] = ()
-    """The tracks of another task, whose files this one brings back."""
 
     @property
     def name(self) -> str:
@@ -162,24 +113,38 @@ class Callback:
     body: Mapping[str, object]
 
 
+class TaskApi(Protocol):
+    """What a task has to know of its API."""
+
+    facts: ApiFacts
+
+    def callbacks(self, task: Task) -> Sequence[Callback]:
+        """Return the webhooks that are due now that the task has reached its stage, or has failed."""
+        ...
+
+
 @define(kw_only=True, eq=False)
 class Task:
-    """One task and what has become of it. `provider` is its API's name, as in the sandbox's bases."""
+    """One task and what has become of it; `answered` is set once the submit is."""
 
     ids: NewIds
     number: int
-    provider: str
+    api: TaskApi = field(repr=False)
     input: TaskInput
     plan: Plan
     source: SourceAudio | None
-    created: datetime
+    created: datetime = field(factory=lambda: datetime.now(UTC))
     tracks: tuple[MadeTrack, ...] = ()
     stage: TaskStage | None = None
     failure: TaskFailure | None = None
     updated: datetime = field(default=Factory(lambda self: self.created, takes_self=True))
     answered: asyncio.Event = field(factory=asyncio.Event)
-    """Set once the submit is answered."""
     life: asyncio.Task[None] | None = None
+
+    @property
+    def provider(self) -> str:
+        """Its API's name, as in the sandbox's bases."""
+        return self.api.facts.provider
 
     @property
     def id(self) -> str:

@@ -86,7 +86,7 @@ class Sandbox(SandboxSettings):
     @property
     def is_settled(self) -> bool:
         """Whether `settled` would return at once."""
-        return self._running.is_settled
+        return self._running.idle.is_set()
 
     def hold(self, *stages: Literal["text", "first", "complete"]) -> None:
         """Let no task reach these stages until `release`, or none at all: neither webhooks nor status calls show them.

@@ -11,22 +11,17 @@ import aiohttp
 from yarl import URL
 
 from audioext.sandbox.deliveries import Sender, is_reachable
-from audioext.sandbox.faults import FaultKind, FaultScript, Plan
+from audioext.sandbox.facts import ApiFacts, Cause, Refusal, TaskFailure
+from audioext.sandbox.faults import FaultKind, FaultScript
 from audioext.sandbox.files import FileStore
 from audioext.sandbox.library import Library
 from audioext.sandbox.models import (
     Callback,
     CallbackAttempt,
-    Cause,
-    Refusal,
-    SourceAudio,
     Submission,
     Task,
-    TaskFailure,
-    TaskInput,
     TaskStage,
 )
-from audioext.sandbox.protocol import Api, ApiFacts
 from audioext.sandbox.settings import SandboxSettings
 
 
@@ -52,19 +47,15 @@ class State:
         self._spent: dict[str, float] = {}
         self._submits: dict[str, deque[float]] = {}
         self._lives: set[asyncio.Task[None]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.idle = asyncio.Event()
+        self.idle.set()
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
         self._resting: dict[asyncio.Task[None], TaskStage] = {}
         self._made = 0
         self.release()
 
     def open(self, base: URL) -> None:
-        """Get ready to serve under this address.
-
-        Raises:
-            MissingExtraError: numpy or soundfile are not installed.
-        """
+        """Get ready to serve under this address; raises MissingExtraError without numpy or soundfile."""
         self.files.base = base
         self.library.open()
 
@@ -84,12 +75,7 @@ class State:
 
     async def settled(self) -> None:
         """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
-        await self._idle.wait()
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether `settled` would return at once."""
-        return self._idle.is_set()
+        await self.idle.wait()
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -97,20 +83,12 @@ class State:
         return tuple(stage.word for stage, gate in self._gates.items() if not gate.is_set())
 
     def hold(self, *words: str) -> None:
-        """Let no task reach these stages: neither webhooks nor status calls show them.
-
-        Raises:
-            ValueError: One is no stage; then none is held.
-        """
+        """Let no task reach these stages, as `Sandbox.hold` says."""
         for stage in TaskStage.named(*words):
             self._gates[stage].clear()
 
     def release(self, *words: str) -> None:
-        """Let the tasks go on that wait before these stages; before any without one.
-
-        Raises:
-            ValueError: One is no stage; then none is released.
-        """
+        """Let the tasks go on that wait before these stages, as `Sandbox.release` says."""
         for stage in TaskStage.named(*words):
             self._gates[stage].set()
             self._resting = {life: at for life, at in self._resting.items() if at is not stage}
@@ -133,11 +111,7 @@ class State:
         return int(left) if left.is_integer() else left
 
     def admit(self, facts: ApiFacts) -> None:
-        """Count a submit.
-
-        Raises:
-            Refusal: It is one too many.
-        """
+        """Count a submit, or raise Refusal: it is one too many."""
         settings = self.settings
         if facts.limit == "window" and settings.submit_limit is not None:
             now, times = asyncio.get_running_loop().time(), self._submits.setdefault(facts.provider, deque())
@@ -149,37 +123,29 @@ class State:
         if facts.limit == "parallel" and settings.parallel_limit is not None:
             running = sum(task.provider == facts.provider and task.is_open for task in self.tasks.values())
             if running >= settings.parallel_limit:
-                message = f"Too many parallel requests: your plan allows {settings.parallel_limit}"
-                raise Refusal(Cause.RATE, message)
+                raise Refusal(Cause.RATE, f"Too many parallel requests: your plan allows {settings.parallel_limit}")
 
-    def start(self, given: TaskInput, api: Api, plan: Plan, source: SourceAudio | None) -> Task:
-        """Make a task and let it live; no webhook leaves before it is `answered`.
-
-        The source may be known already; otherwise it is found at the first stage, and may then fail the task.
-        """
+    def next_number(self) -> tuple[int, random.Random]:
+        """Return the number of a new task, and the dice for its ids."""
         number, seed = self._made, self.settings.seed
         self._made += 1
         # With a seed the ids are the same in each run; without one no run has another's. Neither is a secret.
-        dice = random.SystemRandom() if seed is None else random.Random(f"{seed}:{number}")  # noqa: S311 - see above
-        task = Task(
-            ids=api.new_ids(given, dice),
-            number=number,
-            provider=api.facts.provider,
-            input=given,
-            plan=plan,
-            source=source,
-            created=datetime.now(UTC),
-        )
+        return number, random.SystemRandom() if seed is None else random.Random(f"{seed}:{number}")  # noqa: S311 - see above
+
+    def start(self, task: Task) -> None:
+        """Let a task live; no webhook leaves before it is `answered`.
+
+        Its source may be known already; otherwise it is found at the first stage, and may then fail the task.
+        """
         self.tasks[task.id] = task
         while len(self.tasks) > self.settings.keep_tasks:
             del self.tasks[next(iter(self.tasks))]
-        if not api.facts.charges_on_success:
+        if not task.api.facts.charges_on_success:
             self._charge(task.provider, self.settings.price)
-        task.life = asyncio.create_task(self._live(task, api))
+        task.life = asyncio.create_task(self._live(task))
         self._lives.add(task.life)
         self._note_idleness()
         task.life.add_done_callback(self._ended)
-        return task
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         self._lives.discard(life)
@@ -188,20 +154,20 @@ class State:
 
     def _note_idleness(self) -> None:
         if self._lives == self._resting.keys():
-            self._idle.set()
+            self.idle.set()
         else:
-            self._idle.clear()
+            self.idle.clear()
 
-    async def _live(self, task: Task, api: Api) -> None:
-        callbacks: asyncio.Queue[Callback | None] = asyncio.Queue()
+    async def _live(self, task: Task) -> None:
+        due: asyncio.Queue[Callback | None] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
             # Nobody can be reached at a reserved name: nothing is sent there, and that is no failure.
             if is_reachable(task.input.callback_url):
-                group.create_task(self._sender.send_all(task, callbacks, api.facts))
-            await self._grow(task, api, callbacks)
-            callbacks.put_nowait(None)
+                group.create_task(self._sender.send_all(task, due))
+            await self._grow(task, due)
+            due.put_nowait(None)
 
-    async def _grow(self, task: Task, api: Api, callbacks: asyncio.Queue[Callback | None]) -> None:
+    async def _grow(self, task: Task, due: asyncio.Queue[Callback | None]) -> None:
         """Take a task from stage to stage, to its end."""
         loop, settings = asyncio.get_running_loop(), self.settings
         begun = loop.time()
@@ -212,47 +178,47 @@ class State:
             left = begun + settings.real(age) - loop.time()
             await asyncio.sleep(0.0 if hurried else max(left, 0.0))
             if not self._gates[stage].is_set():
-                await self._rest(task, stage, callbacks)
-            task.failure = await self._reach(task, api.facts, stage)
+                await self._rest(task, stage, due)
+            task.failure = await self._reach(task, stage)
             task.updated = datetime.now(UTC)
             if task.failure is None:
                 task.stage = stage
             if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
                 self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
-            self._settle_price(task, api.facts)
-            for callback in api.callbacks(task):
-                callbacks.put_nowait(callback)
+            self._settle_price(task)
+            for callback in task.api.callbacks(task):
+                due.put_nowait(callback)
             if task.failure is not None:
                 return
 
-    async def _rest(self, task: Task, stage: TaskStage, callbacks: asyncio.Queue[Callback | None]) -> None:
+    async def _rest(self, task: Task, stage: TaskStage, due: asyncio.Queue[Callback | None]) -> None:
         """Wait until a stage that is held is released; the webhooks before it are sent first."""
         if is_reachable(task.input.callback_url):
-            await callbacks.join()
+            await due.join()
         if task.life is not None and not self._gates[stage].is_set():
             self._resting[task.life] = stage
             self._note_idleness()
             await self._gates[stage].wait()
 
-    async def _reach(self, task: Task, facts: ApiFacts, stage: TaskStage) -> TaskFailure | None:
+    async def _reach(self, task: Task, stage: TaskStage) -> TaskFailure | None:
         """Make ready what the next stage shows, or return why it is not reached."""
         fault = task.plan.get(FaultKind.ERROR)
         if fault is not None and (fault.stage or TaskStage.COMPLETE.word) == stage.word:
-            return facts.failure_with(fault.code)
+            return task.api.facts.failure_with(fault.code)
         try:
             if task.source is None:
                 task.source = await self.library.source(task.input)
         except Refusal as refusal:
-            return facts.failure_by(refusal)
+            return task.api.facts.failure_by(refusal)
         if not task.tracks:
             task.tracks = self.library.promise_tracks(task, task.source)
         return None
 
-    def _settle_price(self, task: Task, facts: ApiFacts) -> None:
+    def _settle_price(self, task: Task) -> None:
         """Charge for a success, or give back for a failure, where the API does so."""
-        if facts.charges_on_success and task.is_complete:
+        if task.api.facts.charges_on_success and task.is_complete:
             self._charge(task.provider, self.settings.price)
-        if task.failure is not None and task.failure.code in facts.refunded_codes:
+        if task.failure is not None and task.failure.code in task.api.facts.refunded_codes:
             self._charge(task.provider, -self.settings.price)
 
     def _charge(self, provider: str, amount: float) -> None:

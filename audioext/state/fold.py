@@ -208,6 +208,8 @@ class _Facts:
             last_at=at,
             error=handled.error or old.error if handled.failure else "",
             is_done=old.is_done or handled.is_over,
+            wait=handled.wait,
+            waits=max(old.waits, handled.waits),
         )
 
     def was_named(self, stage: Stage, at: float) -> bool:

@@ -29,6 +29,10 @@ class Handled:
     error: str = ""
     is_over: bool = True
     """Whether the handler is not called again for this topic."""
+    wait: float = 0.0
+    """How long (seconds) it asked to wait, without having failed."""
+    waits: int = 0
+    """Which such wait of this handler it is, from 1."""
 
 
 @frozen

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from audioext.models.entries import POST_SECONDS, Index
 from audioext.models.limits import Pace
-from audioext.models.record import Record, Verdict
+from audioext.models.record import Record, Run, Verdict
 from audioext.models.results import Stage
 from audioext.state.views import untold
 
@@ -24,7 +24,11 @@ FARTHEST_RETRY_SECONDS = 60.0
 
 
 def index_of(record: Record, *, now: float, poll_at: float | None, expire_after: float) -> Index:
-    """Return the index row of *record*, whose next status call is due at *poll_at*; handlers are due at *now*."""
+    """Return the index row of *record*, whose next status call is due at *poll_at*; handlers are due at *now*.
+
+    Handlers that wait for long are looked at now and then: what is due later was put down by a clock that was ahead.
+    """
+    due = handle_at(record, now)
     return Index(
         ref=record.ref,
         provider=record.asked.provider,
@@ -36,7 +40,7 @@ def index_of(record: Record, *, now: float, poll_at: float | None, expire_after:
         is_open=record.verdict is Verdict.OPEN,
         occupies_until=_occupies_until(record, min(record.created_at, now), expire_after),
         poll_at=poll_at,
-        handle_at=handle_at(record, now),
+        handle_at=None if due is None else min(due, now + FARTHEST_RETRY_SECONDS / 2),
     )
 
 
@@ -48,12 +52,18 @@ def handle_at(record: Record, now: float) -> float | None:
     if not record.runs:
         return now
     waits = [
-        run.last_at + RETRY_SECONDS * 2 ** (run.failures - 1)
+        again_at(run, now)
         for (topic, _), run in record.runs.items()
-        if topic == topics[0] and run.failures and not run.is_done
+        if topic == topics[0] and (run.failures or run.waits) and not run.is_done
     ]
-    due = min(waits, default=now)
-    return due if now < due <= now + FARTHEST_RETRY_SECONDS else now
+    return min(waits, default=now)
+
+
+def again_at(run: Run, now: float) -> float:
+    """Return when a handler is due again after *run*; what a clock put down that was ahead is due now."""
+    wait = run.wait if run.wait or not run.failures else RETRY_SECONDS * 2 ** (run.failures - 1)
+    due = run.last_at + wait
+    return due if now < due <= now + max(wait, FARTHEST_RETRY_SECONDS) else now
 
 
 def farthest(paces: Iterable[Pace]) -> float:

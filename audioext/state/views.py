@@ -1,4 +1,4 @@
-"""What users are shown of a record: a stage's event, a failure, a song; and what handlers still have to be told."""
+"""What users are shown of a record: a stage, a failure, a song; and what handlers still have to be told."""
 
 from __future__ import annotations
 
@@ -7,51 +7,25 @@ from pathlib import Path, PurePosixPath
 
 from yarl import URL
 
-from audioext.models.record import Record, Verdict
+from audioext.models.record import Reached, Record, TaskFault, Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Failure, Files, Song, Stage, StageEvent, Track
+from audioext.models.results import Files, Song, Stage, Track
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
-from audioext.state.tracks import moment, tracks_of
+from audioext.state.tracks import tracks_of
 
 
-def stage_event(record: Record, stage: Stage, files: Files | None = None) -> StageEvent | None:
-    """Return the event of *stage* with the tracks known when it was reached, `None` if it was not.
-
-    *files* is what fetches the files of its tracks.
-    """
+def stage_reached(record: Record, stage: Stage) -> tuple[Reached, tuple[Track, ...]] | None:
+    """Return when *stage* was reached and the tracks that were known by then, `None` if it was not."""
     reached = next((item for item in record.reached if item.stage is stage), None)
     if reached is None:
         return None
     known = [sighting for sighting in record.sightings if sighting.at <= reached.at]
-    tracks = tracks_of(record.asked, known, track_ids=record.track_ids, cover_url=record.cover_url)
-    return StageEvent(
-        stage=stage,
-        tracks=fetched_by(files, tracks),
-        source=reached.source,
-        at=moment(reached.at),
-        ref=record.ref,
-        provider=record.provider,
-        task_id=record.task_id,
-        meta=record.meta,
-    )
+    return reached, tracks_of(record.asked, known, track_ids=record.track_ids, cover_url=record.cover_url)
 
 
-def failure(record: Record, files: Files | None = None) -> Failure | None:
-    """Return why the job failed, `None` if it did not (or rose to complete since); *files* is as above."""
-    if record.verdict is not Verdict.FAILED or record.fault is None:
-        return None
-    return Failure(
-        reason=record.fault.reason,
-        code=record.fault.code,
-        message=record.fault.message,
-        charged=record.fault.charged,
-        at=moment(record.fault.at),
-        ref=record.ref,
-        provider=record.provider,
-        task_id=record.task_id,
-        tracks=fetched_by(files, record.tracks),
-        meta=record.meta,
-    )
+def failure(record: Record) -> TaskFault | None:
+    """Return why the job failed, `None` if it did not (or rose to complete since)."""
+    return record.fault if record.verdict is Verdict.FAILED else None
 
 
 def fetched_by(files: Files | None, tracks: Sequence[Track]) -> tuple[Track, ...]:

@@ -9,68 +9,48 @@ import heapq
 import itertools
 from collections.abc import Iterator, Sequence
 
-import attrs
 from attrs import define, field
 
-from audioext.models.entries import POST_SECONDS, Entry, Index
+from audioext.models.entries import POST_SECONDS, Entry
 from audioext.models.limits import Limits
-from audioext.stores.base import Stored, Work
-
-LONG_JOURNAL = 16
-"""A journal with more entries has a set of their ids; in a shorter one they are found as fast."""
+from audioext.stores._append import Head
+from audioext.stores.base import LONGEST_HOLD_SECONDS, Work
 
 
 @define(eq=False, repr=False)
 class HeldJournal:
-    """All that is held of one ref; `is_known` says that its request is among the entries.
+    """All that is held of one ref: its entries by their ids, in their order."""
 
-    The index is the one that was taken last, and its due times are those beside it.
-    """
-
-    index: Index
-    poll_at: float | None = None
-    handle_at: float | None = None
-    held_until: float = 0.0
-    entries: list[Entry] = field(factory=list)
-    ids: set[str] | None = None
-    size: int = 0
-    repeats: int = 0
-    changed_at: float = 0.0
-    is_known: bool = False
-    is_gone: bool = False
-
-    def holds(self, id_: str) -> bool:
-        if self.ids is not None:
-            return id_ in self.ids
-        for entry in self.entries:  # noqa: SIM110 - three times as fast as `any`
-            if entry.id == id_:
-                return True
-        return False
-
-    def add(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.size += len(entry.body)
-        self.changed_at = max(self.changed_at, entry.at)
-        if entry.kind == "request":
-            self.is_known = True
-        if self.ids is not None:
-            self.ids.add(entry.id)
-        elif len(self.entries) > LONG_JOURNAL:
-            self.ids = {each.id for each in self.entries}
+    head: Head
+    entries: dict[str, Entry] = field(factory=dict)
 
     def due(self, work: Work) -> float | None:
-        if self.is_gone or not self.is_known:
+        head = self.head
+        if not head.is_known:
             return None
         if work == "polls":
-            return self.poll_at
-        return None if self.handle_at is None else max(self.handle_at, self.held_until)
+            return head.poll_at
+        return None if head.handle_at is None else max(head.handle_at, head.held_until)
 
-    def stored(self, after: int = 0) -> Stored:
-        index = self.index
-        if index.poll_at != self.poll_at or index.handle_at != self.handle_at:
-            index = attrs.evolve(index, poll_at=self.poll_at, handle_at=self.handle_at)
-        entries = tuple(self.entries[after:])
-        return Stored(index=index, count=len(self.entries), entries=entries, repeats=self.repeats)
+    def bring_forward(self, work: Work, now: float, latest: float) -> None:
+        """Make work due that a clock that was ahead must have put down: it is due later than can be."""
+        _, _, poll_at, handle_at, held_until, *_ = self.head
+        if work == "polls":
+            if poll_at is not None and poll_at > latest:
+                self.head = self.head._replace(poll_at=now)
+        elif handle_at is not None and (
+            (handle_at > latest and held_until <= now) or held_until > latest + LONGEST_HOLD_SECONDS
+        ):
+            self.head = self.head._replace(handle_at=now, held_until=0.0)
+
+    def give_back(self, work: Work, at: float) -> None:
+        """End a claim: the work is due at *at*, or sooner, or not at all."""
+        head = self.head
+        if work == "handlers":
+            handle_at = None if head.handle_at is None else min(head.handle_at, at)
+            self.head = head._replace(handle_at=handle_at, held_until=0.0)
+        elif head.poll_at is not None:
+            self.head = head._replace(poll_at=min(head.poll_at, at))
 
 
 @define(eq=False, repr=False)
@@ -85,14 +65,10 @@ class Agenda:
     _queued: dict[HeldJournal, float] = field(factory=dict, init=False)
     _numbers: Iterator[int] = field(factory=itertools.count, init=False)
 
-    def put(self, job: HeldJournal) -> None:
-        due = job.due(self.work)
-        if due is None:
-            return
-        queued = self._queued.get(job)
-        if queued is None or due < queued:
+    def put(self, job: HeldJournal, due: float | None) -> None:
+        if due is not None and ((queued := self._queued.get(job)) is None or due < queued):
             self._queued[job] = due
-            heapq.heappush(self._heaps.setdefault(job.index.provider, []), (due, next(self._numbers), job))
+            heapq.heappush(self._heaps.setdefault(job.head.lookup.provider, []), (due, next(self._numbers), job))
 
     def first(self, providers: Sequence[str] | None) -> tuple[float, HeldJournal] | None:
         """Return the job whose work is due first, and when."""
@@ -105,10 +81,10 @@ class Agenda:
 
     def tidy(self) -> None:
         """Drop what is not due any more, or was due later once."""
+        self._queued = {job: due for job, due in self._queued.items() if job.due(self.work) is not None}
         for heap in self._heaps.values():
-            heap[:] = [item for item in heap if self._queued.get(item[2]) == item[0] and not item[2].is_gone]
+            heap[:] = [item for item in heap if self._queued.get(item[2]) == item[0]]
             heapq.heapify(heap)
-        self._queued = {job: due for job, due in self._queued.items() if not job.is_gone}
 
     def _settle(self, heap: list[tuple[float, int, HeldJournal]]) -> bool:
         """Bring a job that is due to the top of *heap*; return whether there is one."""
@@ -120,7 +96,7 @@ class Agenda:
             heapq.heappop(heap)
             if self._queued.get(job) == queued:
                 del self._queued[job]
-                self.put(job)
+                self.put(job, due)
         return False
 
 
@@ -131,19 +107,30 @@ class AccountJobs:
     occupying: dict[str, HeldJournal] = field(factory=dict)
     submits: dict[str, HeldJournal] = field(factory=dict)
 
+    def note(self, job: HeldJournal) -> None:
+        index = job.head.lookup
+        self.submits[index.ref] = job
+        if index.occupies_until > 0:
+            self.occupying[index.ref] = job
+        else:
+            self.occupying.pop(index.ref, None)
+
+    def forget(self, ref: str) -> None:
+        self.submits.pop(ref, None)
+        self.occupying.pop(ref, None)
+
     def full_until(self, limits: Limits, now: float) -> float | None:
-        until = None
         if limits.submits is not None:
             leaving = [at for ref, job in tuple(self.submits.items()) for at in self._leaves(ref, job, limits.per, now)]
             if len(leaving) >= limits.submits:
-                until = min(leaving, default=now + limits.per)
-        if until is None and limits.parallel is not None:
-            occupying = sum(job.index.occupies_until > now for job in self.occupying.values())
-            until = now + 1.0 if occupying >= limits.parallel else None
-        return until
+                return min(leaving, default=now + limits.per)
+        if limits.parallel is not None:
+            occupying = sum(job.head.lookup.occupies_until > now for job in self.occupying.values())
+            return now + 1.0 if occupying >= limits.parallel else None
+        return None
 
     def _leaves(self, ref: str, job: HeldJournal, per: float, now: float) -> Iterator[float]:
-        index = job.index
+        index = job.head.lookup
         begin, span = (index.created_at, POST_SECONDS) if index.answered_at is None else (index.answered_at, per)
         if begin + span <= now:
             del self.submits[ref]

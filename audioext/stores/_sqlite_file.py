@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sqlite3
 import stat
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 from urllib.parse import quote
@@ -70,7 +70,6 @@ PRIVATE: Final = 0o600
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_KEEPS_CONNECTION = {*_BUSY, sqlite3.SQLITE_FULL, None}
 _ENGINE_FAULTS = {
     *_BUSY,
     *_READ_ONLY,
@@ -88,29 +87,10 @@ def default_driver() -> Driver:
     return "apsw" if importlib.util.find_spec("apsw") is not None else "sqlite3"
 
 
-def connect(driver: Driver, uri: str, *, busy_timeout: float) -> Connection:
-    """Return a connection to the file that *uri* names; it waits *busy_timeout* seconds for another one's lock."""
-    if driver == "apsw":
-        import apsw  # noqa: PLC0415 - loads where it is chosen
-
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-        connection = apsw.Connection(uri, flags=flags, statementcachesize=_CACHED_STATEMENTS)
-        connection.set_busy_timeout(round(busy_timeout * 1000))
-        return cast("Connection", connection)
-    return sqlite3.connect(
-        uri, uri=True, timeout=busy_timeout, isolation_level=None, cached_statements=_CACHED_STATEMENTS
-    )
-
-
 def primary_code(error: BaseException) -> int | None:
     """Return SQLite's primary result code of *error* (https://sqlite.org/rescode.html), `None` if it has none."""
     code = getattr(error, "sqlite_errorcode", getattr(error, "result", None))
     return code & 0xFF if isinstance(code, int) else None
-
-
-def sticks(error: BaseException) -> bool:
-    """Whether what caused *error* may stick to the connection, so that a new one is needed."""
-    return primary_code(error) not in _KEEPS_CONNECTION
 
 
 def is_engine_fault(error: BaseException) -> bool:
@@ -118,21 +98,20 @@ def is_engine_fault(error: BaseException) -> bool:
     return primary_code(error) in _ENGINE_FAULTS
 
 
-@define(kw_only=True)
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(path).absolute()
+
+
+@define
 class DatabaseFile:
     """Where the file is and how it is used; `busy_timeout` is in seconds."""
 
-    path: Path
+    path: Path = field(converter=_absolute)
     driver: Driver
     synchronous: Synchronous
     busy_timeout: float
 
     _device_and_number: tuple[int, int] | None = field(default=None, init=False)
-
-    @property
-    def is_prepared(self) -> bool:
-        """Whether it was made ready, so that it must be there."""
-        return self._device_and_number is not None
 
     def check(self) -> None:
         """Make sure that the file that was made ready is still where it was.
@@ -141,7 +120,7 @@ class DatabaseFile:
             StoreError: it is not.
         """
         try:
-            found = self.path.lstat()
+            found = os.lstat(self.path)
         except OSError:
             raise StoreError(
                 f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since"
@@ -152,24 +131,38 @@ class DatabaseFile:
                 f"the SQLite file {self.path} was emptied or replaced: put it back, or open the store anew"
             )
 
-    def prepare(self) -> None:
-        """Make the file and its tables if there are none.
+    def connect(self, *, read_only: bool) -> Connection:
+        """Return a connection; the first of all makes the file and its tables if there are none.
 
         Raises:
-            StoreError: it is another program's, of 0.1 or of a newer release; the driver's own errors come as well.
+            StoreError: it is gone, another program's, of 0.1 or of a newer release; the driver's errors come as well.
         """
-        self._make_private()
-        with self._opened("rwc") as connection:
-            self._version(connection)
+        is_first = self._device_and_number is None
+        if is_first:
+            self._make_private()
+        else:
+            self.check()
+        connection = self._open("rwc" if is_first else "rw")
+        try:
+            if is_first:
+                self._version(connection)  # another program's file is left as it is
             self._set_up(connection)
-            connection.execute("BEGIN IMMEDIATE")  # fails here, not at the first append, if it cannot be written
-            if self._version(connection) == 0:  # asked again: another process may have been first
-                for statement in SCHEMA:
-                    connection.execute(statement)
-            connection.execute("COMMIT")
-            connection.close()
-        found = self.path.lstat()
-        self._device_and_number = (found.st_dev, found.st_ino)
+            if is_first:
+                connection.execute("BEGIN IMMEDIATE")  # fails here, not at the first append, if it cannot be written
+                if self._version(connection) == 0:  # asked again: another process may have been first
+                    for statement in SCHEMA:
+                        connection.execute(statement)
+                connection.execute("COMMIT")
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                found = self.path.lstat()
+                self._device_and_number = (found.st_dev, found.st_ino)
+            if read_only:
+                connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            with suppress(Exception):  # it may be the fault that made it useless
+                connection.close()
+            raise
+        return connection
 
     def _make_private(self) -> None:
         """Make the file if there is none, and nobody else's: it holds the secret that signs callback URLs.
@@ -205,20 +198,13 @@ class DatabaseFile:
                     f"anybody may write the SQLite file {path}, which is another user's: name another file"
                 )
 
-    def connect(self, *, read_only: bool) -> Connection:
-        """Return a connection to the file, which was made ready before; the driver's own errors come as well."""
-        with self._opened("rw") as connection:
-            self._set_up(connection)
-            if read_only:
-                connection.execute("PRAGMA query_only = ON")
-            return connection
-
     def explain(self, error: BaseException) -> StoreError:
         """Return *error* as a sentence that says what to do."""
         if isinstance(error, StoreError):
             return type(error)(str(error))
         code = primary_code(error)
         name = f"the SQLite file {self.path}"
+        text = f"{name} refused"
         if code in _BUSY:
             text = f"{name} was locked by another process for {self.busy_timeout:g} s: end what holds it and try again"
         elif code == sqlite3.SQLITE_FULL:
@@ -230,32 +216,29 @@ class DatabaseFile:
             )
         elif code in _DAMAGED:
             text = f"{name} is damaged or not a SQLite database: restore it from a backup, or move it away"
-        elif code == sqlite3.SQLITE_CANTOPEN:
-            text = self._why_not_open()
         elif code == sqlite3.SQLITE_IOERR:
             text = f"the disk failed under {name}: check its space, its quota and its health"
-        else:
-            text = f"{name} refused"
+        elif code == sqlite3.SQLITE_CANTOPEN:
+            text = f"{name} cannot be opened: check the permissions of the file and its folder"
+            if not self.path.parent.is_dir():
+                text = f"the folder {self.path.parent} of the SQLite file does not exist: make it"
+            elif self.path.is_dir():
+                text = f"{self.path} is a folder, not a SQLite file: name a file in it"
         return StoreError(f"{text} ({error})")
 
-    def _why_not_open(self) -> str:
-        if not self.path.parent.is_dir():
-            return f"the folder {self.path.parent} of the SQLite file does not exist: make it"
-        if self.path.is_dir():
-            return f"{self.path} is a folder, not a SQLite file: name a file in it"
-        return f"the SQLite file {self.path} cannot be opened: check the permissions of the file and its folder"
-
-    @contextmanager
-    def _opened(self, mode: Literal["rw", "rwc"]) -> Generator[Connection]:
-        """Yield a connection that is closed if anything fails."""
+    def _open(self, mode: Literal["rw", "rwc"]) -> Connection:
         # Two leading slashes, which POSIX allows, would name a host.
-        quoted = quote("/" + str(self.path).lstrip("/") if str(self.path).startswith("//") else str(self.path))
-        connection = connect(self.driver, f"file:{quoted}?mode={mode}", busy_timeout=self.busy_timeout)
-        try:
-            yield connection
-        except BaseException:
-            close(connection)
-            raise
+        uri = f"file:{quote(re.sub('^//+', '/', str(self.path)))}?mode={mode}"
+        if self.driver == "apsw":
+            import apsw  # noqa: PLC0415 - loads where it is chosen
+
+            flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+            connection = apsw.Connection(uri, flags=flags, statementcachesize=_CACHED_STATEMENTS)
+            connection.set_busy_timeout(round(self.busy_timeout * 1000))
+            return cast("Connection", connection)
+        return sqlite3.connect(
+            uri, uri=True, timeout=self.busy_timeout, isolation_level=None, cached_statements=_CACHED_STATEMENTS
+        )
 
     def _version(self, connection: Connection) -> int:
         """Return the schema version of the file, 0 for an empty one."""
@@ -267,17 +250,14 @@ class DatabaseFile:
         version, owner, tables = found
         if found == (0, 0, 0) or (version, owner) == (SCHEMA_VERSION, APPLICATION_ID):
             return SCHEMA_VERSION if tables else 0
+        name = f"the SQLite file {self.path}"
         if owner != APPLICATION_ID:
-            raise StoreError(f"the SQLite file {self.path} belongs to another program: name another file")
+            raise StoreError(f"{name} belongs to another program: name another file")
         if version in range(1, SCHEMA_VERSION):
-            raise StoreError(
-                f"the SQLite file {self.path} was written by audioext 0.1: open it with 0.1 until its jobs are done, "
-                "or name a new file"
-            )
-        raise StoreError(
-            f"the SQLite file {self.path} was written by a newer release (schema {version}, this one reads "
-            f"{SCHEMA_VERSION}): update audioext"
-        )
+            what = "was written by audioext 0.1: open it with 0.1 until its jobs are done, or name a new file"
+            raise StoreError(f"{name} {what}")
+        what = f"was written by a newer release (schema {version}, this one reads {SCHEMA_VERSION}): update audioext"
+        raise StoreError(f"{name} {what}")
 
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":
@@ -298,10 +278,3 @@ class DatabaseFile:
                 if primary_code(error) not in _BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
-
-
-def close(connection: Connection) -> None:
-    """Close a connection whatever state it is in."""
-    for end in (lambda: connection.in_transaction and connection.execute("ROLLBACK"), connection.close):
-        with suppress(Exception):  # it may be the fault that made it useless
-            end()

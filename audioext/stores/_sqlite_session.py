@@ -1,236 +1,266 @@
-"""What a connection knows of the jobs in the file: each is read once, and what changes is written together.
+"""What a connection knows of the jobs in the file: each is read once, changed by the rules of an append, and written.
 
-A batch reads the jobs that it names with one statement, and writes with one for each set of columns. What was read
-stays known to the next batch unless another connection has written since (sqlite.org/pragma.html#pragma_data_version).
+A batch reads the jobs that it names with one statement. What was read stays known to the next batch unless another
+connection has written since (sqlite.org/pragma.html#pragma_data_version).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from itertools import compress
-from operator import attrgetter, itemgetter, ne
-from types import NoneType
-from typing import Any, Final, NamedTuple, get_args
+from operator import attrgetter, ne
+from typing import Any, Final
 
+import attrs
 import msgspec
 from attrs import define, field
 
 from audioext.errors import UnreadableError
-from audioext.models.entries import Entry, EntryKind, Index
+from audioext.models.entries import POST_SECONDS, Entry, Index
+from audioext.models.limits import Limits
+from audioext.stores._append import AppendCall, Head, apply, begin, orphan
 from audioext.stores._sqlite_file import Connection, Row
+from audioext.stores.base import Appended, Created, Existing, Full
 
 MAX_KNOWN = 20_000
 """Jobs and entries of which a connection knows what it read; beyond that it begins anew."""
+ABOVE_ALL: Final = 9e307
+"""In a damaged row a text may stand for a time: it is above every number."""
+
+_LOOKUP: Final = tuple(each.name for each in attrs.fields(Index))
+COLUMNS: Final = (*_LOOKUP, *Head._fields[4:])
+"""Of a job beside its id; the account is `NULL` while its request is not in the journal."""
+_encode = msgspec.json.Encoder(enc_hook=dict).encode
+_lookup_values: Final = attrgetter(*_LOOKUP[:-2])
+_ENTRY: Final = ("id", "at", "kind", "status", "headers", "note", "body")
+# Texts come as bytes: one that is none is the trouble of whoever reads it, not of the statement.
+_TEXTS: Final = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
 
 
-class JobRow(NamedTuple):
-    """A job as it lies in the file; its account is `None` while its request is not in the journal."""
+def _selected(*names: str) -> str:
+    return ", ".join(f"CAST({name} AS BLOB)" if name in _TEXTS else name for name in names)
+
+
+SELECT_JOB: Final = f"SELECT id, {_selected(*COLUMNS)} FROM jobs"  # noqa: S608 - our own names, here and below
+ENTRY: Final = _selected("said", *_ENTRY[1:])
+JOURNAL: Final = f"SELECT {ENTRY} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - see above
+NEWEST: Final = "SELECT coalesce(max(id), 0) FROM entries"
+_INSERT_JOB = f"INSERT INTO jobs (id, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"  # noqa: S608 - see above
+_INSERT_ENTRY = f"INSERT INTO entries (job, said, {', '.join(_ENTRY[1:])}) VALUES (?{', ?' * 7})"  # noqa: S608 - see above
+_LEAVING = """SELECT answered_at + :per FROM jobs
+    WHERE account = :account AND answered_at > :now - :per AND answered_at < :now + :per
+    UNION ALL SELECT min(created_at + :post, :now + :per) FROM jobs
+    WHERE account = :account AND answered_at IS NULL AND created_at > :now - :post AND created_at < :now + :post"""
+_OCCUPYING = """SELECT count(*) FROM jobs
+    WHERE account = ? AND occupies_until > ? AND occupies_until > 0 AND occupies_until < ?"""
+
+
+@define(eq=False)
+class KnownJob:
+    """A job as it is in the file: its head, that as a row (`None` if it is new), and the ids of its entries."""
 
     id: int
-    ref: str
-    provider: str
-    account: str | None
-    created_at: float
-    key: str | None
-    task_id: str | None
-    answered_at: float | None
-    is_open: bool
-    occupies_until: float
-    poll_at: float | None
-    handle_at: float | None
-    held_until: float = 0.0
-    entries: int = 0
-    size: int = 0
-    repeats: int = 0
-    changed_at: float = 0.0
-
-
-COLUMNS: Final = JobRow._fields
-_INDEX: Final = COLUMNS[1:12]
-index_values: Final = attrgetter(*_INDEX)
-SELECT_JOB: Final = f"SELECT {', '.join(COLUMNS)} FROM jobs"  # noqa: S608 - our own names, here and below
-ENTRY: Final = "said, at, kind, status, headers, note, body"
-_INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES (?{', ?' * 16})"  # noqa: S608 - see above
-_INSERT_ENTRY = f"INSERT INTO entries (job, {ENTRY}) VALUES (?{', ?' * 7})"  # noqa: S608 - see above
-_NUMBERS: Final = range(len(COLUMNS))
-_KINDS: Final = frozenset(get_args(EntryKind))
-_MAYBE_TEXT: Final = (str, NoneType)
-_MAYBE_TIME: Final = (float, NoneType)
-_TYPES: Final = (
-    *(int, str, str, _MAYBE_TEXT, float, _MAYBE_TEXT, _MAYBE_TEXT, _MAYBE_TIME, int, float, _MAYBE_TIME, _MAYBE_TIME),
-    *(float, int, int, int, float),
-)
-"""Of the columns of a job."""
+    head: Head
+    row: Row | None = None
+    said: set[str] = field(factory=set)
 
 
 @define(eq=False)
 class Session:
-    """Runs the statements of one connection; `changed` says how long the journals are that were appended to."""
+    """Runs the statements of one connection; `changed` says how long the journals are that a batch appended to."""
 
     connection: Connection
     changed: dict[str, int] = field(factory=dict, init=False)
-    _jobs: dict[str, JobRow | None] = field(factory=dict, init=False)
-    _said: dict[int, set[str]] = field(factory=dict, init=False)
+    _appended: int = field(default=0, init=False)
+    _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
     _known: int = field(default=0, init=False)
     _last_id: int | None = field(default=None, init=False)
+    _newest: int | None = field(default=None, init=False)
     _version: object = field(default=None, init=False)
-    # what is not written yet: jobs as they are in the file and as they are to be, and new entries
-    _unwritten: dict[str, tuple[JobRow | None, JobRow]] = field(factory=dict, init=False)
-    _entries: list[Row] = field(factory=list, init=False)
+    execute: Callable[..., object] = field(init=False)
+    """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
 
-    def read(self, sql: str, bindings: Sequence[object] = ()) -> list[Row]:
-        """Return the rows of a statement that changes nothing."""
-        if self._unwritten:
-            self.flush()
+    def __attrs_post_init__(self) -> None:
+        """Make the cursor."""
+        self.execute = self.connection.cursor().execute
+
+    def read(self, sql: str, bindings: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
+        """Run a statement, and return its rows."""
         return self.connection.execute(sql, bindings).fetchall()
 
-    def write(self, sql: str, rows: Sequence[Row]) -> None:
-        """Run a statement that may change any job, once for each of *rows*."""
-        self.flush()
-        self.forget()
+    def write(self, sql: str, rows: Sequence[Row], *, refs: Collection[str] | None = None) -> None:
+        """Run a statement once for each of *rows*, which changes the jobs of *refs*, or any."""
         self.connection.executemany(sql, rows)
+        if refs is None:
+            self.forget()
+        else:
+            for ref in refs:
+                self._jobs.pop(ref, None)
 
-    def load(self, refs: Collection[str]) -> None:
-        """Read the jobs of *refs* that are not known, with the ids of their entries, in one go."""
+    # --- a batch -------------------------------------------------------------------------------------------
+
+    def start(self, refs: Collection[str]) -> None:
+        """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
+        self.changed, self._appended = {}, 0
         version = self.read("PRAGMA data_version")
         if version != self._version or self._known > MAX_KNOWN:
             self.forget()
             self._version = version
         unknown = [ref for ref in refs if ref not in self._jobs]
-        if not unknown:
-            return
-        self._jobs.update(dict.fromkeys(unknown))
-        self._known += len(unknown)
-        for row in map(JobRow._make, self.read(f"{SELECT_JOB} WHERE ref IN {_marks(unknown)}", _padded(unknown))):
-            self._jobs[row.ref] = row
-            self._said[row.id] = set()
-        ids = [row.id for row in map(self._jobs.get, unknown) if row is not None]
-        if ids:
-            query = f"SELECT job, said FROM entries WHERE job IN {_marks(ids)}"  # noqa: S608 - see above
-            for job, said in self.read(query, _padded(ids)):
-                self._said[job].add(said)
-                self._known += 1
+        if unknown:
+            self._load(unknown)
 
-    def job(self, ref: str) -> JobRow | None:
-        """Return the job of *ref*."""
-        if ref not in self._jobs:
-            self.load([ref])
-        return self._jobs[ref]
-
-    def said(self, job: JobRow) -> set[str]:
-        """Return the ids of the entries of *job*, which only `put` changes."""
-        return self._said.setdefault(job.id, set())
-
-    def new_id(self) -> int:
-        """Return an id for a job that is to be stored."""
-        last = self.read("SELECT coalesce(max(id), 0) FROM jobs")[0][0] if self._last_id is None else self._last_id
-        self._last_id = int(last) + 1
-        return self._last_id
-
-    def put(self, row: JobRow, entries: Sequence[Entry] = ()) -> None:
-        """Store a job as it is now, with *entries* that are new in its journal."""
-        before = self._unwritten[row.ref][0] if row.ref in self._unwritten else self._jobs.get(row.ref)
-        self._unwritten[row.ref] = before, row
-        self._jobs[row.ref] = row
-        said = self.said(row)
-        self._known += len(entries)
-        for entry in entries:
-            said.add(entry.id)
-            headers = msgspec.json.encode(dict(entry.headers)).decode() if entry.headers else None
-            self._entries.append(
-                (row.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body)
-            )
-
-    def flush(self) -> None:
-        """Write what is not written yet."""
-        updates: dict[tuple[int, ...], list[JobRow]] = {}
-        inserts: list[JobRow] = []
-        for before, row in self._unwritten.values():
-            if before is None:
-                inserts.append(row)
-            else:
-                updates.setdefault(tuple(compress(_NUMBERS, map(ne, row, before))), []).append(row)
-            if before is None or before.entries != row.entries:
-                self.changed[row.ref] = row.entries
-        many = self.connection.executemany
-        if inserts:
-            many(_INSERT_JOB, inserts)
-        for columns, rows in updates.items():
-            if columns:
-                many(_update(columns), map(itemgetter(*columns, 0), rows))
-        if self._entries:
-            many(_INSERT_ENTRY, self._entries)
-        self._unwritten.clear()
-        self._entries.clear()
+    def new_ids(self) -> tuple[int, int] | None:
+        """Return between which ids the entries of this batch lie, if it has any."""
+        if not self._appended:
+            return None
+        before = self._newest
+        if before is None:
+            before = int(self.read(NEWEST)[0][0]) - self._appended
+        self._newest = before + self._appended
+        return before, self._newest
 
     def forget(self) -> None:
-        """Forget what was read, and what was not written."""
+        """Forget what was read."""
         self._jobs.clear()
-        self._said.clear()
         self._known = 0
-        self._last_id = self._version = None
-        self._unwritten.clear()
-        self._entries.clear()
+        self._last_id = self._newest = self._version = None
+
+    def _load(self, refs: Sequence[str]) -> None:
+        self._jobs.update(dict.fromkeys(refs))
+        self._known += len(refs)
+        among = f"ref IN ({', '.join('?' * len(refs))})"
+        for id_, *row in self.read(f"{SELECT_JOB} WHERE {among}", refs):
+            head = to_head(row)
+            self._jobs[head.lookup.ref] = KnownJob(id_, head, _row(head))
+        ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - see above
+        for ref, said in self.read(ids, refs):
+            job = self._jobs[ref]
+            assert job is not None  # noqa: S101 - it is one of the rows before
+            job.said.add(said)
+            self._known += 1
+
+    def _job(self, ref: str) -> KnownJob | None:
+        if ref not in self._jobs:
+            self._load([ref])
+        return self._jobs[ref]
+
+    # --- works ---------------------------------------------------------------------------------------------
+
+    def create(self, entry: Entry, index: Index, limits: Limits, now: float) -> Created | Existing | Full:
+        """Begin a journal; see `Store.create`."""
+        holder = None if index.key is None else self.holder(index.key)
+        if holder is not None:
+            return Existing(holder)
+        job = self._job(index.ref)
+        if job is not None and job.head.is_known:
+            return Existing(index.ref)
+        until = self._full_until(index.account, limits, now)
+        if until is not None:
+            return Full(until)
+        orphans = [] if job is None else self.read("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,))
+        job = job or KnownJob(self._new_id(), orphan(index.ref, index.provider, [entry]))
+        self._put(job, begin(job.head, entry, index), [entry])
+        if orphans:  # they follow, so that its creator, who has seen one entry, is handed them with its next append
+            self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
+            self._appended += len(orphans)
+        return Created()
+
+    def append(self, call: AppendCall) -> Appended:
+        """Append to a journal; see `Store.append`."""
+        job = self._job(call.ref)
+        job = job or KnownJob(self._new_id(), orphan(call.ref, call.provider, call.entries))
+        done, head, new = apply(call, job.head, job.said, journal=partial(self._journal, job.id), holder=self.holder)
+        if head.entries:
+            self._put(job, head, new)
+        return done
+
+    def holder(self, key: str) -> str | None:
+        """Return the ref of the job that holds *key*."""
+        rows = self.read("SELECT ref FROM jobs WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    def _journal(self, id_: int) -> Iterator[Entry]:
+        return map(to_entry, self.read(JOURNAL, (id_, 0)))
+
+    def _new_id(self) -> int:
+        last = self.read("SELECT coalesce(max(id), 0) FROM jobs")[0][0] if self._last_id is None else self._last_id
+        return int(last) + 1
+
+    def _put(self, job: KnownJob, head: Head, new: Sequence[Entry]) -> None:
+        """Store a job as it is now, with the entries that are *new* in its journal."""
+        execute = self.execute
+        row, ref = _row(head), head.lookup.ref
+        if job.row is None:
+            execute(_INSERT_JOB, (job.id, *row))
+            self._jobs[ref], self._last_id = job, job.id
+        elif row != job.row:
+            differs = tuple(map(ne, row, job.row))
+            execute(_update(differs), (*compress(row, differs), job.id))
+        job.head, job.row = head, row
+        for entry in new:
+            headers = _encode(entry.headers).decode() if entry.headers else None
+            values = (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body)
+            execute(_INSERT_ENTRY, values)
+            job.said.add(entry.id)
+        if new:
+            self.changed[ref] = head.entries
+            self._appended += len(new)
+            self._known += len(new)
+
+    def _full_until(self, account: str, limits: Limits, now: float) -> float | None:
+        if limits.submits is not None:
+            bindings: dict[str, object] = {"account": account, "now": now, "per": limits.per, "post": POST_SECONDS}
+            leaving = self.read(_LEAVING, bindings)
+            if len(leaving) >= limits.submits:
+                return min((at for (at,) in leaving), default=now + limits.per)
+        if limits.parallel is not None:
+            ((occupying,),) = self.read(_OCCUPYING, (account, now, ABOVE_ALL))
+            return now + 1.0 if occupying >= limits.parallel else None
+        return None
 
 
 @cache  # of the few sets of columns that change together; an index whose columns are not named is not touched
-def _update(columns: tuple[int, ...]) -> str:
-    names = ", ".join(f"{COLUMNS[number]} = ?" for number in columns)
+def _update(differs: tuple[bool, ...]) -> str:
+    names = ", ".join(f"{name} = ?" for name in compress(COLUMNS, differs))
     return f"UPDATE jobs SET {names} WHERE id = ?"  # noqa: S608 - see above
 
 
-def _padded(values: Sequence[object]) -> list[object]:
-    """Return *values* and the last one some times more: few lengths make few statements, which stay prepared."""
-    length = 1 << (len(values) - 1).bit_length()
-    return [*values, *[values[-1]] * (length - len(values))]
+def _row(head: Head) -> Row:
+    values: Row = _lookup_values(head.lookup)
+    return (values if head.is_known else (*values[:2], None, *values[3:])) + head[2:]
 
 
-def _marks(values: Sequence[object]) -> str:
-    return f"({', '.join('?' * len(_padded(values)))})"
+def _texts(row: Sequence[Any]) -> Iterator[Any]:
+    return (value.decode() if isinstance(value, bytes) else value for value in row)
 
 
-def to_index(job: JobRow) -> Index:
-    """Return the index of *job*, as the store's users know it.
+def to_head(row: Sequence[Any]) -> Head:
+    """Return the head that is stored as *row*, whose columns are those of `COLUMNS`.
 
     Raises:
         UnreadableError: the row is damaged.
     """
-    if not all(map(isinstance, job, _TYPES)):  # type: ignore[arg-type]  # each is a type, or some
-        raise UnreadableError("a column of its row has a value of another type")
-    _, ref, provider, account, created_at, key, task_id, answered_at, is_open, occupies_until, poll_at, handle_at = job[
-        :12
-    ]
-    return Index(
-        ref=ref,
-        provider=provider,
-        account=account or "",
-        created_at=created_at,
-        key=key,
-        task_id=task_id,
-        answered_at=answered_at,
-        is_open=bool(is_open),
-        occupies_until=occupies_until,
-        poll_at=poll_at,
-        handle_at=handle_at,
-    )
+    try:
+        lookup = dict(zip(_LOOKUP, _texts(row), strict=False))
+        is_known = lookup["account"] is not None
+        lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
+        return msgspec.convert((lookup, is_known, *row[9:]), Head)
+    except ValueError as error:
+        raise UnreadableError(f"in its row: {error}") from error
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
-    """Return the entry whose columns are those of `ENTRY`.
+    """Return the entry that is stored as *row*, whose columns are those of `ENTRY`.
 
     Raises:
         UnreadableError: the row is damaged.
     """
-    id_, at, kind, status, headers, note, body = row
-    if not (isinstance(at, float) and kind in _KINDS and isinstance(body, bytes) and isinstance(status, int)):
-        raise UnreadableError("an entry of its journal has a value of another type")
-    return Entry(
-        id=str(id_),
-        at=at,
-        kind=kind,
-        status=status,
-        headers={} if headers is None else msgspec.json.decode(headers, type=dict[str, str]),
-        note=str(note),
-        body=body,
-    )
+    *texts, body = row
+    try:
+        values = dict(zip(_ENTRY, _texts(texts), strict=False), body=body)
+        values["headers"] = {} if values["headers"] is None else msgspec.json.decode(values["headers"])
+        return msgspec.convert(values, Entry, builtin_types=(bytes,))
+    except ValueError as error:
+        raise UnreadableError(f"in an entry: {error}") from error

@@ -118,11 +118,6 @@ def to_delivery(ref: str, provider: str, entry: Entry, *, is_orphan: bool) -> De
     )
 
 
-def is_too_late(handle_at: float, held_until: float, now: float, latest: float) -> bool:
-    """Say whether a job's handlers are due so late that a clock that was ahead must have said so."""
-    return (handle_at > latest and held_until <= now) or held_until > latest + LONGEST_HOLD_SECONDS
-
-
 @frozen
 class Changed:
     """The journal of `ref` holds `count` entries now."""

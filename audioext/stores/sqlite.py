@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from os import PathLike
-from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores import _sqlite_jobs as jobs
 from audioext.stores import _sqlite_reads as reads
+from audioext.stores import _sqlite_work as works
+from audioext.stores._append import AppendCall
 from audioext.stores._changes import Fanout, follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
-from audioext.stores._sqlite_session import Session
-from audioext.stores._sqlite_thread import BatchThread
+from audioext.stores._sqlite_session import NEWEST, Session
+from audioext.stores._sqlite_thread import Checkpoints, FileThread
 from audioext.stores._sqlite_watcher import Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
 
 T = TypeVar("T")
-P = ParamSpec("P")
+A = TypeVar("A")
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long an append waits for another process's; then the provider is asked to come again."""
@@ -38,34 +38,31 @@ BUSY_TIMEOUT_SECONDS = 10.0
 
 @define(eq=False)
 class _Opened:
-    """What is open of a file while it has users: three threads, and those who listen to changes."""
+    """What is open of a file while it has users: two threads, and those who listen to changes."""
 
     file: DatabaseFile
     users: int = field(default=0, init=False)
     fanout: Fanout = field(factory=Fanout, init=False)
-    writer: BatchThread = field(init=False)
-    reader: BatchThread = field(init=False)
-    watcher: Watcher | None = field(default=None, init=False)
+    writer: FileThread = field(init=False)
+    reader: FileThread = field(init=False)
+    watcher: Watcher = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.writer = BatchThread(self.file, "writer", published=self.fanout.publish, wrote=self._wrote)
-        self.reader = BatchThread(self.file, "reader")
+        own = deque[tuple[int, int]]()
+        self.watcher = Watcher(self.fanout, own)
+        self.writer = FileThread(self.file, "writer", Checkpoints(), self.fanout, own)
+        self.reader = FileThread(self.file, "reader", self.watcher.look, self.fanout, own)
 
     async def start(self) -> None:
-        newest = await self.writer.run(reads.newest_entry)
-        if self.watcher is None:
-            self.watcher = Watcher(self.file, newest, self.fanout.publish)
+        ((newest,),) = await self.writer.run(Session.read, NEWEST)
+        if self.watcher.cursor is None:
+            self.watcher.cursor = newest
+            self.reader.wake()
 
     async def aclose(self) -> None:
         await self.reader.aclose()
-        if self.watcher is not None:
-            await self.watcher.aclose()
         await self.writer.aclose()  # last, so that it leaves no log behind
         self.fanout.close()
-
-    def _wrote(self, ids: tuple[int, int]) -> None:
-        if self.watcher is not None:
-            self.watcher.own.append(ids)
 
 
 @define(eq=False)
@@ -97,7 +94,7 @@ class SqliteStore:
             StoreError: it cannot be opened or written, is damaged, another program's, or another release's.
         """
         if self._engine is None:
-            self._engine = _Opened(self._file())
+            self._engine = _Opened(DatabaseFile(self.path, self.driver, self.synchronous, self.busy_timeout))
         engine = self._engine
         engine.users += 1
         try:
@@ -113,7 +110,7 @@ class SqliteStore:
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        return await self._write(index.ref, jobs.create, entry, index, limits, now)
+        return await self._opened().writer.run(Session.create, entry, index, limits, now, ref=index.ref)
 
     async def append(  # noqa: PLR0913 - the protocol's
         self,
@@ -127,19 +124,20 @@ class SqliteStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, with all other appends that wait; see `Store.append`."""
-        return await self._write(ref, jobs.append, ref, entries, provider, index, known, look_at, release)
+        call = AppendCall(ref, entries, provider, index, known, look_at, release)
+        return await self._opened().writer.run(Session.append, call, ref=ref)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        return await self._read(reads.read, ref, after)
+        return await self._opened().reader.run(reads.read, ref, after)
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        return await self._read(reads.find, key, provider, task_id)
+        return await self._opened().reader.run(reads.find, key, provider, task_id)
 
     def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        return self._paged(partial(reads.page, is_open=is_open), 0)
+        return self._paged(reads.page, 0, is_open)
 
     async def claim(  # noqa: PLR0913 - the protocol's
         self,
@@ -152,19 +150,19 @@ class SqliteStore:
         latest: float = math.inf,
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
-        return await self._write("", jobs.claim, work, now, until, limit, providers, latest)
+        return await self._opened().writer.run(works.claim, work, now, until, limit, providers, latest)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
-        return await self._read(jobs.next_due, work, providers)
+        return await self._opened().reader.run(works.next_due, work, providers)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        await self._write(ref, jobs.reschedule, ref, work, at)
+        await self._opened().writer.run(works.reschedule, ref, work, at)
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        return self._paged(partial(reads.deliveries, ref=ref), reads.NEWEST)
+        return self._paged(reads.deliveries, reads.LAST, ref)
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
@@ -172,60 +170,47 @@ class SqliteStore:
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
-        return await self._write("", jobs.secret, name, default)
+        return await self._opened().writer.run(works.secret, name, default)
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._read(reads.surplus, deliveries_kept)
+        surplus = await self._opened().reader.run(reads.surplus, deliveries_kept)
         forgotten = 0
         while True:
-            went, webhooks = await self._write("", jobs.purge, before, surplus)
+            went, webhooks = await self._opened().writer.run(works.purge, before, surplus)
             forgotten += went
             surplus -= webhooks
-            if went < jobs.PURGE_JOBS:
+            if went < works.PURGE_JOBS:
                 return forgotten
 
     def watch(self, *, urgent: bool) -> None:
         """Look for the appends of other processes every 2 ms while somebody waits, else every 50 ms."""
-        if self._engine is not None and self._engine.watcher is not None:
-            self._engine.watcher.watch(urgent=urgent)
+        if self._engine is not None:
+            watcher = self._engine.watcher
+            watcher.urgent = max(0, watcher.urgent + (1 if urgent else -1))
+            self._engine.reader.wake()
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
-        version = await self._read(reads.sqlite_version)
+        version = await self._opened().reader.run(reads.sqlite_version)
         if not has_reset_bug(version):
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
         return (f'SQLite {version} {fault}: install a newer one with pip install "audioext[sqlite]"',)
 
-    def _write(
-        self, ref: str, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs
-    ) -> asyncio.Future[T]:
-        """Have *work*, on the job of *ref* where it is about one, done with all that waits to be written."""
-        return self._opened().writer.run(lambda session: work(session, *given, **named), ref)
-
-    def _read(self, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs) -> asyncio.Future[T]:
-        return self._opened().reader.run(lambda session: work(session, *given, **named))
-
-    async def _paged(self, read: Callable[[Session, int], list[tuple[int, T | None]]], start: int) -> AsyncIterator[T]:
+    async def _paged(
+        self, read: Callable[[Session, int, A], list[tuple[int, T | None]]], start: int, which: A
+    ) -> AsyncIterator[T]:
         """Yield what can be read on each page; the last number on one begins the next, which is read meanwhile."""
-        page = self._read(read, start)
+        page = self._opened().reader.run(read, start, which)
         try:
             while items := await page:
-                page = self._read(read, items[-1][0])
+                page = self._opened().reader.run(read, items[-1][0], which)
                 for _, item in items:
                     if item is not None:
                         yield item
         finally:
             page.cancel()
-
-    def _file(self) -> DatabaseFile:
-        return DatabaseFile(
-            path=Path(self.path).absolute(),
-            driver=self.driver,
-            synchronous=self.synchronous,
-            busy_timeout=self.busy_timeout,
-        )
 
     async def _leave(self, engine: _Opened) -> None:
         engine.users -= 1

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
 from attrs import define, field
 
@@ -14,9 +14,7 @@ from audioext import providers as known
 from audioext.client import Client
 from audioext.clock import Clock
 from audioext.models.limits import Limits, Pace
-from audioext.models.results import Stage
 from audioext.providers.base import Provider
-from audioext.runtime.handlers import FailureHandler, StageHandler
 from audioext.runtime.jobs import Job
 from audioext.sandbox import Sandbox
 from audioext.state.schedule import handle_at
@@ -33,9 +31,6 @@ SETTLE_SECONDS = 10.0
 LOOK_SECONDS = 0.001
 """How often a client looks whether its handlers are done, in real time."""
 
-_StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
-_FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
-
 
 class SandboxClient(Client):
     """A client on a sandbox: it can wait until nothing is on its way any more."""
@@ -44,17 +39,6 @@ class SandboxClient(Client):
         """Take the settings of a `Client`, and the sandbox that its providers are on."""
         super().__init__(*providers, **settings)  # type: ignore[arg-type]  # Client checks them
         self._sandbox = sandbox
-        self._has_handlers = False
-
-    def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]:
-        """See `Client.on`."""
-        self._has_handlers = True
-        return super().on(stage)
-
-    def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT:
-        """See `Client.on_failure`."""
-        self._has_handlers = True
-        return super().on_failure(handler)
 
     async def settled(self, *, timeout: float = SETTLE_SECONDS) -> None:  # noqa: ASYNC109 - its error says what hangs
         """Wait until all webhooks are in and handlers were told of them, also of the tasks that handlers submitted.
@@ -85,7 +69,7 @@ class SandboxClient(Client):
             for job in jobs:
                 if job.record.task_id is not None and not job.record.is_final and await _brings_news(job):
                     return f"{job} makes progress"
-        if self._has_handlers:
+        if self._handlers.are_any:
             now = self._parts.settings.clock.now()
             for job in jobs:
                 due = handle_at(job.record, now)

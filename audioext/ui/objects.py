@@ -10,7 +10,8 @@ import attrs
 
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
-from audioext.models.results import Source, Stage, StageEvent, Track
+from audioext.models.results import Source, Stage, Track
+from audioext.runtime.jobs import StageEvent
 from audioext.stores.base import Delivery
 
 Journal = Sequence[tuple[Entry, Record | None]]

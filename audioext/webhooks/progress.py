@@ -11,9 +11,9 @@ from yarl import URL
 
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http import signing
-from audioext.models.results import StageEvent, Track
+from audioext.models.results import Track
 from audioext.runtime.held import HeldJob
-from audioext.runtime.jobs import Job, JobFailedError
+from audioext.runtime.jobs import Job, JobFailedError, StageEvent
 
 SEGMENT = "progress"
 _NAME = "progress:"

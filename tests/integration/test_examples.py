@@ -62,31 +62,6 @@ async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.Captur
     ]
 
 
-@pytest.mark.parametrize(("faults", "last"), [([], "here you are"), (["error=complete:501"], "that did not work")])
-async def test_the_bot_posts_each_stage_to_its_chat(faults: list[str], last: str) -> None:
-    """A message gets its posts in its own chat, and the same message twice makes one task."""
-    posts: list[tuple[int, str]] = []
-
-    async def post(chat: int, text: str) -> None:
-        posts.append((chat, text))
-
-    async with Sandbox(speed=1e6, faults=faults) as sandbox:
-        client = ax.Client(
-            ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
-            public_url="http://127.0.0.1:{port}",
-            listen="127.0.0.1:0",
-        )
-        on_message = example("bot").make_bot(client, post)
-        async with client:
-            job = await on_message(42, 7, sandbox.tune_url)
-            assert job == await on_message(42, 7, sandbox.tune_url)
-            await sandbox.settled()
-        assert 1 == len(sandbox.submissions)
-
-    assert {42} == {chat for chat, _ in posts}
-    assert posts[-1][1].startswith(last)
-
-
 async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
     """An app with the receiver mounted answers a song's links, and 400 with all problems of a bad wish."""
     async with Sandbox(speed=1e6) as sandbox:

@@ -47,10 +47,10 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 def test_the_example_passes(project: Project, pytester: pytest.Pytester) -> None:
     """The bot's tests in the examples pass as they stand."""
     folder = pytester.mkdir("examples")
-    for name in ("bot.py", "test_bot.py"):
+    for name in ("bot_plain.py", "test_bot.py"):
         (folder / name).write_text((ROOT / "examples" / name).read_text(encoding="utf-8"), encoding="utf-8")
 
-    project.run(*AUTO, "-o", "pythonpath=.", "examples").assert_outcomes(passed=3)
+    project.run(*AUTO, "-o", "pythonpath=.", "examples").assert_outcomes(passed=4)
 
 
 def test_the_readme_shows_a_test_that_passes(project: Project) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, assert_type
@@ -65,6 +66,9 @@ async def submits(client: ax.Client) -> None:
     assert_type(await client.add_instrumental(url="https://a.test/a.mp3", title="Rain", tags="piano"), ax.Job)
     assert_type(await client.submit(ax.Extend(url="https://a.test/a.mp3"), key="k"), ax.Job)
     assert_type(await client.run(ax.AddInstrumental(file="a.wav"), timeout=900), ax.Song)
+    assert_type(await client.submit(ax.Extend(url="https://a.test"), fallback=("vidgo",), meta=Chat(42)), ax.Job)
+    options: ax.ExtendOptions = {"url": "https://a.test", "model": "V5"}
+    assert_type(await client.extend(**options, fallback=["vidgo"]), ax.Job)
     await client.extend(audioid="e231")  # type: ignore[call-arg]  # a misspelt field
     await client.extend(continue_at="60")  # type: ignore[arg-type]  # seconds are a number
     await client.extend(vocal_gender="alto")  # type: ignore[arg-type]  # one of a few words
@@ -85,6 +89,8 @@ async def waits(job: ax.Job) -> None:
         assert_type(event.stage, ax.Stage)
         assert_type(event.source, Literal["webhook", "poll", "implied"])
         assert_type(event.at, datetime)
+        assert_type(event.job, ax.Job)
+        assert_type(event.is_latest, bool)
 
 
 async def looks_at(job: ax.Job) -> None:
@@ -129,6 +135,19 @@ async def finds(client: ax.Client) -> None:
     assert_type(await client.inbox.accept(ax.Webhook(path="/kie/ref/tag", headers={}, body=b"{}")), int)
     async with client as same:
         assert_type(same, ax.Client)
+    assert_type(await client.open(), ax.Client)
+    receiver: ax.Receiver = client.receiver
+    store: ax.Store = client.store
+    async for delivery in client.deliveries():
+        assert_type(delivery, ax.Delivery)
+    del receiver, store
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Meta of a user."""
+
+    chat: int
 
 
 class TellingEvent:
@@ -152,13 +171,23 @@ def handles(client: ax.Client, telling: TellingEvent) -> None:
     def not_async(event: ax.StageEvent) -> None:
         """Take an event, and give nothing to await."""
 
+    async def with_chat(event: ax.StageEvent, chat: Chat) -> None:
+        """Take an event and its meta."""
+
+    async def sorry_with_chat(failure: ax.Failure, chat: Chat) -> None:
+        """Take a failure and its meta."""
+
     assert_type(client.on(ax.Stage.FIRST)(telling), TellingEvent)
+    client.on(ax.Stage.FIRST, meta=Chat)(with_chat)
+    client.on_failure(meta=Chat)(sorry_with_chat)
     as_before: Callable[[ax.StageEvent], Awaitable[None]] = client.on(ax.Stage.FIRST)(tell)
     failing: Callable[[ax.Failure], Awaitable[None]] = client.on_failure(sorry)
     del as_before, failing
     client.on(ax.Stage.FIRST)(sorry)  # type: ignore[type-var]  # a failure is no stage
     client.on(ax.Stage.FIRST)(not_async)  # type: ignore[type-var]  # nobody could await it
     client.on_failure(tell)  # type: ignore[type-var]  # a stage is no failure
+    client.on(ax.Stage.FIRST)(with_chat)  # type: ignore[type-var]  # nobody said which class the meta is
+    client.on(ax.Stage.FIRST, meta=int)(with_chat)  # type: ignore[arg-type]  # another class
 
 
 def fails_with(error: Exception) -> None:

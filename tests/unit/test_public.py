@@ -21,6 +21,7 @@ FACADE = ast.parse((ROOT / "audioext" / "__init__.py").read_text(encoding="utf-8
 
 SURFACES = (
     "audioext",
+    "audioext.bots",
     "audioext.providers",
     "audioext.sandbox",
     "audioext.stores",

@@ -9,20 +9,18 @@ import base64
 import binascii
 import mimetypes
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 from aiohttp import BodyPartReader, web
 from attrs import define, frozen
 from yarl import URL
 
-from audioext.sandbox.apis._fields import is_address
-from audioext.sandbox.apis._http import Handler, check_key, json_response, read_json_object
+from audioext.sandbox.apis._api import Api, Handler, is_address, json_response, read_json_object
+from audioext.sandbox.facts import Cause, Refusal
 from audioext.sandbox.files import content_type
-from audioext.sandbox.models import Cause, Refusal
-from audioext.sandbox.protocol import ApiFacts
-from audioext.sandbox.state import State
 
 CHUNK_BYTES = 64 * 1024
 MOST_TEXT_BYTES = 64 * 1024
@@ -40,105 +38,105 @@ class ReceivedFile:
     size: int
 
 
-@frozen
-class Form:
-    """A form that was read."""
-
-    texts: Mapping[str, str]
-    file: ReceivedFile | None
+Form: TypeAlias = tuple[Mapping[str, str], ReceivedFile | None]
+"""The texts of a submit or an upload, and its file."""
 
 
-async def read_form(request: web.Request, state: State, *, file_name: str, provider: str) -> Form:
+async def read_form(request: web.Request, api: Api, *, file_name: str) -> Form:
     """Read a multipart form, in constant memory; parts come in any order, the first file of that name is kept.
 
-    Raises:
-        Refusal: The body is no form, or a file is too big.
+    A body that is no form, or a file that is too big, raises Refusal.
     """
+    if request.content_type != "multipart/form-data":
+        raise Refusal(Cause.BODY, "Content-Type must be multipart/form-data")
+    files, most_bytes = api.state.files, api.state.settings.max_upload_bytes
     texts: dict[str, str] = {}
     received: ReceivedFile | None = None
-    async for part in _parts(request):
-        if part.name == file_name and received is None:
-            key = _fresh_key(provider)
-            size = await state.files.add_stream(key, _chunks(part), limit_bytes=state.settings.max_upload_bytes)
-            received = ReceivedFile(key, part.filename or "file", size)
-        elif part.name is not None:
-            texts[part.name] = (await part.read_chunk(MOST_TEXT_BYTES)).decode("utf-8", "replace")
-    return Form(texts, received)
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                continue
+            if part.name == file_name and received is None:
+                key = _fresh_key(api)
+                size = await files.add_stream(key, _chunks(part), limit_bytes=most_bytes)
+                received = ReceivedFile(key, part.filename or "file", size)
+            else:
+                texts[part.name] = (await part.read_chunk(MOST_TEXT_BYTES)).decode("utf-8", "replace")
+    except ValueError as error:
+        raise Refusal(Cause.BODY, "The body is not valid multipart/form-data") from error
+    return texts, received
 
 
 @define(eq=False)
 class UploadHost:
     """The three uploads of one account: a form, Base64 inside JSON, and an address to fetch."""
 
-    state: State
-    facts: ApiFacts
+    api: Api
 
     def add_routes(self, app: web.Application) -> None:
         """Add them for all methods: a wrong one has an answer of its own."""
-        app.router.add_route("*", "/api/file-stream-upload", self._answering(self._stream))
-        app.router.add_route("*", "/api/file-base64-upload", self._answering(self._base64))
-        app.router.add_route("*", "/api/file-url-upload", self._answering(self._url))
+        for kind, read in (("stream", self._read_form), ("base64", self._read_base64), ("url", self._read_url)):
+            app.router.add_route("*", f"/api/file-{kind}-upload", self._answering(read))
 
-    def _answering(self, handler: Handler) -> Handler:
+    def _answering(self, read: Callable[[web.Request], Awaitable[Form]]) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 if request.method != "POST":
                     raise Refusal(Cause.METHOD, f"{request.method} is not allowed")
-                check_key(request, self.facts, self.state.settings)
-                return await handler(request)
+                self.api.check_key(request)
+                data = self._keep(*await read(request))
             except Refusal as refusal:
                 code = STATUSES.get(refusal.cause, INVALID_STATUS)
                 return json_response({"success": False, "code": code, "msg": refusal.message}, status=code)
+            return json_response({"success": True, "code": 200, "msg": "File uploaded successfully", "data": data})
 
         return handle
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
-        form = await read_form(request, self.state, file_name="file", provider=self.facts.provider)
-        if form.file is None:
-            raise Refusal(Cause.MISSING, "file is required")
-        return self._keep(form.file, form.texts)
+    async def _read_form(self, request: web.Request) -> Form:
+        return await read_form(request, self.api, file_name="file")
 
-    async def _base64(self, request: web.Request) -> web.StreamResponse:
+    async def _read_base64(self, request: web.Request) -> Form:
         texts = await _texts(request)
         data, suffix = _decode_base64(texts.get("base64Data", ""))
-        return self._keep(self._add(data, f"{uuid.uuid4()}{suffix}"), texts)
+        return texts, self._add(data, f"{uuid.uuid4()}{suffix}")
 
-    async def _url(self, request: web.Request) -> web.StreamResponse:
+    async def _read_url(self, request: web.Request) -> Form:
         texts = await _texts(request)
         address = texts.get("fileUrl")
         if not is_address(address):
             raise Refusal(Cause.INVALID, "fileUrl must be an http(s) URL")
-        data = await self.state.files.read(await self.state.library.fetch(address))
-        return self._keep(self._add(data, URL(address).name or str(uuid.uuid4())), texts)
+        state = self.api.state
+        data = await state.files.read(await state.library.fetch(address))
+        return texts, self._add(data, URL(address).name or str(uuid.uuid4()))
 
     def _add(self, data: bytes, name: str) -> ReceivedFile:
-        key = _fresh_key(self.facts.provider)
-        self.state.files.add(key, data)
+        key = _fresh_key(self.api)
+        self.api.state.files.add(key, data)
         return ReceivedFile(key, name, len(data))
 
-    def _keep(self, file: ReceivedFile, texts: Mapping[str, str]) -> web.Response:
+    def _keep(self, texts: Mapping[str, str], file: ReceivedFile | None) -> Mapping[str, object]:
         """Keep a file where the client wants it; answer as was seen live: `downloadUrl` is what a client uses."""
+        if file is None:
+            raise Refusal(Cause.MISSING, "file is required")
         if not texts.get("uploadPath"):
             raise Refusal(Cause.MISSING, "uploadPath is required")
         name = PurePosixPath(texts.get("fileName") or file.name).name
         # Nothing climbs out of the folder.
-        parts = [part for part in f"{texts['uploadPath']}/{name}".split("/") if part not in {"", ".", ".."}]
-        path = "/".join(parts)
-        key = f"uploads/{self.facts.provider}/{path}"
-        self.state.files.rename(file.key, key)
-        data = {
+        path = "/".join(part for part in f"{texts['uploadPath']}/{name}".split("/") if part not in {"", ".", ".."})
+        key, files = f"uploads/{self.api.facts.provider}/{path}", self.api.state.files
+        files.rename(file.key, key)
+        return {
             "fileName": name,
             "filePath": path,
-            "downloadUrl": self.state.files.url(key),
+            "downloadUrl": files.url(key),
             "fileSize": file.size,
             "mimeType": content_type(path),
             "uploadedAt": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
-        return json_response({"success": True, "code": 200, "msg": "File uploaded successfully", "data": data})
 
 
-def _fresh_key(provider: str) -> str:
-    return f"uploads/{provider}/{uuid.uuid4()}"
+def _fresh_key(api: Api) -> str:
+    return f"uploads/{api.facts.provider}/{uuid.uuid4()}"
 
 
 async def _texts(request: web.Request) -> Mapping[str, str]:
@@ -157,17 +155,6 @@ def _decode_base64(text: str) -> tuple[bytes, str]:
         raise Refusal(Cause.INVALID, "base64Data must be Base64 of at least one byte")
     kind = head.removeprefix("data:").partition(";")[0] if comma else ""
     return decoded, mimetypes.guess_extension(kind) or ".bin"
-
-
-async def _parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
-    if request.content_type != "multipart/form-data":
-        raise Refusal(Cause.BODY, "Content-Type must be multipart/form-data")
-    try:
-        async for part in await request.multipart():
-            if isinstance(part, BodyPartReader):
-                yield part
-    except ValueError as error:
-        raise Refusal(Cause.BODY, "The body is not valid multipart/form-data") from error
 
 
 async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:

@@ -10,15 +10,24 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 from attrs import evolve
 
-from audioext.sandbox.apis._envelope import CallbackForm, EnvelopeApi, epoch_milliseconds, snake_song
-from audioext.sandbox.apis._fields import COMMON, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules, read_wrapped
-from audioext.sandbox.apis._http import check_key, json_text
-from audioext.sandbox.apis._submit import submitting
-from audioext.sandbox.models import Callback, Cause, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
+from audioext.sandbox.apis._api import json_text
+from audioext.sandbox.apis._rules import (
+    COMMON,
+    INSTRUMENTAL,
+    LEGACY_MODELS,
+    PERSONA,
+    TEXTS,
+    V6_MODELS,
+    OperationRules,
+    read_wrapped,
+)
+from audioext.sandbox.apis._suno import CallbackForm, EnvelopeApi, epoch_milliseconds, snake_song
+from audioext.sandbox.facts import ApiFacts, Cause, Refusal
+from audioext.sandbox.models import Callback, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.state import State
 
 EXTEND = OperationRules(
     operation="ai-music-api/extend",
-    kind=TaskKind.EXTENSION,
     required=frozenset({"audio_id", "model"}),
     optional=COMMON | PERSONA | TEXTS | {"lyrics", "instrumental", "negative_tags", "variety"},
     models=LEGACY_MODELS | V6_MODELS,
@@ -31,8 +40,8 @@ UPLOAD_AND_EXTEND = evolve(
 )
 ADD_INSTRUMENTAL = OperationRules(
     operation="ai-music-api/add-instrumental",
-    kind=TaskKind.INSTRUMENTAL,
-    required=frozenset({"upload_url", "title", "tags", "negative_tags"}),
+    is_instrumental=True,
+    required=INSTRUMENTAL,
     optional=COMMON | {"model"},
     models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
     default_model="V4_5PLUS",
@@ -42,7 +51,11 @@ STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "generati
 
 
 class KieJobsApi(EnvelopeApi):
-    """All operations at one route."""
+    """All operations at one route; the limit is the account's, shared with the other routes."""
+
+    def __init__(self, state: State, facts: ApiFacts) -> None:
+        """Take part in this state; a job without its source failed upstream and was refunded, as was seen."""
+        super().__init__(state, evolve(facts, fetches_first=False), "createTask")
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
@@ -57,26 +70,19 @@ class KieJobsApi(EnvelopeApi):
         # One at the end: the status record with the names of the verification page's sample,
         # https://docs.kie.ai/common-api/webhook-verification
         failure = task.failure
-        data = {
-            **self.record(task),
-            "task_id": task.id,
-            "callbackType": "task_completed" if failure is None else "error",
-        }
-        body = {
-            "taskId": task.id,
-            "code": 200 if failure is None else failure.code,
-            "msg": "success" if failure is None else failure.message,
-            "data": data,
-        }
-        return [Callback(words=("complete" if failure is None else "error",), body=body)]
+        word, kind, code, message = ("complete", "task_completed", 200, "success")
+        if failure is not None:
+            word, kind, code, message = ("error", "error", failure.code, failure.message)
+        data = {**self.record(task), "task_id": task.id, "callbackType": kind}
+        return [Callback(words=(word,), body={"taskId": task.id, "code": code, "msg": message, "data": data})]
 
-    async def record_info(self, request: web.Request) -> web.StreamResponse:
+    async def job_info(self, request: web.Request) -> web.StreamResponse:
         """Answer ``recordInfo?taskId=``, for tasks of this route alone."""
-        check_key(request, self.facts, self.state.settings)
+        self.check_key(request)
         task_id = request.query.get("taskId", "")
         if not task_id:
             return self.error(400, "taskId is required")
-        task = self.state.find(self.facts.provider, task_id)
+        task = self.find(task_id)
         if task is None or task.input.operation not in RULES:
             raise Refusal(Cause.TASK, "recordInfo is null")
         return self.ok(self.record(task))
@@ -115,9 +121,3 @@ class KieJobsApi(EnvelopeApi):
             "resultObject": ({**urls, "resultObject": songs}, None),
         }
         return shapes[self.state.settings.jobs_result]
-
-
-def add_routes(app: web.Application, api: KieJobsApi) -> None:
-    """Add the route's two calls; the limit is the account's, shared with the other routes."""
-    app.router.add_post("/api/v1/jobs/createTask", submitting(api.state, api, operation="createTask"))
-    app.router.add_get("/api/v1/jobs/recordInfo", api.record_info)

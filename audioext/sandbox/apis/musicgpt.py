@@ -5,20 +5,16 @@ https://docs.musicgpt.com/api-documentation/conversions/extend and endpoint/getB
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
-from attrs import define
 
-from audioext.sandbox.apis._envelope import new_uuid
-from audioext.sandbox.apis._fields import is_address
-from audioext.sandbox.apis._http import api_application, check_key, json_response, json_text, read_json_object
-from audioext.sandbox.apis._submit import submitting
+from audioext.sandbox.apis._api import Api, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._uploads import Form, read_form
-from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
-from audioext.sandbox.protocol import ApiFacts
+from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
+from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 PREFIXES = ("", "/v1", "/api/public/v1")
@@ -36,15 +32,7 @@ LINES = ("[Verse]", "Another mile of light", "Another song at night", "[Outro]")
 FACTS = ApiFacts(
     provider="musicgpt",
     # utilities/error; 401 by the vendor's packages
-    codes={
-        Cause.KEY: 401,
-        Cause.CREDITS: 402,
-        Cause.RATE: 429,
-        Cause.PATH: 404,
-        Cause.METHOD: 405,
-        Cause.TASK: 404,
-        Cause.TOO_BIG: 413,
-    },
+    codes={**HTTP_CODES, Cause.TASK: 404},
     usual_code=INVALID_CODE,
     failures={
         Cause.SOURCE: (INVALID_CODE, "Could not download the audio from the given URL"),
@@ -62,56 +50,39 @@ FACTS = ApiFacts(
 )
 
 
-def _longest(limit: int) -> Callable[[str], bool]:
-    return lambda text: len(text) <= limit
-
-
-def _is_time(text: str) -> bool:
-    try:
-        seconds = float(text)
-    except ValueError:
-        return False
-    return math.isfinite(seconds) and seconds >= 0
-
-
-CHECKS: Mapping[str, Callable[[str], bool]] = {
-    "extend_after": _is_time,
+CHECKS: Mapping[str, str] = {
+    "extend_after": r"\d+(\.\d*)?|\.\d+",
     # The parameter table of conversions/extend. The prompt's limit is on no page.
-    "lyrics": _longest(2000),
-    "lyrics_section_to_extend": _longest(3000),
-    "gender": lambda text: text in ("male", "female", "neutral"),
-    "num_outputs": lambda text: text in ("1", "2"),
-    "webhook_url": is_address,
-    "generate_album_cover": lambda text: text in ("true", "false"),
-    "lyrics_timestamps": lambda text: text in ("true", "false"),
+    "lyrics": r"(?s:.{0,2000})",
+    "lyrics_section_to_extend": r"(?s:.{0,3000})",
+    "gender": "male|female|neutral",
+    "num_outputs": "1|2",
+    "webhook_url": r"(?i:https?)://[^/?#\s]+.*",
+    "generate_album_cover": "true|false",
+    "lyrics_timestamps": "true|false",
 }
+"""What a field must look like."""
 KNOWN = frozenset({"audio_url", "prompt", "title", *CHECKS})
 
 
-@define(eq=False)
-class MusicGptApi:
+class MusicGptApi(Api):
     """The extend call and the status call."""
-
-    state: State
-    facts: ApiFacts = FACTS
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read and check the form."""
-        form = await self._form(request)
-        texts = form.texts
+        texts, file = await self._form(request)
         shown: dict[str, object] = dict(texts)
-        if form.file is not None:
-            shown["audio_file"] = {"filename": form.file.name, "size": form.file.size}
+        if file is not None:
+            shown["audio_file"] = {"filename": file.name, "size": file.size}
         submission.fields = shown
         submission.ignored = tuple(name for name in texts if name not in KNOWN)
         submission.callback_url = texts.get("webhook_url")
-        _check(form)
+        _check(texts, has_file=file is not None)
         return TaskInput(
             operation="extend",
-            kind=TaskKind.EXTENSION,
             fields=shown,
-            url=texts.get("audio_url") if form.file is None else None,
-            file_key=form.file.key if form.file is not None else None,
+            url=texts.get("audio_url") if file is None else None,
+            file_key=file.key if file is not None else None,
             continue_at=float(texts["extend_after"]),
             title=texts.get("title", ""),
             prompt=texts.get("prompt", ""),
@@ -123,11 +94,11 @@ class MusicGptApi:
         """Read multipart; also the plain form of the docs' own sample, and the JSON of the vendor's n8n node."""
         if request.content_type == "application/x-www-form-urlencoded":
             posted = await request.post()
-            return Form({name: value for name, value in posted.items() if isinstance(value, str)}, None)
+            return {name: value for name, value in posted.items() if isinstance(value, str)}, None
         if request.content_type == "application/json":
             body = await read_json_object(request)
-            return Form({name: _as_text(value) for name, value in body.items() if value is not None}, None)
-        return await read_form(request, self.state, file_name="audio_file", provider=FACTS.provider)
+            return {name: _as_text(value) for name, value in body.items() if value is not None}, None
+        return await read_form(request, self, file_name="audio_file")
 
     def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
         """Mint UUIDs, as in real traffic; which version is ready first varies."""
@@ -182,54 +153,53 @@ class MusicGptApi:
 
     async def by_id(self, request: web.Request) -> web.StreamResponse:
         """Answer the status call, by the task's id or a conversion's."""
-        check_key(request, FACTS, self.state.settings)
-        kind, task_id, conversion_id = (
-            request.query.get(name) for name in ("conversionType", "task_id", "conversion_id")
-        )
+        self.check_key(request)
+        query = request.query
+        kind, conversion_id = query.get("conversionType"), query.get("conversion_id")
         # Required by the page; clients that leave it out get answers.
-        if kind is None and not FACTS.is_live(self.state.settings):
+        if kind is None and not self.is_live:
             raise Refusal(Cause.MISSING, "Field required", names=["conversionType"])
         if kind is not None and kind not in CONVERSION_TYPES:
             raise Refusal(Cause.INVALID, "Input should be a conversion type", names=["conversionType"])
-        if task_id is None and conversion_id is None:
+        if "task_id" not in query and conversion_id is None:
             raise Refusal(Cause.MISSING, "Field required", names=["task_id"])
         tasks = (task for task in self.state.tasks.values() if conversion_id in task.ids.track_ids)
-        task = self.state.find(FACTS.provider, task_id or "") or next(tasks, None)
+        task = self.find(query.get("task_id", "")) or next(tasks, None)
         if task is None or kind not in (None, CONVERSION):
             raise Refusal(Cause.TASK, "Conversion not found")
         return json_response({"success": True, "conversion": self._conversion(task, conversion_id)})
 
     def _conversion(self, task: Task, conversion_id: str | None) -> Mapping[str, object]:
         """Write the status: the page's keys for one version, and the numbered ones that clients read for both."""
-        failure, lyrics = task.failure, "\n".join(_words(task))
+        lyrics, message = "\n".join(_words(task)), task.failure.message if task.failure is not None else ""
         asked = conversion_id if conversion_id in task.ids.track_ids else _both_ids(task)["conversion_id_1"]
         status = "COMPLETED" if task.is_complete else "IN_QUEUE"
         shown: dict[str, object] = {
             "task_id": task.id,
             "conversion_id": asked,
             **_both_ids(task),
-            "status": status if failure is None else "FAILED",
-            "status_msg": failure.message if failure is not None else "",
-            "message": failure.message if failure is not None else "",
+            "status": status if task.failure is None else "FAILED",
+            "status_msg": message,
+            "message": message,
             "conversion_cost": self.state.settings.price if task.is_complete else 0,
             "createdAt": task.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "updatedAt": task.updated.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        if failure is not None:
-            return shown | {"is_flagged": failure.code == FLAGGED_CODE}
+        if task.failure is not None:
+            return shown | {"is_flagged": task.failure.code == FLAGGED_CODE}
         root = str(self.state.files.base)  # before there is a file its path is a bare root, as was seen
         shown |= {"title": task.input.title, "lyrics": lyrics, "music_style": ""}
-        for at, track_id in enumerate(task.ids.track_ids):
-            track = task.tracks[at] if task.tracks and task.has_audio(at) else None
+        for index, track_id in enumerate(task.ids.track_ids):
+            at, track = index + 1, task.tracks[index] if task.tracks and task.has_audio(index) else None
             if track_id == asked:
                 shown["audio_url"] = track.url if track is not None else root
             shown |= {
-                f"conversion_path_{at + 1}": track.url if track is not None else root,
-                f"conversion_path_wav_{at + 1}": track.wav_url if track is not None else root,
-                f"conversion_duration_{at + 1}": track.seconds if track is not None else None,
-                f"title_{at + 1}": task.input.title,
-                f"lyrics_{at + 1}": lyrics,
-                f"lyrics_timestamped_{at + 1}": _timed(task, at) if track is not None else None,
+                f"conversion_path_{at}": track.url if track is not None else root,
+                f"conversion_path_wav_{at}": track.wav_url if track is not None else root,
+                f"conversion_duration_{at}": track.seconds if track is not None else None,
+                f"title_{at}": task.input.title,
+                f"lyrics_{at}": lyrics,
+                f"lyrics_timestamped_{at}": _timed(task, index) if track is not None else None,
             }
         if task.tracks and _asked(task, "generate_album_cover"):
             cover = task.tracks[0].cover_url
@@ -239,10 +209,10 @@ class MusicGptApi:
 
 def build(state: State) -> web.Application:
     """Make MusicGPT's extend and status calls, under each of its prefixes."""
-    api = MusicGptApi(state)
-    app = api_application(state.settings, FACTS, api.error)
+    api = MusicGptApi(state, FACTS, "extend")
+    app = api.application()
     for prefix in PREFIXES:
-        app.router.add_post(f"{prefix}/extend", submitting(state, api, operation="extend"))
+        app.router.add_post(f"{prefix}/extend", api.submit)
         app.router.add_get(f"{prefix}/byId", api.by_id)
     return app
 
@@ -251,14 +221,13 @@ def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check(form: Form) -> None:
-    texts = form.texts
+def _check(texts: Mapping[str, str], *, has_file: bool) -> None:
     missing = [] if "extend_after" in texts else ["extend_after"]
-    if form.file is None and not texts.get("audio_url"):
+    if not has_file and not texts.get("audio_url"):
         missing += ["audio_file", "audio_url"]
     if missing:
         raise Refusal(Cause.MISSING, "Field required", names=missing)
-    wrong = [name for name, fits in CHECKS.items() if name in texts and not fits(texts[name])]
+    wrong = [name for name, form in CHECKS.items() if name in texts and not re.fullmatch(form, texts[name], re.ASCII)]
     if wrong:
         raise Refusal(Cause.INVALID, f"Invalid value for {', '.join(wrong)}", names=wrong)
 

@@ -10,14 +10,11 @@ import string
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
-from attrs import define
 
-from audioext.sandbox.apis._envelope import new_uuid
-from audioext.sandbox.apis._fields import COMMON, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
-from audioext.sandbox.apis._http import api_application, check_key, json_response
-from audioext.sandbox.apis._submit import submitting
-from audioext.sandbox.models import Callback, Cause, NewIds, Refusal, Submission, Task, TaskInput, TaskKind, TaskStage
-from audioext.sandbox.protocol import ApiFacts
+from audioext.sandbox.apis._api import Api, json_response, new_uuid
+from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
+from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
+from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 LETTERS = string.ascii_lowercase + string.digits
@@ -25,16 +22,7 @@ LETTERS = string.ascii_lowercase + string.digits
 FACTS = ApiFacts(
     provider="vidgo",
     # The body's `code` "is described as the HTTP status code". Which refusal has which is on no page.
-    codes={
-        Cause.KEY: 401,
-        Cause.CREDITS: 402,
-        Cause.RATE: 429,
-        Cause.PATH: 404,
-        Cause.METHOD: 405,
-        Cause.TRACK: 404,
-        Cause.TASK: 404,
-        Cause.TOO_BIG: 413,
-    },
+    codes={**HTTP_CODES, Cause.TRACK: 404, Cause.TASK: 404},
     usual_code=400,
     failures={
         Cause.SOURCE: (400, "Failed to download the file from upload_url"),
@@ -56,7 +44,6 @@ RULES: Mapping[str, OperationRules] = {
     for rules in (
         OperationRules(
             operation="extend-music",
-            kind=TaskKind.EXTENSION,
             required=frozenset({"audio_id", "mv"}),
             optional=COMMON | TEXTS | {"negative_tags", "default_param_flag", "persona_id"},
             models=MODELS,
@@ -65,7 +52,6 @@ RULES: Mapping[str, OperationRules] = {
         ),
         OperationRules(
             operation="upload-and-extend-audio",
-            kind=TaskKind.EXTENSION,
             # The version's key is on no page for this operation, and so it is not insisted on.
             required=frozenset({"upload_url"}),
             optional=COMMON | TEXTS | {"negative_tags", "default_param_flag", "instrumental", "persona_id", "mv"},
@@ -76,8 +62,8 @@ RULES: Mapping[str, OperationRules] = {
         ),
         OperationRules(
             operation="add-instrumental",
-            kind=TaskKind.INSTRUMENTAL,
-            required=frozenset({"upload_url", "title", "tags", "negative_tags"}),
+            is_instrumental=True,
+            required=INSTRUMENTAL,
             # `model` by the page's prose, `mv` at the sibling.
             optional=COMMON | {"model", "mv"},
             models=frozenset({"V4_5PLUS", "V5"}),
@@ -88,12 +74,8 @@ RULES: Mapping[str, OperationRules] = {
 }
 
 
-@define(eq=False)
-class VidgoApi:
+class VidgoApi(Api):
     """All operations at one route, and the calls that only read."""
-
-    state: State
-    facts: ApiFacts = FACTS
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
@@ -119,29 +101,29 @@ class VidgoApi:
         """Write the one webhook, at the end: the status answer, `code` 200 also for a failure."""
         if task.is_open:
             return []
-        word = "complete" if task.failure is None else "error"
-        return [Callback(words=(word,), body={"code": 200, "data": _detail(task)})]
+        words = ("complete" if task.failure is None else "error",)
+        return [Callback(words=words, body={"code": 200, "data": _detail(task)})]
 
     async def detail(self, request: web.Request) -> web.StreamResponse:
         """Answer the status call."""
-        check_key(request, FACTS, self.state.settings)
-        task = self.state.find(FACTS.provider, request.query.get("task_id", ""))
+        self.check_key(request)
+        task = self.find(request.query.get("task_id", ""))
         if task is None:
             raise Refusal(Cause.TASK, "Task not found")
         return json_response({"code": 200, "data": _detail(task)})
 
     async def balance(self, request: web.Request) -> web.StreamResponse:
         """Answer the balance."""
-        check_key(request, FACTS, self.state.settings)
+        self.check_key(request)
         data = {"email": "sandbox@example.invalid", "credits_amount": self.state.balance(FACTS.provider)}
         return json_response({"code": 200, "data": data})
 
 
 def build(state: State) -> web.Application:
     """Make the whole of vidgo.ai."""
-    api = VidgoApi(state)
-    app = api_application(state.settings, FACTS, api.error)
-    app.router.add_post("/api/generate/submit", submitting(state, api, operation="submit"))
+    api = VidgoApi(state, FACTS, "submit")
+    app = api.application()
+    app.router.add_post("/api/generate/submit", api.submit)
     app.router.add_get("/api/generate/detail/music", api.detail)
     app.router.add_get("/api/user/balance", api.balance)
     return app

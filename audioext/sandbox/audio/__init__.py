@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from audioext.sandbox.audio.accompany import SOURCE_GAIN, accompany
 from audioext.sandbox.audio.codec import FORMATS_READ, AudioError, Clip, encode, load
-from audioext.sandbox.audio.extend import JOINT_SECONDS, extend
+from audioext.sandbox.audio.results import JOINT_SECONDS, SOURCE_GAIN, accompany, extend
 from audioext.sandbox.audio.tune import tune, voice
 
 __all__ = [

@@ -154,18 +154,13 @@ def _read_blocks(file: soundfile.SoundFile, most_samples: int) -> Samples:
     """Read until the end, whatever number of frames the header claims, and mend what is not a number."""
     blocks: list[Samples] = []
     room = most_samples
-    while True:
-        block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
-        if block.shape[0] == 0:
-            break
+    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         if block.shape[1] > STEREO:
             block = block.mean(axis=1, keepdims=True)
         room -= block.size
         if room < 0:
-            message = (
-                f"The audio file is longer than {most_samples / (STEREO * 48_000 * 60):g} minutes of stereo sound."
-            )
-            raise AudioError(message)
+            minutes = most_samples / (STEREO * 48_000 * 60)
+            raise AudioError(f"The audio file is longer than {minutes:g} minutes of stereo sound.")
         # A float file may hold infinities and peaks above 1; a lossy one overshoots.
         blocks.append(np.clip(np.nan_to_num(block, posinf=1.0, neginf=-1.0), -1.0, 1.0, dtype=np.float32))
     return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)

@@ -1,8 +1,7 @@
-"""The few operations on samples that all sounds share: levels, filters, cross-fades, limits."""
+"""The few operations on samples that all sounds share: levels, cross-fades, limits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -12,7 +11,6 @@ Samples: TypeAlias = npt.NDArray[np.float32]
 """Sound: shape (frames, channels), or (frames,) where a name says *mono*."""
 
 LIMIT_FROM: Final = 0.8  # below this level the limiter leaves a sample as it is
-MOST_TAPERED_FRAMES: Final = 2_048  # of each end, so that a filter's ringing does not wrap around as a click
 
 
 def to_mono(samples: Samples) -> Samples:
@@ -63,16 +61,3 @@ def fade_out(samples: Samples, frames: int) -> Samples:
     out = samples.copy()
     out[samples.shape[0] - frames :] *= curve[:, None].astype(np.float32)
     return out
-
-
-def tint(samples: Samples, rate: int, points: Sequence[tuple[float, float]]) -> Samples:
-    """Filter by an FFT: *points* are (Hz, gain), joined by straight lines over the logarithm of the frequency."""
-    frames = samples.shape[0]
-    margin = min(frames, MOST_TAPERED_FRAMES)
-    size = 1 << (frames + 2 * margin - 1).bit_length()
-    padded = np.pad(samples, ((margin, margin), (0, 0)), "reflect" if frames > margin else "edge")
-    spectrum = np.fft.rfft(padded, size, axis=0)
-    hertz = np.log(np.maximum(np.fft.rfftfreq(size, 1 / rate), 1.0))
-    curve = np.interp(hertz, np.log([hz for hz, _ in points]), [gain for _, gain in points])
-    filtered = np.fft.irfft(spectrum * curve[:, None], size, axis=0)
-    return filtered[margin : margin + frames].astype(np.float32)

@@ -25,26 +25,15 @@ BEATS_IN_BAR: Final = 4
 LOOP_BEATS: Final = 16
 MELODY_BEATS: Final = 32
 PHRASE_BEATS: Final = (6, 8)  # what is sung, and what is sung with the breath after it
-VIBRATO_HZ: Final = 5.3
 EDGE_SECONDS: Final = 0.006  # every tone starts and ends within this time, so none clicks
 NYQUIST_SHARE: Final = 0.45  # partials above this share of the sample rate are left out
 PLUCKED: Final[Weights] = (1.0, 0.4, 0.15, 0.06, 0.03)
-SOFT: Final[Weights] = (1.0, 0.2, 0.08)
 BASS: Final[Weights] = (1.0, 0.5, 0.2, 0.08)
 FLUTE: Final[Weights] = (1.0, 0.3, 0.14, 0.05)
-# What the throat makes of the partials of an alto's notes, by vowel.
-VOWELS: Final[tuple[Weights, ...]] = (
-    (0.7, 0.8, 1.0, 0.7, 0.45, 0.2, 0.12, 0.1, 0.12, 0.06),  # ah
-    (1.0, 0.8, 0.5, 0.25, 0.1, 0.08, 0.1, 0.08),  # oh
-    (1.0, 0.5, 0.15, 0.06, 0.05, 0.06, 0.08),  # oo
-)
+SUNG: Final[Weights] = (0.7, 0.8, 1.0, 0.7, 0.45, 0.2, 0.12, 0.1)  # what the throat makes of an alto's notes on "ah"
 TURNS: Final = ((0, 4, 5, 3), (5, 3, 0, 4), (0, 5, 3, 4), (0, 3, 5, 4))  # degrees of the scale, one a bar
-PATTERNS: Final = (
-    ((0, 0), (0, 1), (0, 2), (3, 2), (4, 0), (4, 1), (4, 2), (6, 3)),
-    ((0, 0), (1, 1), (2, 2), (3, 3), (4, 2), (5, 1), (6, 2), (7, 1)),
-    ((0, 2), (2, 3), (3, 1), (5, 2), (6, 4)),
-)
-"""What is plucked in a bar: the eighth, and the tone of the chord counted up from its root."""
+PATTERNS: Final = ((0, 1, 2, 3, 4, 3, 2, 1), (0, 2, 1, 2, 4, 2, 3, 2), (4, 3, 2, 1, 0, 1, 2, 3))
+"""What is plucked in a bar: at each eighth a tone of the chord, counted up from its root."""
 RHYTHMS: Final = ((0.0, 1.0, 2.0, 3.5), (0.0, 1.5, 2.0, 3.0), (0.5, 1.0, 2.5), (0.0, 2.0, 3.0))
 """On which beats of a bar a melody has a new note."""
 LEVEL: Final = 0.5  # of a finished piece's peaks, which leaves room for what is added later
@@ -58,15 +47,8 @@ def chords(root: int, turn: int, pattern: int, beat: float, rate: int) -> Sample
         start = bar * BEATS_IN_BAR * beat
         steps = [divmod(degree + third, len(MAJOR)) for third in (0, 2, 4, 7, 9)]
         chord = [root + MAJOR[step] + 12 * octave for octave, step in steps]
-        # Within the octave above the root: chords then move by small steps.
-        near = [root + (pitch - root) % 12 for pitch in chord[:3]]
-        for index, pitch in enumerate(near):
-            pad = tone(pitch, BEATS_IN_BAR * beat, rate, SOFT, attack=0.4)
-            _add(out, pad * 0.16, start, rate, pan=0.3 + 0.2 * index)
-        for at, strength in ((0.0, 0.5), (2.5, 0.3)):
-            bass = tone(near[0] - 24, 1.4 * beat, rate, BASS, ring=0.7)
-            _add(out, bass * strength, start + at * beat, rate)
-        for eighth, index in PATTERNS[pattern % len(PATTERNS)]:
+        _add(out, tone(chord[0] - 24, BEATS_IN_BAR * beat, rate, BASS, ring=1.5) * 0.5, start, rate)
+        for eighth, index in enumerate(PATTERNS[pattern % len(PATTERNS)]):
             pluck = tone(chord[index], 1.2, rate, PLUCKED, ring=0.45)
             _add(out, pluck * 0.3, start + eighth * beat / 2, rate, pan=0.7 - 0.1 * index)
     out *= np.float32(LEVEL / max(float(np.abs(out).max()), 1e-6))
@@ -75,7 +57,7 @@ def chords(root: int, turn: int, pattern: int, beat: float, rate: int) -> Sample
 
 
 def tune(*, seed: int, seconds: float = 20.0, rate: int = 44_100) -> Clip:
-    """Play a piece in stereo: plucked chords, a pad, a bass, and a melody over them. It ends in a short fade.
+    """Play a piece in stereo: plucked chords, a bass, and a melody over them. It ends in a short fade.
 
     The seed (any whole number) decides key, tempo, chords and melody.
     """
@@ -85,13 +67,13 @@ def tune(*, seed: int, seconds: float = 20.0, rate: int = 44_100) -> Clip:
     loop = chords(root, turn, pattern, beat, rate)
     piece = np.concatenate([loop, loop])
     for start, beats, pitch in _melody(rng, root + 12):
-        note = tone(pitch, beats * beat, rate, FLUTE, attack=0.03, vibrato=0.1)
+        note = tone(pitch, beats * beat, rate, FLUTE, attack=0.03)
         _add(piece, note * 0.25, start * beat, rate, pan=0.45)
     return _finish(piece, seconds, rate)
 
 
 def voice(*, seed: int, seconds: float = 10.0, rate: int = 44_100) -> Clip:
-    """Sing a line in mono, on vowels, in phrases with breaths between them.
+    """Sing a line in mono, without words, in phrases with breaths between them.
 
     The seed (any whole number) decides the melody; key and tempo are those of `accompany`.
     """
@@ -101,31 +83,19 @@ def voice(*, seed: int, seconds: float = 10.0, rate: int = 44_100) -> Clip:
     for start, beats, pitch in _melody(rng, VOICE_ROOT):
         left = sung - start % phrase
         if left > 0:
-            vowel = VOWELS[int(rng.integers(len(VOWELS)))]
-            note = tone(pitch, min(beats, left) * VOICE_BEAT_SECONDS, rate, vowel, attack=0.06, vibrato=0.35)
+            note = tone(pitch, min(beats, left) * VOICE_BEAT_SECONDS, rate, SUNG, attack=0.06)
             _add(line, note, start * VOICE_BEAT_SECONDS, rate)
     return _finish(line, seconds, rate)
 
 
 @lru_cache(maxsize=32)
 def tone(  # noqa: PLR0913 - one keyword for each property of a tone
-    pitch: int,
-    seconds: float,
-    rate: int,
-    weights: Weights,
-    *,
-    attack: float = EDGE_SECONDS,
-    ring: float = math.inf,
-    vibrato: float = 0.0,
+    pitch: int, seconds: float, rate: int, weights: Weights, *, attack: float = EDGE_SECONDS, ring: float = math.inf
 ) -> Samples:
-    """Return a mono tone that starts within *attack* and dies down with *ring* seconds; *vibrato* is in semitones."""
+    """Return a mono tone that starts within *attack* and dies down with *ring* seconds."""
     time = np.arange(max(1, round(seconds * rate))) / rate
     hertz = A4_HZ * math.exp2((pitch - A4_PITCH) / 12)
-    cycles = hertz * time
-    if vibrato:
-        depth = hertz * (math.exp2(vibrato / 12) - 1) / (2 * np.pi * VIBRATO_HZ)
-        cycles += depth * np.minimum(time / 0.3, 1.0) * np.sin(2 * np.pi * VIBRATO_HZ * time)
-    phase = (2 * np.pi * (cycles % 1.0)).astype(np.float32)
+    phase = (2 * np.pi * (hertz * time % 1.0)).astype(np.float32)
     partials = weights[: max(1, int(NYQUIST_SHARE * rate / hertz))]
     # sin((n + 1) x) = 2 cos(x) sin(n x) - sin((n - 1) x)
     before, now, turn = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase)

@@ -168,7 +168,7 @@ def told(record: Record) -> bytes:
         polled_at=0.0,
     )
     index = schedule.index_of(record, now=NOW, poll_at=at, expire_after=EXPIRE_SECONDS)
-    events = [views.stage_event(record, stage) for stage in Stage]
+    events = [views.stage_reached(record, stage) for stage in Stage]
     song = views.song(record)
     shown: list[object] = [
         record.tracks,
@@ -179,7 +179,7 @@ def told(record: Record) -> bytes:
         record.answer_problem,
         index,
     ]
-    shown += [event.tracks for event in events if event is not None]
+    shown += [event[1] for event in events if event is not None]
     shown += [song.tracks if song is not None else None, views.failure(record)]
     return msgspec.json.encode(shown, enc_hook=str)
 

@@ -103,7 +103,7 @@ def test_names_are_the_wire_names(provider_class: MakeProvider) -> None:
 def test_providers_load_when_they_are_used() -> None:
     """Importing the package imports no provider, and one provider imports no other."""
     script = (
-        "import sys, audioext.providers as p; from audioext.providers._names import CLASSES; "
+        "import sys, audioext.providers as p; from audioext.providers import CLASSES; "
         "mine = lambda: [n for n in p.NAMES if CLASSES[n][0] in sys.modules]; "
         "print(mine()); [print(p.load(n) and mine()) for n in sys.argv[1:]]"
     )

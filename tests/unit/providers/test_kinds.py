@@ -547,3 +547,45 @@ def test_what_names_no_task_never_makes_one(provider_class: Make, body: dict[str
     if isinstance(outcome, Refused):
         assert isinstance(outcome.error, AudioextError)
         assert outcome.error.message
+
+
+LINKS = st.sampled_from(
+    [
+        *(None, "", AUDIO, "https://f.example/a b.mp3", "https://f.example/None.mp3", "https://f.example/"),
+        *("https://audiopipe.suno.ai/?item_id=1", "//f.example/2.mp3", "javascript:alert(1)"),
+    ]
+)
+SONGS = st.fixed_dictionaries(
+    {"id": st.sampled_from(["a1", "b2", "b1c2d3e4-0000-4000-8000-00000000aa01"]), "audio_url": LINKS},
+    optional={
+        **dict.fromkeys(("stream_audio_url", "image_url", "source_audio_url", "source_image_url"), LINKS),
+        **dict.fromkeys(("prompt", "title", "tags", "model_name"), st.none() | st.text(max_size=4)),
+        "createTime": st.sampled_from([None, "2026-01-02 03:04:05", 1_790_000_000_000, "soon", -1]),
+        "duration": st.none() | st.floats(-1, 400),
+        "file_type": st.sampled_from([None, "audio", "image"]),
+        "lyrics": st.none() | st.text(max_size=4),  # no page has it, and it is not lost
+    },
+)
+
+
+@pytest.mark.parametrize("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@given(stage=st.sampled_from(["text", "first", "complete"]), songs=st.lists(SONGS, max_size=3))
+@MODEST
+def test_a_documented_webhook_means_the_same_to_the_careful_reader(
+    name: str, stage: str, songs: list[dict[str, object]]
+) -> None:
+    """A second name of the task, which no page has, changes nothing but how a webhook is read."""
+    data: Body = {"callbackType": stage, "task_id": "t1", "data": songs}
+    if name == "vidgo":
+        files = [{"audio_id" if key == "id" else key: value for key, value in song.items()} for song in songs]
+        data = {"task_id": "t1", "status": "finished", "files": files, "created_time": "2026-01-02T03:04:05"}
+    documented = outcome(load(name), {"code": 200, "msg": "ok", "data": data})
+    assert outcome(load(name), {"code": 200, "msg": "ok", "data": data, "taskId": "t1"}) == documented
+
+
+def outcome(made: Make, body: object) -> object:
+    """Return what a webhook means, or the error that it is."""
+    try:
+        return hooked(made, body)
+    except AudioextError as error:
+        return f"{type(error).__name__}: {error}"

@@ -11,11 +11,12 @@ import pytest
 
 from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index, make_entry
-from audioext.models.results import Stage, StageEvent
+from audioext.models.results import Stage
 from audioext.runtime.changes import Changes
 from audioext.runtime.claims import Claims
 from audioext.runtime.handlers import LONGEST_ERROR, Handlers, StageHandler
 from audioext.runtime.held import HeldJob
+from audioext.runtime.jobs import StageEvent
 from audioext.runtime.unstored import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Unstored
 from audioext.state.schedule import FARTHEST_RETRY_SECONDS, FARTHEST_SECONDS, MAX_ATTEMPTS
 from audioext.stores import MemoryStore
@@ -156,6 +157,7 @@ def make(process: Process, handler: StageHandler | None = None, *, providers: Se
         clock=process.clock,
         timeout=60.0,
         concurrency=4,
+        job=process.handle,
         providers=providers,
     )
     handlers.on(Stage.TEXT, handler or nothing)

@@ -15,10 +15,11 @@ from audioext.errors import ConfigError
 from audioext.models.entries import Entry
 from audioext.models.record import Verdict
 from audioext.models.requests import Extend
-from audioext.models.results import Failure, Stage, StageEvent
+from audioext.models.results import Stage
 from audioext.runtime.claims import CANCEL_SECONDS
 from audioext.runtime.handlers import CATCH_UP_SECONDS, CLEAN_UP_SECONDS, HANDLING, LONGEST_ERROR, Handlers, Handling
 from audioext.runtime.held import HeldJob
+from audioext.runtime.jobs import Failure, StageEvent
 from audioext.state.schedule import MAX_ATTEMPTS, RETRY_SECONDS
 from audioext.stores import MemoryStore
 from tests.support import tape
@@ -34,7 +35,12 @@ TIMEOUT_SECONDS = 10.0
 def make(process: Process) -> Handlers:
     """Return the handlers of *process*, which are woken by its journal."""
     handlers = Handlers(
-        store=process.line, journal=process.journal, clock=process.clock, timeout=TIMEOUT_SECONDS, concurrency=4
+        store=process.line,
+        journal=process.journal,
+        clock=process.clock,
+        timeout=TIMEOUT_SECONDS,
+        concurrency=4,
+        job=process.handle,
     )
     process.journal.on_work = handlers.wake
     return handlers

@@ -9,9 +9,10 @@ from contextlib import suppress
 import pytest
 
 from audioext.errors import RequestError
-from audioext.models.results import Stage, StageEvent
+from audioext.models.results import Stage
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import CLEAN_UP_SECONDS, Handlers
+from audioext.runtime.jobs import StageEvent
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.loops import BEGIN_SECONDS
@@ -25,7 +26,12 @@ TEXT = tape.webhook(NOW + 1, tape.shown(Stage.TEXT))
 def make(process: Process) -> Handlers:
     """Return the handlers of *process*."""
     return Handlers(
-        store=process.line, journal=process.journal, clock=process.clock, timeout=TIMEOUT_SECONDS, concurrency=4
+        store=process.line,
+        journal=process.journal,
+        clock=process.clock,
+        timeout=TIMEOUT_SECONDS,
+        concurrency=4,
+        job=process.handle,
     )
 
 

@@ -146,7 +146,7 @@ class Interleavings(RuleBasedStateMachine):
     def expected(self, stage: Stage) -> str:
         """Return how a wait for *stage* ends that does not go on."""
         record = self.record
-        if views.stage_event(record, stage) is not None:
+        if views.stage_reached(record, stage) is not None:
             return "StageEvent"
         return {Verdict.FAILED: "JobFailedError", Verdict.EXPIRED: "JobExpiredError"}.get(record.verdict, "")
 
@@ -341,7 +341,7 @@ class Interleavings(RuleBasedStateMachine):
         for waiting in (waiting for running in self.pair for waiting in running.waits if waiting.task.done()):
             error = waiting.task.exception()
             if error is None:
-                assert views.stage_event(self.record, waiting.stage) is not None
+                assert views.stage_reached(self.record, waiting.stage) is not None
             else:
                 seen = "failed" if isinstance(error, JobFailedError) else "expired"
                 assert isinstance(error, (JobFailedError, JobExpiredError))

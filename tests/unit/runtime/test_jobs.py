@@ -12,18 +12,19 @@ import pytest
 from audioext.errors import StoreError
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Verdict
-from audioext.models.results import FailureReason, Stage, StageEvent
+from audioext.models.results import FailureReason, Stage
 from audioext.runtime.jobs import (
-    LOOK_SECONDS,
     ClientClosedError,
     Job,
     JobError,
     JobExpiredError,
     JobFailedError,
+    StageEvent,
     StageTimeoutError,
     SubmitUnknownError,
 )
 from audioext.runtime.journal import LOOK_TIMEOUT_SECONDS
+from audioext.runtime.waits import LOOK_SECONDS
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Side, die_at

@@ -210,9 +210,9 @@ def test_complete_alone_implies_the_earlier_stages(see: Callable[..., Entry]) ->
     """A job whose first word is COMPLETE reaches text and first as implied, with the tracks known then."""
     record = folded(tape.request(), tape.answer(1.0), see(4.0, tape.shown(Stage.COMPLETE, ONE)))
 
-    implied = [views.stage_event(record, stage) for stage in (Stage.TEXT, Stage.FIRST)]
-    assert ["implied", "implied"] == [event.source for event in implied if event is not None]
-    assert [("one",), ("one",)] == [tuple(each.id for each in event.tracks) for event in implied if event is not None]
+    implied = [found for stage in (Stage.TEXT, Stage.FIRST) if (found := views.stage_reached(record, stage))]
+    assert ["implied", "implied"] == [reached.source for reached, _ in implied]
+    assert [("one",), ("one",)] == [tuple(each.id for each in tracks) for _, tracks in implied]
 
 
 def test_a_stage_that_was_named_late_is_dated_back() -> None:
@@ -236,9 +236,9 @@ def test_a_stage_event_holds_the_tracks_known_then() -> None:
         tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE, TWO)),
     )
 
-    event = views.stage_event(record, Stage.FIRST)
-    assert event is not None
-    assert ["one"] == [each.id for each in event.tracks]
+    found = views.stage_reached(record, Stage.FIRST)
+    assert found is not None
+    assert ["one"] == [each.id for each in found[1]]
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -329,7 +329,7 @@ def test_the_job_fails_when_every_track_failed() -> None:
     failure = views.failure(folded(tape.request(counts_tracks=True), BAD, WORSE))
 
     assert failure is not None
-    assert ("every track failed: too loud; too quiet", 5.0) == (failure.message, failure.at.timestamp())
+    assert ("every track failed: too loud; too quiet", 5.0) == (failure.message, failure.at)
     assert FailureReason.GENERATION is failure.reason
 
 
@@ -362,7 +362,7 @@ def test_a_failure_is_told_in_the_vendors_words() -> None:
     failure = views.failure(folded(tape.request(), NO))
 
     assert failure is not None
-    found = (failure.reason, failure.code, failure.message, failure.charged, failure.at.timestamp())
+    found = (failure.reason, failure.code, failure.message, failure.charged, failure.at)
     assert (FailureReason.CONTENT, "501", "no", False, 3.0) == found
 
 

@@ -110,6 +110,18 @@ async def test_an_append_that_cannot_be_stored_fails_alone(driver: Driver, path:
     await store.aclose()
 
 
+async def test_a_group_with_a_fault_is_heard_as_it_is_stored(store: SqliteStore, listen: Listen) -> None:
+    """What is stored beside an append that fails is announced, with the last count of each journal."""
+    await create(store)
+    listener = await listen(store)
+    hooks = [make_webhook(1), make_entry("webhook", 1.0, status=2**70), make_webhook(2)]
+
+    await asyncio.gather(*(store.append("ref", [hook], provider="kie") for hook in hooks), return_exceptions=True)
+
+    await listener.until_heard("ref")
+    assert {"ref": 3} == listener.counts
+
+
 async def test_the_log_is_moved_into_the_file_by_and_by(store: SqliteStore, path: Path) -> None:
     """After some thousand appends the file itself holds them, without the log."""
     await asyncio.gather(*(create(store, f"ref{number}") for number in range(2_500)))

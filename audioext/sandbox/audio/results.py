@@ -1,4 +1,4 @@
-"""Continues a source: what was heard before the cut comes again, in other colours and with an octave beside it."""
+"""What tasks make of a source: one that goes on, by what was heard before the cut, or one that is played along with."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from typing import Final
 import numpy as np
 from attrs import frozen
 
-from audioext.sandbox.audio.codec import Clip
-from audioext.sandbox.audio.samples import (
-    Samples,
-    crossfade,
-    fade_out,
-    levels,
-    rms,
-    soft_limit,
-    tint,
-    to_channels,
-    to_mono,
-)
-from audioext.sandbox.audio.tune import tune
+from audioext.sandbox.audio.codec import STEREO, Clip
+from audioext.sandbox.audio.samples import Samples, crossfade, fade_out, levels, rms, soft_limit, to_channels, to_mono
+from audioext.sandbox.audio.tune import VOICE_BEAT_SECONDS, VOICE_ROOT, chords, tune
 
 JOINT_SECONDS: Final = 0.03  # what a cross-fade may touch of the source before the cut
 SHORTEST_SECONDS: Final = 18.0
@@ -42,12 +32,6 @@ OCTAVE_GAIN: Final = 0.55  # against the loop's
 TUNE_LEVEL: Final = 0.08  # RMS, after silence
 LOUDEST_TUNE_LEVEL: Final = 0.15
 
-PLAIN: Final = ((20.0, 1.0), (20_000.0, 1.0))
-WARM: Final = ((200.0, 1.1), (1_500.0, 1.0), (4_000.0, 0.25), (9_000.0, 0.06))
-AIRY: Final = ((120.0, 0.5), (500.0, 0.85), (3_000.0, 1.1), (9_000.0, 1.5))
-COLOURS: Final = ((PLAIN, WARM, PLAIN, AIRY), (PLAIN, AIRY, AIRY, WARM))
-"""One for each time that the loop comes again, by variant."""
-
 
 @frozen(eq=False)
 class _Continuation:
@@ -66,8 +50,8 @@ def extend(clip: Clip, continue_at: float | None, *, variant: int, seed: int, se
 
     All samples up to 30 ms before that point are the source's own, bit for bit. The continuation (18 to 28 seconds
     unless given, and always enough to outlast the source) repeats the part before the cut after which the music sounds
-    most as it did at the cut; the variants differ in that part, its colours and the octave beside it. It ends in a
-    fade to silence, and never clips.
+    most as it did at the cut; the variants differ in that part and the octave beside it. It ends in a fade to silence,
+    and never clips.
     """
     samples, rate = clip.samples, clip.rate
     total = samples.shape[0]
@@ -98,10 +82,9 @@ def _continuation(plan: _Continuation) -> Samples:
     run = plan.kept[max(first, 0) : end]
     # Rounding may ask for a frame before the first.
     run = np.pad(run, ((max(-first, 0), 0), (0, 0)), "edge")
-    colours = COLOURS[plan.variant % len(COLOURS)]
-    turned = (plan.seed + plan.variant) % 3
-    body = _repeat([tint(run, rate, colour) if colour is not PLAIN else run for colour in colours], plan)
-    octave = _repeat([_octave(run, up=plan.variant % 2 == 0)], plan, scale=0.5 if plan.variant % 2 == 0 else 2.0)
+    up, turned = plan.variant % 2 == 0, (plan.seed + plan.variant) % 3
+    body = _repeat(run, plan)
+    octave = _repeat(_octave(run, up=up), plan, scale=0.5 if up else 2.0)
     # The octave comes in over the first time that the loop is heard again.
     entry = np.clip((np.arange(plan.frames) - plan.joint) / (period * (1.0 + 0.25 * turned)), 0.0, 1.0)
     body += octave * (OCTAVE_GAIN * entry[:, None]).astype(np.float32)
@@ -141,18 +124,14 @@ def _period(mono: Samples, rate: int, variant: int) -> int:
     return longest - int(np.argmax(likeness))
 
 
-def _repeat(runs: list[Samples], plan: _Continuation, *, scale: float = 1.0) -> Samples:
-    """Lay runs end to end, in turn, each cross-faded with the one before; *scale* is their share of a whole joint."""
+def _repeat(run: Samples, plan: _Continuation, *, scale: float = 1.0) -> Samples:
+    """Lay a run end to end, each time cross-faded with the one before; *scale* is its share of a whole joint."""
     joint = round(plan.joint * scale)
-    step = runs[0].shape[0] - joint
-    body = np.zeros((plan.frames, plan.kept.shape[1]), np.float32)
-    for index, at in enumerate(range(0, plan.frames, step)):
-        run = runs[index % len(runs)][: plan.frames - at].copy()
-        if index:
-            joined = min(joint, run.shape[0])
-            run[:joined] = crossfade(body[at : at + joined], run[:joined])
-        body[at : at + run.shape[0]] = run
-    return body
+    period = run[joint:].copy()
+    if joint:
+        period[-joint:] = crossfade(run[-joint:], run[:joint])
+    whole = np.concatenate([run[:joint], np.tile(period, (-(-plan.frames // len(period)), 1))])
+    return whole[: plan.frames]
 
 
 def _octave(run: Samples, *, up: bool) -> Samples:
@@ -186,3 +165,38 @@ def _tune_instead(plan: _Continuation) -> Samples:
     played = tune(seed=2 * plan.seed + plan.variant, seconds=plan.frames / plan.rate, rate=plan.rate).samples
     rising = np.clip(np.arange(plan.frames) / (SWELL_SECONDS * plan.rate), 0.0, 1.0).astype(np.float32)[:, None]
     return to_channels(played, plan.kept.shape[1]) * rising * np.float32(wished / max(rms(played), SILENT_BELOW))
+
+
+# --- an accompaniment ------------------------------------------------------------------------------------------------
+
+SOURCE_GAIN: Final = 0.8  # makes room for the accompaniment
+SHARE: Final = 0.6  # of the source's loudness, where it sounds
+LEAST_SHARE: Final = 0.05  # in the source's pauses, of its loudest part
+LEAST_LEVEL: Final = 0.004  # -48 dB RMS, so that even silence gets a result with sound in it
+HOP_SECONDS: Final = 0.25
+ENDING_SECONDS: Final = 0.5
+
+
+def accompany(clip: Clip, *, variant: int, seed: int) -> Clip:
+    """Mix *clip*, at `SOURCE_GAIN`, with a loop of chords as loud as it is; the result is stereo, as long and as fast.
+
+    Key and tempo are those of `voice`. The variants differ in chords and pattern.
+    """
+    wheel = abs(seed) + variant
+    loop = chords(VOICE_ROOT - 12, wheel, wheel, VOICE_BEAT_SECONDS, clip.rate)
+    again = np.resize(loop, (len(clip.samples), STEREO))
+    played: Samples = (again * _wished_level(clip) / rms(loop)).astype(np.float32)
+    out = to_channels(clip.samples, STEREO) * np.float32(SOURCE_GAIN)
+    return Clip(soft_limit(out + fade_out(played, round(ENDING_SECONDS * clip.rate))), clip.rate)
+
+
+def _wished_level(clip: Clip) -> Samples:
+    """Return how loud (RMS) the accompaniment is at each frame, shape (frames, 1)."""
+    mono = to_mono(clip.samples)
+    hop = max(1, round(HOP_SECONDS * clip.rate))
+    level = levels(mono - mono.mean(), hop)
+    # The mean of the blocks around each: it goes on through a breath, and rests in a long pause.
+    around = np.convolve(np.pad(level, 2, "edge"), np.full(5, 0.2), mode="valid")
+    wished = np.maximum(SHARE * around, max(LEAST_SHARE * float(level.max()), LEAST_LEVEL))
+    places = np.arange(mono.shape[0]) / hop - 0.5
+    return np.interp(places, np.arange(wished.shape[0]), wished).astype(np.float32)[:, None]

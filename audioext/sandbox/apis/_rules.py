@@ -8,25 +8,23 @@ from typing import TypeAlias, TypeGuard
 
 from aiohttp import web
 from attrs import frozen
-from yarl import URL
 
-from audioext.sandbox.apis._http import as_object, read_json_object
-from audioext.sandbox.models import Cause, Refusal, Submission, TaskInput, TaskKind
+from audioext.sandbox.apis._api import is_address, read_json_object
+from audioext.sandbox.facts import Cause, Refusal
+from audioext.sandbox.models import Submission, TaskInput
 
 LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
 COMMON = frozenset({"vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"})
 PERSONA = frozenset({"persona_id", "persona_model"})
 TEXTS = frozenset({"prompt", "style", "title", "continue_at"})
+INSTRUMENTAL = frozenset({"upload_url", "title", "tags", "negative_tags"})  # required by all to add an instrumental
 
 # prompt, style, title in characters: https://docs.kie.ai/suno-api/extend-music, the same at
 # https://docs.sunoapi.org/suno-api/extend-music and https://docs.vidgo.ai/api-manual/music-series/extend-music.
-LENGTHS: Mapping[str, tuple[int, int, int]] = {
-    "V3_5": (3000, 200, 80),
-    "V4": (3000, 200, 80),
-    "V4_5ALL": (5000, 1000, 80),
-}
-NEWER_LENGTHS = (5000, 1000, 100)
+NEWER_LENGTHS = {"prompt": 5000, "style": 1000, "title": 100}
+OLDER_LENGTHS = {"prompt": 3000, "style": 200, "title": 80}
+LENGTHS = {"V3_5": OLDER_LENGTHS, "V4": OLDER_LENGTHS, "V4_5ALL": {**NEWER_LENGTHS, "title": 80}}
 INSTRUMENTAL_LENGTHS = {"title": 100, "tags": 1000, "negative_tags": 200}  # add-instrumental
 LYRICS_LENGTH = 5000
 LONGEST_SOURCE_SECONDS = 480.0  # upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL
@@ -42,29 +40,28 @@ FieldProblem: TypeAlias = tuple[Cause, str, str]
 
 @frozen(kw_only=True)
 class OperationRules:
-    """What one operation of one API takes. Names are in snake case; `spell` turns them into the API's."""
+    """What one operation of one API takes. Names are in snake case; `spell` turns them into the API's.
+
+    When `default_param_flag` is true, `custom` fields are needed, and the `sung` ones unless `instrumental` is; when it
+    is false, `custom_only` ones are refused. `not_instrumental` ones must not come with `instrumental`. `model_keys`
+    are the fields that may name the model. `missing` is what the API says of a field that is. `clamps` says that a
+    point beyond the source's end means its end.
+    """
 
     operation: str
-    kind: TaskKind
+    is_instrumental: bool = False
     required: frozenset[str]
     optional: frozenset[str]
     models: frozenset[str]
     spell: Callable[[str], str] = str
     custom: frozenset[str] = frozenset()
-    """Needed when `default_param_flag` is true."""
     sung: frozenset[str] = frozenset()
-    """Needed as well in that case, unless `instrumental` is true."""
     not_instrumental: frozenset[str] = frozenset()
-    """Must not come with `instrumental`."""
     custom_only: frozenset[str] = frozenset()
-    """Only in custom mode."""
     model_keys: tuple[str, ...] = ("model",)
-    """The fields that may name the model."""
     default_model: str | None = None
     missing: str = "{} is required"
-    """What the API says of a field that is missing."""
     clamps: bool = False
-    """Whether a point beyond the source's end means its end."""
 
     @property
     def known(self) -> frozenset[str]:
@@ -86,14 +83,12 @@ class OperationRules:
     ) -> TaskInput:
         """Check fields in the API's spelling, and put them into the sandbox's words; `sent` is the whole body.
 
-        A lenient check lets a custom upload do without style and title.
-
-        Raises:
-            Refusal: With all problems in its text, and the cause of the first.
+        A lenient check lets a custom upload do without style and title. All problems are in the text of a Refusal, and
+        the cause of the first is its own.
         """
         names = {self.spell(name): name for name in self.known}
         submission.ignored = tuple(name for name in given if name not in names)
-        fields = {names[name]: value for name, value in given.items() if name in names}
+        fields = {names[name]: value for name, value in given.items() if name in names and value is not None}
         problems = [
             *_missing(fields, self, lenient=lenient),
             *_wrong(fields, self),
@@ -111,21 +106,17 @@ async def read_wrapped(
 ) -> TaskInput:
     """Read a body that names its operation in `model` and has its fields in `input`; `key` names the callback URL.
 
-    Raises:
-        Refusal: The API would not accept it.
+    What the API would not accept raises Refusal.
     """
-    body = await read_json_object(request)
-    submission.fields = body
-    name = body.get("model")
+    body = submission.fields = await read_json_object(request)
+    name, callback_url, given = body.get("model"), body.get(key), body.get("input")
     if not isinstance(name, str) or name not in table:
         raise Refusal(Cause.MODEL, f"The model {name} is not supported", names=["model"])
     submission.operation = name
-    callback_url = body.get(key)
     if callback_url is not None and (not is_address(callback_url) or len(callback_url) > LONGEST_CALLBACK_URL):
         raise Refusal(Cause.INVALID, f"{key} must be an http(s) URL of at most {LONGEST_CALLBACK_URL} characters")
     submission.callback_url = callback_url
-    given = as_object(body.get("input"))
-    if given is None:
+    if not isinstance(given, dict):
         raise Refusal(Cause.MISSING, "input is required", names=["input"])
     return table[name].read(given, submission, sent=body)
 
@@ -141,7 +132,7 @@ def _task_input(
     longest = LONGEST_SOURCE_V4_5ALL_SECONDS if model == "V4_5ALL" else LONGEST_SOURCE_SECONDS
     return TaskInput(
         operation=rules.operation,
-        kind=rules.kind,
+        is_instrumental=rules.is_instrumental,
         fields=sent,
         audio_id=_text(used, "audio_id") or None,
         url=_text(used, "upload_url") or None,
@@ -164,56 +155,39 @@ def _missing(fields: Mapping[str, object], rules: OperationRules, *, lenient: bo
         if fields.get("instrumental") is not True:
             needed |= rules.sung
     for name in sorted(needed):
-        if name == "call_back_url" and fields.get(name) in (None, ""):
+        if name == "call_back_url" and fields.get(name, "") == "":
             # Measured at both, 2026-02 to 2026-08; an empty text is refused in the same words.
             yield Cause.MISSING, name, f"Please enter {rules.spell(name)}"
-        elif fields.get(name) is None:
+        elif name not in fields:
             yield Cause.MISSING, name, rules.missing.format(rules.spell(name))
 
 
 def _wrong(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
-    for name in sorted(rules.known):
+    for name in sorted(fields):
         fits, wanted = CHECKS.get(name, TEXT_CHECK)
-        is_empty_callback = name == "call_back_url" and fields.get(name) == ""
-        if fields.get(name) is not None and not fits(fields[name]) and not is_empty_callback:
+        is_empty_callback = name == "call_back_url" and fields[name] == ""
+        if not fits(fields[name]) and not is_empty_callback:
             yield Cause.INVALID, name, f"{rules.spell(name)} {wanted}"
 
 
 def _too_long(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
-    if rules.kind is TaskKind.INSTRUMENTAL:
-        limits = dict(INSTRUMENTAL_LENGTHS)
-    else:
-        prompt, style, title = LENGTHS.get(rules.model(fields) or "", NEWER_LENGTHS)
-        limits = {"prompt": prompt, "style": style, "title": title}
-    limits["lyrics"] = LYRICS_LENGTH
-    for name, limit in limits.items():
-        if name in rules.known and len(_text(fields, name)) > limit:
+    lengths = INSTRUMENTAL_LENGTHS if rules.is_instrumental else LENGTHS.get(rules.model(fields) or "", NEWER_LENGTHS)
+    for name, limit in {**lengths, "lyrics": LYRICS_LENGTH}.items():
+        if len(_text(fields, name)) > limit:
             yield Cause.LENGTH, name, f"{rules.spell(name)} must not exceed {limit} characters"
 
 
 def _unfit(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
     model = rules.model(fields)
     if model is not None and model not in rules.models:
-        key = next((key for key in rules.model_keys if fields.get(key) is not None), rules.model_keys[0])
+        key = next((key for key in rules.model_keys if key in fields), rules.model_keys[0])
         yield Cause.MODEL, key, f"{rules.spell(key)} {model} is not supported"
-    given = {name for name in rules.known if fields.get(name) is not None}
     if fields.get("instrumental") is True:
-        for name in sorted(rules.not_instrumental & given):
+        for name in sorted(rules.not_instrumental & fields.keys()):
             yield Cause.INVALID, name, f"{rules.spell(name)} must not be sent when instrumental is true"
     if fields.get("default_param_flag") is False:
-        for name in sorted(rules.custom_only & given):
+        for name in sorted(rules.custom_only & fields.keys()):
             yield Cause.INVALID, name, f"{rules.spell(name)} is only available in custom mode"
-
-
-def is_address(value: object) -> TypeGuard[str]:
-    """Tell whether this is an absolute http(s) URL."""
-    if not isinstance(value, str):
-        return False
-    try:
-        url = URL(value)
-    except ValueError:
-        return False
-    return url.scheme in {"http", "https"} and bool(url.host)
 
 
 def _text(fields: Mapping[str, object], name: str) -> str:
@@ -242,27 +216,19 @@ TEXT_CHECK: Check = (lambda value: isinstance(value, str), "must be a string")
 FLAG_CHECK: Check = (lambda value: isinstance(value, bool), "must be a boolean")
 WEIGHT_CHECK: Check = (_is_weight, "must be a number from 0 to 1 in steps of 0.01")
 FILLED_CHECK: Check = (
-    lambda value: isinstance(value, str) and bool(value.strip()),
+    lambda value: isinstance(value, str) and value.strip() != "",
     "must be a string that is not blank",
 )
 ADDRESS_CHECK: Check = (is_address, "must be an http(s) URL")
+PERSONA_MODELS = ("style_persona", "voice_persona")
 CHECKS: Mapping[str, Check] = {
-    "default_param_flag": FLAG_CHECK,
-    "instrumental": FLAG_CHECK,
-    "style_weight": WEIGHT_CHECK,
-    "weirdness_constraint": WEIGHT_CHECK,
-    "audio_weight": WEIGHT_CHECK,
-    "audio_id": FILLED_CHECK,
-    "model": FILLED_CHECK,
-    "mv": FILLED_CHECK,
-    "upload_url": ADDRESS_CHECK,
-    "call_back_url": ADDRESS_CHECK,
+    **dict.fromkeys(("default_param_flag", "instrumental"), FLAG_CHECK),
+    **dict.fromkeys(("style_weight", "weirdness_constraint", "audio_weight"), WEIGHT_CHECK),
+    **dict.fromkeys(("audio_id", "model", "mv"), FILLED_CHECK),
+    **dict.fromkeys(("upload_url", "call_back_url"), ADDRESS_CHECK),
     "continue_at": (lambda value: _is_number(value) and value > 0, "must be a number greater than 0"),
     "variety": (_is_variety, f"must be an integer from 0 to {MOST_VARIETY}"),
     "vocal_gender": (lambda value: value in ("m", "f"), "must be m or f"),
-    "persona_model": (
-        lambda value: value in ("style_persona", "voice_persona"),
-        "must be style_persona or voice_persona",
-    ),
+    "persona_model": (lambda value: value in PERSONA_MODELS, f"must be {' or '.join(PERSONA_MODELS)}"),
 }
 """All other fields are texts."""

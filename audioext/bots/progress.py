@@ -1,0 +1,330 @@
+"""A message for each job that shows how far it is: edited now and then, and never without its last word."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Unpack
+
+import msgspec
+from attrs import define, field, frozen
+
+from audioext.bots.words import Texts, in_words
+from audioext.client import Client
+from audioext.clock import Clock
+from audioext.errors import (
+    AudioextError,
+    ProviderError,
+    RequestError,
+    RetryLater,
+    UnsupportedError,
+    asked_wait,
+)
+from audioext.models.record import Verdict
+from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
+from audioext.models.results import Stage
+from audioext.runtime.jobs import (
+    Failure,
+    Job,
+    JobExpiredError,
+    StageEvent,
+    StageTimeoutError,
+    SubmitUnknownError,
+)
+
+_log = logging.getLogger("audioext.bots")
+
+ChatId = int | str
+Send = Callable[[ChatId, str], Awaitable[ChatId]]
+"""Sends a text to a chat and returns the id of the message."""
+Edit = Callable[[ChatId, ChatId, str], Awaitable[object]]
+"""Puts a text into a message of a chat."""
+
+LONGEST_TEXT = 2_000
+"""What every chat takes: discord.com/developers/docs/resources/message#create-message; Telegram takes 4,096."""
+LONGEST_PAUSE_SECONDS = 300.0
+"""How long edits that fail pause at most."""
+
+
+@frozen(kw_only=True)
+class Asker:
+    """Who asked for a job: the bot by name, the chat, the message that asked, and the one that shows the progress.
+
+    It is the job's meta, or a part of it: `@client.on(ax.Stage.COMPLETE, meta=Asker)`.
+    """
+
+    bot: str
+    chat: ChatId
+    message: ChatId
+    progress: ChatId
+
+
+@define(eq=False)
+class _Line:
+    """One message: one edit at a time, nothing after the last word, and no edit while the chat wants a pause."""
+
+    edit: Callable[[str], Awaitable[object]]
+    send: Callable[[str], Awaitable[object]]
+    clock: Clock
+    every: float
+    _free_at: float = 0.0
+    _asked_until: float = 0.0
+    """Until when the chat itself wants a pause."""
+    _shown: str = ""
+    _is_over: bool = False
+    _failures: int = 0
+    _lock: asyncio.Lock = field(factory=asyncio.Lock)
+
+    async def show(self, text: Callable[[], str]) -> None:
+        """Show what *text* returns once it is our turn; an edit that fails is logged, and the next one says more."""
+        async with self._lock:
+            now = self.clock.monotonic()
+            if self._is_over or now < self._free_at or (wanted := text()) == self._shown:
+                return
+            try:
+                await self.edit(wanted)
+            except Exception as error:  # noqa: BLE001 - it is the framework's, and a later text takes its place
+                if _changed_nothing(error):
+                    return
+                self._failures += 1
+                asked = asked_wait(error) or 0.0
+                pause = max(asked, min(self.every * 2**self._failures, LONGEST_PAUSE_SECONDS))
+                self._free_at, self._asked_until = now + pause, now + asked
+                _log.warning("a progress message could not be edited, again in %g s: %s", pause, error)
+            else:
+                self._failures, self._shown, self._free_at = 0, wanted, now + self.every
+
+    async def finish(self, text: str) -> None:
+        """Show the last word, in a message of its own where the old one cannot be edited.
+
+        Raises:
+            Exception: the chat wants a pause, or takes nothing; call it again.
+        """
+        async with self._lock:
+            self._is_over = True
+            if text == self._shown:
+                return
+            wait = self._asked_until - self.clock.monotonic()
+            if wait > 0:
+                raise RetryLater(wait)
+            try:
+                await self.edit(text)
+            except Exception as error:
+                if asked_wait(error) is not None:
+                    raise
+                if not _changed_nothing(error):
+                    _log.warning("a progress message could not be edited, so its last word is a new one: %s", error)
+                    await self.send(text)
+            self._shown = text
+
+
+class ProgressMessages:
+    """One message for each job of a bot, edited as the job goes on; make it before the client is opened.
+
+    `send(chat, text)` returns the id of the message, `edit(chat, message, text)` changes it. Both may raise: an error
+    with `retry_after` is waited out, after others an edit pauses, and the last word is sent anew. While a job runs its
+    message is edited at most *every* so many seconds, with the latest state alone. *expected* is how long (seconds) a
+    job takes where the provider does not say. *name* tells several bots of one store apart. *escape* is for chats that
+    read markup, such as `html.escape`; it gets the links, and what was wrong with a request.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings, all by keyword
+        self,
+        client: Client,
+        *,
+        send: Send,
+        edit: Edit,
+        name: str = "bot",
+        texts: Texts | None = None,
+        every: float = 3.0,
+        expected: float = 180.0,
+        escape: Callable[[str], str] = str,
+    ) -> None:
+        """Register the handlers that show how jobs go on."""
+        self.client = client
+        self.name = name
+        self.texts = texts if texts is not None else Texts()
+        self._send, self._edit, self._escape = send, edit, escape
+        self._every, self._expected = every, expected
+        self._clock: Clock = client._parts.settings.clock  # noqa: SLF001 - the one that dates its jobs
+        self._lines: dict[str, _Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
+            client.on(stage)(self._tell)
+        client.on_failure(self._tell)
+
+    async def extend(
+        self,
+        *,
+        chat: ChatId,
+        message: ChatId,
+        key: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        fallback: Sequence[str] = (),
+        **options: Unpack[ExtendOptions],
+    ) -> Job | None:
+        """Submit an `Extend` of these fields; see `submit`."""
+        request = Extend.draft(**options)
+        return await self.submit(request, chat=chat, message=message, key=key, meta=meta, fallback=fallback)
+
+    async def add_instrumental(
+        self,
+        *,
+        chat: ChatId,
+        message: ChatId,
+        key: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        fallback: Sequence[str] = (),
+        **options: Unpack[InstrumentalOptions],
+    ) -> Job | None:
+        """Submit an `AddInstrumental` of these fields; see `submit`."""
+        request = AddInstrumental.draft(**options)
+        return await self.submit(request, chat=chat, message=message, key=key, meta=meta, fallback=fallback)
+
+    async def submit(  # noqa: PLR0913 - as above
+        self,
+        request: Request,
+        *,
+        chat: ChatId,
+        message: ChatId,
+        key: str | None = None,
+        meta: Mapping[str, object] | None = None,
+        fallback: Sequence[str] = (),
+    ) -> Job | None:
+        """Send a progress message to *chat* and submit what its *message* asks for; return the job.
+
+        The two ids make the key, so the same message is paid for once; one that asks for several jobs needs a *key* for
+        each. What is wrong with the request, or refused, is shown in the chat, and `None` is returned.
+
+        Raises:
+            StoreError: the job could not be stored; nothing was sent, and the chat was told that it did not work.
+            ConfigError: the client cannot submit; likewise.
+        """
+        key = key if key is not None else f"{self.name}:{chat}:{message}"
+        with suppress(RequestError):  # there is no such job yet
+            return await self.client.job(key=key)
+        progress = await self._send(chat, self.texts.waiting)
+        asker = Asker(bot=self.name, chat=chat, message=message, progress=progress)
+        noted = {**(meta or {}), **msgspec.to_builtins(asker)}
+        try:
+            job = await self.client.submit(request, key=key, meta=noted, fallback=fallback)
+        except AudioextError as error:
+            said = self.texts.failed.format(why=self._escape(in_words(error)), clock="", links="")
+            # Closing cut its POST off: the job lives on, and may still come.
+            await self._say(asker, self.texts.silent if isinstance(error, SubmitUnknownError) else said)
+            if not isinstance(error, (RequestError, UnsupportedError, ProviderError)):
+                raise
+            _log.warning("chat %s: no job for message %s: %s", chat, message, error)
+            return None
+        if job.is_new:
+            self._follow(job, asker)
+        else:  # the same message came twice at the same time
+            await self._say(asker, self.texts.again)
+        return job
+
+    async def resume(self) -> None:
+        """Let the clocks of open jobs run on that an earlier process began; their stages are shown in any case."""
+        async for job in self.client.jobs(open=True, meta={"bot": self.name}):
+            asker = self._asker(job)
+            if asker is not None and job.ref not in self._lines:
+                self._follow(job, asker)
+
+    def _asker(self, job: Job) -> Asker | None:
+        """Return who asked for *job*, `None` where it was not this bot."""
+        try:
+            asker = msgspec.convert(job.meta, Asker)
+        except msgspec.ValidationError:
+            return None
+        return asker if asker.bot == self.name else None
+
+    def _line(self, asker: Asker) -> _Line:
+        return _Line(
+            edit=lambda text: self._edit(asker.chat, asker.progress, text[:LONGEST_TEXT]),
+            send=lambda text: self._send(asker.chat, text[:LONGEST_TEXT]),
+            clock=self._clock,
+            every=self._every,
+        )
+
+    async def _say(self, asker: Asker, text: str) -> None:
+        """Show the last word of a message of which no handler is told."""
+        try:
+            await self._line(asker).finish(text)
+        except Exception as error:  # noqa: BLE001 - it is the framework's, and there is nobody to call again
+            _log.warning("chat %s: %r could not be said: %s", asker.chat, text, error)
+
+    async def _tell(self, news: StageEvent | Failure) -> None:
+        """Show a stage or a failure: the handler, which is called again where the last word did not get through."""
+        job = news.job
+        asker = self._asker(job)
+        if asker is None:
+            return
+        line = self._lines.get(job.ref) or self._line(asker)
+        if isinstance(news, Failure) or news.stage is Stage.COMPLETE:
+            await line.finish(self._text(job))
+        elif news.is_latest:
+            await line.show(lambda: self._text(job))
+
+    def _text(self, job: Job) -> str:
+        """Return what there is to say of *job* now."""
+        texts, failure = self.texts, job.failure
+        if failure is not None:
+            said = texts.failed
+        elif job.verdict is Verdict.COMPLETE:
+            said = texts.complete
+        else:
+            said = {Stage.TEXT: texts.text, Stage.FIRST: texts.first}.get(job.stage or Stage.SUBMITTED, texts.submitted)
+        links = "\n".join(self._escape(track.audio_url) for track in job.tracks if track.audio_url is not None)
+        passed = self._clock.now() - job.created_at.timestamp()
+        return said.format(
+            links=links,
+            why="" if failure is None else self._escape(in_words(failure)),
+            clock=f"{_minutes(passed)} of about {_minutes(job.record.eta or self._expected)}",
+        )
+
+    def _follow(self, job: Job, asker: Asker) -> None:
+        self._lines[job.ref] = self._line(asker)
+        task = asyncio.create_task(self._run(job, asker), name=f"audioext progress of {job.ref}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, job: Job, asker: Asker) -> None:
+        """Edit the message of *job* until it has ended; its last word is a handler's, unless there is none to tell."""
+        line = self._lines[job.ref]
+        over = asyncio.Event()
+        ended = asyncio.ensure_future(_end_of(job))
+        ended.add_done_callback(lambda _: over.set())
+        try:
+            while not over.is_set():
+                await line.show(lambda: self._text(job))
+                await self._clock.wait_for(over, self._every)
+            if not await ended:
+                await self._say(asker, self.texts.silent)
+        finally:
+            ended.cancel()
+            del self._lines[job.ref]
+
+
+async def _end_of(job: Job) -> bool:
+    """Wait until *job* has ended, or the client; return whether handlers have the last word."""
+    while True:
+        try:
+            await job.result()
+        except (JobExpiredError, SubmitUnknownError):
+            return False
+        except StageTimeoutError:  # the client's `wait_timeout`: the job lives on
+            continue
+        except AudioextError:  # it failed, or the client was closed
+            return True
+        return True
+
+
+def _changed_nothing(error: Exception) -> bool:
+    """Say whether a chat refused an edit since the message says that already, as Telegram does."""
+    return "not modified" in str(error).lower()
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(max(round(seconds), 0), 60)
+    return f"{minutes}:{rest:02}"

@@ -1,0 +1,103 @@
+"""What a handle of a job says of it without waiting: where it came from, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from audioext.models import markup
+from audioext.models.record import Record, Verdict
+from audioext.models.requests import Request
+from audioext.models.results import Stage, Track
+from audioext.runtime.held import HeldJob, JobContext
+from audioext.state import views
+
+
+class JobFacts:
+    """The half of a `Job` that waits for nothing. Two handles of one job are equal."""
+
+    __slots__ = ("__weakref__", "_context", "_held")
+
+    def __init__(self, held: HeldJob, context: JobContext) -> None:
+        """Hold the job."""
+        self._held = held
+        self._context = context
+
+    def __eq__(self, other: object) -> bool:
+        """Say whether *other* is a handle of the same job."""
+        return isinstance(other, JobFacts) and self._held.ref == other._held.ref
+
+    def __hash__(self) -> int:
+        """Hash the ref."""
+        return hash(self._held.ref)
+
+    @property
+    def ref(self) -> str:
+        """Our public id of the job, safe to print and to store."""
+        return self._held.ref
+
+    @property
+    def record(self) -> Record:
+        """What this process knows of the job."""
+        return self._held.record
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that does the work."""
+        return self.record.provider
+
+    @property
+    def task_id(self) -> str | None:
+        """The provider's id of the task, once it is known."""
+        return self.record.task_id
+
+    @property
+    def request(self) -> Request:
+        """What was asked for."""
+        return self.record.request
+
+    @property
+    def meta(self) -> Mapping[str, object]:
+        """What the submitter noted down."""
+        return self.record.meta
+
+    @property
+    def key(self) -> str | None:
+        """The key that makes a repeated submit return this job."""
+        return self.record.key
+
+    @property
+    def stage(self) -> Stage | None:
+        """The latest stage reached; `None` until the task is known to exist."""
+        return self.record.stage
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the job has ended, and how."""
+        return self.record.verdict
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        """The tracks known so far."""
+        return views.fetched_by(self._context.files(self.ref), self.record.tracks)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the job was made, before its POST (tz-aware)."""
+        return datetime.fromtimestamp(self.record.created_at, UTC)
+
+    def __repr__(self) -> str:
+        """Show the ref, the provider and how far the job is."""
+        stage = self.stage.name if self.stage is not None else "NEW"
+        return f"<Job {self.ref} {self.provider} {stage} {self.verdict.name}>"
+
+    def _repr_html_(self) -> str:
+        """Show the stages in a notebook, each with the time that it took."""
+        record = self.record
+        rows: list[tuple[str, str, str]] = [
+            (item.stage.name.lower(), f"{item.at - record.created_at:.1f} s", item.source) for item in record.reached
+        ]
+        fault = record.fault.message if record.fault is not None else record.refusal
+        if record.verdict is not Verdict.OPEN:
+            rows.append((record.verdict.name.lower(), "", fault or ""))
+        return markup.table(f"job {self.ref} at {self.provider}", rows)

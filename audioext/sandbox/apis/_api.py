@@ -1,0 +1,250 @@
+"""What every API does: it checks keys, takes submits with the faults that befall them, and words its refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import random
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeAlias, TypeGuard, cast
+
+import aiohttp
+import msgspec
+from aiohttp import hdrs, web
+from yarl import URL
+
+from audioext.sandbox.facts import ApiFacts, Cause, Refusal
+from audioext.sandbox.faults import Fault, FaultKind, Plan
+from audioext.sandbox.models import Callback, NewIds, SourceAudio, Submission, Task, TaskInput
+from audioext.sandbox.state import State
+
+JSON_TYPE = "application/json"
+PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} sandbox</h1></body></html>"
+CLOUDFLARE_PAGE = "error code: 1010"  # what Cloudflare answers to a client that it takes for a bot
+HTTP_FORBIDDEN = 403
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Api(ABC):
+    """How an API takes one kind of submit and tells what becomes of it; `operation` is its name in the log."""
+
+    def __init__(self, state: State, facts: ApiFacts, operation: str) -> None:
+        """Take part in this state, with the facts of one API."""
+        self.state, self.facts, self.operation = state, facts, operation
+
+    @abstractmethod
+    async def read(self, request: web.Request, submission: Submission) -> TaskInput:
+        """Read and check a submit's body, and note in the submission what it says; or raise Refusal."""
+
+    @abstractmethod
+    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
+        """Mint the task's id, and its tracks'."""
+
+    @abstractmethod
+    def accepted(self, task: Task) -> web.Response:
+        """Say that the task is made."""
+
+    @abstractmethod
+    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
+        """Answer with this code in the API's own form; `names` are the fields to blame."""
+
+    @abstractmethod
+    def callbacks(self, task: Task) -> Sequence[Callback]:
+        """Return the webhooks that are due now that the task has reached its stage, or has failed."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether recordings of this API count where they differ from its pages."""
+        return self.facts.is_recorded and self.state.settings.faithful == "live"
+
+    def find(self, task_id: str) -> Task | None:
+        """Return one of this API's tasks, if it is kept."""
+        return self.state.find(self.facts.provider, task_id)
+
+    def check_key(self, request: web.Request) -> None:
+        """Check the whole Authorization header; a missing or wrong one raises Refusal."""
+        given, wanted = request.headers.get(hdrs.AUTHORIZATION, ""), self.facts.key_prefix + self.state.settings.api_key
+        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):
+            raise Refusal(Cause.KEY, "You do not have access permissions")
+
+    def refused(self, refusal: Refusal) -> web.Response:
+        """Put a refusal into the API's own form."""
+        return self.error(self.facts.code(refusal.cause), refusal.message, refusal.names)
+
+    def application(self) -> web.Application:
+        """Make an application that answers refusals as the API does, those of paths and methods with an HTTP status."""
+
+        @web.middleware
+        async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+            status = None
+            try:
+                return await handler(request)
+            except Refusal as error:
+                refusal = error
+            except web.HTTPRequestEntityTooLarge:
+                refusal = Refusal(Cause.TOO_BIG, "The body is too large")
+            except web.HTTPNotFound:
+                refusal = Refusal(Cause.PATH, "The requested resource does not exist")
+                status = self.facts.code(Cause.PATH)
+            except web.HTTPMethodNotAllowed:
+                refusal = Refusal(Cause.METHOD, "The method is not allowed")
+                status = self.facts.code(Cause.METHOD)
+            response = self.refused(refusal)
+            if status is not None:
+                response.set_status(status)
+            return response
+
+        return web.Application(middlewares=[answer], client_max_size=self.state.settings.max_body_bytes)
+
+    # --- a submit, from the first byte to the answer ---
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """Take one submit."""
+        state, facts = self.state, self.facts
+        submission = state.note(facts.provider, self.operation)
+        try:
+            self.check_key(request)
+            given = await self.read(request, submission)
+            # Nothing is awaited from here to the start of a task at MusicGPT, so that no two slip through its limit.
+            state.admit(facts)
+            plan = state.script.draw(given.name)
+            if (early := self._answer_without_task(plan)) is not None:
+                return await _send(request, early, submission)
+            if plan.variant(FaultKind.LOSE_RESPONSE) == "unmade":
+                return _cut(request)
+            if state.balance(facts.provider) < state.settings.price:
+                raise Refusal(Cause.CREDITS, "Insufficient credits")
+            source = await self._find_source(given)
+        except Refusal as refusal:
+            return await _send(request, self.refused(refusal), submission)
+        if source is not None:
+            given = given.inherit(source)
+        number, dice = state.next_number()
+        ids = self.new_ids(given, dice)
+        task = Task(ids=ids, number=number, api=self, input=given, plan=plan, source=source)
+        state.start(task)
+        submission.task_id = task.id
+        try:
+            if plan.has(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.life is not None:
+                task.answered.set()
+                await asyncio.wait([task.life])
+            return await self._answer(request, task, submission)
+        finally:
+            task.answered.set()
+
+    async def _find_source(self, given: TaskInput) -> SourceAudio | None:
+        """Return the source where the API looks for it before it answers; a track by its id is found at once."""
+        if given.audio_id is None and not self.facts.fetches_first:
+            return None
+        try:
+            return await self.state.library.source(given)
+        except Refusal as refusal:
+            if refusal.cause is Cause.TRACK and self.is_live:
+                return None  # "an unknown audioId is accepted at submit" (kie.ai, April 2026); the task fails later
+            raise
+
+    def _answer_without_task(self, plan: Plan) -> web.Response | None:
+        coded = plan.get(FaultKind.CODE)
+        if coded is not None and coded.code is not None:
+            return self.error(coded.code, f"A fault of the sandbox answers {coded.code}")
+        page = plan.get(FaultKind.HTTP)
+        return _page(page) if page is not None and page.variant != "made" else None
+
+    async def _answer(self, request: web.Request, task: Task, submission: Submission) -> web.StreamResponse:
+        page = task.plan.get(FaultKind.HTTP)
+        response = self.accepted(task) if page is None else _page(page)
+        if not task.plan.has(FaultKind.LOSE_RESPONSE):
+            return await _send(request, response, submission)
+        if task.plan.variant(FaultKind.LOSE_RESPONSE) == "half":
+            return await _send_half(request, response)
+        return _cut(request)
+
+
+def _page(fault: Fault) -> web.Response:
+    status = fault.code or web.HTTPInternalServerError.status_code
+    if status == HTTP_FORBIDDEN:
+        return web.Response(status=status, text=CLOUDFLARE_PAGE, content_type="text/plain")
+    return web.Response(status=status, text=PAGE.format(status), content_type="text/html")
+
+
+async def _send(request: web.Request, response: web.Response, submission: Submission) -> web.StreamResponse:
+    """Write the whole answer now, so that what follows it follows it on the wire."""
+    submission.http_status = response.status
+    if response.content_type == JSON_TYPE and isinstance(response.body, bytes):
+        code = msgspec.json.decode(response.body).get("code")
+        submission.code = code if isinstance(code, int) else None
+    with suppress(aiohttp.ClientConnectionResetError):  # a client that hung up has its task all the same
+        await response.prepare(request)
+        await response.write_eof()
+    return response
+
+
+def _cut(request: web.Request) -> web.StreamResponse:
+    """Break the connection without a word."""
+    if request.transport is not None:
+        request.transport.abort()
+    response = web.Response()
+    response.force_close()
+    return response
+
+
+async def _send_half(request: web.Request, whole: web.Response) -> web.StreamResponse:
+    """Promise the whole answer, write half of it, and break the connection."""
+    body = whole.body if isinstance(whole.body, bytes) else b""
+    response = web.StreamResponse(status=whole.status, headers={"Content-Type": JSON_TYPE})
+    response.content_length = len(body)
+    response.force_close()
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+# --- what bodies hold ------------------------------------------------------------------------------------------------
+
+
+async def read_json_object(request: web.Request) -> Mapping[str, object]:
+    """Read a JSON object; anything else, or a body that does not say that it is JSON, raises Refusal."""
+    # "JSON bodies need Content-Type: application/json": kie.ai, sunoapi.org, vidgo.ai
+    if request.content_type != JSON_TYPE:
+        raise Refusal(Cause.BODY, f"Content-Type must be {JSON_TYPE}")
+    try:
+        found = msgspec.json.decode(await request.read())
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Refusal(Cause.TOO_BIG, "The body is too large") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refusal(Cause.BODY, "The body is not valid JSON") from error
+    if not isinstance(found, dict):
+        raise Refusal(Cause.BODY, "The body must be a JSON object")
+    return cast("Mapping[str, object]", found)  # decoded JSON has no other keys than texts
+
+
+def json_text(value: object) -> str:
+    """Write JSON as a text, for the fields that hold JSON inside JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def json_response(body: object, *, status: int = 200) -> web.Response:
+    """Answer with JSON."""
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type=JSON_TYPE)
+
+
+def is_address(value: object) -> TypeGuard[str]:
+    """Tell whether this is an absolute http(s) URL."""
+    if not isinstance(value, str):
+        return False
+    try:
+        url = URL(value)
+    except ValueError:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)
+
+
+def new_uuid(dice: random.Random) -> str:
+    """Return a random UUID, as tracks have."""
+    return str(uuid.UUID(int=dice.getrandbits(128), version=4))

@@ -1,0 +1,90 @@
+"""A Discord bot by discord.py: a Cog whose command `!extend` continues the audio that is attached to its message.
+
+KIE_API_KEY=... DISCORD_TOKEN=... python examples/bot_discord.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+
+import discord
+from discord.ext import commands
+
+import audioext as ax
+from audioext.bots import Asker, ProgressMessages
+
+
+class Music(commands.Cog):
+    """Opens its client when it is loaded, and closes it when it is unloaded."""
+
+    def __init__(self, bot: commands.Bot, client: ax.Client) -> None:
+        """Register the handlers."""
+        self.bot = bot
+        self.client = client
+        self.progress = ProgressMessages(client, send=self.send, edit=self.edit, name="discord")
+        client.on(ax.Stage.COMPLETE, meta=Asker)(self.deliver)
+
+    async def cog_load(self) -> None:
+        """Open the client, and go on with the messages of an earlier process."""
+        await self.client.open()
+        await self.progress.resume()
+
+    async def cog_unload(self) -> None:
+        """Close the client."""
+        await self.client.aclose()
+
+    @commands.command()
+    async def extend(self, context: commands.Context[commands.Bot], voice: discord.Attachment) -> None:
+        """Continue the attached audio; the same message is paid for once."""
+        await self.progress.extend(
+            chat=context.channel.id,
+            message=context.message.id,
+            file=await voice.read(),
+            model="V5",
+            continue_at=2,
+        )
+
+    async def send(self, chat: int | str, text: str) -> int:
+        """Send a text, in which nobody is mentioned, and return its id."""
+        nobody = discord.AllowedMentions.none()
+        return (await self.channel(chat).send(text, allowed_mentions=nobody)).id
+
+    async def edit(self, chat: int | str, message: int | str, text: str) -> None:
+        """Edit a text of ours."""
+        await self.channel(chat).get_partial_message(int(message)).edit(content=text)
+
+    async def deliver(self, event: ax.StageEvent, asker: Asker) -> None:
+        """Send the tracks as files."""
+        files = [
+            discord.File(io.BytesIO(await track.read()), f"{track.title or 'song'} {number}.mp3")
+            for number, track in enumerate(event.tracks, 1)
+        ]
+        await self.channel(asker.chat).send(files=files)
+
+    def channel(self, chat: int | str) -> discord.PartialMessageable:
+        """Return a channel by its id alone, which is all that is known after a restart."""
+        return self.bot.get_partial_messageable(int(chat))
+
+
+def make_bot() -> commands.Bot:
+    """Return a bot that reads commands."""
+    intents = discord.Intents.default()
+    intents.message_content = True
+    return commands.Bot("!", intents=intents)
+
+
+async def main(token: str) -> None:
+    """Run the bot; its songs are polled for, unless the client is given a `public_url`."""
+    async with make_bot() as bot:
+        await bot.add_cog(Music(bot, ax.Client(ax.Kie(), store="sqlite:///bot.db")))
+        await bot.start(token)
+
+
+if __name__ == "__main__":
+    if "DISCORD_TOKEN" not in os.environ:
+        sys.exit("usage: KIE_API_KEY=... DISCORD_TOKEN=... python examples/bot_discord.py")
+    discord.utils.setup_logging()
+    asyncio.run(main(os.environ["DISCORD_TOKEN"]))

@@ -1,0 +1,70 @@
+"""A bot that needs no framework: it continues the audio of a message, shows how far it is, and sends the tracks.
+
+    KIE_API_KEY=... python examples/bot_plain.py voice.mp3
+
+Here the chat is the terminal. Give `make_bot` your own ways to send and to edit a text, and a client with a store that
+outlives the process: a message that is delivered twice is paid for once, and a restart goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import audioext as ax
+from audioext.bots import Asker, ProgressMessages
+
+Id = int | str
+OnMessage = Callable[[Id, Id, bytes], Awaitable[ax.Job | None]]
+
+
+def make_bot(
+    client: ax.Client,
+    *,
+    send: Callable[[Id, str], Awaitable[Id]],
+    edit: Callable[[Id, Id, str], Awaitable[object]],
+    send_audio: Callable[[Id, bytes, str], Awaitable[object]],
+) -> OnMessage:
+    """Register the handlers on *client* and return the function that takes a message with audio."""
+    progress = ProgressMessages(client, send=send, edit=edit, name="plain")
+
+    @client.on(ax.Stage.COMPLETE, meta=Asker)
+    async def deliver(event: ax.StageEvent, asker: Asker) -> None:
+        for track in event.tracks:  # an error here, and all are sent again: a handler is called at least once
+            await send_audio(asker.chat, await track.read(), track.title or "untitled")
+
+    async def on_message(chat: Id, message: Id, audio: bytes) -> ax.Job | None:
+        return await progress.extend(chat=chat, message=message, file=audio, model="V5", continue_at=2)
+
+    return on_message
+
+
+async def main(source: Path, *, provider: ax.Kie) -> None:
+    """Play a chat in the terminal."""
+    numbers = itertools.count(1)
+
+    async def send(_: Id, text: str) -> Id:
+        print(text)
+        return next(numbers)
+
+    async def edit(_: Id, __: Id, text: str) -> None:
+        print(text)
+
+    async def send_audio(_: Id, data: bytes, title: str) -> None:
+        print(f"{title}: {len(data)} bytes")
+
+    client = ax.Client(provider, store="sqlite:///bot.db")
+    on_message = make_bot(client, send=send, edit=edit, send_audio=send_audio)
+    async with client:
+        job = await on_message("terminal", source.name, await asyncio.to_thread(source.read_bytes))
+        if job is not None:
+            await job
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: KIE_API_KEY=... python examples/bot_plain.py VOICE")
+    asyncio.run(main(Path(sys.argv[1]), provider=ax.Kie()))

@@ -1,0 +1,221 @@
+"""Another provider is asked only where the one before certainly made no task, and only for what travels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import audioext as ax
+from audioext.runtime.orders import Order, refuse_other
+from tests.integration.client.conftest import WEB, Connect, MakeSandbox, Providers
+from tests.support.api import Api, serve_api
+
+URL = "https://files.test/voice.mp3"
+REQUEST = ax.Extend(url=URL, model="V5", continue_at=2)
+
+
+@pytest.fixture
+async def second(stack: AsyncExitStack) -> Api:
+    """Return another API."""
+    return await stack.enter_async_context(serve_api())
+
+
+@pytest.fixture
+async def client(api: Api, second: Api) -> AsyncIterator[ax.Client]:
+    """Return a client of two accounts, "kie" and "second"."""
+    async with ax.Client(api.provider(), second.provider(name="second"), wait_timeout=20.0) as client:
+        yield client
+
+
+async def notes(client: ax.Client, ref: str) -> list[str]:
+    """Return what the journal of a job says for people."""
+    return [entry.note for entry, _ in await client.timeline(ref) if entry.note]
+
+
+@pytest.mark.parametrize("code", [401, 402, 429, 455])
+async def test_a_refusal_goes_on_to_the_next(client: ax.Client, api: Api, second: Api, code: int) -> None:
+    """The job is the second one's, with the key; the first one's journal has the refusal, which was not waited out."""
+    api.codes = [code] * 9
+    job = await client.submit(REQUEST, fallback=("second",), key="chat:1", meta={"chat": 1})
+    song = await job
+
+    assert ("second", "second", {"chat": 1}) == (job.provider, song.provider, job.meta)
+    assert (1, 1) == (len(api.posts), len(second.posts))
+    assert job == await client.job(key="chat:1")
+    (refused,) = [each async for each in client.jobs() if each != job]
+    assert ("kie", ax.Verdict.REFUSED) == (refused.provider, refused.verdict)
+    assert [f"kie refused job {refused.ref}: the vendor's words"] == await notes(client, job.ref)
+
+
+async def test_no_connection_goes_on_to_the_next(second: Api, unused_tcp_port: int) -> None:
+    """Where nobody listens nothing was sent."""
+    away = ax.Kie("0123456789abcdef", base_url=f"http://127.0.0.1:{unused_tcp_port}", name="away")
+    async with ax.Client(away, second.provider(name="second"), wait_timeout=20.0) as client:
+        song = await client.run(REQUEST, fallback=["second"])
+
+    assert ("second", 1) == (song.provider, len(second.posts))
+
+
+@pytest.mark.parametrize("code", [0, 500])
+async def test_an_unknown_outcome_goes_nowhere(client: ax.Client, api: Api, second: Api, code: int) -> None:
+    """A lost answer, or one that does not say whether a task was made, may have been paid for."""
+    api.codes = [code]
+    job = await client.submit(REQUEST, fallback=("second",), key="chat:1")
+    again = await client.submit(REQUEST, fallback=("second",), key="chat:1")
+
+    assert ("kie", job) == (job.provider, again)
+    assert (1, 0) == (len(api.posts), len(second.posts))
+
+
+async def test_the_first_one_takes_it_where_it_can(client: ax.Client, api: Api, second: Api) -> None:
+    """Without a refusal nobody else hears of the request, and the journal has no note."""
+    job = await client.extend(url=URL, model="V5", continue_at=2, fallback="second")
+
+    assert ("kie", 1, 0) == (job.provider, len(api.posts), len(second.posts))
+    assert [] == await notes(client, job.ref)
+
+
+async def test_the_last_refusal_is_raised_and_tells_of_the_others(client: ax.Client, api: Api, second: Api) -> None:
+    """Where all refuse, the error is the last one's, with the refusals before it as its notes; the key is free."""
+    api.codes, second.codes = [402], [401]
+    with pytest.raises(ax.AuthError) as refused:
+        await client.submit(REQUEST, fallback=("second",), key="chat:1")
+    jobs = {job.provider: job.ref async for job in client.jobs()}
+    with pytest.raises(ax.RequestError):
+        await client.job(key="chat:1")
+
+    assert jobs["second"] == refused.value.ref
+    assert [f"kie refused job {jobs['kie']}: the vendor's words"] == refused.value.__notes__
+    assert {"kie", "second"} == jobs.keys()
+
+
+async def test_the_same_call_again_gives_the_same_job(client: ax.Client, api: Api, second: Api) -> None:
+    """A key that went to the second provider is found there by the same call, now or later, and paid once."""
+    api.codes = [402]
+    first, twin = await asyncio.gather(*(client.submit(REQUEST, fallback=("second",), key="chat:1") for _ in range(2)))
+    later = await client.submit(REQUEST, fallback=("second",), key="chat:1")
+    with pytest.raises(ax.KeyConflictError):
+        await client.submit(REQUEST, key="chat:1")
+    with pytest.raises(ax.KeyConflictError):
+        await client.submit(ax.Extend(url=URL, model="V4", continue_at=2), fallback=("second",), key="chat:1")
+
+    assert first == twin == later
+    assert (1, 1) == (len(api.posts), len(second.posts))
+
+
+def test_a_job_at_any_provider_of_the_chain_is_the_calls_own() -> None:
+    """Another process may have got the key at the first provider while this one goes on to the second."""
+    first, second, other = ax.Kie(name="first"), ax.Kie(name="second"), ax.Kie(name="other")
+    order = Order(request=REQUEST, provider=first, fallback=(second,), key="chat:1")
+    order = order.after(ax.CreditsError("no credits", provider="first", charged=False))
+
+    assert (second, ()) == (order.provider, order.fallback)
+    for provider in (first, second):
+        refuse_other(order, "ref", Order(request=REQUEST, provider=provider, key="chat:1"))
+    with pytest.raises(ax.KeyConflictError):
+        refuse_other(order, "ref", Order(request=REQUEST, provider=other, key="chat:1"))
+
+
+async def test_a_key_in_a_handler_is_found_at_the_second_provider(client: ax.Client, api: Api, second: Api) -> None:
+    """A handler that is called again gets the job that it submitted before, wherever that went."""
+    api.codes = [200, 402]
+    refs: list[str] = []
+    done = asyncio.Event()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def go_on(event: ax.StageEvent) -> None:
+        if event.provider == "second":
+            return
+        job = await client.submit(ax.Extend(url=URL, model="V5", continue_at=3), fallback=("second",))
+        refs.append(job.ref)
+        if len(refs) == 1:
+            raise ax.RetryLater(0.01)
+        done.set()
+
+    await client.submit(REQUEST)
+    async with asyncio.timeout(10):
+        await done.wait()
+
+    assert 1 == len(set(refs))
+    assert (2, 1) == (len(api.posts), len(second.posts))
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {"audio_id": "a"},
+        {"url": URL, "persona_id": "p", "title": "t", "style": "s", "prompt": "p", "continue_at": 2},
+    ],
+)
+async def test_what_one_provider_alone_knows_does_not_travel(
+    client: ax.Client, api: Api, second: Api, bound: dict[str, Any]
+) -> None:
+    """An id of a track or a persona is refused with a fallback, before anything is spent."""
+    request = ax.Extend(model="V5", **bound)
+    with pytest.raises(ax.RequestError, match="fallback: cannot go on with") as refused:
+        await client.submit(request, fallback=("second",))
+    await client.submit(request, fallback=("kie",))  # itself alone
+
+    assert ["fallback"] == [problem.field for problem in refused.value.problems]
+    assert (1, 0) == (len(api.posts), len(second.posts))
+
+
+async def test_all_of_them_are_asked_what_is_wrong_before_anything_is_spent(
+    make_sandbox: MakeSandbox, providers: Providers
+) -> None:
+    """The problems of all come at once: a field that one lacks, a limit of another, an operation that a third lacks."""
+    sandbox = await make_sandbox()
+    by_name = providers(sandbox)
+    async with ax.Client(by_name["kie"], by_name["musicgpt"], by_name["sunoapi"]) as client:
+        with pytest.raises(ax.RequestError) as refused:
+            await client.extend(url=URL, style="x" * 2_000, title="t", model="V5", fallback=("musicgpt", "sunoapi"))
+        with pytest.raises(ax.RequestError, match="fallback: musicgpt has no call for"):
+            await client.add_instrumental(
+                url=URL, title="Rain", tags="piano", negative_tags="metal", fallback="musicgpt"
+            )
+        with pytest.raises(ax.ConfigError, match="no provider named 'vidgo'"):
+            await client.submit(REQUEST, fallback=("vidgo",))
+    said = [str(problem) for problem in refused.value.problems]
+
+    assert any(text.startswith("style: musicgpt does not take it") for text in said)
+    assert any("kie" in text for text in said)
+    assert any("sunoapi" in text for text in said)
+    assert [] == list(sandbox.submissions)
+
+
+async def test_a_missing_key_of_the_second_is_told_first(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fallback that could never work is no fallback."""
+    monkeypatch.delenv("SUNOAPI_API_KEY", raising=False)
+    async with ax.Client(api.provider(), ax.SunoApi()) as client:
+        with pytest.raises(ax.ConfigError, match="no API key for sunoapi"):
+            await client.submit(REQUEST, fallback=("sunoapi",))
+
+    assert [] == api.posts
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes"])
+async def test_a_file_goes_along(
+    kind: str, make_sandbox: MakeSandbox, providers: Providers, voice_file: Path, connect: Connect
+) -> None:
+    """A file that was uploaded to the first provider reaches the second one as well: served, or in the body."""
+    sandbox = await make_sandbox(faults=["code=402*1"])
+    by_name = providers(sandbox)
+    file = voice_file if kind == "path" else voice_file.read_bytes()
+    async with ax.Client(
+        by_name["kie"],
+        by_name["vidgo"],
+        store=connect(),
+        wait_timeout=20.0,
+        **WEB,  # type: ignore[arg-type]  # a test's own
+    ) as client:
+        song = await client.run(
+            ax.Extend(file=file, model="V5", continue_at=2), fallback=("vidgo",), key="chat:1", meta={"chat": 1}
+        )
+
+    assert ("vidgo", 2) == (song.provider, len(song.tracks))
+    assert ["kie", "vidgo"] == [submission.provider for submission in sandbox.submissions]

@@ -1,0 +1,149 @@
+"""At home in notebooks and scripts: opened by hand, shown on one line or as HTML, and missed when it was not closed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import audioext as ax
+from audioext.sandbox import Sandbox
+from tests.integration.client.conftest import MakeClient, MakeSandbox
+
+ROOT = Path(__file__).parents[3]
+HOSTILE = '"><script>alert(1)</script>\n\x1b[2J'
+
+
+class Outline(HTMLParser):
+    """Notes the elements of a page, with what they link to, and its text."""
+
+    def __init__(self, html: str) -> None:
+        """Read *html*."""
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str | None] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element."""
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in {"src", "href"}]
+
+    def handle_data(self, data: str) -> None:
+        """Note a text."""
+        self.text += data
+
+
+def in_html(shown: object) -> Outline:
+    """Return what a notebook shows of a value."""
+    html = getattr(shown, "_repr_html_")()  # noqa: B009 - the name is Jupyter's, not ours
+    assert isinstance(html, str)
+    return Outline(html)
+
+
+async def test_a_client_can_be_opened_and_closed_by_hand(sandbox: Sandbox) -> None:
+    """`open` gives the client itself, which works until `aclose`, in as many cells as one likes."""
+    kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
+    client = await ax.Client(kie).open()
+    song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
+    with pytest.raises(ax.ConfigError, match="opened once"):
+        await client.open()
+    await client.aclose()
+
+    assert (2, "<Client kie, closed>") == (len(song.tracks), repr(client))
+
+
+@pytest.mark.parametrize(
+    ("code", "warned"),
+    [
+        ("client = ax.Client(); await client.open()", 1),
+        ("client = ax.Client(); await client.open(); await client.aclose()", 0),
+        ("async with ax.Client() as client: pass", 0),
+        ("client = ax.Client()", 0),
+        ("client = await ax.Client().open(); client = await ax.Client().open(); await client.aclose()", 1),
+    ],
+)
+def test_a_client_that_was_not_closed_is_missed(code: str, warned: int) -> None:
+    """A ResourceWarning of our own names it and says what to do; one that was closed, or never opened, is no matter."""
+    script = f"import asyncio, audioext as ax\nasync def main():\n  {code}\nasyncio.run(main())"
+    done = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+
+    assert warned == done.stderr.count("ResourceWarning: unclosed <Client without providers, open>: use `async with`")
+
+
+async def test_what_is_live_is_shown_on_one_line(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """Client, job, wait, event, song and track name themselves, without their lyrics or their store."""
+    client = await make_client(sandbox)
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    song = await job
+    shown = [repr(value) for value in (client, job, job.first, await job.first, song, song.tracks[0])]
+
+    assert ["<Client kie, open>", f"<Job {job.ref} kie COMPLETE COMPLETE>"] == shown[:2]
+    assert f"<Song {job.ref} kie {song.tracks[0].title!r}, 2 tracks>" == shown[4]
+    assert all("\n" not in text and 150 >= len(text) for text in shown)
+
+
+async def test_a_notebook_shows_players_and_stages(sandbox: Sandbox, make_client: MakeClient) -> None:
+    """A song has a player and a cover for each track, a job a row for each stage."""
+    client = await make_client(sandbox)
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    song = await job
+    player, stages = in_html(song), in_html(job)
+
+    assert (2, 2) == (player.tags.count("audio"), player.tags.count("img"))
+    assert {track.audio_url for track in song.tracks} <= set(player.links)
+    assert all(word in stages.text for word in ("submitted", "text", "first", "complete", job.ref))
+
+
+@pytest.mark.parametrize("link", [f"https://files.test/{HOSTILE}", "javascript:alert(1)", "data:text/html,x", None])
+def test_what_strangers_wrote_is_text(link: str | None) -> None:
+    """A hostile title makes no element, and a link that is no web address is not followed."""
+    track = ax.Track(id=HOSTILE, title=HOSTILE, audio_url=link, image_url=link, duration=125.4)
+    song = ax.Song(ref="r", provider="kie", task_id=None, tracks=(track, ax.Track()))
+    shown = in_html(song)
+
+    assert {"div", "span", "audio", "img"} >= set(shown.tags)
+    assert {link} >= set(shown.links) if link is not None and link.startswith("https") else [] == shown.links
+    assert HOSTILE in shown.text
+    assert "(2:05)" in shown.text
+    assert "untitled" in shown.text
+    assert repr(song).isprintable()
+    assert repr(track).isprintable()
+
+
+async def test_a_failure_is_shown_as_text(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """The vendor's words stand in the job's last row."""
+    sandbox = await make_sandbox(faults=["error=complete:501"])
+    client = await make_client(sandbox)
+    job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    with pytest.raises(ax.JobFailedError) as failed:
+        await job
+
+    assert failed.value.job.failure is not None
+    assert failed.value.job.failure.message in in_html(job).text
+
+
+def test_a_problem_reads_as_a_sentence() -> None:
+    """What is wrong with a request can be shown to people who know no field names."""
+    with pytest.raises(ax.RequestError) as refused:
+        ax.Extend(url="nowhere", continue_at=-1, style_weight=7)
+    sentences = [problem.sentence for problem in refused.value.problems]
+
+    assert "The url must be an http(s) URL, not 'nowhere'." in sentences
+    assert "The style weight must be a number from 0 to 1, not 7." in sentences
+    assert (
+        "Source: give exactly one of a, b; got none."
+        == ax.Problem("source", "give exactly one of a, b; got none").sentence
+    )
+    assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in sentences)

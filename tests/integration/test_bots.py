@@ -1,0 +1,407 @@
+"""Progress messages: the latest state, not too often, never without the last word, also after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+
+import audioext as ax
+from audioext.bots import Asker, ProgressMessages, Texts, in_words
+from tests.support.api import Api, serve_api
+from tests.support.clock import START, JumpClock, soon
+
+ROOT = Path(__file__).parents[2]
+URL = "https://files.test/voice.mp3"
+EVERY = 5.0
+ASKED = {"chat": 42, "message": 7}
+
+
+class ChatError(Exception):
+    """What a chat library raises; `retry_after` is there where the chat was asked too often."""
+
+    def __init__(self, text: str, retry_after: object = None) -> None:
+        """Keep what the chat says."""
+        self.retry_after = retry_after
+        super().__init__(text)
+
+
+@define
+class Chat:
+    """Keeps every text of every message, newest last; `faults` are raised by the next edits, `closed` by all calls."""
+
+    said: dict[int | str, list[str]] = field(factory=dict)
+    faults: list[Exception] = field(factory=list)
+    is_closed: bool = False
+    edits: int = 0
+    on_send: Callable[[], object] = bool
+    """Called before a message is sent."""
+
+    async def send(self, chat: int | str, text: str) -> int:
+        """Begin a message."""
+        self.on_send()
+        if self.is_closed or chat != ASKED["chat"]:
+            raise ChatError("chat not found")
+        number = 100 + len(self.said)
+        self.said[number] = [text]
+        return number
+
+    async def edit(self, chat: int | str, message: int | str, text: str) -> None:
+        """Change a message, as a chat does that refuses to change nothing."""
+        self.edits += 1
+        if self.is_closed or chat != ASKED["chat"]:
+            raise ChatError("chat not found")
+        if self.faults:
+            raise self.faults.pop(0)
+        if self.said[message][-1] == text:
+            raise ChatError("Bad Request: message is not modified")
+        self.said[message].append(text)
+
+    @property
+    def last(self) -> str:
+        """The text that the newest message shows."""
+        return next(reversed(self.said.values()))[-1]
+
+
+@define
+class Bot:
+    """A bot, its chat, and the API that it asks."""
+
+    client: ax.Client
+    progress: ProgressMessages
+    chat: Chat
+    api: Api
+    clock: JumpClock
+
+    async def ask(self, **fields: object) -> ax.Job | None:
+        """Ask for a song."""
+        given = {"url": URL, "model": "V5", "continue_at": 2, **ASKED, **fields}
+        return await self.progress.extend(**given)  # type: ignore[arg-type]  # a test's own fields
+
+    async def says(self, text: str) -> None:
+        """Wait until the newest message shows a text that begins so."""
+
+        async def is_said() -> bool:
+            return bool(self.chat.said) and self.chat.last.startswith(text)
+
+        await soon(is_said)
+
+
+Open = Callable[..., Awaitable[Bot]]
+
+
+@pytest.fixture
+def clock() -> JumpClock:
+    """Return a clock that stands still until the test moves it."""
+    return JumpClock(START)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    """Return an API whose tasks go on when it is told so, by webhook."""
+    async with serve_api() as api:
+        api.is_done = False
+        yield api
+
+
+@pytest.fixture
+async def open_bot(api: Api, clock: JumpClock) -> AsyncIterator[Open]:
+    """Return a function that starts a bot; with the same store and chat, it is the same one after a restart."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*, chat: Chat | None = None, **settings: object) -> Bot:
+            mine = {name: settings.pop(name) for name in ("texts", "escape", "name") if name in settings}
+            client = ax.Client(
+                api.provider(),
+                public_url="http://127.0.0.1:{port}",
+                listen="127.0.0.1:0",
+                clock=clock.clock,
+                **settings,  # type: ignore[arg-type]  # a test's own
+            )
+            chat = chat if chat is not None else Chat()
+            progress = ProgressMessages(client, send=chat.send, edit=chat.edit, every=EVERY, expected=90, **mine)  # type: ignore[arg-type]  # as above
+            await stack.enter_async_context(client)
+            return Bot(client, progress, chat, api, clock)
+
+        yield start
+
+
+# --- what is shown --------------------------------------------------------------------------------------------
+
+
+async def test_a_message_shows_each_state_and_the_last_word(open_bot: Open) -> None:
+    """One message goes from waiting to the links, with the time that has passed and that it takes."""
+    bot = await open_bot()
+    job = await bot.ask(meta={"user": "kim"})
+    assert job is not None
+    await bot.says("In the queue, 0:00 of about 1:30")
+    await bot.clock.advance(EVERY)
+    await bot.says("In the queue, 0:05 of about 1:30")
+    await bot.api.call_back("text")
+    await bot.clock.advance(EVERY)
+    await bot.says("It is being made, 0:10")
+    await bot.api.call_back("first")
+    await bot.clock.advance(EVERY)
+    await bot.says("A first listen:\nhttp://files.test/a.mp3\n")
+    await bot.api.call_back("complete")
+    await bot.says("Here it is:\nhttp://files.test/a.mp3")
+
+    assert [100] == list(bot.chat.said)
+    assert {"bot": "bot", "chat": 42, "message": 7, "progress": 100, "user": "kim"} == job.meta
+    assert "bot:42:7" == job.key
+
+
+async def test_edits_are_few_and_show_the_latest_state(open_bot: Open) -> None:
+    """Between two edits lies the interval, whatever comes meanwhile; the last word comes at once."""
+    bot = await open_bot()
+    await bot.ask()
+    await bot.says("In the queue")
+    before = bot.chat.edits
+    for stage in ("text", "first"):
+        await bot.api.call_back(stage)
+    await bot.clock.advance(EVERY - 1)
+    assert (0, "In the queue") == (bot.chat.edits - before, bot.chat.last.partition(",")[0])
+    await bot.clock.advance(1)
+    await bot.says("A first listen")
+
+    assert 1 == bot.chat.edits - before
+
+
+async def test_a_failure_is_told_in_words(open_bot: Open) -> None:
+    """What a stranger wrote is not repeated, and the chat hears what it cost where that is nothing."""
+    bot = await open_bot()
+    await bot.ask()
+    await bot.api.call_back("error", code=400)
+    await bot.says("That did not work. ")
+
+    assert "the vendor" not in bot.chat.last
+
+
+async def test_the_texts_are_ones_own(open_bot: Open) -> None:
+    """Each text can be another one, and links are escaped for chats that read markup."""
+    bot = await open_bot(texts=Texts(complete="<b>fertig</b> {links}"), escape=html.escape)
+    bot.api.link = "http://files.test/a.mp3?a=1&b=2"
+    bot.api.is_done = True
+    job = await bot.ask()
+    assert job is not None
+    await job.refresh()
+    await bot.says("<b>fertig</b> http://files.test/a.mp3?a=1&amp;b=2")
+
+
+@pytest.mark.parametrize("text", ["{link}", "{", "{0}", "{links.x}"])
+def test_a_text_that_cannot_be_filled_in_is_refused_at_once(text: str) -> None:
+    """A mistake shows when the bot starts, not when its first song is there."""
+    with pytest.raises(ax.ConfigError, match="complete= may hold"):
+        Texts(complete=text)
+
+
+async def test_a_job_that_never_ends_says_so(open_bot: Open) -> None:
+    """A job that is given up has no handler: its message says that nothing came."""
+    bot = await open_bot(expire_after=60.0)
+    await bot.ask()
+    await bot.says("In the queue")
+    for _ in range(5):
+        await bot.clock.advance(30)
+    await bot.says("No word of it for too long")
+
+
+# --- what is paid ---------------------------------------------------------------------------------------------
+
+
+async def test_an_update_that_comes_again_pays_nothing(open_bot: Open) -> None:
+    """One after the other or at once: one POST, one job, and the chat hears that it is being made."""
+    bot = await open_bot()
+    first, second = await asyncio.gather(bot.ask(), bot.ask())
+    third = await bot.ask()
+
+    assert first == second == third is not None
+    assert 1 == len(bot.api.posts)
+    await bot.says("That one is being made already.")
+    assert 2 == len(bot.chat.said)
+
+
+async def test_what_is_wrong_is_said_in_the_chat(open_bot: Open) -> None:
+    """All problems come as sentences, nothing is paid, and there is no job."""
+    bot = await open_bot(escape=html.escape)
+    assert None is await bot.ask(url="<nowhere>", continue_at=-1)
+
+    assert [] == bot.api.posts
+    assert "The url must be an http(s) URL, not &#x27;&lt;nowhere&gt;&#x27;." in bot.chat.last
+    assert "The continue at must be a finite number" in bot.chat.last
+
+
+async def test_a_refusal_is_said_in_the_chat(open_bot: Open) -> None:
+    """The chat hears that it did not work; asked again, the same message submits anew."""
+    bot = await open_bot()
+    bot.api.codes = [402]
+    refused = await bot.ask()
+    await bot.says("That did not work. This bot cannot make music right now")
+
+    assert (None, True) == (refused, isinstance(await bot.ask(), ax.Job))
+    assert 2 == len(bot.api.posts)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ax.ContentError("<b>", provider="kie"), "The content rules of the music service refuse this text or audio."),
+        (ax.RateLimitError("<b>", provider="kie"), "Too much is asked for at once. Please try again in a few minutes."),
+        (ax.ProviderDownError("<b>", provider="kie"), "The music service is down. Please try again later."),
+        (ax.AuthError("sk-1", provider="kie"), "This bot cannot make music right now; whoever runs it has to look."),
+        (ax.UnsupportedError("musicgpt"), "The music service cannot do that."),
+        (
+            ax.RequestError([ax.Problem("title", "is long"), ax.Problem("url", "is private")]),
+            "The title is long.\nThe url is private.",
+        ),
+    ],
+)
+def test_errors_are_said_in_words(error: ax.AudioextError, words: str) -> None:
+    """People in a chat hear what they can do, and nothing that a vendor wrote or that is secret."""
+    assert words == in_words(error)
+
+
+async def test_our_own_trouble_is_said_and_raised(open_bot: Open) -> None:
+    """A store that fails is for whoever runs the bot; the chat hears that it did not work."""
+    store = ax.MemoryStore()
+    bot = await open_bot(store=store)
+    bot.chat.on_send = lambda: store.fail("the disk is full")
+    with pytest.raises(ax.StoreError):
+        await bot.ask()
+    store.fail(None)
+
+    assert [] == bot.api.posts
+    assert bot.chat.last.startswith("That did not work. This bot cannot")
+
+
+# --- chats that fail ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait", [30, 30.0, timedelta(seconds=30)])
+async def test_a_chat_that_wants_a_pause_gets_it(open_bot: Open, wait: object) -> None:
+    """No edit comes within it, then the latest state does."""
+    bot = await open_bot()
+    bot.chat.faults = [ChatError("too many requests", wait)]
+    await bot.ask()
+    for _ in range(5):
+        await bot.clock.advance(EVERY)
+    assert (1, "Sending it off …") == (bot.chat.edits, bot.chat.last)
+    await bot.clock.advance(2 * EVERY)
+    await bot.says("In the queue, 0:3")
+
+
+async def test_the_last_word_waits_for_the_pause_and_comes(open_bot: Open) -> None:
+    """A flood wait in the handler is no failure: it is called again when the chat wants it."""
+    bot = await open_bot()
+    job = await bot.ask()
+    assert job is not None
+    await bot.says("In the queue")
+    bot.chat.faults = [ChatError("too many requests", 20)] * 8
+    await bot.api.call_back("complete")
+    for _ in range(12):
+        await bot.clock.advance(20)
+    await bot.says("Here it is:")
+
+    assert () == job.record.handler_faults
+
+
+async def test_the_last_word_is_a_new_message_where_the_old_one_is_gone(open_bot: Open) -> None:
+    """Somebody deleted the progress message; what was asked for comes all the same."""
+    bot = await open_bot()
+    await bot.ask()
+    await bot.says("In the queue")
+    bot.chat.faults = [ChatError("message to edit not found")] * 9
+    await bot.api.call_back("complete")
+    await bot.says("Here it is:")
+
+    assert 2 == len(bot.chat.said)
+
+
+async def test_edits_that_fail_become_rarer(open_bot: Open) -> None:
+    """A chat that takes nothing is not asked every few seconds."""
+    bot = await open_bot()
+    await bot.ask()
+    await bot.says("In the queue")
+    bot.chat.is_closed, before = True, bot.chat.edits
+    for _ in range(60):
+        await bot.clock.advance(EVERY)
+
+    assert 6 >= bot.chat.edits - before
+
+
+# --- restarts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+async def test_a_restart_goes_on_with_the_same_message(open_bot: Open, resumes: bool) -> None:
+    """The next process finds chat and message in the job's meta; with `resume` the clock runs on as well."""
+    store = ax.MemoryStore()
+    first = await open_bot(store=store)
+    await first.ask()
+    await first.says("In the queue")
+    await first.client.aclose()
+
+    second = await open_bot(store=store, chat=first.chat)
+    if resumes:
+        await second.progress.resume()
+        await second.clock.advance(EVERY)
+        await second.says("In the queue, 0:05")
+    second.api.is_done = True
+    (job,) = [job async for job in second.client.jobs()]
+    await job.refresh()
+    await second.says("Here it is:")
+
+    assert [100] == list(first.chat.said)
+
+
+async def test_other_jobs_are_left_alone(open_bot: Open) -> None:
+    """A job of another bot, or of none, has no message here, and no handler fails."""
+    store = ax.MemoryStore()
+    bot = await open_bot(store=store, name="discord")
+    bot.api.is_done = True
+    metas: list[dict[str, object]] = [
+        {},
+        {"bot": "telegram", "chat": 1, "message": 2, "progress": 3},
+        {"bot": "discord"},
+    ]
+    for number, meta in enumerate(metas):
+        job = await bot.client.extend(url=URL, model="V5", continue_at=2 + number, meta=meta)
+        await job.refresh()
+    await bot.client.aclose()
+
+    assert {} == bot.chat.said
+    assert 0 == bot.chat.edits
+
+
+async def test_a_handler_of_ones_own_gets_the_asker(open_bot: Open) -> None:
+    """Who sends the audio itself knows the chat from the same meta."""
+    bot = await open_bot()
+    found: list[Asker] = []
+    done = asyncio.Event()
+
+    @bot.client.on(ax.Stage.COMPLETE, meta=Asker)
+    async def deliver(event: ax.StageEvent, asker: Asker) -> None:
+        found.append(asker)
+        done.set()
+
+    await bot.ask()
+    await bot.api.call_back("complete")
+    async with asyncio.timeout(10):
+        await done.wait()
+
+    assert [Asker(bot="bot", chat=42, message=7, progress=100)] == found
+
+
+def test_no_framework_is_imported() -> None:
+    """Whoever uses one of them installs it; the others cost nothing."""
+    code = "import sys, audioext.bots\nprint(*{'aiogram', 'discord', 'telegram'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert "" == found.stdout.strip()
