@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
         Request,
     )
     from audioext.models.results import FailureReason, SaveProgress, Song, Source, Stage, TimedLine, Track
+    from audioext.models.stats import Histogram, Stats
     from audioext.providers.base import FileRoute, Provider, ProviderInfo
     from audioext.providers.kie import Kie
     from audioext.providers.kie_jobs import KieJobs
@@ -109,6 +110,7 @@ _HOMES = {
         "Request",
     ),
     "audioext.models.results": ("FailureReason", "SaveProgress", "Song", "Source", "Stage", "TimedLine", "Track"),
+    "audioext.models.stats": ("Histogram", "Stats"),
     "audioext.providers.base": ("FileRoute", "Provider", "ProviderInfo"),
     "audioext.providers.kie": ("Kie",),
     "audioext.providers.kie_jobs": ("KieJobs",),
@@ -159,6 +161,7 @@ __all__ = [
     "FailureReason",
     "FileRoute",
     "GiveUp",
+    "Histogram",
     "HttpRequest",
     "HttpResponse",
     "Inbox",
@@ -197,6 +200,7 @@ __all__ = [
     "StageEvent",
     "StageHandler",
     "StageTimeoutError",
+    "Stats",
     "Store",
     "StoreError",
     "SubmitUnknownError",

@@ -21,6 +21,7 @@ from audioext.config import UNSET, ClientOptions, Unset
 from audioext.errors import ConfigError, StoreError
 from audioext.files.hosts import read_link_rules
 from audioext.history import History
+from audioext.models.stats import Stats
 from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING
@@ -53,7 +54,8 @@ class Client(Submitting, Registering, History):
     addresses, and from APIs on this machine; `allow_hosts` opens more: `"a.lan"`, `"10.0.0.7:8443"`, `"http://a.lan"`
     for http as well. `trust_env=True` takes proxies from the environment. A `session` of yours (with its proxy,
     connector or TLS context) makes all calls by the rules of this client, and is yours to close; it, or a proxy, looks
-    up hosts itself, and what they find there is not checked.
+    up hosts itself, and what they find there is not checked. `metrics=True` serves `/metrics` at
+    127.0.0.1:9464 and nowhere else; it may be another HOST:PORT.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
@@ -82,6 +84,7 @@ class Client(Submitting, Registering, History):
         clock: Clock | None = None,
         trust_env: bool = False,
         session: aiohttp.ClientSession | None = None,
+        metrics: bool | str | int = False,
     ) -> None:
         """Check the settings and wire the parts."""
         url = config.read_public_url(public_url)
@@ -108,6 +111,7 @@ class Client(Submitting, Registering, History):
                 link_rules=read_link_rules(allow_hosts, (each.info.base_url for each in providers)),
                 trust_env=trust_env,
                 session=session,
+                metrics=config.read_metrics(metrics),
                 environ=os.environ,
             )
         )
@@ -192,6 +196,10 @@ class Client(Submitting, Registering, History):
     def store(self) -> Store:
         """The store that holds the truth about all jobs."""
         return self._parts.settings.store
+
+    def stats(self) -> Stats:
+        """Return what this process has counted of its work; any thread may ask."""
+        return self._parts.stats()
 
     # --- jobs and what happens to them -------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import enum
 import ipaddress
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TypedDict, get_args
 
 import aiohttp
@@ -30,6 +31,7 @@ from audioext.webhooks.inbox import Confirm
 _log = logging.getLogger("audioext.client")
 
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
+DEFAULT_METRICS = ("127.0.0.1", 9464)  # OpenTelemetry's port for Prometheus, on loopback: strangers are told nothing
 MIN_SECRET_BYTES = 16
 MAX_KEY_LENGTH = 512
 MAX_PORT = 65_535
@@ -71,13 +73,13 @@ class ClientOptions(TypedDict, total=False):
     clock: Clock | None
     trust_env: bool
     session: aiohttp.ClientSession | None
+    metrics: bool | str | int
 
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     complaint = checks.seconds(value)
     if complaint is not None:
-        message = f"{attribute.name} {complaint}"
-        raise ConfigError(message)
+        raise ConfigError(f"{attribute.name} {complaint}")
 
 
 def _confirm(_: object, __: object, value: object) -> None:
@@ -115,6 +117,7 @@ class Settings:
     link_rules: LinkRules = field(factory=LinkRules)
     trust_env: bool = False
     session: aiohttp.ClientSession | None = None
+    metrics: tuple[str, int] | None = None
     environ: Mapping[str, str] = field(factory=dict, repr=False)
     """Where the keys are of providers that were not given."""
 
@@ -162,14 +165,11 @@ def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Prov
     found: dict[str, Provider] = {}
     for provider in given:
         if isinstance(provider, type) or not isinstance(provider, Provider):
-            message = f"{shown(provider)} is no provider: pass an instance, like Client(Kie())"
-            raise ConfigError(message)
+            raise ConfigError(f"{shown(provider)} is no provider: pass an instance, like Client(Kie())")
         if provider.info.name in {FILES_SEGMENT, CHECK_SEGMENT}:
-            message = f"a provider cannot be named {provider.info.name!r}: the receiver has that path itself"
-            raise ConfigError(message)
+            raise ConfigError(f"a provider cannot be named {provider.info.name!r}: the receiver has that path itself")
         if provider.info.name in found:
-            message = f"two providers are named {provider.info.name!r}: give one of them name="
-            raise ConfigError(message)
+            raise ConfigError(f"two providers are named {provider.info.name!r}: give one of them name=")
         found[provider.info.name] = _with_webhook_key(_with_key(provider, environ), environ)
     return found
 
@@ -225,19 +225,30 @@ def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tupl
     elif value is None:
         address = None
     else:
-        address = _read_address(value)
+        address = _read_address(value, "listen", DEFAULT_LISTEN)
     if public_url is not None and public_url.explicit_port == 0 and address is None:
-        message = "public_url has {port} to fill in, so listen= must say where to listen"
-        raise ConfigError(message)
+        raise ConfigError("public_url has {port} to fill in, so listen= must say where to listen")
     return address
 
 
-def _read_address(value: str | int) -> tuple[str, int]:
+def read_metrics(value: bool | str | int) -> tuple[str, int] | None:  # noqa: FBT001 - as it is given to the client
+    """Return the host and the port where metrics are served, `None` for nowhere.
+
+    Raises:
+        ConfigError: it is not HOST:PORT, or what it takes is not installed.
+    """
+    if value is False:
+        return None
+    if find_spec("prometheus_client") is None:
+        raise ConfigError('metrics= takes prometheus-client: pip install "audioext[metrics]"')
+    return DEFAULT_METRICS if value is True else _read_address(value, "metrics", DEFAULT_METRICS)
+
+
+def _read_address(value: str | int, name: str, example: tuple[str, int]) -> tuple[str, int]:
     text = f"127.0.0.1:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT:
-        message = f"listen must look like 127.0.0.1:8080, not {shown(value)}"
-        raise ConfigError(message)
+        raise ConfigError(f"{name} must look like {example[0]}:{example[1]}, not {shown(value)}")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for all interfaces
 
 

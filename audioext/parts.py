@@ -19,6 +19,7 @@ from audioext.files.sources import Sources
 from audioext.http.transport import Transport
 from audioext.http.urls import callback_url
 from audioext.models.checks import LONE_SURROGATE
+from audioext.models.stats import Stats
 from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
@@ -31,8 +32,10 @@ from audioext.runtime.poller import Poller
 from audioext.runtime.recovery import Recoveries
 from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
+from audioext.waiting import bounded, left
 from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
+from audioext.webhooks.metrics import MetricsServer
 from audioext.webhooks.progress import Watching
 from audioext.webhooks.receiver import Receiver
 
@@ -56,8 +59,7 @@ class Parts:
         self.public_url = settings.public_url
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
-        self._waits = 0
-        self._outage = Outage(_log, "the store could not be read, and waits go on")
+        self._waits, self._outage = 0, Outage(_log, "the store could not be read, and waits go on")
         store, clock = settings.store, settings.clock
         # A listener decodes every provider's webhooks, whoever submitted the task.
         decoders = Decoders(settings.providers, settings.environ)
@@ -110,6 +112,12 @@ class Parts:
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
+        self._metrics = None if settings.metrics is None else MetricsServer(self.stats, settings.metrics)
+
+    def stats(self) -> Stats:
+        """Return what was counted; any thread may ask."""
+        open_jobs = sum(held.is_known and not held.record.is_final for held in self.journal.held_jobs())
+        return self.journal.counts.stats(open_jobs=open_jobs, answers=self.receiver.endpoint.answered)
 
     def _make_endpoint(self, offers: Offers) -> Endpoint:
         watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
@@ -192,10 +200,14 @@ class Parts:
                 prefix = "/" if self.public_url is None else self.public_url.path
                 port = await self.receiver.start(host, port, prefix=prefix)
                 self.public_url = config.fill_port(self.public_url, port)
+            if self._metrics is not None:
+                await self._metrics.start()
             self.submitter.public_url = self.public_url
         except BaseException:
             self.is_open, self.is_closed = False, True
             await self.receiver.aclose()
+            if self._metrics is not None:
+                await self._metrics.aclose()
             await settings.store.aclose()
             raise
         for part in (self.poller, self.handlers, self._changes, self._maintenance) if is_working else ():
@@ -211,15 +223,17 @@ class Parts:
         await self.recoveries.aclose()
         await self._changes.aclose()
         await self._maintenance.aclose()
-        await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
+        if self._metrics is not None:
+            await self._metrics.aclose()
+        await bounded(self.poller.aclose, left(ends_at - HANDLERS_SECONDS))
         drain = min(DRAIN_SECONDS, ends_at - HANDLERS_SECONDS - asyncio.get_running_loop().time())
-        await _bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), _left(ends_at))
-        _, pending = await asyncio.wait([submits], timeout=_left(ends_at))
+        await bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), left(ends_at))
+        _, pending = await asyncio.wait([submits], timeout=left(ends_at))
         if pending:  # an answer that does not come: its callback will tell
             self.submitter.cut_off()
             await submits
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
-            await _bounded(end, _left(ends_at + 1.0))
+            await bounded(end, left(ends_at + 1.0))
         self.submitter.sources.spool.clear()
 
     def check_open(self) -> None:
@@ -297,18 +311,3 @@ class Parts:
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets
         self.submitter.secret = self.secrets[0]
-
-
-def _left(ends_at: float) -> float:
-    return max(ends_at - asyncio.get_running_loop().time(), 0.1)
-
-
-async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Await *end* for so many seconds; what hangs longer is left alone."""
-    task = asyncio.ensure_future(end())
-    _, pending = await asyncio.wait([task], timeout=seconds)
-    if pending:
-        task.cancel()
-        _log.error("the client did not close in time; what hangs is left alone")
-    else:
-        task.result()

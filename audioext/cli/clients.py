@@ -110,8 +110,11 @@ def looking_client(options: StoreOptions, *, allow_hosts: Sequence[str] = ()) ->
 
 
 def make_client(*providers: Provider, **options: Unpack[ClientOptions]) -> Client:
-    """Return a client with the settings of the environment and the file, which `run` has read, and with *options*."""
-    return Client(*providers, **{**client_options(os.environ), **options})  # type: ignore[arg-type]  # as in from_env
+    """Return a client with the settings of the environment and the file, which `run` has read, and with *options*.
+
+    Metrics are those of a process that stays: no other command listens where it does.
+    """
+    return Client(*providers, **{**client_options(os.environ), "metrics": False, **options})  # type: ignore[arg-type]  # as in from_env
 
 
 def missing_file(store_url: str) -> Path | None:

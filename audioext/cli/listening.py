@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, cast
 
 from attrs import define, field, frozen
+from cyclopts import Parameter
 
 from audioext import config
 from audioext.cli import text
@@ -49,6 +50,17 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
     """`audioext listen`."""
 
     is_server = True
+    metrics: Annotated[
+        bool | str,
+        Parameter(
+            help="Serve /metrics for Prometheus at 127.0.0.1:9464, or at HOST:PORT, which strangers should not reach.",
+            group=API_GROUP,
+            env_var="AUDIOEXT_METRICS",
+            metavar="[HOST:PORT]",
+            negative="",
+            show_default=False,
+        ),
+    ] = False
     forward_to: Annotated[
         str | None, option("A URL of your app that is told of every stage and failure, signed.", API_GROUP)
     ] = None
@@ -70,6 +82,7 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
             public_url=self.public_url,
             listen=listen,
             store=cast("Store", store),
+            metrics=self.metrics,
             handler_timeout=CALL_SECONDS,
         )
         with stop_signals() as stopped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -17,6 +18,8 @@ from audioext.errors import LONGEST_VALUE
 from audioext.files.formats import MAX_FILE_BYTES
 from audioext.files.hosts import LinkError
 from audioext.http.messages import HttpResponse, as_data, retry_after
+
+_log = logging.getLogger("audioext.files.fetching")
 
 CHUNK_BYTES = 262_144
 IDLE_SECONDS = 60.0
@@ -185,11 +188,13 @@ class Fetch:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=IDLE_SECONDS)
         link = self.link
         for _ in range(MAX_REDIRECTS + 1):
-            url = wire_url(link)
+            url, began = wire_url(link), asyncio.get_running_loop().time()
             await self.check(url)
             response = await self.session.get(
                 url, headers=headers, allow_redirects=False, timeout=limits, raise_for_status=False
             )
+            took = asyncio.get_running_loop().time() - began  # of the link no more than its host: it may be signed
+            _log.debug("GET a file at %s: %d in %.3f s", url.host, response.status, took)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response

@@ -172,7 +172,8 @@ class Transport:
         limits: aiohttp.ClientTimeout,
         total: float | None = None,
     ) -> HttpResponse:
-        session = self._session or self.session
+        session, url = self._session or self.session, request.url
+        began = asyncio.get_running_loop().time()
         async with (  # asyncio's limit costs half of what aiohttp's own `total` does
             asyncio.timeout(total),
             session.request(
@@ -187,6 +188,8 @@ class Transport:
             ) as response,
         ):
             body = await response.content.read(MAX_RESPONSE_BYTES + 1)
+            took = asyncio.get_running_loop().time() - began
+            _log.debug("%s %s%s: %d in %.3f s", request.method, url.host, url.raw_path, response.status, took)
             if not response.content.at_eof():
                 body += await _rest(response.content, len(body))
             return HttpResponse(status=response.status, headers=response.headers, body=body)

@@ -31,7 +31,7 @@ class Asked:
     """What a job began with: the request, and the settings that its journal is read with. Times are in seconds.
 
     `content` is a digest of what was in its file, where a key may have to tell it from another.
-    `base_url` is the API that it was submitted to.
+    `base_url` is the API that it was submitted to. `traceparent` is the span of its submit, where somebody traces.
     """
 
     provider: str
@@ -48,6 +48,7 @@ class Asked:
     grace: float = 900.0
     content: str | None = None
     base_url: str | None = None
+    traceparent: str | None = None
 
 
 @frozen

@@ -23,13 +23,16 @@ from audioext.clock import Clock
 from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, shown
 from audioext.files.sources import fingerprint
 from audioext.models.entries import Entry, make_entry
-from audioext.models.record import Run
+from audioext.models.record import Record, Run
 from audioext.models.requests import Request
 from audioext.models.results import Stage
+from audioext.models.stats import HandlerEnd
+from audioext.runtime import tracing
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Failure, Job, StageEvent
 from audioext.runtime.journal import Journal
+from audioext.runtime.news import names
 from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
@@ -235,28 +238,31 @@ class Handlers:
             if again_at(run, now := self.clock.now()) > now:  # it waits longer than its neighbours
                 is_over = False
                 continue
-            handled = self._judge(held.ref, topic, handler, run, await self._call(held, topic, handler))
+            handled = self._judge(held.record, topic, handler, run, await self._call(held, topic, handler))
             is_over = is_over and handled.is_over
             entries.append(self._entry(handled))
+            self.journal.counts.handlers[topic, _end(handled)] += 1
         if is_over:
             # Where all of them succeeded at once, one entry says it for all.
             entries[:] = [entry for entry in entries if b'"failure":0' not in entry.body]
             entries.append(self._entry(Handled(topic)))
 
-    def _judge(self, ref: str, topic: str, handler: _Handler, run: Run, error: BaseException | None) -> Handled:
+    def _judge(self, record: Record, topic: str, handler: _Handler, run: Run, error: BaseException | None) -> Handled:
         """Return how a call fared that ended with *error*, and say so in the log."""
         if error is None:
             return Handled(topic, handler.name)
+        ref, named = record.ref, names(record)
         wait, waits = asked_wait(error), run.waits + 1
         if wait is not None and waits <= MAX_WAITS:
             wait = min(wait, LONGEST_WAIT_SECONDS)
-            _log.info("job %s: handler %s of %s is called again in %g s", ref, handler.name, topic, wait)
+            _log.info("job %s: handler %s of %s is called again in %g s", ref, handler.name, topic, wait, extra=named)
             return Handled(topic, handler.name, is_over=False, wait=wait, waits=waits)
         failure = run.failures + 1
         if isinstance(error, GiveUp):
-            _log.warning("job %s: handler %s of %s gave up: %s", ref, handler.name, topic, _said(error))
+            _log.warning("job %s: handler %s of %s gave up: %s", ref, handler.name, topic, _said(error), extra=named)
         else:
-            _log.error("job %s: handler %s of %s failed (try %d)", ref, handler.name, topic, failure, exc_info=error)
+            text = "job %s: handler %s of %s failed (try %d)"
+            _log.error(text, ref, handler.name, topic, failure, exc_info=error, extra=named)
         is_over = failure >= MAX_ATTEMPTS or isinstance(error, GiveUp)
         return Handled(topic, handler.name, failure, _said(error), is_over)
 
@@ -264,7 +270,8 @@ class Handlers:
         """Call one handler in a task of its own, whose end is its own affair; return what it raised."""
         token = HANDLING.set(Handling(f"{held.ref}:{topic}:{handler.name}"))
         try:
-            task = asyncio.ensure_future(handler.call(self.job(held)))
+            work = tracing.within(handler.call(self.job(held)), f"handler {topic}", held.record)
+            task = asyncio.ensure_future(work)
         finally:
             HANDLING.reset(token)
         # What it raises once nobody waits for it any more is no news.
@@ -285,6 +292,12 @@ class Handlers:
 
     def _entry(self, handled: Handled) -> Entry:
         return make_entry("handled", self.clock.now(), body=msgspec.json.encode(handled))
+
+
+def _end(handled: Handled) -> HandlerEnd:
+    if not handled.is_over:
+        return "retried"
+    return "given_up" if handled.failure else "done"
 
 
 def _said(error: BaseException) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from attrs import define, field, frozen
 
 from audioext.clock import Clock
 from audioext.errors import UnreadableError
 from audioext.models.entries import Entry
-from audioext.models.record import Record, Verdict
-from audioext.models.results import Files, Stage
+from audioext.models.record import Record
+from audioext.models.results import Files
 from audioext.providers.base import Provider
 from audioext.state.fold import fold
 from audioext.state.reading import Reading, read
-
-_log = logging.getLogger("audioext.jobs")
+from audioext.stores.base import Appended
 
 
 @define(eq=False, weakref_slot=True)
@@ -76,10 +74,8 @@ class HeldJob:
         """Take in *news* that the store took and nothing else, so that *record* follows; there are *count* entries."""
         for reading in news:
             self.readings[reading.entry.id] = reading
-        old = self.record if self.is_known else None
         self.count, self.record, self.is_known = count, record, True
         if news:
-            _log_news(old, record)
             self.wake()
 
     def learn(self, news: Iterable[Reading], *, count: int) -> None:
@@ -94,10 +90,16 @@ class HeldJob:
         if changed:
             found = fold(self.ref, self.readings.values())
             if found is not None:
-                if self.is_known:
-                    _log_news(self.record, found)
                 self.record, self.is_known = found, True
             self.wake()
+
+    def as_stored(self, done: Appended, news: Sequence[Reading]) -> list[Reading]:
+        """Return what an append missed, and of *news* what the store took: what it held before keeps its time."""
+        missed = self.read(done.missed)
+        if done.is_full:
+            return missed  # it was counted, and is not part of the journal
+        known = {reading.entry.id for reading in missed}
+        return [*missed, *(reading for reading in news if reading.entry.id not in known)]
 
     def last_words(self, now: float) -> str:
         """Return what was heard of the job last, for who waited in vain until *now* (Unix seconds)."""
@@ -133,35 +135,6 @@ class HeldJob:
             waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(True)
-
-
-def _log_news(old: Record | None, new: Record) -> None:
-    """Say in one line each what stage a job has reached, and how it ended."""
-    if old is None or not _log.isEnabledFor(logging.INFO):
-        return
-    named = {
-        "audioext_ref": new.ref,
-        "provider": new.provider,
-        "task_id": new.task_id,
-        "stage": new.stage.name.lower() if new.stage is not None else None,
-    }
-    if new.stage is not None and new.stage is not old.stage:
-        last = new.reached[-1]
-        _log.info(
-            "job %s at %s (task %s): %s%s after %.1f s",
-            new.ref,
-            new.provider,
-            new.task_id,
-            new.stage.name.lower(),
-            "" if last.stage is Stage.SUBMITTED else f", by {last.source}",
-            last.at - new.created_at,
-            extra=named,
-        )
-    if new.verdict is not old.verdict and new.verdict is not Verdict.COMPLETE:
-        why = new.refusal or "no word of it in time"
-        if new.fault is not None:
-            why = new.fault.message + (f" (code {new.fault.code})" if new.fault.code is not None else "")
-        _log.info("job %s at %s: %s: %s", new.ref, new.provider, new.verdict.name.lower(), why, extra=named)
 
 
 @frozen(kw_only=True)

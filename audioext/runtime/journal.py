@@ -15,13 +15,15 @@ from audioext.clock import Clock
 from audioext.errors import ConfigError, StoreError, UnreadableError, WebhookError
 from audioext.models.entries import OTHER_TASK, Entry, Index, holds_request, make_entry
 from audioext.models.record import Record, Verdict
+from audioext.models.stats import Counts, WebhookEnd
 from audioext.providers.base import Provider
 from audioext.runtime.held import HeldJob
+from audioext.runtime.news import announce
 from audioext.runtime.unstored import Unstored
 from audioext.state import schedule
 from audioext.state.reading import Reading
 from audioext.state.recovery import is_other_task
-from audioext.stores.base import Appended, Store, Stored
+from audioext.stores.base import Store, Stored
 
 _log = logging.getLogger("audioext.journal")
 
@@ -49,6 +51,7 @@ class Journal:
     on_poll: Callable[[float], None] = field(default=lambda _: None)
     on_work: Callable[[], None] = field(default=lambda: None)
     on_final: Callable[[str], None] = field(default=lambda _: None)
+    counts: Counts = field(factory=Counts, init=False)
     _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
     _recent: dict[str, HeldJob] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
@@ -69,8 +72,8 @@ class Journal:
         return held if held is not None and held.is_known else None
 
     def held_jobs(self) -> list[HeldJob]:
-        """Return all jobs that somebody in this process holds."""
-        return list(self._held.values())
+        """Return all jobs that somebody in this process holds; any thread may ask."""
+        return [held for found in self._held.valuerefs() if (held := found()) is not None]
 
     def keep(self, held: HeldJob) -> HeldJob:
         """Hold a stored job though nobody may: more is about to be heard of it. Return the one copy that is held."""
@@ -90,9 +93,10 @@ class Journal:
         if held is None:
             held = HeldJob(stored.index.ref, self.provider(stored.index.provider, stored.index.ref))
             self._held[held.ref] = held
-        was_open = held.is_known and held.record.verdict is Verdict.OPEN
+        old = held.record if held.is_known else None
         held.learn(held.read(stored.entries), count=stored.count)
-        if was_open and held.record.is_final:
+        announce(self.counts, old, held.record)
+        if old is not None and old.verdict is Verdict.OPEN and held.record.is_final:
             self.on_final(held.ref)
         return held
 
@@ -174,7 +178,8 @@ class Journal:
             record = held.with_readings(news) if news else held.record
             assert record is not None  # noqa: S101 - the request is among them
             index = self._index(held, record)
-            known, understood = held.count, len(held.readings)
+            known, understood, old = held.count, len(held.readings), held.record
+            began = self.clock.monotonic()
             done = await self.store.append(
                 held.ref,
                 entries,
@@ -184,6 +189,7 @@ class Journal:
                 look_at=self.clock.now() + SECOND_LOOK_SECONDS,
                 release=release,
             )
+            self.counts.appends.add(self.clock.monotonic() - began)
             # A store that has seen as much and does not take the index lacks the request: it forgot, and heard since.
             is_orphan = done.count == known and not (done.is_taken or done.is_full or done.missed)
             if done.is_lost or is_orphan:
@@ -195,7 +201,8 @@ class Journal:
             if done.is_taken and not done.missed and (known, understood) == (held.count, len(held.readings)):
                 held.go_on(news, record, count=done.count)
             else:
-                held.learn(_as_stored(held, done, news), count=done.count)
+                held.learn(held.as_stored(done, news), count=done.count)
+            announce(self.counts, old, held.record, news)
             if done.is_taken:
                 if index.poll_at is not None:
                     self.on_poll(index.poll_at)
@@ -207,8 +214,8 @@ class Journal:
             entries, news = [], ()
         _log.warning("job %s: its index could not be brought up to date, since others keep writing", held.ref)
 
-    async def receive(self, ref: str, provider_name: str, reading: Reading) -> None:
-        """Append one webhook, whoever holds its job; the index of one that nobody here holds follows behind.
+    async def receive(self, ref: str, provider_name: str, reading: Reading) -> WebhookEnd:
+        """Append one webhook and return what became of it; the index of a job that nobody holds here follows behind.
 
         Raises:
             WebhookError: it names another task than the job's, or one of another job (401); it is kept all the same.
@@ -223,10 +230,11 @@ class Journal:
                     held = await self.hold(ref)
                 if held is not None and is_other_task(held.record, named, owner):
                     await self._refuse_other_task(held, reading.entry)
-        if held is None:
-            await self._append_unheld(ref, provider_name, reading)
-        else:
+        if held is not None:
             await self.append_read(held, [reading])
+        elif (held := await self._append_unheld(ref, provider_name, reading)) is None:
+            return "orphan"
+        return "applied" if held.readings.get(reading.entry.id) is reading else "repeated"
 
     async def _refuse_other_task(self, held: HeldJob, entry: Entry) -> None:
         note = f"{OTHER_TASK} than job {held.ref}'s"
@@ -234,20 +242,24 @@ class Journal:
         message = f"the delivery names an{note}"
         raise WebhookError(message, http_status=401)
 
-    async def _append_unheld(self, ref: str, provider_name: str, reading: Reading) -> None:
-        at = self.clock.now() + SECOND_LOOK_SECONDS
+    async def _append_unheld(self, ref: str, provider_name: str, reading: Reading) -> HeldJob | None:
+        began, at = self.clock.monotonic(), self.clock.now() + SECOND_LOOK_SECONDS
         done = await self.store.append(ref, [reading.entry], provider=provider_name, look_at=at)
+        self.counts.appends.add(self.clock.monotonic() - began)
         held = self._held.get(ref)  # somebody may hold it by now, and there is one copy of a job
         if held is None and not holds_request(done.missed):
             if done.count == 1:
                 _log.warning("a delivery for %s, whose request the store does not hold, is kept as an orphan", ref)
-            return
+            return None
         held = held or HeldJob(ref, self.provider(provider_name, ref))
+        old = held.record if held.is_known else None
         with suppress(UnreadableError):  # it is durable, which is all that its sender asks
-            held.learn(_as_stored(held, done, [reading]), count=done.count)
+            held.learn(held.as_stored(done, [reading]), count=done.count)
         if held.is_known:
+            announce(self.counts, old, held.record, [reading])
             self.keep(held)
             self._start(self._bring_up_to_date(held), f"index of {ref}")
+        return held
 
     async def _bring_up_to_date(self, held: HeldJob) -> None:
         with suppress(StoreError):  # then whoever claims its work does it
@@ -282,7 +294,9 @@ class Journal:
 
     def append_later(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         """Append *entries*, which the store did not take, as soon as it is there again; here they are known now."""
-        held.learn(held.read(entries), count=held.count)
+        old, news = held.record, held.read(entries)
+        held.learn(news, count=held.count)
+        announce(self.counts, old, held.record, news)
         self._unstored.add(held, entries)
 
     def disown(self, held: HeldJob, entry: Entry) -> None:
@@ -333,12 +347,3 @@ class Journal:
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
         return chore
-
-
-def _as_stored(held: HeldJob, done: Appended, news: Sequence[Reading]) -> list[Reading]:
-    """Return what was missed, and of *news* what the store took: what it held before keeps its time."""
-    missed = held.read(done.missed)
-    if done.is_full:
-        return missed  # it was counted, and is not part of the journal
-    known = {reading.entry.id for reading in missed}
-    return [*missed, *(reading for reading in news if reading.entry.id not in known)]

@@ -26,9 +26,12 @@ from audioext.files.sources import Sources
 from audioext.http.transport import Progress
 from audioext.models.entries import Entry
 from audioext.models.events import Refused
-from audioext.models.record import Record
-from audioext.models.requests import Request
+from audioext.models.record import Asked, Record
+from audioext.models.requests import Extend, Request
+from audioext.models.stats import SubmitEnd
 from audioext.providers.base import Provider
+from audioext.runtime import tracing
+from audioext.runtime.jobs import SubmitUnknownError
 
 _log = logging.getLogger("audioext.submit")
 
@@ -112,6 +115,45 @@ def unsent_error(record: Record, entry: Entry) -> ProviderError:
     if entry.status:  # no connection
         return ProviderDownError(entry.note, provider=record.provider, retryable=True, charged=False)
     return ProviderError(entry.note, provider=record.provider, charged=False)
+
+
+def asked_of(order: Order, *, grace: float | None) -> Asked:
+    """Return what a job begins with; *grace* (seconds) is the shorter one of those whom nobody can call."""
+    info, request = order.provider.info, order.request
+    outputs = request.num_outputs if isinstance(request, Extend) else None
+    return Asked(
+        provider=info.name,
+        account=info.account,
+        request=request,
+        model=info.sent_model(request),
+        key=order.key,
+        meta=order.meta,
+        expected_tracks=outputs or 2,
+        counts_tracks=info.counts_tracks,
+        extends_by_id=info.extends_by_id,
+        retention=info.retention,
+        webhooks=grace is None,
+        grace=info.grace if grace is None else grace,
+        content=order.content,
+        base_url=str(info.base_url),
+        traceparent=tracing.traceparent(),
+    )
+
+
+def end_of(record: Record, *, is_new: bool) -> SubmitEnd:
+    """Return how a submit ended that has a job."""
+    if not is_new:
+        return "found"
+    return "accepted" if record.task_id is not None else "unknown"
+
+
+def end_without_job(error: Exception) -> SubmitEnd:
+    """Return how a submit ended that has none."""
+    if isinstance(error, RateLimitError):
+        return "rate_limited"
+    if isinstance(error, ProviderError):
+        return "refused"
+    return "unknown" if isinstance(error, SubmitUnknownError) else "failed"
 
 
 def refuse_other(order: Order, ref: str, held: Order) -> None:

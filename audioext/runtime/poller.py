@@ -19,10 +19,12 @@ from audioext.http.urls import without_password
 from audioext.models.entries import STILL, make_entry
 from audioext.models.record import Record
 from audioext.providers.base import Credits, Provider
+from audioext.runtime import tracing
 from audioext.runtime.claims import Claims
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
+from audioext.runtime.news import names
 from audioext.state.reading import Reading
 from audioext.state.schedule import farthest
 from audioext.stores.base import Store
@@ -96,21 +98,30 @@ class Poller:
         if not held.polled_at:
             held.poll_problem = "it was not answered yet"
         held.polled_at = max(at, held.record.asks_at or 0.0)
+        provider, counts = held.record.provider, self.journal.counts.polls
         try:
-            await self._ask(held, at)
+            with tracing.span(f"poll {provider}", held.record, kind="CLIENT"):
+                is_news = await self._ask(held, at)
         except (ProviderError, DecodeError) as error:
             held.poll_problem = str(error)
+            counts[provider, "failed"] += 1
             raise
         held.poll_problem = None
+        counts[provider, "news" if is_news else "nothing"] += 1
+        if is_news:
+            _log.info("job %s at %s: a status call brought news", held.ref, provider, extra=names(held.record))
 
-    async def _ask(self, held: HeldJob, at: float) -> None:
+    async def _ask(self, held: HeldJob, at: float) -> bool:
+        """Append what a status call says, and return whether it is new."""
         response = await self._call(held)
         doubted_at = held.record.doubted_at
         is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
         entry = make_entry("status", at, status=response.status, body=response.body, note=STILL if is_old else "")
         (reading,) = held.read([entry])
-        await self.journal.append_read(held, [reading] if _is_news(held, reading) else [])
+        is_news = _is_news(held, reading)
+        await self.journal.append_read(held, [reading] if is_news else [])
         held.provider.parse_status(response)
+        return is_news
 
     async def credits(self, provider: Provider) -> float:
         """Return the balance at *provider*, in its own credits.
@@ -164,12 +175,13 @@ class Poller:
         # A job is given up on a last word of its provider; where that is silent, only after as long again.
         is_over = age >= self.expire_after
         if held.record.task_id is not None:
+            _log.debug("job %s: its status is asked for: %s", ref, _why(held, self.clock.now()))
             before = held.record
             try:
                 await self.ask(held)
                 self._note_silence(held, before)
             except (ProviderError, DecodeError) as error:
-                _log.info("job %s: the status call failed: %s", ref, error)
+                _log.info("job %s: the status call failed: %s", ref, error, extra=names(held.record))
                 is_over = age >= 2 * self.expire_after
                 await self.journal.append(held)
         if is_over and not held.record.is_final:
@@ -192,8 +204,19 @@ class Poller:
             record.ref,
             record.provider,
             without_password(str(url)) if url is not None else "the public_url that it was submitted with",
-            extra={"audioext_ref": record.ref, "provider": record.provider, "task_id": record.task_id},
+            extra=names(record),
         )
+
+
+def _why(held: HeldJob, now: float) -> str:
+    """Return why the status of a job is due, for people."""
+    record = held.record
+    if record.asks_at is not None and record.asks_at > held.polled_at:
+        return "a webhook raised a question"
+    if held.polled_at >= record.seen_at:
+        return f"the last call, {now - held.polled_at:.0f} s ago, told nothing new"
+    silence = f"no word of it for {now - max(record.seen_at, record.created_at):.0f} s"
+    return silence if record.webhooks else f"{silence}, and nobody can call us"
 
 
 def _is_news(held: HeldJob, reading: Reading) -> bool:

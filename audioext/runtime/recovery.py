@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -271,24 +272,44 @@ class JobFiles:
         self._recoveries = recoveries
         self._api = api
 
+    @contextmanager
+    def _counted(self, files: int) -> Generator[None]:
+        """Count that many as fetched within the block, but for those that are not."""
+        counts = self._recoveries.journal.counts.downloads
+        try:
+            yield
+        except DownloadError as error:
+            counts["whole"] += len(error.paths)
+            counts["failed"] += files - len(error.paths)
+            raise
+        counts["whole"] += files
+
+    def _links(self) -> Links:
+        return self._recoveries.links(self._ref, self._api)
+
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""
-        return await self._recoveries.downloader.read(track, self._recoveries.links(self._ref, self._api))
+        with self._counted(1):
+            return await self._recoveries.downloader.read(track, self._links())
 
     async def cover(self, track: Track) -> bytes:
         """Return the picture on the cover of *track*."""
-        return await fetch_cover(self._recoveries.downloader, track, self._recoveries.links(self._ref, self._api))
+        return await fetch_cover(self._recoveries.downloader, track, self._links())
 
-    def stream(self, track: Track) -> AsyncGenerator[bytes]:
+    async def stream(self, track: Track) -> AsyncGenerator[bytes]:
         """Yield the file of *track* as it comes."""
-        return self._recoveries.downloader.stream(track, self._recoveries.links(self._ref, self._api))
+        with self._counted(1):
+            async with aclosing(self._recoveries.downloader.stream(track, self._links())) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def save(
         self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
     ) -> tuple[Path, ...]:
         """Save *song* into *folder* and return the paths, in the order of the tracks."""
-        links = self._recoveries.links(self._ref, self._api)
-        return await self._recoveries.downloader.save(song, folder, overwrite=overwrite, progress=progress, links=links)
+        save = self._recoveries.downloader.save
+        with self._counted(len(song.tracks)):
+            return await save(song, folder, overwrite=overwrite, progress=progress, links=self._links())
 
     async def recover(self) -> Song:
         """Return the job's song with files that its vendor brought back."""

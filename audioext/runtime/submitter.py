@@ -23,14 +23,25 @@ from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.events import Refused
-from audioext.models.record import Asked, Record, Verdict
-from audioext.models.requests import Extend, Request
+from audioext.models.record import Record, Verdict
+from audioext.models.requests import Request
 from audioext.providers.base import Provider
+from audioext.runtime import tracing
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job, SubmitUnknownError
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.orders import Order, check_order, refuse_other, resend_wait, unsent_error
+from audioext.runtime.news import names
+from audioext.runtime.orders import (
+    Order,
+    asked_of,
+    check_order,
+    end_of,
+    end_without_job,
+    refuse_other,
+    resend_wait,
+    unsent_error,
+)
 from audioext.state.asked import dump_asked
 from audioext.state.reading import Reading, answer_entry
 from audioext.stores.base import Existing, Store
@@ -137,9 +148,12 @@ class Submitter:
         """Submit, and tell those who wait; who was cancelled meanwhile waits no more."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this runs in a task
-        is_new = False
+        is_new, name = False, order.provider.info.name
         try:
-            outcome: HeldJob | Exception = await self._submit(order, task)
+            with tracing.span(f"submit {name}", kind="CLIENT"):
+                held = await self._submit(order, task)
+                tracing.note(held.record)
+            outcome: HeldJob | Exception = held
             is_new = self._tasks[task] is outcome
         except asyncio.CancelledError:
             outcome = self._cut_off_error(self._tasks[task], order)
@@ -149,7 +163,10 @@ class Submitter:
         if order.key is not None:
             del self._by_key[order.key]
         if isinstance(outcome, Exception):
-            _log.info("a submit ended without a job: %s", outcome)
+            _log.info("a submit to %s ended without a job: %s", name, outcome, extra={"provider": name})
+            self.journal.counts.submits[name, end_without_job(outcome)] += 1
+        else:
+            self.journal.counts.submits[name, end_of(outcome.record, is_new=is_new)] += 1
         for waiter in waiters:
             if waiter.done():
                 continue
@@ -210,7 +227,7 @@ class Submitter:
         """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
         provider = order.provider
         ref = mint_id(self.clock.now())
-        asked = self._asked(order)
+        asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
         body = dump_asked(asked)
         fresh: HeldJob | None = None
 
@@ -284,9 +301,8 @@ class Submitter:
             outcome = held.readings[entry.id].outcome
             return outcome if isinstance(outcome, Refused) else Refused(error=unsent_error(record, entry))
         if record.answer_problem is not None and record.task_id is None:
-            _log.warning(
-                "job %s: the outcome of its POST is unknown, nothing is resent: %s", held.ref, record.answer_problem
-            )
+            text = "job %s: the outcome of its POST is unknown, nothing is resent: %s"
+            _log.warning(text, held.ref, record.answer_problem, extra=names(record))
             self.finish(held.ref)
         return None
 
@@ -321,24 +337,3 @@ class Submitter:
         name = order.provider.info.name
         message = f"job {sent.ref}: its POST was cut off, so nobody knows whether it landed at {name}"
         return SubmitUnknownError(message, job=Job(sent, self.context))
-
-    def _asked(self, order: Order) -> Asked:
-        info, request = order.provider.info, order.request
-        reachable = self.public_url is not None
-        outputs = request.num_outputs if isinstance(request, Extend) else None
-        return Asked(
-            provider=info.name,
-            account=info.account,
-            request=request,
-            model=info.sent_model(request),
-            key=order.key,
-            meta=order.meta,
-            expected_tracks=outputs or 2,
-            counts_tracks=info.counts_tracks,
-            extends_by_id=info.extends_by_id,
-            retention=info.retention,
-            webhooks=reachable,
-            grace=info.grace if reachable else POLL_GRACE_SECONDS,
-            content=order.content,
-            base_url=str(info.base_url),
-        )

@@ -64,6 +64,8 @@ def _value(name: str, kind: object, text: str) -> object:
         return text.split()
     if name == "listen":
         return None if text.lower() == "none" else text
+    if name == "metrics":
+        return _BOOLEANS.get(text.lower(), text)
     try:
         if kind is bool:
             return _BOOLEANS[text.lower()]

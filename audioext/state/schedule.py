@@ -21,6 +21,8 @@ FARTHEST_SECONDS = 900.0
 that was ahead, and is due."""
 FARTHEST_RETRY_SECONDS = 60.0
 """The same for handlers, which wait much shorter."""
+SLACK_SECONDS = 60.0
+"""What was put down a moment after the clock of whoever claims was read is not too far ahead."""
 
 
 def index_of(record: Record, *, now: float, poll_at: float | None, expire_after: float) -> Index:
@@ -69,7 +71,7 @@ def again_at(run: Run, now: float) -> float:
 def farthest(paces: Iterable[Pace]) -> float:
     """Return how many seconds ahead a status call can be put down at one of *paces*."""
     waits = (wait for pace in paces for wait in (pace.first, pace.every, pace.slowest, pace.quiet))
-    return max(FARTHEST_SECONDS, (1 + JITTER_SHARE) * max(waits, default=0.0))
+    return max(FARTHEST_SECONDS, (1 + JITTER_SHARE) * max(waits, default=0.0)) + SLACK_SECONDS
 
 
 def poll_at(  # noqa: PLR0913 - each is a fact of its own

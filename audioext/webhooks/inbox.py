@@ -19,8 +19,10 @@ from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook, as_data
 from audioext.http.urls import Route
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNREADABLE, Entry, make_entry
+from audioext.models.stats import WebhookEnd
 from audioext.outage import Outage
 from audioext.providers.base import Provider
+from audioext.runtime import tracing
 from audioext.runtime.journal import Journal
 from audioext.state.reading import Reading, read
 from audioext.webhooks.probe import is_fresh, status_of_probe
@@ -36,6 +38,8 @@ Confirm = Literal["never", "unsigned", "always"]
 """Which webhooks count for no more than the task's id, and make a status call due: those of APIs whose signature is not
 checked, or all."""
 
+_ENDS: Mapping[int, WebhookEnd] = {400: "unreadable", 503: "put_off"}
+"""What a webhook counts as that was refused with one of these; the others are strangers' or of another task."""
 _SLASHES = re.compile("/{2,}")
 # What is needed to verify a body again at its own time. Never a key, a cookie or an authorization.
 _KEPT_HEADERS = ("content-type", "user-agent", "x-webhook-timestamp", "x-webhook-signature")
@@ -82,6 +86,7 @@ class Inbox:
             if route.provider not in self.providers:
                 message = f"no provider named {route.provider}"
                 raise WebhookError(message, http_status=404) from error
+            self.journal.counts.webhooks[route.provider, "refused"] += 1
             self._warn_of_tag(route)
             raise
         return route
@@ -104,6 +109,7 @@ class Inbox:
         One that was kept before, as by `replay`, need not be *verified* again, unless it was refused for its
         signature then. Returns the status to answer it with, as `accept` does.
         """
+        began = self.clock.now()
         try:
             self._check_open()  # again: the client may have closed while the body was read
             if len(hook.body) > MAX_BODY_BYTES:
@@ -113,17 +119,26 @@ class Inbox:
             if self.loop is not None and self.loop is not asyncio.get_running_loop():
                 elsewhere = asyncio.run_coroutine_threadsafe(self.take(route, hook, verify=verify), self.loop)
                 return await asyncio.wrap_future(elsewhere)
-            await self._take(route, hook.at(self.clock.now()), verify=verify)
+            self._note(route, began, await self._take(route, hook.at(began), verify=verify))
         except WebhookError as error:
-            return _refused(error)
+            self._note(route, began, _ENDS.get(error.http_status, "refused"))
+            return _refused(error, route)
         except StoreError as error:
             self.outage = str(error)
             self._lack.note(error)
+            self._note(route, began, "put_off")
             return 503
         if self.outage:
             self.outage = ""
             self._lack.over()
         return 200
+
+    def _note(self, route: Route, began: float, end: WebhookEnd) -> None:
+        """Count a webhook that was taken, and show it in the trace of its job."""
+        self.journal.counts.webhooks[route.provider, end] += 1
+        _log.debug("a webhook of %s for job %s was %s", route.provider, route.ref, end)
+        if tracing.is_used() and (held := self.journal.held(route.ref)) is not None:
+            tracing.webhook(held.record, verdict=end, began=began, ended=self.clock.now())
 
     def _warn_of_tag(self, route: Route) -> None:
         """Say it now and then: a stranger's guess is no news, but two secrets in one service lose all callbacks."""
@@ -142,7 +157,7 @@ class Inbox:
             message = "not open: the client is closed or was not opened yet"
             raise WebhookError(message, http_status=503)
 
-    async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> None:
+    async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> WebhookEnd:
         provider = self.providers[route.provider]
         body = hook.body.replace(route.tag.encode(), b"***") if route.tag else hook.body
         headers = {name: value for name in _KEPT_HEADERS if (value := hook.headers.get(name)) is not None}
@@ -164,7 +179,8 @@ class Inbox:
             raise WebhookError(reading.problem, http_status=400)
         if self.confirm == "always" or (self.confirm == "unsigned" and not provider.info.is_signed):
             reading = read(_noted(entry, UNCONFIRMED), provider)
-        await self.journal.receive(route.ref, route.provider, reading)
+            _log.debug("a webhook for job %s is no more than a question, since confirm=%r", route.ref, self.confirm)
+        return await self.journal.receive(route.ref, route.provider, reading)
 
 
 def too_big() -> WebhookError:
@@ -176,6 +192,7 @@ def _noted(entry: Entry, note: str, *, most: int = MAX_BODY_BYTES) -> Entry:
     return make_entry(entry.kind, entry.at, headers=entry.headers, body=entry.body[:most], note=note[:LONGEST_NOTE])
 
 
-def _refused(error: WebhookError) -> int:
-    _log.info("a delivery was refused with %d: %s", error.http_status, error)
+def _refused(error: WebhookError, route: Route | None = None) -> int:
+    named = {} if route is None else {"audioext_ref": route.ref, "provider": route.provider}
+    _log.info("a delivery was refused with %d: %s", error.http_status, error, extra=named)
     return error.http_status

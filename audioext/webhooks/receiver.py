@@ -6,9 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
-from collections.abc import Coroutine
 from contextlib import aclosing, suppress
-from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -18,6 +16,7 @@ from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
+from audioext.waiting import whole
 from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
 from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, LINK_SEGMENTS, Endpoint, answer_body, status_of_get
@@ -121,7 +120,7 @@ class Receiver:
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=BACKLOG)
         try:
-            await _whole(site.start())
+            await whole(site.start())
         except OSError as error:
             await self._runner.cleanup()
             self._runner = None
@@ -242,16 +241,6 @@ class Receiver:
     async def _readyz(self, _: web.BaseRequest) -> web.Response:
         status, said = await self.endpoint.readiness()
         return web.json_response(said, status=status)
-
-
-async def _whole(work: Coroutine[Any, Any, None]) -> None:
-    """Await *work*, to its end even where the caller is cancelled: half of a start would leave its port taken."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
 
 
 async def _ask_later(request: web.Request) -> None:

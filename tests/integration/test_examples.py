@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -104,6 +106,30 @@ async def test_the_fastapi_app_answers_with_links(unused_tcp_port: int) -> None:
         await serving
 
     assert (2, 400) == (len(answer["links"]), refused)
+
+
+async def test_the_observed_worker_shows_numbers_a_trace_and_lines(unused_tcp_port: int) -> None:
+    """In a process of its own, since there is one place for traces in each: all three name the same job."""
+    async with Sandbox(speed=1e6) as sandbox:
+        kie = f'ax.Kie("{sandbox.api_key}", base_url="{sandbox.bases["kie"]}", pace=ax.Pace(first=0.01, every=0.02))'
+        name = "observed"
+        work = f'{name}.main("{sandbox.tune_url}", {kie}, metrics="127.0.0.1:{unused_tcp_port}")'
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            f"import asyncio, {name}, audioext as ax; {name}.observe(); print(asyncio.run({work}).submits)",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": f"{EXAMPLES.parent}{os.pathsep}{EXAMPLES}"},
+        )
+        out, err = (stream.decode() for stream in await process.communicate())
+
+    assert 0 == process.returncode, err
+    assert "('kie', 'accepted'): 1" in out
+    assert {"submit kie", "poll kie", "a longer version"} == set(re.findall(r'"name": "(.+)"', out))
+    assert 1 == len(set(re.findall(r'"trace_id": "(.+)"', out)))
+    (ref,) = set(re.findall(r'"audioext.ref": "(.+)"', out))
+    assert 2 <= len([line for line in err.splitlines() if f" INFO {ref} job {ref} at kie" in line])
 
 
 async def test_a_provider_of_ones_own_works_by_webhook_and_by_poll(unused_tcp_port: int) -> None:

@@ -46,6 +46,18 @@ async def checks(client: ax.Client) -> None:
     assert_type(report.lines[0].state, Literal["ok", "warning", "failed"])
 
 
+def counts(client: ax.Client) -> None:
+    """What was counted is typed down to its names: a misspelt one is an error."""
+    stats = client.stats()
+    assert_type(stats, ax.Stats)
+    assert_type(stats.submits["kie", "accepted"], int)
+    assert_type(stats.stages["kie", ax.Stage.FIRST], ax.Histogram)
+    assert_type(stats.stages["kie", ax.Stage.FIRST].mean, float)
+    assert_type(stats.ended["kie", ax.Verdict.FAILED], int)
+    assert_type(stats.open_jobs, int)
+    stats.webhooks["kie", "aplied"]  # type: ignore[index]  # no such outcome
+
+
 async def submits(client: ax.Client) -> None:
     """Both operations take their fields by name and give a job; a field that is not there is an error."""
     job = await client.extend(audio_id="e231", model="V5", continue_at=60, style="Classical", vocal_gender="f")

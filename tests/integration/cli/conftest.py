@@ -61,7 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder, without the keys and settings of whoever runs the tests."""
     for name in ("KIE", "SUNOAPI", "VIDGO", "MUSICGPT"):
         monkeypatch.delenv(f"{name}_API_KEY", raising=False)
-    for name in ("STORE", "PUBLIC_URL", "LISTEN", "BASE_URL"):
+    for name in ("STORE", "PUBLIC_URL", "LISTEN", "BASE_URL", "METRICS"):
         monkeypatch.delenv(f"AUDIOEXT_{name}", raising=False)
     for name in ("KIE_WEBHOOK_KEY", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from yarl import URL
 
@@ -117,6 +118,20 @@ async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
     assert ["text", "first", "complete"] == [event["event"] for event in events if event["event"] != "delivery"]
     assert ["applied"] * 3 + ["repeat"] * 3 == sorted(one["verdict"] for one in deliveries)
     assert {song.json["ref"]} == {event["ref"] for event in events}
+
+
+async def test_a_listener_tells_prometheus_what_it_counted(start: Start, unused_tcp_port: int) -> None:
+    """`--metrics` serves them where it says, beside the port that providers reach."""
+    listener = start("listen", *HOOKS, *MEMORY, "--json", "--metrics", str(unused_tcp_port))
+    ready = await asyncio.to_thread(read_object, listener)
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{ready['public_url']}/kie/{'r' * 24}/{'t' * 43}", data=b"{}") as refused:
+            assert 401 == refused.status
+        async with session.get(f"http://127.0.0.1:{unused_tcp_port}/metrics") as response:
+            text = await response.text()
+
+    assert 0 == stop(listener)[0]
+    assert 'audioext_webhooks_total{provider="kie",verdict="refused"} 1.0' in text.splitlines()
 
 
 async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

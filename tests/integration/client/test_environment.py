@@ -200,3 +200,10 @@ def test_the_readme_lists_every_setting_once() -> None:
     assert sorted(expected) == sorted(names)
     for name, variable in rows:
         assert (name.replace(".", "_") if "." in name else f"audioext_{name}").upper() == variable
+
+
+def test_metrics_are_switched_on_or_given_an_address() -> None:
+    """A word that means yes or no is one, and all else an address."""
+    found = [client_options({"AUDIOEXT_METRICS": text}) for text in ("true", "off", "9464", "0.0.0.0:9000")]
+
+    assert [{"metrics": value} for value in (True, False, "9464", "0.0.0.0:9000")] == found

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
+from yarl import URL
 
 import audioext as ax
-from tests.integration.client.conftest import WEB, MakeClient
+from audioext.stores import open_store
+from tests.integration.client.conftest import WEB, MakeClient, MakeSandbox
 from tests.support.api import Api
 
 
@@ -46,3 +50,81 @@ async def test_a_failure_is_a_line_with_the_vendors_words(
     with pytest.raises(ax.JobFailedError):
         await job
     assert ("submitted", "job R at kie: failed: error (code 501)") == lines(caplog, job.ref)[-1]
+
+
+async def test_a_poll_that_brought_news_is_a_line(
+    api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that brought none is not."""
+    caplog.set_level(logging.INFO, logger="audioext.poller")
+    client = await open_client(**WEB)
+    job = await client.extend(audio_id="a", model="V5")
+    await job.refresh()
+    await job.refresh()
+
+    assert [("complete", "job R at kie: a status call brought news")] == lines(caplog, job.ref)
+
+
+async def test_a_listener_says_what_another_process_submitted(
+    api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Whatever it knew before, each stage is said by it once, from the first webhook on."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    listener = await open_client(store=open_store(url), **WEB)
+    worker = await open_client(store=open_store(url), public_url=str(listener.public_url), listen=None)
+    job = await worker.extend(audio_id="a", model="V5")
+    await worker.aclose()
+    caplog.set_level(logging.INFO, logger="audioext.jobs")
+    for stage in ("text", "complete"):
+        assert 200 == await api.call_back(stage)
+
+    assert ["text", "complete"] == [stage for stage, _ in lines(caplog, job.ref)]
+
+
+async def test_a_handler_that_fails_is_a_line_with_fields(
+    api: Api, open_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It names the job to machines as well, and has the traceback."""
+    client = await open_client(**WEB)
+
+    @client.on(ax.Stage.TEXT)
+    async def fail(_: ax.StageEvent) -> None:
+        message = "no such chat"
+        raise RuntimeError(message)
+
+    job = await client.extend(audio_id="a", model="V5")
+    await api.call_back("text")
+    await client.aclose()
+
+    (said,) = [record for record in caplog.records if record.name == "audioext.handlers"]
+    assert (job.ref, "kie", "task-1", "text") == tuple(
+        said.__dict__[name] for name in ("audioext_ref", "provider", "task_id", "stage")
+    )
+    assert said.exc_info is not None
+
+
+async def test_each_call_and_each_decision_is_a_line_for_who_looks_closely(
+    make_client: MakeClient, make_sandbox: MakeSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each request with its method, host, path, status and seconds, why a poll is due, what became of each webhook."""
+    caplog.set_level(logging.DEBUG, logger="audioext")
+    sandbox = await make_sandbox(faults=("duplicate",))
+    client = await make_client(sandbox)
+    song = await client.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
+    await song.tracks[0].read()
+    await sandbox.settled()
+    polling = await make_client(sandbox, poll=True)
+    await polling.run(ax.Extend(audio_id=sandbox.track_ids[0], model="V5"))
+
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("audioext.")]
+    for words in (
+        r"POST 127\.0\.0\.1/\S+/extend: 200 in \d+\.\d{3} s",
+        r"GET 127\.0\.0\.1/\S+/record-info: 200 in \d+\.\d{3} s",
+        r"GET a file at 127\.0\.0\.1: 200 in \d+\.\d{3} s",
+        rf"a webhook of kie for job {song.ref} was repeated",
+        r"job \w+: its status is asked for: no word of it for \d+ s, and nobody can call us",
+    ):
+        assert [] != [text for text in said if re.fullmatch(words, text)], words
+    tags = {URL(str(sent["callBackUrl"])).name for sent in sandbox.submits if "callBackUrl" in sent}
+    for secret in (*tags, sandbox.api_key, song.tracks[0].audio_url or "?"):
+        assert [] == [text for text in said if secret in text]

@@ -86,6 +86,7 @@ everything = st.builds(
     retention=st.none() | st.floats(0.0, 1e9),
     webhooks=st.booleans(),
     grace=st.floats(0.0, 1e6),
+    traceparent=st.none() | texts,
 )
 
 
@@ -133,6 +134,14 @@ def test_a_later_releases_fields_are_left_out() -> None:
     stored["request"]["tempo"] = 120
 
     assert asked() == load_asked(msgspec.json.encode(stored))
+
+
+def test_a_job_that_nobody_traces_is_kept_as_before() -> None:
+    """What earlier releases wrote has no trace, and what is written without one they can read."""
+    stored = msgspec.json.decode(dump_asked(asked()))
+
+    assert "traceparent" not in stored
+    assert load_asked(msgspec.json.encode(stored)).traceparent is None
 
 
 def test_a_request_that_is_refused_today_is_read_all_the_same() -> None:

@@ -1,0 +1,78 @@
+"""What is said and counted of news: one line of the log for each thing that happened to a job, with fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from audioext.models.record import Record, Verdict
+from audioext.models.results import Stage
+from audioext.models.stats import Counts
+from audioext.state.reading import Reading
+
+_log = logging.getLogger("audioext.jobs")
+
+
+def names(record: Record) -> dict[str, str | None]:
+    """Return what a line of the log says of a job to machines: pass it as `extra=`."""
+    return {
+        "audioext_ref": record.ref,
+        "provider": record.provider,
+        "task_id": record.task_id,
+        "stage": record.stage.name.lower() if record.stage is not None else None,
+    }
+
+
+def announce(counts: Counts, old: Record | None, new: Record, own: Iterable[Reading] = ()) -> None:
+    """Say what *new* has that *old* had not, and count what follows from our *own* entries.
+
+    Other processes count what follows from theirs. Where nothing was known before, what our own prove is said.
+    """
+    if old is not None and old.stage is new.stage and old.verdict is new.verdict:
+        return
+    moments = {reading.entry.at for reading in own}
+    provider, was = new.asked.provider, old.stage if old is not None and old.stage is not None else 0
+    for reached in new.reached:
+        if reached.stage > was and reached.at in moments:
+            counts.stages[provider, reached.stage].add(max(reached.at - new.created_at, 0.0))
+    is_said = _log.isEnabledFor(logging.INFO)
+    has_risen = new.stage is not old.stage if old is not None else new.reached and new.reached[-1].at in moments
+    if is_said and has_risen and new.stage is not None:
+        _say_stage(new)
+    has_ended = new.verdict is not Verdict.OPEN and (old is None or new.verdict is not old.verdict)
+    is_ours = has_ended and _ended_at(new) in moments
+    if is_ours and new.verdict is not Verdict.REFUSED:  # which is counted as a submit
+        counts.ended[provider, new.verdict] += 1
+    if is_said and has_ended and (is_ours or old is not None) and new.verdict is not Verdict.COMPLETE:
+        _say_end(new)
+
+
+def _ended_at(record: Record) -> float | None:
+    if record.verdict is Verdict.COMPLETE:
+        return record.reached[-1].at
+    if record.verdict is Verdict.FAILED and record.fault is not None:
+        return record.fault.at
+    return record.expired_at
+
+
+def _say_stage(record: Record) -> None:
+    last = record.reached[-1]
+    _log.info(
+        "job %s at %s (task %s): %s%s after %.1f s",
+        record.ref,
+        record.provider,
+        record.task_id,
+        last.stage.name.lower(),
+        "" if last.stage is Stage.SUBMITTED else f", by {last.source}",
+        last.at - record.created_at,
+        extra=names(record),
+    )
+
+
+def _say_end(record: Record) -> None:
+    why = record.refusal or "no word of it in time"
+    if record.fault is not None:
+        why = record.fault.message + (f" (code {record.fault.code})" if record.fault.code is not None else "")
+    _log.info(
+        "job %s at %s: %s: %s", record.ref, record.provider, record.verdict.name.lower(), why, extra=names(record)
+    )

@@ -1,0 +1,115 @@
+"""OpenTelemetry spans, where the program has loaded its API: one trace a job, from its submit to its last handler.
+
+The journal keeps the submit's span as W3C writes it (`traceparent`, www.w3.org/TR/trace-context, read 2026-11-26), so
+that what another process does, or this one after a restart, belongs to the same trace.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+from audioext.models.record import Record
+from audioext.version import __version__
+
+Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
+"""What a span is to others, as OpenTelemetry calls it."""
+
+
+def is_used() -> bool:
+    """Say whether somebody may collect spans: nobody can who has not loaded the API, and we load it for nobody."""
+    return "opentelemetry.trace" in sys.modules
+
+
+def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") -> AbstractContextManager[object]:
+    """Return a span that is current within its block: of the trace of *record*, or of the caller's where it is new."""
+    if not is_used():
+        return nullcontext()
+    from opentelemetry import trace  # noqa: PLC0415 - only where it was loaded by others
+
+    made: AbstractContextManager[object] = _tracer().start_as_current_span(
+        name, context=_context(record), kind=trace.SpanKind[kind], attributes=_attributes(record)
+    )
+    return made
+
+
+def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
+    """Return what does *work* in a span of the trace of *record*."""
+    return _within(work, name, record) if is_used() else work
+
+
+def note(record: Record) -> None:
+    """Add to the current span, which is ours, what is known of its job by now."""
+    if is_used():
+        from opentelemetry import trace  # noqa: PLC0415 - as above
+
+        trace.get_current_span().set_attributes(_attributes(record))
+
+
+def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None:
+    """Add a span to the trace of *record* for a webhook that was taken from *began* to *ended* (Unix seconds).
+
+    It is linked to what is current: the span that a server of the user's has of its request.
+    """
+    from opentelemetry import trace  # noqa: PLC0415 - as above
+
+    current = trace.get_current_span()
+    taken = _tracer().start_span(
+        f"webhook {record.provider}",
+        context=_context(record),
+        kind=trace.SpanKind.CONSUMER,
+        attributes=_attributes(record) | {"audioext.verdict": verdict},
+        links=[trace.Link(current.get_span_context())] if current.is_recording() else [],
+        start_time=int(began * 1e9),
+    )
+    taken.end(int(ended * 1e9))
+
+
+def traceparent() -> str | None:
+    """Return what tells others of the current span, `None` where there is none."""
+    carrier: dict[str, str] = {}
+    if is_used():
+        _propagator().inject(carrier)
+    return carrier.get("traceparent")
+
+
+async def _within(work: Awaitable[None], name: str, record: Record) -> None:
+    with span(name, record):
+        await work
+
+
+def _attributes(record: Record | None) -> dict[str, str]:
+    if record is None:
+        return {}
+    found = {
+        "audioext.ref": record.ref,
+        "audioext.provider": record.provider,
+        "audioext.operation": str(record.operation),
+        "audioext.task_id": record.task_id,
+        "audioext.stage": record.stage.name.lower() if record.stage is not None else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _context(record: Record | None) -> Any:  # noqa: ANN401 - a type of the API, which is not loaded for it
+    """Return the context of the submit of *record*, `None` for the current one."""
+    if record is None:
+        return None
+    from opentelemetry.context import Context  # noqa: PLC0415 - as above
+
+    parent = record.asked.traceparent
+    return _propagator().extract({} if parent is None else {"traceparent": parent}, context=Context())
+
+
+def _tracer() -> Any:  # noqa: ANN401 - as above
+    from opentelemetry import trace  # noqa: PLC0415 - as above
+
+    return trace.get_tracer("audioext", __version__)
+
+
+def _propagator() -> Any:  # noqa: ANN401 - as above
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415 - as above
+
+    return TraceContextTextMapPropagator()

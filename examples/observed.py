@@ -1,0 +1,44 @@
+"""A worker that shows how it fares: numbers for Prometheus, a trace a job, and a log whose lines name their job.
+
+It needs `pip install 'audioext[metrics]' opentelemetry-sdk`, and KIE_API_KEY.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+import audioext as ax
+
+LINE = "%(asctime)s %(levelname)s %(audioext_ref)s %(message)s"
+
+
+def observe() -> None:
+    """Write each span and each line of the log to the terminal; elsewhere these are exporters of your collector."""
+    provider = TracerProvider()  # it sends what is left when the program ends
+    provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
+    trace.set_tracer_provider(provider)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LINE, defaults={"audioext_ref": "-"}))
+    log = logging.getLogger("audioext")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+async def main(url: str, provider: ax.Provider, *, metrics: bool | str = True) -> ax.Stats:
+    """Extend the music at *url*; meanwhile http://127.0.0.1:9464/metrics tells the same numbers as what is returned."""
+    async with ax.Client(provider, metrics=metrics) as client:
+        with trace.get_tracer("observed").start_as_current_span("a longer version"):
+            song = await client.run(ax.Extend(url=url, model="V5", continue_at=2.0))
+        print(song.tracks[0].audio_url)
+        return client.stats()
+
+
+if __name__ == "__main__":
+    observe()
+    print(asyncio.run(main(sys.argv[1], ax.Kie())))

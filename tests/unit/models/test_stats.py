@@ -1,0 +1,44 @@
+"""What is counted, and the values that users get of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import audioext as ax
+from audioext.models.stats import STAGE_SECONDS, STORE_SECONDS, Counts, Durations
+
+seconds = st.floats(0.0, 1e6) | st.sampled_from(STAGE_SECONDS)
+
+
+@given(taken=st.lists(seconds, max_size=30))
+def test_each_duration_counts_once_where_it_belongs(taken: list[float]) -> None:
+    """A bound itself belongs to what is below it, and what is longer than all bounds to the last place."""
+    durations = Durations(STAGE_SECONDS)
+    for each in taken:
+        durations.add(each)
+    found = durations.histogram()
+
+    bounds = (float("-inf"), *STAGE_SECONDS, float("inf"))
+    assert tuple(sum(low < each <= high for each in taken) for low, high in pairwise(bounds)) == found.counts
+    assert (len(taken), sum(taken)) == (found.count, found.sum)
+    assert found.mean == (sum(taken) / len(taken) if taken else 0.0)
+
+
+def test_what_was_counted_is_a_value_of_its_moment() -> None:
+    """It does not grow with what is counted later, and what was never counted is 0."""
+    counts = Counts()
+    counts.webhooks["kie", "applied"] += 1
+    counts.stages["kie", ax.Stage.TEXT].add(3.0)
+    then = counts.stats(open_jobs=1, answers=Counter({200: 1}))
+    counts.webhooks["kie", "applied"] += 1
+    counts.stages["kie", ax.Stage.TEXT].add(5.0)
+    counts.appends.add(0.002)
+
+    assert (1, 0) == (then.webhooks["kie", "applied"], then.webhooks["vidgo", "refused"])
+    assert 3.0 == then.stages["kie", ax.Stage.TEXT].mean
+    assert ax.Histogram(STORE_SECONDS, (0,) * (len(STORE_SECONDS) + 1), 0.0) == then.appends
+    assert (1, 1) == (then.open_jobs, then.answers[200])
