@@ -265,8 +265,7 @@ def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None
         why = provider.check_callback(public_url / provider.info.name / ("r" * 24) / ("t" * 43))
         if why is not None:
             url = cut(without_password(str(public_url)))
-            message = f"{provider.info.name} would never call public_url {url}: {why}"
-            raise ConfigError(message)
+            raise ConfigError(f"{provider.info.name} would never call public_url {url}: {why}")
 
 
 def check_session(session: object, *, trust_env: bool) -> None:
@@ -295,9 +294,8 @@ def warn_of_readable_keys(callers: Iterable[Provider]) -> None:
     for provider in callers:
         url = provider.info.base_url
         if provider.info.has_key and url.scheme == "http" and is_public(url.host or ""):
-            _log.warning(
-                "%s: the API key goes to %s in clear text: use https:// in base_url", provider.info.name, url.host
-            )
+            what = "%s: the API key goes to %s in clear text: use https:// in base_url"
+            _log.warning(what, provider.info.name, url.host)
 
 
 def is_public(host: str) -> bool:
@@ -315,8 +313,7 @@ def read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
         ConfigError: one is too short to be unguessable.
     """
     if isinstance(values, (str, bytes)):
-        message = "secrets must be a list, newest first, like secrets=[new, old]"
-        raise ConfigError(message)
+        raise ConfigError("secrets must be a list, newest first, like secrets=[new, old]")
     found = tuple(value.encode() if isinstance(value, str) else bytes(value) for value in values)
     if any(len(secret) < MIN_SECRET_BYTES for secret in found):
         message = (

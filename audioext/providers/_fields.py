@@ -193,9 +193,11 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
         yield Problem("model", f"is required to extend at {rules.wire_name}")
     if given.get("instrumental") is True:
         yield from _instrumental_clashes(given, operation, rules)
-    longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS) if operation is Operation.UPLOAD_EXTEND else math.inf
+    longest = math.inf
+    if operation is Operation.UPLOAD_EXTEND:
+        longest = SHORT_UPLOADS.get(model, MAX_UPLOAD_SECONDS) if isinstance(model, str) else MAX_UPLOAD_SECONDS
     if isinstance(seconds, (int, float)) and checks.is_number(seconds, above=0) and seconds > longest:
-        where = f" with {cut(str(model))}" if model else ""
+        where = f" with {cut(model)}" if isinstance(model, str) and model else ""
         yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
 
 
@@ -260,7 +262,8 @@ def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules
 
 
 def _lengths(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
-    model = str(given.get("model"))
+    named = given.get("model")
+    model = named if isinstance(named, str) else ""
     is_extend = operation is not Operation.ADD_INSTRUMENTAL
     by_model = EXTEND_LIMITS.get(model, {}) if is_extend and rules.is_engine else {}
     limits = [(name, longest, f" with {model}", model in rules.stated) for name, longest in by_model.items()]

@@ -35,7 +35,8 @@ class MemoryStore:
 
     _jobs: dict[str, HeldJournal] = field(factory=dict, init=False)
     _keys: dict[str, str] = field(factory=dict, init=False)
-    _tasks: dict[tuple[str, str], str] = field(factory=dict, init=False)
+    _tasks: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict, init=False)
+    """The jobs that claim a task id, the last one first to be found."""
     _accounts: defaultdict[str, AccountJobs] = field(factory=lambda: defaultdict(AccountJobs), init=False)
     _arrivals: list[HeldJournal] = field(factory=list, init=False)
     """The job of every webhook, in the order in which they came."""
@@ -121,7 +122,10 @@ class MemoryStore:
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
         self._check()
-        return self._tasks.get((provider, task_id or "")) if key is None else self._keys.get(key)
+        if key is not None:
+            return self._keys.get(key)
+        refs = self._tasks.get((provider, task_id or ""))
+        return refs[-1] if refs else None
 
     async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation; see `Store.jobs`."""
@@ -233,7 +237,9 @@ class MemoryStore:
             if index.key is not None:
                 self._keys[index.key] = index.ref
             if index.task_id is not None:
-                self._tasks[index.provider, index.task_id] = index.ref
+                refs = self._tasks.get((index.provider, index.task_id), ())
+                if index.ref not in refs:
+                    self._tasks[index.provider, index.task_id] = (*refs, index.ref)
             self._accounts[index.account].note(job)
         self._jobs[index.ref] = job
         if head.is_known:
@@ -244,6 +250,7 @@ class MemoryStore:
         task = (index.provider, index.task_id or "")
         if index.key is not None and self._keys.get(index.key) == index.ref:
             del self._keys[index.key]
-        if self._tasks.get(task) == index.ref:
-            del self._tasks[task]
+        refs = tuple(ref for ref in self._tasks.pop(task, ()) if ref != index.ref)
+        if refs:
+            self._tasks[task] = refs
         self._accounts[index.account].forget(index.ref)

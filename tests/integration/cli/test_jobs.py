@@ -394,8 +394,9 @@ def test_saving_too_early_says_to_wait(invoke: Invoke) -> None:
     assert f"audioext wait {left} --store sqlite:///jobs.db" in ended.err
 
 
-def test_saving_too_late_says_so(invoke: Invoke, ref: str) -> None:
-    """Links that lead nowhere any more are a download problem."""
+def test_saving_too_late_says_so(invoke: Invoke, ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links that lead nowhere any more are a download problem; how long they are tried again is a setting."""
+    monkeypatch.setenv("AUDIOEXT_DOWNLOAD_PATIENCE", "0.1")
     ended = invoke("save", ref, *STORE)
 
     assert 7 == ended.code
