@@ -17,6 +17,7 @@ settings.register_profile(
     "ci", deadline=None, max_examples=300, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("quick", deadline=None, max_examples=100, print_blob=True)
+settings.register_profile("brief", deadline=None, max_examples=20, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
 DEBUG_FRAMES = 4

@@ -17,6 +17,10 @@ __all__ = ["JumpClock"]
 
 IDLE_SECONDS = 0.002
 """A clock that runs jumps when its work was not done for so long, in real time."""
+LATE_SECONDS = 0.006
+"""What took longer instead, in real time, was no idling: the machine is busy."""
+MOST_LATE = 10
+"""How often in a row a clock that runs waits for a busy machine, before it jumps all the same."""
 TURNS = 20
 """Turns of the event loop in which what needs no I/O comes to rest."""
 LEAST_SHARE = 0.05
@@ -78,10 +82,16 @@ class JumpClock:
         The longer it takes the wider the jumps: each is at least a twentieth of the time that has passed.
         """
         task, began_at = asyncio.ensure_future(work), self.time
+        loop, late = asyncio.get_running_loop(), 0
         try:
             while not task.done():
+                looked_at = loop.time()
                 await asyncio.wait([task], timeout=IDLE_SECONDS)
-                self._jump(step, LEAST_SHARE * (self.time - began_at))
+                # A loop that was late has had work, and what others do for it may take as long again.
+                late = late + 1 if loop.time() - looked_at > LATE_SECONDS else 0
+                if late in {0, MOST_LATE}:
+                    self._jump(step, LEAST_SHARE * (self.time - began_at))
+                    late = 0
             return await task
         finally:
             task.cancel()
