@@ -109,15 +109,21 @@ class _Line:
             wait = self._asked_until - self.clock.monotonic()
             if wait > 0:
                 raise RetryLater(wait)
-            try:
-                await self.edit(text)
-            except Exception as error:
-                if asked_wait(error) is not None:
-                    raise
-                if not _changed_nothing(error):
-                    _log.warning("a progress message could not be edited, so its last word is a new one: %s", error)
-                    await self.send(text)
+            if not await self._is_edited(text) and not await self._is_edited(text):  # a connection may have died idle
+                await self.send(text)
             self._shown = text
+
+    async def _is_edited(self, text: str) -> bool:
+        """Say whether the message says *text* now; raise where the chat wants a pause."""
+        try:
+            await self.edit(text)
+        except Exception as error:
+            if asked_wait(error) is not None:
+                raise
+            if not _changed_nothing(error):
+                _log.warning("the last word of a progress message could not be shown by an edit: %s", error)
+                return False
+        return True
 
 
 class ProgressMessages:

@@ -324,6 +324,18 @@ async def test_the_last_word_is_a_new_message_where_the_old_one_is_gone(open_bot
     assert 2 == len(bot.chat.said)
 
 
+async def test_the_last_word_is_an_edit_although_the_first_try_broke_off(open_bot: Open) -> None:
+    """A connection that died while it was idle makes no second message."""
+    bot = await open_bot()
+    await bot.ask()
+    await bot.says("In the queue")
+    bot.chat.faults = [ChatError("Server disconnected")]
+    await bot.api.call_back("complete")
+    await bot.says("Here it is:")
+
+    assert 1 == len(bot.chat.said)
+
+
 async def test_edits_that_fail_become_rarer(open_bot: Open) -> None:
     """A chat that takes nothing is not asked every few seconds."""
     bot = await open_bot()
