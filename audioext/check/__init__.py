@@ -11,8 +11,6 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-import attrs
-
 from audioext.check.account import look_at_accounts
 from audioext.check.reach import Reach
 from audioext.check.report import CheckLine, CheckReport, failed, ok, warning
@@ -62,16 +60,16 @@ async def check_parts(parts: Parts) -> CheckReport:
 
 async def _make_way(parts: Parts) -> list[CheckLine]:
     """Leave the address to whoever listens there now: it is the receiver that the check is about."""
-    listen = parts.settings.listen
-    if listen is None or not listen[1]:
+    if parts.address is None or not parts.address[1]:
         return []
+    host, port = parts.address
     try:
-        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, *listen, start_serving=False)
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             return []  # which opening says better
-        parts.settings = attrs.evolve(parts.settings, listen=None)
-        return [ok("listen", f"somebody listens at {listen[0]}:{listen[1]}; the check goes there")]
+        parts.address = None
+        return [ok("listen", f"somebody listens at {host}:{port}; the check goes there")]
     server.close()
     return []
 
