@@ -56,10 +56,7 @@ class Clock:
             return
         waiter = asyncio.ensure_future(event.wait())
         try:
-            if self.sleep is asyncio.sleep:
-                await asyncio.wait([waiter], timeout=seconds)
-            else:
-                await self._wait_asleep(waiter, seconds)
+            await self._wait_asleep(waiter, seconds)
         finally:
             waiter.cancel()
             await asyncio.gather(waiter, return_exceptions=True)

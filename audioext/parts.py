@@ -181,8 +181,7 @@ class Parts:
         """
         settings = self.settings
         if self.is_open or self.is_closed:
-            message = "a client is opened once: make a new one"
-            raise ConfigError(message)
+            raise ConfigError("a client is opened once: make a new one")
         self.is_closed = True
         await settings.store.open()  # which leaves nothing open where it fails: others may share the store
         try:
@@ -238,8 +237,7 @@ class Parts:
     def check_open(self) -> None:
         """Let a call through, or raise ConfigError."""
         if not self.is_open:
-            message = "the client is not open: use it inside `async with Client(...) as client:`"
-            raise ConfigError(message)
+            raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`")
 
     def job(self, held: HeldJob) -> Job:
         """Return a handle of a job that was found."""
@@ -272,13 +270,11 @@ class Parts:
         """
         found = self.settings.providers
         if not found:
-            message = "this client has no provider: pass one, like Client(Kie())"
-            raise ConfigError(message)
+            raise ConfigError("this client has no provider: pass one, like Client(Kie())")
         if name is None:
             return next(iter(found.values()))
         if not isinstance(name, str) or name not in found:
-            message = f"this client has no provider named {shown(name)}; it has {', '.join(found)}"
-            raise ConfigError(message)
+            raise ConfigError(f"this client has no provider named {shown(name)}; it has {', '.join(found)}")
         return found[name]
 
     async def _refresh(self, held: HeldJob) -> None:

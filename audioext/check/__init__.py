@@ -38,8 +38,7 @@ async def check_parts(parts: Parts) -> CheckReport:
         ConfigError: they were closed before.
     """
     if parts.is_closed:
-        message = "the client is closed, and opened once: make a new one for a check"
-        raise ConfigError(message)
+        raise ConfigError("the client is closed, and opened once: make a new one for a check")
     if parts.is_open:
         return CheckReport((*await _look(parts), _versions()))
     lines = await _make_way(parts)

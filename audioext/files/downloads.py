@@ -230,14 +230,11 @@ class _Save:
             await self._write(fetch, part, self.folder / name)
             suffix = await asyncio.to_thread(_listen, part, track.duration)
         except FetchError as error:
-            message = f"{name}: {error}"
-            raise _BadFileError(message, is_dead=error.is_dead) from error
+            raise _BadFileError(f"{name}: {error}", is_dead=error.is_dead) from error
         except FlawError as error:
-            message = f"{name}: {error}"
-            raise _BadFileError(message) from error
+            raise _BadFileError(f"{name}: {error}") from error
         except OSError as error:
-            message = f"{name}: cannot write into {self.folder}: {error.strerror or error}"
-            raise _BadFileError(message) from error
+            raise _BadFileError(f"{name}: cannot write into {self.folder}: {error.strerror or error}") from error
         return _Fetched(part=part, suffix=suffix, digest=fetch.digest)
 
     async def _write(self, fetch: Fetch, part: Path, target: Path) -> None:

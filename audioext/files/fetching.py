@@ -70,8 +70,7 @@ def wire_url(link: str) -> URL:
     escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
     url = URL(escaped.decode("ascii"), encoded=True)
     if url.scheme not in {"http", "https"} or not url.host:
-        message = f"{link:.80} is no http link"
-        raise ValueError(message)
+        raise ValueError(f"{link:.80} is no http link")
     return url
 
 
@@ -156,27 +155,22 @@ class Fetch:
                         skip -= len(again)
                         skipped.update(again)
                         if not skip and skipped.digest() != self.digest:
-                            message = f"{host} sends another file than before"
-                            raise FetchError(message)
+                            raise FetchError(f"{host} sends another file than before")
                     if chunk:
                         self._count(chunk)
                         yield chunk
                 if skip or (self.total is not None and self.position < self.total):
-                    message = f"{host} sent {self.position} bytes, and no more"
-                    raise _AgainError(message)
+                    raise _AgainError(f"{host} sent {self.position} bytes, and no more")
             finally:
                 response.close()
         except LinkError as error:
             raise FetchError(str(error)) from error
         except (aiohttp.InvalidURL, ValueError) as error:
-            message = f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for"
-            raise FetchError(message) from error
+            raise FetchError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
-                message = f"{host} did not send all of it in time ({self.position} bytes came)"
-                raise FetchError(message) from error
-            message = f"{type(error).__name__} at {host}"
-            raise _AgainError(message) from error
+                raise FetchError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
+            raise _AgainError(f"{type(error).__name__} at {host}") from error
 
     async def _ask(self) -> aiohttp.ClientResponse:
         """Ask for what is missing, through redirects, whose links are kept as they are, too."""
@@ -200,8 +194,7 @@ class Fetch:
                 return response
             response.close()
             link = urljoin(str(url), location.strip())
-        message = f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times"
-        raise FetchError(message)
+        raise FetchError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
 
     def _begin(self, response: aiohttp.ClientResponse) -> int:
         """Return how many bytes of the answer are known already.
@@ -230,8 +223,7 @@ class Fetch:
         if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
             total = int(stated)  # some hosts answer any call like that
         if self.position and None not in {total, self.total} and total != self.total:
-            message = f"{response.url.host} sends another file than before"
-            raise FetchError(message)
+            raise FetchError(f"{response.url.host} sends another file than before")
         self.total = total
         self._check_size(total or 0)
         self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"
@@ -249,8 +241,7 @@ class Fetch:
             self.total = self.position  # the transfer broke at its very end
             return 0
         self._resumes = False
-        message = f"{response.url.host} cannot go on where it broke off"
-        raise _AgainError(message)
+        raise _AgainError(f"{response.url.host} cannot go on where it broke off")
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.status == _NO_RANGE:
@@ -265,8 +256,7 @@ class Fetch:
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
-            message = f"longer than {self.max_bytes} bytes"
-            raise FetchError(message)
+            raise FetchError(f"longer than {self.max_bytes} bytes")
 
 
 def wire_host(link: str) -> str:

@@ -125,8 +125,7 @@ class Sources:
                 return _by_url(request, await self._upload(provider, built, progress)), None
         if request.rehost and request.url is not None:
             if not isinstance(provider, Uploads):
-                message = f"{provider.info.name} has no url-upload, so rehost=True cannot be done there"
-                raise UnsupportedError(message)
+                raise UnsupportedError(f"{provider.info.name} has no url-upload, so rehost=True cannot be done there")
             name = f"{mint_id(self.clock.now())}-{safe_name(URL(request.url).name) or 'audio'}"
             url = await self._upload(provider, provider.build_upload(request.url, name), progress)
             return _by_url(request, url), None

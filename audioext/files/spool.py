@@ -101,8 +101,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     try:
         while chunk := file.read(CHUNK_BYTES):
             if not isinstance(chunk, bytes):
-                message = "it was opened as text: open it with mode 'rb'"
-                raise SpoolError(message)
+                raise SpoolError("it was opened as text: open it with mode 'rb'")
             yield chunk
     finally:
         if start is not None:

@@ -52,8 +52,7 @@ class TimedLine:
 
 def _given(value: object, files: Files | None) -> Files:
     if files is None:
-        message = f"this {type(value).__name__} was not made by a client, so it has nothing to download with"
-        raise ConfigError(message)
+        raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has nothing to download with")
     return files
 
 

@@ -74,5 +74,4 @@ def _value(name: str, kind: object, text: str) -> object:
         return float(text) if kind is float else text
     except (KeyError, ValueError):
         word = "true or false" if kind is bool else "a number"
-        message = f"{name} (AUDIOEXT_{name.upper()}) must be {word}, not {shown(text)}"
-        raise ConfigError(message) from None
+        raise ConfigError(f"{name} (AUDIOEXT_{name.upper()}) must be {word}, not {shown(text)}") from None

@@ -64,11 +64,9 @@ def _read_file(path: Path) -> dict[str, str]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        message = f"cannot read the settings in {path}: {error.strerror or error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"cannot read the settings in {path}: {error.strerror or error}") from error
     except ValueError as error:  # of both TOML and UTF-8
-        message = f"{path} is no TOML: {error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"{path} is no TOML: {error}") from error
     known, found = _variables(), dict[str, str]()
     for key, value in _flat(document):
         if key not in known:
@@ -109,15 +107,13 @@ def _text(key: str, value: object) -> str:
         return str(value)
     if isinstance(value, list) and all(isinstance(each, str) and len(each.split()) == 1 for each in value):
         return " ".join(value)
-    message = f"{key} must be text, a number, true or false, or a list of texts without blanks"
-    raise ConfigError(message)
+    raise ConfigError(f"{key} must be text, a number, true or false, or a list of texts without blanks")
 
 
 def _check_pairs(found: Mapping[str, str]) -> None:
     for name in SECRETS:
         if name in found and f"{name}_FILE" in found:
-            message = f"both {name} and {name}_FILE are set: leave out one of them"
-            raise ConfigError(message)
+            raise ConfigError(f"both {name} and {name}_FILE are set: leave out one of them")
 
 
 def _read_secret(name: str, path: Path) -> str:
@@ -127,8 +123,7 @@ def _read_secret(name: str, path: Path) -> str:
         message = f"{name}: cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
         raise ConfigError(message) from error
     if not text:
-        message = f"{name}: {path} is empty"
-        raise ConfigError(message)
+        raise ConfigError(f"{name}: {path} is empty")
     _warn_of_readers(path)
     return text
 

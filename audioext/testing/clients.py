@@ -130,8 +130,7 @@ class ClientFactory:
             )
             raise RuntimeError(message)
         if by not in {"webhook", "poll"}:
-            message = f'by must be "webhook" or "poll", not {by!r}'
-            raise ValueError(message)
+            raise ValueError(f'by must be "webhook" or "poll", not {by!r}')
         pace = {"pace": BRISK} if by == "poll" else {}
         chosen = [self.provider(each, **pace) if isinstance(each, str) else each for each in providers or ("kie",)]
         clock = clock or self.clock
@@ -161,8 +160,7 @@ class ClientFactory:
             ConfigError: a setting cannot work.
         """
         if name not in known.NAMES:
-            message = f"there is no provider {name!r}; the sandbox has {', '.join(known.NAMES)}"
-            raise ValueError(message)
+            raise ValueError(f"there is no provider {name!r}; the sandbox has {', '.join(known.NAMES)}")
         defaults: dict[str, object] = {"limits": UNLIMITED}
         api = "kie" if name == "kie-jobs" else name
         if api == "kie" and self.sandbox.hmac_key is not None:

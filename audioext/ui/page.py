@@ -28,8 +28,7 @@ from audioext.ui.objects import delivery_object, iso, job_object, whole_object
 try:
     from aiohttp_sse import EventSourceResponse
 except ImportError as error:
-    message = "the live page needs aiohttp-sse: pip install 'audioext[ui]'"
-    raise ConfigError(message) from error
+    raise ConfigError("the live page needs aiohttp-sse: pip install 'audioext[ui]'") from error
 
 COOKIE = "audioext_page"
 MAX_LISTED = 1_000
@@ -117,8 +116,7 @@ class Page:
             ConfigError: the prefix does not begin with a slash.
         """
         if not prefix.startswith("/"):
-            message = f"the prefix must begin with a slash, like '/audio/ui', not {prefix!r}"
-            raise ConfigError(message)
+            raise ConfigError(f"the prefix must begin with a slash, like '/audio/ui', not {prefix!r}")
         self._prefix = prefix.rstrip("/")
         for path, handler in (
             ("/", self._index),
