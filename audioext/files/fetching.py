@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from urllib.parse import urljoin
 
@@ -15,8 +15,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.errors import LONGEST_VALUE
-from audioext.files.formats import MAX_FILE_BYTES
-from audioext.files.hosts import LinkError
+from audioext.files.formats import MAX_FILE_BYTES, FlawError
 from audioext.http.messages import HttpResponse, as_data, retry_after
 
 _log = logging.getLogger("audioext.files.fetching")
@@ -42,22 +41,10 @@ _PASSING = frozenset({408, 425, 429})
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?P<total>\d{1,15}|\*)", re.ASCII)
 
 
-class FetchError(Exception):
-    """The bytes did not come; `is_dead` says that the link itself has died."""
-
-    def __init__(self, message: str, *, is_dead: bool = False) -> None:
-        """Keep whether a fresh link may help."""
-        self.is_dead = is_dead
-        super().__init__(message)
-
-
-class _AgainError(Exception):
+class _AgainError(FlawError):
     """This try failed, and the next one may not; `wait` (seconds) is what the host asks for."""
 
-    def __init__(self, message: str, *, is_dead: bool = False, wait: float | None = None) -> None:
-        self.is_dead = is_dead
-        self.wait = wait
-        super().__init__(message)
+    wait: float | None = None
 
 
 def wire_url(link: str) -> URL:
@@ -106,7 +93,7 @@ class Fetch:
         """Yield the bytes, each once and in order, however often the transfer breaks.
 
         Raises:
-            FetchError: they do not come, not in time, too many of them, or others than before.
+            FlawError: they do not come, not in time, too many of them, or others than before.
         """
         loop = asyncio.get_running_loop()
         tries, gives_up_at = 0, None
@@ -128,7 +115,7 @@ class Fetch:
         """Wait for the next try.
 
         Raises:
-            FetchError: there is none.
+            FlawError: there is none.
         """
         now = asyncio.get_running_loop().time()
         backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
@@ -137,7 +124,7 @@ class Fetch:
         is_late = now >= gives_up_at or now + wait >= self.ends_at or wait > LONGEST_RETRY_AFTER_SECONDS
         if is_late or (error.is_dead and not self.is_fresh and tries >= STALE_TRIES):
             asked = f", which asks to wait {wait:.0f} s" if error.wait else ""
-            raise FetchError(f"{error}{asked}", is_dead=error.is_dead)
+            raise FlawError(f"{error}{asked}", is_dead=error.is_dead)
         await asyncio.sleep(wait)
 
     async def _attempt(self) -> AsyncGenerator[bytes]:
@@ -155,7 +142,7 @@ class Fetch:
                         skip -= len(again)
                         skipped.update(again)
                         if not skip and skipped.digest() != self.digest:
-                            raise FetchError(f"{host} sends another file than before")
+                            raise FlawError(f"{host} sends another file than before")
                     if chunk:
                         self._count(chunk)
                         yield chunk
@@ -163,13 +150,11 @@ class Fetch:
                     raise _AgainError(f"{host} sent {self.position} bytes, and no more")
             finally:
                 response.close()
-        except LinkError as error:
-            raise FetchError(str(error)) from error
         except (aiohttp.InvalidURL, ValueError) as error:
-            raise FetchError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for") from error
+            raise FlawError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
-                raise FetchError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
+                raise FlawError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
             raise _AgainError(f"{type(error).__name__} at {host}") from error
 
     async def _ask(self) -> aiohttp.ClientResponse:
@@ -194,13 +179,13 @@ class Fetch:
                 return response
             response.close()
             link = urljoin(str(url), location.strip())
-        raise FetchError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
+        raise FlawError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
 
     def _begin(self, response: aiohttp.ClientResponse) -> int:
         """Return how many bytes of the answer are known already.
 
         Raises:
-            FetchError, _AgainError: it does not bring the file.
+            FlawError, _AgainError: it does not bring the file.
         """
         status, host = response.status, response.url.host
         if status in {_PARTIAL, _NO_RANGE} and self.position:
@@ -213,9 +198,11 @@ class Fetch:
             is_dead = status in _DEAD
             said += "; the link has probably expired" if is_dead else ""
             if status == 410:  # noqa: PLR2004 - gone, for good
-                raise FetchError(said, is_dead=True)
-            raise _AgainError(said, is_dead=is_dead, wait=_asked_wait(response.status, response.headers))
-        raise FetchError(said)
+                raise FlawError(said, is_dead=True)
+            again = _AgainError(said, is_dead=is_dead)
+            again.wait = retry_after(HttpResponse(status=status, headers=response.headers))
+            raise again
+        raise FlawError(said)
 
     def _learn(self, response: aiohttp.ClientResponse) -> None:
         is_plain = response.headers.get("Content-Encoding", "identity").lower() == "identity"
@@ -223,7 +210,7 @@ class Fetch:
         if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
             total = int(stated)  # some hosts answer any call like that
         if self.position and None not in {total, self.total} and total != self.total:
-            raise FetchError(f"{response.url.host} sends another file than before")
+            raise FlawError(f"{response.url.host} sends another file than before")
         self.total = total
         self._check_size(total or 0)
         self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"
@@ -256,7 +243,7 @@ class Fetch:
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
-            raise FetchError(f"longer than {self.max_bytes} bytes")
+            raise FlawError(f"longer than {self.max_bytes} bytes")
 
 
 def wire_host(link: str) -> str:
@@ -273,7 +260,3 @@ def _range(response: aiohttp.ClientResponse) -> tuple[str | None, str | None]:
     if found is None:
         return None, None
     return found["start"], None if found["total"] == "*" else found["total"]
-
-
-def _asked_wait(status: int, headers: Mapping[str, str]) -> float | None:
-    return retry_after(HttpResponse(status=status, headers=headers))

@@ -37,7 +37,12 @@ _PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
 
 
 class FlawError(Exception):
-    """A file is not what it should be; the text says why."""
+    """A file is not what it should be, or does not come; the text says why, and `is_dead` that its link has died."""
+
+    def __init__(self, message: str, *, is_dead: bool = False) -> None:
+        """Keep whether a fresh link may help."""
+        self.is_dead = is_dead
+        super().__init__(message)
 
 
 @frozen(kw_only=True)

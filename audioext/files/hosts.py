@@ -14,6 +14,7 @@ from attrs import define, frozen
 from yarl import URL
 
 from audioext.errors import ConfigError, cut, shown
+from audioext.files.formats import FlawError
 from audioext.http.messages import as_data
 
 Lookup = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
@@ -30,7 +31,7 @@ _LAST_32_BITS = 0xFFFF_FFFF
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - spellings that a server there may have in links
 
 
-class LinkError(Exception):
+class LinkError(FlawError):
     """A link is not followed; the text says why, and how its host is opened."""
 
 

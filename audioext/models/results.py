@@ -50,36 +50,25 @@ class TimedLine:
     end: float
 
 
-def _given(value: object, files: Files | None) -> Files:
-    if files is None:
-        raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has nothing to download with")
-    return files
-
-
 class Files(Protocol):
     """Fetches the files of one job; see the methods of `Track` and `Song`."""
 
     def read(self, track: Track) -> Awaitable[bytes]:
         """Return the file of *track*."""
-        ...
 
     def cover(self, track: Track) -> Awaitable[bytes]:
         """Return the picture on the cover of *track*."""
-        ...
 
     def stream(self, track: Track) -> AsyncIterator[bytes]:
         """Yield the file of *track* as it comes."""
-        ...
 
     def save(
         self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
     ) -> Awaitable[tuple[Path, ...]]:
         """Save *song* into *folder* and return the paths, in the order of the tracks."""
-        ...
 
     def recover(self) -> Awaitable[Song]:
         """Return the job's song with files that its vendor brought back."""
-        ...
 
 
 @frozen(
@@ -140,7 +129,7 @@ class Track:
             DownloadError: there is none yet, it is gone or empty, or what came is not (all of) the audio.
             ConfigError: this track was not made by a client.
         """
-        return await self._fetcher().read(self)
+        return await _fetcher(self).read(self)
 
     async def cover(self) -> bytes:
         """Return the picture on its cover (PNG, JPEG, GIF or WebP).
@@ -149,7 +138,7 @@ class Track:
             DownloadError: there is none, its link has died, or what came is no picture.
             ConfigError: this track was not made by a client.
         """
-        return await self._fetcher().cover(self)
+        return await _fetcher(self).cover(self)
 
     def stream(self) -> AsyncIterator[bytes]:
         """Iterate over the audio file as it comes, for those who send it on; a transfer that breaks goes on.
@@ -160,10 +149,7 @@ class Track:
             DownloadError: there is none yet, it is gone or empty, or not audio.
             ConfigError: this track was not made by a client.
         """
-        return self._fetcher().stream(self)
-
-    def _fetcher(self) -> Files:
-        return _given(self, self._files)
+        return _fetcher(self).stream(self)
 
     def extend(self, **options: Unpack[ExtendOptions]) -> Extend:
         """Return a request that continues this track at its own provider, with the model it was made with.
@@ -238,7 +224,7 @@ class Song:
             DownloadError: a file is gone, empty, not audio or cut short, or the same track came twice.
             ConfigError: this song was not made by a client.
         """
-        return await self._fetcher().save(self, Path(folder), overwrite=overwrite, progress=progress)
+        return await _fetcher(self).save(self, Path(folder), overwrite=overwrite, progress=progress)
 
     async def recover(self) -> Song:
         """Have the vendor bring its files back, and return the song with the new links; `save` does it by itself.
@@ -250,7 +236,11 @@ class Song:
             DownloadError: nothing came back, or not in time.
             ConfigError: this song was not made by a client, or that is not open.
         """
-        return await self._fetcher().recover()
+        return await _fetcher(self).recover()
 
-    def _fetcher(self) -> Files:
-        return _given(self, self._files)
+
+def _fetcher(value: Track | Song) -> Files:
+    files = value._files  # noqa: SLF001 - it is this module's
+    if files is None:
+        raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has nothing to download with")
+    return files

@@ -7,22 +7,20 @@ import hmac
 import ipaddress
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
+from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError, StoreError
 from audioext.http.urls import mask
-from audioext.models.entries import Entry
 from audioext.models.record import Record
-from audioext.runtime.jobs import Job
-from audioext.stores.base import Changed, Delivery, Store
+from audioext.stores.base import Changed
 from audioext.ui.objects import delivery_object, iso, job_object, whole_object
 
 try:
@@ -58,44 +56,6 @@ _HEADERS = {
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Shown(Protocol):
-    """What the page needs of a client."""
-
-    @property
-    def store(self) -> Store:
-        """The store that holds the truth about all jobs."""
-        ...
-
-    async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
-        """Return one job."""
-        ...
-
-    def jobs(
-        self,
-        *,
-        open: bool | None = None,  # noqa: A002 - the client's own name
-        meta: Mapping[str, object] | None = None,
-    ) -> AsyncIterator[Job]:
-        """Yield the jobs, oldest first."""
-        ...
-
-    def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the deliveries, newest first."""
-        ...
-
-    async def delivery(self, id: str) -> Delivery:  # noqa: A002 - the client's own name
-        """Return one delivery."""
-        ...
-
-    async def replay(self, id: str) -> int:  # noqa: A002 - the client's own name
-        """Take a delivery once more."""
-        ...
-
-    async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
-        """Return the journal of a job."""
-        ...
-
-
 @define(eq=False, kw_only=True, repr=False)
 class Page:
     """The page of one client. Whoever opens `?token=` once has a cookie from then on; nobody else sees anything.
@@ -103,7 +63,7 @@ class Page:
     `is_local` refuses who does not come from this machine, or comes through a proxy.
     """
 
-    client: Shown
+    client: Client
     token: str = field(factory=lambda: secrets.token_urlsafe(32))
     is_local: bool = True
     _prefix: str = field(default="", init=False)
