@@ -110,7 +110,7 @@ class Reach:
             why = getattr(error, "strerror", None) or type(error).__name__
             return failed("name", f"{host} cannot be resolved: {why}", "set its DNS record, or mend public_url"), False
         addresses = dict.fromkeys(str(each[4][0]) for each in found)
-        private = [each for each in addresses if not _is_global(each)]
+        private = [each for each in addresses if not ipaddress.ip_address(each.partition("%")[0]).is_global]
         shown = ", ".join(addresses)
         if private and not self.is_local:
             named = host if host in private else f"{host}, which is {', '.join(private)} from here,"
@@ -241,10 +241,6 @@ class Reach:
         if letters <= MAX_URL_LETTERS:
             return ok("length", seen)
         return warning("length", f"{seen}; vidgo takes {MAX_URL_LETTERS}", "make the path of public_url shorter")
-
-
-def _is_global(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_global
 
 
 def _broken(url: URL, error: Exception) -> CheckLine:

@@ -55,20 +55,25 @@ class Files(Protocol):
 
     def read(self, track: Track) -> Awaitable[bytes]:
         """Return the file of *track*."""
+        ...
 
     def cover(self, track: Track) -> Awaitable[bytes]:
         """Return the picture on the cover of *track*."""
+        ...
 
     def stream(self, track: Track) -> AsyncIterator[bytes]:
         """Yield the file of *track* as it comes."""
+        ...
 
     def save(
         self, song: Song, folder: Path, *, overwrite: bool, progress: SaveProgress | None
     ) -> Awaitable[tuple[Path, ...]]:
         """Save *song* into *folder* and return the paths, in the order of the tracks."""
+        ...
 
     def recover(self) -> Awaitable[Song]:
         """Return the job's song with files that its vendor brought back."""
+        ...
 
 
 @frozen(

@@ -7,7 +7,7 @@ import hmac
 import ipaddress
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
 
@@ -78,20 +78,20 @@ class Page:
         if not prefix.startswith("/"):
             raise ConfigError(f"the prefix must begin with a slash, like '/audio/ui', not {prefix!r}")
         self._prefix = prefix.rstrip("/")
-        for path, handler in (
-            ("/", self._index),
-            *((f"/{name}", self._file) for name in _FILES),
-            ("/jobs", self._jobs),
-            ("/jobs/{ref}", self._job),
-            ("/deliveries/{id}", self._delivery),
-            ("/events", self._events),
-            ("/health", self._health),
+        for method, path, handler in (
+            ("GET", "/", self._index),
+            *(("GET", f"/{name}", self._file) for name in _FILES),
+            ("GET", "/jobs", self._jobs),
+            ("GET", "/jobs/{ref}", self._job),
+            ("POST", "/jobs/{ref}/refresh", self._refresh),
+            ("GET", "/deliveries/{id}", self._delivery),
+            ("POST", "/deliveries/{id}/replay", self._replay),
+            ("GET", "/events", self._events),
+            ("GET", "/health", self._health),
         ):
-            app.router.add_get(self._prefix + path, self._guarded(handler))
+            app.router.add_route(method, self._prefix + path, self._guarded(handler))
         if self._prefix:
             app.router.add_get(self._prefix, self._to_index)  # where the cookie does not count yet
-        app.router.add_post(f"{self._prefix}/jobs/{{ref}}/refresh", self._guarded(self._refresh))
-        app.router.add_post(f"{self._prefix}/deliveries/{{id}}/replay", self._guarded(self._replay))
         app.on_shutdown.append(self._end)
         return f"{self._prefix}/?token={self.token}"
 
@@ -190,10 +190,9 @@ class Page:
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
         try:
-            warnings: Sequence[str] = await self.client.store.warnings()
+            return _json({"problem": None, "warnings": await self.client.store.warnings()})
         except StoreError as error:
             return _json({"problem": str(error), "warnings": []})
-        return _json({"problem": None, "warnings": list(warnings)})
 
     async def _refresh(self, request: web.Request) -> web.StreamResponse:
         job = await self.client.job(request.match_info["ref"])
@@ -236,7 +235,7 @@ class Page:
                 refs = tuple(changed)
                 changed.clear()
                 for ref in refs:
-                    await _send(response, await self._news(ref))
+                    await self._send(response, ref)
         except ConnectionError:
             pass  # nobody looks any more
         finally:
@@ -253,13 +252,12 @@ class Page:
         finally:
             news.set()
 
-    async def _news(self, ref: str) -> tuple[str, object]:
-        if not ref:  # changes may have been missed
-            return "again", None
-        try:
-            return "job", _row((await self.client.job(ref)).record)
-        except AudioextError:  # an orphan's delivery, or the store is away
-            return "again", None
+    async def _send(self, response: EventSourceResponse, ref: str) -> None:
+        event, row = "again", None  # for changes that were missed, an orphan's delivery, or a store that is away
+        with suppress(AudioextError):
+            if ref:
+                event, row = "job", _row((await self.client.job(ref)).record)
+        await response.send(msgspec.json.encode(row, enc_hook=str).decode(), event=event)
 
     async def _end(self, _: web.Application) -> None:
         for stream in tuple(self._streams):
@@ -279,8 +277,7 @@ def _row(record: Record) -> dict[str, object]:
 
 
 def _json(value: object) -> web.Response:
-    body = msgspec.json.encode(value, enc_hook=str)
-    return web.Response(body=body, content_type="application/json")
+    return web.Response(body=msgspec.json.encode(value, enc_hook=str), content_type="application/json")
 
 
 def _static(name: str, content_type: str) -> web.Response:
@@ -300,7 +297,3 @@ def _is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return host == "localhost"
-
-
-async def _send(response: EventSourceResponse, news: tuple[str, object]) -> None:
-    await response.send(msgspec.json.encode(news[1], enc_hook=str).decode(), event=news[0])
