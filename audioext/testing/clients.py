@@ -70,7 +70,7 @@ class SandboxClient(Client):
                 if job.record.task_id is not None and not job.record.is_final and await _brings_news(job):
                     return f"{job} makes progress"
         if self._handlers.are_any:
-            now = self._parts.settings.clock.now()
+            now = self.clock.now()
             for job in jobs:
                 due = handle_at(job.record, now)
                 if due is not None and due <= now:
