@@ -125,10 +125,10 @@ class Parts:
 
     async def _live(self) -> Callable[[], Awaitable[None]]:
         """Open, for a server whose own life this client shares, and return what closes again."""
-        is_ours = not self.is_open
-        if is_ours:
-            await self.open()
-        return self.aclose if is_ours else partial(asyncio.sleep, 0)
+        if self.is_open:
+            return partial(asyncio.sleep, 0)
+        await self.open()
+        return self.aclose
 
     def _make_submitter(self, offers: Offers) -> Submitter:
         settings, accounts = self.settings, dict[str, Account]()

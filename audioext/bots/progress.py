@@ -258,7 +258,6 @@ class ProgressMessages:
             await line.show(lambda: self._text(job))
 
     def _text(self, job: Job) -> str:
-        """Return what there is to say of *job* now."""
         texts, failure = self.texts, job.failure
         if failure is not None:
             said = texts.failed

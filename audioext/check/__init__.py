@@ -101,7 +101,6 @@ async def _look(parts: Parts) -> list[CheckLine]:
 
 
 def _is_local(provider: Provider) -> bool:
-    """Whether the API is a stand-in on this machine, such as a sandbox."""
     return provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
 
 

@@ -112,11 +112,7 @@ class Fetch:
                 return
 
     async def _pause(self, error: _AgainError, tries: int, gives_up_at: float) -> None:
-        """Wait for the next try.
-
-        Raises:
-            FlawError: there is none.
-        """
+        """Wait for the next try, or raise FlawError if there is none."""
         now = asyncio.get_running_loop().time()
         backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
         # With a last try when patience ends, or later where the host names a later time.
@@ -128,7 +124,6 @@ class Fetch:
         await asyncio.sleep(wait)
 
     async def _attempt(self) -> AsyncGenerator[bytes]:
-        """Yield what comes of the rest in one go."""
         host = wire_host(self.link)
         try:
             async with asyncio.timeout_at(self.ends_at):
@@ -182,11 +177,7 @@ class Fetch:
         raise FlawError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
 
     def _begin(self, response: aiohttp.ClientResponse) -> int:
-        """Return how many bytes of the answer are known already.
-
-        Raises:
-            FlawError, _AgainError: it does not bring the file.
-        """
+        """Return how many bytes of the answer are known already, or raise FlawError if it does not bring the file."""
         status, host = response.status, response.url.host
         if status in {_PARTIAL, _NO_RANGE} and self.position:
             return self._resume(response)

@@ -176,7 +176,6 @@ class Track:
 
 
 def _named(track: Track) -> str:
-    """Return the title of a track and its length, for people."""
     name = track.title or track.id or "untitled"
     if track.duration is None:
         return name

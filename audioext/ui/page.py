@@ -266,7 +266,6 @@ class Page:
 
 
 def _row(record: Record) -> dict[str, object]:
-    """Return what the list shows of a job."""
     titles = (title for title in (*(track.title for track in record.tracks), record.request.title) if title)
     return {
         **job_object(record),
