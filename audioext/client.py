@@ -7,9 +7,9 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from os import PathLike
-from typing import Self, Unpack
+from typing import Self, TypeVar, Unpack, overload
 
 from yarl import URL
 
@@ -22,12 +22,12 @@ from audioext.http.messages import Webhook
 from audioext.http.urls import Route
 from audioext.models.entries import Entry
 from audioext.models.record import Record
+from audioext.models.results import Stage
 from audioext.models.stats import Stats
 from audioext.parts import Parts
 from audioext.providers.base import Provider
-from audioext.runtime.handlers import HANDLING
-from audioext.runtime.jobs import Job
-from audioext.runtime.registering import Registering
+from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
+from audioext.runtime.jobs import Failure, Job, StageEvent
 from audioext.settings.meaning import client_options, find_providers
 from audioext.settings.reading import read_settings
 from audioext.state.fold import fold
@@ -38,8 +38,12 @@ from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
 
+_StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
+_FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
+_MetaT = TypeVar("_MetaT")
 
-class Client(Submitting, Registering):
+
+class Client(Submitting):
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
     Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
@@ -255,3 +259,63 @@ class Client(Submitting, Registering):
         """
         self._parts.check_open()
         return self.receiver.endpoint.watching.url(self.public_url, job.ref)
+
+    # --- handlers ----------------------------------------------------------------------------------------
+
+    @overload
+    def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]: ...
+
+    @overload
+    def on(
+        self, stage: Stage, *, meta: type[_MetaT]
+    ) -> Callable[
+        [Callable[[StageEvent, _MetaT], Awaitable[None]]], Callable[[StageEvent, _MetaT], Awaitable[None]]
+    ]: ...
+
+    def on(self, stage: Stage, *, meta: type[object] | None = None) -> Callable[..., object]:
+        """Decorate an async function that is called with each job's `StageEvent` of *stage*.
+
+        It is called at least once for each (job, stage), after a restart too; the stages of one job come in order. An
+        error is logged and tried again, up to five times, then shown in `job.record`. One that says `retry_after`, as
+        those of chat libraries do, and `RetryLater`, are no failure: it is called again after so many seconds, up to
+        100 times; meanwhile later stages of the job wait. `GiveUp` ends the tries.
+
+        With *meta*, a dataclass, an attrs class, a TypedDict or a msgspec.Struct, it is called with the submit's meta
+        as such an object too: `async def tell(event, chat)`. A job whose meta is none is given up with a clear error.
+
+        Raises:
+            ConfigError: handlers are not told of that stage, *meta* cannot be read from JSON, or what is decorated is
+                no async function.
+        """
+        self._handlers.check(stage)
+
+        def register(handler: Callable[..., Awaitable[None]]) -> object:
+            self._handlers.on(stage, handler, meta)
+            return handler
+
+        return register
+
+    @overload
+    def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT: ...
+
+    @overload
+    def on_failure(
+        self, *, meta: type[_MetaT]
+    ) -> Callable[[Callable[[Failure, _MetaT], Awaitable[None]]], Callable[[Failure, _MetaT], Awaitable[None]]]: ...
+
+    def on_failure(
+        self, handler: Callable[..., Awaitable[None]] | None = None, *, meta: type[object] | None = None
+    ) -> object:
+        """Decorate an async function that is called with each job's `Failure`, at least once; see `on`.
+
+        It is `@client.on_failure`, or `@client.on_failure(meta=Chat)`.
+
+        Raises:
+            ConfigError: as `on` does.
+        """
+
+        def register(handler: Callable[..., Awaitable[None]]) -> object:
+            self._handlers.on_failure(handler, meta)
+            return handler
+
+        return register if handler is None else register(handler)
