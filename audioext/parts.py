@@ -89,11 +89,10 @@ class Parts:
         self.inbox.accepting = lambda: self.is_open
         offers = Offers()
         watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
-        self.receiver = Receiver(
-            endpoint=Endpoint(
-                inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._live
-            )
+        endpoint = Endpoint(
+            inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._live
         )
+        self.receiver = Receiver(endpoint=endpoint)
         self._job_context = JobContext(
             look=self._look,
             refresh=self._refresh,
@@ -106,13 +105,8 @@ class Parts:
         self.submitter = self._make_submitter(offers)
         self.journal.on_poll, self.journal.on_work = self.poller.wake, self.handlers.wake
         self.journal.on_final = self.submitter.finish
-        self._changes = Changes(
-            store=store,
-            journal=self.journal,
-            clock=clock,
-            on_change=self.handlers.wake,
-            on_resync=self._agree_on_secret,
-        )
+        wake, agree = self.handlers.wake, self._agree_on_secret
+        self._changes = Changes(store=store, journal=self.journal, clock=clock, on_change=wake, on_resync=agree)
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
