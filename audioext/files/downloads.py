@@ -7,8 +7,9 @@ import filecmp
 import io
 import os
 import secrets
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
 
 import aiohttp
@@ -18,7 +19,7 @@ from yarl import URL
 from audioext.errors import DownloadError
 from audioext.files.fetching import Fetch
 from audioext.files.formats import HEAD_BYTES, MAX_FILE_BYTES, FlawError, check_head, listen
-from audioext.files.hosts import LinkResolver, LinkRules, hosts_of_api
+from audioext.files.hosts import LinkResolver, LinkRules, host_of, hosts_of_api
 from audioext.files.names import safe_name
 from audioext.http.transport import Transport
 from audioext.models.results import SaveProgress, Song, Track
@@ -168,7 +169,8 @@ class Downloader:
     async def _check(self, url: URL) -> None:
         self.rules.check(url)
         if self.transport.given is not None and not self.transport.is_proxied(url):
-            await self.rules.look_up(url)
+            with suppress(OSError):  # that session looks it up itself, and may find what is not known here
+                await self.rules.find(host_of(url), url.port or 0, socket.AF_UNSPEC)
 
 
 @define(eq=False, repr=False)

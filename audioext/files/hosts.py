@@ -6,7 +6,6 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import suppress
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -137,17 +136,6 @@ class LinkRules:
         is_number = _address(host) is not None or host.replace(".", "").isdigit()
         if is_number and not doors and not is_public(host):
             raise LinkError(_refusal(host, port, "that is no public address"))
-
-    async def look_up(self, url: URL) -> None:
-        """Let a link through that another's session follows: its host has public addresses only, or none known here.
-
-        That session looks them up itself, and may find others.
-
-        Raises:
-            LinkError: it has another one.
-        """
-        with suppress(OSError):
-            await self.find(host_of(url), url.port or 0, socket.AF_UNSPEC)
 
     async def find(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         """Return the addresses of *host*.
