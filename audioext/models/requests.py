@@ -153,18 +153,6 @@ class _Request:
             put(request, "file", _file(cast("None", fields["file"])))
         return request
 
-    @classmethod
-    def checked(cls, **fields: object) -> Self:
-        """Return a request of *fields*, like the constructor does, for fields that come as a dict.
-
-        Raises:
-            RequestError: all that is wrong with it, at once.
-            TypeError: a field has no such name.
-        """
-        request = cls.draft(**fields)
-        request.__attrs_post_init__()
-        return request
-
     @property
     def path(self) -> Path | None:
         """Where the local file lies, once it does: bytes and file objects are put there by the submit."""

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Protocol, Unpack
 
 from attrs import field, frozen
 
-from audioext.errors import ConfigError, shown
+from audioext.errors import ConfigError, RequestError, shown
 from audioext.models import markup
 from audioext.models.requests import Extend, ExtendOptions
 
@@ -172,7 +172,10 @@ class Track:
         else:
             chained["url"] = self.audio_url
         chained.update(options)
-        return Extend.checked(**chained)
+        request = Extend.draft(**chained)
+        if request.problems():
+            raise RequestError(request.problems())
+        return request
 
 
 def _named(track: Track) -> str:
