@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_PATHS, are_plain_links, moment, number, plain_keys
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, moment, number, plain_keys
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
@@ -169,7 +169,7 @@ def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> F
 
 # --- documented webhooks ---------------------------------------------------------------------------------------------
 
-DocumentedId = Annotated[str, Meta(pattern=r"\A[!-~]{1,200}\Z")]
+DocumentedId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _LINKS = ("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
 _links_of = attrgetter(*_LINKS)
 
@@ -244,17 +244,19 @@ def documented_webhook(body: bytes) -> Progress | None:
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
     if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
         return None
+    if not task.task_id.isprintable():
+        return None
     tracks: list[Track] = []
     for song in songs:
         id_ = song.id or song.audio_id
-        links = [*filter(None, _links_of(song))]
+        links = _links_of(song)
         is_usable = song.audio_url or (stage is Stage.TEXT and song.stream_url)
         # One look at all links together is faster than one at each.
-        if not (id_ and is_usable and are_plain_links(" ".join(links))):
+        if not (id_ and id_.isprintable() and is_usable and are_plain_links(" ".join(filter(None, links)))):
             return None
         shown = msgspec.structs.asdict(song)
         del shown["audio_id"]
-        if len(links) < len(_LINKS):
+        if "" in links:
             shown.update((name, shown[name] or None) for name in _LINKS)
         shown["id"], shown["created_at"] = id_, moment(song.created_at) or moment(task.created_time)
         tracks.append(Track(**shown))
