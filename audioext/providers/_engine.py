@@ -177,7 +177,11 @@ _links_of = attrgetter(*_LINKS)
 class DocumentedSong(
     Struct,
     forbid_unknown_fields=True,
-    rename={"stream_url": "stream_audio_url", "source_stream_url": "source_stream_audio_url", "created_at": "createTime"},
+    rename={
+        "stream_url": "stream_audio_url",
+        "source_stream_url": "source_stream_audio_url",
+        "created_at": "createTime",
+    },
 ):
     """A track of a webhook; its time is documented as a text and arrives as epoch milliseconds."""
 

@@ -10,9 +10,8 @@ from aiohttp import web
 from attrs import define
 
 from audioext.sandbox.apis._api import json_response, read_json_object
-from audioext.sandbox.facts import Refusal
 from audioext.sandbox.faults import FaultError
-from audioext.sandbox.models import Task
+from audioext.sandbox.models import Refusal, Task
 from audioext.sandbox.state import State
 
 

@@ -59,7 +59,7 @@ class Sandbox(SandboxSettings):
         state = State(self)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(state.aclose)
-            app = web.Application(client_max_size=self.max_body_bytes)
+            app = web.Application()
             for name, build in BUILDERS.items():
                 app.add_subapp(f"/{name}", build(state))
             app.router.add_get("/files/{key:.+}", state.files.serve)  # HEAD comes with GET

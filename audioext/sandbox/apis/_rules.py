@@ -10,8 +10,7 @@ from aiohttp import web
 from attrs import frozen
 
 from audioext.sandbox.apis._api import is_address, read_json_object
-from audioext.sandbox.facts import Cause, Refusal
-from audioext.sandbox.models import Submission, TaskInput
+from audioext.sandbox.models import Cause, Refusal, Submission, TaskInput
 
 LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})

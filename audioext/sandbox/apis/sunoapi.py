@@ -10,7 +10,7 @@ from attrs import evolve
 
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules
 from audioext.sandbox.apis._suno import CallbackForm, camel, suno_application
-from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause
+from audioext.sandbox.models import HTTP_CODES, ApiFacts, Cause
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
@@ -71,7 +71,6 @@ def build(state: State) -> web.Application:
     The bodies of its `text` and `first` webhooks are on no page; the status call lists all songs from the text on, so
     these do as well, with no audio URL yet.
     """
-    key = state.settings.sunoapi_task_key
-    form = CallbackForm(task_key=key, wide=True, all_songs=True, text_message="Text generated successfully.")
+    form = CallbackForm(wide=True, all_songs=True, text_message="Text generated successfully.")
     operations = [(rules, form) for rules in (EXTEND, UPLOAD_EXTEND, ADD_INSTRUMENTAL)]
-    return suno_application(state, FACTS, operations, credit_path="/api/v1/generate/credit")[0]
+    return suno_application(state, FACTS, operations, credit_path="/api/v1/generate/credit")

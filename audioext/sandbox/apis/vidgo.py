@@ -11,10 +11,19 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from audioext.sandbox.apis._api import Api, json_response, new_uuid
+from audioext.sandbox.apis._api import Api, json_response
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
-from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
-from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.models import (
+    HTTP_CODES,
+    ApiFacts,
+    Callback,
+    Cause,
+    Refusal,
+    Submission,
+    Task,
+    TaskInput,
+    TaskStage,
+)
 from audioext.sandbox.state import State
 
 LETTERS = string.ascii_lowercase + string.digits
@@ -81,11 +90,9 @@ class VidgoApi(Api):
         """Read the wrapper, then the `input` of its operation."""
         return await read_wrapped(request, RULES, submission, key="callback_url")
 
-    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
-        """Mint an id of the form ``task-unified-<digits>-<8 characters>``, and a UUID for each track."""
-        tracks = tuple(new_uuid(dice) for _ in range(given.outputs))
-        tail = "".join(dice.choices(LETTERS, k=8))
-        return NewIds(task_id=f"task-unified-1{dice.randrange(10**9):09d}-{tail}", track_ids=tracks)
+    def new_id(self, dice: random.Random) -> str:
+        """Mint an id of the form ``task-unified-<digits>-<8 characters>``."""
+        return f"task-unified-1{dice.randrange(10**9):09d}-{''.join(dice.choices(LETTERS, k=8))}"
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the task's id."""
