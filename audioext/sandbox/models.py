@@ -62,15 +62,15 @@ HTTP_CODES: Mapping[Cause, int] = {
     Cause.METHOD: 405,
     Cause.TOO_BIG: 413,
 }
-"""The codes of those whose pages give HTTP's own."""
+"""HTTP's own codes, which count where an API has no other."""
 
 
 @frozen(kw_only=True)
 class ApiFacts:
     """One API's codes, limits and habits.
 
-    `codes` are those of refusals, `usual_code` that of all others; `statuses` are the HTTP statuses that codes bear
-    where the usual one is 200. `failures` are code and text of tasks whose source turns out bad; `fails_with_code`
+    `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
+    statuses that codes bear where the usual one is 200. `failures` are code and text of tasks whose source turns out bad; `fails_with_code`
     says that a failure's text names the code, for want of a field that does, and `refunded_codes` are those of
     failures whose price is given back. `limit` tells whether submits are limited in a window of time, or open
     tasks. `fetches_first` says that the source is fetched before the submit is answered. A webhook's reply may take
@@ -81,7 +81,7 @@ class ApiFacts:
     """
 
     provider: str
-    codes: Mapping[Cause, int]
+    codes: Mapping[Cause, int] = field(factory=dict)
     usual_code: int
     statuses: Mapping[int, int] = field(factory=dict)
     failures: Mapping[Cause, tuple[int, str]] = field(factory=dict)
@@ -101,7 +101,7 @@ class ApiFacts:
 
     def code(self, cause: Cause) -> int:
         """Return the code of a refusal."""
-        return self.codes.get(cause, self.usual_code)
+        return self.codes.get(cause, HTTP_CODES.get(cause, self.usual_code))
 
     def failure_by(self, refusal: Refusal) -> TaskFailure:
         """Fail a task whose source turned out bad."""
@@ -210,7 +210,8 @@ class Callback:
 class Task:
     """One task and what has become of it.
 
-    `leader` is the track that is ready first; `answered` is set once the submit is. `callbacks` returns the webhooks that are due now that it has reached its stage, or has failed.
+    `leader` is the track that is ready first; `answered` is set once the submit is. `callbacks` returns the webhooks
+    that are due now that it has reached its stage, or has failed.
     """
 
     id: str

@@ -29,24 +29,13 @@ from audioext.sandbox.apis._suno import (
     snake_song,
     suno_application,
 )
-from audioext.sandbox.models import (
-    HTTP_CODES,
-    ApiFacts,
-    Callback,
-    Cause,
-    Refusal,
-    Submission,
-    Task,
-    TaskInput,
-    TaskStage,
-)
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
     provider="kie",
     # Unknown audio and a file that cannot be fetched have their own codes; the rest is validation.
     codes={
-        **HTTP_CODES,
         **dict.fromkeys((Cause.METHOD, Cause.TRACK), 404),
         **dict.fromkeys((Cause.SOURCE, Cause.FORMAT, Cause.TOO_BIG), 451),
     },

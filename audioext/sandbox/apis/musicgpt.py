@@ -13,17 +13,7 @@ from aiohttp import web
 
 from audioext.sandbox.apis._api import Api, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._uploads import Form, read_form
-from audioext.sandbox.models import (
-    HTTP_CODES,
-    ApiFacts,
-    Callback,
-    Cause,
-    Refusal,
-    Submission,
-    Task,
-    TaskInput,
-    TaskStage,
-)
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 PREFIXES = ("", "/v1", "/api/public/v1")
@@ -41,7 +31,7 @@ LINES = ("[Verse]", "Another mile of light", "Another song at night", "[Outro]")
 FACTS = ApiFacts(
     provider="musicgpt",
     # utilities/error; 401 by the vendor's packages
-    codes={**HTTP_CODES, Cause.TASK: 404},
+    codes={Cause.TASK: 404},
     usual_code=INVALID_CODE,
     failures={
         Cause.SOURCE: (INVALID_CODE, "Could not download the audio from the given URL"),

@@ -10,14 +10,14 @@ from attrs import evolve
 
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules
 from audioext.sandbox.apis._suno import CallbackForm, camel, suno_application
-from audioext.sandbox.models import HTTP_CODES, ApiFacts, Cause
+from audioext.sandbox.models import ApiFacts, Cause
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
     provider="sunoapi",
     # 429 means credits here, rates are 405 and 430, 413 is a text too long. 400 stands for all that no page gives a
     # code: unknown audio, an unknown task.
-    codes={**HTTP_CODES, Cause.CREDITS: 429, Cause.RATE: 430, Cause.METHOD: 404, Cause.LENGTH: 413},
+    codes={Cause.CREDITS: 429, Cause.RATE: 430, Cause.METHOD: 404, Cause.LENGTH: 413},
     usual_code=400,
     # HTTP 200 with another code was seen; the pages define 200 and 500 only.
     statuses={500: 500},

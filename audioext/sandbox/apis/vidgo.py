@@ -13,17 +13,7 @@ from aiohttp import web
 
 from audioext.sandbox.apis._api import Api, json_response
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
-from audioext.sandbox.models import (
-    HTTP_CODES,
-    ApiFacts,
-    Callback,
-    Cause,
-    Refusal,
-    Submission,
-    Task,
-    TaskInput,
-    TaskStage,
-)
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 LETTERS = string.ascii_lowercase + string.digits
@@ -31,7 +21,7 @@ LETTERS = string.ascii_lowercase + string.digits
 FACTS = ApiFacts(
     provider="vidgo",
     # The body's `code` "is described as the HTTP status code". Which refusal has which is on no page.
-    codes={**HTTP_CODES, Cause.TRACK: 404, Cause.TASK: 404},
+    codes={Cause.TRACK: 404, Cause.TASK: 404},
     usual_code=400,
     failures={
         Cause.SOURCE: (400, "Failed to download the file from upload_url"),
