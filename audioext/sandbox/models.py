@@ -70,14 +70,14 @@ class ApiFacts:
     """One API's codes, limits and habits.
 
     `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
-    statuses that codes bear where the usual one is 200. `failures` are code and text of tasks whose source turns out bad; `fails_with_code`
-    says that a failure's text names the code, for want of a field that does, and `refunded_codes` are those of
-    failures whose price is given back. `limit` tells whether submits are limited in a window of time, or open
-    tasks. `fetches_first` says that the source is fetched before the submit is answered. A webhook's reply may take
-    `timeout_seconds` (real ones); each further attempt comes after `retry_seconds` (the API's). `wants_exactly_200`
-    says that another 2xx counts as failed, `signs` that webhooks are signed once there is a key,
-    `charges_on_success` that a task is paid for when it succeeds, `any_leads` that any track may be ready first, and
-    `is_recorded` that there are recordings which differ from the pages.
+    statuses that codes bear where the usual one is 200. `failures` are code and text of tasks whose source turns out
+    bad; `fails_with_code` says that a failure's text names the code, for want of a field that does, and
+    `refunded_codes` are those of failures whose price is given back. `limit` tells whether submits are limited in a
+    window of time, or open tasks. `fetches_first` says that the source is fetched before the submit is answered. A
+    webhook's reply may take `timeout_seconds` (real ones); each further attempt comes after `retry_seconds` (the
+    API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks are signed once there is a
+    key, `charges_on_success` that a task is paid for when it succeeds, `any_leads` that any track may be ready first,
+    and `is_recorded` that there are recordings which differ from the pages.
     """
 
     provider: str
@@ -219,7 +219,7 @@ class Task:
     leader: int = 0
     number: int
     facts: ApiFacts = field(repr=False)
-    callbacks: Callable[[Task], Sequence[Callback]] = field(repr=False)
+    callbacks: Callable[..., Sequence[Callback]] = field(repr=False)
     input: TaskInput
     plan: Plan
     source: SourceAudio | None
