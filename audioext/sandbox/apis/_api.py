@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeGuard, cast
 import aiohttp
 import msgspec
 from aiohttp import hdrs, web
+from attrs import define
 from yarl import URL
 
 from audioext.sandbox.faults import Fault, FaultKind, Plan
@@ -28,12 +29,13 @@ HTTP_FORBIDDEN = 403
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+@define(eq=False)
 class Api(ABC):
     """How an API takes one kind of submit and tells what becomes of it; `operation` is its name in the log."""
 
-    def __init__(self, state: State, facts: ApiFacts, operation: str) -> None:
-        """Take part in this state, with the facts of one API."""
-        self.state, self.facts, self.operation = state, facts, operation
+    state: State
+    facts: ApiFacts
+    operation: str
 
     @abstractmethod
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from aiohttp import web
-from attrs import frozen
+from attrs import define, frozen
 
 from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, read_json_object
 from audioext.sandbox.apis._rules import OperationRules
@@ -41,6 +41,7 @@ def epoch_milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
+@define(eq=False)
 class EnvelopeApi(Api):
     """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
 
@@ -115,27 +116,26 @@ class CallbackForm:
         return [Callback(words=(stage.word,), body={"code": 200, "msg": message, "data": data})]
 
 
+@define(eq=False)
 class FlatApi(EnvelopeApi):
     """An operation with a route and a flat body of its own."""
 
-    def __init__(self, state: State, facts: ApiFacts, rules: OperationRules, form: CallbackForm) -> None:
-        """Take part in this state, by these rules."""
-        super().__init__(state, facts, rules.operation)
-        self._rules, self._form = rules, form
+    rules: OperationRules
+    form: CallbackForm
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read and check a flat body."""
         body = submission.fields = await read_json_object(request)
-        callback_url = body.get(self._rules.spell("call_back_url"))
+        callback_url = body.get(self.rules.spell("call_back_url"))
         submission.callback_url = callback_url if isinstance(callback_url, str) else None
-        given = self._rules.read(body, submission, sent=body, lenient=self.is_live)
+        given = self.rules.read(body, submission, sent=body, lenient=self.is_live)
         if given.audio_id is not None:
             self._check_source_model(given.audio_id, given.model)
         return given
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the webhook for a task's stage, or for its failure."""
-        return self._form.callbacks(task)
+        return self.form.callbacks(task)
 
     def _check_source_model(self, audio_id: str, model: str | None) -> None:
         """Refuse a model other than the source track's; a ready track fits all.
@@ -152,6 +152,7 @@ class FlatApi(EnvelopeApi):
             raise Refusal(Cause.MODEL, f"model must match the source audio's, {source.model}", names=["model"])
 
 
+@define(eq=False)
 class RecoveryApi(EnvelopeApi):
     """The recovery of files whose links died, a task of its own; no page says what it costs, here a task's price.
 
@@ -283,7 +284,9 @@ def suno_application(
     api = RecoveryApi(state, facts, "recovery")
     app = api.application()
     for rules, form in operations:
-        app.router.add_post(f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules, form).submit)
+        app.router.add_post(
+            f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules.operation, rules, form).submit
+        )
     app.router.add_get("/api/v1/generate/record-info", api.record_info)
     app.router.add_get(credit_path, api.credit)
     app.router.add_post("/api/v1/suno/recovery", api.submit)

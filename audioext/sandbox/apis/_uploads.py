@@ -66,7 +66,7 @@ async def read_form(request: web.Request, api: Api, *, file_name: str) -> Form:
 
 @define(eq=False)
 class UploadHost:
-    """The three uploads of one account: a form, Base64 inside JSON, and an address to fetch."""
+    """The two uploads of one account: a form, and an address to fetch."""
 
     api: Api
 
@@ -99,12 +99,9 @@ class UploadHost:
             raise Refusal(Cause.INVALID, "fileUrl must be an http(s) URL")
         state = self.api.state
         data = await state.files.read(await state.library.fetch(address))
-        return texts, self._add(data, URL(address).name or str(uuid.uuid4()))
-
-    def _add(self, data: bytes, name: str) -> ReceivedFile:
         key = _fresh_key(self.api)
-        self.api.state.files.add(key, data)
-        return ReceivedFile(key, name, len(data))
+        state.files.add(key, data)
+        return texts, ReceivedFile(key, URL(address).name or str(uuid.uuid4()), len(data))
 
     def _keep(self, texts: Mapping[str, str], file: ReceivedFile | None) -> Mapping[str, object]:
         """Keep a file where the client wants it; answer as was seen live: `downloadUrl` is what a client uses."""

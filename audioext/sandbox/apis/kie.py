@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
-from attrs import evolve
+from attrs import define, evolve
 
 from audioext.sandbox.apis._api import json_text
 from audioext.sandbox.apis._rules import (
@@ -87,7 +87,6 @@ UPLOAD_EXTEND = OperationRules(
 )
 ADD_INSTRUMENTAL = OperationRules(
     operation="add-instrumental",
-    is_instrumental=True,
     required=INSTRUMENTAL | {"call_back_url"},
     optional=COMMON | {"model"},
     models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
@@ -119,7 +118,6 @@ JOBS_UPLOAD_AND_EXTEND = evolve(
 )
 JOBS_ADD_INSTRUMENTAL = OperationRules(
     operation="ai-music-api/add-instrumental",
-    is_instrumental=True,
     required=INSTRUMENTAL,
     optional=COMMON | {"model"},
     models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
@@ -129,12 +127,9 @@ JOBS_RULES = {rules.operation: rules for rules in (JOBS_EXTEND, JOBS_UPLOAD_AND_
 JOBS_STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "generating", TaskStage.COMPLETE: "success"}
 
 
+@define(eq=False)
 class KieJobsApi(EnvelopeApi):
     """All operations at one route; the limit is the account's, shared with the other routes."""
-
-    def __init__(self, state: State, facts: ApiFacts) -> None:
-        """Take part in this state; a job without its source failed upstream and was refunded, as was seen."""
-        super().__init__(state, evolve(facts, fetches_first=False), "createTask")
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
@@ -185,7 +180,8 @@ def build(state: State) -> web.Application:
     """Make the whole of kie.ai: the per-operation routes, status, credits, uploads and jobs."""
     app = suno_application(state, FACTS, OPERATIONS, credit_path="/api/v1/chat/credit")
 
-    jobs = KieJobsApi(state, FACTS)
+    # A job without its source failed upstream and was refunded, as was seen.
+    jobs = KieJobsApi(state, evolve(FACTS, fetches_first=False), "createTask")
     app.router.add_post("/api/v1/jobs/createTask", jobs.submit)
     app.router.add_get("/api/v1/jobs/recordInfo", jobs.job_info)
     return app

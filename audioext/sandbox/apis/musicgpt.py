@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
+from attrs import define
 
 from audioext.sandbox.apis._api import Api, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._uploads import Form, read_form
@@ -65,6 +66,7 @@ CHECKS: Mapping[str, str] = {
 KNOWN = frozenset({"audio_url", "prompt", "title", *CHECKS})
 
 
+@define(eq=False)
 class MusicGptApi(Api):
     """The extend call and the status call."""
 

@@ -55,7 +55,6 @@ UPLOAD_EXTEND = evolve(
 )
 ADD_INSTRUMENTAL = OperationRules(
     operation="add-instrumental",
-    is_instrumental=True,
     required=INSTRUMENTAL | {"call_back_url"},
     optional=COMMON | {"model", "lyrics", "variety"},
     models=MODELS,

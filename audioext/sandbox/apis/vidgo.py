@@ -10,6 +10,7 @@ import string
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
+from attrs import define
 
 from audioext.sandbox.apis._api import Api, json_response
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
@@ -61,7 +62,6 @@ RULES: Mapping[str, OperationRules] = {
         ),
         OperationRules(
             operation="add-instrumental",
-            is_instrumental=True,
             required=INSTRUMENTAL,
             # `model` by the page's prose, `mv` at the sibling.
             optional=COMMON | {"model", "mv"},
@@ -73,6 +73,7 @@ RULES: Mapping[str, OperationRules] = {
 }
 
 
+@define(eq=False)
 class VidgoApi(Api):
     """All operations at one route, and the calls that only read."""
 
