@@ -116,12 +116,8 @@ JOBS_EXTEND = OperationRules(
 JOBS_UPLOAD_AND_EXTEND = evolve(
     JOBS_EXTEND, operation="ai-music-api/upload-and-extend-audio", required=frozenset({"model", "upload_url"})
 )
-JOBS_ADD_INSTRUMENTAL = OperationRules(
-    operation="ai-music-api/add-instrumental",
-    required=INSTRUMENTAL,
-    optional=COMMON | {"model"},
-    models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
-    default_model="V4_5PLUS",
+JOBS_ADD_INSTRUMENTAL = evolve(
+    ADD_INSTRUMENTAL, operation="ai-music-api/add-instrumental", required=INSTRUMENTAL, spell=str
 )
 JOBS_RULES = {rules.operation: rules for rules in (JOBS_EXTEND, JOBS_UPLOAD_AND_EXTEND, JOBS_ADD_INSTRUMENTAL)}
 JOBS_STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "generating", TaskStage.COMPLETE: "success"}
