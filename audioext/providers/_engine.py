@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, moment, number, plain_keys
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, moment, number, plain_keys
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
@@ -84,7 +84,7 @@ class EngineAccount(HostedAccount):
         if documented is not None:
             return (documented,)
         seen = Body.delivered(body)
-        if seen.is_empty and (seen.first("code") in _SUCCESS_CODES or not self.vendor.judges_code):
+        if seen.is_empty and (seen.first("code", identity) in _SUCCESS_CODES or not self.vendor.judges_code):
             raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=seen.where)
         return _events(seen, self.vendor, is_delivered=True)
 
@@ -114,7 +114,7 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
     judges = vendor.judges_code or not word.name
-    bad_code = judges and is_delivered and seen.first("code") not in _SUCCESS_CODES
+    bad_code = judges and is_delivered and seen.first("code", identity) not in _SUCCESS_CODES
     bad = bad_code or (seen.says_no and (is_delivered or not word.name))
     if word.complains:
         whole = shown and not is_delivered and all(track.audio_url for track in seen.tracks)
@@ -124,7 +124,7 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
         unclear = None if whole or is_delivered else word.name
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=is_delivered),)
     if word.fails or (bad and not (stage and shown)):
-        kept = (_progress(seen, None, None),) if shown or seen.credits is not None else ()
+        kept = (_progress(seen, None, None),) if shown or seen.first("credits", number) is not None else ()
         return (*kept, _failed(seen, vendor))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
@@ -138,7 +138,7 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
         task_id=seen.task_id,
         claimed_stage=stage,
         tracks=seen.tracks,
-        credits=seen.credits,
+        credits=seen.first("credits", number),
         word=word,
         ask_now=ask_now,
     )
@@ -146,7 +146,7 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
 
 def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> Failed:
     word = seen.word
-    code, outer = seen.first("own code"), seen.first("code")
+    code, outer = seen.first("own code", identity), seen.first("code", identity)
     code = code or (outer if outer not in _SUCCESS_CODES else None)
     said = (*seen.says(), *([_NO_CALLBACK] if is_doubtful else ()))
     message = " ".join(dict.fromkeys(said)) or word.raw or (f"code {code}" if code else "no words")
