@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, moment, number, plain_keys
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, link, moment, number, plain_keys
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
@@ -252,16 +252,13 @@ def documented_webhook(body: bytes) -> Progress | None:
         return None
     tracks: list[Track] = []
     for song in songs:
-        id_ = song.id or song.audio_id
-        links = _links_of(song)
-        is_usable = song.audio_url or (stage is Stage.TEXT and song.stream_url)
+        shown, links = msgspec.structs.asdict(song), _links_of(song)
         # One look at all links together is faster than one at each.
-        if not (id_ and id_.isprintable() and is_usable and are_plain_links(" ".join(filter(None, links)))):
+        if "" in links or not are_plain_links(" ".join(filter(None, links))):
+            shown.update((name, link(shown[name])) for name in _LINKS)
+        id_ = shown["id"] = shown.pop("audio_id") or song.id
+        if not (id_ and id_.isprintable() and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
             return None
-        shown = msgspec.structs.asdict(song)
-        del shown["audio_id"]
-        if "" in links:
-            shown.update((name, shown[name] or None) for name in _LINKS)
-        shown["id"], shown["created_at"] = id_, moment(song.created_at) or moment(task.created_time)
+        shown["created_at"] = moment(song.created_at) or moment(task.created_time)
         tracks.append(Track(**shown))
     return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))
