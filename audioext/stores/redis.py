@@ -1,6 +1,6 @@
 """The store on Redis or Valkey: the truth for any number of listeners and workers, on one server or a cluster.
 
-Nothing here blocks the event loop. An append costs one round trip; see `_redis_pipe` and `_redis_scripts`.
+Nothing here blocks the event loop. An append costs one round trip; see `_redis_server` and `_redis_scripts`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._changes import follow
-from audioext.stores._redis_address import Address, read_url
-from audioext.stores._redis_changes import ChangeReader, Item
-from audioext.stores._redis_pipe import Pipe
-from audioext.stores._redis_scripts import BEGIN, CLAIM, LAYOUT, NEXT_DUE, PURGE, READ, RESCHEDULE
-from audioext.stores._redis_values import entry_words, index_words, load_entry, load_stored
+from audioext.stores._redis_changes import ChangeReader
+from audioext.stores._redis_scripts import (
+    CLAIM,
+    NEXT_DUE,
+    PURGE,
+    READ,
+    RESCHEDULE,
+    entry_words,
+    index_words,
+    load_entry,
+    load_stored,
+)
+from audioext.stores._redis_server import Address, Pipe, read_url
 from audioext.stores._redis_write import APPEND, CREATE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
@@ -79,12 +87,10 @@ class RedisStore:
         """
         async with self._opening:  # two clients may open it at once
             if self._reader is None:
-                pipe = Pipe(self._address)
-                reader = ChangeReader(pipe, lambda: _begin(pipe))
+                reader = ChangeReader(Pipe(self._address))
                 try:
-                    last = await _begin(pipe)
-                    await _purge(pipe, "", math.inf)  # those whose time to live is over
-                    await reader.start(last)
+                    await reader.start()
+                    await _purge(reader.pipe, "", math.inf)  # those whose time to live is over
                 except BaseException:
                     await reader.aclose()
                     raise
@@ -254,23 +260,6 @@ class RedisStore:
         if self._reader is None:
             raise StoreError("the store is not open: open it, or use it within its client's `async with`")
         return self._reader
-
-
-async def _begin(pipe: Pipe) -> Item:
-    """Agree on the layout, and return the newest change.
-
-    Raises:
-        StoreError: the server is not there or refuses, or another release uses these keys.
-    """
-    layout, *found = await pipe.do(BEGIN)
-    if int(layout) != LAYOUT:
-        address = pipe.address
-        raise StoreError(
-            f"{address.shown} holds layout {int(layout)} under the prefix {address.prefix!r} (release 0.1 wrote 1), "
-            f"and this release uses {LAYOUT}: finish those jobs with the one that wrote them, or use another ?prefix="
-        )
-    ((id_, (_, words)),) = found
-    return id_, words
 
 
 async def _purge(pipe: Pipe, before: float | str, kept: float) -> int:
