@@ -68,15 +68,12 @@ class KnownJob:
 
 @define(eq=False)
 class Session:
-    """Runs the statements of one connection; `changed` says how long the journals are that a batch appended to."""
+    """Runs the statements of one connection."""
 
     connection: Connection
-    changed: dict[str, int] = field(factory=dict, init=False)
-    _appended: int = field(default=0, init=False)
     _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
     _known: int = field(default=0, init=False)
     _last_id: int | None = field(default=None, init=False)
-    _newest: int | None = field(default=None, init=False)
     _version: object = field(default=None, init=False)
     execute: Callable[..., object] = field(init=False)
     """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
@@ -102,7 +99,6 @@ class Session:
 
     def start(self, refs: Collection[str]) -> None:
         """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
-        self.changed, self._appended = {}, 0
         version = self.read("PRAGMA data_version")
         if version != self._version or self._known > MAX_KNOWN:
             self.forget()
@@ -111,21 +107,11 @@ class Session:
         if unknown:
             self._load(unknown)
 
-    def new_ids(self) -> tuple[int, int] | None:
-        """Return between which ids the entries of this batch lie, if it has any."""
-        if not self._appended:
-            return None
-        before = self._newest
-        if before is None:
-            before = int(self.read(NEWEST)[0][0]) - self._appended
-        self._newest = before + self._appended
-        return before, self._newest
-
     def forget(self) -> None:
         """Forget what was read."""
         self._jobs.clear()
         self._known = 0
-        self._last_id = self._newest = self._version = None
+        self._last_id = self._version = None
 
     def _load(self, refs: Sequence[str]) -> None:
         self._jobs.update(dict.fromkeys(refs))
@@ -164,7 +150,6 @@ class Session:
         self._put(job, begin(job.head, entry, index), [entry])
         if orphans:  # they follow, so that its creator, who has seen one entry, is handed them with its next append
             self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
-            self._appended += len(orphans)
         return Created()
 
     def append(self, call: AppendCall) -> Appended:
@@ -204,10 +189,7 @@ class Session:
             values = (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body)
             execute(_INSERT_ENTRY, values)
             job.said.add(entry.id)
-        if new:
-            self.changed[ref] = head.entries
-            self._appended += len(new)
-            self._known += len(new)
+        self._known += len(new)
 
     def _full_until(self, account: str, limits: Limits, now: float) -> float | None:
         if limits.submits is not None:

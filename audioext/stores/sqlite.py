@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from os import PathLike
 from typing import TypeVar
@@ -20,11 +19,10 @@ from audioext.models.limits import Limits
 from audioext.stores import _sqlite_reads as reads
 from audioext.stores import _sqlite_work as works
 from audioext.stores._append import AppendCall
-from audioext.stores._changes import Fanout, follow
+from audioext.stores._changes import follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import NEWEST, Session
-from audioext.stores._sqlite_thread import Checkpoints, FileThread
-from audioext.stores._sqlite_watcher import Watcher
+from audioext.stores._sqlite_thread import Checkpoints, FileThread, Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
@@ -42,16 +40,13 @@ class _Opened:
 
     file: DatabaseFile
     users: int = field(default=0, init=False)
-    fanout: Fanout = field(factory=Fanout, init=False)
+    watcher: Watcher = field(factory=Watcher, init=False)
     writer: FileThread = field(init=False)
     reader: FileThread = field(init=False)
-    watcher: Watcher = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        own = deque[tuple[int, int]]()
-        self.watcher = Watcher(self.fanout, own)
-        self.writer = FileThread(self.file, "writer", Checkpoints(), self.fanout, own)
-        self.reader = FileThread(self.file, "reader", self.watcher.look, self.fanout, own)
+        self.writer = FileThread(self.file, "writer", Checkpoints())
+        self.reader = FileThread(self.file, "reader", self.watcher.look)
 
     async def start(self) -> None:
         ((newest,),) = await self.writer.run(Session.read, NEWEST)
@@ -62,7 +57,7 @@ class _Opened:
     async def aclose(self) -> None:
         await self.reader.aclose()
         await self.writer.aclose()  # last, so that it leaves no log behind
-        self.fanout.close()
+        self.watcher.fanout.close()
 
 
 @define(eq=False)
@@ -166,7 +161,7 @@ class SqliteStore:
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
-        return follow(lambda: self._opened().fanout)
+        return follow(lambda: self._opened().watcher.fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
