@@ -16,7 +16,6 @@ from attrs import define, field
 from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores import _sqlite_reads as reads
 from audioext.stores import _sqlite_work as works
 from audioext.stores._append import AppendCall
 from audioext.stores._changes import follow
@@ -124,15 +123,15 @@ class SqliteStore:
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        return await self._opened().reader.run(reads.read, ref, after)
+        return await self._opened().reader.run(works.read, ref, after)
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        return await self._opened().reader.run(reads.find, key, provider, task_id)
+        return await self._opened().reader.run(works.find, key, provider, task_id)
 
     def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        return self._paged(reads.page, 0, is_open)
+        return self._paged(works.page, 0, is_open)
 
     async def claim(  # noqa: PLR0913 - the protocol's
         self,
@@ -157,11 +156,11 @@ class SqliteStore:
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        return self._paged(reads.deliveries, reads.LAST, ref)
+        return self._paged(works.deliveries, works.LAST, ref)
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
-        return follow(lambda: self._opened().watcher.fanout)
+        return follow(self._opened().watcher.fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
@@ -169,13 +168,13 @@ class SqliteStore:
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._opened().reader.run(reads.surplus, deliveries_kept)
+        surplus = await self._opened().reader.run(works.surplus, deliveries_kept)
         forgotten = 0
         while True:
             went, webhooks = await self._opened().writer.run(works.purge, before, surplus)
             forgotten += went
             surplus -= webhooks
-            if went < works.PURGE_JOBS:
+            if went < works.PAGE_JOBS:
                 return forgotten
 
     def watch(self, *, urgent: bool) -> None:
@@ -187,7 +186,10 @@ class SqliteStore:
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
-        version = await self._opened().reader.run(reads.sqlite_version)
+        # The table makes it reach the file.
+        ((version,),) = await self._opened().reader.run(
+            Session.read, "SELECT sqlite_version() FROM sqlite_master LIMIT 1"
+        )
         if not has_reset_bug(version):
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
