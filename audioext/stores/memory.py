@@ -34,17 +34,14 @@ from audioext.stores.base import (
 
 
 @define(eq=False, repr=False)
-class HeldJournal:
+class _HeldJournal:
     """All that is held of one ref: its entries by their ids, in their order."""
 
     head: Head
     entries: dict[str, Entry] = field(factory=dict)
 
     def due(self, work: Work) -> float | None:
-        """Return when *work* can be claimed."""
         head = self.head
-        if not head.is_known:
-            return None
         if work == "polls":
             return head.poll_at
         return None if head.handle_at is None else max(head.handle_at, head.held_until)
@@ -68,48 +65,38 @@ class HeldJournal:
 
 
 @define(eq=False, repr=False)
-class Agenda:
+class _Agenda:
     """Jobs by when one kind of work is due, a heap for each provider.
 
     A job is in its heap at its due time or sooner: one that became due later moves when it is looked at.
     """
 
     work: Work
-    _heaps: dict[str, list[tuple[float, int, HeldJournal]]] = field(factory=dict, init=False)
-    _queued: dict[HeldJournal, float] = field(factory=dict, init=False)
+    _heaps: dict[str, list[tuple[float, int, _HeldJournal]]] = field(factory=dict, init=False)
+    _queued: dict[_HeldJournal, float] = field(factory=dict, init=False)
     _numbers: Iterator[int] = field(factory=itertools.count, init=False)
 
-    def put(self, job: HeldJournal, due: float | None) -> None:
-        """Note that *job* is due."""
+    def put(self, job: _HeldJournal, due: float | None) -> None:
         if due is not None and due < self._queued.get(job, math.inf):
             self._queued[job] = due
             heapq.heappush(self._heaps.setdefault(job.head.lookup.provider, []), (due, next(self._numbers), job))
 
-    def first(self, providers: Sequence[str] | None) -> tuple[float, HeldJournal] | None:
-        """Return the job whose work is due first, and when."""
-        chosen = self._heaps if providers is None else self._heaps.keys() & set(providers)
-        tops = [heap[0] for provider in chosen if self._settle(heap := self._heaps[provider])]
-        if not tops:
-            return None
-        due, _, job = min(tops)
-        return due, job
-
-    def _settle(self, heap: list[tuple[float, int, HeldJournal]]) -> bool:
-        """Bring a job that is due to the top of *heap*; return whether there is one."""
-        while heap:
-            queued, _, job = heap[0]
-            due = job.due(self.work)
-            if due == queued:
-                return True
-            heapq.heappop(heap)
-            if self._queued.get(job) == queued:
-                del self._queued[job]
-                self.put(job, due)
-        return False
+    def first(self, providers: Sequence[str] | None) -> tuple[float, int, _HeldJournal] | None:
+        """Return when the first work is due, and last the job that it is about."""
+        tops: list[tuple[float, int, _HeldJournal]] = []
+        for provider in self._heaps if providers is None else self._heaps.keys() & set(providers):
+            heap = self._heaps[provider]
+            while heap and heap[0][0] != (due := heap[0][2].due(self.work)):
+                queued, _, job = heapq.heappop(heap)
+                if self._queued.get(job) == queued:
+                    del self._queued[job]
+                    self.put(job, due)
+            tops += heap[:1]
+        return min(tops, default=None)
 
 
-def _plan(jobs: Iterable[HeldJournal] = ()) -> dict[Work, Agenda]:
-    agendas: dict[Work, Agenda] = {"polls": Agenda("polls"), "handlers": Agenda("handlers")}
+def _plan(jobs: Iterable[_HeldJournal] = ()) -> dict[Work, _Agenda]:
+    agendas: dict[Work, _Agenda] = {"polls": _Agenda("polls"), "handlers": _Agenda("handlers")}
     for job in jobs:
         for work, agenda in agendas.items():
             agenda.put(job, job.due(work))
@@ -117,46 +104,45 @@ def _plan(jobs: Iterable[HeldJournal] = ()) -> dict[Work, Agenda]:
 
 
 @define(eq=False, repr=False)
-class AccountJobs:
+class _AccountJobs:
     """The jobs that may count for the limits of an account; those that no longer do leave when it is asked."""
 
-    occupying: dict[str, HeldJournal] = field(factory=dict)
-    submits: dict[str, HeldJournal] = field(factory=dict)
+    occupying: dict[str, _HeldJournal] = field(factory=dict)
+    submits: dict[str, _HeldJournal] = field(factory=dict)
 
     def full_until(self, limits: Limits, now: float) -> float | None:
-        """Return until when one more job is too many."""
         if limits.submits is not None:
             leaving: list[float] = []
             for ref, job in tuple(self.submits.items()):
                 index = job.head.lookup
-                begin, span = (
-                    (index.created_at, POST_SECONDS) if index.answered_at is None else (index.answered_at, limits.per)
-                )
+                begin, span, most = index.answered_at, limits.per, math.inf
+                if begin is None:
+                    begin, span, most = index.created_at, POST_SECONDS, now + limits.per
                 if begin + span <= now:
                     del self.submits[ref]
                 elif begin < now + span:  # a submit that is answered now leaves after its window at the earliest
-                    leaving.append(min(begin + span, now + limits.per))
+                    leaving.append(min(begin + span, most))
             if len(leaving) >= limits.submits:
                 return min(leaving, default=now + limits.per)
-        if limits.parallel is not None:
-            occupying = sum(job.head.lookup.occupies_until > now for job in self.occupying.values())
-            return now + 1.0 if occupying >= limits.parallel else None
-        return None
+        if limits.parallel is None or len(self.occupying) < limits.parallel:
+            return None
+        occupying = sum(job.head.lookup.occupies_until > now for job in self.occupying.values())
+        return now + 1.0 if occupying >= limits.parallel else None
 
 
 @define(eq=False, repr=False)
 class MemoryStore:
     """All in memory: the whole store protocol, nothing survives the process."""
 
-    _jobs: dict[str, HeldJournal] = field(factory=dict, init=False)
+    _jobs: dict[str, _HeldJournal] = field(factory=dict, init=False)
     _keys: dict[str, str] = field(factory=dict, init=False)
     _tasks: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict, init=False)
     """The jobs that claim a task id, the last one first to be found."""
-    _accounts: defaultdict[str, AccountJobs] = field(factory=lambda: defaultdict(AccountJobs), init=False)
-    _arrivals: list[HeldJournal] = field(factory=list, init=False)
+    _accounts: defaultdict[str, _AccountJobs] = field(factory=lambda: defaultdict(_AccountJobs), init=False)
+    _arrivals: list[_HeldJournal] = field(factory=list, init=False)
     """The job of every webhook, in the order in which they came."""
     _secrets: dict[str, bytes] = field(factory=dict, init=False)
-    _agendas: dict[Work, Agenda] = field(factory=_plan, init=False)
+    _agendas: dict[Work, _Agenda] = field(factory=_plan, init=False)
     _claimed_at: dict[Work, float] = field(factory=dict, init=False)
     _fanout: Fanout = field(factory=Fanout, init=False)
     _users: int = field(default=0, init=False)
@@ -189,10 +175,9 @@ class MemoryStore:
         job = jobs.get(index.ref)
         if job is not None and job.head.is_known:
             return Existing(index.ref)
-        until = self._accounts[index.account].full_until(limits, now)
-        if until is not None:
+        if (until := self._accounts[index.account].full_until(limits, now)) is not None:
             return Full(until)
-        job = job or HeldJournal(orphan(index.ref, index.provider, [entry]))
+        job = job or _HeldJournal(orphan(index.ref, index.provider, [entry]))
         head = begin(job.head, entry, index)
         # First, so that its creator, who has seen one entry, is handed the orphans with its next append.
         job.entries = {entry.id: entry, **job.entries}
@@ -212,7 +197,7 @@ class MemoryStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        job = self._held().get(ref) or HeldJournal(orphan(ref, provider, entries))
+        job = self._held().get(ref) or _HeldJournal(orphan(ref, provider, entries))
         call = AppendCall(ref, entries, provider, index, known, look_at, release)
         done, head, new = apply(call, job.head, job.entries, journal=job.entries.values, holder=self._keys.get)
         for entry in new:
@@ -235,8 +220,7 @@ class MemoryStore:
         self._held()
         if key is not None:
             return self._keys.get(key)
-        refs = self._tasks.get((provider, task_id or ""))
-        return refs[-1] if refs else None
+        return self._tasks.get((provider, task_id or ""), (None,))[-1]
 
     async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation; see `Store.jobs`."""
@@ -264,7 +248,7 @@ class MemoryStore:
         self._claimed_at[work] = now
         claimed: list[str] = []
         while len(claimed) < limit and (first := agenda.first(providers)) is not None and first[0] <= now:
-            job = first[1]
+            job = first[-1]
             head = job.head
             job.head = head._replace(poll_at=until) if work == "polls" else head._replace(held_until=until)
             claimed.append(head.lookup.ref)
@@ -328,36 +312,31 @@ class MemoryStore:
         self._held()
         return ("the memory store survives no restart; give store= a file or a server",)
 
-    def _held(self) -> dict[str, HeldJournal]:
+    def _held(self) -> dict[str, _HeldJournal]:
         """Return the jobs, unless it is to fail."""
         if self._failing is not None:
             raise StoreError(self._failing)
         return self._jobs
 
-    def _hold(self, job: HeldJournal, head: Head) -> None:
+    def _hold(self, job: _HeldJournal, head: Head) -> None:
         """Hold a job as it is now, and let what its index says lead to it."""
         old, index, job.head = job.head.lookup, head.lookup, head
         if index is not old:
-            if (index.key, index.task_id, index.account) != (old.key, old.task_id, old.account):
-                self._unlink(old)
+            self._unlink(old)
             if index.key is not None:
                 self._keys[index.key] = index.ref
             if index.task_id is not None:
-                refs = self._tasks.get((index.provider, index.task_id), ())
-                if index.ref not in refs:
-                    self._tasks[index.provider, index.task_id] = (*refs, index.ref)
+                task = (index.provider, index.task_id)
+                self._tasks[task] = (*self._tasks.get(task, ()), index.ref)
             account = self._accounts[index.account]
             account.submits[index.ref] = job
             if index.occupies_until > 0:
                 account.occupying[index.ref] = job
-            else:
-                account.occupying.pop(index.ref, None)
         self._jobs[index.ref] = job
-        if head.is_known:
-            if head.poll_at is not None:
-                self._agendas["polls"].put(job, head.poll_at)
-            if head.handle_at is not None:
-                self._agendas["handlers"].put(job, head.handle_at)
+        if head.poll_at is not None:
+            self._agendas["polls"].put(job, head.poll_at)
+        if head.handle_at is not None:
+            self._agendas["handlers"].put(job, head.handle_at)
 
     def _unlink(self, index: Index) -> None:
         task = (index.provider, index.task_id or "")
