@@ -10,6 +10,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from operator import attrgetter
 
 from attrs import define, field
 
@@ -32,6 +33,8 @@ from audioext.stores.base import (
     to_delivery,
 )
 
+_links = attrgetter("key", "task_id", "account", "answered_at", "occupies_until")
+
 
 @define(eq=False, repr=False)
 class _HeldJournal:
@@ -51,9 +54,8 @@ class _HeldJournal:
         _, _, poll_at, handle_at, held_until, *_ = self.head
         if work == "polls":
             return poll_at is not None and poll_at > latest
-        return handle_at is not None and (
-            (handle_at > latest and held_until <= now) or held_until > latest + LONGEST_HOLD_SECONDS
-        )
+        is_late = handle_at is not None and handle_at > latest
+        return is_late if held_until <= now else held_until > latest + LONGEST_HOLD_SECONDS
 
     def move(self, work: Work, at: float) -> None:
         """End a claim: *work* is due at *at*, or sooner, or not at all."""
@@ -169,10 +171,9 @@ class MemoryStore:
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        jobs = self._held()
+        job = self._held().get(index.ref)
         if index.key is not None and index.key in self._keys:
             return Existing(self._keys[index.key])
-        job = jobs.get(index.ref)
         if job is not None and job.head.is_known:
             return Existing(index.ref)
         if (until := self._accounts[index.account].full_until(limits, now)) is not None:
@@ -320,9 +321,9 @@ class MemoryStore:
 
     def _hold(self, job: _HeldJournal, head: Head) -> None:
         """Hold a job as it is now, and let what its index says lead to it."""
-        old, index, job.head = job.head.lookup, head.lookup, head
-        if index is not old:
-            self._unlink(old)
+        before, index, job.head = job.head, head.lookup, head
+        if index is not before.lookup and _links(index) != _links(before.lookup):
+            self._unlink(before.lookup)
             if index.key is not None:
                 self._keys[index.key] = index.ref
             if index.task_id is not None:
@@ -333,9 +334,9 @@ class MemoryStore:
             if index.occupies_until > 0:
                 account.occupying[index.ref] = job
         self._jobs[index.ref] = job
-        if head.poll_at is not None:
+        if head.poll_at is not None and head.poll_at != before.poll_at:
             self._agendas["polls"].put(job, head.poll_at)
-        if head.handle_at is not None:
+        if head.handle_at is not None and (head.handle_at, head.held_until) != (before.handle_at, before.held_until):
             self._agendas["handlers"].put(job, head.handle_at)
 
     def _unlink(self, index: Index) -> None:
