@@ -318,8 +318,10 @@ class Pipe:
         return connection if known[0] == node else await self._open(known[0])
 
     async def _open(self, node: _Node | None = None) -> AbstractConnection:
-        where = {} if node is None else {"host": node[0], "port": node[1]}
-        connection = self.address.connection(**{**self.address.options, **where})
+        options = dict(self.address.options)
+        if node is not None:
+            options["host"], options["port"] = node
+        connection = self.address.connection(**options)
         async with asyncio.timeout(self.address.silence):
             await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
         return connection

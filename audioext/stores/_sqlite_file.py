@@ -111,13 +111,12 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 @define
 class DatabaseFile:
-    """Where the file is and how it is used; `busy_timeout` is in seconds."""
+    """Where the file is, absolutely, and how it is used; `busy_timeout` is in seconds."""
 
     path: Path = field(converter=_absolute)
     driver: Driver
     synchronous: Synchronous
     busy_timeout: float
-
     _device_and_number: tuple[int, int] | None = field(default=None, init=False)
 
     def check(self) -> None:
@@ -241,22 +240,24 @@ class DatabaseFile:
         version, owner, tables = found
         if found == (0, 0, 0) or (version, owner) == (SCHEMA_VERSION, APPLICATION_ID):
             return SCHEMA_VERSION if tables else 0
-        name = f"the SQLite file {self.path}"
         if owner != APPLICATION_ID:
-            raise StoreError(f"{name} belongs to another program: name another file")
-        if version in range(1, SCHEMA_VERSION):
+            what = "belongs to another program: name another file"
+        elif version < SCHEMA_VERSION:
             what = "was written by audioext 0.1: open it with 0.1 until its jobs are done, or name a new file"
-            raise StoreError(f"{name} {what}")
-        what = f"was written by a newer release (schema {version}, this one reads {SCHEMA_VERSION}): update audioext"
-        raise StoreError(f"{name} {what}")
+        else:
+            what = f"is of a newer release (schema {version}, this one reads {SCHEMA_VERSION}): update audioext"
+        raise StoreError(f"the SQLite file {self.path} {what}")
 
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":
             raise StoreError(f"the disk of {self.path} cannot hold a shared SQLite file: use a local disk")
-        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-        connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # the writer does it between two batches
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}").fetchall()
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        for setting in (
+            f"synchronous = {self.synchronous}",
+            "wal_autocheckpoint = 0",  # the writer does it between two batches
+            f"journal_size_limit = {WAL_KEPT_BYTES}",
+            f"cache_size = -{CACHE_KIB}",
+        ):
+            connection.execute(f"PRAGMA {setting}").fetchall()
 
     def _switch_to_log(self, connection: Connection) -> object:
         """Return the journal mode, which should be the write-ahead log."""
