@@ -34,15 +34,19 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 from attrs import field, frozen
+from hiredis import pack_command
 
 from audioext.errors import StoreError
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, EntryKind, Index
 from audioext.stores.base import LONGEST_HOLD_SECONDS, Stored
+
+T = TypeVar("T")
+Word = str | bytes | int | float
 
 LAYOUT = 3
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""
@@ -117,8 +121,21 @@ def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, *entries: 
 
 
 def _pack(*values: object) -> bytes:
+    return _storable(_encode, values)
+
+
+def pack(*words: Word) -> bytes:
+    """Return a command as it is sent, packed by hiredis: that is much faster than the driver's own way.
+
+    Raises:
+        StoreError: a word is no text.
+    """
+    return _storable(pack_command, words)  # type: ignore[arg-type]  # its stub knows commands of one word alone
+
+
+def _storable(encode: Callable[[T], bytes], value: T) -> bytes:
     try:
-        return _encode(values)
+        return encode(value)
     except UnicodeEncodeError as error:
         raise StoreError(f"what is no Unicode cannot be stored: {error}") from error
 

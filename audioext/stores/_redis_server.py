@@ -11,12 +11,13 @@ import asyncio
 import itertools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from attrs import define, field, frozen
-from hiredis import pack_command
 from redis.asyncio import Connection
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -37,11 +38,10 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as SilentError
 
 from audioext.errors import ConfigError, StoreError
-from audioext.stores._redis_scripts import Script
+from audioext.stores._redis_scripts import Script, Word, pack
 
 _log = logging.getLogger("audioext.stores.redis")
 
-Word = str | bytes | int | float
 _Node = tuple[str, int]
 
 NO_SERVER = (
@@ -69,14 +69,13 @@ _DEFAULTS = {"prefix": "audioext", "patience": "5", "ttl": str(30 * 86_400)}
 
 @frozen(kw_only=True)
 class Address:
-    """A store's URL, taken apart. `options` are the connection's, and may hold a password; `shown` never does."""
+    """A store's URL, taken apart. `connection` makes one, and may hold a password; `shown` never does."""
 
     shown: str
     prefix: str
     ttl: int
     patience: float
-    connection: type[AbstractConnection] = field(repr=False)
-    options: Mapping[str, Any] = field(repr=False)
+    connection: partial[AbstractConnection] = field(repr=False)
 
     @property
     def silence(self) -> float:
@@ -107,28 +106,30 @@ def read_url(url: str) -> Address:
     if not ours["prefix"] or set("{}") & set(ours["prefix"]):
         raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {ours['prefix']!r}")
     patience = _seconds("patience", ours["patience"])
-    kind, options = _options(url, patience)
-    ttl = math.ceil(_seconds("ttl", ours["ttl"]))
-    return Address(shown=shown, prefix=ours["prefix"], ttl=ttl, patience=patience, connection=kind, options=options)
+    ttl, connection = math.ceil(_seconds("ttl", ours["ttl"])), _connection(url, patience)
+    return Address(shown=shown, prefix=ours["prefix"], ttl=ttl, patience=patience, connection=connection)
 
 
-def _options(url: str, timeout: float) -> tuple[type[AbstractConnection], Mapping[str, Any]]:
+def _connection(url: str, timeout: float) -> partial[AbstractConnection]:
+    """Return what makes a connection, which knows all that it is asked for."""
     try:
-        parsed: dict[str, Any] = {**parse_url(url.replace("valkey", "redis", 1) if url.startswith("valkey") else url)}
-        kind: type[AbstractConnection] = parsed.pop("connection_class", Connection)
-        options = {name: value for name, value in parsed.items() if name not in _DEFAULTS} | {
+        options: dict[str, Any] = {**parse_url(re.sub("^valkey", "redis", url))}
+        kind: type[AbstractConnection] = options.pop("connection_class", Connection)
+        for name in _DEFAULTS:
+            options.pop(name, None)
+        options |= {
             "protocol": 2,  # what all servers speak, whatever the driver prefers
             "decode_responses": False,
             "socket_timeout": None,  # who waits for answers bounds it
             "socket_connect_timeout": timeout,
             "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
         }
-        kind(**options)  # it connects later, but says now what it does not know
+        kind(**options)
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"the store's URL asks for what neither audioext (prefix, patience, ttl) nor its driver knows: {error}"
         ) from error
-    return kind, options
+    return partial(kind, **options)
 
 
 def _seconds(name: str, text: str) -> float:
@@ -293,7 +294,7 @@ class Pipe:
         Raises:
             Exception: no server is there, or none lets us in.
         """
-        options = self.address.options
+        options = self.address.connection.keywords
         if "host" not in options:
             return await self._open()
         failure: Exception = LostError("no node is there")
@@ -318,10 +319,7 @@ class Pipe:
         return connection if known[0] == node else await self._open(known[0])
 
     async def _open(self, node: _Node | None = None) -> AbstractConnection:
-        options = dict(self.address.options)
-        if node is not None:
-            options["host"], options["port"] = node
-        connection = self.address.connection(**options)
+        connection = self.address.connection(**({} if node is None else {"host": node[0], "port": node[1]}))
         async with asyncio.timeout(self.address.silence):
             await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
         return connection
@@ -338,16 +336,3 @@ class Pipe:
         # A node that does not know its own name leaves it to whoever reached it.
         known = [((host or b"").decode() or asked[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
         return known or [asked]
-
-
-def pack(*words: Word) -> bytes:
-    """Return a command as it is sent, packed by hiredis: that is much faster than the driver's own way.
-
-    Raises:
-        StoreError: a word is no text.
-    """
-    try:
-        packed: bytes = pack_command(words)  # type: ignore[arg-type]  # its stub knows commands of one word alone
-    except UnicodeEncodeError as error:
-        raise StoreError(f"what is no Unicode cannot be stored: {error}") from error
-    return packed

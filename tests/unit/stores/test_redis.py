@@ -79,9 +79,10 @@ def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: dict[str, o
     address = read_url(url)
 
     assert shown == address.shown
-    assert driver == {name: address.options[name] for name in address.options if name in driver}
-    assert not {"prefix", "ttl", "patience"} & set(address.options)
-    assert url.startswith(("rediss:", "valkeys:")) == (address.connection is redis.asyncio.SSLConnection)
+    options = address.connection.keywords
+    assert driver == {name: options[name] for name in options if name in driver}
+    assert not {"prefix", "ttl", "patience"} & set(options)
+    assert url.startswith(("rediss:", "valkeys:")) == (address.connection.func is redis.asyncio.SSLConnection)
     assert "secret" not in repr(address) + repr(open_store(url))
 
 
