@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 
 from attrs import define, field
 
@@ -35,8 +35,9 @@ class Fanout:
             backlog.put_nowait(None)
 
 
-async def follow(fanout: Fanout) -> AsyncGenerator[Changed | Resync]:
-    """Yield what *fanout* publishes from this first step on, until it is closed."""
+async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]:
+    """Yield what the fanout that *find* returns publishes from this first step on, until it is closed."""
+    fanout = find()
     backlog = asyncio.Queue[Changed | Resync | None]()
     fanout.listeners[backlog] = None
     try:

@@ -52,12 +52,14 @@ class FileThread:
     """One batch at a time, each a transaction of a connection that is made anew after a fault.
 
     A work that fails is alone in failing. `between` is called before and after each batch with `connect` and the works
-    that it had, and returns how long (seconds) to pause at most, below 0 for ever.
+    that it had, and returns how long (seconds) to pause at most, below 0 for ever. `delivered` is called in the event
+    loop with the results of each batch.
     """
 
     file: DatabaseFile
     role: Literal["writer", "reader"]
     between: Callable[[Callable[[], Session], int], float]
+    delivered: Callable[[], None] = field(default=lambda: None, kw_only=True)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
     _waiting: deque[Item] = field(factory=deque, init=False)
     _wake: threading.Lock = field(factory=threading.Lock, init=False)
@@ -102,8 +104,8 @@ class FileThread:
         with suppress(RuntimeError):  # it is about to
             self._wake.release()
 
-    @staticmethod
-    def _deliver(batch: list[Item], outcomes: list[object]) -> None:
+    def _deliver(self, batch: list[Item], outcomes: list[object]) -> None:
+        self.delivered()
         for (future, *_), outcome in zip(batch, outcomes, strict=True):
             if future.done():
                 continue

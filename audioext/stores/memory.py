@@ -179,11 +179,10 @@ class MemoryStore:
         if (until := self._accounts[index.account].full_until(limits, now)) is not None:
             return Full(until)
         job = job or _HeldJournal(orphan(index.ref, index.provider, [entry]))
-        head = begin(job.head, entry, index)
         # First, so that its creator, who has seen one entry, is handed the orphans with its next append.
         job.entries = {entry.id: entry, **job.entries}
-        self._hold(job, head)
-        self._fanout.publish((Changed(index.ref, head.entries),))
+        self._hold(job, begin(job.head, entry, index))
+        self._fanout.publish((Changed(index.ref, job.head.entries),))
         return Created()
 
     async def append(  # noqa: PLR0913 - the protocol's
@@ -219,9 +218,7 @@ class MemoryStore:
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
         self._held()
-        if key is not None:
-            return self._keys.get(key)
-        return self._tasks.get((provider, task_id or ""), (None,))[-1]
+        return self._keys.get(key) if key is not None else self._tasks.get((provider, task_id or ""), (None,))[-1]
 
     async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation; see `Store.jobs`."""
@@ -280,8 +277,7 @@ class MemoryStore:
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on; see `Store.changes`."""
-        self._held()
-        return follow(self._fanout)
+        return follow(self._followed)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
@@ -300,9 +296,8 @@ class MemoryStore:
             went += 1
             self._unlink(job.head.lookup)
             del jobs[job.head.lookup.ref]
-        if went:
-            self._arrivals = [job for job in self._arrivals if job.head.lookup.ref in jobs]
-            self._agendas = _plan(jobs.values())
+        self._arrivals = [job for job in self._arrivals if job.head.lookup.ref in jobs]
+        self._agendas = _plan(jobs.values())
         return went
 
     def watch(self, *, urgent: bool) -> None:
@@ -314,10 +309,13 @@ class MemoryStore:
         return ("the memory store survives no restart; give store= a file or a server",)
 
     def _held(self) -> dict[str, _HeldJournal]:
-        """Return the jobs, unless it is to fail."""
         if self._failing is not None:
             raise StoreError(self._failing)
         return self._jobs
+
+    def _followed(self) -> Fanout:
+        self._held()
+        return self._fanout
 
     def _hold(self, job: _HeldJournal, head: Head) -> None:
         """Hold a job as it is now, and let what its index says lead to it."""

@@ -207,7 +207,7 @@ class RedisStore:
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, within milliseconds; see `Store.changes`."""
-        return follow(self._listening().fanout)
+        return follow(lambda: self._listening().fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""

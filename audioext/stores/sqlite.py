@@ -21,7 +21,7 @@ from audioext.stores._append import AppendCall
 from audioext.stores._changes import follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import NEWEST, Session
-from audioext.stores._sqlite_thread import Checkpoints, FileThread, Watcher
+from audioext.stores._sqlite_thread import URGENT_SECONDS, Checkpoints, FileThread, Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
@@ -42,10 +42,17 @@ class _Opened:
     watcher: Watcher = field(factory=Watcher, init=False)
     writer: FileThread = field(init=False)
     reader: FileThread = field(init=False)
+    _look: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.writer = FileThread(self.file, "writer", Checkpoints())
         self.reader = FileThread(self.file, "reader", self.watcher.look)
+        self.writer = FileThread(self.file, "writer", Checkpoints(), delivered=self._look_soon)
+
+    def _look_soon(self) -> None:
+        """Let those who listen hear of a commit, of many at once since another thread is to look."""
+        loop = asyncio.get_running_loop()
+        if not self.watcher.urgent and (self._look is None or self._look.when() < loop.time()):
+            self._look = loop.call_later(URGENT_SECONDS, self.reader.wake)
 
     async def start(self) -> None:
         ((newest,),) = await self.writer.run(Session.read, NEWEST)
@@ -160,7 +167,7 @@ class SqliteStore:
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
-        return follow(self._opened().watcher.fanout)
+        return follow(lambda: self._opened().watcher.fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
