@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, field
@@ -50,7 +51,11 @@ class ChangeReader:
         Raises:
             StoreError: the server is not there or refuses, or another release uses these keys.
         """
-        self._task = asyncio.create_task(self._run(await self._begin()), name="audioext redis changes")
+        last = await self._begin()
+        with suppress(Exception):  # it is tried again
+            await self._connect()
+        self._task = asyncio.create_task(self._run(last), name="audioext redis changes")
+        await asyncio.sleep(0)  # it listens from now on
 
     async def aclose(self) -> None:
         """Finish what was accepted, end the streams of those who listen, and disconnect."""
@@ -95,17 +100,22 @@ class ChangeReader:
     async def _read(self, last: bytes) -> tuple[list[Item], list[Item]]:
         """Return the changes after *last*, and that one: asked for afterwards, since trimming goes on."""
         patience, key = self.pipe.address.patience, self.pipe.key("changes")
+        connection = await self._connect()
+        read = pack("XREAD", "COUNT", MAX_READ, "BLOCK", math.ceil(1_000 * patience), "STREAMS", key, last)
+        async with asyncio.timeout(2 * patience):  # where nothing changes, the server keeps silent for `patience`
+            await connection.send_packed_command(read + pack("XRANGE", key, last, last), check_health=False)
+            found: Any = await connection.read_response()
+            held: Any = await connection.read_response()
+        return _items(found[0][1] if found else ()), _items(held)
+
+    async def _connect(self) -> AbstractConnection:
+        """Return the connection, a new one where the pipe has a newer one: it may be to another server."""
         if self._turn != self.pipe.turn:
             await self._disconnect()
         if self._connection is None:
             self._turn = self.pipe.turn
             self._connection = await self.pipe.connect()
-        read = pack("XREAD", "COUNT", MAX_READ, "BLOCK", math.ceil(1_000 * patience), "STREAMS", key, last)
-        async with asyncio.timeout(2 * patience):  # where nothing changes, the server keeps silent for `patience`
-            await self._connection.send_packed_command(read + pack("XRANGE", key, last, last), check_health=False)
-            found: Any = await self._connection.read_response()
-            held: Any = await self._connection.read_response()
-        return _items(found[0][1] if found else ()), _items(held)
+        return self._connection
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
