@@ -17,6 +17,7 @@ import json
 import resource
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,9 @@ async def suno_easy(base: str, key: str, seconds: str) -> None:
         return task.task_id, time.time()
 
     async def some(words: list[str]) -> object:
-        ended = await asyncio.gather(*(asyncio.to_thread(one, words[0]) for _ in range(int(words[1]))))
+        count, loop = int(words[1]), asyncio.get_running_loop()
+        with ThreadPoolExecutor(count) as pool:
+            ended = await asyncio.gather(*(loop.run_in_executor(pool, one, words[0]) for _ in range(count)))
         return ended, len(answers)
 
     await peers.serve({}, some)
