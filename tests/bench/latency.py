@@ -43,7 +43,7 @@ class Line(asyncio.Protocol):
         self.latencies.append(1_000 * (asyncio.get_running_loop().time() - self._sent_at))
         self._idle.append(self)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
         """Note that no answer will come."""
         self.is_lost = True
 
@@ -67,7 +67,7 @@ async def latencies(port: int, paths: list[str], ids: list[str]) -> list[float]:
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         idle.popleft().send(head.encode() + body, due_at)
-    while sum(len(line.latencies) for line in lines) < len(paths):  # noqa: ASYNC110 - the last ones are under way
+    while sum(len(line.latencies) for line in lines) < len(paths):
         if any(line.is_lost for line in lines):  # a receiver has 512 connections at most
             raise ConnectionError(f"hung up: this machine is too busy for {PER_SECOND:,} webhooks a second")
         await asyncio.sleep(0.001)
