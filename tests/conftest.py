@@ -23,10 +23,10 @@ for profile, examples in (("brief", 20), ("quick", 50), ("thorough", 1_000)):
     )
 settings.load_profile("quick")
 
-DEBUG_FRAMES = 0
-"""How much of its stack asyncio's debug mode notes with each future and task; the rest is pytest's, and takes long."""
-asyncio.constants.DEBUG_STACK_DEPTH = DEBUG_FRAMES  # type: ignore[attr-defined]  # typeshed leaves it out
-sys.tracebacklimit = 4
+# Asyncio's debug mode checks threads and callbacks. It also notes where each was made, which takes a third of all time:
+# raise these two numbers to see where a task comes from that a test forgot.
+asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[attr-defined]  # typeshed leaves it out
+sys.tracebacklimit = 4  # its C code asks here
 
 GRACE_SECONDS = 1.0
 """How long a task may need to end by itself once its test is over."""
@@ -72,6 +72,12 @@ def _is_late_connection(record: logging.LogRecord) -> bool:
             sock.close()
             transport._sock = None  # type: ignore[attr-defined]  # noqa: SLF001 - what its finaliser looks at
     return True
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start processes without coverage: what they run is covered by others, and measuring doubles their time."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture(autouse=True)
