@@ -23,8 +23,6 @@ from audioext.webhooks.asgi import AsgiReceiver
 from tests.support.api import callback
 from tests.support.clock import SOON_SECONDS
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 ROOT = Path(__file__).parents[2]
 SECRET = b"0123456789abcdef-secret"
 REF = "r" * 24

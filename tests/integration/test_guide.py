@@ -19,8 +19,6 @@ from audioext.sandbox import Sandbox, audio
 from tests.integration.cli.conftest import short_sandbox
 from tests.support import pages
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 GUIDE = pages.ROOT / "audioext" / "SKILL.md"
 NAMES = ("script", "web_app", "fastapi_app", "bot", "worker", "test_song", "agent")
 """The programs on the page, in its order."""
