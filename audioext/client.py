@@ -66,6 +66,8 @@ class Client(Submitting):
         ConfigError: the settings cannot work together; the message says which and what to do.
     """
 
+    __signature__ = config.client_signature()
+
     def __init__(self, *providers: Provider, **options: Unpack[ClientOptions]) -> None:
         """Check the settings and wire the parts."""
         by_name = config.named(providers, os.environ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
@@ -228,6 +229,15 @@ class Settings:
         """Return what reads journals and webhooks here: a listener reads all of them, whoever submitted the task."""
         others = (providers.load(name)() for name in providers.NAMES if name not in self.providers)
         return {**self.providers, **named([*others], self.environ)}
+
+
+def client_signature() -> inspect.Signature:
+    """Return what `help` and notebooks show of a `Client`: its providers, then its settings with their defaults."""
+    settings = [
+        each for each in inspect.signature(Settings).parameters.values() if each.name in ClientOptions.__annotations__
+    ]
+    providers_ = inspect.Parameter("providers", inspect.Parameter.VAR_POSITIONAL, annotation="Provider")
+    return inspect.Signature([providers_, *settings])
 
 
 def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
