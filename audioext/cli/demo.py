@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from attrs import field, frozen
 from cyclopts import Parameter
+from rich.filesize import decimal
 
 from audioext.cli import text
 from audioext.cli.clients import open_client
 from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
-from audioext.cli.options import ApiOptions, Command, Out, ProviderOption, SandboxOptions, SavingOptions, Speed
-from audioext.cli.screen import JobOptions, Screen
+from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
+from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe
@@ -83,41 +84,47 @@ class Outcome:
             one.is_longer and one.begins_like_it is not False for one in self.likenesses
         )
 
+    @property
+    def takes(self) -> Iterator[tuple[str, Path, Likeness]]:
+        """The title, the file and the likeness of each track."""
+        titles = [track.title or "" for track in self.finished.song.tracks]
+        return zip(titles, self.finished.paths, self.likenesses, strict=False)
+
 
 @frozen(slots=False)
 class DemoCommand(Command):
     """`audioext demo`."""
 
-    file: Annotated[Path | None, Parameter(help="A WAV, FLAC, OGG or MP3 of yours; without one a tune is made.")] = None
-    provider: ProviderOption = field(default="kie", kw_only=True)
-    out: Out = field(default=Path("audioext-demo"), kw_only=True)
-    speed: Speed = field(default=DEMO_SPEED, kw_only=True)
+    is_sandboxed = True
+    store_url = "memory://"
+    file: Annotated[Path | None, Parameter()] = None
+    """A WAV, FLAC, OGG or MP3 of yours; without one a tune is made."""
+    provider: Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN] = field(default="kie", kw_only=True)
+    """The API to play."""
+    out: Annotated[Path, JOB, SHOWN] = field(default=Path("audioext-demo"), kw_only=True)
+    """The folder for the files."""
+    speed: Annotated[float, SANDBOX, SHOWN, POSITIVE] = field(default=DEMO_SPEED, kw_only=True)
+    """How many times faster than the real APIs the sandbox is."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> Exit | None:
         """Run the trip and report what came of it."""
-        screen.job = JobOptions(sandbox=True, is_kept=False, is_asked=True)
+        screen.is_asked = True
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with open_view(screen) as view:
             outcome = await self._trip(view)
         report(screen, outcome)
-        return Exit.OK if outcome.is_good else Exit.DOWNLOAD
+        return None if outcome.is_good else Exit.DOWNLOAD
 
     async def _trip(self, view: View) -> Outcome:
         began = time.monotonic()
         source = await self._source(view)
         continue_at = await asyncio.to_thread(_continue_at, source)
-        async with open_client(
-            self.provider,
-            base_url=None,
-            api=ApiOptions(),
-            sandbox=SandboxOptions(sandbox=True, speed=self.speed),
-            store="memory://",
-            wait_timeout=WAIT_SECONDS,
-        ) as opened:
+        options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
+        async with open_client(options, self.provider) as opened:
             view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
             view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
             job = await submit(opened, self._request(source, continue_at), view)
-            finished = await finish(opened, job, view, SavingOptions(out=self.out), overwrite=True)
+            finished = await finish(opened, job, view, out=self.out, overwrite=True)
         likenesses = await asyncio.to_thread(_compare, source, finished.paths, continue_at)
         return Outcome(
             provider=opened.provider,
@@ -136,7 +143,7 @@ class DemoCommand(Command):
         view.waiting("a tune to be made")
         await asyncio.to_thread(_make_tune, path)
         view.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
-        view.still()
+        view.waiting(None)
         return path
 
     def _request(self, source: Path, continue_at: float) -> Extend:
@@ -150,12 +157,9 @@ def report(screen: Screen, outcome: Outcome) -> None:
     if screen.json:
         screen.emit(_json(outcome))
         return
-    finished = outcome.finished
     rows = [
-        (index, track.title or "", text.length(likeness.track_seconds), text.size(path.stat().st_size), likeness, path)
-        for index, (track, path, likeness) in enumerate(
-            zip(finished.song.tracks, finished.paths, outcome.likenesses, strict=False), 1
-        )
+        (number, title, text.length(one.track_seconds), decimal(path.stat().st_size), one, path)
+        for number, (title, path, one) in enumerate(outcome.takes, 1)
     ]
     screen.result()
     screen.table(("track", "title", "duration", "size", "beside the source", "file"), rows)
@@ -190,25 +194,24 @@ def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_a
 
 
 def _json(outcome: Outcome) -> dict[str, object]:
-    finished = outcome.finished
-    created_at = finished.job.created_at
+    job = outcome.finished.job
     source_seconds = outcome.likenesses[0].source_seconds if outcome.likenesses else None
     return {
-        "ref": finished.job.ref,
-        "provider": finished.job.provider,
+        "ref": job.ref,
+        "provider": job.provider,
         "source": {"file": outcome.source, "duration": source_seconds, "continue_at": outcome.continue_at},
-        "stages": [event_object(event, created_at) for event in finished.events],
+        "stages": [event_object(event, job.created_at) for event in outcome.finished.events],
         "takes": [
             {
-                "title": track.title,
+                "title": title,
                 "file": path,
                 "size": path.stat().st_size,
-                "duration": round(likeness.track_seconds, 2),
-                "longer_by": round(likeness.track_seconds - likeness.source_seconds, 2),
-                "begins_like_source": likeness.begins_like_it,
-                "likeness": None if likeness.beginning is None else round(likeness.beginning, 3),
+                "duration": round(one.track_seconds, 2),
+                "longer_by": round(one.track_seconds - one.source_seconds, 2),
+                "begins_like_source": one.begins_like_it,
+                "likeness": None if one.beginning is None else round(one.beginning, 3),
             }
-            for track, path, likeness in zip(finished.song.tracks, finished.paths, outcome.likenesses, strict=False)
+            for title, path, one in outcome.takes
         ],
         "ok": outcome.is_good,
         "seconds": round(outcome.seconds, 2),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.arguments import make_provider
+from audioext.cli.clients import make_provider
 from audioext.cli.compare import Likeness, compare
 from audioext.cli.demo import show_next_steps
 from audioext.cli.screen import Screen
