@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Annotated, cast
 
@@ -161,21 +161,21 @@ class Printer:
                 one = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
                 verdict = "repeat" if entry.id in append.repeated else one.verdict
                 words = f"delivery {verdict}, {decimal(len(one.body))}  {text.clean(one.note)}"
-                facts = {"event": "delivery", **delivery_object(one), "verdict": verdict}
-                self._line(append, entry.at, words, facts)
+                facts = {**delivery_object(one), "verdict": verdict}
+                self._line(append, "delivery", entry.at, words, facts)
         if record is not None:
             new = {entry.at for entry in append.entries if entry.id not in append.repeated}
             for topic, source, at in _news(record, new):
                 after = at - record.created_at
-                facts = {"event": topic, "ref": record.ref, "provider": record.provider, "task_id": record.task_id}
-                facts |= {"source": source, "seconds": round(after, 3)}
-                facts["tracks"] = [track_object(track) for track in record.tracks]
+                tracks = [track_object(track) for track in record.tracks]
+                facts = {"task_id": record.task_id, "source": source, "seconds": round(after, 3), "tracks": tracks}
                 words = f"{topic} +{text.seconds(after)} {BY[source] if source is not None else ''}"
-                self._line(append, at, words, facts)
+                self._line(append, topic, at, words, facts)
 
-    def _line(self, append: Append, at: float, words: str, facts: dict[str, object]) -> None:
+    def _line(self, append: Append, event: str, at: float, words: str, facts: Mapping[str, object]) -> None:
         line = f"{text.moment(at)}  {append.provider} {append.ref}  {words}"
-        self.screen.result(line.rstrip(), json=facts)
+        named = {"event": event, "ref": append.ref, "provider": append.provider}
+        self.screen.result(line.rstrip(), json={**named, **facts})
 
 
 def _news(record: Record, moments: set[float]) -> Iterator[tuple[str, Source | None, float]]:
