@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from attrs import field, frozen
 from cyclopts import Parameter
+from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from audioext.cli import text
 from audioext.cli.clients import open_client
-from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
 from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
 from audioext.cli.screen import Screen
@@ -25,6 +26,7 @@ from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
 from audioext.providers.base import FileRoute, Provider
 from audioext.sandbox import audio
+from audioext.sandbox.audio import Clip
 from audioext.ui.objects import event_object
 
 DEMO_SPEED = 40.0
@@ -39,6 +41,13 @@ MAX_STEM_LETTERS = 40
 MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
 """Who has no model, style or title."""
+
+ALIKE_FROM = 0.9  # the same music through two lossy encoders stays above 0.97, other music below 0.5
+COMPARED_RATE_HZ = 4_000  # enough to tell music from other music, and quick
+COMPARED_SECONDS = 30.0
+LEAST_SECONDS = 0.25  # below that an encoder's own silence in front is most of what is heard
+LEAST_LOUDNESS = 1e-4  # root mean square of full scale: noise that encoders add is below
+LARGEST_SHIFT_SECONDS = 0.1  # MP3 encoders put up to 0.05 s of silence in front, twice where both are MP3
 
 NEXT = """
 Next
@@ -64,6 +73,33 @@ The same in Python
 
   asyncio.run(main())
 """
+
+
+@frozen(kw_only=True)
+class Likeness:
+    """A track beside its source: both lengths in seconds, and how alike their beginnings are, from 0 to 1.
+
+    `beginning` is `None` where the source is too short or too quiet to compare anything with it.
+    """
+
+    source_seconds: float
+    track_seconds: float
+    beginning: float | None
+
+    @property
+    def begins_like_it(self) -> bool | None:
+        """Whether the track begins like the source, `None` where nobody can tell."""
+        return None if self.beginning is None else self.beginning >= ALIKE_FROM
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the track is longer than the source."""
+        return self.track_seconds > self.source_seconds
+
+    def __str__(self) -> str:
+        """Say both in a few words: `20.0 s → 44.1 s, begins like it`."""
+        words = {True: "begins like it", False: "does NOT begin like it", None: "too short or too quiet to compare"}
+        return f"{self.source_seconds:.1f} s → {self.track_seconds:.1f} s, {words[self.begins_like_it]}"
 
 
 @frozen(kw_only=True)
@@ -147,8 +183,8 @@ class DemoCommand(Command):
         return path
 
     def _request(self, source: Path, continue_at: float) -> Extend:
-        styled = {"model": MODEL, "style": "Piano", "title": f"{source.stem[:MAX_STEM_LETTERS]} extended"}
-        more = {} if self.provider in MODELLESS else styled
+        title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
+        more = {} if self.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
         return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
 
 
@@ -251,3 +287,42 @@ def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness
         return [compare(source, path, until=until) for path in paths]
     except ValueError as error:
         raise DownloadError([f"a track cannot be decoded: {error}"], paths=paths) from error
+
+
+# --- how alike two recordings begin -----------------------------------------------------------------------------
+
+
+def compare(source: Path, track: Path, *, until: float) -> Likeness:
+    """Decode both files and compare their first *until* seconds (30 at most). It blocks: call it in a thread.
+
+    Raises:
+        ValueError: one of them is not audio that can be decoded.
+    """
+    first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
+    kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
+    likeness = _likeness(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
+    return Likeness(source_seconds=first.duration, track_seconds=second.duration, beginning=likeness)
+
+
+def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
+    mono = clip.samples[: round(kept * clip.rate)].astype(np.float64).mean(axis=1)
+    # A box over one new sample's span keeps what is above the new rate's half from folding down.
+    width = max(1, clip.rate // COMPARED_RATE_HZ)
+    smooth = np.convolve(mono, np.full(width, 1.0 / width), mode="same")
+    times = np.arange(0.0, kept, 1.0 / COMPARED_RATE_HZ)
+    found = np.interp(times, np.arange(len(smooth)) / clip.rate, smooth)
+    return np.asarray(found - found.mean(), dtype=np.float64)
+
+
+def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """Return the highest correlation at any small shift; nothing where the first is silent, 0 where the second is."""
+    powers = [float((each**2).sum()) for each in (first, second)]
+    if powers[0] < len(first) * LEAST_LOUDNESS**2:
+        return None
+    if powers[1] == 0.0:
+        return 0.0
+    span = 2 * len(first)
+    correlation = np.fft.irfft(np.fft.rfft(first, span) * np.conj(np.fft.rfft(second, span)), span)
+    shift = min(len(first), round(LARGEST_SHIFT_SECONDS * COMPARED_RATE_HZ))
+    near = np.roll(correlation, shift)[: 2 * shift + 1]
+    return float(np.clip(near.max() / np.sqrt(powers[0] * powers[1]), 0.0, 1.0))

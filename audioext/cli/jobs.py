@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
@@ -60,16 +60,16 @@ class JobsCommand(LookOptions, MetaOptions, Command):
             async for job in client.jobs(open=True if self.open_only else None, meta=read_meta(self.meta)):
                 if job.record.created_at >= since and (job.record.handler_faults or not self.undelivered):
                     records.append(job.record)
-        if screen.json:
-            for record in records:
-                faults = {"handler_faults": record.handler_faults} if self.undelivered else {}
-                screen.emit(job_object(record) | faults)
-        elif records:
-            headers = ("ref", "state", "provider", "operation", "source", "made", "credits", "problem")
-            screen.table(headers, [self._row(record, now) for record in records])
+        screen.list(
+            "jobs",
+            ("ref", "state", "provider", "operation", "source", "made", "credits", "problem"),
+            [(self._row(record, now), self._object(record)) for record in records],
+        )
+        if not screen.json:
             _sum_up(screen, records)
-        else:
-            screen.note("no such jobs in this store")
+
+    def _object(self, record: Record) -> Mapping[str, object]:
+        return job_object(record) | ({"handler_faults": record.handler_faults} if self.undelivered else {})
 
     def _row(self, record: Record, now: float) -> Sequence[str]:
         problem = " ".join(record.handler_faults) if self.undelivered else problem_of(record) or ""
@@ -137,17 +137,11 @@ class InboxCommand(LookOptions, Command):
                 found.append(delivery)
                 if len(found) >= self.limit:
                     break
-        if screen.json:
-            for one in found:
-                # A body may quote the callback URL, whose last segment is a secret.
-                screen.emit({**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))})
-        elif found:
-            screen.table(
-                ("delivery", "received", "ref", "provider", "verdict", "size", "note"),
-                [_delivery_row(one) for one in found],
-            )
-        else:
-            screen.note("no such deliveries in this store")
+        screen.list(
+            "deliveries",
+            ("delivery", "received", "ref", "provider", "verdict", "size", "note"),
+            [(_delivery_row(one), _delivery_object(one)) for one in found],
+        )
 
 
 @frozen(slots=False)
@@ -190,7 +184,7 @@ def read_since(words: str, now: float) -> float:
     raise RequestError([Problem("since", f"must be like 2026-11-26, 12h or 7d, not {shown(words)}")])
 
 
-def _sum_up(screen: Screen, records: Sequence[Record]) -> None:
+def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
     """Say what the jobs cost together at each provider, as far as anybody told; the estimates are told apart."""
     sums: dict[str, list[float]] = {}
     for record in records:
@@ -217,6 +211,11 @@ async def find_delivery(client: Client, screen: Screen, delivery_id: str) -> Del
 def _delivery_row(one: Delivery) -> Sequence[str]:
     size = decimal(len(one.body))
     return one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
+
+
+def _delivery_object(one: Delivery) -> Mapping[str, object]:
+    # A body may quote the callback URL, whose last segment is a secret.
+    return {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))}
 
 
 async def _post(url: URL, delivery: Delivery) -> int:

@@ -101,6 +101,18 @@ class Screen:
         else:
             self.err.print(Text.assemble(("audioext: ", "bold red"), text))
 
+    def list(
+        self, what: str, headers: Sequence[str], rows: Sequence[tuple[Sequence[object], Mapping[str, object]]]
+    ) -> None:
+        """Print *what* was found in the store, each as a row of a table or as a JSON object."""
+        if self.json:
+            for _, facts in rows:
+                self.emit(facts)
+        elif rows:
+            self.table(headers, [row for row, _ in rows])
+        else:
+            self.note(f"no such {what} in this store")
+
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table of the result, or one block a row where the terminal is too narrow for it."""
         cells = [headers, *([clean(cell) for cell in row] for row in rows)]
