@@ -26,7 +26,7 @@ SANDBOX_STORE = "sqlite:///audioext-sandbox.db"
 SANDBOX_SPEED = 60.0
 BASE_URL_VARIABLE = "AUDIOEXT_BASE_URL"
 
-REQUEST = Parameter(group=Group("Request", sort_key=1), negative=None)
+REQUEST = Parameter(group=Group("Request", sort_key=1))
 JOB = Parameter(group=Group("Job", sort_key=2))
 API = Parameter(group=Group("API and webhooks", sort_key=3))
 SANDBOX = Parameter(group=Group("Sandbox", sort_key=4))
@@ -251,15 +251,13 @@ def with_fields(command: type[Command], request: type[Request]) -> type[Command]
     """Return *command* with an option for each field of *request*; `given_fields` returns those that were given."""
     hints = get_type_hints(request)
     annotated: Any = Annotated  # with types that are known at run time alone
-    fields = {
-        each.name: attrs.field(
-            default=each.default,
-            type=annotated[hints[each.name], REQUEST, Parameter(help=FIELD_HELP[each.name])],
-            kw_only=True,
-        )
-        for each in attrs.fields(request)
-        if each.name not in _OTHERWISE
-    }
+    fields = {}
+    for each in attrs.fields(request):
+        if each.name not in _OTHERWISE:
+            # What is derived where it is not given can be denied, too.
+            how = Parameter(help=FIELD_HELP[each.name], negative=None if each.default is None else "")
+            kind = annotated[hints[each.name], REQUEST, how]
+            fields[each.name] = attrs.field(default=each.default, type=kind, kw_only=True)
     made = attrs.make_class(command.__name__, fields, (command,), frozen=True, slots=False, collect_by_mro=True)
     made.__doc__ = command.__doc__
     return made
