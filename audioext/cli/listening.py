@@ -13,7 +13,8 @@ from rich.filesize import decimal
 
 from audioext import config
 from audioext.cli import text
-from audioext.cli.clients import listening_providers, make_client, read_listen
+from audioext.cli.apis import listening_providers
+from audioext.cli.clients import make_client, read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardOptions, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen

@@ -12,16 +12,15 @@ from cyclopts import Parameter
 
 from audioext import config
 from audioext.cli import text
+from audioext.cli.apis import other_url, real_provider
 from audioext.cli.clients import (
     OpenClient,
     api_url,
     find_job,
     looking_client,
     open_client,
-    other_url,
     read_meta,
     read_source,
-    real_provider,
 )
 from audioext.cli.options import (
     JOB,
