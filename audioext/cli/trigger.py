@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import field, frozen
 from cyclopts import Parameter
 from yarl import URL
 
@@ -18,32 +18,19 @@ from audioext.errors import ConfigError, WebhookError
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
 from audioext.models.record import Record
-from audioext.sandbox.apis import kie, sunoapi
+from audioext.sandbox.apis import kie
 from audioext.sandbox.apis._suno import CallbackForm
-from audioext.sandbox.facts import ApiFacts, TaskFailure
 from audioext.sandbox.faults import Plan
-from audioext.sandbox.models import Callback, MadeTrack, NewIds, Task, TaskInput, TaskStage
+from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, TaskStage
 
 HTTP_OK = 200
 SECONDS = 60.0
 
 
-@define
-class Form:
-    """The webhooks of an API, without the rest of it."""
-
-    facts: ApiFacts
-    form: CallbackForm
-
-    def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Return those that are due at the stage of *task*."""
-        return self.form.callbacks(task)
-
-
-FORMS: Mapping[str, Form] = {
-    "kie": Form(kie.FACTS, CallbackForm(no_songs=())),
-    "kie-jobs": Form(kie.FACTS, CallbackForm()),
-    "sunoapi": Form(sunoapi.FACTS, CallbackForm(wide=True, all_songs=True)),
+FORMS: Mapping[str, CallbackForm] = {
+    "kie": CallbackForm(no_songs=()),
+    "kie-jobs": CallbackForm(),
+    "sunoapi": CallbackForm(wide=True, all_songs=True),
 }
 """The APIs that call for each stage; the others have no such webhooks."""
 STAGES: Mapping[str, TaskStage | None] = {**{stage.word: stage for stage in TaskStage}, "error": None}
@@ -84,9 +71,11 @@ def made_up(record: Record, stage: TaskStage | None) -> Task:
     task_id = record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex
     title = record.request.title or "made up"
     return Task(
-        ids=NewIds(task_id=task_id, track_ids=tuple(names)),
+        id=task_id,
+        track_ids=tuple(names),
         number=0,
-        api=FORMS[record.provider],
+        facts=kie.FACTS,
+        callbacks=FORMS[record.provider].callbacks,
         input=TaskInput(operation=str(record.operation), fields={}, title=title, model=record.model),
         plan=Plan(),
         source=None,

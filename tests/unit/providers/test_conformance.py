@@ -24,7 +24,7 @@ from audioext.models.events import Event, Failed, Progress, Refused, Submitted, 
 from audioext.models.limits import Limits, Pace
 from audioext.models.requests import AddInstrumental, Extend, Operation
 from audioext.models.results import Stage
-from audioext.providers._fields import FIELDS, LOCAL_FIELDS, OPERATIONS, takers
+from audioext.providers._fields import FIELDS, LOCAL_FIELDS, takers
 from audioext.providers._kie import KieAccount
 from audioext.providers.base import Credits, FileRoute, Provider, Uploads
 from tests.unit.providers.conftest import Kit, MakeProvider, Sample
@@ -298,7 +298,7 @@ def test_a_field_outside_the_table_is_refused(provider_class: MakeProvider, kit:
 def test_an_operation_that_is_missing_is_named(provider_class: MakeProvider, kit: Kit) -> None:
     """An operation that a wire format lacks is unsupported, and the message says who has it."""
     provider = provider_class(KEY)
-    assert provider.info.operations == {op for op, names in OPERATIONS.items() if provider.name in names}
+    assert provider.info.operations == {op for op in Operation if provider.name in takers("provider", op)}
     for operation in set(Operation) - provider.info.operations:
         request = kit.make_request(operation, **kit.least_fields[operation])
         with pytest.raises(UnsupportedError, match="kie, kie-jobs, sunoapi and vidgo have it"):

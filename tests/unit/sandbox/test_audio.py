@@ -27,8 +27,7 @@ from audioext.sandbox.audio import (
     tune,
     voice,
 )
-from audioext.sandbox.audio.codec import resample
-from audioext.sandbox.audio.samples import Samples, levels, rms, to_mono
+from audioext.sandbox.audio.codec import Samples, levels, resample, rms, to_mono
 
 RATE = 16_000
 
