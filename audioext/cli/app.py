@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from audioext.cli.exits import Exit, epilogue
 from audioext.errors import ConfigError
@@ -20,14 +20,12 @@ Extend music, or give a voice an accompaniment, at a hosted API: submitted once,
 
 Begin with `audioext demo`: it shows the whole trip on this machine, without paying."""
 
-COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Begin": {
         "demo": (
             "demo:DemoCommand",
-            (
-                "Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.\n\n"
-                "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source."
-            ),
+            "Extend a tune, or a file of yours, on a sandbox: see text, first and complete arrive by webhook.",
+            "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source.",
         ),
         "guide": (
             "guide:GuideCommand",
@@ -37,44 +35,32 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Tasks": {
         "extend": (
             "tasks:ExtendCommand",
-            (
-                "Continue a piece of music, wait for it, and save the tracks.\n\n"
-                "An existing file is a file; text that begins like https:// is a URL; text with a slash or a suffix is"
-                " a file that is not there; anything else is the id of a track."
-            ),
+            "Continue a piece of music, wait for it, and save the tracks.",
+            "An existing file is a file; text that begins like https:// is a URL; text with a slash or a suffix is",
+            "a file that is not there; anything else is the id of a track.",
         ),
         "instrumental": (
             "tasks:InstrumentalCommand",
-            (
-                "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.\n\n"
-                "Text that begins like https:// is a URL, all else a file."
-            ),
+            "Give a voice or a melody an accompaniment; --title, --tags and --negative-tags are required.",
+            "Text that begins like https:// is a URL, all else a file.",
         ),
         "wait": ("tasks:WaitCommand", "Come back to a job, wait for it, and save the tracks."),
         "save": ("tasks:SaveCommand", "Save the files of a complete job; results expire, so do it soon."),
         "archive": (
             "archive:ArchiveCommand",
-            (
-                "Save every finished song that is not in the archive yet: tracks, covers, timed lyrics, facts.\n\n"
-                "Each song has a folder of its own, named by its ref, in which song.json is written last. Call it again"
-                " as often as you like: what was cut off is done anew, what is there is left alone."
-            ),
+            "Save every finished song that is not in the archive yet: tracks, covers, timed lyrics, facts.",
+            "Each song has a folder of its own, named by its ref, in which song.json is written last. Call it again",
+            "as often as you like: what was cut off is done anew, what is there is left alone.",
         ),
     },
     "What there is": {
         "jobs": ("jobs:JobsCommand", "List the jobs of the store, the newest last."),
         "show": (
             "jobs:ShowCommand",
-            (
-                "Show a job: its state, its request, its journal, its tracks, and what went wrong.\n\nEach entry of the"
-                " journal is listed with what the job was after it. --at N shows the job as it was after the first N"
-                " entries, --body N prints what came with entry N, byte for byte."
-            ),
+            "Show a job: its state, its request, its journal, its tracks, and what went wrong.",
+            "Each entry of the journal is listed with what the job was after it.",
         ),
-        "inbox": (
-            "jobs:InboxCommand",
-            "List the deliveries that arrived, the newest first, with their verdicts.",
-        ),
+        "inbox": ("jobs:InboxCommand", "List the deliveries that arrived, the newest first, with their verdicts."),
         "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
         "forward": (
             "forwarding:ForwardCommand",
@@ -82,38 +68,30 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "trigger": (
             "trigger:TriggerCommand",
-            (
-                "Play one stage of a sandbox's job by hand, like kie.first.\n\n"
-                "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers"
-                " and apps are told of them all the same."
-            ),
+            "Play one stage of a sandbox's job by hand, like kie.first.",
+            "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers",
+            "and apps are told of them all the same.",
         ),
         "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {
         "listen": (
             "listening:ListenCommand",
-            (
-                "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.\n\n"
-                "It needs no key. Providers whose key is in the environment are also asked about jobs that have gone"
-                " quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`."
-            ),
+            "Accept the webhooks of all providers into the store, and print a line for each, until Ctrl-C.",
+            "It needs no key. Providers whose key is in the environment are also asked about jobs that have gone",
+            "quiet. Handlers are left to the processes that have some. Other commands then use `--listen none`.",
         ),
         "mcp": (
             "mcp_server:McpCommand",
-            (
-                "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.\n\n"
-                "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its"
-                " jobs in --store. With --sandbox it can try all of it for nothing."
-            ),
+            "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.",
+            "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its",
+            "jobs in --store. With --sandbox it can try all of it for nothing.",
         ),
         "doctor": (
             "doctor:DoctorCommand",
-            (
-                "Look whether the public URL, the keys, the clock and the store work, and say what to do where not.\n\n"
-                "A nonce is sent to the public URL, as a provider would send a webhook, and has to reach a receiver:"
-                " that of your own process, where one listens with the same store, or else this one. Nothing is paid."
-            ),
+            "Look whether the public URL, the keys, the clock and the store work, and say what to do where not.",
+            "A nonce is sent to the public URL, as a provider would send a webhook, and has to reach a receiver:",
+            "that of your own process, where one listens with the same store, or else this one. Nothing is paid.",
         ),
         "sandbox": (
             "sandboxes:SandboxCommand",
@@ -121,8 +99,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
     },
 }
-"""By group and name: the class that a command is, and its help, whose first paragraph is its line in the list."""
-
+"""By group and name: the class that a command is, its line in the list, and what else its own help says."""
 
 _HELP = frozenset({"-h", "--help", "--version", "--install-completion"})
 """What works however broken the settings are."""
@@ -139,11 +116,13 @@ def make_app() -> App:
         help_format="plaintext",
         group_commands=groups["Help"],
         result_action="return_value",
+        default_parameter=Parameter(negative="", show_default=False),
     )
     for group, commands in COMMANDS.items():
-        for place, (name, (where, text)) in enumerate(commands.items()):
+        for place, (name, (where, line, *more)) in enumerate(commands.items()):
+            words = f"{line}\n\n{' '.join(more)}".strip()
             path = f"audioext.cli.{where}"
-            app.command(path, name=name, group=groups[group], sort_key=place, help=text, help_epilogue="")
+            app.command(path, name=name, group=groups[group], sort_key=place, help=words, help_epilogue="")
     app.register_install_completion_command(group=groups["Help"], help="Install completion for this shell.")
     return app
 
@@ -197,9 +176,8 @@ def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int
     from audioext.cli.text import program  # noqa: PLC0415 - as above
 
     screen = Screen(json=in_json)
-    if in_json:
-        screen.emit({"error": {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}})
-    else:
-        screen.error(message)
+    facts = {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}
+    screen.error(message, json={"error": facts})
+    if not in_json:
         screen.note(f"  what there is: {' '.join((program(), *command, '--help'))}")
     return Exit.USAGE

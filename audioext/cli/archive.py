@@ -14,9 +14,9 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext.cli import text
-from audioext.cli.clients import job_options, looking_client
+from audioext.cli.clients import looking_client
 from audioext.cli.exits import Exit
-from audioext.cli.options import OUTPUT_GROUP, AllowHosts, Command, LookOptions, option
+from audioext.cli.options import OUTPUT, SHOWN, Command, HostOptions, LookOptions
 from audioext.cli.screen import Screen
 from audioext.errors import AudioextError, DownloadError
 from audioext.files.formats import picture_suffix
@@ -29,24 +29,21 @@ FACTS = "song.json"
 """Written last: a folder that has it is whole."""
 WARNING_DAYS = 3.0
 SECONDS_A_DAY = 86_400.0
-Problem = tuple[Job, AudioextError]
 
 
 @frozen(slots=False)
-class ArchiveCommand(LookOptions, Command):
+class ArchiveCommand(LookOptions, HostOptions, Command):
     """`audioext archive`."""
 
-    folder: Annotated[Path, Parameter(help="The folder of the archive; it is made if it is missing.")]
-    days: Annotated[
-        float,
-        option("Warn of what could not be saved and expires within so many days.", OUTPUT_GROUP, default=True),
-    ] = field(default=WARNING_DAYS, kw_only=True)
-    allow_hosts: AllowHosts = field(default=(), kw_only=True)
+    folder: Annotated[Path, Parameter()]
+    """The folder of the archive; it is made if it is missing."""
+    days: Annotated[float, OUTPUT, SHOWN] = field(default=WARNING_DAYS, kw_only=True)
+    """Warn of what could not be saved and expires within so many days."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> Exit | None:
         """Save what is not there yet, and say what could not be saved."""
         saved, there = 0, 0
-        problems: list[Problem] = []
+        lost: list[Job] = []
         async with looking_client(self, allow_hosts=self.allow_hosts) as client:
             async for job in client.jobs(open=False):
                 if job.verdict is not Verdict.COMPLETE:
@@ -56,39 +53,34 @@ class ArchiveCommand(LookOptions, Command):
                     there += 1
                     continue
                 try:
-                    facts = await keep(job, folder)
+                    facts, names = await keep(job, folder)
                 except (AudioextError, OSError) as error:
-                    problem = error if isinstance(error, AudioextError) else DownloadError([f"{folder}: {error}"])
-                    problems.append((job, problem))
+                    lost.append(job)
+                    words = str(error) if isinstance(error, AudioextError) else f"{folder}: {error}"
+                    self._complain(screen, job, words)
                     continue
                 saved += 1
-                if screen.json:
-                    screen.emit({"event": "saved", "folder": str(folder), **facts})
-                else:
-                    names = ", ".join(str(track["file"]) for track in facts["tracks"])
-                    screen.result(f"{job.ref}  {text.clean(names)}")
-        self._report(screen, saved, there, problems)
-        return Exit.DOWNLOAD if problems else Exit.OK
+                line = f"{job.ref}  {text.clean(', '.join(names))}"
+                screen.result(line, json={"event": "saved", "folder": folder, **facts})
+        screen.note(
+            f"{saved} saved, {there} in the archive before, {len(lost)} could not be saved",
+            json={"event": "done", "saved": saved, "there": there, "failed": len(lost)},
+        )
+        if not lost:
+            return None
+        if not screen.json:
+            screen.note(f"  ask for fresh links: {screen.hint('save', of=lost[0].ref)}")
+        return Exit.DOWNLOAD
 
-    def _report(self, screen: Screen, saved: int, there: int, problems: Sequence[Problem]) -> None:
-        again = job_options(self, hosts=self.allow_hosts)
-        for job, error in problems:
-            left = _days_left(job)
-            soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
-            if screen.json:
-                screen.emit({"event": "failed", "ref": job.ref, "problem": str(error), "days_left": left})
-            else:
-                screen.error(f"job {job.ref}: {text.clean(error)}{soon}")
-        if screen.json:
-            screen.emit({"event": "done", "saved": saved, "there": there, "failed": len(problems)})
-            return
-        screen.note(f"{saved} saved, {there} in the archive before, {len(problems)} could not be saved")
-        if problems:
-            screen.note(f"  ask for fresh links: {again.command('save', problems[0][0].ref)}")
+    def _complain(self, screen: Screen, job: Job, problem: str) -> None:
+        left = _days_left(job)
+        soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
+        facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
+        screen.error(f"job {job.ref}: {text.clean(problem)}{soon}", json=facts)
 
 
-async def keep(job: Job, folder: Path) -> dict[str, Sequence[Mapping[str, object]]]:
-    """Save all of a song into *folder*, its facts last, and return these.
+async def keep(job: Job, folder: Path) -> tuple[dict[str, object], Sequence[str]]:
+    """Save all of a song into *folder*, its facts last; return these, and the names of the tracks' files.
 
     Raises:
         DownloadError: a track could not be had.
@@ -96,7 +88,7 @@ async def keep(job: Job, folder: Path) -> dict[str, Sequence[Mapping[str, object
     """
     song = await job.result(timeout=1.0)
     paths = await song.save(folder, overwrite=True)
-    tracks: list[Mapping[str, object]] = []
+    tracks: list[dict[str, object]] = []
     for track, path in zip(song.tracks, paths, strict=True):
         beside = {**await _keep_cover(track, path), **await asyncio.to_thread(_keep_lyrics, track, path)}
         said = await asyncio.to_thread(_said_of, path)
@@ -110,7 +102,7 @@ async def keep(job: Job, folder: Path) -> dict[str, Sequence[Mapping[str, object
         "tracks": tracks,
     }
     await asyncio.to_thread(_write_last, folder / FACTS, facts)
-    return facts  # type: ignore[return-value]  # its tracks are what the caller reads
+    return facts, [path.name for path in paths]
 
 
 def is_whole(folder: Path) -> bool:

@@ -1,36 +1,98 @@
-"""The client of a command, and the jobs that it finds."""
+"""The client of a command, what the texts on its command line mean, and the jobs that it finds."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import AsyncGenerator, Collection, Sequence
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Unpack
+from typing import TypedDict, TypeVar, Unpack
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 from attrs import frozen
 
-from audioext import config
-from audioext.cli.arguments import check_positive, real_provider
+from audioext.cli.apis import real_provider
 from audioext.cli.failures import NoSuchRefError
-from audioext.cli.options import BASE_URL_VARIABLE, ApiOptions, SandboxOptions, StoreOptions
-from audioext.cli.screen import JobOptions
+from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions
+from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.config import UNSET, ClientOptions, Unset
-from audioext.errors import RequestError
-from audioext.http.urls import without_password
+from audioext.errors import Problem, RequestError
 from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
 from audioext.settings.meaning import client_options
-from audioext.stores import Store, open_store
+from audioext.stores import open_store
 
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 LOOPBACK_LISTEN = "127.0.0.1:0"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_T = TypeVar("_T")
+
+
+# --- what texts mean --------------------------------------------------------------------------------------------
+
+
+class SourceField(TypedDict, total=False):
+    """The one field of a request that names its source."""
+
+    audio_id: str
+    url: str
+    file: Path
+
+
+def read_source(source: str, *, ids: bool) -> SourceField:
+    """Return the request field that SOURCE means: an existing file, else a URL of whatever scheme, else an id.
+
+    A text that looks like a path (a slash, a suffix, a folder's name) is a file even where none is there, so
+    that a misspelt name is reported and not sent as an id. Without *ids* whatever is no URL is a file.
+    """
+    try:
+        path = Path(source).expanduser()
+        is_file, is_there = path.is_file(), path.exists()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long for any, or the home of nobody
+        path, is_file, is_there = Path(source), False, False
+    if _URL.match(source) and not is_file:
+        return {"url": source}
+    is_path = is_there or "/" in source or "\\" in source or path.suffix
+    return {"file": path} if is_path or not ids else {"audio_id": source}
+
+
+def read_meta(pairs: Sequence[str]) -> dict[str, object]:
+    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is read as such.
+
+    Raises:
+        RequestError: a pair has no equals sign.
+    """
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise RequestError([Problem("meta", f"must look like NAME=VALUE, not {pair!r}")])
+        try:
+            found[name] = msgspec.json.decode(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def read_listen(text: str | None) -> str | Unset | None:
+    """Return what `listen` means to a client: an address, `none` for nowhere, nothing for the default."""
+    if not text:
+        return UNSET
+    return None if text.lower() == "none" else text
+
+
+def api_url(given: str | None, record: Record) -> str | None:
+    """Return where the API of a job is: where the command line says, else where it was submitted to."""
+    return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
+
+
+# --- clients ----------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -41,62 +103,41 @@ class OpenClient:
     provider: Provider
     samples: Sequence[str] = ()
 
-    @property
-    def key_variable(self) -> str:
-        """The environment variable that holds the provider's key."""
-        return self.provider.info.key_variable
-
-    @property
-    def has_key(self) -> bool:
-        """Whether the provider can be asked for anything."""
-        return config.named([self.provider], os.environ)[self.provider.info.name].info.has_key
-
 
 @asynccontextmanager
-async def open_client(  # noqa: PLR0913 - settings, all by keyword
-    name: str,
-    *,
-    base_url: str | None,
-    api: ApiOptions,
-    store: str | Store,
-    sandbox: SandboxOptions,
-    wait_timeout: float = 1.0,
-    allow_hosts: Sequence[str] = (),
-) -> AsyncGenerator[OpenClient]:
-    """Open a client for the provider called *name*, at its real API or in a *sandbox* of its own.
+async def open_client(options: ConnectOptions, name: str, *, base_url: str | None = None) -> AsyncGenerator[OpenClient]:
+    """Open a client for the provider called *name*, at its real API or in a sandbox of its own.
 
     Raises:
         AudioextError: whatever opening a client raises.
     """
-    check_positive("--timeout", wait_timeout)
     samples: Sequence[str] = ()
+    url, listen = options.public_url or "", options.listen or ""
     async with AsyncExitStack() as stack:
-        url, listen = api.public_url or "", api.listen or ""
-        if sandbox.sandbox:
+        if options.sandbox:
             from audioext.cli import sandboxes  # noqa: PLC0415 - an extra, and slow to load
 
-            running = await stack.enter_async_context(sandboxes.open_sandbox(sandbox))
+            running = await stack.enter_async_context(sandboxes.open_sandbox(options))
             provider = sandboxes.sandbox_provider(name, running)
             samples = (*running.track_ids, running.tune_url, running.voice_url)
             url, listen = url or LOOPBACK_URL, listen or LOOPBACK_LISTEN
         else:
-            provider = real_provider(name, base_url, api)
-        if api.poll_only:
-            url, listen = "", ""
+            provider = real_provider(name, base_url, webhook_key=options.webhook_key, every=options.poll_every)
+        if options.poll_only:
+            url = listen = ""
         client = make_client(
             provider,
             public_url=url or None,
             listen=read_listen(listen),
-            store=store,
-            wait_timeout=wait_timeout,
-            allow_hosts=allow_hosts,
+            store=options.store_url,
+            wait_timeout=options.timeout,
+            allow_hosts=options.allow_hosts,
         )
-        await stack.enter_async_context(client)
-        yield OpenClient(client=client, provider=provider, samples=samples)
+        yield OpenClient(client=await stack.enter_async_context(client), provider=provider, samples=samples)
 
 
-def looking_client(options: StoreOptions, *, allow_hosts: Sequence[str] = ()) -> Client:
-    """Return a client of the store that a command looks at: it submits nothing, and makes no new, empty file.
+def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequence[str] = ()) -> Client:
+    """Return a client of the store that a command looks at: it makes no new, empty file, and nobody can call it.
 
     Raises:
         NoSuchRefError: there is no such file.
@@ -106,7 +147,7 @@ def looking_client(options: StoreOptions, *, allow_hosts: Sequence[str] = ()) ->
     if path is not None:
         message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
         raise NoSuchRefError(message)
-    return make_client(store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
+    return make_client(*asked, store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
 
 
 def make_client(*providers: Provider, **options: Unpack[ClientOptions]) -> Client:
@@ -124,19 +165,10 @@ def missing_file(store_url: str) -> Path | None:
     return path if parts.scheme == "sqlite" and not path.exists() else None
 
 
-def read_listen(text: str | None) -> str | Unset | None:
-    """Return what `listen` means to a client: an address, `none` for nowhere, nothing for the default."""
-    if not text:
-        return UNSET
-    return None if text.lower() == "none" else text
+# --- jobs -------------------------------------------------------------------------------------------------------
 
 
-def api_url(given: str | None, record: Record) -> str | None:
-    """Return where the API of a job is: where the command line says, else where it was submitted to."""
-    return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
-
-
-async def find_job(client: Client, options: StoreOptions, ref: str) -> Job:
+async def find_job(client: Client, screen: Screen, ref: str) -> Job:
     """Return the job of *ref*, or the only one whose ref begins so.
 
     Raises:
@@ -145,17 +177,17 @@ async def find_job(client: Client, options: StoreOptions, ref: str) -> Job:
     with suppress(RequestError):
         return await client.job(ref)
     found = {job.ref: job async for job in client.jobs() if ref and job.ref.startswith(ref)}
-    return found[the_one(found, ref, "job", job_options(options).command("jobs"))]
+    return the_one(found, ref, "job", screen.hint("jobs"))
 
 
-def the_one(found: Collection[str], beginning: str, kind: str, listing: str) -> str:
-    """Return the only one of the ids that were *found*; *listing* is the command that lists all.
+def the_one(found: Mapping[str, _T], beginning: str, kind: str, listing: str) -> _T:
+    """Return the only one of those that were *found*; *listing* is the command that lists all.
 
     Raises:
         NoSuchRefError: there is none, or there are several.
     """
     if len(found) == 1:
-        return next(iter(found))
+        return next(iter(found.values()))
     more = ", …" if len(found) > LISTED_AT_MOST else ""
     several = f"more than one {kind} that begins with {beginning!r}: {', '.join([*found][:LISTED_AT_MOST])}{more}"
     message = (
@@ -163,35 +195,3 @@ def the_one(found: Collection[str], beginning: str, kind: str, listing: str) -> 
         "--store names another one, --sandbox the one of the sandbox's jobs"
     )
     raise NoSuchRefError(message)
-
-
-def job_options(
-    store: StoreOptions,
-    *,
-    api: ApiOptions | None = None,
-    base_url: str | None = None,
-    hosts: Sequence[str] = (),
-    is_asked: bool = False,
-) -> JobOptions:
-    """Return how another command finds a job of this store, its API and its files; a password is not repeated."""
-    of_store = " --sandbox" if store.is_sandboxed else ""
-    if store.store is not None and without_password(store.store) == store.store:
-        of_store += f" --store {shlex.quote(store.store)}"
-    given: dict[str, object] = {"base_url": base_url}
-    if api is not None:
-        given |= {name: getattr(api, name) for name in ("public_url", "listen", "poll_every")}
-    of_api = "".join(
-        f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
-        for name, value in given.items()
-        if value is not None and without_password(str(value)) == str(value)
-    )
-    if api is not None and api.poll_only:
-        of_api += " --poll-only"
-    return JobOptions(
-        store=of_store,
-        api="" if store.is_sandboxed else of_api,
-        files="".join(f" --allow-host {shlex.quote(host)}" for host in hosts),
-        is_kept=not store.store_url.startswith("memory:"),
-        is_asked=is_asked,
-        sandbox=store.is_sandboxed,
-    )

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from attrs import field, frozen
 from cyclopts import Parameter
+from numpy.typing import NDArray
+from rich.filesize import decimal
 
 from audioext.cli import text
 from audioext.cli.clients import open_client
-from audioext.cli.compare import Likeness, compare
 from audioext.cli.exits import Exit
-from audioext.cli.options import ApiOptions, Command, Out, ProviderOption, SandboxOptions, SavingOptions, Speed
-from audioext.cli.screen import JobOptions, Screen
+from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
+from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
 from audioext.providers.base import FileRoute, Provider
 from audioext.sandbox import audio
+from audioext.sandbox.audio import Clip
 from audioext.ui.objects import event_object
 
 DEMO_SPEED = 40.0
@@ -38,6 +41,13 @@ MAX_STEM_LETTERS = 40
 MODEL = "V5"
 MODELLESS = frozenset({"musicgpt"})
 """Who has no model, style or title."""
+
+ALIKE_FROM = 0.9  # the same music through two lossy encoders stays above 0.97, other music below 0.5
+COMPARED_RATE_HZ = 4_000  # enough to tell music from other music, and quick
+COMPARED_SECONDS = 30.0
+LEAST_SECONDS = 0.25  # below that an encoder's own silence in front is most of what is heard
+LEAST_LOUDNESS = 1e-4  # root mean square of full scale: noise that encoders add is below
+LARGEST_SHIFT_SECONDS = 0.1  # MP3 encoders put up to 0.05 s of silence in front, twice where both are MP3
 
 NEXT = """
 Next
@@ -66,6 +76,33 @@ The same in Python
 
 
 @frozen(kw_only=True)
+class Likeness:
+    """A track beside its source: both lengths in seconds, and how alike their beginnings are, from 0 to 1.
+
+    `beginning` is `None` where the source is too short or too quiet to compare anything with it.
+    """
+
+    source_seconds: float
+    track_seconds: float
+    beginning: float | None
+
+    @property
+    def begins_like_it(self) -> bool | None:
+        """Whether the track begins like the source, `None` where nobody can tell."""
+        return None if self.beginning is None else self.beginning >= ALIKE_FROM
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the track is longer than the source."""
+        return self.track_seconds > self.source_seconds
+
+    def __str__(self) -> str:
+        """Say both in a few words: `20.0 s → 44.1 s, begins like it`."""
+        words = {True: "begins like it", False: "does NOT begin like it", None: "too short or too quiet to compare"}
+        return f"{self.source_seconds:.1f} s → {self.track_seconds:.1f} s, {words[self.begins_like_it]}"
+
+
+@frozen(kw_only=True)
 class Outcome:
     """A demo that ran: at whom, what was extended, what came of it, and how each track compares."""
 
@@ -83,41 +120,47 @@ class Outcome:
             one.is_longer and one.begins_like_it is not False for one in self.likenesses
         )
 
+    @property
+    def takes(self) -> Iterator[tuple[str, Path, Likeness]]:
+        """The title, the file and the likeness of each track."""
+        titles = [track.title or "" for track in self.finished.song.tracks]
+        return zip(titles, self.finished.paths, self.likenesses, strict=False)
+
 
 @frozen(slots=False)
 class DemoCommand(Command):
     """`audioext demo`."""
 
-    file: Annotated[Path | None, Parameter(help="A WAV, FLAC, OGG or MP3 of yours; without one a tune is made.")] = None
-    provider: ProviderOption = field(default="kie", kw_only=True)
-    out: Out = field(default=Path("audioext-demo"), kw_only=True)
-    speed: Speed = field(default=DEMO_SPEED, kw_only=True)
+    is_sandboxed = True
+    store_url = "memory://"
+    file: Annotated[Path | None, Parameter()] = None
+    """A WAV, FLAC, OGG or MP3 of yours; without one a tune is made."""
+    provider: Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN] = field(default="kie", kw_only=True)
+    """The API to play."""
+    out: Annotated[Path, JOB, SHOWN] = field(default=Path("audioext-demo"), kw_only=True)
+    """The folder for the files."""
+    speed: Annotated[float, SANDBOX, SHOWN, POSITIVE] = field(default=DEMO_SPEED, kw_only=True)
+    """How many times faster than the real APIs the sandbox is."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> Exit | None:
         """Run the trip and report what came of it."""
-        screen.job = JobOptions(sandbox=True, is_kept=False, is_asked=True)
+        screen.is_asked = True
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with open_view(screen) as view:
             outcome = await self._trip(view)
         report(screen, outcome)
-        return Exit.OK if outcome.is_good else Exit.DOWNLOAD
+        return None if outcome.is_good else Exit.DOWNLOAD
 
     async def _trip(self, view: View) -> Outcome:
         began = time.monotonic()
         source = await self._source(view)
         continue_at = await asyncio.to_thread(_continue_at, source)
-        async with open_client(
-            self.provider,
-            base_url=None,
-            api=ApiOptions(),
-            sandbox=SandboxOptions(sandbox=True, speed=self.speed),
-            store="memory://",
-            wait_timeout=WAIT_SECONDS,
-        ) as opened:
+        options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
+        async with open_client(options, self.provider) as opened:
             view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
             view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
             job = await submit(opened, self._request(source, continue_at), view)
-            finished = await finish(opened, job, view, SavingOptions(out=self.out), overwrite=True)
+            finished = await finish(opened, job, view, out=self.out, overwrite=True)
         likenesses = await asyncio.to_thread(_compare, source, finished.paths, continue_at)
         return Outcome(
             provider=opened.provider,
@@ -136,12 +179,12 @@ class DemoCommand(Command):
         view.waiting("a tune to be made")
         await asyncio.to_thread(_make_tune, path)
         view.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
-        view.still()
+        view.waiting(None)
         return path
 
     def _request(self, source: Path, continue_at: float) -> Extend:
-        styled = {"model": MODEL, "style": "Piano", "title": f"{source.stem[:MAX_STEM_LETTERS]} extended"}
-        more = {} if self.provider in MODELLESS else styled
+        title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
+        more = {} if self.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
         return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
 
 
@@ -150,12 +193,9 @@ def report(screen: Screen, outcome: Outcome) -> None:
     if screen.json:
         screen.emit(_json(outcome))
         return
-    finished = outcome.finished
     rows = [
-        (index, track.title or "", text.length(likeness.track_seconds), text.size(path.stat().st_size), likeness, path)
-        for index, (track, path, likeness) in enumerate(
-            zip(finished.song.tracks, finished.paths, outcome.likenesses, strict=False), 1
-        )
+        (number, title, text.length(one.track_seconds), decimal(path.stat().st_size), one, path)
+        for number, (title, path, one) in enumerate(outcome.takes, 1)
     ]
     screen.result()
     screen.table(("track", "title", "duration", "size", "beside the source", "file"), rows)
@@ -190,25 +230,24 @@ def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_a
 
 
 def _json(outcome: Outcome) -> dict[str, object]:
-    finished = outcome.finished
-    created_at = finished.job.created_at
+    job = outcome.finished.job
     source_seconds = outcome.likenesses[0].source_seconds if outcome.likenesses else None
     return {
-        "ref": finished.job.ref,
-        "provider": finished.job.provider,
+        "ref": job.ref,
+        "provider": job.provider,
         "source": {"file": outcome.source, "duration": source_seconds, "continue_at": outcome.continue_at},
-        "stages": [event_object(event, created_at) for event in finished.events],
+        "stages": [event_object(event, job.created_at) for event in outcome.finished.events],
         "takes": [
             {
-                "title": track.title,
+                "title": title,
                 "file": path,
                 "size": path.stat().st_size,
-                "duration": round(likeness.track_seconds, 2),
-                "longer_by": round(likeness.track_seconds - likeness.source_seconds, 2),
-                "begins_like_source": likeness.begins_like_it,
-                "likeness": None if likeness.beginning is None else round(likeness.beginning, 3),
+                "duration": round(one.track_seconds, 2),
+                "longer_by": round(one.track_seconds - one.source_seconds, 2),
+                "begins_like_source": one.begins_like_it,
+                "likeness": None if one.beginning is None else round(one.beginning, 3),
             }
-            for track, path, likeness in zip(finished.song.tracks, finished.paths, outcome.likenesses, strict=False)
+            for title, path, one in outcome.takes
         ],
         "ok": outcome.is_good,
         "seconds": round(outcome.seconds, 2),
@@ -248,3 +287,42 @@ def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness
         return [compare(source, path, until=until) for path in paths]
     except ValueError as error:
         raise DownloadError([f"a track cannot be decoded: {error}"], paths=paths) from error
+
+
+# --- how alike two recordings begin -----------------------------------------------------------------------------
+
+
+def compare(source: Path, track: Path, *, until: float) -> Likeness:
+    """Decode both files and compare their first *until* seconds (30 at most). It blocks: call it in a thread.
+
+    Raises:
+        ValueError: one of them is not audio that can be decoded.
+    """
+    first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
+    kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
+    likeness = _likeness(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
+    return Likeness(source_seconds=first.duration, track_seconds=second.duration, beginning=likeness)
+
+
+def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
+    mono = clip.samples[: round(kept * clip.rate)].astype(np.float64).mean(axis=1)
+    # A box over one new sample's span keeps what is above the new rate's half from folding down.
+    width = max(1, clip.rate // COMPARED_RATE_HZ)
+    smooth = np.convolve(mono, np.full(width, 1.0 / width), mode="same")
+    times = np.arange(0.0, kept, 1.0 / COMPARED_RATE_HZ)
+    found = np.interp(times, np.arange(len(smooth)) / clip.rate, smooth)
+    return np.asarray(found - found.mean(), dtype=np.float64)
+
+
+def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """Return the highest correlation at any small shift; nothing where the first is silent, 0 where the second is."""
+    powers = [float((each**2).sum()) for each in (first, second)]
+    if powers[0] < len(first) * LEAST_LOUDNESS**2:
+        return None
+    if powers[1] == 0.0:
+        return 0.0
+    span = 2 * len(first)
+    correlation = np.fft.irfft(np.fft.rfft(first, span) * np.conj(np.fft.rfft(second, span)), span)
+    shift = min(len(first), round(LARGEST_SHIFT_SECONDS * COMPARED_RATE_HZ))
+    near = np.roll(correlation, shift)[: 2 * shift + 1]
+    return float(np.clip(near.max() / np.sqrt(powers[0] * powers[1]), 0.0, 1.0))

@@ -13,15 +13,7 @@ from audioext import config
 from audioext.check.report import CheckLine, CheckReport, failed, warning
 from audioext.cli.clients import make_client, missing_file, read_listen
 from audioext.cli.exits import Exit
-from audioext.cli.options import (
-    API_GROUP,
-    BaseUrlOptions,
-    Command,
-    ProviderName,
-    StoreOptions,
-    WebhookOptions,
-    option,
-)
+from audioext.cli.options import API, BaseUrlOptions, Command, ProviderName, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError
 from audioext.providers.base import Provider
@@ -35,11 +27,10 @@ MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "
 class DoctorCommand(WebhookOptions, BaseUrlOptions, StoreOptions, Command):
     """`audioext doctor`."""
 
-    provider: Annotated[
-        ProviderName | None, option("The API to look at; all whose keys are known, if none is named.", API_GROUP)
-    ] = None
+    provider: Annotated[ProviderName | None, API] = None
+    """The API to look at; all whose keys are known, if none is named."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> Exit | None:
         """Look at everything, and print a line for each thing."""
         found, lines = self._providers()
         path, store = missing_file(self.store_url), self.store_url or None
@@ -51,13 +42,12 @@ class DoctorCommand(WebhookOptions, BaseUrlOptions, StoreOptions, Command):
         if store is None:
             seen = tuple(line for line in seen if line.name != "store")
         report = CheckReport((*lines, *seen))
-        if screen.json:
-            screen.emit({"ok": report.ok, "lines": [asdict(line) for line in report.lines]})
-        elif screen.out.is_terminal:
+        if screen.out.is_terminal and not screen.json:
             screen.out.print(_table(report), soft_wrap=False)
         else:
-            screen.result(str(report))
-        return Exit.OK if report.ok else Exit.UNWELL
+            facts = {"ok": report.ok, "lines": [asdict(line) for line in report.lines]}
+            screen.result(str(report), json=facts)
+        return None if report.ok else Exit.UNWELL
 
     def _providers(self) -> tuple[list[Provider], list[CheckLine]]:
         """Return the providers to look at, and a line for each that would never call the public URL, or for none."""

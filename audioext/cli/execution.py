@@ -18,7 +18,8 @@ from audioext.cli.exits import Exit, leave
 from audioext.cli.failures import advice, error_object, exit_code, interruption, sentence
 from audioext.cli.options import Command
 from audioext.cli.screen import Screen
-from audioext.cli.text import dump, iso, moment
+from audioext.cli.text import dump, moment
+from audioext.ui.objects import iso
 
 _QUIET = {
     getattr(signal, name): handler
@@ -33,12 +34,12 @@ _SIGNALLED = 128  # a shell adds it to the number of the signal that ended a pro
 
 def execute(command: Command) -> int:
     """Run *command* and return the exit code, having said what went wrong."""
-    screen, came = Screen(json=command.json), [Exit.INTERRUPTED]
+    screen, came = Screen(command=command, json=command.json), [Exit.INTERRUPTED]
     with _logs(command):
         try:
             loops = _fast_loop() if command.is_server else None
             with _interrupts(came), asyncio.Runner(loop_factory=loops) as runner:
-                return int(runner.run(command.run(screen)))
+                return runner.run(command.run(screen)) or Exit.OK
         except KeyboardInterrupt:
             return _interrupted(screen, came[-1])
         except BrokenPipeError:
@@ -98,13 +99,9 @@ def stop_signals() -> Generator[asyncio.Event]:
 def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
     if debug:
         print("".join(traceback.format_exception(error)), file=sys.stderr)
-    if screen.json:
-        screen.emit(error_object(error))
-    else:
-        screen.error(sentence(error))
-        hint = advice(screen, error)
-        if hint:
-            screen.note(f"  {hint}")
+    screen.error(sentence(error), json=error_object(error))
+    if not screen.json and (hint := advice(screen, error)):
+        screen.note(f"  {hint}")
     return exit_code(error)
 
 
@@ -113,11 +110,8 @@ def _interrupted(screen: Screen, code: Exit) -> int:
     # Whoever presses Ctrl-C twice wants to hear nothing of what was left open.
     logging.getLogger("asyncio").addHandler(logging.NullHandler())
     with suppress(OSError):  # a terminal that hung up reads nothing more
-        if screen.json:
-            facts = {"type": "Interrupted", "message": message, "exit_code": int(code), "ref": screen.ref}
-            screen.emit({"error": facts})
-        else:
-            screen.error(message)
+        facts = {"type": "Interrupted", "message": message, "exit_code": int(code), "ref": screen.ref}
+        screen.error(message, json={"error": facts})
     return code
 
 
@@ -125,12 +119,9 @@ def _interrupted(screen: Screen, code: Exit) -> int:
 def _logs(command: Command) -> Generator[None]:
     """Show what audioext logs, and when it was: warnings, with `-v` information, with `--debug` everything."""
     logger = logging.getLogger("audioext")
-    level = logging.WARNING
-    if command.verbose or command.debug:
-        level = logging.DEBUG if command.debug else logging.INFO
     handler = _StderrHandler(is_json=command.log_format == "json")
     before = logger.level, logger.propagate
-    logger.setLevel(level)
+    logger.setLevel("DEBUG" if command.debug else "INFO" if command.verbose else "WARNING")
     logger.propagate = False
     logger.addHandler(handler)
     try:
@@ -145,21 +136,16 @@ class _StderrHandler(logging.Handler):
 
     def __init__(self, *, is_json: bool) -> None:
         super().__init__()
-        self._show = _log_object if is_json else _log_line
+        self._is_json = is_json
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(self._show(record, self.format(record)), file=sys.stderr, flush=True)
+            words, level = self.format(record), record.levelname.lower()  # a traceback is a part of the words
+            line = f"{moment(record.created)} {level} {record.name}: {words}"
+            if self._is_json:
+                facts = {name: getattr(record, name) for name in _FACTS if hasattr(record, name)}
+                named = {"time": iso(record.created), "level": level, "logger": record.name}
+                line = dump({**named, "message": words, **facts})
+            print(line, file=sys.stderr, flush=True)
         except Exception:  # noqa: BLE001 - logging's own rule: a line that cannot be written ends nothing
             self.handleError(record)
-
-
-def _log_line(record: logging.LogRecord, text: str) -> str:
-    return f"{moment(record.created)} {record.levelname.lower()} {record.name}: {text}"
-
-
-def _log_object(record: logging.LogRecord, text: str) -> str:
-    """Return a line as JSON, with the facts that it has beside its words; a traceback is a part of the message."""
-    facts = {name: getattr(record, name) for name in _FACTS if hasattr(record, name)}
-    named = {"time": iso(record.created), "level": record.levelname.lower(), "logger": record.name}
-    return dump({**named, "message": text, **facts})

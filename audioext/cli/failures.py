@@ -28,23 +28,16 @@ class ForwardError(AudioextError):
     """The app did not take an event; it is sent again, and then listed by `audioext jobs --undelivered`."""
 
 
-# The first class that fits counts, so the narrow ones stand above the broad ones.
-_CODES: tuple[tuple[type[BaseException], Exit], ...] = (
-    (JobFailedError, Exit.FAILED),
-    (SubmitUnknownError, Exit.UNKNOWN),
-    (StageTimeoutError, Exit.TIMEOUT),
-    (ClientClosedError, Exit.TIMEOUT),
-    (JobError, Exit.REFUSED),  # its submit was
-    (StoreError, Exit.STORE),
-    (DownloadError, Exit.DOWNLOAD),
-    (ConfigError, Exit.USAGE),
-    (RequestError, Exit.USAGE),
-    (UnsupportedError, Exit.USAGE),
-    (ProviderError, Exit.REFUSED),
-    (DecodeError, Exit.REFUSED),
-    (WebhookError, Exit.REFUSED),
-    (ForwardError, Exit.REFUSED),
+_CODES: tuple[tuple[Exit, tuple[type[BaseException], ...]], ...] = (
+    (Exit.FAILED, (JobFailedError,)),
+    (Exit.UNKNOWN, (SubmitUnknownError,)),
+    (Exit.TIMEOUT, (StageTimeoutError, ClientClosedError)),
+    (Exit.STORE, (StoreError,)),
+    (Exit.DOWNLOAD, (DownloadError,)),
+    (Exit.USAGE, (ConfigError, RequestError, UnsupportedError)),
+    (Exit.REFUSED, (JobError, ProviderError, DecodeError, WebhookError, ForwardError)),
 )
+"""The first line that fits counts, so the narrow classes stand above the broad ones."""
 _FACTS = ("provider", "http_status", "code", "retryable", "charged", "retry_after", "reason")
 # What the library says of its arguments, and what is typed here instead.
 _IN_OPTIONS = (
@@ -56,6 +49,7 @@ _IN_OPTIONS = (
     (", `await song.recover()` tries it again", ""),
 )
 _HOSTS = re.compile(r'allow_hosts=\[("[^"]*"(?:, "[^"]*")*)\]')
+_HOST = re.compile(r'"([^"]*)",?')
 _SETTING = re.compile(r"`?\b((?:public|base)_url\b=?|listen(?:=|(?= must)))`?")
 
 
@@ -65,7 +59,7 @@ class NoSuchRefError(StoreError):
 
 def exit_code(error: BaseException) -> Exit:
     """Return the exit code of a command that ends with *error*."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.DEFECT)
+    return next((code for code, kinds in _CODES if isinstance(error, kinds)), Exit.DEFECT)
 
 
 def error_object(error: Exception) -> dict[str, object]:
@@ -104,33 +98,34 @@ def sentence(error: Exception) -> str:
 
 def advice(screen: Screen, error: Exception) -> str:
     """Return what to do next, where the error is not the end of the job."""
-    job, ref = screen.job, error.job.ref if isinstance(error, (JobError, SubmitUnknownError)) else screen.ref
-    if ref is None or not job.is_kept or not isinstance(error, AudioextError):
+    ref = error.job.ref if isinstance(error, (JobError, SubmitUnknownError)) else screen.ref
+    if ref is None or not screen.is_kept or not isinstance(error, AudioextError):
         return ""
-    if job.sandbox and isinstance(error, DownloadError):
-        return "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once"
-    if job.sandbox and isinstance(error, StageTimeoutError):
-        return f"but its sandbox has ended, and its task with it; what is known: {job.command('show', of=ref)}"
-    if not job.sandbox and isinstance(error, DownloadError):
-        return f"the job is complete; fetch it again: {job.command('save', of=ref)}"
-    if not job.sandbox and isinstance(error, (StageTimeoutError, ClientClosedError)):
-        return f"wait for it again: {job.command('wait', of=ref)}"
-    is_of_job = job.sandbox or isinstance(error, (JobError, SubmitUnknownError, ProviderError))
-    return f"what is known of it: {job.command('show', of=ref)}" if is_of_job else ""
+    is_of_job = isinstance(error, (JobError, SubmitUnknownError, ProviderError))
+    if screen.is_sandboxed:
+        if isinstance(error, DownloadError):
+            return "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once"
+        if isinstance(error, StageTimeoutError):
+            known = screen.hint("show", of=ref)
+            return f"but its sandbox has ended, and its task with it; what is known: {known}"
+    elif isinstance(error, DownloadError):
+        return f"the job is complete; fetch it again: {screen.hint('save', of=ref)}"
+    elif isinstance(error, (StageTimeoutError, ClientClosedError)):
+        return f"wait for it again: {screen.hint('wait', of=ref)}"
+    return f"what is known of it: {screen.hint('show', of=ref)}" if is_of_job or screen.is_sandboxed else ""
 
 
 def interruption(screen: Screen) -> str:
     """Return what becomes of the task of a command that is interrupted."""
-    job, ref = screen.job, screen.ref
-    if ref is None and not job.is_asked:
+    if screen.ref is None and not screen.is_asked:
         return "interrupted"
-    if job.sandbox:
+    if screen.is_sandboxed:
         return "interrupted; the sandbox has ended, and its task with it"
-    if ref is None:
-        return f"interrupted; if a task was submitted, it goes on: {job.command('jobs', '--open')} lists it"
-    if not job.is_kept:
-        return f"interrupted; the task goes on, but job {ref} was in memory only: --store keeps the next one"
-    return f"interrupted; the task goes on. Come back to it: {job.command('wait', of=ref)}"
+    if screen.ref is None:
+        return f"interrupted; if a task was submitted, it goes on: {screen.hint('jobs', '--open')} lists it"
+    if not screen.is_kept:
+        return f"interrupted; the task goes on, but job {screen.ref} was in memory only: --store keeps the next one"
+    return f"interrupted; the task goes on. Come back to it: {screen.hint('wait', of=screen.ref)}"
 
 
 def _option(name: str) -> str:
@@ -141,8 +136,4 @@ def _typed(words: str) -> str:
     words = clean(words)
     for of_library, typed in _IN_OPTIONS:
         words = words.replace(of_library, typed)
-    return _HOSTS.sub(lambda found: _repeated(found[1].strip('"').split('", "')), words)
-
-
-def _repeated(hosts: list[str]) -> str:
-    return " ".join(f"--allow-host {shlex.quote(host)}" for host in hosts)
+    return _HOSTS.sub(lambda found: _HOST.sub(lambda host: f"--allow-host {shlex.quote(host[1])}", found[1]), words)

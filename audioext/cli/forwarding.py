@@ -5,10 +5,10 @@ https://www.standardwebhooks.com, read 2026-11-26: `webhook-id` stays the same w
 
 from __future__ import annotations
 
-import asyncio
 import secrets
+import time
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated
@@ -20,18 +20,21 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 from yarl import URL
 
 from audioext.cli.clients import find_job, looking_client
-from audioext.cli.exits import Exit
 from audioext.cli.failures import ForwardError
-from audioext.cli.options import API_GROUP, Command, ForwardOptions, LookOptions, Ref, option
+from audioext.cli.options import API, Command, ForwardOptions, LookOptions, Ref
 from audioext.cli.screen import Screen
 from audioext.cli.text import dump
 from audioext.client import Client
-from audioext.errors import ConfigError
+from audioext.errors import ConfigError, RetryLater
 from audioext.runtime.jobs import TOLD_STAGES, Failure, Job, StageEvent
 from audioext.ui.objects import track_object
 
-WAITS_SECONDS = (0.0, 2.0, 8.0, 20.0, 30.0)
-"""Before each try of one call; a call that fails is made again as every handler's is, five times in all."""
+DAY_SECONDS = 86_400.0
+"""How old an event is at most to wait for an app that is away; after that it has the five tries of every handler."""
+LEAST_WAIT_SECONDS = 2.0
+LONGEST_WAIT_SECONDS = 3_600.0
+WAITED_SHARE = 0.25
+"""Of the age of an event, until it is sent again: a day takes some fifty tries."""
 POST_SECONDS = 10.0
 SECRET_BYTES = 32
 TAKEN = 2
@@ -43,28 +46,26 @@ class ForwardCommand(LookOptions, ForwardOptions, Command):
     """`audioext forward`."""
 
     ref: Ref
-    to: Annotated[str, option("The URL of the app.", API_GROUP)] = field(kw_only=True)
+    to: Annotated[str, API] = field(kw_only=True)
+    """The URL of the app."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Send the events of a job once more, as far as it has come."""
         async with open_forwarder(self.to, self.forward_secret) as forwarder, looking_client(self) as client:
-            job = await find_job(client, self, self.ref)
+            job = await find_job(client, screen, self.ref)
             sent = await forwarder.send_all(job)
-        if screen.json:
-            screen.emit({"ref": job.ref, "events": sent})
-        else:
-            screen.note(f"job {job.ref}: the app took {', '.join(sent) or 'nothing: there is no event yet'}")
-        return Exit.OK
+        words = f"job {job.ref}: the app took {', '.join(sent) or 'nothing: there is no event yet'}"
+        screen.note(words, json={"ref": job.ref, "events": sent})
 
 
 @frozen(kw_only=True, eq=False)
 class Forwarder:
-    """Posts events to *url*; `sleep` is what waits between two tries."""
+    """Posts events to *url*; `now` is the clock (Unix seconds) by which they age."""
 
     url: URL
     signer: Webhook
     session: aiohttp.ClientSession
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    now: Callable[[], float] = time.time
 
     def register(self, client: Client) -> None:
         """Be told of every stage and failure of *client*'s store."""
@@ -73,18 +74,20 @@ class Forwarder:
         client.on_failure(self.tell)
 
     async def tell(self, event: StageEvent | Failure) -> None:
-        """Post one event, and try again for a while.
+        """Post one event.
 
         Raises:
-            ForwardError: the app did not take it.
+            RetryLater: the app did not take it, which has been so for less than a day.
+            ForwardError: it never did.
         """
-        problem = ""
-        for wait in WAITS_SECONDS:
-            await self.sleep(wait)
-            problem = await self._post(event)
-            if not problem:
-                return
-        raise ForwardError(problem)
+        try:
+            await self._post(event)
+        except ForwardError as error:
+            age = self.now() - event.at.timestamp()
+            if age >= DAY_SECONDS:
+                raise
+            wait = min(max(LEAST_WAIT_SECONDS, WAITED_SHARE * age), LONGEST_WAIT_SECONDS)
+            raise RetryLater(wait, str(error)) from error
 
     async def send_all(self, job: Job) -> Sequence[str]:
         """Post each event of *job* once, and return their types.
@@ -98,12 +101,10 @@ class Forwarder:
         if job.failure is not None:
             events.append(job.failure)
         for event in events:
-            if problem := await self._post(event):
-                raise ForwardError(problem)
+            await self._post(event)
         return [event_type(event) for event in events]
 
-    async def _post(self, event: StageEvent | Failure) -> str:
-        """Return why the app did not take the event, nothing if it did."""
+    async def _post(self, event: StageEvent | Failure) -> None:
         kind, now = event_type(event), datetime.now(UTC)
         name = f"msg_{event.ref}_{kind.removeprefix('job.')}"
         body = dump({"type": kind, "timestamp": event.at, "data": event_data(event)})
@@ -117,9 +118,13 @@ class Forwarder:
             async with self.session.post(
                 self.url, data=body.encode(), headers=headers, allow_redirects=False
             ) as answer:
-                return "" if answer.status // 100 == TAKEN else f"{kind}: the app answered {answer.status}"
+                status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return f"{kind}: the app cannot be reached ({type(error).__name__})"
+            message = f"{kind}: the app cannot be reached ({type(error).__name__})"
+            raise ForwardError(message) from error
+        if status // 100 != TAKEN:
+            message = f"{kind}: the app answered {status}"
+            raise ForwardError(message)
 
 
 @asynccontextmanager

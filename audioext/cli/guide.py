@@ -7,7 +7,6 @@ from importlib.resources import files
 
 from attrs import frozen
 
-from audioext.cli.exits import Exit
 from audioext.cli.options import Command
 from audioext.cli.screen import Screen
 
@@ -16,11 +15,10 @@ from audioext.cli.screen import Screen
 class GuideCommand(Command):
     """`audioext guide`."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Print the page as it is, or as one JSON string."""
         page = files("audioext").joinpath("SKILL.md").read_text(encoding="utf-8")
         if screen.json:
             screen.emit({"guide": page})
         else:
             sys.stdout.write(page)
-        return Exit.OK

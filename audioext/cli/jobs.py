@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
@@ -14,26 +14,14 @@ from typing import Annotated
 import aiohttp
 from attrs import field, frozen
 from cyclopts import Parameter
+from rich.filesize import decimal
 from yarl import URL
 
 from audioext import config
 from audioext.cli import text
-from audioext.cli.arguments import read_meta
-from audioext.cli.clients import find_job, job_options, looking_client, the_one
-from audioext.cli.exits import Exit
+from audioext.cli.clients import find_job, looking_client, read_meta, the_one
 from audioext.cli.failures import NoSuchRefError
-from audioext.cli.options import (
-    API_GROUP,
-    JOB_GROUP,
-    OUTPUT_GROUP,
-    Command,
-    Limit,
-    LookOptions,
-    MetaPairs,
-    Ref,
-    flag,
-    option,
-)
+from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, MetaOptions, Ref
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.errors import ConfigError, Problem, RequestError, WebhookError, shown
@@ -52,55 +40,50 @@ CHARGED = {True: "yes", False: "no", None: "unknown"}
 
 
 @frozen(kw_only=True, slots=False)
-class JobsCommand(LookOptions, Command):
+class JobsCommand(LookOptions, MetaOptions, Command):
     """`audioext jobs`."""
 
-    since: Annotated[
-        str | None, option("Only jobs made since then: a date (2026-11-26), or how long ago (12h, 7d).", JOB_GROUP)
-    ] = None
-    open_only: Annotated[bool, flag("Only jobs that have not ended.", JOB_GROUP, "--open")] = False
-    undelivered: Annotated[
-        bool, flag("Only jobs with events that a handler, or the app of `listen --forward-to`, never took.", JOB_GROUP)
-    ] = False
-    meta: MetaPairs = ()
+    since: Annotated[str | None, JOB] = None
+    """Only jobs made since then: a date (2026-11-26), or how long ago (12h, 7d)."""
+    open_only: Annotated[bool, JOB, Parameter(name="--open")] = False
+    """Only jobs that have not ended."""
+    undelivered: Annotated[bool, JOB] = False
+    """Only jobs with events that a handler, or the app of `listen --forward-to`, never took."""
     limit: Limit = 20
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Print the newest jobs of the store, oldest first."""
-        newest: deque[Record] = deque(maxlen=self.limit)
-        since = 0.0 if self.since is None else read_since(self.since, time.time())
+        now = time.time()
+        since = 0.0 if self.since is None else read_since(self.since, now)
+        records: deque[Record] = deque(maxlen=self.limit)
         async with looking_client(self) as client:
             async for job in client.jobs(open=True if self.open_only else None, meta=read_meta(self.meta)):
-                is_wanted = job.record.created_at >= since and (job.record.handler_faults or not self.undelivered)
-                if is_wanted:
-                    newest.append(job.record)
-        if screen.json:
-            for record in newest:
-                faults = {"handler_faults": record.handler_faults} if self.undelivered else {}
-                screen.emit(job_object(record) | faults)
-            return Exit.OK
-        now = time.time()
-        rows = [
-            (
-                record.ref,
-                state_of(record, now),
-                record.provider,
-                record.operation,
-                text.clean(source_of(record))[:SHORT_LETTERS],
-                f"{text.seconds(now - record.created_at)} ago",
-                _credits(record.credits, record.credit_estimate),
-                text.clean(" ".join(record.handler_faults) if self.undelivered else problem_of(record) or "")[
-                    :SHORT_LETTERS
-                ],
-            )
-            for record in newest
-        ]
-        if rows:
-            screen.table(("ref", "state", "provider", "operation", "source", "made", "credits", "problem"), rows)
-            _sum_up(screen, newest)
-        else:
-            screen.note("no such jobs in this store")
-        return Exit.OK
+                if job.record.created_at >= since and (job.record.handler_faults or not self.undelivered):
+                    records.append(job.record)
+        screen.list(
+            "jobs",
+            ("ref", "state", "provider", "operation", "source", "made", "credits", "problem"),
+            [(self._row(record, now), self._object(record)) for record in records],
+        )
+        if not screen.json:
+            _sum_up(screen, records)
+
+    def _object(self, record: Record) -> Mapping[str, object]:
+        return job_object(record) | ({"handler_faults": record.handler_faults} if self.undelivered else {})
+
+    def _row(self, record: Record, now: float) -> Sequence[str]:
+        problem = " ".join(record.handler_faults) if self.undelivered else problem_of(record) or ""
+        estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
+        return (
+            record.ref,
+            state_of(record, now),
+            record.provider,
+            record.operation,
+            text.clean(source_of(record))[:SHORT_LETTERS],
+            f"{text.seconds(now - record.created_at)} ago",
+            estimate if record.credits is None else f"{record.credits:g}",
+            text.clean(problem)[:SHORT_LETTERS],
+        )
 
 
 @frozen(slots=False)
@@ -108,93 +91,73 @@ class ShowCommand(LookOptions, Command):
     """`audioext show`."""
 
     ref: Ref
-    at: Annotated[int | None, option("Show the job as it was after so many entries.", OUTPUT_GROUP)] = field(
-        default=None, kw_only=True
-    )
-    body: Annotated[int | None, option("Print what came with this entry, byte for byte.", OUTPUT_GROUP)] = field(
-        default=None, kw_only=True
-    )
+    at: Annotated[int | None, OUTPUT] = field(default=None, kw_only=True)
+    """Show the job as it was after so many entries."""
+    body: Annotated[int | None, OUTPUT] = field(default=None, kw_only=True)
+    """Print what came with this entry, byte for byte."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Print all that is known of a job: state, request, journal, tracks, and what went wrong."""
         async with looking_client(self) as client:
-            job = await find_job(client, self, self.ref)
+            job = await find_job(client, screen, self.ref)
             entries = await client.timeline(job.ref)
             deliveries = [delivery async for delivery in client.deliveries(job.ref)][::-1]
         if self.body is not None:
             sys.stdout.buffer.write(_entry("body", self.body, entries)[0].body)
             sys.stdout.buffer.flush()
-            return Exit.OK
+            return
         record, shown = job.record, entries
         if self.at is not None:
             record, shown = _entry("at", self.at, entries)[1] or record, entries[: self.at]
         if screen.json:
             screen.emit(whole_object(record, shown, deliveries))
-            return Exit.OK
+            return
         _print_facts(screen, record)
         _print_journal(screen, record, shown)
         _print_tracks(screen, record)
-        return Exit.OK
 
 
 @frozen(slots=False)
 class InboxCommand(LookOptions, Command):
     """`audioext inbox`."""
 
-    ref: Annotated[str | None, Parameter(help="List those of this job alone.")] = None
+    ref: Annotated[str | None, Parameter()] = None
+    """List those of this job alone."""
     limit: Limit = field(default=20, kw_only=True)
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Print the newest deliveries, newest first."""
         found: list[Delivery] = []
         async with looking_client(self) as client:
             ref = self.ref
             if ref is not None:
                 with suppress(NoSuchRefError):  # a delivery may be of a job that this store does not hold
-                    ref = (await find_job(client, self, ref)).ref
+                    ref = (await find_job(client, screen, ref)).ref
             async for delivery in client.deliveries(ref):
+                found.append(delivery)
                 if len(found) >= self.limit:
                     break
-                found.append(delivery)
-        if screen.json:
-            for delivery in found:
-                # A body may quote the callback URL, whose last segment is a secret.
-                body = mask(delivery.body.decode("utf-8", "replace"))
-                screen.emit({**delivery_object(delivery), "body": body})
-            return Exit.OK
-        rows = [
-            (
-                one.id,
-                text.moment(one.received_at),
-                one.ref,
-                one.provider,
-                one.verdict,
-                text.size(len(one.body)),
-                one.note,
-            )
-            for one in found
-        ]
-        if rows:
-            screen.table(("delivery", "received", "ref", "provider", "verdict", "size", "note"), rows)
-        else:
-            screen.note("no such deliveries in this store")
-        return Exit.OK
+        screen.list(
+            "deliveries",
+            ("delivery", "received", "ref", "provider", "verdict", "size", "note"),
+            [(_delivery_row(one), _delivery_object(one)) for one in found],
+        )
 
 
 @frozen(slots=False)
 class ReplayCommand(LookOptions, Command):
     """`audioext replay`."""
 
-    delivery: Annotated[str, Parameter(help="Its id as `inbox` prints it, or how it alone begins.")]
-    to: Annotated[
-        str | None, option("POST it to the receiver with this public URL, which has the same secret.", API_GROUP)
-    ] = field(default=None, kw_only=True)
+    delivery: Annotated[str, Parameter()]
+    """Its id as `inbox` prints it, or how it alone begins."""
+    to: Annotated[str | None, API] = field(default=None, kw_only=True)
+    """POST it to the receiver with this public URL, which has the same secret."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Give the delivery to this store's inbox again, or POST it to another receiver."""
         target = config.read_public_url(self.to)
         async with looking_client(self) as client:
-            found = await find_delivery(client, self, self.delivery)
+            found = await find_delivery(client, screen, self.delivery)
             if target is None:
                 status = await client.replay(found.id)
             else:
@@ -203,11 +166,8 @@ class ReplayCommand(LookOptions, Command):
         if status != HTTP_OK:
             message = f"delivery {found.id} was answered with {status}"
             raise WebhookError(message, http_status=status)
-        if screen.json:
-            screen.emit({"delivery": found.id, "ref": found.ref, "status": status})
-        else:
-            screen.result(f"delivery {found.id} of job {found.ref} was answered with {status}")
-        return Exit.OK
+        words = f"delivery {found.id} of job {found.ref} was answered with {status}"
+        screen.result(words, json={"delivery": found.id, "ref": found.ref, "status": status})
 
 
 def read_since(words: str, now: float) -> float:
@@ -224,14 +184,7 @@ def read_since(words: str, now: float) -> float:
     raise RequestError([Problem("since", f"must be like 2026-11-26, 12h or 7d, not {shown(words)}")])
 
 
-def _credits(told: float | None, estimate: float | None) -> str:
-    """Return what a job cost in its provider's own credits; an estimate is marked as such."""
-    if told is not None:
-        return f"{told:g}"
-    return "" if estimate is None else f"~{estimate:g}"
-
-
-def _sum_up(screen: Screen, records: Sequence[Record]) -> None:
+def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
     """Say what the jobs cost together at each provider, as far as anybody told; the estimates are told apart."""
     sums: dict[str, list[float]] = {}
     for record in records:
@@ -243,7 +196,7 @@ def _sum_up(screen: Screen, records: Sequence[Record]) -> None:
             screen.note(f"credits at {provider}: {', '.join(parts)}")
 
 
-async def find_delivery(client: Client, options: LookOptions, delivery_id: str) -> Delivery:
+async def find_delivery(client: Client, screen: Screen, delivery_id: str) -> Delivery:
     """Return the delivery of *delivery_id*, or the only one whose id begins so.
 
     Raises:
@@ -252,7 +205,17 @@ async def find_delivery(client: Client, options: LookOptions, delivery_id: str) 
     with suppress(RequestError):
         return await client.delivery(delivery_id)
     found = {one.id: one async for one in client.deliveries() if delivery_id and one.id.startswith(delivery_id)}
-    return found[the_one(found, delivery_id, "delivery", job_options(options).command("inbox"))]
+    return the_one(found, delivery_id, "delivery", screen.hint("inbox"))
+
+
+def _delivery_row(one: Delivery) -> Sequence[str]:
+    size = decimal(len(one.body))
+    return one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
+
+
+def _delivery_object(one: Delivery) -> Mapping[str, object]:
+    # A body may quote the callback URL, whose last segment is a secret.
+    return {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))}
 
 
 async def _post(url: URL, delivery: Delivery) -> int:

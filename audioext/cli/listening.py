@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated, cast
 
 from attrs import define, field, frozen
 from cyclopts import Parameter
+from rich.filesize import decimal
 
 from audioext import config
 from audioext.cli import text
-from audioext.cli.arguments import listening_providers
+from audioext.cli.apis import listening_providers
 from audioext.cli.clients import make_client, read_listen
 from audioext.cli.execution import stop_signals
-from audioext.cli.exits import Exit
-from audioext.cli.options import (
-    API_GROUP,
-    OUTPUT_GROUP,
-    Command,
-    ForwardOptions,
-    StoreOptions,
-    WebhookOptions,
-    flag,
-    option,
-)
+from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardOptions, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen
 from audioext.cli.supervision import supervised
 from audioext.client import Client
@@ -36,13 +26,10 @@ from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage
 from audioext.stores import Store, open_store
-from audioext.stores.base import Appended, Delivery, to_delivery
+from audioext.stores.base import Appended, to_delivery
 from audioext.ui.objects import BY, delivery_object, track_object
 
 UI_PORT = 8090
-CALL_SECONDS = 120.0
-"""How long an event may be sent again and again before that counts as one failure."""
-WITHOUT_HANDLERS = "no handlers run here: your bot's process has them"
 
 
 @frozen(kw_only=True, slots=False)
@@ -50,24 +37,16 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
     """`audioext listen`."""
 
     is_server = True
-    metrics: Annotated[
-        bool | str,
-        Parameter(
-            help="Serve /metrics for Prometheus at 127.0.0.1:9464, or at HOST:PORT, which strangers should not reach.",
-            group=API_GROUP,
-            env_var="AUDIOEXT_METRICS",
-            metavar="[HOST:PORT]",
-            negative="",
-            show_default=False,
-        ),
-    ] = False
-    forward_to: Annotated[
-        str | None, option("A URL of your app that is told of every stage and failure, signed.", API_GROUP)
-    ] = None
-    ui: Annotated[bool, flag("Show all jobs on a live page, for a browser on this machine.", OUTPUT_GROUP)] = False
-    ui_port: Annotated[int, option("The live page's port on 127.0.0.1.", OUTPUT_GROUP, default=True)] = UI_PORT
+    metrics: Annotated[bool | str, API, env("AUDIOEXT_METRICS"), Parameter(metavar="[HOST:PORT]")] = False
+    """Serve /metrics for Prometheus at 127.0.0.1:9464, or at HOST:PORT, which strangers should not reach."""
+    forward_to: Annotated[str | None, API] = None
+    """A URL of your app that is told of every stage and failure, signed."""
+    ui: Annotated[bool, OUTPUT] = False
+    """Show all jobs on a live page, for a browser on this machine."""
+    ui_port: Annotated[int, OUTPUT, SHOWN] = UI_PORT
+    """The live page's port on 127.0.0.1."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
         if self.public_url is None:
             message = "say where providers reach this listener: --public-url https://hooks.example.org/audio"
@@ -83,54 +62,44 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
             listen=listen,
             store=cast("Store", store),
             metrics=self.metrics,
-            handler_timeout=CALL_SECONDS,
         )
-        with stop_signals() as stopped:
-            async with self._forwarding(client), client:
-                where = without_password(self.store_url)
-                url, address = client.public_url, config.read_listen(listen, client.public_url)
-                shown = without_password(str(url))
-                if screen.json:
-                    screen.emit({"event": "listening", "public_url": shown, "store": where})
-                else:
-                    told = (
-                        WITHOUT_HANDLERS
-                        if self.forward_to is None
-                        else f"events go to {without_password(self.forward_to)}"
-                    )
-                    at = "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
-                    screen.note(f"listening for {shown}{at}; jobs in {where}; {told}; Ctrl-C ends it")
-                printer = asyncio.create_task(Printer(screen, client).run(store.appends))
-                async with supervised(f"listening for {shown}"), self._page(client, screen):
-                    await stopped.wait()
-                await store.appends.join()
-                printer.cancel()
-        return Exit.OK
+        async with AsyncExitStack() as stack:
+            stopped = stack.enter_context(stop_signals())
+            if self.forward_to is not None:
+                from audioext.cli.forwarding import open_forwarder  # noqa: PLC0415 - its package is an extra
 
-    @asynccontextmanager
-    async def _forwarding(self, client: Client) -> AsyncGenerator[None]:
+                forwarder = await stack.enter_async_context(open_forwarder(self.forward_to, self.forward_secret))
+                forwarder.register(client)
+            await stack.enter_async_context(client)
+            shown, where = without_password(str(client.public_url)), without_password(self.store_url)
+            ready = f"listening for {shown}"
+            screen.note(
+                f"{ready}{_address(client, listen)}; jobs in {where}; {self._events}; Ctrl-C ends it",
+                json={"event": "listening", "public_url": shown, "store": where},
+            )
+            printing = asyncio.create_task(Printer(screen, client).run(store.appends))
+            if self.ui:
+                from audioext.ui.page import Page  # noqa: PLC0415 - its package is an extra
+
+                url = str(await stack.enter_async_context(Page(client=client).served("127.0.0.1", self.ui_port)))
+                screen.note(f"the live page: {url}", json={"event": "page", "url": url})
+            async with supervised(ready):
+                await stopped.wait()
+            await store.appends.join()
+            printing.cancel()
+
+    @property
+    def _events(self) -> str:
         if self.forward_to is None:
-            yield
-            return
-        from audioext.cli.forwarding import open_forwarder  # noqa: PLC0415 - its package is an extra
+            return "no handlers run here: your bot's process has them"
+        return f"events go to {without_password(self.forward_to)}"
 
-        async with open_forwarder(self.forward_to, self.forward_secret) as forwarder:
-            forwarder.register(client)
-            yield
 
-    @asynccontextmanager
-    async def _page(self, client: Client, screen: Screen) -> AsyncGenerator[None]:
-        if not self.ui:
-            yield
-            return
-        from audioext.ui.page import Page  # noqa: PLC0415 - its package is an extra
-
-        async with Page(client=client).served("127.0.0.1", self.ui_port) as url:
-            if screen.json:
-                screen.emit({"event": "page", "url": str(url)})
-            else:
-                screen.note(f"the live page: {url}")
-            yield
+def _address(client: Client, listen: object) -> str:
+    """Return where *client* listens in words, nothing where that cannot be known."""
+    url = client.public_url
+    address = config.read_listen(listen, url)  # type: ignore[arg-type]  # as the client read it
+    return "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
 
 
 @frozen(kw_only=True)
@@ -190,43 +159,30 @@ class Printer:
             record = (await self.client.job(append.ref)).record
         for entry in append.entries:
             if entry.kind == "webhook":
-                delivery = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
-                self._delivery(delivery, "repeat" if entry.id in append.repeated else delivery.verdict)
+                one = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
+                verdict = "repeat" if entry.id in append.repeated else one.verdict
+                words = f"delivery {verdict}, {decimal(len(one.body))}  {text.clean(one.note)}"
+                facts = {**delivery_object(one), "verdict": verdict}
+                self._line(append, "delivery", entry.at, words, facts)
         if record is not None:
-            moments = {entry.at for entry in append.entries if entry.id not in append.repeated}
-            for topic, source in _news(record, moments):
-                self._topic(record, topic, source)
+            new = {entry.at for entry in append.entries if entry.id not in append.repeated}
+            for topic, source, at in _news(record, new):
+                after = at - record.created_at
+                tracks = [track_object(track) for track in record.tracks]
+                facts = {"task_id": record.task_id, "source": source, "seconds": round(after, 3), "tracks": tracks}
+                words = f"{topic} +{text.seconds(after)} {BY[source] if source is not None else ''}"
+                self._line(append, topic, at, words, facts)
 
-    def _delivery(self, delivery: Delivery, verdict: str) -> None:
-        if self.screen.json:
-            self.screen.emit({"event": "delivery", **delivery_object(delivery), "verdict": verdict})
-            return
-        note = f"  {text.clean(delivery.note)}" if delivery.note else ""
-        line = f"{delivery.provider} {delivery.ref}  delivery {verdict}, {text.size(len(delivery.body))}{note}"
-        self._line(delivery.received_at, line)
-
-    def _topic(self, record: Record, topic: str, source: Source | None) -> None:
-        after = max((item.at for item in record.reached), default=record.created_at) - record.created_at
-        if self.screen.json:
-            facts = {"event": topic, "ref": record.ref, "provider": record.provider, "task_id": record.task_id}
-            tracks = [track_object(track) for track in record.tracks]
-            self.screen.emit({**facts, "source": source, "seconds": round(after, 3), "tracks": tracks})
-            return
-        how = BY[source] if source is not None else ""
-        line = f"{record.provider} {record.ref}  {topic} +{text.seconds(after)} {how}"
-        self._line(time.time(), line.rstrip())
-
-    def _line(self, at: float, line: str) -> None:
-        self.screen.result(f"{text.moment(at)}  {line}")
+    def _line(self, append: Append, event: str, at: float, words: str, facts: Mapping[str, object]) -> None:
+        line = f"{text.moment(at)}  {append.provider} {append.ref}  {words}"
+        named = {"event": event, "ref": append.ref, "provider": append.provider}
+        self.screen.result(line.rstrip(), json={**named, **facts})
 
 
-def _news(record: Record, moments: set[float]) -> list[tuple[str, Source | None]]:
-    """Return the stages that became known at *moments*, and the failure if that did."""
-    news: list[tuple[str, Source | None]] = [
-        (item.stage.name.lower(), item.source)
-        for item in record.reached
-        if item.stage is not Stage.SUBMITTED and item.at in moments
-    ]
+def _news(record: Record, moments: set[float]) -> Iterator[tuple[str, Source | None, float]]:
+    """Yield the stages that became known at *moments*, and the failure if that did."""
+    for item in record.reached:
+        if item.stage is not Stage.SUBMITTED and item.at in moments:
+            yield item.stage.name.lower(), item.source, item.at
     if record.verdict is Verdict.FAILED and record.fault is not None and record.fault.at in moments:
-        news.append(("failed", None))
-    return news
+        yield "failed", None, record.fault.at

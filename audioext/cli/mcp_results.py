@@ -8,9 +8,8 @@ from pydantic import BaseModel, Field
 from audioext.cli.failures import error_facts
 from audioext.errors import AudioextError, DownloadError, ProviderError
 from audioext.models.record import Verdict
-from audioext.models.results import Track
 from audioext.runtime.jobs import Job, JobExpiredError, JobFailedError, StageTimeoutError, SubmitUnknownError
-from audioext.ui.objects import problem_of, state_of
+from audioext.ui.objects import job_object, state_of, track_object
 
 SONGS = "audioext://songs/"
 
@@ -18,11 +17,11 @@ SONGS = "audioext://songs/"
 class TrackInfo(BaseModel):
     """One track: its links die some days after it was made."""
 
-    id: str | None = Field(description="What `extend` takes as `audio_id`.")
-    title: str | None
-    duration: float | None = Field(description="Seconds.")
-    audio_url: str | None
-    image_url: str | None
+    id: str | None = Field(default=None, description="What `extend` takes as `audio_id`.")
+    title: str | None = None
+    duration: float | None = Field(default=None, description="Seconds.")
+    audio_url: str | None = None
+    image_url: str | None = None
     resource: str | None = Field(description="The resource that is the audio file, once the job is complete.")
 
 
@@ -67,27 +66,15 @@ class Balance(BaseModel):
 
 def job_info(job: Job) -> JobInfo:
     """Return *job* as an agent sees it."""
-    record = job.record
-    playable = [track for track in record.tracks if track.audio_url is not None]
-    is_complete = job.verdict is Verdict.COMPLETE
-    return JobInfo(
-        ref=job.ref,
-        state=state_of(record),
-        is_new=job.is_new,
-        provider=job.provider,
-        operation=str(record.operation),
-        key=record.key,
-        created_at=job.created_at.isoformat(),
-        tracks=[
-            _track_info(
-                track, f"{SONGS}{job.ref}/{playable.index(track) + 1}" if is_complete and track in playable else None
-            )
-            for track in record.tracks
-        ],
-        problem=problem_of(record),
-        charged=None if job.failure is None else job.failure.charged,
-        next=_next_step(job),
-    )
+    tracks, place = [], 0
+    for track in job.record.tracks:
+        place += track.audio_url is not None
+        is_there = job.verdict is Verdict.COMPLETE and track.audio_url is not None
+        resource = f"{SONGS}{job.ref}/{place}" if is_there else None
+        tracks.append(TrackInfo.model_validate({**track_object(track), "resource": resource}))
+    charged = None if job.failure is None else job.failure.charged
+    facts = {"is_new": job.is_new, "tracks": tracks, "charged": charged, "next": _next_step(job)}
+    return JobInfo.model_validate(job_object(job.record) | facts)
 
 
 def money(error: AudioextError) -> str:
@@ -120,11 +107,6 @@ def _next_step(job: Job) -> str:
     if state == "expired":
         return "It was given up after a day; a late callback still completes it. Another key submits anew, and pays."
     return "Mend what `problem` says, and submit again with another key."
-
-
-def _track_info(track: Track, resource: str | None) -> TrackInfo:
-    names = ("id", "title", "duration", "audio_url", "image_url")
-    return TrackInfo(**{name: getattr(track, name) for name in names}, resource=resource)
 
 
 def error_result(error: AudioextError) -> CallToolResult:

@@ -7,9 +7,7 @@ import hmac
 import os
 import socket
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Annotated
 
 import uvicorn
@@ -23,21 +21,10 @@ from audioext.cli.clients import LOOPBACK_HOSTS, open_client
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
 from audioext.cli.mcp_tools import AgentServer
-from audioext.cli.options import (
-    API_GROUP,
-    ApiOptions,
-    BaseUrlOptions,
-    Command,
-    Out,
-    ProviderOption,
-    SandboxOptions,
-    StoreOptions,
-    option,
-)
+from audioext.cli.options import API, BaseUrlOptions, Command, ConnectOptions, OutOptions, ProviderOptions, env
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError
 
-WAIT_SECONDS = 900.0
 STOP_SECONDS = 2
 UNAUTHORIZED = 401
 SANDBOX_NOTE = (
@@ -47,40 +34,25 @@ SANDBOX_NOTE = (
 
 
 @frozen(kw_only=True, slots=False)
-class McpCommand(StoreOptions, ApiOptions, BaseUrlOptions, SandboxOptions, Command):
+class McpCommand(ConnectOptions, ProviderOptions, BaseUrlOptions, OutOptions, Command):
     """`audioext mcp`."""
 
-    provider: ProviderOption = "kie"
-    out: Out = Path()
-    http: Annotated[
-        str | None, option("HOST:PORT to serve streamable HTTP on, at /mcp; without it stdin and stdout.", API_GROUP)
-    ] = None
-    token: Annotated[
-        str | None,
-        option(
-            "What HTTP clients have to send as `Authorization: Bearer …`; needed beyond this machine.",
-            API_GROUP,
-            env="AUDIOEXT_MCP_TOKEN",
-        ),
-    ] = field(default=None, repr=False)
+    http: Annotated[str | None, API] = None
+    """HOST:PORT to serve streamable HTTP on, at /mcp; without it stdin and stdout."""
+    token: Annotated[str | None, API, env("AUDIOEXT_MCP_TOKEN")] = field(default=None, repr=False)
+    """What HTTP clients have to send as `Authorization: Bearer …`; needed beyond this machine."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Serve until the client closes stdin, or until Ctrl-C or SIGTERM."""
         address = None if self.http is None else _read_address(self.http, has_token=bool(self.token))
-        async with open_client(
-            self.provider,
-            base_url=self.base_url,
-            api=self,
-            sandbox=self,
-            store=self.store_url,
-            wait_timeout=WAIT_SECONDS,
-        ) as opened:
+        async with open_client(self, self.provider, base_url=self.base_url) as opened:
             note = SANDBOX_NOTE + ", ".join(opened.samples) if self.sandbox else ""
             server = AgentServer(opened.client, provider=self.provider, out=self.out, note=note)
             with stop_signals() as stopped:
                 if address is not None:
-                    await _serve_http(_gated(server, address[0], self.token), address, screen, stopped)
-                    return Exit.OK
+                    app: ASGIApp = server.streamable_http_app(host=address[0])
+                    await _serve_http(gated(app, self.token) if self.token else app, address, screen, stopped)
+                    return
                 if sys.stdin.isatty():
                     screen.note(
                         "speaking MCP on stdin and stdout: an agent's configuration starts this; Ctrl-C ends it"
@@ -89,13 +61,8 @@ class McpCommand(StoreOptions, ApiOptions, BaseUrlOptions, SandboxOptions, Comma
                 await _first_of(speaking, stopped)
                 if speaking.done():
                     await speaking
-                    return Exit.OK
+                    return
         os._exit(Exit.OK)  # the client is closed; a thread of the SDK's still reads stdin, and nothing can wake it
-
-
-def _gated(server: AgentServer, host: str, token: str | None) -> ASGIApp:
-    app = server.streamable_http_app(host=host)
-    return TokenGate(app, token) if token else app
 
 
 async def _serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, stopped: asyncio.Event) -> None:
@@ -107,13 +74,11 @@ async def _serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, st
         raise ConfigError(message) from error
     with listening:
         quiet = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_SECONDS)
-        server = _Server(quiet)
+        server = uvicorn.Server(quiet)
+        server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # they are the command's
         serving = asyncio.create_task(server.serve([listening]))
         url = str(URL.build(scheme="http", host=address[0], port=listening.getsockname()[1], path="/mcp"))
-        if screen.json:
-            screen.emit({"event": "serving", "url": url})
-        else:
-            screen.note(f"serving MCP at {url}; Ctrl-C ends it")
+        screen.note(f"serving MCP at {url}; Ctrl-C ends it", json={"event": "serving", "url": url})
         await _first_of(serving, stopped)
         server.should_exit = True
         await serving
@@ -125,30 +90,19 @@ async def _first_of(serving: asyncio.Task[None], stopped: asyncio.Event) -> None
     stopping.cancel()
 
 
-class TokenGate:
-    """Lets through to an ASGI application only those who bring the token."""
+def gated(app: ASGIApp, token: str) -> ASGIApp:
+    """Let through to *app* only those who bring the *token*, and answer 401 to the others."""
+    expected = f"Bearer {token}".encode()
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        """Stand before *app*."""
-        self._app = app
-        self._expected = f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 to a request without it."""
+    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
         given = dict(scope.get("headers", ())).get(b"authorization", b"")
-        if scope["type"] == "http" and not hmac.compare_digest(given, self._expected):
+        if scope["type"] == "http" and not hmac.compare_digest(given, expected):
             refusal = PlainTextResponse("a bearer token is needed", UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
             await refusal(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
 
-
-class _Server(uvicorn.Server):
-    """A uvicorn that leaves the signals to the command."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
+    return gate
 
 
 def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:

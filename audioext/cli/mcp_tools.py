@@ -217,20 +217,11 @@ def _submit_tool(client: Client, request: type[Request]) -> Callable[..., Awaita
     )
     annotated: Any = Annotated  # with types that are known at run time alone
     hints = {**get_type_hints(request), "file": str | None}
-    fields = {each.name: each.default for each in attrs.fields(request) if each.name != "provider"}
-    submit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions have it where it is set
-        [
-            inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=Key),
-            *(
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=default,
-                    annotation=annotated[hints[name], Field(description=SOURCES.get(name) or FIELD_HELP[name])],
-                )
-                for name, default in fields.items()
-            ),
-        ],
-        return_annotation=JobInfo,
-    )
+    parameters = [inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=Key)]
+    for each in attrs.fields(request):
+        if each.name != "provider":
+            help_text = Field(description=SOURCES.get(each.name) or FIELD_HELP[each.name])
+            kind, keyword = annotated[hints[each.name], help_text], inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(each.name, keyword, default=each.default, annotation=kind))
+    submit.__signature__ = inspect.Signature(parameters, return_annotation=JobInfo)  # type: ignore[attr-defined]  # functions have it where it is set
     return submit

@@ -1,16 +1,18 @@
 """The options of the commands: a command is a class that inherits those it has, and that says what it does.
 
-The classes have no slots, since a command inherits from several of them. Annotations are evaluated here, not kept as
-text: the parser would look for their names in the module of the command.
+The docstring of an option is its help. The classes have no slots, since a command inherits from several of them.
+Annotations are evaluated here, not kept as text: the parser would look for their names in the module of the command.
 """
 
 import abc
+import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import attrs
 from attrs import frozen
-from cyclopts import Group, Parameter, validators
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from audioext.cli.exits import Exit
 from audioext.cli.screen import Screen
@@ -24,71 +26,56 @@ SANDBOX_STORE = "sqlite:///audioext-sandbox.db"
 SANDBOX_SPEED = 60.0
 BASE_URL_VARIABLE = "AUDIOEXT_BASE_URL"
 
-REQUEST_GROUP = Group("Request", sort_key=1)
-JOB_GROUP = Group("Job", sort_key=2)
-API_GROUP = Group("API and webhooks", sort_key=3)
-SANDBOX_GROUP = Group("Sandbox", sort_key=4)
-OUTPUT_GROUP = Group("Output", sort_key=5)
+REQUEST = Parameter(group=Group("Request", sort_key=1))
+JOB = Parameter(group=Group("Job", sort_key=2))
+API = Parameter(group=Group("API and webhooks", sort_key=3))
+SANDBOX = Parameter(group=Group("Sandbox", sort_key=4))
+OUTPUT = Parameter(group=Group("Output", sort_key=5))
+SHOWN = Parameter(show_default=True)
+"""The help shows the default."""
 
 
-def option(text: str, group: Group, *, env: str | None = None, default: bool = False) -> Parameter:
-    """Return an option with the help *text*; *default* shows its default value behind it."""
-    return Parameter(help=text, group=group, env_var=env, show_default=default)
+def env(variable: str) -> Parameter:
+    """Say that the environment may give an option."""
+    return Parameter(env_var=variable)
 
 
-def flag(text: str, group: Group, *names: str, env: str | None = None) -> Parameter:
-    """Return an option that is only ever switched on, or that may be repeated."""
-    return Parameter(name=names or None, help=text, group=group, env_var=env, negative="", show_default=False)
+def check_positive(kind: object, value: float | None) -> None:
+    """Check that the *value* of an option can be waited for, or be divided by.
+
+    Raises:
+        ValueError: it is no finite number above 0.
+    """
+    del kind
+    if value is not None and not 0 < value < math.inf:
+        message = "It must be a finite number above 0."
+        raise ValueError(message)
 
 
-Out = Annotated[Path, option("The folder for the files.", JOB_GROUP, default=True)]
-AllowHosts = Annotated[
-    tuple[str, ...],
-    flag(
-        "NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated.",
-        JOB_GROUP,
-        "--allow-host",
-        env="AUDIOEXT_ALLOW_HOSTS",
-    ),
-]
-Limit = Annotated[
-    int,
-    Parameter(help="How many to list, the newest ones.", group=OUTPUT_GROUP, validator=validators.Number(gte=1)),
-]
+POSITIVE = Parameter(validator=check_positive)
+
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
-ProviderOption = Annotated[ProviderName, option("The API to use.", API_GROUP, env="AUDIOEXT_PROVIDER", default=True)]
-Speed = Annotated[
-    float, option("How many times faster than the real APIs the sandbox is.", SANDBOX_GROUP, default=True)
-]
-Faults = Annotated[
-    tuple[str, ...],
-    flag("A fault to play, like duplicate, drop=first or error=complete:531; may be repeated.", SANDBOX_GROUP),
-]
-MetaPairs = Annotated[tuple[str, ...], flag("NAME=VALUE of the job's own notes; may be repeated.", JOB_GROUP)]
-WebhookKeys = Annotated[
-    tuple[str, ...],
-    flag("kie.ai's key that signs webhooks; better in the environment.", API_GROUP, env="KIE_WEBHOOK_KEY"),
-]
+Limit = Annotated[int, OUTPUT, SHOWN, Parameter(help="How many to list, the newest ones.", validator=Number(gte=1))]
 
 
 @frozen(kw_only=True, slots=False)
 class Command(abc.ABC):
     """One command as it was called, with the options that all commands have."""
 
-    json: Annotated[bool, flag("Print JSON on stdout, one object a line, and nothing else.", OUTPUT_GROUP)] = False
-    verbose: Annotated[bool, flag("Log what happens on stderr.", OUTPUT_GROUP, "--verbose", "-v")] = False
-    debug: Annotated[bool, flag("Log more, and show the traceback of an error.", OUTPUT_GROUP)] = False
-    log_format: Annotated[
-        Literal["text", "json"],
-        option("Log lines for people or, one object a line, for machines.", OUTPUT_GROUP, env="AUDIOEXT_LOG_FORMAT"),
-    ] = "text"
+    json: Annotated[bool, OUTPUT] = False
+    """Print JSON on stdout, one object a line, and nothing else."""
+    verbose: Annotated[bool, OUTPUT, Parameter(name=("--verbose", "-v"))] = False
+    """Log what happens on stderr."""
+    debug: Annotated[bool, OUTPUT] = False
+    """Log more, and show the traceback of an error."""
+    log_format: Annotated[Literal["text", "json"], OUTPUT, env("AUDIOEXT_LOG_FORMAT")] = "text"
+    """Log lines for people or, one object a line, for machines."""
 
     is_server: ClassVar[bool] = False
-    """Whether it serves others until it is stopped."""
 
     @abc.abstractmethod
-    async def run(self, screen: Screen) -> Exit:
-        """Do it, and return the exit code.
+    async def run(self, screen: Screen) -> Exit | None:
+        """Do it, and return the exit code unless all is well.
 
         Raises:
             AudioextError: whatever goes wrong; `failures` says what its exit code is.
@@ -99,15 +86,8 @@ class Command(abc.ABC):
 class StoreOptions:
     """Where the jobs are kept."""
 
-    store: Annotated[
-        str | None,
-        option(
-            f"Where jobs are kept: sqlite:///FILE, redis://HOST or memory://. Default: {DEFAULT_STORE} in the"
-            f" current folder ({SANDBOX_STORE} with --sandbox).",
-            JOB_GROUP,
-            env="AUDIOEXT_STORE",
-        ),
-    ] = None
+    store: Annotated[str | None, JOB, env("AUDIOEXT_STORE")] = None
+    """Where jobs are: sqlite:///FILE, redis://HOST or memory://; audioext.db, or audioext-sandbox.db with --sandbox."""
 
     @property
     def is_sandboxed(self) -> bool:
@@ -124,104 +104,119 @@ class StoreOptions:
 class LookOptions(StoreOptions):
     """Whose jobs a command looks at."""
 
-    sandbox: Annotated[bool, flag("The jobs of commands that ran with --sandbox.", JOB_GROUP)] = False
+    sandbox: Annotated[bool, JOB] = False
+    """The jobs of commands that ran with --sandbox."""
+
+
+@frozen(kw_only=True, slots=False)
+class MetaOptions:
+    """What a job was given to be found by."""
+
+    meta: Annotated[tuple[str, ...], JOB] = ()
+    """NAME=VALUE of the job's own notes; may be repeated."""
+
+
+@frozen(kw_only=True, slots=False)
+class HostOptions:
+    """Where files may come from."""
+
+    allow_hosts: Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS"), Parameter(name="--allow-host")] = ()
+    """NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated."""
+
+
+@frozen(kw_only=True, slots=False)
+class OutOptions:
+    """Where files go."""
+
+    out: Annotated[Path, JOB, SHOWN] = Path()
+    """The folder for the files."""
+
+
+@frozen(kw_only=True, slots=False)
+class ProviderOptions:
+    """Which API is used."""
+
+    provider: Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN] = "kie"
+    """The API to use."""
 
 
 @frozen(kw_only=True, slots=False)
 class PlayOptions:
     """How a sandbox plays the APIs."""
 
-    speed: Speed = SANDBOX_SPEED
-    fault: Faults = ()
+    speed: Annotated[float, SANDBOX, SHOWN, POSITIVE] = SANDBOX_SPEED
+    """How many times faster than the real APIs the sandbox is."""
+    fault: Annotated[tuple[str, ...], SANDBOX] = ()
+    """A fault to play, like duplicate, drop=first or error=complete:531; may be repeated."""
 
 
 @frozen(kw_only=True, slots=False)
 class SandboxOptions(PlayOptions):
     """Whether a command runs against an in-process sandbox."""
 
-    sandbox: Annotated[
-        bool, flag("Run against an in-process sandbox instead of the paid API; needs no key.", SANDBOX_GROUP)
-    ] = False
-
-
-@frozen(kw_only=True, slots=False)
-class WebhookOptions:
-    """How providers reach us."""
-
-    public_url: Annotated[
-        str | None,
-        option(
-            "Where providers reach the receiver. Without it the status is polled.", API_GROUP, env="AUDIOEXT_PUBLIC_URL"
-        ),
-    ] = None
-    listen: Annotated[
-        str | None,
-        option(
-            "HOST:PORT to listen on, 127.0.0.1:8080 by default; `none` where `audioext listen` does it.",
-            API_GROUP,
-            env="AUDIOEXT_LISTEN",
-        ),
-    ] = None
-    webhook_key: WebhookKeys = ()
-
-
-@frozen(kw_only=True, slots=False)
-class ForwardOptions:
-    """How an app that is told of events knows us."""
-
-    forward_secret: Annotated[
-        str | None,
-        option("The secret that signs the events: whsec_ and Base64.", API_GROUP, env="AUDIOEXT_FORWARD_SECRET"),
-    ] = attrs.field(default=None, repr=False)
+    sandbox: Annotated[bool, SANDBOX] = False
+    """Run against an in-process sandbox instead of the paid API; needs no key."""
 
 
 @frozen(kw_only=True, slots=False)
 class BaseUrlOptions:
     """Where the API is."""
 
-    base_url: Annotated[
-        str | None,
-        option("The API's address, such as a sandbox of another process.", API_GROUP, env=BASE_URL_VARIABLE),
-    ] = None
+    base_url: Annotated[str | None, API, env(BASE_URL_VARIABLE)] = None
+    """The API's address, such as a sandbox of another process."""
 
 
 @frozen(kw_only=True, slots=False)
 class JobUrlOptions:
     """Where the API of a job is; the job's journal says where it was submitted to."""
 
-    base_url: Annotated[str | None, option("The API's address, where it is not that of the submit.", API_GROUP)] = None
+    base_url: Annotated[str | None, API] = None
+    """The API's address, where it is not that of the submit."""
 
 
 @frozen(kw_only=True, slots=False)
-class ApiOptions(WebhookOptions):
-    """How an API is used. Keys come from KIE_API_KEY and its like."""
+class WebhookOptions:
+    """How providers reach us."""
 
-    poll_only: Annotated[bool, flag("Ask for the status, whatever else is set.", API_GROUP)] = False
-    poll_every: Annotated[float | None, option("Seconds between two status calls.", API_GROUP)] = None
-
-
-@frozen(kw_only=True, slots=False)
-class SavingOptions:
-    """How long to wait, and what becomes of the result."""
-
-    out: Out = Path()
-    allow_hosts: AllowHosts = ()
-    timeout: Annotated[
-        float,
-        option("Seconds to wait; the job outlives the wait.", JOB_GROUP, env="AUDIOEXT_WAIT_TIMEOUT", default=True),
-    ] = 900.0
-    no_save: Annotated[bool, flag("Do not fetch the files.", JOB_GROUP)] = False
+    public_url: Annotated[str | None, API, env("AUDIOEXT_PUBLIC_URL")] = None
+    """Where providers reach the receiver. Without it the status is polled."""
+    listen: Annotated[str | None, API, env("AUDIOEXT_LISTEN")] = None
+    """HOST:PORT to listen on, 127.0.0.1:8080 by default; `none` where `audioext listen` does it."""
+    webhook_key: Annotated[tuple[str, ...], API, env("KIE_WEBHOOK_KEY")] = attrs.field(default=(), repr=False)
+    """kie.ai's key that signs webhooks; better in the environment."""
 
 
 @frozen(kw_only=True, slots=False)
-class SubmitOptions(SavingOptions):
-    """What is noted down with a task."""
+class ConnectOptions(StoreOptions, WebhookOptions, HostOptions, SandboxOptions):
+    """How a client is opened that talks to an API. Keys come from KIE_API_KEY and its like."""
 
-    key: Annotated[
-        str | None, option("A name for this submit: the same key gives the same job, never a second task.", JOB_GROUP)
-    ] = None
-    meta: MetaPairs = ()
-    no_wait: Annotated[bool, flag("Submit, print the ref, and leave it to `listen` or `wait`.", JOB_GROUP)] = False
+    poll_only: Annotated[bool, API] = False
+    """Ask for the status, whatever else is set."""
+    poll_every: Annotated[float | None, API, POSITIVE] = None
+    """Seconds between two status calls."""
+    timeout: Annotated[float, JOB, env("AUDIOEXT_WAIT_TIMEOUT"), SHOWN, POSITIVE] = 900.0
+    """Seconds to wait; the job outlives the wait."""
+
+
+@frozen(kw_only=True, slots=False)
+class SavingOptions(ConnectOptions, OutOptions):
+    """What becomes of the result."""
+
+    no_save: Annotated[bool, JOB] = False
+    """Do not fetch the files."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the files go, `None` where they are not wanted."""
+        return None if self.no_save else self.out
+
+
+@frozen(kw_only=True, slots=False)
+class ForwardOptions:
+    """How an app that is told of events knows us."""
+
+    forward_secret: Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET")] = attrs.field(default=None, repr=False)
+    """The secret that signs the events: whsec_ and Base64."""
 
 
 FIELD_HELP = {
@@ -257,12 +252,12 @@ def with_fields(command: type[Command], request: type[Request]) -> type[Command]
     hints = get_type_hints(request)
     annotated: Any = Annotated  # with types that are known at run time alone
     fields = {}
-    for attribute in attrs.fields(request):
-        if attribute.name not in _OTHERWISE:
-            text = FIELD_HELP.get(attribute.name, "")
-            how = option(text, REQUEST_GROUP) if attribute.default is None else flag(text, REQUEST_GROUP)
-            kind = annotated[hints[attribute.name], how]
-            fields[attribute.name] = attrs.field(default=attribute.default, type=kind, kw_only=True)
+    for each in attrs.fields(request):
+        if each.name not in _OTHERWISE:
+            # What is derived where it is not given can be denied, too.
+            how = Parameter(help=FIELD_HELP[each.name], negative=None if each.default is None else "")
+            kind = annotated[hints[each.name], REQUEST, how]
+            fields[each.name] = attrs.field(default=each.default, type=kind, kw_only=True)
     made = attrs.make_class(command.__name__, fields, (command,), frozen=True, slots=False, collect_by_mro=True)
     made.__doc__ = command.__doc__
     return made

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import attrs
 from attrs import field, frozen
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from audioext.cli import text
-from audioext.cli.arguments import check_positive, make_provider
+from audioext.cli.apis import make_provider
 from audioext.cli.execution import stop_signals
-from audioext.cli.exits import Exit, missing_extra
-from audioext.cli.options import SANDBOX_GROUP, Command, PlayOptions, option
+from audioext.cli.exits import missing_extra
+from audioext.cli.options import SANDBOX, SHOWN, Command, PlayOptions
 from audioext.cli.screen import Screen
 from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
@@ -35,22 +36,18 @@ QUIET_FACTOR = 2.0
 class SandboxCommand(PlayOptions, Command):
     """`audioext sandbox`."""
 
-    port: Annotated[
-        int,
-        Parameter(
-            help="The port; 0 takes a free one.", group=SANDBOX_GROUP, validator=validators.Number(gte=0, lte=MAX_PORT)
-        ),
-    ] = 0
-    host: Annotated[str, option("The address to listen on.", SANDBOX_GROUP, default=True)] = "127.0.0.1"
-    api_key: Annotated[str | None, option("The key to accept: sandbox-key by default.", SANDBOX_GROUP)] = field(
-        default=None, repr=False
-    )
-    hmac_key: Annotated[str | None, option("Sign kie.ai's webhooks with this key.", SANDBOX_GROUP)] = field(
-        default=None, repr=False
-    )
-    seed: Annotated[int | None, option("Repeats a run: decides ids, music and all that varies.", SANDBOX_GROUP)] = None
+    port: Annotated[int, SANDBOX, SHOWN, Parameter(validator=Number(gte=0, lte=MAX_PORT))] = 0
+    """The port; 0 takes a free one."""
+    host: Annotated[str, SANDBOX, SHOWN] = "127.0.0.1"
+    """The address to listen on."""
+    api_key: Annotated[str | None, SANDBOX] = field(default=None, repr=False)
+    """The key to accept: sandbox-key by default."""
+    hmac_key: Annotated[str | None, SANDBOX] = field(default=None, repr=False)
+    """Sign kie.ai's webhooks with this key."""
+    seed: Annotated[int | None, SANDBOX] = None
+    """Repeats a run: decides ids, music and all that varies."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Serve the four APIs until Ctrl-C or SIGTERM."""
         given = {name: getattr(self, name) for name in ("host", "port", "hmac_key", "seed")}
         if self.api_key is not None:
@@ -59,28 +56,27 @@ class SandboxCommand(PlayOptions, Command):
             # The signals come first: whoever reads that it is ready may end it at once.
             with stop_signals() as stopped:
                 async with open_sandbox(self, **given) as sandbox:
-                    if screen.json:
-                        screen.emit(dict(sandbox.describe()))
-                    else:
-                        self._describe(screen, sandbox)
+                    screen.result(self._described(sandbox), json=sandbox.describe())
                     await stopped.wait()
         except OSError as error:
             message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
             raise ConfigError(message) from error
-        return Exit.OK
 
-    def _describe(self, screen: Screen, sandbox: Sandbox) -> None:
+    def _described(self, sandbox: Sandbox) -> str:
         # The default key is no secret; one that was given may be used elsewhere, and is not shown.
         key = sandbox.api_key if self.api_key is None else "…"
-        screen.result(f"sandbox at {sandbox.url}, {self.speed:g} times as fast as the real APIs; Ctrl-C ends it")
-        for name, base in sandbox.bases.items():
-            screen.result(f"  {name:<9} {base}")
-        screen.result(f"  ready tracks to extend by id: {', '.join(sandbox.track_ids)}")
-        screen.result(f"  a tune and a voice to use by URL: {sandbox.tune_url} {sandbox.voice_url}")
-        screen.result("from another terminal:")
         command = f"{text.program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
         fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"
-        screen.result(f"  KIE_API_KEY={key} {command} {fields}")
+        return "\n".join(
+            (
+                f"sandbox at {sandbox.url}, {self.speed:g} times as fast as the real APIs; Ctrl-C ends it",
+                *(f"  {name:<9} {base}" for name, base in sandbox.bases.items()),
+                f"  ready tracks to extend by id: {', '.join(sandbox.track_ids)}",
+                f"  a tune and a voice to use by URL: {sandbox.tune_url} {sandbox.voice_url}",
+                "from another terminal:",
+                f"  KIE_API_KEY={key} {command} {fields}",
+            )
+        )
 
 
 @asynccontextmanager
@@ -90,10 +86,9 @@ async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[
     Raises:
         ConfigError: its packages are not installed, or one of the faults is none.
     """
-    speed = check_positive("--speed", options.speed)
     values = {"extension_seconds": ADDED_SECONDS, "hmac_key": secrets.token_hex(), **given}
     try:
-        async with Sandbox(speed=speed, faults=options.fault, **values) as sandbox:  # type: ignore[arg-type]  # from options
+        async with Sandbox(speed=options.speed, faults=options.fault, **values) as sandbox:  # type: ignore[arg-type]  # from options
             yield sandbox
     except MissingExtraError as error:
         raise ConfigError(missing_extra("sandbox")) from error

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, field
 from rich.console import Console
 from rich.text import Text
 
-from audioext.cli.text import clean, columns, dump, program
+from audioext.cli.text import clean, dump, program
+from audioext.http.urls import without_password
 
-_TASKS = frozenset({"extend", "wait"})
-"""The commands with options for an API."""
+_OF_STORE = ("sandbox", "store")
+_OF_API = ("base_url", "public_url", "listen", "poll_every", "poll_only")
+_OF_FILES = ("allow_hosts",)
+_TAKEN = {"extend": (*_OF_API, *_OF_FILES), "wait": (*_OF_API, *_OF_FILES), "save": _OF_FILES}
+"""The options that lead another command to the same job, beside those of its store, which all have."""
 
 
 def _console(*, is_error: bool) -> Console:
@@ -21,70 +25,105 @@ def _console(*, is_error: bool) -> Console:
     return Console(file=sys.stderr if is_error else sys.stdout, highlight=False, soft_wrap=True)
 
 
-@frozen(kw_only=True)
-class JobOptions:
-    """How another command finds the job of this one: the options for its store, its API, and the hosts of its files.
-
-    `is_asked` says that a submit is under way, so that there may be a task.
-    """
-
-    store: str = ""
-    api: str = ""
-    files: str = ""
-    is_kept: bool = True
-    is_asked: bool = False
-    sandbox: bool = False
-
-    def command(self, name: str, *options: str, of: str = "") -> str:
-        """Return what to type to run the command called *name*, *of* a job's ref or a track's id.
-
-        An id that looks like an option, as strangers may choose theirs, comes last and behind `--`.
-        """
-        words = [program(), name, *map(shlex.quote, options)]
-        after = self.store + self.api * (name in _TASKS) + self.files * (name in {*_TASKS, "save"})
-        if of.startswith("-"):
-            return f"{' '.join(words)}{after} -- {shlex.quote(of)}"
-        return " ".join((*words[:2], *([shlex.quote(of)] if of else []), *words[2:])) + after
-
-
 @define(eq=False, kw_only=True)
 class Screen:
-    """The two streams of one command, and which job it is about, for whoever interrupts it."""
+    """The two streams of one *command*, and which job it is about, for whoever interrupts it.
 
+    `base_url` is where its API is, if not at the vendor's own address. `is_asked` says that a submit is under way, so
+    that there may be a task.
+    """
+
+    command: object = None
     json: bool = False
     out: Console = field(factory=lambda: _console(is_error=False))
     err: Console = field(factory=lambda: _console(is_error=True))
     ref: str | None = None
-    job: JobOptions = field(factory=JobOptions)
+    base_url: str | None = None
+    is_asked: bool = False
+
+    @property
+    def is_sandboxed(self) -> bool:
+        """Whether the job is a sandbox's, which ends with its command."""
+        return bool(getattr(self.command, "is_sandboxed", False))
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the job outlives the command."""
+        return not str(getattr(self.command, "store_url", "")).startswith("memory:")
+
+    def hint(self, name: str, *options: str, of: str = "") -> str:
+        """Return what to type to run the command called *name*, *of* this job's ref or a track's id.
+
+        An id that looks like an option, as strangers may choose theirs, comes last and behind `--`.
+        """
+        names = (*_OF_STORE, *_TAKEN.get(name, ()))
+        if self.is_sandboxed:
+            names = tuple(each for each in names if each not in _OF_API)
+        words = (*options, *(word for each in names for word in self._given(each)))
+        of_it = () if not of else (*words, "--", of) if of.startswith("-") else (of, *words)
+        return f"{program()} {shlex.join((name, *(of_it or words)))}"
+
+    def _given(self, name: str) -> Iterator[str]:
+        """Yield an option of this command as it was given; a password is not repeated."""
+        value = getattr(self.command, name, None)
+        if name == "base_url":
+            value = self.base_url or value
+        option = f"--{name.removesuffix('s') if name in _OF_FILES else name}".replace("_", "-")
+        if value is True:
+            yield option
+        elif value:
+            for text in map(str, value if isinstance(value, tuple) else (value,)):
+                if without_password(text) == text:
+                    yield from (option, text)
 
     def emit(self, value: Mapping[str, object]) -> None:
         """Print one JSON object on one line of stdout, at once."""
         print(dump(value), flush=True)
 
-    def result(self, text: str = "", *, style: str = "") -> None:
-        """Print a line of the result, unless JSON was asked for."""
+    def result(self, text: str = "", *, style: str = "", json: Mapping[str, object] | None = None) -> None:
+        """Print a line of the result; where JSON was asked for print *json* instead, if there is any."""
         if not self.json:
             self.out.print(Text(text, style=style))
+        elif json is not None:
+            self.emit(json)
 
-    def note(self, text: str, *, style: str = "") -> None:
-        """Print a line that is no result."""
-        self.err.print(Text(text, style=style))
+    def note(self, text: str, *, json: Mapping[str, object] | None = None) -> None:
+        """Print a line that is no result, on stderr; where JSON was asked for print *json* instead, if there is any."""
+        if self.json and json is not None:
+            self.emit(json)
+        else:
+            self.err.print(Text(text))
 
-    def error(self, text: str) -> None:
-        """Print what went wrong."""
-        self.err.print(Text.assemble(("audioext: ", "bold red"), text))
+    def error(self, text: str, *, json: Mapping[str, object] | None = None) -> None:
+        """Print what went wrong; where JSON was asked for print *json* instead, if there is any."""
+        if self.json and json is not None:
+            self.emit(json)
+        else:
+            self.err.print(Text.assemble(("audioext: ", "bold red"), text))
+
+    def list(
+        self, what: str, headers: Sequence[str], rows: Sequence[tuple[Sequence[object], Mapping[str, object]]]
+    ) -> None:
+        """Print *what* was found in the store, each as a row of a table or as a JSON object."""
+        if self.json:
+            for _, facts in rows:
+                self.emit(facts)
+        elif rows:
+            self.table(headers, [row for row, _ in rows])
+        else:
+            self.note(f"no such {what} in this store")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table of the result, or one block a row where the terminal is too narrow for it."""
-        cells = [[clean(cell) for cell in row] for row in rows]
-        head, *lines = columns(headers, cells)
-        if not self.out.is_terminal or max(map(len, lines), default=0) <= self.out.width:
-            self.result(head, style="bold")
-            for line in lines:
-                self.result(line)
-            return
-        width = max(map(len, headers))
-        for first, *others in cells:
-            self.result(first, style="bold")
-            for header, cell in zip(headers[1:], others, strict=True):
-                self.result(f"  {header:<{width}}  {cell}".rstrip())
+        cells = [headers, *([clean(cell) for cell in row] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+        if self.out.is_terminal and max(map(len, lines[1:]), default=0) > self.out.width:
+            width = max(map(len, headers))
+            for row in cells[1:]:
+                self.result(row[0], style="bold")
+                for header, cell in zip(headers[1:], row[1:], strict=True):
+                    self.result(f"  {header:<{width}}  {cell}".rstrip())
+        else:
+            for number, line in enumerate(lines):
+                self.result(line, style="" if number else "bold")

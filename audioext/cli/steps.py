@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 
-from attrs import define, evolve, field, frozen
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.spinner import Spinner
+from attrs import define, field, frozen
+from rich.filesize import decimal
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from audioext.cli import text
-from audioext.cli.arguments import read_source
-from audioext.cli.clients import OpenClient
-from audioext.cli.options import SavingOptions
+from audioext.cli.clients import OpenClient, read_source
 from audioext.cli.screen import Screen
 from audioext.errors import AudioextError
 from audioext.files.sources import SourceInfo, probe
@@ -27,7 +24,6 @@ from audioext.models.results import Song, Stage
 from audioext.runtime.jobs import Job, JobExpiredError, StageEvent, StageTimeoutError
 from audioext.ui.objects import BY, event_object, job_object, problem_of, state_of, track_object
 
-REFRESHES_PER_SECOND = 8.0
 STEP_LETTERS = 10
 _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
 
@@ -39,68 +35,56 @@ SLOW_FACTOR = 5.0
 
 @define(eq=False)
 class View:
-    """Steps that stay; on a terminal, below them, a spinner with the time and a line for each file that moves."""
+    """Steps that stay; below them, on a terminal, what is waited for and each file that moves."""
 
-    console: Console
-    _spinner: Spinner = field(factory=lambda: Spinner("dots", style="cyan"), init=False)
-    _moved: dict[str, str] = field(factory=dict, init=False)
-    _what: str = field(default="", init=False)
-    _since: float = field(default=0.0, init=False)
+    _progress: Progress
+    _under_way: dict[str, TaskID] = field(factory=dict, init=False)
 
-    def face(self) -> RenderableType:
-        """Return what is drawn now."""
-        parts: list[RenderableType] = []
-        if self._what:
-            self._spinner.update(text=Text(f"waiting for {self._what}  {text.seconds(time.time() - self._since)}"))
-            parts.append(self._spinner)
-        parts += (Text(f"  {moved:>20}  {text.clean(name)}", no_wrap=True) for name, moved in self._moved.items())
-        return Group(*parts)
-
-    def doubt(self, words: str) -> None:
-        """Show a line that says what may be wrong."""
-        self.console.print(Text(words))
+    def print(self, words: str) -> None:
+        """Show a line."""
+        self._progress.console.print(Text(words))
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
         """Show that something is done, *after* so many seconds where that is known."""
         since = "" if after is None else f"+{text.seconds(after)}"
-        tick = ("✔ ", "green") if self.console.is_terminal else ""
-        self.console.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
+        tick = ("✔ ", "green") if self._progress.console.is_terminal else ""
+        line = f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"
+        self._progress.console.print(Text.assemble(tick, line))
 
-    def waiting(self, what: str, *, since: float | None = None) -> None:
-        """Show what is being waited for; *since* is the Unix time to count from."""
-        self._what = what
-        self._since = time.time() if since is None else since
+    def waiting(self, what: str | None) -> None:
+        """Show what is waited for now, if anything is; what was under way is not any more."""
+        while self._under_way:
+            self._progress.remove_task(self._under_way.popitem()[1])
+        if what is not None:
+            self._under_way[""] = self._progress.add_task(f"waiting for {what}", total=None)
 
     def moving(self, name: str, so_far: int, in_all: int | None) -> None:
         """Show how much of a file has moved."""
-        self._moved[name] = text.size(so_far) if in_all is None else f"{text.size(so_far)} of {text.size(in_all)}"
-
-    def still(self) -> None:
-        """Show that nothing is being waited for any more."""
-        self._what = ""
-        self._moved.clear()
+        of = "" if in_all is None else f" of {decimal(in_all)}"
+        words = f"{decimal(so_far)}{of}  {text.clean(name)}"
+        if name not in self._under_way:
+            self._under_way[name] = self._progress.add_task(words, total=None)
+        self._progress.update(self._under_way[name], description=words)
 
 
 @contextmanager
 def open_view(screen: Screen) -> Generator[View]:
     """Return a view on stderr; what is under way is cleared away at the end, and not shown where nobody looks."""
-    view = View(screen.err)
-    if not screen.err.is_terminal:
-        yield view
-        return
-    with Live(get_renderable=view.face, console=screen.err, refresh_per_second=REFRESHES_PER_SECOND, transient=True):
-        yield view
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    is_seen = screen.err.is_terminal
+    with Progress(*columns, console=screen.err, transient=True, disable=not is_seen) as progress:
+        yield View(progress)
 
 
 def show_submitted(view: View, job: Job) -> None:
     """Show that a job was made; without a task id its outcome is not known yet."""
     at = next((item.at for item in job.record.reached if item.stage is Stage.SUBMITTED), None)
-    if at is None and job.verdict is Verdict.OPEN:
+    if at is not None:
+        view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
+    elif job.verdict is Verdict.OPEN:
         until = f"; waiting for its webhook until {text.moment(job.record.unknown_at)}" if job.record.webhooks else ""
         view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
-    elif at is not None:
-        view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
-    view.waiting(_NEXT.get(job.stage, "complete"), since=job.record.created_at)
+    view.waiting(_NEXT.get(job.stage, "complete"))
 
 
 def show_stage(view: View, job: Job, event: StageEvent) -> None:
@@ -109,17 +93,7 @@ def show_stage(view: View, job: Job, event: StageEvent) -> None:
     tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
     after = (event.at - job.created_at).total_seconds()
     view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
-    if event.stage in _NEXT:
-        view.waiting(_NEXT[event.stage], since=job.record.created_at)
-    else:
-        view.still()
-
-
-def show_saved(view: View, paths: tuple[Path, ...]) -> None:
-    """Show the files that were saved."""
-    view.still()
-    for path in paths:
-        view.step("saved", f"{path} ({text.size(path.stat().st_size)})")
+    view.waiting(_NEXT.get(event.stage))
 
 
 # --- the steps --------------------------------------------------------------------------------------------------
@@ -136,7 +110,12 @@ class Finished:
 
 
 async def submit(
-    opened: OpenClient, request: Request, view: View, *, key: str | None = None, meta: dict[str, object] | None = None
+    opened: OpenClient,
+    request: Request,
+    view: View,
+    *,
+    key: str | None = None,
+    meta: Mapping[str, object] | None = None,
 ) -> Job:
     """Submit *request* and show the upload of its file and the job."""
     name = request.path.name if request.path is not None else ""
@@ -147,11 +126,10 @@ async def submit(
         size = so_far
         view.moving(name, so_far, in_all)
 
-    view.waiting("the upload" if name else "the answer", since=time.time())
+    view.waiting("the upload" if name else "the answer")
     job = await opened.client.submit(request, key=key, meta=meta, progress=uploading)
-    view.still()
     if size is not None:
-        view.step("uploaded", f"{name} ({text.size(size)})")
+        view.step("uploaded", f"{name} ({decimal(size)})")
     show_submitted(view, job)
     return job
 
@@ -179,27 +157,25 @@ async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = L
     return events
 
 
-async def finish(
-    opened: OpenClient, job: Job, view: View, saving: SavingOptions, *, overwrite: bool = False
-) -> Finished:
-    """Await the song, and save it unless that is not wanted."""
+async def finish(opened: OpenClient, job: Job, view: View, *, out: Path | None, overwrite: bool = False) -> Finished:
+    """Await the song, and save it into the folder *out*, if there is one."""
     events = await watch(opened, job, view)
     song = await job
-    finished = Finished(job=job, song=song, events=events)
-    if saving.no_save:
-        return finished
-    return evolve(finished, paths=await save(song, saving.out, view, overwrite=overwrite))
+    paths = () if out is None else await save(song, out, view, overwrite=overwrite)
+    return Finished(job=job, song=song, events=events, paths=paths)
 
 
 async def save(song: Song, folder: Path, view: View, *, overwrite: bool = False) -> tuple[Path, ...]:
-    """Save *song* into *folder*, with a bar for each file."""
-
-    def saving(path: Path, so_far: int, in_all: int | None) -> None:
-        view.moving(path.name, so_far, in_all)
-
+    """Save *song* into *folder*, and show each file as it moves and when it is there."""
     view.waiting("the files")
-    paths = await song.save(folder, overwrite=overwrite, progress=saving)
-    show_saved(view, paths)
+    paths = await song.save(
+        folder,
+        overwrite=overwrite,
+        progress=lambda path, so_far, in_all: view.moving(path.name, so_far, in_all),
+    )
+    view.waiting(None)
+    for path in paths:
+        view.step("saved", f"{path} ({decimal(path.stat().st_size)})")
     return paths
 
 
@@ -207,32 +183,22 @@ def report(screen: Screen, finished: Finished) -> None:
     """Print the tracks, as a table and how to go on from one of them, or as one JSON object."""
     job, song, paths = finished.job, finished.song, finished.paths
     if screen.json:
-        screen.emit(song_object(finished))
+        stages = [event_object(event, job.created_at) for event in finished.events]
+        tracks = [track_object(track) for track in song.tracks]
+        screen.emit({**job_object(job.record), "stages": stages, "tracks": tracks, "files": paths})
         return
-    rows: list[Sequence[object]] = []
-    for index, track in enumerate(song.tracks):
-        path = paths[index] if index < len(paths) else None
-        size = "" if path is None else text.size(path.stat().st_size)
+    rows = []
+    for number, (track, path) in enumerate(zip_longest(song.tracks, paths), 1):
+        size = "" if path is None else decimal(path.stat().st_size)
         length = text.length(track_length(path, track.duration))
-        rows.append((index + 1, track.title or "", length, size, path if path is not None else track.audio_url))
+        rows.append((number, track.title or "", length, size, path or track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # no URL, no file of this machine
-    if ids and not screen.job.sandbox:
+    if ids and not screen.is_sandboxed:
         model = () if job.record.model is None else ("--model", job.record.model)
-        command = screen.job.command("extend", "--provider", job.provider, *model, of=ids[0])
+        command = screen.hint("extend", "--provider", job.provider, *model, of=ids[0])
         screen.note(f"\nGo on from a track: {command}")
-
-
-def song_object(finished: Finished) -> dict[str, object]:
-    """Return a complete job for JSON: its facts, when each stage came, its tracks and files."""
-    job, song = finished.job, finished.song
-    return {
-        **job_object(job.record),
-        "stages": [event_object(event, job.created_at) for event in finished.events],
-        "tracks": [track_object(track) for track in song.tracks],
-        "files": list(finished.paths),
-    }
 
 
 def track_length(path: Path | None, claimed: float | None) -> float | None:
@@ -261,15 +227,11 @@ async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[Stag
     why = f"{failed[0].seen}; {failed[0].advice}" if failed else None
     if why is None:
         await asyncio.sleep(SLOW_FACTOR * patience)
-    if _is_heard(events):
+    if any(event.source == "webhook" for event in events):
         return
     likely = why or f"{url} answers from here; is the task slow, or does a firewall keep the provider out?"
-    view.doubt(f"no webhook has come so far: {likely}")
+    view.print(f"no webhook has come so far: {likely}")
     while why is not None:
         with suppress(AudioextError):
             await job.refresh()
         await asyncio.sleep(opened.provider.info.pace.every)
-
-
-def _is_heard(events: Sequence[StageEvent]) -> bool:
-    return any(event.source == "webhook" for event in events)

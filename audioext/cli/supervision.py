@@ -23,15 +23,12 @@ BEATS = 2
 async def supervised(status: str) -> AsyncGenerator[None]:
     """Say READY and *status* now, WATCHDOG for as long as the event loop turns, and STOPPING at the end."""
     notify(f"READY=1\nSTATUS={status}")
-    seconds = watchdog_seconds()
-    beat = asyncio.create_task(_beat(seconds / BEATS)) if seconds is not None else None
+    beat = asyncio.create_task(_beat())
     try:
         yield
     finally:
         notify("STOPPING=1")
-        if beat is not None:
-            beat.cancel()
-            await asyncio.gather(beat, return_exceptions=True)
+        beat.cancel()
 
 
 def notify(state: str) -> None:
@@ -54,7 +51,7 @@ def watchdog_seconds() -> float | None:
     return int(text) / MICROSECONDS if is_for_us and text.isdecimal() and int(text) else None
 
 
-async def _beat(seconds: float) -> None:
-    while True:
-        await asyncio.sleep(seconds)
+async def _beat() -> None:
+    while (seconds := watchdog_seconds()) is not None:
+        await asyncio.sleep(seconds / BEATS)
         notify("WATCHDOG=1")

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from pathlib import Path
 from typing import Annotated
 
-from attrs import field, frozen
+from attrs import frozen
 from cyclopts import Parameter
 
+from audioext import config
 from audioext.cli import text
-from audioext.cli.arguments import other_url, read_meta, read_source, real_provider
-from audioext.cli.clients import OpenClient, api_url, find_job, job_options, looking_client, make_client, open_client
-from audioext.cli.exits import Exit
+from audioext.cli.apis import other_url, real_provider
+from audioext.cli.clients import (
+    OpenClient,
+    api_url,
+    find_job,
+    looking_client,
+    open_client,
+    read_meta,
+    read_source,
+)
 from audioext.cli.options import (
-    AllowHosts,
-    ApiOptions,
+    JOB,
     BaseUrlOptions,
     Command,
+    ConnectOptions,
+    HostOptions,
     JobUrlOptions,
     LookOptions,
-    Out,
-    ProviderOption,
+    MetaOptions,
+    OutOptions,
+    ProviderOptions,
     Ref,
     SandboxOptions,
     SavingOptions,
-    StoreOptions,
-    SubmitOptions,
     given_fields,
     with_fields,
 )
@@ -36,6 +44,7 @@ from audioext.cli.steps import Finished, finish, open_view, report, save, show_s
 from audioext.errors import Problem, ProviderError, RequestError
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
+from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
 from audioext.ui.objects import state_of
 
@@ -44,30 +53,23 @@ _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECAS
 
 
 @frozen(kw_only=True, slots=False)
-class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, SandboxOptions):
+class TaskOptions(SavingOptions, MetaOptions, ProviderOptions, BaseUrlOptions):
     """What `extend` and `instrumental` have in common."""
 
-    provider: ProviderOption = "kie"
+    key: Annotated[str | None, JOB] = None
+    """A name for this submit: the same key gives the same job, never a second task."""
+    no_wait: Annotated[bool, JOB] = False
+    """Submit, print the ref, and leave it to `listen` or `wait`."""
 
-    async def submit(self, screen: Screen, request: Request) -> Exit:
+    async def submit(self, screen: Screen, request: Request) -> None:
         """Submit *request*, watch it, save what comes of it, and report.
 
         Raises:
             AudioextError: whatever goes wrong.
         """
         meta = read_meta(self.meta)
-        async with open_client(
-            self.provider,
-            base_url=self.base_url,
-            api=self,
-            sandbox=self,
-            store=self.store_url,
-            wait_timeout=self.timeout,
-            allow_hosts=self.allow_hosts,
-        ) as opened:
-            screen.job = job_options(
-                self, api=self, base_url=other_url(opened.provider), hosts=self.allow_hosts, is_asked=True
-            )
+        async with open_client(self, self.provider, base_url=self.base_url) as opened:
+            screen.base_url, screen.is_asked = other_url(opened.provider), True
             with open_view(screen) as view:
                 try:
                     job = await submit(opened, request, view, key=self.key, meta=meta)
@@ -76,25 +78,29 @@ class TaskOptions(SubmitOptions, StoreOptions, ApiOptions, BaseUrlOptions, Sandb
                     asyncio.get_running_loop().call_later(PATIENCE_SECONDS, screen.note, words)
                     raise
                 screen.ref = job.ref
-                finished = None if self.no_wait else await finish(opened, job, view, self)
-            if finished is None:
-                _leave(screen, job)
-            else:
+                finished = None if self.no_wait else await finish(opened, job, view, out=self.folder)
+            if finished is not None:
                 report(screen, finished)
-        return Exit.OK
+                return
+            state = state_of(job.record)
+            facts = {"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state}
+            screen.result(job.ref, json=facts)
+            if not screen.json:
+                screen.note(f"come back to it: {screen.hint('wait', of=job.ref)}")
 
 
 @frozen(slots=False)
 class _Extend(TaskOptions, Command):
     """`audioext extend`."""
 
-    source: Annotated[str, Parameter(help="A file, a URL, or the id of a track.")]
+    source: Annotated[str, Parameter()]
+    """A file, a URL, or the id of a track."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Extend it."""
         source = read_source(self.source, ids=True)
         try:
-            return await self.submit(screen, Extend.draft(**given_fields(self, Extend), **source))
+            await self.submit(screen, Extend.draft(**given_fields(self, Extend), **source))
         except RequestError as error:
             if "audio_id" not in source or _TRACK_ID.fullmatch(self.source):
                 raise
@@ -106,12 +112,13 @@ class _Extend(TaskOptions, Command):
 class _Instrumental(TaskOptions, Command):
     """`audioext instrumental`."""
 
-    source: Annotated[str, Parameter(help="A file or a URL.")]
+    source: Annotated[str, Parameter()]
+    """A file or a URL."""
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Accompany it."""
         fields = given_fields(self, AddInstrumental)
-        return await self.submit(screen, AddInstrumental.draft(**fields, **read_source(self.source, ids=False)))
+        await self.submit(screen, AddInstrumental.draft(**fields, **read_source(self.source, ids=False)))
 
 
 ExtendCommand = with_fields(_Extend, Extend)
@@ -119,103 +126,72 @@ InstrumentalCommand = with_fields(_Instrumental, AddInstrumental)
 
 
 @frozen(slots=False)
-class WaitCommand(SavingOptions, StoreOptions, ApiOptions, JobUrlOptions, SandboxOptions, Command):
+class WaitCommand(SavingOptions, JobUrlOptions, Command):
     """`audioext wait`."""
 
     ref: Ref
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Wait for a job of the store, whichever process submitted it, then save and report."""
         async with looking_client(self) as client:
-            record = (await find_job(client, self, self.ref)).record
-        screen.ref, base_url = record.ref, api_url(self.base_url, record)
-        async with open_client(
-            record.provider,
-            base_url=base_url,
-            api=self,
-            sandbox=self,
-            store=self.store_url,
-            wait_timeout=self.timeout,
-            allow_hosts=self.allow_hosts,
-        ) as opened:
-            screen.job = job_options(self, api=self, base_url=other_url(opened.provider), hosts=self.allow_hosts)
+            record = (await find_job(client, screen, self.ref)).record
+        screen.ref = record.ref
+        async with open_client(self, record.provider, base_url=api_url(self.base_url, record)) as opened:
+            screen.base_url = other_url(opened.provider)
             job = await opened.client.job(record.ref)
             with open_view(screen) as view:
                 show_submitted(view, job)
                 await _ask(opened, job, screen)
-                finished = await finish(opened, job, view, self)
+                finished = await finish(opened, job, view, out=self.folder)
             report(screen, finished)
-        return Exit.OK
 
 
 @frozen(slots=False)
-class SaveCommand(LookOptions, JobUrlOptions, Command):
+class SaveCommand(LookOptions, HostOptions, OutOptions, JobUrlOptions, Command):
     """`audioext save`."""
 
     ref: Ref
-    out: Out = field(default=Path(), kw_only=True)
-    allow_hosts: AllowHosts = field(default=(), kw_only=True)
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Save the tracks of a job that is complete."""
         async with looking_client(self) as client:
-            job = await find_job(client, self, self.ref)
-        screen.ref, screen.job = job.ref, job_options(self, hosts=self.allow_hosts)
+            job = await find_job(client, screen, self.ref)
+        screen.ref = job.ref
         if job.verdict is Verdict.OPEN:
             raise too_early(job)
-        if self.is_sandboxed:  # which has ended, and cannot be asked
-            client = looking_client(self)
-        else:  # the API can be asked for fresh links
-            provider = real_provider(job.provider, api_url(self.base_url, job.record), ApiOptions())
-            client = make_client(
-                provider, store=self.store_url, public_url=None, listen=None, allow_hosts=self.allow_hosts
-            )
-            screen.job = job_options(self, base_url=other_url(provider), hosts=self.allow_hosts)
-        async with client:
+        asked: list[Provider] = []
+        if not self.is_sandboxed:  # a sandbox has ended, an API can be asked for fresh links
+            asked.append(real_provider(job.provider, api_url(self.base_url, job.record)))
+            screen.base_url = other_url(asked[0])
+        async with looking_client(self, *asked, allow_hosts=self.allow_hosts) as client:
             job = await client.job(job.ref)
             song = await job
             with open_view(screen) as view:
                 paths = await save(song, self.out, view)
             report(screen, Finished(job=job, song=song, events=[event async for event in job], paths=paths))
-        return Exit.OK
 
 
 @frozen(kw_only=True, slots=False)
-class CreditsCommand(SandboxOptions, BaseUrlOptions, Command):
+class CreditsCommand(SandboxOptions, ProviderOptions, BaseUrlOptions, Command):
     """`audioext credits`."""
 
-    provider: ProviderOption = "kie"
-
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Print the balance in the provider's own credits."""
-        async with open_client(
-            self.provider, base_url=self.base_url, api=ApiOptions(), sandbox=self, store="memory://"
-        ) as opened:
+        options = ConnectOptions(sandbox=self.sandbox, speed=self.speed, fault=self.fault, store="memory://")
+        async with open_client(options, self.provider, base_url=self.base_url) as opened:
             balance = await opened.client.credits()
-        if screen.json:
-            screen.emit({"provider": self.provider, "credits": balance})
-        else:
-            screen.result(f"{balance:g}")
-        return Exit.OK
+        screen.result(f"{balance:g}", json={"provider": self.provider, "credits": balance})
 
 
 async def _ask(opened: OpenClient, job: Job, screen: Screen) -> None:
     """Ask the provider once: the callback may have come to a receiver that is gone."""
     if job.verdict is Verdict.COMPLETE or job.task_id is None:
         return
-    if not opened.has_key:
-        screen.note(f"without {opened.key_variable} nobody can be asked; waiting for a listener on this store")
+    info = config.named([opened.provider], os.environ)[opened.provider.info.name].info
+    if not info.has_key:
+        screen.note(f"without {info.key_variable} nobody can be asked; waiting for a listener on this store")
         return
     try:
         await job.refresh()
     except (ProviderError, RequestError) as error:
         screen.note(f"the status could not be asked for, waiting on: {text.clean(error)}")
-
-
-def _leave(screen: Screen, job: Job) -> None:
-    if screen.json:
-        state = state_of(job.record)
-        screen.emit({"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state})
-    else:
-        screen.result(job.ref)
-        screen.note(f"come back to it: {screen.job.command('wait', of=job.ref)}")

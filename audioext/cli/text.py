@@ -1,24 +1,23 @@
-"""Values as people read them: times, sizes, states, and foreign text that cannot harm a terminal."""
+"""Values as people read them: times, states, and foreign text that cannot harm a terminal."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import shutil
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-
-import msgspec
 
 NAME = "audioext"
 TENTHS_BELOW_SECONDS = 10.0
 MINUTES_FROM_SECONDS = 120.0
 DAY_SECONDS = 86_400.0
-_UNITS = ("B", "kB", "MB", "GB")
-_UNIT_STEP = 1_000
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def program() -> str:
@@ -57,48 +56,17 @@ def length(value: float | None) -> str:
     return "?" if value is None else f"{value:.1f} s"
 
 
-def size(count: float) -> str:
-    """Return a number of bytes: `705 kB`."""
-    power = 0
-    while count >= _UNIT_STEP and power < len(_UNITS) - 1:
-        count, power = count / _UNIT_STEP, power + 1
-    digits = 0 if power == 0 or count >= 100 else 1  # noqa: PLR2004 - three digits
-    return f"{count:.{digits}f} {_UNITS[power]}"
-
-
 def moment(at: float) -> str:
     """Return a point in time as people here read it."""
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def iso(at: float) -> str:
-    """Return a point in time as machines read it."""
-    return datetime.fromtimestamp(at, UTC).isoformat()
-
-
 def dump(value: Mapping[str, object]) -> str:
     """Return *value* as one line of JSON; what a terminal could obey or not show is escaped."""
-    line = msgspec.json.format(msgspec.json.encode(_plain(value)), indent=0).decode()
-    return line if line.isprintable() else "".join(map(_escaped, line))
+    line = json.dumps(value, ensure_ascii=False, default=_plain)
+    line = _SURROGATES.sub(lambda found: rf"\\u{ord(found[0]):04x}", line)  # of names of files that are no UTF-8
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
-def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table as plain lines."""
-    cells = [list(headers), *([*row] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(headers))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-def _escaped(letter: str) -> str:
-    return letter if letter.isprintable() else json.dumps(letter)[1:-1]  # two escapes beyond U+FFFF
-
-
-def _plain(value: object) -> object:
-    """Return *value* with what JSON has no form for as text; a file's name may be bytes that are no UTF-8."""
-    if isinstance(value, (str, Path)):
-        return str(value).encode(errors="backslashreplace").decode()
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else os.fspath(value)  # type: ignore[call-overload]  # else a defect

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -13,8 +12,7 @@ from cyclopts import Parameter
 from yarl import URL
 
 from audioext.cli.clients import LOOPBACK_HOSTS, find_job, looking_client
-from audioext.cli.exits import Exit
-from audioext.cli.options import JOB_GROUP, Command, LookOptions, Ref
+from audioext.cli.options import JOB, Command, LookOptions, Ref
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError, WebhookError
 from audioext.http.messages import Webhook
@@ -26,8 +24,7 @@ from audioext.sandbox.faults import Plan
 from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, TaskStage
 
 HTTP_OK = 200
-ERROR = "error"
-FAILURE = TaskFailure(code=501, message="Audio generation failed.")
+SECONDS = 60.0
 
 
 FORMS: Mapping[str, CallbackForm] = {
@@ -36,8 +33,7 @@ FORMS: Mapping[str, CallbackForm] = {
     "sunoapi": CallbackForm(wide=True, all_songs=True),
 }
 """The APIs that call for each stage; the others have no such webhooks."""
-STAGES = (*(stage.word for stage in TaskStage), ERROR)
-SECONDS = 60.0
+STAGES: Mapping[str, TaskStage | None] = {**{stage.word: stage for stage in TaskStage}, "error": None}
 
 
 @frozen(slots=False)
@@ -45,9 +41,9 @@ class TriggerCommand(LookOptions, Command):
     """`audioext trigger`."""
 
     event: Annotated[str, Parameter(help=f"API.STAGE: one of {', '.join(FORMS)}, and of {', '.join(STAGES)}.")]
-    job: Annotated[Ref, Parameter(name="--job", group=JOB_GROUP)] = field(kw_only=True)
+    job: Annotated[Ref, Parameter(name="--job"), JOB] = field(kw_only=True)
 
-    async def run(self, screen: Screen) -> Exit:
+    async def run(self, screen: Screen) -> None:
         """Give this store's inbox the webhook of one stage, with tracks that nobody made."""
         api, _, stage = self.event.partition(".")
         if api not in FORMS or stage not in STAGES:
@@ -55,53 +51,47 @@ class TriggerCommand(LookOptions, Command):
             message = f"{self.event!r:.80} is no event; write {known}"
             raise ConfigError(message)
         async with looking_client(self) as client:
-            record = (await find_job(client, self, self.job)).record
+            record = (await find_job(client, screen, self.job)).record
             if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
                 message = f"job {record.ref} is no job of {api} at a sandbox: what is made up would stay in it for ever"
                 raise ConfigError(message)
-            (callback,) = FORMS[api].callbacks(made_up(record, stage))
+            (callback,) = FORMS[api].callbacks(made_up(record, STAGES[stage]))
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
             status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
         if status != HTTP_OK:
             message = f"the webhook was answered with {status}"
             raise WebhookError(message, http_status=status)
-        if screen.json:
-            screen.emit({"event": self.event, "ref": record.ref, "status": status})
-        else:
-            screen.result(f"job {record.ref} was told of {stage}")
-        return Exit.OK
+        facts = {"event": self.event, "ref": record.ref, "status": status}
+        screen.result(f"job {record.ref} was told of {stage}", json=facts)
 
 
-def made_up(record: Record, stage: str) -> Task:
-    """Return the task of a job as its API would have it at *stage*; its tracks are the same at every stage."""
+def made_up(record: Record, stage: TaskStage | None) -> Task:
+    """Return the task of a job as its API has it at *stage*, or failed; its tracks are the same at every stage."""
     names = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{record.ref}/{number}")) for number in range(record.expected_tracks)]
-    links = {each: f"https://sandbox.invalid/{each}" for each in names}
+    task_id = record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex
+    title = record.request.title or "made up"
     return Task(
-        id=record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex,
+        id=task_id,
         track_ids=tuple(names),
         number=0,
         facts=kie.FACTS,
         callbacks=FORMS[record.provider].callbacks,
-        input=TaskInput(
-            operation=str(record.operation),
-            fields={},
-            title=record.request.title or "made up",
-            model=record.model,
-        ),
+        input=TaskInput(operation=str(record.operation), fields={}, title=title, model=record.model),
         plan=Plan(),
         source=None,
-        created=datetime.now(UTC),
-        tracks=tuple(
-            MadeTrack(
-                id=name,
-                url=f"{link}.mp3",
-                wav_url=f"{link}.wav",
-                stream_url=f"{link}.m3u8",
-                cover_url=f"{link}.png",
-                seconds=SECONDS,
-            )
-            for name, link in links.items()
-        ),
-        stage=None if stage == ERROR else TaskStage[stage.upper()],
-        failure=FAILURE if stage == ERROR else None,
+        tracks=tuple(map(_made_up_track, names)),
+        stage=stage,
+        failure=TaskFailure(code=501, message="Audio generation failed.") if stage is None else None,
+    )
+
+
+def _made_up_track(name: str) -> MadeTrack:
+    link = f"https://sandbox.invalid/{name}"
+    return MadeTrack(
+        id=name,
+        url=f"{link}.mp3",
+        wav_url=f"{link}.wav",
+        stream_url=f"{link}.m3u8",
+        cover_url=f"{link}.png",
+        seconds=SECONDS,
     )

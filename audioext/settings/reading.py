@@ -22,12 +22,13 @@ _log = logging.getLogger("audioext.settings")
 FILE_NAME = "audioext.toml"
 FILE_VARIABLE = "AUDIOEXT_CONFIG"
 VENDORS = ("kie", "sunoapi", "vidgo", "musicgpt")
-BEYOND_CLIENT = ("provider", "base_url", "log_format")
-"""Settings that are no arguments of a client: which provider is the default one, its address, and the CLI's log."""
+BEYOND_CLIENT = ("provider", "base_url", "log_format", "forward_secret", "mcp_token")
+"""Settings that are no arguments of a client: which provider is the default one, its address, and the commands' own."""
 IN_CODE = frozenset({"clock", "session"})
 """Arguments of a client that no text can give."""
 SECRETS = frozenset(
-    {"AUDIOEXT_SECRETS", "AUDIOEXT_STORE", "KIE_WEBHOOK_KEY", *(f"{v.upper()}_API_KEY" for v in VENDORS)}
+    {f"AUDIOEXT_{name}" for name in ("FORWARD_SECRET", "MCP_TOKEN", "SECRETS", "STORE")}
+    | {"KIE_WEBHOOK_KEY", *(f"{vendor.upper()}_API_KEY" for vendor in VENDORS)}
 )
 """What may be, or hold, a password."""
 MOUNTED = ("/run/", "/var/run/")

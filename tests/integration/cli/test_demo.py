@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.arguments import make_provider
-from audioext.cli.compare import Likeness, compare
-from audioext.cli.demo import show_next_steps
+from audioext.cli.apis import make_provider
+from audioext.cli.demo import Likeness, compare, show_next_steps
 from audioext.cli.screen import Screen
 from audioext.sandbox import audio
 from tests.integration.cli.conftest import Invoke, on_terminal

@@ -3,50 +3,51 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
-from attrs import field, frozen
+from attrs import frozen
 
 import audioext as ax
 from audioext.cli.execution import execute
 from audioext.cli.exits import Exit
-from audioext.cli.options import Command
-from audioext.cli.screen import JobOptions, Screen
+from audioext.cli.options import BaseUrlOptions, Command, LookOptions
+from audioext.cli.screen import Screen
 
 REF = "r" * 24
 
 
 @frozen(kw_only=True, slots=False)
-class Fails(Command):
+class Fails(LookOptions, BaseUrlOptions, Command):
     """A command that gets as far as a job, and then fails."""
 
     error: BaseException
     ref: str | None = None
-    job: JobOptions = field(factory=JobOptions)
+    is_asked: bool = False
 
     async def run(self, screen: Screen) -> Exit:
         """Fail."""
-        screen.ref, screen.job = self.ref, self.job
+        screen.ref, screen.is_asked = self.ref, self.is_asked
         raise self.error
 
 
 @pytest.mark.parametrize(
-    ("ref", "job", "words"),
+    ("ref", "options", "words"),
     [
-        (None, JobOptions(), "interrupted"),
-        (None, JobOptions(is_asked=True), "if a task was submitted, it goes on: audioext jobs --open lists it"),
-        (REF, JobOptions(store=" --store x", api=" --base-url u"), f"audioext wait {REF} --store x --base-url u"),
-        (REF, JobOptions(is_kept=False), "was in memory only"),
-        (REF, JobOptions(sandbox=True), "the sandbox has ended"),
+        (None, {}, "interrupted"),
+        (None, {"is_asked": True}, "if a task was submitted, it goes on: audioext jobs --open lists it"),
+        (REF, {"store": "x", "base_url": "u"}, f"audioext wait {REF} --store x --base-url u"),
+        (REF, {"store": "memory://"}, "was in memory only"),
+        (REF, {"sandbox": True}, "the sandbox has ended"),
     ],
 )
 def test_an_interruption_says_what_becomes_of_the_task(
-    capsys: pytest.CaptureFixture[str], ref: str | None, job: JobOptions, words: str
+    capsys: pytest.CaptureFixture[str], ref: str | None, options: dict[str, Any], words: str
 ) -> None:
     """The command to come back with is printed where there is one, else that there is none."""
-    assert 130 == execute(Fails(error=KeyboardInterrupt(), ref=ref, job=job))
+    assert 130 == execute(Fails(error=KeyboardInterrupt(), ref=ref, **options))
     assert words in capsys.readouterr().err
-    assert 130 == execute(Fails(error=KeyboardInterrupt(), ref=ref, job=job, json=True))
+    assert 130 == execute(Fails(error=KeyboardInterrupt(), ref=ref, json=True, **options))
     error = json.loads(capsys.readouterr().out)["error"]
     assert words in error["message"]
     assert ref == error["ref"]
@@ -60,20 +61,20 @@ def test_a_defect_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "words"),
+    ("options", "words"),
     [
-        (JobOptions(api=" --base-url u"), f"the job is complete; fetch it again: audioext save {REF}"),
+        ({"base_url": "u"}, f"the job is complete; fetch it again: audioext save {REF}"),
         (
-            JobOptions(sandbox=True, store=" --sandbox"),
+            {"sandbox": True},
             "what a sandbox made ends with the command that ran it: extend again, which saves the tracks at once",
         ),
     ],
 )
 def test_a_lost_file_says_how_to_fetch_it_again(
-    capsys: pytest.CaptureFixture[str], job: JobOptions, words: str
+    capsys: pytest.CaptureFixture[str], options: dict[str, Any], words: str
 ) -> None:
     """The files of a real API can be fetched again, those of a sandbox that has ended cannot."""
-    assert 7 == execute(Fails(error=ax.DownloadError(["track 1: gone"]), ref=REF, job=job))
+    assert 7 == execute(Fails(error=ax.DownloadError(["track 1: gone"]), ref=REF, **options))
     assert f"audioext: track 1: gone\n  {words}\n" == capsys.readouterr().err
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from audioext.cli.screen import JobOptions
+from audioext.cli.options import LookOptions
+from audioext.cli.screen import Screen
 from tests.integration.cli.conftest import (
     FULL,
     MEMORY,
@@ -103,7 +104,7 @@ async def test_a_host_that_is_not_followed_is_opened_as_printed(
 
 def test_a_ref_that_looks_like_an_option_is_none(invoke: Invoke) -> None:
     """It comes behind `--`, so that the command looks for it instead of obeying it."""
-    command = JobOptions(store=" --store sqlite:///jobs.db").command("show", of="--json")
+    command = Screen(command=LookOptions(store="sqlite:///jobs.db")).hint("show", of="--json")
     Path("jobs.db").touch()
     _, *words = shlex.split(command.removeprefix("python -m "))
 

@@ -177,9 +177,11 @@ async def test_the_fields_of_a_request_are_the_arguments_of_its_tool() -> None:
         assert ["key"] == schemas[name]["required"]
 
 
-async def test_it_serves_http_to_those_who_bring_the_token(start: Start) -> None:
-    """With a token nobody else gets in; the server ends by a signal as a server does."""
-    process = start("mcp", *FAST, *MEMORY, "--http", "127.0.0.1:0", "--json", env={"AUDIOEXT_MCP_TOKEN": "made-up"})
+async def test_it_serves_http_to_those_who_bring_the_token(start: Start, folder: Path) -> None:
+    """With a token, here from a file, nobody else gets in; the server ends by a signal as a server does."""
+    (folder / "token").touch(mode=0o600)
+    (folder / "token").write_text("made-up\n")
+    process = start("mcp", *FAST, *MEMORY, "--http", "127.0.0.1:0", "--json", env={"AUDIOEXT_MCP_TOKEN_FILE": "token"})
     assert process.stdout is not None
     url = json.loads(await asyncio.to_thread(process.stdout.readline))["url"]
     body = {"jsonrpc": "2.0", "id": 1, "method": "ping"}

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 import audioext as ax
-from audioext.cli.clients import OpenClient, job_options
+from audioext.cli.clients import OpenClient
 from audioext.cli.options import LookOptions
 from audioext.cli.screen import Screen
-from audioext.cli.steps import View, watch
+from audioext.cli.steps import open_view, watch
 from audioext.models.results import Stage
 from tests.integration.cli.conftest import (
     FAST,
@@ -117,7 +117,8 @@ def test_credits(invoke: Invoke) -> None:
         (2, "ConfigError", ("extend", "voice.wav", *FULL)),
         (2, "ConfigError", ("extend", "voice.wav", *FULL, "--fault", "nonsense", *FAST)),
         (2, "ConfigError", ("extend", "voice.wav", *FULL, "--public-url", "nonsense")),
-        (2, "ConfigError", ("extend", "voice.wav", *FULL, "--poll-every", "0")),
+        (2, "UsageError", ("extend", "voice.wav", *FULL, "--poll-every", "0")),
+        (2, "UsageError", ("extend", "voice.wav", *FULL, "--timeout", "nan")),
         (2, "UnsupportedError", ("instrumental", "voice.wav", "--title", "a", "--provider", "musicgpt", *FAST)),
         (2, "ConfigError", ("credits",)),
         (3, "ProviderError", ("extend", "unknown-id", *FULL, *FAST)),
@@ -233,9 +234,9 @@ def test_a_hint_goes_to_the_same_store_and_api(
     store: str | None, sandbox: bool, base_url: str | None, command: str
 ) -> None:
     """What we say to type next finds the job again; a password is not repeated."""
-    options = LookOptions(store=store, sandbox=sandbox)
+    screen = Screen(command=LookOptions(store=store, sandbox=sandbox), base_url=base_url)
 
-    assert f"audioext {command}" == job_options(options, base_url=base_url).command("wait", of="x")
+    assert f"audioext {command}" == screen.hint("wait", of="x")
 
 
 async def test_the_environment_may_say_where_the_api_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,8 +269,8 @@ async def test_where_no_webhook_can_come_the_status_is_asked_for(capsys: pytest.
         provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=patient)
         async with ax.Client(provider, public_url="http://127.0.0.1:1/audio", listen=None) as client:
             job = await client.extend(audio_id=TRACK, model="V5")
-            view = View(Screen().err)
-            events = await watch(OpenClient(client=client, provider=provider), job, view, patience=0.05)
+            with open_view(Screen()) as view:
+                events = await watch(OpenClient(client=client, provider=provider), job, view, patience=0.05)
 
     assert Stage.COMPLETE is events[-1].stage
     assert "no webhook has come so far: nobody answers at 127.0.0.1:1: " in capsys.readouterr().err
@@ -281,8 +282,8 @@ async def test_a_wait_that_only_takes_long_says_so_and_waits(capsys: pytest.Capt
         provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"])
         async with ax.Client(provider, public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0") as client:
             job = await client.extend(audio_id=TRACK, model="V5")
-            view = View(Screen().err)
-            events = await watch(OpenClient(client=client, provider=provider), job, view, patience=0.01)
+            with open_view(Screen()) as view:
+                events = await watch(OpenClient(client=client, provider=provider), job, view, patience=0.01)
 
     assert ["webhook"] * 3 == [event.source for event in events]
     assert 1 == capsys.readouterr().err.count("/audio answers from here; is the task slow, or does a firewall")
