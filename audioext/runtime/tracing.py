@@ -7,8 +7,8 @@ that what another process does, or this one after a restart, belongs to the same
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Literal
 
 from audioext.models.record import Record
@@ -25,14 +25,7 @@ def is_used() -> bool:
 
 def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") -> AbstractContextManager[object]:
     """Return a span that is current within its block: of the trace of *record*, or of the caller's where it is new."""
-    if not is_used():
-        return nullcontext()
-    from opentelemetry import trace  # noqa: PLC0415 - only where it was loaded by others
-
-    made: AbstractContextManager[object] = _tracer().start_as_current_span(
-        name, context=_context(record), kind=trace.SpanKind[kind], attributes=_attributes(record)
-    )
-    return made
+    return _span(name, record, kind) if is_used() else nullcontext()
 
 
 def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
@@ -73,6 +66,27 @@ def traceparent() -> str | None:
     if is_used():
         _propagator().inject(carrier)
     return carrier.get("traceparent")
+
+
+@contextmanager
+def _span(name: str, record: Record | None, kind: Kind) -> Generator[object]:
+    from opentelemetry import trace  # noqa: PLC0415 - only where it was loaded by others
+
+    with _tracer().start_as_current_span(
+        name,
+        context=_context(record),
+        kind=trace.SpanKind[kind],
+        attributes=_attributes(record),
+        record_exception=False,  # by itself it would raise what the error's own `__str__` does, in place of the error
+        set_status_on_exception=False,
+    ) as made:
+        try:
+            yield made
+        except Exception as error:
+            with suppress(Exception):
+                made.record_exception(error)
+                made.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")
+            raise
 
 
 async def _within(work: Awaitable[None], name: str, record: Record) -> None:
