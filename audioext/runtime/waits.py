@@ -32,16 +32,13 @@ class Awaited(Protocol):
 
 
 async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, deadline: float) -> _T:
-    """Return what *look* says of *stage* as soon as that is something; *deadline* is of the monotonic clock.
-
-    The first look at the truth comes at a random moment of the first minute: of many waits that begin at once none
-    keeps the store from the others, and none has the frames of a read.
-    """
+    """Return what *look* says of *stage* as soon as that is something; *deadline* is of the monotonic clock."""
     held, context = job._held, job._context  # noqa: SLF001 - the handle is a part of this package
     clock = context.clock
-    waiter, pause, is_last = held.waiter(), LOOK_SECONDS * clock.jitter(), False
+    waiter, is_last = held.waiter(), False  # before the read: news in between is not missed
     context.watch(1)
     try:
+        await _look(held, context)
         while True:
             found = look(stage)
             if found is not None:
@@ -52,7 +49,7 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
             if ends_at <= now and is_last:
                 raise job._given_up(stage, deadline)  # noqa: SLF001 - as above
             if ends_at > now:
-                timer = clock.end(waiter, min(ends_at - now, pause))
+                timer = clock.end(waiter, min(ends_at - now, LOOK_SECONDS))
                 try:
                     is_news = await waiter
                 finally:
@@ -61,7 +58,7 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
                     waiter = held.waiter()
                     continue
             # Nobody spoke: read the truth, now and then and once more before giving up.
-            pause, is_last = LOOK_SECONDS, ends_at <= clock.monotonic()
+            is_last = ends_at <= clock.monotonic()
             held.leave(waiter)
             waiter = held.waiter()
             await _look(held, context)
