@@ -42,6 +42,8 @@ UNSENT = "not sent"
 
 STILL = "still"
 """The note of a status answer that repeats what is doubtful, long enough after the first to be believed."""
+DONE_SECONDS = 300.0
+"""How long a status has to say that a task is done before that counts, where not all tracks are shown."""
 
 MAX_ENTRIES = 200
 """A job's journal takes no more webhooks and statuses beyond this; real jobs have about ten."""

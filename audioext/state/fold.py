@@ -29,7 +29,7 @@ from operator import attrgetter
 
 from attrs import evolve
 
-from audioext.models.entries import OTHER_TASK, REFUSED, STILL, Entry
+from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
 from audioext.models.results import FailureReason, Source, Stage, Track
@@ -166,10 +166,10 @@ class _Facts:
                 self._see_failure(event, seen, entry)
 
     def _doubts(self, event: Progress | Failed, entry: Entry) -> bool:
-        if not event.is_doubtful or entry.note == STILL:
-            return False
-        self.doubted_at = entry.at if self.doubted_at is None else self.doubted_at
-        return True
+        if event.is_doubtful and self.doubted_at is None:
+            self.doubted_at = entry.at
+        wait = DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 0.0
+        return event.is_doubtful and (entry.note != STILL or entry.at < (self.doubted_at or 0.0) + wait)
 
     def _see_tracks(self, event: Progress, seen: Seen, at: float) -> None:
         claimed = event.claimed_stage

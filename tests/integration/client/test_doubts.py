@@ -10,12 +10,11 @@ from aiohttp import web
 from yarl import URL
 
 import audioext as ax
-from audioext.runtime.poller import BELIEVED_AFTER
+from audioext.models.entries import DONE_SECONDS
 from tests.integration.client.conftest import WEB, MakeClient
 from tests.support.api import BRISK, Api
 from tests.support.clock import JumpClock
 
-BELIEVED_SECONDS = 2 * BELIEVED_AFTER * BRISK.slowest
 AUDIO = "https://files.example/a.mp3"
 
 
@@ -55,7 +54,7 @@ async def test_a_task_that_is_done_without_a_track_fails(api: Api, open_client: 
     await job.refresh()
     assert (ax.Verdict.OPEN, clock.time) == (job.verdict, job.record.doubted_at)
 
-    await clock.advance(BELIEVED_SECONDS)
+    await clock.advance(DONE_SECONDS)
     await job.refresh()
     with pytest.raises(ax.JobFailedError, match="done, without a track") as failed:
         await job
@@ -75,7 +74,7 @@ async def test_a_task_that_shows_its_track_late_is_no_failure(
     await job.refresh()
 
     api.is_done = True
-    await clock.advance(BELIEVED_SECONDS)
+    await clock.advance(DONE_SECONDS)
     await job.refresh()
     assert 1 == len((await job).tracks)
 
@@ -91,7 +90,7 @@ async def test_a_second_track_that_never_shows_is_not_awaited_for_ever(
     await job.refresh()
     assert (ax.Stage.FIRST, ax.Verdict.OPEN) == (job.stage, job.verdict)
 
-    await clock.advance(BELIEVED_SECONDS)
+    await clock.advance(DONE_SECONDS)
     await job.refresh()
     assert [("a", AUDIO)] == [(track.id, track.audio_url) for track in (await job).tracks]
 
@@ -102,7 +101,7 @@ async def test_a_second_track_that_is_under_way_is_awaited(stack: AsyncExitStack
     answers: dict[str, dict[str, object]] = {"t1": told, "b": {"conversion_id": "b", "status": "IN_QUEUE"}}
     job = await musicgpt(stack, clock, answers, conversion_id_1="a", conversion_id_2="b")
     await job.refresh()
-    await clock.advance(BELIEVED_SECONDS)
+    await clock.advance(DONE_SECONDS)
     await job.refresh()
     assert (ax.Stage.FIRST, ax.Verdict.OPEN) == (job.stage, job.verdict)
 
