@@ -185,10 +185,21 @@ LISTED: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OT
         lambda listed: {"0": listed[0], "1": listed[1]},
         lambda listed: [json.dumps(song) for song in listed],
         lambda listed: [listed],
+        lambda listed: [{"song": song} for song in listed],
         lambda listed: {"data": listed},
         lambda listed: {"response": json.dumps({"sunoData": listed})},
     ],
-    ids=["list", "text", "text in text", "object", "list of texts", "list of list", "data", "response"],
+    ids=[
+        "list",
+        "text",
+        "text in text",
+        "object",
+        "list of texts",
+        "list of list",
+        "wrapped songs",
+        "data",
+        "response",
+    ],
 )
 def test_a_result_is_found_wherever_it_stands(
     provider_class: Make, key: str, wrapped: Callable[[object], object]
@@ -253,6 +264,16 @@ def test_bare_links_are_files_and_images_are_not(provider_class: Make) -> None:
     assert is_song(asked(provider_class, status(name, resultUrls=links)))
     assert is_song(asked(provider_class, status(name, resultJson=json.dumps({"resultUrls": links}))))
     assert is_song(asked(provider_class, status(name, resultUrls=AUDIO)), count=1)
+    assert is_song(asked(provider_class, status(name, resultJson=json.dumps({"resultUrl": AUDIO}))), count=1)
+
+
+def test_a_delivery_of_bare_tracks_shows_them(provider_class: Make) -> None:
+    """A list without anything around it claims nothing, so its status is asked for; a list of nothing is void."""
+    (seen,) = provider_class().parse_webhook(json.dumps(LISTED).encode())
+    assert isinstance(seen, Progress)
+    assert ([AUDIO, OTHER], None) == ([track.audio_url for track in seen.tracks], seen.claimed_stage)
+    with pytest.raises(DecodeError):
+        provider_class().parse_webhook(b"[1, 2]")
 
 
 @pytest.mark.parametrize(
