@@ -61,7 +61,8 @@ class Body:
     def __init__(self, value: object, where: str, *, finds_tracks: bool = True) -> None:
         """Look once at every key of every object, and open the JSON texts among them."""
         if isinstance(value, list):
-            value = value[0] if len(value) == 1 else {"data": value}
+            several: dict[str, object] = {"data": value}
+            value = value[0] if len(value) == 1 else several
         if not isinstance(value, dict):
             raise DecodeError(["expected an object @ $"], where=where)
         self.where = where
