@@ -273,7 +273,7 @@ class Parts:
         """
         found = self.settings.providers
         if not found:
-            message = "this client has no provider: pass one, like Client(Kie()); Client.from_env() has those with a key"
+            message = "this client has no provider: pass one, like Client(Kie()); from_env() has those that have a key"
             raise ConfigError(message)
         if name is None:
             return next(iter(found.values()))
