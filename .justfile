@@ -42,6 +42,10 @@ ci:
 soak *ARGS="tests/processes":
     {{ bin }}/python -m pytest -m soak -s --numprocesses 0 {{ ARGS }}
 
+# Let Hypothesis try twenty times as many cases, for many minutes.
+thorough *ARGS="tests/unit tests/integration tests/security":
+    {{ bin }}/python -m pytest --quiet --numprocesses auto --hypothesis-profile=thorough --timeout 1800 -m hypothesis {{ ARGS }}
+
 # Measure one thing against a bare peer: just bench webhooks
 bench NAME *ARGS:
     {{ bin }}/python -m tests.bench.{{ NAME }} {{ ARGS }}

@@ -72,70 +72,36 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
     from audioext.webhooks.receiver import MaskedAccessLogger, Receiver
 
 _HOMES = {
-    "audioext.check.report": ("CheckLine", "CheckReport"),
-    "audioext.client": ("Client",),
-    "audioext.clock": ("Clock",),
-    "audioext.errors": (
-        "AudioextError",
-        "AuthError",
-        "ConfigError",
-        "ContentError",
-        "CreditsError",
-        "DecodeError",
-        "DownloadError",
-        "GiveUp",
-        "KeyConflictError",
-        "Problem",
-        "ProviderDownError",
-        "ProviderError",
-        "RateLimitError",
-        "RequestError",
-        "RetryLater",
-        "SourceError",
-        "StoreError",
-        "UnsupportedError",
-        "WebhookError",
-    ),
-    "audioext.http.messages": ("HttpRequest", "HttpResponse", "Part", "Webhook"),
-    "audioext.models.limits": ("Limits", "Pace"),
-    "audioext.models.entries": ("Entry",),
-    "audioext.models.record": ("Record", "Verdict"),
-    "audioext.models.requests": (
-        "AddInstrumental",
-        "AudioFile",
-        "Extend",
-        "ExtendOptions",
-        "InstrumentalOptions",
-        "Operation",
-        "Request",
-    ),
-    "audioext.models.results": ("FailureReason", "SaveProgress", "Song", "Source", "Stage", "TimedLine", "Track"),
-    "audioext.models.stats": ("Histogram", "Stats"),
-    "audioext.providers.base": ("FileRoute", "Provider", "ProviderInfo"),
-    "audioext.providers.kie": ("Kie",),
-    "audioext.providers.kie_jobs": ("KieJobs",),
-    "audioext.providers.musicgpt": ("MusicGpt",),
-    "audioext.providers.sunoapi": ("SunoApi",),
-    "audioext.providers.vidgo": ("Vidgo",),
-    "audioext.runtime.handlers": ("FailureHandler", "StageHandler"),
-    "audioext.runtime.jobs": (
-        "ClientClosedError",
-        "Failure",
-        "Job",
-        "JobError",
-        "JobExpiredError",
-        "JobFailedError",
-        "StageEvent",
-        "StageTimeoutError",
-        "SubmitUnknownError",
-    ),
-    "audioext.stores.base": ("Delivery", "Store"),
-    "audioext.stores.memory": ("MemoryStore",),
-    "audioext.webhooks.inbox": ("Inbox",),
-    "audioext.webhooks.masking": ("MaskingFilter",),
-    "audioext.webhooks.receiver": ("MaskedAccessLogger", "Receiver"),
+    "check.report": "CheckLine CheckReport",
+    "client": "Client",
+    "clock": "Clock",
+    "errors": "AudioextError AuthError ConfigError ContentError CreditsError DecodeError DownloadError GiveUp "
+    "KeyConflictError Problem ProviderDownError ProviderError RateLimitError RequestError RetryLater SourceError "
+    "StoreError UnsupportedError WebhookError",
+    "http.messages": "HttpRequest HttpResponse Part Webhook",
+    "models.entries": "Entry",
+    "models.limits": "Limits Pace",
+    "models.record": "Record Verdict",
+    "models.requests": "AddInstrumental AudioFile Extend ExtendOptions InstrumentalOptions Operation Request",
+    "models.results": "FailureReason SaveProgress Song Source Stage TimedLine Track",
+    "models.stats": "Histogram Stats",
+    "providers.base": "FileRoute Provider ProviderInfo",
+    "providers.kie": "Kie",
+    "providers.kie_jobs": "KieJobs",
+    "providers.musicgpt": "MusicGpt",
+    "providers.sunoapi": "SunoApi",
+    "providers.vidgo": "Vidgo",
+    "runtime.handlers": "FailureHandler StageHandler",
+    "runtime.jobs": "ClientClosedError Failure Job JobError JobExpiredError JobFailedError StageEvent "
+    "StageTimeoutError SubmitUnknownError",
+    "stores.base": "Delivery Store",
+    "stores.memory": "MemoryStore",
+    "webhooks.inbox": "Inbox",
+    "webhooks.masking": "MaskingFilter",
+    "webhooks.receiver": "MaskedAccessLogger Receiver",
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+"""The names that each module gives."""
+_HOME_OF = {name: f"audioext.{module}" for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "AddInstrumental",
@@ -218,11 +184,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first asked for: a script that needs one class pays for no other."""
-    module = _HOME_OF.get(name)
-    if module is None:
-        message = f"module 'audioext' has no attribute {name!r}"
-        raise AttributeError(message)
-    value: object = getattr(importlib.import_module(module), name)
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'audioext' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -7,114 +7,71 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from os import PathLike
-from typing import Self, Unpack
+from typing import Self, TypeVar, Unpack, overload
 
-import aiohttp
 from yarl import URL
 
 from audioext import config
 from audioext.check import CheckReport, check_parts
 from audioext.clock import Clock
-from audioext.config import UNSET, ClientOptions, Unset
-from audioext.errors import ConfigError, StoreError
-from audioext.files.hosts import read_link_rules
-from audioext.history import History
+from audioext.config import ClientOptions
+from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
+from audioext.http.messages import Webhook
+from audioext.http.urls import Route
+from audioext.models.entries import Entry
+from audioext.models.record import Record
+from audioext.models.results import Stage
 from audioext.models.stats import Stats
 from audioext.parts import Parts
 from audioext.providers.base import Provider
-from audioext.runtime.handlers import HANDLING
-from audioext.runtime.jobs import Job
-from audioext.runtime.registering import Registering
+from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
+from audioext.runtime.jobs import Failure, Job, StageEvent
 from audioext.settings.meaning import client_options, find_providers
 from audioext.settings.reading import read_settings
-from audioext.stores import open_store
-from audioext.stores.base import Store
+from audioext.state.fold import fold
+from audioext.stores.base import Delivery, Store
 from audioext.submitting import Submitting
-from audioext.webhooks.inbox import Confirm, Inbox
+from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.receiver import Receiver
 
 _log = logging.getLogger("audioext.client")
 
-DAY_SECONDS = 86_400.0
+_StageHandlerT = TypeVar("_StageHandlerT", bound=StageHandler)
+_FailureHandlerT = TypeVar("_FailureHandlerT", bound=FailureHandler)
+_MetaT = TypeVar("_MetaT")
 
 
-class Client(Submitting, Registering, History):
+class Client(Submitting):
     """Submits tasks and hands out jobs to await; use it with `async with`.
 
     Constructing it does no I/O and needs no loop. The first provider is the default one. In seconds, `wait_timeout`
-    bounds every await, `permit_timeout` a submit's wait for its turn, other `_timeout`s what they name; a job is given
-    up after `expire_after`, a link tried again for `download_patience`, a finished job remembered for `keep`.
+    (1,800) bounds every await, `permit_timeout` (900) a submit's wait for its turn, `handler_timeout` (60),
+    `poll_timeout` (20) and `download_timeout` (900) what they name; a job is given up after `expire_after` (a day), a
+    link tried again for `download_patience` (30), a finished job remembered for `keep` (7 days).
     `public_url` is where providers reach the receiver; without one the client only polls. `listen` is where it listens:
     by default 127.0.0.1:8080 with a `public_url`, else nowhere; `None` means mounted in your app, or another process.
     Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls, `"unsigned"`
-    those whose signature is not checked. `serve_files=True` serves local files, and uploads none. `secrets` sign the
-    callback URLs, the first one new ones; else the store keeps one. See `open_store`. Files come by https from public
-    addresses, and from APIs on this machine; `allow_hosts` opens more: `"a.lan"`, `"10.0.0.7:8443"`, `"http://a.lan"`
-    for http as well. `trust_env=True` takes proxies from the environment. A `session` of yours (with its proxy,
-    connector or TLS context) makes all calls by the rules of this client, and is yours to close; it, or a proxy, looks
-    up hosts itself, and what they find there is not checked. `metrics=True` serves `/metrics` at
-    127.0.0.1:9464 and nowhere else; it may be another HOST:PORT.
+    those whose signature is not checked, `"never"` (the default) none. `serve_files=True` serves local files, and
+    uploads none. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. For `store` see
+    `open_store`. At most `handler_concurrency` (16) handlers run at a time, and `deliveries_kept` (100,000) deliveries
+    are kept. Files come by https from public addresses, and from APIs on this machine; `allow_hosts` opens more:
+    `"a.lan"`, `"10.0.0.7:8443"`, `"http://a.lan"` for http as well. `trust_env=True` takes proxies from the
+    environment. A `session` of yours (with its proxy, connector or TLS context) makes all calls by the rules of this
+    client, and is yours to close; it, or a proxy, looks up hosts itself, and what they find there is not checked.
+    `metrics=True` serves `/metrics` at 127.0.0.1:9464 and nowhere else; it may be another HOST:PORT.
 
     Raises:
         ConfigError: the settings cannot work together; the message says which and what to do.
     """
 
-    def __init__(  # noqa: PLR0913 - settings, all by keyword
-        self,
-        *providers: Provider,
-        public_url: str | URL | None = None,
-        listen: str | int | Unset | None = UNSET,
-        store: str | Store | None = None,
-        secrets: Sequence[str | bytes] = (),
-        confirm: Confirm = "never",
-        serve_files: bool = False,
-        wait_timeout: float = 1_800.0,
-        expire_after: float = DAY_SECONDS,
-        permit_timeout: float = 900.0,
-        handler_timeout: float = 60.0,
-        poll_timeout: float = 20.0,
-        download_patience: float = 30.0,
-        download_timeout: float = 900.0,
-        handler_concurrency: int = 16,
-        keep: float = 7 * DAY_SECONDS,
-        deliveries_kept: int = 100_000,
-        allow_hosts: Sequence[str] = (),
-        clock: Clock | None = None,
-        trust_env: bool = False,
-        session: aiohttp.ClientSession | None = None,
-        metrics: bool | str | int = False,
-    ) -> None:
+    __signature__ = config.client_signature()
+
+    def __init__(self, *providers: Provider, **options: Unpack[ClientOptions]) -> None:
         """Check the settings and wire the parts."""
-        url = config.read_public_url(public_url)
-        self._parts = Parts(
-            config.Settings(
-                providers=config.named(providers, os.environ),
-                public_url=url,
-                listen=config.read_listen(listen, url),
-                store=open_store(store),
-                secrets=config.read_secrets(secrets),
-                confirm=confirm,
-                serve_files=serve_files,
-                wait_timeout=wait_timeout,
-                expire_after=expire_after,
-                permit_timeout=permit_timeout,
-                handler_timeout=handler_timeout,
-                poll_timeout=poll_timeout,
-                download_patience=download_patience,
-                download_timeout=download_timeout,
-                handler_concurrency=handler_concurrency,
-                keep=keep,
-                deliveries_kept=deliveries_kept,
-                clock=clock if clock is not None else Clock(),
-                link_rules=read_link_rules(allow_hosts, (each.info.base_url for each in providers)),
-                trust_env=trust_env,
-                session=session,
-                metrics=config.read_metrics(metrics),
-                environ=os.environ,
-            )
-        )
+        by_name = config.named(providers, os.environ)
+        self._parts = Parts(config.Settings(providers=by_name, environ=os.environ, **options))
         self.inbox: Inbox = self._parts.inbox
         self.receiver: Receiver = self._parts.receiver
         self._handlers = self._parts.handlers
@@ -193,6 +150,11 @@ class Client(Submitting, Registering, History):
         return self._parts.public_url
 
     @property
+    def clock(self) -> Clock:
+        """The clock that dates its jobs and that all of its waits go by."""
+        return self._parts.settings.clock
+
+    @property
     def store(self) -> Store:
         """The store that holds the truth about all jobs."""
         return self._parts.settings.store
@@ -231,6 +193,44 @@ class Client(Submitting, Registering, History):
             if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
                 yield job
 
+    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+        """Yield the journal of deliveries, newest first, of one job where *ref* is given."""
+        self._parts.check_open()
+        async for delivery in self.store.deliveries(ref):
+            yield delivery
+
+    async def delivery(self, id: str) -> Delivery:  # noqa: A002 - it is a delivery's `id`
+        """Return one delivery by its `id`.
+
+        Raises:
+            RequestError: the store holds no such delivery.
+        """
+        self._parts.check_open()
+        async for delivery in self.store.deliveries(id.partition("-")[0]):
+            if delivery.id == id:
+                return delivery
+        raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")])
+
+    async def replay(self, id: str) -> int:  # noqa: A002 - as above
+        """Take a delivery that was kept once more, and return the status that it would be answered with now.
+
+        Raises:
+            RequestError: the store holds no such delivery.
+        """
+        delivery = await self.delivery(id)
+        route, hook = Route(delivery.provider, delivery.ref, ""), Webhook(headers=delivery.headers, body=delivery.body)
+        return await self._parts.inbox.take(route, hook.at(delivery.received_at), verify=delivery.verdict == "refused")
+
+    async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
+        """Return each entry of a job's journal, oldest first, with the record that the journal meant up to it.
+
+        Raises:
+            RequestError: the store holds no such job.
+        """
+        self._parts.check_open()
+        readings = (await self._parts.find(ref)).in_order()
+        return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
+
     async def check(self) -> CheckReport:
         """Look whether everything works: the public URL, the keys, the clock, the store. It costs nothing.
 
@@ -261,3 +261,63 @@ class Client(Submitting, Registering, History):
         """
         self._parts.check_open()
         return self.receiver.endpoint.watching.url(self.public_url, job.ref)
+
+    # --- handlers ----------------------------------------------------------------------------------------
+
+    @overload
+    def on(self, stage: Stage) -> Callable[[_StageHandlerT], _StageHandlerT]: ...
+
+    @overload
+    def on(
+        self, stage: Stage, *, meta: type[_MetaT]
+    ) -> Callable[
+        [Callable[[StageEvent, _MetaT], Awaitable[None]]], Callable[[StageEvent, _MetaT], Awaitable[None]]
+    ]: ...
+
+    def on(self, stage: Stage, *, meta: type[object] | None = None) -> Callable[..., object]:
+        """Decorate an async function that is called with each job's `StageEvent` of *stage*.
+
+        It is called at least once for each (job, stage), after a restart too; the stages of one job come in order. An
+        error is logged and tried again, up to five times, then shown in `job.record`. One that says `retry_after`, as
+        those of chat libraries do, and `RetryLater`, are no failure: it is called again after so many seconds, up to
+        100 times; meanwhile later stages of the job wait. `GiveUp` ends the tries.
+
+        With *meta*, a dataclass, an attrs class, a TypedDict or a msgspec.Struct, it is called with the submit's meta
+        as such an object too: `async def tell(event, chat)`. A job whose meta is none is given up with a clear error.
+
+        Raises:
+            ConfigError: handlers are not told of that stage, *meta* cannot be read from JSON, or what is decorated is
+                no async function.
+        """
+        self._handlers.check(stage)
+
+        def register(handler: Callable[..., Awaitable[None]]) -> object:
+            self._handlers.on(stage, handler, meta)
+            return handler
+
+        return register
+
+    @overload
+    def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT: ...
+
+    @overload
+    def on_failure(
+        self, *, meta: type[_MetaT]
+    ) -> Callable[[Callable[[Failure, _MetaT], Awaitable[None]]], Callable[[Failure, _MetaT], Awaitable[None]]]: ...
+
+    def on_failure(
+        self, handler: Callable[..., Awaitable[None]] | None = None, *, meta: type[object] | None = None
+    ) -> object:
+        """Decorate an async function that is called with each job's `Failure`, at least once; see `on`.
+
+        It is `@client.on_failure`, or `@client.on_failure(meta=Chat)`.
+
+        Raises:
+            ConfigError: as `on` does.
+        """
+
+        def register(handler: Callable[..., Awaitable[None]]) -> object:
+            self._handlers.on_failure(handler, meta)
+            return handler
+
+        return register if handler is None else register(handler)

@@ -7,7 +7,6 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from attrs import frozen
 
@@ -30,39 +29,35 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
+    def end(self, waiter: asyncio.Future[bool], seconds: float) -> asyncio.TimerHandle | asyncio.Task[None]:
+        """End *waiter* with `False` after so many seconds, unless what is returned is cancelled before."""
+        if self.sleep is asyncio.sleep:  # a timer is smaller and cheaper than a task
+            return asyncio.get_running_loop().call_later(seconds, _end, waiter)
+        return asyncio.create_task(self._end_later(waiter, seconds))
+
+    async def _end_later(self, waiter: asyncio.Future[bool], seconds: float) -> None:
+        await self.sleep(seconds)
+        _end(waiter)
+
     async def wait(self, waiter: asyncio.Future[bool], seconds: float) -> bool:
         """Return the result of *waiter*, which nobody else awaits, or `False` when *seconds* have passed first."""
-        if self.sleep is not asyncio.sleep:
-            return await self._wait_asleep(waiter, seconds)
-        # Smaller and cheaper than asyncio.wait and its callbacks: the timer ends the private future.
-        timer = asyncio.get_running_loop().call_later(seconds, _end, waiter)
+        timer = self.end(waiter, seconds)
         try:
             return await waiter
         finally:
             timer.cancel()
 
-    async def _wait_asleep(self, waiter: asyncio.Future[Any], seconds: float) -> bool:
-        sleeper: asyncio.Future[Any] = asyncio.ensure_future(self.sleep(seconds))
-        try:
-            await asyncio.wait([sleeper, waiter], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
-            await asyncio.gather(sleeper, return_exceptions=True)
-        return waiter.done()
-
     async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
         """Wait until *event* is set, or *seconds* have passed."""
         if event.is_set():
             return
-        waiter = asyncio.ensure_future(event.wait())
+        both = (asyncio.ensure_future(event.wait()), asyncio.ensure_future(self.sleep(seconds)))
         try:
-            if self.sleep is asyncio.sleep:
-                await asyncio.wait([waiter], timeout=seconds)
-            else:
-                await self._wait_asleep(waiter, seconds)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waiter.cancel()
-            await asyncio.gather(waiter, return_exceptions=True)
+            for each in both:
+                each.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
 
 def _end(waiter: asyncio.Future[bool]) -> None:

@@ -135,18 +135,9 @@ class ProviderError(AudioextError):
         self.retryable = retryable
         self.charged = charged
         label = f"{provider} answered {code}" if code is not None else provider
-        super().__init__(f"{label}: {message} ({self._money()}){self._remedy()}")
-
-    def _money(self) -> str:
-        if self.charged is None:
-            return "whether it was charged is unknown"
-        return "charged" if self.charged else "not charged"
-
-    def _remedy(self) -> str:
-        if type(self) is ProviderError:
-            return ""
-        first = " ".join((type(self).__doc__ or "").split("\n\n")[0].split())
-        return f". {first}" if first else ""
+        money = {None: "whether it was charged is unknown", True: "charged", False: "not charged"}[charged]
+        remedy = "" if type(self) is ProviderError else f". {' '.join((self.__doc__ or '').split())}"
+        super().__init__(f"{label}: {message} ({money}){remedy}")
 
 
 class AuthError(ProviderError):
@@ -174,12 +165,7 @@ class RateLimitError(ProviderError):
         """Keep *retry_after*, in seconds, beside the other facts."""
         self.retry_after = retry_after
         super().__init__(
-            message,
-            provider=provider,
-            http_status=http_status,
-            code=code,
-            retryable=retryable,
-            charged=charged,
+            message, provider=provider, http_status=http_status, code=code, retryable=retryable, charged=charged
         )
 
 
@@ -245,8 +231,7 @@ class RetryLater(Exception):  # noqa: N818 - it is a wish, not an error
             ValueError: *seconds* is no finite number from 0 on.
         """
         if not 0 <= seconds < math.inf:
-            message = f"RetryLater needs a finite number of seconds from 0 on, not {shown(seconds)}"
-            raise ValueError(message)
+            raise ValueError(f"RetryLater needs a finite number of seconds from 0 on, not {shown(seconds)}")
         self.retry_after = float(seconds)
         super().__init__(reason or f"again in {seconds:g} s")
 

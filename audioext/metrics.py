@@ -5,12 +5,16 @@ Names follow prometheus.io/docs/practices/naming, read 2026-11-26.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
 
 from attrs import frozen
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from audioext.models.record import Verdict
+from audioext.models.results import Stage
 from audioext.models.stats import Histogram, Stats
 from audioext.version import __version__
 
@@ -28,20 +32,23 @@ class StatsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric as it is now."""
         stats = self.stats()
-        yield _counter("submits", "Calls of submit.", ["provider", "outcome"], stats.submits.items())
-        text = "Seconds from a submit to a stage of its job."
-        stages = [((provider, stage.name.lower()), found) for (provider, stage), found in stats.stages.items()]
-        yield _histogram("stage_seconds", text, ["provider", "stage"], stages)
-        ended = [((provider, verdict.name.lower()), count) for (provider, verdict), count in stats.ended.items()]
-        yield _counter("jobs_ended", "Jobs that are complete, failed or expired.", ["provider", "verdict"], ended)
-        yield _counter("webhooks", "Webhooks.", ["provider", "verdict"], stats.webhooks.items())
-        answers = [((str(status),), count) for status, count in stats.answers.items()]
-        yield _counter("answers", "Answers of the receiver, to strangers too.", ["status"], answers)
-        yield _counter("polls", "Status calls.", ["provider", "outcome"], stats.polls.items())
-        yield _counter("handler_runs", "Calls of handlers.", ["topic", "outcome"], stats.handlers.items())
-        downloads = [((outcome,), count) for outcome, count in stats.downloads.items()]
-        yield _counter("downloads", "Files that were fetched, or were not.", ["outcome"], downloads)
-        yield _histogram("store_append_seconds", "Seconds until the store had an append.", [], [((), stats.appends)])
+        for name, text, labels, counts in (
+            ("submits", "Calls of submit.", ["provider", "outcome"], stats.submits),
+            ("jobs_ended", "Jobs that are complete, failed or expired.", ["provider", "verdict"], stats.ended),
+            ("webhooks", "Webhooks.", ["provider", "verdict"], stats.webhooks),
+            ("answers", "Answers of the receiver, to strangers too.", ["status"], stats.answers),
+            ("polls", "Status calls.", ["provider", "outcome"], stats.polls),
+            ("handler_runs", "Calls of handlers.", ["topic", "outcome"], stats.handlers),
+            ("downloads", "Files that were fetched, or were not.", ["outcome"], stats.downloads),
+        ):
+            family = CounterMetricFamily(f"audioext_{name}", text, labels=labels)
+            for key, count in counts.items():
+                family.add_metric(_values(key), count)
+            yield family
+        yield _histogram(
+            "stage_seconds", "Seconds from a submit to a stage of its job.", ["provider", "stage"], stats.stages
+        )
+        yield _histogram("store_append_seconds", "Seconds until the store had an append.", [], {(): stats.appends})
         yield GaugeMetricFamily(
             "audioext_open_jobs", "Jobs without an end that are held in this process.", value=stats.open_jobs
         )
@@ -50,20 +57,14 @@ class StatsCollector(Collector):
         yield info
 
 
-def _counter(name: str, text: str, labels: list[str], counts: Iterable[tuple[Sequence[str], int]]) -> Metric:
-    family = CounterMetricFamily(f"audioext_{name}", text, labels=labels)
-    for values, count in counts:
-        family.add_metric(values, count)
-    return family
-
-
-def _histogram(name: str, text: str, labels: list[str], found: Iterable[tuple[Sequence[str], Histogram]]) -> Metric:
+def _histogram(name: str, text: str, labels: list[str], found: Mapping[Any, Histogram]) -> Metric:
     family = HistogramMetricFamily(f"audioext_{name}", text, labels=labels)
-    for values, histogram in found:
-        so_far = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip([*map(str, histogram.bounds), "+Inf"], histogram.counts, strict=True):
-            so_far += count
-            buckets.append((bound, so_far))
-        family.add_metric(values, buckets, histogram.sum)
+    for key, histogram in found.items():
+        bounds = [*map(str, histogram.bounds), "+Inf"]
+        family.add_metric(_values(key), list(zip(bounds, accumulate(histogram.counts), strict=True)), histogram.sum)
     return family
+
+
+def _values(key: object) -> list[str]:
+    parts = key if isinstance(key, tuple) else (key,)
+    return [each.name.lower() if isinstance(each, (Stage, Verdict)) else str(each) for each in parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from attrs import define, field
@@ -17,24 +18,19 @@ class Outage:
 
     log: logging.Logger
     what: str
-    _since: float | None = field(default=None, init=False)
-    _said_at: float = field(default=0.0, init=False)
+    _since: float = field(default=math.inf, init=False)
+    _said_at: float = field(default=-math.inf, init=False)
 
     def note(self, error: BaseException) -> None:
         """Say that it is away, unless that was said lately."""
-        now = time.monotonic()
-        level = logging.DEBUG
-        if self._since is None:
-            self._since = now
-            level = logging.WARNING
-        elif now - self._said_at >= REPEAT_SECONDS:
-            level = logging.WARNING
-        if level == logging.WARNING:
-            self._said_at = now
+        now, level = time.monotonic(), logging.DEBUG
+        self._since = min(self._since, now)
+        if now - self._said_at >= REPEAT_SECONDS:
+            self._said_at, level = now, logging.WARNING
         self.log.log(level, "%s, trying again: %s", self.what, error)
 
     def over(self) -> None:
         """Say that it is back, if it was away."""
-        if self._since is not None:
+        if self._since < math.inf:
             self.log.warning("%s: that is over, after %.1f s", self.what, time.monotonic() - self._since)
-            self._since = None
+            self._since, self._said_at = math.inf, -math.inf

@@ -10,8 +10,7 @@ from functools import partial
 
 from yarl import URL
 
-from audioext import config
-from audioext.config import Decoders, Settings
+from audioext.config import Settings, fill_port
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
@@ -27,6 +26,7 @@ from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
+from audioext.runtime.limits import Account
 from audioext.runtime.maintenance import Maintenance
 from audioext.runtime.poller import Poller
 from audioext.runtime.recovery import Recoveries
@@ -57,12 +57,12 @@ class Parts:
         """Wire the parts."""
         self.settings = settings
         self.public_url = settings.public_url
+        self.address = settings.address
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
         self._waits, self._outage = 0, Outage(_log, "the store could not be read, and waits go on")
         store, clock = settings.store, settings.clock
-        # A listener decodes every provider's webhooks, whoever submitted the task.
-        decoders = Decoders(settings.providers, settings.environ)
+        decoders = settings.decoders()
         self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
         self.recoveries = self._make_recoveries()
@@ -82,15 +82,17 @@ class Parts:
             clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
-            providers=decoders.names(),
+            providers=tuple(decoders),
             job=self.job,
         )
-        offers = Offers()
         self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
         self.inbox.accepting = lambda: self.is_open
-        self.receiver = Receiver(endpoint=self._make_endpoint(offers))
-        self.journal.on_poll = self.poller.wake
-        self.journal.on_work = self.handlers.wake
+        offers = Offers()
+        watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
+        endpoint = Endpoint(
+            inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._live
+        )
+        self.receiver = Receiver(endpoint=endpoint)
         self._job_context = JobContext(
             look=self._look,
             refresh=self._refresh,
@@ -101,14 +103,10 @@ class Parts:
             wait_timeout=settings.wait_timeout,
         )
         self.submitter = self._make_submitter(offers)
+        self.journal.on_poll, self.journal.on_work = self.poller.wake, self.handlers.wake
         self.journal.on_final = self.submitter.finish
-        self._changes = Changes(
-            store=store,
-            journal=self.journal,
-            clock=clock,
-            on_change=self.handlers.wake,
-            on_resync=self._agree_on_secret,
-        )
+        wake, agree = self.handlers.wake, self._agree_on_secret
+        self._changes = Changes(store=store, journal=self.journal, clock=clock, on_change=wake, on_resync=agree)
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )
@@ -119,20 +117,17 @@ class Parts:
         open_jobs = sum(held.is_known and not held.record.is_final for held in self.journal.held_jobs())
         return self.journal.counts.stats(open_jobs=open_jobs, answers=self.receiver.endpoint.answered)
 
-    def _make_endpoint(self, offers: Offers) -> Endpoint:
-        watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
-        ready = self.settings.store.warnings
-        return Endpoint(inbox=self.inbox, offers=offers, watching=watching, ready=ready, lifespan=self._live)
-
     async def _live(self) -> Callable[[], Awaitable[None]]:
         """Open, for a server whose own life this client shares, and return what closes again."""
-        is_ours = not self.is_open
-        if is_ours:
-            await self.open()
-        return self.aclose if is_ours else partial(asyncio.sleep, 0)
+        if self.is_open:
+            return partial(asyncio.sleep, 0)
+        await self.open()
+        return self.aclose
 
     def _make_submitter(self, offers: Offers) -> Submitter:
-        settings = self.settings
+        settings, accounts = self.settings, dict[str, Account]()
+        for info in (each.info for each in settings.providers.values()):
+            accounts.setdefault(info.account, Account(info.account, info.limits, settings.store, settings.clock))
         return Submitter(
             store=settings.store,
             journal=self.journal,
@@ -145,7 +140,7 @@ class Parts:
                 public_url=lambda: self.public_url if self.receiver.endpoint.is_serving else None,
             ),
             clock=settings.clock,
-            accounts=config.accounts(settings.providers, settings.store, settings.clock),
+            accounts={name: accounts[each.info.account] for name, each in settings.providers.items()},
             permit_timeout=settings.permit_timeout,
             context=self._job_context,
         )
@@ -180,34 +175,28 @@ class Parts:
         """
         settings = self.settings
         if self.is_open or self.is_closed:
-            message = "a client is opened once: make a new one"
-            raise ConfigError(message)
+            raise ConfigError("a client is opened once: make a new one")
         self.is_closed = True
         await settings.store.open()  # which leaves nothing open where it fails: others may share the store
-        self.is_closed = False
         try:
             self.secrets = settings.secrets
             await self._agree_on_secret()
             # Skip the warnings for read-only clients, for checks, and for those who chose to keep jobs in memory.
-            is_writer = is_working and (settings.providers or settings.listen)
+            is_writer = is_working and (settings.providers or self.address)
             if is_writer and not isinstance(settings.store, MemoryStore):
                 for warning in await settings.store.warnings():
                     _log.warning("the store: %s", warning)
             self.inbox.loop = asyncio.get_running_loop()
-            self.is_open = True  # before listening: the first delivery may already wait
-            if settings.listen is not None:
-                host, port = settings.listen
+            self.is_open, self.is_closed = True, False  # before listening: the first delivery may already wait
+            if self.address is not None:
                 prefix = "/" if self.public_url is None else self.public_url.path
-                port = await self.receiver.start(host, port, prefix=prefix)
-                self.public_url = config.fill_port(self.public_url, port)
+                port = await self.receiver.start(*self.address, prefix=prefix)
+                self.public_url = fill_port(self.public_url, port)
             if self._metrics is not None:
                 await self._metrics.start()
             self.submitter.public_url = self.public_url
         except BaseException:
-            self.is_open, self.is_closed = False, True
-            await self.receiver.aclose()
-            if self._metrics is not None:
-                await self._metrics.aclose()
+            await self._stop_listening()
             await settings.store.aclose()
             raise
         for part in (self.poller, self.handlers, self._changes, self._maintenance) if is_working else ():
@@ -218,13 +207,10 @@ class Parts:
         ends_at = asyncio.get_running_loop().time() + CLOSE_SECONDS
         self.journal.close_waits()
         submits = asyncio.create_task(self.submitter.aclose(), name="audioext close submits")
-        await self.receiver.aclose()
-        self.is_open, self.is_closed = False, True
+        await self._stop_listening()
         await self.recoveries.aclose()
         await self._changes.aclose()
         await self._maintenance.aclose()
-        if self._metrics is not None:
-            await self._metrics.aclose()
         await bounded(self.poller.aclose, left(ends_at - HANDLERS_SECONDS))
         drain = min(DRAIN_SECONDS, ends_at - HANDLERS_SECONDS - asyncio.get_running_loop().time())
         await bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), left(ends_at))
@@ -236,11 +222,16 @@ class Parts:
             await bounded(end, left(ends_at + 1.0))
         self.submitter.sources.spool.clear()
 
+    async def _stop_listening(self) -> None:
+        await self.receiver.aclose()
+        self.is_open, self.is_closed = False, True
+        if self._metrics is not None:
+            await self._metrics.aclose()
+
     def check_open(self) -> None:
         """Let a call through, or raise ConfigError."""
         if not self.is_open:
-            message = "the client is not open: use it inside `async with Client(...) as client:`"
-            raise ConfigError(message)
+            raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`")
 
     def job(self, held: HeldJob) -> Job:
         """Return a handle of a job that was found."""
@@ -273,13 +264,13 @@ class Parts:
         """
         found = self.settings.providers
         if not found:
-            message = "this client has no provider: pass one, like Client(Kie()); from_env() has those that have a key"
-            raise ConfigError(message)
+            raise ConfigError(
+                "this client has no provider: pass one, like Client(Kie()); from_env() has those with a key"
+            )
         if name is None:
             return next(iter(found.values()))
         if not isinstance(name, str) or name not in found:
-            message = f"this client has no provider named {shown(name)}; it has {', '.join(found)}"
-            raise ConfigError(message)
+            raise ConfigError(f"this client has no provider named {shown(name)}; it has {', '.join(found)}")
         return found[name]
 
     async def _refresh(self, held: HeldJob) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Unpack
 
-from audioext import config
-from audioext.errors import Problem, RequestError, shown
+import msgspec
+
+from audioext.errors import Problem, RequestError, cut, shown
 from audioext.files.sources import fingerprint
 from audioext.http.transport import Progress
 from audioext.models import checks
@@ -20,6 +21,7 @@ from audioext.runtime.handlers import HANDLING
 from audioext.runtime.jobs import Job
 from audioext.runtime.orders import Order
 
+MAX_KEY_LENGTH = 512
 RUN_SECONDS = 900.0
 """How long `run` waits where nobody says how long."""
 
@@ -145,7 +147,7 @@ class Submitting:
         if key is None and (handling := HANDLING.get()) is not None:
             key = await handling.key(chosen.info.name, request)
         if key is not None or meta is not None:
-            noted = config.check_notes(key, meta if meta is not None else {}, found)
+            noted = _check_notes(key, meta if meta is not None else {}, found)
         if key is not None and request.path is not None:
             with suppress(OSError, ValueError):  # then it is refused, with all that is wrong
                 content = await asyncio.to_thread(fingerprint, request.path)
@@ -159,3 +161,17 @@ class Submitting:
             content=content,
         )
         return order, found
+
+
+def _check_notes(key: str | None, meta: Meta, found: list[Problem]) -> dict[str, object]:
+    """Return *meta* as it comes back from a store, plain JSON; add to *found* what is wrong with it or with *key*."""
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
+        found.append(Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters"))
+    elif key is not None and checks.LONE_SURROGATE.search(key):
+        found.append(Problem("key", "holds half of a surrogate pair, which no store can keep"))
+    try:
+        body = msgspec.json.encode(dict(meta) if isinstance(meta, Mapping) else meta)
+        return msgspec.json.decode(body, type=dict[str, object])
+    except (TypeError, ValueError, RecursionError) as error:
+        found.append(Problem("meta", f"must be a dict of JSON values, or become one: {cut(str(error))}"))
+    return {}

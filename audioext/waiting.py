@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 _log = logging.getLogger("audioext.client")
+
+_T = TypeVar("_T")
 
 
 def left(ends_at: float) -> float:
@@ -26,11 +28,11 @@ async def bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
         task.result()
 
 
-async def whole(work: Coroutine[Any, Any, None]) -> None:
-    """Await *work*, to its end even where the caller is cancelled: half of a start would leave its port taken."""
+async def whole(work: Awaitable[_T]) -> _T:
+    """Await *work*, to its end even where the caller is cancelled, who then knows what it has done."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait([task])
         raise

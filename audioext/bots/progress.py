@@ -14,25 +14,11 @@ from attrs import define, field, frozen
 from audioext.bots.words import Texts, in_words
 from audioext.client import Client
 from audioext.clock import Clock
-from audioext.errors import (
-    AudioextError,
-    ProviderError,
-    RequestError,
-    RetryLater,
-    UnsupportedError,
-    asked_wait,
-)
+from audioext.errors import AudioextError, ProviderError, RequestError, RetryLater, UnsupportedError, asked_wait
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.models.results import Stage
-from audioext.runtime.jobs import (
-    Failure,
-    Job,
-    JobExpiredError,
-    StageEvent,
-    StageTimeoutError,
-    SubmitUnknownError,
-)
+from audioext.runtime.jobs import Failure, Job, JobExpiredError, StageEvent, StageTimeoutError, SubmitUnknownError
 
 _log = logging.getLogger("audioext.bots")
 
@@ -154,7 +140,6 @@ class ProgressMessages:
         self.texts = texts if texts is not None else Texts()
         self._send, self._edit, self._escape = send, edit, escape
         self._every, self._expected = every, expected
-        self._clock: Clock = client._parts.settings.clock  # noqa: SLF001 - the one that dates its jobs
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
@@ -249,7 +234,7 @@ class ProgressMessages:
         return _Line(
             edit=lambda text: self._edit(asker.chat, asker.progress, text[:LONGEST_TEXT]),
             send=lambda text: self._send(asker.chat, text[:LONGEST_TEXT]),
-            clock=self._clock,
+            clock=self.client.clock,
             every=self._every,
         )
 
@@ -273,7 +258,6 @@ class ProgressMessages:
             await line.show(lambda: self._text(job))
 
     def _text(self, job: Job) -> str:
-        """Return what there is to say of *job* now."""
         texts, failure = self.texts, job.failure
         if failure is not None:
             said = texts.failed
@@ -282,7 +266,7 @@ class ProgressMessages:
         else:
             said = {Stage.TEXT: texts.text, Stage.FIRST: texts.first}.get(job.stage or Stage.SUBMITTED, texts.submitted)
         links = "\n".join(self._escape(track.audio_url) for track in job.tracks if track.audio_url is not None)
-        passed = self._clock.now() - job.created_at.timestamp()
+        passed = self.client.clock.now() - job.created_at.timestamp()
         return said.format(
             links=links,
             why="" if failure is None else self._escape(in_words(failure)),
@@ -297,14 +281,13 @@ class ProgressMessages:
 
     async def _run(self, job: Job, asker: Asker) -> None:
         """Edit the message of *job* until it has ended; its last word is a handler's, unless there is none to tell."""
-        line = self._lines[job.ref]
-        over = asyncio.Event()
+        line, over = self._lines[job.ref], asyncio.Event()
         ended = asyncio.ensure_future(_end_of(job))
         ended.add_done_callback(lambda _: over.set())
         try:
             while not over.is_set():
                 await line.show(lambda: self._text(job))
-                await self._clock.wait_for(over, self._every)
+                await self.client.clock.wait_for(over, self._every)
             if not await ended:
                 await self._say(asker, self.texts.silent)
         finally:
@@ -322,7 +305,7 @@ async def _end_of(job: Job) -> bool:
         except StageTimeoutError:  # the client's `wait_timeout`: the job lives on
             continue
         except AudioextError:  # it failed, or the client was closed
-            return True
+            pass
         return True
 
 

@@ -7,18 +7,19 @@ import errno
 import platform
 import shutil
 import sqlite3
+import time
 from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
 
-import attrs
-
-from audioext.check.account import look_at_accounts
 from audioext.check.reach import Reach
 from audioext.check.report import CheckLine, CheckReport, failed, ok, warning
-from audioext.errors import ConfigError, StoreError
+from audioext.errors import AudioextError, AuthError, ConfigError, StoreError
+from audioext.http.messages import Headers
 from audioext.parts import Parts
-from audioext.providers.base import Provider
+from audioext.providers.base import Credits, Provider
 from audioext.stores.memory import MemoryStore
 from audioext.stores.sqlite import SqliteStore
 from audioext.version import __version__
@@ -30,6 +31,10 @@ ANSWER_SECONDS = {"VIDGO_API_KEY": 10.0}
 LONGEST_ANSWER_SECONDS = 15.0  # docs.kie.ai and docs.sunoapi.org, callbacks; MusicGPT's page does not say
 MEND_STORE = "mend that: without a store nothing is submitted, and webhooks are put off"
 LEAST_FREE_BYTES = 100_000_000
+CALL_SECONDS = 15.0
+SKEW_SECONDS = 5.0
+"""Beyond this processes that share a store may disturb each other's claims; `Date` shows whole seconds."""
+MAX_SKEW_SECONDS = 300.0  # docs.kie.ai: a signature's time may be off by so much; see `Kie(webhook_tolerance=)`
 _PACKAGES = ("aiohttp", "attrs", "cattrs", "msgspec", "apsw", "redis")
 
 
@@ -40,8 +45,7 @@ async def check_parts(parts: Parts) -> CheckReport:
         ConfigError: they were closed before.
     """
     if parts.is_closed:
-        message = "the client is closed, and opened once: make a new one for a check"
-        raise ConfigError(message)
+        raise ConfigError("the client is closed, and opened once: make a new one for a check")
     if parts.is_open:
         return CheckReport((*await _look(parts), _versions()))
     lines = await _make_way(parts)
@@ -50,7 +54,7 @@ async def check_parts(parts: Parts) -> CheckReport:
     except (StoreError, ConfigError) as error:
         is_store = isinstance(error, StoreError)
         lines.append(failed("store", str(error), MEND_STORE) if is_store else failed("listen", str(error), ""))
-        lines += await look_at_accounts(parts)
+        lines += await _accounts(parts)
         await parts.transport.aclose()
     else:
         try:
@@ -62,16 +66,16 @@ async def check_parts(parts: Parts) -> CheckReport:
 
 async def _make_way(parts: Parts) -> list[CheckLine]:
     """Leave the address to whoever listens there now: it is the receiver that the check is about."""
-    listen = parts.settings.listen
-    if listen is None or not listen[1]:
+    if parts.address is None or not parts.address[1]:
         return []
+    host, port = parts.address
     try:
-        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, *listen, start_serving=False)
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             return []  # which opening says better
-        parts.settings = attrs.evolve(parts.settings, listen=None)
-        return [ok("listen", f"somebody listens at {listen[0]}:{listen[1]}; the check goes there")]
+        parts.address = None
+        return [ok("listen", f"somebody listens at {host}:{port}; the check goes there")]
     server.close()
     return []
 
@@ -93,12 +97,64 @@ async def _look(parts: Parts) -> list[CheckLine]:
             trust_env=settings.trust_env,
         )
         reach = await seen.look()
-    return [*reach, *await look_at_accounts(parts), *await _store(parts)]
+    return [*reach, *await _accounts(parts), *await _store(parts)]
 
 
 def _is_local(provider: Provider) -> bool:
-    """Whether the API is a stand-in on this machine, such as a sandbox."""
     return provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
+
+
+async def _accounts(parts: Parts) -> list[CheckLine]:
+    """Return a line for each provider's key, and one for the clock where a provider told the time."""
+    asked = await asyncio.gather(*(_key(parts, each) for each in parts.settings.providers.values()))
+    skews = [skew for _, skew in asked if skew is not None]
+    return [line for line, _ in asked] + ([_clock(min(skews, key=abs))] if skews else [])
+
+
+async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | None]:
+    """Return the line of a provider's key, and how many seconds its clock is ahead of ours."""
+    info, name = provider.info, f"key of {provider.info.name}"
+    if not info.has_key:
+        seen = "there is none: nothing can be submitted, and no status asked for"
+        return warning(name, seen, f"set {info.key_variable}, or pass api_key="), None
+    if not isinstance(provider, Credits):
+        return ok(name, "there is one; no call is known that would try it for nothing"), None
+    clock, skew = parts.settings.clock, None
+    try:
+        before = clock.now()
+        response = await parts.transport.send(provider.build_credits(), timeout=CALL_SECONDS)
+        skew = _ahead(response.headers, before, clock.now())
+        balance = provider.parse_credits(response)
+    except AuthError as error:
+        advice = f"give the right key in {info.key_variable}; see the provider's key page, and its list of IP addresses"
+        return failed(name, str(error), advice), skew
+    except AudioextError as error:
+        advice = f"see whether {info.base_url} can be reached from here, and is the right base_url"
+        return failed(name, str(error), advice), skew
+    if balance <= 0:
+        return warning(name, f"the key works; the balance is {balance:g} credits", "buy some"), skew
+    return ok(name, f"the key works; the balance is {balance:g} credits"), skew
+
+
+def _ahead(headers: Headers, before: float, after: float) -> float | None:
+    """Return how far the answer's `Date` is from the time of the call, `None` without one; it names whole seconds."""
+    try:
+        date = parsedate_to_datetime(headers["Date"])
+    except (KeyError, ValueError, TypeError):
+        return None
+    shown = (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+    return min(0.0, shown - before + 1.0) or max(0.0, shown - after)
+
+
+def _clock(skew: float) -> CheckLine:
+    side = "behind" if skew > 0 else "ahead"
+    if abs(skew) <= SKEW_SECONDS:
+        shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        return ok("clock", f"it shows what the provider's does: {shown}")
+    seen, advice = f"this machine's clock is {abs(skew):.0f} s {side} of the provider's", "set it by NTP"
+    if abs(skew) < MAX_SKEW_SECONDS:
+        return warning("clock", seen, advice)
+    return failed("clock", f"{seen}, so that signed webhooks are refused", advice)
 
 
 async def _store(parts: Parts) -> list[CheckLine]:
@@ -113,14 +169,10 @@ async def _store(parts: Parts) -> list[CheckLine]:
         return [failed("store", str(error), MEND_STORE)]
     lines = [warning("store", each, "") for each in warnings]
     if isinstance(store, SqliteStore):
-        free = _free(store)
+        free = await asyncio.to_thread(lambda: shutil.disk_usage(Path(store.path).absolute().parent).free)
         if free < LEAST_FREE_BYTES:
             lines.append(warning("store", f"{free // 1_000_000} MB are left on its disk", "free some disk space"))
     return lines or [ok("store", "it can be written")]
-
-
-def _free(store: SqliteStore) -> int:
-    return shutil.disk_usage(Path(store.path).absolute().parent).free
 
 
 def _versions() -> CheckLine:

@@ -36,50 +36,36 @@ SLOW_SHARE = 0.3
 SOON_SECONDS = 14 * 86_400.0
 _UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
+_AS_IT_IS = "let the proxy pass bodies on as they are, byte for byte"
 _REFUSED = {
     401: (
         "asks for a password",
-        "let POSTs to this path through without one: providers have none, and the tag in the path is the proof",
+        "let POSTs through without one: the tag in the path is the proof, providers have no other",
     ),
     403: ("forbids it", "let POSTs to this path through in the proxy, its firewall or bot protection"),
-    405: (
-        "takes no POST there",
-        "let the proxy pass the method on as it is, and make the path lead to the receiver",
-    ),
+    405: ("takes no POST there", "let the proxy pass the method on, and make the path lead to the receiver"),
     411: ("wants the length of the body told in another way", "let the proxy pass requests on as they are"),
     413: ("takes no body of 2 kB", "raise the proxy's limit, such as nginx's client_max_body_size, to 1m"),
-    429: (
-        "has had too many requests",
-        "let the proxy's rate limit leave out this path: providers repeat a webhook 3 times",
-    ),
+    429: ("has had too many requests", "let its rate limit leave out this path: providers repeat a webhook 3 times"),
 }
 _OF_OURS = {
-    400: (
-        "receives a body that was changed on its way",
-        "let the proxy pass bodies on as they are, byte for byte",
-    ),
-    401: (
-        "is a receiver with another secret",
-        "give it the same store or secrets= as this client, and set both clocks right",
-    ),
+    400: ("receives a body that was changed on its way", _AS_IT_IS),
+    401: ("is a receiver with another secret", "give it this client's store or secrets=, and set both clocks right"),
     404: ("is a receiver that knows no checks", "update audioext there"),
     408: ("does not receive all of the body in time", "let the proxy pass bodies on at once, or wait for all of them"),
-    415: ("receives a body that was compressed on its way", "let the proxy pass bodies on as they are"),
+    415: ("receives a body that was compressed on its way", _AS_IT_IS),
     503: ("is a receiver that is not open", "see its log: its client is closed, or its store is away"),
 }
+_PROXY = ("is a proxy that reaches no receiver", "start the receiver, and see where the proxy passes this path")
 
 
 @frozen
 class _Answer:
     status: int
-    body: bytes
+    is_ours: bool
+    """Whether a receiver of audioext's answers so."""
     location: str
     seconds: float
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether a receiver of audioext's answers so."""
-        return self.body == answer_body(self.status)
 
 
 @frozen(kw_only=True)
@@ -110,7 +96,7 @@ class Reach:
             why = getattr(error, "strerror", None) or type(error).__name__
             return failed("name", f"{host} cannot be resolved: {why}", "set its DNS record, or mend public_url"), False
         addresses = dict.fromkeys(str(each[4][0]) for each in found)
-        private = [each for each in addresses if not _is_global(each)]
+        private = [each for each in addresses if not ipaddress.ip_address(each.partition("%")[0]).is_global]
         shown = ", ".join(addresses)
         if private and not self.is_local:
             named = host if host in private else f"{host}, which is {', '.join(private)} from here,"
@@ -185,24 +171,18 @@ class Reach:
             headers={"Content-Type": "application/json"},
             allow_redirects=False,
         ) as response:
-            read = await response.content.read(READ_BYTES)
-            return _Answer(response.status, read, response.headers.get("Location", ""), time.monotonic() - began)
+            is_ours = await response.content.read(READ_BYTES) == answer_body(response.status)
+            return _Answer(response.status, is_ours, response.headers.get("Location", ""), time.monotonic() - began)
 
     async def _refusal(self, session: aiohttp.ClientSession, answer: _Answer) -> CheckLine:
-        """Return the line of a POST that was not answered with 200."""
         status = answer.status
         if 300 <= status < 400:  # noqa: PLR2004 - HTTP's own numbers
             seen = f"{self.url} redirects to {answer.location or 'nowhere'} ({status}), which turns a POST into a GET"
             return failed("webhook", seen, "make public_url the address that it redirects to, or end the redirect")
         if status == 404 and not answer.is_ours:  # noqa: PLR2004 - as above
             return await self._lost(session)
-        known = _OF_OURS.get(status) if answer.is_ours else _REFUSED.get(status)
-        if known is None and status >= 500:  # noqa: PLR2004 - as above
-            known = (
-                "is a proxy that reaches no receiver",
-                "start the receiver, and see where the proxy passes this path",
-            )
-        what, advice = known or ("refuses it", "see the log of what answers there")
+        otherwise = _PROXY if status >= 500 else ("refuses it", "see the log of what answers there")  # noqa: PLR2004 - as above
+        what, advice = (_OF_OURS if answer.is_ours else _REFUSED).get(status, otherwise)
         return failed("webhook", f"what answers at {self.url} {what} ({status})", advice)
 
     async def _lost(self, session: aiohttp.ClientSession) -> CheckLine:
@@ -243,12 +223,7 @@ class Reach:
         return warning("length", f"{seen}; vidgo takes {MAX_URL_LETTERS}", "make the path of public_url shorter")
 
 
-def _is_global(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_global
-
-
 def _broken(url: URL, error: Exception) -> CheckLine:
-    """Return the line of a connection that was not made, or broke."""
     if isinstance(error, aiohttp.ClientSSLError):
         return failed("webhook", f"no TLS with {url.host}: {error}", "install a valid certificate for this very name")
     if isinstance(error, _UNCONNECTED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from attrs import field, frozen
@@ -17,14 +18,14 @@ def _safe(text: str) -> str:
     return without_password(mask(printable(text)))
 
 
-@frozen(kw_only=True)
+@frozen
 class CheckLine:
     """One thing that was looked at: its `name`, how it is, what was `seen`, and the `advice` where it is not well."""
 
     name: str
-    state: CheckState
     seen: str = field(converter=_safe)
     advice: str = field(default="", converter=_safe)
+    state: CheckState = field(kw_only=True)
 
     def __str__(self) -> str:
         """Return a line, and one more with the advice."""
@@ -48,16 +49,6 @@ class CheckReport:
         return "\n".join(map(str, self.lines))
 
 
-def ok(name: str, seen: str) -> CheckLine:
-    """Return the line of something that is well."""
-    return CheckLine(name=name, state="ok", seen=seen)
-
-
-def warning(name: str, seen: str, advice: str) -> CheckLine:
-    """Return the line of something that works, but not as it should."""
-    return CheckLine(name=name, state="warning", seen=seen, advice=advice)
-
-
-def failed(name: str, seen: str, advice: str) -> CheckLine:
-    """Return the line of something that does not work."""
-    return CheckLine(name=name, state="failed", seen=seen, advice=advice)
+ok = partial(CheckLine, state="ok")
+warning = partial(CheckLine, state="warning")
+failed = partial(CheckLine, state="failed")

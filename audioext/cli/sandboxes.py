@@ -76,6 +76,7 @@ class SandboxCommand(PlayOptions, Command):
         for name, base in sandbox.bases.items():
             screen.result(f"  {name:<9} {base}")
         screen.result(f"  ready tracks to extend by id: {', '.join(sandbox.track_ids)}")
+        screen.result(f"  a tune and a voice to use by URL: {sandbox.tune_url} {sandbox.voice_url}")
         screen.result("from another terminal:")
         command = f"{text.program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
         fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import field, frozen
 from cyclopts import Parameter
 from yarl import URL
 
@@ -20,33 +20,20 @@ from audioext.errors import ConfigError, WebhookError
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
 from audioext.models.record import Record
-from audioext.sandbox.apis import kie, sunoapi
+from audioext.sandbox.apis import kie
 from audioext.sandbox.apis._suno import CallbackForm
-from audioext.sandbox.facts import ApiFacts, TaskFailure
 from audioext.sandbox.faults import Plan
-from audioext.sandbox.models import Callback, MadeTrack, NewIds, Task, TaskInput, TaskStage
+from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, TaskStage
 
 HTTP_OK = 200
 ERROR = "error"
 FAILURE = TaskFailure(code=501, message="Audio generation failed.")
 
 
-@define
-class Form:
-    """The webhooks of an API, without the rest of it."""
-
-    facts: ApiFacts
-    form: CallbackForm
-
-    def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Return those that are due at the stage of *task*."""
-        return self.form.callbacks(task)
-
-
-FORMS: Mapping[str, Form] = {
-    "kie": Form(kie.FACTS, CallbackForm(no_songs=())),
-    "kie-jobs": Form(kie.FACTS, CallbackForm()),
-    "sunoapi": Form(sunoapi.FACTS, CallbackForm(wide=True, all_songs=True)),
+FORMS: Mapping[str, CallbackForm] = {
+    "kie": CallbackForm(no_songs=()),
+    "kie-jobs": CallbackForm(),
+    "sunoapi": CallbackForm(wide=True, all_songs=True),
 }
 """The APIs that call for each stage; the others have no such webhooks."""
 STAGES = (*(stage.word for stage in TaskStage), ERROR)
@@ -72,7 +59,7 @@ class TriggerCommand(LookOptions, Command):
             if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
                 message = f"job {record.ref} is no job of {api} at a sandbox: what is made up would stay in it for ever"
                 raise ConfigError(message)
-            (callback,) = FORMS[api].form.callbacks(made_up(record, stage))
+            (callback,) = FORMS[api].callbacks(made_up(record, stage))
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
             status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
         if status != HTTP_OK:
@@ -90,9 +77,11 @@ def made_up(record: Record, stage: str) -> Task:
     names = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{record.ref}/{number}")) for number in range(record.expected_tracks)]
     links = {each: f"https://sandbox.invalid/{each}" for each in names}
     return Task(
-        ids=NewIds(task_id=record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex, track_ids=tuple(names)),
+        id=record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex,
+        track_ids=tuple(names),
         number=0,
-        api=FORMS[record.provider],
+        facts=kie.FACTS,
+        callbacks=FORMS[record.provider].callbacks,
         input=TaskInput(
             operation=str(record.operation),
             fields={},

@@ -6,8 +6,7 @@ from attrs import evolve
 
 from audioext.errors import DownloadError
 from audioext.files.downloads import Downloader, Links, label_of
-from audioext.files.fetching import FetchError
-from audioext.files.formats import MAX_PICTURE_BYTES, picture_suffix
+from audioext.files.formats import MAX_PICTURE_BYTES, FlawError, picture_suffix
 from audioext.models.results import Track
 
 
@@ -24,7 +23,7 @@ async def fetch_cover(downloader: Downloader, track: Track, links: Links) -> byt
         async with own.new_session() as session:
             fetch = own.fetch(session, track.image_url, is_fresh=links.is_fresh)
             data = b"".join([chunk async for chunk in fetch.chunks()])
-    except FetchError as error:
+    except FlawError as error:
         raise DownloadError([f"{label_of(track)}: its cover: {error}"]) from error
     if picture_suffix(data) is None:
         raise DownloadError([f"{label_of(track)}: its cover is no picture"])

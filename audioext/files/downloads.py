@@ -7,27 +7,26 @@ import filecmp
 import io
 import os
 import secrets
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
-from typing import IO, TypeVar
 
 import aiohttp
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
 from audioext.errors import DownloadError
-from audioext.files.fetching import Fetch, FetchError
+from audioext.files.fetching import Fetch
 from audioext.files.formats import HEAD_BYTES, MAX_FILE_BYTES, FlawError, check_head, listen
-from audioext.files.hosts import LinkResolver, LinkRules, hosts_of_api
+from audioext.files.hosts import LinkResolver, LinkRules, host_of, hosts_of_api
 from audioext.files.names import safe_name
 from audioext.http.transport import Transport
 from audioext.models.results import SaveProgress, Song, Track
+from audioext.waiting import whole
 
 PATIENCE_SECONDS = 30.0
 TIMEOUT_SECONDS = 900.0
-
-_T = TypeVar("_T")
 
 Renewal = Callable[[Sequence[Track]], Awaitable[Sequence[Track | str]]]
 """Returns, for tracks whose links have died, each with a link that may live, or why there is none; it never raises."""
@@ -47,14 +46,6 @@ class Links:
 
 
 FRESH_LINKS = Links()
-
-
-class _BadFileError(Exception):
-    """One file is not what it should be; the text says why, and `is_dead` that its link has died."""
-
-    def __init__(self, message: str, *, is_dead: bool = False) -> None:
-        self.is_dead = is_dead
-        super().__init__(message)
 
 
 @frozen(kw_only=True)
@@ -107,9 +98,9 @@ class Downloader:
             outcomes = await save.fetch_all(dict(zip(names, song.tracks, strict=True)), is_fresh=links.is_fresh)
             for renewal in links.renewals:
                 outcomes |= await save.fetch_renewed(outcomes, renewal)
-            return await _to_its_end(lambda: _settle(folder, outcomes, overwrite=overwrite))
+            return await whole(asyncio.to_thread(_settle, folder, outcomes, overwrite=overwrite))
         finally:
-            await _to_its_end(save.drop)
+            await whole(asyncio.to_thread(save.drop))
 
     async def read(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
         """Return the file of *track*, checked as `save` does.
@@ -143,10 +134,10 @@ class Downloader:
                     async with aclosing(_checked(fetch)) as chunks:
                         async for chunk in chunks:
                             yield chunk
-                except (FetchError, FlawError) as error:
+                except FlawError as error:
                     renewed: Track | str = f"{label_of(track)}: {error}"
                     while isinstance(renewed, str):
-                        if not (renewals and not fetch.position and isinstance(error, FetchError) and error.is_dead):
+                        if not (renewals and not fetch.position and error.is_dead):
                             raise DownloadError([renewed]) from error
                         (found,) = await renewals.pop(0)([track])
                         renewed = f"{renewed}; {found}" if isinstance(found, str) else found
@@ -178,7 +169,8 @@ class Downloader:
     async def _check(self, url: URL) -> None:
         self.rules.check(url)
         if self.transport.given is not None and not self.transport.is_proxied(url):
-            await self.rules.look_up(url)
+            with suppress(OSError):  # that session looks it up itself, and may find what is not known here
+                await self.rules.find(host_of(url), url.port or 0, socket.AF_UNSPEC)
 
 
 @define(eq=False, repr=False)
@@ -204,12 +196,12 @@ class _Save:
         self, outcomes: Mapping[str, _Fetched | BaseException], renewal: Renewal
     ) -> dict[str, _Fetched | BaseException]:
         """Fetch those again whose links have died, by fresh ones."""
-        dead = {name: str(each) for name, each in outcomes.items() if isinstance(each, _BadFileError) and each.is_dead}
+        dead = {name: str(each) for name, each in outcomes.items() if isinstance(each, FlawError) and each.is_dead}
         if not dead:
             return {}
         renewed = dict(zip(dead, await renewal([self._tracks[name] for name in dead]), strict=True))
         lost = {
-            name: _BadFileError(f"{dead[name]}; {why}", is_dead=True)
+            name: FlawError(f"{dead[name]}; {why}", is_dead=True)
             for name, why in renewed.items()
             if isinstance(why, str)
         }
@@ -227,36 +219,23 @@ class _Save:
         part = self.folder / f".{secrets.token_hex(8)}.part"
         self._parts.append(part)
         try:
-            await self._write(fetch, part, self.folder / name)
-            suffix = await asyncio.to_thread(_listen, part, track.duration)
-        except FetchError as error:
-            message = f"{name}: {error}"
-            raise _BadFileError(message, is_dead=error.is_dead) from error
-        except FlawError as error:
-            message = f"{name}: {error}"
-            raise _BadFileError(message) from error
-        except OSError as error:
-            message = f"{name}: cannot write into {self.folder}: {error.strerror or error}"
-            raise _BadFileError(message) from error
-        return _Fetched(part=part, suffix=suffix, digest=fetch.digest)
-
-    async def _write(self, fetch: Fetch, part: Path, target: Path) -> None:
-        files: list[IO[bytes]] = []
-        try:
             # It is made by us alone, with the permissions that all files of this process get.
-            await _to_its_end(lambda: files.append(part.open("xb")))
+            await whole(asyncio.to_thread(part.touch, exist_ok=False))
             async with aclosing(fetch.chunks()) as chunks:
                 async for chunk in chunks:
-                    await asyncio.to_thread(files[0].write, chunk)
+                    await whole(asyncio.to_thread(_append, part, chunk))
                     if self.progress is not None:
-                        self.progress(target, fetch.position, fetch.total)
-        finally:
-            for opened in files:
-                await _to_its_end(opened.close)
+                        self.progress(self.folder / name, fetch.position, fetch.total)
+            suffix = await asyncio.to_thread(_listen, part, track.duration)
+        except FlawError as error:
+            raise FlawError(f"{name}: {error}", is_dead=error.is_dead) from error
+        except OSError as error:
+            raise FlawError(f"{name}: cannot write into {self.folder}: {error.strerror or error}") from error
+        return _Fetched(part=part, suffix=suffix, digest=fetch.digest)
 
 
 async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:
-    """Yield the chunks of *fetch*, from when their beginning is known to be audio; raises FetchError or FlawError."""
+    """Yield the chunks of *fetch*, from when their beginning is known to be audio; raises FlawError."""
     head, is_known = b"", False
     async with aclosing(fetch.chunks()) as chunks:
         async for chunk in chunks:
@@ -273,14 +252,9 @@ async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:
         yield head
 
 
-async def _to_its_end(work: Callable[[], _T]) -> _T:
-    """Do *work* in a thread; whoever is cancelled meanwhile waits for it, and so knows what it has done."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+def _append(part: Path, chunk: bytes) -> None:
+    with part.open("ab") as file:
+        file.write(chunk)
 
 
 def _listen(part: Path, stated: float | None) -> str:
@@ -295,7 +269,7 @@ def _settle(folder: Path, outcomes: Mapping[str, _Fetched | BaseException], *, o
     seen: dict[bytes, str] = {}
     fatal: BaseException | None = None
     for name, outcome in outcomes.items():
-        if isinstance(outcome, _BadFileError):
+        if isinstance(outcome, FlawError):
             problems.append(str(outcome))
         elif isinstance(outcome, BaseException):
             fatal = fatal or outcome
@@ -315,21 +289,20 @@ def _name_part(part: Path, folder: Path, name: str, *, overwrite: bool) -> Path:
     """Move a whole file to its name in one step; without *overwrite* a name that another file has gets a number."""
     if overwrite:
         return part.replace(folder / name)
-    number = 1
+    number, target = 1, folder / name
     while True:
-        target = folder / (name if number == 1 else f"{Path(name).stem} ({number}){Path(name).suffix}")
-        if target.exists():
-            if target.is_file() and filecmp.cmp(part, target, shallow=False):
-                return target  # it was saved before
-            number += 1
-            continue
         try:
-            os.link(part, target)
+            if not target.exists():
+                os.link(part, target)
+                return target
         except FileExistsError:
-            continue  # just now: it is looked at
+            pass  # just now: it is looked at
         except OSError:  # a file system without links
             return part.replace(target)
-        return target
+        if target.is_file() and filecmp.cmp(part, target, shallow=False):
+            return target  # it was saved before
+        number += 1
+        target = folder / f"{Path(name).stem} ({number}){Path(name).suffix}"
 
 
 def _track_name(track: Track, song: Song, index: int) -> str:

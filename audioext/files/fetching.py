@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from urllib.parse import urljoin
 
@@ -15,8 +15,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.errors import LONGEST_VALUE
-from audioext.files.formats import MAX_FILE_BYTES
-from audioext.files.hosts import LinkError
+from audioext.files.formats import MAX_FILE_BYTES, FlawError
 from audioext.http.messages import HttpResponse, as_data, retry_after
 
 _log = logging.getLogger("audioext.files.fetching")
@@ -42,22 +41,10 @@ _PASSING = frozenset({408, 425, 429})
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?P<total>\d{1,15}|\*)", re.ASCII)
 
 
-class FetchError(Exception):
-    """The bytes did not come; `is_dead` says that the link itself has died."""
-
-    def __init__(self, message: str, *, is_dead: bool = False) -> None:
-        """Keep whether a fresh link may help."""
-        self.is_dead = is_dead
-        super().__init__(message)
-
-
-class _AgainError(Exception):
+class _AgainError(FlawError):
     """This try failed, and the next one may not; `wait` (seconds) is what the host asks for."""
 
-    def __init__(self, message: str, *, is_dead: bool = False, wait: float | None = None) -> None:
-        self.is_dead = is_dead
-        self.wait = wait
-        super().__init__(message)
+    wait: float | None = None
 
 
 def wire_url(link: str) -> URL:
@@ -70,8 +57,7 @@ def wire_url(link: str) -> URL:
     escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
     url = URL(escaped.decode("ascii"), encoded=True)
     if url.scheme not in {"http", "https"} or not url.host:
-        message = f"{link:.80} is no http link"
-        raise ValueError(message)
+        raise ValueError(f"{link:.80} is no http link")
     return url
 
 
@@ -107,7 +93,7 @@ class Fetch:
         """Yield the bytes, each once and in order, however often the transfer breaks.
 
         Raises:
-            FetchError: they do not come, not in time, too many of them, or others than before.
+            FlawError: they do not come, not in time, too many of them, or others than before.
         """
         loop = asyncio.get_running_loop()
         tries, gives_up_at = 0, None
@@ -126,11 +112,7 @@ class Fetch:
                 return
 
     async def _pause(self, error: _AgainError, tries: int, gives_up_at: float) -> None:
-        """Wait for the next try.
-
-        Raises:
-            FetchError: there is none.
-        """
+        """Wait for the next try, or raise FlawError if there is none."""
         now = asyncio.get_running_loop().time()
         backoff = min(BACKOFF_SECONDS * 2 ** (tries - 1), LONGEST_BACKOFF_SECONDS)
         # With a last try when patience ends, or later where the host names a later time.
@@ -138,11 +120,10 @@ class Fetch:
         is_late = now >= gives_up_at or now + wait >= self.ends_at or wait > LONGEST_RETRY_AFTER_SECONDS
         if is_late or (error.is_dead and not self.is_fresh and tries >= STALE_TRIES):
             asked = f", which asks to wait {wait:.0f} s" if error.wait else ""
-            raise FetchError(f"{error}{asked}", is_dead=error.is_dead)
+            raise FlawError(f"{error}{asked}", is_dead=error.is_dead)
         await asyncio.sleep(wait)
 
     async def _attempt(self) -> AsyncGenerator[bytes]:
-        """Yield what comes of the rest in one go."""
         host = wire_host(self.link)
         try:
             async with asyncio.timeout_at(self.ends_at):
@@ -156,27 +137,20 @@ class Fetch:
                         skip -= len(again)
                         skipped.update(again)
                         if not skip and skipped.digest() != self.digest:
-                            message = f"{host} sends another file than before"
-                            raise FetchError(message)
+                            raise FlawError(f"{host} sends another file than before")
                     if chunk:
                         self._count(chunk)
                         yield chunk
                 if skip or (self.total is not None and self.position < self.total):
-                    message = f"{host} sent {self.position} bytes, and no more"
-                    raise _AgainError(message)
+                    raise _AgainError(f"{host} sent {self.position} bytes, and no more")
             finally:
                 response.close()
-        except LinkError as error:
-            raise FetchError(str(error)) from error
         except (aiohttp.InvalidURL, ValueError) as error:
-            message = f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for"
-            raise FetchError(message) from error
+            raise FlawError(f"the link {as_data(self.link, longest=LONGEST_VALUE)!r} cannot be asked for") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
-                message = f"{host} did not send all of it in time ({self.position} bytes came)"
-                raise FetchError(message) from error
-            message = f"{type(error).__name__} at {host}"
-            raise _AgainError(message) from error
+                raise FlawError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
+            raise _AgainError(f"{type(error).__name__} at {host}") from error
 
     async def _ask(self) -> aiohttp.ClientResponse:
         """Ask for what is missing, through redirects, whose links are kept as they are, too."""
@@ -200,15 +174,10 @@ class Fetch:
                 return response
             response.close()
             link = urljoin(str(url), location.strip())
-        message = f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times"
-        raise FetchError(message)
+        raise FlawError(f"{wire_host(self.link)} redirects more than {MAX_REDIRECTS} times")
 
     def _begin(self, response: aiohttp.ClientResponse) -> int:
-        """Return how many bytes of the answer are known already.
-
-        Raises:
-            FetchError, _AgainError: it does not bring the file.
-        """
+        """Return how many bytes of the answer are known already, or raise FlawError if it does not bring the file."""
         status, host = response.status, response.url.host
         if status in {_PARTIAL, _NO_RANGE} and self.position:
             return self._resume(response)
@@ -220,9 +189,11 @@ class Fetch:
             is_dead = status in _DEAD
             said += "; the link has probably expired" if is_dead else ""
             if status == 410:  # noqa: PLR2004 - gone, for good
-                raise FetchError(said, is_dead=True)
-            raise _AgainError(said, is_dead=is_dead, wait=_asked_wait(response.status, response.headers))
-        raise FetchError(said)
+                raise FlawError(said, is_dead=True)
+            again = _AgainError(said, is_dead=is_dead)
+            again.wait = retry_after(HttpResponse(status=status, headers=response.headers))
+            raise again
+        raise FlawError(said)
 
     def _learn(self, response: aiohttp.ClientResponse) -> None:
         is_plain = response.headers.get("Content-Encoding", "identity").lower() == "identity"
@@ -230,8 +201,7 @@ class Fetch:
         if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
             total = int(stated)  # some hosts answer any call like that
         if self.position and None not in {total, self.total} and total != self.total:
-            message = f"{response.url.host} sends another file than before"
-            raise FetchError(message)
+            raise FlawError(f"{response.url.host} sends another file than before")
         self.total = total
         self._check_size(total or 0)
         self._resumes = is_plain and response.headers.get("Accept-Ranges", "").lower() != "none"
@@ -249,8 +219,7 @@ class Fetch:
             self.total = self.position  # the transfer broke at its very end
             return 0
         self._resumes = False
-        message = f"{response.url.host} cannot go on where it broke off"
-        raise _AgainError(message)
+        raise _AgainError(f"{response.url.host} cannot go on where it broke off")
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.status == _NO_RANGE:
@@ -265,8 +234,7 @@ class Fetch:
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
-            message = f"longer than {self.max_bytes} bytes"
-            raise FetchError(message)
+            raise FlawError(f"longer than {self.max_bytes} bytes")
 
 
 def wire_host(link: str) -> str:
@@ -283,7 +251,3 @@ def _range(response: aiohttp.ClientResponse) -> tuple[str | None, str | None]:
     if found is None:
         return None, None
     return found["start"], None if found["total"] == "*" else found["total"]
-
-
-def _asked_wait(status: int, headers: Mapping[str, str]) -> float | None:
-    return retry_after(HttpResponse(status=status, headers=headers))

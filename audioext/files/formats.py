@@ -37,7 +37,12 @@ _PICTURES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
 
 
 class FlawError(Exception):
-    """A file is not what it should be; the text says why."""
+    """A file is not what it should be, or does not come; the text says why, and `is_dead` that its link has died."""
+
+    def __init__(self, message: str, *, is_dead: bool = False) -> None:
+        """Keep whether a fresh link may help."""
+        self.is_dead = is_dead
+        super().__init__(message)
 
 
 @frozen(kw_only=True)
@@ -70,8 +75,7 @@ def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
     if suffix == ".m4a":
         whole = _end_of_boxes(file, size)
     if size < whole * (1 if suffix == ".m4a" else LEAST_SHARE):
-        message = f"only {size} bytes came of a file of {whole:.0f}"
-        raise FlawError(message)
+        raise FlawError(f"only {size} bytes came of a file of {whole:.0f}")
     _check_length(duration, stated)
     return Heard(suffix=suffix, duration=duration)
 
@@ -126,8 +130,7 @@ def _check_length(duration: float, stated: float | None) -> None:
     if stated > duration * MILLISECONDS_FROM:
         stated /= 1000
     if duration < stated * LEAST_SHARE - SLACK_SECONDS:
-        message = f"only {duration:.1f} s came of a track of {stated:.1f} s"
-        raise FlawError(message)
+        raise FlawError(f"only {duration:.1f} s came of a track of {stated:.1f} s")
 
 
 def _not_audio(head: bytes) -> str:

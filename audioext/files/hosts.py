@@ -6,7 +6,6 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import suppress
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -14,6 +13,7 @@ from attrs import define, frozen
 from yarl import URL
 
 from audioext.errors import ConfigError, cut, shown
+from audioext.files.formats import FlawError
 from audioext.http.messages import as_data
 
 Lookup = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
@@ -30,7 +30,7 @@ _LAST_32_BITS = 0xFFFF_FFFF
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - spellings that a server there may have in links
 
 
-class LinkError(Exception):
+class LinkError(FlawError):
     """A link is not followed; the text says why, and how its host is opened."""
 
 
@@ -58,8 +58,7 @@ def read_open_host(text: str) -> OpenHost:
     host = host_of(url)
     is_host = _HOST_NAME.fullmatch(host) or _address(host)
     if url.scheme not in {"http", "https"} or not is_host or url != url.origin():
-        message = "it is no host"
-        raise ValueError(message)
+        raise ValueError("it is no host")
     return OpenHost(host, url.explicit_port, url.scheme == "http")
 
 
@@ -84,8 +83,7 @@ def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRule
             opened.add(read_open_host(name))
         except (ValueError, TypeError):
             example = 'allow_hosts=["files.example.org", "10.0.0.7:8443", "http://nas.local"]'
-            message = f"{shown(name)} is no host to open: give names, like {example}"
-            raise ConfigError(message) from None
+            raise ConfigError(f"{shown(name)} is no host to open: give names, like {example}") from None
     return LinkRules(opened=frozenset(opened))
 
 
@@ -130,8 +128,7 @@ class LinkRules:
         """
         host, port = host_of(url), url.explicit_port
         if url.raw_user is not None or url.raw_password is not None:
-            message = f"a link to {as_data(host)} has a user name or a password in it, and is not followed"
-            raise LinkError(message)
+            raise LinkError(f"a link to {as_data(host)} has a user name or a password in it, and is not followed")
         doors = [each for each in self.opened if each.covers(host, url.port)]
         if url.scheme != "https" and not any(each.has_http for each in doors):
             raise LinkError(_refusal(host, port, "it is plain http", opens="http://"))
@@ -139,17 +136,6 @@ class LinkRules:
         is_number = _address(host) is not None or host.replace(".", "").isdigit()
         if is_number and not doors and not is_public(host):
             raise LinkError(_refusal(host, port, "that is no public address"))
-
-    async def look_up(self, url: URL) -> None:
-        """Let a link through that another's session follows: its host has public addresses only, or none known here.
-
-        That session looks them up itself, and may find others.
-
-        Raises:
-            LinkError: it has another one.
-        """
-        with suppress(OSError):
-            await self.find(host_of(url), url.port or 0, socket.AF_UNSPEC)
 
     async def find(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         """Return the addresses of *host*.
@@ -161,8 +147,7 @@ class LinkRules:
         found = await self.lookup(host, port, family)
         name = host.lower().rstrip(".")
         if not found:
-            message = f"{name} has no address"
-            raise OSError(message)
+            raise OSError(f"{name} has no address")
         is_opened = any(each.covers(name, port) for each in self.opened)
         if not is_opened and not all(is_public(each["host"]) for each in found):
             raise LinkError(_refusal(name, None, "it has an address that is not public"))

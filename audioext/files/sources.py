@@ -111,22 +111,16 @@ class Sources:
     ) -> tuple[Request, str | None]:
         """Return the request as it goes out, and the offer under which we serve its file, if we do."""
         path = request.path
-        if path is not None:
-            if self.serves(request, provider):
-                public_url = self.public_url()
-                assert public_url is not None  # noqa: S101 - `check` refused this
-                offer = self.offers.offer(path)
-                return _by_url(
-                    request, str(public_url / FILES_SEGMENT / offer.split("/")[0] / offer.split("/")[1])
-                ), offer
-            if provider.info.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
-                name = f"{mint_id(self.clock.now())}{path.suffix.lower()}"
-                built = provider.build_upload(path, name)
-                return _by_url(request, await self._upload(provider, built, progress)), None
+        if path is not None and self.serves(request, provider):
+            public_url, offer = self.public_url(), self.offers.offer(path)
+            assert public_url is not None  # noqa: S101 - `check_order` refused this
+            return _by_url(request, str(public_url.joinpath(FILES_SEGMENT, *offer.split("/")))), offer
+        if path is not None and provider.info.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
+            built = provider.build_upload(path, f"{mint_id(self.clock.now())}{path.suffix.lower()}")
+            return _by_url(request, await self._upload(provider, built, progress)), None
         if request.rehost and request.url is not None:
             if not isinstance(provider, Uploads):
-                message = f"{provider.info.name} has no url-upload, so rehost=True cannot be done there"
-                raise UnsupportedError(message)
+                raise UnsupportedError(f"{provider.info.name} has no url-upload, so rehost=True cannot be done there")
             name = f"{mint_id(self.clock.now())}-{safe_name(URL(request.url).name) or 'audio'}"
             url = await self._upload(provider, provider.build_upload(request.url, name), progress)
             return _by_url(request, url), None
@@ -134,22 +128,18 @@ class Sources:
 
     def serves(self, request: Request, provider: Provider) -> bool:
         """Say whether our own receiver has to serve the file."""
-        if request.file is None:
-            return False
-        return self.serve_files or provider.info.file_route is FileRoute.SERVE
+        return request.file is not None and (self.serve_files or provider.info.file_route is FileRoute.SERVE)
 
     async def _upload(self, provider: Provider, request: HttpRequest, progress: Progress | None) -> str:
         assert isinstance(provider, Uploads)  # noqa: S101 - both callers looked
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:
-                response = await self.transport.send(request, progress=progress)
+                return provider.parse_upload(await self.transport.send(request, progress=progress))
             except (NotSentError, BrokenError) as error:  # an upload costs nothing, so it may be repeated
                 if attempt == UPLOAD_ATTEMPTS:
                     raise ProviderDownError(
                         f"the upload failed: {error}", provider=provider.info.name, retryable=True, charged=False
                     ) from error
-            else:
-                return provider.parse_upload(response)
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,13 +84,12 @@ class Spool:
             folder = Path(tempfile.mkdtemp(prefix="audioext-file-"))
             path = folder / _name(source, first)
             with path.open("xb") as file:
-                file.write(first)
-                file.writelines(chunks)
+                file.writelines(chain((first,), chunks))
         except Exception as error:  # whatever a file object of the user's raises
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            message = f"what was given cannot be read or kept: {cut(str(error)) or type(error).__name__}"
-            raise SpoolError(message) from error
+            why = cut(str(error)) or type(error).__name__
+            raise SpoolError(f"what was given cannot be read or kept: {why}") from error
         self._paths[path] = folder
         return path
 
@@ -101,8 +101,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     try:
         while chunk := file.read(CHUNK_BYTES):
             if not isinstance(chunk, bytes):
-                message = "it was opened as text: open it with mode 'rb'"
-                raise SpoolError(message)
+                raise SpoolError("it was opened as text: open it with mode 'rb'")
             yield chunk
     finally:
         if start is not None:

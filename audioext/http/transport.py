@@ -187,11 +187,9 @@ class Transport:
                 auto_decompress=True,
             ) as response,
         ):
-            body = await response.content.read(MAX_RESPONSE_BYTES + 1)
+            body = await _whole(response.content)
             took = asyncio.get_running_loop().time() - began
             _log.debug("%s %s%s: %d in %.3f s", request.method, url.host, url.raw_path, response.status, took)
-            if not response.content.at_eof():
-                body += await _rest(response.content, len(body))
             return HttpResponse(status=response.status, headers=response.headers, body=body)
 
     async def aclose(self) -> None:
@@ -200,13 +198,6 @@ class Transport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-
-
-def _name_of(part: Part) -> str:
-    """Return the file name of *part*, or raise `UnicodeError` where it is no text."""
-    name = part.filename or (part.path.name if part.path is not None else "")
-    name.encode()
-    return name
 
 
 @lru_cache(maxsize=8)
@@ -226,15 +217,15 @@ def _patient(seconds: float) -> aiohttp.ClientTimeout:
     )
 
 
-async def _rest(stream: aiohttp.StreamReader, size: int) -> bytes:
-    """Return what follows the first *size* bytes."""
+async def _whole(stream: aiohttp.StreamReader) -> bytes:
     chunks: list[bytes] = []
-    while size <= MAX_RESPONSE_BYTES and not stream.at_eof():
-        chunks.append(await stream.read(MAX_RESPONSE_BYTES + 1 - size))
-        size += len(chunks[-1])
-    if size > MAX_RESPONSE_BYTES:
-        message = f"the answer is longer than {MAX_RESPONSE_BYTES} bytes"
-        raise aiohttp.ClientPayloadError(message)
+    room = MAX_RESPONSE_BYTES
+    while not (chunks and stream.at_eof()):
+        chunks.append(await stream.read(room + 1))
+        room -= len(chunks[-1])
+        if room < 0:
+            message = f"the answer is longer than {MAX_RESPONSE_BYTES} bytes"
+            raise aiohttp.ClientPayloadError(message)
     return b"".join(chunks)
 
 
@@ -279,7 +270,9 @@ class _Form(aiohttp.MultipartWriter):
             self.append(part.value or "", headers).set_content_disposition("form-data", name=part.name)
             return
         # As browsers write it (RFC 7578, 4.2, which forbids `filename*`, and WHATWG HTML, 4.10.22.7): not %-encoded.
-        name = "".join(f"%{ord(letter):02X}" if letter in _UNQUOTED else letter for letter in _name_of(part))
+        given = part.filename or part.path.name
+        given.encode()
+        name = "".join(f"%{ord(letter):02X}" if letter in _UNQUOTED else letter for letter in given)
         self.files.append(_CountedReader(part.path, self._moved))
         payload = self.append(self.files[-1], headers)
         payload.headers[aiohttp.hdrs.CONTENT_DISPOSITION] = f'form-data; name="{part.name}"; filename="{name}"'

@@ -7,7 +7,7 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,7 +16,6 @@ from audioext.errors import Problem, RequestError, shown
 GENDERS = ("m", "f", "male", "female", "neutral")
 PERSONA_MODELS = ("style_persona", "voice_persona")  # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21
 VARIETY_LAST = 4  # integer 0..4: docs.sunoapi.org/suno-api/add-instrumental (V6 copy), read 2026-11-21
-OUTPUT_COUNTS = (1, 2)  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
 WEIGHT_STEPS = 100  # "multiple of 0.01": docs.kie.ai/suno-api/extend-music, read 2026-11-21
 URL_SCHEMES = frozenset({"http", "https", "s3"})
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -103,31 +102,21 @@ def weight(value: object) -> str | None:
     return None
 
 
-def gender(value: object) -> str | None:
-    """Refuse what is no gender that any provider knows."""
-    return None if value in GENDERS else f"must be one of {', '.join(GENDERS)}, not {shown(value)}"
+def _one_of(words: str, choices: Sequence[object]) -> Check:
+    kind = type(choices[0])
+
+    def check(value: object) -> str | None:
+        is_one = isinstance(value, kind) and isinstance(value, bool) is (kind is bool) and value in choices
+        return None if is_one else f"must be {words}, not {shown(value)}"
+
+    return check
 
 
-def persona_model(value: object) -> str | None:
-    """Refuse what is no persona model."""
-    return None if value in PERSONA_MODELS else f"must be one of {', '.join(PERSONA_MODELS)}, not {shown(value)}"
-
-
-def variety(value: object) -> str | None:
-    """Refuse what is no whole number in the range."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= VARIETY_LAST:
-        return None
-    return f"must be a whole number from 0 to {VARIETY_LAST}, not {shown(value)}"
-
-
-def outputs(value: object) -> str | None:
-    """Refuse what is no number of tracks that can be asked for."""
-    return None if value in OUTPUT_COUNTS and not isinstance(value, bool) else f"must be 1 or 2, not {shown(value)}"
-
-
-def flag(value: object) -> str | None:
-    """Refuse what is neither True nor False."""
-    return None if isinstance(value, bool) else f"must be True or False, not {shown(value)}"
+gender = _one_of(f"one of {', '.join(GENDERS)}", GENDERS)
+persona_model = _one_of(f"one of {', '.join(PERSONA_MODELS)}", PERSONA_MODELS)
+variety = _one_of(f"a whole number from 0 to {VARIETY_LAST}", range(VARIETY_LAST + 1))
+outputs = _one_of("1 or 2", (1, 2))  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
+flag = _one_of("True or False", (True, False))
 
 
 def is_number(value: object, *, above: float) -> bool:

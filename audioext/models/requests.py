@@ -130,9 +130,8 @@ class _Request:
 
     def __attrs_post_init__(self) -> None:
         """Refuse a request that no provider could take."""
-        problems = self.problems()
-        if problems:
-            raise RequestError(problems)
+        if self._problems:
+            raise RequestError(self._problems)
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
@@ -141,32 +140,17 @@ class _Request:
         Raises:
             TypeError: a field has no such name.
         """
-        defaults = _defaults(cast("type", cls))
+        _, defaults, _ = _fields(cast("type", cls))
         if not fields.keys() <= defaults.keys():
             unknown, known = min(fields.keys() - defaults.keys()), sorted(defaults)
             near = get_close_matches(unknown[:LONGEST_NAME], known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
-            message = f"{cls.__name__} has no field {cut(unknown)}; {hint}"
-            raise TypeError(message)
+            raise TypeError(f"{cls.__name__} has no field {cut(unknown)}; {hint}")
         request, put = object.__new__(cls), object.__setattr__
         for name, value in {**defaults, **fields}.items():
             put(request, name, value)
         if "file" in fields:
             put(request, "file", _file(cast("None", fields["file"])))
-        return request
-
-    @classmethod
-    def checked(cls, **fields: object) -> Self:
-        """Return a request of *fields*, like the constructor does, for fields that come as a dict.
-
-        Raises:
-            RequestError: all that is wrong with it, at once.
-            TypeError: a field has no such name.
-        """
-        request = cls.draft(**fields)
-        problems = request.problems()
-        if problems:
-            raise RequestError(problems)
         return request
 
     @property
@@ -184,7 +168,7 @@ class _Request:
 
     @cached_property
     def _given(self) -> dict[str, object]:
-        by_name, values = _fields(cast("type", type(self)))
+        by_name, _, values = _fields(cast("type", type(self)))
         return {
             name: value
             for name, value in zip(by_name, values(self), strict=True)
@@ -203,7 +187,7 @@ class _Request:
             choices = f"{', '.join(self.SOURCES[:-1])} or {self.SOURCES[-1]}"
             got = f"got {' and '.join(sources)}" if sources else "none was given"
             found.append(Problem("source", f"give exactly one of {choices}; {got}"))
-        by_name, _ = _fields(cast("type", type(self)))
+        by_name, _, _ = _fields(cast("type", type(self)))
         for name, value in given.items():
             check = by_name[name]
             if isinstance(value, str) and value and value.isascii() and check in checks.TEXTS:
@@ -262,11 +246,9 @@ class Extend(_Request):
         if self.persona_model is not None and self.persona_id is None:
             found.append(Problem("persona_model", "says how persona_id is used, so it needs persona_id"))
         end, start = self.source_duration, self.continue_at
-        if start is None or end is None or not (checks.is_number(start, above=0) and checks.is_number(end, above=0)):
-            return found
-        if start >= end:
-            message = f"must be below the source's duration of {end:g} s, not {start:g}"
-            found.append(Problem("continue_at", message))
+        is_known = checks.is_number(start, above=0) and checks.is_number(end, above=0)
+        if is_known and start is not None and end is not None and start >= end:
+            found.append(Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}"))
         return found
 
 
@@ -299,12 +281,8 @@ Request = Extend | AddInstrumental
 
 
 @cache
-def _defaults(kind: type) -> dict[str, object]:
-    return {attribute.name: attribute.default for attribute in attrs.fields(kind)}
-
-
-@cache
-def _fields(kind: type) -> tuple[dict[str, Check], Callable[[object], tuple[object, ...]]]:
-    """Return the check of each field, and what reads them all at once."""
-    by_name: dict[str, Check] = {attribute.name: attribute.metadata["check"] for attribute in attrs.fields(kind)}
-    return by_name, attrgetter(*by_name)
+def _fields(kind: type) -> tuple[dict[str, Check], dict[str, object], Callable[[object], tuple[object, ...]]]:
+    """Return the check of each field, its default, and what reads all fields at once."""
+    fields = attrs.fields(kind)
+    by_name: dict[str, Check] = {each.name: each.metadata["check"] for each in fields}
+    return by_name, {each.name: each.default for each in fields}, attrgetter(*by_name)

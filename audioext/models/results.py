@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Protocol, Unpack
 
 from attrs import field, frozen
 
-from audioext.errors import ConfigError, shown
+from audioext.errors import ConfigError, RequestError, shown
 from audioext.models import markup
 from audioext.models.requests import Extend, ExtendOptions
 
@@ -48,13 +48,6 @@ class TimedLine:
     text: str
     start: float
     end: float
-
-
-def _given(value: object, files: Files | None) -> Files:
-    if files is None:
-        message = f"this {type(value).__name__} was not made by a client, so it has nothing to download with"
-        raise ConfigError(message)
-    return files
 
 
 class Files(Protocol):
@@ -141,7 +134,7 @@ class Track:
             DownloadError: there is none yet, it is gone or empty, or what came is not (all of) the audio.
             ConfigError: this track was not made by a client.
         """
-        return await self._fetcher().read(self)
+        return await _fetcher(self).read(self)
 
     async def cover(self) -> bytes:
         """Return the picture on its cover (PNG, JPEG, GIF or WebP).
@@ -150,7 +143,7 @@ class Track:
             DownloadError: there is none, its link has died, or what came is no picture.
             ConfigError: this track was not made by a client.
         """
-        return await self._fetcher().cover(self)
+        return await _fetcher(self).cover(self)
 
     def stream(self) -> AsyncIterator[bytes]:
         """Iterate over the audio file as it comes, for those who send it on; a transfer that breaks goes on.
@@ -161,10 +154,7 @@ class Track:
             DownloadError: there is none yet, it is gone or empty, or not audio.
             ConfigError: this track was not made by a client.
         """
-        return self._fetcher().stream(self)
-
-    def _fetcher(self) -> Files:
-        return _given(self, self._files)
+        return _fetcher(self).stream(self)
 
     def extend(self, **options: Unpack[ExtendOptions]) -> Extend:
         """Return a request that continues this track at its own provider, with the model it was made with.
@@ -182,11 +172,13 @@ class Track:
         else:
             chained["url"] = self.audio_url
         chained.update(options)
-        return Extend.checked(**chained)
+        request = Extend.draft(**chained)
+        if request.problems():
+            raise RequestError(request.problems())
+        return request
 
 
 def _named(track: Track) -> str:
-    """Return the title of a track and its length, for people."""
     name = track.title or track.id or "untitled"
     if track.duration is None:
         return name
@@ -239,7 +231,7 @@ class Song:
             DownloadError: a file is gone, empty, not audio or cut short, or the same track came twice.
             ConfigError: this song was not made by a client.
         """
-        return await self._fetcher().save(self, Path(folder), overwrite=overwrite, progress=progress)
+        return await _fetcher(self).save(self, Path(folder), overwrite=overwrite, progress=progress)
 
     async def recover(self) -> Song:
         """Have the vendor bring its files back, and return the song with the new links; `save` does it by itself.
@@ -251,7 +243,11 @@ class Song:
             DownloadError: nothing came back, or not in time.
             ConfigError: this song was not made by a client, or that is not open.
         """
-        return await self._fetcher().recover()
+        return await _fetcher(self).recover()
 
-    def _fetcher(self) -> Files:
-        return _given(self, self._files)
+
+def _fetcher(value: Track | Song) -> Files:
+    files = value._files  # noqa: SLF001 - it is this module's
+    if files is None:
+        raise ConfigError(f"this {type(value).__name__} was not made by a client, so it has nothing to download with")
+    return files

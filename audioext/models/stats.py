@@ -54,16 +54,17 @@ class Histogram:
         return self.sum / max(self.count, 1)
 
 
+@define(eq=False)
 class Durations:
     """A histogram that grows."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    _bounds: tuple[float, ...]
+    _counts: list[int] = field(init=False)
+    _sum: float = field(default=0.0, init=False)
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __attrs_post_init__(self) -> None:
         """Begin with nothing."""
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self._counts = [0] * (len(self._bounds) + 1)
 
     def add(self, seconds: float) -> None:
         """Count one."""

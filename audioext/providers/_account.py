@@ -132,22 +132,19 @@ class HostedAccount:
     pace: Pace = field(factory=Pace, kw_only=True)
     grace: float = field(default=_vendors("grace"), kw_only=True)
     retention: float | None = field(default=_vendors("retention"), kw_only=True)
+    info: ProviderInfo = field(init=False, repr=False, eq=False)
+    """The facts of this account; limits count by its host and by a digest of its key."""
 
     @property
     def is_signed(self) -> bool:
         """Whether `verify_webhook` checks a signature."""
         return False
 
-    @property
-    def info(self) -> ProviderInfo:
-        """The facts of this account; limits count by its host and by a digest of its key."""
-        return self._info
-
-    @functools.cached_property  # which no type checker takes for the property of the protocol
-    def _info(self) -> ProviderInfo:
+    def __attrs_post_init__(self) -> None:
+        """Put the facts together, which are asked for several times with each call."""
         vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
-        return ProviderInfo(
+        info = ProviderInfo(
             name=self.name,
             account=f"{self.base_url.authority}/{digest}",
             base_url=self.base_url,
@@ -165,6 +162,7 @@ class HostedAccount:
             is_signed=self.is_signed,
             webhook_key_variable=vendor.webhook_key_variable,
         )
+        object.__setattr__(self, "info", info)
 
     @functools.cached_property
     def answers(self) -> Answers:

@@ -26,6 +26,8 @@ HTTP_ERROR_FROM = 400
 HTTP_SERVER_ERROR_FROM = 500
 _HTTP_FORBIDDEN = 403
 _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
+_FIREWALL_CODE = 1010  # Cloudflare turned the client away before the API saw the call
+_FIREWALL_SAYS = "the firewall in front of the API refused this client (error code: 1010)"
 _HIGHEST_CODE = 10**9
 _CODE_KEYS = ("code", "statuscode", "status")  # the last is a word elsewhere, and HTTP's number in some frameworks
 NO_IDS = frozenset({"", "single_song_generation_request"})
@@ -136,6 +138,8 @@ class Answers:
     def open(self, response: HttpResponse) -> Answer:
         """Return the answer in *response*, whatever its bytes are."""
         status = response.status
+        if status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]):
+            return Answer(code=_FIREWALL_CODE, says=_FIREWALL_SAYS, meaning=Code())
         try:
             body = parse_json(response.body)
             body = body[0] if isinstance(body, list) and len(body) == 1 else body
@@ -170,7 +174,7 @@ class Answers:
         broken = response.status >= HTTP_SERVER_ERROR_FROM
         made = None if answer.problem is not None else _made(answer)
         if answer.problem is not None:
-            refused = _from_firewall(response) or (response.status in self.table.http_refusals and not broken)
+            refused = response.status in self.table.http_refusals and not broken
             reason = f"HTTP {response.status} with {says}"
         elif answer.is_good and not broken:
             if made is not None:
@@ -204,22 +208,16 @@ class Answers:
     ) -> ProviderError:
         """Return the error that *response* stands for; *answer* is what was read of it, if it was read already."""
         answer = answer or self.open(response)
-        says, retryable = answer.says or self._clean(response.body), answer.meaning.retryable
-        kind: type[ProviderError] = answer.meaning.error
         code: str | None = str(answer.code)
         if answer.failed and answer.code == OK:
             code = text(plain_keys(answer.keys.get("error")).get("code"))
-        if _from_firewall(response):
-            # Cloudflare turned the client away before the API saw the call.
-            says = "the firewall in front of the API refused this client (error code: 1010)"
-            kind, code, retryable, charged = ProviderError, "1010", False, False
-        error = kind(
-            says,
+        error = answer.meaning.error(
+            answer.says or self._clean(response.body),
             provider=self.provider,
             http_status=response.status,
             code=code,
-            retryable=retryable,
-            charged=charged,
+            retryable=answer.meaning.retryable,
+            charged=False if answer.code == _FIREWALL_CODE else charged,
         )
         if isinstance(error, RateLimitError):
             error.retry_after = retry_after(response)
@@ -269,11 +267,11 @@ def _made(answer: Answer) -> Submitted | None:
     )
 
 
-class _NewTask(msgspec.Struct):
+class _NewTask(msgspec.Struct, forbid_unknown_fields=True):
     task_id: str = msgspec.field(name="taskId")
 
 
-class _NewTaskAnswer(msgspec.Struct):
+class _NewTaskAnswer(msgspec.Struct, forbid_unknown_fields=True):
     """The documented answer of kie.ai and sunoapi.org to a submit, which says nothing else; read in one pass."""
 
     code: Literal[200]
@@ -282,22 +280,14 @@ class _NewTaskAnswer(msgspec.Struct):
 
 
 _NEW_TASKS = msgspec.json.Decoder(_NewTaskAnswer)
-_QUOTES_OF_NEW_TASK = 12
-"""Quotation marks around four keys and two texts: an answer with more of them says more, and is read with care."""
 
 
 def _documented(response: HttpResponse) -> Submitted | None:
-    if response.status != OK or response.body.count(b'"') != _QUOTES_OF_NEW_TASK:
-        return None
     try:
         task_id = identity(_NEW_TASKS.decode(response.body).data.task_id)
-    except ValueError:  # msgspec's own errors, and what is no UTF-8 in a text
+    except (ValueError, RecursionError):
         return None
-    return Submitted(task_id=task_id) if task_id else None
-
-
-def _from_firewall(response: HttpResponse) -> bool:
-    return response.status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]) is not None
+    return Submitted(task_id=task_id) if task_id and response.status == OK else None
 
 
 def _says_failed(keys: Mapping[str, object]) -> bool:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self, TypeVar
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import identity, moment, number, opened, parse_json, plain, plain_keys, text
+from audioext.http.decoding import identity, moment, opened, parse_json, plain, plain_keys
 from audioext.models.results import Stage, Track
 from audioext.providers._tracks import KEYS, LISTS, MAX_KEY_LENGTH, MAX_TRACKS, SHOWING, find_tracks
 from audioext.providers._words import StatusWord, all_said, says_no, status_word
+
+T = TypeVar("T")
 
 MAX_KEYS = 200  # of one object; real ones have up to 30
 MAX_PER_ROLE = 12  # values of one kind, such as lists
@@ -141,8 +143,7 @@ class Body:
         bare = sorted({index for index, _, _ in self._found.get("song", ())})
         if bare:
             lists.append(([self.layers[index][0] for index in bare], self.layers[bare[0]][1]))
-        times = (moment(item) for _, item, _ in self._found.get("time", ()))
-        whole, created_at = self.word.stage is Stage.COMPLETE, next(filter(None, times), None)
+        whole, created_at = self.word.stage is Stage.COMPLETE, self.first("time", moment)
         found = find_tracks(lists, self.problems, whole=whole, created_at=created_at)
         if found or self.problems or self.word.runs:
             return found
@@ -169,15 +170,9 @@ class Body:
         values = self._found.get(role, ())
         return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
 
-    def first(self, role: str) -> str | None:
-        """Return the first text or number in a role, as text."""
-        return next((found for _, item, _ in self._found.get(role, ()) if (found := (text(item) or "").strip())), None)
-
-    @property
-    def credits(self) -> float | None:
-        """What the task cost."""
-        numbers = (number(item) for _, item, _ in self._found.get("credits", ()))
-        return next((found for found in numbers if found is not None), None)
+    def first(self, role: str, read: Callable[[object], T | None]) -> T | None:
+        """Return the first value in a role that can be read."""
+        return next((found for _, item, _ in self._found.get(role, ()) if (found := read(item)) is not None), None)
 
     @property
     def says_no(self) -> bool:

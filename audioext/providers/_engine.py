@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from attrs import field, frozen
-from msgspec import Struct
+from msgspec import Meta, Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, link, moment, number, plain_keys
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, link, moment, number, plain_keys
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import HostedAccount, Vendor
-from audioext.providers._answers import HTTP_ERROR_FROM, OK
+from audioext.providers._answers import HTTP_ERROR_FROM
 from audioext.providers._body import Body
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
@@ -83,7 +84,7 @@ class EngineAccount(HostedAccount):
         if documented is not None:
             return (documented,)
         seen = Body.delivered(body)
-        if seen.is_empty and (seen.first("code") in _SUCCESS_CODES or not self.vendor.judges_code):
+        if seen.is_empty and (seen.first("code", identity) in _SUCCESS_CODES or not self.vendor.judges_code):
             raise DecodeError(seen.problems[:MAX_PATHS] or ["required field missing @ $.data"], where=seen.where)
         return _events(seen, self.vendor, is_delivered=True)
 
@@ -113,7 +114,7 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
     """
     word, stage, shown = seen.word, seen.word.stage, bool(seen.tracks)
     judges = vendor.judges_code or not word.name
-    bad_code = judges and is_delivered and seen.first("code") not in _SUCCESS_CODES
+    bad_code = judges and is_delivered and seen.first("code", identity) not in _SUCCESS_CODES
     bad = bad_code or (seen.says_no and (is_delivered or not word.name))
     if word.complains:
         whole = shown and not is_delivered and all(track.audio_url for track in seen.tracks)
@@ -123,7 +124,7 @@ def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Ev
         unclear = None if whole or is_delivered else word.name
         return (_progress(seen, Stage.COMPLETE if whole else None, unclear, ask_now=is_delivered),)
     if word.fails or (bad and not (stage and shown)):
-        kept = (_progress(seen, None, None),) if shown or seen.credits is not None else ()
+        kept = (_progress(seen, None, None),) if shown or seen.first("credits", number) is not None else ()
         return (*kept, _failed(seen, vendor))
     playable = any(track.audio_url for track in seen.tracks)
     if seen.problems and not playable and (stage is Stage.COMPLETE or seen.is_empty):
@@ -137,7 +138,7 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
         task_id=seen.task_id,
         claimed_stage=stage,
         tracks=seen.tracks,
-        credits=seen.credits,
+        credits=seen.first("credits", number),
         word=word,
         ask_now=ask_now,
     )
@@ -145,7 +146,7 @@ def _progress(seen: Body, stage: Stage | None, word: str | None, *, ask_now: boo
 
 def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> Failed:
     word = seen.word
-    code, outer = seen.first("own code"), seen.first("code")
+    code, outer = seen.first("own code", identity), seen.first("code", identity)
     code = code or (outer if outer not in _SUCCESS_CODES else None)
     said = (*seen.says(), *([_NO_CALLBACK] if is_doubtful else ()))
     message = " ".join(dict.fromkeys(said)) or word.raw or (f"code {code}" if code else "no words")
@@ -168,23 +169,24 @@ def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> F
 
 # --- documented webhooks ---------------------------------------------------------------------------------------------
 
-MAX_DOCUMENTED_TRACKS = 8  # real webhooks show 1 or 2
-_STAGES = {"text": Stage.TEXT, "first": Stage.FIRST, "complete": Stage.COMPLETE, "finished": Stage.COMPLETE}
-_SONG_KEYS = {
-    "stream_url": "stream_audio_url",
-    "source_stream_url": "source_stream_audio_url",
-    "created_at": "createTime",
-}
+DocumentedId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+_LINKS = ("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
+_links_of = attrgetter(*_LINKS)
 
 
-class DocumentedSong(Struct, rename=_SONG_KEYS, forbid_unknown_fields=True):
-    """A track of a webhook; its time is documented as a text and arrives as epoch milliseconds.
+class DocumentedSong(
+    Struct,
+    forbid_unknown_fields=True,
+    rename={
+        "stream_url": "stream_audio_url",
+        "source_stream_url": "source_stream_audio_url",
+        "created_at": "createTime",
+    },
+):
+    """A track of a webhook; its time is documented as a text and arrives as epoch milliseconds."""
 
-    One with another key holds more than the pages say, which the careful reader may know.
-    """
-
-    id: str = ""
-    audio_id: str = ""
+    id: DocumentedId | None = None
+    audio_id: DocumentedId | None = None
     audio_url: str | None = None
     stream_url: str | None = None
     image_url: str | None = None
@@ -196,92 +198,67 @@ class DocumentedSong(Struct, rename=_SONG_KEYS, forbid_unknown_fields=True):
     title: str | None = None
     tags: str | None = None
     created_at: str | int | float | None = None
-    duration: float | None = None
-    file_type: str | None = None
+    duration: Annotated[float, Meta(gt=0)] | None = None
+
+
+DocumentedSongs = Annotated[list[DocumentedSong], Meta(max_length=8)]  # real webhooks show 1 or 2
 
 
 class DocumentedTask(Struct, forbid_unknown_fields=True):
     """The `data` of a webhook: `callbackType` and `data` at kie.ai and sunoapi.org, `status` and `files` at vidgo."""
 
-    task_id: str
+    task_id: DocumentedId
     stage: str = msgspec.field(name="callbackType", default="")
-    songs: list[DocumentedSong] = msgspec.field(name="data", default_factory=list)
+    songs: DocumentedSongs = msgspec.field(name="data", default_factory=list)
     status: str = ""
-    files: list[DocumentedSong] = msgspec.field(default_factory=list)
+    files: DocumentedSongs = msgspec.field(default_factory=list)
     created_time: str | None = None
     error_message: str | None = None
-    other_id: str | None = msgspec.field(name="taskId", default=None)
 
 
-class DocumentedWebhook(Struct):
-    """A webhook by the pages, read 2026-11-21.
+class DocumentedWebhook(Struct, forbid_unknown_fields=True):
+    """A webhook by the pages, read 2026-11-21; one with another key holds more, which the careful reader may know.
 
     docs.kie.ai and docs.sunoapi.org/suno-api/extend-music-callbacks, docs.vidgo.ai/…/music-series/music-webhook.
     """
 
-    code: int
     data: DocumentedTask
-    task_id: str | None = None
-    other_id: str | None = msgspec.field(name="taskId", default=None)
+    code: Literal[200]
+    msg: str | None = None
 
 
 _WEBHOOKS = msgspec.json.Decoder(DocumentedWebhook)
+_STAGES = {"text": Stage.TEXT, "first": Stage.FIRST, "complete": Stage.COMPLETE, "finished": Stage.COMPLETE}
 
 
-def task_ids(body: bytes) -> set[str | None]:
+def task_ids(body: bytes) -> set[str]:
     """Return the ids by which a delivery names its task, in whichever place and spelling; or raise DecodeError."""
     try:
-        webhook = _WEBHOOKS.decode(body)
+        return {_WEBHOOKS.decode(body).data.task_id}
     except (ValueError, RecursionError):
         return {*Body.delivered(body).task_ids}
-    return {webhook.task_id, webhook.other_id, webhook.data.task_id, webhook.data.other_id} - {None, ""}
 
 
 def documented_webhook(body: bytes) -> Progress | None:
     """Return what most webhooks mean, in one pass: one that is as documented and shows usable tracks; else `None`."""
     try:
-        webhook = _WEBHOOKS.decode(body)
+        task = _WEBHOOKS.decode(body).data
     except (ValueError, RecursionError):
         return None
-    task = webhook.data
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
-    if webhook.code != OK or stage is None or task.other_id or webhook.task_id or webhook.other_id:
+    if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
         return None
-    if (task.songs and task.files) or len(songs) > MAX_DOCUMENTED_TRACKS or not (songs or stage is Stage.TEXT):
-        return None
-    if not (0 < len(task.task_id) <= MAX_ID_LENGTH and task.task_id.isprintable()):
+    if not task.task_id.isprintable():
         return None
     tracks: list[Track] = []
     for song in songs:
-        track = _documented_track(song, task.created_time)
-        id_, is_usable = track.id or "", track.audio_url or (stage is Stage.TEXT and track.stream_url)
-        if song.file_type or not (is_usable and 0 < len(id_) <= MAX_ID_LENGTH and id_.isprintable()):
+        shown, links = msgspec.structs.asdict(song), _links_of(song)
+        # One look at all links together is faster than one at each.
+        if "" in links or not are_plain_links(" ".join(filter(None, links))):
+            shown.update((name, link(shown[name])) for name in _LINKS)
+        id_ = shown["id"] = shown.pop("audio_id") or song.id
+        if not (id_ and id_.isprintable() and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
             return None
-        tracks.append(track)
+        shown["created_at"] = moment(song.created_at) or moment(task.created_time)
+        tracks.append(Track(**shown))
     return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))
-
-
-def _documented_track(song: DocumentedSong, created_time: str | None) -> Track:
-    links: Iterable[str | None] = (
-        *(song.audio_url, song.stream_url, song.image_url),
-        *(song.source_audio_url, song.source_stream_url, song.source_image_url),
-    )
-    # One look at all of them together is faster than one at each.
-    if not are_plain_links(" ".join(filter(None, links))):
-        links = map(link, links)
-    audio, stream, image, source_audio, source_stream, source_image = links
-    return Track(
-        id=song.id or song.audio_id,
-        title=song.title,
-        audio_url=audio or None,
-        stream_url=stream or None,
-        image_url=image or None,
-        duration=song.duration if song.duration and song.duration > 0 else None,
-        tags=song.tags,
-        prompt=song.prompt,
-        model_name=song.model_name,
-        source_audio_url=source_audio or None,
-        source_stream_url=source_stream or None,
-        source_image_url=source_image or None,
-        created_at=moment(song.created_at) or moment(created_time),
-    )

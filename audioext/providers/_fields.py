@@ -6,6 +6,7 @@ each provider's module, read 2026-11-21; third-party witnesses are marked where 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
@@ -72,8 +73,11 @@ FIELDS: Mapping[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
 LOCAL_FIELDS = frozenset({"provider", "source_duration", "rehost", "custom", "file"})
 """Fields that are for us alone, or turned into another before the submit."""
 
-OPERATIONS: Mapping[Operation, frozenset[str]] = dict(zip(_COLUMNS, FIELDS["provider"], strict=True))
-"""Which wire formats have an operation: those that take anything in it."""
+
+def takers(name: str, operation: Operation) -> frozenset[str]:
+    """Return the wire formats that take the field *name* in *operation*."""
+    return FIELDS[name][[*_COLUMNS].index(operation)] if name in FIELDS else _NONE
+
 
 LONGEST_MODEL = 40
 LEAST_LIKENESS = 0.82
@@ -120,7 +124,8 @@ class FieldRules:
     wire_name: str
     operations: frozenset[Operation] = field(
         default=attrs.Factory(
-            lambda self: frozenset(each for each in Operation if self.wire_name in OPERATIONS[each]), takes_self=True
+            lambda self: frozenset(each for each in Operation if self.wire_name in takers("provider", each)),
+            takes_self=True,
         )
     )
     takes: frozenset[str] | None = None
@@ -134,29 +139,21 @@ class FieldRules:
     uploads_sing_unasked: bool = False
     upload_needs_continue_at: bool = False
     upload_needs_instrumental: bool = False
-    taken: Mapping[Operation, frozenset[str]] = field(
-        default=attrs.Factory(lambda self: {each: _taken(self, each) for each in Operation}, takes_self=True),
-        init=False,
-        repr=False,
-    )
 
-
-def takers(name: str, operation: Operation) -> frozenset[str]:
-    """Return the wire formats that take the field *name* in *operation*."""
-    return dict(zip(_COLUMNS, FIELDS[name], strict=True))[operation] if name in FIELDS else _NONE
-
-
-def _taken(rules: FieldRules, operation: Operation) -> frozenset[str]:
-    if rules.takes:
-        return rules.takes | {"provider", "source_duration"}
-    return frozenset(name for name in FIELDS if rules.wire_name in takers(name, operation))
+    @functools.cached_property
+    def taken(self) -> Mapping[Operation, frozenset[str]]:
+        """The names of the fields that it takes, by operation."""
+        if self.takes:
+            return dict.fromkeys(Operation, self.takes | {"provider", "source_duration"})
+        named = {each: [name for name in FIELDS if self.wire_name in takers(name, each)] for each in Operation}
+        return {each: frozenset(names) for each, names in named.items()}
 
 
 def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     """Return all that the API with these *rules* would refuse in any draft, and advice, or raise UnsupportedError."""
     operation = request.operation
     if operation not in rules.operations:
-        words, names = _COLUMNS[operation], _listed(OPERATIONS[operation])
+        words, names = _COLUMNS[operation], _listed(takers("provider", operation))
         message = f"{rules.wire_name} has no call for {words}; {names} have it"
         if operation is Operation.EXTEND:
             message += "; here use track.extend(), or url= with the track's audio URL"
@@ -193,9 +190,7 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
         yield Problem("model", f"is required to extend at {rules.wire_name}")
     if given.get("instrumental") is True:
         yield from _instrumental_clashes(given, operation, rules)
-    longest = math.inf
-    if operation is Operation.UPLOAD_EXTEND:
-        longest = SHORT_UPLOADS.get(model, MAX_UPLOAD_SECONDS) if isinstance(model, str) else MAX_UPLOAD_SECONDS
+    longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS) if operation is Operation.UPLOAD_EXTEND else math.inf
     if isinstance(seconds, (int, float)) and checks.is_number(seconds, above=0) and seconds > longest:
         where = f" with {cut(model)}" if isinstance(model, str) and model else ""
         yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")

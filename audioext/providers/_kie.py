@@ -5,7 +5,7 @@ https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from attrs import field, frozen
 from yarl import URL
@@ -52,25 +52,17 @@ TABLE = CodeTable(
     http_refusals=frozenset({429}),
 )
 
-# Callback codes: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
-REASONS: Mapping[str, FailureReason] = {
-    "400": FailureReason.CONTENT,
-    "408": FailureReason.TIMEOUT,
-    "413": FailureReason.CONTENT,
-    "451": FailureReason.SOURCE,
-    "500": FailureReason.GENERATION,
-    "501": FailureReason.GENERATION,
-}
-
-# kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
-INSTRUMENTAL_LENGTHS: Mapping[Operation, Mapping[str, int]] = {
-    Operation.ADD_INSTRUMENTAL: {"title": 100, "tags": 1000, "negative_tags": 200}
-}
-STATED_LENGTHS = frozenset({"tags", "negative_tags"})
-
-
 ROUTE = EngineVendor(
-    rules=FieldRules(wire_name="kie"),
+    rules=FieldRules(
+        wire_name="kie",
+        is_engine=True,
+        # kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
+        lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "tags": 1000, "negative_tags": 200}},
+        stated_lengths=frozenset({"tags", "negative_tags"}),
+        # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21), optional with default
+        # false in the OpenAPI of 2026-08-19; a client of the jobs route requires it: saying so costs nothing.
+        upload_needs_instrumental=True,
+    ),
     key_variable="KIE_API_KEY",
     webhook_key_variable="KIE_WEBHOOK_KEY",
     base_url=URL("https://api.kie.ai"),
@@ -82,7 +74,15 @@ ROUTE = EngineVendor(
     upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
     credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
     status_key="taskId",
-    reasons=REASONS,
+    # Callback codes: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
+    reasons={
+        "400": FailureReason.CONTENT,
+        "408": FailureReason.TIMEOUT,
+        "413": FailureReason.CONTENT,
+        "451": FailureReason.SOURCE,
+        "500": FailureReason.GENERATION,
+        "501": FailureReason.GENERATION,
+    },
     # "501: content generation task failed" and "408: no result for over 10 minutes":
     # docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is of the callbacks' page.
     failed_codes=frozenset({408, 501, 531}),

@@ -133,17 +133,16 @@ def words(value: object, depth: int = 0) -> str:
 def said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> str:
     """Return the first text under plain *keys* that says something, those named *first* before the others."""
     found = (words(keys.get(name), depth) for name in (*first, *filter(_SAYING.fullmatch, keys)))
-    return next(filter(says_something, found), "")
+    return next(filter(_says_something, found), "")
 
 
 def all_said(keys: Mapping[str, object]) -> Iterator[str]:
     """Yield every text under plain *keys* that says something."""
     named = itertools.islice(filter(_SAYING.fullmatch, keys), _MOST_TEXTS)
-    return filter(says_something, (words(keys[name]) for name in named))
+    return filter(_says_something, (words(keys[name]) for name in named))
 
 
-def says_something(text: str) -> bool:
-    """Say whether *text* is more than a pleasantry."""
+def _says_something(text: str) -> bool:
     return text.lower().rstrip(".! ") not in _PLEASANTRIES
 
 

@@ -13,28 +13,22 @@ from attrs import evolve, frozen
 from audioext.models.requests import Operation
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._engine import EngineVendor
-from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
-from audioext.providers._kie import INSTRUMENTAL_LENGTHS, ROUTE, STATED_LENGTHS, KieAccount
+from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS
+from audioext.providers._kie import ROUTE, KieAccount
 from audioext.providers._suno import STATUS_PATH, RecoveringAccount
 
-RULES = FieldRules(
-    wire_name="kie",
-    is_engine=True,
+RULES = evolve(
+    ROUTE.rules,
     listed={
         Operation.EXTEND: CLASSIC_MODELS,
         Operation.UPLOAD_EXTEND: CLASSIC_MODELS,
         # docs.kie.ai/suno-api/add-instrumental and its old-model copy, as a client with real keys read them in 2026-10
         Operation.ADD_INSTRUMENTAL: frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
     },
-    lengths=INSTRUMENTAL_LENGTHS,
-    stated_lengths=STATED_LENGTHS,
     has_custom_mode=True,
     persona_needs_custom=True,
     uploads_sing_unasked=True,
     upload_needs_continue_at=True,
-    # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21), optional with default false
-    # in the OpenAPI of 2026-08-19: saying so costs nothing.
-    upload_needs_instrumental=True,
 )
 
 

@@ -16,8 +16,8 @@ from audioext.http.messages import HttpRequest
 from audioext.models.requests import Operation, Request
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._engine import EngineVendor
-from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names, wire_values
-from audioext.providers._kie import INSTRUMENTAL_LENGTHS, REASONS, ROUTE, STATED_LENGTHS, KieAccount
+from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, wire_names, wire_values
+from audioext.providers._kie import ROUTE, KieAccount
 
 FIELD_NAMES = wire_names(url="upload_url")
 SLUGS: Mapping[Operation, str] = {
@@ -26,9 +26,9 @@ SLUGS: Mapping[Operation, str] = {
     Operation.ADD_INSTRUMENTAL: "ai-music-api/add-instrumental",
 }
 
-RULES = FieldRules(
+RULES = evolve(
+    ROUTE.rules,
     wire_name="kie-jobs",
-    is_engine=True,
     listed={
         Operation.EXTEND: CLASSIC_MODELS | V6_MODELS,
         Operation.UPLOAD_EXTEND: CLASSIC_MODELS | V6_MODELS,
@@ -36,9 +36,6 @@ RULES = FieldRules(
     },
     # docs.kie.ai/suno-api/upload-and-extend-audio.md states V6's lengths, as of 2026-10-06
     stated=CLASSIC_MODELS | V6_MODELS | {"V3_5"},
-    lengths=INSTRUMENTAL_LENGTHS,
-    stated_lengths=STATED_LENGTHS,
-    upload_needs_instrumental=True,  # one production client lists it as required
 )
 
 
@@ -59,7 +56,7 @@ class KieJobs(KieAccount):
         status_path="/api/v1/jobs/recordInfo",  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21
         retention=DAY_SECONDS,  # result URLs usually die after 24 h: docs.kie.ai/market/common/get-task-detail
         # As for callbacks, but a task that failed upstream was seen with 400, so here that is no word on its content.
-        reasons={code: reason for code, reason in REASONS.items() if code != "400"},
+        reasons={code: reason for code, reason in ROUTE.reasons.items() if code != "400"},
     )
 
     def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 
 from attrs import define, field, frozen
 
@@ -28,7 +29,7 @@ class HeldJob:
     """What was seen, by the entry's id."""
     count: int = 0
     """How many entries the store is known to hold; all of them are among the readings."""
-    _waiters: set[asyncio.Future[bool]] = field(factory=set, repr=False)
+    _waiters: list[asyncio.Future[bool]] = field(factory=list, repr=False)
     polled_at: float = 0.0
     """When this process last asked for its status, in Unix seconds."""
     poll_problem: str | None = None
@@ -117,17 +118,13 @@ class HeldJob:
     def waiter(self) -> asyncio.Future[bool]:
         """Return a private future that the next news ends; whoever got it gives it back with `leave`."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters.append(waiter)
         return waiter
 
     def leave(self, waiter: asyncio.Future[bool]) -> None:
         """Forget a waiter."""
-        self._waiters.discard(waiter)
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for news now."""
-        return bool(self._waiters)
+        with suppress(ValueError):
+            self._waiters.remove(waiter)
 
     def wake(self) -> None:
         """Let all who wait look again."""

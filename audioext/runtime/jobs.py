@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
-from typing import TypeVar
 
 from attrs import field, frozen
 
@@ -19,8 +17,6 @@ from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.waits import until
 from audioext.state import views
 from audioext.state.tracks import moment
-
-_T = TypeVar("_T")
 
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
 
@@ -184,7 +180,7 @@ class Job(JobFacts):
         """
         if not isinstance(stage, Stage):
             raise RequestError([Problem("stage", f"must be one like Stage.FIRST, not {shown(stage)}")])
-        return await self._until(partial(self.event, stage), self._deadline(timeout), stage.name.lower())
+        return await until(self, self.event, stage, self._deadline(timeout))
 
     async def result(self, *, timeout: float | None = None) -> Song:  # noqa: ASYNC109 - as above
         """Return the song, in at most *timeout* seconds; `await job` does the same with the default.
@@ -192,7 +188,7 @@ class Job(JobFacts):
         Raises:
             AudioextError: as `wait` does.
         """
-        return await self._until(self._song, self._deadline(timeout), "complete")
+        return await until(self, self._song, Stage.COMPLETE, self._deadline(timeout))
 
     def __await__(self) -> Generator[object, None, Song]:
         """Wait for the song; see `result`."""
@@ -217,7 +213,7 @@ class Job(JobFacts):
         await self._context.refresh(self._held)
         return self
 
-    def _song(self) -> Song | None:
+    def _song(self, _: Stage) -> Song | None:
         return views.song(self.record, self._context.files(self.ref))
 
     def _deadline(self, timeout: float | None) -> float:
@@ -226,21 +222,15 @@ class Job(JobFacts):
 
     async def _events(self, deadline: float) -> AsyncIterator[StageEvent]:
         for stage in TOLD_STAGES:
-            yield await self._until(partial(self.event, stage), deadline, stage.name.lower())
+            yield await until(self, self.event, stage, deadline)
 
-    async def _until(self, outcome: Callable[[], _T | None], deadline: float, what: str) -> _T:
-        def look() -> _T | None:
-            found = outcome()
-            if found is None:
-                self._raise_if_over()
-            return found
-
-        found = await until(self._held, self._context, look, deadline)
-        if found is not None:
-            return found
-        if deadline <= self._context.clock.monotonic():
-            raise self._timed_out(what)
-        raise SubmitUnknownError(_unknown_text(self), job=self)
+    def _given_up(self, stage: Stage, deadline: float) -> Exception:
+        if deadline > self._context.clock.monotonic():
+            return SubmitUnknownError(_unknown_text(self), job=self)
+        last_words = self._held.last_words(self._context.clock.now())
+        what = stage.name.lower()
+        message = f"job {self.ref} did not reach {what} in time ({last_words}); it lives on, await it again"
+        return StageTimeoutError(message, job=self)
 
     def _raise_if_over(self) -> None:
         record = self.record
@@ -265,11 +255,6 @@ class Job(JobFacts):
         if record.verdict is Verdict.EXPIRED:
             message = f"job {self.ref} was given up at its deadline; a late callback still completes it"
             raise JobExpiredError(message, job=self)
-
-    def _timed_out(self, what: str) -> StageTimeoutError:
-        last_words = self._held.last_words(self._context.clock.now())
-        message = f"job {self.ref} did not reach {what} in time ({last_words}); it lives on, await it again"
-        return StageTimeoutError(message, job=self)
 
 
 @frozen(kw_only=True, repr=False)

@@ -222,7 +222,7 @@ class Journal:
             StoreError: nothing was appended.
         """
         held = self.held(ref)
-        named = next((event.task_id for event in reading.events if event.task_id is not None), None)
+        named = reading.task_id
         if named is not None and (held is None or held.record.task_id != named):
             owner = await self.store.find(provider=provider_name, task_id=named)
             if owner != ref:

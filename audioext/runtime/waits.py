@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from audioext.errors import StoreError
+from audioext.models.results import Stage
 from audioext.runtime.held import HeldJob, JobContext
 
 _T = TypeVar("_T")
@@ -15,30 +16,52 @@ LOOK_SECONDS = 60.0
 """How long a wait relies on being woken before it reads the truth itself."""
 
 
-async def until(held: HeldJob, context: JobContext, outcome: Callable[[], _T | None], deadline: float) -> _T | None:
-    """Return what *outcome* does as soon as that is something, and let through what it raises.
+class Awaited(Protocol):
+    """What a wait needs of the handle of a job."""
 
-    `None` is returned at *deadline* (of the monotonic clock), or when the outcome of the submit counts as unknown.
+    _held: HeldJob
+    _context: JobContext
+
+    def _raise_if_over(self) -> None:
+        """Raise what ends the wait without its result."""
+        ...
+
+    def _given_up(self, stage: Stage, deadline: float) -> Exception:
+        """Return the error of a wait that ended without a word."""
+        ...
+
+
+async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, deadline: float) -> _T:
+    """Return what *look* says of *stage* as soon as that is something; *deadline* is of the monotonic clock.
+
+    The first look at the truth comes at a random moment of the first minute: of many waits that begin at once none
+    keeps the store from the others, and none has the frames of a read.
     """
+    held, context = job._held, job._context  # noqa: SLF001 - the handle is a part of this package
     clock = context.clock
-    waiter = held.waiter()  # before the read: news in between is not missed
+    waiter, pause, is_last = held.waiter(), LOOK_SECONDS * clock.jitter(), False
     context.watch(1)
     try:
-        await _look(held, context)
-        is_last = False
         while True:
-            found = outcome()
+            found = look(stage)
             if found is not None:
                 return found
+            job._raise_if_over()  # noqa: SLF001 - as above
             now = clock.monotonic()
             ends_at = min(deadline, _unknown_at(held, context, now))
             if ends_at <= now and is_last:
-                return None
-            if ends_at > now and await clock.wait(waiter, min(ends_at - now, LOOK_SECONDS)):
-                waiter = held.waiter()
-                continue
+                raise job._given_up(stage, deadline)  # noqa: SLF001 - as above
+            if ends_at > now:
+                timer = clock.end(waiter, min(ends_at - now, pause))
+                try:
+                    is_news = await waiter
+                finally:
+                    timer.cancel()
+                if is_news:
+                    waiter = held.waiter()
+                    continue
             # Nobody spoke: read the truth, now and then and once more before giving up.
-            is_last = ends_at <= clock.monotonic()
+            pause, is_last = LOOK_SECONDS, ends_at <= clock.monotonic()
             held.leave(waiter)
             waiter = held.waiter()
             await _look(held, context)

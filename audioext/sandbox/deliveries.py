@@ -52,10 +52,9 @@ class Sender:
         Nothing leaves before the submit is answered.
         """
         await task.answered.wait()
-        reorders = task.plan.has(FaultKind.REORDER)
         kept: list[Callback] = []
         while (callback := await callbacks.get()) is not None:
-            if reorders:
+            if task.plan.get(FaultKind.REORDER):
                 kept.append(callback)
             else:
                 await self._send(task, callback)
@@ -65,16 +64,16 @@ class Sender:
 
     async def _send(self, task: Task, callback: Callback) -> None:
         plan, is_end = task.plan, "complete" in callback.words
-        if plan.at(FaultKind.DROP, callback.words) or (is_end and plan.has(FaultKind.CALLBACK_EXCEPTION)):
+        if plan.get(FaultKind.DROP, callback.words) or (is_end and plan.get(FaultKind.CALLBACK_EXCEPTION)):
             return
-        if (delay := plan.at(FaultKind.DELAY, callback.words)) is not None:
+        if delay := plan.get(FaultKind.DELAY, callback.words):
             await asyncio.sleep(self.settings.real(delay.seconds))
-        for _ in range(2 if plan.has(FaultKind.DUPLICATE) else 1):
+        for _ in range(2 if plan.get(FaultKind.DUPLICATE) else 1):
             await self._deliver(task, callback)
 
     async def _deliver(self, task: Task, callback: Callback) -> None:
         """Send one webhook until it is taken or given up."""
-        url, facts = task.input.callback_url or "", task.api.facts
+        url, facts = task.input.callback_url or "", task.facts
         retries = facts.retry_seconds if self.settings.retry_seconds is None else self.settings.retry_seconds
         for attempt, pause in enumerate((0.0, *retries), start=1):
             await asyncio.sleep(self.settings.real(pause))
@@ -103,7 +102,7 @@ class Sender:
                 url,
                 data=msgspec.json.encode(callback.body),
                 headers={"Content-Type": "application/json", **self._signature(task)},
-                timeout=aiohttp.ClientTimeout(total=task.api.facts.timeout_seconds if limit is None else limit),
+                timeout=aiohttp.ClientTimeout(total=task.facts.timeout_seconds if limit is None else limit),
                 allow_redirects=False,
             ) as reply:
                 return reply.status, None
@@ -113,8 +112,8 @@ class Sender:
             return None, f"{type(error).__name__}: {error}"
 
     def _signature(self, task: Task) -> Mapping[str, str]:
-        key, spoiled = self.settings.hmac_key, task.plan.has(FaultKind.BAD_SIGNATURE)
-        if not task.api.facts.signs or (key is None and not spoiled):
+        key, spoiled = self.settings.hmac_key, task.plan.get(FaultKind.BAD_SIGNATURE)
+        if not task.facts.signs or not (key or spoiled):
             return {}
         # Whether kie.ai stamps a retry anew is not said on any page; here each attempt has its own time.
         timestamp = str(int(time.time()))

@@ -140,23 +140,10 @@ class Plan:
 
     faults: tuple[Fault, ...] = ()
 
-    def get(self, kind: FaultKind) -> Fault | None:
-        """Return the first fault of this kind, if the task has one."""
-        return next((fault for fault in self.faults if fault.kind is kind), None)
-
-    def has(self, kind: FaultKind) -> bool:
-        """Tell whether the task has a fault of this kind."""
-        return self.get(kind) is not None
-
-    def variant(self, kind: FaultKind) -> str | None:
-        """Return how the task's fault of this kind goes, where that varies."""
-        fault = self.get(kind)
-        return fault.variant if fault is not None else None
-
-    def at(self, kind: FaultKind, words: Collection[str]) -> Fault | None:
-        """Return the fault of this kind that befalls a stage or delivery which goes by these words."""
+    def get(self, kind: FaultKind, words: Collection[str] = ()) -> Fault | None:
+        """Return the first fault of this kind, if the task has one; of those of a stage the one that *words* name."""
         found = (fault for fault in self.faults if fault.kind is kind)
-        return next((fault for fault in found if fault.stage is None or fault.stage in words), None)
+        return next((fault for fault in found if not words or fault.stage is None or fault.stage in words), None)
 
 
 class FaultScript:

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from attrs import define
 from yarl import URL
 
-from audioext.sandbox.facts import Cause, Refusal
+from audioext.sandbox.models import Cause, Refusal
 
 CONTENT_TYPES = {
     ".mp3": "audio/mpeg",

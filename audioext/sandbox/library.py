@@ -17,10 +17,9 @@ import aiohttp
 from attrs import evolve
 from yarl import URL
 
-from audioext.sandbox.facts import Cause, Refusal
 from audioext.sandbox.faults import FaultKind
 from audioext.sandbox.files import FileStore
-from audioext.sandbox.models import MadeTrack, SourceAudio, Task, TaskInput
+from audioext.sandbox.models import Cause, MadeTrack, Refusal, SourceAudio, Task, TaskInput
 from audioext.sandbox.settings import SandboxSettings
 
 T = TypeVar("T")
@@ -114,10 +113,10 @@ class Library:
         """Promise the recordings of a task, by the ids that it has given them; those of a recovery are copies."""
         if task.input.recovers:
             return tuple(self._promise_copy(task, track) for track in task.input.recovers)
-        same = task.plan.has(FaultKind.SAME_AUDIO)
+        same = task.plan.get(FaultKind.SAME_AUDIO)
         return tuple(
             self._promise_track(task, source, track_id, 0 if same else variant)
-            for variant, track_id in enumerate(task.ids.track_ids)
+            for variant, track_id in enumerate(task.track_ids)
         )
 
     def _promise_track(self, task: Task, source: SourceAudio, track_id: str, variant: int) -> MadeTrack:
@@ -140,7 +139,7 @@ class Library:
         async def render(form: str) -> bytes:
             if form == "png":
                 return COVER_PNG
-            if task.plan.has(FaultKind.EMPTY_AUDIO):
+            if task.plan.get(FaultKind.EMPTY_AUDIO):
                 return b""
             clip = await self._clip(source.key)
             return await self._in_thread(lambda: play(clip, form))

@@ -1,17 +1,119 @@
-"""The values of the sandbox: tasks, what they start from and make, and what came and went."""
+"""The values of the sandbox: what an API is like, its tasks, what they start from and make, what came and went."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Literal
 
 from attrs import Factory, define, evolve, field, frozen
 
-from audioext.sandbox.facts import ApiFacts, TaskFailure
 from audioext.sandbox.faults import FaultKind, Plan
+
+
+class Cause(enum.Enum):
+    """Why an API says no. Each API has its own code for each."""
+
+    KEY = "key"
+    CREDITS = "credits"
+    RATE = "rate"
+    PATH = "path"
+    METHOD = "method"
+    BODY = "body"
+    MISSING = "missing"
+    INVALID = "invalid"
+    LENGTH = "length"
+    MODEL = "model"
+    TRACK = "track"
+    TASK = "task"
+    SOURCE = "source"
+    FORMAT = "format"
+    RANGE = "range"
+    TOO_BIG = "too big"
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an error of the sandbox
+    """An API's no, before it is put into the API's own form."""
+
+    def __init__(self, cause: Cause, message: str, *, names: Sequence[str] = ()) -> None:
+        """Say why, and which fields (in the API's spelling) are to blame."""
+        super().__init__(message)
+        self.cause = cause
+        self.message = message
+        self.names = tuple(names)
+
+
+@frozen(kw_only=True)
+class TaskFailure:
+    """How a task failed, in its API's words, and whether its source was to blame."""
+
+    code: int
+    message: str
+    by_source: bool = False
+
+
+HTTP_CODES: Mapping[Cause, int] = {
+    Cause.KEY: 401,
+    Cause.CREDITS: 402,
+    Cause.RATE: 429,
+    Cause.PATH: 404,
+    Cause.METHOD: 405,
+    Cause.TOO_BIG: 413,
+}
+"""HTTP's own codes, which count where an API has no other."""
+
+
+@frozen(kw_only=True)
+class ApiFacts:
+    """One API's codes, limits and habits.
+
+    `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
+    statuses that codes bear where the usual one is 200. `failures` are code and text of tasks whose source turns out
+    bad; `fails_with_code` says that a failure's text names the code, for want of a field that does, and
+    `refunded_codes` are those of failures whose price is given back. `limit` tells whether submits are limited in a
+    window of time, or open tasks. `fetches_first` says that the source is fetched before the submit is answered. A
+    webhook's reply may take `timeout_seconds` (real ones); each further attempt comes after `retry_seconds` (the
+    API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks are signed once there is a
+    key, `charges_on_success` that a task is paid for when it succeeds, `any_leads` that any track may be ready first,
+    and `is_recorded` that there are recordings which differ from the pages.
+    """
+
+    provider: str
+    codes: Mapping[Cause, int] = field(factory=dict)
+    usual_code: int
+    statuses: Mapping[int, int] = field(factory=dict)
+    failures: Mapping[Cause, tuple[int, str]] = field(factory=dict)
+    usual_failure: tuple[int, str]
+    fails_with_code: bool = False
+    refunded_codes: frozenset[int] = frozenset()
+    key_prefix: str = "Bearer "
+    limit: Literal["window", "parallel"] | None = None
+    fetches_first: bool = False
+    timeout_seconds: float
+    retry_seconds: tuple[float, ...]
+    wants_exactly_200: bool = False
+    signs: bool = False
+    charges_on_success: bool = False
+    is_recorded: bool = False
+    any_leads: bool = False
+
+    def code(self, cause: Cause) -> int:
+        """Return the code of a refusal."""
+        return self.codes.get(cause, HTTP_CODES.get(cause, self.usual_code))
+
+    def failure_by(self, refusal: Refusal) -> TaskFailure:
+        """Fail a task whose source turned out bad."""
+        code, message = self.failures.get(refusal.cause, self.usual_failure)
+        return TaskFailure(code=code, message=message, by_source=True)
+
+    def failure_with(self, code: int | None) -> TaskFailure:
+        """Fail a task because a fault says so, with this code or the usual one."""
+        usual, message = self.usual_failure
+        if code is not None and self.fails_with_code:
+            message = f"{message} ({code})"
+        return TaskFailure(code=usual if code is None else code, message=message)
 
 
 class TaskStage(enum.IntEnum):
@@ -97,15 +199,6 @@ class TaskInput:
 
 
 @frozen(kw_only=True)
-class NewIds:
-    """The ids of a new task and of its tracks, and which of them will be ready first."""
-
-    task_id: str
-    track_ids: tuple[str, ...]
-    leader: int = 0
-
-
-@frozen(kw_only=True)
 class Callback:
     """One webhook to be sent: its body, and the words by which a fault can name it."""
 
@@ -113,23 +206,20 @@ class Callback:
     body: Mapping[str, object]
 
 
-class TaskApi(Protocol):
-    """What a task has to know of its API."""
-
-    facts: ApiFacts
-
-    def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Return the webhooks that are due now that the task has reached its stage, or has failed."""
-        ...
-
-
 @define(kw_only=True, eq=False)
 class Task:
-    """One task and what has become of it; `answered` is set once the submit is."""
+    """One task and what has become of it.
 
-    ids: NewIds
+    `leader` is the track that is ready first; `answered` is set once the submit is. `callbacks` returns the webhooks
+    that are due now that it has reached its stage, or has failed.
+    """
+
+    id: str
+    track_ids: tuple[str, ...]
+    leader: int = 0
     number: int
-    api: TaskApi = field(repr=False)
+    facts: ApiFacts = field(repr=False)
+    callbacks: Callable[..., Sequence[Callback]] = field(repr=False)
     input: TaskInput
     plan: Plan
     source: SourceAudio | None
@@ -144,12 +234,7 @@ class Task:
     @property
     def provider(self) -> str:
         """Its API's name, as in the sandbox's bases."""
-        return self.api.facts.provider
-
-    @property
-    def id(self) -> str:
-        """The task's id at its API."""
-        return self.ids.task_id
+        return self.facts.provider
 
     @property
     def is_open(self) -> bool:
@@ -164,7 +249,7 @@ class Task:
     @property
     def shows_callback_exception(self) -> bool:
         """Whether a status call says CALLBACK_EXCEPTION: only when a fault asks for it."""
-        return self.is_complete and self.plan.has(FaultKind.CALLBACK_EXCEPTION)
+        return self.is_complete and self.plan.get(FaultKind.CALLBACK_EXCEPTION) is not None
 
     @property
     def shows_tracks(self) -> bool:
@@ -174,7 +259,7 @@ class Task:
 
     def has_audio(self, index: int) -> bool:
         """Tell whether the track at this place has its audio file."""
-        leads = index == self.ids.leader and len(self.ids.track_ids) > 1
+        leads = index == self.leader and len(self.track_ids) > 1
         return self.stage is TaskStage.COMPLETE or (self.stage is TaskStage.FIRST and leads)
 
 

@@ -63,15 +63,6 @@ class SandboxSettings:
     callback_timeout_seconds: float | None = None
     """How long, in real seconds, a webhook may take. None: each API's documented 15 or 10."""
 
-    jobs_callback: str = field(default="legacy", validator=validators.in_(("legacy", "status")))
-    """The shape of the jobs route's webhooks. No page shows one."""
-    jobs_result: str = field(
-        default="data", validator=validators.in_(("data", "response.data", "resultUrls", "resultObject"))
-    )
-    """Where the jobs route's results are; each was seen by some client."""
-    sunoapi_task_key: str = field(default="task_id", validator=validators.in_(("task_id", "taskId")))
-    """How sunoapi.org's webhooks name the task: both were seen."""
-
     ready_seconds: float = 75.0
     """The length of the ready tracks."""
     extension_seconds: float = 20.0
@@ -91,11 +82,6 @@ class SandboxSettings:
     def dice(self) -> int:
         """The seed of whatever varies beside the ids."""
         return 0 if self.seed is None else self.seed
-
-    @property
-    def max_body_bytes(self) -> int:
-        """The most of a request body that is read whole; it may hold a file in Base64."""
-        return 2 * self.max_upload_bytes
 
     def real(self, seconds: float) -> float:
         """Turn some of the API's seconds into real ones."""

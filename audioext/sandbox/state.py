@@ -11,15 +11,18 @@ import aiohttp
 from yarl import URL
 
 from audioext.sandbox.deliveries import Sender, is_reachable
-from audioext.sandbox.facts import ApiFacts, Cause, Refusal, TaskFailure
 from audioext.sandbox.faults import FaultKind, FaultScript
 from audioext.sandbox.files import FileStore
 from audioext.sandbox.library import Library
 from audioext.sandbox.models import (
+    ApiFacts,
     Callback,
     CallbackAttempt,
+    Cause,
+    Refusal,
     Submission,
     Task,
+    TaskFailure,
     TaskStage,
 )
 from audioext.sandbox.settings import SandboxSettings
@@ -140,7 +143,7 @@ class State:
         self.tasks[task.id] = task
         while len(self.tasks) > self.settings.keep_tasks:
             del self.tasks[next(iter(self.tasks))]
-        if not task.api.facts.charges_on_success:
+        if not task.facts.charges_on_success:
             self._charge(task.provider, self.settings.price)
         task.life = asyncio.create_task(self._live(task))
         self._lives.add(task.life)
@@ -173,7 +176,7 @@ class State:
         begun = loop.time()
         spread = settings.spread_seconds * (task.number * 7 % 31) / 30
         ages = (settings.text_seconds, settings.first_seconds, settings.complete_seconds + spread)
-        hurried = task.plan.has(FaultKind.CALLBACK_BEFORE_RESPONSE)
+        hurried = task.plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE)
         for stage, age in zip(TaskStage, ages, strict=True):
             left = begun + settings.real(age) - loop.time()
             await asyncio.sleep(0.0 if hurried else max(left, 0.0))
@@ -186,7 +189,7 @@ class State:
             if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
                 self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
             self._settle_price(task)
-            for callback in task.api.callbacks(task):
+            for callback in task.callbacks(task):
                 due.put_nowait(callback)
             if task.failure is not None:
                 return
@@ -204,21 +207,21 @@ class State:
         """Make ready what the next stage shows, or return why it is not reached."""
         fault = task.plan.get(FaultKind.ERROR)
         if fault is not None and (fault.stage or TaskStage.COMPLETE.word) == stage.word:
-            return task.api.facts.failure_with(fault.code)
+            return task.facts.failure_with(fault.code)
         try:
             if task.source is None:
                 task.source = await self.library.source(task.input)
         except Refusal as refusal:
-            return task.api.facts.failure_by(refusal)
+            return task.facts.failure_by(refusal)
         if not task.tracks:
             task.tracks = self.library.promise_tracks(task, task.source)
         return None
 
     def _settle_price(self, task: Task) -> None:
         """Charge for a success, or give back for a failure, where the API does so."""
-        if task.api.facts.charges_on_success and task.is_complete:
+        if task.facts.charges_on_success and task.is_complete:
             self._charge(task.provider, self.settings.price)
-        if task.failure is not None and task.failure.code in task.api.facts.refunded_codes:
+        if task.failure is not None and task.failure.code in task.facts.refunded_codes:
             self._charge(task.provider, -self.settings.price)
 
     def _charge(self, provider: str, amount: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import get_type_hints
 
 from audioext import config, providers
@@ -13,6 +13,12 @@ from audioext.settings.reading import IN_CODE
 
 DEFAULT_PROVIDER = "kie"
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+_READERS: Mapping[object, Callable[[str], object]] = {
+    bool: lambda text: _BOOLEANS[text.lower()],
+    int: int,
+    float: float,
+}
 
 
 def client_options(settings: Mapping[str, str]) -> dict[str, object]:
@@ -40,8 +46,8 @@ def find_providers(settings: Mapping[str, str]) -> list[Provider]:
     """
     named = settings.get("AUDIOEXT_PROVIDER", "").strip()
     if named and named not in providers.NAMES:
-        message = f"provider (AUDIOEXT_PROVIDER) must be one of {', '.join(providers.NAMES)}, not {shown(named)}"
-        raise ConfigError(message)
+        known = ", ".join(providers.NAMES)
+        raise ConfigError(f"provider (AUDIOEXT_PROVIDER) must be one of {known}, not {shown(named)}")
     found: list[Provider] = []
     for name in dict.fromkeys((named or DEFAULT_PROVIDER, *providers.NAMES)):
         url = base_url_of(name, settings)
@@ -67,12 +73,7 @@ def _value(name: str, kind: object, text: str) -> object:
     if name == "metrics":
         return _BOOLEANS.get(text.lower(), text)
     try:
-        if kind is bool:
-            return _BOOLEANS[text.lower()]
-        if kind is int:
-            return int(text)
-        return float(text) if kind is float else text
+        return _READERS.get(kind, str)(text)
     except (KeyError, ValueError):
         word = "true or false" if kind is bool else "a number"
-        message = f"{name} (AUDIOEXT_{name.upper()}) must be {word}, not {shown(text)}"
-        raise ConfigError(message) from None
+        raise ConfigError(f"{name} (AUDIOEXT_{name.upper()}) must be {word}, not {shown(text)}") from None

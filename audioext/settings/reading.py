@@ -45,11 +45,10 @@ def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None =
     """
     given = {name: text for name, text in environ.items() if text.strip()}
     path = file or given.get(FILE_VARIABLE)
-    found: dict[str, str] = {}
-    if path is not None or Path(FILE_NAME).is_file():
-        found = _read_file(Path(path or FILE_NAME))
-        _check_pairs(found)
-    _check_pairs(given)
+    found = _read_file(Path(path or FILE_NAME)) if path is not None or Path(FILE_NAME).is_file() else {}
+    for name in SECRETS:
+        if any({name, f"{name}_FILE"} <= each.keys() for each in (found, given)):
+            raise ConfigError(f"both {name} and {name}_FILE are set: leave out one of them")
     set_here = {name.removesuffix("_FILE") for name in given}
     found = {name: text for name, text in found.items() if name.removesuffix("_FILE") not in set_here}
     for name in SECRETS:
@@ -64,11 +63,9 @@ def _read_file(path: Path) -> dict[str, str]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        message = f"cannot read the settings in {path}: {error.strerror or error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"cannot read the settings in {path}: {error.strerror or error}") from error
     except ValueError as error:  # of both TOML and UTF-8
-        message = f"{path} is no TOML: {error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"{path} is no TOML: {error}") from error
     known, found = _variables(), dict[str, str]()
     for key, value in _flat(document):
         if key not in known:
@@ -83,7 +80,6 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def _variables() -> dict[str, str]:
-    """Return the variable of each key of the file."""
     from audioext.config import ClientOptions  # noqa: PLC0415 - loads much, and without a file none of it is needed
 
     names = [*BEYOND_CLIENT, *(name for name in get_type_hints(ClientOptions) if name not in IN_CODE)]
@@ -102,22 +98,13 @@ def _flat(document: Mapping[str, object]) -> Iterable[tuple[str, object]]:
 
 
 def _text(key: str, value: object) -> str:
-    """Return a value of the file as a variable would hold it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
         return str(value)
     if isinstance(value, list) and all(isinstance(each, str) and len(each.split()) == 1 for each in value):
         return " ".join(value)
-    message = f"{key} must be text, a number, true or false, or a list of texts without blanks"
-    raise ConfigError(message)
-
-
-def _check_pairs(found: Mapping[str, str]) -> None:
-    for name in SECRETS:
-        if name in found and f"{name}_FILE" in found:
-            message = f"both {name} and {name}_FILE are set: leave out one of them"
-            raise ConfigError(message)
+    raise ConfigError(f"{key} must be text, a number, true or false, or a list of texts without blanks")
 
 
 def _read_secret(name: str, path: Path) -> str:
@@ -127,13 +114,11 @@ def _read_secret(name: str, path: Path) -> str:
         message = f"{name}: cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
         raise ConfigError(message) from error
     if not text:
-        message = f"{name}: {path} is empty"
-        raise ConfigError(message)
+        raise ConfigError(f"{name}: {path} is empty")
     _warn_of_readers(path)
     return text
 
 
 def _warn_of_readers(path: Path) -> None:
-    """Say so where everybody on this machine can read a secret."""
     if path.stat().st_mode & stat.S_IROTH and not str(path.absolute()).startswith(MOUNTED):
         _log.warning("%s holds a secret, and everybody on this machine can read it: chmod o-r %s", path, path)

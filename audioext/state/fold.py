@@ -119,7 +119,7 @@ class _Facts:
             elif kind == "recovery":
                 is_recovering = True
             elif kind == "webhook" and self.called_id is None and not reading.entry.note.startswith(OTHER_TASK):
-                self.called_id = next((event.task_id for event in reading.events if event.task_id is not None), None)
+                self.called_id = reading.task_id
         self.task_id = self.submit.task_id if self.submit is not None else self.called_id
         if is_recovering:
             self.recovery = recovery_of(ordered, self.task_id)

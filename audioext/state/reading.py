@@ -49,6 +49,14 @@ class Reading:
     problem: str = ""
     """Why a status call or a webhook tells nothing of the task."""
 
+    @property
+    def task_id(self) -> str | None:
+        """The task that its events name first, `None` where they name none."""
+        for event in self.events:
+            if event.task_id is not None:
+                return event.task_id
+        return None
+
 
 def read(entry: Entry, provider: Provider) -> Reading:
     """Return what *entry* means, by the codec of its job's *provider*.

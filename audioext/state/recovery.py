@@ -75,7 +75,7 @@ def _answered(found: Recovery, reading: Reading) -> Recovery:
 
 
 def _called_back(found: Recovery, reading: Reading, task_id: str | None) -> Recovery:
-    named = next((event.task_id for event in reading.events if event.task_id is not None), None)
+    named = reading.task_id
     if named is None or named == task_id or found.task_id not in {None, named}:
         return found
     return _ended(evolve(found, task_id=named), reading.events, reading.entry.at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection
 
 from attrs import define, field
@@ -15,47 +14,34 @@ MAX_BACKLOG = 10_000
 
 
 @define(eq=False)
-class _Listener:
-    backlog: deque[Changed | Resync] = field(factory=deque)
-    wake: asyncio.Event = field(factory=asyncio.Event)
-    closed: bool = False
-
-
-@define(eq=False)
 class Fanout:
     """One stream of changes in, any number of listeners out; all of it on one event loop."""
 
-    listeners: dict[_Listener, None] = field(factory=dict, init=False)
+    listeners: dict[asyncio.Queue[Changed | Resync | None], None] = field(factory=dict, init=False)
     """In the order in which they came, so that the same run wakes them in the same order."""
 
     def publish(self, changes: Collection[Changed | Resync]) -> None:
         """Hand *changes* to every listener; one that is far behind gets a `RESYNC` in their place."""
-        for listener in self.listeners:
-            listener.backlog.extend(changes)
-            if len(listener.backlog) > MAX_BACKLOG:
-                listener.backlog.clear()
-                listener.backlog.append(RESYNC)
-            listener.wake.set()
+        for backlog in self.listeners:
+            is_behind = backlog.qsize() + len(changes) > MAX_BACKLOG
+            while is_behind and not backlog.empty():
+                backlog.get_nowait()
+            for change in (RESYNC,) if is_behind else changes:
+                backlog.put_nowait(change)
 
     def close(self) -> None:
         """End the streams of those who listen now, after what they were handed."""
-        for listener in self.listeners:
-            listener.closed = True
-            listener.wake.set()
+        for backlog in self.listeners:
+            backlog.put_nowait(None)
 
 
 async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]:
     """Yield what the fanout that *find* returns publishes from this first step on, until it is closed."""
     fanout = find()
-    listener = _Listener()
-    fanout.listeners[listener] = None
+    backlog = asyncio.Queue[Changed | Resync | None]()
+    fanout.listeners[backlog] = None
     try:
-        while True:
-            while listener.backlog:
-                yield listener.backlog.popleft()
-            if listener.closed:
-                return
-            listener.wake.clear()
-            await listener.wake.wait()
+        while (change := await backlog.get()) is not None:
+            yield change
     finally:
-        fanout.listeners.pop(listener, None)
+        fanout.listeners.pop(backlog, None)

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from attrs import define, field
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as LostError
 
+from audioext.errors import StoreError
 from audioext.outage import Outage
 from audioext.stores._changes import Fanout
-from audioext.stores._redis_address import LOST
-from audioext.stores._redis_pipe import Pipe, send
+from audioext.stores._redis_scripts import BEGIN, LAYOUT, pack
+from audioext.stores._redis_server import Pipe
 from audioext.stores.base import RESYNC, Changed
 
 _log = logging.getLogger("audioext.stores.redis")
@@ -36,18 +36,24 @@ Item = tuple[bytes, bytes]
 
 @define(eq=False, repr=False)
 class ChangeReader:
-    """One connection that listens, for all listeners of a store; *begin* returns the newest change."""
+    """One connection that listens, for all listeners of a store; it follows the pipe to another server."""
 
     pipe: Pipe
-    begin: Callable[[], Awaitable[Item]]
     fanout: Fanout = field(factory=Fanout, init=False)
     _connection: AbstractConnection | None = field(default=None, init=False)
+    _turn: int = field(default=0, init=False)
+    """The pipe's, when this connection was made."""
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
-    async def start(self, last: Item) -> None:
-        """Yield to all listeners what comes after *last*."""
-        with suppress(*LOST):  # it is tried again
-            self._connection = await self.pipe.nodes.connect()
+    async def start(self) -> None:
+        """Yield to all listeners what comes from now on.
+
+        Raises:
+            StoreError: the server is not there or refuses, or another release uses these keys.
+        """
+        last = await self._begin()
+        with suppress(Exception):  # it is tried again
+            await self._connect()
         self._task = asyncio.create_task(self._run(last), name="audioext redis changes")
         await asyncio.sleep(0)  # it listens from now on
 
@@ -60,22 +66,31 @@ class ChangeReader:
         await self._disconnect()
         self.fanout.close()
 
+    async def _begin(self) -> Item:
+        """Agree on the layout, and return the newest change."""
+        layout, *found = await self.pipe.do(BEGIN)
+        if int(layout) != LAYOUT:
+            address = self.pipe.address
+            raise StoreError(
+                f"{address.shown} holds layout {int(layout)} under the prefix {address.prefix!r} (release 0.1 wrote "
+                f"1), and this release uses {LAYOUT}: finish those jobs with the one that wrote them, or use another "
+                "?prefix="
+            )
+        return _items(found)[0]
+
     async def _run(self, last: Item) -> None:
-        outage = Outage(_log, f"{self.pipe.address.shown}: changes are not heard")
-        is_behind = False
+        shown = self.pipe.address.shown
+        outage = Outage(_log, f"{shown}: changes are not heard")
         while True:
             try:
                 changes, held = await self._read(last[0])
                 if held != [last]:
-                    _log.info("%s: changes were missed; looking at everything again", self.pipe.address.shown)
-                    last = await self.begin()
+                    _log.info("%s: changes were missed; looking at everything again", shown)
+                    last = await self._begin()
                     self.fanout.publish((RESYNC,))
                 elif changes:
                     self.fanout.publish(tuple(_read_changes(changes)))
                     last = changes[-1]
-                was_behind, is_behind = is_behind, not changes and await self._newest() != [last]
-                if was_behind and is_behind:  # once, it may have been made since
-                    raise LostError("changes are made elsewhere")
                 outage.over()
             except Exception as error:  # noqa: BLE001 - it must not end: all who wait rely on it
                 outage.note(error)
@@ -85,26 +100,27 @@ class ChangeReader:
     async def _read(self, last: bytes) -> tuple[list[Item], list[Item]]:
         """Return the changes after *last*, and that one: asked for afterwards, since trimming goes on."""
         patience, key = self.pipe.address.patience, self.pipe.key("changes")
-        if self._connection is None:
-            self._connection = await self.pipe.nodes.connect()
+        connection = await self._connect()
+        read = pack("XREAD", "COUNT", MAX_READ, "BLOCK", math.ceil(1_000 * patience), "STREAMS", key, last)
         async with asyncio.timeout(2 * patience):  # where nothing changes, the server keeps silent for `patience`
-            await send(
-                self._connection,
-                ("XREAD", "COUNT", MAX_READ, "BLOCK", math.ceil(1_000 * patience), "STREAMS", key, last),
-                ("XRANGE", key, last, last),
-            )
-            found: Any = await self._connection.read_response()
-            held: Any = await self._connection.read_response()
+            await connection.send_packed_command(read + pack("XRANGE", key, last, last), check_health=False)
+            found: Any = await connection.read_response()
+            held: Any = await connection.read_response()
         return _items(found[0][1] if found else ()), _items(held)
+
+    async def _connect(self) -> AbstractConnection:
+        """Return the connection, a new one where the pipe has a newer one: it may be to another server."""
+        if self._turn != self.pipe.turn:
+            await self._disconnect()
+        if self._connection is None:
+            self._turn = self.pipe.turn
+            self._connection = await self.pipe.connect()
+        return self._connection
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
         self._connection = None
-
-    async def _newest(self) -> list[Item]:
-        """Return the newest change as the server sees it to which calls go."""
-        return _items(await self.pipe.run("XREVRANGE", self.pipe.key("changes"), "+", "-", "COUNT", 1))
 
 
 def _items(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Item]:

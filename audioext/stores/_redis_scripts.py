@@ -33,12 +33,20 @@ atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the sam
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
+import msgspec
 from attrs import field, frozen
+from hiredis import pack_command
 
-from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS
-from audioext.stores.base import LONGEST_HOLD_SECONDS
+from audioext.errors import StoreError
+from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, EntryKind, Index
+from audioext.stores.base import LONGEST_HOLD_SECONDS, Stored
+
+T = TypeVar("T")
+Word = str | bytes | int | float
 
 LAYOUT = 3
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""
@@ -46,6 +54,94 @@ MAX_CHANGES = 10_000
 """About so many changes stay in the stream; who is further behind looks at everything again."""
 FACTS = ">I4I4BBdI4ddc8"
 HEAD = ">dc1I4"
+# --- entries and indexes as they lie in Redis, and back -----------------------------------------------------
+
+_FACTS = struct.Struct(FACTS.replace("I4", "I").replace("c8", "8s"))
+_HEAD = struct.Struct(HEAD.replace("c1", "c").replace("I4", "I"))
+_LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
+_encode = msgspec.msgpack.Encoder().encode
+_decode_tail = msgspec.msgpack.Decoder(tuple[str, EntryKind, int, dict[str, str], str, bytes]).decode
+_decode_index = msgspec.msgpack.Decoder(
+    tuple[str, str, float, str | bool, str | bool, float | bool, bool, float]
+).decode
+
+
+def entry_words(entries: Sequence[Entry]) -> list[str | bytes]:
+    """Return *entries* as scripts take them: the id, and what is stored.
+
+    Raises:
+        StoreError: a text of one is no text.
+    """
+    words: list[str | bytes] = []
+    for entry in entries:
+        tail = _pack(entry.id, entry.kind, entry.status, entry.headers, entry.note, entry.body)
+        words += (entry.id, _HEAD.pack(entry.at, _LETTERS.get(entry.kind, b"-"), entry.size) + tail)
+    return words
+
+
+def load_entry(value: bytes) -> Entry:
+    """Return the entry that is stored as *value*."""
+    at, _, _ = _HEAD.unpack_from(value)
+    id_, kind, status, headers, note, body = _decode_tail(memoryview(value)[_HEAD.size :])
+    return Entry(id=id_, at=at, kind=kind, status=status, headers=headers, note=note, body=body)
+
+
+def index_words(index: Index | None) -> tuple[bytes | float | str, ...]:
+    """Return *index* as scripts take it: what is stored, and the due times; the empty text is none.
+
+    Raises:
+        StoreError: a text of it is no text.
+    """
+    if index is None:
+        return ("", "", "")
+    absent = (False if value is None else value for value in (index.key, index.task_id, index.answered_at))
+    stored = _pack(index.provider, index.account, index.created_at, *absent, index.is_open, index.occupies_until)
+    return stored, "" if index.poll_at is None else index.poll_at, "" if index.handle_at is None else index.handle_at
+
+
+def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, *entries: bytes) -> tuple[Stored, bool]:
+    """Return a job, and whether its request is known."""
+    first, last, is_known, _, _, repeats, _, handle_at, _ = _FACTS.unpack_from(facts)
+    provider, account, created_at, key, task_id, answered_at, is_open, occupies_until = _decode_index(index)
+    whole = Index(
+        ref=ref,
+        provider=provider,
+        account=account,
+        created_at=created_at,
+        key=key if isinstance(key, str) else None,
+        task_id=task_id if isinstance(task_id, str) else None,
+        answered_at=None if isinstance(answered_at, bool) else answered_at,
+        is_open=is_open,
+        occupies_until=occupies_until,
+        poll_at=float(poll_at) if poll_at else None,
+        handle_at=None if handle_at < 0 else handle_at,
+    )
+    found = tuple(map(load_entry, entries))
+    return Stored(index=whole, count=last - first + 1, entries=found, repeats=repeats), bool(is_known)
+
+
+def _pack(*values: object) -> bytes:
+    return _storable(_encode, values)
+
+
+def pack(*words: Word) -> bytes:
+    """Return a command as it is sent, packed by hiredis: that is much faster than the driver's own way.
+
+    Raises:
+        StoreError: a word is no text.
+    """
+    return _storable(pack_command, words)  # type: ignore[arg-type]  # its stub knows commands of one word alone
+
+
+def _storable(encode: Callable[[T], bytes], value: T) -> bytes:
+    try:
+        return encode(value)
+    except UnicodeEncodeError as error:
+        raise StoreError(f"what is no Unicode cannot be stored: {error}") from error
+
+
+# --- scripts ------------------------------------------------------------------------------------------------
+
 _NUMBERS = {
     "LAYOUT": LAYOUT,
     "MAX_CHANGES": MAX_CHANGES,

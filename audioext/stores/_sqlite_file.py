@@ -67,19 +67,26 @@ WAL_KEPT_BYTES = 16 * 1024 * 1024
 RETRY_SECONDS = 0.01
 PRIVATE: Final = 0o600
 
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_ENGINE_FAULTS = {
-    *_BUSY,
-    *_READ_ONLY,
-    *_DAMAGED,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PROTOCOL,
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_REFUSED = "{name} refused"
+_FAULTS: Final = {
+    **dict.fromkeys(_BUSY, "{name} was locked by another process for {wait:g} s: end what holds it and try again"),
+    **dict.fromkeys(
+        (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
+        "{name} cannot be written: check the permissions of the file, of the -wal and -shm files beside it, of its "
+        "folder, and of the disk",
+    ),
+    **dict.fromkeys(
+        (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
+        "{name} is damaged or not a SQLite database: restore it from a backup, or move it away",
+    ),
+    sqlite3.SQLITE_FULL: "there is no room left for {name}: free some disk space",
+    sqlite3.SQLITE_IOERR: "the disk failed under {name}: check its space, its quota and its health",
+    sqlite3.SQLITE_CANTOPEN: "{name} cannot be opened: check the permissions of the file and its folder",
+    sqlite3.SQLITE_NOMEM: _REFUSED,
+    sqlite3.SQLITE_PROTOCOL: _REFUSED,
 }
+"""What the file's or the disk's own faults mean: every statement of the moment would meet them."""
 
 
 def default_driver() -> Driver:
@@ -94,8 +101,8 @@ def primary_code(error: BaseException) -> int | None:
 
 
 def is_engine_fault(error: BaseException) -> bool:
-    """Whether *error* is the file's or the disk's, so that every statement of the moment would meet it."""
-    return primary_code(error) in _ENGINE_FAULTS
+    """Whether *error* is the file's or the disk's."""
+    return primary_code(error) in _FAULTS
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
@@ -104,13 +111,12 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 @define
 class DatabaseFile:
-    """Where the file is and how it is used; `busy_timeout` is in seconds."""
+    """Where the file is, absolutely, and how it is used; `busy_timeout` is in seconds."""
 
     path: Path = field(converter=_absolute)
     driver: Driver
     synchronous: Synchronous
     busy_timeout: float
-
     _device_and_number: tuple[int, int] | None = field(default=None, init=False)
 
     def check(self) -> None:
@@ -203,27 +209,11 @@ class DatabaseFile:
         if isinstance(error, StoreError):
             return type(error)(str(error))
         code = primary_code(error)
-        name = f"the SQLite file {self.path}"
-        text = f"{name} refused"
-        if code in _BUSY:
-            text = f"{name} was locked by another process for {self.busy_timeout:g} s: end what holds it and try again"
-        elif code == sqlite3.SQLITE_FULL:
-            text = f"there is no room left for {name}: free some disk space"
-        elif code in _READ_ONLY:
-            text = (
-                f"{name} cannot be written: check the permissions of the file, of the -wal and -shm files beside it, "
-                "of its folder, and of the disk"
-            )
-        elif code in _DAMAGED:
-            text = f"{name} is damaged or not a SQLite database: restore it from a backup, or move it away"
-        elif code == sqlite3.SQLITE_IOERR:
-            text = f"the disk failed under {name}: check its space, its quota and its health"
-        elif code == sqlite3.SQLITE_CANTOPEN:
-            text = f"{name} cannot be opened: check the permissions of the file and its folder"
-            if not self.path.parent.is_dir():
-                text = f"the folder {self.path.parent} of the SQLite file does not exist: make it"
-            elif self.path.is_dir():
-                text = f"{self.path} is a folder, not a SQLite file: name a file in it"
+        text = _FAULTS.get(code or 0, _REFUSED).format(name=f"the SQLite file {self.path}", wait=self.busy_timeout)
+        if code == sqlite3.SQLITE_CANTOPEN and not self.path.parent.is_dir():
+            text = f"the folder {self.path.parent} of the SQLite file does not exist: make it"
+        elif code == sqlite3.SQLITE_CANTOPEN and self.path.is_dir():
+            text = f"{self.path} is a folder, not a SQLite file: name a file in it"
         return StoreError(f"{text} ({error})")
 
     def _open(self, mode: Literal["rw", "rwc"]) -> Connection:
@@ -250,22 +240,24 @@ class DatabaseFile:
         version, owner, tables = found
         if found == (0, 0, 0) or (version, owner) == (SCHEMA_VERSION, APPLICATION_ID):
             return SCHEMA_VERSION if tables else 0
-        name = f"the SQLite file {self.path}"
         if owner != APPLICATION_ID:
-            raise StoreError(f"{name} belongs to another program: name another file")
-        if version in range(1, SCHEMA_VERSION):
+            what = "belongs to another program: name another file"
+        elif version < SCHEMA_VERSION:
             what = "was written by audioext 0.1: open it with 0.1 until its jobs are done, or name a new file"
-            raise StoreError(f"{name} {what}")
-        what = f"was written by a newer release (schema {version}, this one reads {SCHEMA_VERSION}): update audioext"
-        raise StoreError(f"{name} {what}")
+        else:
+            what = f"is of a newer release (schema {version}, this one reads {SCHEMA_VERSION}): update audioext"
+        raise StoreError(f"the SQLite file {self.path} {what}")
 
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":
             raise StoreError(f"the disk of {self.path} cannot hold a shared SQLite file: use a local disk")
-        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-        connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # the writer does it between two batches
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}").fetchall()
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        for setting in (
+            f"synchronous = {self.synchronous}",
+            "wal_autocheckpoint = 0",  # the writer does it between two batches
+            f"journal_size_limit = {WAL_KEPT_BYTES}",
+            f"cache_size = -{CACHE_KIB}",
+        ):
+            connection.execute(f"PRAGMA {setting}").fetchall()
 
     def _switch_to_log(self, connection: Connection) -> object:
         """Return the journal mode, which should be the write-ahead log."""

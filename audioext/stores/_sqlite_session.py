@@ -23,8 +23,8 @@ from audioext.stores._append import AppendCall, Head, apply, begin, orphan
 from audioext.stores._sqlite_file import Connection, Row
 from audioext.stores.base import Appended, Created, Existing, Full
 
-MAX_KNOWN = 20_000
-"""Jobs and entries of which a connection knows what it read; beyond that it begins anew."""
+MAX_KNOWN = 5_000
+"""Jobs of which a connection knows what it read; beyond that it begins anew."""
 ABOVE_ALL: Final = 9e307
 """In a damaged row a text may stand for a time: it is above every number."""
 
@@ -46,7 +46,7 @@ SELECT_JOB: Final = f"SELECT id, {_selected(*COLUMNS)} FROM jobs"  # noqa: S608 
 ENTRY: Final = _selected("said", *_ENTRY[1:])
 JOURNAL: Final = f"SELECT {ENTRY} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - see above
 NEWEST: Final = "SELECT coalesce(max(id), 0) FROM entries"
-_INSERT_JOB = f"INSERT INTO jobs (id, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"  # noqa: S608 - see above
+_INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES (?{', ?' * (len(COLUMNS) - 1)})"  # noqa: S608 - see above
 _INSERT_ENTRY = f"INSERT INTO entries (job, said, {', '.join(_ENTRY[1:])}) VALUES (?{', ?' * 7})"  # noqa: S608 - see above
 _LEAVING = """SELECT answered_at + :per FROM jobs
     WHERE account = :account AND answered_at > :now - :per AND answered_at < :now + :per
@@ -58,25 +58,20 @@ _OCCUPYING = """SELECT count(*) FROM jobs
 
 @define(eq=False)
 class KnownJob:
-    """A job as it is in the file: its head, that as a row (`None` if it is new), and the ids of its entries."""
+    """A job as it is in the file: its head, that as a row, and the ids of its entries; a new one has no row yet."""
 
-    id: int
     head: Head
+    id: int = -1
     row: Row | None = None
     said: set[str] = field(factory=set)
 
 
 @define(eq=False)
 class Session:
-    """Runs the statements of one connection; `changed` says how long the journals are that a batch appended to."""
+    """Runs the statements of one connection."""
 
     connection: Connection
-    changed: dict[str, int] = field(factory=dict, init=False)
-    _appended: int = field(default=0, init=False)
     _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
-    _known: int = field(default=0, init=False)
-    _last_id: int | None = field(default=None, init=False)
-    _newest: int | None = field(default=None, init=False)
     _version: object = field(default=None, init=False)
     execute: Callable[..., object] = field(init=False)
     """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
@@ -102,44 +97,30 @@ class Session:
 
     def start(self, refs: Collection[str]) -> None:
         """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
-        self.changed, self._appended = {}, 0
         version = self.read("PRAGMA data_version")
-        if version != self._version or self._known > MAX_KNOWN:
+        if version != self._version or len(self._jobs) > MAX_KNOWN:
             self.forget()
             self._version = version
         unknown = [ref for ref in refs if ref not in self._jobs]
         if unknown:
             self._load(unknown)
 
-    def new_ids(self) -> tuple[int, int] | None:
-        """Return between which ids the entries of this batch lie, if it has any."""
-        if not self._appended:
-            return None
-        before = self._newest
-        if before is None:
-            before = int(self.read(NEWEST)[0][0]) - self._appended
-        self._newest = before + self._appended
-        return before, self._newest
-
     def forget(self) -> None:
         """Forget what was read."""
         self._jobs.clear()
-        self._known = 0
-        self._last_id = self._newest = self._version = None
+        self._version = None
 
     def _load(self, refs: Sequence[str]) -> None:
         self._jobs.update(dict.fromkeys(refs))
-        self._known += len(refs)
         among = f"ref IN ({', '.join('?' * len(refs))})"
         for id_, *row in self.read(f"{SELECT_JOB} WHERE {among}", refs):
             head = to_head(row)
-            self._jobs[head.lookup.ref] = KnownJob(id_, head, _row(head))
+            self._jobs[head.lookup.ref] = KnownJob(head, id_, _row(head))
         ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - see above
         for ref, said in self.read(ids, refs):
             job = self._jobs[ref]
             assert job is not None  # noqa: S101 - it is one of the rows before
             job.said.add(said)
-            self._known += 1
 
     def _job(self, ref: str) -> KnownJob | None:
         if ref not in self._jobs:
@@ -160,17 +141,16 @@ class Session:
         if until is not None:
             return Full(until)
         orphans = [] if job is None else self.read("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,))
-        job = job or KnownJob(self._new_id(), orphan(index.ref, index.provider, [entry]))
+        job = job or KnownJob(orphan(index.ref, index.provider, [entry]))
         self._put(job, begin(job.head, entry, index), [entry])
         if orphans:  # they follow, so that its creator, who has seen one entry, is handed them with its next append
             self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
-            self._appended += len(orphans)
         return Created()
 
     def append(self, call: AppendCall) -> Appended:
         """Append to a journal; see `Store.append`."""
         job = self._job(call.ref)
-        job = job or KnownJob(self._new_id(), orphan(call.ref, call.provider, call.entries))
+        job = job or KnownJob(orphan(call.ref, call.provider, call.entries))
         done, head, new = apply(call, job.head, job.said, journal=partial(self._journal, job.id), holder=self.holder)
         if head.entries:
             self._put(job, head, new)
@@ -184,17 +164,14 @@ class Session:
     def _journal(self, id_: int) -> Iterator[Entry]:
         return map(to_entry, self.read(JOURNAL, (id_, 0)))
 
-    def _new_id(self) -> int:
-        last = self.read("SELECT coalesce(max(id), 0) FROM jobs")[0][0] if self._last_id is None else self._last_id
-        return int(last) + 1
-
     def _put(self, job: KnownJob, head: Head, new: Sequence[Entry]) -> None:
         """Store a job as it is now, with the entries that are *new* in its journal."""
         execute = self.execute
-        row, ref = _row(head), head.lookup.ref
+        row = _row(head)
         if job.row is None:
-            execute(_INSERT_JOB, (job.id, *row))
-            self._jobs[ref], self._last_id = job, job.id
+            execute(_INSERT_JOB, row)
+            ((job.id,),) = self.read("SELECT last_insert_rowid()")
+            self._jobs[head.lookup.ref] = job
         elif row != job.row:
             differs = tuple(map(ne, row, job.row))
             execute(_update(differs), (*compress(row, differs), job.id))
@@ -204,10 +181,6 @@ class Session:
             values = (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body)
             execute(_INSERT_ENTRY, values)
             job.said.add(entry.id)
-        if new:
-            self.changed[ref] = head.entries
-            self._appended += len(new)
-            self._known += len(new)
 
     def _full_until(self, account: str, limits: Limits, now: float) -> float | None:
         if limits.submits is not None:

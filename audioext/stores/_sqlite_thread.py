@@ -1,6 +1,6 @@
-"""A thread of a SQLite store, which does the event loop's work in batches.
+"""The threads of a SQLite store: one commits what the event loop asks for in batches, one reads and watches the file.
 
-At most one batch is in flight while the next one gathers, and one call into the loop returns all of its results.
+While a batch is worked at the next one gathers, and one call into the loop returns all of its results.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.stores._changes import Fanout
-from audioext.stores._sqlite_file import DatabaseFile, is_engine_fault
-from audioext.stores._sqlite_session import Session
-from audioext.stores.base import Changed
+from audioext.stores._sqlite_file import DatabaseFile, Row, is_engine_fault
+from audioext.stores._sqlite_session import NEWEST, Session
+from audioext.stores.base import RESYNC, Changed, Resync
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -30,8 +30,18 @@ FAULT_PAUSE_SECONDS = 0.05
 """After so long is done again what failed between two batches."""
 CHECKPOINT_SECONDS = 1.0
 """How long an append may be in the log alone; with `synchronous=normal` a power loss can take it until then."""
-CHECKPOINT_WORKS = 2000
-"""So many works are moved out of the log at once: about as many pages, which keeps it short."""
+CHECKPOINT_WORKS = 250
+"""So many works are moved out of the log at once. Half of the time goes to the disk's two waits; those who come
+meanwhile wait about 12 ms."""
+URGENT_SECONDS = 0.002
+"""How often the file is looked at while somebody waits for a change; a look without one takes some microseconds."""
+CALM_SECONDS = 0.05
+MAX_ROWS = 1000
+"""Entries of one look; if there were more, the next look follows at once."""
+
+_NEWER = """SELECT entries.id, CAST(ref AS BLOB), entries FROM entries JOIN jobs ON jobs.id = entries.job
+    WHERE entries.id > ? ORDER BY entries.id LIMIT ?"""
+_UP_TO = "SELECT id, CAST(said AS BLOB) FROM entries WHERE id <= ? ORDER BY id DESC LIMIT 1"
 
 Item = tuple["asyncio.Future[Any]", str, Callable[..., Any], tuple[Any, ...]]
 """Who waits, the ref of the job that it is about, if it is about one, what is to be done, and with what."""
@@ -41,28 +51,24 @@ Item = tuple["asyncio.Future[Any]", str, Callable[..., Any], tuple[Any, ...]]
 class FileThread:
     """One batch at a time, each a transaction of a connection that is made anew after a fault.
 
-    A work that fails is alone in failing. What a batch changed is published before its results are seen. `between` is
-    called with `connect` and the works of each batch, or without any after a pause, and returns how long (seconds) to
-    pause at most, below 0 for ever. The ids in `own` are those between which the entries of each batch lie.
+    A work that fails is alone in failing. `between` is called before and after each batch with `connect` and the works
+    that it had, and returns how long (seconds) to pause at most, below 0 for ever. `delivered` is called in the event
+    loop with the results of each batch.
     """
 
     file: DatabaseFile
     role: Literal["writer", "reader"]
     between: Callable[[Callable[[], Session], int], float]
-    fanout: Fanout
-    own: deque[tuple[int, int]]
+    delivered: Callable[[], None] = field(default=lambda: None, kw_only=True)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
-    _gathering: deque[Item] = field(factory=deque, init=False)
-    _handed: deque[list[Item]] = field(factory=deque, init=False)
+    _waiting: deque[Item] = field(factory=deque, init=False)
     _wake: threading.Lock = field(factory=threading.Lock, init=False)
     """Released by who wakes the thread: half the work of an event."""
-    _is_busy: bool = field(default=False, init=False)
     _is_closing: bool = field(default=False, init=False)
-    _is_over: bool = field(default=False, init=False)
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _thread: threading.Thread = field(init=False)
-    # what only the thread touches
     _session: Session | None = field(default=None, init=False)
+    """What only the thread touches."""
 
     def __attrs_post_init__(self) -> None:
         """Start the thread."""
@@ -81,17 +87,15 @@ class FileThread:
         if self._is_closing:
             raise StoreError("the store is closed: open it, or make a new client")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._gathering.append((future, ref, work, given))
-        if not self._is_busy:
-            self._is_busy = True
-            self._loop.call_soon(self._hand_over)  # soon: what the loop is about to do may join the batch
+        self._waiting.append((future, ref, work, given))
+        if len(self._waiting) == 1:  # else the thread has yet to come for the others
+            self._loop.call_soon(self.wake)  # soon: what the loop is about to do may join the batch
         return future
 
     async def aclose(self) -> None:
         """Finish what was accepted, close the connection, end the thread."""
         self._is_closing = True
-        if not self._is_busy:
-            self._hand_over()
+        self.wake()
         await self._ended.wait()
         self._thread.join()
 
@@ -100,50 +104,35 @@ class FileThread:
         with suppress(RuntimeError):  # it is about to
             self._wake.release()
 
-    def _hand_over(self) -> None:
-        batch: list[Item] = []
-        while self._gathering and len(batch) < MAX_BATCH:
-            item = self._gathering.popleft()
-            if not item[0].cancelled():
-                batch.append(item)
-        self._is_busy = bool(batch)
-        if batch:
-            self._handed.append(batch)
-        else:
-            self._is_over = self._is_closing
-        if batch or self._is_over:
-            self.wake()
-
-    def _deliver(self, batch: list[Item], outcomes: list[object], changed: dict[str, int]) -> None:
-        if changed:
-            self.fanout.publish([Changed(ref, count) for ref, count in changed.items()])
-        for item, outcome in zip(batch, outcomes, strict=True):
-            future = item[0]
+    def _deliver(self, batch: list[Item], outcomes: list[object]) -> None:
+        self.delivered()
+        for (future, *_), outcome in zip(batch, outcomes, strict=True):
             if future.done():
                 continue
             if isinstance(outcome, BaseException):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
-        # After those who just got their results had their turn: what they ask for next joins this batch.
-        self._loop.call_soon(self._hand_over)
 
     # --- on the thread -------------------------------------------------------------------------------------
 
     def _main(self) -> None:
-        pause = -1.0
+        pause, works = -1.0, 0
         with suppress(RuntimeError):  # the loop was closed before the store: nobody is left to hear of it
-            while not self._is_over:
-                self._wake.acquire(timeout=pause)
-                batch = self._handed.popleft() if self._handed else []
-                if batch:
-                    outcomes, changed = self._outcomes(batch)
-                    self._loop.call_soon_threadsafe(self._deliver, batch, outcomes, changed)
+            while self._waiting or works or not self._is_closing:
+                if not self._waiting:
+                    self._wake.acquire(timeout=pause)
                 try:
-                    pause = self.between(self._connect, len(batch))
+                    pause = self.between(self._connect, works)
                 except Exception:  # noqa: BLE001 - nobody waits for it, and it is done again
                     pause = FAULT_PAUSE_SECONDS
                     self._drop()
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+                batch = [item for item in batch if not item[0].cancelled()]
+                works = len(batch)
+                if batch:
+                    self._loop.call_soon_threadsafe(self._deliver, batch, self._outcomes(batch))
+                    pause = 0.0
         self._drop()
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._ended.set)
@@ -166,23 +155,16 @@ class FileThread:
                 self._session.connection.close()
             self._session = None
 
-    def _outcomes(self, batch: list[Item]) -> tuple[list[object], dict[str, int]]:
-        """Return what became of each work, and how long the journals are that were appended to."""
+    def _outcomes(self, batch: list[Item]) -> list[object]:
+        """Return what became of each work."""
         try:
-            session = self._connect()
-            return self._transact(session, batch), session.changed
+            return self._transact(self._connect(), batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
             if is_engine_fault(error):
                 self._drop()
             elif len(batch) > 1:  # one of them is at fault
-                outcomes: list[object] = []
-                changed: dict[str, int] = {}
-                for item in batch:
-                    outcome, new = self._outcomes([item])
-                    outcomes += outcome
-                    changed |= new
-                return outcomes, changed
-            return [self.file.explain(error) for _ in batch], {}
+                return [outcome for item in batch for outcome in self._outcomes([item])]
+            return [self.file.explain(error) for _ in batch]
 
     def _transact(self, session: Session, batch: list[Item]) -> list[object]:
         """Do all works in one transaction, or none of them, and return what came of them.
@@ -196,7 +178,6 @@ class FileThread:
             if self.role == "writer":
                 session.start({ref for _, ref, _, _ in batch if ref})
             outcomes = [work(session, *given) for _, _, work, given in batch]
-            ids = session.new_ids()
             execute("COMMIT")
         except BaseException:
             session.forget()
@@ -204,8 +185,6 @@ class FileThread:
                 execute("ROLLBACK")
             raise
         self.file.check()  # what was committed into a file that is gone is not stored
-        if ids is not None:
-            self.own.append(ids)
         return outcomes
 
 
@@ -226,3 +205,52 @@ class Checkpoints:
             self._logged = 0
             connect().read("PRAGMA wal_checkpoint(PASSIVE)")
         return self._due - now if self._logged else -1.0
+
+
+@define(eq=False)
+class Watcher:
+    """Publishes what any process appended since its last look, by row id, between the reads of a thread.
+
+    The entry that was seen last must still be there, else the file was emptied and may have been filled again: then
+    everything is looked at.
+    """
+
+    cursor: int | None = field(default=None, init=False)
+    """The id from which on it looks; without one it does not."""
+    urgent: int = field(default=0, init=False)
+    """How many wait."""
+    fanout: Fanout = field(factory=Fanout, init=False)
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
+    _seen: tuple[Session, object] | None = field(default=None, init=False)
+    _last: list[Row] = field(factory=list, init=False)
+    """The entry that was seen last, as a list of one row."""
+
+    def look(self, connect: Callable[[], Session], _: int = 0) -> float:
+        """Read the next entries, if anybody committed anything; return when to look again."""
+        pause = URGENT_SECONDS if self.urgent else CALM_SECONDS
+        if self.cursor is None:
+            return pause
+        session = connect()
+        seen = session, session.read("PRAGMA data_version")
+        if seen == self._seen:
+            return pause
+        execute, cursor, changes = session.execute, self.cursor, list[Changed | Resync]()
+        execute("BEGIN")  # one state for all that is read; where it fails the connection is dropped
+        for id_, said in self._last:
+            # A purge leaves an empty row where the newest one was.
+            if session.read(_UP_TO, (id_,)) not in ([(id_, said)], [(id_, b"")]):
+                cursor = min(cursor, session.read(NEWEST)[0][0])
+                changes.append(RESYNC)
+        rows = session.read(_NEWER, (cursor, MAX_ROWS))
+        cursor = rows[-1][0] if rows else cursor
+        last = session.read(_UP_TO, (cursor,))
+        execute("COMMIT")
+        counts = {ref.decode(errors="replace"): count for _, ref, count in rows}
+        changes += (Changed(ref, count) for ref, count in counts.items())
+        if changes:
+            self._loop.call_soon_threadsafe(self.fanout.publish, changes)
+        self.cursor, self._last = cursor, last
+        if len(rows) == MAX_ROWS:
+            return 0.0
+        self._seen = seen  # read before the rows, so that what came in between is read with the next look
+        return pause

@@ -1,18 +1,47 @@
-"""What the SQLite store does with jobs beside their journals: claims, secrets and purges, whatever is damaged."""
+"""What the SQLite store reads, claims and purges; one that is damaged keeps no other job or delivery from it."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final, TypeVar
 
+from audioext.errors import UnreadableError
+from audioext.stores._append import Head
 from audioext.stores._sqlite_file import Row
-from audioext.stores._sqlite_session import ABOVE_ALL, NEWEST, Session
-from audioext.stores.base import LONGEST_HOLD_SECONDS, Work
+from audioext.stores._sqlite_session import (
+    ABOVE_ALL,
+    ENTRY,
+    JOURNAL,
+    NEWEST,
+    SELECT_JOB,
+    Session,
+    to_entry,
+    to_head,
+)
+from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Stored, Work, to_delivery
 
-PURGE_JOBS = 256
-"""Jobs that one step of a purge forgets, so that no append waits long for it."""
+_log = logging.getLogger("audioext.stores.sqlite")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PAGE_JOBS = 256
+"""Jobs that are listed, or purged, in one step, so that nobody waits long for it."""
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page of jobs ends where their bodies reach this size."""
+PAGE_DELIVERIES = 64
+LAST = 2**63 - 1
+"""No entry has a greater id."""
+
+# CROSS JOIN: the table on its left is the one that is gone through.
+_JOURNALS = f"""SELECT jobs.id, {ENTRY} FROM jobs CROSS JOIN entries ON jobs.id = entries.job
+    WHERE jobs.id > ? AND jobs.id <= ?"""  # noqa: S608 - our own names, here and below
+_DELIVERIES = f"SELECT entries.id, CAST(ref AS BLOB), CAST(provider AS BLOB), account IS NULL, {ENTRY} FROM"
+_OF_ALL = "entries CROSS JOIN jobs ON jobs.id = entries.job WHERE kind = 'webhook'"
+_OF_ONE = "jobs CROSS JOIN entries ON jobs.id = entries.job WHERE kind = 'webhook' AND ref = ?"
 
 _COLUMN: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "handle_at"}
 _DUE: Final[dict[Work, str]] = {"polls": "poll_at", "handlers": "max(handle_at, held_until)"}
@@ -22,6 +51,79 @@ _IS_TOO_LATE: Final[dict[Work, str]] = {
     f"(held_until <= :now AND handle_at > :latest OR held_until > :latest + {LONGEST_HOLD_SECONDS})",
 }
 """A clock that was ahead put it down."""
+
+
+def read(session: Session, ref: str, after: int) -> Stored | None:
+    """Return the job of *ref* with its entries after so many.
+
+    Raises:
+        UnreadableError: it is damaged.
+    """
+    try:
+        for id_, *row in session.read(f"{SELECT_JOB} WHERE ref = ?", (ref,)):
+            head = to_head(row)
+            rows = session.read(JOURNAL, (id_, after)) if after < head.entries else ()
+            return head.stored(map(to_entry, rows))
+    except UnreadableError as error:
+        raise UnreadableError(f"job {ref} cannot be read: {error}") from error
+    return None
+
+
+def find(session: Session, key: str | None, provider: str, task_id: str | None) -> str | None:
+    """Return the ref of a job by its key or its task id."""
+    if key is not None:
+        return session.holder(key)
+    newest = "SELECT ref FROM jobs WHERE task_id = ? AND provider = ? ORDER BY id DESC LIMIT 1"
+    rows = session.read(newest, (task_id, provider))
+    return rows[0][0] if rows else None
+
+
+def page(session: Session, after: int, is_open: bool | None) -> list[tuple[int, Stored | None]]:  # noqa: FBT001 - a work has no names
+    """Return some of the jobs whose id is above *after*, with their ids; those that cannot be read are `None`."""
+    which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
+    size = 0
+    found: dict[int, tuple[str, Head | None, list[Row]]] = {}
+    for id_, *row in session.read(f"{SELECT_JOB} WHERE id > ? AND {which} ORDER BY id LIMIT ?", (after, PAGE_JOBS)):
+        name = f"job {_text(row[0])}"
+        head = _or_none(name, to_head, row)
+        size += 0 if head is None else head.size
+        if found and size > PAGE_BYTES:
+            break
+        found[id_] = name, head, []
+    if found:
+        for id_, *row in session.read(f"{_JOURNALS} AND {which} ORDER BY jobs.id, entries.id", (after, max(found))):
+            found[id_][2].append(tuple(row))
+    return [(id_, _or_none(name, _stored, (head, rows))) for id_, (name, head, rows) in found.items()]
+
+
+def deliveries(session: Session, before: int, ref: str | None) -> list[tuple[int, Delivery | None]]:
+    """Return some of the webhooks whose id is below *before*, newest first; those that cannot be read are `None`."""
+    of, given = (_OF_ALL, ()) if ref is None else (_OF_ONE, (ref,))
+    query = f"{_DELIVERIES} {of} AND entries.id < ? ORDER BY entries.id DESC LIMIT ?"
+    rows = session.read(query, (*given, before, PAGE_DELIVERIES))
+    return [(row[0], _or_none(f"a delivery of job {_text(row[1])}", _delivery, row[1:])) for row in rows]
+
+
+def _or_none(what: str, make: Callable[[R], T], row: R) -> T | None:
+    try:
+        return make(row)
+    except (UnreadableError, UnicodeError) as error:
+        _log.warning("%s is passed over: it cannot be read: %s", what, error)
+        return None
+
+
+def _stored(job: tuple[Head | None, list[Row]]) -> Stored | None:
+    head, rows = job
+    return None if head is None else head.stored(map(to_entry, rows))
+
+
+def _delivery(row: Sequence[Any]) -> Delivery:
+    ref, provider, is_orphan, *entry = row
+    return to_delivery(ref.decode(), provider.decode(), to_entry(entry), is_orphan=bool(is_orphan))
+
+
+def _text(ref: bytes) -> str:
+    return ascii(ref.decode(errors="replace"))[1:-1]
 
 
 def claim(  # noqa: PLR0913, PLR0917 - they come in the order of the protocol
@@ -34,17 +136,17 @@ def claim(  # noqa: PLR0913, PLR0917 - they come in the order of the protocol
     latest: float,
 ) -> tuple[str, ...]:
     """Take jobs whose work is due; see `Store.claim`."""
-    due = _due_jobs(session, work, f"{_DUE[work]} <= :now", providers, {"now": now, "limit": limit})
-    jobs = sorted(due, key=itemgetter(0))[:limit]
+    given = {"now": now, "latest": latest, "limit": limit}
+    jobs = _due_jobs(session, work, f"{_DUE[work]} <= :now", providers, given)
     if latest < math.inf and len(jobs) < limit:
-        given = {"now": now, "latest": latest, "limit": limit - len(jobs)}
-        jobs += _due_jobs(session, work, _IS_TOO_LATE[work], providers, given)[: limit - len(jobs)]
-    refs = tuple(ref.decode(errors="replace") for _, _, ref in jobs)
+        jobs += _due_jobs(session, work, _IS_TOO_LATE[work], providers, given)
+    refs = tuple(ref.decode(errors="replace") for _, _, ref in jobs[:limit])
+    ids = [id_ for _, id_, _ in jobs[:limit]]
     if work == "polls":
-        session.write("UPDATE jobs SET poll_at = ? WHERE id = ?", [(until, id_) for _, id_, _ in jobs], refs=refs)
+        session.write("UPDATE jobs SET poll_at = ? WHERE id = ?", [(until, id_) for id_ in ids], refs=refs)
     else:
         held = "UPDATE jobs SET handle_at = min(handle_at, ?), held_until = ? WHERE id = ?"
-        session.write(held, [(now, until, id_) for _, id_, _ in jobs], refs=refs)
+        session.write(held, [(now, until, id_) for id_ in ids], refs=refs)
     return refs
 
 
@@ -56,7 +158,8 @@ def _due_jobs(
     if providers is None:
         return session.read(f"{select} ORDER BY 1, id LIMIT :limit", given)
     of_one = f"{select} AND provider = :name ORDER BY 1, id LIMIT :limit"
-    return [row for name in sorted(set(providers)) for row in session.read(of_one, given | {"name": name})]
+    rows = [row for name in sorted(set(providers)) for row in session.read(of_one, given | {"name": name})]
+    return sorted(rows, key=itemgetter(0))
 
 
 def next_due(session: Session, work: Work, providers: Sequence[str] | None) -> float | None:
@@ -83,12 +186,20 @@ def secret(session: Session, name: str, default: bytes) -> bytes:
     return value
 
 
+def surplus(session: Session, kept: int) -> int:
+    """Return how many webhooks the journals hold above those that may be *kept*; 0 or less: at least none."""
+    most = int(session.read("SELECT coalesce(sum(entries), 0) FROM jobs")[0][0])
+    if most > kept:  # else there is no need to go through all bodies
+        most = int(session.read("SELECT count(*) FROM entries WHERE kind = 'webhook'")[0][0])
+    return most - kept
+
+
 def purge(session: Session, before: float, surplus: int) -> tuple[int, int]:
     """Forget some of the jobs that are to go, longest silent first; return how many, and how many webhooks they had."""
     closed = session.read(
         "SELECT id, changed_at, (SELECT count(*) FROM entries WHERE job = jobs.id AND kind = 'webhook') FROM jobs "
         "WHERE is_open = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?",
-        (ABOVE_ALL, PURGE_JOBS),
+        (ABOVE_ALL, PAGE_JOBS),
     )
     ((newest,),) = session.read(NEWEST)
     webhooks = 0

@@ -1,6 +1,6 @@
 """The store on Redis or Valkey: the truth for any number of listeners and workers, on one server or a cluster.
 
-Nothing here blocks the event loop. An append costs one round trip; see `_redis_pipe` and `_redis_scripts`.
+Nothing here blocks the event loop. An append costs one round trip; see `_redis_server` and `_redis_scripts`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import logging
 import math
 import secrets
 import struct
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -21,11 +21,19 @@ from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._changes import follow
-from audioext.stores._redis_address import Address, read_url
-from audioext.stores._redis_changes import ChangeReader, Item
-from audioext.stores._redis_pipe import Pipe
-from audioext.stores._redis_scripts import BEGIN, CLAIM, LAYOUT, NEXT_DUE, PURGE, READ, RESCHEDULE
-from audioext.stores._redis_values import entry_words, index_words, load_entry, load_stored
+from audioext.stores._redis_changes import ChangeReader
+from audioext.stores._redis_scripts import (
+    CLAIM,
+    NEXT_DUE,
+    PURGE,
+    READ,
+    RESCHEDULE,
+    entry_words,
+    index_words,
+    load_entry,
+    load_stored,
+)
+from audioext.stores._redis_server import Address, Pipe, read_url
 from audioext.stores._redis_write import APPEND, CREATE
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
 
@@ -79,12 +87,10 @@ class RedisStore:
         """
         async with self._opening:  # two clients may open it at once
             if self._reader is None:
-                pipe = Pipe(self._address)
-                reader = ChangeReader(pipe, lambda: _begin(pipe))
+                reader = ChangeReader(Pipe(self._address))
                 try:
-                    last = await _begin(pipe)
-                    await _purge(pipe, "", math.inf)  # those whose time to live is over
-                    await reader.start(last)
+                    await reader.start()
+                    await _purge(reader.pipe, "", math.inf)  # those whose time to live is over
                 except BaseException:
                     await reader.aclose()
                     raise
@@ -102,13 +108,10 @@ class RedisStore:
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
         pipe = self._opened()
-        outcome, *word = await pipe.do(
-            CREATE,
-            *(self._address.ttl, index.ref, index.provider, *index_words(index)),
-            secrets.token_bytes(8),  # tells a call that is sent again from another one
-            *(now, limits.per, *("" if limit is None else limit for limit in (limits.submits, limits.parallel))),
-            *entry_words([entry]),
-        )
+        counts = ("" if limit is None else limit for limit in (limits.submits, limits.parallel))
+        call = secrets.token_bytes(8)  # tells one that is sent again from another one
+        job = (pipe.address.ttl, index.ref, index.provider, *index_words(index))
+        outcome, *word = await pipe.do(CREATE, *job, call, now, limits.per, *counts, *entry_words([entry]))
         if outcome == b"existing":
             return Existing(word[0].decode())
         return Full(float(word[0])) if outcome == b"full" else Created()
@@ -126,18 +129,12 @@ class RedisStore:
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
         pipe = self._opened()
-        count, is_taken, is_lost, is_full, *missed = await pipe.do(
-            APPEND,
-            *(self._address.ttl, ref, provider, *index_words(index), known, look_at, int(release)),
-            *entry_words(entries),
-        )
-        return Appended(
-            count=count,
-            missed=tuple(load_entry(value) for value in missed),
-            is_taken=bool(is_taken),
-            is_lost=bool(is_lost),
-            is_full=bool(is_full),
-        )
+        job = (pipe.address.ttl, ref, provider, *index_words(index))
+        answer = await pipe.do(APPEND, *job, known, look_at, int(release), *entry_words(entries))
+        count, *flags = answer[:4]
+        is_taken, is_lost, is_full = map(bool, flags)
+        missed = tuple(map(load_entry, answer[4:]))
+        return Appended(count=count, missed=missed, is_taken=is_taken, is_lost=is_lost, is_full=is_full)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
@@ -176,7 +173,7 @@ class RedisStore:
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         pipe = self._opened()
-        if providers is not None and not providers:
+        if not (providers is None or providers):
             return ()
         refs = await pipe.do(CLAIM, work, now, until, limit, latest, *(providers or ()))
         return tuple(ref.decode() for ref in refs)
@@ -243,9 +240,14 @@ class RedisStore:
     async def _read(self, ref: str, after: int = 0, *number: str) -> tuple[Stored, bool] | None:
         """Return a job and whether its request is known, with its entries after so many, or with one by *number*."""
         pipe = self._opened()
-        with _readable(f"job {ref}"):
+        try:
             found: list[Any] | None = await pipe.do(READ, ref, after, *number)
             return None if found is None else load_stored(ref, *found)
+        except (StoreError, ValueError, TypeError, struct.error) as error:  # msgspec's are ValueErrors
+            said = str(error.__cause__ or error).removeprefix("ERR ")
+            if isinstance(error, StoreError) and not said.startswith(_DAMAGED):
+                raise
+            raise UnreadableError(f"job {ref} cannot be read: {said}") from error
 
     def _opened(self) -> Pipe:
         return self._listening().pipe
@@ -254,23 +256,6 @@ class RedisStore:
         if self._reader is None:
             raise StoreError("the store is not open: open it, or use it within its client's `async with`")
         return self._reader
-
-
-async def _begin(pipe: Pipe) -> Item:
-    """Agree on the layout, and return the newest change.
-
-    Raises:
-        StoreError: the server is not there or refuses, or another release uses these keys.
-    """
-    layout, *found = await pipe.do(BEGIN)
-    if int(layout) != LAYOUT:
-        address = pipe.address
-        raise StoreError(
-            f"{address.shown} holds layout {int(layout)} under the prefix {address.prefix!r} (release 0.1 wrote 1), "
-            f"and this release uses {LAYOUT}: finish those jobs with the one that wrote them, or use another ?prefix="
-        )
-    ((id_, (_, words)),) = found
-    return id_, words
 
 
 async def _purge(pipe: Pipe, before: float | str, kept: float) -> int:
@@ -288,20 +273,6 @@ async def _page(pipe: Pipe, name: str, bound: str, *, newest_first: bool = False
     found = await pipe.run(command, pipe.key(name), bound, end, "WITHSCORES", "LIMIT", 0, PAGE)
     words = [word.decode(errors="replace") for word in found]
     return list(zip(words[::2], words[1::2], strict=True))
-
-
-@contextmanager
-def _readable(what: str) -> Generator[None]:
-    """Name *what* is damaged, where it is not the server that fails."""
-    try:
-        yield
-    except StoreError as error:
-        said = str(error.__cause__).removeprefix("ERR ")
-        if type(error.__cause__) is ResponseError and said.startswith(_DAMAGED):
-            raise UnreadableError(f"{what} cannot be read: {said}") from error
-        raise
-    except (ValueError, TypeError, struct.error) as error:  # msgspec's are ValueErrors
-        raise UnreadableError(f"{what} cannot be read: {error}") from error
 
 
 async def _or_none(reading: Awaitable[T]) -> T | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from os import PathLike
 from typing import TypeVar
@@ -17,14 +16,12 @@ from attrs import define, field
 from audioext.errors import StoreError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores import _sqlite_reads as reads
 from audioext.stores import _sqlite_work as works
 from audioext.stores._append import AppendCall
-from audioext.stores._changes import Fanout, follow
+from audioext.stores._changes import follow
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import NEWEST, Session
-from audioext.stores._sqlite_thread import Checkpoints, FileThread
-from audioext.stores._sqlite_watcher import Watcher
+from audioext.stores._sqlite_thread import URGENT_SECONDS, Checkpoints, FileThread, Watcher
 from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
@@ -42,16 +39,20 @@ class _Opened:
 
     file: DatabaseFile
     users: int = field(default=0, init=False)
-    fanout: Fanout = field(factory=Fanout, init=False)
+    watcher: Watcher = field(factory=Watcher, init=False)
     writer: FileThread = field(init=False)
     reader: FileThread = field(init=False)
-    watcher: Watcher = field(init=False)
+    _look: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        own = deque[tuple[int, int]]()
-        self.watcher = Watcher(self.fanout, own)
-        self.writer = FileThread(self.file, "writer", Checkpoints(), self.fanout, own)
-        self.reader = FileThread(self.file, "reader", self.watcher.look, self.fanout, own)
+        self.reader = FileThread(self.file, "reader", self.watcher.look)
+        self.writer = FileThread(self.file, "writer", Checkpoints(), delivered=self._look_soon)
+
+    def _look_soon(self) -> None:
+        """Let those who listen hear of a commit, of many at once since another thread is to look."""
+        loop = asyncio.get_running_loop()
+        if not self.watcher.urgent and (self._look is None or self._look.when() < loop.time()):
+            self._look = loop.call_later(URGENT_SECONDS, self.reader.wake)
 
     async def start(self) -> None:
         ((newest,),) = await self.writer.run(Session.read, NEWEST)
@@ -62,7 +63,7 @@ class _Opened:
     async def aclose(self) -> None:
         await self.reader.aclose()
         await self.writer.aclose()  # last, so that it leaves no log behind
-        self.fanout.close()
+        self.watcher.fanout.close()
 
 
 @define(eq=False)
@@ -129,15 +130,15 @@ class SqliteStore:
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        return await self._opened().reader.run(reads.read, ref, after)
+        return await self._opened().reader.run(works.read, ref, after)
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        return await self._opened().reader.run(reads.find, key, provider, task_id)
+        return await self._opened().reader.run(works.find, key, provider, task_id)
 
     def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        return self._paged(reads.page, 0, is_open)
+        return self._paged(works.page, 0, is_open)
 
     async def claim(  # noqa: PLR0913 - the protocol's
         self,
@@ -162,11 +163,11 @@ class SqliteStore:
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        return self._paged(reads.deliveries, reads.LAST, ref)
+        return self._paged(works.deliveries, works.LAST, ref)
 
     def changes(self) -> AsyncIterator[Changed | Resync]:
         """Yield what is changed from now on, by other processes within a moment; see `Store.changes`."""
-        return follow(lambda: self._opened().fanout)
+        return follow(lambda: self._opened().watcher.fanout)
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
@@ -174,13 +175,13 @@ class SqliteStore:
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._opened().reader.run(reads.surplus, deliveries_kept)
+        surplus = await self._opened().reader.run(works.surplus, deliveries_kept)
         forgotten = 0
         while True:
             went, webhooks = await self._opened().writer.run(works.purge, before, surplus)
             forgotten += went
             surplus -= webhooks
-            if went < works.PURGE_JOBS:
+            if went < works.PAGE_JOBS:
                 return forgotten
 
     def watch(self, *, urgent: bool) -> None:
@@ -192,7 +193,10 @@ class SqliteStore:
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
-        version = await self._opened().reader.run(reads.sqlite_version)
+        # The table makes it reach the file.
+        ((version,),) = await self._opened().reader.run(
+            Session.read, "SELECT sqlite_version() FROM sqlite_master LIMIT 1"
+        )
         if not has_reset_bug(version):
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"

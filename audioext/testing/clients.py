@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Literal, Self
 
 from attrs import define, field
@@ -70,7 +69,7 @@ class SandboxClient(Client):
                 if job.record.task_id is not None and not job.record.is_final and await _brings_news(job):
                     return f"{job} makes progress"
         if self._handlers.are_any:
-            now = self._parts.settings.clock.now()
+            now = self.clock.now()
             for job in jobs:
                 due = handle_at(job.record, now)
                 if due is not None and due <= now:
@@ -98,9 +97,7 @@ class ClientFactory:
         self._loop = asyncio.get_running_loop()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the clients, the last one first."""
         await self._stack.aclose()
 
@@ -124,31 +121,21 @@ class ClientFactory:
             RuntimeError: the test runs in another event loop than its fixtures.
         """
         if asyncio.get_running_loop() is not self._loop:
-            message = (
+            raise RuntimeError(
                 "the test runs in another event loop than its fixtures: set pytest-asyncio's "
                 "asyncio_default_fixture_loop_scope to the loop_scope of the test"
             )
-            raise RuntimeError(message)
         if by not in {"webhook", "poll"}:
-            message = f'by must be "webhook" or "poll", not {by!r}'
-            raise ValueError(message)
+            raise ValueError(f'by must be "webhook" or "poll", not {by!r}')
         pace = {"pace": BRISK} if by == "poll" else {}
         chosen = [self.provider(each, **pace) if isinstance(each, str) else each for each in providers or ("kie",)]
         clock = clock or self.clock
         clock = clock.clock if isinstance(clock, JumpClock) else clock
-        client = SandboxClient(
-            *chosen,
-            sandbox=self.sandbox,
-            **{
-                **({"wait_timeout": WAIT_SECONDS} if clock is None else {"clock": clock}),
-                **(WEB if by == "webhook" else {}),
-                **settings,
-            },
-        )
-        if not open:
-            self._stack.push_async_callback(client.aclose)  # which does nothing if it was never opened, or is closed
-            return client
-        return await self._stack.enter_async_context(client)
+        defaults = {"wait_timeout": WAIT_SECONDS} if clock is None else {"clock": clock}
+        web = WEB if by == "webhook" else {}
+        client = SandboxClient(*chosen, sandbox=self.sandbox, **{**defaults, **web, **settings})
+        self._stack.push_async_callback(client.aclose)  # which does nothing if it was never opened, or is closed
+        return await client.open() if open else client
 
     def provider(self, name: str = "kie", **settings: object) -> Provider:
         """Return the provider of that name at the sandbox: `"kie"`, `"kie-jobs"`, `"sunoapi"`, `"vidgo"`, `"musicgpt"`.
@@ -161,8 +148,7 @@ class ClientFactory:
             ConfigError: a setting cannot work.
         """
         if name not in known.NAMES:
-            message = f"there is no provider {name!r}; the sandbox has {', '.join(known.NAMES)}"
-            raise ValueError(message)
+            raise ValueError(f"there is no provider {name!r}; the sandbox has {', '.join(known.NAMES)}")
         defaults: dict[str, object] = {"limits": UNLIMITED}
         api = "kie" if name == "kie-jobs" else name
         if api == "kie" and self.sandbox.hmac_key is not None:

@@ -7,19 +7,14 @@ import pytest
 MESSAGE = "audioext's fixtures need pytest-asyncio, which is not active: pip install pytest-asyncio"
 
 
-@pytest.fixture
-def audioext_clock() -> None:
-    """Say that pytest-asyncio is missing."""
-    pytest.fail(MESSAGE, pytrace=False)
+def _fixture(name: str) -> object:
+    @pytest.fixture(name=name)
+    def missing() -> None:
+        pytest.fail(MESSAGE, pytrace=False)
+
+    return missing
 
 
-@pytest.fixture
-def audioext_sandbox() -> None:
-    """Say that pytest-asyncio is missing."""
-    pytest.fail(MESSAGE, pytrace=False)
-
-
-@pytest.fixture
-def audioext_client() -> None:
-    """Say that pytest-asyncio is missing."""
-    pytest.fail(MESSAGE, pytrace=False)
+audioext_clock, audioext_sandbox, audioext_client = map(
+    _fixture, ("audioext_clock", "audioext_sandbox", "audioext_client")
+)

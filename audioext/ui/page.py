@@ -7,29 +7,26 @@ import hmac
 import ipaddress
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
+from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError, StoreError
 from audioext.http.urls import mask
-from audioext.models.entries import Entry
 from audioext.models.record import Record
-from audioext.runtime.jobs import Job
-from audioext.stores.base import Changed, Delivery, Store
+from audioext.stores.base import Changed
 from audioext.ui.objects import delivery_object, iso, job_object, whole_object
 
 try:
     from aiohttp_sse import EventSourceResponse
 except ImportError as error:
-    message = "the live page needs aiohttp-sse: pip install 'audioext[ui]'"
-    raise ConfigError(message) from error
+    raise ConfigError("the live page needs aiohttp-sse: pip install 'audioext[ui]'") from error
 
 COOKIE = "audioext_page"
 MAX_LISTED = 1_000
@@ -59,44 +56,6 @@ _HEADERS = {
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Shown(Protocol):
-    """What the page needs of a client."""
-
-    @property
-    def store(self) -> Store:
-        """The store that holds the truth about all jobs."""
-        ...
-
-    async def job(self, ref: str | None = None, *, key: str | None = None) -> Job:
-        """Return one job."""
-        ...
-
-    def jobs(
-        self,
-        *,
-        open: bool | None = None,  # noqa: A002 - the client's own name
-        meta: Mapping[str, object] | None = None,
-    ) -> AsyncIterator[Job]:
-        """Yield the jobs, oldest first."""
-        ...
-
-    def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the deliveries, newest first."""
-        ...
-
-    async def delivery(self, id: str) -> Delivery:  # noqa: A002 - the client's own name
-        """Return one delivery."""
-        ...
-
-    async def replay(self, id: str) -> int:  # noqa: A002 - the client's own name
-        """Take a delivery once more."""
-        ...
-
-    async def timeline(self, ref: str) -> tuple[tuple[Entry, Record | None], ...]:
-        """Return the journal of a job."""
-        ...
-
-
 @define(eq=False, kw_only=True, repr=False)
 class Page:
     """The page of one client. Whoever opens `?token=` once has a cookie from then on; nobody else sees anything.
@@ -104,7 +63,7 @@ class Page:
     `is_local` refuses who does not come from this machine, or comes through a proxy.
     """
 
-    client: Shown
+    client: Client
     token: str = field(factory=lambda: secrets.token_urlsafe(32))
     is_local: bool = True
     _prefix: str = field(default="", init=False)
@@ -117,23 +76,22 @@ class Page:
             ConfigError: the prefix does not begin with a slash.
         """
         if not prefix.startswith("/"):
-            message = f"the prefix must begin with a slash, like '/audio/ui', not {prefix!r}"
-            raise ConfigError(message)
+            raise ConfigError(f"the prefix must begin with a slash, like '/audio/ui', not {prefix!r}")
         self._prefix = prefix.rstrip("/")
-        for path, handler in (
-            ("/", self._index),
-            *((f"/{name}", self._file) for name in _FILES),
-            ("/jobs", self._jobs),
-            ("/jobs/{ref}", self._job),
-            ("/deliveries/{id}", self._delivery),
-            ("/events", self._events),
-            ("/health", self._health),
+        for method, path, handler in (
+            ("GET", "/", self._index),
+            *(("GET", f"/{name}", self._file) for name in _FILES),
+            ("GET", "/jobs", self._jobs),
+            ("GET", "/jobs/{ref}", self._job),
+            ("POST", "/jobs/{ref}/refresh", self._refresh),
+            ("GET", "/deliveries/{id}", self._delivery),
+            ("POST", "/deliveries/{id}/replay", self._replay),
+            ("GET", "/events", self._events),
+            ("GET", "/health", self._health),
         ):
-            app.router.add_get(self._prefix + path, self._guarded(handler))
+            app.router.add_route(method, self._prefix + path, self._guarded(handler))
         if self._prefix:
             app.router.add_get(self._prefix, self._to_index)  # where the cookie does not count yet
-        app.router.add_post(f"{self._prefix}/jobs/{{ref}}/refresh", self._guarded(self._refresh))
-        app.router.add_post(f"{self._prefix}/deliveries/{{id}}/replay", self._guarded(self._replay))
         app.on_shutdown.append(self._end)
         return f"{self._prefix}/?token={self.token}"
 
@@ -232,10 +190,9 @@ class Page:
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
         try:
-            warnings: Sequence[str] = await self.client.store.warnings()
+            return _json({"problem": None, "warnings": await self.client.store.warnings()})
         except StoreError as error:
             return _json({"problem": str(error), "warnings": []})
-        return _json({"problem": None, "warnings": list(warnings)})
 
     async def _refresh(self, request: web.Request) -> web.StreamResponse:
         job = await self.client.job(request.match_info["ref"])
@@ -278,7 +235,7 @@ class Page:
                 refs = tuple(changed)
                 changed.clear()
                 for ref in refs:
-                    await _send(response, await self._news(ref))
+                    await self._send(response, ref)
         except ConnectionError:
             pass  # nobody looks any more
         finally:
@@ -295,13 +252,12 @@ class Page:
         finally:
             news.set()
 
-    async def _news(self, ref: str) -> tuple[str, object]:
-        if not ref:  # changes may have been missed
-            return "again", None
-        try:
-            return "job", _row((await self.client.job(ref)).record)
-        except AudioextError:  # an orphan's delivery, or the store is away
-            return "again", None
+    async def _send(self, response: EventSourceResponse, ref: str) -> None:
+        event, row = "again", None  # for changes that were missed, an orphan's delivery, or a store that is away
+        with suppress(AudioextError):
+            if ref:
+                event, row = "job", _row((await self.client.job(ref)).record)
+        await response.send(msgspec.json.encode(row, enc_hook=str).decode(), event=event)
 
     async def _end(self, _: web.Application) -> None:
         for stream in tuple(self._streams):
@@ -310,7 +266,6 @@ class Page:
 
 
 def _row(record: Record) -> dict[str, object]:
-    """Return what the list shows of a job."""
     titles = (title for title in (*(track.title for track in record.tracks), record.request.title) if title)
     return {
         **job_object(record),
@@ -321,8 +276,7 @@ def _row(record: Record) -> dict[str, object]:
 
 
 def _json(value: object) -> web.Response:
-    body = msgspec.json.encode(value, enc_hook=str)
-    return web.Response(body=body, content_type="application/json")
+    return web.Response(body=msgspec.json.encode(value, enc_hook=str), content_type="application/json")
 
 
 def _static(name: str, content_type: str) -> web.Response:
@@ -342,7 +296,3 @@ def _is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return host == "localhost"
-
-
-async def _send(response: EventSourceResponse, news: tuple[str, object]) -> None:
-    await response.send(msgspec.json.encode(news[1], enc_hook=str).decode(), event=news[0])

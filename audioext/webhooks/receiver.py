@@ -263,27 +263,21 @@ async def _read_body(request: web.BaseRequest) -> bytes:
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         raise too_big()
-    if request.content.at_eof():  # it is empty, or a middleware of the user's read it: then aiohttp has kept it
+    content = request.content
+    if content.at_eof():  # it is empty, or a middleware of the user's read it: then aiohttp has kept it
         return await request.read()
-    if request.content.is_eof():
-        return await _read_chunks(request)
+    if content.is_eof() and content.total_bytes <= MAX_BODY_BYTES:  # all of it is here
+        return content.read_nowait()
+    chunks: list[bytes] = []
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await _read_chunks(request)
+            while chunk := await content.readany():
+                chunks.append(chunk)
+                if content.total_bytes > MAX_BODY_BYTES:
+                    raise too_big()
     except TimeoutError as error:
         message = f"its body did not come within {BODY_SECONDS:g} s"
         raise WebhookError(message, http_status=408) from error
-
-
-async def _read_chunks(request: web.BaseRequest) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        while chunk := await request.content.readany():
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise too_big()
-            chunks.append(chunk)
     except RuntimeError as error:  # so aiohttp names a connection that was lost before anybody read
         raise ConnectionResetError(str(error)) from error
     return b"".join(chunks)

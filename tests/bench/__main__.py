@@ -6,11 +6,11 @@ Each prints ratios of one run. `--json` writes all that was measured, `--plot` d
 from __future__ import annotations
 
 import argparse
+import ast
 import asyncio
 import importlib
 import inspect
 import json
-import tempfile
 from html import escape
 from pathlib import Path
 
@@ -25,10 +25,14 @@ _ROW, _LEFT, _WIDTH = 22, 380, 760
 def measure(name: str) -> Table:
     """Run one benchmark and return its table; those that only print return none."""
     run = importlib.import_module(f"tests.bench.{name}").run
-    with tempfile.TemporaryDirectory() as folder:
-        done = run(f"sqlite:///{folder}/jobs.db") if name == "wakeups" else run()
-        found = asyncio.run(done) if inspect.iscoroutine(done) else done
-    return found or {}
+    done = run()
+    return (asyncio.run(done) if inspect.iscoroutine(done) else done) or {}
+
+
+def about(name: str) -> str:
+    """Return the name of a benchmark with what it measures: its first sentence, read without loading it."""
+    text = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return f"  {name:10} {(ast.get_docstring(ast.parse(text)) or '').splitlines()[0]}"
 
 
 def draw(found: dict[str, Table]) -> str:
@@ -55,8 +59,13 @@ def draw(found: dict[str, Table]) -> str:
 
 def main() -> None:
     """Run those that are named, or all."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all without one")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=__doc__,
+        epilog="\n".join(map(about, NAMES)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="one or several of those below; all without one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Decoding and folding one webhook of each provider, against `orjson.loads` (or msgspec) of the same bytes."""
+"""Decoding and folding one webhook of kie.ai, against `orjson.loads` (or msgspec) of the same bytes."""
 
 from __future__ import annotations
 

@@ -4,17 +4,20 @@
 
 `usual` is an aiohttp handler that reads JSON and commits it with aiosqlite, one transaction each. `fastapi` is FastAPI
 under uvicorn with a pydantic model, and no store at all. `httpx` sends submits with `httpx.AsyncClient`. `upload` sends
-a file, by `audioext` or by httpx, and answers with the bytes of memory that it took at most.
+a file, by `audioext` or by httpx, and answers with the bytes of memory that it took at most. `life` and `suno_easy`
+make tasks and wait for their songs. `dbos` waits for messages in workflows of DBOS.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import json
 import resource
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +150,9 @@ def peak() -> int:
 
 
 async def life(base: str, key: str, how: str, seconds: str) -> None:
-    """Make tasks, by webhook as we do it or by asking every so many *seconds*.
+    """Make tasks at once, by webhook as we do it or by asking every so many *seconds*.
 
-    Each is answered with the time at which its song was there, and how many requests it took.
+    The answer has each task's id with the time at which its song was there, and how many requests all of them took.
     """
     requests = 0
 
@@ -159,26 +162,87 @@ async def life(base: str, key: str, how: str, seconds: str) -> None:
 
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(count)
-    kie = ax.Kie(key, base_url=URL(base), pace=ax.Pace(first=float(seconds), every=float(seconds), backoff=1.0))
+    pace = ax.Pace(first=float(seconds), every=float(seconds), backoff=1.0)
     is_called = how == "webhook"
     async with (
         aiohttp.ClientSession(trace_configs=[trace]) as session,
         ax.Client(
-            kie,
+            ax.SunoApi(key, base_url=URL(base), pace=pace),
             session=session,
             public_url="http://127.0.0.1:{port}" if is_called else None,
             listen="127.0.0.1:0" if is_called else None,
         ) as client,
     ):
 
-        async def one(words: list[str]) -> object:
-            before = requests
-            await (await client.extend(audio_id=words[0], model="V5"))
-            return time.time(), requests - before
+        async def one(track: str) -> tuple[str | None, float]:
+            job = await client.extend(audio_id=track, model="V5")
+            await job
+            return job.task_id, time.time()
 
-        await peers.serve({}, one)
+        async def some(words: list[str]) -> object:
+            ended = await asyncio.gather(*(one(words[0]) for _ in range(int(words[1]))))
+            return ended, requests
+
+        await peers.serve({}, some)
+
+
+async def suno_easy(base: str, key: str, seconds: str) -> None:
+    """Do the same with suno-easy, which asks every 3 s unless it is given other *seconds*."""
+    # No callback can reach that name, so the sandbox sends none.
+    client = importlib.import_module("suno_easy").SunoClient(key, callback_url="https://nobody.invalid/")
+    client.BASE_URL = base
+    answers: list[object] = []
+    client.session.hooks["response"].append(lambda answer, **_: answers.append(answer))
+
+    def one(track: str) -> tuple[str, float]:
+        task = client.music.extend(track, 1, "a", "b", "c", model="V5", wait=False)
+        task.wait(poll_interval=float(seconds))
+        return task.task_id, time.time()
+
+    async def some(words: list[str]) -> object:
+        count, loop = int(words[1]), asyncio.get_running_loop()
+        with ThreadPoolExecutor(count) as pool:
+            ended = await asyncio.gather(*(loop.run_in_executor(pool, one, words[0]) for _ in range(count)))
+        return ended, len(answers)
+
+    await peers.serve({}, some)
+
+
+async def dbos(file: str, seconds: str) -> None:
+    """Wait in a workflow for a message of another process, and answer with the moment in which it was there.
+
+    That is how a payment's webhook is waited for in https://docs.dbos.dev/python/tutorials/workflow-communication (read
+    2026-11-27). On SQLite DBOS looks every so many *seconds* (`notification_listener_polling_interval_sec` of
+    https://docs.dbos.dev/python/reference/configuration): 1 unless set, 0.001 at least.
+    """
+    library = importlib.import_module("dbos")
+    library.DBOS(
+        config={
+            "name": "bench",
+            "system_database_url": f"sqlite:///{file}",
+            "notification_listener_polling_interval_sec": float(seconds),
+            "run_admin_server": False,  # it would take a fixed port
+            "log_level": "ERROR",
+        }
+    )
+
+    async def wait() -> float:
+        assert await library.DBOS.recv_async() is not None
+        return time.perf_counter()
+
+    workflow = library.DBOS.workflow()(wait)
+    library.DBOS.launch()
+
+    async def woken(words: list[str]) -> object:
+        with library.SetWorkflowID(words[0]):
+            handle = await library.DBOS.start_workflow_async(workflow)
+        await asyncio.sleep(0.1)
+        print(json.dumps("waiting"), flush=True)
+        return await handle.get_result()
+
+    await peers.serve({}, woken)
 
 
 if __name__ == "__main__":
-    _made = {"usual": usual, "fastapi": fastapi, "httpx": httpx, "upload": upload, "life": life}
-    asyncio.run(_made[sys.argv[1]](*sys.argv[2:]))  # type: ignore[operator]  # each takes its own words
+    _made = (usual, fastapi, httpx, upload, life, suno_easy, dbos)
+    asyncio.run({made.__name__: made for made in _made}[sys.argv[1]](*sys.argv[2:]))

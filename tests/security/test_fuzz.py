@@ -18,6 +18,7 @@ PARSER_CASES = 2_000
 PORT_CASES = 400
 
 
+@pytest.mark.no_cover  # as where Hypothesis searches
 def test_mutated_samples_give_a_value_or_our_error() -> None:
     """Every reader of every provider bears what is wrong in a body, and their events fold to one record."""
     tally = Tally()

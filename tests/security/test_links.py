@@ -30,6 +30,7 @@ from tests.support.clock import LoopTime
 from tests.support.hosts import Host, gives, serve_host
 from tests.support.proxy import make_certificate
 from tests.support.sounds import MP3
+from tests.support.tables import each_row
 
 PUBLIC = "93.184.216.34"
 HOME = "127.0.0.1"
@@ -260,7 +261,7 @@ async def test_a_name_that_is_opened_may_have_any_address(opened: str, net: Net)
     assert {HOME} == set(net.dialled)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text", ["", "a b", "http://", "ftp://a.test", "https://a.test/b", "a.test/b", "me@a.test", "*.a.test", "a.test:x"]
 )
 def test_what_is_no_host_cannot_be_opened(text: str) -> None:

@@ -14,11 +14,11 @@ from typing import TypeAlias, TypeGuard, cast
 import aiohttp
 import msgspec
 from aiohttp import hdrs, web
+from attrs import define
 from yarl import URL
 
-from audioext.sandbox.facts import ApiFacts, Cause, Refusal
 from audioext.sandbox.faults import Fault, FaultKind, Plan
-from audioext.sandbox.models import Callback, NewIds, SourceAudio, Submission, Task, TaskInput
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, SourceAudio, Submission, Task, TaskInput
 from audioext.sandbox.state import State
 
 JSON_TYPE = "application/json"
@@ -29,20 +29,21 @@ HTTP_FORBIDDEN = 403
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+@define(eq=False)
 class Api(ABC):
     """How an API takes one kind of submit and tells what becomes of it; `operation` is its name in the log."""
 
-    def __init__(self, state: State, facts: ApiFacts, operation: str) -> None:
-        """Take part in this state, with the facts of one API."""
-        self.state, self.facts, self.operation = state, facts, operation
+    state: State
+    facts: ApiFacts
+    operation: str
 
     @abstractmethod
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read and check a submit's body, and note in the submission what it says; or raise Refusal."""
 
     @abstractmethod
-    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
-        """Mint the task's id, and its tracks'."""
+    def new_id(self, dice: random.Random) -> str:
+        """Mint the task's id; those of tracks are UUIDs everywhere."""
 
     @abstractmethod
     def accepted(self, task: Task) -> web.Response:
@@ -98,7 +99,7 @@ class Api(ABC):
                 response.set_status(status)
             return response
 
-        return web.Application(middlewares=[answer], client_max_size=self.state.settings.max_body_bytes)
+        return web.Application(middlewares=[answer])
 
     # --- a submit, from the first byte to the answer ---
 
@@ -114,7 +115,8 @@ class Api(ABC):
             plan = state.script.draw(given.name)
             if (early := self._answer_without_task(plan)) is not None:
                 return await _send(request, early, submission)
-            if plan.variant(FaultKind.LOSE_RESPONSE) == "unmade":
+            lost = plan.get(FaultKind.LOSE_RESPONSE)
+            if lost and lost.variant == "unmade":
                 return _cut(request)
             if state.balance(facts.provider) < state.settings.price:
                 raise Refusal(Cause.CREDITS, "Insufficient credits")
@@ -124,12 +126,22 @@ class Api(ABC):
         if source is not None:
             given = given.inherit(source)
         number, dice = state.next_number()
-        ids = self.new_ids(given, dice)
-        task = Task(ids=ids, number=number, api=self, input=given, plan=plan, source=source)
+        track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
+        task = Task(
+            id=self.new_id(dice),
+            track_ids=tuple(track_ids),
+            leader=dice.randrange(len(track_ids)) if facts.any_leads else 0,
+            number=number,
+            facts=facts,
+            callbacks=self.callbacks,
+            input=given,
+            plan=plan,
+            source=source,
+        )
         state.start(task)
         submission.task_id = task.id
         try:
-            if plan.has(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.life is not None:
+            if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.life is not None:
                 task.answered.set()
                 await asyncio.wait([task.life])
             return await self._answer(request, task, submission)
@@ -157,11 +169,10 @@ class Api(ABC):
     async def _answer(self, request: web.Request, task: Task, submission: Submission) -> web.StreamResponse:
         page = task.plan.get(FaultKind.HTTP)
         response = self.accepted(task) if page is None else _page(page)
-        if not task.plan.has(FaultKind.LOSE_RESPONSE):
+        lost = task.plan.get(FaultKind.LOSE_RESPONSE)
+        if lost is None:
             return await _send(request, response, submission)
-        if task.plan.variant(FaultKind.LOSE_RESPONSE) == "half":
-            return await _send_half(request, response)
-        return _cut(request)
+        return await _send_half(request, response) if lost.variant == "half" else _cut(request)
 
 
 def _page(fault: Fault) -> web.Response:

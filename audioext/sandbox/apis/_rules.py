@@ -10,8 +10,7 @@ from aiohttp import web
 from attrs import frozen
 
 from audioext.sandbox.apis._api import is_address, read_json_object
-from audioext.sandbox.facts import Cause, Refusal
-from audioext.sandbox.models import Submission, TaskInput
+from audioext.sandbox.models import Cause, Refusal, Submission, TaskInput
 
 LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
@@ -30,7 +29,6 @@ LYRICS_LENGTH = 5000
 LONGEST_SOURCE_SECONDS = 480.0  # upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL
 LONGEST_SOURCE_V4_5ALL_SECONDS = 60.0
 LONGEST_CALLBACK_URL = 2048  # vidgo.ai's webhooks page, which also asks for HTTPS and public addresses
-MOST_VARIETY = 4
 WEIGHT_STEPS = 100
 STEP_TOLERANCE = 1e-6
 
@@ -49,7 +47,6 @@ class OperationRules:
     """
 
     operation: str
-    is_instrumental: bool = False
     required: frozenset[str]
     optional: frozenset[str]
     models: frozenset[str]
@@ -67,6 +64,11 @@ class OperationRules:
     def known(self) -> frozenset[str]:
         """All names that the operation knows."""
         return self.required | self.optional
+
+    @property
+    def is_instrumental(self) -> bool:
+        """Whether it adds an instrumental."""
+        return self.operation.endswith("add-instrumental")
 
     @property
     def by_upload(self) -> bool:
@@ -205,29 +207,26 @@ def _is_weight(value: object) -> bool:
     return abs(value * WEIGHT_STEPS - round(value * WEIGHT_STEPS)) < STEP_TOLERANCE
 
 
-def _is_variety(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_VARIETY
-
-
 Check: TypeAlias = tuple[Callable[[object], bool], str]
 """Whether a value fits, and what the API says if it does not."""
 
+PERSONA_MODELS = ("style_persona", "voice_persona")
 TEXT_CHECK: Check = (lambda value: isinstance(value, str), "must be a string")
 FLAG_CHECK: Check = (lambda value: isinstance(value, bool), "must be a boolean")
-WEIGHT_CHECK: Check = (_is_weight, "must be a number from 0 to 1 in steps of 0.01")
 FILLED_CHECK: Check = (
-    lambda value: isinstance(value, str) and value.strip() != "",
+    lambda value: bool(isinstance(value, str) and value.strip()),
     "must be a string that is not blank",
 )
-ADDRESS_CHECK: Check = (is_address, "must be an http(s) URL")
-PERSONA_MODELS = ("style_persona", "voice_persona")
 CHECKS: Mapping[str, Check] = {
     **dict.fromkeys(("default_param_flag", "instrumental"), FLAG_CHECK),
-    **dict.fromkeys(("style_weight", "weirdness_constraint", "audio_weight"), WEIGHT_CHECK),
     **dict.fromkeys(("audio_id", "model", "mv"), FILLED_CHECK),
-    **dict.fromkeys(("upload_url", "call_back_url"), ADDRESS_CHECK),
+    **dict.fromkeys(("upload_url", "call_back_url"), (is_address, "must be an http(s) URL")),
+    **dict.fromkeys(
+        ("style_weight", "weirdness_constraint", "audio_weight"),
+        (_is_weight, "must be a number from 0 to 1 in steps of 0.01"),
+    ),
     "continue_at": (lambda value: _is_number(value) and value > 0, "must be a number greater than 0"),
-    "variety": (_is_variety, f"must be an integer from 0 to {MOST_VARIETY}"),
+    "variety": (lambda value: type(value) is int and value in range(5), "must be an integer from 0 to 4"),
     "vocal_gender": (lambda value: value in ("m", "f"), "must be m or f"),
     "persona_model": (lambda value: value in PERSONA_MODELS, f"must be {' or '.join(PERSONA_MODELS)}"),
 }

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from aiohttp import web
-from attrs import frozen
+from attrs import define, frozen
 
-from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, new_uuid, read_json_object
+from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, read_json_object
 from audioext.sandbox.apis._rules import OperationRules
 from audioext.sandbox.apis._uploads import UploadHost
-from audioext.sandbox.facts import ApiFacts, Cause, Refusal
-from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 HTTP_OK = 200
@@ -42,6 +41,7 @@ def epoch_milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
+@define(eq=False)
 class EnvelopeApi(Api):
     """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
 
@@ -59,10 +59,9 @@ class EnvelopeApi(Api):
         """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
         return self.ok({"taskId": task.id})
 
-    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
-        """Mint 32 hex digits for the task and a UUID for each track, as seen live; those of a recovery keep theirs."""
-        tracks = tuple(track.id for track in given.recovers) or tuple(new_uuid(dice) for _ in range(given.outputs))
-        return NewIds(task_id=f"{dice.getrandbits(128):032x}", track_ids=tracks)
+    def new_id(self, dice: random.Random) -> str:
+        """Mint 32 hex digits, as seen live."""
+        return f"{dice.getrandbits(128):032x}"
 
     async def record_info(self, request: web.Request) -> web.StreamResponse:
         """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
@@ -88,11 +87,10 @@ class EnvelopeApi(Api):
 class CallbackForm:
     """How an API writes its stage webhooks.
 
-    `task_key` names the task, `wide` adds the `source_` URLs to each song, `all_songs` lists every song from the text
+    `wide` adds the `source_` URLs to each song, `all_songs` lists every song from the text
     on, and not as they are finished. `no_songs` is what a failure has for songs.
     """
 
-    task_key: str = "task_id"
     wide: bool = False
     all_songs: bool = False
     text_message: str = "Text generation completed."
@@ -101,12 +99,12 @@ class CallbackForm:
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the webhook for a task's stage, or for its failure: mixed case, `createTime` as text."""
         if (failure := task.failure) is not None:
-            data = {"callbackType": "error", self.task_key: task.id, "data": self.no_songs}
+            data = {"callbackType": "error", "task_id": task.id, "data": self.no_songs}
             return [Callback(words=("error",), body={"code": failure.code, "msg": failure.message, "data": data})]
         stage, everything = task.stage or TaskStage.TEXT, tuple(range(len(task.tracks)))
         shown, message = {
             TaskStage.TEXT: ((), self.text_message),
-            TaskStage.FIRST: ((task.ids.leader,), "First track generated successfully."),
+            TaskStage.FIRST: ((task.leader,), "First track generated successfully."),
             TaskStage.COMPLETE: (everything, "All generated successfully."),
         }[stage]
         created = task.created.strftime("%Y-%m-%d %H:%M:%S")
@@ -114,31 +112,30 @@ class CallbackForm:
             snake_song(task, index, wide=self.wide, created=created)
             for index in (everything if self.all_songs else shown)
         ]
-        data = {"callbackType": stage.word, self.task_key: task.id, "data": songs}
+        data = {"callbackType": stage.word, "task_id": task.id, "data": songs}
         return [Callback(words=(stage.word,), body={"code": 200, "msg": message, "data": data})]
 
 
+@define(eq=False)
 class FlatApi(EnvelopeApi):
     """An operation with a route and a flat body of its own."""
 
-    def __init__(self, state: State, facts: ApiFacts, rules: OperationRules, form: CallbackForm) -> None:
-        """Take part in this state, by these rules."""
-        super().__init__(state, facts, rules.operation)
-        self._rules, self._form = rules, form
+    rules: OperationRules
+    form: CallbackForm
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read and check a flat body."""
         body = submission.fields = await read_json_object(request)
-        callback_url = body.get(self._rules.spell("call_back_url"))
+        callback_url = body.get(self.rules.spell("call_back_url"))
         submission.callback_url = callback_url if isinstance(callback_url, str) else None
-        given = self._rules.read(body, submission, sent=body, lenient=self.is_live)
+        given = self.rules.read(body, submission, sent=body, lenient=self.is_live)
         if given.audio_id is not None:
             self._check_source_model(given.audio_id, given.model)
         return given
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the webhook for a task's stage, or for its failure."""
-        return self._form.callbacks(task)
+        return self.form.callbacks(task)
 
     def _check_source_model(self, audio_id: str, model: str | None) -> None:
         """Refuse a model other than the source track's; a ready track fits all.
@@ -155,6 +152,7 @@ class FlatApi(EnvelopeApi):
             raise Refusal(Cause.MODEL, f"model must match the source audio's, {source.model}", names=["model"])
 
 
+@define(eq=False)
 class RecoveryApi(EnvelopeApi):
     """The recovery of files whose links died, a task of its own; no page says what it costs, here a task's price.
 
@@ -218,7 +216,7 @@ class RecoveryApi(EnvelopeApi):
         return {"code": 500 if failed else 200, "msg": "failed" if failed else "success", "data": files}
 
 
-def snake_song(task: Task, index: int, *, wide: bool, created: str | int) -> Mapping[str, object]:
+def snake_song(task: Task, index: int, *, wide: bool = False, created: str | int) -> Mapping[str, object]:
     """Write a song as webhooks do: 10 keys, or 13 with the `source_` URLs."""
     track = task.tracks[index]
     url = track.url if task.has_audio(index) else ""
@@ -281,15 +279,17 @@ def _status_word(task: Task) -> str:
 
 def suno_application(
     state: State, facts: ApiFacts, operations: Sequence[tuple[OperationRules, CallbackForm]], *, credit_path: str
-) -> tuple[web.Application, EnvelopeApi]:
+) -> web.Application:
     """Make what kie.ai and sunoapi.org have in common: submits, status, credits, recoveries and uploads."""
     api = RecoveryApi(state, facts, "recovery")
     app = api.application()
     for rules, form in operations:
-        app.router.add_post(f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules, form).submit)
+        app.router.add_post(
+            f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules.operation, rules, form).submit
+        )
     app.router.add_get("/api/v1/generate/record-info", api.record_info)
     app.router.add_get(credit_path, api.credit)
     app.router.add_post("/api/v1/suno/recovery", api.submit)
     app.router.add_get("/api/v1/suno/recovery/record-info", api.recovery_info)
     UploadHost(api).add_routes(app)
-    return app, api
+    return app

@@ -5,9 +5,6 @@ https://docs.kie.ai/file-upload-api/quickstart and https://docs.sunoapi.org/file
 
 from __future__ import annotations
 
-import base64
-import binascii
-import mimetypes
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -19,8 +16,8 @@ from attrs import define, frozen
 from yarl import URL
 
 from audioext.sandbox.apis._api import Api, Handler, is_address, json_response, read_json_object
-from audioext.sandbox.facts import Cause, Refusal
 from audioext.sandbox.files import content_type
+from audioext.sandbox.models import Cause, Refusal
 
 CHUNK_BYTES = 64 * 1024
 MOST_TEXT_BYTES = 64 * 1024
@@ -69,13 +66,13 @@ async def read_form(request: web.Request, api: Api, *, file_name: str) -> Form:
 
 @define(eq=False)
 class UploadHost:
-    """The three uploads of one account: a form, Base64 inside JSON, and an address to fetch."""
+    """The two uploads of one account: a form, and an address to fetch."""
 
     api: Api
 
     def add_routes(self, app: web.Application) -> None:
         """Add them for all methods: a wrong one has an answer of its own."""
-        for kind, read in (("stream", self._read_form), ("base64", self._read_base64), ("url", self._read_url)):
+        for kind, read in (("stream", self._read_form), ("url", self._read_url)):
             app.router.add_route("*", f"/api/file-{kind}-upload", self._answering(read))
 
     def _answering(self, read: Callable[[web.Request], Awaitable[Form]]) -> Handler:
@@ -95,11 +92,6 @@ class UploadHost:
     async def _read_form(self, request: web.Request) -> Form:
         return await read_form(request, self.api, file_name="file")
 
-    async def _read_base64(self, request: web.Request) -> Form:
-        texts = await _texts(request)
-        data, suffix = _decode_base64(texts.get("base64Data", ""))
-        return texts, self._add(data, f"{uuid.uuid4()}{suffix}")
-
     async def _read_url(self, request: web.Request) -> Form:
         texts = await _texts(request)
         address = texts.get("fileUrl")
@@ -107,12 +99,9 @@ class UploadHost:
             raise Refusal(Cause.INVALID, "fileUrl must be an http(s) URL")
         state = self.api.state
         data = await state.files.read(await state.library.fetch(address))
-        return texts, self._add(data, URL(address).name or str(uuid.uuid4()))
-
-    def _add(self, data: bytes, name: str) -> ReceivedFile:
         key = _fresh_key(self.api)
-        self.api.state.files.add(key, data)
-        return ReceivedFile(key, name, len(data))
+        state.files.add(key, data)
+        return texts, ReceivedFile(key, URL(address).name or str(uuid.uuid4()), len(data))
 
     def _keep(self, texts: Mapping[str, str], file: ReceivedFile | None) -> Mapping[str, object]:
         """Keep a file where the client wants it; answer as was seen live: `downloadUrl` is what a client uses."""
@@ -142,19 +131,6 @@ def _fresh_key(api: Api) -> str:
 async def _texts(request: web.Request) -> Mapping[str, str]:
     body = await read_json_object(request)
     return {name: value for name, value in body.items() if isinstance(value, str)}
-
-
-def _decode_base64(text: str) -> tuple[bytes, str]:
-    """Decode bare Base64 or a data URL, and return the bytes and a suffix that fits the type."""
-    head, comma, tail = text.partition(",")
-    try:
-        decoded = base64.b64decode(tail if comma else text, validate=True)
-    except (binascii.Error, ValueError):
-        decoded = b""
-    if not decoded:
-        raise Refusal(Cause.INVALID, "base64Data must be Base64 of at least one byte")
-    kind = head.removeprefix("data:").partition(";")[0] if comma else ""
-    return decoded, mimetypes.guess_extension(kind) or ".bin"
 
 
 async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:

@@ -1,24 +1,41 @@
-"""kie.ai from the inside: the per-operation routes, status, credits, download URLs, uploads, and the jobs route.
+"""kie.ai from the inside: the per-operation routes, status, credits, uploads, and the jobs route.
 
 https://docs.kie.ai/old-model/suno-api/extend-music and its neighbours, read 2026-11-21; OpenAPI of 2026-08-19.
 """
 
 from __future__ import annotations
 
-from aiohttp import web
+from collections.abc import Mapping, Sequence
 
-from audioext.sandbox.apis import kie_jobs
-from audioext.sandbox.apis._api import is_address, read_json_object
-from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, PERSONA, V6_MODELS, OperationRules
-from audioext.sandbox.apis._suno import CallbackForm, camel, suno_application
-from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
+from aiohttp import web
+from attrs import define, evolve
+
+from audioext.sandbox.apis._api import json_text
+from audioext.sandbox.apis._rules import (
+    COMMON,
+    INSTRUMENTAL,
+    LEGACY_MODELS,
+    PERSONA,
+    TEXTS,
+    V6_MODELS,
+    OperationRules,
+    read_wrapped,
+)
+from audioext.sandbox.apis._suno import (
+    CallbackForm,
+    EnvelopeApi,
+    camel,
+    epoch_milliseconds,
+    snake_song,
+    suno_application,
+)
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
     provider="kie",
     # Unknown audio and a file that cannot be fetched have their own codes; the rest is validation.
     codes={
-        **HTTP_CODES,
         **dict.fromkeys((Cause.METHOD, Cause.TRACK), 404),
         **dict.fromkeys((Cause.SOURCE, Cause.FORMAT, Cause.TOO_BIG), 451),
     },
@@ -70,7 +87,6 @@ UPLOAD_EXTEND = OperationRules(
 )
 ADD_INSTRUMENTAL = OperationRules(
     operation="add-instrumental",
-    is_instrumental=True,
     required=INSTRUMENTAL | {"call_back_url"},
     optional=COMMON | {"model"},
     models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
@@ -85,21 +101,83 @@ OPERATIONS = (
 )
 
 
+# --- the jobs route --------------------------------------------------------------------------------------------------
+# https://docs.kie.ai/market/common/get-task-detail, read 2026-11-21; the rest by public clients that run.
+
+JOBS_EXTEND = OperationRules(
+    operation="ai-music-api/extend",
+    required=frozenset({"audio_id", "model"}),
+    optional=COMMON | PERSONA | TEXTS | {"lyrics", "instrumental", "negative_tags", "variety"},
+    models=LEGACY_MODELS | V6_MODELS,
+    # Not to be sent with `instrumental`, says a client that runs.
+    not_instrumental=frozenset({"lyrics", "prompt", "vocal_gender", "audio_weight"}),
+    clamps=True,  # 60 s into a clip of 9.6 s succeeded for a public client
+)
+JOBS_UPLOAD_AND_EXTEND = evolve(
+    JOBS_EXTEND, operation="ai-music-api/upload-and-extend-audio", required=frozenset({"model", "upload_url"})
+)
+JOBS_ADD_INSTRUMENTAL = evolve(
+    ADD_INSTRUMENTAL, operation="ai-music-api/add-instrumental", required=INSTRUMENTAL, spell=str
+)
+JOBS_RULES = {rules.operation: rules for rules in (JOBS_EXTEND, JOBS_UPLOAD_AND_EXTEND, JOBS_ADD_INSTRUMENTAL)}
+JOBS_STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "generating", TaskStage.COMPLETE: "success"}
+
+
+@define(eq=False)
+class KieJobsApi(EnvelopeApi):
+    """All operations at one route; the limit is the account's, shared with the other routes."""
+
+    async def read(self, request: web.Request, submission: Submission) -> TaskInput:
+        """Read the wrapper, then the `input` of its operation."""
+        return await read_wrapped(request, JOBS_RULES, submission, key="callBackUrl")
+
+    def callbacks(self, task: Task) -> Sequence[Callback]:
+        """Write the webhooks as those of the other routes; no page shows one."""
+        return CallbackForm().callbacks(task)
+
+    async def job_info(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``recordInfo?taskId=``, for tasks of this route alone."""
+        self.check_key(request)
+        task_id = request.query.get("taskId", "")
+        if not task_id:
+            return self.error(400, "taskId is required")
+        task = self.find(task_id)
+        if task is None or task.input.operation not in JOBS_RULES:
+            raise Refusal(Cause.TASK, "recordInfo is null")
+        return self.ok(self.record(task))
+
+    def record(self, task: Task) -> Mapping[str, object]:
+        """Write the status call's `data`: https://docs.kie.ai/market/common/get-task-detail."""
+        failure = task.failure
+        ended = epoch_milliseconds(task.updated)
+        songs = None
+        if task.is_complete and task.shows_tracks:
+            created = epoch_milliseconds(task.created)
+            songs = {"data": [snake_song(task, index, created=created) for index in range(len(task.tracks))]}
+        return {
+            "taskId": task.id,
+            "model": task.input.operation,
+            "state": JOBS_STATES[task.stage] if failure is None else "fail",
+            "param": json_text(task.input.fields),
+            # Measured with a real key, 2026-10: the list, "repeated under data.response".
+            "resultJson": json_text(songs) if songs is not None else None,
+            "response": songs,
+            "failCode": "" if failure is None else str(failure.code),
+            "failMsg": "" if failure is None else failure.message,
+            "costTime": ended - epoch_milliseconds(task.created) if not task.is_open else None,
+            "completeTime": ended if not task.is_open else None,
+            "createTime": epoch_milliseconds(task.created),
+            "updateTime": ended,
+            "creditsConsumed": self.state.settings.price if task.is_complete else 0,
+        }
+
+
 def build(state: State) -> web.Application:
-    """Make the whole of kie.ai: the per-operation routes, status, credits, download URLs, uploads and jobs."""
-    app, api = suno_application(state, FACTS, OPERATIONS, credit_path="/api/v1/chat/credit")
+    """Make the whole of kie.ai: the per-operation routes, status, credits, uploads and jobs."""
+    app = suno_application(state, FACTS, OPERATIONS, credit_path="/api/v1/chat/credit")
 
-    async def download_url(request: web.Request) -> web.StreamResponse:
-        """Exchange a generated file's URL for one to load it by: https://docs.kie.ai/common-api/download-url."""
-        api.check_key(request)
-        url = (await read_json_object(request)).get("url")
-        key = state.files.key_of(url) if is_address(url) else None
-        if key is None or not key.startswith(f"{FACTS.provider}/"):
-            raise Refusal(Cause.INVALID, "The url is not one of our generated files", names=["url"])
-        return api.ok(state.files.url(key))
-
-    app.router.add_post("/api/v1/common/download-url", download_url)
-    jobs = kie_jobs.KieJobsApi(state, FACTS)
+    # A job without its source failed upstream and was refunded, as was seen.
+    jobs = KieJobsApi(state, evolve(FACTS, fetches_first=False), "createTask")
     app.router.add_post("/api/v1/jobs/createTask", jobs.submit)
     app.router.add_get("/api/v1/jobs/recordInfo", jobs.job_info)
     return app

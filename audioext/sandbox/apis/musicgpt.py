@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
+from attrs import define
 
 from audioext.sandbox.apis._api import Api, json_response, json_text, new_uuid, read_json_object
 from audioext.sandbox.apis._uploads import Form, read_form
-from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
-from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 PREFIXES = ("", "/v1", "/api/public/v1")
@@ -32,7 +32,7 @@ LINES = ("[Verse]", "Another mile of light", "Another song at night", "[Outro]")
 FACTS = ApiFacts(
     provider="musicgpt",
     # utilities/error; 401 by the vendor's packages
-    codes={**HTTP_CODES, Cause.TASK: 404},
+    codes={Cause.TASK: 404},
     usual_code=INVALID_CODE,
     failures={
         Cause.SOURCE: (INVALID_CODE, "Could not download the audio from the given URL"),
@@ -44,6 +44,7 @@ FACTS = ApiFacts(
     key_prefix="",  # the key is sent raw: index/authentication
     limit="parallel",
     is_recorded=True,
+    any_leads=True,  # which version is ready first varies
     # No page has a word on timeouts and retries, yet deliveries are seen to be repeated: our guess.
     timeout_seconds=15.0,
     retry_seconds=(10.0, 60.0, 300.0),
@@ -65,6 +66,7 @@ CHECKS: Mapping[str, str] = {
 KNOWN = frozenset({"audio_url", "prompt", "title", *CHECKS})
 
 
+@define(eq=False)
 class MusicGptApi(Api):
     """The extend call and the status call."""
 
@@ -100,10 +102,9 @@ class MusicGptApi(Api):
             return {name: _as_text(value) for name, value in body.items() if value is not None}, None
         return await read_form(request, self, file_name="audio_file")
 
-    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
-        """Mint UUIDs, as in real traffic; which version is ready first varies."""
-        tracks = tuple(new_uuid(dice) for _ in range(given.outputs))
-        return NewIds(task_id=new_uuid(dice), track_ids=tracks, leader=dice.randrange(given.outputs))
+    def new_id(self, dice: random.Random) -> str:
+        """Mint a UUID, as in real traffic."""
+        return new_uuid(dice)
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the ids."""
@@ -136,7 +137,7 @@ class MusicGptApi(Api):
         dice = random.Random(f"{self.state.settings.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
         due: dict[TaskStage, list[Callback]] = {stage: [] for stage in TaskStage}
         for index, track in enumerate(task.tracks):
-            leads = index == task.ids.leader and len(task.ids.track_ids) > 1
+            leads = index == task.leader and len(task.track_ids) > 1
             stage = TaskStage.FIRST if leads else TaskStage.COMPLETE
             due[stage].append(_audio(task, index, stage))
             if _asked(task, "lyrics_timestamps"):
@@ -163,7 +164,7 @@ class MusicGptApi(Api):
             raise Refusal(Cause.INVALID, "Input should be a conversion type", names=["conversionType"])
         if "task_id" not in query and conversion_id is None:
             raise Refusal(Cause.MISSING, "Field required", names=["task_id"])
-        tasks = (task for task in self.state.tasks.values() if conversion_id in task.ids.track_ids)
+        tasks = (task for task in self.state.tasks.values() if conversion_id in task.track_ids)
         task = self.find(query.get("task_id", "")) or next(tasks, None)
         if task is None or kind not in (None, CONVERSION):
             raise Refusal(Cause.TASK, "Conversion not found")
@@ -172,7 +173,7 @@ class MusicGptApi(Api):
     def _conversion(self, task: Task, conversion_id: str | None) -> Mapping[str, object]:
         """Write the status: the page's keys for one version, and the numbered ones that clients read for both."""
         lyrics, message = "\n".join(_words(task)), task.failure.message if task.failure is not None else ""
-        asked = conversion_id if conversion_id in task.ids.track_ids else _both_ids(task)["conversion_id_1"]
+        asked = conversion_id if conversion_id in task.track_ids else _both_ids(task)["conversion_id_1"]
         status = "COMPLETED" if task.is_complete else "IN_QUEUE"
         shown: dict[str, object] = {
             "task_id": task.id,
@@ -189,7 +190,7 @@ class MusicGptApi(Api):
             return shown | {"is_flagged": task.failure.code == FLAGGED_CODE}
         root = str(self.state.files.base)  # before there is a file its path is a bare root, as was seen
         shown |= {"title": task.input.title, "lyrics": lyrics, "music_style": ""}
-        for index, track_id in enumerate(task.ids.track_ids):
+        for index, track_id in enumerate(task.track_ids):
             at, track = index + 1, task.tracks[index] if task.tracks and task.has_audio(index) else None
             if track_id == asked:
                 shown["audio_url"] = track.url if track is not None else root
@@ -233,7 +234,7 @@ def _check(texts: Mapping[str, str], *, has_file: bool) -> None:
 
 
 def _both_ids(task: Task) -> Mapping[str, str]:
-    first, second, *_ = (*task.ids.track_ids, SINGLE)
+    first, second, *_ = (*task.track_ids, SINGLE)
     return {"conversion_id_1": first, "conversion_id_2": second}
 
 

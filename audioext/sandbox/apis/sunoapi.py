@@ -10,14 +10,14 @@ from attrs import evolve
 
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules
 from audioext.sandbox.apis._suno import CallbackForm, camel, suno_application
-from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause
+from audioext.sandbox.models import ApiFacts, Cause
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
     provider="sunoapi",
     # 429 means credits here, rates are 405 and 430, 413 is a text too long. 400 stands for all that no page gives a
     # code: unknown audio, an unknown task.
-    codes={**HTTP_CODES, Cause.CREDITS: 429, Cause.RATE: 430, Cause.METHOD: 404, Cause.LENGTH: 413},
+    codes={Cause.CREDITS: 429, Cause.RATE: 430, Cause.METHOD: 404, Cause.LENGTH: 413},
     usual_code=400,
     # HTTP 200 with another code was seen; the pages define 200 and 500 only.
     statuses={500: 500},
@@ -55,7 +55,6 @@ UPLOAD_EXTEND = evolve(
 )
 ADD_INSTRUMENTAL = OperationRules(
     operation="add-instrumental",
-    is_instrumental=True,
     required=INSTRUMENTAL | {"call_back_url"},
     optional=COMMON | {"model", "lyrics", "variety"},
     models=MODELS,
@@ -71,7 +70,6 @@ def build(state: State) -> web.Application:
     The bodies of its `text` and `first` webhooks are on no page; the status call lists all songs from the text on, so
     these do as well, with no audio URL yet.
     """
-    key = state.settings.sunoapi_task_key
-    form = CallbackForm(task_key=key, wide=True, all_songs=True, text_message="Text generated successfully.")
+    form = CallbackForm(wide=True, all_songs=True, text_message="Text generated successfully.")
     operations = [(rules, form) for rules in (EXTEND, UPLOAD_EXTEND, ADD_INSTRUMENTAL)]
-    return suno_application(state, FACTS, operations, credit_path="/api/v1/generate/credit")[0]
+    return suno_application(state, FACTS, operations, credit_path="/api/v1/generate/credit")

@@ -10,11 +10,11 @@ import string
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
+from attrs import define
 
-from audioext.sandbox.apis._api import Api, json_response, new_uuid
+from audioext.sandbox.apis._api import Api, json_response
 from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, TEXTS, OperationRules, read_wrapped
-from audioext.sandbox.facts import HTTP_CODES, ApiFacts, Cause, Refusal
-from audioext.sandbox.models import Callback, NewIds, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 LETTERS = string.ascii_lowercase + string.digits
@@ -22,7 +22,7 @@ LETTERS = string.ascii_lowercase + string.digits
 FACTS = ApiFacts(
     provider="vidgo",
     # The body's `code` "is described as the HTTP status code". Which refusal has which is on no page.
-    codes={**HTTP_CODES, Cause.TRACK: 404, Cause.TASK: 404},
+    codes={Cause.TRACK: 404, Cause.TASK: 404},
     usual_code=400,
     failures={
         Cause.SOURCE: (400, "Failed to download the file from upload_url"),
@@ -62,7 +62,6 @@ RULES: Mapping[str, OperationRules] = {
         ),
         OperationRules(
             operation="add-instrumental",
-            is_instrumental=True,
             required=INSTRUMENTAL,
             # `model` by the page's prose, `mv` at the sibling.
             optional=COMMON | {"model", "mv"},
@@ -74,6 +73,7 @@ RULES: Mapping[str, OperationRules] = {
 }
 
 
+@define(eq=False)
 class VidgoApi(Api):
     """All operations at one route, and the calls that only read."""
 
@@ -81,11 +81,9 @@ class VidgoApi(Api):
         """Read the wrapper, then the `input` of its operation."""
         return await read_wrapped(request, RULES, submission, key="callback_url")
 
-    def new_ids(self, given: TaskInput, dice: random.Random) -> NewIds:
-        """Mint an id of the form ``task-unified-<digits>-<8 characters>``, and a UUID for each track."""
-        tracks = tuple(new_uuid(dice) for _ in range(given.outputs))
-        tail = "".join(dice.choices(LETTERS, k=8))
-        return NewIds(task_id=f"task-unified-1{dice.randrange(10**9):09d}-{tail}", track_ids=tracks)
+    def new_id(self, dice: random.Random) -> str:
+        """Mint an id of the form ``task-unified-<digits>-<8 characters>``."""
+        return f"task-unified-1{dice.randrange(10**9):09d}-{''.join(dice.choices(LETTERS, k=8))}"
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the task's id."""

@@ -8,8 +8,18 @@ from typing import Final
 import numpy as np
 from attrs import frozen
 
-from audioext.sandbox.audio.codec import STEREO, Clip
-from audioext.sandbox.audio.samples import Samples, crossfade, fade_out, levels, rms, soft_limit, to_channels, to_mono
+from audioext.sandbox.audio.codec import (
+    STEREO,
+    Clip,
+    Samples,
+    crossfade,
+    fade_out,
+    levels,
+    rms,
+    soft_limit,
+    to_channels,
+    to_mono,
+)
 from audioext.sandbox.audio.tune import VOICE_BEAT_SECONDS, VOICE_ROOT, chords, tune
 
 JOINT_SECONDS: Final = 0.03  # what a cross-fade may touch of the source before the cut

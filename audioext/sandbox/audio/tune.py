@@ -8,8 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from audioext.sandbox.audio.codec import Clip
-from audioext.sandbox.audio.samples import Samples, fade_out, soft_limit
+from audioext.sandbox.audio.codec import Clip, Samples, fade_out, soft_limit
 
 Weights = tuple[float, ...]
 """How strong the partials of a tone are, from the fundamental up."""

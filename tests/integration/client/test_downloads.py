@@ -300,7 +300,7 @@ async def test_a_transfer_that_broke_at_its_very_end_is_whole(host: Host, loop_t
     assert MP3 == path.read_bytes()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 2)
 @given(
     st.lists(st.tuples(st.integers(1, len(MP3)), st.booleans(), st.booleans()), max_size=4),
     st.booleans(),

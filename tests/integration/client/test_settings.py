@@ -22,6 +22,19 @@ def test_a_client_needs_no_loop_and_does_no_io() -> None:
     assert client.receiver is not None
 
 
+def test_a_client_tells_its_clock() -> None:
+    """What dates its jobs is the clock that was given, else the system's."""
+    clock = ax.Clock(now=lambda: 1.0)
+
+    assert [clock, ax.Clock()] == [ax.Client(clock=clock).clock, ax.Client().clock]
+
+
+def test_a_misspelt_setting_is_a_type_error() -> None:
+    """An argument that is none is refused when the client is made."""
+    with pytest.raises(TypeError, match="publicurl"):
+        ax.Client(publicurl=None)  # type: ignore[call-arg]  # wrong on purpose
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from audioext.files.formats import FlawError, Heard, check_head, listen
 from tests.support.sounds import FLAC, MP3, WAV, box, mp4, streamed_wav
+from tests.support.tables import each_row
 
 FILES = {".mp3": MP3, ".wav": WAV, ".flac": FLAC, ".m4a": mp4(seconds=4)}
 
@@ -23,7 +24,7 @@ def heard(data: bytes, *, stated: float | None = None) -> Heard | str:
         return str(error)
 
 
-@pytest.mark.parametrize("suffix", FILES)
+@each_row("suffix", FILES)
 def test_the_bytes_tell_the_kind_and_the_duration(suffix: str) -> None:
     """Each format that vendors send is known by its bytes alone, and measured."""
     found = heard(FILES[suffix])
@@ -33,7 +34,7 @@ def test_the_bytes_tell_the_kind_and_the_duration(suffix: str) -> None:
     check_head(FILES[suffix][:64])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "says"),
     [
         (b"", "empty"),
@@ -56,7 +57,7 @@ def test_what_is_no_audio_is_told_as_what_it_is(data: bytes, says: str) -> None:
     assert says in found
 
 
-@pytest.mark.parametrize("suffix", [".mp3", ".wav", ".m4a"])
+@each_row("suffix", [".mp3", ".wav", ".m4a"])
 def test_half_a_file_is_refused(suffix: str) -> None:
     """Its own header says that there is more, whatever the transfer said."""
     found = heard(FILES[suffix][: len(FILES[suffix]) // 2])
@@ -72,7 +73,7 @@ def test_a_file_shorter_than_its_track_is_refused() -> None:
     assert "only 4.1 s came of a track of 9.0 s" == found
 
 
-@pytest.mark.parametrize("stated", [None, 1.0, 4.0, 4.4, 4_000.0, 4_104.0])
+@each_row("stated", [None, 1.0, 4.0, 4.4, 4_000.0, 4_104.0])
 def test_a_length_that_is_about_right_passes(stated: float | None) -> None:
     """Vendors round, name milliseconds, or the length of a part."""
     assert isinstance(heard(MP3, stated=stated), Heard)
@@ -83,7 +84,7 @@ def test_a_length_in_milliseconds_is_one_all_the_same() -> None:
     assert "only 4.1 s came of a track of 9.0 s" == heard(MP3, stated=9_000.0)
 
 
-@pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 0x7FFF_FFFF])
+@each_row("size", [0, 0xFFFF_FFFF, 0x7FFF_FFFF])
 def test_a_streamed_wav_is_measured_by_its_bytes(size: int) -> None:
     """Who writes one before its end is known claims no size, or the largest there is."""
     found = heard(streamed_wav(seconds=2, claimed=size))

@@ -23,6 +23,7 @@ from audioext.http.decoding import (
     plain_keys,
     text,
 )
+from tests.support.tables import each_row
 
 
 @frozen
@@ -88,7 +89,7 @@ def test_any_single_value_is_read_or_absent(value: object) -> None:
     opened(value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("part", "path"),
     [
         ({"id": None}, "expected `str`, got `null` @ $.parts[0].id"),
@@ -106,7 +107,7 @@ def test_a_wrong_type_is_told_with_its_path(part: object, path: str) -> None:
     assert (path,) == paths(msgspec.json.encode({"parts": [part]}))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"",
@@ -139,7 +140,7 @@ def test_depth_has_a_limit() -> None:
         parse_json(b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b'{"parts":[]}',
@@ -155,8 +156,8 @@ def test_a_byte_order_mark_and_a_second_encoding_are_taken_off(data: bytes) -> N
     assert Body(parts=[]) == decode(data, Body)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize("text", ['{"parts":[]}', "[]"])
+@each_row("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@each_row("text", ['{"parts":[]}', "[]"])
 def test_utf_16_is_refused_by_its_name(text: str, encoding: str) -> None:
     """Another encoding than JSON's is told, and not taken for broken JSON."""
     with pytest.raises(DecodeError, match="UTF-16"):
@@ -169,7 +170,7 @@ def test_unknown_keys_are_nobodys_business() -> None:
     assert ("a", 1.0) == (part.id, part.weight)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "found"),
     [
         ("https://files.test/a.mp3", "https://files.test/a.mp3"),
@@ -228,7 +229,7 @@ def test_a_link_has_a_longest_length() -> None:
     assert None is link("https://files.test/" + "a" * 8_192)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "found"),
     [
         ("2026-01-02 03:04:05", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
@@ -278,7 +279,7 @@ def test_a_time_that_was_taken_is_a_time_everywhere(value: object) -> None:
         assert abs(datetime.fromtimestamp(found.timestamp(), UTC) - found) < timedelta(milliseconds=1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "found"),
     [(5, 5.0), (" 1.5 ", 1.5), (2.0, 2.0), ("1_0", None), ("١٢", None), (True, None), (10**400, None), ("", None)],
 )
@@ -287,13 +288,13 @@ def test_numbers_may_be_text_in_plain_digits(value: object, found: float | None)
     assert found == number(value)
 
 
-@pytest.mark.parametrize(("value", "found"), [("a", "a"), (5, "5"), ("", None), (None, None), ("1_0", "1_0")])
+@each_row(("value", "found"), [("a", "a"), (5, "5"), ("", None), (None, None), ("1_0", "1_0")])
 def test_an_id_is_text_or_a_whole_number(value: object, found: str | None) -> None:
     """Ids arrive as either."""
     assert found == identity(value)
 
 
-@pytest.mark.parametrize("value", [True, 1.5, [], {}, "a" * 201, "a\nb", "a\x1b[31m"])
+@each_row("value", [True, 1.5, [], {}, "a" * 201, "a\nb", "a\x1b[31m"])
 def test_what_cannot_be_an_id_is_none(value: object) -> None:
     """Ids end up in logs and on terminals, so they are short and printable."""
     assert None is identity(value)

@@ -210,10 +210,6 @@ def kit() -> Kit:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test once for each `sample`, or once for each `provider_class`, where it asks for one."""
-    if "sample" in metafunc.fixturenames:
-        samples = load_samples()
-        ids = [f"{sample.provider}/{sample.file}-{sample.parse}" for sample in samples]
-        metafunc.parametrize("sample", samples, ids=ids)
+    """Run a test once for each `provider_class`, where it asks for one."""
     if "provider_class" in metafunc.fixturenames:
         metafunc.parametrize("provider_class", [load(name) for name in NAMES], ids=NAMES)

@@ -12,6 +12,7 @@ from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.providers import load
 from audioext.providers._fields import EXTEND_LIMITS, V6_MODELS
 from audioext.providers.base import Provider
+from tests.support.tables import each_row
 from tests.unit.providers.conftest import MakeProvider
 
 CUSTOM = {"prompt": "p", "style": "s", "title": "t", "continue_at": 60.0}
@@ -68,9 +69,9 @@ def advised(provider: Provider, request: Request) -> set[str]:
     return {problem.field for problem in provider.check(request) if problem.advice}
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
-@pytest.mark.parametrize("model", LIMITS)
-@pytest.mark.parametrize("make", [by_id, uploaded])
+@each_row("made", MUSIC)
+@each_row("model", LIMITS)
+@each_row("make", [by_id, uploaded])
 def test_each_model_has_its_own_lengths(made: MakeProvider, model: str, make: Callable[..., Extend]) -> None:
     """A text may be as long as the model's own limit and not one character longer."""
     longest = {name: "x" * limit for name, limit in LIMITS[model].items()}
@@ -79,14 +80,14 @@ def test_each_model_has_its_own_lengths(made: MakeProvider, model: str, make: Ca
     assert {"prompt", "style", "title"} == refused(made(), make(model=model, continue_at=9.0, **too_long))
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@each_row("made", MUSIC)
 def test_an_unknown_model_has_no_limits(made: MakeProvider) -> None:
     """A model that this release does not know goes through without a word."""
     assert () == tuple(made().check(by_id(**{**CUSTOM, "model": "V9_NEXT", "prompt": "x" * 20_000})))
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
-@pytest.mark.parametrize("model", sorted(V6_MODELS))
+@each_row("made", MUSIC)
+@each_row("model", sorted(V6_MODELS))
 def test_lengths_that_another_page_states_are_advice(made: MakeProvider, model: str) -> None:
     """V6's lengths stand on the jobs route's page alone: there they refuse, elsewhere they warn and go."""
     request = by_id(**{**CUSTOM, "model": model, "title": "x" * 101})
@@ -102,14 +103,14 @@ def test_all_limits_are_of_known_models() -> None:
     assert LIMITS == {model: limits for model, limits in EXTEND_LIMITS.items() if model not in V6_MODELS}
 
 
-@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+@each_row("made", VENDORS)
 @pytest.mark.parametrize("given", CUSTOM)
 def test_by_id_one_custom_field_needs_all_four(made: MakeProvider, given: str) -> None:
     """Any of prompt, style, title and continue_at asks for custom mode, and then all four are required."""
     assert set(CUSTOM) - {given} == refused(made(), by_id(**{given: CUSTOM[given]}))
 
 
-@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+@each_row("made", VENDORS)
 def test_by_id_nothing_is_needed_to_inherit(made: MakeProvider) -> None:
     """Without custom fields the source's parameters are inherited, and `custom=False` forces that."""
     assert set() == refused(made(), by_id())
@@ -117,7 +118,7 @@ def test_by_id_nothing_is_needed_to_inherit(made: MakeProvider) -> None:
     assert set(CUSTOM) == refused(made(), by_id(custom=True))
 
 
-@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+@each_row("made", VENDORS)
 def test_an_instrumental_extension_has_no_prompt(made: MakeProvider) -> None:
     """With `instrumental` the prompt is forbidden by id, and the other three are enough."""
     rest = {name: value for name, value in CUSTOM.items() if name != "prompt"}
@@ -126,7 +127,7 @@ def test_an_instrumental_extension_has_no_prompt(made: MakeProvider) -> None:
     assert {"vocal_gender"} == advised(made(), by_id(instrumental=True, vocal_gender="f", **rest))
 
 
-@pytest.mark.parametrize("made", VENDORS, ids=lambda made: made().name)
+@each_row("made", VENDORS)
 def test_an_upload_is_custom_by_style_or_title_alone(made: MakeProvider) -> None:
     """For uploaded audio, prompt and continue_at inherit; style or title ask for the rest."""
     assert set() == refused(made(), uploaded(prompt="p", continue_at=5.0))
@@ -152,7 +153,7 @@ def test_custom_mode_tells_what_switched_it_on() -> None:
     assert "which custom=True switched on" in forced["title"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("model", "meant"),
     [
         ("v5", "V5"),
@@ -179,7 +180,7 @@ def test_a_model_that_is_spelt_otherwise_is_refused_with_the_right_spelling(mode
     ]
 
 
-@pytest.mark.parametrize(("name", "needed"), [("kie", {"continue_at"}), ("sunoapi", set()), ("kie-jobs", set())])
+@each_row(("name", "needed"), [("kie", {"continue_at"}), ("sunoapi", set()), ("kie-jobs", set())])
 def test_only_kie_needs_continue_at_for_any_upload(name: str, needed: set[str]) -> None:
     """kie.ai's upload route requires `continueAt` in either mode; the problem comes once."""
     provider = provider_named(name)
@@ -208,8 +209,8 @@ def test_the_jobs_route_has_no_required_set() -> None:
     assert set() == refused(jobs, sung)
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
-@pytest.mark.parametrize(
+@each_row("made", MUSIC)
+@each_row(
     ("model", "seconds", "fields"),
     [
         ("V5", 480.0, set()),
@@ -225,13 +226,13 @@ def test_an_upload_may_last_eight_minutes(made: MakeProvider, model: str, second
     assert fields == refused(made(), request)
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@each_row("made", MUSIC)
 def test_a_track_of_the_provider_may_last_longer(made: MakeProvider) -> None:
     """The limit is on uploads: the provider's own tracks are extended whatever their length."""
     assert set() == refused(made(), by_id(source_duration=700.0))
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@each_row("made", MUSIC)
 def test_extending_needs_a_model(made: MakeProvider) -> None:
     """A model is required to extend, and not to add an instrumental."""
     assert "model" in refused(made(), by_id(model=None))
@@ -240,7 +241,7 @@ def test_extending_needs_a_model(made: MakeProvider) -> None:
     assert "V5" == made().info.sent_model(by_id())
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@each_row("made", MUSIC)
 def test_a_known_model_that_is_not_listed_is_advice(made: MakeProvider) -> None:
     """V3_5 is gone from today's pages: it warns and goes."""
     request = by_id(model="V3_5")
@@ -248,7 +249,7 @@ def test_a_known_model_that_is_not_listed_is_advice(made: MakeProvider) -> None:
     assert set() == refused(made(), request)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "model", "fields"),
     [
         ("kie", "V4", {"model"}),
@@ -268,7 +269,7 @@ def test_instrumentals_have_models_of_their_own(name: str, model: str, fields: s
     assert set() == refused(provider, request)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "fields", "found"),
     [
         ("sunoapi", {"title": "x" * 101}, (set(), {"title"})),
@@ -288,8 +289,8 @@ def test_instrumentals_have_lengths_of_their_own(
     assert found == (refused(provider, request), advised(provider, request))
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
-@pytest.mark.parametrize(("word", "letter"), [("m", "m"), ("f", "f"), ("male", "m"), ("female", "f")])
+@each_row("made", MUSIC)
+@each_row(("word", "letter"), [("m", "m"), ("f", "f"), ("male", "m"), ("female", "f")])
 def test_gender_words_become_letters(made: MakeProvider, word: str, letter: str) -> None:
     """The engine takes m and f; both spellings of a user are understood."""
     provider = made("k")
@@ -298,7 +299,7 @@ def test_gender_words_become_letters(made: MakeProvider, word: str, letter: str)
     assert f'ender":"{letter}"'.encode() in (body or b"")
 
 
-@pytest.mark.parametrize("made", MUSIC, ids=lambda made: made().name)
+@each_row("made", MUSIC)
 def test_neutral_and_s3_exist_elsewhere(made: MakeProvider) -> None:
     """What only MusicGPT takes is a problem that names it."""
     request = uploaded(continue_at=5.0, vocal_gender="neutral")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audioext.errors import AudioextError, ContentError, DecodeError
@@ -20,17 +20,12 @@ from audioext.models.events import Event, Failed, Progress, Refused, Submitted, 
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers import NAMES, load
 from audioext.providers.base import Provider
+from tests.support.tables import each_row
 from tests.unit.providers.conftest import json_values
 
 KEY = "sk-never-shown-0123456789"
 AUDIO = "https://files.example/a.mp3"
 OTHER = "https://files.example/b.mp3"
-
-MODEST = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 
 Body = dict[str, object]
 Make = Callable[..., Provider]
@@ -111,7 +106,7 @@ RUNNING = (
 )
 
 
-@pytest.mark.parametrize("word", DONE)
+@each_row("word", DONE)
 def test_any_word_for_done_ends_the_wait(provider_class: Make, word: str) -> None:
     """A status that says done, in any spelling, makes a song of the tracks beside it."""
     name = provider_class().info.name
@@ -119,7 +114,7 @@ def test_any_word_for_done_ends_the_wait(provider_class: Make, word: str) -> Non
     assert is_song(hooked(provider_class, status(name, word, **songs(name))))
 
 
-@pytest.mark.parametrize("word", FAILED)
+@each_row("word", FAILED)
 def test_any_word_for_failed_ends_the_wait(provider_class: Make, word: str) -> None:
     """A status that says failed, in any spelling, is the task's failure, in the vendor's words."""
     body = status(provider_class().info.name, word, message="no luck")
@@ -129,21 +124,21 @@ def test_any_word_for_failed_ends_the_wait(provider_class: Make, word: str) -> N
         assert "no luck" == failed.message
 
 
-@pytest.mark.parametrize("word", RUNNING)
+@each_row("word", RUNNING)
 def test_any_word_for_running_goes_on(provider_class: Make, word: str) -> None:
     """A status that says not yet claims nothing, and is no unknown word."""
     assert Progress(task_id="t1") == only(asked(provider_class, status(provider_class().info.name, word)))
 
 
-@pytest.mark.parametrize("word", ["remastering", "second", "LYRICS_SUCCESS", "COVER_COMPLETED", "no\u00e7\u00e3o", "1"])
+@each_row("word", ["remastering", "second", "LYRICS_SUCCESS", "COVER_COMPLETED", "no\u00e7\u00e3o", "1"])
 def test_an_unknown_word_is_kept(provider_class: Make, word: str) -> None:
     """A word that nobody knows claims nothing, and is there for people to read."""
     seen = only(asked(provider_class, status(provider_class().info.name, word)))
     assert (None, word) == (seen.claimed_stage, seen.word)
 
 
-@pytest.mark.parametrize("word", ["CALLBACK_EXCEPTION", "callback_exception", "CallbackException", "WEBHOOK_FAILED"])
-@pytest.mark.parametrize("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row("word", ["CALLBACK_EXCEPTION", "callback_exception", "CallbackException", "WEBHOOK_FAILED"])
+@each_row("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 def test_a_complaint_about_our_endpoint_is_no_failure(name: str, word: str) -> None:
     """With its files it is the song; without a track it is doubtful; a webhook makes a status call due."""
     provider = load(name)
@@ -155,7 +150,6 @@ def test_a_complaint_about_our_endpoint_is_no_failure(name: str, word: str) -> N
 
 
 @given(word=st.sampled_from([word for word in (*DONE, *FAILED, *RUNNING) if word.isupper()]), data=st.data())
-@MODEST
 def test_the_spelling_of_a_word_makes_no_difference(word: str, data: st.DataObject) -> None:
     """Case, and what stands between the parts of a word, tell nothing."""
     parts = [data.draw(st.sampled_from([part.lower(), part.title(), part])) for part in word.split("_")]
@@ -173,10 +167,10 @@ def test_the_spelling_of_a_word_makes_no_difference(word: str, data: st.DataObje
 LISTED: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OTHER}]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "key", ["data", "sunoData", "suno_data", "items", "files", "tracks", "songs", "clips", "results", "audio_list", "x"]
 )
-@pytest.mark.parametrize(
+@each_row(
     "wrapped",
     [
         lambda listed: listed,
@@ -188,17 +182,6 @@ LISTED: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OT
         lambda listed: [{"song": song} for song in listed],
         lambda listed: {"data": listed},
         lambda listed: {"response": json.dumps({"sunoData": listed})},
-    ],
-    ids=[
-        "list",
-        "text",
-        "text in text",
-        "object",
-        "list of texts",
-        "list of list",
-        "wrapped songs",
-        "data",
-        "response",
     ],
 )
 def test_a_result_is_found_wherever_it_stands(
@@ -218,7 +201,6 @@ WRAPPERS = ("payload", "body", "task", "job", "record", "webhook", "message", "i
     key=st.one_of(st.sampled_from(WRAPPERS), st.text("xyz_7 \u00e4.-$", min_size=1, max_size=9)),
     depth=st.integers(1, 3),
 )
-@MODEST
 def test_a_wrapper_may_have_any_name(provider_class: Make, key: str, depth: int) -> None:
     """What wraps a whole answer, or its tracks, is looked into, whatever its name."""
     name = provider_class().info.name
@@ -230,7 +212,7 @@ def test_a_wrapper_may_have_any_name(provider_class: Make, key: str, depth: int)
     assert is_song(asked(provider_class, status(name, some=result)))
 
 
-@pytest.mark.parametrize("key", ["param", "input", "requestParams", "source_audio", "uploaded", "originalFile"])
+@each_row("key", ["param", "input", "requestParams", "source_audio", "uploaded", "originalFile"])
 def test_what_was_asked_for_is_no_result(provider_class: Make, key: str) -> None:
     """The source that a task repeats is not taken for the song."""
     for value in (LISTED, json.dumps(LISTED), {"audio_url": AUDIO}):
@@ -238,7 +220,7 @@ def test_what_was_asked_for_is_no_result(provider_class: Make, key: str) -> None
         assert () == seen.tracks
 
 
-@pytest.mark.parametrize(
+@each_row(
     "key",
     [
         *("audio_url", "audioUrl", "AudioURL", "audio-url", "file_url", "fileUrl", "mp3_url", "song_url", "url"),
@@ -246,7 +228,7 @@ def test_what_was_asked_for_is_no_result(provider_class: Make, key: str) -> None
         *("link", "src", "href", "music", "cdn_mp3"),
     ],
 )
-@pytest.mark.parametrize("link", [AUDIO, [AUDIO], {"url": AUDIO}])
+@each_row("link", [AUDIO, [AUDIO], {"url": AUDIO}])
 def test_a_file_is_found_under_any_name(provider_class: Make, key: str, link: object) -> None:
     """A link to a file is the file, whatever its key, and in a list or an object where the key is known."""
     if not isinstance(link, str) and key in {"src", "href", "music", "cdn_mp3", "sourceAudioUrl", "wav_url"}:
@@ -276,9 +258,7 @@ def test_a_delivery_of_bare_tracks_shows_them(provider_class: Make) -> None:
         provider_class().parse_webhook(b"[1, 2]")
 
 
-@pytest.mark.parametrize(
-    "link", ["https://files.example/None.mp3", "https://files.example", "", None, "null", "undefined", False, 0]
-)
+@each_row("link", ["https://files.example/None.mp3", "https://files.example", "", None, "null", "undefined", False, 0])
 def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> None:
     """COMPLETE is claimed, and no track of it can be played yet."""
     seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", "audio_url": link}])))
@@ -288,7 +268,7 @@ def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> No
 # --- encodings -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     "encode",
     [
         lambda text: b"\xef\xbb\xbf" + text.encode(),
@@ -298,7 +278,6 @@ def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> No
         lambda text: json.dumps(json.dumps(text)).encode(),
         lambda text: f"[{text}]".encode(),
     ],
-    ids=["mark", "two marks", "blanks", "twice", "thrice", "list of one"],
 )
 def test_a_body_may_be_wrapped_as_text(provider_class: Make, encode: Callable[[str], bytes]) -> None:
     """Byte order marks, blanks, and JSON in JSON texts change nothing."""
@@ -310,14 +289,14 @@ def test_a_body_may_be_wrapped_as_text(provider_class: Make, encode: Callable[[s
     assert Submitted(task_id="t1") == provider.parse_submit(made)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@each_row("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_another_encoding_is_refused_by_its_name(provider_class: Make, encoding: str) -> None:
     """JSON is UTF-8; what is not says so."""
     with pytest.raises(DecodeError, match="UTF-16"):
         provider_class(KEY).parse_webhook(json.dumps(delivery("kie")).encode(encoding))
 
 
-@pytest.mark.parametrize("careless", [b"NaN", b"-Infinity", b'"caf\xe9"', b'"two\nlines"', b'"tab\there"'])
+@each_row("careless", [b"NaN", b"-Infinity", b'"caf\xe9"', b'"two\nlines"', b'"tab\there"'])
 def test_a_careless_value_never_costs_the_song(provider_class: Make, careless: bytes) -> None:
     """NaN, bytes of another encoding and raw line breaks beside a track are no reason to lose it."""
     provider, name = provider_class(KEY), provider_class().info.name
@@ -327,7 +306,7 @@ def test_a_careless_value_never_costs_the_song(provider_class: Make, careless: b
     assert is_song(provider.parse_webhook(answer.body), count=1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "fails"),
     [
         ({"code": 400, "msg": "no luck", "data": {"task_id": "t1"}}, True),
@@ -345,7 +324,7 @@ def test_a_webhook_without_a_word_is_asked_about(provider_class: Make, body: obj
         assert Progress(task_id="t1", ask_now=True) == event
 
 
-@pytest.mark.parametrize("code", [200, 200.0, "200", " 200 ", "0", 0, 201, None, True, "success", [], {}])
+@each_row("code", [200, 200.0, "200", " 200 ", "0", 0, 201, None, True, "success", [], {}])
 def test_a_good_code_may_be_written_in_any_way(provider_class: Make, code: object) -> None:
     """A code of success, and one that is none, let the tracks speak."""
     name = provider_class().info.name
@@ -353,7 +332,7 @@ def test_a_good_code_may_be_written_in_any_way(provider_class: Make, code: objec
     assert is_song(hooked(provider_class, {**delivery(name), "code": code}))
 
 
-@pytest.mark.parametrize(("id_", "known"), [(123, "123"), (123.0, "123"), (" t1\n", "t1"), ("t1", "t1")])
+@each_row(("id_", "known"), [(123, "123"), (123.0, "123"), (" t1\n", "t1"), ("t1", "t1")])
 def test_an_id_may_be_a_number(provider_class: Make, id_: object, known: str) -> None:
     """Ids of tasks and tracks are texts, whatever the wire has."""
     assert Submitted(task_id=known) == submitted(provider_class, {"code": 200, "data": {"task_id": id_}})
@@ -377,7 +356,6 @@ ODD = st.one_of(
 
 @pytest.mark.parametrize("provider", NAMES)
 @given(sides=st.dictionaries(st.sampled_from(SIDES), ODD, max_size=6), data=st.data())
-@MODEST
 def test_a_side_field_of_any_type_never_costs_the_song(
     provider: str, sides: dict[str, object], data: st.DataObject
 ) -> None:
@@ -415,8 +393,8 @@ SAYING = (
 SAYS = "The lyrics were flagged for moderation"
 
 
-@pytest.mark.parametrize("key", SAYING)
-@pytest.mark.parametrize(
+@each_row("key", SAYING)
+@each_row(
     "value",
     [
         SAYS,
@@ -428,7 +406,6 @@ SAYS = "The lyrics were flagged for moderation"
         {"error": {"detail": [{"text": SAYS}]}},
         json.dumps({"message": SAYS}),
     ],
-    ids=["text", "object", "with code", "other key", "list", "list of objects", "nested", "JSON text"],
 )
 def test_a_failures_words_are_never_lost(provider_class: Make, key: str, value: object) -> None:
     """What a failure says is told under any of its names, however it is wrapped, and so is what it is about."""
@@ -443,7 +420,7 @@ def test_a_failures_words_are_never_lost(provider_class: Make, key: str, value: 
         assert FailureReason.CONTENT is failed.reason
 
 
-@pytest.mark.parametrize("code", [501, "501", 501.0, " 501 "])
+@each_row("code", [501, "501", 501.0, " 501 "])
 def test_a_code_of_failure_may_be_written_in_any_way(code: object) -> None:
     """kie.ai's 501 fails the task, in a webhook and in a status answer that has nothing else."""
     kie = load("kie")
@@ -454,7 +431,7 @@ def test_a_code_of_failure_may_be_written_in_any_way(code: object) -> None:
         assert (FailureReason.GENERATION, "501", "no luck") == (failed.reason, failed.code, failed.message)
 
 
-@pytest.mark.parametrize("value", [False, "false", "False", 0, "0", "no"])
+@each_row("value", [False, "false", "False", 0, "0", "no"])
 def test_success_that_is_false_is_a_failure(provider_class: Make, value: object) -> None:
     """A webhook that says no, and nothing else of its task, fails it with its reason."""
     (failed,) = hooked(provider_class, {"success": value, "task_id": "t1", "reason": "no vocals"})
@@ -467,7 +444,7 @@ def test_success_that_is_false_is_a_failure(provider_class: Make, value: object)
 NO = "This audio matches copyrighted material"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("http", "body"),
     [
         (200, {"code": 400, "msg": NO}),
@@ -502,7 +479,7 @@ def test_a_readable_refusal_is_one(provider_class: Make, http: int, body: object
     assert (False, False) == (outcome.error.charged, outcome.resend)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("http", "body"),
     [
         (200, {"code": 400, "msg": "no", "data": {"taskId": "t1"}}),
@@ -530,7 +507,7 @@ def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, ht
     assert str(said) in outcome.reason
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         {"code": 200, "data": {"taskId": "t1"}},
@@ -558,7 +535,6 @@ def test_the_id_of_a_task_is_found_wherever_it_stands(provider_class: Make, body
 
 
 @given(body=st.dictionaries(st.sampled_from(["code", "data", "msg", "success", "error", "status"]), ODD, max_size=4))
-@MODEST
 def test_what_names_no_task_never_makes_one(provider_class: Make, body: dict[str, object]) -> None:
     """However an answer looks, an id is never made up, and what is refused is told as the vendor's word."""
     text = json.dumps(body).lower().replace("_", "")
@@ -591,7 +567,6 @@ SONGS = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("name", ["kie", "kie-jobs", "sunoapi", "vidgo"])
 @given(stage=st.sampled_from(["text", "first", "complete"]), songs=st.lists(SONGS, max_size=3))
-@MODEST
 def test_a_documented_webhook_means_the_same_to_the_careful_reader(
     name: str, stage: str, songs: list[dict[str, object]]
 ) -> None:

@@ -16,6 +16,7 @@ from audioext.models.limits import Limits
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers.base import FileRoute
+from tests.support.tables import each_row
 from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.example/musicgpt/ref1/tag1")
@@ -114,9 +115,7 @@ def test_genders_are_spelt_out(given: str, sent: str) -> None:
     assert sent == form(MusicGpt(KEY).build_submit(request, None))["gender"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(60, "60"), (42.5, "42.5"), (60.0, "60.0"), (0.1, "0.1"), (1e-05, "0.00001")]
-)
+@each_row(("seconds", "text"), [(60, "60"), (42.5, "42.5"), (60.0, "60.0"), (0.1, "0.1"), (1e-05, "0.00001")])
 def test_seconds_have_no_exponent(seconds: float, text: str) -> None:
     """A small number is written out, since no page says that an exponent is read."""
     sent = MusicGpt(KEY).build_submit(Extend(url=SOURCE, continue_at=seconds), None)
@@ -171,7 +170,7 @@ def test_a_track_of_musicgpt_is_continued_by_its_url() -> None:
     assert () == MusicGpt(KEY).check(track.extend(continue_at=6))
 
 
-@pytest.mark.parametrize(("field", "longest"), [("lyrics", 2000), ("lyrics_section_to_extend", 3000)])
+@each_row(("field", "longest"), [("lyrics", 2000), ("lyrics_section_to_extend", 3000)])
 def test_lyrics_have_the_pages_limits(field: str, longest: int) -> None:
     """The longest text that the page allows passes, and one more letter is refused."""
     provider = MusicGpt(KEY)
@@ -217,7 +216,7 @@ def test_its_facts_are_the_pages() -> None:
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "text"),
     [
         (b'{"detail": "no key", "message": "other"}', "no key"),
@@ -245,7 +244,7 @@ def test_error_texts_are_found_wherever_they_stand(body: bytes, text: str) -> No
     assert text == outcome.error.message
 
 
-@pytest.mark.parametrize("body", [b'{"detail": "' + b"x" * 9000 + b'"}', b"x" * 9000])
+@each_row("body", [b'{"detail": "' + b"x" * 9000 + b'"}', b"x" * 9000])
 def test_error_texts_are_bounded(body: bytes) -> None:
     """A whole page never ends up in a message."""
     outcome = MusicGpt(KEY).parse_submit(HttpResponse(status=404, body=body))
@@ -253,20 +252,20 @@ def test_error_texts_are_bounded(body: bytes) -> None:
     assert len(outcome.error.message) <= 500
 
 
-@pytest.mark.parametrize("second", [SENTINEL, "", None, 7.5, ["x"], {}])
+@each_row("second", [SENTINEL, "", None, 7.5, ["x"], {}])
 def test_what_is_no_id_names_no_track(second: object) -> None:
     """The sentinel text, emptiness and other types are no id, and never lose the task."""
     outcome = submit(success=True, task_id="t1", conversion_id_1="a", conversion_id_2=second)
     assert Submitted(task_id="t1", track_ids=("a",)) == outcome
 
 
-@pytest.mark.parametrize("status", [301, 408, 499, 500, 502, 503, 524])
+@each_row("status", [301, 408, 499, 500, 502, 503, 524])
 def test_a_status_that_proves_nothing_is_unknown(status: int) -> None:
     """Neither a redirect nor a time-out nor a broken server says that no task was made."""
     assert isinstance(submit(status, detail="no"), Unknown)
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404, 409, 422, 429])
+@each_row("status", [401, 402, 403, 404, 409, 422, 429])
 def test_a_refusal_that_names_a_task_is_unknown(status: int) -> None:
     """An answer that contradicts itself proves nothing."""
     assert isinstance(submit(status, detail="no", task_id="t1"), Unknown)
@@ -353,7 +352,7 @@ def test_a_failed_cover_or_lyrics_is_no_failure_of_the_music() -> None:
         assert Progress(task_id="t1", ask_now=True) == shown(deliver(**body))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "message"),
     [
         ({"reason": "a", "status_msg": "b", "error": "c", "message": "d"}, "a"),
@@ -371,7 +370,7 @@ def test_failure_texts_are_found_wherever_they_stand(body: dict[str, object], me
     assert message == failed.message
 
 
-@pytest.mark.parametrize(("flagged", "reason"), [(True, FailureReason.CONTENT), (False, FailureReason.UNKNOWN)])
+@each_row(("flagged", "reason"), [(True, FailureReason.CONTENT), (False, FailureReason.UNKNOWN)])
 def test_a_flag_means_content(flagged: bool, reason: FailureReason) -> None:
     """is_flagged says that the content rules refused it."""
     assert (Failed(task_id="t1", reason=reason, message="no"),) == deliver(
@@ -379,7 +378,7 @@ def test_a_flag_means_content(flagged: bool, reason: FailureReason) -> None:
     )
 
 
-@pytest.mark.parametrize("status", ["FAILED", "ERROR", "conversion_failed", "INTERNAL_ERROR"])
+@each_row("status", ["FAILED", "ERROR", "conversion_failed", "INTERNAL_ERROR"])
 def test_a_failure_is_told_by_its_word_too(status: str) -> None:
     """A status that contains FAIL or ERROR is a failure, whatever its case."""
     assert (Failed(task_id="t1", code=status, message=status),) == deliver(task_id="t1", status=status)
@@ -393,16 +392,14 @@ def test_completed_with_a_conversion_id_speaks_of_one_track() -> None:
     assert Stage.COMPLETE == shown(deliver(**body, conversion_id=SENTINEL)).claimed_stage
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"hello": 1}, {"success": True}, {"conversion_path": None}, {"task_id": ""}, {"audio_url": 7}]
-)
+@each_row("body", [{}, {"hello": 1}, {"success": True}, {"conversion_path": None}, {"task_id": ""}, {"audio_url": 7}])
 def test_a_body_that_says_nothing_is_refused(body: dict[str, object]) -> None:
     """Neither a task nor anything known, or a wrong type, is not a delivery."""
     with pytest.raises(DecodeError):
         deliver(**body)
 
 
-@pytest.mark.parametrize("subtype", [[], {}, None, 7, ""])
+@each_row("subtype", [[], {}, None, 7, ""])
 def test_an_odd_subtype_loses_nothing(subtype: object) -> None:
     """No page says what the subtype is, so a part is known by what it holds."""
     audio = "https://files.example/a.mp3"

@@ -16,6 +16,7 @@ from audioext.models.limits import Limits
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.models.results import Stage
 from audioext.providers.base import Credits, FileRoute, Uploads
+from tests.support.tables import each_row
 from tests.unit.providers.conftest import Kit
 
 CALLBACK = URL("https://hooks.acme.test/v/9f2c")
@@ -107,7 +108,7 @@ def test_an_instrumental_sends_what_the_page_requires() -> None:
     assert vidgo.info.sent_model(instrumental()) is None
 
 
-@pytest.mark.parametrize("key", ["model", "mv"])
+@each_row("key", ["model", "mv"])
 def test_the_key_of_an_instrumentals_model_is_a_setting(key: str) -> None:
     """A model that is given goes under the chosen key, and is what was sent."""
     vidgo = Vidgo("k", instrumental_model_key=key)
@@ -117,7 +118,7 @@ def test_the_key_of_an_instrumentals_model_is_a_setting(key: str) -> None:
     assert "V5" == body(vidgo.build_submit(Extend(audio_id="a", model="V5"), None))["input"]["mv"]
 
 
-@pytest.mark.parametrize("key", ["", "Model", "title", "upload_url", None])
+@each_row("key", ["", "Model", "title", "upload_url", None])
 def test_a_model_key_is_one_of_two(key: Any) -> None:
     """Any other key is refused when the provider is made: the model could overwrite the source or be lost."""
     with pytest.raises(ConfigError, match="instrumental_model_key"):
@@ -131,7 +132,7 @@ def test_a_file_is_served() -> None:
     assert () == Vidgo().check(Extend(file="a.wav", model="V5"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("model", "prompt", "style", "title"),
     [
         ("V4", 3000, 200, 80),
@@ -152,7 +153,7 @@ def test_texts_have_the_limits_of_the_page(model: str, prompt: int, style: int, 
     ]
 
 
-@pytest.mark.parametrize(("model", "longest"), [("V5", 480.0), ("V4_5ALL", 60.0)])
+@each_row(("model", "longest"), [("V5", 480.0), ("V4_5ALL", 60.0)])
 def test_uploads_have_a_longest_duration(model: str, longest: float) -> None:
     """Eight minutes, and one minute with V4_5ALL."""
     fits = Extend(url=VOICE, model=model, source_duration=longest)
@@ -172,7 +173,7 @@ def test_what_no_page_of_vidgos_states_is_advice() -> None:
     assert () == Vidgo().check(Extend(audio_id="a", model="V99"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "https://hooks.acme.test/v/1",
@@ -189,7 +190,7 @@ def test_public_https_addresses_are_called(url: str) -> None:
     assert Vidgo().check_callback(URL(url)) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "why"),
     [
         ("http://hooks.acme.test/v", "https"),
@@ -210,13 +211,13 @@ def test_addresses_that_are_never_called_are_refused(url: str, why: str) -> None
     assert why in (Vidgo().check_callback(URL(url)) or "")
 
 
-@pytest.mark.parametrize("base_url", ["http://127.0.0.1:9/vidgo", "http://localhost:9", "http://[::1]:9"])
+@each_row("base_url", ["http://127.0.0.1:9/vidgo", "http://localhost:9", "http://[::1]:9"])
 def test_a_stand_in_on_loopback_calls_anything(base_url: str) -> None:
     """A sandbox can reach our loopback address, so the rules of the real API do not hold."""
     assert Vidgo(base_url=base_url).check_callback(URL("http://127.0.0.1:8080/audio/x")) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "message"),
     [
         ({"error": {"message": "one"}, "detail": "two", "message": "three"}, "one"),
@@ -244,7 +245,7 @@ def test_a_refusal_needs_a_readable_body() -> None:
         assert isinstance(Vidgo("k").parse_submit(HttpResponse(status=401, body=raw)), Unknown)
 
 
-@pytest.mark.parametrize("code", [200, "200", 200.0, 500, None, True, {}])
+@each_row("code", [200, "200", 200.0, 500, None, True, {}])
 def test_a_webhooks_code_is_not_judged(code: object) -> None:
     """A finished task is finished whatever code stands beside its data, of whatever type."""
     raw = msgspec.json.encode({"code": code, "data": {"task_id": "t1", "status": "finished"}})

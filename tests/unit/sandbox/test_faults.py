@@ -4,9 +4,10 @@ import pytest
 
 from audioext.sandbox import Fault, FaultError, FaultKind
 from audioext.sandbox.faults import FaultScript, Plan
+from tests.support.tables import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "duplicate",
@@ -43,7 +44,7 @@ def test_a_fault_is_written_as_it_was_read(text: str) -> None:
     assert text == str(Fault.parse(text))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "",
@@ -90,7 +91,7 @@ def test_a_title_pattern_chooses_tasks() -> None:
     script = FaultScript()
     script.add("drop", title="Part *", times=1)
     assert Plan() == script.draw("Intro")
-    assert script.draw("Part 7").has(FaultKind.DROP)
+    assert script.draw("Part 7").get(FaultKind.DROP) is not None
     assert Plan() == script.draw("Part 8")
 
 
@@ -123,6 +124,6 @@ def _two_alike() -> tuple[FaultScript, FaultScript]:
 def test_a_stage_is_found_by_any_of_its_words() -> None:
     """A fault without a stage strikes everywhere, one with a stage where its word is among the delivery's."""
     everywhere, text = Plan((Fault.parse("drop"),)), Plan((Fault.parse("drop=text"),))
-    assert everywhere.at(FaultKind.DROP, ("first",)) is not None
-    assert text.at(FaultKind.DROP, ("cover", "text")) is not None
-    assert text.at(FaultKind.DROP, ("first",)) is None
+    assert everywhere.get(FaultKind.DROP, ("first",)) is not None
+    assert text.get(FaultKind.DROP, ("cover", "text")) is not None
+    assert text.get(FaultKind.DROP, ("first",)) is None

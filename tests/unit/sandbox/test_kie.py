@@ -412,13 +412,3 @@ async def test_without_a_key_nothing_is_signed(world: World) -> None:
     """As at kie.ai, there are no signature headers until there is a key."""
     await world.settled_task()
     assert not any(name.startswith("X-Webhook") for name in world.listener.received[0].headers)
-
-
-async def test_download_urls_are_for_its_own_files(world: World) -> None:
-    """A generated file's URL is exchanged for one that can be loaded; a stranger's gets 422."""
-    await world.settled_task()
-    made = world.listener.bodies[-1]["data"]["data"][0]["audio_url"]
-    answer = await world.post("/kie/api/v1/common/download-url", {"url": made})
-    assert (200, True) == (answer["code"], answer["data"].startswith(world.sandbox.url))
-    for foreign in ("https://example.invalid/a.mp3", world.sandbox.tune_url, f"{world.sandbox.url}/kie", 7):
-        assert 422 == (await world.post("/kie/api/v1/common/download-url", {"url": foreign}))["code"]

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from audioext.sandbox.deliveries import sign
 from tests.unit.sandbox.conftest import OpenWorld, World
 
 pytestmark = pytest.mark.asyncio
@@ -98,50 +97,11 @@ async def test_the_state_follows_the_clock(
     assert (data["completeTime"] is None) == (state != "success")
 
 
-@pytest.mark.parametrize(
-    ("shape", "keys", "beside"),
-    [
-        ("data", ["data"], True),
-        ("response.data", None, True),
-        ("resultUrls", ["resultUrls"], False),
-        ("resultObject", ["resultUrls", "resultObject"], False),
-    ],
-)
-async def test_results_come_in_each_shape(
-    open_world: OpenWorld, shape: str, keys: list[str] | None, *, beside: bool
-) -> None:
-    """Each of the shapes that were reported can be had: inside `resultJson`, or as `response` beside it."""
-    world = await open_world(jobs_result=shape)
-    task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
-    await world.sandbox.settled()
-    data = await record(world, task_id)
-    assert keys == (list(msgspec.json.decode(data["resultJson"])) if data["resultJson"] else None)
-    assert beside == (data["response"] is not None)
-    assert world.sandbox.url in str(data)
-
-
-async def test_the_callback_can_be_a_status(open_world: OpenWorld) -> None:
-    """In the status shape one signed callback comes at the end: the record, and the id in both spellings."""
-    world = await open_world(jobs_callback="status", hmac_key="key")
-    task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
-    await world.sandbox.settled()
-    (received,) = world.listener.received
-    data = received.body["data"]
-    assert [task_id] * 3 == [received.body["taskId"], data["taskId"], data["task_id"]]
-    assert ("success", "task_completed") == (data["state"], data["callbackType"])
-    assert await record(world, task_id) == {
-        name: value for name, value in data.items() if name not in {"task_id", "callbackType"}
-    }
-    assert sign("key", task_id, received.headers["X-Webhook-Timestamp"]) == received.headers["X-Webhook-Signature"]
-
-
-@pytest.mark.parametrize(("shape", "count"), [("legacy", 2), ("status", 1)])
-async def test_a_failure_is_told_in_both_shapes(open_world: OpenWorld, shape: str, count: int) -> None:
+async def test_a_failure_is_told_twice(open_world: OpenWorld) -> None:
     """A failed job has the code in callback and status."""
-    world = await open_world(jobs_callback=shape, faults=["error=first:500"])
+    world = await open_world(faults=["error=first:500"])
     task_id = (await world.post(CREATE, job(world)))["data"]["taskId"]
     await world.sandbox.settled()
-    assert count == len(world.listener.bodies)
     error = world.listener.bodies[-1]
     assert (500, "error", task_id) == (error["code"], error["data"]["callbackType"], error["data"]["task_id"])
     data = await record(world, task_id)

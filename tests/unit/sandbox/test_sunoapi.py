@@ -26,15 +26,6 @@ async def test_songs_have_thirteen_keys_from_the_text_on(world: World) -> None:
     assert "SUCCESS" == info["data"]["status"]
 
 
-async def test_the_task_id_has_two_spellings(open_world: OpenWorld) -> None:
-    """The callbacks can name the task as `taskId`, as was seen."""
-    world = await open_world(sunoapi_task_key="taskId", faults=["error=first"])
-    answer = await world.post(EXTEND, world.kie_extend())
-    await world.sandbox.settled()
-    assert [answer["data"]["taskId"]] * 2 == [body["data"]["taskId"] for body in world.listener.bodies]
-    assert not any("task_id" in body["data"] for body in world.listener.bodies)
-
-
 async def test_an_error_has_no_data(open_world: OpenWorld) -> None:
     """The error callback has code 400 and `data` null."""
     world = await open_world(faults=["error=text"])

@@ -1,6 +1,5 @@
-"""The upload hosts: kie.ai's and sunoapi.org's take files in three ways."""
+"""The upload hosts: kie.ai's and sunoapi.org's take files in two ways."""
 
-import base64
 from typing import Any
 
 import aiohttp
@@ -23,21 +22,17 @@ def form(data: bytes, **texts: str) -> aiohttp.FormData:
 
 
 async def upload(world: World, provider: str, way: str, data: bytes, **changes: Any) -> tuple[int, Any]:
-    """Upload in one of the three ways."""
+    """Upload in one of the two ways."""
     if way == "stream":
         texts = {"uploadPath": "my/songs", "fileName": "a.wav"} | changes
         return await world.call("POST", f"/{provider}/api/file-stream-upload", data=form(data, **texts))
-    body: dict[str, object] = {"uploadPath": "my/songs", "fileName": "a.wav"}
-    if way == "base64":
-        body["base64Data"] = base64.b64encode(data).decode()
-    else:
-        world.listener.sources["tone.wav"] = data
-        body["fileUrl"] = f"{world.listener.url}/source/tone.wav"
-    return await world.call("POST", f"/{provider}/api/file-{way}-upload", json=body | changes)
+    world.listener.sources["tone.wav"] = data
+    body = {"uploadPath": "my/songs", "fileName": "a.wav", "fileUrl": f"{world.listener.url}/source/tone.wav"}
+    return await world.call("POST", f"/{provider}/api/file-url-upload", json=body | changes)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("way", ["stream", "base64", "url"])
+@pytest.mark.parametrize("way", ["stream", "url"])
 async def test_an_uploaded_file_is_a_source(world: World, tone: bytes, provider: str, way: str) -> None:
     """Each way answers with a download URL, which serves the same bytes and is good to be extended."""
     status, answer = await upload(world, provider, way, tone)
@@ -54,24 +49,17 @@ async def test_an_uploaded_file_is_a_source(world: World, tone: bytes, provider:
 
 
 async def test_names_are_kept_or_found(world: World, tone: bytes) -> None:
-    """Without `fileName` the part's own name is used, the address's, or one that fits a data URL's type."""
+    """Without `fileName` the part's own name is used, or the address's."""
     _, stream = await world.call("POST", "/kie/api/file-stream-upload", data=form(tone, uploadPath="/p/../q/"))
     assert "p/q/my-tone.wav" == stream["data"]["filePath"]
     _, address = await upload(world, "kie", "url", tone, fileName=None)
     assert "tone.wav" == address["data"]["fileName"]
-    encoded = f"data:image/png;base64,{base64.b64encode(b'x').decode()}"
-    _, data = await upload(world, "kie", "base64", tone, fileName=None, base64Data=encoded)
-    assert ("image/png", 1) == (data["data"]["mimeType"], data["data"]["fileSize"])
 
 
 @pytest.mark.parametrize(
     ("way", "changes", "code"),
     [
         ("stream", {"uploadPath": ""}, 400),
-        ("base64", {"uploadPath": None}, 400),
-        ("base64", {"base64Data": "a b"}, 400),
-        ("base64", {"base64Data": ""}, 400),
-        ("base64", {"base64Data": None}, 400),
         ("url", {"fileUrl": None}, 400),
         ("url", {"fileUrl": "file:///etc/passwd"}, 400),
         ("url", {"fileUrl": "http://127.0.0.1:1/a.mp3"}, 500),
@@ -91,7 +79,7 @@ async def test_bad_uploads_are_refused(
         assert (code, code, False) == (status, answer["code"], answer["success"])
 
 
-@pytest.mark.parametrize("way", ["stream", "base64", "url"])
+@pytest.mark.parametrize("way", ["stream", "url"])
 async def test_uploads_check_key_method_and_form(world: World, way: str) -> None:
     """A bad key gets 401, another method 405, a body of another kind 400."""
     path = f"/kie/api/file-{way}-upload"
@@ -118,6 +106,6 @@ async def test_a_form_without_a_file_is_refused(world: World) -> None:
 async def test_a_file_over_the_limit_is_refused(open_world: OpenWorld, tone: bytes) -> None:
     """More bytes than the limit are not kept, whichever way they come."""
     world = await open_world(max_upload_bytes=1000)
-    for way in ("stream", "base64", "url"):
+    for way in ("stream", "url"):
         status, answer = await upload(world, "kie", way, tone)
         assert (400, False) == (status, answer["success"])

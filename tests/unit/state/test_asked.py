@@ -16,6 +16,7 @@ from audioext.models.checks import GENDERS, PERSONA_MODELS
 from audioext.models.record import Asked
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.state.asked import dump_asked, load_asked
+from tests.support.tables import each_row
 from tests.support.tape import asked
 
 # --- any request --------------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ def test_the_stored_form_is_one(value: Asked) -> None:
 # --- single cases -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     "request_",
     [
         Extend(audio_id="a", model="V5", custom=False, style_weight=0.65),
@@ -160,7 +161,7 @@ def change(name: str, value: object) -> Callable[[], bytes]:
     return lambda: msgspec.json.encode({**msgspec.json.decode(dump_asked(asked())), name: value})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "says"),
     [
         (b"", "damaged"),

