@@ -264,7 +264,9 @@ class Parts:
         """
         found = self.settings.providers
         if not found:
-            raise ConfigError("this client has no provider: pass one, like Client(Kie())")
+            raise ConfigError(
+                "this client has no provider: pass one, like Client(Kie()); from_env() has those with a key"
+            )
         if name is None:
             return next(iter(found.values()))
         if not isinstance(name, str) or name not in found:

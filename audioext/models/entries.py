@@ -41,7 +41,9 @@ UNSENT = "not sent"
 """Begins the note of a recovery's answer that is none, since its POST certainly never left."""
 
 STILL = "still"
-"""The note of a status answer that repeats a doubtful failure, long enough after the first to be believed."""
+"""The note of a status answer that repeats what is doubtful, long enough after the first to be believed."""
+DONE_SECONDS = 300.0
+"""How long a status has to say that a task is done before that counts, where not all tracks are shown."""
 
 MAX_ENTRIES = 200
 """A job's journal takes no more webhooks and statuses beyond this; real jobs have about ten."""

@@ -47,7 +47,7 @@ class Progress:
 
     `claimed_stage` is the stage that the wire names, `None` where it names none; `tracks` are what was
     shown, each with what is known of it. `word` keeps an unknown stage or status word. `ask_now` makes a
-    status call due at once.
+    status call due at once. A claim that *is_doubtful* counts when a later status call is answered with it as well.
     """
 
     task_id: str | None = None
@@ -57,6 +57,7 @@ class Progress:
     credits: float | None = None
     word: str | None = field(default=None, converter=_as_text)
     ask_now: bool = False
+    is_doubtful: bool = False
 
 
 @frozen(kw_only=True)

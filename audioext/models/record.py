@@ -125,8 +125,8 @@ class Record:
     `seen_at` is when the provider was last heard of. `tracks` are those known now, in order; `sightings` are what
     they were made of. `refusal` is what the vendor said when it refused the submit. `answer_problem` says why the
     submit's answer does not tell whether a task was made. `asks_at` is when a webhook last raised a question that
-    only a status call answers, `None` where none is open. `doubted_at` is when a status answer first told of a failure
-    that counts only if it is told again. `complaint` is the latest status call that was refused or could not be read.
+    only a status call answers, `None` where none is open. `doubted_at` is when the status first told of an end that
+    counts only if it is told again. `complaint` is the latest status call that was refused or could not be read.
     `recovery` is the last one of its files. `handled` names the topics (stages in small letters, and `failed`) that all
     handlers are done with, `runs` how each handler fared, by topic and name.
     """

@@ -185,15 +185,27 @@ class HostedAccount:
         """Return the GET that asks for *record*'s task, or raise RequestError: its task id is not known yet."""
         if record.task_id is None:
             raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
-        vendor = self.vendor
-        return self.get(vendor.status_path, {**vendor.status_query, vendor.status_key: record.task_id})
+        return self.get_status(record, {self.vendor.status_key: record.task_id})
+
+    def get_status(self, record: Record, query: Mapping[str, str]) -> HttpRequest:
+        """Return the GET of a status, at the API that *record*'s task was submitted to.
+
+        An account that was given an address of its own asks there, and so does one with another key, which nobody
+        else is shown.
+        """
+        asked, vendor, base = record.asked, self.vendor, None
+        is_same_key = asked.account.rpartition("/")[2] == self.info.account.rpartition("/")[2]
+        if asked.base_url is not None and is_same_key and self.base_url == vendor.base_url:
+            base = to_base_url(asked.base_url)
+        return self.get(vendor.status_path, {**vendor.status_query, **query}, base=base)
 
     def verify_webhook(self, hook: Webhook) -> None:
         """Do nothing: this API signs nothing, so the tag is the proof."""
 
-    def get(self, path: str, query: Mapping[str, str] | None = None) -> HttpRequest:
-        """Return a GET of *path*, which starts with a slash, under the base URL."""
-        return HttpRequest(method="GET", url=_joined(self.base_url, path).with_query(query), headers=self.headers)
+    def get(self, path: str, query: Mapping[str, str] | None = None, *, base: URL | None = None) -> HttpRequest:
+        """Return a GET of *path*, which starts with a slash, under *base*, else under the base URL."""
+        url = _joined(self.base_url if base is None else base, path)
+        return HttpRequest(method="GET", url=url.with_query(query), headers=self.headers)
 
     def post(self, path: str, body: Mapping[str, object] | Sequence[Part], *, base: URL | None = None) -> HttpRequest:
         """Return a POST of *body*, as JSON or a form of parts, to *path* under *base*, else under the base URL."""

@@ -62,7 +62,9 @@ class Body:
 
     def __init__(self, value: object, where: str, *, finds_tracks: bool = True) -> None:
         """Look once at every key of every object, and open the JSON texts among them."""
-        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if isinstance(value, list):
+            several: dict[str, object] = {"data": value}
+            value = value[0] if len(value) == 1 else several
         if not isinstance(value, dict):
             raise DecodeError(["expected an object @ $"], where=where)
         self.where = where
@@ -159,8 +161,8 @@ class Body:
             pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
             limit = MAX_KEYS if isinstance(node, dict) else None
             inner = [opened(item) for key, item in itertools.islice(pairs, limit) if not _ECHO.search(plain(str(key)))]
-            beside = [item for item in inner if isinstance(item, dict)]
-            yield [item for item in beside if not _NAMING_A_TRACK.isdisjoint(map(plain, item))][:MAX_TRACKS]
+            beside = [_bare(item) for item in inner if isinstance(item, dict)]
+            yield [item for item in beside if _names_a_track(item)][:MAX_TRACKS]
             nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
 
     def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
@@ -190,8 +192,19 @@ class Body:
         yield from (item for layer, _ in self.layers[1:] if isinstance(item := layer.get("data"), str) and item)
 
 
+def _names_a_track(item: object) -> bool:
+    return isinstance(item, dict) and not _NAMING_A_TRACK.isdisjoint(map(plain, item))
+
+
+def _bare(item: Mapping[str, object]) -> object:
+    """Return the only track in an object that is none itself."""
+    inner = [] if _names_a_track(item) else [it for key, it in item.items() if not _ECHO.search(plain(key))]
+    tracks = [each for each in inner if _names_a_track(each)]
+    return tracks[0] if len(tracks) == 1 else item
+
+
 def _opened_task(raw: object) -> object:
     """Return what is in *raw*, JSON in a text too; a list of one object that is no track counts as the object."""
     item = opened(raw)
     only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
-    return only if isinstance(only, dict) and _NAMING_A_TRACK.isdisjoint(map(plain, only)) else item
+    return only if isinstance(only, dict) and not _names_a_track(only) else item

@@ -102,7 +102,7 @@ SHOWING = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url"
 LISTS = (
     *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
     *("resulturls", "audiourls", "urls", "results", "result", "output", "outputs", "audios", "list", "payload", "body"),
-    *("task", "job", "record", "conversions"),
+    *("resulturl", "task", "job", "record", "conversions"),
 )
 """Plain keys under which tracks, lists of them, or objects around them have been seen: kie.ai's jobs (`resultJson`,
 `resultObject`, `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and what

@@ -99,7 +99,7 @@ class MusicGpt(HostedAccount):
         missing = next((id_ for id_ in record.track_ids if id_ not in settled), None)
         if record.task_id is None or missing is None or not any(track.audio_url for track in record.tracks):
             return super().build_status(record)
-        return self.get(self.vendor.status_path, {**self.vendor.status_query, "conversion_id": missing})
+        return self.get_status(record, {"conversion_id": missing})
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.
@@ -240,13 +240,14 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
     https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21.
     """
     tracks = seen.read_tracks(claims=seen.is_complete)
-    # With the id of one track and no numbered ones, as the page has it, the word is about that one.
-    claims = seen.is_complete and (seen.track_id is None or any(track.position for track in tracks))
+    # With the id of one track and no numbered ones, as the page has it, the word may be about that one alone.
+    is_whole = seen.track_id is None or any(track.position for track in tracks)
     if not (seen.task_id or seen.word.name or tracks):
         return ()
     shown = Progress(
         task_id=seen.task_id,
-        claimed_stage=Stage.COMPLETE if claims else None,
+        claimed_stage=Stage.COMPLETE if seen.is_complete else None,
+        is_doubtful=seen.is_complete and not is_whole,
         tracks=tracks,
         cover_url=seen.cover_url,
         credits=seen.cost,

@@ -5,10 +5,11 @@
 2. SUBMITTED means that the task's id is known; below it the stage is `None`. A later stage implies the earlier ones.
 3. A claim of any stage, or a stream URL, proves TEXT. Only a track with an audio URL proves FIRST. COMPLETE needs its
    claim and one playable track; where the wire has no stage word (`counts_tracks`) it is reached when every expected
-   track has audio or failed, and one has audio. A claim of COMPLETE without a playable track makes a status call due.
+   track has audio or failed, and one has audio. A claim of COMPLETE without a playable track makes a status call due;
+   by a status it is a doubtful failure.
 4. Tracks merge as `tracks.py` says. Webhooks alone show no more of them than were asked for, and change none after
    COMPLETE; more of them make a status call due.
-5. A failed track is `Track.failure`; the job fails only when every expected one did. A doubtful failure counts when a
+5. A failed track is `Track.failure`; the job fails only when every expected one did. What is doubtful counts when a
    status call still tells of it some time later.
 6. Verdicts: OPEN < REFUSED < EXPIRED < FAILED < COMPLETE. A job may rise, as from failed to complete; facts after
    COMPLETE still join. A refusal does not count where a webhook named a task.
@@ -26,7 +27,9 @@ import math
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from audioext.models.entries import OTHER_TASK, REFUSED, STILL, Entry
+from attrs import evolve
+
+from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
 from audioext.models.results import FailureReason, Source, Stage, Track
@@ -40,6 +43,7 @@ MAX_WORDS = 20
 """Unknown stage words kept for people to read."""
 LONGEST_WORD = 200
 
+_NO_TRACK = Failed(reason=FailureReason.GENERATION, message="it is said to be done, without a track", is_doubtful=True)
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
 _HEARD = frozenset({"answer", "webhook", "status"})
@@ -153,12 +157,19 @@ class _Facts:
             self.submitted = (at, seen)
         for event in events:
             if isinstance(event, Progress):
-                self._see_tracks(event, seen, at)
-                self._see_words(event, seen, at)
-            elif isinstance(event, Failed) and event.is_doubtful and entry.note != STILL:
-                self.doubted_at = at if self.doubted_at is None else self.doubted_at
+                shown = evolve(event, claimed_stage=None) if self._doubts(event, entry) else event
+                self._see_tracks(shown, seen, at)
+                self._see_words(shown, seen, at)
+                if seen == "poll" and shown.claimed_stage is Stage.COMPLETE and self.audible is None:
+                    self._see_failure(_NO_TRACK, seen, entry)
             elif isinstance(event, Failed):
-                self._see_failure(event, seen, at)
+                self._see_failure(event, seen, entry)
+
+    def _doubts(self, event: Progress | Failed, entry: Entry) -> bool:
+        if event.is_doubtful and self.doubted_at is None:
+            self.doubted_at = entry.at
+        wait = DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 0.0
+        return event.is_doubtful and (entry.note != STILL or entry.at < (self.doubted_at or 0.0) + wait)
 
     def _see_tracks(self, event: Progress, seen: Seen, at: float) -> None:
         claimed = event.claimed_stage
@@ -188,10 +199,10 @@ class _Facts:
         if event.word is not None and (word := event.word[:LONGEST_WORD]) not in self.words:
             self.words.append(word)
 
-    def _see_failure(self, event: Failed, seen: Seen, at: float) -> None:
+    def _see_failure(self, event: Failed, seen: Seen, entry: Entry) -> None:
         # Of several, a status answer's words count more than a webhook's, then the later ones.
-        if self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]:
-            first_at = at if self.fault is None else self.fault.at
+        if not self._doubts(event, entry) and (self.fault is None or SEEN_RANK[seen] >= SEEN_RANK[self.fault_seen]):
+            first_at = entry.at if self.fault is None else self.fault.at
             self.fault_seen = seen
             self.fault = TaskFault(
                 reason=event.reason, code=event.code, message=event.message, charged=event.charged, at=first_at
@@ -212,13 +223,7 @@ class _Facts:
             waits=max(old.waits, handled.waits),
         )
 
-    def was_named(self, stage: Stage, at: float) -> bool:
-        """Say whether *stage* itself was named by *at*."""
-        named = self.claimed.get(stage)
-        return named is not None and named[0] <= at
-
-    def _tracks(self, complete_at: float) -> tuple[Track, ...]:
-        track_ids = self.submit.track_ids if self.submit is not None else ()
+    def _tracks(self, track_ids: Sequence[str], complete_at: float) -> tuple[Track, ...]:
         found = tracks_of(
             self.asked, self.sightings, track_ids=track_ids, cover_url=self.cover_url, complete_at=complete_at
         )
@@ -228,11 +233,8 @@ class _Facts:
         """Return what follows from the facts."""
         reached = _reached(self) if self.submitted is not None or self.told else ()
         submit, outcome = self.submit, self.answer
-        sightings = tuple(self.sightings)
         track_ids = submit.track_ids if submit is not None else ()
-        fault = self.fault
-        if fault is None and self.failures:
-            fault = _fault_of_tracks(self)
+        fault = self.fault or (_fault_of_tracks(self) if self.failures else None)
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
@@ -258,8 +260,8 @@ class _Facts:
             stage=stage,
             verdict=verdict,
             reached=reached,
-            tracks=self._tracks(last.at if last is not None and stage is Stage.COMPLETE else math.inf),
-            sightings=sightings,
+            tracks=self._tracks(track_ids, last.at if last is not None and stage is Stage.COMPLETE else math.inf),
+            sightings=tuple(self.sightings),
             track_ids=track_ids,
             asks_at=self.asks_at,
             doubted_at=self.doubted_at,
@@ -301,7 +303,8 @@ def _reached(facts: _Facts) -> tuple[Reached, ...]:
         if later is not None and at >= later[0]:
             # What a later stage brought along is a word about this one only where it was named by then.
             at = later[0]
-            if stage is not Stage.SUBMITTED and not facts.was_named(stage, at):
+            named_at, _ = facts.claimed.get(stage, (math.inf, seen))
+            if stage is not Stage.SUBMITTED and named_at > at:
                 source = "implied"
         later = (at, seen)
         found.append(Reached(stage, source, at))

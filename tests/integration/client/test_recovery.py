@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -178,23 +179,25 @@ def recovered(*tracks: dict[str, str], code: int = 200) -> dict[str, object]:
 
 
 async def test_links_that_came_back_and_died_again_are_recovered_again(
-    api: Api, open_client: MakeClient, clock: JumpClock, tmp_path: Path
+    api: Api, open_client: MakeClient, tmp_path: Path
 ) -> None:
     """Not at once, which would pay for the same again; days later the same is done once more."""
+    later = 0.0  # a clock that flies could fly too far while a busy machine reads and writes
+    clock = ax.Clock(now=lambda: time.time() + later)
     async with serve_host() as host:
         api.link = host.put("/old.mp3", gives(b"", status=410))
-        client = await open_client(clock=clock.clock, wait_timeout=86_400.0, **QUICK)
-        song = await clock.run(client.run(ax.Extend(audio_id="a", model="V5")))
+        client = await open_client(clock=clock, **QUICK)
+        song = await client.run(ax.Extend(audio_id="a", model="V5"))
         api.recovered = recovered({"id": "a", "audio_url": host.put("/back.mp3", gives()), "status": "success"})
-        await clock.run(song.save(tmp_path))
+        await song.save(tmp_path)
         host.put("/back.mp3", gives(b"", status=410))
         with pytest.raises(ax.DownloadError, match="its recovery brought no other link"):
-            await clock.run((await (await client.job(song.ref)).result()).save(tmp_path))
+            await (await (await client.job(song.ref)).result()).save(tmp_path)
         assert 1 == len(api.recoveries)
         api.recovered = recovered({"id": "a", "audio_url": host.put("/again.mp3", gives()), "status": "success"})
-        await clock.advance(FRESH_SECONDS)
+        later = FRESH_SECONDS
 
-        (path,) = await clock.run((await (await client.job(song.ref)).result()).save(tmp_path))
+        (path,) = await (await (await client.job(song.ref)).result()).save(tmp_path)
 
         assert MP3 == path.read_bytes()
         assert 2 == len(api.recoveries)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from audioext import Kie, KieJobs, MusicGpt, SunoApi, Vidgo
 from audioext.errors import AudioextError, ProviderError, RateLimitError, WebhookError
 from audioext.http.messages import HttpResponse, Webhook
-from audioext.models.record import Record
+from audioext.models.record import Asked, Record
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.models.results import Track
 from audioext.providers import NAMES, load
@@ -149,19 +149,10 @@ LEAST_FIELDS: Mapping[Operation, Mapping[str, object]] = {
 }
 
 
-@frozen(kw_only=True)
-class KnownTask:
-    """All that `build_status` reads of a record."""
-
-    ref: str = "ref1"
-    task_id: str | None
-    track_ids: tuple[str, ...] = ()
-    tracks: tuple[Track, ...] = ()
-
-
 def make_record(task_id: str | None = "task-1", *tracks: Track, track_ids: tuple[str, ...] = ()) -> Record:
-    """Return what a status call needs of a job that has *task_id*, with the *tracks* that are known."""
-    return cast("Record", KnownTask(task_id=task_id, tracks=tracks, track_ids=track_ids))
+    """Return a job that has *task_id*, with the *tracks* that are known."""
+    asked = Asked(provider="here", account="here", request=Extend.draft(audio_id="x"))
+    return Record(ref="ref1", asked=asked, created_at=1.0, task_id=task_id, tracks=tracks, track_ids=track_ids)
 
 
 WIRE_WORDS = (

@@ -179,6 +179,7 @@ LISTED: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OT
         lambda listed: {"0": listed[0], "1": listed[1]},
         lambda listed: [json.dumps(song) for song in listed],
         lambda listed: [listed],
+        lambda listed: [{"song": song} for song in listed],
         lambda listed: {"data": listed},
         lambda listed: {"response": json.dumps({"sunoData": listed})},
     ],
@@ -245,6 +246,16 @@ def test_bare_links_are_files_and_images_are_not(provider_class: Make) -> None:
     assert is_song(asked(provider_class, status(name, resultUrls=links)))
     assert is_song(asked(provider_class, status(name, resultJson=json.dumps({"resultUrls": links}))))
     assert is_song(asked(provider_class, status(name, resultUrls=AUDIO)), count=1)
+    assert is_song(asked(provider_class, status(name, resultJson=json.dumps({"resultUrl": AUDIO}))), count=1)
+
+
+def test_a_delivery_of_bare_tracks_shows_them(provider_class: Make) -> None:
+    """A list without anything around it claims nothing, so its status is asked for; a list of nothing is void."""
+    (seen,) = provider_class().parse_webhook(json.dumps(LISTED).encode())
+    assert isinstance(seen, Progress)
+    assert ([AUDIO, OTHER], None) == ([track.audio_url for track in seen.tracks], seen.claimed_stage)
+    with pytest.raises(DecodeError):
+        provider_class().parse_webhook(b"[1, 2]")
 
 
 @each_row("link", ["https://files.example/None.mp3", "https://files.example", "", None, "null", "undefined", False, 0])

@@ -422,7 +422,7 @@ def test_the_missing_track_is_asked_for_by_its_id(kit: Kit) -> None:
         assert {"conversionType": "EXTEND", **query} == dict(sent.url.query)
 
 
-def test_a_status_of_one_track_claims_no_more() -> None:
+def test_a_status_of_one_track_hardly_claims_more() -> None:
     """The page's keys with one id speak of that track: it is there, or has failed, and the job may have another."""
     found = {}
     for word in ("COMPLETED", "FAILED"):
@@ -431,7 +431,7 @@ def test_a_status_of_one_track_claims_no_more() -> None:
             shown_["audio_url"] = "https://files.example/a.mp3"
         body = msgspec.json.encode({"success": True, "conversion": shown_})
         found[word] = MusicGpt(KEY).parse_status(HttpResponse(status=200, body=body))
-    assert None is shown(found["COMPLETED"]).claimed_stage
+    assert (Stage.COMPLETE, True) == (shown(found["COMPLETED"]).claimed_stage, shown(found["COMPLETED"]).is_doubtful)
     seen, failed = found["FAILED"]
     assert isinstance(seen, Progress)
     assert isinstance(failed, Failed)

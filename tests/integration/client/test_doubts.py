@@ -1,0 +1,124 @@
+"""What a status says that may be all, or may not: it counts when it is still said some time later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+from yarl import URL
+
+import audioext as ax
+from audioext.models.entries import DONE_SECONDS
+from tests.integration.client.conftest import WEB, MakeClient
+from tests.support.api import BRISK, Api
+from tests.support.clock import JumpClock
+
+AUDIO = "https://files.example/a.mp3"
+
+
+async def extend(client: ax.Client) -> ax.Job:
+    """Submit a plain extension."""
+    return await client.extend(audio_id="x", model="V5")
+
+
+async def musicgpt(
+    stack: AsyncExitStack, clock: JumpClock, answers: Mapping[str, Mapping[str, object]], **made: str
+) -> ax.Job:
+    """Return a job at a stand-in for MusicGPT, which tells of a task or of a track what *answers* say."""
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            return web.json_response({"success": True, "task_id": "t1", **made})
+        asked = request.query.get("conversion_id") or request.query["task_id"]
+        return web.json_response({"success": True, "conversion": {"task_id": "t1", **answers[asked]}})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    provider = ax.MusicGpt("0123456789abcdef0123", base_url=f"http://{host}:{port}", pace=BRISK)
+    client = await stack.enter_async_context(ax.Client(provider, clock=clock.clock))
+    return await client.extend(url="https://files.example/source.mp3", continue_at=5, prompt="x")
+
+
+async def test_a_task_that_is_done_without_a_track_fails(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """A status that says done and shows nothing is a failure when it still does later; a late song still counts."""
+    api.is_done, api.word = False, "SUCCESS"
+    client = await open_client(store=ax.MemoryStore(), clock=clock.clock, **WEB)
+    job = await extend(client)
+    await job.refresh()
+    assert (ax.Verdict.OPEN, clock.time) == (job.verdict, job.record.doubted_at)
+
+    await clock.advance(DONE_SECONDS)
+    await job.refresh()
+    with pytest.raises(ax.JobFailedError, match="done, without a track") as failed:
+        await job
+    assert (None, ax.FailureReason.GENERATION) == (failed.value.charged, failed.value.reason)
+
+    assert 200 == await api.call_back("complete")
+    assert 1 == len((await job).tracks)
+
+
+async def test_a_task_that_shows_its_track_late_is_no_failure(
+    api: Api, open_client: MakeClient, clock: JumpClock
+) -> None:
+    """A status may say done a moment before it shows the files."""
+    api.is_done, api.word = False, "SUCCESS"
+    client = await open_client(store=ax.MemoryStore(), clock=clock.clock, **WEB)
+    job = await extend(client)
+    await job.refresh()
+
+    api.is_done = True
+    await clock.advance(DONE_SECONDS)
+    await job.refresh()
+    assert 1 == len((await job).tracks)
+
+
+@pytest.mark.parametrize("made", [{}, {"conversion_id_1": "a"}, {"conversion_id_1": "a", "conversion_id_2": "b"}])
+async def test_a_second_track_that_never_shows_is_not_awaited_for_ever(
+    stack: AsyncExitStack, clock: JumpClock, made: dict[str, str]
+) -> None:
+    """By the page a status shows one track; whether nobody named the other or it shows no file, the job completes."""
+    told: dict[str, object] = {"conversion_id": "a", "status": "COMPLETED", "audio_url": AUDIO}
+    answers = {"t1": told, "b": {**told, "conversion_id": "b", "audio_url": ""}}
+    job = await musicgpt(stack, clock, answers, **made)
+    await job.refresh()
+    assert (ax.Stage.FIRST, ax.Verdict.OPEN) == (job.stage, job.verdict)
+
+    await clock.advance(DONE_SECONDS)
+    await job.refresh()
+    assert [("a", AUDIO)] == [(track.id, track.audio_url) for track in (await job).tracks]
+
+
+async def test_a_second_track_that_is_under_way_is_awaited(stack: AsyncExitStack, clock: JumpClock) -> None:
+    """As long as the status of the other track says that it is being made, the job is not complete."""
+    told: dict[str, object] = {"conversion_id": "a", "status": "COMPLETED", "audio_url": AUDIO}
+    answers: dict[str, dict[str, object]] = {"t1": told, "b": {"conversion_id": "b", "status": "IN_QUEUE"}}
+    job = await musicgpt(stack, clock, answers, conversion_id_1="a", conversion_id_2="b")
+    await job.refresh()
+    await clock.advance(DONE_SECONDS)
+    await job.refresh()
+    assert (ax.Stage.FIRST, ax.Verdict.OPEN) == (job.stage, job.verdict)
+
+    answers["b"] = {"conversion_id": "b", "status": "COMPLETED", "audio_url": "https://files.example/b.mp3"}
+    await job.refresh()
+    assert ["a", "b"] == [track.id for track in (await job).tracks]
+
+
+async def test_a_job_is_asked_about_where_it_was_submitted(api: Api, stack: AsyncExitStack) -> None:
+    """A client that was given no address asks the API in the journal, with the same key; another key stays at home."""
+    store, key = ax.MemoryStore(), "0123456789abcdef0123"
+    client = await stack.enter_async_context(ax.Client(api.provider(), store=store))
+    record = (await extend(client)).record
+
+    for account, host in (
+        (ax.Kie(key), URL(api.base).authority),
+        (ax.Kie("another-key-0123456789"), "api.kie.ai:443"),
+        (ax.Kie(key, base_url="https://proxy.example/kie"), "proxy.example:443"),
+    ):
+        assert host == account.build_status(record).url.authority
