@@ -221,6 +221,11 @@ class Settings:
         check_callbacks(self.providers.values(), self.public_url)
         for provider in self.providers.values():
             url = provider.info.base_url
+            variable = f"{provider.info.key_variable.removesuffix('_API_KEY')}_BASE_URL"
+            meant = self.environ.get(variable, "").strip().rstrip("/")
+            if meant and meant != str(url).rstrip("/") and _may_be_public(url.host or ""):
+                what = "%s is set, but %s goes to %s: use Client.from_env(), or pass base_url="
+                _log.warning(what, variable, provider.info.name, url)
             if provider.info.has_key and url.scheme == "http" and _may_be_public(url.host or ""):
                 what = "%s: the API key goes to %s in clear text: use https:// in base_url"
                 _log.warning(what, provider.info.name, url.host)

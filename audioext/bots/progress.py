@@ -99,6 +99,13 @@ class _Line:
                 await self.send(text)
             self._shown = text
 
+    async def confirm(self, text: str) -> None:
+        """Put the last word there where another process showed it: an edit of ours may have come after that."""
+        async with self._lock:
+            if not self._is_over:
+                with suppress(Exception):  # whoever shows the last word hears of it
+                    await self._is_edited(text)
+
     async def _is_edited(self, text: str) -> bool:
         """Say whether the message says *text* now; raise where the chat wants a pause."""
         try:
@@ -290,6 +297,8 @@ class ProgressMessages:
                 await self.client.clock.wait_for(over, self._every)
             if not await ended:
                 await self._say(asker, self.texts.silent)
+            elif job.record.is_final:
+                await line.confirm(self._text(job))
         finally:
             ended.cancel()
             del self._lines[job.ref]

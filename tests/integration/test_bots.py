@@ -373,6 +373,27 @@ async def test_a_restart_goes_on_with_the_same_message(open_bot: Open, resumes: 
     assert [100] == list(first.chat.said)
 
 
+async def test_several_workers_show_one_message(open_bot: Open) -> None:
+    """Whoever is told of the end, the last word is in the message that another one edits, and stays there."""
+    store = ax.MemoryStore()
+    first = await open_bot(store=store)
+    workers = [first, *[await open_bot(store=store, chat=first.chat) for _ in range(3)]]
+    for message in range(4):
+        await first.ask(message=message)
+    await first.says("In the queue")
+    first.api.is_done = True
+    for job in [job async for job in first.client.jobs()]:
+        await job.refresh()
+
+    async def are_over() -> bool:
+        return all(texts[-1].startswith("Here it is:") for texts in first.chat.said.values())
+
+    await soon(are_over)
+    for worker in workers:
+        await worker.client.aclose()
+    assert [[100, 101, 102, 103], True] == [list(first.chat.said), await are_over()]
+
+
 async def test_other_jobs_are_left_alone(open_bot: Open) -> None:
     """A job of another bot, or of none, has no message here, and no handler fails."""
     store = ax.MemoryStore()

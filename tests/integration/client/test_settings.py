@@ -29,6 +29,22 @@ def test_a_client_tells_its_clock() -> None:
     assert [clock, ax.Clock()] == [ax.Client(clock=clock).clock, ax.Client().clock]
 
 
+def test_an_address_that_is_set_and_not_used_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who means a sandbox is not left to pay at the API: `Kie()` reads no more than its key."""
+    monkeypatch.setenv("KIE_BASE_URL", "http://127.0.0.1:8099/kie")
+    monkeypatch.setenv("KIE_API_KEY", "key")
+    ax.Client.from_env()
+    ax.Client(ax.Kie(base_url="http://127.0.0.1:1"))
+    assert [] == caplog.messages
+    ax.Client(ax.Kie())
+
+    assert ["KIE_BASE_URL is set, but kie goes to https://api.kie.ai: use Client.from_env(), or pass base_url="] == (
+        caplog.messages
+    )
+
+
 def test_a_misspelt_setting_is_a_type_error() -> None:
     """An argument that is none is refused when the client is made."""
     with pytest.raises(TypeError, match="publicurl"):
