@@ -118,8 +118,7 @@ async def test_a_group_with_a_fault_is_heard_as_it_is_stored(store: SqliteStore,
 
     await asyncio.gather(*(store.append("ref", [hook], provider="kie") for hook in hooks), return_exceptions=True)
 
-    await listener.until_heard("ref")
-    assert {"ref": 3} == listener.counts
+    await listener.until(lambda listener: listener.counts == {"ref": 3})
 
 
 async def test_the_log_is_moved_into_the_file_by_and_by(store: SqliteStore, path: Path) -> None:
