@@ -8,10 +8,12 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
+
+from tests.support.ports import free_port
 
 for profile, examples in (("brief", 20), ("quick", 50), ("thorough", 1_000)):
     settings.register_profile(
@@ -72,6 +74,18 @@ def _is_late_connection(record: logging.LogRecord) -> bool:
             sock.close()
             transport._sock = None  # type: ignore[attr-defined]  # noqa: SLF001 - what its finaliser looks at
     return True
+
+
+@pytest.fixture(scope="session")
+def unused_tcp_port_factory() -> Callable[[], int]:
+    """Return what finds a port; those of pytest-asyncio are given to outgoing connections as well."""
+    return free_port
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """Return such a port."""
+    return free_port()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shutil
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import audioext as ax
 from audioext.check.reach import Reach
 from audioext.settings.meaning import client_options
 from audioext.settings.reading import read_settings
+from tests.support.ports import free_port
 from tests.support.proxy import make_certificate
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -34,12 +34,6 @@ def block(language: str) -> str:
 def needs(program: str) -> pytest.MarkDecorator:
     """Skip a test where *program* is not installed."""
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
-
-
-def free_port() -> int:
-    """Return a port at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 async def find_ok(url: URL) -> list[ax.CheckLine]:

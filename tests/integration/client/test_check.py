@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from audioext.sandbox import Sandbox
 from audioext.webhooks.probe import probe_body
 from tests.integration.client.conftest import Connect
 from tests.support import proxy as broken
+from tests.support.ports import free_port
 from tests.support.proxy import Breakage, make_certificate, serve_proxy
 
 SECRET = b"0123456789abcdef-secret"
@@ -41,12 +41,6 @@ def states(report: ax.CheckReport) -> dict[str, str]:
 def kie(sandbox: Sandbox, key: str | None = None) -> ax.Kie:
     """Return a provider on the sandbox, whose callers are on this machine as well."""
     return ax.Kie(key or sandbox.api_key, base_url=sandbox.bases["kie"])
-
-
-def free_port() -> int:
-    """Return a port at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @asynccontextmanager

