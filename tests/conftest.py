@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +15,10 @@ import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.support.ports import free_port
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores it, and so would all it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 for profile, examples in (("brief", 20), ("quick", 50), ("thorough", 1_000)):
     settings.register_profile(
