@@ -7,6 +7,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from attrs import frozen
 
@@ -29,15 +30,19 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
+    def call_later(self, seconds: float, call: Callable[[], object]) -> asyncio.TimerHandle | asyncio.Task[None]:
+        """Call it after so many seconds, unless what is returned is cancelled before."""
+        if self.sleep is asyncio.sleep:  # a timer is smaller and cheaper than a task
+            return asyncio.get_running_loop().call_later(seconds, call)
+        return asyncio.create_task(self._call_later(seconds, call))
+
+    async def _call_later(self, seconds: float, call: Callable[[], object]) -> None:
+        await self.sleep(seconds)
+        call()
+
     def end(self, waiter: asyncio.Future[bool], seconds: float) -> asyncio.TimerHandle | asyncio.Task[None]:
         """End *waiter* with `False` after so many seconds, unless what is returned is cancelled before."""
-        if self.sleep is asyncio.sleep:  # a timer is smaller and cheaper than a task
-            return asyncio.get_running_loop().call_later(seconds, _end, waiter)
-        return asyncio.create_task(self._end_later(waiter, seconds))
-
-    async def _end_later(self, waiter: asyncio.Future[bool], seconds: float) -> None:
-        await self.sleep(seconds)
-        _end(waiter)
+        return self.call_later(seconds, partial(_end, waiter))
 
     async def wait(self, waiter: asyncio.Future[bool], seconds: float) -> bool:
         """Return the result of *waiter*, which nobody else awaits, or `False` when *seconds* have passed first."""

@@ -22,6 +22,7 @@ from audioext.stores.base import Created, Existing, Full, Store
 
 LOOK_SECONDS = 1.0
 """How long the end of another process's job may stay unseen."""
+LEAST_PAUSE_SECONDS = 0.001
 
 
 @define(eq=False, repr=False)
@@ -30,10 +31,11 @@ class Limiter:
 
     calls: int | None
     per: float
+    clock: Clock = field(factory=Clock)
     _under_way: int = field(default=0, init=False)
     _ended: deque[float] = field(factory=deque, init=False)
     _queue: deque[asyncio.Future[None]] = field(factory=deque, init=False)
-    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _timer: asyncio.TimerHandle | asyncio.Task[None] | None = field(default=None, init=False)
 
     @asynccontextmanager
     async def permit(self, *, timeout: float) -> AsyncGenerator[None]:  # noqa: ASYNC109 - the queue is ours to end
@@ -49,7 +51,7 @@ class Limiter:
         finally:
             self._under_way -= 1
             if self.calls is not None:
-                self._ended.append(asyncio.get_running_loop().time())
+                self._ended.append(self.clock.monotonic())
             self._admit()
 
     def close(self) -> None:
@@ -77,8 +79,8 @@ class Limiter:
 
     def _admit(self) -> None:
         """Give permits to those who wait, as far as the limit allows."""
-        now = asyncio.get_running_loop().time()
-        while self._ended and self._ended[0] + self.per <= now:  # as the timer has it, to the last bit
+        now = self.clock.monotonic()
+        while self._ended and self._ended[0] + self.per <= now:
             self._ended.popleft()
         while self._queue and (self.calls is None or self._under_way + len(self._ended) < self.calls):
             turn = self._queue.popleft()
@@ -86,8 +88,8 @@ class Limiter:
                 self._under_way += 1
                 turn.set_result(None)
         if self._queue and self._ended and self._timer is None:
-            wake_at = self._ended[0] + self.per
-            self._timer = asyncio.get_running_loop().call_at(wake_at, self._tick)
+            # A window that has passed but for a rounding error must not be looked at again and again.
+            self._timer = self.clock.call_later(max(self._ended[0] + self.per - now, LEAST_PAUSE_SECONDS), self._tick)
 
 
 @define(eq=False, repr=False)
@@ -153,7 +155,7 @@ class Account:
             left = ends_at - self.clock.monotonic()
             if left <= 0:
                 raise TimeoutError
-            pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), 0.001)
+            pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
             with waiting():
                 await self.clock.wait_for(self._freed, pause)
 

@@ -160,7 +160,7 @@ class Poller:
     def _limiter(self, provider: Provider) -> Limiter:
         info = provider.info
         if info.account not in self._limiters:
-            self._limiters[info.account] = Limiter(info.limits.queries, info.limits.queries_per)
+            self._limiters[info.account] = Limiter(info.limits.queries, info.limits.queries_per, self.clock)
         return self._limiters[info.account]
 
     async def _poll(self, ref: str) -> None:

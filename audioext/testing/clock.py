@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Awaitable, Iterator
+from time import process_time
 from time import time as true_time
 from typing import TypeVar
 
@@ -19,7 +20,9 @@ IDLE_SECONDS = 0.002
 """A clock that runs jumps when its work was not done for so long, in real time."""
 LATE_SECONDS = 0.006
 """What took longer instead, in real time, was no idling: the machine is busy."""
-MOST_LATE = 10
+WORK_SECONDS = 0.001
+"""Whoever used more of the processor meanwhile was not idle: a thread is at work."""
+MOST_LATE = 20
 """How often in a row a clock that runs waits for a busy machine, before it jumps all the same."""
 TURNS = 20
 """Turns of the event loop in which what needs no I/O comes to rest."""
@@ -82,14 +85,11 @@ class JumpClock:
         The longer it takes the wider the jumps: each is at least a twentieth of the time that has passed.
         """
         task, began_at = asyncio.ensure_future(work), self.time
-        loop, late = asyncio.get_running_loop(), 0
+        late = 0
         try:
             while not task.done():
-                looked_at = loop.time()
-                await asyncio.wait([task], timeout=IDLE_SECONDS)
-                # A loop that was late has had work, and what others do for it may take as long again.
-                late = late + 1 if loop.time() - looked_at > LATE_SECONDS else 0
-                if late in {0, MOST_LATE}:
+                late = 0 if await _is_idle(task) else late + 1
+                if late in {0, MOST_LATE} and not task.done():
                     self._jump(step, LEAST_SHARE * (self.time - began_at))
                     late = 0
             return await task
@@ -101,3 +101,13 @@ class JumpClock:
             heapq.heappop(self._sleepers)
         if self._sleepers:
             self._move(max(min(self._sleepers[0][0] - self.time, step), least))
+
+
+async def _is_idle(task: asyncio.Future[_T]) -> bool:
+    """Say whether nothing was done for *task* for a moment, as far as can be told."""
+    loop = asyncio.get_running_loop()
+    began_at, worked = loop.time(), process_time()
+    await asyncio.wait([task], timeout=IDLE_SECONDS)
+    # What others do for a loop that is late may take as long again; where this call waits, so do a store's.
+    await loop.run_in_executor(None, int)
+    return loop.time() - began_at <= LATE_SECONDS and process_time() - worked <= WORK_SECONDS

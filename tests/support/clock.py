@@ -22,10 +22,10 @@ _T = TypeVar("_T")
 
 
 async def soon(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Return the first answer that is true; it takes some turns of the loop, and no time."""
+    """Return the first answer that is true; between two questions the loop is left alone for a moment."""
     async with asyncio.timeout(SOON_SECONDS):
-        while not (answer := await ask()):  # noqa: ASYNC110 - turns, in which others go on
-            await asyncio.sleep(0)
+        while not (answer := await ask()):  # noqa: ASYNC110 - what is asked for gives no event
+            await asyncio.sleep(0.001)
     return answer
 
 

@@ -148,7 +148,7 @@ async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, cl
         async with forwarding(app, sandbox, clock) as client:
             job = await client.extend(audio_id=TRACK, model="V5")
             while len(job.record.handler_faults) < len(STAGES):
-                await clock.run(asyncio.sleep(0.01), step=600.0)
+                await clock.run(clock.sleep(DAY_SECONDS / 4), step=600.0)
             waited = clock.now() - job.created_at.timestamp()
         listed = await aside(invoke, "jobs", "--undelivered", "--json", *STORE)
         tried = len(app.tries)

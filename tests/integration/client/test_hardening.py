@@ -16,7 +16,7 @@ from audioext.runtime.poller import MAX_COMPLAINED_ENTRIES
 from audioext.stores.base import Created, Existing, Full
 from tests.integration.client.conftest import WEB, Connect, MakeClient
 from tests.support.api import Api, failing, read_head
-from tests.support.clock import SOON_SECONDS, START, JumpClock, soon
+from tests.support.clock import SOON_SECONDS, JumpClock, soon
 from tests.support.stores import FaultyMemory
 
 
@@ -83,17 +83,12 @@ async def test_a_refusal_that_is_not_stored_yet_does_not_stand_in_for_its_resend
     submit = asyncio.create_task(extend(client, key="mine"))
     await api.arrived.wait()
     api.on_post = None
-    await clock.run(soon(lambda: later(clock, RESEND_SECONDS - 0.1)), step=0.05)
+    await clock.run(clock.sleep(RESEND_SECONDS / 2), step=0.05)
     store.fail(None)
     job = await clock.run(submit, step=0.05)
 
     assert ("task-2", 2) == (job.task_id, len(api.posts))
     assert job.ref == await store.find(key="mine")
-
-
-async def later(clock: JumpClock, seconds: float) -> bool:
-    """Say whether so much time has passed."""
-    return clock.time >= START + seconds
 
 
 # --- an answer that no store can keep ----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from audioext.runtime.limits import Limiter
 from tests.integration.client.conftest import WEB, Connect, MakeClient, MakeSandbox
 from tests.support.api import BRISK, Api
 from tests.support.clock import SOON_SECONDS, JumpClock, soon
+from tests.support.processes import LOOP_CLOCK
 from tests.support.stores import FaultyMemory
 
 FINE_SECONDS = 1e-9
@@ -134,7 +135,7 @@ CALLERS = st.builds(
 )
 def test_no_window_ever_holds_more_calls_than_allowed(callers: list[Caller], allowed: int, resolution: float) -> None:
     """Whoever comes, gives up or is cancelled: a call counts until its window after its end; who waits is served."""
-    calls = run_calls(Limiter(allowed, WINDOW_SECONDS), callers, resolution)
+    calls = run_calls(Limiter(allowed, WINDOW_SECONDS, LOOP_CLOCK), callers, resolution)
 
     for number, call in enumerate(calls):
         counting = [earlier for earlier in calls[: number + 1] if earlier.ended > call.began - WINDOW_SECONDS]
@@ -152,7 +153,7 @@ def test_no_window_ever_holds_more_calls_than_allowed(callers: list[Caller], all
 @pytest.mark.parametrize("resolution", [FINE_SECONDS, COARSE_SECONDS])
 def test_a_timer_that_fires_early_stalls_nobody(resolution: float) -> None:
     """Where timers fire up to 15.6 ms early, all who wait are served all the same, two in each window."""
-    calls = run_calls(Limiter(2, WINDOW_SECONDS), [Caller(patience=6.0)] * 6, resolution)
+    calls = run_calls(Limiter(2, WINDOW_SECONDS, LOOP_CLOCK), [Caller(patience=6.0)] * 6, resolution)
 
     assert [0, 1, 2, 3, 4, 5] == [call.number for call in calls]
     assert [0, 0, 1, 1, 2, 2] == [round((call.began - calls[0].began) / WINDOW_SECONDS) for call in calls]
@@ -200,10 +201,10 @@ async def test_submits_in_a_window_are_counted_over_both_clients(
         assert job.record.answered_at is not None
         sent.append(job.record.answered_at)
 
-    await clock.run(asyncio.gather(*(submit(number) for number in range(24))))
+    await clock.run(asyncio.gather(*(submit(number) for number in range(12))), step=1.0)
 
     sent.sort()
-    assert 24 == len(api.posts)
+    assert 12 == len(api.posts)
     assert all(later - earlier >= 10.0 for earlier, later in zip(sent, sent[3:], strict=False))
 
 

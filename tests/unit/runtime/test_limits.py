@@ -45,7 +45,7 @@ async def call(limiter: Limiter, times: list[float], *, seconds: float = 0.0, ti
 async def test_calls_of_a_window_are_limited() -> None:
     """Seven calls at three in ten seconds begin three, three and one at a time."""
     times: list[float] = []
-    async with closing(Limiter(3, 10.0)) as limiter:
+    async with closing(Limiter(3, 10.0, LOOP_CLOCK)) as limiter:
         await asyncio.gather(*(call(limiter, times) for _ in range(7)))
 
     assert [NOW] * 3 + [NOW + 10.0] * 3 + [NOW + 20.0] == times
@@ -54,7 +54,7 @@ async def test_calls_of_a_window_are_limited() -> None:
 async def test_a_call_counts_from_its_end() -> None:
     """However long a call took to arrive, the API never sees more than it allows."""
     times: list[float] = []
-    async with closing(Limiter(1, 10.0)) as limiter:
+    async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         await asyncio.gather(*(call(limiter, times, seconds=4.0) for _ in range(3)))
 
     assert [NOW, NOW + 14.0, NOW + 28.0] == times
@@ -63,7 +63,7 @@ async def test_a_call_counts_from_its_end() -> None:
 async def test_without_a_limit_nobody_waits() -> None:
     """An API that says nothing of a limit has none."""
     times: list[float] = []
-    async with closing(Limiter(None, 10.0)) as limiter:
+    async with closing(Limiter(None, 10.0, LOOP_CLOCK)) as limiter:
         await asyncio.gather(*(call(limiter, times, seconds=1.0) for _ in range(100)))
 
     assert [NOW] * 100 == times
@@ -72,7 +72,7 @@ async def test_without_a_limit_nobody_waits() -> None:
 async def test_the_first_to_come_is_the_first_to_go() -> None:
     """A caller that comes later never overtakes one that waits."""
     order: list[int] = []
-    async with closing(Limiter(1, 1.0)) as limiter:
+    async with closing(Limiter(1, 1.0, LOOP_CLOCK)) as limiter:
 
         async def one(number: int) -> None:
             await asyncio.sleep(number / 8)
@@ -87,7 +87,7 @@ async def test_the_first_to_come_is_the_first_to_go() -> None:
 async def test_a_permit_that_does_not_come_in_time_is_none() -> None:
     """The wait ends with `TimeoutError`, and takes nothing from those who wait on."""
     times: list[float] = []
-    async with closing(Limiter(1, 10.0)) as limiter:
+    async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         await call(limiter, times)
         late = asyncio.create_task(call(limiter, times, timeout=5.0))
         patient = asyncio.create_task(call(limiter, times))
@@ -102,7 +102,7 @@ async def test_a_permit_that_does_not_come_in_time_is_none() -> None:
 async def test_a_cancelled_wait_leaves_its_turn_to_the_next() -> None:
     """Cancelling before the permit came, or in the moment in which it comes, loses none."""
     times: list[float] = []
-    async with closing(Limiter(1, 10.0)) as limiter:
+    async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         await call(limiter, times)
         waits = [asyncio.create_task(call(limiter, times)) for _ in range(3)]
         await asyncio.sleep(1)
@@ -118,7 +118,7 @@ async def test_a_cancelled_wait_leaves_its_turn_to_the_next() -> None:
 async def test_a_call_that_fails_counts_as_one() -> None:
     """What was sent was sent, whatever became of it."""
     times: list[float] = []
-    async with closing(Limiter(1, 10.0)) as limiter:
+    async with closing(Limiter(1, 10.0, LOOP_CLOCK)) as limiter:
         with pytest.raises(ZeroDivisionError):
             async with limiter.permit(timeout=1.0):
                 raise ZeroDivisionError
@@ -149,7 +149,7 @@ def test_no_window_holds_more_calls_than_allowed(
             assert loop_time() - NOW >= come + patience - 1e-6
 
     async def all_of_them() -> None:
-        async with closing(Limiter(calls, per)) as limiter:
+        async with closing(Limiter(calls, per, LOOP_CLOCK)) as limiter:
             await asyncio.gather(*(one(limiter, *coming) for coming in comings))
 
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
