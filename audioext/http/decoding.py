@@ -42,6 +42,8 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host and a path that begins with a letter, digit or percent sign.
 _PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-Z^-~]*+(?: (?=h)|$))++", re.ASCII)
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
+_MAYBE_NOTHING = re.compile("none|null|undef|nan", re.IGNORECASE)
+"""Only links with these letters in them can name a word for nothing."""
 _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
 _SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
@@ -217,7 +219,8 @@ def link(value: object) -> str | None:
     cleaned = f"https:{cleaned}" if cleaned.startswith("//") else cleaned
     try:
         parts = urlsplit(cleaned)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) and cleaned.isprintable()
+        has_host = parts.scheme in {"http", "https"} and (parts.hostname or "") not in _WORDS_FOR_NOTHING
+        usable = has_host and (parts.port or 1) and cleaned.isprintable()
     except ValueError:
         return None
     name = parts.path.strip("/").rpartition("/")[2].partition(".")[0]
@@ -229,8 +232,7 @@ def are_plain_links(values: str) -> bool:
     """Say whether *values*, with a space between each two, are links that need no closer look."""
     if len(values) > MAX_LINK_LENGTH or not _PLAIN_LINKS.fullmatch(values):
         return False
-    # Only links with these letters in them can name a word for nothing.
-    return not ("one" in values or "ull" in values or "ndef" in values or "aN" in values)
+    return _MAYBE_NOTHING.search(values) is None
 
 
 def moment(value: object) -> datetime | None:

@@ -122,7 +122,7 @@ class RecoveringAccount(SunoAccount):
         found = answer.data
         found = plain_keys(found).get("data", found)  # in an envelope of its own it is as likely
         items = found if isinstance(found, list) else []
-        if text(answer.keys.get("code")) == RECOVERY_RUNS or (answer.code == OK and found is None):
+        if text(answer.seen.outer.get("code")) == RECOVERY_RUNS or (answer.code == OK and found is None):
             return ()
         tracks = tuple(_recovered(item) for item in items[:MAX_TRACKS] if isinstance(item, dict))
         if answer.code == OK and any(track.audio_url for track in tracks):
