@@ -12,7 +12,6 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from http import HTTPStatus
 
 from attrs import frozen
 
@@ -116,7 +115,7 @@ _SAYING = re.compile(
 """Plain keys under which people are told what went wrong; vendors and their clients know some two dozen."""
 _FIRST = ("message", "msg", "detail", "error", "reason")
 _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully", "null", "none", "undefined", "no error"})
-_PHRASES = frozenset(status.phrase.lower() for status in HTTPStatus)
+_PHRASES = frozenset({"bad request", "unauthorized", "forbidden", "not found", "unprocessable", "unprocessable entity"})
 _MOST_TEXTS = 10
 LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
 _LONGEST_TEXT = 2_000  # characters of one text that are looked at
