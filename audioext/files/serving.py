@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from attrs import define, field, frozen
 
-from audioext.files.names import plain_suffix, safe_name
+from audioext.files.formats import plain_suffix, safe_name
 from audioext.http.messages import AUDIO_TYPES
 
 _ONLY_FILES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

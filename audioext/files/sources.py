@@ -14,7 +14,7 @@ from yarl import URL
 
 from audioext.clock import Clock, mint_id
 from audioext.errors import Problem, ProviderDownError, UnsupportedError, cut, shown
-from audioext.files.names import safe_name
+from audioext.files.formats import safe_name
 from audioext.files.serving import Offers
 from audioext.files.spool import HEAD_BYTES, Spool, SpoolError, suffix_of
 from audioext.http.messages import HttpRequest

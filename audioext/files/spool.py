@@ -14,7 +14,7 @@ from typing import BinaryIO
 from attrs import define, field
 
 from audioext.errors import AudioextError, cut
-from audioext.files.names import plain_suffix, safe_name
+from audioext.files.formats import plain_suffix, safe_name
 
 HEAD_BYTES = 16
 CHUNK_BYTES = 1_048_576
