@@ -93,12 +93,7 @@ class EngineAccount(HostedAccount):
         return self.get(self.vendor.credits_path)
 
     def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo).
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer names no balance.
-        """
+        """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo), or raise an error."""
         data = self.answers.parse_data(response, charged=False).data
         keys = plain_keys(data) or {"credits": data}
         found = number(next((keys[key] for key in ("creditsamount", "credits", "balance") if key in keys), None))

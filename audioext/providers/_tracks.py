@@ -155,8 +155,7 @@ def find_tracks(
 ) -> tuple[Track, ...]:
     """Return the tracks in the first of *lists*, values with their path, that holds some; bare links come last.
 
-    Raises:
-        DecodeError: there are more than `MAX_TRACKS` in it.
+    Raises DecodeError if there are more than `MAX_TRACKS` in it.
     """
     links: tuple[Track, ...] = ()
     for values, path in lists:

@@ -150,12 +150,7 @@ class Uploads(Protocol):
         ...
 
     def parse_upload(self, response: HttpResponse) -> str:
-        """Return the URL that a submit can use.
-
-        Raises:
-            ProviderError: the upload was refused.
-            DecodeError: the answer names no URL.
-        """
+        """Return the URL that a submit can use, or raise ProviderError or DecodeError."""
         ...
 
 
@@ -181,9 +176,7 @@ class Recovers(Protocol):
     def parse_recovery_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what came back, in the order of the task's tracks, or a failure; nothing while it is under way.
 
-        Raises:
-            ProviderError: the call was refused; that says nothing of the recovery.
-            DecodeError: the answer cannot be read.
+        Raises ProviderError, which says nothing of the recovery, or DecodeError.
         """
         ...
 
@@ -197,10 +190,5 @@ class Credits(Protocol):
         ...
 
     def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance in the provider's own credits.
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer names no balance.
-        """
+        """Return the balance in the provider's own credits, or raise ProviderError or DecodeError."""
         ...

@@ -104,9 +104,7 @@ class MusicGpt(HostedAccount):
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.
 
-        Raises:
-            ProviderError: the call was refused, or names no task; that says nothing of the task.
-            DecodeError: the answer cannot be read.
+        Raises ProviderError (it names no task, too) or DecodeError.
         """
         answer = self.answers.parse_any(response)
         if answer.code == OK:
