@@ -94,8 +94,7 @@ class Downloader:
     ) -> tuple[Path, ...]:
         """Save *song* into *folder* and return the paths, in the order of the tracks.
 
-        Raises:
-            DownloadError: something is wrong with a file; the good ones are saved all the same.
+        Raises DownloadError: something is wrong with a file; the good ones are saved all the same.
         """
         if not song.tracks:
             raise DownloadError([f"job {song.ref} has no playable track"])
@@ -114,11 +113,7 @@ class Downloader:
             await whole(asyncio.to_thread(save.drop))
 
     async def read(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
-        """Return the file of *track*, checked as `save` does.
-
-        Raises:
-            DownloadError: something is wrong with it.
-        """
+        """Return the file of *track*, checked as `save` does, or raise DownloadError: something is wrong with it."""
         async with aclosing(self.stream(track, links)) as stream:
             data = b"".join([chunk async for chunk in stream])
         try:
@@ -128,11 +123,7 @@ class Downloader:
         return data
 
     async def cover(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
-        """Return the picture on the cover of *track*.
-
-        Raises:
-            DownloadError: there is none, or it is no picture.
-        """
+        """Return the picture on the cover of *track*, or raise DownloadError: there is none, or it is no picture."""
         if track.image_url is None:
             raise DownloadError([f"{_label(track)}: it has no cover"])
         own = evolve(self.of_job(links), max_bytes=MAX_PICTURE_BYTES)
@@ -149,8 +140,7 @@ class Downloader:
     async def stream(self, track: Track, links: Links = FRESH_LINKS) -> AsyncGenerator[bytes]:
         """Yield the file of *track* as it comes; its beginning is checked, its length only where the host tells it.
 
-        Raises:
-            DownloadError: something is wrong with it.
+        Raises DownloadError: something is wrong with it.
         """
         if track.audio_url is None:
             raise DownloadError([f"{_label(track)}: it has no file yet"])

@@ -1,4 +1,4 @@
-"""What a file is, told by its bytes alone: its kind, and whether it is whole audio of a plausible length; safe names."""
+"""What a file is, told by its bytes: its kind, and whether it is whole audio of a plausible length; and safe names."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ class Heard:
 def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
     """Return what the audio in *file* is; *stated* is the duration (seconds) that its vendor names. It blocks.
 
-    Raises:
-        FlawError: it is empty, no audio, or not all of it is there.
+    Raises FlawError: it is empty, no audio, or not all of it is there.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -84,11 +83,7 @@ def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
 
 
 def check_head(head: bytes) -> None:
-    """Let through what begins like a format that we know.
-
-    Raises:
-        FlawError: it does not.
-    """
+    """Let through what begins like a format that we know, or raise FlawError: it does not."""
     try:
         TinyTag.get(file_obj=io.BytesIO(head), tags=False, duration=False)
     except TinyTagException:

@@ -53,11 +53,7 @@ class Offers:
         return len(self._offers)
 
     def offer(self, path: Path) -> str:
-        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name.
-
-        Raises:
-            OSError: there is no such file.
-        """
+        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name, or raise OSError."""
         token = secrets.token_urlsafe(32)
         real = path.resolve()
         self._offers[token] = Offer(real, _identity(real.stat()))

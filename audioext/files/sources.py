@@ -60,11 +60,7 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a digest of what is in the file. It blocks: call it in a thread.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return a digest of what is in the file, or raise OSError. It blocks: call it in a thread."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -71,16 +71,13 @@ class Transport:
     def session(self) -> aiohttp.ClientSession:
         """The session, made at first use: that needs a running loop.
 
-        Raises:
-            NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
+        Raises NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
         """
         if self._closed:
-            message = "the client was closed before this call; nothing was sent"
-            raise NotSentError(message)
+            raise NotSentError("the client was closed before this call; nothing was sent")
         if self.given is not None:
             if self.given.closed:
-                message = "the session= of this client was closed before this call; nothing was sent"
-                raise NotSentError(message)
+                raise NotSentError("the session= of this client was closed before this call; nothing was sent")
             return self.given
         if self._session is None:
             self._session = self._make_session()
@@ -139,8 +136,7 @@ class Transport:
             except _UNCONNECTED as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
-                    message = f"no connection to {request.url.host}: {error}; nothing was sent"
-                    raise NotSentError(message) from error
+                    raise NotSentError(f"no connection to {request.url.host}: {error}; nothing was sent") from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 message = f"no whole answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
@@ -231,11 +227,7 @@ async def _whole(stream: aiohttp.StreamReader) -> bytes:
 
 @contextmanager
 def _form(parts: tuple[Part, ...], progress: Progress | None) -> Generator[_Form]:
-    """Make the form of *parts* with its files open, and close them.
-
-    Raises:
-        NotSentError: a file cannot be read.
-    """
+    """Make the form of *parts* with its files open, and close them, or raise NotSentError: a file cannot be read."""
     form = _Form(progress)
     try:
         for part in parts:

@@ -104,10 +104,7 @@ class HostedAccount:
 
     `base_url` may carry a path prefix. `name` is the segment of the callback path; two accounts at one API need two
     names. `grace` and `retention` are in seconds. A subclass says who its `vendor` is, and adds what its wire has:
-    `build_submit`, `parse_status` and `parse_webhook`.
-
-    Raises:
-        ConfigError: a setting cannot work.
+    `build_submit`, `parse_status` and `parse_webhook`. Raises ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[Vendor]
