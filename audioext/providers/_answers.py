@@ -183,12 +183,15 @@ class Answers:
             return Unknown(reason=f"{self.provider} answered {reason}")
         return Refused(error=self.error(response, answer, charged=False), resend=answer.meaning.resend)
 
-    def parse_data(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
-        """Return the answer to a call that succeeded, or raise ProviderError; *charged* is what a refusal has cost."""
-        answer = self.parse_any(response, charged=charged)
+    def parse_free(self, response: HttpResponse) -> dict[str, object]:
+        """Return the data, by plain keys, in the answer to a call that costs nothing, or raise an error.
+
+        What is no object stands under `data`.
+        """
+        answer = self.parse_any(response, charged=False)
         if not answer.is_good:
-            raise self.error(response, answer, charged=charged)
-        return answer
+            raise self.error(response, answer, charged=False)
+        return plain_keys(answer.data) or {"data": answer.data}
 
     def parse_any(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
         """Return the answer to a call, refused or not, or raise DecodeError, or ProviderError by its HTTP status."""
@@ -298,8 +301,9 @@ def _own_code(seen: Body, status: int) -> int | None:
     """Return the code in a body; one that is none of HTTP's says less than *status*, where that is an error."""
     found = seen.first("code", _code_of)
     if found is None:
-        # A status is a word elsewhere, and HTTP's number in some frameworks.
-        numbers = (_code_of(seen.outer.get(key)) for key in ("status", "errorcode"))
+        # A status is a word elsewhere, and HTTP's number in some frameworks; an error's code may be that of a task.
+        keys = ("status",) if "taskid" in seen.keys else ("status", "errorcode")
+        numbers = (_code_of(seen.outer.get(key)) for key in keys)
         found = next((number for number in numbers if number is not None and number >= HTTP_ERROR_FROM), None)
     is_foreign = found is not None and not _HTTP_CODES_FROM <= found < _HTTP_CODES_BELOW
     return None if is_foreign and status >= HTTP_ERROR_FROM else found

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, link, moment, number, plain_keys
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, link, moment, number
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
@@ -94,9 +94,10 @@ class EngineAccount(HostedAccount):
 
     def parse_credits(self, response: HttpResponse) -> float:
         """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo), or raise an error."""
-        data = self.answers.parse_data(response, charged=False).data
-        keys = plain_keys(data) or {"credits": data}
-        found = number(next((keys[key] for key in ("creditsamount", "credits", "balance") if key in keys), None))
+        keys = self.answers.parse_free(response)
+        found = number(
+            next((keys[key] for key in ("creditsamount", "credits", "balance", "data") if key in keys), None)
+        )
         if found is None:
             raise DecodeError(["expected a number @ $.data"])
         return found

@@ -105,7 +105,7 @@ class SunoAccount(EngineAccount):
 
     def parse_upload(self, response: HttpResponse) -> str:
         """Return the URL that a submit can use: `downloadUrl`, then `fileUrl`; live answers had no `fileUrl`."""
-        keys = plain_keys(evolve(self.answers, table=UPLOAD_TABLE).parse_data(response, charged=False).data)
+        keys = evolve(self.answers, table=UPLOAD_TABLE).parse_free(response)
         found = link(keys.get("downloadurl")) or link(keys.get("fileurl"))
         if found is None:
             raise DecodeError(["required field missing @ $.data.downloadUrl"])

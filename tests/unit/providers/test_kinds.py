@@ -458,6 +458,15 @@ def test_a_failure_may_speak_where_its_result_would_be(provider_class: Make, key
     assert (SAYS, FailureReason.CONTENT) == (failed.message, failed.reason)
 
 
+def test_a_failures_code_beside_its_task_is_the_tasks(provider_class: Make) -> None:
+    """An error's code on top, where the task is named as well, does not make the call a refused one."""
+    body = {"taskId": "t1", "status": "FAILED", "errorCode": 500, "errorMessage": SAYS}
+    for events in (asked(provider_class, body), hooked(provider_class, body)):
+        failed = events[-1]
+        assert isinstance(failed, Failed)
+        assert ("t1", SAYS) == (failed.task_id, failed.message)
+
+
 @each_row("code", [501, "501", 501.0, " 501 "])
 def test_a_code_of_failure_may_be_written_in_any_way(code: object) -> None:
     """kie.ai's 501 fails the task, in a webhook and in a status answer that has nothing else."""
