@@ -139,9 +139,7 @@ class Journal:
         return self.take_in(stored)
 
     async def look(self, ref: str, *, whole: bool = False) -> None:
-        """Bring a held job up to date for somebody who waits, who is kept neither by a store that hangs nor at the end.
-
-        See `hold` for *whole*.
+        """Do as `hold` does for somebody who waits, who is kept neither by a store that hangs nor at the end.
 
         Raises:
             StoreError: the store cannot be read, or did not answer in time.
