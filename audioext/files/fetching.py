@@ -137,7 +137,9 @@ class Fetch:
                         if not skip and skipped.digest() != self.digest:
                             raise FlawError(f"{host} sends another file than before")
                     if chunk:
-                        self._count(chunk)
+                        self.position += len(chunk)
+                        self._digest.update(chunk)
+                        self._check_size(self.position)
                         yield chunk
                 if skip or (self.total is not None and self.position < self.total):
                     raise _AgainError(f"{host} sent {self.position} bytes, and no more")
@@ -224,11 +226,6 @@ class Fetch:
             return b""
         async with asyncio.timeout_at(self.ends_at):
             return await response.content.read(CHUNK_BYTES)
-
-    def _count(self, chunk: bytes) -> None:
-        self.position += len(chunk)
-        self._digest.update(chunk)
-        self._check_size(self.position)
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:

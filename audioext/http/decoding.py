@@ -1,10 +1,7 @@
-"""Reading wire JSON: strictly into attrs classes, or one lenient value at a time.
+"""Reading wire JSON: strictly into attrs classes, or one lenient value at a time; nothing is coerced by accident.
 
-Nothing is coerced by accident.
-
-`decode` is for shapes that must be as expected: a value of the type, or a `DecodeError` with the JSON path. The small
-functions below it read single values of a parsed body, and return `None` for what is not there or cannot be read: a
-field that is not vital must never cost a paid result.
+`decode` is for shapes that must be as expected. The small functions below it read single values of a parsed body, and
+return `None` for what is not there or cannot be read: a field that is not vital must never cost a paid result.
 """
 
 from __future__ import annotations

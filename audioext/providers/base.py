@@ -1,7 +1,5 @@
 """What a provider is: the codec of one hosted API's wire format, as one value of facts and eight pure methods."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping, Sequence
 from pathlib import Path
