@@ -206,9 +206,9 @@ def soft_limit(samples: Samples) -> Samples:
 
 
 def crossfade(before: Samples, after: Samples) -> Samples:
-    """Go in a straight line from *before* to *after*, equal in shape: never louder than the louder of the two."""
-    frames = before.shape[0]
-    rising = ((np.arange(frames, dtype=np.float32) + 0.5) / max(frames, 1))[:, None].astype(np.float32)
+    """Go along half a cosine from *before* to *after*, equal in shape: never louder than the louder of the two."""
+    places = (np.arange(len(before)) + 0.5) / max(len(before), 1)
+    rising = (0.5 - 0.5 * np.cos(np.pi * places)).astype(np.float32)[:, None]
     mixed: Samples = before * (1.0 - rising) + after * rising
     return mixed
 
