@@ -12,7 +12,7 @@ from attrs import define, frozen
 
 from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, read_json_object
 from audioext.sandbox.apis._rules import OperationRules
-from audioext.sandbox.apis._uploads import UploadHost
+from audioext.sandbox.apis._uploads import add_uploads
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
@@ -291,5 +291,5 @@ def suno_application(
     app.router.add_get(credit_path, api.credit)
     app.router.add_post("/api/v1/suno/recovery", api.submit)
     app.router.add_get("/api/v1/suno/recovery/record-info", api.recovery_info)
-    UploadHost(api).add_routes(app)
+    add_uploads(app, api)
     return app
