@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from audioext.cli import text
 from audioext.cli.clients import looking_client
 from audioext.cli.exits import Exit
-from audioext.cli.options import OUTPUT, SHOWN, Command, HostOptions, LookOptions
+from audioext.cli.options import OUTPUT, SHOWN, AllowHosts, Command, LookOptions
 from audioext.cli.screen import Screen
 from audioext.errors import AudioextError, DownloadError
 from audioext.files.formats import picture_suffix
@@ -32,11 +32,12 @@ SECONDS_A_DAY = 86_400.0
 
 
 @frozen(slots=False)
-class ArchiveCommand(LookOptions, HostOptions, Command):
+class ArchiveCommand(LookOptions, Command):
     """`audioext archive`."""
 
     folder: Annotated[Path, Parameter()]
     """The folder of the archive; it is made if it is missing."""
+    allow_hosts: AllowHosts = field(default=(), kw_only=True)
     days: Annotated[float, OUTPUT, SHOWN] = field(default=WARNING_DAYS, kw_only=True)
     """Warn of what could not be saved and expires within so many days."""
 

@@ -13,23 +13,25 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from attrs import frozen
 
-from audioext.cli.apis import real_provider
+from audioext import config, providers
 from audioext.cli.failures import NoSuchRefError
-from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions
+from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.config import UNSET, ClientOptions, Unset
-from audioext.errors import Problem, RequestError
+from audioext.errors import ConfigError, Problem, RequestError
+from audioext.models.limits import Pace
 from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
-from audioext.settings.meaning import client_options
+from audioext.settings.meaning import base_url_of, client_options
 from audioext.stores import open_store
 
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 LOOPBACK_LISTEN = "127.0.0.1:0"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+_SIGNED = frozenset({"kie", "kie-jobs"})
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _T = TypeVar("_T")
 
@@ -90,6 +92,48 @@ def read_listen(text: str | None) -> str | Unset | None:
 def api_url(given: str | None, record: Record) -> str | None:
     """Return where the API of a job is: where the command line says, else where it was submitted to."""
     return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
+
+
+# --- providers -------------------------------------------------------------------------------------------------
+
+
+def make_provider(name: str, **given: object) -> Provider:
+    """Return the provider called *name*; settings that are `None` or empty are left at their defaults.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+    if name not in _SIGNED:
+        given.pop("webhook_key", None)
+    chosen = {key: value for key, value in given.items() if value not in {None, ()}}
+    return providers.load(name)(**chosen)
+
+
+def real_provider(
+    name: str, base_url: str | None, *, webhook_key: Sequence[str] = (), every: float | None = None
+) -> Provider:
+    """Return the provider called *name*, whose status is asked for *every* so many seconds if that is given."""
+    pace = None if every is None else Pace(first=every, every=every, slowest=every, quiet=every)
+    url = base_url or base_url_of(name, os.environ)
+    return make_provider(name, base_url=url, webhook_key=webhook_key, pace=pace)
+
+
+def other_url(provider: Provider) -> str | None:
+    """Return the address of *provider*'s API, `None` where it is the vendor's own."""
+    info = provider.info
+    return None if info.base_url == make_provider(info.name).info.base_url else str(info.base_url)
+
+
+def listening_providers(hooks: WebhookOptions) -> list[Provider]:
+    """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
+    url = config.read_public_url(hooks.public_url)
+    found = []
+    for name in providers.NAMES:
+        provider = make_provider(name, base_url=base_url_of(name, os.environ), webhook_key=hooks.webhook_key)
+        with suppress(ConfigError):  # the listener decodes it all the same, but nobody could submit to it from here
+            config.check_callbacks([provider], url)
+            found.append(provider)
+    return found
 
 
 # --- clients ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from yarl import URL
 
 from audioext.cli.clients import find_job, looking_client
 from audioext.cli.failures import ForwardError
-from audioext.cli.options import API, Command, ForwardOptions, LookOptions, Ref
+from audioext.cli.options import API, Command, ForwardSecret, LookOptions, Ref
 from audioext.cli.screen import Screen
 from audioext.cli.text import dump
 from audioext.client import Client
@@ -42,12 +42,13 @@ TAKEN = 2
 
 
 @frozen(slots=False)
-class ForwardCommand(LookOptions, ForwardOptions, Command):
+class ForwardCommand(LookOptions, Command):
     """`audioext forward`."""
 
     ref: Ref
     to: Annotated[str, API] = field(kw_only=True)
     """The URL of the app."""
+    forward_secret: ForwardSecret = field(default=None, kw_only=True, repr=False)
 
     async def run(self, screen: Screen) -> None:
         """Send the events of a job once more, as far as it has come."""

@@ -21,7 +21,7 @@ from audioext import config
 from audioext.cli import text
 from audioext.cli.clients import find_job, looking_client, read_meta, the_one
 from audioext.cli.failures import NoSuchRefError
-from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, MetaOptions, Ref
+from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, Meta, Ref
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.errors import ConfigError, Problem, RequestError, WebhookError, shown
@@ -40,9 +40,10 @@ CHARGED = {True: "yes", False: "no", None: "unknown"}
 
 
 @frozen(kw_only=True, slots=False)
-class JobsCommand(LookOptions, MetaOptions, Command):
+class JobsCommand(LookOptions, Command):
     """`audioext jobs`."""
 
+    meta: Meta = ()
     since: Annotated[str | None, JOB] = None
     """Only jobs made since then: a date (2026-11-26), or how long ago (12h, 7d)."""
     open_only: Annotated[bool, JOB, Parameter(name="--open")] = False

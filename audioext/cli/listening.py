@@ -13,10 +13,9 @@ from rich.filesize import decimal
 
 from audioext import config
 from audioext.cli import text
-from audioext.cli.apis import listening_providers
-from audioext.cli.clients import make_client, read_listen
+from audioext.cli.clients import listening_providers, make_client, read_listen
 from audioext.cli.execution import stop_signals
-from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardOptions, StoreOptions, WebhookOptions, env
+from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardSecret, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen
 from audioext.cli.supervision import supervised
 from audioext.client import Client
@@ -33,7 +32,7 @@ UI_PORT = 8090
 
 
 @frozen(kw_only=True, slots=False)
-class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
+class ListenCommand(WebhookOptions, StoreOptions, Command):
     """`audioext listen`."""
 
     is_server = True
@@ -41,6 +40,7 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
     """Serve /metrics for Prometheus at 127.0.0.1:9464, or at HOST:PORT, which strangers should not reach."""
     forward_to: Annotated[str | None, API] = None
     """A URL of your app that is told of every stage and failure, signed."""
+    forward_secret: ForwardSecret = field(default=None, repr=False)
     ui: Annotated[bool, OUTPUT] = False
     """Show all jobs on a live page, for a browser on this machine."""
     ui_port: Annotated[int, OUTPUT, SHOWN] = UI_PORT

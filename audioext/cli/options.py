@@ -55,6 +55,28 @@ def check_positive(kind: object, value: float | None) -> None:
 POSITIVE = Parameter(validator=check_positive)
 
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
+Meta = Annotated[tuple[str, ...], JOB, Parameter(help="NAME=VALUE of the job's own notes; may be repeated.")]
+AllowHosts = Annotated[
+    tuple[str, ...],
+    JOB,
+    env("AUDIOEXT_ALLOW_HOSTS"),
+    Parameter(
+        name="--allow-host",
+        help="NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated.",
+    ),
+]
+Out = Annotated[Path, JOB, SHOWN, Parameter(help="The folder for the files.")]
+Provided = Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN, Parameter(help="The API to use.")]
+BaseUrl = Annotated[
+    str | None, API, env(BASE_URL_VARIABLE), Parameter(help="The API's address, such as a sandbox of another process.")
+]
+JobUrl = Annotated[str | None, API, Parameter(help="The API's address, where it is not that of the submit.")]
+ForwardSecret = Annotated[
+    str | None,
+    API,
+    env("AUDIOEXT_FORWARD_SECRET"),
+    Parameter(help="The secret that signs the events: whsec_ and Base64."),
+]
 Limit = Annotated[int, OUTPUT, SHOWN, Parameter(help="How many to list, the newest ones.", validator=Number(gte=1))]
 
 
@@ -109,38 +131,6 @@ class LookOptions(StoreOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class MetaOptions:
-    """What a job was given to be found by."""
-
-    meta: Annotated[tuple[str, ...], JOB] = ()
-    """NAME=VALUE of the job's own notes; may be repeated."""
-
-
-@frozen(kw_only=True, slots=False)
-class HostOptions:
-    """Where files may come from."""
-
-    allow_hosts: Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS"), Parameter(name="--allow-host")] = ()
-    """NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated."""
-
-
-@frozen(kw_only=True, slots=False)
-class OutOptions:
-    """Where files go."""
-
-    out: Annotated[Path, JOB, SHOWN] = Path()
-    """The folder for the files."""
-
-
-@frozen(kw_only=True, slots=False)
-class ProviderOptions:
-    """Which API is used."""
-
-    provider: Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN] = "kie"
-    """The API to use."""
-
-
-@frozen(kw_only=True, slots=False)
 class PlayOptions:
     """How a sandbox plays the APIs."""
 
@@ -159,22 +149,6 @@ class SandboxOptions(PlayOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class BaseUrlOptions:
-    """Where the API is."""
-
-    base_url: Annotated[str | None, API, env(BASE_URL_VARIABLE)] = None
-    """The API's address, such as a sandbox of another process."""
-
-
-@frozen(kw_only=True, slots=False)
-class JobUrlOptions:
-    """Where the API of a job is; the job's journal says where it was submitted to."""
-
-    base_url: Annotated[str | None, API] = None
-    """The API's address, where it is not that of the submit."""
-
-
-@frozen(kw_only=True, slots=False)
 class WebhookOptions:
     """How providers reach us."""
 
@@ -187,9 +161,10 @@ class WebhookOptions:
 
 
 @frozen(kw_only=True, slots=False)
-class ConnectOptions(StoreOptions, WebhookOptions, HostOptions, SandboxOptions):
+class ConnectOptions(StoreOptions, WebhookOptions, SandboxOptions):
     """How a client is opened that talks to an API. Keys come from KIE_API_KEY and its like."""
 
+    allow_hosts: AllowHosts = ()
     poll_only: Annotated[bool, API] = False
     """Ask for the status, whatever else is set."""
     poll_every: Annotated[float | None, API, POSITIVE] = None
@@ -199,9 +174,10 @@ class ConnectOptions(StoreOptions, WebhookOptions, HostOptions, SandboxOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class SavingOptions(ConnectOptions, OutOptions):
+class SavingOptions(ConnectOptions):
     """What becomes of the result."""
 
+    out: Out = Path()
     no_save: Annotated[bool, JOB] = False
     """Do not fetch the files."""
 
@@ -209,14 +185,6 @@ class SavingOptions(ConnectOptions, OutOptions):
     def folder(self) -> Path | None:
         """Where the files go, `None` where they are not wanted."""
         return None if self.no_save else self.out
-
-
-@frozen(kw_only=True, slots=False)
-class ForwardOptions:
-    """How an app that is told of events knows us."""
-
-    forward_secret: Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET")] = attrs.field(default=None, repr=False)
-    """The secret that signs the events: whsec_ and Base64."""
 
 
 FIELD_HELP = {

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from audioext.cli import text
-from audioext.cli.apis import make_provider
+from audioext.cli.clients import make_provider
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import missing_extra
 from audioext.cli.options import SANDBOX, SHOWN, Command, PlayOptions

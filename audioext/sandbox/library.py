@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import aiohttp
 from attrs import evolve
@@ -48,15 +48,6 @@ def _audio() -> ModuleType:
         raise MissingExtraError(MissingExtraError.__doc__) from error
 
 
-class Sound(Protocol):
-    """Decoded audio: a `Clip` of `audioext.sandbox.audio`, which is not loaded for its types."""
-
-    @property
-    def duration(self) -> float:
-        """The length in seconds."""
-        ...
-
-
 class Library:
     """Tracks by id, sources by URL, and the recipes of tracks."""
 
@@ -65,7 +56,7 @@ class Library:
         self._settings, self._session, self._files = settings, session, files
         self._ready: dict[str, SourceAudio] = {}
         self._tracks: OrderedDict[str, SourceAudio] = OrderedDict()
-        self._clips: OrderedDict[str, Sound] = OrderedDict()
+        self._clips: OrderedDict[str, object] = OrderedDict()  # each a `Clip`, which is not loaded for its type
         # One thread: rendering in parallel would only take the processor from whoever is tested.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audioext-sandbox")
 
@@ -127,14 +118,13 @@ class Library:
         added += variant * VARIANT_STEP_SECONDS
         seconds, seed = source.seconds if given.is_instrumental else begin + added, settings.dice + task.number
 
-        def play(clip: Sound, form: str) -> bytes:
+        def play(clip: object, form: str) -> bytes:
             audio = _audio()
             if given.is_instrumental:
                 made = audio.accompany(clip, variant=variant, seed=seed)
             else:
-                made = audio.extend(clip, min(begin, clip.duration), variant=variant, seed=seed, seconds=added)
-            data: bytes = audio.encode(made, form)
-            return data
+                made = audio.extend(clip, begin, variant=variant, seed=seed, seconds=added)
+            return bytes(audio.encode(made, form))
 
         async def render(form: str) -> bytes:
             if form == "png":
@@ -166,12 +156,11 @@ class Library:
         files.promise(key, partial(files.read, files.key_of(track.url) or ""), seconds=track.seconds)
         return evolve(track, url=files.url(key))
 
-    def _promise_ready(self, key: str, play: Callable[..., Sound], seed: int) -> None:
+    def _promise_ready(self, key: str, play: Callable[..., object], seed: int) -> None:
         seconds = self._settings.ready_seconds
 
         def render() -> bytes:
-            data: bytes = _audio().encode(play(seed=seed, seconds=seconds), "mp3")
-            return data
+            return bytes(_audio().encode(play(seed=seed, seconds=seconds), "mp3"))
 
         self._files.promise(key, lambda: self._in_thread(render), seconds=seconds, is_pinned=True)
 
@@ -194,23 +183,25 @@ class Library:
     async def _measure(self, key: str) -> float:
         entry = self._files.entry(key)
         if entry.seconds is None:
-            entry.seconds = (await self._clip(key)).duration
-        return entry.seconds
+            await self._clip(key)
+        return entry.seconds or 0.0
 
-    async def _clip(self, key: str) -> Sound:
+    async def _clip(self, key: str) -> object:
         """Decode a file, or remember it decoded."""
         if key not in self._clips:
             audio = _audio()
             try:
                 data = await self._files.read(key)
-                self._clips[key] = await self._in_thread(lambda: audio.load(data))
+                clip = await self._in_thread(lambda: audio.load(data))
+                entry = self._files.entry(key)
+                entry.seconds = clip.duration if entry.seconds is None else entry.seconds
+                self._clips[key] = clip
             except (KeyError, audio.AudioError) as error:
                 raise Refusal(Cause.FORMAT, "The audio file cannot be read") from error
         self._clips.move_to_end(key)
-        clip = self._clips[key]
         while len(self._clips) > self._settings.keep_clips:
             self._clips.popitem(last=False)
-        return clip
+        return self._clips[key]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -269,7 +269,7 @@ class Submission:
 
     provider: str
     operation: str
-    at: datetime
+    at: datetime = field(factory=lambda: datetime.now(UTC))
     fields: Mapping[str, object] = Factory(dict[str, object])
     ignored: tuple[str, ...] = ()
     """Fields that the API does not know and therefore ignores."""

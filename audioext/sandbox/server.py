@@ -123,7 +123,7 @@ class Sandbox(SandboxSettings):
 
     async def settled(self) -> None:
         """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
-        await self._running.settled()
+        await self._running.idle.wait()
 
     @property
     def is_settled(self) -> bool:

@@ -50,8 +50,7 @@ class State:
         self._spent: dict[str, float] = {}
         self._submits: dict[str, deque[float]] = {}
         self._lives: set[asyncio.Task[None]] = set()
-        self.idle = asyncio.Event()
-        self.idle.set()
+        self.idle = asyncio.Event()  # set while no webhook is outstanding, and no task runs but those that are held
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
         self._resting: dict[asyncio.Task[None], TaskStage] = {}
         self._made = 0
@@ -76,10 +75,6 @@ class State:
         await self.library.aclose()
         await self._session.close()
 
-    async def settled(self) -> None:
-        """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
-        await self.idle.wait()
-
     @property
     def held(self) -> tuple[str, ...]:
         """The stages that no task gets beyond now."""
@@ -96,17 +91,6 @@ class State:
             self._gates[stage].set()
             self._resting = {life: at for life, at in self._resting.items() if at is not stage}
         self._note_idleness()
-
-    def note(self, provider: str, operation: str) -> Submission:
-        """Write down that a submit has arrived."""
-        submission = Submission(provider=provider, operation=operation, at=datetime.now(UTC))
-        self.submissions.append(submission)
-        return submission
-
-    def find(self, provider: str, task_id: str) -> Task | None:
-        """Return one of an API's tasks, if it is kept."""
-        task = self.tasks.get(task_id)
-        return task if task is not None and task.provider == provider else None
 
     def balance(self, provider: str) -> float:
         """Return the credits that are left at this API: whole as long as they are, as the APIs show them."""

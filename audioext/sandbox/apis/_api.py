@@ -69,7 +69,8 @@ class Api(ABC):
 
     def find(self, task_id: str) -> Task | None:
         """Return one of this API's tasks, if it is kept."""
-        return self.state.find(self.facts.provider, task_id)
+        task = self.state.tasks.get(task_id)
+        return task if task is not None and task.provider == self.facts.provider else None
 
     def check_key(self, request: web.Request) -> None:
         """Check the whole Authorization header; a missing or wrong one raises Refusal."""
@@ -103,7 +104,8 @@ class Api(ABC):
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Take one submit."""
         state, facts = self.state, self.facts
-        submission = state.note(facts.provider, self.operation)
+        submission = Submission(provider=facts.provider, operation=self.operation)
+        state.submissions.append(submission)
         try:
             self.check_key(request)
             given = await self.read(request, submission)

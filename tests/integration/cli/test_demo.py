@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.apis import make_provider
+from audioext.cli.clients import make_provider
 from audioext.cli.demo import Likeness, compare, show_next_steps
 from audioext.cli.screen import Screen
 from audioext.sandbox import audio
