@@ -26,7 +26,6 @@ from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, Tas
 HTTP_OK = 200
 SECONDS = 60.0
 
-
 FORMS: Mapping[str, CallbackForm] = {
     "kie": CallbackForm(no_songs=()),
     "kie-jobs": CallbackForm(),
@@ -79,19 +78,7 @@ def made_up(record: Record, stage: TaskStage | None) -> Task:
         input=TaskInput(operation=str(record.operation), fields={}, title=title, model=record.model),
         plan=Plan(),
         source=None,
-        tracks=tuple(map(_made_up_track, names)),
+        tracks=tuple(MadeTrack(id=name, url=f"https://sandbox.invalid/{name}.mp3", seconds=SECONDS) for name in names),
         stage=stage,
         failure=TaskFailure(code=501, message="Audio generation failed.") if stage is None else None,
-    )
-
-
-def _made_up_track(name: str) -> MadeTrack:
-    link = f"https://sandbox.invalid/{name}"
-    return MadeTrack(
-        id=name,
-        url=f"{link}.mp3",
-        wav_url=f"{link}.wav",
-        stream_url=f"{link}.m3u8",
-        cover_url=f"{link}.png",
-        seconds=SECONDS,
     )

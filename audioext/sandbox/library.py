@@ -8,7 +8,6 @@ import importlib
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
 from typing import TypeVar
@@ -57,8 +56,8 @@ class Library:
         self._ready: dict[str, SourceAudio] = {}
         self._tracks: OrderedDict[str, SourceAudio] = OrderedDict()
         self._clips: OrderedDict[str, object] = OrderedDict()  # each a `Clip`, which is not loaded for its type
-        # One thread: rendering in parallel would only take the processor from whoever is tested.
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audioext-sandbox")
+        # One at a time: rendering in parallel would only take the processor from whoever is tested.
+        self._turn = asyncio.Lock()
 
     @property
     def ready_ids(self) -> tuple[str, ...]:
@@ -76,14 +75,14 @@ class Library:
             self._promise_ready(key, audio.tune, dice + number)
             self._ready[track_id] = SourceAudio(key=key, seconds=seconds, title=title, prompt="[Verse]", tags="soft")
 
-    async def aclose(self) -> None:
-        """Wait for the recording that is being made."""
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
-
     async def source(self, given: TaskInput) -> SourceAudio:
-        """Find what a submit starts from; no such track, no audio, one that is too long or too short raises Refusal."""
+        """Find what a submit starts from: a track that some task made, a ready one, or a file; or raise Refusal."""
         if given.audio_id is not None:
-            source = self.track(given.audio_id)
+            source = self._ready.get(given.audio_id) or self._tracks.get(given.audio_id)
+            if source is None or source.key not in self._files:
+                raise Refusal(Cause.TRACK, f"There is no audio {given.audio_id}")
+            if given.keeps_model and source.model not in (None, given.model):
+                raise Refusal(Cause.MODEL, f"model must match the source audio's, {source.model}")
         else:
             key = given.file_key if given.file_key is not None else await self.fetch(given.url or "")
             source = SourceAudio(key=key, seconds=await self._measure(key))
@@ -91,13 +90,6 @@ class Library:
             raise Refusal(Cause.RANGE, f"The audio exceeds {given.longest_seconds:g} seconds")
         if given.continue_at is not None and given.continue_at >= source.seconds and not given.clamps:
             raise Refusal(Cause.RANGE, "The point to continue at is not within the audio")
-        return source
-
-    def track(self, audio_id: str) -> SourceAudio:
-        """Return a track that some task made, or a ready one; or raise Refusal."""
-        source = self._ready.get(audio_id) or self._tracks.get(audio_id)
-        if source is None or source.key not in self._files:
-            raise Refusal(Cause.TRACK, f"There is no audio {audio_id}")
         return source
 
     def promise_tracks(self, task: Task, source: SourceAudio) -> tuple[MadeTrack, ...]:
@@ -137,19 +129,13 @@ class Library:
         stem = f"{task.provider}/{task.id}/{track_id}"
         for form in ("mp3", "wav", "png"):
             files.promise(f"{stem}.{form}", partial(render, form), seconds=seconds)
+        key, title, prompt = f"{stem}.mp3", given.title, given.prompt
         self._tracks[track_id] = SourceAudio(
-            key=f"{stem}.mp3",
-            seconds=seconds,
-            model=given.model,
-            title=given.title,
-            prompt=given.prompt,
-            tags=given.tags,
+            key=key, seconds=seconds, model=given.model, title=title, prompt=prompt, tags=given.tags
         )
         while len(self._tracks) > settings.keep_files:
             self._tracks.popitem(last=False)
-        # The stream's address has no suffix, as at the real APIs.
-        file, wav, stream, cover = (files.url(stem + suffix) for suffix in (".mp3", ".wav", "", ".png"))
-        return MadeTrack(id=track_id, url=file, wav_url=wav, stream_url=stream, cover_url=cover, seconds=seconds)
+        return MadeTrack(id=track_id, url=files.url(key), seconds=seconds)
 
     def _promise_copy(self, task: Task, track: MadeTrack) -> MadeTrack:
         files, key = self._files, f"{task.provider}/{task.id}/{track.id}.mp3"
@@ -204,4 +190,5 @@ class Library:
         return self._clips[key]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        async with self._turn:
+            return await asyncio.to_thread(work)

@@ -151,22 +151,34 @@ class SourceAudio:
 
 @frozen(kw_only=True)
 class MadeTrack:
-    """One recording that a task makes."""
+    """One recording that a task makes: an MP3 at `url`, and what lies beside it."""
 
     id: str
     url: str
-    wav_url: str
-    stream_url: str
-    cover_url: str
     seconds: float
+
+    @property
+    def stream_url(self) -> str:
+        """The stream, whose address has no suffix, as at the real APIs."""
+        return self.url.removesuffix(".mp3")
+
+    @property
+    def wav_url(self) -> str:
+        """The same recording as WAV."""
+        return f"{self.stream_url}.wav"
+
+    @property
+    def cover_url(self) -> str:
+        """A picture."""
+        return f"{self.stream_url}.png"
 
 
 @frozen(kw_only=True)
 class TaskInput:
     """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds.
 
-    `clamps` says that a point beyond the source's end means its end. `recovers` are the tracks of another task, whose
-    files this one brings back.
+    `clamps` says that a point beyond the source's end means its end, `keeps_model` that a track is extended with the
+    model that made it alone. `recovers` are the tracks of another task, whose files this one brings back.
     """
 
     operation: str
@@ -184,6 +196,7 @@ class TaskInput:
     callback_url: str | None = None
     longest_seconds: float | None = None
     clamps: bool = False
+    keeps_model: bool = False
     recovers: tuple[MadeTrack, ...] = ()
 
     @property

@@ -72,7 +72,6 @@ class State:
         """End all lives and close everything."""
         await self.stop()
         await self.files.aclose()
-        await self.library.aclose()
         await self._session.close()
 
     @property

@@ -55,8 +55,8 @@ class Api(ABC):
         """Say that the task is made."""
 
     @abstractmethod
-    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
-        """Answer with this code in the API's own form; `names` are the fields to blame."""
+    def error(self, code: int, message: str) -> web.Response:
+        """Answer with this code in the API's own form."""
 
     @abstractmethod
     def callbacks(self, task: Task) -> Sequence[Callback]:
@@ -80,7 +80,7 @@ class Api(ABC):
 
     def refused(self, refusal: Refusal) -> web.Response:
         """Put a refusal into the API's own form."""
-        return self.error(self.facts.code(refusal.cause), refusal.message, refusal.names)
+        return self.error(self.facts.code(refusal.cause), refusal.message)
 
     def application(self) -> web.Application:
         """Make an application that answers refusals as the API does, those of paths and methods with an HTTP status."""

@@ -88,7 +88,7 @@ class OperationRules:
         problems = [*self._missing(fields, lenient=lenient), *self._wrong(fields)]
         if problems:
             text = "; ".join(text.replace("{}", self.spell(name), 1) for _, name, text in problems)
-            raise Refusal(problems[0][0], text, names=[self.spell(name) for _, name, _ in problems])
+            raise Refusal(problems[0][0], text)
         return self._task_input(fields, submission.callback_url, sent)
 
     def _missing(self, fields: Mapping[str, object], *, lenient: bool) -> Iterator[FieldProblem]:
@@ -161,13 +161,13 @@ async def read_wrapped(
     body = submission.fields = await read_json_object(request)
     name, callback_url, given = body.get("model"), body.get(key), body.get("input")
     if not isinstance(name, str) or name not in table:
-        raise Refusal(Cause.MODEL, f"The model {name} is not supported", names=["model"])
+        raise Refusal(Cause.MODEL, f"The model {name} is not supported")
     submission.operation = name
     if callback_url is not None and (not is_address(callback_url) or len(callback_url) > LONGEST_CALLBACK_URL):
         raise Refusal(Cause.INVALID, f"{key} must be an http(s) URL of at most {LONGEST_CALLBACK_URL} characters")
     submission.callback_url = callback_url
     if not isinstance(given, dict):
-        raise Refusal(Cause.MISSING, "input is required", names=["input"])
+        raise Refusal(Cause.MISSING, "input is required")
     return table[name].read(given, submission, sent=body)
 
 

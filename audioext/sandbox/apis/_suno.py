@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from aiohttp import web
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, read_json_object
 from audioext.sandbox.apis._rules import OperationRules
@@ -45,9 +45,8 @@ def epoch_milliseconds(moment: datetime) -> int:
 class EnvelopeApi(Api):
     """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
 
-    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
+    def error(self, code: int, message: str) -> web.Response:
         """Answer with the code in the body; the names are in the message."""
-        del names
         status = self.facts.statuses.get(code, HTTP_OK)
         return json_response({"code": code, "msg": message, "data": None}, status=status)
 
@@ -68,7 +67,7 @@ class EnvelopeApi(Api):
         self.check_key(request)
         task_id = request.query.get("taskId", "")
         if not task_id:
-            raise Refusal(Cause.MISSING, "taskId is required", names=["taskId"])
+            raise Refusal(Cause.MISSING, "taskId is required")
         task = self.find(task_id)
         if task is not None and not task.input.recovers:
             return self.ok(record_info(task))
@@ -128,28 +127,12 @@ class FlatApi(EnvelopeApi):
         body = submission.fields = await read_json_object(request)
         callback_url = body.get(self.rules.spell("call_back_url"))
         submission.callback_url = callback_url if isinstance(callback_url, str) else None
-        given = self.rules.read(body, submission, sent=body, lenient=self.is_live)
-        if given.audio_id is not None:
-            self._check_source_model(given.audio_id, given.model)
-        return given
+        # "Model version must match the source audio's model version": extend-music
+        return evolve(self.rules.read(body, submission, sent=body, lenient=self.is_live), keeps_model=True)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the webhook for a task's stage, or for its failure."""
         return self.form.callbacks(task)
-
-    def _check_source_model(self, audio_id: str, model: str | None) -> None:
-        """Refuse a model other than the source track's; a ready track fits all.
-
-        "Model version must match the source audio's model version": extend-music
-        """
-        try:
-            source = self.state.library.track(audio_id)
-        except Refusal:
-            if self.is_live:
-                return  # it is taken, and the task fails later
-            raise
-        if source.model not in (None, model):
-            raise Refusal(Cause.MODEL, f"model must match the source audio's, {source.model}", names=["model"])
 
 
 @define(eq=False)
@@ -166,13 +149,13 @@ class RecoveryApi(EnvelopeApi):
         task_id, callback_url = body.get("sunoTaskId"), body.get("callBackUrl")
         for name, value in (("sunoTaskId", task_id), ("callBackUrl", callback_url)):
             if not isinstance(value, str) or not value:
-                raise Refusal(Cause.MISSING, f"{name} cannot be null", names=[name])
+                raise Refusal(Cause.MISSING, f"{name} cannot be null")
         if not is_address(callback_url):
-            raise Refusal(Cause.INVALID, "callBackUrl is not a URL", names=["callBackUrl"])
+            raise Refusal(Cause.INVALID, "callBackUrl is not a URL")
         submission.callback_url = callback_url
         task = self.find(str(task_id))
         if task is None or not task.is_complete or task.input.recovers:
-            raise Refusal(Cause.TASK, "The task does not exist, or is not complete", names=["sunoTaskId"])
+            raise Refusal(Cause.TASK, "The task does not exist, or is not complete")
         return TaskInput(
             operation="recovery",
             fields=body,
@@ -195,7 +178,7 @@ class RecoveryApi(EnvelopeApi):
         self.check_key(request)
         task = self.find(request.query.get("taskId", ""))
         if task is None or not task.input.recovers:
-            raise Refusal(Cause.TASK, "The recovery does not exist", names=["taskId"])
+            raise Refusal(Cause.TASK, "The recovery does not exist")
         return json_response(self._state_of(task))
 
     def _state_of(self, task: Task) -> Mapping[str, object]:

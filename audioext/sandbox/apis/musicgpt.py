@@ -119,12 +119,18 @@ class MusicGptApi(Api):
             }
         )
 
-    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
-        """Answer ``{"detail": ...}``: a list for wrong fields, else a text (no page shows a 422)."""
+    def error(self, code: int, message: str) -> web.Response:
+        """Answer ``{"detail": ...}``."""
+        return json_response({"detail": message}, status=code)
+
+    def refused(self, refusal: Refusal) -> web.Response:
+        """Answer with a list for wrong fields, else with a text (no page shows a 422)."""
+        code = self.facts.code(refusal.cause)
         if code != INVALID_CODE:
-            return json_response({"detail": message}, status=code)
-        kind = "missing" if message == "Field required" else "value_error"
-        detail = [{"loc": ["body", name], "msg": message, "type": kind} for name in names or ("body",)]
+            return self.error(code, refusal.message)
+        kind = "missing" if refusal.cause is Cause.MISSING else "value_error"
+        names = refusal.names or ("body",)
+        detail = [{"loc": ["body", name], "msg": refusal.message, "type": kind} for name in names]
         return json_response({"detail": detail}, status=code)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:

@@ -90,9 +90,8 @@ class VidgoApi(Api):
         data = {"task_id": task.id, "status": "not_started", "created_time": _created(task)}
         return json_response({"code": 200, "data": data})
 
-    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
+    def error(self, code: int, message: str) -> web.Response:
         """Answer with the code as HTTP status too, and the `error.message` that clients read."""
-        del names
         return json_response({"code": code, "error": {"message": message}}, status=code)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
