@@ -81,19 +81,13 @@ class ArchiveCommand(LookOptions, Command):
 
 
 async def keep(job: Job, folder: Path) -> tuple[dict[str, object], Sequence[str]]:
-    """Save all of a song into *folder*, its facts last; return these, and the names of the tracks' files.
-
-    Raises:
-        DownloadError: a track could not be had.
-        OSError: the folder cannot be written to.
-    """
+    """Save all of a song into *folder*, its facts last; return these, and the names of the tracks' files."""
     song = await job.result(timeout=1.0)
     paths = await song.save(folder, overwrite=True)
     tracks: list[dict[str, object]] = []
     for track, path in zip(song.tracks, paths, strict=True):
-        beside = {**await _keep_cover(track, path), **await asyncio.to_thread(_keep_lyrics, track, path)}
-        said = await asyncio.to_thread(_said_of, path)
-        tracks.append({**track_object(track), "file": path.name, **said, **beside})
+        facts = {**await _keep_cover(track, path), **await asyncio.to_thread(_keep_rest, track, path)}
+        tracks.append({**track_object(track), "file": path.name, **facts})
     record = job.record
     facts = {
         **job_object(record),
@@ -127,12 +121,16 @@ async def _keep_cover(track: Track, path: Path) -> dict[str, object]:
     return {"cover": target.name}
 
 
-def _keep_lyrics(track: Track, path: Path) -> dict[str, object]:
-    if not track.timed_lyrics:
-        return {}
-    target = path.with_suffix(".lrc")
-    target.write_text(lrc(track.timed_lyrics, title=track.title), encoding="utf-8")
-    return {"timed_lyrics_file": target.name}
+def _keep_rest(track: Track, path: Path) -> dict[str, object]:
+    """Write the lyrics beside a saved track, and return what is known of both files. It blocks."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts: dict[str, object] = {"bytes": path.stat().st_size, "sha256": digest}
+    if track.timed_lyrics:
+        target = path.with_suffix(".lrc")
+        target.write_text(lrc(track.timed_lyrics, title=track.title), encoding="utf-8")
+        facts["timed_lyrics_file"] = target.name
+    return facts
 
 
 def lrc(lines: Sequence[TimedLine], *, title: str | None = None) -> str:
@@ -140,12 +138,6 @@ def lrc(lines: Sequence[TimedLine], *, title: str | None = None) -> str:
     head = [f"[ti:{text.clean(title)}]"] if title else []
     timed = (f"[{int(line.start // 60):02d}:{line.start % 60:05.2f}]{text.clean(line.text)}" for line in lines)
     return "\n".join([*head, *timed]) + "\n"
-
-
-def _said_of(path: Path) -> dict[str, object]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _write_last(path: Path, facts: Mapping[str, object]) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypeVar, Unpack
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -39,15 +39,7 @@ _T = TypeVar("_T")
 # --- what texts mean --------------------------------------------------------------------------------------------
 
 
-class SourceField(TypedDict, total=False):
-    """The one field of a request that names its source."""
-
-    audio_id: str
-    url: str
-    file: Path
-
-
-def read_source(source: str, *, ids: bool) -> SourceField:
+def read_source(source: str, *, ids: bool) -> dict[str, object]:
     """Return the request field that SOURCE means: an existing file, else a URL of whatever scheme, else an id.
 
     A text that looks like a path (a slash, a suffix, a folder's name) is a file even where none is there, so
@@ -65,11 +57,7 @@ def read_source(source: str, *, ids: bool) -> SourceField:
 
 
 def read_meta(pairs: Sequence[str]) -> dict[str, object]:
-    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is read as such.
-
-    Raises:
-        RequestError: a pair has no equals sign.
-    """
+    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is read as such."""
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -98,11 +86,7 @@ def api_url(given: str | None, record: Record) -> str | None:
 
 
 def make_provider(name: str, **given: object) -> Provider:
-    """Return the provider called *name*; settings that are `None` or empty are left at their defaults.
-
-    Raises:
-        ConfigError: a setting cannot work.
-    """
+    """Return the provider called *name*; settings that are `None` or empty are left at their defaults."""
     if name not in _SIGNED:
         given.pop("webhook_key", None)
     chosen = {key: value for key, value in given.items() if value not in {None, ()}}
@@ -150,11 +134,7 @@ class OpenClient:
 
 @asynccontextmanager
 async def open_client(options: ConnectOptions, name: str, *, base_url: str | None = None) -> AsyncGenerator[OpenClient]:
-    """Open a client for the provider called *name*, at its real API or in a sandbox of its own.
-
-    Raises:
-        AudioextError: whatever opening a client raises.
-    """
+    """Open a client for the provider called *name*, at its real API or in a sandbox of its own."""
     samples: Sequence[str] = ()
     url, listen = options.public_url or "", options.listen or ""
     async with AsyncExitStack() as stack:
@@ -181,12 +161,7 @@ async def open_client(options: ConnectOptions, name: str, *, base_url: str | Non
 
 
 def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequence[str] = ()) -> Client:
-    """Return a client of the store that a command looks at: it makes no new, empty file, and nobody can call it.
-
-    Raises:
-        NoSuchRefError: there is no such file.
-        ConfigError: the URL is no store's.
-    """
+    """Return a client of the store that a command looks at: it makes no new, empty file, and nobody can call it."""
     store, path = open_store(options.store_url), missing_file(options.store_url)
     if path is not None:
         message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
@@ -213,11 +188,7 @@ def missing_file(store_url: str) -> Path | None:
 
 
 async def find_job(client: Client, screen: Screen, ref: str) -> Job:
-    """Return the job of *ref*, or the only one whose ref begins so.
-
-    Raises:
-        NoSuchRefError: the store holds none, or several.
-    """
+    """Return the job of *ref*, or the only one whose ref begins so; or raise NoSuchRefError."""
     with suppress(RequestError):
         return await client.job(ref)
     found = {job.ref: job async for job in client.jobs() if ref and job.ref.startswith(ref)}
@@ -225,11 +196,7 @@ async def find_job(client: Client, screen: Screen, ref: str) -> Job:
 
 
 def the_one(found: Mapping[str, _T], beginning: str, kind: str, listing: str) -> _T:
-    """Return the only one of those that were *found*; *listing* is the command that lists all.
-
-    Raises:
-        NoSuchRefError: there is none, or there are several.
-    """
+    """Return the only one of those that were *found*, or raise; *listing* is the command that lists all."""
     if len(found) == 1:
         return next(iter(found.values()))
     more = ", …" if len(found) > LISTED_AT_MOST else ""

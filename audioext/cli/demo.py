@@ -254,11 +254,7 @@ def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness
 
 
 def compare(source: Path, track: Path, *, until: float) -> Likeness:
-    """Decode both files and compare their first *until* seconds (30 at most). It blocks: call it in a thread.
-
-    Raises:
-        ValueError: one of them is not audio that can be decoded.
-    """
+    """Decode both files, or raise ValueError, and compare their first *until* seconds (30 at most). It blocks."""
     first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
     kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
     likeness = _likeness(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None

@@ -75,12 +75,7 @@ class Forwarder:
         client.on_failure(self.tell)
 
     async def tell(self, event: StageEvent | Failure) -> None:
-        """Post one event.
-
-        Raises:
-            RetryLater: the app did not take it, which has been so for less than a day.
-            ForwardError: it never did.
-        """
+        """Post one event; what the app does not take is tried again for a day."""
         try:
             await self._post(event)
         except ForwardError as error:
@@ -91,11 +86,7 @@ class Forwarder:
             raise RetryLater(wait, str(error)) from error
 
     async def send_all(self, job: Job) -> Sequence[str]:
-        """Post each event of *job* once, and return their types.
-
-        Raises:
-            ForwardError: the app did not take one.
-        """
+        """Post each event of *job* once, and return their types."""
         events: list[StageEvent | Failure] = [
             await job.wait(stage) for stage in TOLD_STAGES if job.stage is not None and stage <= job.stage
         ]
@@ -130,11 +121,7 @@ class Forwarder:
 
 @asynccontextmanager
 async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarder]:
-    """Return what posts events to the app at *to*, signed with *secret*.
-
-    Raises:
-        ConfigError: there is no secret, or one of the two cannot be used.
-    """
+    """Return what posts events to the app at *to*, signed with *secret*."""
     url = URL(to)
     if url.scheme not in {"http", "https"} or not url.host:
         message = f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}"

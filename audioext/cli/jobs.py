@@ -64,18 +64,16 @@ class JobsCommand(LookOptions, Command):
         screen.list(
             "jobs",
             ("ref", "state", "provider", "operation", "source", "made", "credits", "problem"),
-            [(self._row(record, now), self._object(record)) for record in records],
+            [self._listed(record, now) for record in records],
         )
         if not screen.json:
             _sum_up(screen, records)
 
-    def _object(self, record: Record) -> Mapping[str, object]:
-        return job_object(record) | ({"handler_faults": record.handler_faults} if self.undelivered else {})
-
-    def _row(self, record: Record, now: float) -> Sequence[str]:
+    def _listed(self, record: Record, now: float) -> tuple[Sequence[str], Mapping[str, object]]:
+        """Return a job as a row and as an object."""
         problem = " ".join(record.handler_faults) if self.undelivered else problem_of(record) or ""
         estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
-        return (
+        row = (
             record.ref,
             state_of(record, now),
             record.provider,
@@ -85,6 +83,7 @@ class JobsCommand(LookOptions, Command):
             estimate if record.credits is None else f"{record.credits:g}",
             text.clean(problem)[:SHORT_LETTERS],
         )
+        return row, job_object(record) | ({"handler_faults": record.handler_faults} if self.undelivered else {})
 
 
 @frozen(slots=False)
@@ -141,7 +140,7 @@ class InboxCommand(LookOptions, Command):
         screen.list(
             "deliveries",
             ("delivery", "received", "ref", "provider", "verdict", "size", "note"),
-            [(_delivery_row(one), _delivery_object(one)) for one in found],
+            [_listed(one) for one in found],
         )
 
 
@@ -172,11 +171,7 @@ class ReplayCommand(LookOptions, Command):
 
 
 def read_since(words: str, now: float) -> float:
-    """Return the Unix seconds that *words* name: a date or time, local where it has no zone, or how long before *now*.
-
-    Raises:
-        RequestError: they name none.
-    """
+    """Return the Unix seconds that *words* name: a date or time, local without a zone, or how long before *now*."""
     ago = _AGO.fullmatch(words)
     if ago is not None:
         return now - float(ago["count"]) * _UNITS[ago["unit"]]
@@ -198,25 +193,19 @@ def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
 
 
 async def find_delivery(client: Client, screen: Screen, delivery_id: str) -> Delivery:
-    """Return the delivery of *delivery_id*, or the only one whose id begins so.
-
-    Raises:
-        NoSuchRefError: the store holds none, or several.
-    """
+    """Return the delivery of *delivery_id*, or the only one whose id begins so; or raise NoSuchRefError."""
     with suppress(RequestError):
         return await client.delivery(delivery_id)
     found = {one.id: one async for one in client.deliveries() if delivery_id and one.id.startswith(delivery_id)}
     return the_one(found, delivery_id, "delivery", screen.hint("inbox"))
 
 
-def _delivery_row(one: Delivery) -> Sequence[str]:
+def _listed(one: Delivery) -> tuple[Sequence[str], Mapping[str, object]]:
+    """Return a delivery as a row and as an object."""
     size = decimal(len(one.body))
-    return one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
-
-
-def _delivery_object(one: Delivery) -> Mapping[str, object]:
+    row = one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
     # A body may quote the callback URL, whose last segment is a secret.
-    return {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))}
+    return row, {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))}
 
 
 async def _post(url: URL, delivery: Delivery) -> int:

@@ -40,13 +40,8 @@ def env(variable: str) -> Parameter:
     return Parameter(env_var=variable)
 
 
-def check_positive(kind: object, value: float | None) -> None:
-    """Check that the *value* of an option can be waited for, or be divided by.
-
-    Raises:
-        ValueError: it is no finite number above 0.
-    """
-    del kind
+def check_positive(_: object, value: float | None) -> None:
+    """Check that the *value* of an option can be waited for, or be divided by; `Number` lets NaN through."""
     if value is not None and not 0 < value < math.inf:
         message = "It must be a finite number above 0."
         raise ValueError(message)
@@ -97,11 +92,7 @@ class Command(abc.ABC):
 
     @abc.abstractmethod
     async def run(self, screen: Screen) -> Exit | None:
-        """Do it, and return the exit code unless all is well.
-
-        Raises:
-            AudioextError: whatever goes wrong; `failures` says what its exit code is.
-        """
+        """Do it, and return the exit code unless all is well; what it raises has its own in `failures`."""
 
 
 @frozen(kw_only=True, slots=False)

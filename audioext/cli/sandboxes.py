@@ -81,11 +81,7 @@ class SandboxCommand(PlayOptions, Command):
 
 @asynccontextmanager
 async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[Sandbox]:
-    """Run a sandbox in this process, which signs its webhooks with a key of its own.
-
-    Raises:
-        ConfigError: its packages are not installed, or one of the faults is none.
-    """
+    """Run a sandbox in this process, which signs its webhooks with a key of its own."""
     values = {"extension_seconds": ADDED_SECONDS, "hmac_key": secrets.token_hex(), **given}
     try:
         async with Sandbox(speed=options.speed, faults=options.fault, **values) as sandbox:  # type: ignore[arg-type]  # from options

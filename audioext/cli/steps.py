@@ -29,8 +29,7 @@ _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.
 
 LISTENED_SECONDS = 10.0
 """How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
-SLOW_FACTOR = 5.0
-"""How much longer it listens where nothing is wrong with the address."""
+SLOW_FACTOR = 5.0  # so much longer it listens where nothing is wrong with the address
 
 
 @define(eq=False)
@@ -135,11 +134,7 @@ async def submit(
 
 
 async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = LISTENED_SECONDS) -> list[StageEvent]:
-    """Show each stage as it is reached, and return them all; say so where no webhook comes for *patience* seconds.
-
-    Raises:
-        StageTimeoutError: the job is not complete in time.
-    """
+    """Show each stage as it is reached, and return them all; say so where no webhook comes for *patience* seconds."""
     events: list[StageEvent] = []
     doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
     try:

@@ -67,11 +67,7 @@ class TaskOptions(SavingOptions):
     """Submit, print the ref, and leave it to `listen` or `wait`."""
 
     async def submit(self, screen: Screen, request: Request) -> None:
-        """Submit *request*, watch it, save what comes of it, and report.
-
-        Raises:
-            AudioextError: whatever goes wrong.
-        """
+        """Submit *request*, watch it, save what comes of it, and report."""
         meta = read_meta(self.meta)
         async with open_client(self, self.provider, base_url=self.base_url) as opened:
             screen.base_url, screen.is_asked = other_url(opened.provider), True
