@@ -94,8 +94,13 @@ class Library:
 
     def promise_tracks(self, task: Task, source: SourceAudio) -> tuple[MadeTrack, ...]:
         """Promise the recordings of a task, by the ids that it has given them; those of a recovery are copies."""
-        if task.input.recovers:
-            return tuple(self._promise_copy(task, track) for track in task.input.recovers)
+        files, copies = self._files, list[MadeTrack]()
+        for track in task.input.recovers:
+            key = f"{task.provider}/{task.id}/{track.id}.mp3"
+            files.promise(key, partial(files.read, files.key_of(track.url) or ""), seconds=track.seconds)
+            copies.append(evolve(track, url=files.url(key)))
+        if copies:
+            return tuple(copies)
         same = task.plan.get(FaultKind.SAME_AUDIO)
         return tuple(
             self._promise_track(task, source, track_id, 0 if same else variant)
@@ -136,11 +141,6 @@ class Library:
         while len(self._tracks) > settings.keep_files:
             self._tracks.popitem(last=False)
         return MadeTrack(id=track_id, url=files.url(key), seconds=seconds)
-
-    def _promise_copy(self, task: Task, track: MadeTrack) -> MadeTrack:
-        files, key = self._files, f"{task.provider}/{task.id}/{track.id}.mp3"
-        files.promise(key, partial(files.read, files.key_of(track.url) or ""), seconds=track.seconds)
-        return evolve(track, url=files.url(key))
 
     def _promise_ready(self, key: str, play: Callable[..., object], seed: int) -> None:
         seconds = self._settings.ready_seconds

@@ -8,10 +8,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from aiohttp import web
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, read_json_object
-from audioext.sandbox.apis._rules import OperationRules
+from audioext.sandbox.apis._rules import (
+    COMMON,
+    INSTRUMENTAL,
+    LEGACY_MODELS,
+    PERSONA,
+    TEXTS,
+    V6_MODELS,
+    OperationRules,
+)
 from audioext.sandbox.apis._uploads import add_uploads
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
@@ -36,50 +44,30 @@ def camel(name: str) -> str:
     return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
 
 
+EXTEND = OperationRules(
+    operation="extend",
+    required=frozenset({"default_param_flag", "audio_id", "model", "call_back_url"}),
+    optional=COMMON | PERSONA | TEXTS | {"negative_tags", "instrumental"},
+    # V3_5 is retired and still taken; V6 is on no extend page, and sent by clients that run.
+    models=LEGACY_MODELS | V6_MODELS | {"V3_5"},
+    spell=camel,
+    custom=frozenset({"style", "title", "continue_at"}),
+    sung=frozenset({"prompt"}),
+    custom_only=frozenset({"persona_id"}),
+)
+ADD_INSTRUMENTAL = OperationRules(
+    operation="add-instrumental",
+    required=INSTRUMENTAL | {"call_back_url"},
+    optional=COMMON | {"model"},
+    models=LEGACY_MODELS | V6_MODELS,
+    spell=camel,
+    default_model="V4_5PLUS",
+)
+
+
 def epoch_milliseconds(moment: datetime) -> int:
     """Write a time as the status calls do."""
     return int(moment.timestamp() * 1000)
-
-
-@define(eq=False)
-class EnvelopeApi(Api):
-    """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
-
-    def error(self, code: int, message: str) -> web.Response:
-        """Answer with the code in the body; the names are in the message."""
-        status = self.facts.statuses.get(code, HTTP_OK)
-        return json_response({"code": code, "msg": message, "data": None}, status=status)
-
-    def ok(self, data: object) -> web.Response:
-        """Answer with data."""
-        return json_response({"code": 200, "msg": "success", "data": data})
-
-    def accepted(self, task: Task) -> web.Response:
-        """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
-        return self.ok({"taskId": task.id})
-
-    def new_id(self, dice: random.Random) -> str:
-        """Mint 32 hex digits, as seen live."""
-        return f"{dice.getrandbits(128):032x}"
-
-    async def record_info(self, request: web.Request) -> web.StreamResponse:
-        """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
-        self.check_key(request)
-        task_id = request.query.get("taskId", "")
-        if not task_id:
-            raise Refusal(Cause.MISSING, "taskId is required")
-        task = self.find(task_id)
-        if task is not None and not task.input.recovers:
-            return self.ok(record_info(task))
-        if self.is_live:
-            return self.ok(None)
-        # The jobs route's words; what this route says of an unknown task is on no page.
-        raise Refusal(Cause.TASK, "recordInfo is null")
-
-    async def credit(self, request: web.Request) -> web.StreamResponse:
-        """Answer the balance."""
-        self.check_key(request)
-        return self.ok(self.state.balance(self.facts.provider))
 
 
 @frozen(kw_only=True)
@@ -116,11 +104,57 @@ class CallbackForm:
 
 
 @define(eq=False)
+class EnvelopeApi(Api):
+    """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
+
+    form: CallbackForm = CallbackForm()
+
+    def error(self, code: int, message: str) -> web.Response:
+        """Answer with the code in the body; the names are in the message."""
+        status = self.facts.statuses.get(code, HTTP_OK)
+        return json_response({"code": code, "msg": message, "data": None}, status=status)
+
+    def ok(self, data: object) -> web.Response:
+        """Answer with data."""
+        return json_response({"code": 200, "msg": "success", "data": data})
+
+    def accepted(self, task: Task) -> web.Response:
+        """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
+        return self.ok({"taskId": task.id})
+
+    def new_id(self, dice: random.Random) -> str:
+        """Mint 32 hex digits, as seen live."""
+        return f"{dice.getrandbits(128):032x}"
+
+    def callbacks(self, task: Task) -> Sequence[Callback]:
+        """Write the webhook for a task's stage, or for its failure."""
+        return self.form.callbacks(task)
+
+    async def record_info(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
+        self.check_key(request)
+        task_id = request.query.get("taskId", "")
+        if not task_id:
+            raise Refusal(Cause.MISSING, "taskId is required")
+        task = self.find(task_id)
+        if task is not None and not task.input.recovers:
+            return self.ok(record_info(task))
+        if self.is_live:
+            return self.ok(None)
+        # The jobs route's words; what this route says of an unknown task is on no page.
+        raise Refusal(Cause.TASK, "recordInfo is null")
+
+    async def credit(self, request: web.Request) -> web.StreamResponse:
+        """Answer the balance."""
+        self.check_key(request)
+        return self.ok(self.state.balance(self.facts.provider))
+
+
+@define(eq=False)
 class FlatApi(EnvelopeApi):
     """An operation with a route and a flat body of its own."""
 
-    rules: OperationRules
-    form: CallbackForm
+    rules: OperationRules = field(kw_only=True)
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read and check a flat body."""
@@ -129,10 +163,6 @@ class FlatApi(EnvelopeApi):
         submission.callback_url = callback_url if isinstance(callback_url, str) else None
         # "Model version must match the source audio's model version": extend-music
         return evolve(self.rules.read(body, submission, sent=body, lenient=self.is_live), keeps_model=True)
-
-    def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Write the webhook for a task's stage, or for its failure."""
-        return self.form.callbacks(task)
 
 
 @define(eq=False)
@@ -268,7 +298,7 @@ def suno_application(
     app = api.application()
     for rules, form in operations:
         app.router.add_post(
-            f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules.operation, rules, form).submit
+            f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules.operation, form, rules=rules).submit
         )
     app.router.add_get("/api/v1/generate/record-info", api.record_info)
     app.router.add_get(credit_path, api.credit)

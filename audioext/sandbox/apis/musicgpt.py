@@ -99,7 +99,8 @@ class MusicGptApi(Api):
             return {name: value for name, value in posted.items() if isinstance(value, str)}, None
         if request.content_type == "application/json":
             body = await read_json_object(request)
-            return {name: _as_text(value) for name, value in body.items() if value is not None}, None
+            given = {name: value for name, value in body.items() if value is not None}
+            return {name: each if isinstance(each, str) else json_text(each) for name, each in given.items()}, None
         return await read_form(request, self, file_name="audio_file")
 
     def new_id(self, dice: random.Random) -> str:
@@ -222,10 +223,6 @@ def build(state: State) -> web.Application:
         app.router.add_post(f"{prefix}/extend", api.submit)
         app.router.add_get(f"{prefix}/byId", api.by_id)
     return app
-
-
-def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check(texts: Mapping[str, str], *, has_file: bool) -> None:
