@@ -74,7 +74,8 @@ class ArchiveCommand(LookOptions, Command):
         return Exit.DOWNLOAD
 
     def _complain(self, screen: Screen, job: Job, problem: str) -> None:
-        left = _days_left(job)
+        ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
+        left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # of the first link, if it is told
         soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
         facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
         screen.error(f"job {job.ref}: {text.clean(problem)}{soon}", json=facts)
@@ -144,9 +145,3 @@ def _write_last(path: Path, facts: Mapping[str, object]) -> None:
     part = path.with_suffix(".part")
     part.write_bytes(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str)))
     part.replace(path)
-
-
-def _days_left(job: Job) -> float | None:
-    """Return in how many days the first link of a song expires, `None` where nobody says."""
-    ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
-    return None if not ends else round((min(ends) - time.time()) / SECONDS_A_DAY, 1)

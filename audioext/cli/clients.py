@@ -14,7 +14,7 @@ import msgspec
 from attrs import frozen
 
 from audioext import config, providers
-from audioext.cli.failures import NoSuchRefError
+from audioext.cli.execution import NoSuchRefError
 from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client

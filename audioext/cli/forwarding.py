@@ -20,7 +20,7 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 from yarl import URL
 
 from audioext.cli.clients import find_job, looking_client
-from audioext.cli.failures import ForwardError
+from audioext.cli.execution import ForwardError
 from audioext.cli.options import API, Command, ForwardSecret, LookOptions, Ref
 from audioext.cli.screen import Screen
 from audioext.cli.text import dump

@@ -20,7 +20,7 @@ from yarl import URL
 from audioext import config
 from audioext.cli import text
 from audioext.cli.clients import find_job, looking_client, read_meta, the_one
-from audioext.cli.failures import NoSuchRefError
+from audioext.cli.execution import NoSuchRefError
 from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, Meta, Ref
 from audioext.cli.screen import Screen
 from audioext.client import Client

@@ -92,7 +92,7 @@ class Command(abc.ABC):
 
     @abc.abstractmethod
     async def run(self, screen: Screen) -> Exit | None:
-        """Do it, and return the exit code unless all is well; what it raises has its own in `failures`."""
+        """Do it, and return the exit code unless all is well; what it raises has its own in `execution`."""
 
 
 @frozen(kw_only=True, slots=False)

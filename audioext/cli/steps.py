@@ -86,15 +86,6 @@ def show_submitted(view: View, job: Job) -> None:
     view.waiting(_NEXT.get(job.stage, "complete"))
 
 
-def show_stage(view: View, job: Job, event: StageEvent) -> None:
-    """Show a stage that was reached, and wait for the next."""
-    playable = sum(track.audio_url is not None for track in event.tracks)
-    tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
-    after = (event.at - job.created_at).total_seconds()
-    view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
-    view.waiting(_NEXT.get(event.stage))
-
-
 # --- the steps --------------------------------------------------------------------------------------------------
 
 
@@ -139,7 +130,11 @@ async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = L
     doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
     try:
         async for event in job:
-            show_stage(view, job, event)
+            playable = sum(track.audio_url is not None for track in event.tracks)
+            tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
+            after = (event.at - job.created_at).total_seconds()
+            view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
+            view.waiting(_NEXT.get(event.stage))
             events.append(event)
     except JobExpiredError:
         raise
@@ -185,8 +180,9 @@ def report(screen: Screen, finished: Finished) -> None:
     rows = []
     for number, (track, path) in enumerate(zip_longest(song.tracks, paths), 1):
         size = "" if path is None else decimal(path.stat().st_size)
-        length = text.length(track_length(path, track.duration))
-        rows.append((number, track.title or "", length, size, path or track.audio_url))
+        found = None if path is None else probe(path)
+        seconds = found.duration if isinstance(found, SourceInfo) else None
+        rows.append((number, track.title or "", text.length(seconds or track.duration), size, path or track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # no URL, no file of this machine
@@ -194,12 +190,6 @@ def report(screen: Screen, finished: Finished) -> None:
         model = () if job.record.model is None else ("--model", job.record.model)
         command = screen.hint("extend", "--provider", job.provider, *model, of=ids[0])
         screen.note(f"\nGo on from a track: {command}")
-
-
-def track_length(path: Path | None, claimed: float | None) -> float | None:
-    """Return the seconds of a saved file, or what the provider claims where it cannot be read."""
-    found = None if path is None else probe(path)
-    return found.duration if isinstance(found, SourceInfo) and found.duration is not None else claimed
 
 
 def too_early(job: Job) -> StageTimeoutError:
