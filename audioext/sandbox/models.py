@@ -71,13 +71,12 @@ class ApiFacts:
 
     `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
     statuses that codes bear where the usual one is 200. `failures` are code and text of tasks whose source turns out
-    bad; `fails_with_code` says that a failure's text names the code, for want of a field that does, and
-    `refunded_codes` are those of failures whose price is given back. `limit` tells whether submits are limited in a
-    window of time, or open tasks. `fetches_first` says that the source is fetched before the submit is answered. A
-    webhook's reply may take `timeout_seconds` (real ones); each further attempt comes after `retry_seconds` (the
-    API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks are signed once there is a
-    key, `charges_on_success` that a task is paid for when it succeeds, `any_leads` that any track may be ready first,
-    and `is_recorded` that there are recordings which differ from the pages.
+    bad; `fails_with_code` says that a failure's text names the code, for want of a field that does. `limit` tells
+    whether submits are limited in a window of time, or open tasks. `fetches_first` says that the source is fetched
+    before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each further attempt comes
+    after `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks
+    are signed once there is a key, `any_leads` that any track may be ready first, and `is_recorded` that there are
+    recordings which differ from the pages.
     """
 
     provider: str
@@ -87,7 +86,6 @@ class ApiFacts:
     failures: Mapping[Cause, tuple[int, str]] = field(factory=dict)
     usual_failure: tuple[int, str]
     fails_with_code: bool = False
-    refunded_codes: frozenset[int] = frozenset()
     key_prefix: str = "Bearer "
     limit: Literal["window", "parallel"] | None = None
     fetches_first: bool = False
@@ -95,7 +93,6 @@ class ApiFacts:
     retry_seconds: tuple[float, ...]
     wants_exactly_200: bool = False
     signs: bool = False
-    charges_on_success: bool = False
     is_recorded: bool = False
     any_leads: bool = False
 
@@ -284,8 +281,6 @@ class Submission:
     operation: str
     at: datetime = field(factory=lambda: datetime.now(UTC))
     fields: Mapping[str, object] = Factory(dict[str, object])
-    ignored: tuple[str, ...] = ()
-    """Fields that the API does not know and therefore ignores."""
     callback_url: str | None = None
     task_id: str | None = None
     http_status: int | None = None

@@ -126,8 +126,7 @@ class State:
         self.tasks[task.id] = task
         while len(self.tasks) > self.settings.keep_tasks:
             del self.tasks[next(iter(self.tasks))]
-        if not task.facts.charges_on_success:
-            self._charge(task.provider, self.settings.price)
+        self._spent[task.provider] = self._spent.get(task.provider, 0.0) + self.settings.price
         task.life = asyncio.create_task(self._live(task))
         self._lives.add(task.life)
         self._note_idleness()
@@ -171,7 +170,6 @@ class State:
                 task.stage = stage
             if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
                 self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
-            self._settle_price(task)
             for callback in task.callbacks(task):
                 due.put_nowait(callback)
             if task.failure is not None:
@@ -199,13 +197,3 @@ class State:
         if not task.tracks:
             task.tracks = self.library.promise_tracks(task, task.source)
         return None
-
-    def _settle_price(self, task: Task) -> None:
-        """Charge for a success, or give back for a failure, where the API does so."""
-        if task.facts.charges_on_success and task.is_complete:
-            self._charge(task.provider, self.settings.price)
-        if task.failure is not None and task.failure.code in task.facts.refunded_codes:
-            self._charge(task.provider, -self.settings.price)
-
-    def _charge(self, provider: str, amount: float) -> None:
-        self._spent[provider] = self._spent.get(provider, 0.0) + amount

@@ -83,7 +83,6 @@ class OperationRules:
         the cause of the first is its own.
         """
         names = {self.spell(name): name for name in self.required | self.optional}
-        submission.ignored = tuple(name for name in given if name not in names)
         fields = {names[name]: value for name, value in given.items() if name in names and value is not None}
         problems = [*self._missing(fields, lenient=lenient), *self._wrong(fields)]
         if problems:

@@ -52,7 +52,6 @@ FACTS = ApiFacts(
     wants_exactly_200=True,
     signs=True,
     is_recorded=True,
-    refunded_codes=frozenset({531}),  # "failed, credits refunded" (extend-music-callbacks)
 )
 EXTEND = evolve(
     _suno.EXTEND,

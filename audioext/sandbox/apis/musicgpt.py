@@ -63,7 +63,6 @@ CHECKS: Mapping[str, str] = {
     "lyrics_timestamps": "true|false",
 }
 """What a field must look like."""
-KNOWN = frozenset({"audio_url", "prompt", "title", *CHECKS})
 
 
 @define(eq=False)
@@ -77,7 +76,6 @@ class MusicGptApi(Api):
         if file is not None:
             shown["audio_file"] = {"filename": file.name, "size": file.size}
         submission.fields = shown
-        submission.ignored = tuple(name for name in texts if name not in KNOWN)
         submission.callback_url = texts.get("webhook_url")
         _check(texts, has_file=file is not None)
         return TaskInput(

@@ -34,8 +34,6 @@ FACTS = ApiFacts(
     # 10 s, three retries, any 2xx: https://docs.vidgo.ai/api-manual/task-management/webhooks
     timeout_seconds=10.0,
     retry_seconds=(1.0, 2.0, 4.0),
-    # "only deducted when a task completes successfully": account-management/user-balance
-    charges_on_success=True,
 )
 MODELS = LEGACY_MODELS - {"V5_5"}  # V5_5 is documented at a sibling only
 
