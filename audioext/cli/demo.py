@@ -77,19 +77,11 @@ The same in Python
 
 @frozen(kw_only=True)
 class Likeness:
-    """A track beside its source: both lengths in seconds, and how alike their beginnings are, from 0 to 1.
-
-    `beginning` is `None` where the source is too short or too quiet to compare anything with it.
-    """
+    """A track beside its source: both lengths in seconds, and whether it begins like it, `None` if nobody can tell."""
 
     source_seconds: float
     track_seconds: float
-    beginning: float | None
-
-    @property
-    def begins_like_it(self) -> bool | None:
-        """Whether the track begins like the source, `None` where nobody can tell."""
-        return None if self.beginning is None else self.beginning >= ALIKE_FROM
+    begins_like_it: bool | None
 
     @property
     def is_longer(self) -> bool:
@@ -187,7 +179,6 @@ def _json(finished: Finished, found: Sequence[Likeness]) -> Mapping[str, object]
             "duration": round(one.track_seconds, 2),
             "longer_by": round(one.track_seconds - one.source_seconds, 2),
             "begins_like_source": one.begins_like_it,
-            "likeness": None if one.beginning is None else round(one.beginning, 3),
         }
         for title, path, one in _takes(finished, found)
     ]
@@ -257,8 +248,8 @@ def compare(source: Path, track: Path, *, until: float) -> Likeness:
     """Decode both files, or raise ValueError, and compare their first *until* seconds (30 at most). It blocks."""
     first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
     kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
-    likeness = _likeness(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
-    return Likeness(source_seconds=first.duration, track_seconds=second.duration, beginning=likeness)
+    alike = _are_alike(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
+    return Likeness(source_seconds=first.duration, track_seconds=second.duration, begins_like_it=alike)
 
 
 def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
@@ -271,15 +262,13 @@ def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
     return np.asarray(found - found.mean(), dtype=np.float64)
 
 
-def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """Return the highest correlation at any small shift; nothing where the first is silent, 0 where the second is."""
+def _are_alike(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool | None:
+    """Say whether they correlate at any small shift; `None` where the first is silent."""
     powers = [float((each**2).sum()) for each in (first, second)]
     if powers[0] < len(first) * LEAST_LOUDNESS**2:
         return None
-    if powers[1] == 0.0:
-        return 0.0
     span = 2 * len(first)
     correlation = np.fft.irfft(np.fft.rfft(first, span) * np.conj(np.fft.rfft(second, span)), span)
     shift = min(len(first), round(LARGEST_SHIFT_SECONDS * COMPARED_RATE_HZ))
     near = np.roll(correlation, shift)[: 2 * shift + 1]
-    return float(np.clip(near.max() / np.sqrt(powers[0] * powers[1]), 0.0, 1.0))
+    return bool(near.max() >= ALIKE_FROM * np.sqrt(powers[0] * powers[1]) > 0)

@@ -72,9 +72,11 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                 forwarder.register(client)
             await stack.enter_async_context(client)
             shown, where = without_password(str(client.public_url)), without_password(self.store_url)
-            ready = f"listening for {shown}"
+            ready, events = f"listening for {shown}", "no handlers run here: your bot's process has them"
+            if self.forward_to is not None:
+                events = f"events go to {without_password(self.forward_to)}"
             screen.note(
-                f"{ready}{_address(client, listen)}; jobs in {where}; {self._events}; Ctrl-C ends it",
+                f"{ready}{_address(client, listen)}; jobs in {where}; {events}; Ctrl-C ends it",
                 json={"event": "listening", "public_url": shown, "store": where},
             )
             printing = asyncio.create_task(Printer(screen, client).run(store.appends))
@@ -87,12 +89,6 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                 await stopped.wait()
             await store.appends.join()
             printing.cancel()
-
-    @property
-    def _events(self) -> str:
-        if self.forward_to is None:
-            return "no handlers run here: your bot's process has them"
-        return f"events go to {without_password(self.forward_to)}"
 
 
 def _address(client: Client, listen: object) -> str:

@@ -75,7 +75,12 @@ class OperationRules:
         return named if isinstance(named, str) else None
 
     def read(
-        self, given: Mapping[str, object], submission: Submission, *, sent: Mapping[str, object], lenient: bool = False
+        self,
+        given: Mapping[str, object],
+        *,
+        sent: Mapping[str, object],
+        callback_url: str | None,
+        lenient: bool = False,
     ) -> TaskInput:
         """Check fields in the API's spelling, and put them into the sandbox's words; `sent` is the whole body.
 
@@ -88,7 +93,27 @@ class OperationRules:
         if problems:
             text = "; ".join(text.replace("{}", self.spell(name), 1) for _, name, text in problems)
             raise Refusal(problems[0][0], text)
-        return self._task_input(fields, submission.callback_url, sent)
+        model = self.model(fields)
+        # In simple mode the custom values are not used, and the source's are: https://docs.kie.ai/suno-api/extend-music
+        inherits = fields.get("default_param_flag") is False and not self.by_upload
+        used = {name: value for name, value in fields.items() if not (inherits and name in TEXTS)}
+        continue_at = used.get("continue_at")
+        longest = LONGEST_SOURCE_V4_5ALL_SECONDS if model == "V4_5ALL" else LONGEST_SOURCE_SECONDS
+        return TaskInput(
+            operation=self.operation,
+            is_instrumental=self.is_instrumental,
+            fields=sent,
+            audio_id=_text(used, "audio_id") or None,
+            url=_text(used, "upload_url") or None,
+            continue_at=float(continue_at) if _is_number(continue_at) else None,
+            title=_text(used, "title"),
+            prompt=_text(used, "lyrics") or _text(used, "prompt"),
+            tags=_text(used, "tags") or _text(used, "style"),
+            model=model,
+            callback_url=callback_url,
+            longest_seconds=longest if self.by_upload else None,
+            clamps=self.clamps,
+        )
 
     def _missing(self, fields: Mapping[str, object], *, lenient: bool) -> Iterator[FieldProblem]:
         needed = set(self.required)
@@ -124,31 +149,6 @@ class OperationRules:
             for name in sorted(self.custom_only & fields.keys()):
                 yield Cause.INVALID, name, "{} is only available in custom mode"
 
-    def _task_input(
-        self, fields: Mapping[str, object], callback_url: str | None, sent: Mapping[str, object]
-    ) -> TaskInput:
-        model = self.model(fields)
-        # In simple mode the custom values are not used, and the source's are: https://docs.kie.ai/suno-api/extend-music
-        inherits = fields.get("default_param_flag") is False and not self.by_upload
-        used = {name: value for name, value in fields.items() if not (inherits and name in TEXTS)}
-        continue_at = used.get("continue_at")
-        longest = LONGEST_SOURCE_V4_5ALL_SECONDS if model == "V4_5ALL" else LONGEST_SOURCE_SECONDS
-        return TaskInput(
-            operation=self.operation,
-            is_instrumental=self.is_instrumental,
-            fields=sent,
-            audio_id=_text(used, "audio_id") or None,
-            url=_text(used, "upload_url") or None,
-            continue_at=float(continue_at) if _is_number(continue_at) else None,
-            title=_text(used, "title"),
-            prompt=_text(used, "lyrics") or _text(used, "prompt"),
-            tags=_text(used, "tags") or _text(used, "style"),
-            model=model,
-            callback_url=callback_url,
-            longest_seconds=longest if self.by_upload else None,
-            clamps=self.clamps,
-        )
-
 
 async def read_wrapped(
     request: web.Request, table: Mapping[str, OperationRules], submission: Submission, *, key: str
@@ -167,7 +167,7 @@ async def read_wrapped(
     submission.callback_url = callback_url
     if not isinstance(given, dict):
         raise Refusal(Cause.MISSING, "input is required")
-    return table[name].read(given, submission, sent=body)
+    return table[name].read(given, sent=body, callback_url=callback_url)
 
 
 def _text(fields: Mapping[str, object], name: str) -> str:

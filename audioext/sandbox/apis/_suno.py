@@ -162,7 +162,8 @@ class FlatApi(EnvelopeApi):
         callback_url = body.get(self.rules.spell("call_back_url"))
         submission.callback_url = callback_url if isinstance(callback_url, str) else None
         # "Model version must match the source audio's model version": extend-music
-        return evolve(self.rules.read(body, submission, sent=body, lenient=self.is_live), keeps_model=True)
+        url = submission.callback_url
+        return evolve(self.rules.read(body, sent=body, callback_url=url, lenient=self.is_live), keeps_model=True)
 
 
 @define(eq=False)
