@@ -142,7 +142,7 @@ async def open_client(options: ConnectOptions, name: str, *, base_url: str | Non
             from audioext.cli import sandboxes  # noqa: PLC0415 - an extra, and slow to load
 
             running = await stack.enter_async_context(sandboxes.open_sandbox(options))
-            provider = sandboxes.sandbox_provider(name, running)
+            provider = make_provider(name, **sandboxes.provider_settings(name, running))
             samples = (*running.track_ids, running.tune_url, running.voice_url)
             url, listen = url or LOOPBACK_URL, listen or LOOPBACK_LISTEN
         else:
