@@ -1,4 +1,4 @@
-"""Follows what other processes append: held jobs are brought up to date, and workers are woken."""
+"""Follows what other processes append: held jobs are brought up to date, one by one, and workers are woken."""
 
 from __future__ import annotations
 
@@ -38,9 +38,13 @@ class Changes:
     _outage: Outage = field(factory=lambda: Outage(_log, "the store's changes cannot be read"), init=False)
 
     def start(self) -> None:
-        """Begin, where other processes may change the store."""
-        if self.store.shared:
-            self._task = asyncio.create_task(self._run(), name="audioext changes")
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name="audioext changes")
+
+    def look_soon(self, ref: str) -> None:
+        """Bring a held job up to date with the store in its turn."""
+        self._unread.setdefault(ref, False)
+        self._news.set()
 
     async def aclose(self) -> None:
         """End."""
@@ -51,7 +55,7 @@ class Changes:
     async def _run(self) -> None:
         reading = asyncio.create_task(self._catch_up(), name="audioext catching up")
         try:
-            await self._follow()
+            await (self._follow() if self.store.shared else reading)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -82,8 +86,7 @@ class Changes:
         if isinstance(change, Changed):
             held = self.journal.held(change.ref)
             if held is not None and held.count < change.count:
-                self._unread.setdefault(change.ref, False)
-                self._news.set()
+                self.look_soon(change.ref)
         else:
             self._is_resync = True
             self._unread.update((held.ref, True) for held in self.journal.held_jobs())
@@ -125,7 +128,7 @@ class Changes:
         if self.journal.held(ref) is None:
             return
         try:
-            await self.journal.hold(ref, whole=whole)
+            await self.journal.look(ref, whole=whole)
         except Exception as error:
             if isinstance(error, StoreError) and not isinstance(error, UnreadableError):
                 raise
