@@ -121,6 +121,8 @@ class ClientFactory:
                 "the test runs in another event loop than its fixtures: set pytest-asyncio's "
                 "asyncio_default_fixture_loop_scope to the loop_scope of the test"
             )
+        if by not in {"webhook", "poll"}:
+            raise ValueError(f'by must be "webhook" or "poll", not {by!r}')
         pace = {"pace": BRISK} if by == "poll" else {}
         chosen = [self.provider(each, **pace) if isinstance(each, str) else each for each in providers or ("kie",)]
         clock = clock or self.clock
