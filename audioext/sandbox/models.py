@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -95,6 +96,8 @@ class ApiFacts:
     signs: bool = False
     is_recorded: bool = False
     any_leads: bool = False
+    new_id: Callable[[random.Random], str] = lambda dice: f"{dice.getrandbits(128):032x}"
+    """Mints a task's id: 32 hex digits at the Suno family, as seen live. Those of tracks are UUIDs everywhere."""
 
     def code(self, cause: Cause) -> int:
         """Return the code of a refusal."""

@@ -47,10 +47,6 @@ class Api(ABC):
         """Read and check a submit's body, and note in the submission what it says; or raise Refusal."""
 
     @abstractmethod
-    def new_id(self, dice: random.Random) -> str:
-        """Mint the task's id; those of tracks are UUIDs everywhere."""
-
-    @abstractmethod
     def accepted(self, task: Task) -> web.Response:
         """Say that the task is made."""
 
@@ -127,7 +123,7 @@ class Api(ABC):
         number, dice = state.next_number()
         track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
         task = Task(
-            id=self.new_id(dice),
+            id=facts.new_id(dice),
             track_ids=tuple(track_ids),
             leader=dice.randrange(len(track_ids)) if facts.any_leads else 0,
             number=number,

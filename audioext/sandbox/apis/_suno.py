@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -121,10 +120,6 @@ class EnvelopeApi(Api):
     def accepted(self, task: Task) -> web.Response:
         """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
         return self.ok({"taskId": task.id})
-
-    def new_id(self, dice: random.Random) -> str:
-        """Mint 32 hex digits, as seen live."""
-        return f"{dice.getrandbits(128):032x}"
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the webhook for a task's stage, or for its failure."""

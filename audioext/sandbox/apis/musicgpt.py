@@ -45,6 +45,7 @@ FACTS = ApiFacts(
     limit="parallel",
     is_recorded=True,
     any_leads=True,  # which version is ready first varies
+    new_id=new_uuid,  # as in real traffic
     # No page has a word on timeouts and retries, yet deliveries are seen to be repeated: our guess.
     timeout_seconds=15.0,
     retry_seconds=(10.0, 60.0, 300.0),
@@ -100,10 +101,6 @@ class MusicGptApi(Api):
             given = {name: value for name, value in body.items() if value is not None}
             return {name: each if isinstance(each, str) else json_text(each) for name, each in given.items()}, None
         return await read_form(request, self, file_name="audio_file")
-
-    def new_id(self, dice: random.Random) -> str:
-        """Mint a UUID, as in real traffic."""
-        return new_uuid(dice)
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the ids."""
