@@ -112,9 +112,7 @@ class ShowCommand(LookOptions, Command):
         if screen.json:
             screen.emit(whole_object(record, shown, deliveries))
             return
-        _print_facts(screen, record)
-        _print_journal(screen, record, shown)
-        _print_tracks(screen, record)
+        _print(screen, record, shown)
 
 
 @frozen(slots=False)
@@ -230,7 +228,8 @@ def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | No
     return entries[number - 1]
 
 
-def _print_facts(screen: Screen, record: Record) -> None:
+def _print(screen: Screen, record: Record, entries: Journal) -> None:
+    """Print what is known of a job, then each entry with the state after it and what is new in words, then tracks."""
     fault = record.fault if record.verdict is Verdict.FAILED else None
     facts: dict[str, object] = {
         "job": record.ref,
@@ -254,10 +253,6 @@ def _print_facts(screen: Screen, record: Record) -> None:
             screen.result(f"{name:<15} {shown}")
     for words in record.handler_faults:
         screen.result(f"{'handler':<15} {text.clean(words)}", style="red")
-
-
-def _print_journal(screen: Screen, record: Record, entries: Journal) -> None:
-    """Print each entry with the job's state after it, and what is new in words."""
     screen.result("\njournal", style="bold")
     known = None
     for number, (entry, after) in enumerate(entries, 1):
@@ -268,12 +263,9 @@ def _print_journal(screen: Screen, record: Record, entries: Journal) -> None:
         words = entry.note or (problem if problem != known and problem is not None else "")
         known = problem
         screen.result(f"  {number:>3} {since:>11}  {kind:<12} {state:<10} {text.clean(words)}".rstrip())
-
-
-def _print_tracks(screen: Screen, record: Record) -> None:
     if record.tracks:
         screen.result("\ntracks", style="bold")
     for track in record.tracks:
         link = track.audio_url or track.failure or ""
-        facts = (track.title or "", text.length(track.duration), track.id or "", link)
-        screen.result("  " + "  ".join(text.clean(fact) for fact in facts if fact))
+        told = (track.title or "", text.length(track.duration), track.id or "", link)
+        screen.result("  " + "  ".join(text.clean(each) for each in told if each))
