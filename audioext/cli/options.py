@@ -35,9 +35,9 @@ SHOWN = Parameter(show_default=True)
 """The help shows the default."""
 
 
-def env(variable: str) -> Parameter:
-    """Say that the environment may give an option."""
-    return Parameter(env_var=variable)
+def env(variable: str, words: str | None = None) -> Parameter:
+    """Say that the environment may give an option, and what it is in *words*."""
+    return Parameter(env_var=variable) if words is None else Parameter(env_var=variable, help=words)
 
 
 def check_positive(_: object, value: float | None) -> None:
@@ -51,27 +51,13 @@ POSITIVE = Parameter(validator=check_positive)
 
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
 Meta = Annotated[tuple[str, ...], JOB, Parameter(help="NAME=VALUE of the job's own notes; may be repeated.")]
-AllowHosts = Annotated[
-    tuple[str, ...],
-    JOB,
-    env("AUDIOEXT_ALLOW_HOSTS"),
-    Parameter(
-        name="--allow-host",
-        help="NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated.",
-    ),
-]
+_HOSTS = "NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated."
+AllowHosts = Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS", _HOSTS), Parameter(name="--allow-host")]
 Out = Annotated[Path, JOB, SHOWN, Parameter(help="The folder for the files.")]
-Provided = Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN, Parameter(help="The API to use.")]
-BaseUrl = Annotated[
-    str | None, API, env(BASE_URL_VARIABLE), Parameter(help="The API's address, such as a sandbox of another process.")
-]
+Provided = Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER", "The API to use."), SHOWN]
+BaseUrl = Annotated[str | None, API, env(BASE_URL_VARIABLE, "The API's address, such as a sandbox of another process.")]
 JobUrl = Annotated[str | None, API, Parameter(help="The API's address, where it is not that of the submit.")]
-ForwardSecret = Annotated[
-    str | None,
-    API,
-    env("AUDIOEXT_FORWARD_SECRET"),
-    Parameter(help="The secret that signs the events: whsec_ and Base64."),
-]
+ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "What signs the events: whsec_ and Base64.")]
 Limit = Annotated[int, OUTPUT, SHOWN, Parameter(help="How many to list, the newest ones.", validator=Number(gte=1))]
 
 
