@@ -164,8 +164,7 @@ def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequenc
     """Return a client of the store that a command looks at: it makes no new, empty file, and nobody can call it."""
     store, path = open_store(options.store_url), missing_file(options.store_url)
     if path is not None:
-        message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
-        raise NoSuchRefError(message)
+        raise NoSuchRefError(f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are")
     return make_client(*asked, store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
 
 

@@ -112,11 +112,9 @@ class Forwarder:
             ) as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            message = f"{kind}: the app cannot be reached ({type(error).__name__})"
-            raise ForwardError(message) from error
+            raise ForwardError(f"{kind}: the app cannot be reached ({type(error).__name__})") from error
         if status // 100 != TAKEN:
-            message = f"{kind}: the app answered {status}"
-            raise ForwardError(message)
+            raise ForwardError(f"{kind}: the app answered {status}")
 
 
 @asynccontextmanager
@@ -124,17 +122,14 @@ async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarde
     """Return what posts events to the app at *to*, signed with *secret*."""
     url = URL(to)
     if url.scheme not in {"http", "https"} or not url.host:
-        message = f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}"
-        raise ConfigError(message)
+        raise ConfigError(f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}")
     if secret is None:
         made = "whsec_" + b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
-        message = f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}"
-        raise ConfigError(message)
+        raise ConfigError(f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}")
     try:
         signer = Webhook(secret)
     except (ValueError, EmptyWebhookSecretError) as error:
-        message = "the secret that signs the events must be whsec_ and Base64"
-        raise ConfigError(message) from error
+        raise ConfigError("the secret that signs the events must be whsec_ and Base64") from error
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_SECONDS)) as session:
         yield Forwarder(url=url, signer=signer, session=session)
 

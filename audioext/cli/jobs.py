@@ -162,8 +162,7 @@ class ReplayCommand(LookOptions, Command):
                 # Whoever has the store has the secret that makes the tag again.
                 status = await _post(callback_url(target, client.inbox.secrets[0], found.provider, found.ref), found)
         if status != HTTP_OK:
-            message = f"delivery {found.id} was answered with {status}"
-            raise WebhookError(message, http_status=status)
+            raise WebhookError(f"delivery {found.id} was answered with {status}", http_status=status)
         words = f"delivery {found.id} of job {found.ref} was answered with {status}"
         screen.result(words, json={"delivery": found.id, "ref": found.ref, "status": status})
 

@@ -49,12 +49,10 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
     async def run(self, screen: Screen) -> None:
         """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
         if self.public_url is None:
-            message = "say where providers reach this listener: --public-url https://hooks.example.org/audio"
-            raise ConfigError(message)
+            raise ConfigError("say where providers reach this listener: --public-url https://hooks.example.org/audio")
         listen = read_listen(self.listen)
         if listen is None:
-            message = "a listener has to listen: --listen HOST:PORT, not none"
-            raise ConfigError(message)
+            raise ConfigError("a listener has to listen: --listen HOST:PORT, not none")
         store = TappedStore(open_store(self.store_url))
         client = make_client(
             *listening_providers(self),

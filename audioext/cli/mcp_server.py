@@ -113,8 +113,7 @@ def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:
     try:
         host, port = config.read_listen(text, None) or ("", 0)
     except ConfigError as error:
-        message = f"--http must look like 127.0.0.1:8000, not {text!r:.80}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"--http must look like 127.0.0.1:8000, not {text!r:.80}") from error
     if not has_token and host not in LOOPBACK_HOSTS:  # for those the SDK keeps browsers out
         message = (
             f"--http {text} can be reached from elsewhere, and what is submitted costs money: set AUDIOEXT_MCP_TOKEN"

@@ -43,8 +43,7 @@ def env(variable: str, words: str | None = None) -> Parameter:
 def check_positive(_: object, value: float | None) -> None:
     """Check that the *value* of an option can be waited for, or be divided by; `Number` lets NaN through."""
     if value is not None and not 0 < value < math.inf:
-        message = "It must be a finite number above 0."
-        raise ValueError(message)
+        raise ValueError("It must be a finite number above 0.")
 
 
 POSITIVE = Parameter(validator=check_positive)

@@ -47,8 +47,7 @@ class TriggerCommand(LookOptions, Command):
         api, _, stage = self.event.partition(".")
         if api not in FORMS or stage not in STAGES:
             known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
-            message = f"{self.event!r:.80} is no event; write {known}"
-            raise ConfigError(message)
+            raise ConfigError(f"{self.event!r:.80} is no event; write {known}")
         async with looking_client(self) as client:
             record = (await find_job(client, screen, self.job)).record
             if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
@@ -58,8 +57,7 @@ class TriggerCommand(LookOptions, Command):
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
             status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
         if status != HTTP_OK:
-            message = f"the webhook was answered with {status}"
-            raise WebhookError(message, http_status=status)
+            raise WebhookError(f"the webhook was answered with {status}", http_status=status)
         facts = {"event": self.event, "ref": record.ref, "status": status}
         screen.result(f"job {record.ref} was told of {stage}", json=facts)
 
