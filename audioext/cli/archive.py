@@ -75,7 +75,7 @@ class ArchiveCommand(LookOptions, Command):
 
     def _complain(self, screen: Screen, job: Job, problem: str) -> None:
         ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
-        left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # of the first link, if it is told
+        left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # of the first link
         soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
         facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
         screen.error(f"job {job.ref}: {text.clean(problem)}{soon}", json=facts)

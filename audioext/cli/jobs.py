@@ -218,9 +218,6 @@ async def _post(url: URL, delivery: Delivery) -> int:
         raise ConfigError(message) from None  # the cause may quote the URL, which holds a secret
 
 
-# --- what is printed --------------------------------------------------------------------------------------------
-
-
 def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | None]:
     if not 0 < number <= len(entries):
         raise RequestError([Problem(name, f"the journal has the entries 1 to {len(entries)}, not {number}")])
@@ -266,5 +263,5 @@ def _print(screen: Screen, record: Record, entries: Journal) -> None:
         screen.result("\ntracks", style="bold")
     for track in record.tracks:
         link = track.audio_url or track.failure or ""
-        told = (track.title or "", text.length(track.duration), track.id or "", link)
-        screen.result("  " + "  ".join(text.clean(each) for each in told if each))
+        parts = (track.title or "", text.length(track.duration), track.id or "", link)
+        screen.result("  " + "  ".join(text.clean(part) for part in parts if part))

@@ -199,9 +199,6 @@ def too_early(job: Job) -> StageTimeoutError:
     return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
 
 
-# --- where no webhook comes --------------------------------------------------------------------------------
-
-
 async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[StageEvent], patience: float) -> None:
     """Say what keeps webhooks away, if none has come after a while; where they cannot come, ask for the status."""
     url = opened.client.public_url
