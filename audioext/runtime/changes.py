@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from attrs import define, field
@@ -32,6 +33,8 @@ class Changes:
     """Called where the store may have lost what it held, again until it raises no `StoreError`."""
     _unread: dict[str, bool] = field(factory=dict, init=False)
     """What is to be read again, and whether all of it, since the store may have lost a part."""
+    _looks: deque[str] = field(factory=deque, init=False)
+    """What somebody began to wait for."""
     _is_resync: bool = field(default=False, init=False)
     _news: asyncio.Event = field(factory=asyncio.Event, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
@@ -42,8 +45,8 @@ class Changes:
         self._task = asyncio.create_task(self._run(), name="audioext changes")
 
     def look_soon(self, ref: str) -> None:
-        """Bring a held job up to date with the store in its turn."""
-        self._unread.setdefault(ref, False)
+        """Bring a held job up to date with the store in its turn, after those of which there is news."""
+        self._looks.append(ref)
         self._news.set()
 
     async def aclose(self) -> None:
@@ -86,7 +89,8 @@ class Changes:
         if isinstance(change, Changed):
             held = self.journal.held(change.ref)
             if held is not None and held.count < change.count:
-                self.look_soon(change.ref)
+                self._unread.setdefault(change.ref, False)
+                self._news.set()
         else:
             self._is_resync = True
             self._unread.update((held.ref, True) for held in self.journal.held_jobs())
@@ -115,21 +119,21 @@ class Changes:
                 self._is_resync, is_over = True, False
                 self._outage.note(error)
         for ref in tuple(self._unread):
-            whole = self._unread.pop(ref)
-            try:
-                await self._read(ref, whole=whole)
-            except StoreError as error:
-                self._unread[ref] = whole or self._unread.get(ref, False)
-                is_over = False
-                self._outage.note(error)
+            is_over = await self._read(ref, whole=self._unread.pop(ref)) and is_over
+        while self._looks and not self._news.is_set():
+            is_over = await self._read(self._looks.popleft(), whole=False) and is_over
         return is_over
 
-    async def _read(self, ref: str, *, whole: bool) -> None:
+    async def _read(self, ref: str, *, whole: bool) -> bool:
+        """Read a job if it is held, and return whether that could be done; else it is read again."""
         if self.journal.held(ref) is None:
-            return
+            return True
         try:
             await self.journal.look(ref, whole=whole)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug of a store or a provider must not leave all who wait deaf
             if isinstance(error, StoreError) and not isinstance(error, UnreadableError):
-                raise
+                self._unread[ref] = whole or self._unread.get(ref, False)
+                self._outage.note(error)
+                return False
             _log.warning("job %s: what changed cannot be read: %r", ref, error)  # its own affair
+        return True
