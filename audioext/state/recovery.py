@@ -21,20 +21,27 @@ from audioext.state.tracks import moment
 
 def recovery_of(ordered: Sequence[Reading], task_id: str | None) -> Recovery | None:
     """Return the last recovery in a journal whose own task is *task_id*, `None` where there is none."""
-    beginnings = [place for place, reading in enumerate(ordered) if reading.entry.kind == "recovery"]
+    beginnings = [reading.entry for reading in ordered if reading.entry.kind == "recovery"]
     if not beginnings:
         return None
-    own = ordered[beginnings[-1] :]
-    found = Recovery(attempt=len(beginnings), begun_at=own[0].entry.at)
-    for reading in own:
-        if reading.entry.kind == "recovery_answer":
+    # Notes tell what belongs to which attempt, and not the time: several clocks may have written it.
+    begun = max(beginnings, key=lambda entry: (len(entry.note), entry.note))
+    found = Recovery(attempt=len(beginnings), begun_at=begun.at)
+    for reading in ordered:
+        if reading.entry.kind == "recovery_answer" and reading.entry.note.rstrip(")").endswith(begun.note):
             found = _answered(found, reading)
-    for reading in own:
+    for reading in ordered:
         if reading.entry.kind == "webhook" and not reading.entry.note.startswith((REFUSED, OTHER_TASK)):
             found = _called_back(found, reading, task_id)
-        elif reading.entry.kind == "recovery_status":
+    for reading in ordered:
+        if reading.entry.kind == "recovery_status" and reading.entry.note == status_note(found.task_id):
             found = _ended(found, reading.recovery, reading.entry.at)
     return found
+
+
+def status_note(recovery_id: str | None) -> str:
+    """Return the note of a status answer, by which its recovery is known."""
+    return f"of {recovery_id}"
 
 
 def is_other_task(record: Record, named: str, owner: str | None) -> bool:
@@ -77,6 +84,8 @@ def _answered(found: Recovery, reading: Reading) -> Recovery:
 def _called_back(found: Recovery, reading: Reading, task_id: str | None) -> Recovery:
     named = reading.task_id
     if named is None or named == task_id or found.task_id not in {None, named}:
+        return found
+    if found.task_id is None and reading.entry.at < found.begun_at:  # of an attempt before this one
         return found
     return _ended(evolve(found, task_id=named), reading.events, reading.entry.at)
 
