@@ -37,18 +37,6 @@ class Head(NamedTuple):
         return Stored(index=index, count=self.entries, entries=tuple(entries), repeats=self.repeats)
 
 
-class AppendCall(NamedTuple):
-    """What `Store.append` was called with."""
-
-    ref: str
-    entries: Sequence[Entry]
-    provider: str
-    lookup: Index | None
-    known: int
-    look_at: float
-    release: bool
-
-
 def orphan(ref: str, provider: str, entries: Sequence[Entry]) -> Head:
     """Return the head of a journal that holds nothing yet, and is about to hold *entries*."""
     at = entries[0].at if entries else 0.0
@@ -63,26 +51,30 @@ def begin(held: Head, entry: Entry, index: Index) -> Head:
     )
 
 
-def apply(
-    call: AppendCall,
+def apply(  # noqa: PLR0913 - those of an append, and what the store knows
     head: Head,
     ids: Container[str],
+    entries: Sequence[Entry],
     *,
+    index: Index | None,
+    known: int,
+    look_at: float,
+    release: bool,
     journal: Callable[[], Iterable[Entry]],
     holder: Callable[[str], str | None],
 ) -> tuple[Appended, Head, Sequence[Entry]]:
-    """Return what *call* answers, the head as it is then, and the entries that are to be added; see `Store.append`.
+    """Return what an append answers, the head as it is then, and the entries that are to be added; see `Store.append`.
 
     *ids* are those of the entries that *journal* returns. *holder* returns the job that holds a key.
     """
     lookup, was_known, poll_at, handle_at, held_until, count, size, repeats, changed_at = head
-    if call.known > count:
+    if known > count:
         return Appended(count=count, is_lost=True), head, ()
     new: dict[str, Entry] = {}
     repeated: set[str] = set()
     is_full = False
     following = count
-    for entry in call.entries:
+    for entry in entries:
         if entry.id in ids or entry.id in new:
             repeats += entry.is_bounded
             repeated.add(entry.id)
@@ -95,20 +87,19 @@ def apply(
             size += len(entry.body)
             changed_at = max(changed_at, entry.at)
     missed: tuple[Entry, ...] = ()
-    if call.known < count or repeated:
-        missed = tuple(each for n, each in enumerate(journal()) if n >= call.known or each.id in repeated)
+    if known < count or repeated:
+        missed = tuple(each for n, each in enumerate(journal()) if n >= known or each.id in repeated)
     is_known = was_known or holds_request(new.values())
-    index = call.lookup
-    is_taken = index is not None and is_known and call.known == count and not is_full
+    is_taken = index is not None and is_known and known == count and not is_full
     if index is not None and (is_taken or is_known != was_known):
         poll_at, handle_at = index.poll_at, index.handle_at
         if index.key is not None and index.key != lookup.key and holder(index.key) not in {None, index.ref}:
             index = attrs.evolve(index, key=None)  # another job took it while it was free
         lookup = index
     if new and is_known and not is_taken:
-        poll_at = call.look_at if poll_at is None else min(poll_at, call.look_at)
-        handle_at = call.look_at if handle_at is None else min(handle_at, call.look_at)
-    if call.release and (new or not call.entries):  # a repeat was done before: a later claim is not its own
+        poll_at = look_at if poll_at is None else min(poll_at, look_at)
+        handle_at = look_at if handle_at is None else min(handle_at, look_at)
+    if release and (new or not entries):  # a repeat was done before: a later claim is not its own
         held_until = 0.0
     head = Head(lookup, is_known, poll_at, handle_at, held_until, following, size, repeats, changed_at)
     return Appended(count=following, missed=missed, is_taken=is_taken, is_full=is_full), head, tuple(new.values())

@@ -19,7 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from audioext.errors import StoreError
 from audioext.outage import Outage
-from audioext.stores._changes import Fanout
+from audioext.stores._engine import Fanout
 from audioext.stores._redis_scripts import BEGIN, LAYOUT, pack
 from audioext.stores._redis_server import Pipe
 from audioext.stores.base import RESYNC, Changed

@@ -7,7 +7,7 @@ connection has written since (sqlite.org/pragma.html#pragma_data_version).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import compress
 from operator import attrgetter, ne
 from typing import Any, Final
@@ -19,7 +19,7 @@ from attrs import define, field
 from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._append import AppendCall, Head, apply, begin, orphan
+from audioext.stores._append import Head, apply, begin, orphan
 from audioext.stores._sqlite_file import Connection, Row
 from audioext.stores.base import Appended, Created, Existing, Full
 
@@ -84,7 +84,9 @@ class Session:
         """Run a statement, and return its rows."""
         return self.connection.execute(sql, bindings).fetchall()
 
-    def write(self, sql: str, rows: Sequence[Row], *, refs: Collection[str] | None = None) -> None:
+    def write(
+        self, sql: str, rows: Sequence[Sequence[object] | Mapping[str, object]], *, refs: Collection[str] | None = None
+    ) -> None:
         """Run a statement once for each of *rows*, which changes the jobs of *refs*, or any."""
         self.connection.executemany(sql, rows)
         if refs is None:
@@ -95,7 +97,7 @@ class Session:
 
     # --- a batch -------------------------------------------------------------------------------------------
 
-    def start(self, refs: Collection[str]) -> None:
+    def know(self, refs: Collection[str]) -> None:
         """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
         version = self.read("PRAGMA data_version")
         if version != self._version or len(self._jobs) > MAX_KNOWN:
@@ -129,8 +131,8 @@ class Session:
 
     # --- works ---------------------------------------------------------------------------------------------
 
-    def create(self, entry: Entry, index: Index, limits: Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal; see `Store.create`."""
+    def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+        """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
         holder = None if index.key is None else self.holder(index.key)
         if holder is not None:
             return Existing(holder)
@@ -147,11 +149,30 @@ class Session:
             self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
         return Created()
 
-    def append(self, call: AppendCall) -> Appended:
-        """Append to a journal; see `Store.append`."""
-        job = self._job(call.ref)
-        job = job or KnownJob(orphan(call.ref, call.provider, call.entries))
-        done, head, new = apply(call, job.head, job.said, journal=partial(self._journal, job.id), holder=self.holder)
+    def append(  # noqa: PLR0913 - the protocol's
+        self,
+        ref: str,
+        entries: Sequence[Entry],
+        *,
+        provider: str,
+        index: Index | None = None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: bool = False,
+    ) -> Appended:
+        """Append to a journal, with all other appends that wait; see `Store.append`."""
+        job = self._job(ref) or KnownJob(orphan(ref, provider, entries))
+        done, head, new = apply(
+            job.head,
+            job.said,
+            entries,
+            index=index,
+            known=known,
+            look_at=look_at,
+            release=release,
+            journal=lambda: map(to_entry, self.read(JOURNAL, (job.id, 0))),
+            holder=self.holder,
+        )
         if head.entries:
             self._put(job, head, new)
         return done
@@ -160,9 +181,6 @@ class Session:
         """Return the ref of the job that holds *key*."""
         rows = self.read("SELECT ref FROM jobs WHERE key = ?", (key,))
         return rows[0][0] if rows else None
-
-    def _journal(self, id_: int) -> Iterator[Entry]:
-        return map(to_entry, self.read(JOURNAL, (id_, 0)))
 
     def _put(self, job: KnownJob, head: Head, new: Sequence[Entry]) -> None:
         """Store a job as it is now, with the entries that are *new* in its journal."""

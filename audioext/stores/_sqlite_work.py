@@ -6,39 +6,27 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from audioext.errors import UnreadableError
-from audioext.stores._append import Head
 from audioext.stores._sqlite_file import Row
-from audioext.stores._sqlite_session import (
-    ABOVE_ALL,
-    ENTRY,
-    JOURNAL,
-    NEWEST,
-    SELECT_JOB,
-    Session,
-    to_entry,
-    to_head,
-)
+from audioext.stores._sqlite_session import ABOVE_ALL, ENTRY, JOURNAL, NEWEST, SELECT_JOB, Session, to_entry, to_head
 from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Stored, Work, to_delivery
 
 _log = logging.getLogger("audioext.stores.sqlite")
 
+P = ParamSpec("P")
 T = TypeVar("T")
-R = TypeVar("R")
 
 PAGE_JOBS = 256
 """Jobs that are listed, or purged, in one step, so that nobody waits long for it."""
 PAGE_BYTES = 8 * 1024 * 1024
-"""A page of jobs ends where their bodies reach this size."""
+"""A page of jobs ends where their bodies exceed this size."""
 PAGE_DELIVERIES = 64
 LAST = 2**63 - 1
 """No entry has a greater id."""
 
 # CROSS JOIN: the table on its left is the one that is gone through.
-_JOURNALS = f"""SELECT jobs.id, {ENTRY} FROM jobs CROSS JOIN entries ON jobs.id = entries.job
-    WHERE jobs.id > ? AND jobs.id <= ?"""  # noqa: S608 - our own names, here and below
 _DELIVERIES = f"SELECT entries.id, CAST(ref AS BLOB), CAST(provider AS BLOB), account IS NULL, {ENTRY} FROM"
 _OF_ALL = "entries CROSS JOIN jobs ON jobs.id = entries.job WHERE kind = 'webhook'"
 _OF_ONE = "jobs CROSS JOIN entries ON jobs.id = entries.job WHERE kind = 'webhook' AND ref = ?"
@@ -51,25 +39,31 @@ _IS_TOO_LATE: Final[dict[Work, str]] = {
     f"(held_until <= :now AND handle_at > :latest OR held_until > :latest + {LONGEST_HOLD_SECONDS})",
 }
 """A clock that was ahead put it down."""
+_CLAIM: Final[dict[Work, str]] = {
+    "polls": "UPDATE jobs SET poll_at = :until WHERE id = :id",
+    "handlers": "UPDATE jobs SET handle_at = min(handle_at, :now), held_until = :until WHERE id = :id",
+}
+_GIVE_BACK: Final[dict[Work, str]] = {
+    "polls": "UPDATE jobs SET poll_at = min(poll_at, ?) WHERE ref = ?",
+    "handlers": "UPDATE jobs SET handle_at = min(handle_at, ?), held_until = 0.0 WHERE ref = ?",
+}
 
 
-def read(session: Session, ref: str, after: int) -> Stored | None:
-    """Return the job of *ref* with its entries after so many.
+def read(session: Session, ref: str, *, after: int = 0) -> Stored | None:
+    """Return a job with its entries after so many; see `Store.read`.
 
     Raises:
         UnreadableError: it is damaged.
     """
     try:
-        for id_, *row in session.read(f"{SELECT_JOB} WHERE ref = ?", (ref,)):
-            head = to_head(row)
-            rows = session.read(JOURNAL, (id_, after)) if after < head.entries else ()
-            return head.stored(map(to_entry, rows))
+        for row in session.read(f"{SELECT_JOB} WHERE ref = ?", (ref,)):
+            return _stored(session, row, after)
     except UnreadableError as error:
         raise UnreadableError(f"job {ref} cannot be read: {error}") from error
     return None
 
 
-def find(session: Session, key: str | None, provider: str, task_id: str | None) -> str | None:
+def find(session: Session, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
     """Return the ref of a job by its key or its task id."""
     if key is not None:
         return session.holder(key)
@@ -78,47 +72,43 @@ def find(session: Session, key: str | None, provider: str, task_id: str | None) 
     return rows[0][0] if rows else None
 
 
-def page(session: Session, after: int, is_open: bool | None) -> list[tuple[int, Stored | None]]:  # noqa: FBT001 - a work has no names
+def page(session: Session, after: int, *, is_open: bool | None) -> list[tuple[int, Stored | None]]:
     """Return some of the jobs whose id is above *after*, with their ids; those that cannot be read are `None`."""
     which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
+    found: list[tuple[int, Stored | None]] = []
     size = 0
-    found: dict[int, tuple[str, Head | None, list[Row]]] = {}
-    for id_, *row in session.read(f"{SELECT_JOB} WHERE id > ? AND {which} ORDER BY id LIMIT ?", (after, PAGE_JOBS)):
-        name = f"job {_text(row[0])}"
-        head = _or_none(name, to_head, row)
-        size += 0 if head is None else head.size
-        if found and size > PAGE_BYTES:
+    for row in session.read(f"{SELECT_JOB} WHERE id > ? AND {which} ORDER BY id LIMIT ?", (after, PAGE_JOBS)):
+        stored = _or_none(f"job {_text(row[1])}", _stored, session, row)
+        found.append((row[0], stored))
+        size += 0 if stored is None else sum(entry.size for entry in stored.entries)
+        if size > PAGE_BYTES:
             break
-        found[id_] = name, head, []
-    if found:
-        for id_, *row in session.read(f"{_JOURNALS} AND {which} ORDER BY jobs.id, entries.id", (after, max(found))):
-            found[id_][2].append(tuple(row))
-    return [(id_, _or_none(name, _stored, (head, rows))) for id_, (name, head, rows) in found.items()]
+    return found
 
 
-def deliveries(session: Session, before: int, ref: str | None) -> list[tuple[int, Delivery | None]]:
+def deliveries(session: Session, before: int, *, ref: str | None) -> list[tuple[int, Delivery | None]]:
     """Return some of the webhooks whose id is below *before*, newest first; those that cannot be read are `None`."""
     of, given = (_OF_ALL, ()) if ref is None else (_OF_ONE, (ref,))
     query = f"{_DELIVERIES} {of} AND entries.id < ? ORDER BY entries.id DESC LIMIT ?"
     rows = session.read(query, (*given, before, PAGE_DELIVERIES))
-    return [(row[0], _or_none(f"a delivery of job {_text(row[1])}", _delivery, row[1:])) for row in rows]
+    return [(row[0], _or_none(f"a delivery of job {_text(row[1])}", _delivery, row)) for row in rows]
 
 
-def _or_none(what: str, make: Callable[[R], T], row: R) -> T | None:
+def _or_none(what: str, make: Callable[P, T], *given: P.args, **named: P.kwargs) -> T | None:
     try:
-        return make(row)
+        return make(*given, **named)
     except (UnreadableError, UnicodeError) as error:
         _log.warning("%s is passed over: it cannot be read: %s", what, error)
         return None
 
 
-def _stored(job: tuple[Head | None, list[Row]]) -> Stored | None:
-    head, rows = job
-    return None if head is None else head.stored(map(to_entry, rows))
+def _stored(session: Session, row: Row, after: int = 0) -> Stored:
+    id_, *columns = row
+    return to_head(columns).stored(map(to_entry, session.read(JOURNAL, (id_, after))))
 
 
-def _delivery(row: Sequence[Any]) -> Delivery:
-    ref, provider, is_orphan, *entry = row
+def _delivery(row: Row) -> Delivery:
+    _, ref, provider, is_orphan, *entry = row
     return to_delivery(ref.decode(), provider.decode(), to_entry(entry), is_orphan=bool(is_orphan))
 
 
@@ -126,14 +116,15 @@ def _text(ref: bytes) -> str:
     return ascii(ref.decode(errors="replace"))[1:-1]
 
 
-def claim(  # noqa: PLR0913, PLR0917 - they come in the order of the protocol
+def claim(  # noqa: PLR0913 - the protocol's
     session: Session,
     work: Work,
+    *,
     now: float,
     until: float,
     limit: int,
-    providers: Sequence[str] | None,
-    latest: float,
+    providers: Sequence[str] | None = None,
+    latest: float = math.inf,
 ) -> tuple[str, ...]:
     """Take jobs whose work is due; see `Store.claim`."""
     given = {"now": now, "latest": latest, "limit": limit}
@@ -141,20 +132,21 @@ def claim(  # noqa: PLR0913, PLR0917 - they come in the order of the protocol
     if latest < math.inf and len(jobs) < limit:
         jobs += _due_jobs(session, work, _IS_TOO_LATE[work], providers, given)
     refs = tuple(ref.decode(errors="replace") for _, _, ref in jobs[:limit])
-    ids = [id_ for _, id_, _ in jobs[:limit]]
-    if work == "polls":
-        session.write("UPDATE jobs SET poll_at = ? WHERE id = ?", [(until, id_) for id_ in ids], refs=refs)
-    else:
-        held = "UPDATE jobs SET handle_at = min(handle_at, ?), held_until = ? WHERE id = ?"
-        session.write(held, [(now, until, id_) for id_ in ids], refs=refs)
+    session.write(_CLAIM[work], [{"now": now, "until": until, "id": id_} for _, id_, _ in jobs[:limit]], refs=refs)
     return refs
 
 
+def next_due(session: Session, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
+    """Return when work can be claimed next; see `Store.next_due`."""
+    jobs = _due_jobs(session, work, f"{_DUE[work]} < {ABOVE_ALL}", providers, {"limit": 1})
+    return jobs[0][0] if jobs else None
+
+
 def _due_jobs(
-    session: Session, work: Work, which: str, providers: Sequence[str] | None, given: dict[str, float]
+    session: Session, work: Work, which: str, providers: Sequence[str] | None, given: dict[str, Any]
 ) -> list[Row]:
     """Return when the first jobs are due, their ids and refs; provider by provider, so that each follows its index."""
-    select = f"SELECT {_DUE[work]}, id, CAST(ref AS BLOB) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - our own names, here and below
+    select = f"SELECT {_DUE[work]}, id, CAST(ref AS BLOB) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - our own names
     if providers is None:
         return session.read(f"{select} ORDER BY 1, id LIMIT :limit", given)
     of_one = f"{select} AND provider = :name ORDER BY 1, id LIMIT :limit"
@@ -162,21 +154,9 @@ def _due_jobs(
     return sorted(rows, key=itemgetter(0))
 
 
-def next_due(session: Session, work: Work, providers: Sequence[str] | None) -> float | None:
-    """Return when work can be claimed next; see `Store.next_due`."""
-    least = f"SELECT min({_DUE[work]}) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {_DUE[work]} < {ABOVE_ALL}"  # noqa: S608 - see above
-    if providers is None:
-        rows = session.read(least)
-    else:
-        rows = [session.read(f"{least} AND provider = ?", (name,))[0] for name in set(providers)]
-    return min((at for (at,) in rows if at is not None), default=None)
-
-
-def reschedule(session: Session, ref: str, work: Work, at: float) -> None:
+def reschedule(session: Session, ref: str, work: Work, *, at: float) -> None:
     """Give back what was claimed; see `Store.reschedule`."""
-    end = ", held_until = 0.0" if work == "handlers" else ""
-    update = f"UPDATE jobs SET {_COLUMN[work]} = min({_COLUMN[work]}, ?){end} WHERE ref = ?"  # noqa: S608 - see above
-    session.write(update, [(at, ref)], refs=[ref])
+    session.write(_GIVE_BACK[work], [(at, ref)], refs=[ref])
 
 
 def secret(session: Session, name: str, default: bytes) -> bytes:
@@ -203,7 +183,7 @@ def purge(session: Session, before: float, surplus: int) -> tuple[int, int]:
     )
     ((newest,),) = session.read(NEWEST)
     webhooks = 0
-    went: list[tuple[int]] = []
+    went: list[Row] = []
     for id_, changed_at, count in closed:
         if changed_at >= before and webhooks >= surplus:
             break

@@ -17,8 +17,8 @@ from attrs import define, field
 from audioext.errors import StoreError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._append import AppendCall, Head, apply, begin, orphan
-from audioext.stores._changes import Fanout, follow
+from audioext.stores._append import Head, apply, begin, orphan
+from audioext.stores._engine import Fanout, follow
 from audioext.stores.base import (
     LONGEST_HOLD_SECONDS,
     Appended,
@@ -198,8 +198,17 @@ class MemoryStore:
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
         job = self._held().get(ref) or _HeldJournal(orphan(ref, provider, entries))
-        call = AppendCall(ref, entries, provider, index, known, look_at, release)
-        done, head, new = apply(call, job.head, job.entries, journal=job.entries.values, holder=self._keys.get)
+        done, head, new = apply(
+            job.head,
+            job.entries,
+            entries,
+            index=index,
+            known=known,
+            look_at=look_at,
+            release=release,
+            journal=job.entries.values,
+            holder=self._keys.get,
+        )
         for entry in new:
             job.entries[entry.id] = entry
             if entry.kind == "webhook":

@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._changes import follow
+from audioext.stores._engine import follow
 from audioext.stores._redis_changes import ChangeReader
 from audioext.stores._redis_scripts import (
     CLAIM,
