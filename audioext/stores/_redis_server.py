@@ -99,15 +99,15 @@ def read_url(url: str) -> Address:
         raise ConfigError(NO_SERVER)
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdigit():
         raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query = _DEFAULTS | dict(parse_qsl(parts.query, keep_blank_values=True))
     if "partitions" in query:
         raise ConfigError("the store's URL may not say ?partitions= any more: all keys share one hash tag now")
-    ours = _DEFAULTS | query
-    if not ours["prefix"] or set("{}") & set(ours["prefix"]):
-        raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {ours['prefix']!r}")
-    patience = _seconds("patience", ours["patience"])
-    ttl, connection = math.ceil(_seconds("ttl", ours["ttl"])), _connection(url, patience)
-    return Address(shown=shown, prefix=ours["prefix"], ttl=ttl, patience=patience, connection=connection)
+    prefix = query["prefix"]
+    if not prefix or set("{}") & set(prefix):
+        raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")
+    patience, ttl = (_seconds(name, query[name]) for name in ("patience", "ttl"))
+    connection = _connection(url, patience)
+    return Address(shown=shown, prefix=prefix, ttl=math.ceil(ttl), patience=patience, connection=connection)
 
 
 def _connection(url: str, timeout: float) -> partial[AbstractConnection]:
@@ -115,9 +115,7 @@ def _connection(url: str, timeout: float) -> partial[AbstractConnection]:
     try:
         options: dict[str, Any] = {**parse_url(re.sub("^valkey", "redis", url))}
         kind: type[AbstractConnection] = options.pop("connection_class", Connection)
-        for name in _DEFAULTS:
-            options.pop(name, None)
-        options |= {
+        options = {name: value for name, value in options.items() if name not in _DEFAULTS} | {
             "protocol": 2,  # what all servers speak, whatever the driver prefers
             "decode_responses": False,
             "socket_timeout": None,  # who waits for answers bounds it
@@ -174,7 +172,6 @@ class Pipe:
     _waiting: list[_Call] = field(factory=list, init=False)
     _sender: asyncio.Task[None] | None = field(default=None, init=False)
     _connection: AbstractConnection | None = field(default=None, init=False)
-    _is_closing: bool = field(default=False, init=False)
     _lost_since: float | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
 
@@ -194,10 +191,8 @@ class Pipe:
         """Have one command done, and return its future; cancelling it disturbs no other.
 
         Raises:
-            StoreError: the store is being closed, or was opened in another event loop, or a word is no text.
+            StoreError: the store was opened in another event loop, or a word is no text.
         """
-        if self._is_closing:
-            raise StoreError("the store is closed: open it, or make a new client")
         if asyncio.get_running_loop() is not self._loop:
             raise StoreError("the store was opened in another event loop or process: open one of its own in each")
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -208,7 +203,6 @@ class Pipe:
 
     async def aclose(self) -> None:
         """Finish what was accepted, as far as the server is there, and disconnect."""
-        self._is_closing = True
         if self._sender is not None:
             await self._sender
         await self._disconnect()
