@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from attrs import define, field
 
-from audioext.errors import StoreError
+from audioext.errors import StoreError, UnreadableError
 
 Driver = Literal["sqlite3", "apsw"]
 Row = tuple[Any, ...]
@@ -208,6 +208,8 @@ class DatabaseFile:
         """Return *error* as a sentence that says what to do."""
         if isinstance(error, StoreError):
             return type(error)(str(error))
+        if isinstance(error, ValueError):
+            return UnreadableError(f"a job in the SQLite file {self.path} cannot be read: {error}")
         code = primary_code(error)
         text = _FAULTS.get(code or 0, _REFUSED).format(name=f"the SQLite file {self.path}", wait=self.busy_timeout)
         if code == sqlite3.SQLITE_CANTOPEN and not self.path.parent.is_dir():

@@ -1,12 +1,11 @@
-"""What a connection knows of the jobs in the file: each is read once, changed by the rules of an append, and written.
+"""The journals as rows of a SQLite file, and what a connection knows of them: each job is read once, then written.
 
-A batch reads the jobs that it names with one statement. What was read stays known to the next batch unless another
-connection has written since (sqlite.org/pragma.html#pragma_data_version).
+What was read stays known unless another connection has written since (sqlite.org/pragma.html#pragma_data_version).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import compress
 from operator import attrgetter, ne
@@ -16,12 +15,9 @@ import attrs
 import msgspec
 from attrs import define, field
 
-from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry, Index
-from audioext.models.limits import Limits
-from audioext.stores._append import Head, apply, begin, orphan
+from audioext.stores._journals import Head, Journals, orphan
 from audioext.stores._sqlite_file import Connection, Row
-from audioext.stores.base import Appended, Created, Existing, Full
 
 MAX_KNOWN = 5_000
 """Jobs of which a connection knows what it read; beyond that it begins anew."""
@@ -63,11 +59,11 @@ class KnownJob:
     head: Head
     id: int = -1
     row: Row | None = None
-    said: set[str] = field(factory=set)
+    ids: set[str] = field(factory=set)
 
 
 @define(eq=False)
-class Session:
+class Session(Journals[KnownJob]):
     """Runs the statements of one connection."""
 
     connection: Connection
@@ -77,11 +73,9 @@ class Session:
     """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
 
     def __attrs_post_init__(self) -> None:
-        """Make the cursor."""
         self.execute = self.connection.cursor().execute
 
     def read(self, sql: str, bindings: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
-        """Run a statement, and return its rows."""
         return self.connection.execute(sql, bindings).fetchall()
 
     def write(
@@ -95,8 +89,6 @@ class Session:
             for ref in refs:
                 self._jobs.pop(ref, None)
 
-    # --- a batch -------------------------------------------------------------------------------------------
-
     def know(self, refs: Collection[str]) -> None:
         """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
         version = self.read("PRAGMA data_version")
@@ -108,7 +100,6 @@ class Session:
             self._load(unknown)
 
     def forget(self) -> None:
-        """Forget what was read."""
         self._jobs.clear()
         self._version = None
 
@@ -122,68 +113,33 @@ class Session:
         for ref, said in self.read(ids, refs):
             job = self._jobs[ref]
             assert job is not None  # noqa: S101 - it is one of the rows before
-            job.said.add(said)
-
-    def _job(self, ref: str) -> KnownJob | None:
-        if ref not in self._jobs:
-            self._load([ref])
-        return self._jobs[ref]
-
-    # --- works ---------------------------------------------------------------------------------------------
-
-    def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        holder = None if index.key is None else self.holder(index.key)
-        if holder is not None:
-            return Existing(holder)
-        job = self._job(index.ref)
-        if job is not None and job.head.is_known:
-            return Existing(index.ref)
-        until = self._full_until(index.account, limits, now)
-        if until is not None:
-            return Full(until)
-        orphans = [] if job is None else self.read("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,))
-        job = job or KnownJob(orphan(index.ref, index.provider, [entry]))
-        self._put(job, begin(job.head, entry, index), [entry])
-        if orphans:  # they follow, so that its creator, who has seen one entry, is handed them with its next append
-            self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
-        return Created()
-
-    def append(  # noqa: PLR0913 - the protocol's
-        self,
-        ref: str,
-        entries: Sequence[Entry],
-        *,
-        provider: str,
-        index: Index | None = None,
-        known: int = 0,
-        look_at: float = 0.0,
-        release: bool = False,
-    ) -> Appended:
-        """Append to a journal, with all other appends that wait; see `Store.append`."""
-        job = self._job(ref) or KnownJob(orphan(ref, provider, entries))
-        done, head, new = apply(
-            job.head,
-            job.said,
-            entries,
-            index=index,
-            known=known,
-            look_at=look_at,
-            release=release,
-            journal=lambda: map(to_entry, self.read(JOURNAL, (job.id, 0))),
-            holder=self.holder,
-        )
-        if head.entries:
-            self._put(job, head, new)
-        return done
+            job.ids.add(said)
 
     def holder(self, key: str) -> str | None:
-        """Return the ref of the job that holds *key*."""
         rows = self.read("SELECT ref FROM jobs WHERE key = ?", (key,))
         return rows[0][0] if rows else None
 
-    def _put(self, job: KnownJob, head: Head, new: Sequence[Entry]) -> None:
-        """Store a job as it is now, with the entries that are *new* in its journal."""
+    def _job(self, ref: str, provider: str, began: float) -> KnownJob:
+        if ref not in self._jobs:
+            self._load([ref])
+        return self._jobs[ref] or KnownJob(orphan(ref, provider, began))
+
+    def _entries(self, job: KnownJob) -> Iterable[Entry]:
+        return map(to_entry, self.read(JOURNAL, (job.id, 0)))
+
+    def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
+        bindings = {"account": account, "now": now, "per": per, "post": POST_SECONDS}
+        return [at for (at,) in self.read(_LEAVING, bindings)]
+
+    def _count_occupying(self, account: str, now: float) -> int:
+        return int(self.read(_OCCUPYING, (account, now, ABOVE_ALL))[0][0])
+
+    def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
+        orphans = self.read("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,)) if job.ids else ()
+        self._put(job, head, [request])
+        self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
+
+    def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         execute = self.execute
         row = _row(head)
         if job.row is None:
@@ -198,18 +154,7 @@ class Session:
             headers = _encode(entry.headers).decode() if entry.headers else None
             values = (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body)
             execute(_INSERT_ENTRY, values)
-            job.said.add(entry.id)
-
-    def _full_until(self, account: str, limits: Limits, now: float) -> float | None:
-        if limits.submits is not None:
-            bindings: dict[str, object] = {"account": account, "now": now, "per": limits.per, "post": POST_SECONDS}
-            leaving = self.read(_LEAVING, bindings)
-            if len(leaving) >= limits.submits:
-                return min((at for (at,) in leaving), default=now + limits.per)
-        if limits.parallel is not None:
-            ((occupying,),) = self.read(_OCCUPYING, (account, now, ABOVE_ALL))
-            return now + 1.0 if occupying >= limits.parallel else None
-        return None
+            job.ids.add(entry.id)
 
 
 @cache  # of the few sets of columns that change together; an index whose columns are not named is not touched
@@ -228,30 +173,16 @@ def _texts(row: Sequence[Any]) -> Iterator[Any]:
 
 
 def to_head(row: Sequence[Any]) -> Head:
-    """Return the head that is stored as *row*, whose columns are those of `COLUMNS`.
-
-    Raises:
-        UnreadableError: the row is damaged.
-    """
-    try:
-        lookup = dict(zip(_LOOKUP, _texts(row), strict=False))
-        is_known = lookup["account"] is not None
-        lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
-        return msgspec.convert((lookup, is_known, *row[9:]), Head)
-    except ValueError as error:
-        raise UnreadableError(f"in its row: {error}") from error
+    """Return the head that is stored as *row*, whose columns are those of `COLUMNS`; a `ValueError`: it is damaged."""
+    lookup = dict(zip(_LOOKUP, _texts(row), strict=False))
+    is_known = lookup["account"] is not None
+    lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
+    return msgspec.convert((lookup, is_known, *row[9:]), Head)
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
-    """Return the entry that is stored as *row*, whose columns are those of `ENTRY`.
-
-    Raises:
-        UnreadableError: the row is damaged.
-    """
+    """Return the entry that is stored as *row*, whose columns are those of `ENTRY`; a `ValueError`: it is damaged."""
     *texts, body = row
-    try:
-        values = dict(zip(_ENTRY, _texts(texts), strict=False), body=body)
-        values["headers"] = {} if values["headers"] is None else msgspec.json.decode(values["headers"])
-        return msgspec.convert(values, Entry, builtin_types=(bytes,))
-    except ValueError as error:
-        raise UnreadableError(f"in an entry: {error}") from error
+    values = dict(zip(_ENTRY, _texts(texts), strict=False), body=body)
+    values["headers"] = {} if values["headers"] is None else msgspec.json.decode(values["headers"])
+    return msgspec.convert(values, Entry, builtin_types=(bytes,))

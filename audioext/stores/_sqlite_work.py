@@ -50,16 +50,12 @@ _GIVE_BACK: Final[dict[Work, str]] = {
 
 
 def read(session: Session, ref: str, *, after: int = 0) -> Stored | None:
-    """Return a job with its entries after so many; see `Store.read`.
-
-    Raises:
-        UnreadableError: it is damaged.
-    """
-    try:
-        for row in session.read(f"{SELECT_JOB} WHERE ref = ?", (ref,)):
+    """Return a job with its entries after so many; see `Store.read`."""
+    for row in session.read(f"{SELECT_JOB} WHERE ref = ?", (ref,)):
+        try:
             return _stored(session, row, after)
-    except UnreadableError as error:
-        raise UnreadableError(f"job {ref} cannot be read: {error}") from error
+        except ValueError as error:
+            raise UnreadableError(f"job {ref} cannot be read: {error}") from error
     return None
 
 
@@ -97,7 +93,7 @@ def deliveries(session: Session, before: int, *, ref: str | None) -> list[tuple[
 def _or_none(what: str, make: Callable[P, T], *given: P.args, **named: P.kwargs) -> T | None:
     try:
         return make(*given, **named)
-    except (UnreadableError, UnicodeError) as error:
+    except ValueError as error:
         _log.warning("%s is passed over: it cannot be read: %s", what, error)
         return None
 
