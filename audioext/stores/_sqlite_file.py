@@ -208,7 +208,7 @@ class DatabaseFile:
         """Return *error* as a sentence that says what to do."""
         if isinstance(error, StoreError):
             return type(error)(str(error))
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError):
             return UnreadableError(f"a job in the SQLite file {self.path} cannot be read: {error}")
         code = primary_code(error)
         text = _FAULTS.get(code or 0, _REFUSED).format(name=f"the SQLite file {self.path}", wait=self.busy_timeout)

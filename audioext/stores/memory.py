@@ -50,15 +50,13 @@ class _HeldJournal:
         at = head.poll_at if work == "polls" else head.handle_at
         return at is not None and at > latest
 
-    def move(self, work: Work, at: float) -> None:
+    def give_back(self, work: Work, at: float) -> None:
         """End a claim: *work* is due at *at*, or sooner, or not at all."""
-        head = self.head
+        poll_at, handle_at = self.head.poll_at, self.head.handle_at
         if work == "handlers":
-            self.head = head._replace(
-                handle_at=None if head.handle_at is None else min(head.handle_at, at), held_until=0.0
-            )
-        elif head.poll_at is not None:
-            self.head = head._replace(poll_at=min(head.poll_at, at))
+            self.head = self.head._replace(held_until=0.0, handle_at=handle_at and min(handle_at, at))
+        else:
+            self.head = self.head._replace(poll_at=poll_at and min(poll_at, at))
 
 
 @define(eq=False, repr=False)
@@ -73,7 +71,8 @@ class _Agenda:
     _queued: dict[_HeldJournal, float] = field(factory=dict, init=False)
     _numbers: Iterator[int] = field(factory=itertools.count, init=False)
 
-    def put(self, job: _HeldJournal, due: float | None) -> None:
+    def put(self, job: _HeldJournal) -> None:
+        due = job.due(self.work)
         if due is not None and due < self._queued.get(job, math.inf):
             self._queued[job] = due
             heapq.heappush(self._heaps.setdefault(job.head.lookup.provider, []), (due, next(self._numbers), job))
@@ -83,20 +82,19 @@ class _Agenda:
         tops: list[tuple[float, int, _HeldJournal]] = []
         for provider in self._heaps if providers is None else self._heaps.keys() & set(providers):
             heap = self._heaps[provider]
-            while heap and heap[0][0] != (due := heap[0][2].due(self.work)):
+            while heap and heap[0][0] != heap[0][2].due(self.work):
                 queued, _, job = heapq.heappop(heap)
                 if self._queued.get(job) == queued:
                     del self._queued[job]
-                    self.put(job, due)
+                    self.put(job)
             tops += heap[:1]
         return min(tops, default=None)
 
 
-def _plan(jobs: Iterable[_HeldJournal] = ()) -> dict[Work, _Agenda]:
+def _make_agendas(jobs: Iterable[_HeldJournal] = ()) -> dict[Work, _Agenda]:
     agendas: dict[Work, _Agenda] = {"polls": _Agenda("polls"), "handlers": _Agenda("handlers")}
-    for job in jobs:
-        for work, agenda in agendas.items():
-            agenda.put(job, job.due(work))
+    for job, agenda in itertools.product(jobs, agendas.values()):
+        agenda.put(job)
     return agendas
 
 
@@ -119,7 +117,7 @@ class _Memory(Journals[_HeldJournal]):
     _submits: defaultdict[str, dict[str, _HeldJournal]] = field(factory=_jobs_by_account)
     """The jobs that may count for the window of an account; those that no longer do leave when it is asked."""
     _occupying: defaultdict[str, dict[str, _HeldJournal]] = field(factory=_jobs_by_account)
-    _agendas: dict[Work, _Agenda] = field(factory=_plan)
+    _agendas: dict[Work, _Agenda] = field(factory=_make_agendas)
     _claimed_at: dict[Work, float] = field(factory=dict)
 
     def holder(self, key: str) -> str | None:
@@ -177,10 +175,10 @@ class _Memory(Journals[_HeldJournal]):
             if index.occupies_until > 0:
                 self._occupying[index.account][index.ref] = job
         self.jobs[index.ref] = job
-        if head.poll_at is not None and head.poll_at != before.poll_at:
-            self._agendas["polls"].put(job, head.poll_at)
-        if head.handle_at is not None and (head.handle_at, head.held_until) != (before.handle_at, before.held_until):
-            self._agendas["handlers"].put(job, head.handle_at)
+        if head.poll_at != before.poll_at:
+            self._agendas["polls"].put(job)
+        if (head.handle_at, head.held_until) != (before.handle_at, before.held_until):
+            self._agendas["handlers"].put(job)
 
     def _unlink(self, index: Index) -> None:
         task = (index.provider, index.task_id or "")
@@ -218,8 +216,8 @@ class _Memory(Journals[_HeldJournal]):
         if now < self._claimed_at.get(work, now):  # the clock went back: only then something can be due too late
             for job in self.jobs.values():
                 if job.is_too_late(work, now, latest):
-                    job.move(work, now)
-                agenda.put(job, job.due(work))
+                    job.give_back(work, now)
+                agenda.put(job)
         self._claimed_at[work] = now
         claimed: list[str] = []
         while len(claimed) < limit and (first := agenda.first(providers)) is not None and first[0] <= now:
@@ -238,8 +236,8 @@ class _Memory(Journals[_HeldJournal]):
         """Give back what was claimed; see `Store.reschedule`."""
         job = self.jobs.get(ref)
         if job is not None:
-            job.move(work, at)
-            self._agendas[work].put(job, job.due(work))
+            job.give_back(work, at)
+            self._agendas[work].put(job)
 
     def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
@@ -258,7 +256,7 @@ class _Memory(Journals[_HeldJournal]):
             self._unlink(job.head.lookup)
             del self.jobs[job.head.lookup.ref]
         self.arrivals = [job for job in self.arrivals if job.head.lookup.ref in self.jobs]
-        self._agendas = _plan(self.jobs.values())
+        self._agendas = _make_agendas(self.jobs.values())
         return went
 
     def warnings(self) -> tuple[str, ...]:
