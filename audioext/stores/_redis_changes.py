@@ -77,22 +77,22 @@ class OpenServer:
         """Agree on the layout, and return the newest change."""
         layout, *found = await self.pipe.do(BEGIN)
         if int(layout) != LAYOUT:
-            address = self.pipe.address
+            holds = (
+                f"{self.pipe.address.shown} holds layout {int(layout)} under the prefix {self.pipe.address.prefix!r}"
+            )
             raise StoreError(
-                f"{address.shown} holds layout {int(layout)} under the prefix {address.prefix!r} (release 0.1 wrote "
-                f"1), and this release uses {LAYOUT}: finish those jobs with the one that wrote them, or use another "
-                "?prefix="
+                f"{holds} (release 0.1 wrote 1), and this release uses {LAYOUT}: finish those jobs with the one that "
+                "wrote them, or use another ?prefix="
             )
         return _items(found)[0]
 
     async def _run(self, last: Item) -> None:
-        shown = self.pipe.address.shown
-        outage = Outage(_log, f"{shown}: changes are not heard")
+        outage = Outage(_log, f"{self.pipe.address.shown}: changes are not heard")
         while True:
             try:
                 changes, held = await self._read(last[0])
                 if held != [last]:
-                    _log.info("%s: changes were missed; looking at everything again", shown)
+                    _log.info("%s: changes were missed; looking at everything again", self.pipe.address.shown)
                     last = await self._begin()
                     self.fanout.publish((RESYNC,))
                 elif changes:

@@ -18,24 +18,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from attrs import define, field, frozen
+from redis import exceptions as faults
 from redis.asyncio import Connection
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterDownError,
-    NoScriptError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import TimeoutError as SilentError
 
 from audioext.errors import ConfigError, StoreError
 from audioext.stores._redis_scripts import Script, Word, pack
@@ -58,11 +46,12 @@ ANSWERS_A_LOOK = 16
 """Answers after each of which the clock is looked at: that costs as much as an answer."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
-_NOT_NOW = (BusyLoadingError, ReadOnlyError, TryAgainError, ClusterDownError, AskError)
+_STARTS = (faults.BusyLoadingError, faults.ReadOnlyError)
+_NOT_NOW = (*_STARTS, faults.TryAgainError, faults.ClusterDownError, faults.AskError)
 """What a server answers that starts, fails over, or gave its slot away; it did nothing."""
-_LOST = (LostError, SilentError, OSError, *_NOT_NOW)
+_LOST = (faults.ConnectionError, faults.TimeoutError, OSError, *_NOT_NOW)
 """What means that the right server was not reached, or did not answer; trying again may help."""
-_REFUSED = (AuthenticationError, AuthorizationError)
+_REFUSED = (faults.AuthenticationError, faults.AuthorizationError)
 _DEFAULTS = {"prefix": "audioext", "patience": "5", "ttl": str(30 * 86_400)}
 """What the query of a URL may say beside what the driver knows."""
 
@@ -75,12 +64,9 @@ class Address:
     prefix: str
     ttl: int
     patience: float
+    silence: float
+    """How long (seconds) one connection may be mute."""
     connection: partial[AbstractConnection] = field(repr=False)
-
-    @property
-    def silence(self) -> float:
-        """How long (seconds) one connection may be mute."""
-        return self.patience / TRIES
 
 
 def read_url(url: str) -> Address:
@@ -105,13 +91,7 @@ def read_url(url: str) -> Address:
     prefix = query["prefix"]
     if not prefix or set("{}") & set(prefix):
         raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")
-    patience, ttl = (_seconds(name, query[name]) for name in ("patience", "ttl"))
-    connection = _connection(url, patience)
-    return Address(shown=shown, prefix=prefix, ttl=math.ceil(ttl), patience=patience, connection=connection)
-
-
-def _connection(url: str, timeout: float) -> partial[AbstractConnection]:
-    """Return what makes a connection, which knows all that it is asked for."""
+    patience, ttl = _seconds("patience", query["patience"]), math.ceil(_seconds("ttl", query["ttl"]))
     try:
         options: dict[str, Any] = {**parse_url(re.sub("^valkey", "redis", url))}
         kind: type[AbstractConnection] = options.pop("connection_class", Connection)
@@ -119,15 +99,16 @@ def _connection(url: str, timeout: float) -> partial[AbstractConnection]:
             "protocol": 2,  # what all servers speak, whatever the driver prefers
             "decode_responses": False,
             "socket_timeout": None,  # who waits for answers bounds it
-            "socket_connect_timeout": timeout,
+            "socket_connect_timeout": patience,
             "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
         }
-        kind(**options)
+        kind(**options)  # which knows all that it is asked for
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"the store's URL asks for what neither audioext (prefix, patience, ttl) nor its driver knows: {error}"
         ) from error
-    return partial(kind, **options)
+    connection, silence = partial(kind, **options), patience / TRIES
+    return Address(shown=shown, prefix=prefix, ttl=ttl, patience=patience, silence=silence, connection=connection)
 
 
 def _seconds(name: str, text: str) -> float:
@@ -166,7 +147,6 @@ class Pipe:
 
     address: Address
     turn: int = field(default=0, init=False)
-    _meta: str = field(init=False)
     _nodes: list[_Node] = field(factory=list, init=False)
     """All of a cluster that were ever heard of, the one with our slot first."""
     _waiting: list[_Call] = field(factory=list, init=False)
@@ -175,17 +155,13 @@ class Pipe:
     _lost_since: float | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        """Be ready; a connection is made with the first call."""
-        self._meta = self.key("meta")
-
     def key(self, *words: str) -> str:
         """Return the name of a key."""
         return f"{{{self.address.prefix}}}:{':'.join(words)}"
 
     def do(self, script: Script, *arguments: Word) -> asyncio.Future[Any]:
         """Have one of our scripts run: by its digest, and in full where the server does not know it; see `run`."""
-        return self.run("EVALSHA", script.digest, 1, self._meta, *arguments, script=script)
+        return self.run("EVALSHA", script.digest, 1, self.key("meta"), *arguments, script=script)
 
     def run(self, *words: Word, script: Script | None = None) -> asyncio.Future[Any]:
         """Have one command done, and return its future; cancelling it disturbs no other.
@@ -221,7 +197,7 @@ class Pipe:
             except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
                 await self._disconnect()
                 self._lost_since = self._lost_since or began
-                self._lose(error, self._lost_since)
+                self._lose(error, self._loop.time() - self._lost_since)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         self._sender = None
@@ -253,22 +229,21 @@ class Pipe:
                     bound.reschedule(self._loop.time() + self.address.silence)
                 try:
                     call.answer(await connection.read_response())
-                except NoScriptError:  # the server does not know it (any more)
+                except faults.NoScriptError:  # the server does not know it (any more)
                     if call.script is not None:
                         call.packed = pack("EVAL", call.script.text, *call.words[2:])
                 except _NOT_NOW as error:
                     later = error
-                except ResponseError as error:
+                except faults.ResponseError as error:
                     call.answer(self._failure("refused a command", error))
         if later is not None:
             raise later
 
-    def _lose(self, error: Exception, since: float) -> None:
+    def _lose(self, error: Exception, seconds: float) -> None:
         """Let all who wait know, if no further try may help within the store's patience."""
         # The driver may wrap a refusal as a lost connection.
         is_refusal = isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)
-        is_patient = self._loop.time() - since < self.address.patience
-        if isinstance(error, _LOST) and is_patient and not is_refusal:
+        if isinstance(error, _LOST) and seconds < self.address.patience and not is_refusal:
             _log.info("%s: trying again: %s", self.address.shown, error)
             return
         what = "refused the connection, check the name and password in its URL" if is_refusal else "is not there"
@@ -291,7 +266,7 @@ class Pipe:
         options = self.address.connection.keywords
         if "host" not in options:
             return await self._open()
-        failure: Exception = LostError("no node is there")
+        failure: Exception = faults.ConnectionError("no node is there")
         for node in (*self._nodes, (str(options["host"]), int(options.get("port", 6379)))):
             try:
                 return await self._reach(node)
@@ -301,7 +276,7 @@ class Pipe:
 
     async def _reach(self, node: _Node) -> AbstractConnection:
         """Return a connection to the master of our slot, as *node* knows it."""
-        connection = await self._open(node)
+        connection = await self._open(*node)
         known: list[_Node] = []
         try:
             async with asyncio.timeout(self.address.silence):
@@ -310,10 +285,10 @@ class Pipe:
             if known[:1] != [node]:
                 await connection.disconnect(nowait=True)
         self._nodes = known
-        return connection if known[0] == node else await self._open(known[0])
+        return connection if known[0] == node else await self._open(*known[0])
 
-    async def _open(self, node: _Node | None = None) -> AbstractConnection:
-        connection = self.address.connection(**({} if node is None else {"host": node[0], "port": node[1]}))
+    async def _open(self, *node: str | int) -> AbstractConnection:
+        connection = self.address.connection(**dict(zip(("host", "port"), node, strict=False)))
         async with asyncio.timeout(self.address.silence):
             await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
         return connection
@@ -323,7 +298,7 @@ class Pipe:
         await connection.send_command("CLUSTER", "SLOTS")
         try:
             ranges: Any = await connection.read_response()
-        except ResponseError:  # it has no such support, or does not let us ask
+        except faults.ResponseError:  # it has no such support, or does not let us ask
             return [asked]
         slot = key_slot(self.address.prefix.encode())
         ranges.sort(key=lambda found: not found[0] <= slot <= found[1])

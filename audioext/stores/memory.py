@@ -148,21 +148,13 @@ class _Memory(Journals[_HeldJournal]):
 
     def _begin(self, job: _HeldJournal, head: Head, request: Entry) -> None:
         job.ids = {request.id: request, **job.ids}
-        self._hold(job, head)
-        self.fanout.publish((Changed(head.lookup.ref, head.entries),))
+        self._put(job, head, ())
 
     def _put(self, job: _HeldJournal, head: Head, new: Iterable[Entry]) -> None:
         for entry in new:
             job.ids[entry.id] = entry
             if entry.kind == "webhook":
                 self.arrivals.append(job)
-        is_changed = head.entries != job.head.entries
-        self._hold(job, head)
-        if is_changed:
-            self.fanout.publish((Changed(head.lookup.ref, head.entries),))
-
-    def _hold(self, job: _HeldJournal, head: Head) -> None:
-        """Hold a job as it is now, and let what its index says lead to it."""
         before, index, job.head = job.head, head.lookup, head
         if index is not before.lookup and _links(index) != _links(before.lookup):
             self._unlink(before.lookup)
@@ -179,6 +171,8 @@ class _Memory(Journals[_HeldJournal]):
             self._agendas["polls"].put(job)
         if (head.handle_at, head.held_until) != (before.handle_at, before.held_until):
             self._agendas["handlers"].put(job)
+        if head.entries != before.entries:
+            self.fanout.publish((Changed(index.ref, head.entries),))
 
     def _unlink(self, index: Index) -> None:
         task = (index.provider, index.task_id or "")

@@ -20,18 +20,9 @@ from redis.exceptions import ResponseError
 from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
+from audioext.stores import _redis_scripts as scripts
 from audioext.stores._engine import EngineStore, paged
 from audioext.stores._redis_changes import PAGE, OpenServer
-from audioext.stores._redis_scripts import (
-    CLAIM,
-    NEXT_DUE,
-    READ,
-    RESCHEDULE,
-    entry_words,
-    index_words,
-    load_entry,
-    load_stored,
-)
 from audioext.stores._redis_server import Address, Pipe, read_url
 from audioext.stores._redis_write import APPEND, CREATE
 from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Stored, Work, to_delivery
@@ -71,8 +62,10 @@ class RedisStore(EngineStore[OpenServer]):
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
         counts = ("" if limit is None else limit for limit in (limits.submits, limits.parallel))
         call = secrets.token_bytes(8)  # tells one that is sent again from another one
-        job = (self._address.ttl, index.ref, index.provider, *index_words(index))
-        outcome, *word = await self._pipe.do(CREATE, *job, call, now, limits.per, *counts, *entry_words([entry]))
+        job = (self._address.ttl, index.ref, index.provider, *scripts.index_words(index))
+        outcome, *word = await self._pipe.do(
+            CREATE, *job, call, now, limits.per, *counts, *scripts.entry_words([entry])
+        )
         if outcome == b"existing":
             return Existing(word[0].decode())
         return Full(float(word[0])) if outcome == b"full" else Created()
@@ -89,11 +82,11 @@ class RedisStore(EngineStore[OpenServer]):
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        job = (self._address.ttl, ref, provider, *index_words(index))
-        answer = await self._pipe.do(APPEND, *job, known, look_at, int(release), *entry_words(entries))
+        job = (self._address.ttl, ref, provider, *scripts.index_words(index))
+        answer = await self._pipe.do(APPEND, *job, known, look_at, int(release), *scripts.entry_words(entries))
         count, *flags = answer[:4]
         is_taken, is_lost, is_full = map(bool, flags)
-        missed = tuple(map(load_entry, answer[4:]))
+        missed = tuple(map(scripts.load_entry, answer[4:]))
         return Appended(count=count, missed=missed, is_taken=is_taken, is_lost=is_lost, is_full=is_full)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
@@ -133,17 +126,17 @@ class RedisStore(EngineStore[OpenServer]):
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         names = ("all",) if providers is None else ("", *providers)
-        refs = await self._pipe.do(CLAIM, work, now, until, limit, latest, *names)
+        refs = await self._pipe.do(scripts.CLAIM, work, now, until, limit, latest, *names)
         return tuple(ref.decode() for ref in refs)
 
     async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
-        at = await self._pipe.do(NEXT_DUE, work, *(("all",) if providers is None else ("", *providers)))
+        at = await self._pipe.do(scripts.NEXT_DUE, work, *(("all",) if providers is None else ("", *providers)))
         return None if at is None else float(at)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        await self._pipe.do(RESCHEDULE, ref, work, at)
+        await self._pipe.do(scripts.RESCHEDULE, ref, work, at)
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
@@ -199,8 +192,8 @@ class RedisStore(EngineStore[OpenServer]):
     async def _read(self, ref: str, after: int = 0, *number: str) -> tuple[Stored, bool] | None:
         """Return a job and whether its request is known, with its entries after so many, or with one by *number*."""
         try:
-            found: list[Any] | None = await self._pipe.do(READ, ref, after, *number)
-            return None if found is None else load_stored(ref, *found)
+            found: list[Any] | None = await self._pipe.do(scripts.READ, ref, after, *number)
+            return None if found is None else scripts.load_stored(ref, *found)
         except (StoreError, ValueError, TypeError, struct.error) as error:  # msgspec's are ValueErrors
             said = str(error.__cause__ or error).removeprefix("ERR ")
             if isinstance(error, StoreError) and not said.startswith(_DAMAGED):
