@@ -72,11 +72,9 @@ class Engine(Protocol):
 
     async def start(self) -> None:
         """Connect, make ready, and listen to changes."""
-        ...
 
     async def aclose(self) -> None:
         """Finish what was accepted, end the streams of those who listen, and let go of everything."""
-        ...
 
 
 E = TypeVar("E", bound=Engine)

@@ -62,6 +62,8 @@ class Address:
 
     shown: str
     prefix: str
+    meta: str
+    """The key that every script is called with."""
     ttl: int
     patience: float
     silence: float
@@ -107,8 +109,15 @@ def read_url(url: str) -> Address:
         raise ConfigError(
             f"the store's URL asks for what neither audioext (prefix, patience, ttl) nor its driver knows: {error}"
         ) from error
-    connection, silence = partial(kind, **options), patience / TRIES
-    return Address(shown=shown, prefix=prefix, ttl=ttl, patience=patience, silence=silence, connection=connection)
+    return Address(
+        shown=shown,
+        prefix=prefix,
+        meta=f"{{{prefix}}}:meta",
+        ttl=ttl,
+        patience=patience,
+        silence=patience / TRIES,
+        connection=partial(kind, **options),
+    )
 
 
 def _seconds(name: str, text: str) -> float:
@@ -161,7 +170,7 @@ class Pipe:
 
     def do(self, script: Script, *arguments: Word) -> asyncio.Future[Any]:
         """Have one of our scripts run: by its digest, and in full where the server does not know it; see `run`."""
-        return self.run("EVALSHA", script.digest, 1, self.key("meta"), *arguments, script=script)
+        return self.run("EVALSHA", script.digest, 1, self.address.meta, *arguments, script=script)
 
     def run(self, *words: Word, script: Script | None = None) -> asyncio.Future[Any]:
         """Have one command done, and return its future; cancelling it disturbs no other.

@@ -202,7 +202,7 @@ class Reader(FileThread):
 
     def watch(self, session: Session) -> None:
         """Look from now on: a work of its own."""
-        ((self._cursor,),) = session.read(NEWEST)
+        ((self._cursor,),) = session.rows(NEWEST)
 
     def _between(self, works: int) -> float:  # noqa: ARG002 - as its sibling
         """Read the next entries, if anybody committed anything; return when to look again."""
@@ -210,19 +210,19 @@ class Reader(FileThread):
         if self._cursor is None:
             return pause
         session = self._connected()
-        seen = session, session.read("PRAGMA data_version")
+        seen = session, session.rows("PRAGMA data_version")
         if seen == self._seen:
             return pause
         cursor, changes = self._cursor, list[Changed | Resync]()
         session.execute("BEGIN")  # one state for all that is read; where it fails the connection is dropped
         for id_, said in self._last:
             # A purge leaves an empty row where the newest one was.
-            if session.read(_UP_TO, (id_,)) not in ([(id_, said)], [(id_, b"")]):
-                cursor = min(cursor, session.read(NEWEST)[0][0])
+            if session.rows(_UP_TO, (id_,)) not in ([(id_, said)], [(id_, b"")]):
+                cursor = min(cursor, session.rows(NEWEST)[0][0])
                 changes.append(RESYNC)
-        rows = session.read(_NEWER, (cursor, MAX_ROWS))
+        rows = session.rows(_NEWER, (cursor, MAX_ROWS))
         cursor = rows[-1][0] if rows else cursor
-        last = session.read(_UP_TO, (cursor,))
+        last = session.rows(_UP_TO, (cursor,))
         session.execute("COMMIT")
         counts = {ref.decode(errors="replace"): count for _, ref, count in rows}
         changes += (Changed(ref, count) for ref, count in counts.items())
@@ -257,7 +257,7 @@ class Writer(FileThread):
         self._logged += works
         if self._logged >= CHECKPOINT_WORKS or (self._logged and now >= self._due):
             self._logged = 0
-            self._connected().read("PRAGMA wal_checkpoint(PASSIVE)")
+            self._connected().rows("PRAGMA wal_checkpoint(PASSIVE)")
         return self._due - now if self._logged else -1.0
 
 

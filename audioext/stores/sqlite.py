@@ -13,10 +13,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from attrs import define, field
 
-from audioext.stores import _sqlite_work as works
 from audioext.stores._engine import EngineStore, paged
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
-from audioext.stores._sqlite_session import Session
+from audioext.stores._sqlite_session import LAST, PAGE_JOBS, Session
 from audioext.stores._sqlite_thread import OpenFile
 from audioext.stores.base import Delivery, Stored
 
@@ -60,27 +59,27 @@ class SqliteStore(EngineStore[OpenFile]):
 
     create = _method(Session.create, writes=True)
     append = _method(Session.append, writes=True)
-    claim = _method(works.claim, writes=True)
-    reschedule = _method(works.reschedule, writes=True)
-    secret = _method(works.secret, writes=True)
-    read = _method(works.read, writes=False)
-    find = _method(works.find, writes=False)
-    next_due = _method(works.next_due, writes=False)
+    claim = _method(Session.claim, writes=True)
+    reschedule = _method(Session.reschedule, writes=True)
+    secret = _method(Session.secret, writes=True)
+    read = _method(Session.read, writes=False)
+    find = _method(Session.find, writes=False)
+    next_due = _method(Session.next_due, writes=False)
 
     def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        return paged(lambda after: self._opened().reader.run(works.page, after, is_open=is_open), 0)
+        return paged(lambda after: self._opened().reader.run(Session.page, after, is_open=is_open), 0)
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        return paged(lambda before: self._opened().reader.run(works.deliveries, before, ref=ref), works.LAST)
+        return paged(lambda before: self._opened().reader.run(Session.deliveries, before, ref=ref), LAST)
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._opened().reader.run(works.surplus, deliveries_kept)
-        forgotten, went = 0, works.PAGE_JOBS
-        while went == works.PAGE_JOBS:
-            went, webhooks = await self._opened().writer.run(works.purge, before, surplus)
+        surplus = await self._opened().reader.run(Session.surplus, deliveries_kept)
+        forgotten, went = 0, PAGE_JOBS
+        while went == PAGE_JOBS:
+            went, webhooks = await self._opened().writer.run(Session.purge, before, surplus)
             forgotten += went
             surplus -= webhooks
         return forgotten
@@ -96,7 +95,7 @@ class SqliteStore(EngineStore[OpenFile]):
         """Reach the file, and name an SQLite with a known fault; see `Store.warnings`."""
         # The table makes it reach the file.
         version = "SELECT sqlite_version() FROM sqlite_master LIMIT 1"
-        ((number,),) = await self._opened().reader.run(Session.read, version)
+        ((number,),) = await self._opened().reader.run(Session.rows, version)
         if not has_reset_bug(number):
             return ()
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
