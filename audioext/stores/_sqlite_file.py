@@ -1,8 +1,6 @@
-"""The SQLite file: how it is opened by either driver, which schema it has, and what its faults mean.
+"""The SQLite file: how either driver opens it, which schema it has, and what its faults mean.
 
-The drivers are Python's own module, and apsw where it is installed, which brings its own, newer SQLite.
-
-Pages of SQLite's own documentation, read 2026-11-24: sqlite.org/wal.html, /pragma.html, /rescode.html.
+SQLite's own pages, read 2026-11-24: sqlite.org/wal.html, /pragma.html, /rescode.html.
 """
 
 from __future__ import annotations
@@ -23,14 +21,13 @@ from attrs import define, field
 from audioext.errors import StoreError, UnreadableError
 
 Driver = Literal["sqlite3", "apsw"]
-Row = tuple[Any, ...]
-"""The columns of a row have the types that the schema says."""
-
+"""Python's own module; apsw brings its own, newer SQLite."""
+Synchronous = Literal["normal", "full"]
 Connection = sqlite3.Connection
 """apsw's own does what we ask of it in the same way."""
+Row = tuple[Any, ...]
 
 _CACHED_STATEMENTS = 256
-Synchronous = Literal["normal", "full"]
 
 APPLICATION_ID: Final = 0x61786A62
 """Marks the file as ours ("axjb"): https://sqlite.org/pragma.html#pragma_application_id."""
@@ -90,7 +87,6 @@ _FAULTS: Final = {
 
 
 def default_driver() -> Driver:
-    """Return apsw where it is installed."""
     return "apsw" if importlib.util.find_spec("apsw") is not None else "sqlite3"
 
 
@@ -101,19 +97,14 @@ def primary_code(error: BaseException) -> int | None:
 
 
 def is_engine_fault(error: BaseException) -> bool:
-    """Whether *error* is the file's or the disk's."""
     return primary_code(error) in _FAULTS
-
-
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    return Path(path).absolute()
 
 
 @define
 class DatabaseFile:
     """Where the file is, absolutely, and how it is used; `busy_timeout` is in seconds."""
 
-    path: Path = field(converter=_absolute)
+    path: Path
     driver: Driver
     synchronous: Synchronous
     busy_timeout: float
@@ -126,16 +117,15 @@ class DatabaseFile:
             StoreError: it is not.
         """
         try:
-            found = os.lstat(self.path)
+            found = self.path.lstat()
         except OSError:
-            raise StoreError(
-                f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since"
-            ) from None
-        # Opened while it is empty, SQLite would throw the log away with all that is in it.
-        if (found.st_dev, found.st_ino) != self._device_and_number or found.st_size == 0:
-            raise StoreError(
-                f"the SQLite file {self.path} was emptied or replaced: put it back, or open the store anew"
-            )
+            problem = "was deleted or moved: put it back, nothing was stored since"
+        else:
+            # Opened while it is empty, SQLite would throw the log away with all that is in it.
+            if (found.st_dev, found.st_ino) == self._device_and_number and found.st_size > 0:
+                return
+            problem = "was emptied or replaced: put it back, or open the store anew"
+        raise StoreError(f"the SQLite file {self.path} {problem}")
 
     def connect(self, *, read_only: bool) -> Connection:
         """Return a connection; the first of all makes the file and its tables if there are none.
@@ -200,9 +190,7 @@ class DatabaseFile:
                 with suppress(OSError):  # a disk without permissions
                     path.chmod(mode)
             elif old & stat.S_IWOTH:
-                raise StoreError(
-                    f"anybody may write the SQLite file {path}, which is another user's: name another file"
-                )
+                raise StoreError(f"anybody may write {path}, which is another user's: name another file")
 
     def explain(self, error: BaseException) -> StoreError:
         """Return *error* as a sentence that says what to do."""

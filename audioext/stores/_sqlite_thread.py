@@ -1,7 +1,4 @@
-"""The threads of a SQLite store: one commits what the event loop asks for in batches, one reads and watches the file.
-
-While a batch is worked at the next one gathers, and one call into the loop returns all of its results.
-"""
+"""The threads of a SQLite store: one commits in batches what the event loop asks for, one reads and watches the file."""
 
 from __future__ import annotations
 
@@ -27,12 +24,10 @@ T = TypeVar("T")
 MAX_BATCH = 500
 """Works of one transaction at most, so that none waits long for the others."""
 FAULT_PAUSE_SECONDS = 0.05
-"""After so long is done again what failed between two batches."""
 CHECKPOINT_SECONDS = 1.0
 """How long an append may be in the log alone; with `synchronous=normal` a power loss can take it until then."""
 CHECKPOINT_WORKS = 250
-"""So many works are moved out of the log at once. Half of the time goes to the disk's two waits; those who come
-meanwhile wait about 12 ms."""
+"""So many works are moved out of the log at once, which takes about 12 ms, half of it the disk's two waits."""
 URGENT_SECONDS = 0.002
 """How often the file is looked at while somebody waits for a change; a look without one takes some microseconds."""
 CALM_SECONDS = 0.05
@@ -51,7 +46,7 @@ Item = tuple["asyncio.Future[Any]", Callable[..., Any], Sequence[Any], Mapping[s
 class FileThread(ABC):
     """One batch at a time, each a transaction of a connection that is made anew after a fault.
 
-    A work that fails is alone in failing.
+    While a batch is worked at the next one gathers. A work that fails is alone in failing.
     """
 
     is_writer: ClassVar[bool] = False
@@ -64,16 +59,13 @@ class FileThread(ABC):
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
     _thread: threading.Thread = field(init=False)
     _session: Session | None = field(default=None, init=False)
-    """What only the thread touches."""
+    """Only the thread touches it."""
 
     def __attrs_post_init__(self) -> None:
-        """Start the thread."""
         self._wake.acquire()
         name = f"audioext sqlite {type(self).__name__.lower()}"
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
-
-    # --- in the event loop ---------------------------------------------------------------------------------
 
     def run(self, work: Callable[Concatenate[Session, P], T], *given: P.args, **named: P.kwargs) -> asyncio.Future[T]:
         """Have *work* done with the next batch; cancelling the future disturbs no other."""
@@ -132,11 +124,6 @@ class FileThread(ABC):
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _connected(self) -> Session:
-        """Return the session of the thread's connection.
-
-        Raises:
-            StoreError: the file is gone, or not ours; the driver's own errors come as well.
-        """
         if self._session is None:
             self._session = Session(self.file.connect(read_only=not self.is_writer))
         else:
@@ -150,7 +137,6 @@ class FileThread(ABC):
             self._session = None
 
     def _outcomes(self, batch: list[Item]) -> list[object]:
-        """Return what became of each work."""
         try:
             return self._transact(self._connected(), batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
@@ -161,7 +147,7 @@ class FileThread(ABC):
             return [self.file.explain(error) for _ in batch]
 
     def _transact(self, session: Session, batch: list[Item]) -> list[object]:
-        """Do all works in one transaction, or none of them, and return what came of them."""
+        """Do all works in one transaction, or none of them."""
         try:
             session.execute("BEGIN IMMEDIATE" if self.is_writer else "BEGIN")
             if self.is_writer:
@@ -237,13 +223,33 @@ class Reader(FileThread):
 
 @define(eq=False)
 class Writer(FileThread):
-    """Moves what the log holds into the file, between its batches: no commit of this process can meet it."""
+    """What is open of a file while it has users: this thread, and its reader.
+
+    It moves what the log holds into the file between its batches: no commit of this process can meet it.
+    """
 
     is_writer = True
-    reader: Reader
-    """Which looks at what was committed."""
+    reader: Reader = field(init=False)
     _logged: int = field(default=0, init=False)
     _due: float = field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.reader = Reader(self.file)
+        super().__attrs_post_init__()
+
+    @property
+    def fanout(self) -> Fanout:
+        return self.reader.fanout
+
+    async def start(self) -> None:
+        """Make the file ready, and listen to changes."""
+        await self.reader.run(self.reader.watch)
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, and end both threads."""
+        await self.reader.aclose()
+        await super().aclose()  # last, so that it leaves no log behind
+        self.fanout.close()
 
     def _deliver(self, batch: list[Item], outcomes: list[object]) -> None:
         self.reader.look_soon()
@@ -259,36 +265,3 @@ class Writer(FileThread):
             self._logged = 0
             self._connected().rows("PRAGMA wal_checkpoint(PASSIVE)")
         return self._due - now if self._logged else -1.0
-
-
-@define(eq=False)
-class OpenFile:
-    """What is open of a file while it has users: two threads."""
-
-    file: DatabaseFile
-    reader: Reader = field(init=False)
-    writer: Writer = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Start the threads."""
-        self.reader = Reader(self.file)
-        self.writer = Writer(self.file, self.reader)
-
-    @property
-    def fanout(self) -> Fanout:
-        """Who listens to changes."""
-        return self.reader.fanout
-
-    async def start(self) -> None:
-        """Make the file ready, and listen to changes from now on.
-
-        Raises:
-            StoreError: it cannot be opened or written, is damaged, another program's, or another release's.
-        """
-        await self.reader.run(self.reader.watch)
-
-    async def aclose(self) -> None:
-        """Finish the appends that were accepted, and end the threads."""
-        await self.reader.aclose()
-        await self.writer.aclose()  # last, so that it leaves no log behind
-        self.fanout.close()

@@ -1,6 +1,6 @@
 """The store in one SQLite file: durable, shared by the processes of one machine, committed in groups.
 
-All appends that wait share one transaction; see `_sqlite_thread`. Nothing here blocks the event loop.
+Its methods are those of `_sqlite_session`, which threads call: nothing here blocks the event loop.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from functools import wraps
 from os import PathLike
+from pathlib import Path
 from types import CoroutineType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -16,7 +17,7 @@ from attrs import define, field
 from audioext.stores._engine import EngineStore, paged
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import LAST, PAGE_JOBS, Session
-from audioext.stores._sqlite_thread import OpenFile
+from audioext.stores._sqlite_thread import Writer
 from audioext.stores.base import Delivery, Stored
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
@@ -35,14 +36,14 @@ def _method(
 
     @wraps(work)
     async def method(store: SqliteStore, /, *given: P.args, **named: P.kwargs) -> T:
-        threads = store._opened()  # noqa: SLF001 - it is a method of the store
-        return await (threads.writer if writes else threads.reader).run(work, *given, **named)
+        writer = store._opened()  # noqa: SLF001 - it is a method of the store
+        return await (writer if writes else writer.reader).run(work, *given, **named)
 
     return method  # type: ignore[return-value]  # pyright has the exact type, which a protocol's methods must have
 
 
 @define(eq=False)
-class SqliteStore(EngineStore[OpenFile]):
+class SqliteStore(EngineStore[Writer]):
     """The whole store protocol on one SQLite file, which several processes of one machine may share.
 
     *path* is relative to the working folder. *synchronous* `"normal"` survives a crash of the process at any
@@ -79,7 +80,7 @@ class SqliteStore(EngineStore[OpenFile]):
         surplus = await self._opened().reader.run(Session.surplus, deliveries_kept)
         forgotten, went = 0, PAGE_JOBS
         while went == PAGE_JOBS:
-            went, webhooks = await self._opened().writer.run(Session.purge, before, surplus)
+            went, webhooks = await self._opened().run(Session.purge, before, surplus)
             forgotten += went
             surplus -= webhooks
         return forgotten
@@ -101,8 +102,8 @@ class SqliteStore(EngineStore[OpenFile]):
         fault = "may lose commits where processes share a file (sqlite.org/wal.html#walresetbug)"
         return (f'SQLite {number} {fault}: install a newer one with pip install "audioext[sqlite]"',)
 
-    def _make(self) -> OpenFile:
-        return OpenFile(DatabaseFile(self.path, self.driver, self.synchronous, self.busy_timeout))
+    def _make(self) -> Writer:
+        return Writer(DatabaseFile(Path(self.path).absolute(), self.driver, self.synchronous, self.busy_timeout))
 
 
 def has_reset_bug(version: str) -> bool:
