@@ -47,11 +47,7 @@ class OpenServer:
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def start(self) -> None:
-        """Listen to changes from now on, and forget the jobs whose time to live is over.
-
-        Raises:
-            StoreError: the server is not there or refuses, or another release uses these keys.
-        """
+        """Listen to changes from now on, and forget the jobs whose time to live is over."""
         last = await self._begin()
         self._task = asyncio.create_task(self._run(last), name="audioext redis changes")
         await self.purge("", math.inf)

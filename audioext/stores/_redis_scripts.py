@@ -1,8 +1,8 @@
 """What happens at the server in one step: each script is atomic, and harmless when it is sent again.
 
 All keys share one hash tag, so they are one slot of a cluster. A call names one key, `{p}:meta`, which leads it to the
-slot's node; scripts build the other names from it, where the pages below want them named: each costs a call time, and
-which ones are needed is often found by the script alone. With `{p}` for the tag, there are:
+slot's node; scripts build the other names from it, where the pages below want them named: that would cost time, and
+often the script alone knows which it needs. With `{p}` for the tag, there are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
     {p}:changes          stream: "COUNT REF" of every create and append
@@ -21,10 +21,9 @@ which ones are needed is often found by the script alone. With `{p}` for the tag
 
 `m` is packed as `FACTS` says: the numbers of the first and the last entry, whether the request is known, whether the
 job is open, the bytes of all bodies, the repeats, the time of the newest entry, when handlers may have work (-1:
-never), and who created it. The ids of the entries in their order follow, with a blank around each. An entry is packed
-as `HEAD` says: its time, a letter for its kind, and the bytes of its body; no script reads what follows. Within a
-script the first write is one that the engine may refuse (no memory, no disk), so that nothing is half applied. The
-scripts behind `create` and `append` are in `_redis_write`.
+never), and who created it; the ids of the entries follow in their order, with a blank around each. An entry is packed
+as `HEAD` says: its time, a letter for its kind, and the bytes of its body; no script reads what follows. The first
+write of a script is one that the engine may refuse (no memory, no disk), so that nothing is half applied.
 
 Redis' own pages, read 2026-11-21: redis.io/docs/latest/develop/interact/programmability/eval-intro (effects,
 atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the same in this.
@@ -112,19 +111,11 @@ def _storable(encode: Callable[[T], bytes], value: T) -> bytes:
 
 # --- scripts ------------------------------------------------------------------------------------------------
 
-_NUMBERS = {
-    "LAYOUT": LAYOUT,
-    "MAX_CHANGES": MAX_CHANGES,
-    "FACTS": f"'{FACTS}'",
-    "HEAD": f"'{HEAD}'",
-    "MAX_ENTRIES": MAX_ENTRIES,
-    "MAX_JOURNAL_BYTES": MAX_JOURNAL_BYTES,
-    "POST_SECONDS": POST_SECONDS,
-    "LONGEST_HOLD_SECONDS": LONGEST_HOLD_SECONDS,
-}
-
-_COMMON = """
+_COMMON = f"""
 local call, base = redis.call, string.sub(KEYS[1], 1, -5)
+local FACTS, HEAD = '{FACTS}', '{HEAD}'
+local MAX_CHANGES, MAX_ENTRIES, MAX_JOURNAL_BYTES = {MAX_CHANGES}, {MAX_ENTRIES}, {MAX_JOURNAL_BYTES}
+local LAYOUT, POST_SECONDS, LONGEST_HOLD_SECONDS = '{LAYOUT}', {POST_SECONDS}, {LONGEST_HOLD_SECONDS}
 """
 
 _DUES = """
@@ -168,20 +159,18 @@ class Script(NamedTuple):
 
 
 def make_script(*parts: str) -> Script:
-    """Return the script that *parts* make, with the numbers in their places."""
+    """Return the script that *parts* make."""
     text = "".join((_COMMON, *parts))
-    for name, number in _NUMBERS.items():
-        text = text.replace(name, str(number))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 BEGIN: Final = make_script("""
 local layout = call('HGET', KEYS[1], 'layout')
-if layout and layout ~= 'LAYOUT' then return {layout} end
+if layout and layout ~= LAYOUT then return {layout} end
 local function newest() return call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1] end
-if not layout then call('HSET', KEYS[1], 'layout', 'LAYOUT') end
+if not layout then call('HSET', KEYS[1], 'layout', LAYOUT) end
 if not newest() then call('XADD', base .. 'changes', '*', 'j', '') end
-return {'LAYOUT', newest()}
+return {LAYOUT, newest()}
 """)
 
 READ: Final = make_script("""
@@ -201,7 +190,7 @@ CLAIM: Final = make_script(
     _DUES,
     """
 local work, now, til, limit, latest = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
--- Whether a clock that was ahead put it down: what `is_too_late` says.
+-- Whether a clock that was ahead put it down.
 local function is_too_late(ref)
   if work == 'polls' then return true end
   local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'u')

@@ -173,11 +173,7 @@ class Pipe:
         return self.run("EVALSHA", script.digest, 1, self.address.meta, *arguments, script=script)
 
     def run(self, *words: Word, script: Script | None = None) -> asyncio.Future[Any]:
-        """Have one command done, and return its future; cancelling it disturbs no other.
-
-        Raises:
-            StoreError: the store was opened in another event loop, or a word is no text.
-        """
+        """Have one command done, and return its future; cancelling it disturbs no other."""
         if asyncio.get_running_loop() is not self._loop:
             raise StoreError("the store was opened in another event loop or process: open one of its own in each")
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -225,11 +221,7 @@ class Pipe:
         ] or self._waiting[:1]
 
     async def _exchange(self, connection: AbstractConnection, batch: Sequence[_Call]) -> None:
-        """Send a batch and hand out the answers; what is to be sent again stays undone.
-
-        Raises:
-            Exception: the server cannot answer now, is silent for too long, or is the wrong one.
-        """
+        """Send a batch and hand out the answers; what is to be sent again stays undone."""
         later: Exception | None = None
         async with asyncio.timeout(self.address.silence) as bound:
             await connection.send_packed_command(b"".join([call.packed for call in batch]), check_health=False)
@@ -267,11 +259,7 @@ class Pipe:
     # --- connections -----------------------------------------------------------------------------------------
 
     async def connect(self) -> AbstractConnection:
-        """Return a new connection to whoever has the slot of our keys by now.
-
-        Raises:
-            Exception: no server is there, or none lets us in.
-        """
+        """Return a new connection to whoever has the slot of our keys by now."""
         options = self.address.connection.keywords
         if "host" not in options:
             return await self._open()

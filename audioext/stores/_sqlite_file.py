@@ -111,13 +111,9 @@ class DatabaseFile:
     _device_and_number: tuple[int, int] | None = field(default=None, init=False)
 
     def check(self) -> None:
-        """Make sure that the file that was made ready is still where it was.
-
-        Raises:
-            StoreError: it is not.
-        """
+        """Make sure that the file that was made ready is still where it was."""
         try:
-            found = self.path.lstat()
+            found = os.lstat(self.path)
         except OSError:
             problem = "was deleted or moved: put it back, nothing was stored since"
         else:
@@ -128,11 +124,7 @@ class DatabaseFile:
         raise StoreError(f"the SQLite file {self.path} {problem}")
 
     def connect(self, *, read_only: bool) -> Connection:
-        """Return a connection; the first of all makes the file and its tables if there are none.
-
-        Raises:
-            StoreError: it is gone, another program's, of 0.1 or of a newer release; the driver's errors come as well.
-        """
+        """Return a connection; the first of all makes the file and its tables if there are none."""
         is_first = self._device_and_number is None
         if is_first:
             self._make_private()
@@ -164,9 +156,6 @@ class DatabaseFile:
         """Make the file if there is none, and nobody else's: it holds the secret that signs callback URLs.
 
         What its owner lets a group do stays. It is never opened here: closing it would drop SQLite's own locks.
-
-        Raises:
-            StoreError: it is a symbolic link, or another user's that anybody may write.
         """
         with suppress(OSError):  # SQLite says why it cannot be made
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))

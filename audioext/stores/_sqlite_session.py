@@ -21,7 +21,7 @@ from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.stores._journals import Head, Journals, orphan
 from audioext.stores._sqlite_file import Connection, Row
-from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Stored, Work, to_delivery
+from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Providers, Stored, Work, to_delivery
 
 T = TypeVar("T")
 
@@ -232,14 +232,7 @@ class Session(Journals[KnownJob]):
         return [(row[0], _or_none("a delivery of job", row, _delivery)) for row in rows]
 
     def claim(  # noqa: PLR0913 - the protocol's
-        self,
-        work: Work,
-        *,
-        now: float,
-        until: float,
-        limit: int,
-        providers: Sequence[str] | None = None,
-        latest: float = math.inf,
+        self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         given = {"now": now, "latest": latest, "limit": limit}
@@ -250,12 +243,12 @@ class Session(Journals[KnownJob]):
         self.write(_CLAIM[work], [{"now": now, "until": until, "id": id_} for _, id_, _ in jobs[:limit]], refs=refs)
         return refs
 
-    def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
+    def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
         jobs = self._due_jobs(work, f"{_DUE[work]} < {ABOVE_ALL}", providers, {"limit": 1})
         return jobs[0][0] if jobs else None
 
-    def _due_jobs(self, work: Work, which: str, providers: Sequence[str] | None, given: dict[str, Any]) -> list[Row]:
+    def _due_jobs(self, work: Work, which: str, providers: Providers, given: dict[str, Any]) -> list[Row]:
         """Return when the first jobs are due, their ids and refs; each provider by itself, since its index says it."""
         select = f"SELECT {_DUE[work]}, id, CAST(ref AS BLOB) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - our own names
         if providers is None:

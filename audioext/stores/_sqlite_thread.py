@@ -1,4 +1,4 @@
-"""The threads of a SQLite store: one commits in batches what the event loop asks for, one reads and watches the file."""
+"""The threads of a SQLite store: one commits in batches what the loop asks for, one reads and watches the file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NEWER = """SELECT entries.id, CAST(ref AS BLOB), entries FROM entries JOIN jobs
     WHERE entries.id > ? ORDER BY entries.id LIMIT ?"""
 _UP_TO = "SELECT id, CAST(said AS BLOB) FROM entries WHERE id <= ? ORDER BY id DESC LIMIT 1"
 
-Item = tuple["asyncio.Future[Any]", Callable[..., Any], Sequence[Any], Mapping[str, Any]]
+_Item = tuple["asyncio.Future[Any]", Callable[..., Any], Sequence[Any], Mapping[str, Any]]
 """Who waits, what is to be done, and with what."""
 
 
@@ -52,7 +52,7 @@ class FileThread(ABC):
     is_writer: ClassVar[bool] = False
     file: DatabaseFile
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
-    _waiting: deque[Item] = field(factory=deque, init=False)
+    _waiting: deque[_Item] = field(factory=deque, init=False)
     _wake: threading.Lock = field(factory=threading.Lock, init=False)
     """Released by who wakes the thread: half the work of an event."""
     _is_closing: bool = field(default=False, init=False)
@@ -87,7 +87,7 @@ class FileThread(ABC):
         with suppress(RuntimeError):  # it is about to
             self._wake.release()
 
-    def _deliver(self, batch: list[Item], outcomes: list[object]) -> None:
+    def _deliver(self, batch: list[_Item], outcomes: list[object]) -> None:
         for (future, *_), outcome in zip(batch, outcomes, strict=True):
             if future.done():
                 continue
@@ -136,7 +136,7 @@ class FileThread(ABC):
                 self._session.connection.close()
             self._session = None
 
-    def _outcomes(self, batch: list[Item]) -> list[object]:
+    def _outcomes(self, batch: list[_Item]) -> list[object]:
         try:
             return self._transact(self._connected(), batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
@@ -146,7 +146,7 @@ class FileThread(ABC):
                 return [outcome for item in batch for outcome in self._outcomes([item])]
             return [self.file.explain(error) for _ in batch]
 
-    def _transact(self, session: Session, batch: list[Item]) -> list[object]:
+    def _transact(self, session: Session, batch: list[_Item]) -> list[object]:
         """Do all works in one transaction, or none of them."""
         try:
             session.execute("BEGIN IMMEDIATE" if self.is_writer else "BEGIN")
@@ -251,7 +251,7 @@ class Writer(FileThread):
         await super().aclose()  # last, so that it leaves no log behind
         self.fanout.close()
 
-    def _deliver(self, batch: list[Item], outcomes: list[object]) -> None:
+    def _deliver(self, batch: list[_Item], outcomes: list[object]) -> None:
         self.reader.look_soon()
         super()._deliver(batch, outcomes)
 

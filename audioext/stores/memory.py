@@ -21,7 +21,7 @@ from audioext.errors import StoreError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.stores._engine import Fanout, follow
 from audioext.stores._journals import Head, Journals, orphan
-from audioext.stores.base import LONGEST_HOLD_SECONDS, Changed, Delivery, Resync, Stored, Work, to_delivery
+from audioext.stores.base import LONGEST_HOLD_SECONDS, Changed, Delivery, Providers, Resync, Stored, Work, to_delivery
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class _Agenda:
             self._queued[job] = due
             heapq.heappush(self._heaps.setdefault(job.head.lookup.provider, []), (due, next(self._numbers), job))
 
-    def first(self, providers: Sequence[str] | None) -> tuple[float, int, _HeldJournal] | None:
+    def first(self, providers: Providers) -> tuple[float, int, _HeldJournal] | None:
         """Return when the first work is due, and last the job that it is about."""
         tops: list[tuple[float, int, _HeldJournal]] = []
         for provider in self._heaps if providers is None else self._heaps.keys() & set(providers):
@@ -196,14 +196,7 @@ class _Memory(Journals[_HeldJournal]):
         return self._keys.get(key) if key is not None else self._tasks.get((provider, task_id or ""), (None,))[-1]
 
     def claim(  # noqa: PLR0913 - the protocol's
-        self,
-        work: Work,
-        *,
-        now: float,
-        until: float,
-        limit: int,
-        providers: Sequence[str] | None = None,
-        latest: float = math.inf,
+        self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         agenda = self._agendas[work]
@@ -221,7 +214,7 @@ class _Memory(Journals[_HeldJournal]):
             claimed.append(head.lookup.ref)
         return tuple(claimed)
 
-    def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
+    def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
         first = self._agendas[work].first(providers)
         return None if first is None else first[0]

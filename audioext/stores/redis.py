@@ -25,7 +25,7 @@ from audioext.stores._engine import EngineStore, paged
 from audioext.stores._redis_changes import PAGE, OpenServer
 from audioext.stores._redis_server import Address, Pipe, read_url
 from audioext.stores._redis_write import APPEND, CREATE
-from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Stored, Work, to_delivery
+from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Providers, Stored, Work, to_delivery
 
 T = TypeVar("T")
 
@@ -115,21 +115,14 @@ class RedisStore(EngineStore[OpenServer]):
         return paged(lambda after: self._page("ZRANGEBYSCORE", name, after, "+inf", read), "-inf")
 
     async def claim(  # noqa: PLR0913 - the protocol's
-        self,
-        work: Work,
-        *,
-        now: float,
-        until: float,
-        limit: int,
-        providers: Sequence[str] | None = None,
-        latest: float = math.inf,
+        self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
         names = ("all",) if providers is None else ("", *providers)
         refs = await self._pipe.do(scripts.CLAIM, work, now, until, limit, latest, *names)
         return tuple(ref.decode() for ref in refs)
 
-    async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
+    async def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
         at = await self._pipe.do(scripts.NEXT_DUE, work, *(("all",) if providers is None else ("", *providers)))
         return None if at is None else float(at)
