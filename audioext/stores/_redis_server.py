@@ -1,8 +1,7 @@
 """The way to the server: who it is, and how what is asked travels there together, again after a lost answer.
 
-One connection sends all that waits in one write, so a single call costs one round trip and a burst costs few. Every
-call is harmless when it is sent again (see `_redis_scripts`), so a connection that breaks in the middle loses nothing:
-what was not answered is repeated on a new one, for as long as the store's patience lasts.
+One connection sends all that waits in one write. Every call is harmless when it is sent again (see `_redis_scripts`),
+so what was not answered is repeated on a new connection, for as long as the store's patience lasts.
 """
 
 from __future__ import annotations
@@ -148,14 +147,11 @@ class _Call:
 
 @define(eq=False, repr=False)
 class Pipe:
-    """Sends calls in their order.
-
-    The address' patience is how long calls are tried again while the server is not there; then they, and all that
-    come after, fail with `StoreError` until it is. `turn` counts the connections that were made.
-    """
+    """Sends calls in their order, again while the server is not there, until they fail when patience ends."""
 
     address: Address
     turn: int = field(default=0, init=False)
+    """Counts the connections that were made."""
     _nodes: list[_Node] = field(factory=list, init=False)
     """All of a cluster that were ever heard of, the one with our slot first."""
     _waiting: list[_Call] = field(factory=list, init=False)
@@ -183,7 +179,6 @@ class Pipe:
         return future
 
     async def aclose(self) -> None:
-        """Finish what was accepted, as far as the server is there, and disconnect."""
         if self._sender is not None:
             await self._sender
         await self._disconnect()
@@ -256,8 +251,6 @@ class Pipe:
         failure.__cause__ = error
         return failure
 
-    # --- connections -----------------------------------------------------------------------------------------
-
     async def connect(self) -> AbstractConnection:
         """Return a new connection to whoever has the slot of our keys by now."""
         options = self.address.connection.keywords
@@ -272,33 +265,29 @@ class Pipe:
         raise failure
 
     async def _reach(self, node: _Node) -> AbstractConnection:
-        """Return a connection to the master of our slot, as *node* knows it."""
+        """Return a connection to the master of our slot, as *node* knows it; one that is in no cluster is its own."""
         connection = await self._open(*node)
-        known: list[_Node] = []
         try:
             async with asyncio.timeout(self.address.silence):
-                known = await self._ask(connection, node)
-        finally:
-            if known[:1] != [node]:
-                await connection.disconnect(nowait=True)
-        self._nodes = known
-        return connection if known[0] == node else await self._open(*known[0])
+                await connection.send_command("CLUSTER", "SLOTS")
+                ranges: Any = await connection.read_response()
+        except faults.ResponseError:  # it has no such support, or does not let us ask
+            return connection
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        slot = key_slot(self.address.prefix.encode())
+        ranges.sort(key=lambda found: not found[0] <= slot <= found[1])
+        # A node that does not know its own name leaves it to whoever reached it.
+        known = [((host or b"").decode() or node[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
+        self._nodes = known or [node]
+        if self._nodes[0] == node:
+            return connection
+        await connection.disconnect(nowait=True)
+        return await self._open(*known[0])
 
     async def _open(self, *node: str | int) -> AbstractConnection:
         connection = self.address.connection(**dict(zip(("host", "port"), node, strict=False)))
         async with asyncio.timeout(self.address.silence):
             await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
         return connection
-
-    async def _ask(self, connection: AbstractConnection, asked: _Node) -> list[_Node]:
-        """Return the master of our slot, then all others; a server that is in no cluster is its own."""
-        await connection.send_command("CLUSTER", "SLOTS")
-        try:
-            ranges: Any = await connection.read_response()
-        except faults.ResponseError:  # it has no such support, or does not let us ask
-            return [asked]
-        slot = key_slot(self.address.prefix.encode())
-        ranges.sort(key=lambda found: not found[0] <= slot <= found[1])
-        # A node that does not know its own name leaves it to whoever reached it.
-        known = [((host or b"").decode() or asked[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
-        return known or [asked]

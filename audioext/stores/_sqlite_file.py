@@ -91,7 +91,7 @@ def default_driver() -> Driver:
 
 
 def primary_code(error: BaseException) -> int | None:
-    """Return SQLite's primary result code of *error* (https://sqlite.org/rescode.html), `None` if it has none."""
+    """Return SQLite's primary result code of *error*, `None` if it has none."""
     code = getattr(error, "sqlite_errorcode", getattr(error, "result", None))
     return code & 0xFF if isinstance(code, int) else None
 
@@ -230,12 +230,9 @@ class DatabaseFile:
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":
             raise StoreError(f"the disk of {self.path} cannot hold a shared SQLite file: use a local disk")
-        for setting in (
-            f"synchronous = {self.synchronous}",
-            "wal_autocheckpoint = 0",  # the writer does it between two batches
-            f"journal_size_limit = {WAL_KEPT_BYTES}",
-            f"cache_size = -{CACHE_KIB}",
-        ):
+        # The writer moves what is in the log between two batches.
+        settings = f"synchronous={self.synchronous} wal_autocheckpoint=0 journal_size_limit={WAL_KEPT_BYTES}"
+        for setting in (*settings.split(), f"cache_size=-{CACHE_KIB}"):
             connection.execute(f"PRAGMA {setting}").fetchall()
 
     def _switch_to_log(self, connection: Connection) -> object:
