@@ -39,7 +39,7 @@ class Head(NamedTuple):
         return Stored(index=index, count=self.entries, entries=tuple(entries), repeats=self.repeats)
 
 
-class HeldJob(Protocol):
+class StoredJob(Protocol):
     """A job as a store holds it: its head, and the ids of its entries."""
 
     head: Head
@@ -48,7 +48,7 @@ class HeldJob(Protocol):
     def ids(self) -> Container[str]: ...
 
 
-J = TypeVar("J", bound=HeldJob)
+J = TypeVar("J", bound=StoredJob)
 
 
 class Journals(ABC, Generic[J]):

@@ -131,7 +131,7 @@ INDEX = """
 -- The names of what leads to a job by its key and by its task id, false where it has none.
 local function names_of(index)
   local task = index.task_id and base .. 'task:' .. #index.provider .. ':' .. index.provider .. ':' .. index.task_id
-  return index.key and base .. 'key:' .. index.key, task
+  return index.key and base .. 'key:' .. index.key or false, task or false
 end
 -- The same, and what counts for its account.
 local function link(index, ref)

@@ -24,6 +24,7 @@ from audioext.stores._sqlite_file import Connection, Row
 from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Providers, Stored, Work, to_delivery
 
 T = TypeVar("T")
+Bindings = Sequence[object] | Mapping[str, object]
 
 _log = logging.getLogger("audioext.stores.sqlite")
 
@@ -113,12 +114,10 @@ class Session(Journals[KnownJob]):
     def __attrs_post_init__(self) -> None:
         self.execute = self.connection.cursor().execute
 
-    def rows(self, sql: str, bindings: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
+    def rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
         return self.connection.execute(sql, bindings).fetchall()
 
-    def write(
-        self, sql: str, rows: Sequence[Sequence[object] | Mapping[str, object]], *, refs: Collection[str] | None = None
-    ) -> None:
+    def write(self, sql: str, rows: Sequence[Bindings], *, refs: Collection[str] | None = None) -> None:
         """Run a statement once for each of *rows*, which changes the jobs of *refs*, or any."""
         self.connection.executemany(sql, rows)
         if refs is None:
@@ -149,9 +148,8 @@ class Session(Journals[KnownJob]):
             self._jobs[head.lookup.ref] = KnownJob(head, id_, _row(head))
         ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - see above
         for ref, said in self.rows(ids, refs):
-            job = self._jobs[ref]
-            assert job is not None  # noqa: S101 - it is one of the rows before
-            job.ids.add(said)
+            if (job := self._jobs[ref]) is not None:
+                job.ids.add(said)
 
     def holder(self, key: str) -> str | None:
         return next((ref for (ref,) in self.rows("SELECT ref FROM jobs WHERE key = ?", (key,))), None)
@@ -197,12 +195,11 @@ class Session(Journals[KnownJob]):
 
     def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        for row in self.rows(f"{_SELECT_JOB} WHERE ref = ?", (ref,)):
-            try:
-                return self._stored(row, after)
-            except ValueError as error:
-                raise UnreadableError(f"job {ref} cannot be read: {error}") from error
-        return None
+        rows = self.rows(f"{_SELECT_JOB} WHERE ref = ?", (ref,))
+        try:
+            return self._stored(rows[0], after) if rows else None
+        except ValueError as error:
+            raise UnreadableError(f"job {ref} cannot be read: {error}") from error
 
     def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
@@ -239,8 +236,9 @@ class Session(Journals[KnownJob]):
         jobs = self._due_jobs(work, f"{_DUE[work]} <= :now", providers, given)
         if latest < math.inf and len(jobs) < limit:
             jobs += self._due_jobs(work, _IS_TOO_LATE[work], providers, given)
-        refs = tuple(ref.decode(errors="replace") for _, _, ref in jobs[:limit])
-        self.write(_CLAIM[work], [{"now": now, "until": until, "id": id_} for _, id_, _ in jobs[:limit]], refs=refs)
+        del jobs[limit:]
+        refs = tuple(ref.decode(errors="replace") for _, _, ref in jobs)
+        self.write(_CLAIM[work], [given | {"until": until, "id": id_} for _, id_, _ in jobs], refs=refs)
         return refs
 
     def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
@@ -294,11 +292,8 @@ class Session(Journals[KnownJob]):
         if self.rows(NEWEST)[0][0] != newest:
             # Ids are never given twice: a row of no job stays where the newest one was.
             self.write("DELETE FROM entries WHERE job = ?", [(0,)])
-            self.write(
-                "INSERT INTO entries (id, job, said, at, kind, status, note, body) "
-                "VALUES (?, 0, '', 0, 'purged', 0, '', '')",
-                [(newest,)],
-            )
+            columns = "id, job, said, at, kind, status, note, body"
+            self.write(f"INSERT INTO entries ({columns}) VALUES (?, 0, '', 0, 'purged', 0, '', '')", [(newest,)])  # noqa: S608 - see above
         return len(went), webhooks
 
     def _stored(self, row: Row, after: int = 0) -> Stored:
