@@ -96,19 +96,23 @@ class Journals(ABC, Generic[J]):
         is_full = False
         following = count
         for entry in entries:
+            whole = size + len(entry.body)
             if entry.id in job.ids or entry.id in new:
                 repeats += entry.is_bounded
                 repeated.add(entry.id)
-            elif entry.is_bounded and (following >= MAX_ENTRIES or size + len(entry.body) > MAX_JOURNAL_BYTES):
+            elif (following >= MAX_ENTRIES or whole > MAX_JOURNAL_BYTES) and entry.is_bounded:
                 repeats += 1
                 is_full = True
             else:
                 new[entry.id] = entry
                 following += 1
-                size += len(entry.body)
+                size = whole
                 changed_at = max(changed_at, entry.at)
-        journal = self._entries(job) if known < count or repeated else ()
-        missed = tuple(each for n, each in enumerate(journal) if n >= known or each.id in repeated)
+        missed = (
+            tuple(each for n, each in enumerate(self._entries(job)) if n >= known or each.id in repeated)
+            if known < count or repeated
+            else ()
+        )
         is_known = was_known or holds_request(new.values())
         is_taken = index is not None and is_known and known == count and not is_full
         if index is not None and (is_taken or is_known != was_known):

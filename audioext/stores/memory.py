@@ -12,8 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from operator import attrgetter
-from types import CoroutineType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from attrs import define, field
 
@@ -24,6 +23,7 @@ from audioext.stores._journals import Head, Journals, orphan
 from audioext.stores.base import LONGEST_HOLD_SECONDS, Changed, Delivery, Providers, Resync, Stored, Work, to_delivery
 
 P = ParamSpec("P")
+C = TypeVar("C")
 T = TypeVar("T")
 
 _links = attrgetter("key", "task_id", "account", "answered_at", "occupies_until")
@@ -251,16 +251,20 @@ class _Memory(Journals[_HeldJournal]):
         return ("the memory store survives no restart; give store= a file or a server",)
 
 
+async def _done(perform: Callable[[], T]) -> T:
+    return perform()
+
+
 def _method(
-    work: Callable[Concatenate[_Memory, P], T],
-) -> Callable[Concatenate[MemoryStore, P], CoroutineType[Any, Any, T]]:
-    """Return the method that has *work* done at once."""
+    work: Callable[Concatenate[_Memory, P], T], done: Callable[[Callable[[], T]], C]
+) -> Callable[Concatenate[MemoryStore, P], C]:
+    """Return the method that has *work* done when it is awaited, typed as an async function's."""
 
     @wraps(work)
-    async def method(store: MemoryStore, /, *given: P.args, **named: P.kwargs) -> T:
-        return work(store._held(), *given, **named)  # noqa: SLF001 - it is a method of the store
+    def method(store: MemoryStore, /, *given: P.args, **named: P.kwargs) -> C:
+        return done(lambda: work(store._held(), *given, **named))  # noqa: SLF001 - it is a method of the store
 
-    return method  # type: ignore[return-value]  # pyright has the exact type, which a protocol's methods must have
+    return method
 
 
 @define(eq=False, repr=False)
@@ -271,16 +275,16 @@ class MemoryStore:
     _users: int = field(default=0, init=False)
     _failing: str | None = field(default=None, init=False)
 
-    create = _method(_Memory.create)
-    append = _method(_Memory.append)
-    read = _method(_Memory.read)
-    find = _method(_Memory.find)
-    claim = _method(_Memory.claim)
-    next_due = _method(_Memory.next_due)
-    reschedule = _method(_Memory.reschedule)
-    secret = _method(_Memory.secret)
-    purge = _method(_Memory.purge)
-    warnings = _method(_Memory.warnings)
+    create = _method(_Memory.create, _done)
+    append = _method(_Memory.append, _done)
+    read = _method(_Memory.read, _done)
+    find = _method(_Memory.find, _done)
+    claim = _method(_Memory.claim, _done)
+    next_due = _method(_Memory.next_due, _done)
+    reschedule = _method(_Memory.reschedule, _done)
+    secret = _method(_Memory.secret, _done)
+    purge = _method(_Memory.purge, _done)
+    warnings = _method(_Memory.warnings, _done)
 
     @property
     def shared(self) -> bool:
