@@ -20,7 +20,17 @@ from audioext.errors import StoreError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.stores._engine import Fanout, follow
 from audioext.stores._journals import Head, Journals, orphan
-from audioext.stores.base import LONGEST_HOLD_SECONDS, Changed, Delivery, Providers, Resync, Stored, Work, to_delivery
+from audioext.stores.base import (
+    LONGEST_HOLD_SECONDS,
+    Appended,
+    Changed,
+    Delivery,
+    Providers,
+    Resync,
+    Stored,
+    Work,
+    to_delivery,
+)
 
 P = ParamSpec("P")
 C = TypeVar("C")
@@ -276,7 +286,6 @@ class MemoryStore:
     _failing: str | None = field(default=None, init=False)
 
     create = _method(_Memory.create, _done)
-    append = _method(_Memory.append, _done)
     read = _method(_Memory.read, _done)
     find = _method(_Memory.find, _done)
     claim = _method(_Memory.claim, _done)
@@ -304,6 +313,23 @@ class MemoryStore:
     def fail(self, why: str | None) -> None:
         """Raise `StoreError` from every call until `fail(None)`: for testing what your code does then."""
         self._failing = why
+
+    async def append(  # noqa: PLR0913 - the protocol's
+        self,
+        ref: str,
+        entries: Sequence[Entry],
+        *,
+        provider: str,
+        index: Index | None = None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: bool = False,
+    ) -> Appended:
+        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        # Spelled out, since each webhook takes this way.
+        return self._held().append(
+            ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
+        )
 
     async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation; see `Store.jobs`."""
