@@ -71,10 +71,7 @@ class _HeldJournal:
 
 @define(eq=False, repr=False)
 class _Agenda:
-    """Jobs by when one kind of work is due, a heap for each provider.
-
-    A job is in its heap at its due time or sooner: one that became due later moves when it is looked at.
-    """
+    """Jobs in a heap for each provider, by when work is due or sooner: what became due later moves when looked at."""
 
     work: Work
     _heaps: dict[str, list[tuple[float, int, _HeldJournal]]] = field(factory=dict, init=False)
@@ -108,10 +105,6 @@ def _make_agendas(jobs: Iterable[_HeldJournal] = ()) -> dict[Work, _Agenda]:
     return agendas
 
 
-def _jobs_by_account() -> defaultdict[str, dict[str, _HeldJournal]]:
-    return defaultdict(dict)
-
-
 @define(eq=False, repr=False)
 class _Memory(Journals[_HeldJournal]):
     """All that is held, and what leads to it."""
@@ -124,9 +117,9 @@ class _Memory(Journals[_HeldJournal]):
     _keys: dict[str, str] = field(factory=dict)
     _tasks: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict)
     """The jobs that claim a task id, the last one first to be found."""
-    _submits: defaultdict[str, dict[str, _HeldJournal]] = field(factory=_jobs_by_account)
+    _submits: defaultdict[str, dict[str, _HeldJournal]] = field(factory=lambda: defaultdict(dict))
     """The jobs that may count for the window of an account; those that no longer do leave when it is asked."""
-    _occupying: defaultdict[str, dict[str, _HeldJournal]] = field(factory=_jobs_by_account)
+    _occupying: defaultdict[str, dict[str, _HeldJournal]] = field(factory=lambda: defaultdict(dict))
     _agendas: dict[Work, _Agenda] = field(factory=_make_agendas)
     _claimed_at: dict[Work, float] = field(factory=dict)
 
@@ -194,8 +187,6 @@ class _Memory(Journals[_HeldJournal]):
         self._submits[index.account].pop(index.ref, None)
         self._occupying[index.account].pop(index.ref, None)
 
-    # --- what the store is asked for -----------------------------------------------------------------------
-
     def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
         job = self.jobs.get(ref)
@@ -231,8 +222,7 @@ class _Memory(Journals[_HeldJournal]):
 
     def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        job = self.jobs.get(ref)
-        if job is not None:
+        if (job := self.jobs.get(ref)) is not None:
             job.give_back(work, at)
             self._agendas[work].put(job)
 
@@ -244,17 +234,16 @@ class _Memory(Journals[_HeldJournal]):
         """Forget what is old; see `Store.purge`."""
         surplus = len(self.arrivals) - deliveries_kept
         closed = [job for job in self.jobs.values() if not job.head.lookup.is_open]
-        went = 0
+        count = len(self.jobs)
         for job in sorted(closed, key=lambda job: job.head.changed_at):
             if job.head.changed_at >= before and surplus <= 0:
                 break
             surplus -= sum(entry.kind == "webhook" for entry in job.ids.values())
-            went += 1
             self._unlink(job.head.lookup)
             del self.jobs[job.head.lookup.ref]
         self.arrivals = [job for job in self.arrivals if job.head.lookup.ref in self.jobs]
         self._agendas = _make_agendas(self.jobs.values())
-        return went
+        return count - len(self.jobs)
 
     def warnings(self) -> tuple[str, ...]:
         """Say that nothing survives the process."""
@@ -326,7 +315,6 @@ class MemoryStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        # Spelled out, since each webhook takes this way.
         return self._held().append(
             ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
         )
