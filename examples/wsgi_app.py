@@ -1,4 +1,4 @@
-"""A WSGI application of yours, as those of Flask and Django are: the client lives in a thread, a view hands webhooks over.
+"""A WSGI application of yours, as Flask's and Django's are: the client lives in a thread, a view hands webhooks over.
 
 KIE_API_KEY=... PUBLIC_URL=https://hooks.example.org gunicorn --chdir examples --threads 8 'wsgi_app:make_app()'
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Literal, Self, cast
 
@@ -56,12 +57,14 @@ class Control:
             if not (isinstance(texts, list) and isinstance(title, str | None) and isinstance(times, int | None)):
                 raise FaultError('send {"faults": [text, ...], "title": text, "times": integer}')
             self.state.script.add(*map(str, cast("list[object]", texts)), title=title, times=times)
+            self.state.note_change()
         except (Refusal, FaultError) as error:
             return json_response({"error": str(error)}, status=400)
         return await self._faults(request)
 
     async def _clear_faults(self, request: web.Request) -> web.StreamResponse:
         self.state.script.clear()
+        self.state.note_change()
         return await self._faults(request)
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
@@ -201,10 +204,32 @@ class Sandbox(SandboxSettings):
             FaultError: A text is no fault; then none is added.
         """
         self._running.script.add(*faults, title=title, times=times)
+        self._running.note_change()
 
     def clear_script(self) -> None:
         """Forget all faults; tasks that run keep theirs."""
         self._running.script.clear()
+        self._running.note_change()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The stages that no task gets beyond now."""
+        return self._running.held
+
+    @property
+    def scripted(self) -> tuple[str, ...]:
+        """The faults that can still befall a task, as texts."""
+        return tuple(map(str, self._running.script))
+
+    async def changes(self) -> AsyncGenerator[str]:
+        """Yield the id of each task that is made, comes to a stage or sends a webhook, else an empty one."""
+        ids: asyncio.Queue[str] = asyncio.Queue()
+        self._running.watchers.add(ids.put_nowait)
+        try:
+            while True:
+                yield await ids.get()
+        finally:
+            self._running.watchers.discard(ids.put_nowait)
 
     @property
     def url(self) -> str:
