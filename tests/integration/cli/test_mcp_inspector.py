@@ -32,7 +32,8 @@ def inspect(*arguments: str) -> Any:
 
     From release 2 on it ends with a code where the result is an error, too.
     """
-    called = [inspector(), "--cli", *SERVER, *arguments]
+    path = f"PYTHONPATH={os.environ['PYTHONPATH']}"  # newer ones hand on no more of the environment than they must
+    called = [inspector(), "--cli", "-e", path, *SERVER, *arguments]
     done = subprocess.run(called, capture_output=True, check=False, text=True, timeout=SECONDS)
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
