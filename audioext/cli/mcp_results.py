@@ -119,4 +119,4 @@ def error_result(error: AudioextError) -> CallToolResult:
     cost = money(error)
     facts = {"type": type(error).__name__, "message": str(error), "money": cost, **error_facts(error)}
     content = TextContent(text=f"{error}\n{cost}")
-    return CallToolResult(content=[content], is_error=True, meta={ERROR_FACTS: facts})
+    return CallToolResult(content=[content], is_error=True, _meta={ERROR_FACTS: facts})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -13,13 +13,6 @@ from audioext.errors import Problem, RequestError
 from audioext.http.urls import mask
 from audioext.sandbox import CallbackAttempt, Sandbox, Task
 from audioext.ui.page import MAX_LISTED, Route, json_response
-
-
-class Wish(msgspec.Struct, forbid_unknown_fields=True):
-    """What the page asks to be played, held or released."""
-
-    faults: list[str] = []
-    stages: list[str] = []
 
 
 @frozen(eq=False)
@@ -34,9 +27,9 @@ class TasksView:
         return (
             ("GET", "/jobs", self._tasks),
             ("GET", "/jobs/{ref}", self._task),
-            ("GET", "/deliveries/{ref}.{number}", self._webhook),
+            ("GET", "/deliveries/{id}", self._webhook),
             ("GET", "/health", self._health),
-            ("POST", "/control/{verb:faults|hold|release}", self._control),
+            ("POST", "/control/{verb:play|clear|hold|release}", self._control),
         )
 
     def changes(self) -> AsyncGenerator[str]:
@@ -52,13 +45,12 @@ class TasksView:
 
     async def _task(self, request: web.Request) -> web.StreamResponse:
         task = self._find(request.match_info["ref"])
-        sent = [attempt_object(number, each) for number, each in enumerate(self._attempts(task))]
+        sent = [attempt_object(key, attempt) for key, attempt in self._attempts(task).items()]
         return json_response({**row_object(task), **details(task), "deliveries": sent})
 
     async def _webhook(self, request: web.Request) -> web.StreamResponse:
-        attempts = dict(enumerate(self._attempts(self._find(request.match_info["ref"]))))
-        number = request.match_info["number"]
-        attempt = attempts.get(int(number)) if number.isdecimal() and number.isascii() else None
+        key = request.match_info["id"]
+        attempt = self._attempts(self._find(key.partition(".")[0])).get(key)
         if attempt is None:
             raise RequestError([Problem("webhook", "is not kept")])
         return json_response({"body": mask(msgspec.json.encode(attempt.body).decode())})
@@ -67,18 +59,17 @@ class TasksView:
         return json_response({"problem": None, "warnings": [], **self._played})
 
     async def _control(self, request: web.Request) -> web.StreamResponse:
-        verb, sandbox = request.match_info["verb"], self.sandbox
         try:
-            wish = msgspec.json.decode(await request.read(), type=Wish)
-            if verb == "faults" and not wish.faults:
-                sandbox.clear_script()
-            elif verb == "faults":
-                sandbox.script(*wish.faults)
-            else:
-                (sandbox.hold if verb == "hold" else sandbox.release)(*wish.stages)  # type: ignore[arg-type]  # checked there
-        except ValueError as error:  # no fault, no stage, or no JSON
+            self._acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
+        except (TypeError, ValueError) as error:  # no fault, no stage, no JSON, or names where none belong
             return json_response({"problem": str(error)}, status=400)
         return json_response(self._played)
+
+    @property
+    def _acts(self) -> Mapping[str, Callable[..., None]]:
+        sandbox = self.sandbox
+        clear, hold, release = sandbox.clear_script, sandbox.hold, sandbox.release
+        return {"play": sandbox.script, "clear": clear, "hold": hold, "release": release}
 
     @property
     def _played(self) -> Mapping[str, object]:
@@ -90,22 +81,22 @@ class TasksView:
             raise RequestError([Problem("task", "is not kept")])
         return found
 
-    def _attempts(self, task: Task) -> list[CallbackAttempt]:
-        return [attempt for attempt in self.sandbox.deliveries if attempt.task_id == task.id]
+    def _attempts(self, task: Task) -> Mapping[str, CallbackAttempt]:
+        attempts = (attempt for attempt in self.sandbox.deliveries if attempt.task_id == task.id)
+        return {f"{task.id}.{number}": attempt for number, attempt in enumerate(attempts)}
 
 
 def row_object(task: Task) -> dict[str, object]:
     """Return what the list shows of a task."""
-    reached = {"submitted": task.created, **task.reached}
     return {
         "ref": task.id,
-        "state": next(reversed(reached)),
+        "state": next(reversed(task.reached)),
         "provider": task.provider,
         "operation": task.input.operation,
         "title": task.input.title,
         "source": task.input.url or task.input.audio_id or task.input.file_key,
         "created_at": task.created,
-        "stages": {word: _seconds(task, at) for word, at in reached.items()},
+        "stages": {word: _seconds(task, at) for word, at in task.reached.items()},
         "problem": None if task.failure is None else f"{task.failure.code}: {task.failure.message}",
         "task_id": task.id,
         "meta": {},
@@ -114,7 +105,6 @@ def row_object(task: Task) -> dict[str, object]:
 
 def details(task: Task) -> dict[str, object]:
     """Return what else is known of a task, in the form of a job's page; callback URLs are masked."""
-    reached = {"submitted": task.created, **task.reached}
     tracks = [
         {"id": track.id, "duration": track.seconds, "image_url": track.cover_url, "audio_url": track.url}
         for index, track in enumerate(task.tracks)
@@ -127,17 +117,17 @@ def details(task: Task) -> dict[str, object]:
         },
         "faults": ", ".join(map(str, task.plan.faults)) or None,
         "due": {},
-        "timeline": [{"event": word, "seconds": _seconds(task, at), "how": ""} for word, at in reached.items()],
+        "timeline": [{"event": word, "seconds": _seconds(task, at), "how": ""} for word, at in task.reached.items()],
         "journal": [],
         "tracks": tracks,
         "handler_faults": [],
     }
 
 
-def attempt_object(number: int, attempt: CallbackAttempt) -> dict[str, object]:
+def attempt_object(key: str, attempt: CallbackAttempt) -> dict[str, object]:
     """Return one attempt to send a webhook, without its body."""
     return {
-        "id": f"{attempt.task_id}.{number}",
+        "id": key,
         "received_at": attempt.at,
         "verdict": attempt.status or mask(attempt.error or ""),
         "bytes": len(msgspec.json.encode(attempt.body)),

@@ -265,12 +265,12 @@ function control() {
   };
   byId("control").addEventListener("submit", (event) => {
     event.preventDefault();
-    play("faults", { faults: [byId("fault").value] });
+    play("play", [byId("fault").value]);
   });
-  byId("clear").addEventListener("click", () => play("faults", { faults: [] }));
+  byId("clear").addEventListener("click", () => play("clear", []));
   for (const stage of STAGES.slice(1)) {
     const box = make("input", { type: "checkbox", value: stage });
-    box.addEventListener("change", () => play(box.checked ? "hold" : "release", { stages: [stage] }));
+    box.addEventListener("change", () => play(box.checked ? "hold" : "release", [stage]));
     byId("held").append(make("label", {}, box, ` ${stage}`));
   }
 }

@@ -68,14 +68,12 @@ async def test_faults_and_stages_are_played_by_hand(audioext_sandbox: Sandbox) -
             async with session.post(root / "control" / verb, json=body, headers=headers) as answer:
                 return answer.status, await answer.json() if answer.content_type == "application/json" else None
 
-        assert (403, None) == await post("hold", {"stages": ["first"]}, {})
-        assert (200, {"held": ["first"], "faults": []}) == await post("hold", {"stages": ["first"]}, WRITES)
-        assert (200, {"held": ["first"], "faults": ["drop=text*1"]}) == await post(
-            "faults", {"faults": ["drop=text*1"]}, WRITES
-        )
-        assert (200, {"held": [], "faults": ["drop=text*1"]}) == await post("release", {}, WRITES)
-        assert (200, {"held": [], "faults": []}) == await post("faults", {}, WRITES)
-        for verb, body in (("hold", {"stages": ["last"]}), ("faults", {"faults": ["none"]}), ("hold", {"stage": 1})):
+        assert (403, None) == await post("hold", ["first"], {})
+        assert (200, {"held": ["first"], "faults": []}) == await post("hold", ["first"], WRITES)
+        assert (200, {"held": ["first"], "faults": ["drop=text*1"]}) == await post("play", ["drop=text*1"], WRITES)
+        assert (200, {"held": [], "faults": ["drop=text*1"]}) == await post("release", [], WRITES)
+        assert (200, {"held": [], "faults": []}) == await post("clear", [], WRITES)
+        for verb, body in (("hold", ["last"]), ("play", ["none"]), ("hold", {"stage": 1})):
             status, answer = await post(verb, body, WRITES)
             assert isinstance(answer, dict)
             assert (400, ["problem"]) == (status, [*answer])
@@ -85,7 +83,7 @@ async def test_faults_and_stages_are_played_by_hand(audioext_sandbox: Sandbox) -
 async def test_a_browser_steps_through_a_task(
     audioext_client: ClientFactory,
     audioext_sandbox: Sandbox,
-    window: playwright.Page,  # type: ignore[name-defined]  # a module that may be missing
+    window: playwright.Page,
 ) -> None:
     """A held stage is released by a box, a fault is played by its text, and news come without a reload."""
     client = await audioext_client()
