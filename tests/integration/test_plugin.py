@@ -253,6 +253,9 @@ async def test_named(audioext_sandbox): ...
 @pytest.mark.audioext_sandbox("fast")
 async def test_nameless(audioext_sandbox): ...
 
+@pytest.mark.audioext_sandbox(fast=True)
+async def test_unknown(audioext_sandbox): ...
+
 async def test_provider(audioext_client):
     with pytest.raises(ValueError, match="kie, kie-jobs, sunoapi, vidgo, musicgpt"):
         await audioext_client("suno")
@@ -266,8 +269,9 @@ async def test_loop(audioext_client):
 """
     result = project.test(code, *AUTO)
 
-    result.assert_outcomes(passed=2, errors=3)
-    result.stdout.fnmatch_lines(["*'duplicated' is no fault; the faults are duplicate,*", "*takes texts*", "*by name*"])
+    result.assert_outcomes(passed=2, errors=4)
+    lines = ("*'duplicated' is no fault; the faults are duplicate,*", "*takes texts*", "*by name*", "*'fast'*Settings*")
+    result.stdout.fnmatch_lines(lines)
 
 
 def test_workers_share_nothing(project: Project) -> None:
