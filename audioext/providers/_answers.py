@@ -14,7 +14,7 @@ import msgspec
 from attrs import field, frozen
 
 from audioext import errors
-from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError
+from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError, cut
 from audioext.http.decoding import identity, number, opened, parse_json, plain_keys, text
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
@@ -207,7 +207,8 @@ class Answers:
         answer = answer or self.open(response)
         code: str | None = str(answer.code)
         if answer.failed and answer.code == OK:
-            code = text(plain_keys(answer.seen.outer.get("error")).get("code"))
+            word = text(plain_keys(answer.seen.outer.get("error")).get("code"))
+            code = cut(word) if word else None
         error = answer.meaning.error(
             answer.says or self._clean(response.body),
             provider=self.provider,

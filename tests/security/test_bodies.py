@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import audioext as ax
+from audioext.http.messages import HttpResponse
 from audioext.providers import NAMES, load
 from audioext.providers._tracks import MAX_KEYS, read_track
 from tests.bench.bodies import BASE, SECRET, begin, bodies, deliver
@@ -38,3 +39,14 @@ def test_a_track_is_read_up_to_a_bound() -> None:
     track = read_track({**known, "Audio_URL": "https://files.test/b.mp3", "title": "Rain"}, problems, "$")
 
     assert ("a", "https://files.test/a.mp3", None) == (track.id, track.audio_url, track.title)
+
+
+def test_a_code_is_cut() -> None:
+    """An error names the vendor's code, and does not carry a megabyte of it."""
+    body = b'{"success": false, "error": {"code": "%s"}}' % (b"INVALID_AUDIO" * 40_000)
+
+    with pytest.raises(ax.ProviderError) as raised:
+        ax.MusicGpt("key").parse_status(HttpResponse(status=200, headers={}, body=body))
+
+    assert len(str(raised.value)) < 1_000
+    assert str(raised.value.code).startswith("INVALID_AUDIO")
