@@ -88,7 +88,7 @@ class JumpClock:
         late = 0
         try:
             while not task.done():
-                late = 0 if await _is_idle(task) else late + 1
+                late = 0 if await is_idle(task) else late + 1
                 if late in {0, MOST_LATE} and not task.done():
                     self._jump(step, LEAST_SHARE * (self.time - began_at))
                     late = 0
@@ -103,7 +103,7 @@ class JumpClock:
             self._move(max(min(self._sleepers[0][0] - self.time, step), least))
 
 
-async def _is_idle(task: asyncio.Future[_T]) -> bool:
+async def is_idle(task: asyncio.Future[_T]) -> bool:
     """Say whether nothing was done for *task* for a moment, as far as can be told."""
     loop = asyncio.get_running_loop()
     began_at, worked = loop.time(), process_time()
