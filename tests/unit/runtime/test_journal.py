@@ -112,7 +112,7 @@ async def test_a_stage_that_two_appends_learn_of_is_said_once(here: Process, cap
     await webhook
 
     assert ["text"] == [record.stage for record in caplog.records]  # type: ignore[attr-defined]  # from `extra=`
-    assert [1] == [stage.histogram().count for stage in here.journal.counts.stages.values()]
+    assert [1, 1] == [stage.histogram().count for stage in here.journal.counts.stages.values()]
 
 
 async def test_the_poller_hears_when_a_status_call_is_due(here: Process) -> None:
