@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from audioext.models.entries import OTHER_TASK, REFUSED
+from audioext.models.entries import OTHER_TASK, REFUSED, Entry
 from audioext.models.events import Event, Failed, Progress, Submitted
 from audioext.models.record import Record, Recovery, Verdict
 from audioext.models.results import Track
@@ -21,18 +21,18 @@ from audioext.state.tracks import moment
 
 def recovery_of(ordered: Sequence[Reading], task_id: str | None) -> Recovery | None:
     """Return the last recovery in a journal whose own task is *task_id*, `None` where there is none."""
-    beginnings = [place for place, reading in enumerate(ordered) if reading.entry.kind == "recovery"]
+    beginnings = [reading.entry for reading in ordered if reading.entry.kind == "recovery"]
     if not beginnings:
         return None
-    own = ordered[beginnings[-1] :]
-    found = Recovery(attempt=len(beginnings), begun_at=own[0].entry.at)
+    found = Recovery(attempt=len(beginnings), begun_at=beginnings[-1].at)
+    own = [reading for reading in ordered if reading.entry.at >= found.begun_at]
     for reading in own:
-        if reading.entry.kind == "recovery_answer":
+        if reading.entry.kind == "recovery_answer" and _is_of(found, reading.entry, f"attempt {found.attempt}"):
             found = _answered(found, reading)
     for reading in own:
         if reading.entry.kind == "webhook" and not reading.entry.note.startswith((REFUSED, OTHER_TASK)):
             found = _called_back(found, reading, task_id)
-        elif reading.entry.kind == "recovery_status":
+        elif reading.entry.kind == "recovery_status" and _is_of(found, reading.entry, f"of {found.task_id}"):
             found = _ended(found, reading.recovery, reading.entry.at)
     return found
 
@@ -63,6 +63,11 @@ def with_recovered(tracks: Sequence[Track], recovery: Recovery, retention: float
         else track
         for track in tracks
     )
+
+
+def _is_of(found: Recovery, entry: Entry, name: str) -> bool:
+    """Say whether a call was made for this recovery: what came in the moment of its beginning names what it is of."""
+    return entry.at > found.begun_at or entry.note.removesuffix(")").endswith(name)
 
 
 def _answered(found: Recovery, reading: Reading) -> Recovery:

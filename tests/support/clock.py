@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from typing import TypeVar
 
 import pytest
@@ -36,8 +35,6 @@ class LoopTime:
 
     _monkeypatch: pytest.MonkeyPatch
     _later: float = field(default=0.0, init=False)
-    _threads: int = field(default=0, init=False)
-    """How many calls are in the hands of threads."""
 
     def advance(self, seconds: float) -> None:
         """Let every timer of the loop that is due by then fire."""
@@ -50,31 +47,15 @@ class LoopTime:
 
     async def run(self, work: Awaitable[_T], *, step: float = 0.25) -> tuple[_T, float]:
         """Return what *work* returns, and after how many seconds; while it waits, time passes by the *step*."""
-        self._count_threads()
         loop, late = asyncio.get_running_loop(), 0
         began_at = loop.time()
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
-                late = 0 if await is_idle(task) and not self._threads else late + 1
+                late = 0 if await is_idle(task) else late + 1
                 if late in {0, MOST_LATE} and not task.done():
                     self.advance(step)
                     late = 0
             return await task, loop.time() - began_at
         finally:
             task.cancel()
-
-    def _count_threads(self) -> None:
-        loop = asyncio.get_running_loop()
-        run = loop.run_in_executor
-
-        def end(_: object) -> None:
-            self._threads -= 1
-
-        def begin(executor: Executor | None, call: Callable[..., _T], *given: object) -> asyncio.Future[_T]:
-            self._threads += 1
-            future = run(executor, call, *given)
-            future.add_done_callback(end)
-            return future
-
-        self._monkeypatch.setattr(loop, "run_in_executor", begin)

@@ -18,8 +18,9 @@ from standardwebhooks import Webhook
 import audioext as ax
 from audioext.cli.forwarding import open_forwarder
 from audioext.sandbox import Sandbox
+from audioext.state.schedule import handle_at
 from tests.integration.cli.conftest import HOOKS, STORE, TRACK, Invoke, Start, aside, short_sandbox
-from tests.support.clock import JumpClock
+from tests.support.clock import JumpClock, soon
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 STAGES = ["job.text", "job.first", "job.complete"]
@@ -101,7 +102,7 @@ async def test_every_stage_is_told_in_order(app: App, clock: JumpClock) -> None:
     running = app.running()
     async with running, short_sandbox(faults=("duplicate",)) as sandbox, forwarding(app, sandbox, clock) as client:
         job = await client.extend(audio_id=TRACK, model="V5", meta={"chat": 42})
-        await clock.run(app.ended.wait())
+        await app.ended.wait()
 
     assert STAGES == [event["type"] for event in app.events]
     assert [f"msg_{job.ref}_{name}" for name in ("text", "first", "complete")] == app.tries
@@ -134,11 +135,28 @@ async def test_a_failure_is_told_with_what_it_cost(app: App, clock: JumpClock, c
     running, faults = app.running(), (f"error=complete:{code}",)
     async with running, short_sandbox(faults=faults) as sandbox, forwarding(app, sandbox, clock) as client:
         await client.extend(audio_id=TRACK, model="V5")
-        await clock.run(app.ended.wait())
+        await app.ended.wait()
 
     failed = app.events[-1]
     assert ("job.failed", str(code), charged) == (failed["type"], failed["data"]["code"], failed["data"]["charged"])
     assert failed["data"]["message"]
+
+
+async def next_try(job: ax.Job, clock: JumpClock) -> None:
+    """Let the time pass to when the app is told again, and wait until it is stored how that ended."""
+    tried, due = tries(job), handle_at(job.record, clock.now())
+    assert due is not None
+    await clock.advance(max(due - clock.now(), 0.0))
+
+    async def is_stored() -> bool:
+        return tries(job) > tried
+
+    await soon(is_stored)
+
+
+def tries(job: ax.Job) -> int:
+    """Return how often the app was told in vain, as far as it is stored."""
+    return sum(run.failures + run.waits for run in job.record.runs.values())
 
 
 async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, clock: JumpClock, invoke: Invoke) -> None:
@@ -147,8 +165,9 @@ async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, cl
     async with app.running(), short_sandbox() as sandbox:
         async with forwarding(app, sandbox, clock) as client:
             job = await client.extend(audio_id=TRACK, model="V5")
+            await job.result()
             while len(job.record.handler_faults) < len(STAGES):
-                await clock.run(clock.sleep(DAY_SECONDS / 4), step=600.0)
+                await next_try(job, clock)
             waited = clock.now() - job.created_at.timestamp()
         listed = await aside(invoke, "jobs", "--undelivered", "--json", *STORE)
         tried = len(app.tries)

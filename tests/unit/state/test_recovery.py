@@ -151,6 +151,19 @@ def test_the_last_recovery_counts() -> None:
     assert [LATER] == links(done)
 
 
+def test_a_recovery_may_take_no_time() -> None:
+    """Where all of it has the time of its beginning, and of one before, each call still counts for its own."""
+    lost = make_entry("recovery_answer", 10.0, note="no whole answer (attempt 1)")
+    second = make_entry("recovery", 10.0, headers={"taken-by": "x"}, note="attempt 2")
+    answer = said("recovery_answer", 10.0, {"code": 200, "data": {"taskId": "rec-2"}}, note="attempt 2")
+    status = said("recovery_status", 10.0, back(LATER), note="of rec-2")
+    failed = said("recovery_status", 10.0, back("", code=500), note="of rec-1")
+
+    assert [LATER] == links(record(BEGUN, lost, second, answer, status))
+    assert [OLD] == links(record(BEGUN, lost, second, answer, failed))
+    assert Verdict.OPEN is recovery(BEGUN, lost, second, answer, failed).verdict
+
+
 def made(*tracks: Track, verdict: Verdict = Verdict.COMPLETE) -> Recovery:
     """Return a recovery that brought these tracks back."""
     return Recovery(attempt=1, begun_at=1.0, ended_at=2.0, task_id="rec", verdict=verdict, tracks=tracks)
