@@ -29,10 +29,11 @@ class Project:
         self._pytester.makepyfile(test_it=head + code)
         return self.run("test_it.py", *options)
 
-    def run(self, *options: str) -> pytest.RunResult:
-        """Run pytest with no plugin but ours, what *options* load, and what stops it if it hangs."""
-        ours = ("-p", "audioext.testing.plugin", "-p", "pytest_timeout", "--timeout=30", "-p", "no:cacheprovider")
-        return self._pytester.runpytest_subprocess("-W", "error", "--strict-markers", *ours, *options)
+    def run(self, *options: str, apart: bool = False) -> pytest.RunResult:
+        """Run pytest with no plugin but ours and what *options* load; in a process *apart*, where that is the point."""
+        run = self._pytester.runpytest_subprocess if apart else self._pytester.runpytest_inprocess
+        ours = ("-p", "audioext.testing.plugin", "-p", "no:cacheprovider")
+        return run("-W", "error", "--strict-markers", *ours, *options)
 
 
 @pytest.fixture
@@ -301,7 +302,7 @@ def test_it():
 """
     (Path.cwd() / "test_light.py").write_text(code, encoding="utf-8")
 
-    project.run(*AUTO, "test_light.py").assert_outcomes(passed=1)
+    project.run(*AUTO, "test_light.py", apart=True).assert_outcomes(passed=1)
 
 
 def test_pytest_finds_it() -> None:

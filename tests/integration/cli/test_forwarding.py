@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from attrs import define, field
 from standardwebhooks import Webhook
 
 import audioext as ax
+from audioext.cli.failures import ForwardError
 from audioext.cli.forwarding import open_forwarder
 from audioext.sandbox import Sandbox
-from audioext.state.schedule import handle_at
 from tests.integration.cli.conftest import HOOKS, STORE, TRACK, Invoke, Start, aside, short_sandbox
 from tests.support.clock import JumpClock, soon
 
@@ -142,21 +143,28 @@ async def test_a_failure_is_told_with_what_it_cost(app: App, clock: JumpClock, c
     assert failed["data"]["message"]
 
 
-async def next_try(job: ax.Job, clock: JumpClock) -> None:
-    """Let the time pass to when the app is told again, and wait until it is stored how that ended."""
-    tried, due = tries(job), handle_at(job.record, clock.now())
-    assert due is not None
-    await clock.advance(max(due - clock.now(), 0.0))
-
-    async def is_stored() -> bool:
-        return tries(job) > tried
-
-    await soon(is_stored)
+async def outcome_of(call: Awaitable[None]) -> BaseException | None:
+    """Return what a call raised, if anything."""
+    (outcome,) = await asyncio.gather(call, return_exceptions=True)
+    return outcome
 
 
-def tries(job: ax.Job) -> int:
-    """Return how often the app was told in vain, as far as it is stored."""
-    return sum(run.failures + run.waits for run in job.record.runs.values())
+async def test_an_app_is_told_for_a_day_ever_more_seldom(app: App) -> None:
+    """After each refusal the pause is longer; a day after the event, not much later, the app is given up."""
+    app.usual = 500
+    event = ax.StageEvent(
+        stage=ax.Stage.TEXT, tracks=(), source="webhook", at=datetime.now(UTC), ref="r" * 24, provider="kie"
+    )
+    pauses: list[float] = []
+    async with app.running(), open_forwarder(app.url, SECRET) as forwarder:
+        told = attrs.evolve(forwarder, now=lambda: event.at.timestamp() + sum(pauses))
+        while isinstance(outcome := await outcome_of(told.tell(event)), ax.RetryLater):
+            pauses.append(outcome.retry_after)
+
+    assert isinstance(outcome, ForwardError)
+    assert sorted(pauses) == pauses
+    assert DAY_SECONDS <= sum(pauses) < 1.5 * DAY_SECONDS
+    assert len(app.tries) < 200
 
 
 async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, clock: JumpClock, invoke: Invoke) -> None:
@@ -166,21 +174,26 @@ async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, cl
         async with forwarding(app, sandbox, clock) as client:
             job = await client.extend(audio_id=TRACK, model="V5")
             await job.result()
-            while len(job.record.handler_faults) < len(STAGES):
-                await next_try(job, clock)
-            waited = clock.now() - job.created_at.timestamp()
+            await clock.run(soon(lambda: truth(app.tries)))
+            await clock.advance(DAY_SECONDS / 2)
+            await clock.run(soon(lambda: truth(app.tries[1:])))
+            assert () == job.record.handler_faults
+            await clock.advance(DAY_SECONDS)
+            await clock.run(soon(lambda: truth(job.record.handler_faults[2:])))
         listed = await aside(invoke, "jobs", "--undelivered", "--json", *STORE)
-        tried = len(app.tries)
         refused = await aside(invoke, "forward", job.ref, "--to", app.url, "--forward-secret", SECRET, *STORE)
         app.usual = 204
         sent = await aside(invoke, "forward", job.ref, "--to", app.url, "--forward-secret", SECRET, *STORE, "--json")
 
-    assert DAY_SECONDS <= waited < 1.5 * DAY_SECONDS
-    assert tried < 200
     assert job.ref == listed.json["ref"]
     assert "text: ForwardError: job.text: the app answered 500" in listed.json["handler_faults"]
     assert ("answered 500", 3) == (refused.err.strip()[-12:], refused.code)
     assert STAGES == sent.json["events"] == [event["type"] for event in app.events]
+
+
+async def truth(found: Sequence[str]) -> bool:
+    """Say whether there is any."""
+    return bool(found)
 
 
 async def test_a_listener_tells_an_app(app: App, start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
