@@ -78,7 +78,7 @@ async def until(is_done: Callable[[], Awaitable[object]]) -> None:
     """Ask until the answer is yes."""
     async with asyncio.timeout(20):
         while not await is_done():
-            pass
+            await asyncio.sleep(0.005)
 
 
 async def persist(work: Callable[[], Awaitable[T]]) -> T:
@@ -88,4 +88,4 @@ async def persist(work: Callable[[], Awaitable[T]]) -> T:
             try:
                 return await work()
             except StoreError:
-                continue
+                await asyncio.sleep(0.005)
