@@ -66,8 +66,6 @@ class Client(Submitting):
         ConfigError: the settings cannot work together; the message says which and what to do.
     """
 
-    __signature__ = config.client_signature()
-
     def __init__(self, *providers: Provider, **options: Unpack[ClientOptions]) -> None:
         """Check the settings and wire the parts."""
         by_name = config.named(providers, os.environ)
@@ -77,6 +75,8 @@ class Client(Submitting):
         self._handlers = self._parts.handlers
         self.receiver.client = weakref.proxy(self)  # so that one that was forgotten open is noticed
         self._closing: asyncio.Task[None] | None = None
+
+    __init__.__signature__ = config.client_signature()  # type: ignore[attr-defined]  # functions have it where it is set
 
     @classmethod
     def from_env(

@@ -237,12 +237,13 @@ class Settings:
 
 
 def client_signature() -> inspect.Signature:
-    """Return what `help` and notebooks show of a `Client`: its providers, then its settings with their defaults."""
+    """Return what `help` and notebooks show of `Client.__init__`: providers, then the settings with their defaults."""
     settings = [
         each for each in inspect.signature(Settings).parameters.values() if each.name in ClientOptions.__annotations__
     ]
+    self_ = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     providers_ = inspect.Parameter("providers", inspect.Parameter.VAR_POSITIONAL, annotation="Provider")
-    return inspect.Signature([providers_, *settings])
+    return inspect.Signature([self_, providers_, *settings])
 
 
 def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:

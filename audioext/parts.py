@@ -93,8 +93,11 @@ class Parts:
             inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._live
         )
         self.receiver = Receiver(endpoint=endpoint)
+        wake, agree = self.handlers.wake, self._agree_on_secret
+        self._changes = Changes(store=store, journal=self.journal, clock=clock, on_change=wake, on_resync=agree)
         self._job_context = JobContext(
             look=self._look,
+            look_soon=self._changes.look_soon,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
@@ -105,8 +108,6 @@ class Parts:
         self.submitter = self._make_submitter(offers)
         self.journal.on_poll, self.journal.on_work = self.poller.wake, self.handlers.wake
         self.journal.on_final = self.submitter.finish
-        wake, agree = self.handlers.wake, self._agree_on_secret
-        self._changes = Changes(store=store, journal=self.journal, clock=clock, on_change=wake, on_resync=agree)
         self._maintenance = Maintenance(
             store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
         )

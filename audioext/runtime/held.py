@@ -140,6 +140,8 @@ class JobContext:
 
     look: Callable[[str], Awaitable[None]]
     """Brings a job up to date with the store, or raises `StoreError`."""
+    look_soon: Callable[[str], None]
+    """Does so in its turn, one job after the other, and says in the log what fails."""
     refresh: Callable[[HeldJob], Awaitable[None]]
     is_closed: Callable[[], bool]
     watch: Callable[[int], None]

@@ -138,8 +138,8 @@ class Journal:
             return None
         return self.take_in(stored)
 
-    async def look(self, ref: str) -> None:
-        """Bring a held job up to date for somebody who waits, who is kept neither by a store that hangs nor at the end.
+    async def look(self, ref: str, *, whole: bool = False) -> None:
+        """Do as `hold` does for somebody who waits, who is kept neither by a store that hangs nor at the end.
 
         Raises:
             StoreError: the store cannot be read, or did not answer in time.
@@ -148,7 +148,7 @@ class Journal:
         self._looks.add(limit)
         try:
             async with limit:
-                await self.hold(ref)
+                await self.hold(ref, whole=whole)
         except TimeoutError as error:
             message = "it did not answer"
             raise StoreError(message) from error

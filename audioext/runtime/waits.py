@@ -38,7 +38,10 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
     waiter, is_last = held.waiter(), False  # before the read: news in between is not missed
     context.watch(1)
     try:
-        await _look(held, context)
+        if held.record.is_final:
+            await _look(held, context)  # it may have risen since
+        else:
+            context.look_soon(held.ref)
         while True:
             found = look(stage)
             if found is not None:

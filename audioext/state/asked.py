@@ -64,8 +64,12 @@ def _dump_request(request: Request) -> dict[str, object]:
 def _load_request(stored: dict[str, object]) -> Request:
     # A stored request was valid when it was made; a later release's stricter rules must not lose its job.
     kind = AddInstrumental if stored["operation"] == Operation.ADD_INSTRUMENTAL else Extend
-    known = {attribute.name for attribute in attrs.fields(kind)}
-    fields = {name: value for name, value in stored.items() if name in known}
+    fields = {name: value for name, value in stored.items() if name in _names(kind)}
     if isinstance(file := fields.get("file"), str):
         fields["file"] = file.encode("latin-1").decode(errors="surrogatepass")
     return kind.draft(**fields)
+
+
+@cache
+def _names(kind: type[Request]) -> frozenset[str]:
+    return frozenset(attrs.fields_dict(kind))

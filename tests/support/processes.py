@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, field
 
 from audioext.clock import Clock
+from audioext.errors import StoreError
 from audioext.models.entries import Entry
 from audioext.models.limits import Limits
 from audioext.models.record import Record
@@ -49,6 +51,7 @@ class Process:
     ended: list[str] = field(factory=list)
     refreshed: list[HeldJob] = field(factory=list)
     waits: int = 0
+    _looks: set[asyncio.Task[None]] = field(factory=set, init=False)
 
     async def submit(self, ref: str = REF, /, **asked: object) -> HeldJob:
         """Begin a job, as a submit does whose answer has not come; *asked* is what it asks for."""
@@ -72,6 +75,7 @@ class Process:
         """Return a handle of a job that is held."""
         context = JobContext(
             look=self.journal.look,
+            look_soon=self._look_soon,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
             watch=self._watch,
@@ -84,6 +88,15 @@ class Process:
     async def receive(self, entry: Entry, ref: str = REF) -> None:
         """Receive a delivery, as the inbox does."""
         await self.journal.receive(ref, self.provider.info.name, read(entry, self.provider))
+
+    def _look_soon(self, ref: str) -> None:
+        task = asyncio.ensure_future(self._look(ref))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+
+    async def _look(self, ref: str) -> None:
+        with suppress(StoreError):
+            await self.journal.look(ref)
 
     async def _refresh(self, held: HeldJob) -> None:
         self.refreshed.append(held)

@@ -187,3 +187,11 @@ def test_a_provider_is_loaded_alone(name: str, home: str) -> None:
     assert {"base", home} == {module for module in providers if not module.startswith("_")}
     assert set() == {module for module in loaded if module.startswith("audioext.stores")}
     assert "aiohttp" not in loaded
+
+
+def test_a_client_shows_its_settings() -> None:
+    """`help`, editors and tools that read signatures see each setting, on the class and on its `__init__`."""
+    shown = inspect.signature(ax.Client).parameters
+
+    assert ["self", *shown] == list(inspect.signature(ax.Client.__init__).parameters)
+    assert {"store", "trust_env", "session"} < shown.keys()
