@@ -77,7 +77,7 @@ async def append(store: Store, *entries: Entry, ref: str = "ref", known: int = 0
 async def until(is_done: Callable[[], Awaitable[object]]) -> None:
     """Ask until the answer is yes."""
     async with asyncio.timeout(20):
-        while not await is_done():
+        while not await is_done():  # noqa: ASYNC110 - what is asked for gives no event
             await asyncio.sleep(0.005)
 
 
