@@ -69,18 +69,15 @@ class _Line:
             now = self.clock.monotonic()
             if self._is_over or now < self._free_at or (wanted := text()) == self._shown:
                 return
-            try:
-                await self.edit(wanted)
-            except Exception as error:  # noqa: BLE001 - it is the framework's, and a later text takes its place
-                if _changed_nothing(error):
-                    return
-                self._failures += 1
-                asked = asked_wait(error) or 0.0
-                pause = max(asked, min(self.every * 2**self._failures, LONGEST_PAUSE_SECONDS))
-                self._free_at, self._asked_until = now + pause, now + asked
-                _log.warning("a progress message could not be edited, again in %g s: %s", pause, error)
-            else:
+            error = await self._tried(wanted)
+            if error is None:
                 self._failures, self._shown, self._free_at = 0, wanted, now + self.every
+                return
+            self._failures += 1
+            asked = asked_wait(error) or 0.0
+            pause = max(asked, min(self.every * 2**self._failures, LONGEST_PAUSE_SECONDS))
+            self._free_at, self._asked_until = now + pause, now + asked
+            _log.warning("a progress message could not be edited, again in %g s: %s", pause, error)
 
     async def finish(self, text: str) -> None:
         """Show the last word, in a message of its own where the old one cannot be edited.
@@ -95,28 +92,30 @@ class _Line:
             wait = self._asked_until - self.clock.monotonic()
             if wait > 0:
                 raise RetryLater(wait)
-            if not await self._is_edited(text) and not await self._is_edited(text):  # a connection may have died idle
+            for _ in range(2):  # a connection may have died idle
+                error = await self._tried(text)
+                if error is None:
+                    break
+                if asked_wait(error) is not None:
+                    raise error
+                _log.warning("the last word of a progress message could not be shown by an edit: %s", error)
+            else:
                 await self.send(text)
             self._shown = text
 
     async def confirm(self, text: str) -> None:
         """Put the last word there where another process showed it: an edit of ours may have come after that."""
         async with self._lock:
-            if not self._is_over:
-                with suppress(Exception):  # whoever shows the last word hears of it
-                    await self._is_edited(text)
+            if not self._is_over:  # whoever shows the last word hears of what goes wrong
+                await self._tried(text)
 
-    async def _is_edited(self, text: str) -> bool:
-        """Say whether the message says *text* now; raise where the chat wants a pause."""
+    async def _tried(self, text: str) -> Exception | None:
+        """Edit the message and return what went wrong; Telegram refuses an edit that changes nothing, which is well."""
         try:
             await self.edit(text)
-        except Exception as error:
-            if asked_wait(error) is not None:
-                raise
-            if not _changed_nothing(error):
-                _log.warning("the last word of a progress message could not be shown by an edit: %s", error)
-                return False
-        return True
+        except Exception as error:  # noqa: BLE001 - it is the framework's, and a later text takes its place
+            return None if "not modified" in str(error).lower() else error
+        return None
 
 
 class ProgressMessages:
@@ -316,11 +315,6 @@ async def _end_of(job: Job) -> bool:
         except AudioextError:  # it failed, or the client was closed
             pass
         return True
-
-
-def _changed_nothing(error: Exception) -> bool:
-    """Say whether a chat refused an edit since the message says that already, as Telegram does."""
-    return "not modified" in str(error).lower()
 
 
 def _minutes(seconds: float) -> str:

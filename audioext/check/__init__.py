@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import platform
-import shutil
 import sqlite3
 import time
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from importlib import metadata
-from pathlib import Path
 
 from audioext.check.reach import Reach
 from audioext.check.report import CheckLine, CheckReport, failed, ok, warning
@@ -21,7 +19,6 @@ from audioext.http.messages import Headers
 from audioext.parts import Parts
 from audioext.providers.base import Credits, Provider
 from audioext.stores.memory import MemoryStore
-from audioext.stores.sqlite import SqliteStore
 from audioext.version import __version__
 
 __all__ = ["CheckLine", "CheckReport", "check_parts"]
@@ -30,7 +27,6 @@ ANSWER_SECONDS = {"VIDGO_API_KEY": 10.0}
 """How long a vendor waits for the answer to a webhook: docs.vidgo.ai/api-manual/task-management/webhooks."""
 LONGEST_ANSWER_SECONDS = 15.0  # docs.kie.ai and docs.sunoapi.org, callbacks; MusicGPT's page does not say
 MEND_STORE = "mend that: without a store nothing is submitted, and webhooks are put off"
-LEAST_FREE_BYTES = 100_000_000
 CALL_SECONDS = 15.0
 SKEW_SECONDS = 5.0
 """Beyond this processes that share a store may disturb each other's claims; `Date` shows whole seconds."""
@@ -125,15 +121,15 @@ async def _key(parts: Parts, provider: Provider) -> tuple[CheckLine, float | Non
         response = await parts.transport.send(provider.build_credits(), timeout=CALL_SECONDS)
         skew = _ahead(response.headers, before, clock.now())
         balance = provider.parse_credits(response)
-    except AuthError as error:
-        advice = f"give the right key in {info.key_variable}; see the provider's key page, and its list of IP addresses"
-        return failed(name, str(error), advice), skew
     except AudioextError as error:
         advice = f"see whether {info.base_url} can be reached from here, and is the right base_url"
+        if isinstance(error, AuthError):
+            advice = (
+                f"give the right key in {info.key_variable}; see the vendor's page of keys, and its list of addresses"
+            )
         return failed(name, str(error), advice), skew
-    if balance <= 0:
-        return warning(name, f"the key works; the balance is {balance:g} credits", "buy some"), skew
-    return ok(name, f"the key works; the balance is {balance:g} credits"), skew
+    seen = f"the key works; the balance is {balance:g} credits"
+    return (ok(name, seen) if balance > 0 else warning(name, seen, "buy some")), skew
 
 
 def _ahead(headers: Headers, before: float, after: float) -> float | None:
@@ -167,12 +163,7 @@ async def _store(parts: Parts) -> list[CheckLine]:
         warnings = await store.warnings()
     except StoreError as error:
         return [failed("store", str(error), MEND_STORE)]
-    lines = [warning("store", each, "") for each in warnings]
-    if isinstance(store, SqliteStore):
-        free = await asyncio.to_thread(lambda: shutil.disk_usage(Path(store.path).absolute().parent).free)
-        if free < LEAST_FREE_BYTES:
-            lines.append(warning("store", f"{free // 1_000_000} MB are left on its disk", "free some disk space"))
-    return lines or [ok("store", "it can be written")]
+    return [warning("store", each, "") for each in warnings] or [ok("store", "it can be written")]
 
 
 def _versions() -> CheckLine:

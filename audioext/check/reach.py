@@ -38,13 +38,10 @@ _UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 _AS_IT_IS = "let the proxy pass bodies on as they are, byte for byte"
 _REFUSED = {
-    401: (
-        "asks for a password",
-        "let POSTs through without one: the tag in the path is the proof, providers have no other",
-    ),
+    401: ("asks for a password", "let POSTs through without one: the tag in the path is what providers have"),
     403: ("forbids it", "let POSTs to this path through in the proxy, its firewall or bot protection"),
+    404: ("has no receiver under this path", "mount it there, or let the proxy pass the path on as it is"),
     405: ("takes no POST there", "let the proxy pass the method on, and make the path lead to the receiver"),
-    411: ("wants the length of the body told in another way", "let the proxy pass requests on as they are"),
     413: ("takes no body of 2 kB", "raise the proxy's limit, such as nginx's client_max_body_size, to 1m"),
     429: ("has had too many requests", "let its rate limit leave out this path: providers repeat a webhook 3 times"),
 }
@@ -145,7 +142,7 @@ class Reach:
             try:
                 answer = await self._post(session, SMALL_BYTES)
                 if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
-                    return [await self._refusal(session, answer)]
+                    return [self._refusal(answer)]
                 changed = await self._post(session, SMALL_BYTES, is_changed=True)
             except TimeoutError:
                 advice = "look for what is slow or hangs: the proxy, the tunnel, or the receiver"
@@ -174,26 +171,14 @@ class Reach:
             is_ours = await response.content.read(READ_BYTES) == answer_body(response.status)
             return _Answer(response.status, is_ours, response.headers.get("Location", ""), time.monotonic() - began)
 
-    async def _refusal(self, session: aiohttp.ClientSession, answer: _Answer) -> CheckLine:
+    def _refusal(self, answer: _Answer) -> CheckLine:
         status = answer.status
         if 300 <= status < 400:  # noqa: PLR2004 - HTTP's own numbers
             seen = f"{self.url} redirects to {answer.location or 'nowhere'} ({status}), which turns a POST into a GET"
             return failed("webhook", seen, "make public_url the address that it redirects to, or end the redirect")
-        if status == 404 and not answer.is_ours:  # noqa: PLR2004 - as above
-            return await self._lost(session)
         otherwise = _PROXY if status >= 500 else ("refuses it", "see the log of what answers there")  # noqa: PLR2004 - as above
         what, advice = (_OF_OURS if answer.is_ours else _REFUSED).get(status, otherwise)
         return failed("webhook", f"what answers at {self.url} {what} ({status})", advice)
-
-    async def _lost(self, session: aiohttp.ClientSession) -> CheckLine:
-        """Return the line of a path that is nobody's: say where the receiver is, if it is at the root."""
-        seen = f"{self.url} answers 404: its path does not lead to the receiver"
-        advice = "mount the receiver under that path, or let the proxy pass the path on as it is"
-        with suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with session.get(self.url.origin() / "healthz", allow_redirects=False) as response:
-                if self.url.path.strip("/") and b'"ok"' in await response.content.read(READ_BYTES):
-                    seen += f", which is at the root of {self.url.origin()}, it seems"
-        return failed("webhook", seen, advice)
 
     async def _body(self, session: aiohttp.ClientSession) -> CheckLine:
         try:

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from audioext.cli import text
 from audioext.cli.clients import looking_client
 from audioext.cli.exits import Exit
-from audioext.cli.options import OUTPUT, SHOWN, Command, HostOptions, LookOptions
+from audioext.cli.options import OUTPUT, SHOWN, AllowHosts, Command, LookOptions
 from audioext.cli.screen import Screen
 from audioext.errors import AudioextError, DownloadError
 from audioext.files.formats import picture_suffix
@@ -32,11 +32,12 @@ SECONDS_A_DAY = 86_400.0
 
 
 @frozen(slots=False)
-class ArchiveCommand(LookOptions, HostOptions, Command):
+class ArchiveCommand(LookOptions, Command):
     """`audioext archive`."""
 
     folder: Annotated[Path, Parameter()]
     """The folder of the archive; it is made if it is missing."""
+    allow_hosts: AllowHosts = field(default=(), kw_only=True)
     days: Annotated[float, OUTPUT, SHOWN] = field(default=WARNING_DAYS, kw_only=True)
     """Warn of what could not be saved and expires within so many days."""
 
@@ -73,26 +74,21 @@ class ArchiveCommand(LookOptions, HostOptions, Command):
         return Exit.DOWNLOAD
 
     def _complain(self, screen: Screen, job: Job, problem: str) -> None:
-        left = _days_left(job)
+        ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
+        left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # of the first link
         soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
         facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
         screen.error(f"job {job.ref}: {text.clean(problem)}{soon}", json=facts)
 
 
 async def keep(job: Job, folder: Path) -> tuple[dict[str, object], Sequence[str]]:
-    """Save all of a song into *folder*, its facts last; return these, and the names of the tracks' files.
-
-    Raises:
-        DownloadError: a track could not be had.
-        OSError: the folder cannot be written to.
-    """
+    """Save all of a song into *folder*, its facts last; return these, and the names of the tracks' files."""
     song = await job.result(timeout=1.0)
     paths = await song.save(folder, overwrite=True)
     tracks: list[dict[str, object]] = []
     for track, path in zip(song.tracks, paths, strict=True):
-        beside = {**await _keep_cover(track, path), **await asyncio.to_thread(_keep_lyrics, track, path)}
-        said = await asyncio.to_thread(_said_of, path)
-        tracks.append({**track_object(track), "file": path.name, **said, **beside})
+        facts = {**await _keep_cover(track, path), **await asyncio.to_thread(_keep_rest, track, path)}
+        tracks.append({**track_object(track), "file": path.name, **facts})
     record = job.record
     facts = {
         **job_object(record),
@@ -126,12 +122,16 @@ async def _keep_cover(track: Track, path: Path) -> dict[str, object]:
     return {"cover": target.name}
 
 
-def _keep_lyrics(track: Track, path: Path) -> dict[str, object]:
-    if not track.timed_lyrics:
-        return {}
-    target = path.with_suffix(".lrc")
-    target.write_text(lrc(track.timed_lyrics, title=track.title), encoding="utf-8")
-    return {"timed_lyrics_file": target.name}
+def _keep_rest(track: Track, path: Path) -> dict[str, object]:
+    """Write the lyrics beside a saved track, and return what is known of both files. It blocks."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts: dict[str, object] = {"bytes": path.stat().st_size, "sha256": digest}
+    if track.timed_lyrics:
+        target = path.with_suffix(".lrc")
+        target.write_text(lrc(track.timed_lyrics, title=track.title), encoding="utf-8")
+        facts["timed_lyrics_file"] = target.name
+    return facts
 
 
 def lrc(lines: Sequence[TimedLine], *, title: str | None = None) -> str:
@@ -141,19 +141,7 @@ def lrc(lines: Sequence[TimedLine], *, title: str | None = None) -> str:
     return "\n".join([*head, *timed]) + "\n"
 
 
-def _said_of(path: Path) -> dict[str, object]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
 def _write_last(path: Path, facts: Mapping[str, object]) -> None:
     part = path.with_suffix(".part")
     part.write_bytes(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str)))
     part.replace(path)
-
-
-def _days_left(job: Job) -> float | None:
-    """Return in how many days the first link of a song expires, `None` where nobody says."""
-    ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
-    return None if not ends else round((min(ends) - time.time()) / SECONDS_A_DAY, 1)

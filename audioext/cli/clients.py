@@ -7,29 +7,31 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypeVar, Unpack
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from attrs import frozen
 
-from audioext.cli.apis import real_provider
-from audioext.cli.failures import NoSuchRefError
-from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions
+from audioext import config, providers
+from audioext.cli.execution import NoSuchRefError
+from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.config import UNSET, ClientOptions, Unset
-from audioext.errors import Problem, RequestError
+from audioext.errors import ConfigError, Problem, RequestError
+from audioext.models.limits import Pace
 from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
-from audioext.settings.meaning import client_options
+from audioext.settings.meaning import base_url_of, client_options
 from audioext.stores import open_store
 
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
 LOOPBACK_LISTEN = "127.0.0.1:0"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+_SIGNED = frozenset({"kie", "kie-jobs"})
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _T = TypeVar("_T")
 
@@ -37,15 +39,7 @@ _T = TypeVar("_T")
 # --- what texts mean --------------------------------------------------------------------------------------------
 
 
-class SourceField(TypedDict, total=False):
-    """The one field of a request that names its source."""
-
-    audio_id: str
-    url: str
-    file: Path
-
-
-def read_source(source: str, *, ids: bool) -> SourceField:
+def read_source(source: str, *, ids: bool) -> dict[str, object]:
     """Return the request field that SOURCE means: an existing file, else a URL of whatever scheme, else an id.
 
     A text that looks like a path (a slash, a suffix, a folder's name) is a file even where none is there, so
@@ -63,11 +57,7 @@ def read_source(source: str, *, ids: bool) -> SourceField:
 
 
 def read_meta(pairs: Sequence[str]) -> dict[str, object]:
-    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is read as such.
-
-    Raises:
-        RequestError: a pair has no equals sign.
-    """
+    """Return NAME=VALUE pairs as a dict; a value that is JSON (42, true, null, "42") is read as such."""
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -92,6 +82,44 @@ def api_url(given: str | None, record: Record) -> str | None:
     return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
 
 
+# --- providers -------------------------------------------------------------------------------------------------
+
+
+def make_provider(name: str, **given: object) -> Provider:
+    """Return the provider called *name*; settings that are `None` or empty are left at their defaults."""
+    if name not in _SIGNED:
+        given.pop("webhook_key", None)
+    chosen = {key: value for key, value in given.items() if value not in {None, ()}}
+    return providers.load(name)(**chosen)
+
+
+def real_provider(
+    name: str, base_url: str | None, *, webhook_key: Sequence[str] = (), every: float | None = None
+) -> Provider:
+    """Return the provider called *name*, whose status is asked for *every* so many seconds if that is given."""
+    pace = None if every is None else Pace(first=every, every=every, slowest=every, quiet=every)
+    url = base_url or base_url_of(name, os.environ)
+    return make_provider(name, base_url=url, webhook_key=webhook_key, pace=pace)
+
+
+def other_url(provider: Provider) -> str | None:
+    """Return the address of *provider*'s API, `None` where it is the vendor's own."""
+    info = provider.info
+    return None if info.base_url == make_provider(info.name).info.base_url else str(info.base_url)
+
+
+def listening_providers(hooks: WebhookOptions) -> list[Provider]:
+    """Return every provider that would call *hooks*' public URL, to decode, and to poll where its key is known."""
+    url = config.read_public_url(hooks.public_url)
+    found = []
+    for name in providers.NAMES:
+        provider = make_provider(name, base_url=base_url_of(name, os.environ), webhook_key=hooks.webhook_key)
+        with suppress(ConfigError):  # the listener decodes it all the same, but nobody could submit to it from here
+            config.check_callbacks([provider], url)
+            found.append(provider)
+    return found
+
+
 # --- clients ----------------------------------------------------------------------------------------------------
 
 
@@ -106,11 +134,7 @@ class OpenClient:
 
 @asynccontextmanager
 async def open_client(options: ConnectOptions, name: str, *, base_url: str | None = None) -> AsyncGenerator[OpenClient]:
-    """Open a client for the provider called *name*, at its real API or in a sandbox of its own.
-
-    Raises:
-        AudioextError: whatever opening a client raises.
-    """
+    """Open a client for the provider called *name*, at its real API or in a sandbox of its own."""
     samples: Sequence[str] = ()
     url, listen = options.public_url or "", options.listen or ""
     async with AsyncExitStack() as stack:
@@ -118,7 +142,7 @@ async def open_client(options: ConnectOptions, name: str, *, base_url: str | Non
             from audioext.cli import sandboxes  # noqa: PLC0415 - an extra, and slow to load
 
             running = await stack.enter_async_context(sandboxes.open_sandbox(options))
-            provider = sandboxes.sandbox_provider(name, running)
+            provider = make_provider(name, **sandboxes.provider_settings(name, running))
             samples = (*running.track_ids, running.tune_url, running.voice_url)
             url, listen = url or LOOPBACK_URL, listen or LOOPBACK_LISTEN
         else:
@@ -137,16 +161,10 @@ async def open_client(options: ConnectOptions, name: str, *, base_url: str | Non
 
 
 def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequence[str] = ()) -> Client:
-    """Return a client of the store that a command looks at: it makes no new, empty file, and nobody can call it.
-
-    Raises:
-        NoSuchRefError: there is no such file.
-        ConfigError: the URL is no store's.
-    """
+    """Return a client of the store that a command looks at: it makes no new, empty file, and nobody can call it."""
     store, path = open_store(options.store_url), missing_file(options.store_url)
     if path is not None:
-        message = f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are"
-        raise NoSuchRefError(message)
+        raise NoSuchRefError(f"there is no store at {path}; --store or AUDIOEXT_STORE says where your jobs are")
     return make_client(*asked, store=store, public_url=None, listen=None, allow_hosts=allow_hosts)
 
 
@@ -169,11 +187,7 @@ def missing_file(store_url: str) -> Path | None:
 
 
 async def find_job(client: Client, screen: Screen, ref: str) -> Job:
-    """Return the job of *ref*, or the only one whose ref begins so.
-
-    Raises:
-        NoSuchRefError: the store holds none, or several.
-    """
+    """Return the job of *ref*, or the only one whose ref begins so; or raise NoSuchRefError."""
     with suppress(RequestError):
         return await client.job(ref)
     found = {job.ref: job async for job in client.jobs() if ref and job.ref.startswith(ref)}
@@ -181,11 +195,7 @@ async def find_job(client: Client, screen: Screen, ref: str) -> Job:
 
 
 def the_one(found: Mapping[str, _T], beginning: str, kind: str, listing: str) -> _T:
-    """Return the only one of those that were *found*; *listing* is the command that lists all.
-
-    Raises:
-        NoSuchRefError: there is none, or there are several.
-    """
+    """Return the only one of those that were *found*, or raise; *listing* is the command that lists all."""
     if len(found) == 1:
         return next(iter(found.values()))
     more = ", …" if len(found) > LISTED_AT_MOST else ""

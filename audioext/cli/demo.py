@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -77,19 +77,11 @@ The same in Python
 
 @frozen(kw_only=True)
 class Likeness:
-    """A track beside its source: both lengths in seconds, and how alike their beginnings are, from 0 to 1.
-
-    `beginning` is `None` where the source is too short or too quiet to compare anything with it.
-    """
+    """A track beside its source: both lengths in seconds, and whether it begins like it, `None` if nobody can tell."""
 
     source_seconds: float
     track_seconds: float
-    beginning: float | None
-
-    @property
-    def begins_like_it(self) -> bool | None:
-        """Whether the track begins like the source, `None` where nobody can tell."""
-        return None if self.beginning is None else self.beginning >= ALIKE_FROM
+    begins_like_it: bool | None
 
     @property
     def is_longer(self) -> bool:
@@ -100,31 +92,6 @@ class Likeness:
         """Say both in a few words: `20.0 s → 44.1 s, begins like it`."""
         words = {True: "begins like it", False: "does NOT begin like it", None: "too short or too quiet to compare"}
         return f"{self.source_seconds:.1f} s → {self.track_seconds:.1f} s, {words[self.begins_like_it]}"
-
-
-@frozen(kw_only=True)
-class Outcome:
-    """A demo that ran: at whom, what was extended, what came of it, and how each track compares."""
-
-    provider: Provider
-    source: Path
-    continue_at: float
-    finished: Finished
-    likenesses: Sequence[Likeness]
-    seconds: float
-
-    @property
-    def is_good(self) -> bool:
-        """Whether there are two tracks, each longer than the source, and none that does not begin like it."""
-        return len(self.likenesses) > 1 and all(
-            one.is_longer and one.begins_like_it is not False for one in self.likenesses
-        )
-
-    @property
-    def takes(self) -> Iterator[tuple[str, Path, Likeness]]:
-        """The title, the file and the likeness of each track."""
-        titles = [track.title or "" for track in self.finished.song.tracks]
-        return zip(titles, self.finished.paths, self.likenesses, strict=False)
 
 
 @frozen(slots=False)
@@ -143,33 +110,32 @@ class DemoCommand(Command):
     """How many times faster than the real APIs the sandbox is."""
 
     async def run(self, screen: Screen) -> Exit | None:
-        """Run the trip and report what came of it."""
-        screen.is_asked = True
+        """Run the trip, report what came of it, and say what to do next."""
+        screen.is_asked, began = True, time.monotonic()
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
         with open_view(screen) as view:
-            outcome = await self._trip(view)
-        report(screen, outcome)
-        return None if outcome.is_good else Exit.DOWNLOAD
-
-    async def _trip(self, view: View) -> Outcome:
-        began = time.monotonic()
-        source = await self._source(view)
-        continue_at = await asyncio.to_thread(_continue_at, source)
-        options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
-        async with open_client(options, self.provider) as opened:
-            view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
-            view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
-            job = await submit(opened, self._request(source, continue_at), view)
-            finished = await finish(opened, job, view, out=self.out, overwrite=True)
-        likenesses = await asyncio.to_thread(_compare, source, finished.paths, continue_at)
-        return Outcome(
-            provider=opened.provider,
-            source=source,
-            continue_at=continue_at,
-            finished=finished,
-            likenesses=likenesses,
-            seconds=time.monotonic() - began,
-        )
+            source = await self._source(view)
+            continue_at = await asyncio.to_thread(_continue_at, source)
+            options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
+            async with open_client(options, self.provider) as opened:
+                view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
+                view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
+                job = await submit(opened, self._request(source, continue_at), view)
+                finished = await finish(opened, job, view, out=self.out, overwrite=True)
+            found = await asyncio.to_thread(_compare, source, finished.paths, continue_at)
+        is_good = len(found) > 1 and all(one.is_longer and one.begins_like_it is not False for one in found)
+        seconds = time.monotonic() - began
+        if screen.json:
+            known = {"file": source, "duration": found[0].source_seconds if found else None, "continue_at": continue_at}
+            screen.emit({**_json(finished, found), "source": known, "ok": is_good, "seconds": round(seconds, 2)})
+        else:
+            _report(screen, finished, found)
+            alike = " and beginning like it" if all(one.begins_like_it for one in found) else ""
+            good = f"{len(found)} tracks, longer than the source{alike}, in {seconds:.1f} s."
+            bad = "The tracks are not what they should be: see the table."
+            screen.result(good if is_good else bad, style="bold green" if is_good else "bold red")
+            show_next_steps(screen, opened.provider, source, continue_at)
+        return None if is_good else Exit.DOWNLOAD
 
     async def _source(self, view: View) -> Path:
         if self.file is not None:
@@ -188,25 +154,36 @@ class DemoCommand(Command):
         return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
 
 
-def report(screen: Screen, outcome: Outcome) -> None:
-    """Print the tracks and what to do next: as a table, or as one JSON object."""
-    if screen.json:
-        screen.emit(_json(outcome))
-        return
+def _takes(finished: Finished, found: Sequence[Likeness]) -> Iterator[tuple[str, Path, Likeness]]:
+    titles = [track.title or "" for track in finished.song.tracks]
+    return zip(titles, finished.paths, found, strict=False)
+
+
+def _report(screen: Screen, finished: Finished, found: Sequence[Likeness]) -> None:
     rows = [
         (number, title, text.length(one.track_seconds), decimal(path.stat().st_size), one, path)
-        for number, (title, path, one) in enumerate(outcome.takes, 1)
+        for number, (title, path, one) in enumerate(_takes(finished, found), 1)
     ]
     screen.result()
     screen.table(("track", "title", "duration", "size", "beside the source", "file"), rows)
     screen.result()
-    if outcome.is_good:
-        alike = " and beginning like it" if all(one.begins_like_it for one in outcome.likenesses) else ""
-        words = f"{len(rows)} tracks, longer than the source{alike}, in {outcome.seconds:.1f} s."
-        screen.result(words, style="bold green")
-    else:
-        screen.result("The tracks are not what they should be: see the table.", style="bold red")
-    show_next_steps(screen, outcome.provider, outcome.source, outcome.continue_at)
+
+
+def _json(finished: Finished, found: Sequence[Likeness]) -> Mapping[str, object]:
+    job = finished.job
+    takes = [
+        {
+            "title": title,
+            "file": path,
+            "size": path.stat().st_size,
+            "duration": round(one.track_seconds, 2),
+            "longer_by": round(one.track_seconds - one.source_seconds, 2),
+            "begins_like_source": one.begins_like_it,
+        }
+        for title, path, one in _takes(finished, found)
+    ]
+    stages = [event_object(event, job.created_at) for event in finished.events]
+    return {"ref": job.ref, "provider": job.provider, "stages": stages, "takes": takes}
 
 
 def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float) -> None:
@@ -227,31 +204,6 @@ def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_a
     )
     for line in words.splitlines():
         screen.result(line, style="dim" if line.startswith("  #") else "" if line.startswith(" ") else "bold")
-
-
-def _json(outcome: Outcome) -> dict[str, object]:
-    job = outcome.finished.job
-    source_seconds = outcome.likenesses[0].source_seconds if outcome.likenesses else None
-    return {
-        "ref": job.ref,
-        "provider": job.provider,
-        "source": {"file": outcome.source, "duration": source_seconds, "continue_at": outcome.continue_at},
-        "stages": [event_object(event, job.created_at) for event in outcome.finished.events],
-        "takes": [
-            {
-                "title": title,
-                "file": path,
-                "size": path.stat().st_size,
-                "duration": round(one.track_seconds, 2),
-                "longer_by": round(one.track_seconds - one.source_seconds, 2),
-                "begins_like_source": one.begins_like_it,
-                "likeness": None if one.beginning is None else round(one.beginning, 3),
-            }
-            for title, path, one in outcome.takes
-        ],
-        "ok": outcome.is_good,
-        "seconds": round(outcome.seconds, 2),
-    }
 
 
 def _make_tune(path: Path) -> None:
@@ -293,15 +245,11 @@ def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness
 
 
 def compare(source: Path, track: Path, *, until: float) -> Likeness:
-    """Decode both files and compare their first *until* seconds (30 at most). It blocks: call it in a thread.
-
-    Raises:
-        ValueError: one of them is not audio that can be decoded.
-    """
+    """Decode both files, or raise ValueError, and compare their first *until* seconds (30 at most). It blocks."""
     first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
     kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
-    likeness = _likeness(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
-    return Likeness(source_seconds=first.duration, track_seconds=second.duration, beginning=likeness)
+    alike = _are_alike(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
+    return Likeness(source_seconds=first.duration, track_seconds=second.duration, begins_like_it=alike)
 
 
 def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
@@ -314,15 +262,13 @@ def _beginning(clip: Clip, kept: float) -> NDArray[np.float64]:
     return np.asarray(found - found.mean(), dtype=np.float64)
 
 
-def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """Return the highest correlation at any small shift; nothing where the first is silent, 0 where the second is."""
+def _are_alike(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool | None:
+    """Say whether they correlate at any small shift; `None` where the first is silent."""
     powers = [float((each**2).sum()) for each in (first, second)]
     if powers[0] < len(first) * LEAST_LOUDNESS**2:
         return None
-    if powers[1] == 0.0:
-        return 0.0
     span = 2 * len(first)
     correlation = np.fft.irfft(np.fft.rfft(first, span) * np.conj(np.fft.rfft(second, span)), span)
     shift = min(len(first), round(LARGEST_SHIFT_SECONDS * COMPARED_RATE_HZ))
     near = np.roll(correlation, shift)[: 2 * shift + 1]
-    return float(np.clip(near.max() / np.sqrt(powers[0] * powers[1]), 0.0, 1.0))
+    return bool(near.max() >= ALIKE_FROM * np.sqrt(powers[0] * powers[1]) > 0)

@@ -13,7 +13,7 @@ from audioext import config
 from audioext.check.report import CheckLine, CheckReport, failed, warning
 from audioext.cli.clients import make_client, missing_file, read_listen
 from audioext.cli.exits import Exit
-from audioext.cli.options import API, BaseUrlOptions, Command, ProviderName, StoreOptions, WebhookOptions
+from audioext.cli.options import API, BaseUrl, Command, ProviderName, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError
 from audioext.providers.base import Provider
@@ -24,9 +24,10 @@ MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "
 
 
 @frozen(kw_only=True, slots=False)
-class DoctorCommand(WebhookOptions, BaseUrlOptions, StoreOptions, Command):
+class DoctorCommand(WebhookOptions, StoreOptions, Command):
     """`audioext doctor`."""
 
+    base_url: BaseUrl = None
     provider: Annotated[ProviderName | None, API] = None
     """The API to look at; all whose keys are known, if none is named."""
 

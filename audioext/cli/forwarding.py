@@ -20,8 +20,8 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 from yarl import URL
 
 from audioext.cli.clients import find_job, looking_client
-from audioext.cli.failures import ForwardError
-from audioext.cli.options import API, Command, ForwardOptions, LookOptions, Ref
+from audioext.cli.execution import ForwardError
+from audioext.cli.options import API, Command, ForwardSecret, LookOptions, Ref
 from audioext.cli.screen import Screen
 from audioext.cli.text import dump
 from audioext.client import Client
@@ -42,12 +42,13 @@ TAKEN = 2
 
 
 @frozen(slots=False)
-class ForwardCommand(LookOptions, ForwardOptions, Command):
+class ForwardCommand(LookOptions, Command):
     """`audioext forward`."""
 
     ref: Ref
     to: Annotated[str, API] = field(kw_only=True)
     """The URL of the app."""
+    forward_secret: ForwardSecret = field(default=None, kw_only=True, repr=False)
 
     async def run(self, screen: Screen) -> None:
         """Send the events of a job once more, as far as it has come."""
@@ -74,12 +75,7 @@ class Forwarder:
         client.on_failure(self.tell)
 
     async def tell(self, event: StageEvent | Failure) -> None:
-        """Post one event.
-
-        Raises:
-            RetryLater: the app did not take it, which has been so for less than a day.
-            ForwardError: it never did.
-        """
+        """Post one event; what the app does not take is tried again for a day."""
         try:
             await self._post(event)
         except ForwardError as error:
@@ -90,11 +86,7 @@ class Forwarder:
             raise RetryLater(wait, str(error)) from error
 
     async def send_all(self, job: Job) -> Sequence[str]:
-        """Post each event of *job* once, and return their types.
-
-        Raises:
-            ForwardError: the app did not take one.
-        """
+        """Post each event of *job* once, and return their types."""
         events: list[StageEvent | Failure] = [
             await job.wait(stage) for stage in TOLD_STAGES if job.stage is not None and stage <= job.stage
         ]
@@ -120,33 +112,24 @@ class Forwarder:
             ) as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            message = f"{kind}: the app cannot be reached ({type(error).__name__})"
-            raise ForwardError(message) from error
+            raise ForwardError(f"{kind}: the app cannot be reached ({type(error).__name__})") from error
         if status // 100 != TAKEN:
-            message = f"{kind}: the app answered {status}"
-            raise ForwardError(message)
+            raise ForwardError(f"{kind}: the app answered {status}")
 
 
 @asynccontextmanager
 async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarder]:
-    """Return what posts events to the app at *to*, signed with *secret*.
-
-    Raises:
-        ConfigError: there is no secret, or one of the two cannot be used.
-    """
+    """Return what posts events to the app at *to*, signed with *secret*."""
     url = URL(to)
     if url.scheme not in {"http", "https"} or not url.host:
-        message = f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}"
-        raise ConfigError(message)
+        raise ConfigError(f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}")
     if secret is None:
         made = "whsec_" + b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
-        message = f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}"
-        raise ConfigError(message)
+        raise ConfigError(f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}")
     try:
         signer = Webhook(secret)
     except (ValueError, EmptyWebhookSecretError) as error:
-        message = "the secret that signs the events must be whsec_ and Base64"
-        raise ConfigError(message) from error
+        raise ConfigError("the secret that signs the events must be whsec_ and Base64") from error
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_SECONDS)) as session:
         yield Forwarder(url=url, signer=signer, session=session)
 

@@ -20,8 +20,8 @@ from yarl import URL
 from audioext import config
 from audioext.cli import text
 from audioext.cli.clients import find_job, looking_client, read_meta, the_one
-from audioext.cli.failures import NoSuchRefError
-from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, MetaOptions, Ref
+from audioext.cli.execution import NoSuchRefError
+from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, Meta, Ref
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.errors import ConfigError, Problem, RequestError, WebhookError, shown
@@ -40,9 +40,10 @@ CHARGED = {True: "yes", False: "no", None: "unknown"}
 
 
 @frozen(kw_only=True, slots=False)
-class JobsCommand(LookOptions, MetaOptions, Command):
+class JobsCommand(LookOptions, Command):
     """`audioext jobs`."""
 
+    meta: Meta = ()
     since: Annotated[str | None, JOB] = None
     """Only jobs made since then: a date (2026-11-26), or how long ago (12h, 7d)."""
     open_only: Annotated[bool, JOB, Parameter(name="--open")] = False
@@ -63,18 +64,16 @@ class JobsCommand(LookOptions, MetaOptions, Command):
         screen.list(
             "jobs",
             ("ref", "state", "provider", "operation", "source", "made", "credits", "problem"),
-            [(self._row(record, now), self._object(record)) for record in records],
+            [self._listed(record, now) for record in records],
         )
         if not screen.json:
             _sum_up(screen, records)
 
-    def _object(self, record: Record) -> Mapping[str, object]:
-        return job_object(record) | ({"handler_faults": record.handler_faults} if self.undelivered else {})
-
-    def _row(self, record: Record, now: float) -> Sequence[str]:
+    def _listed(self, record: Record, now: float) -> tuple[Sequence[str], Mapping[str, object]]:
+        """Return a job as a row and as an object."""
         problem = " ".join(record.handler_faults) if self.undelivered else problem_of(record) or ""
         estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
-        return (
+        row = (
             record.ref,
             state_of(record, now),
             record.provider,
@@ -84,6 +83,7 @@ class JobsCommand(LookOptions, MetaOptions, Command):
             estimate if record.credits is None else f"{record.credits:g}",
             text.clean(problem)[:SHORT_LETTERS],
         )
+        return row, job_object(record) | ({"handler_faults": record.handler_faults} if self.undelivered else {})
 
 
 @frozen(slots=False)
@@ -112,9 +112,7 @@ class ShowCommand(LookOptions, Command):
         if screen.json:
             screen.emit(whole_object(record, shown, deliveries))
             return
-        _print_facts(screen, record)
-        _print_journal(screen, record, shown)
-        _print_tracks(screen, record)
+        _print(screen, record, shown)
 
 
 @frozen(slots=False)
@@ -140,7 +138,7 @@ class InboxCommand(LookOptions, Command):
         screen.list(
             "deliveries",
             ("delivery", "received", "ref", "provider", "verdict", "size", "note"),
-            [(_delivery_row(one), _delivery_object(one)) for one in found],
+            [_listed(one) for one in found],
         )
 
 
@@ -164,18 +162,13 @@ class ReplayCommand(LookOptions, Command):
                 # Whoever has the store has the secret that makes the tag again.
                 status = await _post(callback_url(target, client.inbox.secrets[0], found.provider, found.ref), found)
         if status != HTTP_OK:
-            message = f"delivery {found.id} was answered with {status}"
-            raise WebhookError(message, http_status=status)
+            raise WebhookError(f"delivery {found.id} was answered with {status}", http_status=status)
         words = f"delivery {found.id} of job {found.ref} was answered with {status}"
         screen.result(words, json={"delivery": found.id, "ref": found.ref, "status": status})
 
 
 def read_since(words: str, now: float) -> float:
-    """Return the Unix seconds that *words* name: a date or time, local where it has no zone, or how long before *now*.
-
-    Raises:
-        RequestError: they name none.
-    """
+    """Return the Unix seconds that *words* name: a date or time, local without a zone, or how long before *now*."""
     ago = _AGO.fullmatch(words)
     if ago is not None:
         return now - float(ago["count"]) * _UNITS[ago["unit"]]
@@ -197,25 +190,19 @@ def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
 
 
 async def find_delivery(client: Client, screen: Screen, delivery_id: str) -> Delivery:
-    """Return the delivery of *delivery_id*, or the only one whose id begins so.
-
-    Raises:
-        NoSuchRefError: the store holds none, or several.
-    """
+    """Return the delivery of *delivery_id*, or the only one whose id begins so; or raise NoSuchRefError."""
     with suppress(RequestError):
         return await client.delivery(delivery_id)
     found = {one.id: one async for one in client.deliveries() if delivery_id and one.id.startswith(delivery_id)}
     return the_one(found, delivery_id, "delivery", screen.hint("inbox"))
 
 
-def _delivery_row(one: Delivery) -> Sequence[str]:
+def _listed(one: Delivery) -> tuple[Sequence[str], Mapping[str, object]]:
+    """Return a delivery as a row and as an object."""
     size = decimal(len(one.body))
-    return one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
-
-
-def _delivery_object(one: Delivery) -> Mapping[str, object]:
+    row = one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
     # A body may quote the callback URL, whose last segment is a secret.
-    return {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))}
+    return row, {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))}
 
 
 async def _post(url: URL, delivery: Delivery) -> int:
@@ -231,16 +218,14 @@ async def _post(url: URL, delivery: Delivery) -> int:
         raise ConfigError(message) from None  # the cause may quote the URL, which holds a secret
 
 
-# --- what is printed --------------------------------------------------------------------------------------------
-
-
 def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | None]:
     if not 0 < number <= len(entries):
         raise RequestError([Problem(name, f"the journal has the entries 1 to {len(entries)}, not {number}")])
     return entries[number - 1]
 
 
-def _print_facts(screen: Screen, record: Record) -> None:
+def _print(screen: Screen, record: Record, entries: Journal) -> None:
+    """Print what is known of a job, then each entry with the state after it and what is new in words, then tracks."""
     fault = record.fault if record.verdict is Verdict.FAILED else None
     facts: dict[str, object] = {
         "job": record.ref,
@@ -264,10 +249,6 @@ def _print_facts(screen: Screen, record: Record) -> None:
             screen.result(f"{name:<15} {shown}")
     for words in record.handler_faults:
         screen.result(f"{'handler':<15} {text.clean(words)}", style="red")
-
-
-def _print_journal(screen: Screen, record: Record, entries: Journal) -> None:
-    """Print each entry with the job's state after it, and what is new in words."""
     screen.result("\njournal", style="bold")
     known = None
     for number, (entry, after) in enumerate(entries, 1):
@@ -278,12 +259,9 @@ def _print_journal(screen: Screen, record: Record, entries: Journal) -> None:
         words = entry.note or (problem if problem != known and problem is not None else "")
         known = problem
         screen.result(f"  {number:>3} {since:>11}  {kind:<12} {state:<10} {text.clean(words)}".rstrip())
-
-
-def _print_tracks(screen: Screen, record: Record) -> None:
     if record.tracks:
         screen.result("\ntracks", style="bold")
     for track in record.tracks:
         link = track.audio_url or track.failure or ""
-        facts = (track.title or "", text.length(track.duration), track.id or "", link)
-        screen.result("  " + "  ".join(text.clean(fact) for fact in facts if fact))
+        parts = (track.title or "", text.length(track.duration), track.id or "", link)
+        screen.result("  " + "  ".join(text.clean(part) for part in parts if part))

@@ -13,10 +13,9 @@ from rich.filesize import decimal
 
 from audioext import config
 from audioext.cli import text
-from audioext.cli.apis import listening_providers
-from audioext.cli.clients import make_client, read_listen
+from audioext.cli.clients import listening_providers, make_client, read_listen
 from audioext.cli.execution import stop_signals
-from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardOptions, StoreOptions, WebhookOptions, env
+from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardSecret, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen
 from audioext.cli.supervision import supervised
 from audioext.client import Client
@@ -33,7 +32,7 @@ UI_PORT = 8090
 
 
 @frozen(kw_only=True, slots=False)
-class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
+class ListenCommand(WebhookOptions, StoreOptions, Command):
     """`audioext listen`."""
 
     is_server = True
@@ -41,6 +40,7 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
     """Serve /metrics for Prometheus at 127.0.0.1:9464, or at HOST:PORT, which strangers should not reach."""
     forward_to: Annotated[str | None, API] = None
     """A URL of your app that is told of every stage and failure, signed."""
+    forward_secret: ForwardSecret = field(default=None, repr=False)
     ui: Annotated[bool, OUTPUT] = False
     """Show all jobs on a live page, for a browser on this machine."""
     ui_port: Annotated[int, OUTPUT, SHOWN] = UI_PORT
@@ -49,12 +49,10 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
     async def run(self, screen: Screen) -> None:
         """Accept webhooks of all providers into the store until Ctrl-C or SIGTERM, and print a line for each."""
         if self.public_url is None:
-            message = "say where providers reach this listener: --public-url https://hooks.example.org/audio"
-            raise ConfigError(message)
+            raise ConfigError("say where providers reach this listener: --public-url https://hooks.example.org/audio")
         listen = read_listen(self.listen)
         if listen is None:
-            message = "a listener has to listen: --listen HOST:PORT, not none"
-            raise ConfigError(message)
+            raise ConfigError("a listener has to listen: --listen HOST:PORT, not none")
         store = TappedStore(open_store(self.store_url))
         client = make_client(
             *listening_providers(self),
@@ -72,9 +70,11 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
                 forwarder.register(client)
             await stack.enter_async_context(client)
             shown, where = without_password(str(client.public_url)), without_password(self.store_url)
-            ready = f"listening for {shown}"
+            ready, events = f"listening for {shown}", "no handlers run here: your bot's process has them"
+            if self.forward_to is not None:
+                events = f"events go to {without_password(self.forward_to)}"
             screen.note(
-                f"{ready}{_address(client, listen)}; jobs in {where}; {self._events}; Ctrl-C ends it",
+                f"{ready}{_address(client, listen)}; jobs in {where}; {events}; Ctrl-C ends it",
                 json={"event": "listening", "public_url": shown, "store": where},
             )
             printing = asyncio.create_task(Printer(screen, client).run(store.appends))
@@ -87,12 +87,6 @@ class ListenCommand(WebhookOptions, ForwardOptions, StoreOptions, Command):
                 await stopped.wait()
             await store.appends.join()
             printing.cancel()
-
-    @property
-    def _events(self) -> str:
-        if self.forward_to is None:
-            return "no handlers run here: your bot's process has them"
-        return f"events go to {without_password(self.forward_to)}"
 
 
 def _address(client: Client, listen: object) -> str:

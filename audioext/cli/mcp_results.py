@@ -5,7 +5,7 @@ from __future__ import annotations
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, Field
 
-from audioext.cli.failures import error_facts
+from audioext.cli.execution import error_facts
 from audioext.errors import AudioextError, DownloadError, ProviderError
 from audioext.models.record import Verdict
 from audioext.runtime.jobs import Job, JobExpiredError, JobFailedError, StageTimeoutError, SubmitUnknownError

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import uvicorn
@@ -21,7 +22,7 @@ from audioext.cli.clients import LOOPBACK_HOSTS, open_client
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
 from audioext.cli.mcp_tools import AgentServer
-from audioext.cli.options import API, BaseUrlOptions, Command, ConnectOptions, OutOptions, ProviderOptions, env
+from audioext.cli.options import API, BaseUrl, Command, ConnectOptions, Out, Provided, env
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError
 
@@ -34,9 +35,12 @@ SANDBOX_NOTE = (
 
 
 @frozen(kw_only=True, slots=False)
-class McpCommand(ConnectOptions, ProviderOptions, BaseUrlOptions, OutOptions, Command):
+class McpCommand(ConnectOptions, Command):
     """`audioext mcp`."""
 
+    provider: Provided = "kie"
+    base_url: BaseUrl = None
+    out: Out = Path()
     http: Annotated[str | None, API] = None
     """HOST:PORT to serve streamable HTTP on, at /mcp; without it stdin and stdout."""
     token: Annotated[str | None, API, env("AUDIOEXT_MCP_TOKEN")] = field(default=None, repr=False)
@@ -109,8 +113,7 @@ def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:
     try:
         host, port = config.read_listen(text, None) or ("", 0)
     except ConfigError as error:
-        message = f"--http must look like 127.0.0.1:8000, not {text!r:.80}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"--http must look like 127.0.0.1:8000, not {text!r:.80}") from error
     if not has_token and host not in LOOPBACK_HOSTS:  # for those the SDK keeps browsers out
         message = (
             f"--http {text} can be reached from elsewhere, and what is submitted costs money: set AUDIOEXT_MCP_TOKEN"

@@ -181,8 +181,7 @@ class AgentServer(MCPServer[object]):
                 return [ReadResourceContents(job_info(job).model_dump_json(), "application/json")]
             data = await song.tracks[int(place) - 1].read()
         except (RequestError, StageTimeoutError, IndexError, ValueError) as error:
-            message = f"no finished song has the resource {uri}"
-            raise ResourceNotFoundError(message) from error
+            raise ResourceNotFoundError(f"no finished song has the resource {uri}") from error
         except AudioextError as error:
             raise ResourceError(f"{error} {money(error)}") from error
         kind = mimetypes.types_map.get((await asyncio.to_thread(listen, io.BytesIO(data))).suffix)

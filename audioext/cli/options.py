@@ -35,26 +35,28 @@ SHOWN = Parameter(show_default=True)
 """The help shows the default."""
 
 
-def env(variable: str) -> Parameter:
-    """Say that the environment may give an option."""
-    return Parameter(env_var=variable)
+def env(variable: str, words: str | None = None) -> Parameter:
+    """Say that the environment may give an option, and what it is in *words*."""
+    return Parameter(env_var=variable) if words is None else Parameter(env_var=variable, help=words)
 
 
-def check_positive(kind: object, value: float | None) -> None:
-    """Check that the *value* of an option can be waited for, or be divided by.
-
-    Raises:
-        ValueError: it is no finite number above 0.
-    """
-    del kind
+def check_positive(_: object, value: float | None) -> None:
+    """Check that the *value* of an option can be waited for, or be divided by; `Number` lets NaN through."""
     if value is not None and not 0 < value < math.inf:
-        message = "It must be a finite number above 0."
-        raise ValueError(message)
+        raise ValueError("It must be a finite number above 0.")
 
 
 POSITIVE = Parameter(validator=check_positive)
 
 Ref = Annotated[str, Parameter(help="The job's ref as `extend` and `jobs` print it, or how it alone begins.")]
+Meta = Annotated[tuple[str, ...], JOB, Parameter(help="NAME=VALUE of the job's own notes; may be repeated.")]
+_HOSTS = "NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated."
+AllowHosts = Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS", _HOSTS), Parameter(name="--allow-host")]
+Out = Annotated[Path, JOB, SHOWN, Parameter(help="The folder for the files.")]
+Provided = Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER", "The API to use."), SHOWN]
+BaseUrl = Annotated[str | None, API, env(BASE_URL_VARIABLE, "The API's address, such as a sandbox of another process.")]
+JobUrl = Annotated[str | None, API, Parameter(help="The API's address, where it is not that of the submit.")]
+ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "What signs the events: whsec_ and Base64.")]
 Limit = Annotated[int, OUTPUT, SHOWN, Parameter(help="How many to list, the newest ones.", validator=Number(gte=1))]
 
 
@@ -75,11 +77,7 @@ class Command(abc.ABC):
 
     @abc.abstractmethod
     async def run(self, screen: Screen) -> Exit | None:
-        """Do it, and return the exit code unless all is well.
-
-        Raises:
-            AudioextError: whatever goes wrong; `failures` says what its exit code is.
-        """
+        """Do it, and return the exit code unless all is well; what it raises has its own in `execution`."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -109,38 +107,6 @@ class LookOptions(StoreOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class MetaOptions:
-    """What a job was given to be found by."""
-
-    meta: Annotated[tuple[str, ...], JOB] = ()
-    """NAME=VALUE of the job's own notes; may be repeated."""
-
-
-@frozen(kw_only=True, slots=False)
-class HostOptions:
-    """Where files may come from."""
-
-    allow_hosts: Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS"), Parameter(name="--allow-host")] = ()
-    """NAME, NAME:PORT or http://NAME to fetch files from, besides public https hosts; may be repeated."""
-
-
-@frozen(kw_only=True, slots=False)
-class OutOptions:
-    """Where files go."""
-
-    out: Annotated[Path, JOB, SHOWN] = Path()
-    """The folder for the files."""
-
-
-@frozen(kw_only=True, slots=False)
-class ProviderOptions:
-    """Which API is used."""
-
-    provider: Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER"), SHOWN] = "kie"
-    """The API to use."""
-
-
-@frozen(kw_only=True, slots=False)
 class PlayOptions:
     """How a sandbox plays the APIs."""
 
@@ -159,22 +125,6 @@ class SandboxOptions(PlayOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class BaseUrlOptions:
-    """Where the API is."""
-
-    base_url: Annotated[str | None, API, env(BASE_URL_VARIABLE)] = None
-    """The API's address, such as a sandbox of another process."""
-
-
-@frozen(kw_only=True, slots=False)
-class JobUrlOptions:
-    """Where the API of a job is; the job's journal says where it was submitted to."""
-
-    base_url: Annotated[str | None, API] = None
-    """The API's address, where it is not that of the submit."""
-
-
-@frozen(kw_only=True, slots=False)
 class WebhookOptions:
     """How providers reach us."""
 
@@ -187,9 +137,10 @@ class WebhookOptions:
 
 
 @frozen(kw_only=True, slots=False)
-class ConnectOptions(StoreOptions, WebhookOptions, HostOptions, SandboxOptions):
+class ConnectOptions(StoreOptions, WebhookOptions, SandboxOptions):
     """How a client is opened that talks to an API. Keys come from KIE_API_KEY and its like."""
 
+    allow_hosts: AllowHosts = ()
     poll_only: Annotated[bool, API] = False
     """Ask for the status, whatever else is set."""
     poll_every: Annotated[float | None, API, POSITIVE] = None
@@ -199,9 +150,10 @@ class ConnectOptions(StoreOptions, WebhookOptions, HostOptions, SandboxOptions):
 
 
 @frozen(kw_only=True, slots=False)
-class SavingOptions(ConnectOptions, OutOptions):
+class SavingOptions(ConnectOptions):
     """What becomes of the result."""
 
+    out: Out = Path()
     no_save: Annotated[bool, JOB] = False
     """Do not fetch the files."""
 
@@ -209,14 +161,6 @@ class SavingOptions(ConnectOptions, OutOptions):
     def folder(self) -> Path | None:
         """Where the files go, `None` where they are not wanted."""
         return None if self.no_save else self.out
-
-
-@frozen(kw_only=True, slots=False)
-class ForwardOptions:
-    """How an app that is told of events knows us."""
-
-    forward_secret: Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET")] = attrs.field(default=None, repr=False)
-    """The secret that signs the events: whsec_ and Base64."""
 
 
 FIELD_HELP = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from audioext.cli import text
-from audioext.cli.apis import make_provider
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import missing_extra
 from audioext.cli.options import SANDBOX, SHOWN, Command, PlayOptions
@@ -21,7 +20,6 @@ from audioext.cli.screen import Screen
 from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
 from audioext.models.limits import Pace
-from audioext.providers.base import Provider
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 
 ADDED_SECONDS = 24.0
@@ -81,11 +79,7 @@ class SandboxCommand(PlayOptions, Command):
 
 @asynccontextmanager
 async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[Sandbox]:
-    """Run a sandbox in this process, which signs its webhooks with a key of its own.
-
-    Raises:
-        ConfigError: its packages are not installed, or one of the faults is none.
-    """
+    """Run a sandbox in this process, which signs its webhooks with a key of its own."""
     values = {"extension_seconds": ADDED_SECONDS, "hmac_key": secrets.token_hex(), **given}
     try:
         async with Sandbox(speed=options.speed, faults=options.fault, **values) as sandbox:  # type: ignore[arg-type]  # from options
@@ -96,17 +90,16 @@ async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[
         raise ConfigError(str(error)) from error
 
 
-def sandbox_provider(name: str, sandbox: Sandbox) -> Provider:
-    """Return the provider called *name* as the *sandbox* plays it: at its address, with its keys, at its speed."""
+def provider_settings(name: str, sandbox: Sandbox) -> Mapping[str, object]:
+    """Return the settings of the provider called *name* as the *sandbox* plays it: its address, keys and speed."""
     pace = Pace()
     quick = {
         each: max(LEAST_PACE_SECONDS, getattr(pace, each) / sandbox.speed) for each in ("first", "every", "slowest")
     }
     quick["quiet"] = max(LEAST_QUIET_SECONDS, QUIET_FACTOR * pace.quiet / sandbox.speed)
-    return make_provider(
-        name,
-        api_key=sandbox.api_key,
-        base_url=sandbox.bases["kie" if name == "kie-jobs" else name],
-        webhook_key=sandbox.hmac_key,
-        pace=attrs.evolve(pace, **quick),
-    )
+    return {
+        "api_key": sandbox.api_key,
+        "base_url": sandbox.bases["kie" if name == "kie-jobs" else name],
+        "webhook_key": sandbox.hmac_key,
+        "pace": attrs.evolve(pace, **quick),
+    }

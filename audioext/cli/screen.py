@@ -87,19 +87,16 @@ class Screen:
         elif json is not None:
             self.emit(json)
 
-    def note(self, text: str, *, json: Mapping[str, object] | None = None) -> None:
+    def note(self, text: str | Text, *, json: Mapping[str, object] | None = None) -> None:
         """Print a line that is no result, on stderr; where JSON was asked for print *json* instead, if there is any."""
         if self.json and json is not None:
             self.emit(json)
         else:
-            self.err.print(Text(text))
+            self.err.print(Text(text) if isinstance(text, str) else text)
 
-    def error(self, text: str, *, json: Mapping[str, object] | None = None) -> None:
-        """Print what went wrong; where JSON was asked for print *json* instead, if there is any."""
-        if self.json and json is not None:
-            self.emit(json)
-        else:
-            self.err.print(Text.assemble(("audioext: ", "bold red"), text))
+    def error(self, text: str, *, json: Mapping[str, object]) -> None:
+        """Print what went wrong; where JSON was asked for print *json* instead."""
+        self.note(Text.assemble(("audioext: ", "bold red"), text), json=json)
 
     def list(
         self, what: str, headers: Sequence[str], rows: Sequence[tuple[Sequence[object], Mapping[str, object]]]

@@ -29,8 +29,7 @@ _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.
 
 LISTENED_SECONDS = 10.0
 """How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
-SLOW_FACTOR = 5.0
-"""How much longer it listens where nothing is wrong with the address."""
+SLOW_FACTOR = 5.0  # so much longer it listens where nothing is wrong with the address
 
 
 @define(eq=False)
@@ -87,15 +86,6 @@ def show_submitted(view: View, job: Job) -> None:
     view.waiting(_NEXT.get(job.stage, "complete"))
 
 
-def show_stage(view: View, job: Job, event: StageEvent) -> None:
-    """Show a stage that was reached, and wait for the next."""
-    playable = sum(track.audio_url is not None for track in event.tracks)
-    tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
-    after = (event.at - job.created_at).total_seconds()
-    view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
-    view.waiting(_NEXT.get(event.stage))
-
-
 # --- the steps --------------------------------------------------------------------------------------------------
 
 
@@ -135,16 +125,16 @@ async def submit(
 
 
 async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = LISTENED_SECONDS) -> list[StageEvent]:
-    """Show each stage as it is reached, and return them all; say so where no webhook comes for *patience* seconds.
-
-    Raises:
-        StageTimeoutError: the job is not complete in time.
-    """
+    """Show each stage as it is reached, and return them all; say so where no webhook comes for *patience* seconds."""
     events: list[StageEvent] = []
     doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
     try:
         async for event in job:
-            show_stage(view, job, event)
+            playable = sum(track.audio_url is not None for track in event.tracks)
+            tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
+            after = (event.at - job.created_at).total_seconds()
+            view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
+            view.waiting(_NEXT.get(event.stage))
             events.append(event)
     except JobExpiredError:
         raise
@@ -190,8 +180,9 @@ def report(screen: Screen, finished: Finished) -> None:
     rows = []
     for number, (track, path) in enumerate(zip_longest(song.tracks, paths), 1):
         size = "" if path is None else decimal(path.stat().st_size)
-        length = text.length(track_length(path, track.duration))
-        rows.append((number, track.title or "", length, size, path or track.audio_url))
+        found = None if path is None else probe(path)
+        seconds = found.duration if isinstance(found, SourceInfo) else None
+        rows.append((number, track.title or "", text.length(seconds or track.duration), size, path or track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # no URL, no file of this machine
@@ -201,20 +192,11 @@ def report(screen: Screen, finished: Finished) -> None:
         screen.note(f"\nGo on from a track: {command}")
 
 
-def track_length(path: Path | None, claimed: float | None) -> float | None:
-    """Return the seconds of a saved file, or what the provider claims where it cannot be read."""
-    found = None if path is None else probe(path)
-    return found.duration if isinstance(found, SourceInfo) and found.duration is not None else claimed
-
-
 def too_early(job: Job) -> StageTimeoutError:
     """Return the error that a job is not complete, with what its last status call said."""
     problem = problem_of(job.record)
     said = "" if problem is None else f"; its last answer said: {problem}"
     return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
-
-
-# --- where no webhook comes --------------------------------------------------------------------------------
 
 
 async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[StageEvent], patience: float) -> None:

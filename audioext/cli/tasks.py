@@ -5,34 +5,36 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from pathlib import Path
 from typing import Annotated
 
-from attrs import frozen
+from attrs import field, frozen
 from cyclopts import Parameter
 
 from audioext import config
 from audioext.cli import text
-from audioext.cli.apis import other_url, real_provider
 from audioext.cli.clients import (
     OpenClient,
     api_url,
     find_job,
     looking_client,
     open_client,
+    other_url,
     read_meta,
     read_source,
+    real_provider,
 )
 from audioext.cli.options import (
     JOB,
-    BaseUrlOptions,
+    AllowHosts,
+    BaseUrl,
     Command,
     ConnectOptions,
-    HostOptions,
-    JobUrlOptions,
+    JobUrl,
     LookOptions,
-    MetaOptions,
-    OutOptions,
-    ProviderOptions,
+    Meta,
+    Out,
+    Provided,
     Ref,
     SandboxOptions,
     SavingOptions,
@@ -53,20 +55,19 @@ _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECAS
 
 
 @frozen(kw_only=True, slots=False)
-class TaskOptions(SavingOptions, MetaOptions, ProviderOptions, BaseUrlOptions):
+class TaskOptions(SavingOptions):
     """What `extend` and `instrumental` have in common."""
 
+    meta: Meta = ()
+    provider: Provided = "kie"
+    base_url: BaseUrl = None
     key: Annotated[str | None, JOB] = None
     """A name for this submit: the same key gives the same job, never a second task."""
     no_wait: Annotated[bool, JOB] = False
     """Submit, print the ref, and leave it to `listen` or `wait`."""
 
     async def submit(self, screen: Screen, request: Request) -> None:
-        """Submit *request*, watch it, save what comes of it, and report.
-
-        Raises:
-            AudioextError: whatever goes wrong.
-        """
+        """Submit *request*, watch it, save what comes of it, and report."""
         meta = read_meta(self.meta)
         async with open_client(self, self.provider, base_url=self.base_url) as opened:
             screen.base_url, screen.is_asked = other_url(opened.provider), True
@@ -126,10 +127,11 @@ InstrumentalCommand = with_fields(_Instrumental, AddInstrumental)
 
 
 @frozen(slots=False)
-class WaitCommand(SavingOptions, JobUrlOptions, Command):
+class WaitCommand(SavingOptions, Command):
     """`audioext wait`."""
 
     ref: Ref
+    base_url: JobUrl = field(default=None, kw_only=True)
 
     async def run(self, screen: Screen) -> None:
         """Wait for a job of the store, whichever process submitted it, then save and report."""
@@ -147,10 +149,13 @@ class WaitCommand(SavingOptions, JobUrlOptions, Command):
 
 
 @frozen(slots=False)
-class SaveCommand(LookOptions, HostOptions, OutOptions, JobUrlOptions, Command):
+class SaveCommand(LookOptions, Command):
     """`audioext save`."""
 
     ref: Ref
+    allow_hosts: AllowHosts = field(default=(), kw_only=True)
+    out: Out = field(default=Path(), kw_only=True)
+    base_url: JobUrl = field(default=None, kw_only=True)
 
     async def run(self, screen: Screen) -> None:
         """Save the tracks of a job that is complete."""
@@ -172,8 +177,11 @@ class SaveCommand(LookOptions, HostOptions, OutOptions, JobUrlOptions, Command):
 
 
 @frozen(kw_only=True, slots=False)
-class CreditsCommand(SandboxOptions, ProviderOptions, BaseUrlOptions, Command):
+class CreditsCommand(SandboxOptions, Command):
     """`audioext credits`."""
+
+    provider: Provided = "kie"
+    base_url: BaseUrl = None
 
     async def run(self, screen: Screen) -> None:
         """Print the balance in the provider's own credits."""

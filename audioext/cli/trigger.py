@@ -26,7 +26,6 @@ from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, Tas
 HTTP_OK = 200
 SECONDS = 60.0
 
-
 FORMS: Mapping[str, CallbackForm] = {
     "kie": CallbackForm(no_songs=()),
     "kie-jobs": CallbackForm(),
@@ -48,8 +47,7 @@ class TriggerCommand(LookOptions, Command):
         api, _, stage = self.event.partition(".")
         if api not in FORMS or stage not in STAGES:
             known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
-            message = f"{self.event!r:.80} is no event; write {known}"
-            raise ConfigError(message)
+            raise ConfigError(f"{self.event!r:.80} is no event; write {known}")
         async with looking_client(self) as client:
             record = (await find_job(client, screen, self.job)).record
             if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
@@ -59,8 +57,7 @@ class TriggerCommand(LookOptions, Command):
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
             status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
         if status != HTTP_OK:
-            message = f"the webhook was answered with {status}"
-            raise WebhookError(message, http_status=status)
+            raise WebhookError(f"the webhook was answered with {status}", http_status=status)
         facts = {"event": self.event, "ref": record.ref, "status": status}
         screen.result(f"job {record.ref} was told of {stage}", json=facts)
 
@@ -79,19 +76,7 @@ def made_up(record: Record, stage: TaskStage | None) -> Task:
         input=TaskInput(operation=str(record.operation), fields={}, title=title, model=record.model),
         plan=Plan(),
         source=None,
-        tracks=tuple(map(_made_up_track, names)),
+        tracks=tuple(MadeTrack(id=name, url=f"https://sandbox.invalid/{name}.mp3", seconds=SECONDS) for name in names),
         stage=stage,
         failure=TaskFailure(code=501, message="Audio generation failed.") if stage is None else None,
-    )
-
-
-def _made_up_track(name: str) -> MadeTrack:
-    link = f"https://sandbox.invalid/{name}"
-    return MadeTrack(
-        id=name,
-        url=f"{link}.mp3",
-        wav_url=f"{link}.wav",
-        stream_url=f"{link}.m3u8",
-        cover_url=f"{link}.png",
-        seconds=SECONDS,
     )

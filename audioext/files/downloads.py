@@ -8,7 +8,7 @@ import io
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
 
@@ -18,9 +18,17 @@ from yarl import URL
 
 from audioext.errors import DownloadError
 from audioext.files.fetching import Fetch
-from audioext.files.formats import HEAD_BYTES, MAX_FILE_BYTES, FlawError, check_head, listen
+from audioext.files.formats import (
+    HEAD_BYTES,
+    MAX_FILE_BYTES,
+    MAX_PICTURE_BYTES,
+    FlawError,
+    check_head,
+    listen,
+    picture_suffix,
+    safe_name,
+)
 from audioext.files.hosts import LinkResolver, LinkRules, host_of, hosts_of_api
-from audioext.files.names import safe_name
 from audioext.http.transport import Transport
 from audioext.models.results import SaveProgress, Song, Track
 from audioext.waiting import whole
@@ -55,6 +63,9 @@ class _Fetched:
     digest: bytes
 
 
+_Outcome = _Fetched | BaseException
+
+
 @define(kw_only=True, eq=False, repr=False)
 class Downloader:
     """Fetches the tracks of a song: whole, audio, not empty, and different from each other.
@@ -83,8 +94,7 @@ class Downloader:
     ) -> tuple[Path, ...]:
         """Save *song* into *folder* and return the paths, in the order of the tracks.
 
-        Raises:
-            DownloadError: something is wrong with a file; the good ones are saved all the same.
+        Raises DownloadError: something is wrong with a file; the good ones are saved all the same.
         """
         if not song.tracks:
             raise DownloadError([f"job {song.ref} has no playable track"])
@@ -92,10 +102,10 @@ class Downloader:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         except OSError as error:
             raise DownloadError([f"cannot make the folder {folder}: {error.strerror or error}"]) from error
-        names = [_track_name(track, song, index) for index, track in enumerate(song.tracks, 1)]
-        save = _Save(self.of_job(links), folder, progress)
+        tracks = {_track_name(track, song, index): track for index, track in enumerate(song.tracks, 1)}
+        save = _Save(self.of_job(links), folder, progress, tracks)
         try:
-            outcomes = await save.fetch_all(dict(zip(names, song.tracks, strict=True)), is_fresh=links.is_fresh)
+            outcomes = await save.fetch_all(tracks, is_fresh=links.is_fresh)
             for renewal in links.renewals:
                 outcomes |= await save.fetch_renewed(outcomes, renewal)
             return await whole(asyncio.to_thread(_settle, folder, outcomes, overwrite=overwrite))
@@ -103,29 +113,37 @@ class Downloader:
             await whole(asyncio.to_thread(save.drop))
 
     async def read(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
-        """Return the file of *track*, checked as `save` does.
-
-        Raises:
-            DownloadError: something is wrong with it.
-        """
-        chunks: list[bytes] = []
+        """Return the file of *track*, checked as `save` does, or raise DownloadError: something is wrong with it."""
         async with aclosing(self.stream(track, links)) as stream:
-            chunks += [chunk async for chunk in stream]
-        data = b"".join(chunks)
+            data = b"".join([chunk async for chunk in stream])
         try:
             await asyncio.to_thread(listen, io.BytesIO(data), stated=track.duration)
         except FlawError as error:
-            raise DownloadError([f"{label_of(track)}: {error}"]) from error
+            raise DownloadError([f"{_label(track)}: {error}"]) from error
+        return data
+
+    async def cover(self, track: Track, links: Links = FRESH_LINKS) -> bytes:
+        """Return the picture on the cover of *track*, or raise DownloadError: there is none, or it is no picture."""
+        if track.image_url is None:
+            raise DownloadError([f"{_label(track)}: it has no cover"])
+        own = evolve(self.of_job(links), max_bytes=MAX_PICTURE_BYTES)
+        try:
+            async with own.new_session() as session:
+                fetch = own.fetch(session, track.image_url, is_fresh=links.is_fresh)
+                data = b"".join([chunk async for chunk in fetch.chunks()])
+        except FlawError as error:
+            raise DownloadError([f"{_label(track)}: its cover: {error}"]) from error
+        if picture_suffix(data) is None:
+            raise DownloadError([f"{_label(track)}: its cover is no picture"])
         return data
 
     async def stream(self, track: Track, links: Links = FRESH_LINKS) -> AsyncGenerator[bytes]:
         """Yield the file of *track* as it comes; its beginning is checked, its length only where the host tells it.
 
-        Raises:
-            DownloadError: something is wrong with it.
+        Raises DownloadError: something is wrong with it.
         """
         if track.audio_url is None:
-            raise DownloadError([f"{label_of(track)}: it has no file yet"])
+            raise DownloadError([f"{_label(track)}: it has no file yet"])
         is_fresh, renewals, own = links.is_fresh, list(links.renewals), self.of_job(links)
         async with own.new_session() as session:
             while True:
@@ -135,13 +153,14 @@ class Downloader:
                         async for chunk in chunks:
                             yield chunk
                 except FlawError as error:
-                    renewed: Track | str = f"{label_of(track)}: {error}"
-                    while isinstance(renewed, str):
-                        if not (renewals and not fetch.position and error.is_dead):
-                            raise DownloadError([renewed]) from error
-                        (found,) = await renewals.pop(0)([track])
-                        renewed = f"{renewed}; {found}" if isinstance(found, str) else found
-                    track, is_fresh = renewed, True
+                    problem, found = f"{_label(track)}: {error}", None
+                    while found is None and renewals and error.is_dead and not fetch.position:
+                        (renewed,) = await renewals.pop(0)([track])
+                        found = renewed if isinstance(renewed, Track) else None
+                        problem = f"{problem}; {renewed}"
+                    if found is None:
+                        raise DownloadError([problem]) from error
+                    track, is_fresh = found, True
                 else:
                     return
 
@@ -180,33 +199,29 @@ class _Save:
     downloader: Downloader
     folder: Path
     progress: SaveProgress | None
-    _tracks: dict[str, Track] = field(factory=dict, init=False)
+    tracks: dict[str, Track]
     _parts: list[Path] = field(factory=list, init=False)
 
-    async def fetch_all(self, tracks: Mapping[str, Track], *, is_fresh: bool) -> dict[str, _Fetched | BaseException]:
-        """Fetch tracks, each under its name, at the same time."""
-        self._tracks |= tracks
+    async def fetch_all(self, names: Iterable[str], *, is_fresh: bool) -> dict[str, _Outcome]:
+        """Fetch the tracks of these names at the same time."""
+        names = [*names]
         async with self.downloader.new_session() as session:
-            outcomes = await asyncio.gather(
-                *(self._fetch(session, name, is_fresh=is_fresh) for name in tracks), return_exceptions=True
-            )
-        return dict(zip(tracks, outcomes, strict=True))
+            fetches = [self._fetch(session, name, is_fresh=is_fresh) for name in names]
+            return dict(zip(names, await asyncio.gather(*fetches, return_exceptions=True), strict=True))
 
-    async def fetch_renewed(
-        self, outcomes: Mapping[str, _Fetched | BaseException], renewal: Renewal
-    ) -> dict[str, _Fetched | BaseException]:
+    async def fetch_renewed(self, outcomes: Mapping[str, _Outcome], renewal: Renewal) -> dict[str, _Outcome]:
         """Fetch those again whose links have died, by fresh ones."""
         dead = {name: str(each) for name, each in outcomes.items() if isinstance(each, FlawError) and each.is_dead}
         if not dead:
             return {}
-        renewed = dict(zip(dead, await renewal([self._tracks[name] for name in dead]), strict=True))
-        lost = {
+        renewed = dict(zip(dead, await renewal([self.tracks[name] for name in dead]), strict=True))
+        self.tracks |= {name: track for name, track in renewed.items() if isinstance(track, Track)}
+        lost: dict[str, _Outcome] = {
             name: FlawError(f"{dead[name]}; {why}", is_dead=True)
             for name, why in renewed.items()
             if isinstance(why, str)
         }
-        found = {name: track for name, track in renewed.items() if isinstance(track, Track)}
-        return {**lost, **await self.fetch_all(found, is_fresh=True)}
+        return lost | await self.fetch_all(renewed.keys() - lost.keys(), is_fresh=True)
 
     def drop(self) -> None:
         """Remove what got no name."""
@@ -214,7 +229,7 @@ class _Save:
             part.unlink(missing_ok=True)
 
     async def _fetch(self, session: aiohttp.ClientSession, name: str, *, is_fresh: bool) -> _Fetched:
-        track = self._tracks[name]
+        track = self.tracks[name]
         fetch = self.downloader.fetch(session, track.audio_url or "", is_fresh=is_fresh)
         part = self.folder / f".{secrets.token_hex(8)}.part"
         self._parts.append(part)
@@ -262,7 +277,7 @@ def _listen(part: Path, stated: float | None) -> str:
         return listen(file, stated=stated).suffix
 
 
-def _settle(folder: Path, outcomes: Mapping[str, _Fetched | BaseException], *, overwrite: bool) -> tuple[Path, ...]:
+def _settle(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) -> tuple[Path, ...]:
     """Give the good files their names, drop the rest, and say all that is wrong at once."""
     problems: list[str] = []
     paths: list[Path] = []
@@ -310,6 +325,5 @@ def _track_name(track: Track, song: Song, index: int) -> str:
     return base if len(song.tracks) == 1 else f"{base} - take {index}"
 
 
-def label_of(track: Track) -> str:
-    """Return what *track* is called in messages."""
+def _label(track: Track) -> str:
     return track.title or track.id or "the track"

@@ -50,8 +50,7 @@ class _AgainError(FlawError):
 def wire_url(link: str) -> URL:
     """Return *link* as it is sent: as it was written, since it may be signed; only what no request can hold is escaped.
 
-    Raises:
-        ValueError: it is no link.
+    Raises ValueError: it is no link.
     """
     written = link.encode("utf-8", "surrogateescape")  # a header's bytes that are no text come like that
     escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
@@ -92,8 +91,7 @@ class Fetch:
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Yield the bytes, each once and in order, however often the transfer breaks.
 
-        Raises:
-            FlawError: they do not come, not in time, too many of them, or others than before.
+        Raises FlawError: they do not come, not in time, too many of them, or others than before.
         """
         loop = asyncio.get_running_loop()
         tries, gives_up_at = 0, None
@@ -139,7 +137,9 @@ class Fetch:
                         if not skip and skipped.digest() != self.digest:
                             raise FlawError(f"{host} sends another file than before")
                     if chunk:
-                        self._count(chunk)
+                        self.position += len(chunk)
+                        self._digest.update(chunk)
+                        self._check_size(self.position)
                         yield chunk
                 if skip or (self.total is not None and self.position < self.total):
                     raise _AgainError(f"{host} sent {self.position} bytes, and no more")
@@ -226,11 +226,6 @@ class Fetch:
             return b""
         async with asyncio.timeout_at(self.ends_at):
             return await response.content.read(CHUNK_BYTES)
-
-    def _count(self, chunk: bytes) -> None:
-        self.position += len(chunk)
-        self._digest.update(chunk)
-        self._check_size(self.position)
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:

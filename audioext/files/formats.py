@@ -1,9 +1,12 @@
-"""What a file is, told by its bytes alone: its kind, and whether it is a whole piece of audio of a plausible length."""
+"""What a file is, told by its bytes: its kind, and whether it is whole audio of a plausible length; and safe names."""
 
 from __future__ import annotations
 
 import io
 import os
+import re
+import unicodedata
+from pathlib import Path
 from typing import BinaryIO
 
 from attrs import frozen
@@ -56,8 +59,7 @@ class Heard:
 def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
     """Return what the audio in *file* is; *stated* is the duration (seconds) that its vendor names. It blocks.
 
-    Raises:
-        FlawError: it is empty, no audio, or not all of it is there.
+    Raises FlawError: it is empty, no audio, or not all of it is there.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -81,11 +83,7 @@ def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
 
 
 def check_head(head: bytes) -> None:
-    """Let through what begins like a format that we know.
-
-    Raises:
-        FlawError: it does not.
-    """
+    """Let through what begins like a format that we know, or raise FlawError: it does not."""
     try:
         TinyTag.get(file_obj=io.BytesIO(head), tags=False, duration=False)
     except TinyTagException:
@@ -146,3 +144,26 @@ def _not_audio(head: bytes) -> str:
     elif head.isascii() and not any(byte < 9 for byte in head):  # noqa: PLR2004 - below the tab no text has any
         what = f"is text, {excerpt(head)!r}"
     return f"what came {what}, not audio"
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+MAX_NAME_BYTES = 120
+"""File systems allow 255; a suffix, a number and ".part" must fit as well."""
+_WINDOWS_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def safe_name(title: str) -> str:
+    """Return *title* as a file name without a suffix that is harmless on every system; it may be empty."""
+    text = unicodedata.normalize("NFC", title)
+    text = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in text)
+    text = re.sub(r'[<>:"/\\|?*\x00-\x1f]', " ", text)
+    text = re.sub(r"\s+", " ", text).strip(" .")
+    text = text.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore").strip(" .")
+    return f"_{text}" if text.partition(".")[0].lower() in _WINDOWS_NAMES else text
+
+
+def plain_suffix(path: Path) -> str:
+    """Return the suffix of *path* in small letters if it is a plain one, else nothing."""
+    suffix = path.suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""

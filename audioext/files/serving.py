@@ -10,22 +10,9 @@ from typing import BinaryIO
 
 from attrs import define, field, frozen
 
-from audioext.files.names import plain_suffix, safe_name
+from audioext.files.formats import plain_suffix, safe_name
+from audioext.http.messages import AUDIO_TYPES
 
-_TYPES = {
-    ".aac": "audio/aac",
-    ".aif": "audio/aiff",
-    ".aiff": "audio/aiff",
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
-    ".mp3": "audio/mpeg",
-    ".mp4": "audio/mp4",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".wav": "audio/wav",
-    ".webm": "audio/webm",
-}
 _ONLY_FILES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """No symbolic link, and no waiting for the other end of a pipe, whatever has the place of the file meanwhile."""
 
@@ -40,7 +27,7 @@ class Offer:
     @property
     def headers(self) -> dict[str, str]:
         """The headers that it is served with: it is audio, or bytes."""
-        content_type = _TYPES.get(self.path.suffix.lower(), "application/octet-stream")
+        content_type = AUDIO_TYPES.get(self.path.suffix.lower(), "application/octet-stream")
         return {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
 
     def open(self) -> BinaryIO | None:
@@ -66,11 +53,7 @@ class Offers:
         return len(self._offers)
 
     def offer(self, path: Path) -> str:
-        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name.
-
-        Raises:
-            OSError: there is no such file.
-        """
+        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name, or raise OSError."""
         token = secrets.token_urlsafe(32)
         real = path.resolve()
         self._offers[token] = Offer(real, _identity(real.stat()))

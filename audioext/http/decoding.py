@@ -1,10 +1,7 @@
-"""Reading wire JSON: strictly into attrs classes, or one lenient value at a time.
+"""Reading wire JSON: strictly into attrs classes, or one lenient value at a time; nothing is coerced by accident.
 
-Nothing is coerced by accident.
-
-`decode` is for shapes that must be as expected: a value of the type, or a `DecodeError` with the JSON path. The small
-functions below it read single values of a parsed body, and return `None` for what is not there or cannot be read: a
-field that is not vital must never cost a paid result.
+`decode` is for shapes that must be as expected. The small functions below it read single values of a parsed body, and
+return `None` for what is not there or cannot be read: a field that is not vital must never cost a paid result.
 """
 
 from __future__ import annotations
@@ -42,6 +39,8 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host and a path that begins with a letter, digit or percent sign.
 _PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-Z^-~]*+(?: (?=h)|$))++", re.ASCII)
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
+_MAYBE_NOTHING = re.compile("none|null|undef|nan", re.IGNORECASE)
+"""Only links with these letters in them can name a word for nothing."""
 _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
 _SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
@@ -59,8 +58,7 @@ def parse_json(data: bytes, *, where: str = "the body") -> object:
 
     NaN is read as null, and a byte that is no UTF-8 as a replacement character.
 
-    Raises:
-        DecodeError: it is not UTF-8 JSON, nests too deep, or holds a lone surrogate.
+    Raises DecodeError: it is not UTF-8 JSON, nests too deep, or holds a lone surrogate.
     """
     if data.startswith(_UTF16):
         raise DecodeError(["expected UTF-8, not UTF-16 @ $"], where=where)
@@ -75,8 +73,7 @@ def parse_json(data: bytes, *, where: str = "the body") -> object:
 def decode(data: bytes, type_: type[T], *, where: str = "the body") -> T:
     """Return the JSON in *data* as a *type_*, such as an attrs class; unknown keys are passed over.
 
-    Raises:
-        DecodeError: it is not JSON, or not of that shape; `paths` says where.
+    Raises DecodeError: it is not JSON, or not of that shape; `paths` says where.
     """
     try:
         return msgspec.json.decode(data, type=type_)
@@ -217,7 +214,8 @@ def link(value: object) -> str | None:
     cleaned = f"https:{cleaned}" if cleaned.startswith("//") else cleaned
     try:
         parts = urlsplit(cleaned)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) and cleaned.isprintable()
+        has_host = parts.scheme in {"http", "https"} and (parts.hostname or "") not in _WORDS_FOR_NOTHING
+        usable = has_host and (parts.port or 1) and cleaned.isprintable()
     except ValueError:
         return None
     name = parts.path.strip("/").rpartition("/")[2].partition(".")[0]
@@ -229,8 +227,7 @@ def are_plain_links(values: str) -> bool:
     """Say whether *values*, with a space between each two, are links that need no closer look."""
     if len(values) > MAX_LINK_LENGTH or not _PLAIN_LINKS.fullmatch(values):
         return False
-    # Only links with these letters in them can name a word for nothing.
-    return not ("one" in values or "ull" in values or "ndef" in values or "aN" in values)
+    return _MAYBE_NOTHING.search(values) is None
 
 
 def moment(value: object) -> datetime | None:

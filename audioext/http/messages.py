@@ -18,6 +18,15 @@ Headers = Mapping[str, str]
 
 MAX_RETRY_AFTER_SECONDS = 3600.0  # a longer wait is no answer to a burst, and a forged one must not park us
 LONGEST_TEXT = 1_000
+AUDIO_TYPES = {
+    **{f".{name}": f"audio/{name}" for name in ("aac", "aiff", "flac", "mp4", "ogg", "wav", "webm")},
+    ".mp3": "audio/mpeg",
+    ".m4a": "audio/mp4",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".aif": "audio/aiff",
+}
+"""Media types of audio files, by suffix."""
 LONGEST_EXCERPT = 120  # characters, of a body that is not what it should be
 
 

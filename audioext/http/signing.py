@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 _TAG_CONTEXT = b"\0\0\0\x13audioext callback 1"
 MAX_TIMESTAMP_DIGITS = 12  # Unix seconds until the year 33658
@@ -28,7 +28,7 @@ def _tag_context(provider: str) -> bytes:
 
 def tag_matches(secrets: Sequence[bytes], provider: str, ref: str, claimed: str) -> bool:
     """Say in constant time whether *claimed* is the tag of *ref* under any of *secrets*."""
-    return _any_matches([tag(secret, provider, ref) for secret in secrets], claimed)
+    return _any_matches(map(partial(tag, provider=provider, ref=ref), secrets), claimed)
 
 
 def hmac_base64(key: str, message: bytes) -> str:
@@ -41,7 +41,7 @@ def hmac_base64_matches(keys: Sequence[str], message: bytes, claimed: str) -> bo
 
     The claim must be the canonical text: Base64 with junk between its letters is no signature.
     """
-    return _any_matches([hmac_base64(key, message) for key in keys], claimed)
+    return _any_matches(map(partial(hmac_base64, message=message), keys), claimed)
 
 
 def unix_seconds(text: str) -> int | None:

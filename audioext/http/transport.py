@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from urllib.request import getproxies, proxy_bypass  # noqa: TID251 - where aiohttp finds proxies, and no HTTP
@@ -71,16 +71,12 @@ class Transport:
     def session(self) -> aiohttp.ClientSession:
         """The session, made at first use: that needs a running loop.
 
-        Raises:
-            NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
+        Raises NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
         """
-        if self._closed:
-            message = "the client was closed before this call; nothing was sent"
-            raise NotSentError(message)
+        if self._closed or (self.given is not None and self.given.closed):
+            whose = "the client" if self._closed else "the session= of this client"
+            raise NotSentError(f"{whose} was closed before this call; nothing was sent")
         if self.given is not None:
-            if self.given.closed:
-                message = "the session= of this client was closed before this call; nothing was sent"
-                raise NotSentError(message)
             return self.given
         if self._session is None:
             self._session = self._make_session()
@@ -139,8 +135,7 @@ class Transport:
             except _UNCONNECTED as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
-                    message = f"no connection to {request.url.host}: {error}; nothing was sent"
-                    raise NotSentError(message) from error
+                    raise NotSentError(f"no connection to {request.url.host}: {error}; nothing was sent") from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 message = f"no whole answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
@@ -159,8 +154,9 @@ class Transport:
         timeout: float,  # noqa: ASYNC109 - as above
         progress: Progress | None,
     ) -> HttpResponse:
-        with _form(parts, progress) as form:
-            if not form.files:
+        with ExitStack() as files:
+            form = _Form(parts, progress, files)
+            if not form.has_file:
                 return await self._call(request, form, _quick(timeout), timeout)
             async with form.watched():
                 return await self._call(request, form, _patient(timeout))
@@ -229,42 +225,27 @@ async def _whole(stream: aiohttp.StreamReader) -> bytes:
     return b"".join(chunks)
 
 
-@contextmanager
-def _form(parts: tuple[Part, ...], progress: Progress | None) -> Generator[_Form]:
-    """Make the form of *parts* with its files open, and close them.
-
-    Raises:
-        NotSentError: a file cannot be read.
-    """
-    form = _Form(progress)
-    try:
-        for part in parts:
-            try:
-                form.add(part)
-            except (OSError, UnicodeError) as error:  # the latter: a file name that is no text
-                reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
-                message = f"cannot read {part.path!s:.200}: {reason or error}; nothing was sent"
-                raise NotSentError(message.encode(errors="replace").decode()) from error
-        yield form
-    finally:
-        for file in form.files:
-            file.close()
-
-
 class _Form(aiohttp.MultipartWriter):
     """A multipart body that watches over its own way out."""
 
     # FormData sends no multipart when there is no file, and MusicGPT documents multipart always.
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, parts: tuple[Part, ...], progress: Progress | None, files: ExitStack) -> None:
+        """Put *parts* into it; their files are open until *files* close. Raises NotSentError: one cannot be read."""
         super().__init__("form-data")
-        self.files: list[io.BufferedReader] = []
+        self.has_file = False
         self._progress = progress
         self._limit: asyncio.Timeout | None = None
         self._outlet: asyncio.Transport | None = None
+        for part in parts:
+            try:
+                self._add(part, files)
+            except (OSError, UnicodeError) as error:  # the latter: a file name that is no text
+                reason = error.strerror if isinstance(error, OSError) else "its name is not UTF-8"
+                message = f"cannot read {part.path!s:.200}: {reason or error}; nothing was sent"
+                raise NotSentError(message.encode(errors="replace").decode()) from error
 
-    def add(self, part: Part) -> None:
-        """Append *part*; a file is opened now."""
+    def _add(self, part: Part, files: ExitStack) -> None:
         headers: Mapping[str, str] = {"Content-Type": part.content_type} if part.content_type else {}
         if part.path is None:
             self.append(part.value or "", headers).set_content_disposition("form-data", name=part.name)
@@ -273,9 +254,9 @@ class _Form(aiohttp.MultipartWriter):
         given = part.filename or part.path.name
         given.encode()
         name = "".join(f"%{ord(letter):02X}" if letter in _UNQUOTED else letter for letter in given)
-        self.files.append(_CountedReader(part.path, self._moved))
-        payload = self.append(self.files[-1], headers)
+        payload = self.append(files.enter_context(_CountedReader(part.path, self._moved)), headers)
         payload.headers[aiohttp.hdrs.CONTENT_DISPOSITION] = f'form-data; name="{part.name}"; filename="{name}"'
+        self.has_file = True
 
     @asynccontextmanager
     async def watched(self) -> AsyncGenerator[None]:

@@ -51,25 +51,18 @@ def callback_url(public_url: URL, secret: bytes, provider: str, ref: str) -> URL
 def read_callback(path: str) -> Route:
     """Return the route in the last three segments of *path*, whatever prefix it was mounted under.
 
-    Raises:
-        WebhookError: it is no callback path (404).
+    Raises WebhookError: it is no callback path (404).
     """
     found = _CALLBACK.search(path.partition("?")[0])
     if found is None:
-        message = "no such route"
-        raise WebhookError(message, http_status=404)
+        raise WebhookError("no such route", http_status=404)
     return Route(found["provider"], found["ref"], found["tag"])
 
 
 def check_tag(route: Route, secrets: Sequence[bytes]) -> None:
-    """Let a route through whose tag proves that we issued it.
-
-    Raises:
-        WebhookError: the tag is not ours (401).
-    """
+    """Let a route through whose tag proves that we issued it, or raise WebhookError: the tag is not ours (401)."""
     if not signing.tag_matches(secrets, route.provider, route.ref, route.tag):
-        message = f"the callback path of {route.ref} does not carry our tag"
-        raise WebhookError(message, http_status=401)
+        raise WebhookError(f"the callback path of {route.ref} does not carry our tag", http_status=401)
 
 
 def mask(text: str) -> str:

@@ -82,11 +82,7 @@ def seconds(value: object) -> str | None:
 
 
 def bounded(timeout: object) -> float:
-    """Return the *timeout* of a call if it is a finite number of seconds above 0.
-
-    Raises:
-        RequestError: it is none.
-    """
+    """Return the *timeout* of a call if it is a finite number of seconds above 0, or raise RequestError: it is none."""
     complaint = seconds(timeout)
     if complaint is not None or not isinstance(timeout, (int, float)):
         raise RequestError([Problem("timeout", f"{complaint}")])

@@ -100,7 +100,8 @@ def make_entry(  # noqa: PLR0913 - each is a field
     said = f"{kind} {status} {len(note)} {note} ".encode(errors="surrogatepass")
     id_ = hashlib.blake2b(said + body, digest_size=12).hexdigest()
     kept = {name: _storable(value) for name, value in headers.items()} if headers else {}
-    return Entry(id=id_, at=at, kind=kind, status=status, headers=kept, body=body, note=_storable(note))
+    note = note and _storable(note)
+    return Entry(id=id_, at=at, kind=kind, status=status, headers=kept, body=body, note=note)
 
 
 def holds_request(entries: Iterable[Entry]) -> bool:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from attrs import field, frozen
+from attrs.converters import optional
 
 from audioext.errors import ProviderError, printable
 from audioext.models.results import FailureReason, Stage, Track
-
-
-def _as_text(value: str | None) -> str | None:
-    return None if value is None else printable(value)
 
 
 @frozen(kw_only=True)
@@ -55,7 +52,7 @@ class Progress:
     tracks: tuple[Track, ...] = ()
     cover_url: str | None = None
     credits: float | None = None
-    word: str | None = field(default=None, converter=_as_text)
+    word: str | None = field(default=None, converter=optional(printable))
     ask_now: bool = False
     is_doubtful: bool = False
 
@@ -69,7 +66,7 @@ class Failed:
 
     task_id: str | None = None
     reason: FailureReason = FailureReason.UNKNOWN
-    code: str | None = field(default=None, converter=_as_text)
+    code: str | None = field(default=None, converter=optional(printable))
     message: str = field(default="", converter=printable)
     charged: bool | None = None
     is_doubtful: bool = False

@@ -225,18 +225,18 @@ class Extend(_Request):
     lyrics_timestamps: bool | None = _given(checks.flag)
     custom: bool | None = _given(checks.flag)
 
-    @property
+    @cached_property
     def operation(self) -> Operation:
         """Whether a provider's own track is continued, or audio from elsewhere."""
         return Operation.EXTEND if self.audio_id is not None else Operation.UPLOAD_EXTEND
 
-    @property
+    @cached_property
     def custom_fields(self) -> tuple[str, ...]:
         """The given fields that ask for custom mode: by id any of four, for uploaded audio style or title."""
         asking = CUSTOM_FIELDS if self.audio_id is not None else ("style", "title")
         return tuple(filter(self._given.__contains__, asking))
 
-    @property
+    @cached_property
     def is_custom(self) -> bool:
         """Whether the given parameters are used (`True`) or the source's are inherited; `custom` overrides."""
         return bool(self.custom_fields) if self.custom is None else self.custom

@@ -59,12 +59,8 @@ class Durations:
     """A histogram that grows."""
 
     _bounds: tuple[float, ...]
-    _counts: list[int] = field(init=False)
+    _counts: Counter[int] = field(factory=Counter, init=False)
     _sum: float = field(default=0.0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Begin with nothing."""
-        self._counts = [0] * (len(self._bounds) + 1)
 
     def add(self, seconds: float) -> None:
         """Count one."""
@@ -73,7 +69,7 @@ class Durations:
 
     def histogram(self) -> Histogram:
         """Return what was counted."""
-        return Histogram(self._bounds, tuple(self._counts), self._sum)
+        return Histogram(self._bounds, tuple(self._counts[at] for at in range(len(self._bounds) + 1)), self._sum)
 
 
 @frozen(kw_only=True)

@@ -21,11 +21,7 @@ NAMES = tuple(CLASSES)
 
 
 def load(name: str) -> Callable[..., Provider]:
-    """Return the class whose accounts are called *name* by default, such as `Kie` for `"kie"`.
-
-    Raises:
-        KeyError: there is no such wire format.
-    """
+    """Return the class whose accounts are called *name* by default, such as `Kie` for `"kie"`, or raise KeyError."""
     module, class_name = CLASSES[name]
     found: Callable[..., Provider] = getattr(importlib.import_module(module), class_name)
     return found

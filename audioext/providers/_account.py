@@ -15,23 +15,21 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from audioext.errors import ConfigError, Problem, RequestError, shown
-from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
+from audioext.http.messages import AUDIO_TYPES, HttpRequest, HttpResponse, Part, Webhook
 from audioext.models.events import SubmitOutcome
 from audioext.models.limits import Limits, Pace
 from audioext.models.record import Record
-from audioext.models.requests import Operation, Request
+from audioext.models.requests import Request
 from audioext.providers._answers import Answers, CodeTable
 from audioext.providers._fields import FieldRules, field_problems
-from audioext.providers.base import FileRoute, ProviderInfo
+from audioext.providers.base import ProviderFacts, ProviderInfo
 from audioext.version import __version__
 
 USER_AGENT = f"audioext/{__version__}"
 """Sent with every call: behind Cloudflare a request without one gets 403 "error code: 1010"."""
 
-GRACE_SECONDS = 900.0  # no page says how late a first callback may be
 DAY_SECONDS = 86_400.0
 
-AUDIO_TYPES = {"mp3": "mpeg", "m4a": "mp4", "opus": "ogg", "oga": "ogg"}  # where the type is not named as the suffix
 _NAME = re.compile("[a-z0-9-]+")
 _PASTED = re.compile(
     r"\A((export\s+)?[A-Z0-9_]*API_KEY\s*[=:]|authorization\s*[=:]|x-api-key\s*[=:]|bearer(\s|:))\s*", re.IGNORECASE
@@ -40,31 +38,20 @@ _AROUND_KEY = " \t\r\n\f\v\"'`,;\u00a0\u200b\u200c\u200d\u2018\u2019\u201c\u201d
 
 
 @frozen(kw_only=True)
-class Vendor:
+class Vendor(ProviderFacts):
     """The facts of one wire format at one vendor.
 
     `rules` say what it takes; their `wire_name` is the default of an account's `name`. `table` reads its answers.
     `auth` is what stands before the key in `Authorization`. A status is asked for with a GET of `status_path`, the task
-    in the query under `status_key` beside `status_query`. The other facts are those of `ProviderInfo`; `retention` and
-    `grace` are in seconds.
+    in the query under `status_key` beside `status_query`.
     """
 
     rules: FieldRules
-    key_variable: str
-    webhook_key_variable: str = ""
-    base_url: URL
-    file_route: FileRoute = FileRoute.SERVE
     table: CodeTable = field(factory=CodeTable)
     auth: str = "Bearer "
     status_path: str = ""
     status_key: str = "task_id"
     status_query: Mapping[str, str] = field(factory=dict)
-    limits: Limits = field(factory=Limits)
-    default_models: Mapping[Operation, str] = field(factory=dict)
-    extends_by_id: bool = True
-    counts_tracks: bool = False
-    grace: float = GRACE_SECONDS
-    retention: float | None = None
 
 
 def to_base_url(value: str | URL) -> URL:
@@ -117,10 +104,7 @@ class HostedAccount:
 
     `base_url` may carry a path prefix. `name` is the segment of the callback path; two accounts at one API need two
     names. `grace` and `retention` are in seconds. A subclass says who its `vendor` is, and adds what its wire has:
-    `build_submit`, `parse_status` and `parse_webhook`.
-
-    Raises:
-        ConfigError: a setting cannot work.
+    `build_submit`, `parse_status` and `parse_webhook`. Raises ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[Vendor]
@@ -144,23 +128,16 @@ class HostedAccount:
         """Put the facts together, which are asked for several times with each call."""
         vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
+        facts: dict[str, Any] = {each.name: getattr(vendor, each.name) for each in attrs.fields(ProviderFacts)}
+        facts |= {"base_url": self.base_url, "limits": self.limits, "grace": self.grace, "retention": self.retention}
         info = ProviderInfo(
+            **facts,
             name=self.name,
             account=f"{self.base_url.authority}/{digest}",
-            base_url=self.base_url,
-            key_variable=vendor.key_variable,
             has_key=self.api_key is not None,
             operations=vendor.rules.operations,
-            file_route=vendor.file_route,
-            limits=self.limits,
             pace=self.pace,
-            default_models=vendor.default_models,
-            extends_by_id=vendor.extends_by_id,
-            counts_tracks=vendor.counts_tracks,
-            grace=self.grace,
-            retention=self.retention,
             is_signed=self.is_signed,
-            webhook_key_variable=vendor.webhook_key_variable,
         )
         object.__setattr__(self, "info", info)
 
@@ -228,5 +205,5 @@ class HostedAccount:
 def file_part(name: str, path: Path, *, filename: str) -> Part:
     """Return the part that holds the audio at *path*, with the type that its suffix tells: some hosts want one."""
     suffix = path.suffix[1:].lower()
-    kind = f"audio/{AUDIO_TYPES.get(suffix, suffix)}" if suffix.isalnum() and suffix.isascii() else None
-    return Part(name=name, path=path, filename=filename, content_type=kind)
+    other = f"audio/{suffix}" if suffix.isalnum() and suffix.isascii() else None
+    return Part(name=name, path=path, filename=filename, content_type=AUDIO_TYPES.get(f".{suffix}", other))

@@ -19,7 +19,7 @@ from audioext.http.decoding import identity, number, opened, parse_json, plain_k
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body
-from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said, says_no, status_word, words
+from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said, words
 
 OK = 200
 HTTP_ERROR_FROM = 400
@@ -29,7 +29,8 @@ _FIREWALL = re.compile(rb"\berror( code:)? 1010\b", re.IGNORECASE)
 _FIREWALL_CODE = 1010  # Cloudflare turned the client away before the API saw the call
 _FIREWALL_SAYS = "the firewall in front of the API refused this client (error code: 1010)"
 _HIGHEST_CODE = 10**9
-_CODE_KEYS = ("code", "statuscode", "status")  # the last is a word elsewhere, and HTTP's number in some frameworks
+_HTTP_CODES_FROM, _HTTP_CODES_BELOW = 100, 600
+_BARE_ID = re.compile(r"(?=.*[0-9])[\w-]{16,64}", re.ASCII)
 NO_IDS = frozenset({"", "single_song_generation_request"})
 """What stands in place of a second id where one track was ordered: a live client of MusicGPT, on no page."""
 
@@ -102,9 +103,9 @@ class CodeTable:
 class Answer:
     """One answer, opened. `code` is the body's, else the HTTP status with all of 2xx as 200; `says` is its text.
 
-    `body` is the JSON object as it came and `keys` the same by plain keys, both empty where it is none: then `problem`
-    says why. `has_code` says that the body bears a code of its own, `failed` that it says no in another way, such as
-    `"success": false`. `meaning` is what code and text stand for together.
+    `seen` is what the JSON object says, an empty one where it is none: then `problem` says why. `has_code` says that
+    the body bears a code of its own, `failed` that it says no in another way, such as `"success": false`. `meaning` is
+    what code and text stand for together.
     """
 
     code: int
@@ -112,14 +113,13 @@ class Answer:
     meaning: Code
     has_code: bool = False
     failed: bool = False
-    body: Mapping[str, object] = field(factory=dict)
-    keys: Mapping[str, object] = field(factory=dict)
+    seen: Body = field(factory=lambda: Body({}, "the answer"))
     problem: DecodeError | None = None
 
     @property
     def data(self) -> object:
         """What the envelope holds, read where it is JSON in a text."""
-        return opened(self.keys.get("data"))
+        return opened(self.seen.outer.get("data"))
 
     @property
     def is_good(self) -> bool:
@@ -141,24 +141,18 @@ class Answers:
         if status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]):
             return Answer(code=_FIREWALL_CODE, says=_FIREWALL_SAYS, meaning=Code())
         try:
-            body = parse_json(response.body)
-            body = body[0] if isinstance(body, list) and len(body) == 1 else body
-            if not isinstance(body, dict):
-                raise DecodeError(["expected an object @ $"])
+            seen = Body(parse_json(response.body), "the answer")
         except DecodeError as error:
             says = self._clean(response.body)
             return Answer(code=status, says=says, meaning=self.table.meaning(status, says), problem=error)
-        keys = plain_keys(body)
-        own = next((found for key in _CODE_KEYS if (found := _code_of(keys.get(key))) is not None), None)
-        failed = says_no(keys.get("success")) or says_no(keys.get("ok")) or (own is None and _says_failed(keys))
+        own = _own_code(seen, status)
+        failed = seen.says_no or _says_failed(seen, has_code=own is not None)
         code = _http_code(status) if own is None else own
         # What a good answer says besides is a pleasantry.
-        says = "" if code == OK and not failed else said(keys, self.table.text_keys) or words(keys.get("data"))
+        says = "" if code == OK and not failed else said(seen.outer, self.table.text_keys) or seen.says()
         says = self._clean(says.encode(), LONGEST_MESSAGE) if says else ""
         meaning = _uncoded(says) if failed and code == OK else self.table.meaning(code, says)
-        return Answer(
-            code=code, says=says, meaning=meaning, has_code=own is not None, failed=failed, body=body, keys=keys
-        )
+        return Answer(code=code, says=says, meaning=meaning, has_code=own is not None, failed=failed, seen=seen)
 
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
         """Say whether a task was made, refused or unknown. Never raises for any bytes.
@@ -172,14 +166,14 @@ class Answers:
         answer = self.open(response)
         says = answer.says or self._clean(response.body)
         broken = response.status >= HTTP_SERVER_ERROR_FROM
-        made = None if answer.problem is not None else _made(answer)
+        made = None if answer.problem is not None else _made(answer.seen)
         if answer.problem is not None:
             refused = response.status in self.table.http_refusals and not broken
             reason = f"HTTP {response.status} with {says}"
         elif answer.is_good and not broken:
             if made is not None:
                 return made
-            told = said(answer.keys, self.table.text_keys)
+            told = said(answer.seen.outer, self.table.text_keys)
             says = self._clean(told.encode(), LONGEST_MESSAGE) if told else says
             refused, reason = False, f"without a task id: {says}"
         else:
@@ -189,12 +183,15 @@ class Answers:
             return Unknown(reason=f"{self.provider} answered {reason}")
         return Refused(error=self.error(response, answer, charged=False), resend=answer.meaning.resend)
 
-    def parse_data(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
-        """Return the answer to a call that succeeded, or raise ProviderError; *charged* is what a refusal has cost."""
-        answer = self.parse_any(response, charged=charged)
+    def parse_free(self, response: HttpResponse) -> dict[str, object]:
+        """Return the data, by plain keys, in the answer to a call that costs nothing, or raise an error.
+
+        What is no object stands under `data`.
+        """
+        answer = self.parse_any(response, charged=False)
         if not answer.is_good:
-            raise self.error(response, answer, charged=charged)
-        return answer
+            raise self.error(response, answer, charged=False)
+        return plain_keys(answer.data) or {"data": answer.data}
 
     def parse_any(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
         """Return the answer to a call, refused or not, or raise DecodeError, or ProviderError by its HTTP status."""
@@ -210,7 +207,7 @@ class Answers:
         answer = answer or self.open(response)
         code: str | None = str(answer.code)
         if answer.failed and answer.code == OK:
-            code = text(plain_keys(answer.keys.get("error")).get("code"))
+            code = text(plain_keys(answer.seen.outer.get("error")).get("code"))
         error = answer.meaning.error(
             answer.says or self._clean(response.body),
             provider=self.provider,
@@ -242,22 +239,22 @@ def _uncoded(says: str) -> Code:
     return CONTENT if CONTENT_WORDS.search(says) else Code()
 
 
-def _made(answer: Answer) -> Submitted | None:
+def _made(seen: Body) -> Submitted | None:
     """Return the task that a submit's answer names: on top or in what it wraps, in any spelling.
 
     The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
-    sibling of vidgo has it on top, and readers of MusicGPT know `conversion_task_id`, `job_id` and `id`. What stands
-    beside it is MusicGPT's.
+    sibling of vidgo has it on top, readers of MusicGPT know `conversion_task_id`, `job_id` and `id`, and `data` may be
+    the id itself. What stands beside it is MusicGPT's.
     """
+    keys, data = seen.keys, seen.outer.get("data")
     try:
-        told = Body(answer.body, "the answer", finds_tracks=False)
+        task_id = seen.task_id or identity(keys.get("id"))
     except DecodeError:
         return None
-    layers = [plain_keys(layer) for layer, _ in told.layers]
-    task_id = told.task_id or next((found for layer in layers if (found := identity(layer.get("id")))), None)
+    if task_id is None and isinstance(data, str) and _BARE_ID.fullmatch(data):
+        task_id = data
     if task_id is None:
         return None
-    keys = {key: value for layer in layers for key, value in layer.items()}
     ids = (text(keys.get(f"conversionid{index}")) for index in (1, 2))
     return Submitted(
         task_id=task_id,
@@ -290,13 +287,26 @@ def _documented(response: HttpResponse) -> Submitted | None:
     return Submitted(task_id=task_id) if task_id and response.status == OK else None
 
 
-def _says_failed(keys: Mapping[str, object]) -> bool:
-    """Say whether an answer without a code is one word of failure, or an error; what names a task is told by that."""
-    if not keys.keys().isdisjoint({"taskid", "jobid"}):
+def _says_failed(seen: Body, *, has_code: bool) -> bool:
+    """Say whether an answer is one word of failure, or an error; what names a task is told by that."""
+    try:
+        if seen.task_ids or seen.word.fails:
+            return not seen.task_ids
+    except DecodeError:
         return False
-    status = keys.get("status")
-    fails = isinstance(status, str) and status_word(status).fails
-    return fails or ("success" not in keys and bool(words(keys.get("error"))))
+    return not has_code and "success" not in seen.outer and bool(words(seen.outer.get("error")))
+
+
+def _own_code(seen: Body, status: int) -> int | None:
+    """Return the code in a body; one that is none of HTTP's says less than *status*, where that is an error."""
+    found = seen.first("code", _code_of)
+    if found is None:
+        # A status is a word elsewhere, and HTTP's number in some frameworks; an error's code may be that of a task.
+        keys = ("status",) if "taskid" in seen.keys else ("status", "errorcode")
+        numbers = (_code_of(seen.outer.get(key)) for key in keys)
+        found = next((number for number in numbers if number is not None and number >= HTTP_ERROR_FROM), None)
+    is_foreign = found is not None and not _HTTP_CODES_FROM <= found < _HTTP_CODES_BELOW
+    return None if is_foreign and status >= HTTP_ERROR_FROM else found
 
 
 def _code_of(value: object) -> int | None:

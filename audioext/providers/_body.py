@@ -13,9 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self, TypeVar
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import identity, moment, opened, parse_json, plain, plain_keys
+from audioext.http.decoding import identity, link, moment, opened, parse_json, plain, plain_keys, text
 from audioext.models.results import Stage, Track
-from audioext.providers._tracks import KEYS, LISTS, MAX_KEY_LENGTH, MAX_TRACKS, SHOWING, find_tracks
+from audioext.providers._tracks import (
+    MAX_KEY_LENGTH,
+    MAX_TRACKS,
+    NAMING_A_TRACK,
+    SHOWING,
+    find_tracks,
+    is_audio_file,
+)
 from audioext.providers._words import StatusWord, all_said, says_no, status_word
 
 T = TypeVar("T")
@@ -24,27 +31,35 @@ MAX_KEYS = 200  # of one object; real ones have up to 30
 MAX_PER_ROLE = 12  # values of one kind, such as lists
 MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
 MAX_NODES = 64  # lists and objects in which tracks are looked for where no known key has them
-_NAMING_A_TRACK = SHOWING | {plain(key) for key in KEYS["id"][1]}
+_LISTS = (
+    *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
+    *("resulturls", "audiourls", "urls", "results", "result", "output", "outputs", "audios", "list", "payload", "body"),
+    *("resulturl", "task", "job", "record", "conversions", "conversion"),
+)
+"""Plain keys under which tracks, lists of them, or objects around them have been seen: kie.ai's jobs (`resultJson`,
+`resultObject`, `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and what
+clients of all read."""
 _ROLES = {
     **dict.fromkeys(SHOWING, "song"),
-    **dict.fromkeys((*LISTS, "conversion"), "list"),
+    **dict.fromkeys(_LISTS, "list"),
     **dict.fromkeys(("taskid", "conversiontaskid", "jobid"), "id"),
+    **dict.fromkeys(("taskids", "jobids"), "ids"),
     "callbacktype": "type",
-    **dict.fromkeys(("status", "state", "taskstatus", "stage", "successflag"), "status"),
-    **dict.fromkeys(("success", "ok"), "success"),
-    "code": "code",
+    **dict.fromkeys(("status", "state", "taskstatus", "stage"), "status"),
+    "successflag": "flag",
+    **dict.fromkeys(("success", "ok", "issuccess", "succeeded"), "success"),
+    **dict.fromkeys(("code", "statuscode"), "code"),
     **dict.fromkeys(("errorcode", "errcode", "failcode", "failurecode"), "own code"),
     "createdtime": "time",
     "creditsconsumed": "credits",
 }
 """What stands under a plain key of a body's objects."""
-_ABOUT_A_TASK = frozenset({"id", "type", "status", "list", "song"})
+_ABOUT_A_TASK = frozenset({"id", "type", "status", "flag", "list", "song"})
 """Roles by which an object is known to speak of a task; one with none of them is a mere wrapper."""
+_FLAGS = {"0": "GENERATING", "1": "SUCCESS", "2": "CREATE_TASK_FAILED", "3": "GENERATE_FAILED"}
+"""The words behind a `successFlag`: docs.kie.ai's pages of its other models."""
 _ECHO = re.compile("param|input|request|source|upload|origin|parent|reference|setting|header|callback")
 """In a plain key, it tells of what was asked for, which is no result."""
-
-_Values = list[tuple[int, object, str]]
-"""Values with the index of the object that they stand in, and their path."""
 
 
 @functools.lru_cache(maxsize=2_048)
@@ -55,29 +70,28 @@ def _role(key: str) -> str | None:
 class Body:
     """What a parsed body says of a task: a status answer or a webhook, bare or wrapped.
 
-    `layers` are its objects with their paths, from the outside in, and `problems` what could not be read in them.
-    `word` says where the task is; `tracks` are looked for unless asked not to. Raises DecodeError if it is no object,
-    or an id or a status word has the wrong type.
+    `layers` are its objects with their paths, from the outside in, `outer` the first one by plain keys, and `problems`
+    what could not be read in them.
+    Raises DecodeError if it is no object, and where an id or a status word is asked for that has the wrong type.
     """
 
-    def __init__(self, value: object, where: str, *, finds_tracks: bool = True) -> None:
+    def __init__(self, value: object, where: str) -> None:
         """Look once at every key of every object, and open the JSON texts among them."""
-        if isinstance(value, list):
+        if isinstance(value, list) and value:
             several: dict[str, object] = {"data": value}
             value = value[0] if len(value) == 1 else several
         if not isinstance(value, dict):
             raise DecodeError(["expected an object @ $"], where=where)
         self.where = where
         self.problems: list[str] = []
+        self.outer = plain_keys(value)
         self.layers: list[tuple[dict[str, object], str]] = [(value, "$")]
-        self._found: dict[str, _Values] = {}
+        self._found: dict[str, list[tuple[int, object, str]]] = {}  # by role, with the object's index and the path
         for index, (layer, path) in enumerate(self.layers):
             if not self._look_at(index, layer, path):
-                self._unwrap(layer, path)
-        self.task_ids = self._read_ids()
-        self.task_id = self.task_ids[0] if self.task_ids else None
-        self.word = self._read_word()
-        self.tracks = self.find_tracks() if finds_tracks else ()
+                for key, raw in itertools.islice(layer.items(), MAX_KEYS):
+                    if not _ECHO.search(plain(key)):
+                        self._open(raw, f"{path}.{key}")
 
     @classmethod
     def delivered(cls, data: bytes) -> Self:
@@ -100,30 +114,45 @@ class Body:
                 continue
             at, item = f"{path}.{key}", raw
             if role == "list":
-                item = _opened_task(raw)
-                if isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
-                    self.layers.append((item, at))
-                elif isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
+                item = self._open(raw, at)
+                if isinstance(item, str) and item.lstrip()[:1] in {"{", "["}:
                     self.problems.append(f"expected JSON in the text @ {at}")
             values.append((index, item, at))
         return speaks
 
-    def _unwrap(self, layer: Mapping[str, object], path: str) -> None:
-        """Look into all that an object holds which says nothing of a task itself."""
-        for key, raw in itertools.islice(layer.items(), MAX_KEYS):
-            item = _opened_task(raw)
-            if isinstance(item, dict) and len(self.layers) < MAX_LAYERS and not _ECHO.search(plain(key)):
-                self.layers.append((item, f"{path}.{key}"))
+    def _open(self, raw: object, path: str) -> object:
+        """Return what is in *raw*, JSON in a text too, or in a list of one that is no track; an object is a layer."""
+        item = opened(raw)
+        only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
+        if isinstance(only, dict) and not _names_a_track(only):
+            item = only
+        if isinstance(item, dict) and len(self.layers) < MAX_LAYERS:
+            self.layers.append((item, path))
+        return item
 
-    def _read_ids(self) -> tuple[str, ...]:
-        named = [(identity(item), path) for _, item, path in self._own_first("id")]
-        found = tuple(dict.fromkeys(id_ for id_, _ in named if id_ is not None))
+    def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
+        # The task's own object is the second, where there is one.
+        values = self._found.get(role, ())
+        return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
+
+    @functools.cached_property
+    def task_ids(self) -> tuple[str, ...]:
+        """The ids by which it names its task."""
+        named = [(item, path) for _, item, path in self._own_first("id")]
+        named += [(each, path) for _, item, path in self._found.get("ids", ()) for each in _several(item)]
+        found = tuple(dict.fromkeys(id_ for item, _ in named if (id_ := identity(item)) is not None))
         if named and not found:
             raise DecodeError([f"expected an id @ {named[0][1]}"], where=self.where)
         return found
 
-    def _read_word(self) -> StatusWord:
-        # A callback's type, else the status of the task's own object.
+    @property
+    def task_id(self) -> str | None:
+        """The likeliest of them."""
+        return next(iter(self.task_ids), None)
+
+    @functools.cached_property
+    def word(self) -> StatusWord:
+        """Where the task is: a callback's type, else the status of the task's own object."""
         named = (*self._own_first("type"), *self._own_first("status"))
         for _, item, _ in named:
             if isinstance(item, str) and item.strip():
@@ -131,10 +160,12 @@ class Body:
         for _, item, path in named:
             if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)
-        return StatusWord()
+        flag = self.first("flag", text)
+        return StatusWord() if flag is None else status_word(_FLAGS.get(flag, flag))
 
-    def find_tracks(self) -> tuple[Track, ...]:
-        """Return the tracks under the known keys, else those that show audio under any other."""
+    @functools.cached_property
+    def tracks(self) -> tuple[Track, ...]:
+        """The tracks under the known keys, else those that show audio under any other."""
         lists: list[tuple[Sequence[object], str]] = [
             (item if isinstance(item, list) else [item], path)
             for _, item, path in self._found.get("list", ())
@@ -162,13 +193,8 @@ class Body:
             limit = MAX_KEYS if isinstance(node, dict) else None
             inner = [opened(item) for key, item in itertools.islice(pairs, limit) if not _ECHO.search(plain(str(key)))]
             beside = [_bare(item) for item in inner if isinstance(item, dict)]
-            yield [item for item in beside if _names_a_track(item)][:MAX_TRACKS]
+            yield [item for item in beside if _names_a_track(item, by_file=True)][:MAX_TRACKS]
             nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
-
-    def _own_first(self, role: str) -> Sequence[tuple[int, object, str]]:
-        # The task's own object is the second, where there is one.
-        values = self._found.get(role, ())
-        return sorted(values, key=lambda value: value[0] != 1) if len(values) > 1 else values
 
     def first(self, role: str, read: Callable[[object], T | None]) -> T | None:
         """Return the first value in a role that can be read."""
@@ -177,23 +203,45 @@ class Body:
     @property
     def says_no(self) -> bool:
         """Whether it says `"success": false`."""
-        return any(says_no(item) for _, item, _ in self._found.get("success", ()))
+        said = any(says_no(item) for _, item, _ in self._found.get("success", ()))
+        return said or any(item is False for _, item, _ in self._found.get("status", ()))
 
     @property
     def is_empty(self) -> bool:
         """Whether it says nothing of any task."""
         return not (self.task_ids or self.word.name or self.tracks)
 
-    def says(self) -> Iterator[str]:
-        """Yield what it says to people, but for pleasantries."""
-        for layer, _ in self.layers:
-            yield from all_said(plain_keys(layer))
+    @functools.cached_property
+    def keys(self) -> dict[str, object]:
+        """The plain keys of all its objects, those of the inner ones going before."""
+        return {key: item for layer, _ in self.layers for key, item in plain_keys(layer).items() if item is not None}
+
+    def says(self) -> str:
+        """Return what it says to people, but for pleasantries; of its tracks where it says nothing else."""
+        found = [said for layer, _ in self.layers for said in all_said(plain_keys(layer))]
+        listed = [(index, item, at) for index, item, at in self._found.get("list", ()) if not isinstance(item, dict)]
         # docs.kie.ai/suno-api/replace-section shows a text beside the tracks; it has been seen instead of them, too.
-        yield from (item for layer, _ in self.layers[1:] if isinstance(item := layer.get("data"), str) and item)
+        found += [
+            item
+            for index, item, at in listed
+            if isinstance(item, str) and ((index and at.endswith(".data")) or (" " in item and link(item) is None))
+        ]
+        for _, item, _ in listed if not found else ():
+            found += [said for each in _several(item) if isinstance(each, dict) for said in all_said(plain_keys(each))]
+        return " ".join(dict.fromkeys(found))
 
 
-def _names_a_track(item: object) -> bool:
-    return isinstance(item, dict) and not _NAMING_A_TRACK.isdisjoint(map(plain, item))
+def _several(item: object) -> Sequence[object]:
+    return item if isinstance(item, list) else ()
+
+
+def _names_a_track(item: object, *, by_file: bool = False) -> bool:
+    """Say whether *item* is a track by its keys, or *by_file* by a link to audio under any key."""
+    if not isinstance(item, dict):
+        return False
+    return not NAMING_A_TRACK.isdisjoint(map(plain, item)) or (
+        by_file and any(is_audio_file(key, value) for key, value in item.items())
+    )
 
 
 def _bare(item: Mapping[str, object]) -> object:
@@ -201,10 +249,3 @@ def _bare(item: Mapping[str, object]) -> object:
     inner = [] if _names_a_track(item) else [it for key, it in item.items() if not _ECHO.search(plain(key))]
     tracks = [each for each in inner if _names_a_track(each)]
     return tracks[0] if len(tracks) == 1 else item
-
-
-def _opened_task(raw: object) -> object:
-    """Return what is in *raw*, JSON in a text too; a list of one object that is no track counts as the object."""
-    item = opened(raw)
-    only = opened(item[0]) if isinstance(item, list) and len(item) == 1 else None
-    return only if isinstance(only, dict) and not _names_a_track(only) else item

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, link, moment, number, plain_keys
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, link, moment, number
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
@@ -58,13 +58,13 @@ class EngineAccount(HostedAccount):
         A task that is named with its status is judged by that, whatever the code beside it says.
         """
         answer = self.answers.parse_any(response)
+        seen = answer.seen
         try:
-            seen = Body(answer.body, "the status")
+            named = seen.word.name and (seen.task_id is not None or response.status < HTTP_ERROR_FROM)
         except DecodeError:
             if answer.is_good:
                 raise
             raise self.answers.error(response, answer) from None
-        named = seen.word.name and (seen.task_id is not None or response.status < HTTP_ERROR_FROM)
         if not answer.is_good and not named:
             if answer.has_code and answer.code in self.vendor.failed_codes:
                 return (_failed(seen, self.vendor),)
@@ -93,15 +93,11 @@ class EngineAccount(HostedAccount):
         return self.get(self.vendor.credits_path)
 
     def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo).
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer names no balance.
-        """
-        data = self.answers.parse_data(response, charged=False).data
-        keys = plain_keys(data) or {"credits": data}
-        found = number(next((keys[key] for key in ("creditsamount", "credits", "balance") if key in keys), None))
+        """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo), or raise an error."""
+        keys = self.answers.parse_free(response)
+        found = number(
+            next((keys[key] for key in ("creditsamount", "credits", "balance", "data") if key in keys), None)
+        )
         if found is None:
             raise DecodeError(["expected a number @ $.data"])
         return found
@@ -148,8 +144,8 @@ def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> F
     word = seen.word
     code, outer = seen.first("own code", identity), seen.first("code", identity)
     code = code or (outer if outer not in _SUCCESS_CODES else None)
-    said = (*seen.says(), *([_NO_CALLBACK] if is_doubtful else ()))
-    message = " ".join(dict.fromkeys(said)) or word.raw or (f"code {code}" if code else "no words")
+    said = " ".join(filter(None, (seen.says(), _NO_CALLBACK if is_doubtful else "")))
+    message = said or word.raw or (f"code {code}" if code else "no words")
     made = "CREATE" in word.name or "GENERATE" in word.name
     reason = vendor.reasons.get(code or "", FailureReason.GENERATION if made else FailureReason.UNKNOWN)
     vague = reason in {FailureReason.GENERATION, FailureReason.UNKNOWN}

@@ -190,10 +190,14 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
         yield Problem("model", f"is required to extend at {rules.wire_name}")
     if given.get("instrumental") is True:
         yield from _instrumental_clashes(given, operation, rules)
-    longest = SHORT_UPLOADS.get(str(model), MAX_UPLOAD_SECONDS) if operation is Operation.UPLOAD_EXTEND else math.inf
+    longest = SHORT_UPLOADS.get(_named(model), MAX_UPLOAD_SECONDS) if operation is Operation.UPLOAD_EXTEND else math.inf
     if isinstance(seconds, (int, float)) and checks.is_number(seconds, above=0) and seconds > longest:
-        where = f" with {cut(model)}" if isinstance(model, str) and model else ""
+        where = f" with {cut(_named(model))}" if model else ""
         yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
+
+
+def _named(model: object) -> str:
+    return model if isinstance(model, str) else ""
 
 
 def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
@@ -257,8 +261,7 @@ def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules
 
 
 def _lengths(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
-    named = given.get("model")
-    model = named if isinstance(named, str) else ""
+    model = _named(given.get("model"))
     is_extend = operation is not Operation.ADD_INSTRUMENTAL
     by_model = EXTEND_LIMITS.get(model, {}) if is_extend and rules.is_engine else {}
     limits = [(name, longest, f" with {model}", model in rules.stated) for name, longest in by_model.items()]

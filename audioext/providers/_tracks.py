@@ -98,15 +98,7 @@ _TOO_PLAIN = frozenset({"url", "audio", "mp3", "file", "link", "outputurl", "res
 AUDIO_KEYS = frozenset(plain(key) for name in ("audio_url", "wav_url") for key in KEYS[name][1]) - _TOO_PLAIN
 SHOWING = AUDIO_KEYS | {plain(key) for name in ("stream_url", "source_audio_url") for key in KEYS[name][1]}
 """The plain keys by which an object is known to be a track."""
-
-LISTS = (
-    *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
-    *("resulturls", "audiourls", "urls", "results", "result", "output", "outputs", "audios", "list", "payload", "body"),
-    *("resulturl", "task", "job", "record", "conversions"),
-)
-"""Plain keys under which tracks, lists of them, or objects around them have been seen: kie.ai's jobs (`resultJson`,
-`resultObject`, `resultUrls`: docs.kie.ai/market/common/get-task-detail, read 2026-11-21), vidgo (`files`), and what
-clients of all read."""
+NAMING_A_TRACK = SHOWING | {plain(key) for key in KEYS["id"][1]}
 
 
 @functools.lru_cache(maxsize=2_048)
@@ -137,8 +129,7 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
             continue
         known = _known(key) if len(key) <= MAX_KEY_LENGTH else None
         if known is None:
-            if unnamed is None and isinstance(item, str) and _AUDIO_FILE.fullmatch(item) and not _NO_RESULT.search(key):
-                unnamed = link(item)
+            unnamed = unnamed or (link(item) if is_audio_file(key, item) else None)
             continue
         name, rank, read = known
         if rank > ranks.get(name, rank):
@@ -148,12 +139,15 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
             found[name], ranks[name] = value, rank
         elif name == "audio_url" and item and not isinstance(item, str):
             problems.append(f"expected a link @ {path}.{key}")
-    file = (
-        found.get("audio_url") or found.get("wav_url") or (found.get("source_audio_url") if whole else None) or unnamed
-    )
-    found["audio_url"] = file
+    source = found.get("source_audio_url") if whole else None
+    found["audio_url"] = found.get("audio_url") or found.get("wav_url") or source or unnamed
     found.setdefault("created_at", created_at)
     return Track(**found, position=position)  # type: ignore[arg-type]  # each reader gives its field's type
+
+
+def is_audio_file(key: str, value: object) -> bool:
+    """Say whether *value* is a link to audio under a *key* that tells of nothing else."""
+    return isinstance(value, str) and _AUDIO_FILE.fullmatch(value) is not None and not _NO_RESULT.search(key)
 
 
 def find_tracks(
@@ -161,8 +155,7 @@ def find_tracks(
 ) -> tuple[Track, ...]:
     """Return the tracks in the first of *lists*, values with their path, that holds some; bare links come last.
 
-    Raises:
-        DecodeError: there are more than `MAX_TRACKS` in it.
+    Raises DecodeError if there are more than `MAX_TRACKS` in it.
     """
     links: tuple[Track, ...] = ()
     for values, path in lists:

@@ -31,18 +31,30 @@ _LONGEST_WORD = 100  # characters that are looked at; real words have up to 21
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _STEPS = {"TEXT": Stage.TEXT, "FIRST": Stage.FIRST}
 _KINDS = {
-    **dict.fromkeys(("COMPLETE", "COMPLETED", "SUCCESS", "SUCCEED", "SUCCEEDED", "SUCCESSFUL", "SUCCESSFULLY"), "done"),
-    **dict.fromkeys(("FINISH", "FINISHED", "DONE", "READY", "GENERATED"), "done"),
-    **dict.fromkeys(("TASK", "JOB", "ALL", "AUDIO", "MUSIC", "SONG", "TRACK", "GENERATE", "GENERATION"), "filling"),
-    **dict.fromkeys(("WITH", "WITHOUT", "ERROR", "ERRORS"), "filling"),
-    **dict.fromkeys(("PENDING", "WAITING", "QUEUE", "QUEUED", "QUEUING", "QUEUEING", "SCHEDULED", "INIT"), "running"),
-    **dict.fromkeys(("CREATED", "NEW", "SUBMITTED", "ACCEPTED", "RECEIVED", "STARTING", "STARTED"), "running"),
-    **dict.fromkeys(("PREPARING", "UPLOADING", "GENERATING", "PROCESSING", "STREAMING", "RUNNING"), "running"),
-    **dict.fromkeys(("PROGRESS", "INPROGRESS", "ACTIVE", "WORKING"), "running"),
-    **dict.fromkeys(("CANCEL", "CANCELED", "CANCELLED", "ABORT", "ABORTED", "REJECT", "REJECTED"), "given up"),
-    **dict.fromkeys(("REFUSED", "DENIED", "BLOCKED", "MODERATED", "SENSITIVE", "INVALID", "EXCEPTION"), "given up"),
-    **dict.fromkeys(("EXPIRED", "TIMEOUT", "OUT", "UNSUCCESSFUL", "TERMINATED", "KILLED", "STOPPED"), "given up"),
-    **dict.fromkeys(("CALLBACK", "WEBHOOK"), "about us"),
+    part: kind
+    for kind, parts in {
+        "done": (
+            "COMPLETE COMPLETED SUCCESS SUCCEED SUCCEEDED SUCCESSFUL SUCCESSFULLY FINISH FINISHED DONE READY GENERATED "
+            "OK AVAILABLE FULFILLED FINALIZED DELIVERED RENDERED RESOLVED PASSED"
+        ),
+        "filling": (
+            "TASK JOB ALL AUDIO MUSIC SONG TRACK GENERATE GENERATION WITH WITHOUT ERROR ERRORS WARNING WARNINGS"
+        ),
+        "running": (
+            "PENDING WAITING QUEUE QUEUED QUEUING QUEUEING ENQUEUED SCHEDULED INIT INITIALIZING CREATED CREATING NEW "
+            "SUBMITTED ACCEPTED RECEIVED STARTING STARTED PREPARING UPLOADING UPLOADED DOWNLOADING LOADING VALIDATING "
+            "ANALYZING GENERATING RENDERING MIXING PROCESSING STREAMING RUNNING PROGRESS INPROGRESS ONGOING ACTIVE "
+            "WORKING RETRY RETRYING"
+        ),
+        "given up": (
+            "CANCEL CANCELED CANCELLED ABORT ABORTED ABORTING REJECT REJECTED REFUSED DENIED DECLINED BLOCKED "
+            "MODERATED SENSITIVE VIOLATION NSFW INVALID EXCEPTION ERR FAULT FAULTED CRASHED BROKEN DEAD EXPIRED "
+            "TIMEOUT TIMEDOUT OUT UNSUCCESS UNSUCCESSFUL TERMINATED KILLED STOPPED INTERRUPTED REVOKED REFUNDED "
+            "REMOVED DELETED DISCARDED"
+        ),
+        "about us": "CALLBACK WEBHOOK",
+    }.items()
+    for part in parts.split()
 }
 """What a part of a status word tells."""
 
@@ -97,12 +109,13 @@ def _status_word(raw: str) -> StatusWord:
 
 _SAYING = re.compile(
     r"(status|result|task|fail|failed|failure|err|error|exception|reject|rejected|rejection|block|blocked|refusal)?"
-    r"(msg|message|reason|details?|desc|description|text|cause|info)"
-    r"|errs?|errors?|exceptions?|failures?|remark|explanation|warnings?"
+    r"(details?|desc|description|text|cause|info)"
+    r"|[a-z]*(msg|message|reason)|errs?|errors?|exceptions?|failures?|remark|note|comment|explanation|warnings?|tips?"
 )
 """Plain keys under which people are told what went wrong; vendors and their clients know some two dozen."""
 _FIRST = ("message", "msg", "detail", "error", "reason")
 _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully", "null", "none", "undefined", "no error"})
+_PHRASES = frozenset({"bad request", "unauthorized", "forbidden", "not found", "unprocessable", "unprocessable entity"})
 _MOST_TEXTS = 10
 LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
 _LONGEST_TEXT = 2_000  # characters of one text that are looked at
@@ -123,7 +136,8 @@ def words(value: object, depth: int = 0) -> str:
         return "; ".join(filter(None, (words(item, depth + 1) for item in value[:_MOST_TEXTS])))
     if not isinstance(value, dict):
         return ""
-    text = said(plain_keys(value), _FIRST, depth + 1)
+    inner = (words(item, depth + 1) for item in [*value.values()][:_MOST_TEXTS])
+    text = said(plain_keys(value), _FIRST, depth + 1) or next((each for each in inner if " " in each), "")
     field_path = value.get("loc")
     steps = [str(step) for step in field_path if isinstance(step, (str, int))] if isinstance(field_path, list) else []
     named = ".".join(step for step in steps if step != "body")
@@ -131,9 +145,13 @@ def words(value: object, depth: int = 0) -> str:
 
 
 def said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> str:
-    """Return the first text under plain *keys* that says something, those named *first* before the others."""
+    """Return the first text under plain *keys* that says something, those named *first* before the others.
+
+    HTTP's own phrase for a status comes last: a text beside it says more.
+    """
     found = (words(keys.get(name), depth) for name in (*first, *filter(_SAYING.fullmatch, keys)))
-    return next(filter(_says_something, found), "")
+    texts = [*filter(_says_something, found)]
+    return next((text for text in texts if text.lower() not in _PHRASES), texts[0] if texts else "")
 
 
 def all_said(keys: Mapping[str, object]) -> Iterator[str]:

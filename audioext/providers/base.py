@@ -1,7 +1,5 @@
 """What a provider is: the codec of one hosted API's wire format, as one value of facts and eight pure methods."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,8 @@ from audioext.models.limits import Limits, Pace
 from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 
+GRACE_SECONDS = 900.0  # no page says how late a first callback may be
+
 
 class FileRoute(enum.Enum):
     """How a local file reaches a provider."""
@@ -30,35 +30,43 @@ class FileRoute(enum.Enum):
 
 
 @frozen(kw_only=True)
-class ProviderInfo:
+class ProviderFacts:
+    """What holds for every account at one API.
+
+    `key_variable` is the environment variable that holds the key where none was given, `webhook_key_variable` the one
+    with the `webhook_key`, if there is one. `default_models` are sent where a request names none. `extends_by_id` says
+    whether a track can be continued by its id, else by its audio URL. `counts_tracks` says that all tracks having
+    arrived means COMPLETE, for a wire without a stage word. `grace` is how long, in seconds, a submit without an answer
+    may stay without word before its outcome is unknown; `retention` how long, in seconds, the result's files are kept,
+    `None` where no page says.
+    """
+
+    base_url: URL
+    key_variable: str
+    webhook_key_variable: str = ""
+    file_route: FileRoute = FileRoute.SERVE
+    limits: Limits = field(factory=Limits)
+    default_models: Mapping[Operation, str] = field(factory=dict)
+    extends_by_id: bool = True
+    counts_tracks: bool = False
+    grace: float = GRACE_SECONDS
+    retention: float | None = None
+
+
+@frozen(kw_only=True)
+class ProviderInfo(ProviderFacts):
     """What the client has to know of one account at one API.
 
     `name` is the segment of the callback path and the value of `provider=`. `account` says whose limits count (Kie and
-    KieJobs share one). `key_variable` is the environment variable that holds the key where none was given, and
-    `has_key` whether there is one. `default_models` are sent where a request names none. `extends_by_id` says whether
-    a track can be continued by its id, else by its audio URL. `counts_tracks` says that all tracks having arrived
-    means COMPLETE, for a wire without a stage word. `grace` is how long, in seconds, a submit without an answer may
-    stay without word before its outcome is unknown; `retention` how long, in seconds, the result's files are kept,
-    `None` where no page says. `is_signed` says that `verify_webhook` checks a signature; `webhook_key_variable` is the
-    environment variable that holds the `webhook_key` for that, where there is one.
+    KieJobs share one). `has_key` says whether there is a key, `is_signed` that `verify_webhook` checks a signature.
     """
 
     name: str
     account: str
-    base_url: URL
-    key_variable: str
     has_key: bool
     operations: frozenset[Operation]
-    file_route: FileRoute
-    limits: Limits = field(factory=Limits)
     pace: Pace = field(factory=Pace)
-    default_models: Mapping[Operation, str] = field(factory=dict)
-    extends_by_id: bool = True
-    counts_tracks: bool = False
-    grace: float = 900.0
-    retention: float | None = None
     is_signed: bool = False
-    webhook_key_variable: str = ""
 
     def sent_model(self, request: Request) -> str | None:
         """Return the model that a submit of *request* names on the wire."""
@@ -140,12 +148,7 @@ class Uploads(Protocol):
         ...
 
     def parse_upload(self, response: HttpResponse) -> str:
-        """Return the URL that a submit can use.
-
-        Raises:
-            ProviderError: the upload was refused.
-            DecodeError: the answer names no URL.
-        """
+        """Return the URL that a submit can use, or raise ProviderError or DecodeError."""
         ...
 
 
@@ -171,9 +174,7 @@ class Recovers(Protocol):
     def parse_recovery_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what came back, in the order of the task's tracks, or a failure; nothing while it is under way.
 
-        Raises:
-            ProviderError: the call was refused; that says nothing of the recovery.
-            DecodeError: the answer cannot be read.
+        Raises ProviderError, which says nothing of the recovery, or DecodeError.
         """
         ...
 
@@ -187,10 +188,5 @@ class Credits(Protocol):
         ...
 
     def parse_credits(self, response: HttpResponse) -> float:
-        """Return the balance in the provider's own credits.
-
-        Raises:
-            ProviderError: the call was refused.
-            DecodeError: the answer names no balance.
-        """
+        """Return the balance in the provider's own credits, or raise ProviderError or DecodeError."""
         ...

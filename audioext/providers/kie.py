@@ -14,8 +14,7 @@ from audioext.models.requests import Operation
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS
-from audioext.providers._kie import ROUTE, KieAccount
-from audioext.providers._suno import STATUS_PATH, RecoveringAccount
+from audioext.providers._suno import ROUTE, STATUS_PATH, KieAccount, RecoveringAccount
 
 RULES = evolve(
     ROUTE.rules,

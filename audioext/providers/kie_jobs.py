@@ -17,7 +17,7 @@ from audioext.models.requests import Operation, Request
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, wire_names, wire_values
-from audioext.providers._kie import ROUTE, KieAccount
+from audioext.providers._suno import ROUTE, KieAccount
 
 FIELD_NAMES = wire_names(url="upload_url")
 SLUGS: Mapping[Operation, str] = {

@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from yarl import URL
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import MAX_PATHS, link, number, plain_keys, text
+from audioext.http.decoding import MAX_PATHS, link, number, text
 from audioext.http.messages import HttpRequest, HttpResponse, Part, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.limits import Limits
@@ -104,16 +104,14 @@ class MusicGpt(HostedAccount):
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.
 
-        Raises:
-            ProviderError: the call was refused, or names no task; that says nothing of the task.
-            DecodeError: the answer cannot be read.
+        Raises ProviderError (it names no task, too) or DecodeError.
         """
         answer = self.answers.parse_any(response)
         if answer.code == OK:
-            events = _status_events(Conversion(answer.body, "the status"))
+            events = _status_events(Conversion(answer.seen.layers[0][0], "the status"))
             if events:
                 return events
-            if answer.keys.get("conversion"):
+            if answer.seen.outer.get("conversion"):
                 raise DecodeError(["expected an object @ $.conversion"], where="the status")
         if not answer.is_good:
             raise self.answers.error(response, answer)
@@ -127,7 +125,7 @@ class MusicGpt(HostedAccount):
         this API or contradicts itself, and DecodeError.
         """
         part = Conversion.delivered(body)
-        if "event" in part.keys and not part.is_known:
+        if "event" in part.keys and not (part.is_known or len(part.layers) > 1):
             # {"event": "conversion.completed", "output_url": ...} of the vendor's n8n page: live traffic never had it.
             raise WebhookError("the delivery is an event of another kind", http_status=400)
         if part.says_no or part.word.fails:
@@ -182,9 +180,9 @@ class Conversion(Body):
 
     def __init__(self, value: object, where: str) -> None:
         """Read the keys of all objects as those of one."""
-        super().__init__(value, where, finds_tracks=False)
+        super().__init__(value, where)
         self.raw = {key: item for layer, _ in self.layers for key, item in layer.items() if item is not None}
-        self.keys = keys = plain_keys(self.raw)
+        keys = self.keys
         self.track_id = _track_id(keys.get("conversionid"))
         self.is_complete = self.word.stage is Stage.COMPLETE
         self.has_audio = not AUDIO_KEYS.isdisjoint(keys)
@@ -215,7 +213,7 @@ class Conversion(Body):
             own = {key: item for key, item in self.raw.items() if key != "id"}  # the task's, if anything's
             plain = [track for track in _shown(read_track(own, problems, path)) if track.audio_url or not found]
             if len(self.layers) > _USUAL_LAYERS or not plain:
-                listed = [track for track in self.find_tracks() if track.audio_url]
+                listed = [track for track in self.tracks if track.audio_url]
                 plain = listed if len(listed) > len(plain) else plain
             found += plain
         if claims and problems and not any(track.audio_url for track in found):
@@ -224,7 +222,7 @@ class Conversion(Body):
 
     def failure(self) -> Failed:
         """Return the failure that it tells."""
-        message = said(self.keys, _FAILURE_KEYS) or self.word.raw or "no reason was given"
+        message = said(self.keys, _FAILURE_KEYS) or self.says() or self.word.raw or "no reason was given"
         flagged = str(self.keys.get("isflagged")).lower() in {"true", "1"} or CONTENT_WORDS.search(message)
         return Failed(
             task_id=self.task_id,

@@ -18,7 +18,6 @@ from yarl import URL
 
 from audioext.clock import Clock
 from audioext.errors import AudioextError, ConfigError, DownloadError, StoreError, UnsupportedError
-from audioext.files.covers import fetch_cover
 from audioext.files.downloads import Downloader, Links
 from audioext.http.messages import HttpRequest
 from audioext.http.transport import BrokenError, NotSentError, Transport
@@ -294,7 +293,7 @@ class JobFiles:
 
     async def cover(self, track: Track) -> bytes:
         """Return the picture on the cover of *track*."""
-        return await fetch_cover(self._recoveries.downloader, track, self._links())
+        return await self._recoveries.downloader.cover(track, self._links())
 
     async def stream(self, track: Track) -> AsyncGenerator[bytes]:
         """Yield the file of *track* as it comes."""

@@ -183,13 +183,10 @@ class FaultScript:
         drawn: list[Fault] = []
         left: list[Fault] = []
         for fault in self._faults:
-            is_drawn = self._befalls(fault, title)
+            is_drawn = fnmatch.fnmatchcase(title, fault.title or "*") and (
+                fault.chance >= _WHOLE_PERCENT or self._random.randrange(_WHOLE_PERCENT) < fault.chance
+            )
             drawn += [fault] * is_drawn
             left.append(evolve(fault, times=fault.times - 1) if is_drawn and fault.times else fault)
         self._faults = [fault for fault in left if fault.times != 0]
         return Plan(tuple(drawn))
-
-    def _befalls(self, fault: Fault, title: str) -> bool:
-        if fault.title is not None and not fnmatch.fnmatchcase(title, fault.title):
-            return False
-        return fault.chance >= _WHOLE_PERCENT or self._random.randrange(_WHOLE_PERCENT) < fault.chance

@@ -133,7 +133,8 @@ class FileStore:
         key = request.match_info["key"]
         # A stream's address is the file's without its suffix, as at the real APIs.
         key = key if key in self else f"{key}.mp3"
-        if self._has_expired(key):
+        expires_at = self._expiring.get(key.rpartition("/")[0])
+        if expires_at is not None and asyncio.get_running_loop().time() >= expires_at:
             raise web.HTTPGone
         try:
             path = await self.path(key)
@@ -145,18 +146,12 @@ class FileStore:
         """Let the links to all files under a prefix die at this time of the loop; the files stay."""
         self._expiring[prefix] = at
 
-    def _has_expired(self, key: str) -> bool:
-        at = self._expiring.get(key.rpartition("/")[0]) if self._expiring else None
-        return at is not None and asyncio.get_running_loop().time() >= at
-
     def remove(self, key: str) -> None:
         """Forget a file, if there is one of this key."""
         entry = self._entries.pop(key, None)
-        if entry is None:
-            return
-        if entry.making is not None:
+        if entry is not None and entry.making is not None:
             entry.making.cancel()
-        if entry.path is not None:
+        if entry is not None and entry.path is not None:
             entry.path.unlink(missing_ok=True)
 
     async def _make(self, entry: FileEntry) -> Path:

@@ -8,10 +8,9 @@ import importlib
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import aiohttp
 from attrs import evolve
@@ -48,15 +47,6 @@ def _audio() -> ModuleType:
         raise MissingExtraError(MissingExtraError.__doc__) from error
 
 
-class Sound(Protocol):
-    """Decoded audio: a `Clip` of `audioext.sandbox.audio`, which is not loaded for its types."""
-
-    @property
-    def duration(self) -> float:
-        """The length in seconds."""
-        ...
-
-
 class Library:
     """Tracks by id, sources by URL, and the recipes of tracks."""
 
@@ -65,9 +55,9 @@ class Library:
         self._settings, self._session, self._files = settings, session, files
         self._ready: dict[str, SourceAudio] = {}
         self._tracks: OrderedDict[str, SourceAudio] = OrderedDict()
-        self._clips: OrderedDict[str, Sound] = OrderedDict()
-        # One thread: rendering in parallel would only take the processor from whoever is tested.
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audioext-sandbox")
+        self._clips: OrderedDict[str, object] = OrderedDict()  # each a `Clip`, which is not loaded for its type
+        # One at a time: rendering in parallel would only take the processor from whoever is tested.
+        self._turn = asyncio.Lock()
 
     @property
     def ready_ids(self) -> tuple[str, ...]:
@@ -85,14 +75,14 @@ class Library:
             self._promise_ready(key, audio.tune, dice + number)
             self._ready[track_id] = SourceAudio(key=key, seconds=seconds, title=title, prompt="[Verse]", tags="soft")
 
-    async def aclose(self) -> None:
-        """Wait for the recording that is being made."""
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
-
     async def source(self, given: TaskInput) -> SourceAudio:
-        """Find what a submit starts from; no such track, no audio, one that is too long or too short raises Refusal."""
+        """Find what a submit starts from: a track that some task made, a ready one, or a file; or raise Refusal."""
         if given.audio_id is not None:
-            source = self.track(given.audio_id)
+            source = self._ready.get(given.audio_id) or self._tracks.get(given.audio_id)
+            if source is None or source.key not in self._files:
+                raise Refusal(Cause.TRACK, f"There is no audio {given.audio_id}")
+            if given.keeps_model and source.model not in (None, given.model):
+                raise Refusal(Cause.MODEL, f"model must match the source audio's, {source.model}")
         else:
             key = given.file_key if given.file_key is not None else await self.fetch(given.url or "")
             source = SourceAudio(key=key, seconds=await self._measure(key))
@@ -102,17 +92,15 @@ class Library:
             raise Refusal(Cause.RANGE, "The point to continue at is not within the audio")
         return source
 
-    def track(self, audio_id: str) -> SourceAudio:
-        """Return a track that some task made, or a ready one; or raise Refusal."""
-        source = self._ready.get(audio_id) or self._tracks.get(audio_id)
-        if source is None or source.key not in self._files:
-            raise Refusal(Cause.TRACK, f"There is no audio {audio_id}")
-        return source
-
     def promise_tracks(self, task: Task, source: SourceAudio) -> tuple[MadeTrack, ...]:
         """Promise the recordings of a task, by the ids that it has given them; those of a recovery are copies."""
-        if task.input.recovers:
-            return tuple(self._promise_copy(task, track) for track in task.input.recovers)
+        files, copies = self._files, list[MadeTrack]()
+        for track in task.input.recovers:
+            key = f"{task.provider}/{task.id}/{track.id}.mp3"
+            files.promise(key, partial(files.read, files.key_of(track.url) or ""), seconds=track.seconds)
+            copies.append(evolve(track, url=files.url(key)))
+        if copies:
+            return tuple(copies)
         same = task.plan.get(FaultKind.SAME_AUDIO)
         return tuple(
             self._promise_track(task, source, track_id, 0 if same else variant)
@@ -127,14 +115,13 @@ class Library:
         added += variant * VARIANT_STEP_SECONDS
         seconds, seed = source.seconds if given.is_instrumental else begin + added, settings.dice + task.number
 
-        def play(clip: Sound, form: str) -> bytes:
+        def play(clip: object, form: str) -> bytes:
             audio = _audio()
             if given.is_instrumental:
                 made = audio.accompany(clip, variant=variant, seed=seed)
             else:
-                made = audio.extend(clip, min(begin, clip.duration), variant=variant, seed=seed, seconds=added)
-            data: bytes = audio.encode(made, form)
-            return data
+                made = audio.extend(clip, begin, variant=variant, seed=seed, seconds=added)
+            return bytes(audio.encode(made, form))
 
         async def render(form: str) -> bytes:
             if form == "png":
@@ -147,31 +134,19 @@ class Library:
         stem = f"{task.provider}/{task.id}/{track_id}"
         for form in ("mp3", "wav", "png"):
             files.promise(f"{stem}.{form}", partial(render, form), seconds=seconds)
+        key, title, prompt = f"{stem}.mp3", given.title, given.prompt
         self._tracks[track_id] = SourceAudio(
-            key=f"{stem}.mp3",
-            seconds=seconds,
-            model=given.model,
-            title=given.title,
-            prompt=given.prompt,
-            tags=given.tags,
+            key=key, seconds=seconds, model=given.model, title=title, prompt=prompt, tags=given.tags
         )
         while len(self._tracks) > settings.keep_files:
             self._tracks.popitem(last=False)
-        # The stream's address has no suffix, as at the real APIs.
-        file, wav, stream, cover = (files.url(stem + suffix) for suffix in (".mp3", ".wav", "", ".png"))
-        return MadeTrack(id=track_id, url=file, wav_url=wav, stream_url=stream, cover_url=cover, seconds=seconds)
+        return MadeTrack(id=track_id, url=files.url(key), seconds=seconds)
 
-    def _promise_copy(self, task: Task, track: MadeTrack) -> MadeTrack:
-        files, key = self._files, f"{task.provider}/{task.id}/{track.id}.mp3"
-        files.promise(key, partial(files.read, files.key_of(track.url) or ""), seconds=track.seconds)
-        return evolve(track, url=files.url(key))
-
-    def _promise_ready(self, key: str, play: Callable[..., Sound], seed: int) -> None:
+    def _promise_ready(self, key: str, play: Callable[..., object], seed: int) -> None:
         seconds = self._settings.ready_seconds
 
         def render() -> bytes:
-            data: bytes = _audio().encode(play(seed=seed, seconds=seconds), "mp3")
-            return data
+            return bytes(_audio().encode(play(seed=seed, seconds=seconds), "mp3"))
 
         self._files.promise(key, lambda: self._in_thread(render), seconds=seconds, is_pinned=True)
 
@@ -194,23 +169,26 @@ class Library:
     async def _measure(self, key: str) -> float:
         entry = self._files.entry(key)
         if entry.seconds is None:
-            entry.seconds = (await self._clip(key)).duration
-        return entry.seconds
+            await self._clip(key)
+        return entry.seconds or 0.0
 
-    async def _clip(self, key: str) -> Sound:
+    async def _clip(self, key: str) -> object:
         """Decode a file, or remember it decoded."""
         if key not in self._clips:
             audio = _audio()
             try:
                 data = await self._files.read(key)
-                self._clips[key] = await self._in_thread(lambda: audio.load(data))
+                clip = await self._in_thread(lambda: audio.load(data))
+                entry = self._files.entry(key)
+                entry.seconds = clip.duration if entry.seconds is None else entry.seconds
+                self._clips[key] = clip
             except (KeyError, audio.AudioError) as error:
                 raise Refusal(Cause.FORMAT, "The audio file cannot be read") from error
         self._clips.move_to_end(key)
-        clip = self._clips[key]
         while len(self._clips) > self._settings.keep_clips:
             self._clips.popitem(last=False)
-        return clip
+        return self._clips[key]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        async with self._turn:
+            return await asyncio.to_thread(work)

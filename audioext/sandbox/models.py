@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -71,13 +72,12 @@ class ApiFacts:
 
     `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
     statuses that codes bear where the usual one is 200. `failures` are code and text of tasks whose source turns out
-    bad; `fails_with_code` says that a failure's text names the code, for want of a field that does, and
-    `refunded_codes` are those of failures whose price is given back. `limit` tells whether submits are limited in a
-    window of time, or open tasks. `fetches_first` says that the source is fetched before the submit is answered. A
-    webhook's reply may take `timeout_seconds` (real ones); each further attempt comes after `retry_seconds` (the
-    API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks are signed once there is a
-    key, `charges_on_success` that a task is paid for when it succeeds, `any_leads` that any track may be ready first,
-    and `is_recorded` that there are recordings which differ from the pages.
+    bad; `fails_with_code` says that a failure's text names the code, for want of a field that does. `limit` tells
+    whether submits are limited in a window of time, or open tasks. `fetches_first` says that the source is fetched
+    before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each further attempt comes
+    after `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks
+    are signed once there is a key, `any_leads` that any track may be ready first, and `is_recorded` that there are
+    recordings which differ from the pages.
     """
 
     provider: str
@@ -87,7 +87,6 @@ class ApiFacts:
     failures: Mapping[Cause, tuple[int, str]] = field(factory=dict)
     usual_failure: tuple[int, str]
     fails_with_code: bool = False
-    refunded_codes: frozenset[int] = frozenset()
     key_prefix: str = "Bearer "
     limit: Literal["window", "parallel"] | None = None
     fetches_first: bool = False
@@ -95,9 +94,10 @@ class ApiFacts:
     retry_seconds: tuple[float, ...]
     wants_exactly_200: bool = False
     signs: bool = False
-    charges_on_success: bool = False
     is_recorded: bool = False
     any_leads: bool = False
+    new_id: Callable[[random.Random], str] = lambda dice: f"{dice.getrandbits(128):032x}"
+    """Mints a task's id: 32 hex digits at the Suno family, as seen live. Those of tracks are UUIDs everywhere."""
 
     def code(self, cause: Cause) -> int:
         """Return the code of a refusal."""
@@ -151,22 +151,34 @@ class SourceAudio:
 
 @frozen(kw_only=True)
 class MadeTrack:
-    """One recording that a task makes."""
+    """One recording that a task makes: an MP3 at `url`, and what lies beside it."""
 
     id: str
     url: str
-    wav_url: str
-    stream_url: str
-    cover_url: str
     seconds: float
+
+    @property
+    def stream_url(self) -> str:
+        """The stream, whose address has no suffix, as at the real APIs."""
+        return self.url.removesuffix(".mp3")
+
+    @property
+    def wav_url(self) -> str:
+        """The same recording as WAV."""
+        return f"{self.stream_url}.wav"
+
+    @property
+    def cover_url(self) -> str:
+        """A picture."""
+        return f"{self.stream_url}.png"
 
 
 @frozen(kw_only=True)
 class TaskInput:
     """A submit that the API accepts. The source is one of `audio_id`, `url` and `file_key`; times are in seconds.
 
-    `clamps` says that a point beyond the source's end means its end. `recovers` are the tracks of another task, whose
-    files this one brings back.
+    `clamps` says that a point beyond the source's end means its end, `keeps_model` that a track is extended with the
+    model that made it alone. `recovers` are the tracks of another task, whose files this one brings back.
     """
 
     operation: str
@@ -184,6 +196,7 @@ class TaskInput:
     callback_url: str | None = None
     longest_seconds: float | None = None
     clamps: bool = False
+    keeps_model: bool = False
     recovers: tuple[MadeTrack, ...] = ()
 
     @property
@@ -269,10 +282,8 @@ class Submission:
 
     provider: str
     operation: str
-    at: datetime
+    at: datetime = field(factory=lambda: datetime.now(UTC))
     fields: Mapping[str, object] = Factory(dict[str, object])
-    ignored: tuple[str, ...] = ()
-    """Fields that the API does not know and therefore ignores."""
     callback_url: str | None = None
     task_id: str | None = None
     http_status: int | None = None

@@ -50,8 +50,7 @@ class State:
         self._spent: dict[str, float] = {}
         self._submits: dict[str, deque[float]] = {}
         self._lives: set[asyncio.Task[None]] = set()
-        self.idle = asyncio.Event()
-        self.idle.set()
+        self.idle = asyncio.Event()  # set while no webhook is outstanding, and no task runs but those that are held
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
         self._resting: dict[asyncio.Task[None], TaskStage] = {}
         self._made = 0
@@ -73,12 +72,7 @@ class State:
         """End all lives and close everything."""
         await self.stop()
         await self.files.aclose()
-        await self.library.aclose()
         await self._session.close()
-
-    async def settled(self) -> None:
-        """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
-        await self.idle.wait()
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -96,17 +90,6 @@ class State:
             self._gates[stage].set()
             self._resting = {life: at for life, at in self._resting.items() if at is not stage}
         self._note_idleness()
-
-    def note(self, provider: str, operation: str) -> Submission:
-        """Write down that a submit has arrived."""
-        submission = Submission(provider=provider, operation=operation, at=datetime.now(UTC))
-        self.submissions.append(submission)
-        return submission
-
-    def find(self, provider: str, task_id: str) -> Task | None:
-        """Return one of an API's tasks, if it is kept."""
-        task = self.tasks.get(task_id)
-        return task if task is not None and task.provider == provider else None
 
     def balance(self, provider: str) -> float:
         """Return the credits that are left at this API: whole as long as they are, as the APIs show them."""
@@ -143,8 +126,7 @@ class State:
         self.tasks[task.id] = task
         while len(self.tasks) > self.settings.keep_tasks:
             del self.tasks[next(iter(self.tasks))]
-        if not task.facts.charges_on_success:
-            self._charge(task.provider, self.settings.price)
+        self._spent[task.provider] = self._spent.get(task.provider, 0.0) + self.settings.price
         task.life = asyncio.create_task(self._live(task))
         self._lives.add(task.life)
         self._note_idleness()
@@ -188,7 +170,6 @@ class State:
                 task.stage = stage
             if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
                 self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
-            self._settle_price(task)
             for callback in task.callbacks(task):
                 due.put_nowait(callback)
             if task.failure is not None:
@@ -216,13 +197,3 @@ class State:
         if not task.tracks:
             task.tracks = self.library.promise_tracks(task, task.source)
         return None
-
-    def _settle_price(self, task: Task) -> None:
-        """Charge for a success, or give back for a failure, where the API does so."""
-        if task.facts.charges_on_success and task.is_complete:
-            self._charge(task.provider, self.settings.price)
-        if task.failure is not None and task.failure.code in task.facts.refunded_codes:
-            self._charge(task.provider, -self.settings.price)
-
-    def _charge(self, provider: str, amount: float) -> None:
-        self._spent[provider] = self._spent.get(provider, 0.0) + amount

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import get_type_hints
 
 from audioext import config, providers
@@ -13,12 +13,6 @@ from audioext.settings.reading import IN_CODE
 
 DEFAULT_PROVIDER = "kie"
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-_READERS: Mapping[object, Callable[[str], object]] = {
-    bool: lambda text: _BOOLEANS[text.lower()],
-    int: int,
-    float: float,
-}
 
 
 def client_options(settings: Mapping[str, str]) -> dict[str, object]:
@@ -73,7 +67,9 @@ def _value(name: str, kind: object, text: str) -> object:
     if name == "metrics":
         return _BOOLEANS.get(text.lower(), text)
     try:
-        return _READERS.get(kind, str)(text)
+        if kind is bool:
+            return _BOOLEANS[text.lower()]
+        return int(text) if kind is int else float(text) if kind is float else text
     except (KeyError, ValueError):
         word = "true or false" if kind is bool else "a number"
         raise ConfigError(f"{name} (AUDIOEXT_{name.upper()}) must be {word}, not {shown(text)}") from None

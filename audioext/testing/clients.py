@@ -14,7 +14,6 @@ from audioext.client import Client
 from audioext.clock import Clock
 from audioext.models.limits import Limits, Pace
 from audioext.providers.base import Provider
-from audioext.runtime.jobs import Job
 from audioext.sandbox import Sandbox
 from audioext.state.schedule import handle_at
 from audioext.testing.clock import JumpClock
@@ -66,8 +65,11 @@ class SandboxClient(Client):
         jobs = [job async for job in self.jobs()]
         if self.public_url is None:
             for job in jobs:
-                if job.record.task_id is not None and not job.record.is_final and await _brings_news(job):
-                    return f"{job} makes progress"
+                before = job.record
+                if before.task_id is not None and not before.is_final:
+                    await job.refresh()
+                    if job.record != before:
+                        return f"{job} makes progress"
         if self._handlers.are_any:
             now = self.clock.now()
             for job in jobs:
@@ -75,12 +77,6 @@ class SandboxClient(Client):
                 if due is not None and due <= now:
                     return f"a handler of {job} still runs"
         return None
-
-
-async def _brings_news(job: Job) -> bool:
-    before = job.record
-    await job.refresh()
-    return job.record != before
 
 
 @define(kw_only=True, eq=False)

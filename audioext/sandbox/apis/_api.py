@@ -25,6 +25,11 @@ JSON_TYPE = "application/json"
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} sandbox</h1></body></html>"
 CLOUDFLARE_PAGE = "error code: 1010"  # what Cloudflare answers to a client that it takes for a bot
 HTTP_FORBIDDEN = 403
+HTTP_REFUSALS: Mapping[type[web.HTTPException], tuple[Cause, str]] = {
+    web.HTTPRequestEntityTooLarge: (Cause.TOO_BIG, "The body is too large"),
+    web.HTTPNotFound: (Cause.PATH, "The requested resource does not exist"),
+    web.HTTPMethodNotAllowed: (Cause.METHOD, "The method is not allowed"),
+}
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,16 +47,12 @@ class Api(ABC):
         """Read and check a submit's body, and note in the submission what it says; or raise Refusal."""
 
     @abstractmethod
-    def new_id(self, dice: random.Random) -> str:
-        """Mint the task's id; those of tracks are UUIDs everywhere."""
-
-    @abstractmethod
     def accepted(self, task: Task) -> web.Response:
         """Say that the task is made."""
 
     @abstractmethod
-    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
-        """Answer with this code in the API's own form; `names` are the fields to blame."""
+    def error(self, code: int, message: str) -> web.Response:
+        """Answer with this code in the API's own form."""
 
     @abstractmethod
     def callbacks(self, task: Task) -> Sequence[Callback]:
@@ -64,7 +65,8 @@ class Api(ABC):
 
     def find(self, task_id: str) -> Task | None:
         """Return one of this API's tasks, if it is kept."""
-        return self.state.find(self.facts.provider, task_id)
+        task = self.state.tasks.get(task_id)
+        return task if task is not None and task.provider == self.facts.provider else None
 
     def check_key(self, request: web.Request) -> None:
         """Check the whole Authorization header; a missing or wrong one raises Refusal."""
@@ -74,30 +76,22 @@ class Api(ABC):
 
     def refused(self, refusal: Refusal) -> web.Response:
         """Put a refusal into the API's own form."""
-        return self.error(self.facts.code(refusal.cause), refusal.message, refusal.names)
+        return self.error(self.facts.code(refusal.cause), refusal.message)
 
     def application(self) -> web.Application:
         """Make an application that answers refusals as the API does, those of paths and methods with an HTTP status."""
 
         @web.middleware
         async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-            status = None
             try:
                 return await handler(request)
-            except Refusal as error:
-                refusal = error
-            except web.HTTPRequestEntityTooLarge:
-                refusal = Refusal(Cause.TOO_BIG, "The body is too large")
-            except web.HTTPNotFound:
-                refusal = Refusal(Cause.PATH, "The requested resource does not exist")
-                status = self.facts.code(Cause.PATH)
-            except web.HTTPMethodNotAllowed:
-                refusal = Refusal(Cause.METHOD, "The method is not allowed")
-                status = self.facts.code(Cause.METHOD)
-            response = self.refused(refusal)
-            if status is not None:
-                response.set_status(status)
-            return response
+            except Refusal as refusal:
+                return self.refused(refusal)
+            except (web.HTTPRequestEntityTooLarge, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+                response = self.refused(Refusal(*HTTP_REFUSALS[type(error)]))
+                if not isinstance(error, web.HTTPRequestEntityTooLarge):
+                    response.set_status(self.facts.code(HTTP_REFUSALS[type(error)][0]))
+                return response
 
         return web.Application(middlewares=[answer])
 
@@ -106,7 +100,8 @@ class Api(ABC):
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Take one submit."""
         state, facts = self.state, self.facts
-        submission = state.note(facts.provider, self.operation)
+        submission = Submission(provider=facts.provider, operation=self.operation)
+        state.submissions.append(submission)
         try:
             self.check_key(request)
             given = await self.read(request, submission)
@@ -117,7 +112,7 @@ class Api(ABC):
                 return await _send(request, early, submission)
             lost = plan.get(FaultKind.LOSE_RESPONSE)
             if lost and lost.variant == "unmade":
-                return _cut(request)
+                return await _cut(request)
             if state.balance(facts.provider) < state.settings.price:
                 raise Refusal(Cause.CREDITS, "Insufficient credits")
             source = await self._find_source(given)
@@ -128,7 +123,7 @@ class Api(ABC):
         number, dice = state.next_number()
         track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
         task = Task(
-            id=self.new_id(dice),
+            id=facts.new_id(dice),
             track_ids=tuple(track_ids),
             leader=dice.randrange(len(track_ids)) if facts.any_leads else 0,
             number=number,
@@ -160,19 +155,17 @@ class Api(ABC):
             raise
 
     def _answer_without_task(self, plan: Plan) -> web.Response | None:
-        coded = plan.get(FaultKind.CODE)
+        coded, page = plan.get(FaultKind.CODE), plan.get(FaultKind.HTTP)
         if coded is not None and coded.code is not None:
             return self.error(coded.code, f"A fault of the sandbox answers {coded.code}")
-        page = plan.get(FaultKind.HTTP)
         return _page(page) if page is not None and page.variant != "made" else None
 
     async def _answer(self, request: web.Request, task: Task, submission: Submission) -> web.StreamResponse:
-        page = task.plan.get(FaultKind.HTTP)
+        page, lost = task.plan.get(FaultKind.HTTP), task.plan.get(FaultKind.LOSE_RESPONSE)
         response = self.accepted(task) if page is None else _page(page)
-        lost = task.plan.get(FaultKind.LOSE_RESPONSE)
         if lost is None:
             return await _send(request, response, submission)
-        return await _send_half(request, response) if lost.variant == "half" else _cut(request)
+        return await _cut(request, response if lost.variant == "half" else None)
 
 
 def _page(fault: Fault) -> web.Response:
@@ -194,25 +187,19 @@ async def _send(request: web.Request, response: web.Response, submission: Submis
     return response
 
 
-def _cut(request: web.Request) -> web.StreamResponse:
-    """Break the connection without a word."""
-    if request.transport is not None:
+async def _cut(request: web.Request, whole: web.Response | None = None) -> web.StreamResponse:
+    """Break the connection without a word, or in the middle of the *whole* answer."""
+    response = web.StreamResponse(headers={"Content-Type": JSON_TYPE})
+    response.force_close()
+    if whole is not None and isinstance(whole.body, bytes):
+        response.set_status(whole.status)
+        response.content_length = len(whole.body)
+        await response.prepare(request)
+        await response.write(whole.body[: len(whole.body) // 2])
+    if request.transport is not None and whole is not None:
+        request.transport.close()  # which sends the half first
+    elif request.transport is not None:
         request.transport.abort()
-    response = web.Response()
-    response.force_close()
-    return response
-
-
-async def _send_half(request: web.Request, whole: web.Response) -> web.StreamResponse:
-    """Promise the whole answer, write half of it, and break the connection."""
-    body = whole.body if isinstance(whole.body, bytes) else b""
-    response = web.StreamResponse(status=whole.status, headers={"Content-Type": JSON_TYPE})
-    response.content_length = len(body)
-    response.force_close()
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
-    if request.transport is not None:
-        request.transport.close()
     return response
 
 

@@ -29,11 +29,10 @@ LYRICS_LENGTH = 5000
 LONGEST_SOURCE_SECONDS = 480.0  # upload-and-extend-audio: 8 minutes, 1 minute for V4_5ALL
 LONGEST_SOURCE_V4_5ALL_SECONDS = 60.0
 LONGEST_CALLBACK_URL = 2048  # vidgo.ai's webhooks page, which also asks for HTTPS and public addresses
-WEIGHT_STEPS = 100
-STEP_TOLERANCE = 1e-6
+STEP_TOLERANCE = 1e-8
 
 FieldProblem: TypeAlias = tuple[Cause, str, str]
-"""Its cause, the field's name in the sandbox's spelling, and what is wrong in the API's words."""
+"""Its cause, the field's name in the sandbox's spelling, and what is wrong in the API's words, {} for the name."""
 
 
 @frozen(kw_only=True)
@@ -61,11 +60,6 @@ class OperationRules:
     clamps: bool = False
 
     @property
-    def known(self) -> frozenset[str]:
-        """All names that the operation knows."""
-        return self.required | self.optional
-
-    @property
     def is_instrumental(self) -> bool:
         """Whether it adds an instrumental."""
         return self.operation.endswith("add-instrumental")
@@ -81,26 +75,79 @@ class OperationRules:
         return named if isinstance(named, str) else None
 
     def read(
-        self, given: Mapping[str, object], submission: Submission, *, sent: Mapping[str, object], lenient: bool = False
+        self,
+        given: Mapping[str, object],
+        *,
+        sent: Mapping[str, object],
+        callback_url: str | None,
+        lenient: bool = False,
     ) -> TaskInput:
         """Check fields in the API's spelling, and put them into the sandbox's words; `sent` is the whole body.
 
         A lenient check lets a custom upload do without style and title. All problems are in the text of a Refusal, and
         the cause of the first is its own.
         """
-        names = {self.spell(name): name for name in self.known}
-        submission.ignored = tuple(name for name in given if name not in names)
+        names = {self.spell(name): name for name in self.required | self.optional}
         fields = {names[name]: value for name, value in given.items() if name in names and value is not None}
-        problems = [
-            *_missing(fields, self, lenient=lenient),
-            *_wrong(fields, self),
-            *_too_long(fields, self),
-            *_unfit(fields, self),
-        ]
+        problems = [*self._missing(fields, lenient=lenient), *self._wrong(fields)]
         if problems:
-            text = "; ".join(text for _, _, text in problems)
-            raise Refusal(problems[0][0], text, names=[self.spell(name) for _, name, _ in problems])
-        return _task_input(fields, self, submission.callback_url, sent)
+            text = "; ".join(text.replace("{}", self.spell(name), 1) for _, name, text in problems)
+            raise Refusal(problems[0][0], text)
+        model = self.model(fields)
+        # In simple mode the custom values are not used, and the source's are: https://docs.kie.ai/suno-api/extend-music
+        inherits = fields.get("default_param_flag") is False and not self.by_upload
+        used = {name: value for name, value in fields.items() if not (inherits and name in TEXTS)}
+        continue_at = used.get("continue_at")
+        longest = LONGEST_SOURCE_V4_5ALL_SECONDS if model == "V4_5ALL" else LONGEST_SOURCE_SECONDS
+        return TaskInput(
+            operation=self.operation,
+            is_instrumental=self.is_instrumental,
+            fields=sent,
+            audio_id=_text(used, "audio_id") or None,
+            url=_text(used, "upload_url") or None,
+            continue_at=float(continue_at) if _is_number(continue_at) else None,
+            title=_text(used, "title"),
+            prompt=_text(used, "lyrics") or _text(used, "prompt"),
+            tags=_text(used, "tags") or _text(used, "style"),
+            model=model,
+            callback_url=callback_url,
+            longest_seconds=longest if self.by_upload else None,
+            clamps=self.clamps,
+        )
+
+    def _missing(self, fields: Mapping[str, object], *, lenient: bool) -> Iterator[FieldProblem]:
+        needed = set(self.required)
+        # Recorded: "a custom upload-extend without style and title is accepted at submit" (kie.ai, April 2026).
+        if fields.get("default_param_flag") is True and not (lenient and self.by_upload):
+            needed |= self.custom
+            if fields.get("instrumental") is not True:
+                needed |= self.sung
+        for name in sorted(needed):
+            if name == "call_back_url" and fields.get(name, "") == "":
+                # Measured at both, 2026-02 to 2026-08; an empty text is refused in the same words.
+                yield Cause.MISSING, name, "Please enter {}"
+            elif name not in fields:
+                yield Cause.MISSING, name, self.missing
+
+    def _wrong(self, fields: Mapping[str, object]) -> Iterator[FieldProblem]:
+        for name in sorted(fields):
+            fits, wanted = CHECKS.get(name, TEXT_CHECK)
+            if not fits(fields[name]) and (name, fields[name]) != ("call_back_url", ""):
+                yield Cause.INVALID, name, f"{{}} {wanted}"
+        model = self.model(fields)
+        lengths = INSTRUMENTAL_LENGTHS if self.is_instrumental else LENGTHS.get(model or "", NEWER_LENGTHS)
+        for name, limit in {**lengths, "lyrics": LYRICS_LENGTH}.items():
+            if len(_text(fields, name)) > limit:
+                yield Cause.LENGTH, name, f"{{}} must not exceed {limit} characters"
+        if model is not None and model not in self.models:
+            key = next((key for key in self.model_keys if key in fields), self.model_keys[0])
+            yield Cause.MODEL, key, f"{{}} {model} is not supported"
+        if fields.get("instrumental") is True:
+            for name in sorted(self.not_instrumental & fields.keys()):
+                yield Cause.INVALID, name, "{} must not be sent when instrumental is true"
+        if fields.get("default_param_flag") is False:
+            for name in sorted(self.custom_only & fields.keys()):
+                yield Cause.INVALID, name, "{} is only available in custom mode"
 
 
 async def read_wrapped(
@@ -113,83 +160,14 @@ async def read_wrapped(
     body = submission.fields = await read_json_object(request)
     name, callback_url, given = body.get("model"), body.get(key), body.get("input")
     if not isinstance(name, str) or name not in table:
-        raise Refusal(Cause.MODEL, f"The model {name} is not supported", names=["model"])
+        raise Refusal(Cause.MODEL, f"The model {name} is not supported")
     submission.operation = name
     if callback_url is not None and (not is_address(callback_url) or len(callback_url) > LONGEST_CALLBACK_URL):
         raise Refusal(Cause.INVALID, f"{key} must be an http(s) URL of at most {LONGEST_CALLBACK_URL} characters")
     submission.callback_url = callback_url
     if not isinstance(given, dict):
-        raise Refusal(Cause.MISSING, "input is required", names=["input"])
-    return table[name].read(given, submission, sent=body)
-
-
-def _task_input(
-    fields: Mapping[str, object], rules: OperationRules, callback_url: str | None, sent: Mapping[str, object]
-) -> TaskInput:
-    model = rules.model(fields)
-    # In simple mode the custom values are not used, and the source's are: https://docs.kie.ai/suno-api/extend-music
-    inherits = fields.get("default_param_flag") is False and not rules.by_upload
-    used = {name: value for name, value in fields.items() if not (inherits and name in TEXTS)}
-    continue_at = used.get("continue_at")
-    longest = LONGEST_SOURCE_V4_5ALL_SECONDS if model == "V4_5ALL" else LONGEST_SOURCE_SECONDS
-    return TaskInput(
-        operation=rules.operation,
-        is_instrumental=rules.is_instrumental,
-        fields=sent,
-        audio_id=_text(used, "audio_id") or None,
-        url=_text(used, "upload_url") or None,
-        continue_at=float(continue_at) if _is_number(continue_at) else None,
-        title=_text(used, "title"),
-        prompt=_text(used, "lyrics") or _text(used, "prompt"),
-        tags=_text(used, "tags") or _text(used, "style"),
-        model=model,
-        callback_url=callback_url,
-        longest_seconds=longest if rules.by_upload else None,
-        clamps=rules.clamps,
-    )
-
-
-def _missing(fields: Mapping[str, object], rules: OperationRules, *, lenient: bool) -> Iterator[FieldProblem]:
-    needed = set(rules.required)
-    # Recorded: "a custom upload-extend without style and title is accepted at submit" (kie.ai, April 2026).
-    if fields.get("default_param_flag") is True and not (lenient and rules.by_upload):
-        needed |= rules.custom
-        if fields.get("instrumental") is not True:
-            needed |= rules.sung
-    for name in sorted(needed):
-        if name == "call_back_url" and fields.get(name, "") == "":
-            # Measured at both, 2026-02 to 2026-08; an empty text is refused in the same words.
-            yield Cause.MISSING, name, f"Please enter {rules.spell(name)}"
-        elif name not in fields:
-            yield Cause.MISSING, name, rules.missing.format(rules.spell(name))
-
-
-def _wrong(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
-    for name in sorted(fields):
-        fits, wanted = CHECKS.get(name, TEXT_CHECK)
-        is_empty_callback = name == "call_back_url" and fields[name] == ""
-        if not fits(fields[name]) and not is_empty_callback:
-            yield Cause.INVALID, name, f"{rules.spell(name)} {wanted}"
-
-
-def _too_long(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
-    lengths = INSTRUMENTAL_LENGTHS if rules.is_instrumental else LENGTHS.get(rules.model(fields) or "", NEWER_LENGTHS)
-    for name, limit in {**lengths, "lyrics": LYRICS_LENGTH}.items():
-        if len(_text(fields, name)) > limit:
-            yield Cause.LENGTH, name, f"{rules.spell(name)} must not exceed {limit} characters"
-
-
-def _unfit(fields: Mapping[str, object], rules: OperationRules) -> Iterator[FieldProblem]:
-    model = rules.model(fields)
-    if model is not None and model not in rules.models:
-        key = next((key for key in rules.model_keys if key in fields), rules.model_keys[0])
-        yield Cause.MODEL, key, f"{rules.spell(key)} {model} is not supported"
-    if fields.get("instrumental") is True:
-        for name in sorted(rules.not_instrumental & fields.keys()):
-            yield Cause.INVALID, name, f"{rules.spell(name)} must not be sent when instrumental is true"
-    if fields.get("default_param_flag") is False:
-        for name in sorted(rules.custom_only & fields.keys()):
-            yield Cause.INVALID, name, f"{rules.spell(name)} is only available in custom mode"
+        raise Refusal(Cause.MISSING, "input is required")
+    return table[name].read(given, sent=body, callback_url=callback_url)
 
 
 def _text(fields: Mapping[str, object], name: str) -> str:
@@ -202,9 +180,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _is_weight(value: object) -> bool:
-    if not _is_number(value) or not 0 <= value <= 1:
-        return False
-    return abs(value * WEIGHT_STEPS - round(value * WEIGHT_STEPS)) < STEP_TOLERANCE
+    return _is_number(value) and 0 <= value <= 1 and abs(value - round(value, 2)) < STEP_TOLERANCE
 
 
 Check: TypeAlias = tuple[Callable[[object], bool], str]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from aiohttp import web
-from attrs import define, frozen
+from attrs import define, evolve, field, frozen
 
 from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, read_json_object
-from audioext.sandbox.apis._rules import OperationRules
-from audioext.sandbox.apis._uploads import UploadHost
+from audioext.sandbox.apis._rules import (
+    COMMON,
+    INSTRUMENTAL,
+    LEGACY_MODELS,
+    PERSONA,
+    TEXTS,
+    V6_MODELS,
+    OperationRules,
+)
+from audioext.sandbox.apis._uploads import add_uploads
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
@@ -36,51 +43,30 @@ def camel(name: str) -> str:
     return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
 
 
+EXTEND = OperationRules(
+    operation="extend",
+    required=frozenset({"default_param_flag", "audio_id", "model", "call_back_url"}),
+    optional=COMMON | PERSONA | TEXTS | {"negative_tags", "instrumental"},
+    # V3_5 is retired and still taken; V6 is on no extend page, and sent by clients that run.
+    models=LEGACY_MODELS | V6_MODELS | {"V3_5"},
+    spell=camel,
+    custom=frozenset({"style", "title", "continue_at"}),
+    sung=frozenset({"prompt"}),
+    custom_only=frozenset({"persona_id"}),
+)
+ADD_INSTRUMENTAL = OperationRules(
+    operation="add-instrumental",
+    required=INSTRUMENTAL | {"call_back_url"},
+    optional=COMMON | {"model"},
+    models=LEGACY_MODELS | V6_MODELS,
+    spell=camel,
+    default_model="V4_5PLUS",
+)
+
+
 def epoch_milliseconds(moment: datetime) -> int:
     """Write a time as the status calls do."""
     return int(moment.timestamp() * 1000)
-
-
-@define(eq=False)
-class EnvelopeApi(Api):
-    """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
-
-    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
-        """Answer with the code in the body; the names are in the message."""
-        del names
-        status = self.facts.statuses.get(code, HTTP_OK)
-        return json_response({"code": code, "msg": message, "data": None}, status=status)
-
-    def ok(self, data: object) -> web.Response:
-        """Answer with data."""
-        return json_response({"code": 200, "msg": "success", "data": data})
-
-    def accepted(self, task: Task) -> web.Response:
-        """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
-        return self.ok({"taskId": task.id})
-
-    def new_id(self, dice: random.Random) -> str:
-        """Mint 32 hex digits, as seen live."""
-        return f"{dice.getrandbits(128):032x}"
-
-    async def record_info(self, request: web.Request) -> web.StreamResponse:
-        """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
-        self.check_key(request)
-        task_id = request.query.get("taskId", "")
-        if not task_id:
-            raise Refusal(Cause.MISSING, "taskId is required", names=["taskId"])
-        task = self.find(task_id)
-        if task is not None and not task.input.recovers:
-            return self.ok(record_info(task))
-        if self.is_live:
-            return self.ok(None)
-        # The jobs route's words; what this route says of an unknown task is on no page.
-        raise Refusal(Cause.TASK, "recordInfo is null")
-
-    async def credit(self, request: web.Request) -> web.StreamResponse:
-        """Answer the balance."""
-        self.check_key(request)
-        return self.ok(self.state.balance(self.facts.provider))
 
 
 @frozen(kw_only=True)
@@ -117,39 +103,62 @@ class CallbackForm:
 
 
 @define(eq=False)
+class EnvelopeApi(Api):
+    """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
+
+    form: CallbackForm = CallbackForm()
+
+    def error(self, code: int, message: str) -> web.Response:
+        """Answer with the code in the body; the names are in the message."""
+        status = self.facts.statuses.get(code, HTTP_OK)
+        return json_response({"code": code, "msg": message, "data": None}, status=status)
+
+    def ok(self, data: object) -> web.Response:
+        """Answer with data."""
+        return json_response({"code": 200, "msg": "success", "data": data})
+
+    def accepted(self, task: Task) -> web.Response:
+        """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
+        return self.ok({"taskId": task.id})
+
+    def callbacks(self, task: Task) -> Sequence[Callback]:
+        """Write the webhook for a task's stage, or for its failure."""
+        return self.form.callbacks(task)
+
+    async def record_info(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
+        self.check_key(request)
+        task_id = request.query.get("taskId", "")
+        if not task_id:
+            raise Refusal(Cause.MISSING, "taskId is required")
+        task = self.find(task_id)
+        if task is not None and not task.input.recovers:
+            return self.ok(record_info(task))
+        if self.is_live:
+            return self.ok(None)
+        # The jobs route's words; what this route says of an unknown task is on no page.
+        raise Refusal(Cause.TASK, "recordInfo is null")
+
+    async def credit(self, request: web.Request) -> web.StreamResponse:
+        """Answer the balance."""
+        self.check_key(request)
+        return self.ok(self.state.balance(self.facts.provider))
+
+
+@define(eq=False)
 class FlatApi(EnvelopeApi):
     """An operation with a route and a flat body of its own."""
 
-    rules: OperationRules
-    form: CallbackForm
+    rules: OperationRules = field(kw_only=True)
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read and check a flat body."""
         body = submission.fields = await read_json_object(request)
         callback_url = body.get(self.rules.spell("call_back_url"))
         submission.callback_url = callback_url if isinstance(callback_url, str) else None
-        given = self.rules.read(body, submission, sent=body, lenient=self.is_live)
-        if given.audio_id is not None:
-            self._check_source_model(given.audio_id, given.model)
-        return given
-
-    def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Write the webhook for a task's stage, or for its failure."""
-        return self.form.callbacks(task)
-
-    def _check_source_model(self, audio_id: str, model: str | None) -> None:
-        """Refuse a model other than the source track's; a ready track fits all.
-
-        "Model version must match the source audio's model version": extend-music
-        """
-        try:
-            source = self.state.library.track(audio_id)
-        except Refusal:
-            if self.is_live:
-                return  # it is taken, and the task fails later
-            raise
-        if source.model not in (None, model):
-            raise Refusal(Cause.MODEL, f"model must match the source audio's, {source.model}", names=["model"])
+        # "Model version must match the source audio's model version": extend-music
+        url = submission.callback_url
+        return evolve(self.rules.read(body, sent=body, callback_url=url, lenient=self.is_live), keeps_model=True)
 
 
 @define(eq=False)
@@ -166,13 +175,13 @@ class RecoveryApi(EnvelopeApi):
         task_id, callback_url = body.get("sunoTaskId"), body.get("callBackUrl")
         for name, value in (("sunoTaskId", task_id), ("callBackUrl", callback_url)):
             if not isinstance(value, str) or not value:
-                raise Refusal(Cause.MISSING, f"{name} cannot be null", names=[name])
+                raise Refusal(Cause.MISSING, f"{name} cannot be null")
         if not is_address(callback_url):
-            raise Refusal(Cause.INVALID, "callBackUrl is not a URL", names=["callBackUrl"])
+            raise Refusal(Cause.INVALID, "callBackUrl is not a URL")
         submission.callback_url = callback_url
         task = self.find(str(task_id))
         if task is None or not task.is_complete or task.input.recovers:
-            raise Refusal(Cause.TASK, "The task does not exist, or is not complete", names=["sunoTaskId"])
+            raise Refusal(Cause.TASK, "The task does not exist, or is not complete")
         return TaskInput(
             operation="recovery",
             fields=body,
@@ -195,7 +204,7 @@ class RecoveryApi(EnvelopeApi):
         self.check_key(request)
         task = self.find(request.query.get("taskId", ""))
         if task is None or not task.input.recovers:
-            raise Refusal(Cause.TASK, "The recovery does not exist", names=["taskId"])
+            raise Refusal(Cause.TASK, "The recovery does not exist")
         return json_response(self._state_of(task))
 
     def _state_of(self, task: Task) -> Mapping[str, object]:
@@ -285,11 +294,11 @@ def suno_application(
     app = api.application()
     for rules, form in operations:
         app.router.add_post(
-            f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules.operation, rules, form).submit
+            f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules.operation, form, rules=rules).submit
         )
     app.router.add_get("/api/v1/generate/record-info", api.record_info)
     app.router.add_get(credit_path, api.credit)
     app.router.add_post("/api/v1/suno/recovery", api.submit)
     app.router.add_get("/api/v1/suno/recovery/record-info", api.recovery_info)
-    UploadHost(api).add_routes(app)
+    add_uploads(app, api)
     return app

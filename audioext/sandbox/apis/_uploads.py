@@ -6,16 +6,16 @@ https://docs.kie.ai/file-upload-api/quickstart and https://docs.sunoapi.org/file
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from aiohttp import BodyPartReader, web
-from attrs import define, frozen
+from attrs import frozen
 from yarl import URL
 
-from audioext.sandbox.apis._api import Api, Handler, is_address, json_response, read_json_object
+from audioext.sandbox.apis._api import Api, is_address, json_response, read_json_object
 from audioext.sandbox.files import content_type
 from audioext.sandbox.models import Cause, Refusal
 
@@ -64,73 +64,60 @@ async def read_form(request: web.Request, api: Api, *, file_name: str) -> Form:
     return texts, received
 
 
-@define(eq=False)
-class UploadHost:
-    """The two uploads of one account: a form, and an address to fetch."""
+def add_uploads(app: web.Application, api: Api) -> None:
+    """Add the two uploads of an account, a form and an address to fetch; a wrong method has an answer of its own."""
 
-    api: Api
+    async def upload(request: web.Request) -> web.StreamResponse:
+        try:
+            if request.method != "POST":
+                raise Refusal(Cause.METHOD, f"{request.method} is not allowed")
+            api.check_key(request)
+            is_form = request.match_info["kind"] == "stream"
+            form = await (read_form(request, api, file_name="file") if is_form else _fetch(request, api))
+            data = _keep(api, *form)
+        except Refusal as refusal:
+            code = STATUSES.get(refusal.cause, INVALID_STATUS)
+            return json_response({"success": False, "code": code, "msg": refusal.message}, status=code)
+        return json_response({"success": True, "code": 200, "msg": "File uploaded successfully", "data": data})
 
-    def add_routes(self, app: web.Application) -> None:
-        """Add them for all methods: a wrong one has an answer of its own."""
-        for kind, read in (("stream", self._read_form), ("url", self._read_url)):
-            app.router.add_route("*", f"/api/file-{kind}-upload", self._answering(read))
+    app.router.add_route("*", "/api/file-{kind:stream|url}-upload", upload)
 
-    def _answering(self, read: Callable[[web.Request], Awaitable[Form]]) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            try:
-                if request.method != "POST":
-                    raise Refusal(Cause.METHOD, f"{request.method} is not allowed")
-                self.api.check_key(request)
-                data = self._keep(*await read(request))
-            except Refusal as refusal:
-                code = STATUSES.get(refusal.cause, INVALID_STATUS)
-                return json_response({"success": False, "code": code, "msg": refusal.message}, status=code)
-            return json_response({"success": True, "code": 200, "msg": "File uploaded successfully", "data": data})
 
-        return handle
+async def _fetch(request: web.Request, api: Api) -> Form:
+    body = await read_json_object(request)
+    texts = {name: value for name, value in body.items() if isinstance(value, str)}
+    address = texts.get("fileUrl")
+    if not is_address(address):
+        raise Refusal(Cause.INVALID, "fileUrl must be an http(s) URL")
+    data = await api.state.files.read(await api.state.library.fetch(address))
+    key = _fresh_key(api)
+    api.state.files.add(key, data)
+    return texts, ReceivedFile(key, URL(address).name or str(uuid.uuid4()), len(data))
 
-    async def _read_form(self, request: web.Request) -> Form:
-        return await read_form(request, self.api, file_name="file")
 
-    async def _read_url(self, request: web.Request) -> Form:
-        texts = await _texts(request)
-        address = texts.get("fileUrl")
-        if not is_address(address):
-            raise Refusal(Cause.INVALID, "fileUrl must be an http(s) URL")
-        state = self.api.state
-        data = await state.files.read(await state.library.fetch(address))
-        key = _fresh_key(self.api)
-        state.files.add(key, data)
-        return texts, ReceivedFile(key, URL(address).name or str(uuid.uuid4()), len(data))
-
-    def _keep(self, texts: Mapping[str, str], file: ReceivedFile | None) -> Mapping[str, object]:
-        """Keep a file where the client wants it; answer as was seen live: `downloadUrl` is what a client uses."""
-        if file is None:
-            raise Refusal(Cause.MISSING, "file is required")
-        if not texts.get("uploadPath"):
-            raise Refusal(Cause.MISSING, "uploadPath is required")
-        name = PurePosixPath(texts.get("fileName") or file.name).name
-        # Nothing climbs out of the folder.
-        path = "/".join(part for part in f"{texts['uploadPath']}/{name}".split("/") if part not in {"", ".", ".."})
-        key, files = f"uploads/{self.api.facts.provider}/{path}", self.api.state.files
-        files.rename(file.key, key)
-        return {
-            "fileName": name,
-            "filePath": path,
-            "downloadUrl": files.url(key),
-            "fileSize": file.size,
-            "mimeType": content_type(path),
-            "uploadedAt": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        }
+def _keep(api: Api, texts: Mapping[str, str], file: ReceivedFile | None) -> Mapping[str, object]:
+    """Keep a file where the client wants it; answer as was seen live: `downloadUrl` is what a client uses."""
+    if file is None:
+        raise Refusal(Cause.MISSING, "file is required")
+    if not texts.get("uploadPath"):
+        raise Refusal(Cause.MISSING, "uploadPath is required")
+    name = PurePosixPath(texts.get("fileName") or file.name).name
+    # Nothing climbs out of the folder.
+    path = "/".join(part for part in f"{texts['uploadPath']}/{name}".split("/") if part not in {"", ".", ".."})
+    key = f"uploads/{api.facts.provider}/{path}"
+    api.state.files.rename(file.key, key)
+    return {
+        "fileName": name,
+        "filePath": path,
+        "downloadUrl": api.state.files.url(key),
+        "fileSize": file.size,
+        "mimeType": content_type(path),
+        "uploadedAt": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
 
 
 def _fresh_key(api: Api) -> str:
     return f"uploads/{api.facts.provider}/{uuid.uuid4()}"
-
-
-async def _texts(request: web.Request) -> Mapping[str, str]:
-    body = await read_json_object(request)
-    return {name: value for name, value in body.items() if isinstance(value, str)}
 
 
 async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:

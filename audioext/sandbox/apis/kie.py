@@ -5,11 +5,12 @@ https://docs.kie.ai/old-model/suno-api/extend-music and its neighbours, read 202
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from aiohttp import web
 from attrs import define, evolve
 
+from audioext.sandbox.apis import _suno
 from audioext.sandbox.apis._api import json_text
 from audioext.sandbox.apis._rules import (
     COMMON,
@@ -21,15 +22,8 @@ from audioext.sandbox.apis._rules import (
     OperationRules,
     read_wrapped,
 )
-from audioext.sandbox.apis._suno import (
-    CallbackForm,
-    EnvelopeApi,
-    camel,
-    epoch_milliseconds,
-    snake_song,
-    suno_application,
-)
-from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.apis._suno import CallbackForm, EnvelopeApi, epoch_milliseconds, snake_song, suno_application
+from audioext.sandbox.models import ApiFacts, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
@@ -58,41 +52,21 @@ FACTS = ApiFacts(
     wants_exactly_200=True,
     signs=True,
     is_recorded=True,
-    refunded_codes=frozenset({531}),  # "failed, credits refunded" (extend-music-callbacks)
 )
-EXTENDING = COMMON | PERSONA | {"negative_tags", "prompt", "style", "title", "instrumental"}
-MODELS = LEGACY_MODELS | V6_MODELS | {"V3_5"}  # retired models are still taken; V6 is sent by clients that run
-
-EXTEND = OperationRules(
-    operation="extend",
+EXTEND = evolve(
+    _suno.EXTEND,
     # The page's schema also lists `prompt` as required, its prose and the OpenAPI only with the flag.
-    required=frozenset({"default_param_flag", "audio_id", "model", "call_back_url"}),
-    optional=EXTENDING | {"continue_at"},
-    models=MODELS,
-    spell=camel,
-    custom=frozenset({"style", "title", "continue_at"}),
-    sung=frozenset({"prompt"}),
     not_instrumental=frozenset({"prompt", "vocal_gender"}),
-    custom_only=frozenset({"persona_id"}),
 )
-UPLOAD_EXTEND = OperationRules(
+UPLOAD_EXTEND = evolve(
+    _suno.EXTEND,
     operation="upload-extend",
     required=frozenset({"upload_url", "default_param_flag", "continue_at", "model", "call_back_url"}),
-    optional=EXTENDING,
-    models=MODELS,
-    spell=camel,
     # "prompt is optional" by the text of `instrumental`, required by that of `defaultParamFlag`.
     custom=frozenset({"style", "title"}),
-    custom_only=frozenset({"persona_id"}),
+    sung=frozenset(),
 )
-ADD_INSTRUMENTAL = OperationRules(
-    operation="add-instrumental",
-    required=INSTRUMENTAL | {"call_back_url"},
-    optional=COMMON | {"model"},
-    models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
-    spell=camel,
-    default_model="V4_5PLUS",
-)
+ADD_INSTRUMENTAL = evolve(_suno.ADD_INSTRUMENTAL, models=frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS)
 # Songs are null in a failure of add-instrumental, else `[]`.
 OPERATIONS = (
     (EXTEND, CallbackForm(no_songs=())),
@@ -125,15 +99,11 @@ JOBS_STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "gen
 
 @define(eq=False)
 class KieJobsApi(EnvelopeApi):
-    """All operations at one route; the limit is the account's, shared with the other routes."""
+    """All operations at one route; limit and webhooks are those of the other routes, and no page shows one."""
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
         return await read_wrapped(request, JOBS_RULES, submission, key="callBackUrl")
-
-    def callbacks(self, task: Task) -> Sequence[Callback]:
-        """Write the webhooks as those of the other routes; no page shows one."""
-        return CallbackForm().callbacks(task)
 
     async def job_info(self, request: web.Request) -> web.StreamResponse:
         """Answer ``recordInfo?taskId=``, for tasks of this route alone."""

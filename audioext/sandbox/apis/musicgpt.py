@@ -45,6 +45,7 @@ FACTS = ApiFacts(
     limit="parallel",
     is_recorded=True,
     any_leads=True,  # which version is ready first varies
+    new_id=new_uuid,  # as in real traffic
     # No page has a word on timeouts and retries, yet deliveries are seen to be repeated: our guess.
     timeout_seconds=15.0,
     retry_seconds=(10.0, 60.0, 300.0),
@@ -63,7 +64,6 @@ CHECKS: Mapping[str, str] = {
     "lyrics_timestamps": "true|false",
 }
 """What a field must look like."""
-KNOWN = frozenset({"audio_url", "prompt", "title", *CHECKS})
 
 
 @define(eq=False)
@@ -77,7 +77,6 @@ class MusicGptApi(Api):
         if file is not None:
             shown["audio_file"] = {"filename": file.name, "size": file.size}
         submission.fields = shown
-        submission.ignored = tuple(name for name in texts if name not in KNOWN)
         submission.callback_url = texts.get("webhook_url")
         _check(texts, has_file=file is not None)
         return TaskInput(
@@ -99,12 +98,9 @@ class MusicGptApi(Api):
             return {name: value for name, value in posted.items() if isinstance(value, str)}, None
         if request.content_type == "application/json":
             body = await read_json_object(request)
-            return {name: _as_text(value) for name, value in body.items() if value is not None}, None
+            given = {name: value for name, value in body.items() if value is not None}
+            return {name: each if isinstance(each, str) else json_text(each) for name, each in given.items()}, None
         return await read_form(request, self, file_name="audio_file")
-
-    def new_id(self, dice: random.Random) -> str:
-        """Mint a UUID, as in real traffic."""
-        return new_uuid(dice)
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the ids."""
@@ -119,12 +115,18 @@ class MusicGptApi(Api):
             }
         )
 
-    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
-        """Answer ``{"detail": ...}``: a list for wrong fields, else a text (no page shows a 422)."""
+    def error(self, code: int, message: str) -> web.Response:
+        """Answer ``{"detail": ...}``."""
+        return json_response({"detail": message}, status=code)
+
+    def refused(self, refusal: Refusal) -> web.Response:
+        """Answer with a list for wrong fields, else with a text (no page shows a 422)."""
+        code = self.facts.code(refusal.cause)
         if code != INVALID_CODE:
-            return json_response({"detail": message}, status=code)
-        kind = "missing" if message == "Field required" else "value_error"
-        detail = [{"loc": ["body", name], "msg": message, "type": kind} for name in names or ("body",)]
+            return self.error(code, refusal.message)
+        kind = "missing" if refusal.cause is Cause.MISSING else "value_error"
+        names = refusal.names or ("body",)
+        detail = [{"loc": ["body", name], "msg": refusal.message, "type": kind} for name in names]
         return json_response({"detail": detail}, status=code)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
@@ -216,10 +218,6 @@ def build(state: State) -> web.Application:
         app.router.add_post(f"{prefix}/extend", api.submit)
         app.router.add_get(f"{prefix}/byId", api.by_id)
     return app
-
-
-def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check(texts: Mapping[str, str], *, has_file: bool) -> None:

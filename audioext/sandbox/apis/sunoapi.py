@@ -8,8 +8,9 @@ from __future__ import annotations
 from aiohttp import web
 from attrs import evolve
 
-from audioext.sandbox.apis._rules import COMMON, INSTRUMENTAL, LEGACY_MODELS, PERSONA, TEXTS, V6_MODELS, OperationRules
-from audioext.sandbox.apis._suno import CallbackForm, camel, suno_application
+from audioext.sandbox.apis import _suno
+from audioext.sandbox.apis._rules import COMMON
+from audioext.sandbox.apis._suno import CallbackForm, suno_application
 from audioext.sandbox.models import ApiFacts, Cause
 from audioext.sandbox.state import State
 
@@ -33,32 +34,17 @@ FACTS = ApiFacts(
     retry_seconds=(60.0, 300.0, 900.0),
     wants_exactly_200=True,
 )
-MODELS = LEGACY_MODELS | V6_MODELS
 MISSING = "{} cannot be null"  # seen of `instrumental`, `customMode` and `model`
 
-EXTEND = OperationRules(
-    operation="extend",
-    required=frozenset({"default_param_flag", "audio_id", "model", "call_back_url"}),
-    optional=COMMON | PERSONA | TEXTS | {"negative_tags", "instrumental"},
-    # V3_5 is in the older page; V6 is on no extend page, but sent on the same paths.
-    models=MODELS | {"V3_5"},
-    spell=camel,
-    custom=frozenset({"style", "title", "continue_at"}),
-    sung=frozenset({"prompt"}),
-    custom_only=frozenset({"persona_id"}),
-    missing=MISSING,
-)
+EXTEND = evolve(_suno.EXTEND, missing=MISSING)
 UPLOAD_EXTEND = evolve(
     EXTEND,
     operation="upload-extend",
     required=frozenset({"default_param_flag", "upload_url", "model", "call_back_url"}),
 )
-ADD_INSTRUMENTAL = OperationRules(
-    operation="add-instrumental",
-    required=INSTRUMENTAL | {"call_back_url"},
+ADD_INSTRUMENTAL = evolve(
+    _suno.ADD_INSTRUMENTAL,
     optional=COMMON | {"model", "lyrics", "variety"},
-    models=MODELS,
-    spell=camel,
     default_model="V6",  # by the newer copy of the page; it was V4_5PLUS
     missing=MISSING,
 )

@@ -5,7 +5,6 @@ https://docs.vidgo.ai/api-manual/music-series/extend-music and its neighbours, r
 
 from __future__ import annotations
 
-import random
 import string
 from collections.abc import Mapping, Sequence
 
@@ -34,8 +33,7 @@ FACTS = ApiFacts(
     # 10 s, three retries, any 2xx: https://docs.vidgo.ai/api-manual/task-management/webhooks
     timeout_seconds=10.0,
     retry_seconds=(1.0, 2.0, 4.0),
-    # "only deducted when a task completes successfully": account-management/user-balance
-    charges_on_success=True,
+    new_id=lambda dice: f"task-unified-1{dice.randrange(10**9):09d}-{''.join(dice.choices(LETTERS, k=8))}",
 )
 MODELS = LEGACY_MODELS - {"V5_5"}  # V5_5 is documented at a sibling only
 
@@ -81,18 +79,13 @@ class VidgoApi(Api):
         """Read the wrapper, then the `input` of its operation."""
         return await read_wrapped(request, RULES, submission, key="callback_url")
 
-    def new_id(self, dice: random.Random) -> str:
-        """Mint an id of the form ``task-unified-<digits>-<8 characters>``."""
-        return f"task-unified-1{dice.randrange(10**9):09d}-{''.join(dice.choices(LETTERS, k=8))}"
-
     def accepted(self, task: Task) -> web.Response:
         """Answer with the task's id."""
         data = {"task_id": task.id, "status": "not_started", "created_time": _created(task)}
         return json_response({"code": 200, "data": data})
 
-    def error(self, code: int, message: str, names: Sequence[str] = ()) -> web.Response:
+    def error(self, code: int, message: str) -> web.Response:
         """Answer with the code as HTTP status too, and the `error.message` that clients read."""
-        del names
         return json_response({"code": code, "error": {"message": message}}, status=code)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioext.cli.apis import make_provider
+from audioext.cli.clients import make_provider
 from audioext.cli.demo import Likeness, compare, show_next_steps
 from audioext.cli.screen import Screen
 from audioext.sandbox import audio
@@ -130,7 +130,7 @@ def test_a_take_of_other_music_does_not_begin_alike(folder: Path) -> None:
 
     assert (True, False) == (same.begins_like_it, same.is_longer)
     assert (False, True) == (different.begins_like_it, different.is_longer)
-    assert 0.0 == silent.beginning
+    assert silent.begins_like_it is False
     assert "6.0 s → 9.0 s, does NOT begin like it" == str(different)
 
 
@@ -138,7 +138,7 @@ def test_nothing_compared_is_not_alike(folder: Path) -> None:
     """A source of which nothing is kept proves nothing."""
     (folder / "tune.wav").write_bytes(audio.encode(audio.tune(seed=1, seconds=2.0, rate=8_000), "wav"))
 
-    assert Likeness(source_seconds=2.0, track_seconds=2.0, beginning=None) == compare(
+    assert Likeness(source_seconds=2.0, track_seconds=2.0, begins_like_it=None) == compare(
         Path("tune.wav"), Path("tune.wav"), until=0.0
     )
 

@@ -11,19 +11,20 @@ from attrs import frozen
 import audioext as ax
 from audioext.cli.execution import execute
 from audioext.cli.exits import Exit
-from audioext.cli.options import BaseUrlOptions, Command, LookOptions
+from audioext.cli.options import BaseUrl, Command, LookOptions
 from audioext.cli.screen import Screen
 
 REF = "r" * 24
 
 
 @frozen(kw_only=True, slots=False)
-class Fails(LookOptions, BaseUrlOptions, Command):
+class Fails(LookOptions, Command):
     """A command that gets as far as a job, and then fails."""
 
     error: BaseException
     ref: str | None = None
     is_asked: bool = False
+    base_url: BaseUrl = None
 
     async def run(self, screen: Screen) -> Exit:
         """Fail."""

@@ -81,7 +81,7 @@ async def test_a_client_where_all_is_well_passes(sandbox: Sandbox, tmp_path: Pat
         (broken.answers(200), "answers 200 to whatever comes, and is no receiver of audioext's"),
         (broken.answers(401), "asks for a password (401)"),
         (broken.answers(403), "forbids it (403)"),
-        (broken.answers(404), "answers 404: its path does not lead to the receiver"),
+        (broken.answers(404), "has no receiver under this path (404)"),
         (broken.answers(418), "refuses it (418)"),
         (broken.answers(502), "is a proxy that reaches no receiver (502)"),
         (broken.refuses_over(1_000), "takes no body of 2 kB (413)"),

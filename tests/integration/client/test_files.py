@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import audioext as ax
 from audioext.files.downloads import Downloader
-from audioext.files.names import safe_name
+from audioext.files.formats import safe_name
 from audioext.files.serving import Offers
 from audioext.files.sources import SourceInfo, probe
 from audioext.http.transport import Transport

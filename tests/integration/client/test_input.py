@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 import audioext as ax
-from audioext.files.spool import Spool, suffix_of
+from audioext.files.sources import Spool, suffix_of
 from audioext.models.requests import AudioFile
 from audioext.sandbox import Sandbox
 from tests.integration.client.conftest import WEB, MakeClient

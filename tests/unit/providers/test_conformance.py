@@ -25,7 +25,7 @@ from audioext.models.limits import Limits, Pace
 from audioext.models.requests import AddInstrumental, Extend, Operation
 from audioext.models.results import Stage
 from audioext.providers._fields import FIELDS, LOCAL_FIELDS, takers
-from audioext.providers._kie import KieAccount
+from audioext.providers._suno import KieAccount
 from audioext.providers.base import Credits, FileRoute, Provider, Uploads
 from tests.support.tables import each_row
 from tests.unit.providers.conftest import Kit, MakeProvider, Sample, load_samples

@@ -94,15 +94,19 @@ DONE = (
     *("SUCCESS", "success", "Success", "COMPLETED", "completed", "Complete", "SUCCESSFUL", "succeeded", "SUCCEED"),
     *("finished", "FINISHED", "finish", "done", "ready", "generated", "TASK_COMPLETED", "taskCompleted"),
     *("task-success", "ALL_SUCCESS", "all done", " success \n", "COMPLETED_WITH_ERRORS", "audio_success"),
+    *("OK", "available", "Fulfilled", "FINALIZED", "delivered", "rendered", "SUCCESS_WITH_WARNINGS", "passed"),
 )
 FAILED = (
     *("FAIL", "fail", "FAILED", "failed", "Failure", "ERROR", "error", "errored", "GENERATE_LYRICS_FAILED"),
     *("GENERATE_AUDIO_FAILED", "CREATE_TASK_FAILED", "SENSITIVE_WORD_ERROR", "taskFailed", "cancelled", "CANCELED"),
     *("aborted", "rejected", "timeout", "TIMED_OUT", "timed out", "unsuccessful", "expired", "blocked", "exception"),
+    *("ERR", "revoked", "CRASHED", "content_violation", "timedout", "declined", "REFUNDED", "nsfw", "interrupted"),
+    *("faulted", "deleted", "removed", "UNSUCCESS"),
 )
 RUNNING = (
     *("PENDING", "pending", "waiting", "queued", "queuing", "IN_QUEUE", "inQueue", "generating", "running"),
     *("in progress", "IN_PROGRESS", "inprogress", "not_started", "NotStarted", "submitted", "processing"),
+    *("RENDERING", "mixing", "analyzing", "enqueued", "retrying", "downloading", "initializing", "ongoing", "uploaded"),
 )
 
 
@@ -128,6 +132,21 @@ def test_any_word_for_failed_ends_the_wait(provider_class: Make, word: str) -> N
 def test_any_word_for_running_goes_on(provider_class: Make, word: str) -> None:
     """A status that says not yet claims nothing, and is no unknown word."""
     assert Progress(task_id="t1") == only(asked(provider_class, status(provider_class().info.name, word)))
+
+
+@each_row(("flag", "means"), [(0, "runs"), (1, "song"), ("1", "song"), (2, "fails"), (3, "fails"), ("9", "unknown")])
+def test_a_flag_of_success_is_a_word(provider_class: Make, flag: object, means: str) -> None:
+    """A `successFlag`, which kie.ai's other models have, says what a status word would."""
+    task: Body = {"taskId": "t1", "successFlag": flag}
+    if means == "song":
+        assert is_song(asked(provider_class, {"code": 200, "data": {**task, "tracks": LISTED}}))
+        return
+    (seen,) = asked(provider_class, {"code": 200, "data": {**task, "errorMessage": "no luck"}})
+    if means == "fails":
+        assert isinstance(seen, Failed)
+        assert "no luck" == seen.message
+    else:
+        assert Progress(task_id="t1", word="9" if means == "unknown" else None) == seen
 
 
 @each_row("word", ["remastering", "second", "LYRICS_SUCCESS", "COVER_COMPLETED", "no\u00e7\u00e3o", "1"])
@@ -182,6 +201,7 @@ LISTED: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OT
         lambda listed: [{"song": song} for song in listed],
         lambda listed: {"data": listed},
         lambda listed: {"response": json.dumps({"sunoData": listed})},
+        lambda listed: {"audio": [{"url": song["audioUrl"], "content_type": "audio/mpeg"} for song in listed]},
     ],
 )
 def test_a_result_is_found_wherever_it_stands(
@@ -256,6 +276,14 @@ def test_a_delivery_of_bare_tracks_shows_them(provider_class: Make) -> None:
     assert ([AUDIO, OTHER], None) == ([track.audio_url for track in seen.tracks], seen.claimed_stage)
     with pytest.raises(DecodeError):
         provider_class().parse_webhook(b"[1, 2]")
+
+
+@each_row("link", ["https://files.example/NULL.mp3", "https://files.example/nan.mp3", "https://undefined/a.mp3", "N/A"])
+@each_row("key", ["audio_url", "audioUrl"])
+def test_nothing_has_many_names(provider_class: Make, key: str, link: str) -> None:
+    """A word for nothing is none in capitals, and as a host, either."""
+    seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", key: link}])))
+    assert [] == [track for track in seen.tracks if track.audio_url]
 
 
 @each_row("link", ["https://files.example/None.mp3", "https://files.example", "", None, "null", "undefined", False, 0])
@@ -389,6 +417,7 @@ SAYING = (
     *("msg", "message", "error", "errorMessage", "error_message", "errorMsg", "error_msg", "failMsg", "fail_reason"),
     *("failReason", "failure_reason", "reason", "detail", "details", "description", "error_description", "status_msg"),
     *("statusMessage", "errMsg", "err_msg", "err", "errors", "failed_reason", "failureMessage", "error_detail"),
+    *("userMessage", "public_reason", "note", "comment", "tips"),
 )
 SAYS = "The lyrics were flagged for moderation"
 
@@ -418,6 +447,24 @@ def test_a_failures_words_are_never_lost(provider_class: Make, key: str, value: 
         assert isinstance(failed, Failed)
         assert SAYS in failed.message
         assert FailureReason.CONTENT is failed.reason
+
+
+@each_row("key", ["response", "result", "output", "data", "files", "sunoData"])
+@each_row("value", [SAYS, [{"id": "a", "audio_url": None, "error_message": SAYS}, {"id": "b"}]])
+def test_a_failure_may_speak_where_its_result_would_be(provider_class: Make, key: str, value: object) -> None:
+    """Words in place of the tracks, and those of a track, are the failure's where nothing else is said."""
+    failed = asked(provider_class, status(provider_class().info.name, "failed", **{key: value}))[-1]
+    assert isinstance(failed, Failed)
+    assert (SAYS, FailureReason.CONTENT) == (failed.message, failed.reason)
+
+
+def test_a_failures_code_beside_its_task_is_the_tasks(provider_class: Make) -> None:
+    """An error's code on top, where the task is named as well, does not make the call a refused one."""
+    body = {"taskId": "t1", "status": "FAILED", "errorCode": 500, "errorMessage": SAYS}
+    for events in (asked(provider_class, body), hooked(provider_class, body)):
+        failed = events[-1]
+        assert isinstance(failed, Failed)
+        assert ("t1", SAYS) == (failed.task_id, failed.message)
 
 
 @each_row("code", [501, "501", 501.0, " 501 "])
@@ -468,6 +515,19 @@ NO = "This audio matches copyrighted material"
         (400, {"statusCode": 400, "message": [NO], "error": {}}),
         (422, {"detail": [{"loc": ["body", "input"], "msg": NO}]}),
         (400, [{"message": NO}]),
+        (400, {"message": {"en": NO}}),
+        (400, {"errors": {"prompt": [NO]}}),
+        (400, {"code": 1001, "msg": NO}),
+        (422, {"statusCode": 422, "error": "Bad Request", "message": [NO]}),
+        (200, {"code": 400, "result": {"message": NO}}),
+        (200, {"code": 400, "data": NO}),
+        (200, {"code": 400, "msg": "", "tips": NO}),
+        (200, {"errorCode": 400, "errorMessage": NO}),
+        (200, {"data": {"code": 400, "msg": NO}}),
+        (200, {"code": 200, "data": {"task_id": None, "status": "failed", "error_message": NO}}),
+        (200, {"state": "failed", "reason": NO}),
+        (200, {"status": False, "message": NO}),
+        (200, {"isSuccess": False, "message": NO}),
     ],
 )
 def test_a_readable_refusal_is_one(provider_class: Make, http: int, body: object) -> None:
@@ -524,6 +584,10 @@ def test_an_answer_that_may_have_made_a_task_is_unknown(provider_class: Make, ht
         {"id": "t1", "status": "queued"},
         {"code": 200, "data": '{"taskId": "t1"}'},
         [{"task_id": "t1"}],
+        {"taskIds": ["t1"]},
+        {"code": 200, "data": {"task_ids": ["t1"]}},
+        {"code": 200, "result": '{"TaskID": "t1"}'},
+        {"Code": 0, "Data": {"JobId": "t1"}},
         {"task_id": "t1", "status": "failed", "error": "later told by the status"},
         {"code": 200, "data": {"task_id": "t1", "status": "failed", "error_message": "later told by the status"}},
     ],
@@ -532,6 +596,13 @@ def test_the_id_of_a_task_is_found_wherever_it_stands(provider_class: Make, body
     """An id that was paid for is never lost."""
     for http in (200, 201, 202):
         assert Submitted(task_id="t1") == submitted(provider_class, body, http)
+
+
+@each_row(("data", "is_id"), [("0f" * 16, True), ("b3b1c5e0-0000-4000-8000-0000000000f1", True), ("success", False)])
+def test_the_data_of_an_answer_may_be_the_id(provider_class: Make, data: str, *, is_id: bool) -> None:
+    """A text that can be nothing but an id is one; a word is none."""
+    outcome = submitted(provider_class, {"code": 200, "msg": "success", "data": data})
+    assert is_id == isinstance(outcome, Submitted)
 
 
 @given(body=st.dictionaries(st.sampled_from(["code", "data", "msg", "success", "error", "status"]), ODD, max_size=4))

@@ -365,23 +365,6 @@ def test_a_quiet_source_is_continued_quietly(song: Clip) -> None:
     assert 0.5 * rms(quiet.samples) < after < 1.6 * rms(quiet.samples)
 
 
-def test_a_repeated_part_comes_again_in_time() -> None:
-    """Two soft notes that take turns, 1.6 seconds each, go on taking turns."""
-    time = np.arange(16 * RATE) / RATE
-    turn = 0.5 + 0.5 * np.tanh(8 * np.sin(2 * np.pi * time / 3.2))
-    notes = turn * np.sin(2 * np.pi * 262 * time) + (1 - turn) * np.sin(2 * np.pi * 370 * time)
-
-    after = extend(Clip((0.3 * notes).astype(np.float32)[:, None], RATE), None, variant=0, seed=1).samples[
-        16 * RATE :, 0
-    ]
-
-    for second, hz in ((0.8, 262), (2.4, 370), (4.0, 262), (5.6, 370)):
-        middle = after[round((second - 0.3) * RATE) : round((second + 0.3) * RATE)]
-        there = np.arange(len(middle)) / RATE
-        loud, soft = (abs(np.exp(-2j * np.pi * one * there) @ middle) for one in (hz, 632 - hz))
-        assert loud > 2 * soft
-
-
 def test_an_extension_can_be_extended(song: Clip, variants: tuple[Clip, Clip]) -> None:
     """A source that ends in a fade is continued from before the fade: the music comes back, and not with a bang."""
     again = extend(variants[0], None, variant=1, seed=5)

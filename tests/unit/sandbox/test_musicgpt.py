@@ -239,11 +239,11 @@ async def test_fields_are_checked(world: World) -> None:
 
 
 async def test_submissions_show_the_form(world: World, tone: bytes) -> None:
-    """The fields are listed as texts, the file by name and size, what is unknown as ignored."""
+    """The fields are listed as texts, the file by name and size."""
     await extend(world, tone, colour="blue")
     submission = world.sandbox.submissions[0]
     assert {"filename": "a.wav", "size": len(tone)} == submission.fields["audio_file"]
-    assert ("0.5", ("colour",)) == (submission.fields["extend_after"], submission.ignored)
+    assert ("0.5", "blue") == (submission.fields["extend_after"], submission.fields["colour"])
     assert world.listener.hook == submission.callback_url
 
 
