@@ -5,8 +5,10 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import numpy as np  # noqa: F401 - it loads but once in a process, and pytester forgets what is first loaded within
 import pytest
 
+import audioext.sandbox.audio  # noqa: F401 - as above
 from tests.support import pages
 
 pytest_plugins = ("pytester",)
