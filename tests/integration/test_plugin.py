@@ -5,10 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-import numpy as np  # noqa: F401 - it loads but once in a process, and pytester forgets what is first loaded within
 import pytest
 
-import audioext.sandbox.audio  # noqa: F401 - as above
 from tests.support import pages
 
 pytest_plugins = ("pytester",)
@@ -31,11 +29,10 @@ class Project:
         self._pytester.makepyfile(test_it=head + code)
         return self.run("test_it.py", *options)
 
-    def run(self, *options: str, apart: bool = False) -> pytest.RunResult:
-        """Run pytest with no plugin but ours and what *options* load; in a process *apart*, where that is the point."""
-        run = self._pytester.runpytest_subprocess if apart else self._pytester.runpytest_inprocess
-        ours = ("-p", "audioext.testing.plugin", "-p", "no:cacheprovider")
-        return run("-W", "error", "--strict-markers", *ours, *options)
+    def run(self, *options: str) -> pytest.RunResult:
+        """Run pytest with no plugin but ours, what *options* load, and what stops it if it hangs."""
+        ours = ("-p", "audioext.testing.plugin", "-p", "pytest_timeout", "--timeout=30", "-p", "no:cacheprovider")
+        return self._pytester.runpytest_subprocess("-W", "error", "--strict-markers", *ours, *options)
 
 
 @pytest.fixture
@@ -256,6 +253,9 @@ async def test_named(audioext_sandbox): ...
 @pytest.mark.audioext_sandbox("fast")
 async def test_nameless(audioext_sandbox): ...
 
+@pytest.mark.audioext_sandbox(fast=True)
+async def test_unknown(audioext_sandbox): ...
+
 async def test_provider(audioext_client):
     with pytest.raises(ValueError, match="kie, kie-jobs, sunoapi, vidgo, musicgpt"):
         await audioext_client("suno")
@@ -269,8 +269,9 @@ async def test_loop(audioext_client):
 """
     result = project.test(code, *AUTO)
 
-    result.assert_outcomes(passed=2, errors=3)
-    result.stdout.fnmatch_lines(["*'duplicated' is no fault; the faults are duplicate,*", "*takes texts*", "*by name*"])
+    result.assert_outcomes(passed=2, errors=4)
+    lines = ("*'duplicated' is no fault; the faults are duplicate,*", "*takes texts*", "*by name*", "*'fast'*Settings*")
+    result.stdout.fnmatch_lines(lines)
 
 
 def test_workers_share_nothing(project: Project) -> None:
@@ -304,7 +305,7 @@ def test_it():
 """
     (Path.cwd() / "test_light.py").write_text(code, encoding="utf-8")
 
-    project.run(*AUTO, "test_light.py", apart=True).assert_outcomes(passed=1)
+    project.run(*AUTO, "test_light.py").assert_outcomes(passed=1)
 
 
 def test_pytest_finds_it() -> None:
