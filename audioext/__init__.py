@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
         UnsupportedError,
         WebhookError,
     )
+    from audioext.http.decoding import MAX_BODY_BYTES
     from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
     from audioext.models.entries import Entry
     from audioext.models.limits import Limits, Pace
@@ -78,6 +79,7 @@ _HOMES = {
     "errors": "AudioextError AuthError ConfigError ContentError CreditsError DecodeError DownloadError GiveUp "
     "KeyConflictError Problem ProviderDownError ProviderError RateLimitError RequestError RetryLater SourceError "
     "StoreError UnsupportedError WebhookError",
+    "http.decoding": "MAX_BODY_BYTES",
     "http.messages": "HttpRequest HttpResponse Part Webhook",
     "models.entries": "Entry",
     "models.limits": "Limits Pace",
@@ -104,6 +106,7 @@ _HOMES = {
 _HOME_OF = {name: f"audioext.{module}" for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "MAX_BODY_BYTES",
     "AddInstrumental",
     "AudioFile",
     "AudioextError",

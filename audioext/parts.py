@@ -285,7 +285,8 @@ class Parts:
         try:
             await self.journal.look(ref)
         except StoreError as error:
-            self._outage.note(error)
+            if not self.journal.is_closed:  # else it is closed because the client is
+                self._outage.note(error)
             raise
         self._outage.over()
 

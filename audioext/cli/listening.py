@@ -79,9 +79,9 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             )
             printing = asyncio.create_task(Printer(screen, client).run(store.appends))
             if self.ui:
-                from audioext.ui.page import Page  # noqa: PLC0415 - its package is an extra
+                from audioext.ui.jobs import jobs_page  # noqa: PLC0415 - its package is an extra
 
-                url = str(await stack.enter_async_context(Page(client=client).served("127.0.0.1", self.ui_port)))
+                url = str(await stack.enter_async_context(jobs_page(client).served("127.0.0.1", self.ui_port)))
                 screen.note(f"the live page: {url}", json={"event": "page", "url": url})
             async with supervised(ready):
                 await stopped.wait()

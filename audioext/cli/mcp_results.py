@@ -12,6 +12,8 @@ from audioext.runtime.jobs import Job, JobExpiredError, JobFailedError, StageTim
 from audioext.ui.objects import job_object, state_of, track_object
 
 SONGS = "audioext://songs/"
+ERROR_FACTS = "audioext/error"
+"""Where the facts of an error stand in the `_meta` of a result."""
 
 
 class TrackInfo(BaseModel):
@@ -110,8 +112,11 @@ def _next_step(job: Job) -> str:
 
 
 def error_result(error: AudioextError) -> CallToolResult:
-    """Return *error* as the result of a call: a text, and the facts that a program may branch on."""
+    """Return *error* as the result of a call: a text, and beside it the facts that a program may branch on.
+
+    They are no structured content: clients refuse what does not look as the tool's results do.
+    """
     cost = money(error)
     facts = {"type": type(error).__name__, "message": str(error), "money": cost, **error_facts(error)}
     content = TextContent(text=f"{error}\n{cost}")
-    return CallToolResult(content=[content], structured_content={"error": facts}, is_error=True)
+    return CallToolResult(content=[content], is_error=True, _meta={ERROR_FACTS: facts})

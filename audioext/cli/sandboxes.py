@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 import attrs
@@ -15,13 +15,14 @@ from cyclopts.validators import Number
 from audioext.cli import text
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import missing_extra
-from audioext.cli.options import SANDBOX, SHOWN, Command, PlayOptions
+from audioext.cli.options import OUTPUT, SANDBOX, SHOWN, Command, PlayOptions
 from audioext.cli.screen import Screen
 from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
 from audioext.models.limits import Pace
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 
+UI_PORT = 8091
 ADDED_SECONDS = 24.0
 """How much music there is after the point where a source is continued."""
 LEAST_PACE_SECONDS = 0.1
@@ -44,6 +45,10 @@ class SandboxCommand(PlayOptions, Command):
     """Sign kie.ai's webhooks with this key."""
     seed: Annotated[int | None, SANDBOX] = None
     """Repeats a run: decides ids, music and all that varies."""
+    ui: Annotated[bool, OUTPUT] = False
+    """Show the tasks and their webhooks on a live page, for a browser on this machine."""
+    ui_port: Annotated[int, OUTPUT, SHOWN] = UI_PORT
+    """The live page's port on 127.0.0.1."""
 
     async def run(self, screen: Screen) -> None:
         """Serve the four APIs until Ctrl-C or SIGTERM."""
@@ -52,10 +57,18 @@ class SandboxCommand(PlayOptions, Command):
             given["api_key"] = self.api_key
         try:
             # The signals come first: whoever reads that it is ready may end it at once.
-            with stop_signals() as stopped:
-                async with open_sandbox(self, **given) as sandbox:
-                    screen.result(self._described(sandbox), json=sandbox.describe())
-                    await stopped.wait()
+            async with AsyncExitStack() as stack:
+                stopped = stack.enter_context(stop_signals())
+                sandbox = await stack.enter_async_context(open_sandbox(self, **given))
+                screen.result(self._described(sandbox), json=sandbox.describe())
+                if self.ui:
+                    from audioext.cli.sandbox_page import TasksView  # noqa: PLC0415 - its package is an extra
+                    from audioext.ui.page import Page  # noqa: PLC0415 - as above
+
+                    page = Page(view=TasksView(sandbox)).served("127.0.0.1", self.ui_port)
+                    url = str(await stack.enter_async_context(page))
+                    screen.note(f"the live page: {url}", json={"event": "page", "url": url})
+                await stopped.wait()
         except OSError as error:
             message = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; choose another --port"
             raise ConfigError(message) from error

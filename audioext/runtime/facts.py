@@ -94,10 +94,12 @@ class JobFacts:
     def _repr_html_(self) -> str:
         """Show the stages in a notebook, each with the time that it took."""
         record = self.record
-        rows: list[tuple[str, str, str]] = [
-            (item.stage.name.lower(), f"{item.at - record.created_at:.1f} s", item.source) for item in record.reached
-        ]
+        rows: list[tuple[str, str, str]] = []
+        for item in record.reached:
+            # A job is submitted by the POST's own answer, unless a webhook was quicker to name the task.
+            source = "" if item.stage is Stage.SUBMITTED and item.source != "webhook" else item.source
+            rows.append((item.stage.name.lower(), f"{item.at - record.created_at:.1f} s", source))
         fault = record.fault.message if record.fault is not None else record.refusal
-        if record.verdict is not Verdict.OPEN:
+        if record.verdict not in {Verdict.OPEN, Verdict.COMPLETE}:
             rows.append((record.verdict.name.lower(), "", fault or ""))
         return markup.table(f"job {self.ref} at {self.provider}", rows)

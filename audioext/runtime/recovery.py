@@ -30,6 +30,7 @@ from audioext.runtime.journal import Journal
 from audioext.runtime.submitter import POLL_GRACE_SECONDS, SHORTEST_SECRET, SUBMIT_TIMEOUT_SECONDS
 from audioext.state import views
 from audioext.state.reading import masked
+from audioext.state.recovery import status_note
 
 _log = logging.getLogger("audioext.recovery")
 
@@ -231,7 +232,7 @@ class Recoveries:
             _log.warning("job %s: its recovery waits for the store: %s", held.ref, error)
 
     async def _poll(self, held: HeldJob, provider: Recovers, recovery_id: str) -> None:
-        note = f"of {recovery_id}"
+        note = status_note(recovery_id)
         request = provider.build_recovery_status(recovery_id)
         entry = await self._call(held, "recovery_status", request, note=note, timeout=self.call_timeout)
         (reading,) = held.read([entry])

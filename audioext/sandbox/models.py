@@ -240,6 +240,8 @@ class Task:
     tracks: tuple[MadeTrack, ...] = ()
     stage: TaskStage | None = None
     failure: TaskFailure | None = None
+    reached: dict[str, datetime] = field(default=Factory(lambda self: {"submitted": self.created}, takes_self=True))
+    """When it came to each of its stages, or failed."""
     updated: datetime = field(default=Factory(lambda self: self.created, takes_self=True))
     answered: asyncio.Event = field(factory=asyncio.Event)
     life: asyncio.Task[None] | None = None

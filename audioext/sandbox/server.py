@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Literal, Self, cast
 
@@ -42,6 +43,7 @@ class Control:
         script = self.state.script
         if request.method == "DELETE":
             script.clear()
+            self.state.note_change()
         elif request.method == "POST":
             try:
                 body = await read_json_object(request)
@@ -49,6 +51,7 @@ class Control:
                 if not (isinstance(texts, list) and isinstance(title, str | None) and isinstance(times, int | None)):
                     raise FaultError('send {"faults": [text, ...], "title": text, "times": integer}')
                 script.add(*map(str, cast("list[object]", texts)), title=title, times=times)
+                self.state.note_change()
             except (Refusal, FaultError) as error:
                 return json_response({"error": str(error)}, status=400)
         return json_response({"faults": [str(fault) for fault in script]})
@@ -155,10 +158,32 @@ class Sandbox(SandboxSettings):
             FaultError: A text is no fault; then none is added.
         """
         self._running.script.add(*faults, title=title, times=times)
+        self._running.note_change()
 
     def clear_script(self) -> None:
         """Forget all faults; tasks that run keep theirs."""
         self._running.script.clear()
+        self._running.note_change()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The stages that no task gets beyond now."""
+        return self._running.held
+
+    @property
+    def scripted(self) -> tuple[str, ...]:
+        """The faults that can still befall a task, as texts."""
+        return tuple(map(str, self._running.script))
+
+    async def changes(self) -> AsyncGenerator[str]:
+        """Yield the id of each task that is made, comes to a stage or sends a webhook, else an empty one."""
+        ids: asyncio.Queue[str] = asyncio.Queue()
+        self._running.watchers.add(ids.put_nowait)
+        try:
+            while True:
+                yield await ids.get()
+        finally:
+            self._running.watchers.discard(ids.put_nowait)
 
     @property
     def url(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import aiohttp
@@ -46,7 +47,9 @@ class State:
         self.tasks: dict[str, Task] = {}
         self.submissions: deque[Submission] = deque(maxlen=settings.keep_entries)
         self.attempts: deque[CallbackAttempt] = deque(maxlen=settings.keep_entries)
-        self._sender = Sender(settings, self._session, self.attempts.append)
+        self.watchers: set[Callable[[str], None]] = set()
+        """They are called with the id of each task that changes, and with an empty one when faults or holds do."""
+        self._sender = Sender(settings, self._session, self._keep)
         self._spent: dict[str, float] = {}
         self._submits: dict[str, deque[float]] = {}
         self._lives: set[asyncio.Task[None]] = set()
@@ -79,10 +82,20 @@ class State:
         """The stages that no task gets beyond now."""
         return tuple(stage.word for stage, gate in self._gates.items() if not gate.is_set())
 
+    def note_change(self, task_id: str = "") -> None:
+        """Tell who watches of a change."""
+        for watcher in tuple(self.watchers):
+            watcher(task_id)
+
+    def _keep(self, attempt: CallbackAttempt) -> None:
+        self.attempts.append(attempt)
+        self.note_change(attempt.task_id)
+
     def hold(self, *words: str) -> None:
         """Let no task reach these stages, as `Sandbox.hold` says."""
         for stage in TaskStage.named(*words):
             self._gates[stage].clear()
+        self.note_change()
 
     def release(self, *words: str) -> None:
         """Let the tasks go on that wait before these stages, as `Sandbox.release` says."""
@@ -90,6 +103,7 @@ class State:
             self._gates[stage].set()
             self._resting = {life: at for life, at in self._resting.items() if at is not stage}
         self._note_idleness()
+        self.note_change()
 
     def balance(self, provider: str) -> float:
         """Return the credits that are left at this API: whole as long as they are, as the APIs show them."""
@@ -124,6 +138,7 @@ class State:
         Its source may be known already; otherwise it is found at the first stage, and may then fail the task.
         """
         self.tasks[task.id] = task
+        self.note_change(task.id)
         while len(self.tasks) > self.settings.keep_tasks:
             del self.tasks[next(iter(self.tasks))]
         self._spent[task.provider] = self._spent.get(task.provider, 0.0) + self.settings.price
@@ -166,8 +181,10 @@ class State:
                 await self._rest(task, stage, due)
             task.failure = await self._reach(task, stage)
             task.updated = datetime.now(UTC)
+            task.reached[stage.word if task.failure is None else "failed"] = task.updated
             if task.failure is None:
                 task.stage = stage
+            self.note_change(task.id)
             if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
                 self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
             for callback in task.callbacks(task):

@@ -126,7 +126,7 @@ def _read_answer(entry: Entry, provider: Provider) -> SubmitOutcome:
 
 
 def _read_recovery(entry: Entry, provider: Provider) -> Reading:
-    if entry.note.startswith(UNSENT):
+    if entry.kind == "recovery_answer" and entry.note.startswith(UNSENT):
         return Reading(entry, recovery=(Failed(message=entry.note),))
     if not (entry.status and isinstance(provider, Recovers)):
         return Reading(entry, problem=entry.note)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from audioext.models.entries import OTHER_TASK, REFUSED, Entry
+from audioext.models.entries import OTHER_TASK, REFUSED
 from audioext.models.events import Event, Failed, Progress, Submitted
 from audioext.models.record import Record, Recovery, Verdict
 from audioext.models.results import Track
@@ -24,17 +24,24 @@ def recovery_of(ordered: Sequence[Reading], task_id: str | None) -> Recovery | N
     beginnings = [reading.entry for reading in ordered if reading.entry.kind == "recovery"]
     if not beginnings:
         return None
-    found = Recovery(attempt=len(beginnings), begun_at=beginnings[-1].at)
-    own = [reading for reading in ordered if reading.entry.at >= found.begun_at]
-    for reading in own:
-        if reading.entry.kind == "recovery_answer" and _is_of(found, reading.entry, f"attempt {found.attempt}"):
+    # Notes tell what belongs to which attempt, and not the time: several clocks may have written it.
+    begun = max(beginnings, key=lambda entry: (len(entry.note), entry.note))
+    found = Recovery(attempt=len(beginnings), begun_at=begun.at)
+    for reading in ordered:
+        if reading.entry.kind == "recovery_answer" and reading.entry.note.rstrip(")").endswith(begun.note):
             found = _answered(found, reading)
-    for reading in own:
+    for reading in ordered:
         if reading.entry.kind == "webhook" and not reading.entry.note.startswith((REFUSED, OTHER_TASK)):
             found = _called_back(found, reading, task_id)
-        elif reading.entry.kind == "recovery_status" and _is_of(found, reading.entry, f"of {found.task_id}"):
+    for reading in ordered:
+        if reading.entry.kind == "recovery_status" and reading.entry.note == status_note(found.task_id):
             found = _ended(found, reading.recovery, reading.entry.at)
     return found
+
+
+def status_note(recovery_id: str | None) -> str:
+    """Return the note of a status answer, by which its recovery is known."""
+    return f"of {recovery_id}"
 
 
 def is_other_task(record: Record, named: str, owner: str | None) -> bool:
@@ -65,11 +72,6 @@ def with_recovered(tracks: Sequence[Track], recovery: Recovery, retention: float
     )
 
 
-def _is_of(found: Recovery, entry: Entry, name: str) -> bool:
-    """Say whether a call was made for this recovery: what came in the moment of its beginning names what it is of."""
-    return entry.at > found.begun_at or entry.note.removesuffix(")").endswith(name)
-
-
 def _answered(found: Recovery, reading: Reading) -> Recovery:
     for event in reading.recovery:
         if isinstance(event, Submitted):
@@ -82,6 +84,8 @@ def _answered(found: Recovery, reading: Reading) -> Recovery:
 def _called_back(found: Recovery, reading: Reading, task_id: str | None) -> Recovery:
     named = reading.task_id
     if named is None or named == task_id or found.task_id not in {None, named}:
+        return found
+    if found.task_id is None and reading.entry.at < found.begun_at:  # of an attempt before this one
         return found
     return _ended(evolve(found, task_id=named), reading.events, reading.entry.at)
 

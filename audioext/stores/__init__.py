@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from audioext.errors import ConfigError
@@ -43,36 +42,29 @@ def open_store(store: str | Store | None) -> Store:
         return MemoryStore()
     if parts.scheme == "sqlite":
         return _sqlite(store, parts)
-    if parts.scheme in _REDIS_SCHEMES:
-        return _redis(store)
-    # The rest of the URL may hold a password, so it is not repeated.
-    raise ConfigError(f"store {parts.scheme + ':' if parts.scheme else store!r} is not known; use {FORMS}")
+    if parts.scheme not in _REDIS_SCHEMES:
+        # The rest of the URL may hold a password, so it is not repeated.
+        raise ConfigError(f"store {parts.scheme + ':' if parts.scheme else store!r} is not known; use {FORMS}")
+    try:
+        from audioext.stores.redis import RedisStore  # noqa: PLC0415 - loads on first use
+    except ImportError as error:
+        raise ConfigError('the Redis store is not installed: pip install "audioext[redis]"') from error
+    return RedisStore(store)
 
 
 def _sqlite(url: str, parts: SplitResult) -> Store:
     from audioext.stores.sqlite import SqliteStore  # noqa: PLC0415 - loads on first use
 
     path = unquote(parts.path[1:])
+    named = without_password(url)
     if parts.netloc or not url.startswith("sqlite:///") or not path or parts.fragment:
         raise ConfigError(
-            f"store {without_password(url)!r} names no file: sqlite: takes three slashes and a path (# in it is %23); "
-            f"use {FORMS}"
+            f"store {named!r} names no file: sqlite: takes three slashes and a path (# in it is %23); use {FORMS}"
         )
     if path.startswith(":memory:"):
         raise ConfigError(f"a SQLite store is a file, since processes share it; use {FORMS}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "normal").lower()
     if options or synchronous not in {"normal", "full"}:
-        raise ConfigError(
-            f"store {without_password(url)!r} may say ?synchronous=normal or full, nothing else; use {FORMS}"
-        )
+        raise ConfigError(f"store {named!r} may say ?synchronous=normal or full, nothing else; use {FORMS}")
     return SqliteStore(path, synchronous="full" if synchronous == "full" else "normal")
-
-
-def _redis(url: str) -> Store:
-    try:
-        module = importlib.import_module("audioext.stores.redis")
-    except ImportError as error:
-        raise ConfigError('the Redis store is not installed: pip install "audioext[redis]"') from error
-    store: Store = module.RedisStore(url)
-    return store

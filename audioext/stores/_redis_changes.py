@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 from attrs import define, field
@@ -19,8 +18,8 @@ from redis.asyncio.connection import AbstractConnection
 
 from audioext.errors import StoreError
 from audioext.outage import Outage
-from audioext.stores._changes import Fanout
-from audioext.stores._redis_scripts import BEGIN, LAYOUT, pack
+from audioext.stores._engine import Fanout
+from audioext.stores._redis_scripts import BEGIN, LAYOUT, PURGE, pack
 from audioext.stores._redis_server import Pipe
 from audioext.stores.base import RESYNC, Changed
 
@@ -29,14 +28,16 @@ _log = logging.getLogger("audioext.stores.redis")
 MAX_READ = 1_000
 """Changes of one answer at most."""
 PAUSE_SECONDS = 0.1
+PAGE = 50
+"""Jobs, or webhooks, that are read together, or purged in one step: the server does nothing else meanwhile."""
 
 Item = tuple[bytes, bytes]
 """The id that the stream gave to a change, and its words."""
 
 
 @define(eq=False, repr=False)
-class ChangeReader:
-    """One connection that listens, for all listeners of a store; it follows the pipe to another server."""
+class OpenServer:
+    """What is open of a server while the store has users: a pipe, and a connection that listens for all of them."""
 
     pipe: Pipe
     fanout: Fanout = field(factory=Fanout, init=False)
@@ -46,46 +47,48 @@ class ChangeReader:
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def start(self) -> None:
-        """Yield to all listeners what comes from now on.
-
-        Raises:
-            StoreError: the server is not there or refuses, or another release uses these keys.
-        """
+        """Listen to changes from now on, and forget the jobs whose time to live is over."""
         last = await self._begin()
-        with suppress(Exception):  # it is tried again
-            await self._connect()
         self._task = asyncio.create_task(self._run(last), name="audioext redis changes")
-        await asyncio.sleep(0)  # it listens from now on
+        await self.purge("", math.inf)
 
     async def aclose(self) -> None:
         """Finish what was accepted, end the streams of those who listen, and disconnect."""
-        await self.pipe.aclose()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         await self._disconnect()
+        await self.pipe.aclose()
         self.fanout.close()
+
+    async def purge(self, before: float | str, kept: float) -> int:
+        """Forget jobs in portions, between which others are served, and return how many went."""
+        total, went = 0, PAGE
+        while went == PAGE:
+            went, existed = await self.pipe.do(PURGE, before, kept, PAGE, self.pipe.address.ttl)
+            total += existed
+        return total
 
     async def _begin(self) -> Item:
         """Agree on the layout, and return the newest change."""
         layout, *found = await self.pipe.do(BEGIN)
         if int(layout) != LAYOUT:
-            address = self.pipe.address
+            holds = (
+                f"{self.pipe.address.shown} holds layout {int(layout)} under the prefix {self.pipe.address.prefix!r}"
+            )
             raise StoreError(
-                f"{address.shown} holds layout {int(layout)} under the prefix {address.prefix!r} (release 0.1 wrote "
-                f"1), and this release uses {LAYOUT}: finish those jobs with the one that wrote them, or use another "
-                "?prefix="
+                f"{holds} (release 0.1 wrote 1), and this release uses {LAYOUT}: finish those jobs with the one that "
+                "wrote them, or use another ?prefix="
             )
         return _items(found)[0]
 
     async def _run(self, last: Item) -> None:
-        shown = self.pipe.address.shown
-        outage = Outage(_log, f"{shown}: changes are not heard")
+        outage = Outage(_log, f"{self.pipe.address.shown}: changes are not heard")
         while True:
             try:
                 changes, held = await self._read(last[0])
                 if held != [last]:
-                    _log.info("%s: changes were missed; looking at everything again", shown)
+                    _log.info("%s: changes were missed; looking at everything again", self.pipe.address.shown)
                     last = await self._begin()
                     self.fanout.publish((RESYNC,))
                 elif changes:
@@ -100,22 +103,17 @@ class ChangeReader:
     async def _read(self, last: bytes) -> tuple[list[Item], list[Item]]:
         """Return the changes after *last*, and that one: asked for afterwards, since trimming goes on."""
         patience, key = self.pipe.address.patience, self.pipe.key("changes")
-        connection = await self._connect()
-        read = pack("XREAD", "COUNT", MAX_READ, "BLOCK", math.ceil(1_000 * patience), "STREAMS", key, last)
-        async with asyncio.timeout(2 * patience):  # where nothing changes, the server keeps silent for `patience`
-            await connection.send_packed_command(read + pack("XRANGE", key, last, last), check_health=False)
-            found: Any = await connection.read_response()
-            held: Any = await connection.read_response()
-        return _items(found[0][1] if found else ()), _items(held)
-
-    async def _connect(self) -> AbstractConnection:
-        """Return the connection, a new one where the pipe has a newer one: it may be to another server."""
-        if self._turn != self.pipe.turn:
+        if self._turn != self.pipe.turn:  # the pipe has a newer connection: it may be to another server
             await self._disconnect()
         if self._connection is None:
             self._turn = self.pipe.turn
             self._connection = await self.pipe.connect()
-        return self._connection
+        read = pack("XREAD", "COUNT", MAX_READ, "BLOCK", math.ceil(1_000 * patience), "STREAMS", key, last)
+        async with asyncio.timeout(2 * patience):  # where nothing changes, the server keeps silent for `patience`
+            await self._connection.send_packed_command(read + pack("XRANGE", key, last, last), check_health=False)
+            found: Any = await self._connection.read_response()
+            held: Any = await self._connection.read_response()
+        return _items(found[0][1] if found else ()), _items(held)
 
     async def _disconnect(self) -> None:
         if self._connection is not None:

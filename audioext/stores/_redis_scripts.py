@@ -1,8 +1,8 @@
 """What happens at the server in one step: each script is atomic, and harmless when it is sent again.
 
 All keys share one hash tag, so they are one slot of a cluster. A call names one key, `{p}:meta`, which leads it to the
-slot's node; scripts build the other names from it, where the pages below want them named: each costs a call time, and
-which ones are needed is often found by the script alone. With `{p}` for the tag, there are:
+slot's node; scripts build the other names from it, where the pages below want them named: that would cost time, and
+often the script alone knows which it needs. With `{p}` for the tag, there are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
     {p}:changes          stream: "COUNT REF" of every create and append
@@ -21,10 +21,9 @@ which ones are needed is often found by the script alone. With `{p}` for the tag
 
 `m` is packed as `FACTS` says: the numbers of the first and the last entry, whether the request is known, whether the
 job is open, the bytes of all bodies, the repeats, the time of the newest entry, when handlers may have work (-1:
-never), and who created it. The ids of the entries in their order follow, with a blank around each. An entry is packed
-as `HEAD` says: its time, a letter for its kind, and the bytes of its body; no script reads what follows. Within a
-script the first write is one that the engine may refuse (no memory, no disk), so that nothing is half applied. The
-scripts behind `create` and `append` are in `_redis_write`.
+never), and who created it; the ids of the entries follow in their order, with a blank around each. An entry is packed
+as `HEAD` says: its time, a letter for its kind, and the bytes of its body; no script reads what follows. The first
+write of a script is one that the engine may refuse (no memory, no disk), so that nothing is half applied.
 
 Redis' own pages, read 2026-11-21: redis.io/docs/latest/develop/interact/programmability/eval-intro (effects,
 atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the same in this.
@@ -35,101 +34,71 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from operator import attrgetter
+from typing import Final, NamedTuple, TypeVar
 
+import attrs
 import msgspec
-from attrs import field, frozen
 from hiredis import pack_command
 
 from audioext.errors import StoreError
-from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, EntryKind, Index
+from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, Index
 from audioext.stores.base import LONGEST_HOLD_SECONDS, Stored
 
 T = TypeVar("T")
 Word = str | bytes | int | float
 
-LAYOUT = 3
+LAYOUT = 4
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""
 MAX_CHANGES = 10_000
 """About so many changes stay in the stream; who is further behind looks at everything again."""
 FACTS = ">I4I4BBdI4ddc8"
 HEAD = ">dc1I4"
+
 # --- entries and indexes as they lie in Redis, and back -----------------------------------------------------
 
 _FACTS = struct.Struct(FACTS.replace("I4", "I").replace("c8", "8s"))
 _HEAD = struct.Struct(HEAD.replace("c1", "c").replace("I4", "I"))
 _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
+_NAMES = tuple(each.name for each in attrs.fields(Index) if each.name not in {"ref", "poll_at", "handle_at"})
+_values = attrgetter(*_NAMES)
 _encode = msgspec.msgpack.Encoder().encode
-_decode_tail = msgspec.msgpack.Decoder(tuple[str, EntryKind, int, dict[str, str], str, bytes]).decode
-_decode_index = msgspec.msgpack.Decoder(
-    tuple[str, str, float, str | bool, str | bool, float | bool, bool, float]
-).decode
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 def entry_words(entries: Sequence[Entry]) -> list[str | bytes]:
-    """Return *entries* as scripts take them: the id, and what is stored.
-
-    Raises:
-        StoreError: a text of one is no text.
-    """
+    """Return *entries* as scripts take them: the id, and what is stored."""
     words: list[str | bytes] = []
     for entry in entries:
-        tail = _pack(entry.id, entry.kind, entry.status, entry.headers, entry.note, entry.body)
-        words += (entry.id, _HEAD.pack(entry.at, _LETTERS.get(entry.kind, b"-"), entry.size) + tail)
+        head = _HEAD.pack(entry.at, _LETTERS.get(entry.kind, b"-"), entry.size)
+        words += (entry.id, head + _storable(_encode, entry))
     return words
 
 
 def load_entry(value: bytes) -> Entry:
     """Return the entry that is stored as *value*."""
-    at, _, _ = _HEAD.unpack_from(value)
-    id_, kind, status, headers, note, body = _decode_tail(memoryview(value)[_HEAD.size :])
-    return Entry(id=id_, at=at, kind=kind, status=status, headers=headers, note=note, body=body)
+    return _decode_entry(memoryview(value)[_HEAD.size :])
 
 
 def index_words(index: Index | None) -> tuple[bytes | float | str, ...]:
-    """Return *index* as scripts take it: what is stored, and the due times; the empty text is none.
-
-    Raises:
-        StoreError: a text of it is no text.
-    """
+    """Return *index* as scripts take it: what is stored, and the due times; the empty text is none."""
     if index is None:
         return ("", "", "")
-    absent = (False if value is None else value for value in (index.key, index.task_id, index.answered_at))
-    stored = _pack(index.provider, index.account, index.created_at, *absent, index.is_open, index.occupies_until)
+    stored = _storable(_encode, dict(zip(_NAMES, _values(index), strict=True)))
     return stored, "" if index.poll_at is None else index.poll_at, "" if index.handle_at is None else index.handle_at
 
 
 def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, *entries: bytes) -> tuple[Stored, bool]:
     """Return a job, and whether its request is known."""
     first, last, is_known, _, _, repeats, _, handle_at, _ = _FACTS.unpack_from(facts)
-    provider, account, created_at, key, task_id, answered_at, is_open, occupies_until = _decode_index(index)
-    whole = Index(
-        ref=ref,
-        provider=provider,
-        account=account,
-        created_at=created_at,
-        key=key if isinstance(key, str) else None,
-        task_id=task_id if isinstance(task_id, str) else None,
-        answered_at=None if isinstance(answered_at, bool) else answered_at,
-        is_open=is_open,
-        occupies_until=occupies_until,
-        poll_at=float(poll_at) if poll_at else None,
-        handle_at=None if handle_at < 0 else handle_at,
-    )
+    due = {"poll_at": float(poll_at) if poll_at else None, "handle_at": None if handle_at < 0 else handle_at}
+    whole = msgspec.convert(msgspec.msgpack.decode(index) | due | {"ref": ref}, Index)
     found = tuple(map(load_entry, entries))
     return Stored(index=whole, count=last - first + 1, entries=found, repeats=repeats), bool(is_known)
 
 
-def _pack(*values: object) -> bytes:
-    return _storable(_encode, values)
-
-
 def pack(*words: Word) -> bytes:
-    """Return a command as it is sent, packed by hiredis: that is much faster than the driver's own way.
-
-    Raises:
-        StoreError: a word is no text.
-    """
+    """Return a command as it is sent, packed by hiredis: that is much faster than the driver's own way."""
     return _storable(pack_command, words)  # type: ignore[arg-type]  # its stub knows commands of one word alone
 
 
@@ -142,71 +111,66 @@ def _storable(encode: Callable[[T], bytes], value: T) -> bytes:
 
 # --- scripts ------------------------------------------------------------------------------------------------
 
-_NUMBERS = {
-    "LAYOUT": LAYOUT,
-    "MAX_CHANGES": MAX_CHANGES,
-    "FACTS": f"'{FACTS}'",
-    "HEAD": f"'{HEAD}'",
-    "MAX_ENTRIES": MAX_ENTRIES,
-    "MAX_JOURNAL_BYTES": MAX_JOURNAL_BYTES,
-    "POST_SECONDS": POST_SECONDS,
-    "LONGEST_HOLD_SECONDS": LONGEST_HOLD_SECONDS,
-}
-
-_COMMON = """
+_COMMON = f"""
 local call, base = redis.call, string.sub(KEYS[1], 1, -5)
+local FACTS, HEAD = '{FACTS}', '{HEAD}'
+local MAX_CHANGES, MAX_ENTRIES, MAX_JOURNAL_BYTES = {MAX_CHANGES}, {MAX_ENTRIES}, {MAX_JOURNAL_BYTES}
+local LAYOUT, POST_SECONDS, LONGEST_HOLD_SECONDS = '{LAYOUT}', {POST_SECONDS}, {LONGEST_HOLD_SECONDS}
+"""
+
+_DUES = """
+-- The sets of when work is due: those of all providers, or of those that are named from *at* on.
+local function dues(work, at)
+  local names = ARGV[at] == 'all' and call('SMEMBERS', base .. 'providers') or {unpack(ARGV, at + 1)}
+  for number, name in ipairs(names) do names[number] = base .. work .. ':' .. name end
+  return names
+end
 """
 
 INDEX = """
--- The index, without its due times.
-local PROVIDER, ACCOUNT, CREATED, KEY, TASK, ANSWERED, IS_OPEN, OCCUPIES = 1, 2, 3, 4, 5, 6, 7, 8
-
 -- The names of what leads to a job by its key and by its task id, false where it has none.
 local function names_of(index)
-  local task = index[TASK] and base .. 'task:' .. #index[PROVIDER] .. ':' .. index[PROVIDER] .. ':' .. index[TASK]
-  return index[KEY] and base .. 'key:' .. index[KEY], task
+  local task = index.task_id and base .. 'task:' .. #index.provider .. ':' .. index.provider .. ':' .. index.task_id
+  return index.key and base .. 'key:' .. index.key or false, task or false
 end
 -- The same, and what counts for its account.
 local function link(index, ref)
   local key, task = names_of(index)
   if key then call('SET', key, ref) end
   if task then call('RPUSH', task, ref) end
-  if index[OCCUPIES] > 0 then call('ZADD', base .. 'occupied:' .. index[ACCOUNT], index[OCCUPIES], ref) end
-  call('ZADD', base .. 'submits:' .. index[ACCOUNT], index[ANSWERED] or -index[CREATED], ref)
+  if index.occupies_until > 0 then call('ZADD', base .. 'occupied:' .. index.account, index.occupies_until, ref) end
+  call('ZADD', base .. 'submits:' .. index.account, index.answered_at or -index.created_at, ref)
 end
 local function unlink(index, ref)
   local key, task = names_of(index)
   if key and call('GET', key) == ref then call('DEL', key) end
   if task then call('LREM', task, 0, ref) end
-  call('ZREM', base .. 'occupied:' .. index[ACCOUNT], ref)
-  call('ZREM', base .. 'submits:' .. index[ACCOUNT], ref)
+  call('ZREM', base .. 'occupied:' .. index.account, ref)
+  call('ZREM', base .. 'submits:' .. index.account, ref)
 end
 """
 
 
-@frozen
-class Script:
+class Script(NamedTuple):
     """A script, and the digest by which the server may know it already."""
 
-    text: str = field(repr=False)
+    text: str
     digest: str
 
 
 def make_script(*parts: str) -> Script:
-    """Return the script that *parts* make, with the numbers in their places."""
+    """Return the script that *parts* make."""
     text = "".join((_COMMON, *parts))
-    for name, number in _NUMBERS.items():
-        text = text.replace(name, str(number))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 BEGIN: Final = make_script("""
 local layout = call('HGET', KEYS[1], 'layout')
-if layout and layout ~= 'LAYOUT' then return {layout} end
+if layout and layout ~= LAYOUT then return {layout} end
 local function newest() return call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1] end
-if not layout then call('HSET', KEYS[1], 'layout', 'LAYOUT') end
+if not layout then call('HSET', KEYS[1], 'layout', LAYOUT) end
 if not newest() then call('XADD', base .. 'changes', '*', 'j', '') end
-return {'LAYOUT', newest()}
+return {LAYOUT, newest()}
 """)
 
 READ: Final = make_script("""
@@ -218,14 +182,15 @@ local first, last = struct.unpack(FACTS, held)
 local numbers = {number}
 if not number then for each = first + after, last do numbers[#numbers + 1] = each end end
 local entries = numbers[1] and call('HMGET', job, unpack(numbers)) or {}
-local _, provider = cmsgpack.unpack_one(index, 1)
-return {held, index, call('ZSCORE', base .. 'polls:' .. provider, ref) or '', unpack(entries)}
+local poll_at = call('ZSCORE', base .. 'polls:' .. cmsgpack.unpack(index).provider, ref)
+return {held, index, poll_at or '', unpack(entries)}
 """)
 
-CLAIM: Final = make_script("""
+CLAIM: Final = make_script(
+    _DUES,
+    """
 local work, now, til, limit, latest = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local names = ARGV[6] and {unpack(ARGV, 6)} or call('SMEMBERS', base .. 'providers')
--- Whether a clock that was ahead put it down: what `is_too_late` says.
+-- Whether a clock that was ahead put it down.
 local function is_too_late(ref)
   if work == 'polls' then return true end
   local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'u')
@@ -235,8 +200,7 @@ local function is_too_late(ref)
   return (held_until <= now and handle_at > latest) or held_until > latest + LONGEST_HOLD_SECONDS
 end
 local found, claimed = {}, {}
-for _, name in ipairs(names) do
-  local due = base .. work .. ':' .. name
+for _, due in ipairs(dues(work, 6)) do
   local refs = call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
   for at = 1, #refs, 2 do found[#found + 1] = {tonumber(refs[at + 1]), refs[at], due} end
   local late = call('ZREVRANGEBYSCORE', due, '+inf', '(' .. ARGV[5], 'WITHSCORES', 'LIMIT', 0, limit)
@@ -259,23 +223,26 @@ for at = 1, math.min(limit, #found) do
   end
 end
 return claimed
-""")
+""",
+)
 
-NEXT_DUE: Final = make_script("""
-local names, first = ARGV[2] and {unpack(ARGV, 2)} or call('SMEMBERS', base .. 'providers'), math.huge
-for _, name in ipairs(names) do
-  first = math.min(first, call('ZRANGE', base .. ARGV[1] .. ':' .. name, 0, 0, 'WITHSCORES')[2] or math.huge)
+NEXT_DUE: Final = make_script(
+    _DUES,
+    """
+local first = math.huge
+for _, due in ipairs(dues(ARGV[1], 2)) do
+  first = math.min(first, call('ZRANGE', due, 0, 0, 'WITHSCORES')[2] or math.huge)
 end
 return first < math.huge and string.format('%.17g', first)
-""")
+""",
+)
 
 RESCHEDULE: Final = make_script("""
 local ref, work, until_ = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local job = base .. 'job:' .. ref
 local held, index = unpack(call('HMGET', job, 'm', 'i'))
 if not held then return 0 end
-local _, provider = cmsgpack.unpack_one(index, 1)
-local due = base .. work .. ':' .. provider
+local due = base .. work .. ':' .. cmsgpack.unpack(index).provider
 if work == 'polls' then return call('ZADD', due, 'XX', 'LT', until_, ref) end
 local facts = {struct.unpack(FACTS, held)}
 if facts[8] >= 0 then
@@ -302,10 +269,10 @@ for at = 1, #oldest, 2 do
   for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
   if webhooks[1] then call('ZREM', base .. 'webhooks', unpack(webhooks)) end
   local is_read, index = pcall(cmsgpack.unpack, held[2] or '')
-  if is_whole and is_read and type(index) == 'table' and index[PROVIDER] and index[ACCOUNT] then
+  if is_whole and is_read and type(index) == 'table' and index.provider and index.account then
     unlink(index, ref)
-    call('ZREM', base .. 'polls:' .. index[PROVIDER], ref)
-    call('ZREM', base .. 'handlers:' .. index[PROVIDER], ref)
+    call('ZREM', base .. 'polls:' .. index.provider, ref)
+    call('ZREM', base .. 'handlers:' .. index.provider, ref)
   end
   existed = existed + call('UNLINK', base .. 'job:' .. ref)
   call('ZREM', base .. 'jobs', ref)

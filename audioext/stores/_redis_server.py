@@ -1,8 +1,7 @@
 """The way to the server: who it is, and how what is asked travels there together, again after a lost answer.
 
-One connection sends all that waits in one write, so a single call costs one round trip and a burst costs few. Every
-call is harmless when it is sent again (see `_redis_scripts`), so a connection that breaks in the middle loses nothing:
-what was not answered is repeated on a new one, for as long as the store's patience lasts.
+One connection sends all that waits in one write. Every call is harmless when it is sent again (see `_redis_scripts`),
+so what was not answered is repeated on a new connection, for as long as the store's patience lasts.
 """
 
 from __future__ import annotations
@@ -18,24 +17,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from attrs import define, field, frozen
+from redis import exceptions as faults
 from redis.asyncio import Connection
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterDownError,
-    NoScriptError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import TimeoutError as SilentError
 
 from audioext.errors import ConfigError, StoreError
 from audioext.stores._redis_scripts import Script, Word, pack
@@ -58,11 +45,12 @@ ANSWERS_A_LOOK = 16
 """Answers after each of which the clock is looked at: that costs as much as an answer."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
-_NOT_NOW = (BusyLoadingError, ReadOnlyError, TryAgainError, ClusterDownError, AskError)
+_STARTS = (faults.BusyLoadingError, faults.ReadOnlyError)
+_NOT_NOW = (*_STARTS, faults.TryAgainError, faults.ClusterDownError, faults.AskError)
 """What a server answers that starts, fails over, or gave its slot away; it did nothing."""
-_LOST = (LostError, SilentError, OSError, *_NOT_NOW)
+_LOST = (faults.ConnectionError, faults.TimeoutError, OSError, *_NOT_NOW)
 """What means that the right server was not reached, or did not answer; trying again may help."""
-_REFUSED = (AuthenticationError, AuthorizationError)
+_REFUSED = (faults.AuthenticationError, faults.AuthorizationError)
 _DEFAULTS = {"prefix": "audioext", "patience": "5", "ttl": str(30 * 86_400)}
 """What the query of a URL may say beside what the driver knows."""
 
@@ -73,14 +61,13 @@ class Address:
 
     shown: str
     prefix: str
+    meta: str
+    """The key that every script is called with."""
     ttl: int
     patience: float
+    silence: float
+    """How long (seconds) one connection may be mute."""
     connection: partial[AbstractConnection] = field(repr=False)
-
-    @property
-    def silence(self) -> float:
-        """How long (seconds) one connection may be mute."""
-        return self.patience / TRIES
 
 
 def read_url(url: str) -> Address:
@@ -99,37 +86,37 @@ def read_url(url: str) -> Address:
         raise ConfigError(NO_SERVER)
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdigit():
         raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query = _DEFAULTS | dict(parse_qsl(parts.query, keep_blank_values=True))
     if "partitions" in query:
         raise ConfigError("the store's URL may not say ?partitions= any more: all keys share one hash tag now")
-    ours = _DEFAULTS | query
-    if not ours["prefix"] or set("{}") & set(ours["prefix"]):
-        raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {ours['prefix']!r}")
-    patience = _seconds("patience", ours["patience"])
-    ttl, connection = math.ceil(_seconds("ttl", ours["ttl"])), _connection(url, patience)
-    return Address(shown=shown, prefix=ours["prefix"], ttl=ttl, patience=patience, connection=connection)
-
-
-def _connection(url: str, timeout: float) -> partial[AbstractConnection]:
-    """Return what makes a connection, which knows all that it is asked for."""
+    prefix = query["prefix"]
+    if not prefix or set("{}") & set(prefix):
+        raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")
+    patience, ttl = _seconds("patience", query["patience"]), math.ceil(_seconds("ttl", query["ttl"]))
     try:
         options: dict[str, Any] = {**parse_url(re.sub("^valkey", "redis", url))}
         kind: type[AbstractConnection] = options.pop("connection_class", Connection)
-        for name in _DEFAULTS:
-            options.pop(name, None)
-        options |= {
+        options = {name: value for name, value in options.items() if name not in _DEFAULTS} | {
             "protocol": 2,  # what all servers speak, whatever the driver prefers
             "decode_responses": False,
             "socket_timeout": None,  # who waits for answers bounds it
-            "socket_connect_timeout": timeout,
+            "socket_connect_timeout": patience,
             "retry": Retry(NoBackoff(), 0),  # we try again, with all that waits
         }
-        kind(**options)
+        kind(**options)  # which knows all that it is asked for
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"the store's URL asks for what neither audioext (prefix, patience, ttl) nor its driver knows: {error}"
         ) from error
-    return partial(kind, **options)
+    return Address(
+        shown=shown,
+        prefix=prefix,
+        meta=f"{{{prefix}}}:meta",
+        ttl=ttl,
+        patience=patience,
+        silence=patience / TRIES,
+        connection=partial(kind, **options),
+    )
 
 
 def _seconds(name: str, text: str) -> float:
@@ -160,27 +147,18 @@ class _Call:
 
 @define(eq=False, repr=False)
 class Pipe:
-    """Sends calls in their order.
-
-    The address' patience is how long calls are tried again while the server is not there; then they, and all that
-    come after, fail with `StoreError` until it is. `turn` counts the connections that were made.
-    """
+    """Sends calls in their order, again while the server is not there, until they fail when patience ends."""
 
     address: Address
     turn: int = field(default=0, init=False)
-    _meta: str = field(init=False)
+    """Counts the connections that were made."""
     _nodes: list[_Node] = field(factory=list, init=False)
     """All of a cluster that were ever heard of, the one with our slot first."""
     _waiting: list[_Call] = field(factory=list, init=False)
     _sender: asyncio.Task[None] | None = field(default=None, init=False)
     _connection: AbstractConnection | None = field(default=None, init=False)
-    _is_closing: bool = field(default=False, init=False)
     _lost_since: float | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Be ready; a connection is made with the first call."""
-        self._meta = self.key("meta")
 
     def key(self, *words: str) -> str:
         """Return the name of a key."""
@@ -188,16 +166,10 @@ class Pipe:
 
     def do(self, script: Script, *arguments: Word) -> asyncio.Future[Any]:
         """Have one of our scripts run: by its digest, and in full where the server does not know it; see `run`."""
-        return self.run("EVALSHA", script.digest, 1, self._meta, *arguments, script=script)
+        return self.run("EVALSHA", script.digest, 1, self.address.meta, *arguments, script=script)
 
     def run(self, *words: Word, script: Script | None = None) -> asyncio.Future[Any]:
-        """Have one command done, and return its future; cancelling it disturbs no other.
-
-        Raises:
-            StoreError: the store is being closed, or was opened in another event loop, or a word is no text.
-        """
-        if self._is_closing:
-            raise StoreError("the store is closed: open it, or make a new client")
+        """Have one command done, and return its future; cancelling it disturbs no other."""
         if asyncio.get_running_loop() is not self._loop:
             raise StoreError("the store was opened in another event loop or process: open one of its own in each")
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -207,8 +179,6 @@ class Pipe:
         return future
 
     async def aclose(self) -> None:
-        """Finish what was accepted, as far as the server is there, and disconnect."""
-        self._is_closing = True
         if self._sender is not None:
             await self._sender
         await self._disconnect()
@@ -227,7 +197,7 @@ class Pipe:
             except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
                 await self._disconnect()
                 self._lost_since = self._lost_since or began
-                self._lose(error, self._lost_since)
+                self._lose(error, self._loop.time() - self._lost_since)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         self._sender = None
@@ -246,11 +216,7 @@ class Pipe:
         ] or self._waiting[:1]
 
     async def _exchange(self, connection: AbstractConnection, batch: Sequence[_Call]) -> None:
-        """Send a batch and hand out the answers; what is to be sent again stays undone.
-
-        Raises:
-            Exception: the server cannot answer now, is silent for too long, or is the wrong one.
-        """
+        """Send a batch and hand out the answers; what is to be sent again stays undone."""
         later: Exception | None = None
         async with asyncio.timeout(self.address.silence) as bound:
             await connection.send_packed_command(b"".join([call.packed for call in batch]), check_health=False)
@@ -259,22 +225,21 @@ class Pipe:
                     bound.reschedule(self._loop.time() + self.address.silence)
                 try:
                     call.answer(await connection.read_response())
-                except NoScriptError:  # the server does not know it (any more)
+                except faults.NoScriptError:  # the server does not know it (any more)
                     if call.script is not None:
                         call.packed = pack("EVAL", call.script.text, *call.words[2:])
                 except _NOT_NOW as error:
                     later = error
-                except ResponseError as error:
+                except faults.ResponseError as error:
                     call.answer(self._failure("refused a command", error))
         if later is not None:
             raise later
 
-    def _lose(self, error: Exception, since: float) -> None:
+    def _lose(self, error: Exception, seconds: float) -> None:
         """Let all who wait know, if no further try may help within the store's patience."""
         # The driver may wrap a refusal as a lost connection.
         is_refusal = isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)
-        is_patient = self._loop.time() - since < self.address.patience
-        if isinstance(error, _LOST) and is_patient and not is_refusal:
+        if isinstance(error, _LOST) and seconds < self.address.patience and not is_refusal:
             _log.info("%s: trying again: %s", self.address.shown, error)
             return
         what = "refused the connection, check the name and password in its URL" if is_refusal else "is not there"
@@ -286,18 +251,12 @@ class Pipe:
         failure.__cause__ = error
         return failure
 
-    # --- connections -----------------------------------------------------------------------------------------
-
     async def connect(self) -> AbstractConnection:
-        """Return a new connection to whoever has the slot of our keys by now.
-
-        Raises:
-            Exception: no server is there, or none lets us in.
-        """
+        """Return a new connection to whoever has the slot of our keys by now."""
         options = self.address.connection.keywords
         if "host" not in options:
             return await self._open()
-        failure: Exception = LostError("no node is there")
+        failure: Exception = faults.ConnectionError("no node is there")
         for node in (*self._nodes, (str(options["host"]), int(options.get("port", 6379)))):
             try:
                 return await self._reach(node)
@@ -306,33 +265,29 @@ class Pipe:
         raise failure
 
     async def _reach(self, node: _Node) -> AbstractConnection:
-        """Return a connection to the master of our slot, as *node* knows it."""
-        connection = await self._open(node)
-        known: list[_Node] = []
+        """Return a connection to the master of our slot, as *node* knows it; one that is in no cluster is its own."""
+        connection = await self._open(*node)
         try:
             async with asyncio.timeout(self.address.silence):
-                known = await self._ask(connection, node)
-        finally:
-            if known[:1] != [node]:
-                await connection.disconnect(nowait=True)
-        self._nodes = known
-        return connection if known[0] == node else await self._open(known[0])
-
-    async def _open(self, node: _Node | None = None) -> AbstractConnection:
-        connection = self.address.connection(**({} if node is None else {"host": node[0], "port": node[1]}))
-        async with asyncio.timeout(self.address.silence):
-            await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
-        return connection
-
-    async def _ask(self, connection: AbstractConnection, asked: _Node) -> list[_Node]:
-        """Return the master of our slot, then all others; a server that is in no cluster is its own."""
-        await connection.send_command("CLUSTER", "SLOTS")
-        try:
-            ranges: Any = await connection.read_response()
-        except ResponseError:  # it has no such support, or does not let us ask
-            return [asked]
+                await connection.send_command("CLUSTER", "SLOTS")
+                ranges: Any = await connection.read_response()
+        except faults.ResponseError:  # it has no such support, or does not let us ask
+            return connection
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         slot = key_slot(self.address.prefix.encode())
         ranges.sort(key=lambda found: not found[0] <= slot <= found[1])
         # A node that does not know its own name leaves it to whoever reached it.
-        known = [((host or b"").decode() or asked[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
-        return known or [asked]
+        known = [((host or b"").decode() or node[0], int(port)) for _, _, *of in ranges for host, port, *_ in of]
+        self._nodes = known or [node]
+        if self._nodes[0] == node:
+            return connection
+        await connection.disconnect(nowait=True)
+        return await self._open(*known[0])
+
+    async def _open(self, *node: str | int) -> AbstractConnection:
+        connection = self.address.connection(**dict(zip(("host", "port"), node, strict=False)))
+        async with asyncio.timeout(self.address.silence):
+            await connection.connect()  # type: ignore[no-untyped-call]  # the driver leaves its result out
+        return connection

@@ -28,16 +28,16 @@ if is_used then
   handle_at = tonumber(handle) or -1
   if index ~= held_index then
     following, new = index, cmsgpack.unpack(index)
-    is_open = new[IS_OPEN] and 1 or 0
+    is_open = new.is_open and 1 or 0
     local key = names_of(new)
     local holder = key and call('GET', key)
     if holder and holder ~= ref then  -- another job took it while it was free
-      new[KEY] = false
+      new.key = nil
       following = cmsgpack.pack(new)
     end
   end
 elseif not held_index then
-  following = cmsgpack.pack({provider, '', began, false, false, false, false, 0})
+  following = cmsgpack.pack({provider = provider, account = '', created_at = began, is_open = false})
 end
 local is_moved = is_changed and is_known == 1 and not is_taken
 if is_moved and (handle_at < 0 or handle_at > look_at) then handle_at = look_at end
@@ -103,7 +103,7 @@ local key = names_of(asked)
 local holder = key and call('GET', key)
 if holder or was_known == 1 then return {'existing', holder or ref} end
 
-local submitted, occupied = base .. 'submits:' .. asked[ACCOUNT], base .. 'occupied:' .. asked[ACCOUNT]
+local submitted, occupied = base .. 'submits:' .. asked.account, base .. 'occupied:' .. asked.account
 if submits then
   local answered = call('ZRANGEBYSCORE', submitted, '(' .. now - per, '(' .. now + per, 'WITHSCORES')
   local posted = call('ZRANGEBYSCORE', submitted, '(' .. -now - POST_SECONDS, '(' .. POST_SECONDS - now, 'WITHSCORES')

@@ -1,8 +1,6 @@
-"""The SQLite file: how it is opened by either driver, which schema it has, and what its faults mean.
+"""The SQLite file: how either driver opens it, which schema it has, and what its faults mean.
 
-The drivers are Python's own module, and apsw where it is installed, which brings its own, newer SQLite.
-
-Pages of SQLite's own documentation, read 2026-11-24: sqlite.org/wal.html, /pragma.html, /rescode.html.
+SQLite's own pages, read 2026-11-24: sqlite.org/wal.html, /pragma.html, /rescode.html.
 """
 
 from __future__ import annotations
@@ -20,17 +18,16 @@ from urllib.parse import quote
 
 from attrs import define, field
 
-from audioext.errors import StoreError
+from audioext.errors import StoreError, UnreadableError
 
 Driver = Literal["sqlite3", "apsw"]
-Row = tuple[Any, ...]
-"""The columns of a row have the types that the schema says."""
-
+"""Python's own module; apsw brings its own, newer SQLite."""
+Synchronous = Literal["normal", "full"]
 Connection = sqlite3.Connection
 """apsw's own does what we ask of it in the same way."""
+Row = tuple[Any, ...]
 
 _CACHED_STATEMENTS = 256
-Synchronous = Literal["normal", "full"]
 
 APPLICATION_ID: Final = 0x61786A62
 """Marks the file as ours ("axjb"): https://sqlite.org/pragma.html#pragma_application_id."""
@@ -90,59 +87,44 @@ _FAULTS: Final = {
 
 
 def default_driver() -> Driver:
-    """Return apsw where it is installed."""
     return "apsw" if importlib.util.find_spec("apsw") is not None else "sqlite3"
 
 
 def primary_code(error: BaseException) -> int | None:
-    """Return SQLite's primary result code of *error* (https://sqlite.org/rescode.html), `None` if it has none."""
+    """Return SQLite's primary result code of *error*, `None` if it has none."""
     code = getattr(error, "sqlite_errorcode", getattr(error, "result", None))
     return code & 0xFF if isinstance(code, int) else None
 
 
 def is_engine_fault(error: BaseException) -> bool:
-    """Whether *error* is the file's or the disk's."""
     return primary_code(error) in _FAULTS
-
-
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    return Path(path).absolute()
 
 
 @define
 class DatabaseFile:
     """Where the file is, absolutely, and how it is used; `busy_timeout` is in seconds."""
 
-    path: Path = field(converter=_absolute)
+    path: Path
     driver: Driver
     synchronous: Synchronous
     busy_timeout: float
     _device_and_number: tuple[int, int] | None = field(default=None, init=False)
 
     def check(self) -> None:
-        """Make sure that the file that was made ready is still where it was.
-
-        Raises:
-            StoreError: it is not.
-        """
+        """Make sure that the file that was made ready is still where it was."""
         try:
             found = os.lstat(self.path)
         except OSError:
-            raise StoreError(
-                f"the SQLite file {self.path} was deleted or moved: put it back, nothing was stored since"
-            ) from None
-        # Opened while it is empty, SQLite would throw the log away with all that is in it.
-        if (found.st_dev, found.st_ino) != self._device_and_number or found.st_size == 0:
-            raise StoreError(
-                f"the SQLite file {self.path} was emptied or replaced: put it back, or open the store anew"
-            )
+            problem = "was deleted or moved: put it back, nothing was stored since"
+        else:
+            # Opened while it is empty, SQLite would throw the log away with all that is in it.
+            if (found.st_dev, found.st_ino) == self._device_and_number and found.st_size > 0:
+                return
+            problem = "was emptied or replaced: put it back, or open the store anew"
+        raise StoreError(f"the SQLite file {self.path} {problem}")
 
     def connect(self, *, read_only: bool) -> Connection:
-        """Return a connection; the first of all makes the file and its tables if there are none.
-
-        Raises:
-            StoreError: it is gone, another program's, of 0.1 or of a newer release; the driver's errors come as well.
-        """
+        """Return a connection; the first of all makes the file and its tables if there are none."""
         is_first = self._device_and_number is None
         if is_first:
             self._make_private()
@@ -174,9 +156,6 @@ class DatabaseFile:
         """Make the file if there is none, and nobody else's: it holds the secret that signs callback URLs.
 
         What its owner lets a group do stays. It is never opened here: closing it would drop SQLite's own locks.
-
-        Raises:
-            StoreError: it is a symbolic link, or another user's that anybody may write.
         """
         with suppress(OSError):  # SQLite says why it cannot be made
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
@@ -200,14 +179,14 @@ class DatabaseFile:
                 with suppress(OSError):  # a disk without permissions
                     path.chmod(mode)
             elif old & stat.S_IWOTH:
-                raise StoreError(
-                    f"anybody may write the SQLite file {path}, which is another user's: name another file"
-                )
+                raise StoreError(f"anybody may write {path}, which is another user's: name another file")
 
     def explain(self, error: BaseException) -> StoreError:
         """Return *error* as a sentence that says what to do."""
         if isinstance(error, StoreError):
             return type(error)(str(error))
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError):
+            return UnreadableError(f"a job in the SQLite file {self.path} cannot be read: {error}")
         code = primary_code(error)
         text = _FAULTS.get(code or 0, _REFUSED).format(name=f"the SQLite file {self.path}", wait=self.busy_timeout)
         if code == sqlite3.SQLITE_CANTOPEN and not self.path.parent.is_dir():
@@ -251,12 +230,9 @@ class DatabaseFile:
     def _set_up(self, connection: Connection) -> None:
         if self._switch_to_log(connection) != "wal":
             raise StoreError(f"the disk of {self.path} cannot hold a shared SQLite file: use a local disk")
-        for setting in (
-            f"synchronous = {self.synchronous}",
-            "wal_autocheckpoint = 0",  # the writer does it between two batches
-            f"journal_size_limit = {WAL_KEPT_BYTES}",
-            f"cache_size = -{CACHE_KIB}",
-        ):
+        # The writer moves what is in the log between two batches.
+        settings = f"synchronous={self.synchronous} wal_autocheckpoint=0 journal_size_limit={WAL_KEPT_BYTES}"
+        for setting in (*settings.split(), f"cache_size=-{CACHE_KIB}"):
             connection.execute(f"PRAGMA {setting}").fetchall()
 
     def _switch_to_log(self, connection: Connection) -> object:

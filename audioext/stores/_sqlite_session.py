@@ -1,16 +1,17 @@
-"""What a connection knows of the jobs in the file: each is read once, changed by the rules of an append, and written.
+"""The journals as rows of a SQLite file, and what a connection knows of them: each job is read once, then written.
 
-A batch reads the jobs that it names with one statement. What was read stays known to the next batch unless another
-connection has written since (sqlite.org/pragma.html#pragma_data_version).
+What was read stays known unless another connection has written since (sqlite.org/pragma.html#pragma_data_version).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cache, partial
+import logging
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import compress
-from operator import attrgetter, ne
-from typing import Any, Final
+from operator import attrgetter, itemgetter, ne
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -18,34 +19,38 @@ from attrs import define, field
 
 from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry, Index
-from audioext.models.limits import Limits
-from audioext.stores._append import AppendCall, Head, apply, begin, orphan
+from audioext.stores._journals import Head, Journals, orphan
 from audioext.stores._sqlite_file import Connection, Row
-from audioext.stores.base import Appended, Created, Existing, Full
+from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Providers, Stored, Work, to_delivery
+
+T = TypeVar("T")
+Bindings = Sequence[object] | Mapping[str, object]
+
+_log = logging.getLogger("audioext.stores.sqlite")
 
 MAX_KNOWN = 5_000
 """Jobs of which a connection knows what it read; beyond that it begins anew."""
-ABOVE_ALL: Final = 9e307
+ABOVE_ALL = 9e307
 """In a damaged row a text may stand for a time: it is above every number."""
 
-_LOOKUP: Final = tuple(each.name for each in attrs.fields(Index))
-COLUMNS: Final = (*_LOOKUP, *Head._fields[4:])
+_LOOKUP = tuple(each.name for each in attrs.fields(Index))
+COLUMNS = (*_LOOKUP, *Head._fields[4:])
 """Of a job beside its id; the account is `NULL` while its request is not in the journal."""
 _encode = msgspec.json.Encoder(enc_hook=dict).encode
-_lookup_values: Final = attrgetter(*_LOOKUP[:-2])
-_ENTRY: Final = ("id", "at", "kind", "status", "headers", "note", "body")
+_lookup_values = attrgetter(*_LOOKUP[:-2])
+_ENTRY = ("id", "at", "kind", "status", "headers", "note", "body")
 # Texts come as bytes: one that is none is the trouble of whoever reads it, not of the statement.
-_TEXTS: Final = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
+_TEXTS = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
 
 
 def _selected(*names: str) -> str:
     return ", ".join(f"CAST({name} AS BLOB)" if name in _TEXTS else name for name in names)
 
 
-SELECT_JOB: Final = f"SELECT id, {_selected(*COLUMNS)} FROM jobs"  # noqa: S608 - our own names, here and below
-ENTRY: Final = _selected("said", *_ENTRY[1:])
-JOURNAL: Final = f"SELECT {ENTRY} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - see above
-NEWEST: Final = "SELECT coalesce(max(id), 0) FROM entries"
+_SELECT_JOB = f"SELECT id, {_selected(*COLUMNS)} FROM jobs"  # noqa: S608 - our own names, here and below
+_SELECTED_ENTRY = _selected("said", *_ENTRY[1:])
+_JOURNAL = f"SELECT {_SELECTED_ENTRY} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - see above
+NEWEST = "SELECT coalesce(max(id), 0) FROM entries"
 _INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES (?{', ?' * (len(COLUMNS) - 1)})"  # noqa: S608 - see above
 _INSERT_ENTRY = f"INSERT INTO entries (job, said, {', '.join(_ENTRY[1:])}) VALUES (?{', ?' * 7})"  # noqa: S608 - see above
 _LEAVING = """SELECT answered_at + :per FROM jobs
@@ -55,6 +60,36 @@ _LEAVING = """SELECT answered_at + :per FROM jobs
 _OCCUPYING = """SELECT count(*) FROM jobs
     WHERE account = ? AND occupies_until > ? AND occupies_until > 0 AND occupies_until < ?"""
 
+PAGE_JOBS = 256
+"""Jobs that are listed, or purged, in one step, so that nobody waits long for it."""
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page of jobs ends where their bodies exceed this size."""
+PAGE_DELIVERIES = 64
+LAST = 2**63 - 1
+"""No entry has a greater id."""
+
+# CROSS JOIN: the table on its left is the one that is gone through.
+_DELIVERIES = f"SELECT entries.id, CAST(ref AS BLOB), CAST(provider AS BLOB), account IS NULL, {_SELECTED_ENTRY} FROM"
+_OF_ALL = "entries CROSS JOIN jobs ON jobs.id = entries.job WHERE kind = 'webhook'"
+_OF_ONE = "jobs CROSS JOIN entries ON jobs.id = entries.job WHERE kind = 'webhook' AND ref = ?"
+
+_COLUMN: dict[Work, str] = {"polls": "poll_at", "handlers": "handle_at"}
+_DUE: dict[Work, str] = {"polls": "poll_at", "handlers": "max(handle_at, held_until)"}
+_IS_TOO_LATE: dict[Work, str] = {
+    "polls": "poll_at > :latest",
+    "handlers": "max(handle_at, held_until) > :latest AND "
+    f"(held_until <= :now AND handle_at > :latest OR held_until > :latest + {LONGEST_HOLD_SECONDS})",
+}
+"""A clock that was ahead put it down."""
+_CLAIM: dict[Work, str] = {
+    "polls": "UPDATE jobs SET poll_at = ?2 WHERE id = ?3",
+    "handlers": "UPDATE jobs SET handle_at = min(handle_at, ?1), held_until = ?2 WHERE id = ?3",
+}
+_GIVE_BACK: dict[Work, str] = {
+    "polls": "UPDATE jobs SET poll_at = min(poll_at, ?) WHERE ref = ?",
+    "handlers": "UPDATE jobs SET handle_at = min(handle_at, ?), held_until = 0.0 WHERE ref = ?",
+}
+
 
 @define(eq=False)
 class KnownJob:
@@ -63,11 +98,11 @@ class KnownJob:
     head: Head
     id: int = -1
     row: Row | None = None
-    said: set[str] = field(factory=set)
+    ids: set[str] = field(factory=set)
 
 
 @define(eq=False)
-class Session:
+class Session(Journals[KnownJob]):
     """Runs the statements of one connection."""
 
     connection: Connection
@@ -77,14 +112,12 @@ class Session:
     """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
 
     def __attrs_post_init__(self) -> None:
-        """Make the cursor."""
         self.execute = self.connection.cursor().execute
 
-    def read(self, sql: str, bindings: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
-        """Run a statement, and return its rows."""
+    def rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
         return self.connection.execute(sql, bindings).fetchall()
 
-    def write(self, sql: str, rows: Sequence[Row], *, refs: Collection[str] | None = None) -> None:
+    def write(self, sql: str, rows: Sequence[Bindings], *, refs: Collection[str] | None = None) -> None:
         """Run a statement once for each of *rows*, which changes the jobs of *refs*, or any."""
         self.connection.executemany(sql, rows)
         if refs is None:
@@ -93,11 +126,9 @@ class Session:
             for ref in refs:
                 self._jobs.pop(ref, None)
 
-    # --- a batch -------------------------------------------------------------------------------------------
-
-    def start(self, refs: Collection[str]) -> None:
+    def know(self, refs: Collection[str]) -> None:
         """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
-        version = self.read("PRAGMA data_version")
+        version = self.rows("PRAGMA data_version")
         if version != self._version or len(self._jobs) > MAX_KNOWN:
             self.forget()
             self._version = version
@@ -106,71 +137,49 @@ class Session:
             self._load(unknown)
 
     def forget(self) -> None:
-        """Forget what was read."""
         self._jobs.clear()
         self._version = None
 
     def _load(self, refs: Sequence[str]) -> None:
         self._jobs.update(dict.fromkeys(refs))
         among = f"ref IN ({', '.join('?' * len(refs))})"
-        for id_, *row in self.read(f"{SELECT_JOB} WHERE {among}", refs):
+        for id_, *row in self.rows(f"{_SELECT_JOB} WHERE {among}", refs):
             head = to_head(row)
             self._jobs[head.lookup.ref] = KnownJob(head, id_, _row(head))
         ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - see above
-        for ref, said in self.read(ids, refs):
-            job = self._jobs[ref]
-            assert job is not None  # noqa: S101 - it is one of the rows before
-            job.said.add(said)
-
-    def _job(self, ref: str) -> KnownJob | None:
-        if ref not in self._jobs:
-            self._load([ref])
-        return self._jobs[ref]
-
-    # --- works ---------------------------------------------------------------------------------------------
-
-    def create(self, entry: Entry, index: Index, limits: Limits, now: float) -> Created | Existing | Full:
-        """Begin a journal; see `Store.create`."""
-        holder = None if index.key is None else self.holder(index.key)
-        if holder is not None:
-            return Existing(holder)
-        job = self._job(index.ref)
-        if job is not None and job.head.is_known:
-            return Existing(index.ref)
-        until = self._full_until(index.account, limits, now)
-        if until is not None:
-            return Full(until)
-        orphans = [] if job is None else self.read("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,))
-        job = job or KnownJob(orphan(index.ref, index.provider, [entry]))
-        self._put(job, begin(job.head, entry, index), [entry])
-        if orphans:  # they follow, so that its creator, who has seen one entry, is handed them with its next append
-            self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
-        return Created()
-
-    def append(self, call: AppendCall) -> Appended:
-        """Append to a journal; see `Store.append`."""
-        job = self._job(call.ref)
-        job = job or KnownJob(orphan(call.ref, call.provider, call.entries))
-        done, head, new = apply(call, job.head, job.said, journal=partial(self._journal, job.id), holder=self.holder)
-        if head.entries:
-            self._put(job, head, new)
-        return done
+        for ref, said in self.rows(ids, refs):
+            if (job := self._jobs[ref]) is not None:
+                job.ids.add(said)
 
     def holder(self, key: str) -> str | None:
-        """Return the ref of the job that holds *key*."""
-        rows = self.read("SELECT ref FROM jobs WHERE key = ?", (key,))
-        return rows[0][0] if rows else None
+        return next((ref for (ref,) in self.rows("SELECT ref FROM jobs WHERE key = ?", (key,))), None)
 
-    def _journal(self, id_: int) -> Iterator[Entry]:
-        return map(to_entry, self.read(JOURNAL, (id_, 0)))
+    def _job(self, ref: str, provider: str, began: float) -> KnownJob:
+        if ref not in self._jobs:
+            self._load([ref])
+        return self._jobs[ref] or KnownJob(orphan(ref, provider, began))
 
-    def _put(self, job: KnownJob, head: Head, new: Sequence[Entry]) -> None:
-        """Store a job as it is now, with the entries that are *new* in its journal."""
+    def _entries(self, job: KnownJob) -> Iterable[Entry]:
+        return map(to_entry, self.rows(_JOURNAL, (job.id, 0)))
+
+    def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
+        bindings = {"account": account, "now": now, "per": per, "post": POST_SECONDS}
+        return [at for (at,) in self.rows(_LEAVING, bindings)]
+
+    def _count_occupying(self, account: str, now: float) -> int:
+        return int(self.rows(_OCCUPYING, (account, now, ABOVE_ALL))[0][0])
+
+    def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
+        orphans = self.rows("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,)) if job.ids else ()
+        self._put(job, head, [request])
+        self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
+
+    def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         execute = self.execute
         row = _row(head)
         if job.row is None:
             execute(_INSERT_JOB, row)
-            ((job.id,),) = self.read("SELECT last_insert_rowid()")
+            ((job.id,),) = self.rows("SELECT last_insert_rowid()")
             self._jobs[head.lookup.ref] = job
         elif row != job.row:
             differs = tuple(map(ne, row, job.row))
@@ -180,18 +189,116 @@ class Session:
             headers = _encode(entry.headers).decode() if entry.headers else None
             values = (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body)
             execute(_INSERT_ENTRY, values)
-            job.said.add(entry.id)
+            job.ids.add(entry.id)
 
-    def _full_until(self, account: str, limits: Limits, now: float) -> float | None:
-        if limits.submits is not None:
-            bindings: dict[str, object] = {"account": account, "now": now, "per": limits.per, "post": POST_SECONDS}
-            leaving = self.read(_LEAVING, bindings)
-            if len(leaving) >= limits.submits:
-                return min((at for (at,) in leaving), default=now + limits.per)
-        if limits.parallel is not None:
-            ((occupying,),) = self.read(_OCCUPYING, (account, now, ABOVE_ALL))
-            return now + 1.0 if occupying >= limits.parallel else None
-        return None
+    # --- what the store is asked for -----------------------------------------------------------------------
+
+    def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Return a job with its entries after so many; see `Store.read`."""
+        rows = self.rows(f"{_SELECT_JOB} WHERE ref = ?", (ref,))
+        try:
+            return self._stored(rows[0], after) if rows else None
+        except ValueError as error:
+            raise UnreadableError(f"job {ref} cannot be read: {error}") from error
+
+    def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
+        """Return the ref of a job by its key or its task id."""
+        if key is not None:
+            return self.holder(key)
+        newest = "SELECT ref FROM jobs WHERE task_id = ? AND provider = ? ORDER BY id DESC LIMIT 1"
+        return next((ref for (ref,) in self.rows(newest, (task_id, provider))), None)
+
+    def page(self, after: int, *, is_open: bool | None) -> list[tuple[int, Stored | None]]:
+        """Return some of the jobs whose id is above *after*, with their ids; those that cannot be read are `None`."""
+        which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
+        found: list[tuple[int, Stored | None]] = []
+        size = 0
+        for row in self.rows(f"{_SELECT_JOB} WHERE id > ? AND {which} ORDER BY id LIMIT ?", (after, PAGE_JOBS)):
+            stored = _or_none("job", row, self._stored)
+            found.append((row[0], stored))
+            size += 0 if stored is None else sum(entry.size for entry in stored.entries)
+            if size > PAGE_BYTES:
+                break
+        return found
+
+    def deliveries(self, before: int, *, ref: str | None) -> list[tuple[int, Delivery | None]]:
+        """Return some of the webhooks with ids below *before*, newest first; those that cannot be read are `None`."""
+        of, given = (_OF_ALL, ()) if ref is None else (_OF_ONE, (ref,))
+        query = f"{_DELIVERIES} {of} AND entries.id < ? ORDER BY entries.id DESC LIMIT ?"
+        rows = self.rows(query, (*given, before, PAGE_DELIVERIES))
+        return [(row[0], _or_none("a delivery of job", row, _delivery)) for row in rows]
+
+    def claim(  # noqa: PLR0913 - the protocol's
+        self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
+    ) -> tuple[str, ...]:
+        """Take jobs whose work is due; see `Store.claim`."""
+        given = {"now": now, "latest": latest, "limit": limit}
+        jobs = self._due_jobs(work, f"{_DUE[work]} <= :now", providers, given)
+        if latest < math.inf and len(jobs) < limit:
+            jobs += self._due_jobs(work, _IS_TOO_LATE[work], providers, given)
+        del jobs[limit:]
+        refs = tuple(ref.decode(errors="replace") for _, _, ref in jobs)
+        self.write(_CLAIM[work], [(now, until, id_) for _, id_, _ in jobs], refs=refs)
+        return refs
+
+    def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
+        """Return when work can be claimed next; see `Store.next_due`."""
+        jobs = self._due_jobs(work, f"{_DUE[work]} < {ABOVE_ALL}", providers, {"limit": 1})
+        return jobs[0][0] if jobs else None
+
+    def _due_jobs(self, work: Work, which: str, providers: Providers, given: dict[str, Any]) -> list[Row]:
+        """Return when the first jobs are due, their ids and refs; each provider by itself, since its index says it."""
+        select = f"SELECT {_DUE[work]}, id, CAST(ref AS BLOB) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - our own names
+        if providers is None:
+            return self.rows(f"{select} ORDER BY 1, id LIMIT :limit", given)
+        of_one = f"{select} AND provider = :name ORDER BY 1, id LIMIT :limit"
+        rows = [row for name in sorted(set(providers)) for row in self.rows(of_one, given | {"name": name})]
+        return sorted(rows, key=itemgetter(0))
+
+    def reschedule(self, ref: str, work: Work, *, at: float) -> None:
+        """Give back what was claimed; see `Store.reschedule`."""
+        self.write(_GIVE_BACK[work], [(at, ref)], refs=[ref])
+
+    def secret(self, name: str, default: bytes) -> bytes:
+        """Store a named value unless there is one; return the one that is there now."""
+        self.write("INSERT OR IGNORE INTO secrets (name, value) VALUES (?, ?)", [(name, default)], refs=())
+        value: bytes = self.rows("SELECT value FROM secrets WHERE name = ?", (name,))[0][0]
+        return value
+
+    def surplus(self, kept: int) -> int:
+        """Return how many webhooks the journals hold above those that may be *kept*; 0 or less: at least none."""
+        most = int(self.rows("SELECT coalesce(sum(entries), 0) FROM jobs")[0][0])
+        if most > kept:  # else there is no need to go through all bodies
+            most = int(self.rows("SELECT count(*) FROM entries WHERE kind = 'webhook'")[0][0])
+        return most - kept
+
+    def purge(self, before: float, surplus: int) -> tuple[int, int]:
+        """Forget some jobs that are to go, longest silent first; return how many, and how many webhooks they had."""
+        closed = self.rows(
+            "SELECT id, changed_at, (SELECT count(*) FROM entries WHERE job = jobs.id AND kind = 'webhook') FROM jobs "
+            "WHERE is_open = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?",
+            (ABOVE_ALL, PAGE_JOBS),
+        )
+        ((newest,),) = self.rows(NEWEST)
+        webhooks = 0
+        went: list[Row] = []
+        for id_, changed_at, count in closed:
+            if changed_at >= before and webhooks >= surplus:
+                break
+            webhooks += count
+            went.append((id_,))
+        self.write("DELETE FROM entries WHERE job = ?", went)
+        self.write("DELETE FROM jobs WHERE id = ?", went)
+        if self.rows(NEWEST)[0][0] != newest:
+            # Ids are never given twice: a row of no job stays where the newest one was.
+            self.write("DELETE FROM entries WHERE job = ?", [(0,)])
+            columns = "id, job, said, at, kind, status, note, body"
+            self.write(f"INSERT INTO entries ({columns}) VALUES (?, 0, '', 0, 'purged', 0, '', '')", [(newest,)])  # noqa: S608 - see above
+        return len(went), webhooks
+
+    def _stored(self, row: Row, after: int = 0) -> Stored:
+        id_, *columns = row
+        return to_head(columns).stored(map(to_entry, self.rows(_JOURNAL, (id_, after))))
 
 
 @cache  # of the few sets of columns that change together; an index whose columns are not named is not touched
@@ -210,30 +317,30 @@ def _texts(row: Sequence[Any]) -> Iterator[Any]:
 
 
 def to_head(row: Sequence[Any]) -> Head:
-    """Return the head that is stored as *row*, whose columns are those of `COLUMNS`.
-
-    Raises:
-        UnreadableError: the row is damaged.
-    """
-    try:
-        lookup = dict(zip(_LOOKUP, _texts(row), strict=False))
-        is_known = lookup["account"] is not None
-        lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
-        return msgspec.convert((lookup, is_known, *row[9:]), Head)
-    except ValueError as error:
-        raise UnreadableError(f"in its row: {error}") from error
+    """Return the head that is stored as *row*, whose columns are those of `COLUMNS`; a `ValueError`: it is damaged."""
+    lookup = dict(zip(_LOOKUP, _texts(row), strict=False))
+    is_known = lookup["account"] is not None
+    lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
+    return msgspec.convert((lookup, is_known, *row[9:]), Head)
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
-    """Return the entry that is stored as *row*, whose columns are those of `ENTRY`.
-
-    Raises:
-        UnreadableError: the row is damaged.
-    """
+    """Return the entry that is stored as *row*, whose columns are those of `_ENTRY`; a `ValueError`: it is damaged."""
     *texts, body = row
+    values = dict(zip(_ENTRY, _texts(texts), strict=False), body=body)
+    values["headers"] = {} if values["headers"] is None else msgspec.json.decode(values["headers"])
+    return msgspec.convert(values, Entry, builtin_types=(bytes,))
+
+
+def _delivery(row: Row) -> Delivery:
+    _, ref, provider, is_orphan, *entry = row
+    return to_delivery(ref.decode(), provider.decode(), to_entry(entry), is_orphan=bool(is_orphan))
+
+
+def _or_none(what: str, row: Row, make: Callable[[Row], T]) -> T | None:
     try:
-        values = dict(zip(_ENTRY, _texts(texts), strict=False), body=body)
-        values["headers"] = {} if values["headers"] is None else msgspec.json.decode(values["headers"])
-        return msgspec.convert(values, Entry, builtin_types=(bytes,))
+        return make(row)
     except ValueError as error:
-        raise UnreadableError(f"in an entry: {error}") from error
+        ref = ascii(row[1].decode(errors="replace"))[1:-1]
+        _log.warning("%s %s is passed over: it cannot be read: %s", what, ref, error)
+        return None

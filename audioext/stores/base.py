@@ -18,6 +18,9 @@ from audioext.models.limits import Limits
 Work = Literal["polls", "handlers"]
 """What is claimed: status calls that are due, and jobs whose handlers may have work."""
 
+Providers = Sequence[str] | None
+"""Whose jobs are claimed: only those of these providers, or all."""
+
 LONGEST_HOLD_SECONDS = 86_400.0
 """A claim on handlers that holds a job longer than this, by our clock, was made by one that was ahead."""
 
@@ -153,11 +156,9 @@ class Store(Protocol):
         Raises:
             StoreError: the engine is not there, or holds what release 0.1 wrote.
         """
-        ...
 
     async def aclose(self) -> None:
         """Finish what was accepted, then let go of everything, with the last user; one more is harmless."""
-        ...
 
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal with *entry*, unless the index's key or ref exists or its account is full at *now*.
@@ -211,14 +212,7 @@ class Store(Protocol):
         ...
 
     async def claim(  # noqa: PLR0913 - one atomic step has this many parts
-        self,
-        work: Work,
-        *,
-        now: float,
-        until: float,
-        limit: int,
-        providers: Sequence[str] | None = None,
-        latest: float = math.inf,
+        self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
         """Take up to *limit* jobs whose *work* is due at *now* until *until*, and return their refs.
 
@@ -230,7 +224,7 @@ class Store(Protocol):
         """
         ...
 
-    async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
+    async def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
         """Return when *work* can be claimed next, `None` if never; only of *providers* where given."""
         ...
 
@@ -239,7 +233,6 @@ class Store(Protocol):
 
         What is not due at all any more stays so.
         """
-        ...
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield all webhooks, newest first, of one *ref* where given; those of journals without a request too."""
@@ -268,7 +261,6 @@ class Store(Protocol):
 
     def watch(self, *, urgent: bool) -> None:
         """Look for other processes' changes as soon as can be while *urgent*, since somebody waits for one."""
-        ...
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the engine, and return what its settings put at risk, a sentence each.

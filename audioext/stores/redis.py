@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 import struct
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -20,22 +20,12 @@ from redis.exceptions import ResponseError
 from audioext.errors import StoreError, UnreadableError
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.stores._changes import follow
-from audioext.stores._redis_changes import ChangeReader
-from audioext.stores._redis_scripts import (
-    CLAIM,
-    NEXT_DUE,
-    PURGE,
-    READ,
-    RESCHEDULE,
-    entry_words,
-    index_words,
-    load_entry,
-    load_stored,
-)
+from audioext.stores import _redis_scripts as scripts
+from audioext.stores._engine import EngineStore, paged
+from audioext.stores._redis_changes import PAGE, OpenServer
 from audioext.stores._redis_server import Address, Pipe, read_url
 from audioext.stores._redis_write import APPEND, CREATE
-from audioext.stores.base import Appended, Changed, Created, Delivery, Existing, Full, Resync, Stored, Work, to_delivery
+from audioext.stores.base import Appended, Created, Delivery, Existing, Full, Providers, Stored, Work, to_delivery
 
 T = TypeVar("T")
 
@@ -43,12 +33,9 @@ _log = logging.getLogger("audioext.stores.redis")
 _DAMAGED = ("WRONGTYPE", "Error running script", "user_script", "@user_script")
 """What a fault of a key or of a script begins with; a server that takes no commands now says another word first."""
 
-PAGE = 50
-"""Jobs, or webhooks, that are read together, or purged in one step: the server does nothing else meanwhile."""
-
 
 @define(eq=False)
-class RedisStore:
+class RedisStore(EngineStore[OpenServer]):
     """The whole store protocol on Redis or Valkey, which any number of machines may share.
 
     *url* is `redis://user:password@host:6379/0`, `rediss://` with TLS, `valkey://`, `valkeys://`, or
@@ -66,52 +53,19 @@ class RedisStore:
 
     url: str = field(repr=False)
     _address: Address = field(init=False)
-    _reader: ChangeReader | None = field(default=None, init=False, repr=False)
-    _users: int = field(default=0, init=False, repr=False)
-    _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Read the URL; nothing is connected yet."""
         self._address = read_url(self.url)
 
-    @property
-    def shared(self) -> bool:
-        """Other processes use the same server."""
-        return True
-
-    async def open(self) -> None:
-        """Connect, and listen to changes.
-
-        Raises:
-            StoreError: the server is not there or refuses, or holds what release 0.1 wrote.
-        """
-        async with self._opening:  # two clients may open it at once
-            if self._reader is None:
-                reader = ChangeReader(Pipe(self._address))
-                try:
-                    await reader.start()
-                    await _purge(reader.pipe, "", math.inf)  # those whose time to live is over
-                except BaseException:
-                    await reader.aclose()
-                    raise
-                self._reader = reader
-            self._users += 1
-
-    async def aclose(self) -> None:
-        """Finish what was accepted and disconnect, with the last user."""
-        self._users = max(0, self._users - 1)
-        reader = self._reader
-        if reader is not None and self._users == 0:
-            self._reader = None
-            await asyncio.shield(reader.aclose())
-
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        pipe = self._opened()
         counts = ("" if limit is None else limit for limit in (limits.submits, limits.parallel))
         call = secrets.token_bytes(8)  # tells one that is sent again from another one
-        job = (pipe.address.ttl, index.ref, index.provider, *index_words(index))
-        outcome, *word = await pipe.do(CREATE, *job, call, now, limits.per, *counts, *entry_words([entry]))
+        job = (self._address.ttl, index.ref, index.provider, *scripts.index_words(index))
+        outcome, *word = await self._pipe.do(
+            CREATE, *job, call, now, limits.per, *counts, *scripts.entry_words([entry])
+        )
         if outcome == b"existing":
             return Existing(word[0].decode())
         return Full(float(word[0])) if outcome == b"full" else Created()
@@ -128,12 +82,11 @@ class RedisStore:
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        pipe = self._opened()
-        job = (pipe.address.ttl, ref, provider, *index_words(index))
-        answer = await pipe.do(APPEND, *job, known, look_at, int(release), *entry_words(entries))
+        job = (self._address.ttl, ref, provider, *scripts.index_words(index))
+        answer = await self._pipe.do(APPEND, *job, known, look_at, int(release), *scripts.entry_words(entries))
         count, *flags = answer[:4]
         is_taken, is_lost, is_full = map(bool, flags)
-        missed = tuple(map(load_entry, answer[4:]))
+        missed = tuple(map(scripts.load_entry, answer[4:]))
         return Appended(count=count, missed=missed, is_taken=is_taken, is_lost=is_lost, is_full=is_full)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
@@ -143,7 +96,7 @@ class RedisStore:
 
     async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
-        pipe = self._opened()
+        pipe = self._pipe
         if key is not None:
             ref = await pipe.run("GET", pipe.key("key", key))
         else:
@@ -151,80 +104,59 @@ class RedisStore:
             ref = await pipe.run("LINDEX", pipe.key(*words), -1)
         return None if ref is None else ref.decode()
 
-    async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
+    def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        pipe = self._opened()
-        after = "-inf"
-        while page := await _page(pipe, "open" if is_open else "jobs", after):
-            after = f"({page[-1][1]}"
-            for found in await asyncio.gather(*(_or_none(self._read(ref)) for ref, _ in page)):
-                if found is not None and is_open in {None, found[0].index.is_open}:
-                    yield found[0]
+
+        async def read(ref: str) -> Stored | None:
+            stored = await self.read(ref)
+            return stored if stored is not None and is_open in {None, stored.index.is_open} else None
+
+        name = "open" if is_open else "jobs"
+        return paged(lambda after: self._page("ZRANGEBYSCORE", name, after, "+inf", read), "-inf")
 
     async def claim(  # noqa: PLR0913 - the protocol's
-        self,
-        work: Work,
-        *,
-        now: float,
-        until: float,
-        limit: int,
-        providers: Sequence[str] | None = None,
-        latest: float = math.inf,
+        self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
     ) -> tuple[str, ...]:
         """Take jobs whose work is due; see `Store.claim`."""
-        pipe = self._opened()
-        if not (providers is None or providers):
-            return ()
-        refs = await pipe.do(CLAIM, work, now, until, limit, latest, *(providers or ()))
+        names = ("all",) if providers is None else ("", *providers)
+        refs = await self._pipe.do(scripts.CLAIM, work, now, until, limit, latest, *names)
         return tuple(ref.decode() for ref in refs)
 
-    async def next_due(self, work: Work, *, providers: Sequence[str] | None = None) -> float | None:
+    async def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""
-        pipe = self._opened()
-        if providers is not None and not providers:
-            return None
-        at = await pipe.do(NEXT_DUE, work, *(providers or ()))
+        at = await self._pipe.do(scripts.NEXT_DUE, work, *(("all",) if providers is None else ("", *providers)))
         return None if at is None else float(at)
 
     async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        await self._opened().do(RESCHEDULE, ref, work, at)
+        await self._pipe.do(scripts.RESCHEDULE, ref, work, at)
 
-    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+    def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
-        pipe = self._opened()
-        if ref is not None:
-            for delivery in _deliveries(await self._read(ref)):
-                yield delivery
-            return
-        before = "+inf"
-        while page := await _page(pipe, "webhooks", before, newest_first=True):
-            before = f"({page[-1][1]}"
-            places = [place.rpartition(" ") for place, _ in page]
-            for found in await asyncio.gather(*(_or_none(self._read(of, 0, number)) for of, _, number in places)):
-                for delivery in _deliveries(found):
-                    yield delivery
 
-    def changes(self) -> AsyncIterator[Changed | Resync]:
-        """Yield what is changed from now on, within milliseconds; see `Store.changes`."""
-        return follow(lambda: self._listening().fanout)
+        async def read(place: str) -> Delivery | None:
+            of, _, number = place.rpartition(" ")
+            return next(_deliveries(await self._read(of, 0, number)), None)
+
+        if ref is not None:
+            return self._deliveries_of(ref)
+        return paged(lambda before: self._page("ZREVRANGEBYSCORE", "webhooks", before, "-inf", read), "+inf")
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
-        pipe = self._opened()
-        held: bytes | None = await pipe.run("SET", pipe.key("secret", name), default, "NX", "GET")
+        held: bytes | None = await self._pipe.run("SET", self._pipe.key("secret", name), default, "NX", "GET")
         return default if held is None else held
 
     async def purge(self, *, before: float, deliveries_kept: int) -> int:
         """Forget what is old, in portions between which others are served; see `Store.purge`."""
-        return await _purge(self._opened(), before, deliveries_kept)
+        return await self._opened().purge(before, deliveries_kept)
 
     def watch(self, *, urgent: bool) -> None:
         """Do nothing: changes are always heard at once."""
 
     async def warnings(self) -> tuple[str, ...]:
         """Reach the server; return what its persistence does not survive."""
-        pipe = self._opened()
+        pipe = self._pipe
         try:
             info = await pipe.run("INFO", "persistence", "memory")
         except StoreError as error:
@@ -237,42 +169,36 @@ class RedisStore:
         facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
         return tuple(_find_risks(facts, policy[1].decode() if policy else ""))
 
+    async def _page(
+        self, command: str, name: str, start: str, end: str, read: Callable[[str], Awaitable[T | None]]
+    ) -> list[tuple[str, T | None]]:
+        """Return what the next members of a sorted set stand for, each behind the bound of those after it."""
+        found = await self._pipe.run(command, self._pipe.key(name), start, end, "WITHSCORES", "LIMIT", 0, PAGE)
+        words = [word.decode(errors="replace") for word in found]
+        items = await asyncio.gather(*(_or_none(read(member)) for member in words[::2]))
+        return [(f"({number}", item) for number, item in zip(words[1::2], items, strict=True)]
+
+    async def _deliveries_of(self, ref: str) -> AsyncIterator[Delivery]:
+        for delivery in _deliveries(await self._read(ref)):
+            yield delivery
+
     async def _read(self, ref: str, after: int = 0, *number: str) -> tuple[Stored, bool] | None:
         """Return a job and whether its request is known, with its entries after so many, or with one by *number*."""
-        pipe = self._opened()
         try:
-            found: list[Any] | None = await pipe.do(READ, ref, after, *number)
-            return None if found is None else load_stored(ref, *found)
+            found: list[Any] | None = await self._pipe.do(scripts.READ, ref, after, *number)
+            return None if found is None else scripts.load_stored(ref, *found)
         except (StoreError, ValueError, TypeError, struct.error) as error:  # msgspec's are ValueErrors
             said = str(error.__cause__ or error).removeprefix("ERR ")
             if isinstance(error, StoreError) and not said.startswith(_DAMAGED):
                 raise
             raise UnreadableError(f"job {ref} cannot be read: {said}") from error
 
-    def _opened(self) -> Pipe:
-        return self._listening().pipe
+    @property
+    def _pipe(self) -> Pipe:
+        return self._opened().pipe
 
-    def _listening(self) -> ChangeReader:
-        if self._reader is None:
-            raise StoreError("the store is not open: open it, or use it within its client's `async with`")
-        return self._reader
-
-
-async def _purge(pipe: Pipe, before: float | str, kept: float) -> int:
-    """Forget jobs in portions, between which others are served, and return how many went."""
-    total, went = 0, PAGE
-    while went == PAGE:
-        went, existed = await pipe.do(PURGE, before, kept, PAGE, pipe.address.ttl)
-        total += existed
-    return total
-
-
-async def _page(pipe: Pipe, name: str, bound: str, *, newest_first: bool = False) -> list[tuple[str, str]]:
-    """Return members and numbers of a sorted set, from *bound* on."""
-    command, end = ("ZREVRANGEBYSCORE", "-inf") if newest_first else ("ZRANGEBYSCORE", "+inf")
-    found = await pipe.run(command, pipe.key(name), bound, end, "WITHSCORES", "LIMIT", 0, PAGE)
-    words = [word.decode(errors="replace") for word in found]
-    return list(zip(words[::2], words[1::2], strict=True))
+    def _make(self) -> OpenServer:
+        return OpenServer(Pipe(self._address))
 
 
 async def _or_none(reading: Awaitable[T]) -> T | None:

@@ -61,6 +61,8 @@ async def audioext_sandbox(request: pytest.FixtureRequest) -> AsyncGenerator[obj
             sandbox = await stack.enter_async_context(Sandbox(**settings))  # type: ignore[arg-type]  # a test's own
         except (FaultError, MissingExtraError) as error:
             pytest.fail(str(error), pytrace=False)
+        except (TypeError, ValueError) as error:  # a setting that there is not, or one of another kind
+            pytest.fail(f"audioext_sandbox: {error}; see audioext.sandbox.SandboxSettings", pytrace=False)
         yield sandbox
 
 

@@ -1,4 +1,4 @@
-"""The live page: what a client's jobs are at, in a browser on this machine; closed by a token, and read as data."""
+"""A live page for a browser on this machine: closed by a token, read as data, and told of news as they come."""
 
 from __future__ import annotations
 
@@ -6,37 +6,32 @@ import asyncio
 import hmac
 import ipaddress
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from importlib import resources
+from typing import Protocol
 
 import msgspec
 from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
-from audioext.client import Client
-from audioext.errors import AudioextError, ConfigError, RequestError, StoreError
+from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import mask
-from audioext.models.record import Record
-from audioext.stores.base import Changed
-from audioext.ui.objects import delivery_object, iso, job_object, whole_object
 
 try:
     from aiohttp_sse import EventSourceResponse
 except ImportError as error:
     raise ConfigError("the live page needs aiohttp-sse: pip install 'audioext[ui]'") from error
 
-COOKIE = "audioext_page"
+COOKIE = "audioext_page_{port}"
+"""Its name; browsers do not keep the cookies of two ports apart by themselves."""
 MAX_LISTED = 1_000
-"""Jobs in the list, the newest ones."""
+"""Rows in the list, the newest ones."""
 MAX_STREAMS = 32
 """Pages that may be open at a time."""
 GATHER_SECONDS = 0.1
 """How long changes are gathered before a page is told of them."""
-SHOWN_BYTES = 65_536
-"""Of a delivery's body."""
 WRITES_HEADER = "X-Audioext"
 """What a request that changes something must have: no form or link of another site can send it."""
 
@@ -53,17 +48,41 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Route = tuple[str, str, Handler]
+
+
+class PageView(Protocol):
+    """What a page shows, as rows of a list, each of which can be looked at as a whole."""
+
+    kind: str
+    """The page's script asks whether it is `jobs` or `sandbox`."""
+
+    def routes(self) -> Sequence[Route]:
+        """Return the method, the path and the handler of whatever the script asks for."""
+        ...
+
+    def changes(self) -> AsyncGenerator[str]:
+        """Yield the ref of each row that changed, or an empty one where all of them should be read again."""
+        ...
+
+    async def row(self, ref: str) -> object:
+        """Return one row.
+
+        Raises:
+            RequestError: there is none.
+        """
+        ...
 
 
 @define(eq=False, kw_only=True, repr=False)
 class Page:
-    """The page of one client. Whoever opens `?token=` once has a cookie from then on; nobody else sees anything.
+    """A page that shows a *view*. Whoever opens `?token=` once has a cookie from then on; nobody else sees anything.
 
     `is_local` refuses who does not come from this machine, or comes through a proxy.
     """
 
-    client: Client
+    view: PageView
     token: str = field(factory=lambda: secrets.token_urlsafe(32))
     is_local: bool = True
     _prefix: str = field(default="", init=False)
@@ -81,13 +100,8 @@ class Page:
         for method, path, handler in (
             ("GET", "/", self._index),
             *(("GET", f"/{name}", self._file) for name in _FILES),
-            ("GET", "/jobs", self._jobs),
-            ("GET", "/jobs/{ref}", self._job),
-            ("POST", "/jobs/{ref}/refresh", self._refresh),
-            ("GET", "/deliveries/{id}", self._delivery),
-            ("POST", "/deliveries/{id}/replay", self._replay),
             ("GET", "/events", self._events),
-            ("GET", "/health", self._health),
+            *self.view.routes(),
         ):
             app.router.add_route(method, self._prefix + path, self._guarded(handler))
         if self._prefix:
@@ -118,7 +132,7 @@ class Page:
 
     # --- who may see it ----------------------------------------------------------------------------------
 
-    def _guarded(self, handler: _Handler) -> _Handler:
+    def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
             self._check(request)
             try:
@@ -136,7 +150,7 @@ class Page:
     def _check(self, request: web.Request) -> None:
         if self.is_local and not _is_local(request):
             raise web.HTTPForbidden(text="this page is for the machine that it runs on\n", headers=_HEADERS)
-        given = request.cookies.get(COOKIE, "")
+        given = request.cookies.get(_cookie(request), "")
         if "token" in request.query and request.path == f"{self._prefix}/":
             given = request.query["token"]
         if not (given.isascii() and hmac.compare_digest(given, self.token)):
@@ -153,54 +167,25 @@ class Page:
 
     async def _index(self, request: web.Request) -> web.StreamResponse:
         if "token" not in request.query:
-            return _static("index.html", "text/html")
+            return self._shown()
         response = web.Response(status=303, headers={"Location": f"{self._prefix}/"})  # the token leaves the address
         response.set_cookie(
-            COOKIE, self.token, path=f"{self._prefix}/", httponly=True, samesite="Strict", secure=request.secure
+            _cookie(request),
+            self.token,
+            path=f"{self._prefix}/",
+            httponly=True,
+            samesite="Strict",
+            secure=request.secure,
         )
         return response
 
+    def _shown(self) -> web.Response:
+        text = _static("index.html").replace('data-kind=""', f'data-kind="{self.view.kind}"')
+        return web.Response(text=text, content_type="text/html")
+
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.path.rpartition("/")[2]
-        return _static(name, _FILES[name])
-
-    async def _jobs(self, request: web.Request) -> web.StreamResponse:
-        is_open = {"open": True, "ended": False}.get(request.query.get("state", ""))
-        newest = deque[Record](maxlen=MAX_LISTED)
-        async for job in self.client.jobs(open=is_open):
-            newest.append(job.record)
-        return _json([_row(record) for record in reversed(newest)])
-
-    async def _job(self, request: web.Request) -> web.StreamResponse:
-        ref = request.match_info["ref"]
-        journal = await self.client.timeline(ref)
-        record = (await self.client.job(ref)).record
-        deliveries = [delivery async for delivery in self.client.deliveries(ref)]
-        stored = await self.client.store.read(ref)
-        index = stored.index if stored is not None else None
-        due = {} if index is None else {"a status call": index.poll_at, "handlers": index.handle_at}
-        whole = whole_object(record, journal, deliveries)
-        return _json({**whole, **_row(record), "due": {what: iso(at) for what, at in due.items() if at is not None}})
-
-    async def _delivery(self, request: web.Request) -> web.StreamResponse:
-        delivery = await self.client.delivery(request.match_info["id"])
-        # A body may quote the callback URL, whose last segment is a secret.
-        body = mask(delivery.body[:SHOWN_BYTES].decode("utf-8", "replace"))
-        return _json({**delivery_object(delivery), "body": body})
-
-    async def _health(self, _: web.Request) -> web.StreamResponse:
-        try:
-            return _json({"problem": None, "warnings": await self.client.store.warnings()})
-        except StoreError as error:
-            return _json({"problem": str(error), "warnings": []})
-
-    async def _refresh(self, request: web.Request) -> web.StreamResponse:
-        job = await self.client.job(request.match_info["ref"])
-        await job.refresh()
-        return _json(_row(job.record))
-
-    async def _replay(self, request: web.Request) -> web.StreamResponse:
-        return _json({"status": await self.client.replay(request.match_info["id"])})
+        return web.Response(text=_static(name), content_type=_FILES[name])
 
     # --- news --------------------------------------------------------------------------------------------
 
@@ -246,9 +231,10 @@ class Page:
 
     async def _listen(self, changed: dict[str, None], news: asyncio.Event) -> None:
         try:
-            async for change in self.client.store.changes():
-                changed[change.ref if isinstance(change, Changed) else ""] = None
-                news.set()
+            async with aclosing(self.view.changes()) as refs:
+                async for ref in refs:
+                    changed[ref] = None
+                    news.set()
         finally:
             news.set()
 
@@ -256,7 +242,7 @@ class Page:
         event, row = "again", None  # for changes that were missed, an orphan's delivery, or a store that is away
         with suppress(AudioextError):
             if ref:
-                event, row = "job", _row((await self.client.job(ref)).record)
+                event, row = "job", await self.view.row(ref)
         await response.send(msgspec.json.encode(row, enc_hook=str).decode(), event=event)
 
     async def _end(self, _: web.Application) -> None:
@@ -265,23 +251,17 @@ class Page:
                 stream.stop_streaming()
 
 
-def _row(record: Record) -> dict[str, object]:
-    titles = (title for title in (*(track.title for track in record.tracks), record.request.title) if title)
-    return {
-        **job_object(record),
-        "title": next(titles, None),
-        "stages": {item.stage.name.lower(): round(item.at - record.created_at, 1) for item in record.reached},
-        "playable": sum(track.audio_url is not None for track in record.tracks),
-    }
+def json_response(value: object, *, status: int = 200) -> web.Response:
+    """Return *value* as JSON."""
+    return web.Response(body=msgspec.json.encode(value, enc_hook=str), status=status, content_type="application/json")
 
 
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value, enc_hook=str), content_type="application/json")
+def _cookie(request: web.Request) -> str:
+    return COOKIE.format(port=request.url.port)
 
 
-def _static(name: str, content_type: str) -> web.Response:
-    text = resources.files("audioext.ui").joinpath("static", name).read_text(encoding="utf-8")
-    return web.Response(text=text, content_type=content_type)
+def _static(name: str) -> str:
+    return resources.files("audioext.ui").joinpath("static", name).read_text(encoding="utf-8")
 
 
 def _is_local(request: web.Request) -> bool:

@@ -94,7 +94,7 @@ class Receiver:
             ConfigError: the prefix does not begin with a slash, or aiohttp-sse is not installed.
         """
         # It stands above us, needs an extra, and most clients show no page.
-        page = importlib.import_module("audioext.ui.page").Page(client=self.client, is_local=is_local)
+        page = importlib.import_module("audioext.ui.jobs").jobs_page(self.client, is_local=is_local)
         return str(page.add_to(app, prefix))
 
     async def start(self, host: str, port: int, *, prefix: str = "/") -> int:

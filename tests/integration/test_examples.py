@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import io
 import json
 import os
 import re
@@ -11,12 +12,16 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from types import ModuleType
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import WSGIApplication
 
 import aiohttp
 import pytest
 import uvicorn
 from aiohttp import web
+from yarl import URL
 
 import audioext as ax
 from audioext.sandbox import Sandbox, audio
@@ -106,6 +111,59 @@ async def test_the_fastapi_app_answers_with_links(unused_tcp_port: int) -> None:
         await serving
 
     assert (2, 400) == (len(answer["links"]), refused)
+
+
+class QuietHandler(WSGIRequestHandler):
+    """Prints nothing."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the standard library's
+        """Keep a request to itself."""
+
+
+class ThreadedServer(ThreadingMixIn, WSGIServer):
+    """Python's own WSGI server, with a thread for each request."""
+
+    daemon_threads = True
+
+
+@asynccontextmanager
+async def served_by_wsgi(app: WSGIApplication, port: int) -> AsyncIterator[None]:
+    """Serve *app* on loopback, in threads."""
+    with make_server("127.0.0.1", port, app, ThreadedServer, QuietHandler) as server:
+        serving = asyncio.create_task(asyncio.to_thread(server.serve_forever, 0.01))
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(server.shutdown)
+            await serving
+
+
+async def test_the_wsgi_app_answers_with_links(unused_tcp_port: int) -> None:
+    """The client runs in a thread of its own; strangers and bodies that are too long are refused."""
+    async with Sandbox(speed=1e6, hmac_key="shared") as sandbox:
+        url = f"http://127.0.0.1:{unused_tcp_port}"
+        kie = ax.Kie(
+            sandbox.api_key, base_url=sandbox.bases["kie"], webhook_key="shared", pace=ax.Pace(first=300.0, quiet=300.0)
+        )
+        module = example("wsgi_app")
+        music = module.Music(ax.Client(kie, public_url=f"{url}/audio", listen=None))
+        await asyncio.to_thread(music.start)
+        async with served_by_wsgi(module.make_app(music), unused_tcp_port), aiohttp.ClientSession() as session:
+
+            async def post(path: str, body: bytes) -> tuple[int, list[str]]:
+                async with session.post(url + path, data=io.BytesIO(body)) as response:
+                    return response.status, await response.json()
+
+            status, links = await post("/songs", json.dumps({"url": sandbox.tune_url, "continue_at": 2}).encode())
+            refused, _ = await post("/songs", json.dumps({"url": sandbox.tune_url, "continue_at": -2}).encode())
+            await sandbox.settled()
+            stranger, _ = await post("/audio/kie/ref/tag", b"{}")
+            path = URL(sandbox.deliveries[0].url).path
+            too_long, _ = await post(path, b" " * (ax.MAX_BODY_BYTES + 1))
+        await asyncio.to_thread(music.stop)
+
+    assert (200, 2, 400, 404, 413) == (status, len(links), refused, stranger, too_long)
+    assert {200} == {delivery.status for delivery in sandbox.deliveries}
 
 
 async def test_the_observed_worker_shows_numbers_a_trace_and_lines(unused_tcp_port: int) -> None:

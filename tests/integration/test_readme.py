@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import itertools
 from pathlib import Path
@@ -88,6 +89,14 @@ async def test_every_other_block_runs(folder: Path) -> None:
                 if inspect.isawaitable(outcome):
                     await outcome
 
+    worker, loop = names["mounted"], names["loop"]
+    assert isinstance(worker, ax.Client)
+    assert isinstance(loop, asyncio.AbstractEventLoop)
+    asyncio.run_coroutine_threadsafe(worker.aclose(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    while loop.is_running():  # noqa: ASYNC110 - it has no event for that
+        await asyncio.sleep(0)
+    loop.close()
     assert 404 == names["status"]
     assert len(BLOCKS) >= 6
 

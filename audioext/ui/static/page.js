@@ -4,6 +4,7 @@
 const STAGES = ["submitted", "text", "first", "complete"];
 const byId = (id) => document.getElementById(id);
 const jobs = new Map(); // ref -> { row, item }
+const isSandbox = document.body.dataset.kind === "sandbox"; // then rows are its tasks, and deliveries what it sent
 let chosen = "";
 
 function make(tag, attributes = {}, ...children) {
@@ -131,7 +132,7 @@ function parts(job) {
   act.addEventListener("click", () => run(act, () => ask(`jobs/${encodeURIComponent(job.ref)}/refresh`, { method: "POST" })));
   const facts = {
     state: job.state, provider: job.provider, operation: job.operation, task: job.task_id || "not known", ref: job.ref,
-    source: job.source, model: job.model, key: job.key, credits: job.credits,
+    source: job.source, model: job.model, faults: job.faults, key: job.key, credits: job.credits,
     meta: Object.keys(job.meta).length ? JSON.stringify(job.meta) : null,
     request: JSON.stringify(job.request),
   };
@@ -147,7 +148,7 @@ function parts(job) {
     make("h2", {}, job.title || job.source || job.ref),
     job.problem ? make("p", { class: "problem" }, job.problem) : null,
     list,
-    make("p", {}, act),
+    isSandbox ? null : make("p", {}, act),
     ...job.tracks.map(track),
     ...table("Stages", ["", "after", "how"], job.timeline.map((step) => [step.event, `+${step.seconds} s`, step.how])),
     ...table("Journal", ["entry", "after", "kind", "state", "note"], job.journal.map((entry) => [
@@ -192,9 +193,10 @@ function deliveries(list) {
       say(`the delivery was answered with ${done.status}`);
     }));
     const when = new Date(one.received_at).toLocaleTimeString();
-    return [when, one.verdict, `${one.bytes} B`, one.note, make("span", {}, look, " ", again)];
+    return [when, one.verdict, `${one.bytes} B`, one.note, make("span", {}, look, " ", isSandbox ? "" : again)];
   });
-  const found = table("Deliveries", ["received", "verdict", "size", "note", ""], rows);
+  const heads = isSandbox ? ["sent", "answer", "size", "webhook", ""] : ["received", "verdict", "size", "note", ""];
+  const found = table(isSandbox ? "Webhooks" : "Deliveries", heads, rows);
   return found.length ? [...found, body] : [];
 }
 
@@ -236,7 +238,7 @@ function listen() {
     load().catch((error) => live(error.message, "off")); // something may have been missed
   });
   events.addEventListener("error", () => live("the connection was lost; trying again", "off"));
-  events.addEventListener("again", () => load().catch((error) => live(error.message, "off")));
+  events.addEventListener("again", () => Promise.all([load(), health()]).catch((error) => live(error.message, "off")));
   events.addEventListener("job", (event) => {
     const row = JSON.parse(event.data);
     const old = jobs.get(row.ref);
@@ -244,7 +246,38 @@ function listen() {
     put(row, true);
     count();
     if (row.ref === chosen) show();
+    if (isSandbox && !old) health().catch(() => {}); // a fault may be used up
   });
+}
+
+// --- what a sandbox plays ------------------------------------------------------------------------------
+
+function control() {
+  byId("jobs-title").firstElementChild.textContent = "Tasks";
+  document.title = "audioext sandbox";
+  byId("control").hidden = false;
+  const play = async (path, body) => {
+    try {
+      playing(await ask(`control/${path}`, { method: "POST", body: JSON.stringify(body) }));
+    } catch (error) {
+      byId("playing").textContent = error.message;
+    }
+  };
+  byId("control").addEventListener("submit", (event) => {
+    event.preventDefault();
+    play("play", [byId("fault").value]);
+  });
+  byId("clear").addEventListener("click", () => play("clear", []));
+  for (const stage of STAGES.slice(1)) {
+    const box = make("input", { type: "checkbox", value: stage });
+    box.addEventListener("change", () => play(box.checked ? "hold" : "release", [stage]));
+    byId("held").append(make("label", {}, box, ` ${stage}`));
+  }
+}
+
+function playing(now) {
+  for (const box of byId("held").querySelectorAll("input")) box.checked = now.held.includes(box.value);
+  byId("playing").textContent = now.faults.length ? `in force: ${now.faults.join(", ")}` : "no faults";
 }
 
 async function health() {
@@ -252,6 +285,7 @@ async function health() {
   const words = [...(found.problem ? [`the store is away: ${found.problem}`] : []), ...found.warnings];
   byId("warnings").replaceChildren(...words.map((one) => make("li", {}, one)));
   byId("warnings").hidden = !words.length;
+  if (isSandbox) playing(found);
 }
 
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -270,6 +304,7 @@ byId("jobs").addEventListener("keydown", (event) => {
 setInterval(() => {
   for (const time of byId("jobs").querySelectorAll("time")) time.textContent = ago(time.dateTime);
 }, 30000);
+if (isSandbox) control();
 listen();
 health().catch(() => {});
 if (location.hash) choose(decodeURIComponent(location.hash.slice(1)));

@@ -17,7 +17,7 @@ from attrs import define, field
 from standardwebhooks import Webhook
 
 import audioext as ax
-from audioext.cli.failures import ForwardError
+from audioext.cli.execution import ForwardError
 from audioext.cli.forwarding import open_forwarder
 from audioext.sandbox import Sandbox
 from tests.integration.cli.conftest import HOOKS, STORE, TRACK, Invoke, Start, aside, short_sandbox

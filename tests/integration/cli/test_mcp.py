@@ -19,6 +19,7 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.types import BlobResourceContents, CallToolResult, TextContent
 
 import audioext as ax
+from audioext.cli.mcp_results import ERROR_FACTS
 from audioext.cli.mcp_tools import AgentServer
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.sandbox import Sandbox
@@ -37,7 +38,8 @@ def facts(result: CallToolResult) -> dict[str, Any]:
 
 def error(result: CallToolResult) -> dict[str, Any]:
     """Return the facts of an error, whose text says what became of the money."""
-    told: dict[str, Any] = facts(result)["error"]
+    assert result.structured_content is None  # it would not look as the tool's results do, and clients check that
+    told: dict[str, Any] = (result.meta or {})[ERROR_FACTS]
     (content,) = result.content
     assert result.is_error
     assert isinstance(content, TextContent)

@@ -154,9 +154,10 @@ async def test_a_listener_speaks_in_lines(start: Start, invoke: Invoke, monkeypa
     assert "  failed +0." in out
 
 
-def test_a_listener_shows_its_jobs_on_a_page(start: Start) -> None:
-    """`--ui` prints the link of the live page, which answers this machine as long as the listener runs."""
-    listener = start("listen", *HOOKS, *STORE, "--ui", "--ui-port", "0", "--json")
+@pytest.mark.parametrize("command", [("listen", *HOOKS, *STORE), ("sandbox",)], ids=["listen", "sandbox"])
+def test_a_server_shows_what_it_has_on_a_page(start: Start, command: tuple[str, ...]) -> None:
+    """`--ui` prints the link of the live page, which answers this machine as long as the server runs."""
+    listener = start(*command, "--ui", "--ui-port", "0", "--json")
     read_object(listener)
     link = URL(read_object(listener)["url"])
     with socket.create_connection((str(link.host), link.port or 0)) as connection:
@@ -165,5 +166,5 @@ def test_a_listener_shows_its_jobs_on_a_page(start: Start) -> None:
     code, _, errors = stop(listener)
 
     assert "303 See Other" in answer
-    assert "audioext_page=" in answer
+    assert f"audioext_page_{link.port}=" in answer
     assert (0, "") == (code, errors)

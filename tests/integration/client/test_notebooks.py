@@ -104,6 +104,7 @@ async def test_a_notebook_shows_players_and_stages(sandbox: Sandbox, make_client
     assert (2, 2) == (player.tags.count("audio"), player.tags.count("img"))
     assert {track.audio_url for track in song.tracks} <= set(player.links)
     assert all(word in stages.text for word in ("submitted", "text", "first", "complete", job.ref))
+    assert 1 == stages.text.count("complete")
 
 
 @pytest.mark.parametrize("link", [f"https://files.test/{HOSTILE}", "javascript:alert(1)", "data:text/html,x", None])

@@ -10,7 +10,7 @@ import pytest
 import audioext as ax
 from audioext.sandbox import Sandbox
 from audioext.testing.clients import ClientFactory
-from audioext.ui.page import Page as LivePage
+from audioext.ui.jobs import jobs_page
 
 playwright = pytest.importorskip("playwright.async_api", reason="the browser's driver is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -39,7 +39,7 @@ async def test_a_job_is_watched_without_a_reload(
     """Its row and its view follow its stages to two players; what strangers wrote stays text."""
     client = await audioext_client()
     audioext_sandbox.hold("first", "complete")
-    async with LivePage(client=client).served("127.0.0.1", 0) as link:
+    async with jobs_page(client).served("127.0.0.1", 0) as link:
         await window.goto(str(link))
         assert "token" not in window.url
         await window.get_by_text("live", exact=True).wait_for()
@@ -74,7 +74,7 @@ async def test_a_list_is_searched_and_walked_by_keys(
                 audio_id=audioext_sandbox.track_ids[0], model="V5", continue_at=1, prompt="p", style="s", title=title
             )
         )
-    async with LivePage(client=client).served("127.0.0.1", 0) as link:
+    async with jobs_page(client).served("127.0.0.1", 0) as link:
         await window.goto(str(link))
         await window.locator("#jobs .job").nth(2).wait_for()
         await window.get_by_label("Find").fill("rain")

@@ -18,7 +18,8 @@ import audioext as ax
 from audioext.errors import ConfigError
 from audioext.sandbox import Sandbox
 from audioext.testing.clients import ClientFactory
-from audioext.ui.page import COOKIE, WRITES_HEADER, Page
+from audioext.ui.jobs import jobs_page
+from audioext.ui.page import COOKIE, WRITES_HEADER
 
 HOSTILE = "<b>Night</b> <script>alert(1)</script>"
 WRITES = {WRITES_HEADER: "test"}
@@ -54,7 +55,7 @@ async def shown(client: ax.Client) -> AsyncIterator[Shown]:
     """Serve the page of *client* by itself."""
     jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address count as well
     async with (
-        Page(client=client).served("127.0.0.1", 0) as link,
+        jobs_page(client).served("127.0.0.1", 0) as link,
         aiohttp.ClientSession(cookie_jar=jar) as session,
     ):
         yield Shown(client, link, session)
@@ -75,7 +76,7 @@ async def test_only_who_has_the_token_sees_anything(audioext_client: ClientFacto
             async with page.session.get(page.root, params={"token": token}) as response:
                 assert 401 == response.status
         async with page.session.get(page.link, allow_redirects=False) as response:
-            cookie = response.cookies[COOKIE]
+            cookie = response.cookies[COOKIE.format(port=page.root.port)]
             assert (303, "/") == (response.status, response.headers["Location"])
             assert ("Strict", True, "/") == (cookie["samesite"], cookie["httponly"], cookie["path"])
         assert 200 == (await page.ask("jobs"))[0]
@@ -215,5 +216,5 @@ async def test_a_port_that_is_taken_is_said(audioext_client: ClientFactory) -> N
     client = await audioext_client()
     async with shown(client) as page:
         with pytest.raises(ConfigError, match="choose another port"):
-            async with Page(client=client).served("127.0.0.1", page.link.port or 0):
+            async with jobs_page(client).served("127.0.0.1", page.link.port or 0):
                 pass

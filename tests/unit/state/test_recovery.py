@@ -112,20 +112,29 @@ def test_a_webhook_of_a_third_task_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "verdict", "problem"),
+    ("entries", "verdict", "problem"),
     [
-        (said("recovery_answer", 11.0, {"code": 402, "msg": "no credits"}), Verdict.REFUSED, "no credits"),
-        (make_entry("recovery_answer", 11.0, note=f"{UNSENT}: no connection"), Verdict.REFUSED, "no connection"),
-        (make_entry("recovery_answer", 11.0, note="it broke off"), Verdict.OPEN, "it broke off"),
-        (said("recovery_answer", 11.0, "what?", status=500), Verdict.OPEN, "HTTP 500"),
-        (said("recovery_status", 11.0, back("", code=500)), Verdict.FAILED, "clip_error"),
-        (said("webhook", 11.0, back("", "rec", code=500), status=0), Verdict.FAILED, "failed"),
-        (said("recovery_status", 11.0, {"code": 201, "data": None}), Verdict.OPEN, None),
+        (
+            [said("recovery_answer", 11.0, {"code": 402, "msg": "no credits"}, note="attempt 1")],
+            Verdict.REFUSED,
+            "no credits",
+        ),
+        (
+            [make_entry("recovery_answer", 11.0, note=f"{UNSENT}: no connection (attempt 1)")],
+            Verdict.REFUSED,
+            "no connection",
+        ),
+        ([make_entry("recovery_answer", 11.0, note="it broke off (attempt 1)")], Verdict.OPEN, "it broke off"),
+        ([said("recovery_answer", 11.0, "what?", status=500, note="attempt 1")], Verdict.OPEN, "HTTP 500"),
+        ([ANSWER, said("recovery_status", 12.0, back("", code=500), note="of rec")], Verdict.FAILED, "clip_error"),
+        ([said("webhook", 11.0, back("", "rec", code=500), status=0)], Verdict.FAILED, "failed"),
+        ([ANSWER, make_entry("recovery_status", 12.0, note=f"{UNSENT}: no connection (of rec)")], Verdict.OPEN, None),
+        ([ANSWER, said("recovery_status", 12.0, {"code": 201, "data": None}, note="of rec")], Verdict.OPEN, None),
     ],
 )
-def test_an_end_without_files_is_told(answer: Entry, verdict: Verdict, problem: str | None) -> None:
+def test_an_end_without_files_is_told(entries: list[Entry], verdict: Verdict, problem: str | None) -> None:
     """What was refused may be tried again, what is unknown is waited for; the song stays complete."""
-    found = record(BEGUN, answer)
+    found = record(BEGUN, *entries)
 
     assert found.recovery is not None
     assert verdict is found.recovery.verdict
@@ -151,17 +160,14 @@ def test_the_last_recovery_counts() -> None:
     assert [LATER] == links(done)
 
 
-def test_a_recovery_may_take_no_time() -> None:
-    """Where all of it has the time of its beginning, and of one before, each call still counts for its own."""
-    lost = make_entry("recovery_answer", 10.0, note="no whole answer (attempt 1)")
-    second = make_entry("recovery", 10.0, headers={"taken-by": "x"}, note="attempt 2")
-    answer = said("recovery_answer", 10.0, {"code": 200, "data": {"taskId": "rec-2"}}, note="attempt 2")
-    status = said("recovery_status", 10.0, back(LATER), note="of rec-2")
-    failed = said("recovery_status", 10.0, back("", code=500), note="of rec-1")
+def test_clocks_that_differ_confuse_no_two_recoveries() -> None:
+    """What belongs to which attempt is told by the notes, whatever the times of several clocks say."""
+    second = make_entry("recovery", 5.0, note="attempt 2")  # after the first one, by a clock that is behind
+    answer = said("recovery_answer", 4.0, {"code": 200, "data": {"taskId": "rec-2"}}, note="attempt 2")
+    status = said("recovery_status", 3.5, back(LATER), note="of rec-2")
 
-    assert [LATER] == links(record(BEGUN, lost, second, answer, status))
-    assert [OLD] == links(record(BEGUN, lost, second, answer, failed))
-    assert Verdict.OPEN is recovery(BEGUN, lost, second, answer, failed).verdict
+    assert [LATER] == links(record(BEGUN, ANSWER, second, answer, status))
+    assert (2, "rec-2") == ((found := recovery(BEGUN, ANSWER, second, answer)).attempt, found.task_id)
 
 
 def made(*tracks: Track, verdict: Verdict = Verdict.COMPLETE) -> Recovery:

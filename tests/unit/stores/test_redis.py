@@ -186,6 +186,10 @@ async def test_what_is_not_open_expires_by_itself(local: Local, plain: redis.asy
     await append(store, make_webhook(1), ref="orphan")
     assert 0 < await plain.ttl("{ttl}:job:orphan") <= 1000
 
+    await create(store, "keyless", task_id="other")
+    await store.append("keyless", [], provider="kie", index=closing("keyless", task_id="other"), known=1)
+    assert 0 < await plain.ttl("{ttl}:task:3:kie:other") <= 1000
+
 
 async def test_what_expired_is_in_nobodys_way(local: Local, plain: redis.asyncio.Redis) -> None:
     """Where the server forgot a job, reading and claiming go on, and a purge clears what is left of it."""

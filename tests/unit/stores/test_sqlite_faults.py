@@ -167,7 +167,8 @@ async def test_a_damaged_entry(store: SqliteStore, path: Path, driver: Driver) -
     with closing(stranger(path, driver)) as connection:
         connection.execute("UPDATE entries SET headers = '{' WHERE id = 1")
 
-    bad, good = await asyncio.gather(store.read("bad"), store.read("good"), return_exceptions=True)
+    reads = (store.read(ref) for ref in ("bad", "good"))
+    bad, good = await asyncio.gather(*reads, return_exceptions=True)
 
     assert isinstance(bad, StoreError)
     assert not isinstance(good, BaseException | None)

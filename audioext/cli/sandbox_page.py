@@ -1,0 +1,139 @@
+"""What the live page shows of a sandbox: its tasks, the webhooks that it sent, and a hand on faults and stages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+from aiohttp import web
+from attrs import frozen
+
+from audioext.errors import Problem, RequestError
+from audioext.http.urls import mask
+from audioext.sandbox import CallbackAttempt, Sandbox, Task
+from audioext.ui.page import MAX_LISTED, Route, json_response
+
+
+@frozen(eq=False)
+class TasksView:
+    """The tasks of a sandbox, each as a row whose ref is the task's id."""
+
+    sandbox: Sandbox
+    kind = "sandbox"
+
+    def routes(self) -> Sequence[Route]:
+        """Return what the page asks for."""
+        return (
+            ("GET", "/jobs", self._tasks),
+            ("GET", "/jobs/{ref}", self._task),
+            ("GET", "/deliveries/{id}", self._webhook),
+            ("GET", "/health", self._health),
+            ("POST", "/control/{verb:play|clear|hold|release}", self._control),
+        )
+
+    def changes(self) -> AsyncGenerator[str]:
+        """Yield the ids of tasks that changed, until the sandbox is closed."""
+        return self.sandbox.changes()
+
+    async def row(self, ref: str) -> object:
+        """Return the row of one task."""
+        return row_object(self._find(ref))
+
+    async def _tasks(self, _: web.Request) -> web.StreamResponse:
+        return json_response([row_object(task) for task in reversed(self.sandbox.tasks[-MAX_LISTED:])])
+
+    async def _task(self, request: web.Request) -> web.StreamResponse:
+        task = self._find(request.match_info["ref"])
+        sent = [attempt_object(key, attempt) for key, attempt in self._attempts(task).items()]
+        return json_response({**row_object(task), **details(task), "deliveries": sent})
+
+    async def _webhook(self, request: web.Request) -> web.StreamResponse:
+        key = request.match_info["id"]
+        attempt = self._attempts(self._find(key.partition(".")[0])).get(key)
+        if attempt is None:
+            raise RequestError([Problem("webhook", "is not kept")])
+        return json_response({"body": mask(msgspec.json.encode(attempt.body).decode())})
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        return json_response({"problem": None, "warnings": [], **self._played})
+
+    async def _control(self, request: web.Request) -> web.StreamResponse:
+        try:
+            self._acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
+        except (TypeError, ValueError) as error:  # no fault, no stage, no JSON, or names where none belong
+            return json_response({"problem": str(error)}, status=400)
+        return json_response(self._played)
+
+    @property
+    def _acts(self) -> Mapping[str, Callable[..., None]]:
+        sandbox = self.sandbox
+        clear, hold, release = sandbox.clear_script, sandbox.hold, sandbox.release
+        return {"play": sandbox.script, "clear": clear, "hold": hold, "release": release}
+
+    @property
+    def _played(self) -> Mapping[str, object]:
+        return {"held": self.sandbox.held, "faults": self.sandbox.scripted}
+
+    def _find(self, ref: str) -> Task:
+        found = next((task for task in self.sandbox.tasks if task.id == ref), None)
+        if found is None:
+            raise RequestError([Problem("task", "is not kept")])
+        return found
+
+    def _attempts(self, task: Task) -> Mapping[str, CallbackAttempt]:
+        attempts = (attempt for attempt in self.sandbox.deliveries if attempt.task_id == task.id)
+        return {f"{task.id}.{number}": attempt for number, attempt in enumerate(attempts)}
+
+
+def row_object(task: Task) -> dict[str, object]:
+    """Return what the list shows of a task."""
+    return {
+        "ref": task.id,
+        "state": next(reversed(task.reached)),
+        "provider": task.provider,
+        "operation": task.input.operation,
+        "title": task.input.title,
+        "source": task.input.url or task.input.audio_id or task.input.file_key,
+        "created_at": task.created,
+        "stages": {word: _seconds(task, at) for word, at in task.reached.items()},
+        "problem": None if task.failure is None else f"{task.failure.code}: {task.failure.message}",
+        "task_id": task.id,
+        "meta": {},
+    }
+
+
+def details(task: Task) -> dict[str, object]:
+    """Return what else is known of a task, in the form of a job's page; callback URLs are masked."""
+    tracks = [
+        {"id": track.id, "duration": track.seconds, "image_url": track.cover_url, "audio_url": track.url}
+        for index, track in enumerate(task.tracks)
+        if task.has_audio(index)
+    ]
+    return {
+        "model": task.input.model,
+        "request": {
+            name: mask(value) if isinstance(value, str) else value for name, value in task.input.fields.items()
+        },
+        "faults": ", ".join(map(str, task.plan.faults)) or None,
+        "due": {},
+        "timeline": [{"event": word, "seconds": _seconds(task, at), "how": ""} for word, at in task.reached.items()],
+        "journal": [],
+        "tracks": tracks,
+        "handler_faults": [],
+    }
+
+
+def attempt_object(key: str, attempt: CallbackAttempt) -> dict[str, object]:
+    """Return one attempt to send a webhook, without its body."""
+    return {
+        "id": key,
+        "received_at": attempt.at,
+        "verdict": attempt.status or mask(attempt.error or ""),
+        "bytes": len(msgspec.json.encode(attempt.body)),
+        "note": attempt.stage if attempt.attempt == 1 else f"{attempt.stage}, try {attempt.attempt}",
+    }
+
+
+def _seconds(task: Task, at: datetime) -> float:
+    return round((at - task.created).total_seconds(), 1)

@@ -1,0 +1,137 @@
+"""What stores share: those who listen to changes, listings by pages, and one engine for all users of a store."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from attrs import define, field
+
+from audioext.errors import StoreError
+from audioext.stores.base import RESYNC, Changed, Resync
+
+MAX_BACKLOG = 10_000
+"""Changes that a listener may be behind before it has to look at everything again."""
+
+B = TypeVar("B")
+T = TypeVar("T")
+
+
+@define(eq=False)
+class Fanout:
+    """One stream of changes in, any number of listeners out; all of it on one event loop."""
+
+    listeners: dict[asyncio.Queue[Changed | Resync | None], None] = field(factory=dict, init=False)
+    """In the order in which they came, so that the same run wakes them in the same order."""
+
+    def publish(self, changes: Collection[Changed | Resync]) -> None:
+        """Hand *changes* to every listener; one that is far behind gets a `RESYNC` in their place."""
+        for backlog in self.listeners:
+            is_behind = backlog.qsize() + len(changes) > MAX_BACKLOG
+            while is_behind and not backlog.empty():
+                backlog.get_nowait()
+            for change in (RESYNC,) if is_behind else changes:
+                backlog.put_nowait(change)
+
+    def close(self) -> None:
+        """End the streams of those who listen now, after what they were handed."""
+        for backlog in self.listeners:
+            backlog.put_nowait(None)
+
+
+async def follow(find: Callable[[], Fanout]) -> AsyncGenerator[Changed | Resync]:
+    """Yield what the fanout that *find* returns publishes from this first step on, until it is closed."""
+    fanout = find()
+    backlog = asyncio.Queue[Changed | Resync | None]()
+    fanout.listeners[backlog] = None
+    try:
+        while (change := await backlog.get()) is not None:
+            yield change
+    finally:
+        fanout.listeners.pop(backlog, None)
+
+
+async def paged(read: Callable[[B], Awaitable[Sequence[tuple[B, T | None]]]], start: B) -> AsyncGenerator[T]:
+    """Yield what is on each page but `None`; what stands before the last item of one page is where the next begins."""
+    while page := await read(start):
+        for _, item in page:
+            if item is not None:
+                yield item
+        start = page[-1][0]
+
+
+class Engine(Protocol):
+    """What is open of a store while it has users."""
+
+    @property
+    def fanout(self) -> Fanout:
+        """Who listens to changes."""
+        ...
+
+    async def start(self) -> None:
+        """Connect, make ready, and listen to changes."""
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, end the streams of those who listen, and let go of everything."""
+
+
+E = TypeVar("E", bound=Engine)
+
+
+@define(eq=False)
+class EngineStore(ABC, Generic[E]):
+    """The part of `Store` that is the same for every engine which processes share."""
+
+    _engine: E | None = field(default=None, init=False, repr=False)
+    _users: int = field(default=0, init=False, repr=False)
+    _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
+
+    @property
+    def shared(self) -> bool:
+        """Other processes may change it."""
+        return True
+
+    async def open(self) -> None:
+        """Open it for one more user; see `Store.open`.
+
+        Raises:
+            StoreError: it is not there, cannot be used, or belongs to another program or release.
+        """
+        async with self._opening:  # two clients may open it at once
+            if self._engine is None:
+                engine = self._make()
+                try:
+                    await engine.start()
+                except BaseException:
+                    await _close(engine)
+                    raise
+                self._engine = engine
+            self._users += 1
+
+    async def aclose(self) -> None:
+        """Finish what was accepted and let go of the engine, with the last user; one more is harmless."""
+        self._users = max(0, self._users - 1)
+        engine = self._engine
+        if engine is not None and self._users == 0:
+            self._engine = None
+            await _close(engine)
+
+    def changes(self) -> AsyncIterator[Changed | Resync]:
+        """Yield what is changed from now on, by any process; see `Store.changes`."""
+        return follow(lambda: self._opened().fanout)
+
+    @abstractmethod
+    def _make(self) -> E:
+        """Return an engine that is to be started."""
+
+    def _opened(self) -> E:
+        if self._engine is None:
+            raise StoreError("the store is not open: open it, or use it within its client's `async with`")
+        return self._engine
+
+
+async def _close(engine: Engine) -> None:
+    """Let go of all that *engine* has, even if the caller is cancelled."""
+    await asyncio.shield(asyncio.ensure_future(engine.aclose()))

@@ -1,0 +1,162 @@
+"""The rules of `create` and `append`, said once for every store that holds its journals in this process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterable, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import attrs
+
+from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index, holds_request
+from audioext.models.limits import Limits
+from audioext.stores.base import Appended, Created, Existing, Full, Stored
+
+
+class Head(NamedTuple):
+    """What is held of a job beside its entries.
+
+    `lookup` is the index that was taken last; its due times are those beside it. `is_known` says that the request is
+    among the entries, `held_until` when a claim on its handlers ends, `size` how many bytes the bodies have, and
+    `changed_at` when the last entry was seen.
+    """
+
+    lookup: Index
+    is_known: bool = False
+    poll_at: float | None = None
+    handle_at: float | None = None
+    held_until: float = 0.0
+    entries: int = 0
+    size: int = 0
+    repeats: int = 0
+    changed_at: float = 0.0
+
+    def stored(self, entries: Iterable[Entry]) -> Stored:
+        """Return the job with some of its entries, as the store's users know it."""
+        index = self.lookup
+        if index.poll_at != self.poll_at or index.handle_at != self.handle_at:
+            index = attrs.evolve(index, poll_at=self.poll_at, handle_at=self.handle_at)
+        return Stored(index=index, count=self.entries, entries=tuple(entries), repeats=self.repeats)
+
+
+class StoredJob(Protocol):
+    """A job as a store holds it: its head, and the ids of its entries."""
+
+    head: Head
+
+    @property
+    def ids(self) -> Container[str]: ...
+
+
+J = TypeVar("J", bound=StoredJob)
+
+
+class Journals(ABC, Generic[J]):
+    """All journals of a store, wherever a subclass holds them."""
+
+    def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+        """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
+        holder = None if index.key is None else self.holder(index.key)
+        if holder is not None:
+            return Existing(holder)
+        job = self._job(index.ref, index.provider, entry.at)
+        held = job.head
+        if held.is_known:
+            return Existing(index.ref)
+        leaving = () if limits.submits is None else self._leaving(index.account, limits.per, now)
+        if limits.submits is not None and len(leaving) >= limits.submits:
+            return Full(min(leaving, default=now + limits.per))
+        if limits.parallel is not None and self._count_occupying(index.account, now) >= limits.parallel:
+            return Full(now + 1.0)
+        head = Head(
+            *(index, True, index.poll_at, index.handle_at, held.held_until),
+            *(held.entries + 1, held.size + len(entry.body), held.repeats, max(held.changed_at, entry.at)),
+        )
+        self._begin(job, head, entry)
+        return Created()
+
+    def append(  # noqa: PLR0913 - the protocol's
+        self,
+        ref: str,
+        entries: Sequence[Entry],
+        *,
+        provider: str,
+        index: Index | None = None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: bool = False,
+    ) -> Appended:
+        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        job = self._job(ref, provider, entries[0].at if entries else 0.0)
+        lookup, was_known, poll_at, handle_at, held_until, count, size, repeats, changed_at = job.head
+        if known > count:
+            return Appended(count=count, is_lost=True)
+        new: dict[str, Entry] = {}
+        repeated: set[str] = set()
+        is_full = False
+        following = count
+        for entry in entries:
+            whole = size + len(entry.body)
+            if entry.id in job.ids or entry.id in new:
+                repeats += entry.is_bounded
+                repeated.add(entry.id)
+            elif (following >= MAX_ENTRIES or whole > MAX_JOURNAL_BYTES) and entry.is_bounded:
+                repeats += 1
+                is_full = True
+            else:
+                new[entry.id] = entry
+                following += 1
+                size = whole
+                changed_at = max(changed_at, entry.at)
+        missed = (
+            tuple(each for n, each in enumerate(self._entries(job)) if n >= known or each.id in repeated)
+            if known < count or repeated
+            else ()
+        )
+        is_known = was_known or holds_request(new.values())
+        is_taken = index is not None and is_known and known == count and not is_full
+        if index is not None and (is_taken or is_known != was_known):
+            poll_at, handle_at = index.poll_at, index.handle_at
+            if index.key is not None and index.key != lookup.key and self.holder(index.key) not in {None, ref}:
+                index = attrs.evolve(index, key=None)  # another job took it while it was free
+            lookup = index
+        if new and is_known and not is_taken:
+            poll_at = look_at if poll_at is None else min(poll_at, look_at)
+            handle_at = look_at if handle_at is None else min(handle_at, look_at)
+        if release and (new or not entries):  # a repeat was done before: a later claim is not its own
+            held_until = 0.0
+        if following:
+            head = Head(lookup, is_known, poll_at, handle_at, held_until, following, size, repeats, changed_at)
+            self._put(job, head, new.values())
+        return Appended(count=following, missed=missed, is_taken=is_taken, is_full=is_full)
+
+    @abstractmethod
+    def holder(self, key: str) -> str | None:
+        """Return the ref of the job that holds *key*."""
+
+    @abstractmethod
+    def _job(self, ref: str, provider: str, began: float) -> J:
+        """Return what is held of *ref*, or an orphan that holds nothing yet."""
+
+    @abstractmethod
+    def _entries(self, job: J) -> Iterable[Entry]: ...
+
+    @abstractmethod
+    def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
+        """Return when each submit of an account's window leaves it; see `Store.create`."""
+
+    @abstractmethod
+    def _count_occupying(self, account: str, now: float) -> int: ...
+
+    @abstractmethod
+    def _begin(self, job: J, head: Head, request: Entry) -> None:
+        """Hold a new job: *request* comes before its orphans, which its creator is handed with the next append."""
+
+    @abstractmethod
+    def _put(self, job: J, head: Head, new: Iterable[Entry]) -> None:
+        """Hold a job as it is now, with the entries that are *new* at the end of its journal."""
+
+
+def orphan(ref: str, provider: str, began: float) -> Head:
+    """Return the head of a journal that holds nothing yet, and has no request."""
+    return Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False))

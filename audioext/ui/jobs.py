@@ -1,0 +1,104 @@
+"""What the live page shows of a client: its jobs, with all that is known of each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+
+from aiohttp import web
+from attrs import frozen
+
+from audioext.client import Client
+from audioext.errors import StoreError
+from audioext.http.urls import mask
+from audioext.models.record import Record
+from audioext.stores.base import Changed
+from audioext.ui.objects import delivery_object, iso, job_object, whole_object
+from audioext.ui.page import MAX_LISTED, Page, Route, json_response
+
+SHOWN_BYTES = 65_536
+"""Of a delivery's body."""
+
+
+@frozen(eq=False)
+class JobsView:
+    """The jobs of a client."""
+
+    client: Client
+    kind = "jobs"
+
+    def routes(self) -> Sequence[Route]:
+        """Return what the page asks for."""
+        return (
+            ("GET", "/jobs", self._jobs),
+            ("GET", "/jobs/{ref}", self._job),
+            ("POST", "/jobs/{ref}/refresh", self._refresh),
+            ("GET", "/deliveries/{id}", self._delivery),
+            ("POST", "/deliveries/{id}/replay", self._replay),
+            ("GET", "/health", self._health),
+        )
+
+    async def changes(self) -> AsyncGenerator[str]:
+        """Yield the refs of jobs that changed, until the store is closed."""
+        async for change in self.client.store.changes():
+            yield change.ref if isinstance(change, Changed) else ""
+
+    async def row(self, ref: str) -> object:
+        """Return the row of one job."""
+        return row_object((await self.client.job(ref)).record)
+
+    async def _jobs(self, request: web.Request) -> web.StreamResponse:
+        is_open = {"open": True, "ended": False}.get(request.query.get("state", ""))
+        newest = deque[Record](maxlen=MAX_LISTED)
+        async for job in self.client.jobs(open=is_open):
+            newest.append(job.record)
+        return json_response([row_object(record) for record in reversed(newest)])
+
+    async def _job(self, request: web.Request) -> web.StreamResponse:
+        ref = request.match_info["ref"]
+        journal = await self.client.timeline(ref)
+        record = (await self.client.job(ref)).record
+        deliveries = [delivery async for delivery in self.client.deliveries(ref)]
+        stored = await self.client.store.read(ref)
+        index = stored.index if stored is not None else None
+        due = {} if index is None else {"a status call": index.poll_at, "handlers": index.handle_at}
+        whole = whole_object(record, journal, deliveries)
+        return json_response(
+            {**whole, **row_object(record), "due": {what: iso(at) for what, at in due.items() if at is not None}}
+        )
+
+    async def _delivery(self, request: web.Request) -> web.StreamResponse:
+        delivery = await self.client.delivery(request.match_info["id"])
+        # A body may quote the callback URL, whose last segment is a secret.
+        body = mask(delivery.body[:SHOWN_BYTES].decode("utf-8", "replace"))
+        return json_response({**delivery_object(delivery), "body": body})
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        try:
+            return json_response({"problem": None, "warnings": await self.client.store.warnings()})
+        except StoreError as error:
+            return json_response({"problem": str(error), "warnings": []})
+
+    async def _refresh(self, request: web.Request) -> web.StreamResponse:
+        job = await self.client.job(request.match_info["ref"])
+        await job.refresh()
+        return json_response(row_object(job.record))
+
+    async def _replay(self, request: web.Request) -> web.StreamResponse:
+        return json_response({"status": await self.client.replay(request.match_info["id"])})
+
+
+def jobs_page(client: Client, *, is_local: bool = True) -> Page:
+    """Return the page of a client."""
+    return Page(view=JobsView(client), is_local=is_local)
+
+
+def row_object(record: Record) -> dict[str, object]:
+    """Return what the list shows of a job."""
+    titles = (title for title in (*(track.title for track in record.tracks), record.request.title) if title)
+    return {
+        **job_object(record),
+        "title": next(titles, None),
+        "stages": {item.stage.name.lower(): round(item.at - record.created_at, 1) for item in record.reached},
+        "playable": sum(track.audio_url is not None for track in record.tracks),
+    }
