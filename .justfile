@@ -24,6 +24,7 @@ check:
     {{ bin }}/ruff check
     {{ bin }}/mypy
     {{ bin }}/pyright --pythonpath {{ bin }}/python
+    {{ bin }}/python -m pytest --quiet -m types tests/integration/test_guide.py
     {{ bin }}/lint-imports
 
 # Run all tests, or those that ARGS name: just test tests/unit/state -k fold

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
@@ -35,6 +36,13 @@ settings.load_profile("quick")
 asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[attr-defined]  # typeshed leaves it out
 sys.tracebacklimit = 4  # its C code asks here
 
+TESTS = Path(__file__).parent
+WHOLES = {
+    *("processes", "security"),
+    *(f"test_{name}.py" for name in ("example_bots", "examples", "guide", "matrix", "readme", "wheel")),
+}
+"""Folders and files of tests that run whole programs, or every way through one."""
+
 GRACE_SECONDS = 1.0
 """How long a task may need to end by itself once its test is over."""
 
@@ -45,8 +53,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Count nothing as covered that was only found at random: the gate must not depend on luck, nor pay for it."""
-    if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+    """Count as covered what a test of that part shows, not what was found at random or passed by on the way.
+
+    The gate must not depend on luck, nor pay for it.
+    """
+    is_random = isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
+    if is_random or WHOLES.intersection(item.path.relative_to(TESTS).parts):
         item.add_marker("no_cover")
 
 
@@ -91,12 +103,6 @@ def unused_tcp_port_factory() -> Callable[[], int]:
 def unused_tcp_port() -> int:
     """Return such a port."""
     return free_port()
-
-
-@pytest.fixture
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start processes without coverage: what they run is covered by others, and measuring doubles their time."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture(autouse=True)

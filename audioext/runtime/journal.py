@@ -198,11 +198,12 @@ class Journal:
                 entries = [reading.entry for reading in news]
                 continue
             release = False  # the claim has ended: another one may have begun, which is not ours to end
+            last = held.record
             if done.is_taken and not done.missed and (known, understood) == (held.count, len(held.readings)):
                 held.go_on(news, record, count=done.count)
             else:
                 held.learn(held.as_stored(done, news), count=done.count)
-            announce(self.counts, old, held.record, news)
+            announce(self.counts, old, held.record, news, last=last)
             if done.is_taken:
                 if index.poll_at is not None:
                     self.on_poll(index.poll_at)

@@ -23,10 +23,13 @@ def names(record: Record) -> dict[str, str | None]:
     }
 
 
-def announce(counts: Counts, old: Record | None, new: Record, own: Iterable[Reading] = ()) -> None:
+def announce(
+    counts: Counts, old: Record | None, new: Record, own: Iterable[Reading] = (), *, last: Record | None = None
+) -> None:
     """Say what *new* has that *old* had not, and count what follows from our *own* entries.
 
-    Other processes count what follows from theirs. Where nothing was known before, what our own prove is said.
+    Other processes count what follows from theirs. Where nothing was known before, what our own prove is said. *last*
+    is what was known by then, where it is not *old*: its news was said by who brought it.
     """
     if old is not None and old.stage is new.stage and old.verdict is new.verdict:
         return
@@ -36,14 +39,16 @@ def announce(counts: Counts, old: Record | None, new: Record, own: Iterable[Read
         if reached.stage > was and reached.at in moments:
             counts.stages[provider, reached.stage].add(max(reached.at - new.created_at, 0.0))
     is_said = _log.isEnabledFor(logging.INFO)
-    has_risen = new.stage is not old.stage if old is not None else new.reached and new.reached[-1].at in moments
+    last = last or old
+    has_risen = new.stage is not last.stage if last is not None else new.reached and new.reached[-1].at in moments
     if is_said and has_risen and new.stage is not None:
         _say_stage(new)
     has_ended = new.verdict is not Verdict.OPEN and (old is None or new.verdict is not old.verdict)
     is_ours = has_ended and _ended_at(new) in moments
     if is_ours and new.verdict is not Verdict.REFUSED:  # which is counted as a submit
         counts.ended[provider, new.verdict] += 1
-    if is_said and has_ended and (is_ours or old is not None) and new.verdict is not Verdict.COMPLETE:
+    is_news = is_ours if last is None else new.verdict is not last.verdict
+    if is_said and has_ended and is_news and new.verdict is not Verdict.COMPLETE:
         _say_end(new)
 
 

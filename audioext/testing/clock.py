@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import threading
 from collections.abc import Awaitable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from time import process_time
 from time import time as true_time
 from typing import TypeVar
@@ -88,7 +91,7 @@ class JumpClock:
         late = 0
         try:
             while not task.done():
-                late = 0 if await _is_idle(task) else late + 1
+                late = 0 if await is_idle(task) else late + 1
                 if late in {0, MOST_LATE} and not task.done():
                     self._jump(step, LEAST_SHARE * (self.time - began_at))
                     late = 0
@@ -103,11 +106,23 @@ class JumpClock:
             self._move(max(min(self._sleepers[0][0] - self.time, step), least))
 
 
-async def _is_idle(task: asyncio.Future[_T]) -> bool:
+async def is_idle(task: asyncio.Future[_T]) -> bool:
     """Say whether nothing was done for *task* for a moment, as far as can be told."""
     loop = asyncio.get_running_loop()
     began_at, worked = loop.time(), process_time()
     await asyncio.wait([task], timeout=IDLE_SECONDS)
     # What others do for a loop that is late may take as long again; where this call waits, so do a store's.
     await loop.run_in_executor(None, int)
-    return loop.time() - began_at <= LATE_SECONDS and process_time() - worked <= WORK_SECONDS
+    if loop.time() - began_at > LATE_SECONDS or process_time() - worked > WORK_SECONDS:
+        return False
+    return not _are_threads_at_work()
+
+
+def _are_threads_at_work() -> bool:
+    """Say whether another thread runs, waits for a processor or for a disk; only Linux tells."""
+    for thread in Path("/proc/self/task").glob("*/stat"):
+        if int(thread.parent.name) != threading.get_native_id():
+            with suppress(OSError):  # it has ended
+                if thread.read_text(encoding="ascii", errors="replace").rpartition(") ")[2][:1] in {"R", "D"}:
+                    return True
+    return False

@@ -28,12 +28,17 @@ SECRET = b"0123456789abcdef-secret"
 REF = "r" * 24
 GOOD = json.dumps(callback("complete")).encode()
 SERVERS = {
-    "FastAPI under uvicorn, two processes": ["uvicorn", "tests.support.asgi_apps:in_fastapi", "--workers=2"],
-    "Litestar under hypercorn": ["hypercorn", "tests.support.asgi_apps:in_litestar", "--access-logfile=-"],
-    "Starlette under granian": ["granian", "tests.support.asgi_apps:in_starlette", "--interface=asgi", "--access-log"],
-    "by itself under uvicorn": ["uvicorn", "tests.support.asgi_apps:alone"],
+    "FastAPI under uvicorn, two processes": ["uvicorn", "tests.support.asgi.in_fastapi:app", "--workers=2"],
+    "Litestar under hypercorn": ["hypercorn", "tests.support.asgi.in_litestar:app", "--access-logfile=-"],
+    "Starlette under granian": [
+        "granian",
+        "tests.support.asgi.in_starlette:app",
+        "--interface=asgi",
+        "--access-log",
+    ],
+    "by itself under uvicorn": ["uvicorn", "tests.support.asgi.shared:alone"],
 }
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 @asynccontextmanager

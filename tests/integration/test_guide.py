@@ -63,6 +63,7 @@ async def sung(url: str, sandbox: Sandbox) -> dict[str, object]:
     return found
 
 
+@pytest.mark.types
 @pytest.mark.timeout(300)  # it looks into fastapi, pydantic and mcp as well, without a cache
 async def test_the_programs_pass_mypy_strict(folder: Path) -> None:
     """A reader's type checker has nothing to say."""

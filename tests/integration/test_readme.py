@@ -9,10 +9,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from aiogram import Bot, Dispatcher
-from aiogram.webhook.aiohttp_server import SimpleRequestHandler, setup_application
 from aiohttp import web
-from discord.ext import commands
 
 import audioext as ax
 from audioext.sandbox import Sandbox, audio
@@ -43,6 +40,11 @@ async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
 
 def bots_names(voice: Path) -> dict[str, object]:
     """Return what the text takes for granted where it speaks of bots: ways to send and to edit, and two frameworks."""
+    # It takes seconds to load, which every worker would pay for.
+    from aiogram import Bot, Dispatcher  # noqa: PLC0415 - see above
+    from aiogram.webhook.aiohttp_server import SimpleRequestHandler, setup_application  # noqa: PLC0415 - see above
+    from discord.ext import commands  # noqa: PLC0415 - see above
+
     numbers = itertools.count(100)
 
     async def send(chat: int | str, text: str) -> int:

@@ -16,8 +16,6 @@ import pytest
 
 import audioext as ax
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 INFO = f"audioext-{ax.__version__}.dist-info"

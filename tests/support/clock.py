@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 from attrs import define, field
 
-from audioext.testing.clock import IDLE_SECONDS, JumpClock
+from audioext.testing.clock import MOST_LATE, JumpClock, is_idle
 
 __all__ = ["SOON_SECONDS", "START", "JumpClock", "LoopTime", "soon"]
 
@@ -47,13 +47,15 @@ class LoopTime:
 
     async def run(self, work: Awaitable[_T], *, step: float = 0.25) -> tuple[_T, float]:
         """Return what *work* returns, and after how many seconds; while it waits, time passes by the *step*."""
-        loop = asyncio.get_running_loop()
+        loop, late = asyncio.get_running_loop(), 0
         began_at = loop.time()
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
-                await asyncio.wait([task], timeout=IDLE_SECONDS)
-                self.advance(step)
-            return await task, loop.time() - began_at - step
+                late = 0 if await is_idle(task) else late + 1
+                if late in {0, MOST_LATE} and not task.done():
+                    self.advance(step)
+                    late = 0
+            return await task, loop.time() - began_at
         finally:
             task.cancel()

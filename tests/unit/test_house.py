@@ -7,7 +7,8 @@ import io
 import re
 import tokenize
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -20,8 +21,6 @@ FACADE = PACKAGE / "__init__.py"
 LONGEST_MODULE_LINES = 350
 LONGEST_FUNCTION_LINES = 60
 
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
-
 SUPPRESSION = re.compile(
     r"#\s*(?:(?:ruff\s*:\s*)?noqa(?:\s*:\s*[A-Z]+\d+(?:[\s,]+[A-Z]+\d+)*)?"
     r"|(?:type|pyright|mypy)\s*:\s*ignore(?:\[[^\]]*\])?"
@@ -30,6 +29,12 @@ SUPPRESSION = re.compile(
     r"|fmt\s*:\s*(?:off|skip))"
 )
 SENTENCE_END = re.compile(r"[.!?](?=\s+\S)")
+
+
+@cache
+def trees() -> Mapping[Path, ast.Module]:
+    """Return all modules of the package; only who runs these tests has to read them."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def at(path: Path, line: int) -> str:
@@ -59,7 +64,7 @@ def is_one_sentence(text: str) -> bool:
 
 def test_no_module_is_too_long() -> None:
     """A module can be read in one sitting."""
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in TREES}
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in trees()}
     found = [f"{at(path, 1)} has {n} lines" for path, n in lengths.items() if n > LONGEST_MODULE_LINES]
 
     assert [] == found, listed(found)
@@ -69,7 +74,7 @@ def test_no_function_is_too_long() -> None:
     """A function fits on one screen, from its `def` to its last line."""
     found = [
         f"{at(path, node.lineno)} {node.name} has {lines} lines"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > LONGEST_FUNCTION_LINES
@@ -94,7 +99,7 @@ def test_every_suppression_has_its_reason() -> None:
 def test_class_names_are_unique() -> None:
     """A class is found by its name alone, private and nested ones too."""
     places: dict[str, list[str]] = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(at(path, node.lineno))
@@ -108,7 +113,7 @@ def test_nothing_is_imported_for_type_checkers_alone() -> None:
     found = [at(path, 1) for path in sorted(PACKAGE.rglob("*.pyi"))]
     found += [
         at(path, node.lineno)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if path != FACADE
         and (
@@ -135,7 +140,7 @@ def test_no_import_leads_back() -> None:
 
 def test_every_module_says_in_one_sentence_what_it_does() -> None:
     """A module's docstring opens with its responsibility in one sentence; sources and rules may stand below it."""
-    openings = {path: (ast.get_docstring(tree) or "").split("\n\n")[0] for path, tree in TREES.items()}
+    openings = {path: (ast.get_docstring(tree) or "").split("\n\n")[0] for path, tree in trees().items()}
     found = [f"{at(path, 1)} {text!r}" for path, text in openings.items() if not is_one_sentence(text)]
 
     assert [] == found, listed(found)
@@ -145,4 +150,4 @@ def test_unit_tests_mirror_the_package() -> None:
     """The tests of a folder stand in the folder of the same name, so that they are found without a search."""
     folders = {path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name[0] not in "._"}
 
-    assert set() == folders - {path.parent.name for path in TREES}
+    assert set() == folders - {path.parent.name for path in trees()}

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -148,17 +149,22 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
 def on_terminal(width: int, *arguments: str) -> str:
     """Run a command to its good end on a terminal of *width* columns, and return all that it wrote there."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "audioext", *arguments],
-        stdout=follower,
-        stderr=follower,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(width), "PYTHONIOENCODING": "utf-8"},
-    )
-    os.close(follower)
-    chunks = []
-    with suppress(OSError):  # how Linux says that the other end was closed
-        while chunk := os.read(leader, 65_536):
-            chunks.append(chunk)
+    chunks: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # how Linux says that the other end was closed
+            while chunk := os.read(leader, 65_536):
+                chunks.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(follower, "w", encoding="utf-8") as terminal, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "xterm-256color")
+        patch.setenv("COLUMNS", str(width))
+        patch.setattr(sys, "stdout", terminal)
+        patch.setattr(sys, "stderr", terminal)
+        code = run(arguments)
+    reader.join()
     os.close(leader)
-    assert 0 == process.wait(timeout=PATIENCE_SECONDS)
+    assert 0 == code
     return b"".join(chunks).decode("utf-8", "replace")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from attrs import define, field
 from standardwebhooks import Webhook
 
 import audioext as ax
+from audioext.cli.execution import ForwardError
 from audioext.cli.forwarding import open_forwarder
 from audioext.sandbox import Sandbox
 from tests.integration.cli.conftest import HOOKS, STORE, TRACK, Invoke, Start, aside, short_sandbox
-from tests.support.clock import JumpClock
+from tests.support.clock import JumpClock, soon
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 STAGES = ["job.text", "job.first", "job.complete"]
@@ -101,7 +103,7 @@ async def test_every_stage_is_told_in_order(app: App, clock: JumpClock) -> None:
     running = app.running()
     async with running, short_sandbox(faults=("duplicate",)) as sandbox, forwarding(app, sandbox, clock) as client:
         job = await client.extend(audio_id=TRACK, model="V5", meta={"chat": 42})
-        await clock.run(app.ended.wait())
+        await app.ended.wait()
 
     assert STAGES == [event["type"] for event in app.events]
     assert [f"msg_{job.ref}_{name}" for name in ("text", "first", "complete")] == app.tries
@@ -134,11 +136,35 @@ async def test_a_failure_is_told_with_what_it_cost(app: App, clock: JumpClock, c
     running, faults = app.running(), (f"error=complete:{code}",)
     async with running, short_sandbox(faults=faults) as sandbox, forwarding(app, sandbox, clock) as client:
         await client.extend(audio_id=TRACK, model="V5")
-        await clock.run(app.ended.wait())
+        await app.ended.wait()
 
     failed = app.events[-1]
     assert ("job.failed", str(code), charged) == (failed["type"], failed["data"]["code"], failed["data"]["charged"])
     assert failed["data"]["message"]
+
+
+async def outcome_of(call: Awaitable[None]) -> BaseException | None:
+    """Return what a call raised, if anything."""
+    (outcome,) = await asyncio.gather(call, return_exceptions=True)
+    return outcome
+
+
+async def test_an_app_is_told_for_a_day_ever_more_seldom(app: App) -> None:
+    """After each refusal the pause is longer; a day after the event, not much later, the app is given up."""
+    app.usual = 500
+    event = ax.StageEvent(
+        stage=ax.Stage.TEXT, tracks=(), source="webhook", at=datetime.now(UTC), ref="r" * 24, provider="kie"
+    )
+    pauses: list[float] = []
+    async with app.running(), open_forwarder(app.url, SECRET) as forwarder:
+        told = attrs.evolve(forwarder, now=lambda: event.at.timestamp() + sum(pauses))
+        while isinstance(outcome := await outcome_of(told.tell(event)), ax.RetryLater):
+            pauses.append(outcome.retry_after)
+
+    assert isinstance(outcome, ForwardError)
+    assert sorted(pauses) == pauses
+    assert DAY_SECONDS <= sum(pauses) < 1.5 * DAY_SECONDS
+    assert len(app.tries) < 200
 
 
 async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, clock: JumpClock, invoke: Invoke) -> None:
@@ -147,21 +173,27 @@ async def test_what_was_never_taken_is_listed_and_can_be_sent_again(app: App, cl
     async with app.running(), short_sandbox() as sandbox:
         async with forwarding(app, sandbox, clock) as client:
             job = await client.extend(audio_id=TRACK, model="V5")
-            while len(job.record.handler_faults) < len(STAGES):
-                await clock.run(clock.sleep(DAY_SECONDS / 4), step=600.0)
-            waited = clock.now() - job.created_at.timestamp()
+            await job.result()
+            await clock.run(soon(lambda: truth(app.tries)))
+            await clock.advance(DAY_SECONDS / 2)
+            await clock.run(soon(lambda: truth(app.tries[1:])))
+            assert () == job.record.handler_faults
+            await clock.advance(DAY_SECONDS)
+            await clock.run(soon(lambda: truth(job.record.handler_faults[2:])))
         listed = await aside(invoke, "jobs", "--undelivered", "--json", *STORE)
-        tried = len(app.tries)
         refused = await aside(invoke, "forward", job.ref, "--to", app.url, "--forward-secret", SECRET, *STORE)
         app.usual = 204
         sent = await aside(invoke, "forward", job.ref, "--to", app.url, "--forward-secret", SECRET, *STORE, "--json")
 
-    assert DAY_SECONDS <= waited < 1.5 * DAY_SECONDS
-    assert tried < 200
     assert job.ref == listed.json["ref"]
     assert "text: ForwardError: job.text: the app answered 500" in listed.json["handler_faults"]
     assert ("answered 500", 3) == (refused.err.strip()[-12:], refused.code)
     assert STAGES == sent.json["events"] == [event["type"] for event in app.events]
+
+
+async def truth(found: Sequence[str]) -> bool:
+    """Say whether there is any."""
+    return bool(found)
 
 
 async def test_a_listener_tells_an_app(app: App, start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

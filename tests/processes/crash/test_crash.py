@@ -20,8 +20,6 @@ import pytest
 
 import audioext as ax
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 STAGES = ["TEXT", "FIRST", "COMPLETE"]

@@ -14,8 +14,6 @@ from audioext.sandbox import Sandbox
 from audioext.stores import open_store
 from tests.support.clock import soon
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 SLOW_SECONDS = 2.0

@@ -23,8 +23,6 @@ from audioext.stores.base import Store
 from tests.processes.scale.parts import LOOPBACK, Mode, News, Relay, Valkey
 from tests.support.api import callback, serve_api
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 SECRET = b"a secret that is long enough"
 JOBS = 8
 TITLE = "A-title-to-look-for"

@@ -24,8 +24,6 @@ from attrs import define, field, frozen
 import audioext as ax
 from tests.processes.scale.parts import LOOPBACK, News, Program, Valkey
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 HERE = Path(__file__).parent
 TOPICS = ("TEXT", "FIRST", "COMPLETE")
 WORKERS = 4

@@ -94,6 +94,27 @@ async def test_the_end_of_a_job_is_announced_once(here: Process) -> None:
     assert [REF] == here.ended
 
 
+async def test_a_stage_that_two_appends_learn_of_is_said_once(here: Process, caplog: pytest.LogCaptureFixture) -> None:
+    """An index that follows behind may read what a webhook has appended before that one has its own answer."""
+    caplog.set_level(logging.INFO, logger="audioext.jobs")
+    held = await here.submit()
+    gate, answers = asyncio.Event(), itertools.count()
+
+    async def watch(name: str, side: Side) -> None:
+        if side == "after" and next(answers) == 0:
+            await gate.wait()
+
+    here.line.on_call = watch
+    webhook = asyncio.create_task(here.journal.append(held, [TEXT]))
+    await asyncio.sleep(0)  # it has begun
+    await here.journal.append(held)
+    gate.set()
+    await webhook
+
+    assert ["text"] == [record.stage for record in caplog.records]  # type: ignore[attr-defined]  # from `extra=`
+    assert [1, 1] == [stage.histogram().count for stage in here.journal.counts.stages.values()]
+
+
 async def test_the_poller_hears_when_a_status_call_is_due(here: Process) -> None:
     """Each index that was taken says when the next call is."""
     held = await here.submit()

@@ -77,8 +77,8 @@ async def append(store: Store, *entries: Entry, ref: str = "ref", known: int = 0
 async def until(is_done: Callable[[], Awaitable[object]]) -> None:
     """Ask until the answer is yes."""
     async with asyncio.timeout(20):
-        while not await is_done():
-            pass
+        while not await is_done():  # noqa: ASYNC110 - what is asked for gives no event
+            await asyncio.sleep(0.005)
 
 
 async def persist(work: Callable[[], Awaitable[T]]) -> T:
@@ -88,4 +88,4 @@ async def persist(work: Callable[[], Awaitable[T]]) -> T:
             try:
                 return await work()
             except StoreError:
-                continue
+                await asyncio.sleep(0.005)

@@ -18,7 +18,7 @@ async def test_a_broken_connection_loses_no_change(
     reach: Reach, relay: Relay, beside: RedisStore, listen: Listen, mode: Mode
 ) -> None:
     """The stream is read on from where it broke off: nobody has to look at anything else."""
-    store = await reach(patience=1.0)
+    store = await reach(patience=2.0)
     await create(store, "first")
     listener = await listen(store)
     relay.turn(mode)

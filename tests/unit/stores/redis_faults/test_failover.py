@@ -108,7 +108,7 @@ async def test_changes_that_are_made_elsewhere_are_noticed(  # noqa: PLR0913 - f
     listen: Listen,
 ) -> None:
     """Where only the connections for calls moved to another server, the one for changes follows."""
-    store = await reach(patience=1.0)
+    store = await reach(patience=2.0)
     listener = await listen(store)
     await replicate(raw, server.port, heirs)
     await heirs.replicaof("NO", "ONE")

@@ -1,0 +1,10 @@
+"""FastAPI, with a receiver mounted into it."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from tests.support.asgi.shared import client, lifespan
+
+app = FastAPI(lifespan=lifespan)
+app.mount("/audio", client.receiver.asgi)

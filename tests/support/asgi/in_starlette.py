@@ -1,0 +1,10 @@
+"""Starlette, with a receiver mounted into it."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from tests.support.asgi.shared import client, lifespan
+
+app = Starlette(routes=[Mount("/audio", client.receiver.asgi)], lifespan=lifespan)
