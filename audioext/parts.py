@@ -19,7 +19,6 @@ from audioext.http.transport import Transport
 from audioext.http.urls import callback_url
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.stats import Stats
-from audioext.outage import Outage
 from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
@@ -60,7 +59,7 @@ class Parts:
         self.address = settings.address
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
-        self._waits, self._outage = 0, Outage(_log, "the store could not be read, and waits go on")
+        self._waits = 0
         store, clock = settings.store, settings.clock
         decoders = settings.decoders()
         self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
@@ -286,9 +285,9 @@ class Parts:
             await self.journal.look(ref)
         except StoreError as error:
             if not self.journal.is_closed:  # else it is closed because the client is
-                self._outage.note(error)
+                self._changes.outage.note(error)
             raise
-        self._outage.over()
+        self._changes.outage.over()
 
     def _watch(self, change: int) -> None:
         self._waits += change

@@ -38,7 +38,7 @@ class Changes:
     _is_resync: bool = field(default=False, init=False)
     _news: asyncio.Event = field(factory=asyncio.Event, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
-    _outage: Outage = field(factory=lambda: Outage(_log, "the store's changes cannot be read"), init=False)
+    outage: Outage = field(factory=lambda: Outage(_log, "the store could not be read, and waits go on"), init=False)
 
     def start(self) -> None:
         """Begin."""
@@ -77,7 +77,7 @@ class Changes:
             except StopAsyncIteration:
                 return  # the store was closed before anything happened
             except Exception as error:  # noqa: BLE001 - a bug of a store must not leave all who wait deaf
-                self._outage.note(error)
+                self.outage.note(error)
             else:
                 return  # the store was closed
             finally:
@@ -102,7 +102,7 @@ class Changes:
             await self._news.wait()
             self._news.clear()
             if await self._read_all():
-                self._outage.over()
+                self.outage.over()
             else:
                 await self.clock.wait_for(self._news, STORE_DOWN_SECONDS)
                 self._news.set()
@@ -117,7 +117,7 @@ class Changes:
                 await self.on_resync()
             except Exception as error:  # noqa: BLE001 - as above
                 self._is_resync, is_over = True, False
-                self._outage.note(error)
+                self.outage.note(error)
         for ref in tuple(self._unread):
             is_over = await self._read(ref, whole=self._unread.pop(ref)) and is_over
         while self._looks and not self._news.is_set():
@@ -133,7 +133,7 @@ class Changes:
         except Exception as error:  # noqa: BLE001 - a bug of a store or a provider must not leave all who wait deaf
             if isinstance(error, StoreError) and not isinstance(error, UnreadableError):
                 self._unread[ref] = whole or self._unread.get(ref, False)
-                self._outage.note(error)
+                self.outage.note(error)
                 return False
             _log.warning("job %s: what changed cannot be read: %r", ref, error)  # its own affair
         return True

@@ -140,7 +140,7 @@ async def test_what_could_not_be_read_is_read_again(
 
     assert Verdict.COMPLETE is held.record.verdict
     assert 1 == sum(
-        "cannot be read, trying again" in each.getMessage()
+        "could not be read, and waits go on, trying again" in each.getMessage()
         for each in caplog.records
         if each.levelno >= logging.WARNING
     )
