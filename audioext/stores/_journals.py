@@ -68,9 +68,14 @@ class Journals(ABC, Generic[J]):
             return Full(min(leaving, default=now + limits.per))
         if limits.parallel is not None and self._count_occupying(index.account, now) >= limits.parallel:
             return Full(now + 1.0)
-        head = Head(
-            *(index, True, index.poll_at, index.handle_at, held.held_until),
-            *(held.entries + 1, held.size + len(entry.body), held.repeats, max(held.changed_at, entry.at)),
+        head = held._replace(
+            lookup=index,
+            is_known=True,
+            poll_at=index.poll_at,
+            handle_at=index.handle_at,
+            entries=held.entries + 1,
+            size=held.size + len(entry.body),
+            changed_at=max(held.changed_at, entry.at),
         )
         self._begin(job, head, entry)
         return Created()

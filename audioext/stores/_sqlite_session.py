@@ -82,8 +82,8 @@ _IS_TOO_LATE: dict[Work, str] = {
 }
 """A clock that was ahead put it down."""
 _CLAIM: dict[Work, str] = {
-    "polls": "UPDATE jobs SET poll_at = ?2 WHERE id = ?3",
-    "handlers": "UPDATE jobs SET handle_at = min(handle_at, ?1), held_until = ?2 WHERE id = ?3",
+    "polls": "UPDATE jobs SET poll_at = :until WHERE id = :id",
+    "handlers": "UPDATE jobs SET handle_at = min(handle_at, :now), held_until = :until WHERE id = :id",
 }
 _GIVE_BACK: dict[Work, str] = {
     "polls": "UPDATE jobs SET poll_at = min(poll_at, ?) WHERE ref = ?",
@@ -238,7 +238,7 @@ class Session(Journals[KnownJob]):
             jobs += self._due_jobs(work, _IS_TOO_LATE[work], providers, given)
         del jobs[limit:]
         refs = tuple(ref.decode(errors="replace") for _, _, ref in jobs)
-        self.write(_CLAIM[work], [(now, until, id_) for _, id_, _ in jobs], refs=refs)
+        self.write(_CLAIM[work], [{"now": now, "until": until, "id": id_} for _, id_, _ in jobs], refs=refs)
         return refs
 
     def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
