@@ -32,7 +32,8 @@ class Control:
     def add_routes(self, app: web.Application) -> None:
         """Add the routes to the sandbox's application."""
         app.router.add_get("/control/submissions", self._submissions)
-        app.router.add_route("*", "/control/faults", self._faults)
+        for method in ("GET", "POST", "DELETE"):
+            app.router.add_route(method, "/control/faults", self._faults)
         app.router.add_post("/control/{verb:hold|release}", self._gate)
 
     async def _submissions(self, _: web.Request) -> web.StreamResponse:
