@@ -94,7 +94,8 @@ class Downloader:
     ) -> tuple[Path, ...]:
         """Save *song* into *folder* and return the paths, in the order of the tracks.
 
-        Raises DownloadError: something is wrong with a file; the good ones are saved all the same.
+        Raises:
+            DownloadError: something is wrong with a file; the good ones are saved all the same.
         """
         if not song.tracks:
             raise DownloadError([f"job {song.ref} has no playable track"])
@@ -140,7 +141,8 @@ class Downloader:
     async def stream(self, track: Track, links: Links = FRESH_LINKS) -> AsyncGenerator[bytes]:
         """Yield the file of *track* as it comes; its beginning is checked, its length only where the host tells it.
 
-        Raises DownloadError: something is wrong with it.
+        Raises:
+            DownloadError: something is wrong with it.
         """
         if track.audio_url is None:
             raise DownloadError([f"{_label(track)}: it has no file yet"])

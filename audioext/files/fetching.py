@@ -50,7 +50,8 @@ class _AgainError(FlawError):
 def wire_url(link: str) -> URL:
     """Return *link* as it is sent: as it was written, since it may be signed; only what no request can hold is escaped.
 
-    Raises ValueError: it is no link.
+    Raises:
+        ValueError: it is no link.
     """
     written = link.encode("utf-8", "surrogateescape")  # a header's bytes that are no text come like that
     escaped = re.sub(rb"[^!-~]", lambda found: b"%%%02X" % found[0][0], written)
@@ -91,7 +92,8 @@ class Fetch:
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Yield the bytes, each once and in order, however often the transfer breaks.
 
-        Raises FlawError: they do not come, not in time, too many of them, or others than before.
+        Raises:
+            FlawError: they do not come, not in time, too many of them, or others than before.
         """
         loop = asyncio.get_running_loop()
         tries, gives_up_at = 0, None

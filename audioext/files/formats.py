@@ -59,7 +59,8 @@ class Heard:
 def listen(file: BinaryIO, *, stated: float | None = None) -> Heard:
     """Return what the audio in *file* is; *stated* is the duration (seconds) that its vendor names. It blocks.
 
-    Raises FlawError: it is empty, no audio, or not all of it is there.
+    Raises:
+        FlawError: it is empty, no audio, or not all of it is there.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

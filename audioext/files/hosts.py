@@ -50,7 +50,8 @@ class OpenHost:
 def read_open_host(text: str) -> OpenHost:
     """Return the host in *text*: `name`, `name:port`, an address, or either behind `http://` for http as well.
 
-    Raises ValueError: it is something else.
+    Raises:
+        ValueError: it is something else.
     """
     bracketed = f"[{text}]" if _address(text) is not None and ":" in text else text
     url = URL(bracketed if "://" in text else f"https://{bracketed}")
@@ -73,7 +74,8 @@ def hosts_of_api(base_url: URL) -> tuple[OpenHost, ...]:
 def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRules:
     """Return where links may lead: to what was opened by name, and to those of the *apis* that run on this machine.
 
-    Raises ConfigError: one of the names is no host.
+    Raises:
+        ConfigError: one of the names is no host.
     """
     opened = {host for url in apis for host in hosts_of_api(url)}
     for name in [allow_hosts] if isinstance(allow_hosts, str) else allow_hosts:
@@ -121,7 +123,8 @@ class LinkRules:
     def check(self, url: URL) -> None:
         """Let a link through whose words are harmless; the addresses of its host are looked up elsewhere.
 
-        Raises LinkError: it is no https, has a password, or names an address that is not public.
+        Raises:
+            LinkError: it is no https, has a password, or names an address that is not public.
         """
         host, port = host_of(url), url.explicit_port
         if url.raw_user is not None or url.raw_password is not None:

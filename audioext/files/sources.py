@@ -76,7 +76,8 @@ class Spool:
     async def keep(self, source: bytes | BinaryIO) -> Path:
         """Return the path of a file with what is in *source*, which is read from where it stands and set back there.
 
-        Raises SpoolError: it cannot be read, or no file can be written.
+        Raises:
+            SpoolError: it cannot be read, or no file can be written.
         """
         return await asyncio.to_thread(self._keep, source)
 

@@ -58,7 +58,8 @@ def parse_json(data: bytes, *, where: str = "the body") -> object:
 
     NaN is read as null, and a byte that is no UTF-8 as a replacement character.
 
-    Raises DecodeError: it is not UTF-8 JSON, nests too deep, or holds a lone surrogate.
+    Raises:
+        DecodeError: it is not UTF-8 JSON, nests too deep, or holds a lone surrogate.
     """
     if data.startswith(_UTF16):
         raise DecodeError(["expected UTF-8, not UTF-16 @ $"], where=where)
@@ -73,7 +74,8 @@ def parse_json(data: bytes, *, where: str = "the body") -> object:
 def decode(data: bytes, type_: type[T], *, where: str = "the body") -> T:
     """Return the JSON in *data* as a *type_*, such as an attrs class; unknown keys are passed over.
 
-    Raises DecodeError: it is not JSON, or not of that shape; `paths` says where.
+    Raises:
+        DecodeError: it is not JSON, or not of that shape; `paths` says where.
     """
     try:
         return msgspec.json.decode(data, type=type_)

@@ -71,7 +71,8 @@ class Transport:
     def session(self) -> aiohttp.ClientSession:
         """The session, made at first use: that needs a running loop.
 
-        Raises NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
+        Raises:
+            NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
         """
         if self._closed or (self.given is not None and self.given.closed):
             whose = "the client" if self._closed else "the session= of this client"
