@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -37,10 +38,9 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host and a path that begins with a letter, digit or percent sign.
-_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-Z^-~]*+(?: (?=h)|$))++", re.ASCII)
+_PLAIN_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[1-9]\d{0,3})?/[\w%~-]", re.ASCII)
+_PLAIN_BYTES = bytes(byte for byte in range(ord("!"), ord("~") + 1) if byte not in b"[\\]")
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
-_MAYBE_NOTHING = re.compile("none|null|undef|nan", re.IGNORECASE)
-"""Only links with these letters in them can name a word for nothing."""
 _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
 _SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
@@ -209,7 +209,7 @@ def link(value: object) -> str | None:
     """
     if not value or type(value) is not str or len(value) > MAX_LINK_LENGTH:
         return None
-    if " " not in value and are_plain_links(value):
+    if are_plain_links((value,)):
         return value
     cleaned = "".join(value.strip(_AROUND_LINKS).splitlines()).replace("\t", "").replace("\\/", "/")
     cleaned = _SPACE.sub(lambda found: quote(found[0]), cleaned)
@@ -225,11 +225,16 @@ def link(value: object) -> str | None:
     return cleaned if usable and named.lower() not in _WORDS_FOR_NOTHING else None
 
 
-def are_plain_links(values: str) -> bool:
-    """Say whether *values*, with a space between each two, are links that need no closer look."""
-    if len(values) > MAX_LINK_LENGTH or not _PLAIN_LINKS.fullmatch(values):
+def are_plain_links(links: Sequence[str]) -> bool:
+    """Say whether all of *links* are as they should be, and need no closer look."""
+    # What takes a regular expression for each letter of them takes five times as long.
+    letters = "".join(links)
+    if len(letters) > MAX_LINK_LENGTH or not letters.isascii() or letters.encode().translate(None, _PLAIN_BYTES):
         return False
-    return _MAYBE_NOTHING.search(values) is None
+    small = letters.lower()
+    if "none" in small or "null" in small or "undef" in small or "nan" in small:  # one may name a word for nothing
+        return False
+    return all(map(_PLAIN_ORIGIN.match, links))
 
 
 def moment(value: object) -> datetime | None:

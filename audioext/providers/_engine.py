@@ -250,7 +250,7 @@ def documented_webhook(body: bytes) -> Progress | None:
     for song in songs:
         shown, links = msgspec.structs.asdict(song), _links_of(song)
         # One look at all links together is faster than one at each.
-        if "" in links or not are_plain_links(" ".join(filter(None, links))):
+        if not are_plain_links([url for url in links if url is not None]):
             shown.update((name, link(shown[name])) for name in _LINKS)
         id_ = shown["id"] = shown.pop("audio_id") or song.id
         if not (id_ and id_.isprintable() and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
