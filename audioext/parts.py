@@ -85,7 +85,6 @@ class Parts:
             job=self.job,
         )
         self.inbox = Inbox(journal=self.journal, providers=decoders, clock=clock, confirm=settings.confirm)
-        self.inbox.accepting = lambda: self.is_open
         offers = Offers()
         watching = Watching(find=self.find, handle=self.job, secrets=lambda: self.secrets)
         endpoint = Endpoint(
@@ -187,7 +186,8 @@ class Parts:
                 for warning in await settings.store.warnings():
                     _log.warning("the store: %s", warning)
             self.inbox.loop = asyncio.get_running_loop()
-            self.is_open, self.is_closed = True, False  # before listening: the first delivery may already wait
+            # Before listening: the first delivery may already wait.
+            self.is_open, self.is_closed, self.inbox.is_open = True, False, True
             if self.address is not None:
                 prefix = "/" if self.public_url is None else self.public_url.path
                 port = await self.receiver.start(*self.address, prefix=prefix)
@@ -224,7 +224,7 @@ class Parts:
 
     async def _stop_listening(self) -> None:
         await self.receiver.aclose()
-        self.is_open, self.is_closed = False, True
+        self.is_open, self.is_closed, self.inbox.is_open = False, True, False
         if self._metrics is not None:
             await self._metrics.aclose()
 

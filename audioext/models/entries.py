@@ -99,9 +99,11 @@ def make_entry(  # noqa: PLR0913 - each is a field
     """
     said = f"{kind} {status} {len(note)} {note} ".encode(errors="surrogatepass")
     id_ = hashlib.blake2b(said + body, digest_size=12).hexdigest()
-    kept = {name: _storable(value) for name, value in headers.items()} if headers else {}
-    note = note and _storable(note)
-    return Entry(id=id_, at=at, kind=kind, status=status, headers=kept, body=body, note=note)
+    headers = headers or {}
+    if not (note.isascii() and "".join(headers.values()).isascii()):
+        headers = {name: _storable(value) for name, value in headers.items()}
+        note = _storable(note)
+    return Entry(id=id_, at=at, kind=kind, status=status, headers=headers, body=body, note=note)
 
 
 def holds_request(entries: Iterable[Entry]) -> bool:
@@ -110,7 +112,7 @@ def holds_request(entries: Iterable[Entry]) -> bool:
 
 
 def _storable(text: str) -> str:
-    return text if text.isascii() else text.encode(errors="replace").decode()
+    return text.encode(errors="replace").decode()
 
 
 @frozen(kw_only=True)

@@ -247,10 +247,11 @@ def documented_webhook(body: bytes) -> Progress | None:
     if not task.task_id.isprintable():
         return None
     tracks: list[Track] = []
+    # One look at all links together is faster than one at each.
+    are_plain = are_plain_links([url for song in songs for url in _links_of(song) if url is not None])
     for song in songs:
-        shown, links = msgspec.structs.asdict(song), _links_of(song)
-        # One look at all links together is faster than one at each.
-        if not are_plain_links([url for url in links if url is not None]):
+        shown = msgspec.structs.asdict(song)
+        if not are_plain:
             shown.update((name, link(shown[name])) for name in _LINKS)
         id_ = shown["id"] = shown.pop("audio_id") or song.id
         if not (id_ and id_.isprintable() and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):

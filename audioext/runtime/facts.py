@@ -79,7 +79,7 @@ class JobFacts:
     @property
     def tracks(self) -> tuple[Track, ...]:
         """The tracks known so far."""
-        return views.fetched_by(self._context.files(self.ref), self.record.tracks)
+        return views.fetched_by(self._context.files(self._held), self.record.tracks)
 
     @property
     def created_at(self) -> datetime:

@@ -167,7 +167,7 @@ class Handlers:
 
     def wake(self) -> None:
         """Look now for what handlers were not told."""
-        if self._claims is not None:
+        if self._by_topic and self._claims is not None:
             self._claims.wake()
 
     async def aclose(self, *, drain: float) -> None:

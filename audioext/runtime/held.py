@@ -146,7 +146,7 @@ class JobContext:
     is_closed: Callable[[], bool]
     watch: Callable[[int], None]
     """Called with 1 when a wait begins and with -1 when it ends."""
-    files: Callable[[str], Files]
-    """Returns what fetches the files of a job, by its ref."""
+    files: Callable[[HeldJob], Files]
+    """Returns what fetches the files of a job."""
     clock: Clock
     wait_timeout: float

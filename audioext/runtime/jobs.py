@@ -140,7 +140,7 @@ class Job(JobFacts):
             if found is None
             else StageEvent(
                 stage=stage,
-                tracks=views.fetched_by(self._context.files(self.ref), found[1]),
+                tracks=views.fetched_by(self._context.files(self._held), found[1]),
                 source=found[0].source,
                 at=moment(found[0].at),
                 ref=record.ref,
@@ -214,7 +214,8 @@ class Job(JobFacts):
         return self
 
     def _song(self, _: Stage) -> Song | None:
-        return views.song(self.record, self._context.files(self.ref))
+        held = self._held
+        return views.song(held.record, self._context.files(held)) if held.record.stage is Stage.COMPLETE else None
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._context.wait_timeout if timeout is None else bounded(timeout)

@@ -65,10 +65,9 @@ class Recoveries:
     call_timeout: float
     _running: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
 
-    def files(self, ref: str) -> JobFiles:
-        """Return what fetches the files of a job that is held."""
-        held = self.journal.held(ref)
-        return JobFiles(ref, self, None if held is None else held.record.asked.base_url)
+    def files(self, held: HeldJob) -> JobFiles:
+        """Return what fetches the files of a job."""
+        return JobFiles(held.ref, self, held.record.asked.base_url)
 
     def links(self, ref: str, api: str | None) -> Links:
         """Return what is known of the links of a job that was submitted to *api*."""

@@ -157,7 +157,7 @@ class _Facts:
             self.submitted = (at, seen)
         for event in events:
             if isinstance(event, Progress):
-                shown = evolve(event, claimed_stage=None) if self._doubts(event, entry) else event
+                shown = evolve(event, claimed_stage=None) if event.is_doubtful and self._doubts(event, entry) else event
                 self._see_tracks(shown, seen, at)
                 self._see_words(shown, seen, at)
                 if seen == "poll" and shown.claimed_stage is Stage.COMPLETE and self.audible is None:

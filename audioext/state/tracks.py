@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 from audioext.models.record import Asked, Seen, Sighting
@@ -41,24 +40,29 @@ def tracks_of(
     if len(found) > asked.expected_tracks:
         found = _credible(found, asked.expected_tracks, track_ids)
     tracks = [_merge(group, complete_at) for group in found]
-    if track_ids or not all(one["position"] < other["position"] for one, other in pairwise(tracks)):
+    positions = [track["position"] for track in tracks]
+    if track_ids or positions != sorted(set(positions)):
         places = {id_: place for place, id_ in enumerate(track_ids)}
         tracks.sort(key=lambda track: (places.get(track["id"], len(places)), track["position"], *_key(track)))
     expires_at = None
     if asked.retention is not None:
         shown_at = min([seen.at for seen in sightings if seen.track.audio_url is not None], default=None)
         expires_at = moment(shown_at + asked.retention) if shown_at is not None else None
-    for place, track in enumerate(tracks, 1):
-        track["provider"] = asked.provider
-        track["model"] = asked.model
-        track["extends_by_id"] = asked.extends_by_id
-        track["image_url"] = track["image_url"] or cover_url
-        if track["position"] == math.inf:
-            track["position"] = place
-        if track["audio_url"] is not None:
-            track["failure"] = None
-            track["expires_at"] = expires_at
-    return tuple([_track(facts) for facts in tracks])
+    made: list[Track] = []
+    for place, facts in enumerate(tracks, 1):
+        facts["provider"] = asked.provider
+        facts["model"] = asked.model
+        facts["extends_by_id"] = asked.extends_by_id
+        facts["image_url"] = facts["image_url"] or cover_url
+        if facts["position"] == math.inf:
+            facts["position"] = place
+        if facts["audio_url"] is not None:
+            facts["failure"] = None
+            facts["expires_at"] = expires_at
+        track = object.__new__(Track)  # its own init would take a third of the time, and all fields are there
+        vars(track).update(facts)
+        made.append(track)
+    return tuple(made)
 
 
 def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
@@ -122,12 +126,6 @@ def _merge(group: list[Sighting], complete_at: float) -> _Facts:
         position = position or other.track.position or other.position
     facts["position"] = position or math.inf
     return facts
-
-
-def _track(facts: _Facts) -> Track:
-    track = object.__new__(Track)  # its own init would take a third of the time of a merge, and all fields are there
-    vars(track).update(facts)
-    return track
 
 
 def _key(track: _Facts) -> tuple[str, str]:

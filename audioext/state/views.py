@@ -30,7 +30,7 @@ def failure(record: Record) -> TaskFault | None:
 
 def fetched_by(files: Files | None, tracks: Sequence[Track]) -> tuple[Track, ...]:
     """Return *tracks* with what fetches their files."""
-    return tuple(track.fetched_by(files) for track in tracks)
+    return tuple([track.fetched_by(files) for track in tracks])
 
 
 def song(record: Record, files: Files | None = None) -> Song | None:
@@ -42,12 +42,12 @@ def song(record: Record, files: Files | None = None) -> Song | None:
         return None
     return Song(
         ref=record.ref,
-        provider=record.provider,
+        provider=record.asked.provider,
         task_id=record.task_id,
-        tracks=fetched_by(files, [track for track in record.tracks if track.audio_url is not None]),
+        tracks=tuple([track.fetched_by(files) for track in record.tracks if track.audio_url is not None]),
         credits=record.credits,
-        meta=record.meta,
-        source_name=_source_name(record.request),
+        meta=record.asked.meta,
+        source_name=_source_name(record.asked.request),
         files=files,
     )
 

@@ -170,9 +170,9 @@ class _Memory(Journals[_HeldJournal]):
             if index.occupies_until > 0:
                 self._occupying[index.account][index.ref] = job
         self.jobs[index.ref] = job
-        if head.poll_at != before.poll_at:
+        if head.poll_at is not None and head.poll_at != before.poll_at:
             self._agendas["polls"].put(job)
-        if (head.handle_at, head.held_until) != (before.handle_at, before.held_until):
+        if head.handle_at is not None and (head.handle_at, head.held_until) != (before.handle_at, before.held_until):
             self._agendas["handlers"].put(job)
         if head.entries != before.entries:
             self.fanout.publish((Changed(index.ref, head.entries),))
@@ -181,9 +181,9 @@ class _Memory(Journals[_HeldJournal]):
         task = (index.provider, index.task_id or "")
         if index.key is not None and self._keys.get(index.key) == index.ref:
             del self._keys[index.key]
-        refs = tuple(ref for ref in self._tasks.pop(task, ()) if ref != index.ref)
-        if refs:
-            self._tasks[task] = refs
+        refs = self._tasks.pop(task, ())
+        if refs and refs != (index.ref,):
+            self._tasks[task] = tuple(ref for ref in refs if ref != index.ref)
         self._submits[index.account].pop(index.ref, None)
         self._occupying[index.account].pop(index.ref, None)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote
 
@@ -14,7 +14,7 @@ from attrs import define, field
 
 from audioext.clock import Clock
 from audioext.errors import DecodeError, StoreError, WebhookError
-from audioext.http import urls
+from audioext.http import signing, urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook, as_data
 from audioext.http.urls import Route
@@ -54,7 +54,8 @@ class Inbox:
     clock: Clock
     confirm: Confirm = "never"
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
-    accepting: Callable[[], bool] = field(default=lambda: True)
+    is_open: bool = field(default=False, init=False)
+    """Whether deliveries are taken: the client opens it."""
     loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     """The client's, on which deliveries are taken, whatever loop or thread they came to."""
     outage: str = field(default="", init=False)
@@ -72,24 +73,20 @@ class Inbox:
             route = urls.read_callback(path)
         except WebhookError:
             route = urls.read_callback(_SLASHES.sub("/", unquote(path)))  # as proxies may spell it
-        self._check_open()
-        try:
-            urls.check_tag(route, self.secrets)
-            self.providers[route.provider]  # a codec is loaded for those with a tag alone
-        except (WebhookError, KeyError) as error:
-            is_check = route.provider == urls.CHECK_SEGMENT
-            if is_check and isinstance(error, KeyError) and is_fresh(route.ref, self.clock.now()):
+        if not self.is_open:
+            raise _not_open()
+        is_ours = signing.tag_matches(self.secrets, route.provider, route.ref, route.tag)
+        if is_ours and route.provider in self.providers:
+            return route
+        if route.provider == urls.CHECK_SEGMENT:
+            if is_ours and is_fresh(route.ref, self.clock.now()):
                 return route  # made by somebody who has our secret, just now
-            if is_check:
-                message = "no check of ours, or one that is over"
-                raise WebhookError(message, http_status=401) from error
-            if route.provider not in self.providers:
-                message = f"no provider named {route.provider}"
-                raise WebhookError(message, http_status=404) from error
-            self.journal.counts.webhooks[route.provider, "refused"] += 1
-            self._warn_of_tag(route)
-            raise
-        return route
+            raise WebhookError("no check of ours, or one that is over", http_status=401)
+        if route.provider not in self.providers:
+            raise WebhookError(f"no provider named {route.provider}", http_status=404)
+        self.journal.counts.webhooks[route.provider, "refused"] += 1
+        self._warn_of_tag(route)
+        raise WebhookError(f"the callback path of {route.ref} does not carry our tag", http_status=401)
 
     async def accept(self, hook: Webhook) -> int:
         """Take one delivery and return the HTTP status to answer it with; it never raises for a bad one.
@@ -111,7 +108,8 @@ class Inbox:
         """
         began = self.clock.now()
         try:
-            self._check_open()  # again: the client may have closed while the body was read
+            if not self.is_open:  # any more: the client may have closed while the body was read
+                raise _not_open()
             if len(hook.body) > MAX_BODY_BYTES:
                 raise too_big()
             if route.provider == urls.CHECK_SEGMENT:
@@ -119,7 +117,8 @@ class Inbox:
             if self.loop is not None and self.loop is not asyncio.get_running_loop():
                 elsewhere = asyncio.run_coroutine_threadsafe(self.take(route, hook, verify=verify), self.loop)
                 return await asyncio.wrap_future(elsewhere)
-            self._note(route, began, await self._take(route, hook.at(began), verify=verify))
+            stamped = hook.at(began) if hook.received_at is None else hook
+            self._note(route, began, await self._take(route, stamped, verify=verify))
         except WebhookError as error:
             self._note(route, began, _ENDS.get(error.http_status, "refused"))
             return _refused(error, route)
@@ -152,11 +151,6 @@ class Inbox:
                 route.ref,
             )
 
-    def _check_open(self) -> None:
-        if not self.accepting() or not self.secrets:
-            message = "not open: the client is closed or was not opened yet"
-            raise WebhookError(message, http_status=503)
-
     async def _take(self, route: Route, hook: Webhook, *, verify: bool) -> WebhookEnd:
         provider = self.providers[route.provider]
         body = hook.body.replace(route.tag.encode(), b"***") if route.tag else hook.body
@@ -186,6 +180,10 @@ class Inbox:
 def too_big() -> WebhookError:
     """Return what refuses a body that is over the limit."""
     return WebhookError(f"the body is over {MAX_BODY_BYTES} bytes", http_status=413)
+
+
+def _not_open() -> WebhookError:
+    return WebhookError("not open: the client is closed or was not opened yet", http_status=503)
 
 
 def _noted(entry: Entry, note: str, *, most: int = MAX_BODY_BYTES) -> Entry:

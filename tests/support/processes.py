@@ -141,5 +141,5 @@ def understood(entries: Sequence[Entry], provider: Provider = TAPE) -> list[Read
     return [read(entry, provider) for entry in entries]
 
 
-def _files(_: str) -> Any:
+def _files(_: HeldJob) -> Any:
     """Return what fetches nothing."""
