@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import define, field
 
@@ -37,12 +37,15 @@ class Changes:
     """What somebody began to wait for."""
     _is_resync: bool = field(default=False, init=False)
     _news: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _task: asyncio.Task[None] | None = field(default=None, init=False)
+    _tasks: Sequence[asyncio.Task[None]] = field(default=(), init=False)
     outage: Outage = field(factory=lambda: Outage(_log, "the store could not be read, and waits go on"), init=False)
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="audioext changes")
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="audioext changes"),
+            asyncio.create_task(self._catch_up(), name="audioext catching up"),
+        ]
 
     def look_soon(self, ref: str) -> None:
         """Bring a held job up to date with the store in its turn, after those of which there is news."""
@@ -51,17 +54,9 @@ class Changes:
 
     async def aclose(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        reading = asyncio.create_task(self._catch_up(), name="audioext catching up")
-        try:
-            await (self._follow() if self.store.shared else reading)
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
         while True:

@@ -88,11 +88,6 @@ class EngineStore(ABC, Generic[E]):
     _users: int = field(default=0, init=False, repr=False)
     _opening: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
-    @property
-    def shared(self) -> bool:
-        """Other processes may change it."""
-        return True
-
     async def open(self) -> None:
         """Open it for one more user; see `Store.open`.
 

@@ -145,11 +145,6 @@ class Store(Protocol):
     are safe under concurrent calls, from any number of clients that share the same engine, and may be called again.
     """
 
-    @property
-    def shared(self) -> bool:
-        """Whether other processes may change it, so that `changes` matters."""
-        ...
-
     async def open(self) -> None:
         """Connect and make ready, once for every user; each is matched by one `aclose`.
 

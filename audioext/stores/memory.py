@@ -284,11 +284,6 @@ class MemoryStore:
     purge = _method(_Memory.purge, _done)
     warnings = _method(_Memory.warnings, _done)
 
-    @property
-    def shared(self) -> bool:
-        """Several clients of one process may share it."""
-        return True
-
     async def open(self) -> None:
         """Count one more user; memory is always there."""
         self._users += 1

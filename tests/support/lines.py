@@ -54,11 +54,6 @@ class Line:
         await self.on_call(name, "after")
         return result
 
-    @property
-    def shared(self) -> bool:
-        """As the store says."""
-        return self.store.shared
-
     async def open(self) -> None:
         """Open the store."""
         await self.store.open()

@@ -19,7 +19,7 @@ from audioext.stores.base import Store
 from tests.support import tape
 from tests.support.lines import Side, fail_at
 from tests.support.loops import BEGIN_SECONDS
-from tests.support.processes import Process, start, stored
+from tests.support.processes import Process, stored
 from tests.support.tape import REF
 
 NOW = BEGIN_SECONDS
@@ -251,23 +251,3 @@ async def test_following_ends_with_the_store(here: Process, there: Process, stor
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "audioext changes"]
     await follower.changes.aclose()
     await follower.changes.aclose()
-
-
-async def test_a_store_of_one_process_is_not_followed(store: MemoryStore) -> None:
-    """Where nobody else can change the store there is nothing to hear of."""
-
-    class Lonely(MemoryStore):
-        """A store that nobody else knows."""
-
-        @property
-        def shared(self) -> bool:
-            """Nobody else changes it."""
-            return False
-
-    process = start(Lonely())
-    follower = follow(process)
-    follower.changes.start()
-    await settle()
-    await follower.changes.aclose()
-
-    assert ([], 0) == (process.line.calls, follower.resyncs)

@@ -93,11 +93,6 @@ async def test_changes_end_when_the_store_is_closed(store: Store, listen: Listen
     await listener.until(lambda listener: listener.has_ended)
 
 
-async def test_a_shared_store_says_so(store: Store) -> None:
-    """Every store that ships can be changed by others."""
-    assert store.shared
-
-
 # --- open and close -----------------------------------------------------------------------------------------
 
 
