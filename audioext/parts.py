@@ -231,7 +231,7 @@ class Parts:
     def check_open(self) -> None:
         """Let a call through, or raise ConfigError."""
         if not self.is_open:
-            raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`")
+            raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`, or open() it")
 
     def job(self, held: HeldJob) -> Job:
         """Return a handle of a job that was found."""
