@@ -150,9 +150,10 @@ class Submitter:
         assert task is not None  # noqa: S101 - this runs in a task
         is_new, name = False, order.provider.info.name
         try:
-            with tracing.span(f"submit {name}", kind="CLIENT"):
+            with tracing.span(f"submit {name}", kind="CLIENT") as span:
                 held = await self._submit(order, task)
-                tracing.note(held.record)
+                if span is not None:
+                    tracing.note(held.record)
             outcome: HeldJob | Exception = held
             is_new = self._tasks[task] is outcome
         except asyncio.CancelledError:
@@ -290,8 +291,10 @@ class Submitter:
             _log.exception("job %s: the submit broke off", ref)
             return make_entry("answer", clock.now(), note=f"the submit broke off with {type(error).__name__}")
         # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
-        secrets = [getattr(provider, "api_key", None) or "", "" if callback is None else callback.name]
-        return answer_entry(response, clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET])
+        secrets = [] if callback is None else [callback.raw_path.rpartition("/")[2]]
+        if len(key := getattr(provider, "api_key", None) or "") >= SHORTEST_SECRET:
+            secrets.append(key)
+        return answer_entry(response, clock.now(), secrets)
 
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
