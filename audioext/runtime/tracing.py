@@ -14,6 +14,7 @@ from typing import Any, Literal
 from audioext.models.record import Record
 from audioext.version import __version__
 
+_NO_SPAN = nullcontext()
 Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
 """What a span is to others, as OpenTelemetry calls it."""
 
@@ -28,7 +29,7 @@ def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") ->
 
     Its block is given `None` where nobody collects spans.
     """
-    return _span(name, record, kind) if is_used() else nullcontext()
+    return _span(name, record, kind) if is_used() else _NO_SPAN
 
 
 def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
