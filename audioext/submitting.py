@@ -137,8 +137,8 @@ class Submitting:
         chosen = parts.choose(provider or request.provider)
         found, noted, content = [*problems], {}, None
         others: tuple[Provider, ...] = ()
-        if fallback:
-            names = (fallback,) if isinstance(fallback, str) else fallback
+        names = (fallback,) if isinstance(fallback, str) else fallback
+        if names:
             others = tuple(other for name in dict.fromkeys(names) if (other := parts.choose(name)) is not chosen)
             bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
             because = "which its own provider alone knows"
