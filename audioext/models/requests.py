@@ -246,8 +246,9 @@ class Extend(_Request):
         if self.persona_model is not None and self.persona_id is None:
             found.append(Problem("persona_model", "says how persona_id is used, so it needs persona_id"))
         end, start = self.source_duration, self.continue_at
-        is_known = checks.is_number(start, above=0) and checks.is_number(end, above=0)
-        if is_known and start is not None and end is not None and start >= end:
+        if start is None or end is None or checks.seconds(start) or checks.seconds(end):
+            return found
+        if start >= end:
             found.append(Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}"))
         return found
 
