@@ -19,6 +19,8 @@ _log = logging.getLogger("audioext.claims")
 
 IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when nobody wakes the loop."""
+SHORTEST_SECONDS = 0.001
+"""How long what is due and could not be claimed waits."""
 STORE_DOWN_SECONDS = 1.0
 CANCEL_SECONDS = 2.0
 """How long work that was cancelled gets to clean up."""
@@ -88,15 +90,22 @@ class Claims:
                 await self._give_back([ref for task, ref in running.items() if task.cancelled()])
 
     async def _run(self) -> None:
+        self._wake.set()
         while True:
+            was_woken = self._wake.is_set() or self._is_draining
             self._wake.clear()
             try:
                 if self._is_closing:
                     return
-                claimed = await self._claim()
+                # A look that nobody asked for costs the store one question, and no claim where nothing is due.
+                left = 0.0 if was_woken else await self._left()
+                is_due = not 0.0 < left <= self.farthest
+                claimed = await self._claim() if is_due else 0
                 if self._is_draining and not (claimed or self._running or self._wake.is_set()):
                     return  # and nothing ended while it looked, after which more may be due
-                pause = 0.0 if claimed else await self._pause()
+                if is_due:
+                    left = 0.0 if claimed else max(await self._left(), SHORTEST_SECONDS)
+                pause = min(left, IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - a bug of a store must not end the work of all jobs
                 self._outage.note(error)
                 if self._is_draining and not self._running:
@@ -152,10 +161,9 @@ class Claims:
         except Exception:  # noqa: BLE001 - a bug must not end the loop; the claim runs out and the work comes again
             _log.exception("%s of job %s failed", self.work, ref)
 
-    async def _pause(self) -> float:
+    async def _left(self) -> float:
+        """Return how many seconds are left until work is due, or longer than it sleeps if none is known."""
         if len(self._running) >= self.concurrency or self._is_draining:
             return IDLE_SECONDS
         due = await self.store.next_due(self.work, providers=self.providers)
-        if due is None:
-            return IDLE_SECONDS
-        return min(IDLE_SECONDS, max(due - self.clock.now(), 0.001))
+        return IDLE_SECONDS if due is None else due - self.clock.now()
