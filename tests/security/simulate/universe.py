@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 import simloom
 from attrs import define, field
 
@@ -23,6 +24,7 @@ from tests.security.simulate.plans import NO_RESULT, SILENT_AT, Order, Plan, dra
 from tests.security.simulate.loop import EPOCH, Lived, run
 from tests.support.lines import Line, Side
 
+HTTP_OK = 200
 API_ADDRESS = "127.0.0.1"
 API_PORT = 8000
 BOT_PORT = 8080
@@ -244,7 +246,7 @@ class Universe:
 
     # --- what has to be true ---------------------------------------------------------------------------------
 
-    def problems(self) -> list[str]:
+    async def problems(self) -> list[str]:
         """Return what is not as it should be, once all has come to rest; before that, what is still to come."""
         assert self.sandbox is not None
         found: list[str] = []
@@ -252,6 +254,10 @@ class Universe:
         found += [f"{name} was paid {count} times" for name, count in names.items() if count > 1]
         posts = Counter(task.input.callback_url for task in self.sandbox.tasks if self.plan.webhooks)
         found += [f"{url} was posted {count} times" for url, count in posts.items() if count > 1]
+        kept = {delivery.body async for delivery in self.store.deliveries()}
+        answered = [each for each in self.sandbox.deliveries if each.status == HTTP_OK]
+        lost = [each for each in answered if msgspec.json.encode(each.body) not in kept]
+        found += [f"a webhook of {each.task_id} was answered 200 and is in no journal: {each.body}" for each in lost]
         return found
 
     async def unsettled(self) -> list[str]:
@@ -263,7 +269,7 @@ class Universe:
             found.append("webhooks are outstanding")
         if found:
             return found  # there is no need to look closer
-        delivered = {attempt.task_id for attempt in self.sandbox.deliveries if attempt.status == 200}
+        delivered = {attempt.task_id for attempt in self.sandbox.deliveries if attempt.status == HTTP_OK}
         known: set[str] = set()
         tasks = {task.id: task for task in self.sandbox.tasks}
         async for stored in self.store.jobs():
@@ -322,7 +328,8 @@ async def live(world: simloom.World) -> Counter[str]:
         while left := await universe.unsettled():
             assert world.time < SILENT_AT, f"{left} after {world.time:.0f} s; {universe.plan}"
             await asyncio.sleep(5.0)
-        assert [] == universe.problems(), f"{universe.problems()}; {universe.plan}"
+        problems = await universe.problems()
+        assert [] == problems, f"{problems}; {universe.plan}"
         universe.over.set()
         await world.until(lambda: universe.closed == {"bot1": 1, "bot2": 1}, timeout=60.0, poll=1.0)
         assert [] == complaints.tracebacks + unhandled, f"{complaints.tracebacks + unhandled}; {universe.plan}"
