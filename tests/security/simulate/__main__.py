@@ -6,6 +6,7 @@ import argparse
 import gc
 import logging
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -95,7 +96,8 @@ def main() -> int:
     arguments.add_argument("--processes", type=int, default=1, help="among which they are shared out")
     arguments.add_argument("--verbose", action="store_true", help="show the log of the package")
     chosen = arguments.parse_args()
-    simloom.pin_hashseed()  # else a seed would be another universe in another process
+    if not simloom.is_pinned():  # else a seed would be another universe in another process
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606 - ourselves again
     prepare(verbose=chosen.verbose)
     began_at, total = time.monotonic(), Report()
     for report in reports(chosen.seeds, chosen.processes):
@@ -104,9 +106,8 @@ def main() -> int:
                 print(text)
             print(f"universe {seed} failed; again: python -m tests.security.simulate --seeds {seed}", flush=True)
         total.add(report)
-        if total.lived % (20 * BATCH) == 0:
-            took = time.monotonic() - began_at
-            print(f"{total.lived} of {len(chosen.seeds)} in {took:.0f} s, {len(total.failed)} failed", flush=True)
+        if total.lived % (10 * BATCH) == 0:
+            print(f"{total.lived} of {len(chosen.seeds)}, {len(total.failed)} failed", flush=True)
     for what, count in sorted(total.happened.items()):
         print(f"{count:10}  {what}")
     took = time.monotonic() - began_at
