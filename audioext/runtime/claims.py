@@ -19,6 +19,8 @@ _log = logging.getLogger("audioext.claims")
 
 IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when nobody wakes the loop."""
+CLAIM_SECONDS = 10.0
+"""How long it believes that nothing is due: what a clock put down that was ahead may hide behind other work."""
 SHORTEST_SECONDS = 0.001
 """How long what is due and could not be claimed waits."""
 STORE_DOWN_SECONDS = 1.0
@@ -43,6 +45,7 @@ class Claims:
     providers: Sequence[str] | None = None
     farthest: float = math.inf
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _claimed_at: float = field(default=-math.inf, init=False)
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(init=False)
@@ -98,7 +101,7 @@ class Claims:
                 if self._is_closing:
                     return
                 # A look that nobody asked for costs the store one question, and no claim where nothing is due.
-                left = 0.0 if was_woken else await self._left()
+                left = 0.0 if was_woken or self._is_long_ago() else await self._left()
                 is_due = not 0.0 < left <= self.farthest
                 claimed = await self._claim() if is_due else 0
                 if self._is_draining and not (claimed or self._running or self._wake.is_set()):
@@ -118,11 +121,15 @@ class Claims:
                 await self.clock.wait_for(self._wake, pause)
                 self._next_look = math.inf
 
+    def _is_long_ago(self) -> bool:
+        """Say whether the last claim is, or seems to be ahead, since the clock was set back."""
+        return not 0.0 <= self.clock.now() - self._claimed_at < CLAIM_SECONDS
+
     async def _claim(self) -> int:
         room = self.concurrency - len(self._running)
         if room <= 0:
             return 0
-        now = self.clock.now()
+        self._claimed_at = now = self.clock.now()
         refs = await self.store.claim(
             self.work,
             now=now,

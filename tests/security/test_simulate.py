@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-UNIVERSES = 12
+UNIVERSES = 40
 
 
 def test_nothing_is_lost_or_paid_twice_in_simulated_universes() -> None:

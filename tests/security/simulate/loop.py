@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from unittest.mock import patch
 
 import simloom
-from attrs import field, frozen
+from attrs import frozen
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Dice:
         """Begin with a seed."""
         self.random = random.Random(seed).random  # noqa: S311 - it has to come again
 
-    def draw(self, label: str, bound: int) -> int:
+    def draw(self, _: str, bound: int) -> int:
         """Return a whole number from 0 on, and less than *bound*."""
         return int(self.random() * bound)
 
@@ -62,6 +62,7 @@ class QuickLoop(simloom.SimLoop):  # type: ignore[misc] # as above
     def __init__(self, seed: int) -> None:
         """Make the dice of a universe from its seed."""
         self._dice = Dice(seed)
+        self._now: float
         self._steps_at_once = 0
         super().__init__(self._dice, log=NoLog(), gc_interval=0)
 

@@ -79,14 +79,18 @@ class Plan:
     @property
     def healed_at(self) -> float:
         """When the last disturbance is over, in seconds."""
-        return max((each.at + each.seconds for each in self.disturbances if each.kind != "clock"), default=LAST_ORDER_AT)
+        return max(
+            (each.at + each.seconds for each in self.disturbances if each.kind != "clock"), default=LAST_ORDER_AT
+        )
 
 
 def draw_plan(dice: random.Random) -> Plan:
     """Draw a plan."""
     provider = dice.choice(("kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"))
     orders = tuple(
-        Order(number=number, at=dice.uniform(1.0, LAST_ORDER_AT), bot=dice.choice(BOTS), is_upload=provider == "musicgpt")
+        Order(
+            number=number, at=dice.uniform(1.0, LAST_ORDER_AT), bot=dice.choice(BOTS), is_upload=provider == "musicgpt"
+        )
         for number in range(dice.choice((1, 1, 2, 3)))
     )
     known = (*SANDBOX_FAULTS, *([NO_RESULT] if provider in TELL_OF_NO_RESULT else ()))

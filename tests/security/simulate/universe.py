@@ -20,8 +20,8 @@ from audioext.sandbox import Sandbox
 from audioext.sandbox.models import Task, TaskStage
 from audioext.state.fold import TOPIC_OF
 from audioext.state.views import untold
-from tests.security.simulate.plans import NO_RESULT, SILENT_AT, Order, Plan, draw_plan, fold_stored
 from tests.security.simulate.loop import EPOCH, Lived, run
+from tests.security.simulate.plans import NO_RESULT, SILENT_AT, Order, Plan, draw_plan, fold_stored
 from tests.support.lines import Line, Side
 
 HTTP_OK = 200
