@@ -1,4 +1,4 @@
-"""The loop of a universe: simloom's world on a loop that keeps no log, and so costs a quarter of simloom's own."""
+"""The loop of a universe: simloom's world on a loop that keeps no log, and so costs a third of simloom's own."""
 
 from __future__ import annotations
 

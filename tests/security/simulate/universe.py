@@ -20,6 +20,7 @@ from audioext.sandbox import Sandbox
 from audioext.sandbox.models import Task, TaskStage
 from audioext.state.fold import TOPIC_OF
 from audioext.state.views import untold
+from audioext.stores.base import Store
 from tests.security.simulate.loop import EPOCH, Lived, run
 from tests.security.simulate.plans import NO_RESULT, SILENT_AT, Order, Plan, draw_plan, fold_stored
 from tests.support.lines import Line, Side
@@ -75,7 +76,7 @@ class Universe:
     world: simloom.World
     plan: Plan
     dice: random.Random
-    store: ax.MemoryStore = field(factory=ax.MemoryStore)
+    store: Store
     sandbox: Sandbox | None = None
     told: Counter[tuple[str, str]] = field(factory=Counter)
     """How often a handler ran to its end, by ref and topic."""
@@ -307,15 +308,15 @@ class Universe:
         return {Verdict.COMPLETE, Verdict.FAILED} if lost else {Verdict.COMPLETE}
 
 
-async def live(world: simloom.World) -> Counter[str]:
-    """Live one universe to its end, and return what happened how often."""
+async def live(world: simloom.World, store: Store | None = None) -> Counter[str]:
+    """Live one universe to its end on a *store*, one in memory if none is given; return what happened how often."""
     loop = asyncio.get_running_loop()
     unhandled: list[str] = []
     loop.set_exception_handler(
         lambda _, context: unhandled.append(f"{context.get('message')}: {context.get('exception')!r}")
     )
     dice = random.Random(simloom.draw("plan", 2**31))  # noqa: S311 - it has to come again
-    universe = Universe(world, draw_plan(dice), dice)
+    universe = Universe(world, draw_plan(dice), dice, store or ax.MemoryStore())
     complaints = Complaints()
     logging.getLogger("audioext").addHandler(complaints)
     hosts = {name: world.host(name) for name in ("api", "bot1", "bot2")}
@@ -339,6 +340,6 @@ async def live(world: simloom.World) -> Counter[str]:
         logging.getLogger("audioext").removeHandler(complaints)
 
 
-def run_universe(seed: int) -> Lived[Counter[str]]:
+def run_universe(seed: int, store: Store | None = None) -> Lived[Counter[str]]:
     """Live the universe of *seed*, and return how it went."""
-    return run(live, seed)
+    return run(partial(live, store=store), seed)
