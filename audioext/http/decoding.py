@@ -37,7 +37,9 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host and a path that begins with a letter, digit or percent sign.
-_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-9]\d{0,3})?+/[\w%~-][!-Z^-~]*+(?: (?=h)|$))++", re.ASCII)
+_PLAIN_LINKS = re.compile(
+    r"(?:https?://[a-z0-9.-]++(?::[1-5]?[1-9]\d{0,3})?+/[\w%~-][!-Z^-~]*+(?: (?=h)|$))++", re.ASCII
+)
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
 _MAYBE_NOTHING = re.compile("none|null|undef|nan", re.IGNORECASE)
 """Only links with these letters in them can name a word for nothing."""

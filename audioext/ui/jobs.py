@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from aiohttp import web
@@ -13,7 +12,7 @@ from audioext.errors import StoreError
 from audioext.http.urls import mask
 from audioext.models.record import Record
 from audioext.stores.base import Changed
-from audioext.ui.objects import delivery_object, iso, job_object, whole_object
+from audioext.ui.objects import delivery_object, iso, job_object, newest, whole_object
 from audioext.ui.page import MAX_LISTED, Page, Route, json_response
 
 SHOWN_BYTES = 65_536
@@ -49,10 +48,7 @@ class JobsView:
 
     async def _jobs(self, request: web.Request) -> web.StreamResponse:
         is_open = {"open": True, "ended": False}.get(request.query.get("state", ""))
-        newest = deque[Record](maxlen=MAX_LISTED)
-        async for job in self.client.jobs(open=is_open):
-            newest.append(job.record)
-        return json_response([row_object(record) for record in reversed(newest)])
+        return json_response([row_object(job.record) for job in await newest(self.client, MAX_LISTED, is_open=is_open)])
 
     async def _job(self, request: web.Request) -> web.StreamResponse:
         ref = request.match_info["ref"]
