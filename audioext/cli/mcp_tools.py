@@ -20,6 +20,7 @@ from mcp.types import Resource, ToolAnnotations
 from pydantic import Field
 
 from audioext.cli.mcp_results import SONGS, Balance, JobInfo, JobList, SavedFiles, error_result, job_info, money
+from audioext.cli.mcp_tasks import JobTasks
 from audioext.cli.options import FIELD_HELP
 from audioext.client import Client
 from audioext.errors import AudioextError, Problem, RequestError
@@ -131,6 +132,7 @@ class AgentServer(MCPServer[object]):
             instructions=f"{INSTRUCTIONS}\n{note}".strip(),
             log_level="WARNING",
             subscriptions=False,
+            extensions=[JobTasks(client, look=_refresh)],
         )
         self._client = client
         tools = Tools(client=client, provider=provider, out=out)
