@@ -79,12 +79,11 @@ async def test_webhooks_come_in_and_no_tag_is_logged(
             await sandbox.settled()
             path = URL(sandbox.deliveries[0].url).path
             stranger = await post(f"{path[:-3]}AAA", b"{}")
-            refused = [await post(path, body) for body in (b"{", b" " * (ax.MAX_BODY_BYTES + 1))]
+            malformed = await post(path, b"{")
         await asyncio.to_thread(music.stop)
         for name in LOGGERS:
             logging.getLogger(name).removeFilter(masking)
 
-    assert (2, 401, 400) == (len(links), stranger, refused[0])
-    assert refused[1] in {400, 413}  # Django's own limit has either
+    assert (2, 401, 400) == (len(links), stranger, malformed)
     assert {200} == {delivery.status for delivery in sandbox.deliveries}
     assert [] == re.findall(r"/[\w-]{43}(?![\w-])", caplog.text)
