@@ -180,11 +180,12 @@ class Client(Submitting):
         *,
         open: bool | None = None,  # noqa: A002 - reads as a question at the call: jobs(open=True)
         meta: Mapping[str, object] | None = None,
+        newest_first: bool = False,
     ) -> AsyncIterator[Job]:
-        """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
+        """Yield the jobs of the store by age: all, or only open or ended ones, with this *meta* in theirs."""
         self._parts.check_open()
         wanted = dict(meta or {})
-        async for stored in self.store.jobs(is_open=open):
+        async for stored in self.store.jobs(is_open=open, newest_first=newest_first):
             try:
                 job = self._parts.job(self._parts.journal.take_in(stored))
             except (ConfigError, StoreError) as error:
