@@ -20,6 +20,7 @@ from audioext.config import ClientOptions
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
+from audioext.models import checks
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.models.results import Stage
@@ -68,6 +69,7 @@ class Client(Submitting):
 
     def __init__(self, *providers: Provider, **options: Unpack[ClientOptions]) -> None:
         """Check the settings and wire the parts."""
+        checks.refuse_unknown("Client", "option", options, ClientOptions.__annotations__)
         by_name = config.named(providers, os.environ)
         self._parts = Parts(config.Settings(providers=by_name, environ=os.environ, **options))
         self.inbox: Inbox = self._parts.inbox
@@ -136,10 +138,14 @@ class Client(Submitting):
         cancelled runs again when a client opens the same store. It takes 15 seconds at most: a POST without an answer
         is then left to its callback. Calling it again, or at the same time, waits for the one closing; cancelling
         a call does not stop it. Within a handler, which it would wait for, it only begins to close.
+
+        Raises:
+            ConfigError: it was opened in another event loop.
         """
         if self._closing is None:
             if not self._parts.is_open:
                 return
+            self._parts.check_loop()
             self._closing = asyncio.create_task(self._parts.aclose(), name="audioext close")
         if HANDLING.get() is None:
             await asyncio.shield(self._closing)
@@ -241,6 +247,7 @@ class Client(Submitting):
         Raises:
             ConfigError: the client was closed before.
         """
+        self._parts.check_loop()
         return await check_parts(self._parts)
 
     async def credits(self, provider: str | None = None) -> float:
