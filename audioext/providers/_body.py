@@ -89,8 +89,9 @@ class Body:
         self._found: dict[str, list[tuple[int, object, str]]] = {}  # by role, with the object's index and the path
         for index, (layer, path) in enumerate(self.layers):
             if not self._look_at(index, layer, path):
+                is_wrapper = index == 0 and len(layer) == 1  # nothing stands beside it that it could belong to
                 for key, raw in itertools.islice(layer.items(), MAX_KEYS):
-                    if not _ECHO.search(plain(key)):
+                    if is_wrapper or not _ECHO.search(plain(key)):
                         self._open(raw, f"{path}.{key}")
 
     @classmethod
