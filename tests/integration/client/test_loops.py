@@ -36,7 +36,7 @@ async def test_another_loop_is_told_at_once(call: str, api: Api, open_client: Ma
     async def elsewhere() -> None:
         await CALLS[call](client, job)
 
-    with pytest.raises(ax.ConfigError, match="opened in another event loop.*run_coroutine_threadsafe"):
+    with pytest.raises(ax.ConfigError, match=r"opened in another event loop.*run_coroutine_threadsafe"):
         await asyncio.to_thread(asyncio.run, elsewhere())
 
     assert 1 == len(api.posts)
@@ -48,7 +48,6 @@ def test_each_run_is_a_loop_of_its_own() -> None:
     """Whoever opens in one `asyncio.run` and submits in the next is told, before anything is sent."""
     with pytest.warns(ResourceWarning, match="unclosed <Client kie, open>"):
         use_in_two_runs()
-        gc.collect()
 
 
 def use_in_two_runs() -> None:
@@ -56,8 +55,10 @@ def use_in_two_runs() -> None:
     client = ax.Client(ax.Kie("key"))
     asyncio.run(client.open())
     for call in (client.extend(audio_id="x", model="V5"), client.aclose()):
-        with pytest.raises(ax.ConfigError, match="open and use it within one `asyncio.run`"):
+        with pytest.raises(ax.ConfigError, match=r"open and use it within one `asyncio\.run`"):
             asyncio.run(call)
+    del client, call
+    gc.collect()
 
 
 async def test_what_needs_no_loop_works_anywhere(api: Api, open_client: MakeClient) -> None:

@@ -342,7 +342,7 @@ async def test_a_body_that_a_middleware_read_is_taken_all_the_same(stack: AsyncE
     ("prefix", "mount"),
     [("/a b", "/a b"), ("/ünï", "/ünï"), ("/a%20b", "/a%20b"), ("/b", "/%62"), ("/x/audio", "/{of}/audio")],
 )
-async def test_a_prefix_may_have_to_be_encoded(
+async def test_a_prefix_may_have_to_be_encoded(  # noqa: PLR0913 - two parameters and four fixtures
     prefix: str, mount: str, way: str, stack: AsyncExitStack, tmp_path: Path, unused_tcp_port: int
 ) -> None:
     """Webhooks, files and `/healthz` are found under it (newcomer D: all webhooks were 404 there)."""

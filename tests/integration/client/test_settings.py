@@ -47,7 +47,7 @@ def test_an_address_that_is_set_and_not_used_is_warned_of(
 
 def test_a_misspelt_setting_is_a_type_error() -> None:
     """An argument that is none is refused when the client is made."""
-    with pytest.raises(TypeError, match="Client has no option publicurl; did you mean public_url?"):
+    with pytest.raises(TypeError, match=r"Client has no option publicurl; did you mean public_url\?"):
         ax.Client(publicurl=None)  # type: ignore[call-arg]  # wrong on purpose
 
 
