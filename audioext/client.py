@@ -187,8 +187,15 @@ class Client(Submitting):
         open: bool | None = None,  # noqa: A002 - reads as a question at the call: jobs(open=True)
         meta: Mapping[str, object] | None = None,
     ) -> AsyncIterator[Job]:
-        """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
+        """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs.
+
+        Raises:
+            RequestError: *open* is none of True, False and None.
+        """
         self._parts.check_open()
+        complaint = None if open is None else checks.flag(open)
+        if complaint is not None:
+            raise RequestError([Problem("open", complaint)])
         wanted = dict(meta or {})
         async for stored in self.store.jobs(is_open=open):
             try:
@@ -212,7 +219,7 @@ class Client(Submitting):
             RequestError: the store holds no such delivery.
         """
         self._parts.check_open()
-        async for delivery in self.store.deliveries(id.partition("-")[0]):
+        async for delivery in self.store.deliveries(str(id).partition("-")[0]):
             if delivery.id == id:
                 return delivery
         raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")])

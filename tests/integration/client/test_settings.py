@@ -200,6 +200,15 @@ async def test_a_key_and_meta_are_checked(key: str | None, meta: dict[str, objec
     assert [field] == [problem.field for problem in caught.value.problems]
 
 
+async def test_a_look_for_what_cannot_be_there_is_told() -> None:
+    """The store is not blamed for a question that is none."""
+    async with ax.Client(ax.Kie("key")) as client:
+        with pytest.raises(ax.RequestError, match="open: must be True or False, not 'yes'"):
+            [job async for job in client.jobs(open="yes")]  # type: ignore[arg-type]  # wrong on purpose
+        with pytest.raises(ax.RequestError, match="holds no delivery None"):
+            await client.delivery(None)  # type: ignore[arg-type]  # wrong on purpose
+
+
 async def test_an_unknown_provider_is_told() -> None:
     """The message names those that there are."""
     async with ax.Client(ax.Kie("key")) as client:
