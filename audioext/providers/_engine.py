@@ -246,7 +246,7 @@ def documented_webhook(body: bytes) -> Progress | None:
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
     if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
         return None
-    if not task.task_id.isprintable():
+    if task.task_id != identity(task.task_id):
         return None
     tracks: list[Track] = []
     # One look at all links together is faster than one at each.
@@ -256,8 +256,10 @@ def documented_webhook(body: bytes) -> Progress | None:
         if not are_plain:
             shown.update((name, link(shown[name])) for name in _LINKS)
         id_ = shown["id"] = shown.pop("audio_id") or song.id
-        if not (id_ and id_.isprintable() and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
+        if not (id_ and id_ == identity(id_) and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
             return None
         shown["created_at"] = moment(song.created_at) or moment(task.created_time)
         tracks.append(Track(**shown))
+    if len({track.id for track in tracks}) < len(tracks):
+        return None
     return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
+from attrs import evolve
+
 from audioext.errors import DecodeError
 from audioext.http.decoding import camel, identity, link, moment, number, opened, plain, text
 from audioext.models.results import TimedLine, Track
@@ -173,10 +175,10 @@ def find_tracks(
     """
     links: tuple[Track, ...] = ()
     for values, path in lists:
-        if len(values) > MAX_TRACKS:
-            raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         found: list[Track] = []
-        items = [opened(value) for value in values]
+        items = [item for value in map(opened, values) for item in (value if isinstance(value, list) else (value,))]
+        if max(len(values), len(items)) > MAX_TRACKS:
+            raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         for index, item in enumerate(items):
             if isinstance(item, str) and (file := file_link(item)):
                 found.append(Track(audio_url=file, created_at=created_at))
@@ -185,6 +187,20 @@ def find_tracks(
                 if track.id or track.audio_url or track.stream_url:
                     found.append(track)
         if found and any(isinstance(item, dict) for item in items):
-            return tuple(found)
+            return tuple(_apart(found))
         links = links or tuple(found)
     return links
+
+
+def _apart(tracks: Sequence[Track]) -> Iterable[Track]:
+    """Yield *tracks*, without their ids where one stands for two files of a kind, as that of their task would."""
+    files: dict[tuple[str, str], set[str]] = {}
+    for track in tracks:
+        if track.id and track.audio_url:
+            files.setdefault((track.id, _kind(track.audio_url)), set()).add(track.audio_url)
+    shared = {id_ for (id_, _), links in files.items() if len(links) > 1}
+    return (evolve(track, id=None) if track.id in shared else track for track in tracks)
+
+
+def _kind(link: str) -> str:
+    return link.partition("?")[0].rpartition("/")[2].rpartition(".")[2]

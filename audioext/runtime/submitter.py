@@ -205,10 +205,12 @@ class Submitter:
                 if refused is None:
                     return held
                 refused.error.ref = held.ref
-                if order.fallback or not refused.resend or resend == MAX_RESENDS:
+                wait = resend_wait(refused, resend)
+                is_last = resend == MAX_RESENDS or wait > self.permit_timeout
+                if order.fallback or not refused.resend or is_last:
                     raise refused.error
                 # closing ends the pause, and the refusal is what is told
-                await self.clock.wait_for(self._closing, resend_wait(refused, resend))
+                await self.clock.wait_for(self._closing, wait)
                 if self._closing.is_set():
                     raise refused.error
         finally:

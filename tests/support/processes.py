@@ -74,6 +74,7 @@ class Process:
     def handle(self, held: HeldJob, *, wait_timeout: float = WAIT_SECONDS) -> Job:
         """Return a handle of a job that is held."""
         context = JobContext(
+            check_loop=lambda: None,
             look=self.journal.look,
             look_soon=self._look_soon,
             refresh=self._refresh,
