@@ -261,10 +261,7 @@ class Parts:
         name, wanted = ("ref", ref) if key is None else ("key", key)
         held = None
         if isinstance(wanted, str) and not LONE_SURROGATE.search(wanted):
-            if key is not None:
-                await self.journal.flush()  # a refusal that is not stored yet still holds its key
-                ref = await self.settings.store.find(key=key)
-            held = None if ref is None else await self.journal.hold(ref)
+            held = await (self.journal.hold(wanted) if key is None else self.journal.hold_key(wanted))
         if held is None:
             raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")])
         return held

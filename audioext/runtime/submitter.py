@@ -258,7 +258,7 @@ class Submitter:
             fresh = HeldJob(ref, provider)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
             fresh.go_on([Reading(entry, asked=asked)], record, count=1)
-            return entry, self.journal.first_index(fresh)
+            return entry, self.journal.index(fresh, record)
 
         try:
             account = self.accounts[asked.provider]
@@ -314,9 +314,7 @@ class Submitter:
 
     async def _find(self, order: Order) -> HeldJob | None:
         with self._waiting():
-            await self.journal.flush()  # a refusal that is not stored yet still holds its key
-            ref = await self.store.find(key=order.key)
-            held = await self.journal.hold(ref) if ref is not None else None
+            held = None if order.key is None else await self.journal.hold_key(order.key)
         if held is not None:
             refuse_other(order, held.ref, Order.of(held.record, held.provider))
         return held
