@@ -104,7 +104,7 @@ class SunoAccount(EngineAccount):
         return self.post("/api/file-stream-upload", [*texts, file_part("file", source, filename=name)], base=base)
 
     def parse_upload(self, response: HttpResponse) -> str:
-        """Return the URL that a submit can use: `downloadUrl`, else what has another name; live ones had no `fileUrl`."""
+        """Return the URL that a submit can use: `downloadUrl`, else another key; live ones had no `fileUrl`."""
         keys = evolve(self.answers, table=UPLOAD_TABLE).parse_free(response)
         for key in ("downloadurl", "fileurl", "url", "data"):
             found = link(keys.get(key))
