@@ -184,14 +184,14 @@ class Answers:
         return Refused(error=self.error(response, answer, charged=False), resend=answer.meaning.resend)
 
     def parse_free(self, response: HttpResponse) -> dict[str, object]:
-        """Return the data, by plain keys, in the answer to a call that costs nothing, or raise an error.
+        """Return what the answer to a call that costs nothing holds, by plain keys, or raise an error.
 
-        What is no object stands under `data`.
+        The keys of its inner objects go before, and `data` is what the envelope holds.
         """
         answer = self.parse_any(response, charged=False)
         if not answer.is_good:
             raise self.error(response, answer, charged=False)
-        return plain_keys(answer.data) or {"data": answer.data}
+        return {**answer.seen.keys, "data": answer.data}
 
     def parse_any(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
         """Return the answer to a call, refused or not, or raise DecodeError, or ProviderError by its HTTP status."""

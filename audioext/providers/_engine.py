@@ -25,6 +25,8 @@ from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
+_BALANCES = ("creditsamount", "credits", "credit", "remainingcredits", "balance", "amount", "data")
+"""Plain keys of a balance: vidgo's page has the first; those of readers of the three APIs, and their siblings."""
 _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
 
 
@@ -96,12 +98,11 @@ class EngineAccount(HostedAccount):
     def parse_credits(self, response: HttpResponse) -> float:
         """Return the balance, which `data` is (kie.ai, sunoapi.org) or holds (vidgo), or raise an error."""
         keys = self.answers.parse_free(response)
-        found = number(
-            next((keys[key] for key in ("creditsamount", "credits", "balance", "data") if key in keys), None)
-        )
-        if found is None:
-            raise DecodeError(["expected a number @ $.data"])
-        return found
+        for key in _BALANCES:
+            found = number(keys.get(key))
+            if found is not None:
+                return found
+        raise DecodeError(["expected a number @ $.data"])
 
 
 def _events(seen: Body, vendor: EngineVendor, *, is_delivered: bool) -> tuple[Event, ...]:

@@ -104,12 +104,13 @@ class SunoAccount(EngineAccount):
         return self.post("/api/file-stream-upload", [*texts, file_part("file", source, filename=name)], base=base)
 
     def parse_upload(self, response: HttpResponse) -> str:
-        """Return the URL that a submit can use: `downloadUrl`, then `fileUrl`; live answers had no `fileUrl`."""
+        """Return the URL that a submit can use: `downloadUrl`, else another key; live ones had no `fileUrl`."""
         keys = evolve(self.answers, table=UPLOAD_TABLE).parse_free(response)
-        found = link(keys.get("downloadurl")) or link(keys.get("fileurl"))
-        if found is None:
-            raise DecodeError(["required field missing @ $.data.downloadUrl"])
-        return found
+        for key in ("downloadurl", "fileurl", "url", "data"):
+            found = link(keys.get(key))
+            if found is not None:
+                return found
+        raise DecodeError(["required field missing @ $.data.downloadUrl"])
 
 
 @frozen

@@ -187,12 +187,12 @@ def find_tracks(
                 if track.id or track.audio_url or track.stream_url:
                     found.append(track)
         if found and any(isinstance(item, dict) for item in items):
-            return tuple(_apart(found))
+            return tuple(apart(found))
         links = links or tuple(found)
     return links
 
 
-def _apart(tracks: Sequence[Track]) -> Iterable[Track]:
+def apart(tracks: Sequence[Track]) -> Iterable[Track]:
     """Yield *tracks*, without their ids where one stands for two files of a kind, as that of their task would."""
     files: dict[tuple[str, str], set[str]] = {}
     for track in tracks:

@@ -26,7 +26,7 @@ from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file
 from audioext.providers._answers import HTTP_CODES, NO_IDS, OK, CodeTable
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
-from audioext.providers._tracks import AUDIO_KEYS, SHOWING, read_track
+from audioext.providers._tracks import AUDIO_KEYS, SHOWING, apart, read_track
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said
 from audioext.providers.base import FileRoute
 
@@ -218,7 +218,7 @@ class Conversion(Body):
             found += plain
         if claims and problems and not any(track.audio_url for track in found):
             raise DecodeError(problems[:MAX_PATHS], where=self.where)
-        return tuple(found)
+        return tuple(apart(found))
 
     def failure(self) -> Failed:
         """Return the failure that it tells."""

@@ -136,8 +136,10 @@ def _own_time_and_chance(loop: QuickLoop, seed: int) -> Iterator[None]:
         patch.object(os, "urandom", chance.randbytes),
         patch.object(random, "_urandom", chance.randbytes),
     ):
-        yield
-    random.setstate(before)
+        try:
+            yield
+        finally:
+            random.setstate(before)
 
 
 def run(live: Callable[[simloom.World], Coroutine[Any, Any, T]], seed: int) -> Lived[T]:

@@ -18,7 +18,7 @@ LAST_ORDER_AT = 40.0
 DISTURBED_SECONDS = 70.0
 """Until when something new may go wrong."""
 SILENT_AT = 5_000.0
-"""When all has to be at its end at the latest: waits end after 2,500 s, unknown outcomes after 900."""
+"""When all has to be at its end at the latest: waits end after 2,500 s, unknown outcomes after 300."""
 
 DisturbanceKind = Literal["crash", "partition", "one-way", "reset", "clock", "store"]
 KINDS: tuple[DisturbanceKind, ...] = ("crash", "crash", "partition", "one-way", "reset", "clock", "store")
@@ -73,7 +73,7 @@ class Plan:
     callback_address: str | None = None
     """Where all callbacks go, `None` where each process gets those of its own jobs."""
     confirm: Confirm = "never"
-    grace: float = 900.0
+    grace: float = 120.0
     """After how many seconds a submit without an answer counts as unknown."""
 
     @property
@@ -107,7 +107,7 @@ def draw_plan(dice: random.Random) -> Plan:
         webhooks=bool(dice.randrange(8)),
         callback_address=dice.choice((None, None, "127.0.0.3")),
         confirm=dice.choice(("never", "never", "never", "always", "unsigned")),
-        grace=dice.choice((60.0, 60.0, 120.0, 120.0, 300.0, 300.0, 900.0)),
+        grace=dice.choice((60.0, 120.0, 120.0, 300.0)),
     )
 
 

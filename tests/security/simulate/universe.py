@@ -102,7 +102,7 @@ class Universe:
             origin_port=API_PORT + 1,
             speed=4.0,
             seed=0,
-            retry_seconds=(40.0, 160.0, 400.0),
+            retry_seconds=(40.0, 120.0, 240.0),
             submit_limit=None,
             faults=self.plan.faults,
         ) as self.sandbox:

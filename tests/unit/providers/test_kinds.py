@@ -19,7 +19,7 @@ from audioext.http.messages import HttpResponse
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers import NAMES, load
-from audioext.providers.base import Provider
+from audioext.providers.base import Credits, Provider, Uploads
 from tests.support.tables import each_row
 from tests.unit.providers.conftest import json_values
 
@@ -265,6 +265,9 @@ def test_two_files_under_one_id_are_two_tracks(provider_class: Make, id_: object
         hooked(provider_class, {"code": 200, "data": {"callbackType": "complete", "task_id": "t1", "data": both}}),
     ):
         assert [(None, AUDIO), (None, OTHER)] == [(track.id, track.audio_url) for track in only(events).tracks]
+    numbered = {"conversion_id_1": "x", "conversion_id_2": "x", "conversion_path_1": AUDIO, "conversion_path_2": OTHER}
+    if name == "musicgpt":
+        assert [None, None] == [track.id for track in only(asked(provider_class, status(name, **numbered))).tracks]
     both[1]["audio_url"] = AUDIO.replace(".mp3", ".wav?x=/.mp3")
     assert {str(id_)} == {track.id for track in only(asked(provider_class, status(name, data=both))).tracks}
 
@@ -328,6 +331,46 @@ def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> No
     """COMPLETE is claimed, and no track of it can be played yet."""
     seen = only(asked(provider_class, status(provider_class().info.name, data=[{"id": "a", "audio_url": link}])))
     assert [] == [track for track in seen.tracks if track.audio_url]
+
+
+UPLOADED = "https://files.example/kieai/1.wav"
+
+
+@each_row("provider", ["kie", "kie-jobs", "sunoapi"])
+@each_row(
+    "body",
+    [
+        *({"success": True, "data": {key: UPLOADED}} for key in ("downloadUrl", "download_url", "fileUrl", "url")),
+        {"code": 200, "data": UPLOADED},
+        {"downloadUrl": UPLOADED},
+        {"code": 200, "data": [{"downloadUrl": UPLOADED}]},
+        {"code": 200, "data": json.dumps({"downloadUrl": UPLOADED})},
+        {"code": 200, "data": {"file": {"url": UPLOADED}}},
+        {"code": 200, "data": {"downloadUrl": "", "fileUrl": UPLOADED, "url": OTHER}},
+    ],
+)
+def test_an_uploaded_file_is_found_wherever_it_stands(provider: str, body: object) -> None:
+    """A submit goes on with the link of its file, whatever the file host calls it."""
+    account = load(provider)(KEY)
+    assert isinstance(account, Uploads)
+    assert UPLOADED == account.parse_upload(HttpResponse(status=200, body=msgspec.json.encode(body)))
+
+
+@each_row("provider", ["kie", "kie-jobs", "sunoapi", "vidgo"])
+@each_row(
+    "body",
+    [
+        *({"code": 200, "data": each} for each in (42.5, "42.5", " 42.50 ", {"credits": 42.5}, [{"credits": 42.5}])),
+        *({"data": {key: "42.5", "used": 7}} for key in ("credits_amount", "remainingCredits", "credit", "balance")),
+        {"code": 200, "data": {"balance": {"amount": 42.5, "currency": "credits"}}},
+        {"code": 200, "credits": 42.5},
+    ],
+)
+def test_a_balance_is_found_wherever_it_stands(provider: str, body: object) -> None:
+    """It may be a text, flat or wrapped."""
+    account = load(provider)(KEY)
+    assert isinstance(account, Credits)
+    assert 42.5 == account.parse_credits(HttpResponse(status=200, body=msgspec.json.encode(body)))
 
 
 # --- encodings -------------------------------------------------------------------------------------------------------
