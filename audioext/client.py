@@ -198,7 +198,8 @@ class Client(Submitting):
         if complaint is not None:
             raise RequestError([Problem("open", complaint)])
         wanted = dict(meta or {})
-        async for stored in self.store.jobs(is_open=open, newest_first=newest_first):
+        way = {"newest_first": True} if newest_first else {}  # which a store of the user's own may not know
+        async for stored in self.store.jobs(is_open=open, **way):
             try:
                 job = self._parts.job(self._parts.journal.take_in(stored))
             except (ConfigError, StoreError) as error:
