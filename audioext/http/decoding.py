@@ -107,9 +107,14 @@ def _loads(data: bytes, where: str) -> object:
 
 def _leniently(data: bytes) -> object:
     """Return JSON with what careless writers leave in it: NaN, line breaks inside texts, bytes that are no UTF-8."""
-    value = json.loads(data.decode(errors="replace"), strict=False, parse_constant=lambda _: None)
+    text = data.decode(errors="replace")
+    value = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole)
     msgspec.json.encode(value)  # half a surrogate pair has no bytes
     return value
+
+
+def _whole(digits: str) -> int | None:
+    return int(digits) if len(digits) <= MAX_ID_LENGTH else None  # what is longer takes long, and says nothing
 
 
 def _too_deep(data: bytes) -> bool:
