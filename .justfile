@@ -47,6 +47,10 @@ soak *ARGS="tests/processes":
 thorough *ARGS="tests/unit tests/integration tests/security":
     {{ bin }}/python -m pytest --quiet --numprocesses auto --hypothesis-profile=thorough --timeout 1800 -m hypothesis {{ ARGS }}
 
+# Live in simulated universes, in which all goes wrong that can: just simulate --seeds 0-9999 --processes 2
+simulate *ARGS:
+    {{ bin }}/python -m tests.security.simulate {{ ARGS }}
+
 # Measure one thing against a bare peer: just bench webhooks
 bench NAME *ARGS:
     {{ bin }}/python -m tests.bench.{{ NAME }} {{ ARGS }}

@@ -20,6 +20,7 @@ from audioext.config import ClientOptions
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
+from audioext.models import checks
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.models.results import Stage
@@ -68,6 +69,7 @@ class Client(Submitting):
 
     def __init__(self, *providers: Provider, **options: Unpack[ClientOptions]) -> None:
         """Check the settings and wire the parts."""
+        checks.refuse_unknown("Client", "option", options, ClientOptions.__annotations__)
         by_name = config.named(providers, os.environ)
         self._parts = Parts(config.Settings(providers=by_name, environ=os.environ, **options))
         self.inbox: Inbox = self._parts.inbox
@@ -136,10 +138,14 @@ class Client(Submitting):
         cancelled runs again when a client opens the same store. It takes 15 seconds at most: a POST without an answer
         is then left to its callback. Calling it again, or at the same time, waits for the one closing; cancelling
         a call does not stop it. Within a handler, which it would wait for, it only begins to close.
+
+        Raises:
+            ConfigError: it was opened in another event loop.
         """
         if self._closing is None:
             if not self._parts.is_open:
                 return
+            self._parts.check_loop()
             self._closing = asyncio.create_task(self._parts.aclose(), name="audioext close")
         if HANDLING.get() is None:
             await asyncio.shield(self._closing)
@@ -180,11 +186,19 @@ class Client(Submitting):
         *,
         open: bool | None = None,  # noqa: A002 - reads as a question at the call: jobs(open=True)
         meta: Mapping[str, object] | None = None,
+        newest_first: bool = False,
     ) -> AsyncIterator[Job]:
-        """Yield the jobs of the store, oldest first: all, or only open or ended ones, with this *meta* in theirs."""
+        """Yield the jobs of the store by age: all, or only open or ended ones, with this *meta* in theirs.
+
+        Raises:
+            RequestError: *open* is none of True, False and None.
+        """
         self._parts.check_open()
+        complaint = None if open is None else checks.flag(open)
+        if complaint is not None:
+            raise RequestError([Problem("open", complaint)])
         wanted = dict(meta or {})
-        async for stored in self.store.jobs(is_open=open):
+        async for stored in self.store.jobs(is_open=open, newest_first=newest_first):
             try:
                 job = self._parts.job(self._parts.journal.take_in(stored))
             except (ConfigError, StoreError) as error:
@@ -206,7 +220,7 @@ class Client(Submitting):
             RequestError: the store holds no such delivery.
         """
         self._parts.check_open()
-        async for delivery in self.store.deliveries(id.partition("-")[0]):
+        async for delivery in self.store.deliveries(str(id).partition("-")[0]):
             if delivery.id == id:
                 return delivery
         raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")])
@@ -241,6 +255,7 @@ class Client(Submitting):
         Raises:
             ConfigError: the client was closed before.
         """
+        self._parts.check_loop()
         return await check_parts(self._parts)
 
     async def credits(self, provider: str | None = None) -> float:

@@ -7,6 +7,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from attrs import frozen
@@ -54,15 +55,13 @@ class Clock:
 
     async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
         """Wait until *event* is set, or *seconds* have passed."""
-        if event.is_set():
-            return
-        both = (asyncio.ensure_future(event.wait()), asyncio.ensure_future(self.sleep(seconds)))
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in both:
-                each.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None) as limit:
+                timer = self.call_later(seconds, partial(limit.reschedule, 0.0))
+                try:
+                    await event.wait()
+                finally:
+                    timer.cancel()
 
 
 def _end(waiter: asyncio.Future[bool]) -> None:

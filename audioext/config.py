@@ -131,9 +131,10 @@ def _read_address(value: str | int, name: str, example: tuple[str, int]) -> tupl
 
 
 def _read_secrets(values: Sequence[str | bytes]) -> tuple[bytes, ...]:
-    if isinstance(values, (str, bytes)):
-        raise ConfigError("secrets must be a list, newest first, like secrets=[new, old]")
-    found = tuple(value.encode() if isinstance(value, str) else bytes(value) for value in values)
+    # A number has bytes as well, as many zeros.
+    if not isinstance(values, (list, tuple)) or not all(isinstance(value, (str, bytes)) for value in values):
+        raise ConfigError("secrets must be a list of texts or bytes, newest first, like secrets=[new, old]")
+    found = tuple(value.encode() if isinstance(value, str) else value for value in values)
     if any(len(secret) < MIN_SECRET_BYTES for secret in found):
         advice = "python -c 'import secrets; print(secrets.token_hex())'"
         raise ConfigError(f"a secret needs at least {MIN_SECRET_BYTES} bytes: {advice}")
@@ -144,10 +145,8 @@ def _read_clock(value: Clock | None) -> Clock:
     return Clock() if value is None else value
 
 
-def _seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    complaint = checks.seconds(value)
-    if complaint is not None:
-        raise ConfigError(f"{attribute.name} {complaint}")
+_seconds = checks.setting(checks.seconds)
+_flag = checks.setting(checks.flag)
 
 
 def _confirm(_: object, __: object, value: object) -> None:
@@ -196,7 +195,7 @@ class Settings:
     store: Store = field(default=None, converter=open_store)
     secrets: tuple[bytes, ...] = field(default=(), converter=_read_secrets, repr=False)
     confirm: Confirm = field(default="never", validator=_confirm)
-    serve_files: bool = False
+    serve_files: bool = field(default=False, validator=_flag)
     wait_timeout: float = field(default=1_800.0, validator=_seconds)
     expire_after: float = field(default=DAY_SECONDS, validator=_seconds)
     permit_timeout: float = field(default=900.0, validator=_seconds)
@@ -204,12 +203,14 @@ class Settings:
     poll_timeout: float = field(default=20.0, validator=_seconds)
     download_patience: float = field(default=30.0, validator=_seconds)
     download_timeout: float = field(default=900.0, validator=_seconds)
-    handler_concurrency: int = 16
+    handler_concurrency: int = field(default=16, validator=checks.setting(checks.whole_from(1)))
     keep: float = field(default=7 * DAY_SECONDS, validator=_seconds)
-    deliveries_kept: int = 100_000
+    deliveries_kept: int = field(default=100_000, validator=checks.setting(checks.whole_from(0)))
     allow_hosts: Sequence[str] = ()
-    clock: Clock = field(default=None, converter=_read_clock)
-    trust_env: bool = False
+    clock: Clock = field(
+        default=None, converter=_read_clock, validator=checks.setting(checks.made_as(Clock, "an audioext.Clock(...)"))
+    )
+    trust_env: bool = field(default=False, validator=_flag)
     session: aiohttp.ClientSession | None = field(default=None, validator=_session)
     metrics: tuple[str, int] | None = field(default=None, converter=read_metrics)
     address: tuple[str, int] | None = field(init=False, default=Factory(_address, takes_self=True))

@@ -178,7 +178,7 @@ class SourceError(ProviderError):
 
 
 class ProviderDownError(ProviderError):
-    """The provider is down or under maintenance: try again later."""
+    """The provider cannot be reached from here, is down or under maintenance: try again later."""
 
 
 class DecodeError(AudioextError):

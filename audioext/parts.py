@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets as random_secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from yarl import URL
@@ -47,6 +48,10 @@ HANDLERS_SECONDS = 3.0
 """How long handlers that were cancelled get to clean up, and to be given back."""
 CLOSE_SECONDS = 13.5
 """How long closing may take before what hangs is left alone; the last steps have a second more."""
+OTHER_LOOP = (
+    "the client was opened in another event loop: call it there, from a thread by "
+    "`asyncio.run_coroutine_threadsafe(client.extend(...), loop)`, and open and use it within one `asyncio.run`"
+)
 
 
 class Parts:
@@ -98,6 +103,7 @@ class Parts:
             look_soon=self._changes.look_soon,
             refresh=self._refresh,
             is_closed=lambda: self.journal.is_closed,
+            check_loop=self.check_loop,
             watch=self._watch,
             files=self.recoveries.files,
             clock=clock,
@@ -189,7 +195,7 @@ class Parts:
             # Before listening: the first delivery may already wait.
             self.is_open, self.is_closed, self.inbox.is_open = True, False, True
             if self.address is not None:
-                prefix = "/" if self.public_url is None else self.public_url.path
+                prefix = "/" if self.public_url is None else self.public_url.raw_path
                 port = await self.receiver.start(*self.address, prefix=prefix)
                 self.public_url = fill_port(self.public_url, port)
             if self._metrics is not None:
@@ -231,7 +237,14 @@ class Parts:
     def check_open(self) -> None:
         """Let a call through, or raise ConfigError."""
         if not self.is_open:
-            raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`")
+            raise ConfigError("the client is not open: use it inside `async with Client(...) as client:`, or open() it")
+        self.check_loop()
+
+    def check_loop(self) -> None:
+        """Let through what is called on the loop of the client, or without one, or raise ConfigError."""
+        with suppress(RuntimeError):  # no loop runs here
+            if self.is_open and asyncio.get_running_loop() is not self.inbox.loop:
+                raise ConfigError(OTHER_LOOP)
 
     def job(self, held: HeldJob) -> Job:
         """Return a handle of a job that was found."""
@@ -248,10 +261,7 @@ class Parts:
         name, wanted = ("ref", ref) if key is None else ("key", key)
         held = None
         if isinstance(wanted, str) and not LONE_SURROGATE.search(wanted):
-            if key is not None:
-                await self.journal.flush()  # a refusal that is not stored yet still holds its key
-                ref = await self.settings.store.find(key=key)
-            held = None if ref is None else await self.journal.hold(ref)
+            held = await (self.journal.hold(wanted) if key is None else self.journal.hold_key(wanted))
         if held is None:
             raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")])
         return held

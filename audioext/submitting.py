@@ -17,6 +17,7 @@ from audioext.models.meta import Meta
 from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
 from audioext.models.results import Song
 from audioext.parts import Parts
+from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING
 from audioext.runtime.jobs import Job
 from audioext.runtime.orders import Order
@@ -134,13 +135,14 @@ class Submitting:
             wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
             raise RequestError([*problems, Problem("request", f"{wanted}, not {shown(request)}")])
         chosen = parts.choose(provider or request.provider)
-        names = (fallback,) if isinstance(fallback, str) else fallback
-        others = tuple(other for name in dict.fromkeys(names) if (other := parts.choose(name)) is not chosen)
         found, noted, content = [*problems], {}, None
-        bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
-        found += [
-            Problem("fallback", f"cannot go on with {name}, which its own provider alone knows") for name in bound
-        ]
+        others: tuple[Provider, ...] = ()
+        names = (fallback,) if isinstance(fallback, str) else fallback
+        if names:
+            others = tuple(other for name in dict.fromkeys(names) if (other := parts.choose(name)) is not chosen)
+            bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
+            because = "which its own provider alone knows"
+            found += [Problem("fallback", f"cannot go on with {name}, {because}") for name in bound]
         if request.file is not None:
             request, wrong = await parts.submitter.sources.look(request)
             found += wrong

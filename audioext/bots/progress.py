@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Unpack
@@ -32,6 +33,8 @@ LONGEST_TEXT = 2_000
 """What every chat takes: discord.com/developers/docs/resources/message#create-message; Telegram takes 4,096."""
 LONGEST_PAUSE_SECONDS = 300.0
 """How long edits that fail pause at most."""
+ENDED_KEPT = 256
+"""Of how many jobs that ended last it is known what their messages show."""
 
 
 @frozen(kw_only=True)
@@ -106,8 +109,9 @@ class _Line:
     async def confirm(self, text: str) -> None:
         """Put the last word there where another process showed it: an edit of ours may have come after that."""
         async with self._lock:
-            if not self._is_over:  # whoever shows the last word hears of what goes wrong
-                await self._tried(text)
+            # Whoever shows the last word hears of what goes wrong.
+            if not self._is_over and await self._tried(text) is None:
+                self._shown = text
 
     async def _tried(self, text: str) -> Exception | None:
         """Edit the message and return what went wrong; Telegram refuses an edit that changes nothing, which is well."""
@@ -147,6 +151,7 @@ class ProgressMessages:
         self._send, self._edit, self._escape = send, edit, escape
         self._every, self._expected = every, expected
         self._lines: dict[str, _Line] = {}
+        self._ended: deque[str] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         for stage in (Stage.TEXT, Stage.FIRST, Stage.COMPLETE):
             client.on(stage)(self._tell)
@@ -300,7 +305,9 @@ class ProgressMessages:
                 await line.confirm(self._text(job))
         finally:
             ended.cancel()
-            del self._lines[job.ref]
+            self._ended.append(job.ref)  # a handler of ours that is told of the end now finds it said
+            if len(self._ended) > ENDED_KEPT:
+                self._lines.pop(self._ended.popleft(), None)
 
 
 async def _end_of(job: Job) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
-from audioext.cli.exits import Exit, epilogue
+from audioext.cli.exits import Exit, epilogue, is_output_lost, lose_output
 from audioext.errors import ConfigError
 from audioext.settings.reading import read_settings
 from audioext.version import __version__
@@ -138,6 +138,14 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.update(found)
     try:
         return _run(arguments)
+    except OSError as error:
+        if not is_output_lost(error):
+            raise
+        return lose_output(error)
+    except SystemExit as ended:
+        if ended.code != 1:
+            raise
+        return Exit.BROKEN_PIPE  # it is how rich ends what nobody reads
     finally:
         for name in found:
             os.environ.pop(name, None)

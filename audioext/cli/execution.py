@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import os
 import re
 import shlex
 import signal
@@ -16,7 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from audioext.cli.exits import Exit, leave
+from audioext.cli.exits import Exit, is_output_lost, leave
 from audioext.cli.options import Command
 from audioext.cli.screen import Screen
 from audioext.cli.text import clean, dump, moment
@@ -55,11 +54,9 @@ def execute(command: Command) -> int:
                 return runner.run(command.run(screen)) or Exit.OK
         except KeyboardInterrupt:
             return _interrupted(screen, came[-1])
-        except BrokenPipeError:
-            # Python would complain once more when it flushes stdout at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return Exit.BROKEN_PIPE
-        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence and a code
+        except Exception as error:  # whatever it is, the user gets a sentence and a code
+            if is_output_lost(error):
+                raise
             return _failed(screen, error, debug=command.debug)
 
 

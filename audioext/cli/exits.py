@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
+import sys
 from typing import Self
 
 EXTRAS = {
@@ -38,8 +40,22 @@ class Exit(enum.IntEnum):
     UNWELL = 9, "doctor found something that does not work"
     HUNG_UP = 129
     INTERRUPTED = 130, "Ctrl-C (143 after SIGTERM, 129 after SIGHUP); the task lives on"
-    BROKEN_PIPE = 141, "nobody reads the output any more"
+    BROKEN_PIPE = 141, "nobody reads the output any more, or there is no room for it"
     TERMINATED = 143
+
+
+def is_output_lost(error: Exception) -> bool:
+    """Say whether *error* is that of writing what nobody reads, or what there is no room for."""
+    return isinstance(error, OSError) and error.errno in {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
+def lose_output(error: OSError) -> int:
+    """Write nothing more to stdout, which cannot be written to any more, and return the exit code."""
+    # Python would complain once more when it flushes stdout at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:
+        print(f"audioext: cannot write the output: {error.strerror}", file=sys.stderr)
+    return Exit.BROKEN_PIPE
 
 
 def leave(*_: object) -> None:

@@ -56,11 +56,13 @@ class JobsCommand(LookOptions, Command):
         """Print the newest jobs of the store, oldest first."""
         now = time.time()
         since = 0.0 if self.since is None else read_since(self.since, now)
-        records: deque[Record] = deque(maxlen=self.limit)
+        is_open, records = True if self.open_only else None, deque[Record]()
         async with looking_client(self) as client:
-            async for job in client.jobs(open=True if self.open_only else None, meta=read_meta(self.meta)):
+            async for job in client.jobs(open=is_open, meta=read_meta(self.meta), newest_first=True):
                 if job.record.created_at >= since and (job.record.handler_faults or not self.undelivered):
-                    records.append(job.record)
+                    records.appendleft(job.record)
+                if len(records) == self.limit:
+                    break
         screen.list(
             "jobs",
             ("ref", "state", "provider", "operation", "source", "made", "credits", "problem"),

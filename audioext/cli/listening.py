@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Annotated, cast
@@ -24,6 +25,7 @@ from audioext.http.urls import without_password
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage
+from audioext.settings.meaning import client_options
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, to_delivery
 from audioext.ui.objects import BY, delivery_object, track_object
@@ -37,7 +39,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
 
     is_server = True
     metrics: Annotated[bool | str, API, env("AUDIOEXT_METRICS"), Parameter(metavar="[HOST:PORT]")] = False
-    """Serve /metrics for Prometheus at 127.0.0.1:9464, or at HOST:PORT, which strangers should not reach."""
+    """Serve /metrics for Prometheus at HOST:PORT, else where the settings say, else at 127.0.0.1:9464."""
     forward_to: Annotated[str | None, API] = None
     """A URL of your app that is told of every stage and failure, signed."""
     forward_secret: ForwardSecret = field(default=None, repr=False)
@@ -59,7 +61,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
             public_url=self.public_url,
             listen=listen,
             store=cast("Store", store),
-            metrics=self.metrics,
+            metrics=_where(self.metrics),
         )
         async with AsyncExitStack() as stack:
             stopped = stack.enter_context(stop_signals())
@@ -87,6 +89,12 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                 await stopped.wait()
             await store.appends.join()
             printing.cancel()
+
+
+def _where(metrics: bool | str) -> bool | str:  # noqa: FBT001 - as it was given
+    """Return the address of the environment or the file where `--metrics` came without one."""
+    set_up = client_options(os.environ).get("metrics")
+    return set_up if metrics is True and isinstance(set_up, str) else metrics
 
 
 def _address(client: Client, listen: object) -> str:

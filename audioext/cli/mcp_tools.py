@@ -6,8 +6,7 @@ import asyncio
 import inspect
 import io
 import mimetypes
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -21,6 +20,7 @@ from mcp.types import Resource, ToolAnnotations
 from pydantic import Field
 
 from audioext.cli.mcp_results import SONGS, Balance, JobInfo, JobList, SavedFiles, error_result, job_info, money
+from audioext.cli.mcp_tasks import JobTasks
 from audioext.cli.options import FIELD_HELP
 from audioext.client import Client
 from audioext.errors import AudioextError, Problem, RequestError
@@ -29,7 +29,7 @@ from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
 from audioext.runtime.jobs import TOLD_STAGES, Job, JobExpiredError, StageTimeoutError
-from audioext.ui.objects import BY, state_of
+from audioext.ui.objects import BY, newest, state_of
 from audioext.version import __version__
 
 LISTED_AT_MOST = 50
@@ -101,7 +101,7 @@ class Tools:
         limit: Annotated[int, Field(ge=1, le=1_000)] = 20,
     ) -> JobList:
         """List the jobs of the store, the newest first, also those of other processes."""
-        return JobList(jobs=[job_info(job) for job in await _newest(self.client, limit, is_open=open)])
+        return JobList(jobs=[job_info(job) for job in await newest(self.client, limit, is_open=open)])
 
     async def save(
         self,
@@ -132,6 +132,7 @@ class AgentServer(MCPServer[object]):
             instructions=f"{INSTRUCTIONS}\n{note}".strip(),
             log_level="WARNING",
             subscriptions=False,
+            extensions=[JobTasks(client, look=_refresh)],
         )
         self._client = client
         tools = Tools(client=client, provider=provider, out=out)
@@ -161,7 +162,7 @@ class AgentServer(MCPServer[object]):
     async def list_resources(self) -> list[Resource]:
         """List the newest finished songs: each is a resource, and so is each of its tracks."""
         found = []
-        for job in await _newest(self._client, LISTED_AT_MOST, is_open=False):
+        for job in await newest(self._client, LISTED_AT_MOST, is_open=False):
             if job.verdict is Verdict.COMPLETE:
                 title = next((track.title for track in job.record.tracks if track.title), None)
                 found.append(Resource(uri=SONGS + job.ref, name=job.ref, title=title, mime_type="application/json"))
@@ -187,11 +188,6 @@ class AgentServer(MCPServer[object]):
             raise ResourceError(f"{error} {money(error)}") from error
         kind = mimetypes.types_map.get((await asyncio.to_thread(listen, io.BytesIO(data))).suffix)
         return [ReadResourceContents(data, kind or "audio/mpeg")]
-
-
-async def _newest(client: Client, limit: int, *, is_open: bool | None) -> Sequence[Job]:
-    newest = deque([job async for job in client.jobs(open=is_open)], maxlen=limit)
-    return [*reversed(newest)]
 
 
 async def _refresh(job: Job) -> None:

@@ -16,7 +16,7 @@ import aiohttp
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
-from audioext.errors import DownloadError
+from audioext.errors import DownloadError, cut
 from audioext.files.fetching import Fetch
 from audioext.files.formats import (
     HEAD_BYTES,
@@ -101,8 +101,9 @@ class Downloader:
             raise DownloadError([f"job {song.ref} has no playable track"])
         try:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        except OSError as error:
-            raise DownloadError([f"cannot make the folder {folder}: {error.strerror or error}"]) from error
+        except (OSError, ValueError) as error:  # the latter: a zero byte
+            why = getattr(error, "strerror", None) or error
+            raise DownloadError([f"cannot make the folder {cut(str(folder))}: {why}"]) from error
         tracks = {_track_name(track, song, index): track for index, track in enumerate(song.tracks, 1)}
         save = _Save(self.of_job(links), folder, progress, tracks)
         try:
@@ -294,7 +295,11 @@ def _settle(folder: Path, outcomes: Mapping[str, _Outcome], *, overwrite: bool) 
             problems.append(f"{name}: byte for byte the same as {seen[outcome.digest]}, so it was not saved twice")
         else:
             seen[outcome.digest] = name
-            paths.append(_name_part(outcome.part, folder, name + outcome.suffix, overwrite=overwrite))
+            whole_name = f"{name.removesuffix(outcome.suffix)}{outcome.suffix}"  # a title may be a file's name
+            try:
+                paths.append(_name_part(outcome.part, folder, whole_name, overwrite=overwrite))
+            except OSError as error:
+                problems.append(f"{name}: cannot be named {whole_name} in {folder}: {error.strerror or error}")
     if fatal is not None:
         raise fatal
     if problems:

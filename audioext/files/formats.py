@@ -153,7 +153,7 @@ MAX_NAME_BYTES = 120
 """File systems allow 255; a suffix, a number and ".part" must fit as well."""
 _WINDOWS_NAMES = {
     *("con", "prn", "aux", "nul", "conin$", "conout$", "clock$"),
-    *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"),
+    *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789\u00b9\u00b2\u00b3"),
 }
 
 

@@ -78,7 +78,7 @@ def read_link_rules(allow_hosts: Iterable[str], apis: Iterable[URL]) -> LinkRule
         ConfigError: one of the names is no host.
     """
     opened = {host for url in apis for host in hosts_of_api(url)}
-    for name in [allow_hosts] if isinstance(allow_hosts, str) else allow_hosts:
+    for name in [allow_hosts] if allow_hosts is None or isinstance(allow_hosts, str) else allow_hosts:
         try:
             opened.add(read_open_host(name))
         except (ValueError, TypeError):

@@ -38,11 +38,12 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host and a path that begins with a letter, digit or percent sign.
-_PLAIN_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[1-9]\d{0,3})?/[\w%~-]", re.ASCII)
+_PLAIN_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[1-5]?\d{1,4})?/[\w%~-]", re.ASCII)
 _PLAIN_BYTES = bytes(byte for byte in range(ord("!"), ord("~") + 1) if byte not in b"[\\]")
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
 _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
 _SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 _EXACT_FLOAT = 2**53
 _EPOCH_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
@@ -56,10 +57,10 @@ _MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
 def parse_json(data: bytes, *, where: str = "the body") -> object:
     """Return the JSON value in *data*; a byte order mark is skipped, and JSON inside a JSON text is read.
 
-    NaN is read as null, and a byte that is no UTF-8 as a replacement character.
+    NaN is read as null, and a byte that is no UTF-8, or half a surrogate pair, as a replacement character.
 
     Raises:
-        DecodeError: it is not UTF-8 JSON, nests too deep, or holds a lone surrogate.
+        DecodeError: it is not UTF-8 JSON, or nests too deep.
     """
     if data.startswith(_UTF16):
         raise DecodeError(["expected UTF-8, not UTF-16 @ $"], where=where)
@@ -106,11 +107,14 @@ def _loads(data: bytes, where: str) -> object:
 
 
 def _leniently(data: bytes) -> object:
-    """Return JSON with what careless writers leave in it: NaN, line breaks inside texts, bytes that are no UTF-8."""
+    """Return JSON with what careless writers leave in it: NaN, line breaks inside texts, bytes that are no UTF-8.
+
+    Half of a surrogate pair, as a text has that was cut through an emoji, becomes a replacement character.
+    """
     text = data.decode(errors="replace")
-    value = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole)
-    msgspec.json.encode(value)  # half a surrogate pair has no bytes
-    return value
+    value: object = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole)
+    whole = _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
+    return msgspec.json.decode(whole)
 
 
 def _whole(digits: str) -> int | None:

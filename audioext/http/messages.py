@@ -32,7 +32,7 @@ LONGEST_EXCERPT = 120  # characters, of a body that is not what it should be
 
 def _headers(value: Headers) -> CIMultiDictProxy[str]:
     """Return *value* as a read-only mapping that ignores the case of names, as HTTP does."""
-    return value if type(value) is CIMultiDictProxy else CIMultiDictProxy(CIMultiDict(value))
+    return value if type(value) is CIMultiDictProxy else CIMultiDictProxy(CIMultiDict(value or ()))
 
 
 @frozen(kw_only=True)

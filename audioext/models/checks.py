@@ -7,11 +7,15 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from audioext.errors import Problem, RequestError, shown
+import attrs
+
+from audioext.errors import ConfigError, Problem, RequestError, cut, shown
 
 GENDERS = ("m", "f", "male", "female", "neutral")
 PERSONA_MODELS = ("style_persona", "voice_persona")  # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21
@@ -19,6 +23,8 @@ VARIETY_LAST = 4  # integer 0..4: docs.sunoapi.org/suno-api/add-instrumental (V6
 WEIGHT_STEPS = 100  # "multiple of 0.01": docs.kie.ai/suno-api/extend-music, read 2026-11-21
 URL_SCHEMES = frozenset({"http", "https", "s3"})
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+LONGEST_NAME = 40
 
 Check = Callable[[object], str | None]
 """Returns what is wrong with a value that was given, or `None`."""
@@ -120,3 +126,53 @@ def is_number(value: object, *, above: float) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
+
+
+def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Let through what is among the *known* names, or raise TypeError: *owner* has no such *kind*."""
+    unknown = sorted({*given}.difference(known))
+    if unknown:
+        near = get_close_matches(unknown[0][:LONGEST_NAME], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}"
+        message = f"{owner} has no {kind} {cut(unknown[0])}; {hint}"
+        raise TypeError(message)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def setting(check: Check, *, optional: bool = False) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    """Return a validator that raises ConfigError, with the setting's name, for a value that *check* refuses."""
+
+    def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        complaint = None if optional and value is None else check(value)
+        if complaint is not None:
+            message = f"{attribute.name} {complaint}"
+            raise ConfigError(message)
+
+    return validate
+
+
+def from_on(least: float) -> Check:
+    """Return what refuses all but finite numbers from *least* on."""
+
+    def check(value: object) -> str | None:
+        is_good = is_number(value, above=least - 1) and isinstance(value, (int, float)) and value >= least
+        return None if is_good else f"must be a finite number from {least:g} on, not {shown(value)}"
+
+    return check
+
+
+def whole_from(least: int) -> Check:
+    """Return what refuses all but whole numbers from *least* on."""
+
+    def check(value: object) -> str | None:
+        is_good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return None if is_good else f"must be a whole number from {least} on, not {shown(value)}"
+
+    return check
+
+
+def made_as(kind: type, how: str) -> Check:
+    """Return what refuses all but a *kind*, and says *how* one is made."""
+    return lambda value: None if isinstance(value, kind) else f"must be {how}, not {shown(value)}"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
+
+from audioext.models import checks
+
+_count = checks.setting(checks.whole_from(1), optional=True)
+_window = checks.setting(checks.seconds)
+_wait = checks.setting(checks.from_on(0))
 
 
 @frozen(kw_only=True)
@@ -11,13 +17,16 @@ class Limits:
 
     At most `submits` in every `per` seconds, at most `parallel` unfinished jobs, and at most `queries` status
     calls in every `queries_per` seconds; `None` means no limit.
+
+    Raises:
+        ConfigError: one is no whole number above 0, or no time.
     """
 
-    submits: int | None = None
-    per: float = 10.0
-    parallel: int | None = None
-    queries: int | None = 8
-    queries_per: float = 1.0
+    submits: int | None = field(default=None, validator=_count)
+    per: float = field(default=10.0, validator=_window)
+    parallel: int | None = field(default=None, validator=_count)
+    queries: int | None = field(default=8, validator=_count)
+    queries_per: float = field(default=1.0, validator=_window)
 
 
 @frozen(kw_only=True)
@@ -26,10 +35,14 @@ class Pace:
 
     Without webhooks: `first` after the submit, then every `every`, slower by `backoff` times each call up
     to `slowest`. With webhooks: `quiet` after the last word of the job, then at the same pace.
+
+    Raises:
+        ConfigError: one is no finite number of seconds, or `backoff` is below 1.
     """
 
-    first: float = 15.0
-    every: float = 10.0
-    slowest: float = 30.0
-    backoff: float = 1.25
-    quiet: float = 150.0  # from the first track to the last there are up to two minutes without a word
+    first: float = field(default=15.0, validator=_wait)
+    every: float = field(default=10.0, validator=_wait)
+    slowest: float = field(default=30.0, validator=_wait)
+    backoff: float = field(default=1.25, validator=checks.setting(checks.from_on(1)))
+    # from the first track to the last there are up to two minutes without a word
+    quiet: float = field(default=150.0, validator=_wait)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cache, cached_property
 from operator import attrgetter
 from os import PathLike, fspath
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO, ClassVar, Literal, Self, TypedDict, cast
 import attrs
 from attrs import field, frozen
 
-from audioext.errors import Problem, RequestError, cut, shown
+from audioext.errors import Problem, RequestError, shown
 from audioext.models import checks
 from audioext.models.checks import Check
 
@@ -27,8 +26,6 @@ PersonaModel = Literal["style_persona", "voice_persona"]
 AudioFile = str | PathLike[str] | bytes | BinaryIO
 """A path, the bytes, or a binary file object, which is read from where it stands when the request is submitted."""
 
-
-LONGEST_NAME = 40
 
 CUSTOM_FIELDS = ("prompt", "style", "title", "continue_at")
 """What custom mode needs; given by themselves they ask for it."""
@@ -141,11 +138,7 @@ class _Request:
             TypeError: a field has no such name.
         """
         _, defaults, _ = _fields(cast("type", cls))
-        if not fields.keys() <= defaults.keys():
-            unknown, known = min(fields.keys() - defaults.keys()), sorted(defaults)
-            near = get_close_matches(unknown[:LONGEST_NAME], known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
-            raise TypeError(f"{cls.__name__} has no field {cut(unknown)}; {hint}")
+        checks.refuse_unknown(cls.__name__, "field", fields, defaults)
         request, put = object.__new__(cls), object.__setattr__
         for name, value in {**defaults, **fields}.items():
             put(request, name, value)
@@ -246,8 +239,9 @@ class Extend(_Request):
         if self.persona_model is not None and self.persona_id is None:
             found.append(Problem("persona_model", "says how persona_id is used, so it needs persona_id"))
         end, start = self.source_duration, self.continue_at
-        is_known = checks.is_number(start, above=0) and checks.is_number(end, above=0)
-        if is_known and start is not None and end is not None and start >= end:
+        if start is None or end is None or checks.seconds(start) or checks.seconds(end):
+            return found
+        if start >= end:
             found.append(Problem("continue_at", f"must be below the source's duration of {end:g} s, not {start:g}"))
         return found
 

@@ -16,6 +16,7 @@ from yarl import URL
 
 from audioext.errors import ConfigError, Problem, RequestError, shown
 from audioext.http.messages import AUDIO_TYPES, HttpRequest, HttpResponse, Part, Webhook
+from audioext.models import checks
 from audioext.models.events import SubmitOutcome
 from audioext.models.limits import Limits, Pace
 from audioext.models.record import Record
@@ -93,6 +94,10 @@ def _vendors(fact: str) -> Any:  # noqa: ANN401 - as attrs' own Factory, so that
     return attrs.Factory(attrgetter(f"vendor.{fact}"), takes_self=True)
 
 
+_limits = checks.setting(checks.made_as(Limits, "an audioext.Limits(...)"))
+_pace = checks.setting(checks.made_as(Pace, "an audioext.Pace(...)"))
+
+
 @functools.lru_cache(maxsize=256)
 def _joined(root: URL, path: str) -> URL:
     return root.with_path(root.path.rstrip("/") + path)
@@ -112,10 +117,12 @@ class HostedAccount:
     api_key: str | None = field(default=None, converter=to_api_key, repr=False)
     base_url: URL = field(default=_vendors("base_url"), kw_only=True, converter=to_base_url)
     name: str = field(default=_vendors("rules.wire_name"), kw_only=True, converter=to_name)
-    limits: Limits = field(default=_vendors("limits"), kw_only=True)
-    pace: Pace = field(factory=Pace, kw_only=True)
-    grace: float = field(default=_vendors("grace"), kw_only=True)
-    retention: float | None = field(default=_vendors("retention"), kw_only=True)
+    limits: Limits = field(default=_vendors("limits"), kw_only=True, validator=_limits)
+    pace: Pace = field(factory=Pace, kw_only=True, validator=_pace)
+    grace: float = field(default=_vendors("grace"), kw_only=True, validator=checks.setting(checks.seconds))
+    retention: float | None = field(
+        default=_vendors("retention"), kw_only=True, validator=checks.setting(checks.seconds, optional=True)
+    )
     info: ProviderInfo = field(init=False, repr=False, eq=False)
     """The facts of this account; limits count by its host and by a digest of its key."""
 

@@ -89,8 +89,9 @@ class Body:
         self._found: dict[str, list[tuple[int, object, str]]] = {}  # by role, with the object's index and the path
         for index, (layer, path) in enumerate(self.layers):
             if not self._look_at(index, layer, path):
+                is_wrapper = index == 0 and len(layer) == 1  # nothing stands beside it that it could belong to
                 for key, raw in itertools.islice(layer.items(), MAX_KEYS):
-                    if not _ECHO.search(plain(key)):
+                    if is_wrapper or not _ECHO.search(plain(key)):
                         self._open(raw, f"{path}.{key}")
 
     @classmethod
@@ -191,7 +192,9 @@ class Body:
         for node in nodes:
             pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
             limit = MAX_KEYS if isinstance(node, dict) else None
-            inner = [opened(item) for key, item in itertools.islice(pairs, limit) if not _ECHO.search(plain(str(key)))]
+            inner = [
+                _only(opened(item)) for key, item in itertools.islice(pairs, limit) if not _ECHO.search(plain(str(key)))
+            ]
             beside = [_bare(item) for item in inner if isinstance(item, dict)]
             yield [item for item in beside if _names_a_track(item, by_file=True)][:MAX_TRACKS]
             nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
@@ -229,6 +232,11 @@ class Body:
         for _, item, _ in listed if not found else ():
             found += [said for each in _several(item) if isinstance(each, dict) for said in all_said(plain_keys(each))]
         return " ".join(dict.fromkeys(found))
+
+
+def _only(item: object) -> object:
+    """Return what is alone in a list, anything else as it is."""
+    return opened(item[0]) if isinstance(item, list) and len(item) == 1 else item
 
 
 def _several(item: object) -> Sequence[object]:

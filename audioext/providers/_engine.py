@@ -19,6 +19,7 @@ from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import HostedAccount, Vendor
 from audioext.providers._answers import HTTP_ERROR_FROM
 from audioext.providers._body import Body
+from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
 _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
@@ -166,6 +167,7 @@ def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> F
 # --- documented webhooks ---------------------------------------------------------------------------------------------
 
 DocumentedId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+DocumentedLine = Annotated[str, Meta(max_length=LONGEST_LINE)]
 _LINKS = ("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
 _links_of = attrgetter(*_LINKS)
 
@@ -189,10 +191,10 @@ class DocumentedSong(
     source_audio_url: str | None = None
     source_stream_url: str | None = None
     source_image_url: str | None = None
-    prompt: str | None = None
-    model_name: str | None = None
-    title: str | None = None
-    tags: str | None = None
+    prompt: Annotated[str, Meta(max_length=LONGEST_TEXT)] | None = None
+    model_name: DocumentedLine | None = None
+    title: DocumentedLine | None = None
+    tags: DocumentedLine | None = None
     created_at: str | int | float | None = None
     duration: Annotated[float, Meta(gt=0)] | None = None
 
@@ -244,7 +246,7 @@ def documented_webhook(body: bytes) -> Progress | None:
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
     if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
         return None
-    if not task.task_id.isprintable():
+    if task.task_id != identity(task.task_id):
         return None
     tracks: list[Track] = []
     # One look at all links together is faster than one at each.
@@ -254,8 +256,10 @@ def documented_webhook(body: bytes) -> Progress | None:
         if not are_plain:
             shown.update((name, link(shown[name])) for name in _LINKS)
         id_ = shown["id"] = shown.pop("audio_id") or song.id
-        if not (id_ and id_.isprintable() and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
+        if not (id_ and id_ == identity(id_) and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
             return None
         shown["created_at"] = moment(song.created_at) or moment(task.created_time)
         tracks.append(Track(**shown))
+    if len({track.id for track in tracks}) < len(tracks):
+        return None
     return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))

@@ -7,8 +7,7 @@ each provider's module, read 2026-11-21; third-party witnesses are marked where 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 import attrs
@@ -23,6 +22,8 @@ DEFAULT_INSTRUMENTAL_MODEL = "V4_5PLUS"
 """Sent when no model is given: sunoapi.org's own default changed from it to V6 without a word."""
 
 _Given = Mapping[str, object]
+_Limit = tuple[str, int, str, bool]
+"""A field, how many characters it may have, with which model, and whether the vendor's page says so."""
 _NONE: frozenset[str] = frozenset()
 _ALL = frozenset(NAMES)
 _SUNO = _ALL - {"musicgpt"}
@@ -148,6 +149,11 @@ class FieldRules:
         named = {each: [name for name in FIELDS if self.wire_name in takers(name, each)] for each in Operation}
         return {each: frozenset(names) for each, names in named.items()}
 
+    @functools.cached_property
+    def limits(self) -> Mapping[tuple[Operation, str], Sequence[_Limit]]:
+        """The limits of texts by operation and model; those of a model that no page names stand under `""`."""
+        return {(each, model): _limits(each, model, self) for each in Operation for model in ("", *EXTEND_LIMITS)}
+
 
 def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     """Return all that the API with these *rules* would refuse in any draft, and advice, or raise UnsupportedError."""
@@ -158,9 +164,15 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
         if operation is Operation.EXTEND:
             message += "; here use track.extend(), or url= with the track's audio URL"
         raise UnsupportedError(message)
-    given = request.given()
-    found = [_unsupported(name, operation, rules) for name in given if name not in rules.taken[operation]]
-    found += _lengths(given, operation, rules)
+    given, taken = request.given(), rules.taken[operation]
+    found: list[Problem] = []
+    if not given.keys() <= taken:
+        found += [_unsupported(name, operation, rules) for name in given if name not in taken]
+    model = request.model if isinstance(request.model, str) else ""
+    for name, longest, where, is_stated in rules.limits.get((operation, model)) or rules.limits[operation, ""]:
+        text = given.get(name)
+        if isinstance(text, str) and len(text) > longest:
+            found.append(_too_long(name, len(text), longest, where, is_stated=is_stated))
     if rules.is_engine:
         found += _engine(given, operation, rules)
     if isinstance(request, Extend):
@@ -190,14 +202,16 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
         yield Problem("model", f"is required to extend at {rules.wire_name}")
     if given.get("instrumental") is True:
         yield from _instrumental_clashes(given, operation, rules)
-    longest = SHORT_UPLOADS.get(_named(model), MAX_UPLOAD_SECONDS) if operation is Operation.UPLOAD_EXTEND else math.inf
-    if isinstance(seconds, (int, float)) and checks.is_number(seconds, above=0) and seconds > longest:
-        where = f" with {cut(_named(model))}" if model else ""
-        yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
-
-
-def _named(model: object) -> str:
-    return model if isinstance(model, str) else ""
+    if (
+        operation is Operation.UPLOAD_EXTEND
+        and isinstance(seconds, (int, float))
+        and checks.is_number(seconds, above=0)
+    ):
+        named = model if isinstance(model, str) else ""
+        longest = SHORT_UPLOADS.get(named, MAX_UPLOAD_SECONDS)
+        if seconds > longest:
+            where = f" with {cut(named)}" if model else ""
+            yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
 
 
 def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
@@ -260,8 +274,7 @@ def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules
             yield Problem(name, "is reported to clash with instrumental=True", advice=True)
 
 
-def _lengths(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[Problem]:
-    model = _named(given.get("model"))
+def _limits(operation: Operation, model: str, rules: FieldRules) -> tuple[_Limit, ...]:
     is_extend = operation is not Operation.ADD_INSTRUMENTAL
     by_model = EXTEND_LIMITS.get(model, {}) if is_extend and rules.is_engine else {}
     limits = [(name, longest, f" with {model}", model in rules.stated) for name, longest in by_model.items()]
@@ -271,13 +284,14 @@ def _lengths(given: _Given, operation: Operation, rules: FieldRules) -> Iterator
         # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
         if name != "lyrics" or is_extend or model in V6_MODELS
     ]
-    for name, longest, where, is_stated in limits:
-        text = given.get(name)
-        if isinstance(text, str) and len(text) > longest:
-            message = f"must be at most {longest} characters{where}, not {len(text)}"
-            if not is_stated:
-                message = f"is reported to be refused beyond {longest} characters{where}; it has {len(text)}"
-            yield Problem(name, message, advice=not is_stated)
+    return tuple(limits)
+
+
+def _too_long(name: str, length: int, longest: int, where: str, *, is_stated: bool) -> Problem:
+    if is_stated:
+        return Problem(name, f"must be at most {longest} characters{where}, not {length}")
+    message = f"is reported to be refused beyond {longest} characters{where}; it has {length}"
+    return Problem(name, message, advice=True)
 
 
 def _listed(names: frozenset[str]) -> str:

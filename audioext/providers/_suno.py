@@ -18,7 +18,7 @@ from audioext.errors import ConfigError, DecodeError, ProviderDownError, RateLim
 from audioext.http.decoding import camel, link, plain_keys, text
 from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
 from audioext.http.signing import hmac_base64_matches, unix_seconds
-from audioext.models.checks import LONE_SURROGATE
+from audioext.models import checks
 from audioext.models.events import Event, Failed, Progress, SubmitOutcome
 from audioext.models.limits import Limits
 from audioext.models.requests import Extend, Operation, Request
@@ -229,7 +229,7 @@ def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the webhook keys in *value*, or raise ConfigError: none, one, or several for a rotation."""
     keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
     # Half a surrogate pair has no UTF-8 bytes to sign with.
-    if not all(isinstance(key, str) and key and not LONE_SURROGATE.search(key) for key in keys):
+    if not all(isinstance(key, str) and key and not checks.LONE_SURROGATE.search(key) for key in keys):
         raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
     return keys
 
@@ -239,7 +239,9 @@ class KieAccount(SunoAccount):
     """An account at kie.ai, by either route; each says what its settings mean."""
 
     webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=to_webhook_keys, repr=False)
-    webhook_tolerance: float = field(default=WEBHOOK_TOLERANCE_SECONDS, kw_only=True)
+    webhook_tolerance: float = field(
+        default=WEBHOOK_TOLERANCE_SECONDS, kw_only=True, validator=checks.setting(checks.seconds)
+    )
 
     @property
     def is_signed(self) -> bool:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
+from attrs import evolve
+
 from audioext.errors import DecodeError
 from audioext.http.decoding import camel, identity, link, moment, number, opened, plain, text
 from audioext.models.results import TimedLine, Track
@@ -16,6 +18,8 @@ MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the e
 MAX_KEYS = 64  # of one track; real ones have up to 21, and each spelling of a link takes its time
 MAX_KEY_LENGTH = 100  # characters of a key that is looked at; known ones have up to 24
 MAX_LINES = 2_000  # of timed lyrics; real songs have about a hundred
+LONGEST_LINE = 1_000  # characters of a title, of tags, of one line of lyrics; what is longer is cut
+LONGEST_TEXT = 50_000  # characters of a prompt or of lyrics; vendors take up to 5,000
 _MILLISECONDS = 1000
 _AUDIO_FILE = re.compile(r"\s*https?://[^?#]+\.(mp3|wav|m4a|flac|ogg|opus|aac)([?#].*)?\s*", re.IGNORECASE | re.DOTALL)
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg")
@@ -27,6 +31,18 @@ def seconds(value: object) -> float | None:
     """Return the duration in *value*."""
     found = number(value)
     return found if found is not None and found > 0 else None
+
+
+def line_of_text(value: object) -> str | None:
+    """Return the text in *value*, cut to the length of a line."""
+    found = text(value)
+    return None if found is None else found[:LONGEST_LINE]
+
+
+def whole_text(value: object) -> str | None:
+    """Return the text in *value*, cut where no vendor's would end."""
+    found = text(value)
+    return None if found is None else found[:LONGEST_TEXT]
 
 
 def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
@@ -42,7 +58,7 @@ def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
         start, end = (number(line.get("start")), number(line.get("end"))) if isinstance(line, dict) else (None, None)
         if start is None or end is None:
             return None
-        found.append(TimedLine(text(line.get("text")) or "", start / _MILLISECONDS, end / _MILLISECONDS))
+        found.append(TimedLine(line_of_text(line.get("text")) or "", start / _MILLISECONDS, end / _MILLISECONDS))
     return tuple(found) or None
 
 
@@ -70,14 +86,14 @@ KEYS: Mapping[str, tuple[Callable[[object], object], tuple[str, ...]]] = {
     "source_audio_url": (link, ("source_audio_url",)),
     "source_stream_url": (link, ("source_stream_audio_url", "source_stream_url")),
     "source_image_url": (link, ("source_image_url",)),
-    "prompt": (text, ("prompt",)),
-    "model_name": (text, ("model_name",)),
-    "title": (text, ("title",)),
-    "tags": (text, ("tags", "music_style")),
+    "prompt": (whole_text, ("prompt",)),
+    "model_name": (line_of_text, ("model_name",)),
+    "title": (line_of_text, ("title",)),
+    "tags": (line_of_text, ("tags", "music_style")),
     "created_at": (moment, ("create_time", "created_at", "created_time")),
     "duration": (seconds, ("duration", "conversion_duration", "audio_duration")),
     "wav_url": (link, ("conversion_path_wav", "wav_url", "audio_url_wav", "audio_wav_url")),
-    "lyrics": (text, ("lyrics",)),
+    "lyrics": (whole_text, ("lyrics",)),
     "timed_lyrics": (timed_lines, ("lyrics_timestamped",)),
 }
 """Where a track's fields were seen and how they are read, the likeliest key first, each in any spelling.
@@ -134,7 +150,7 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
         name, rank, read = known
         if rank > ranks.get(name, rank):
             continue
-        value = item if read is text and type(item) is str else read(item)  # most are texts: it saves a call for each
+        value = read(item)
         if value is not None:
             found[name], ranks[name] = value, rank
         elif name == "audio_url" and item and not isinstance(item, str):
@@ -159,10 +175,10 @@ def find_tracks(
     """
     links: tuple[Track, ...] = ()
     for values, path in lists:
-        if len(values) > MAX_TRACKS:
-            raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         found: list[Track] = []
-        items = [opened(value) for value in values]
+        items = [item for value in map(opened, values) for item in (value if isinstance(value, list) else (value,))]
+        if max(len(values), len(items)) > MAX_TRACKS:
+            raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         for index, item in enumerate(items):
             if isinstance(item, str) and (file := file_link(item)):
                 found.append(Track(audio_url=file, created_at=created_at))
@@ -171,6 +187,20 @@ def find_tracks(
                 if track.id or track.audio_url or track.stream_url:
                     found.append(track)
         if found and any(isinstance(item, dict) for item in items):
-            return tuple(found)
+            return tuple(_apart(found))
         links = links or tuple(found)
     return links
+
+
+def _apart(tracks: Sequence[Track]) -> Iterable[Track]:
+    """Yield *tracks*, without their ids where one stands for two files of a kind, as that of their task would."""
+    files: dict[tuple[str, str], set[str]] = {}
+    for track in tracks:
+        if track.id and track.audio_url:
+            files.setdefault((track.id, _kind(track.audio_url)), set()).add(track.audio_url)
+    shared = {id_ for (id_, _), links in files.items() if len(links) > 1}
+    return (evolve(track, id=None) if track.id in shared else track for track in tracks)
+
+
+def _kind(link: str) -> str:
+    return link.partition("?")[0].rpartition("/")[2].rpartition(".")[2]

@@ -107,7 +107,7 @@ class Changes:
         is_over = True
         if self._is_resync:
             self._is_resync = False
-            self.journal.try_again()
+            self.journal.unstored.wake()
             try:
                 await self.on_resync()
             except Exception as error:  # noqa: BLE001 - as above

@@ -19,6 +19,10 @@ _log = logging.getLogger("audioext.claims")
 
 IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when nobody wakes the loop."""
+CLAIM_SECONDS = 10.0
+"""How long it believes that nothing is due: what a clock put down that was ahead may hide behind other work."""
+SHORTEST_SECONDS = 0.001
+"""How long what is due and could not be claimed waits."""
 STORE_DOWN_SECONDS = 1.0
 CANCEL_SECONDS = 2.0
 """How long work that was cancelled gets to clean up."""
@@ -41,6 +45,7 @@ class Claims:
     providers: Sequence[str] | None = None
     farthest: float = math.inf
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _claimed_at: float = field(default=-math.inf, init=False)
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(init=False)
@@ -88,15 +93,22 @@ class Claims:
                 await self._give_back([ref for task, ref in running.items() if task.cancelled()])
 
     async def _run(self) -> None:
+        self._wake.set()
         while True:
+            was_woken = self._wake.is_set() or self._is_draining
             self._wake.clear()
             try:
                 if self._is_closing:
                     return
-                claimed = await self._claim()
+                # A look that nobody asked for costs the store one question, and no claim where nothing is due.
+                left = 0.0 if was_woken or self._is_long_ago() else await self._left()
+                is_due = not 0.0 < left <= self.farthest
+                claimed = await self._claim() if is_due else 0
                 if self._is_draining and not (claimed or self._running or self._wake.is_set()):
                     return  # and nothing ended while it looked, after which more may be due
-                pause = 0.0 if claimed else await self._pause()
+                if is_due:
+                    left = 0.0 if claimed else max(await self._left(), SHORTEST_SECONDS)
+                pause = min(left, IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - a bug of a store must not end the work of all jobs
                 self._outage.note(error)
                 if self._is_draining and not self._running:
@@ -109,11 +121,15 @@ class Claims:
                 await self.clock.wait_for(self._wake, pause)
                 self._next_look = math.inf
 
+    def _is_long_ago(self) -> bool:
+        """Say whether the last claim is, or seems to be ahead, since the clock was set back."""
+        return not 0.0 <= self.clock.now() - self._claimed_at < CLAIM_SECONDS
+
     async def _claim(self) -> int:
         room = self.concurrency - len(self._running)
         if room <= 0:
             return 0
-        now = self.clock.now()
+        self._claimed_at = now = self.clock.now()
         refs = await self.store.claim(
             self.work,
             now=now,
@@ -152,10 +168,9 @@ class Claims:
         except Exception:  # noqa: BLE001 - a bug must not end the loop; the claim runs out and the work comes again
             _log.exception("%s of job %s failed", self.work, ref)
 
-    async def _pause(self) -> float:
+    async def _left(self) -> float:
+        """Return how many seconds are left until work is due, or longer than it sleeps if none is known."""
         if len(self._running) >= self.concurrency or self._is_draining:
             return IDLE_SECONDS
         due = await self.store.next_due(self.work, providers=self.providers)
-        if due is None:
-            return IDLE_SECONDS
-        return min(IDLE_SECONDS, max(due - self.clock.now(), 0.001))
+        return IDLE_SECONDS if due is None else due - self.clock.now()

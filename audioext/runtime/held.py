@@ -144,6 +144,8 @@ class JobContext:
     """Does so in its turn, one job after the other, and says in the log what fails."""
     refresh: Callable[[HeldJob], Awaitable[None]]
     is_closed: Callable[[], bool]
+    check_loop: Callable[[], None]
+    """Raises `ConfigError` on another loop than the client's: nobody would be woken there."""
     watch: Callable[[int], None]
     """Called with 1 when a wait begins and with -1 when it ends."""
     files: Callable[[HeldJob], Files]

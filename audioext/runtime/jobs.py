@@ -205,7 +205,11 @@ class Job(JobFacts):
             ProviderError: the call was refused; the job lives on.
             DecodeError: the answer cannot be read.
             SubmitUnknownError: the task's id is not known, so there is nothing to ask for.
+            ClientClosedError: the client was closed.
         """
+        self._context.check_loop()
+        if self._context.is_closed():
+            raise self._closed()
         with suppress(StoreError):  # which was said, once for all who wait
             await self._context.look(self.ref)
         if self.record.task_id is None:
@@ -233,11 +237,14 @@ class Job(JobFacts):
         message = f"job {self.ref} did not reach {what} in time ({last_words}); it lives on, await it again"
         return StageTimeoutError(message, job=self)
 
+    def _closed(self) -> ClientClosedError:
+        message = f"the client was closed while job {self.ref} was awaited; the job lives on in the store"
+        return ClientClosedError(message, job=self)
+
     def _raise_if_over(self) -> None:
         record = self.record
         if self._context.is_closed():
-            message = f"the client was closed while job {self.ref} was awaited; the job lives on in the store"
-            raise ClientClosedError(message, job=self)
+            raise self._closed()
         failure = self.failure
         if failure is not None:
             code = "" if failure.code is None else f" (code {failure.code})"

@@ -56,13 +56,14 @@ class Journal:
     _recent: dict[str, HeldJob] = field(factory=dict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _looks: set[asyncio.Timeout] = field(factory=set, init=False)
-    _unstored: Unstored = field(init=False)
+    unstored: Unstored = field(init=False)
+    """What the store did not take yet."""
     is_closed: bool = field(default=False, init=False)
     """Whether every wait ends with `ClientClosedError`."""
 
     def __attrs_post_init__(self) -> None:
         """Prepare for a store that is away."""
-        self._unstored = Unstored(append=self._append_late, clock=self.clock)
+        self.unstored = Unstored(append=self._append_late, clock=self.clock)
 
     # --- what is held ------------------------------------------------------------------------------------
 
@@ -138,6 +139,12 @@ class Journal:
             return None
         return self.take_in(stored)
 
+    async def hold_key(self, key: str) -> HeldJob | None:
+        """Return the job that holds *key* as `hold` does; a refusal that is not stored yet would still hold it."""
+        await self.unstored.flush()
+        ref = await self.store.find(key=key)
+        return None if ref is None else await self.hold(ref)
+
     async def look(self, ref: str, *, whole: bool = False) -> None:
         """Do as `hold` does for somebody who waits, who is kept neither by a store that hangs nor at the end.
 
@@ -169,7 +176,7 @@ class Journal:
 
     async def append_read(self, held: HeldJob, news: Sequence[Reading], *, release: bool = False) -> None:
         """Append entries that were read already, as `append` does."""
-        unstored = self._unstored.entries(held.ref)
+        unstored = self.unstored.entries(held.ref)
         if unstored:  # the index must not say more than the journal
             news = [*held.read(unstored), *news]
         entries = [reading.entry for reading in news]
@@ -177,7 +184,7 @@ class Journal:
         for _ in range(MAX_ROUNDS):
             record = held.with_readings(news) if news else held.record
             assert record is not None  # noqa: S101 - the request is among them
-            index = self._index(held, record)
+            index = self.index(held, record)
             known, understood, old = held.count, len(held.readings), held.record
             began = self.clock.monotonic()
             done = await self.store.append(
@@ -266,7 +273,8 @@ class Journal:
         with suppress(StoreError):  # then whoever claims its work does it
             await self.append(held)
 
-    def _index(self, held: HeldJob, record: Record) -> Index:
+    def index(self, held: HeldJob, record: Record) -> Index:
+        """Return the index row of a held job whose journal means *record*."""
         now = self.clock.now()
         poll_at = schedule.poll_at(
             record,
@@ -277,10 +285,6 @@ class Journal:
             polled_at=held.polled_at,
         )
         return schedule.index_of(record, now=now, poll_at=poll_at, expire_after=self.expire_after)
-
-    def first_index(self, held: HeldJob) -> Index:
-        """Return the index row with which the journal of a new job begins."""
-        return self._index(held, held.record)
 
     # --- when the store is away, or has lost what it held ------------------------------------------------
 
@@ -298,28 +302,16 @@ class Journal:
         old, news = held.record, held.read(entries)
         held.learn(news, count=held.count)
         announce(self.counts, old, held.record, news)
-        self._unstored.add(held, entries)
+        self.unstored.add(held, entries)
 
     def disown(self, held: HeldJob, entry: Entry) -> None:
         """Append *entry*, when the store is there again, to a new job that it may have taken without saying so."""
         held.count = 0
-        self._unstored.add(held, [entry])
+        self.unstored.add(held, [entry])
 
     async def _append_late(self, held: HeldJob, entries: Sequence[Entry]) -> None:
         if held.count or await self.store.read(held.ref) is not None:
             await self.append(held, entries)
-
-    async def flush(self) -> None:
-        """Store what the store did not take.
-
-        Raises:
-            StoreError: it still does not.
-        """
-        await self._unstored.flush()
-
-    def try_again(self) -> None:
-        """Try now what waits for the store: it is back."""
-        self._unstored.wake()
 
     async def _give_back(self, held: HeldJob) -> None:
         _log.error("job %s: the store has lost what it held of it; it is stored again", held.ref)
@@ -339,7 +331,7 @@ class Journal:
 
     async def aclose(self) -> None:
         """Try once more to store what the store did not take, and finish the indexes that follow behind."""
-        await self._unstored.aclose()
+        await self.unstored.aclose()
         if self._chores:
             await asyncio.wait(tuple(self._chores))
 

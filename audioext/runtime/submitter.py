@@ -11,13 +11,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import (
-    AudioextError,
-    ConfigError,
-    Problem,
-    ProviderError,
-    StoreError,
-)
+from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, StoreError
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
@@ -150,9 +144,10 @@ class Submitter:
         assert task is not None  # noqa: S101 - this runs in a task
         is_new, name = False, order.provider.info.name
         try:
-            with tracing.span(f"submit {name}", kind="CLIENT"):
+            with tracing.span(f"submit {name}", kind="CLIENT") as span:
                 held = await self._submit(order, task)
-                tracing.note(held.record)
+                if span is not None:
+                    tracing.note(held.record)
             outcome: HeldJob | Exception = held
             is_new = self._tasks[task] is outcome
         except asyncio.CancelledError:
@@ -210,10 +205,12 @@ class Submitter:
                 if refused is None:
                     return held
                 refused.error.ref = held.ref
-                if order.fallback or not refused.resend or resend == MAX_RESENDS:
+                wait = resend_wait(refused, resend)
+                is_last = resend == MAX_RESENDS or wait > self.permit_timeout
+                if order.fallback or not refused.resend or is_last:
                     raise refused.error
                 # closing ends the pause, and the refusal is what is told
-                await self.clock.wait_for(self._closing, resend_wait(refused, resend))
+                await self.clock.wait_for(self._closing, wait)
                 if self._closing.is_set():
                     raise refused.error
         finally:
@@ -225,39 +222,16 @@ class Submitter:
         self, order: Order, request: Request, offer: str | None, task: asyncio.Task[None]
     ) -> tuple[HeldJob, Refused | None]:
         """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
-        provider = order.provider
-        ref = mint_id(self.clock.now())
-        asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
-        body = dump_asked(asked)
-        fresh: HeldJob | None = None
-
-        def make() -> tuple[Entry, Index]:
-            nonlocal fresh
-            self._check_open()
-            entry = make_entry("request", self.clock.now(), body=body, note=order.note)
-            fresh = HeldJob(ref, provider)
-            record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
-            fresh.go_on([Reading(entry, asked=asked)], record, count=1)
-            return entry, self.journal.first_index(fresh)
-
-        try:
-            account = self.accounts[asked.provider]
-            created = await account.create(make, timeout=self.permit_timeout, waiting=self._waiting)
-        except StoreError:
-            if fresh is not None:  # it may be stored all the same, and would hold its key as if it had been sent
-                why = "the store did not say that it took the job; nothing was sent"
-                self.journal.disown(fresh, make_entry("abandoned", self.clock.now(), note=why))
-            raise
-        if isinstance(created, Existing) and created.ref != ref:  # its own ref: a create that was sent again
+        held = await self._create(order)
+        if held is None:
             found = await self._find(order)
             return (found, None) if found is not None else await self._attempt(order, request, offer, task)
-        assert fresh is not None  # noqa: S101 - it was stored
-        held = self._tasks[task] = self.journal.keep(fresh)  # not before: what is held is given back to a store
+        self._tasks[task] = held
         if offer is not None:
-            self._served[ref] = (held, offer)
+            self._served[held.ref] = (held, offer)
         held.posts += 1
         try:
-            entry = await self._post(provider, request, ref)
+            entry = await self._post(order.provider, request, held.ref)
             await self.journal.append_sometime(held, [entry])
         finally:
             held.posts -= 1
@@ -268,6 +242,36 @@ class Submitter:
         if refused is not None:
             self._tasks[task] = None  # closing before it is sent again costs nothing
         return held, refused
+
+    async def _create(self, order: Order) -> HeldJob | None:
+        """Store a new job as soon as the account has room; return `None` where another one has its key."""
+        provider, clock = order.provider, self.clock
+        ref = mint_id(clock.now())
+        asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
+        body = dump_asked(asked)
+        fresh: HeldJob | None = None
+
+        def make() -> tuple[Entry, Index]:
+            nonlocal fresh
+            self._check_open()
+            entry = make_entry("request", clock.now(), body=body, note=order.note)
+            fresh = HeldJob(ref, provider)
+            record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
+            fresh.go_on([Reading(entry, asked=asked)], record, count=1)
+            return entry, self.journal.index(fresh, record)
+
+        try:
+            account = self.accounts[asked.provider]
+            created = await account.create(make, timeout=self.permit_timeout, waiting=self._waiting)
+        except StoreError:
+            if fresh is not None:  # it may be stored all the same, and would hold its key as if it had been sent
+                why = "the store did not say that it took the job; nothing was sent"
+                self.journal.disown(fresh, make_entry("abandoned", clock.now(), note=why))
+            raise
+        if isinstance(created, Existing) and created.ref != ref:  # its own ref: a create that was sent again
+            return None
+        assert fresh is not None  # noqa: S101 - it was stored
+        return self.journal.keep(fresh)  # not before: what is held is given back to a store
 
     async def _post(self, provider: Provider, request: Request, ref: str) -> Entry:
         """Send the POST of *ref* and return its answer, or why there was none; it never raises."""
@@ -290,8 +294,10 @@ class Submitter:
             _log.exception("job %s: the submit broke off", ref)
             return make_entry("answer", clock.now(), note=f"the submit broke off with {type(error).__name__}")
         # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
-        secrets = [getattr(provider, "api_key", None) or "", "" if callback is None else callback.name]
-        return answer_entry(response, clock.now(), [secret for secret in secrets if len(secret) >= SHORTEST_SECRET])
+        secrets = [] if callback is None else [callback.raw_path.rpartition("/")[2]]
+        if len(key := getattr(provider, "api_key", None) or "") >= SHORTEST_SECRET:
+            secrets.append(key)
+        return answer_entry(response, clock.now(), secrets)
 
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
@@ -308,9 +314,7 @@ class Submitter:
 
     async def _find(self, order: Order) -> HeldJob | None:
         with self._waiting():
-            await self.journal.flush()  # a refusal that is not stored yet still holds its key
-            ref = await self.store.find(key=order.key)
-            held = await self.journal.hold(ref) if ref is not None else None
+            held = None if order.key is None else await self.journal.hold_key(order.key)
         if held is not None:
             refuse_other(order, held.ref, Order.of(held.record, held.provider))
         return held

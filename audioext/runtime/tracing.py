@@ -14,6 +14,7 @@ from typing import Any, Literal
 from audioext.models.record import Record
 from audioext.version import __version__
 
+_NO_SPAN = nullcontext()
 Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
 """What a span is to others, as OpenTelemetry calls it."""
 
@@ -24,8 +25,11 @@ def is_used() -> bool:
 
 
 def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") -> AbstractContextManager[object]:
-    """Return a span that is current within its block: of the trace of *record*, or of the caller's where it is new."""
-    return _span(name, record, kind) if is_used() else nullcontext()
+    """Return a span that is current within its block: of the trace of *record*, or of the caller's where it is new.
+
+    Its block is given `None` where nobody collects spans.
+    """
+    return _span(name, record, kind) if is_used() else _NO_SPAN
 
 
 def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
@@ -35,10 +39,9 @@ def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
 
 def note(record: Record) -> None:
     """Add to the current span, which is ours, what is known of its job by now."""
-    if is_used():
-        from opentelemetry import trace  # noqa: PLC0415 - as above
+    from opentelemetry import trace  # noqa: PLC0415 - as above
 
-        trace.get_current_span().set_attributes(_attributes(record))
+    trace.get_current_span().set_attributes(_attributes(record))
 
 
 def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None:
@@ -62,9 +65,10 @@ def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None
 
 def traceparent() -> str | None:
     """Return what tells others of the current span, `None` where there is none."""
+    if not is_used():
+        return None
     carrier: dict[str, str] = {}
-    if is_used():
-        _propagator().inject(carrier)
+    _propagator().inject(carrier)
     return carrier.get("traceparent")
 
 

@@ -35,6 +35,7 @@ async def until(job: Awaited, look: Callable[[Stage], _T | None], stage: Stage, 
     """Return what *look* says of *stage* as soon as that is something; *deadline* is of the monotonic clock."""
     held, context = job._held, job._context  # noqa: SLF001 - the handle is a part of this package
     clock = context.clock
+    context.check_loop()
     waiter, is_last = held.waiter(), False  # before the read: news in between is not missed
     context.watch(1)
     try:

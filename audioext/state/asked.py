@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -55,9 +56,9 @@ def _converter() -> Any:  # noqa: ANN401 - cattrs' converter, which is not loade
 
 def _dump_request(request: Request) -> dict[str, object]:
     fields = request.given()
-    if request.path is not None:
+    if isinstance(path := fields.get("file"), Path):
         # A name may be bytes that are no UTF-8, which JSON cannot hold: it is kept a character for each byte.
-        fields["file"] = str(request.path).encode(errors="surrogatepass").decode("latin-1")
+        fields["file"] = str(path).encode(errors="surrogatepass").decode("latin-1")
     return {"operation": str(request.operation), **fields}
 
 

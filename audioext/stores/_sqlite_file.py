@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from attrs import define, field
 
-from audioext.errors import StoreError, UnreadableError
+from audioext.errors import StoreError, UnreadableError, cut
 
 Driver = Literal["sqlite3", "apsw"]
 """Python's own module; apsw brings its own, newer SQLite."""
@@ -189,10 +189,13 @@ class DatabaseFile:
             return UnreadableError(f"a job in the SQLite file {self.path} cannot be read: {error}")
         code = primary_code(error)
         text = _FAULTS.get(code or 0, _REFUSED).format(name=f"the SQLite file {self.path}", wait=self.busy_timeout)
-        if code == sqlite3.SQLITE_CANTOPEN and not self.path.parent.is_dir():
-            text = f"the folder {self.path.parent} of the SQLite file does not exist: make it"
-        elif code == sqlite3.SQLITE_CANTOPEN and self.path.is_dir():
-            text = f"{self.path} is a folder, not a SQLite file: name a file in it"
+        try:
+            if code == sqlite3.SQLITE_CANTOPEN and not self.path.parent.is_dir():
+                text = f"the folder {self.path.parent} of the SQLite file does not exist: make it"
+            elif code == sqlite3.SQLITE_CANTOPEN and self.path.is_dir():
+                text = f"{self.path} is a folder, not a SQLite file: name a file in it"
+        except OSError as reason:  # a name that is too long, or a folder that may not be entered
+            text = f"the SQLite file {cut(str(self.path))} cannot be looked at: {reason.strerror}"
         return StoreError(f"{text} ({error})")
 
     def _open(self, mode: Literal["rw", "rwc"]) -> Connection:

@@ -208,12 +208,13 @@ class Session(Journals[KnownJob]):
         newest = "SELECT ref FROM jobs WHERE task_id = ? AND provider = ? ORDER BY id DESC LIMIT 1"
         return next((ref for (ref,) in self.rows(newest, (task_id, provider))), None)
 
-    def page(self, after: int, *, is_open: bool | None) -> list[tuple[int, Stored | None]]:
-        """Return some of the jobs whose id is above *after*, with their ids; those that cannot be read are `None`."""
+    def page(self, last: int, *, is_open: bool | None, newest_first: bool) -> list[tuple[int, Stored | None]]:
+        """Return some of the jobs that follow the id *last*, with their ids; those that cannot be read are `None`."""
         which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
+        way = f"id < ? AND {which} ORDER BY id DESC" if newest_first else f"id > ? AND {which} ORDER BY id"
         found: list[tuple[int, Stored | None]] = []
         size = 0
-        for row in self.rows(f"{_SELECT_JOB} WHERE id > ? AND {which} ORDER BY id LIMIT ?", (after, PAGE_JOBS)):
+        for row in self.rows(f"{_SELECT_JOB} WHERE {way} LIMIT ?", (last, PAGE_JOBS)):
             stored = _or_none("job", row, self._stored)
             found.append((row[0], stored))
             size += 0 if stored is None else sum(entry.size for entry in stored.entries)

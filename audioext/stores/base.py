@@ -199,8 +199,8 @@ class Store(Protocol):
         """Return the ref of the job that holds *key*, or of the one with *task_id* at *provider*, or `None`."""
         ...
 
-    def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
-        """Yield all jobs whose request is known in the order of their creation, only open or closed ones where asked.
+    def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
+        """Yield all jobs whose request is known by their creation, only open or closed ones where asked.
 
         Jobs that come or go meanwhile may or may not be seen; none is seen twice.
         """

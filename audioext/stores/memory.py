@@ -314,9 +314,10 @@ class MemoryStore:
             ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
         )
 
-    async def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
-        """Yield the jobs in the order of their creation; see `Store.jobs`."""
-        for job in tuple(self._held().jobs.values()):
+    async def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
+        """Yield the jobs by their creation; see `Store.jobs`."""
+        jobs = tuple(self._held().jobs.values())
+        for job in reversed(jobs) if newest_first else jobs:
             if job.head.is_known and is_open in {None, job.head.lookup.is_open}:
                 yield job.head.stored(job.ids.values())
 

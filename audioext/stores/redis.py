@@ -104,15 +104,18 @@ class RedisStore(EngineStore[OpenServer]):
             ref = await pipe.run("LINDEX", pipe.key(*words), -1)
         return None if ref is None else ref.decode()
 
-    def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
-        """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
+    def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
+        """Yield the jobs by their creation, read page by page; see `Store.jobs`."""
 
         async def read(ref: str) -> Stored | None:
             stored = await self.read(ref)
             return stored if stored is not None and is_open in {None, stored.index.is_open} else None
 
         name = "open" if is_open else "jobs"
-        return paged(lambda after: self._page("ZRANGEBYSCORE", name, after, "+inf", read), "-inf")
+        command, first, last = "ZRANGEBYSCORE", "-inf", "+inf"
+        if newest_first:
+            command, first, last = "ZREVRANGEBYSCORE", last, first
+        return paged(lambda after: self._page(command, name, after, last, read), first)
 
     async def claim(  # noqa: PLR0913 - the protocol's
         self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf

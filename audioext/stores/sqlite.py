@@ -6,7 +6,7 @@ Its methods are those of `_sqlite_session`, which threads call: nothing here blo
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import wraps
+from functools import partial, wraps
 from os import PathLike
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -74,9 +74,10 @@ class SqliteStore(EngineStore[Writer]):
     find = _method(Session.find, _by_reader)
     next_due = _method(Session.next_due, _by_reader)
 
-    def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
-        """Yield the jobs in the order of their creation, read page by page; see `Store.jobs`."""
-        return paged(lambda after: self._opened().reader.run(Session.page, after, is_open=is_open), 0)
+    def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
+        """Yield the jobs by their creation, read page by page; see `Store.jobs`."""
+        page = partial(Session.page, is_open=is_open, newest_first=newest_first)
+        return paged(lambda last: self._opened().reader.run(page, last), LAST if newest_first else 0)
 
     def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""

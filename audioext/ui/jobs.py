@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from aiohttp import web
-from attrs import frozen
+from attrs import define, field
 
 from audioext.client import Client
 from audioext.errors import StoreError
 from audioext.http.urls import mask
 from audioext.models.record import Record
+from audioext.runtime.jobs import Job
 from audioext.stores.base import Changed
-from audioext.ui.objects import delivery_object, iso, job_object, whole_object
+from audioext.ui.objects import delivery_object, iso, job_object, newest, whole_object
 from audioext.ui.page import MAX_LISTED, Page, Route, json_response
 
 SHOWN_BYTES = 65_536
 """Of a delivery's body."""
 
 
-@frozen(eq=False)
+@define(eq=False)
 class JobsView:
     """The jobs of a client."""
 
     client: Client
     kind = "jobs"
+    _listed: Sequence[Job] = field(default=(), init=False)
+    """Those of the last list are held, so that the next one reads only what is new of them."""
 
     def routes(self) -> Sequence[Route]:
         """Return what the page asks for."""
@@ -49,10 +51,8 @@ class JobsView:
 
     async def _jobs(self, request: web.Request) -> web.StreamResponse:
         is_open = {"open": True, "ended": False}.get(request.query.get("state", ""))
-        newest = deque[Record](maxlen=MAX_LISTED)
-        async for job in self.client.jobs(open=is_open):
-            newest.append(job.record)
-        return json_response([row_object(record) for record in reversed(newest)])
+        self._listed = await newest(self.client, MAX_LISTED, is_open=is_open)
+        return json_response([row_object(job.record) for job in self._listed])
 
     async def _job(self, request: web.Request) -> web.StreamResponse:
         ref = request.match_info["ref"]

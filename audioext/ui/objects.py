@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import attrs
 
+from audioext.client import Client
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage, Track
-from audioext.runtime.jobs import StageEvent
+from audioext.runtime.jobs import Job, StageEvent
 from audioext.stores.base import Delivery
 
 Journal = Sequence[tuple[Entry, Record | None]]
@@ -88,6 +89,16 @@ def job_object(record: Record) -> dict[str, object]:
         "credit_estimate": record.credit_estimate,
         "problem": problem_of(record),
     }
+
+
+async def newest(client: Client, limit: int, *, is_open: bool | None = None) -> list[Job]:
+    """Return so many jobs of a client at most, the newest first."""
+    found: list[Job] = []
+    async for job in client.jobs(open=is_open, newest_first=True):
+        found.append(job)
+        if len(found) == limit:
+            break
+    return found
 
 
 def event_object(event: StageEvent, created_at: datetime) -> dict[str, object]:

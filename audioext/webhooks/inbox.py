@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote
 
+import attrs
 from attrs import define, field
+from yarl import URL
 
 from audioext.clock import Clock
-from audioext.errors import DecodeError, StoreError, WebhookError
+from audioext.errors import ConfigError, DecodeError, StoreError, WebhookError
 from audioext.http import signing, urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook, as_data
@@ -93,7 +95,11 @@ class Inbox:
 
         200 applied, repeated, already final or orphan; 400 malformed; 401 not authentic; 404 no such route;
         413 too big; 503 the store is down, please retry.
+
+        Raises:
+            ConfigError: *hook* is no `Webhook`, or its path or body is none; a text is as good as its bytes.
         """
+        hook = _whole(hook)
         try:
             route = self.admit(hook.path)
         except WebhookError as error:
@@ -175,6 +181,20 @@ class Inbox:
             reading = read(_noted(entry, UNCONFIRMED), provider)
             _log.debug("a webhook for job %s is no more than a question, since confirm=%r", route.ref, self.confirm)
         return await self.journal.receive(route.ref, route.provider, reading)
+
+
+def _whole(hook: Webhook) -> Webhook:
+    """Return *hook* with the types that it says, or raise ConfigError: what a framework gave cannot be one."""
+    path, body = getattr(hook, "path", None), getattr(hook, "body", None)
+    if type(path) is str and type(body) is bytes:
+        return hook
+    if isinstance(path, (str, bytes, URL)) and isinstance(body, (str, bytes, bytearray, memoryview)):
+        path = path.decode("latin-1") if isinstance(path, bytes) else str(path)
+        body = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
+        return attrs.evolve(hook, path=path, body=body)
+    given = f"a path of type {type(path).__name__} and a body of type {type(body).__name__}"  # a path holds a secret
+    message = f"accept takes a Webhook with its path as text and its body in bytes, as it came, not {given}"
+    raise ConfigError(message)
 
 
 def too_big() -> WebhookError:

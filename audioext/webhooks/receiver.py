@@ -6,11 +6,14 @@ import asyncio
 import importlib
 import logging
 import os
+import re
 from contextlib import aclosing, suppress
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from attrs import define, field
+from yarl import URL
 
 from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
@@ -73,7 +76,7 @@ class Receiver:
             message = f"the prefix must begin with a slash, like '/audio', not {prefix!r}"
             raise ConfigError(message)
         self.endpoint.is_serving = True
-        base = prefix.rstrip("/")
+        base = _as_route(prefix.rstrip("/"))
         for path, handler in (
             ("healthz", self._healthz),
             ("readyz", self._readyz),
@@ -251,6 +254,17 @@ class Receiver:
     async def _readyz(self, _: web.BaseRequest) -> web.Response:
         status, said = await self.endpoint.readiness()
         return web.json_response(said, status=status)
+
+
+def _as_route(prefix: str) -> str:
+    """Return *prefix* as aiohttp's router finds it, which finds no fixed part that has to be encoded."""
+    plain = unquote(prefix)
+    spelt = URL.build(path=plain).raw_path
+    if "{" in prefix:  # it has variables of the user's
+        return prefix
+    if spelt == plain:
+        return plain
+    return f"/{{audioext_prefix:{re.escape(plain[1:])}|{re.escape(spelt[1:])}}}"
 
 
 async def _ask_later(request: web.Request) -> None:

@@ -126,6 +126,8 @@ def unpack(body: bytes, encoding: str) -> bytes:
     Raises:
         WebhookError: it is compressed in a way that nobody asked for (415), damaged (400), or too big (413).
     """
+    if encoding.strip().lower() == "identity":
+        return body
     if encoding.strip().lower() not in _UNPACKED:
         message = "a body may be compressed by gzip or deflate alone"
         raise WebhookError(message, http_status=415)

@@ -129,7 +129,7 @@ async def begin(client: ax.Client, provider: Provider, ref: str) -> HeldJob:
     )
     entry = make_entry("request", time.time(), body=dump_asked(asked))
     held = begun(ref, read(entry, provider), provider)
-    await client.store.create(entry, journal.first_index(held), limits=ax.Limits(), now=time.time())
+    await client.store.create(entry, journal.index(held, held.record), limits=ax.Limits(), now=time.time())
     return journal.keep(held)
 
 

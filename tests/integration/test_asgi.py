@@ -29,12 +29,18 @@ REF = "r" * 24
 GOOD = json.dumps(callback("complete")).encode()
 SERVERS = {
     "FastAPI under uvicorn, two processes": ["uvicorn", "tests.support.asgi.in_fastapi:app", "--workers=2"],
-    "Litestar under hypercorn": ["hypercorn", "tests.support.asgi.in_litestar:app", "--access-logfile=-"],
-    "Starlette under granian": [
+    "Litestar under hypercorn, two processes": [
+        "hypercorn",
+        "tests.support.asgi.in_litestar:app",
+        "--access-logfile=-",
+        "--workers=2",
+    ],
+    "Starlette under granian, two processes": [
         "granian",
         "tests.support.asgi.in_starlette:app",
         "--interface=asgi",
         "--access-log",
+        "--workers=2",
     ],
     "by itself under uvicorn": ["uvicorn", "tests.support.asgi.shared:alone"],
 }

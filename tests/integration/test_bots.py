@@ -175,6 +175,25 @@ async def test_edits_are_few_and_show_the_latest_state(open_bot: Open) -> None:
     assert 1 == bot.chat.edits - before
 
 
+@pytest.mark.parametrize(("stage", "word"), [("complete", "Here it is:"), ("error", "That did not work.")])
+async def test_the_last_word_is_shown_by_one_edit(open_bot: Open, stage: str, word: str) -> None:
+    """Who follows the job and the handler that is told of its end do not both edit the message."""
+    bot = await open_bot()
+    job = await bot.ask()
+    assert job is not None
+    await bot.says("In the queue")
+    before = bot.chat.edits
+    await bot.api.call_back(stage)
+
+    async def is_told() -> bool:
+        return bool(job.record.handled & {"complete", "failed"})
+
+    await soon(is_told)
+    await bot.clock.advance(EVERY)
+
+    assert (1, word) == (bot.chat.edits - before, bot.chat.last[: len(word)])
+
+
 async def test_a_failure_is_told_in_words(open_bot: Open) -> None:
     """What a stranger wrote is not repeated, and the chat hears what it cost where that is nothing."""
     bot = await open_bot()

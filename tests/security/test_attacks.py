@@ -146,6 +146,7 @@ ATTACKS = (
     Attack("a body that is not compressed as it says", 400, headers=("Content-Encoding: GZIP",)),
     Attack("half a compressed body", 400, body=gzip.compress(GOOD)[:-9], headers=("Content-Encoding: gzip",)),
     Attack("junk behind a compressed body", 400, body=gzip.compress(GOOD) + b"x", headers=("Content-Encoding: gzip",)),
+    Attack("a body that says that it is not compressed", 200, headers=("Content-Encoding: identity",)),
     Attack("a way to compress that nobody asked for", 415, headers=("Content-Encoding: br",)),
     Attack("an Expect that is no text", 417, headers=(b"Expect: \xf4",)),
     Attack("an Expect that is no text, to a path of nobody", 404, "/nowhere", headers=(b"Expect: \xf4",)),

@@ -11,8 +11,9 @@ import pytest
 import audioext as ax
 from audioext.http.decoding import parse_json
 from audioext.http.messages import HttpResponse
+from audioext.models.events import Progress
 from audioext.providers import NAMES, load
-from audioext.providers._tracks import MAX_KEYS, read_track
+from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT, MAX_KEYS, read_track
 from tests.bench.bodies import BASE, SECRET, begin, bodies, deliver
 
 MOST_MILLISECONDS = 50.0
@@ -44,6 +45,29 @@ def test_a_track_is_read_up_to_a_bound() -> None:
     track = read_track({**known, "Audio_URL": "https://files.test/b.mp3", "title": "Rain"}, problems, "$")
 
     assert ("a", "https://files.test/a.mp3", None) == (track.id, track.audio_url, track.title)
+
+
+@pytest.mark.parametrize("case", ["as_documented", "otherwise"])
+def test_the_words_of_a_track_are_cut(case: str) -> None:
+    """A title of a megabyte costs no song, and is not carried on; however the webhook is spelt."""
+    long = "x" * 90_000
+    song: dict[str, object] = {
+        "id": "a",
+        "audio_url": "https://files.test/a.mp3",
+        "title": long,
+        "tags": long,
+        "prompt": long,
+    }
+    if case == "otherwise":
+        song |= {"lyrics": long, "extra": 1}
+    data = {"callbackType": "complete", "task_id": "t", "data": [song]}
+
+    events = ax.Kie("key").parse_webhook(json.dumps({"code": 200, "data": data}).encode())
+
+    [track] = [track for event in events if isinstance(event, Progress) for track in event.tracks]
+    assert "https://files.test/a.mp3" == track.audio_url
+    assert (LONGEST_LINE, LONGEST_LINE) == (len(track.title or ""), len(track.tags or ""))
+    assert {LONGEST_TEXT} >= {len(words) for words in (track.prompt, track.lyrics) if words is not None}
 
 
 def test_a_code_is_cut() -> None:

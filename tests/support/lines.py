@@ -93,9 +93,9 @@ class Line:
         """Pass it on."""
         return await self._pass("find", lambda: self.store.find(key=key, provider=provider, task_id=task_id))
 
-    def jobs(self, *, is_open: bool | None = None) -> AsyncIterator[Stored]:
+    def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
         """Pass it on."""
-        return self.store.jobs(is_open=is_open)
+        return self.store.jobs(is_open=is_open, newest_first=newest_first)
 
     async def claim(  # noqa: PLR0913 - the protocol's
         self,

@@ -57,7 +57,7 @@ class Process:
         """Begin a job, as a submit does whose answer has not come; *asked* is what it asks for."""
         entry = tape.request(self.clock.now(), **asked)
         held = begun(ref, read(entry, self.provider), self.provider)
-        index = self.journal.first_index(held)
+        index = self.journal.index(held, held.record)
         assert Created() == await self.line.create(entry, index, limits=UNLIMITED, now=self.clock.now())
         return self.journal.keep(held)
 
@@ -74,6 +74,7 @@ class Process:
     def handle(self, held: HeldJob, *, wait_timeout: float = WAIT_SECONDS) -> Job:
         """Return a handle of a job that is held."""
         context = JobContext(
+            check_loop=lambda: None,
             look=self.journal.look,
             look_soon=self._look_soon,
             refresh=self._refresh,

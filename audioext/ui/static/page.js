@@ -5,6 +5,7 @@ const STAGES = ["submitted", "text", "first", "complete"];
 const byId = (id) => document.getElementById(id);
 const jobs = new Map(); // ref -> { row, item }
 const isSandbox = document.body.dataset.kind === "sandbox"; // then rows are its tasks, and deliveries what it sent
+const body = make("pre", { hidden: true, tabindex: "0", role: "region", "aria-label": "The body of the delivery" });
 let chosen = "";
 
 function make(tag, attributes = {}, ...children) {
@@ -123,12 +124,15 @@ async function show() {
     byId("job").querySelector("audio").addEventListener("ended", show, { once: true });
     return;
   }
+  const held = byId("job").contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+  if (byId("job").dataset.ref !== ref) body.hidden = true;
   byId("job").dataset.ref = ref;
   byId("job").replaceChildren(...parts(job).filter(Boolean));
+  if (held) byId("job").querySelector(`[aria-label="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
 }
 
 function parts(job) {
-  const act = make("button", { type: "button" }, "Ask the provider now");
+  const act = make("button", { type: "button", "aria-label": "Ask the provider now" }, "Ask the provider now");
   act.addEventListener("click", () => run(act, () => ask(`jobs/${encodeURIComponent(job.ref)}/refresh`, { method: "POST" })));
   const facts = {
     state: job.state, provider: job.provider, operation: job.operation, task: job.task_id || "not known", ref: job.ref,
@@ -150,7 +154,7 @@ function parts(job) {
     list,
     isSandbox ? null : make("p", {}, act),
     ...job.tracks.map(track),
-    ...table("Stages", ["", "after", "how"], job.timeline.map((step) => [step.event, `+${step.seconds} s`, step.how])),
+    ...table("Stages", ["stage", "after", "how"], job.timeline.map((step) => [step.event, `+${step.seconds} s`, step.how])),
     ...table("Journal", ["entry", "after", "kind", "state", "note"], job.journal.map((entry) => [
       entry.entry, `+${entry.seconds} s`, entry.status ? `${entry.kind} ${entry.status}` : entry.kind, entry.state || "", entry.note,
     ])),
@@ -159,35 +163,36 @@ function parts(job) {
   ];
 }
 
-function track(one) {
+function track(one, index) {
   const cover = link(one.image_url);
   const sound = link(one.audio_url) || link(one.stream_url);
+  const title = one.title || one.id || "a track";
   const length = one.duration ? ` · ${Math.round(one.duration)} s` : "";
   return make("div", { class: "track" },
     cover ? make("img", { src: cover, alt: "", loading: "lazy", referrerpolicy: "no-referrer" }) : null,
     make("div", {},
-      make("strong", {}, one.title || one.id || "a track"), make("small", {}, length),
+      make("strong", {}, title), make("small", {}, length),
       one.failure ? make("p", { class: "problem" }, one.failure) : null,
-      sound ? make("audio", { controls: true, preload: "none", src: sound }) : make("p", { class: "hint" }, "nothing to play yet")));
+      sound ? make("audio", { controls: true, preload: "none", src: sound, "aria-label": `${title}, track ${index + 1}` }) : make("p", { class: "hint" }, "nothing to play yet")));
 }
 
 function table(title, heads, rows) {
   if (!rows.length) return [];
-  return [make("h3", {}, title), make("table", {},
+  return [make("h3", {}, title), make("table", { "aria-label": title },
     make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
     make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", {}, cell instanceof Node ? cell : String(cell)))))))];
 }
 
 function deliveries(list) {
-  const body = make("pre", { hidden: true, tabindex: "0", "aria-label": "The body of the delivery" });
-  const rows = list.map((one) => {
-    const look = make("button", { type: "button" }, "Body");
+  const rows = list.map((one, index) => {
+    const which = `of number ${list.length - index}`;
+    const look = make("button", { type: "button", "aria-label": `Body ${which}` }, "Body");
     look.addEventListener("click", () => run(look, async () => {
       const found = await ask(`deliveries/${encodeURIComponent(one.id)}`);
       body.textContent = pretty(found.body);
       body.hidden = false;
     }));
-    const again = make("button", { type: "button" }, "Replay");
+    const again = make("button", { type: "button", "aria-label": `Replay ${which}` }, "Replay");
     again.addEventListener("click", () => run(again, async () => {
       const done = await ask(`deliveries/${encodeURIComponent(one.id)}/replay`, { method: "POST" });
       say(`the delivery was answered with ${done.status}`);
@@ -195,7 +200,7 @@ function deliveries(list) {
     const when = new Date(one.received_at).toLocaleTimeString();
     return [when, one.verdict, `${one.bytes} B`, one.note, make("span", {}, look, " ", isSandbox ? "" : again)];
   });
-  const heads = isSandbox ? ["sent", "answer", "size", "webhook", ""] : ["received", "verdict", "size", "note", ""];
+  const heads = isSandbox ? ["sent", "answer", "size", "webhook", "look"] : ["received", "verdict", "size", "note", "look"];
   const found = table(isSandbox ? "Webhooks" : "Deliveries", heads, rows);
   return found.length ? [...found, body] : [];
 }
@@ -209,14 +214,15 @@ function pretty(text) {
 }
 
 async function run(button, work) {
-  button.disabled = true;
+  if (button.getAttribute("aria-busy")) return; // disabled, it would lose the focus
+  button.setAttribute("aria-busy", "true");
   try {
     await work();
   } catch (error) {
     say(error.message);
     button.after(make("span", { class: "problem", role: "alert" }, ` ${error.message}`));
   } finally {
-    button.disabled = false;
+    button.removeAttribute("aria-busy");
   }
 }
 
@@ -300,6 +306,9 @@ byId("jobs").addEventListener("keydown", (event) => {
   const buttons = [...byId("jobs").querySelectorAll("li:not([hidden]) .job")];
   const next = buttons[buttons.indexOf(document.activeElement) + step];
   if (next) next.focus();
+});
+byId("job").addEventListener("keydown", (event) => { // back to the list, where there may be 1,000 rows
+  if (event.key === "Escape") jobs.get(chosen)?.item.querySelector(".job").focus();
 });
 setInterval(() => {
   for (const time of byId("jobs").querySelectorAll("time")) time.textContent = ago(time.dateTime);

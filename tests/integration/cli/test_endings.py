@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from audioext.cli.execution import execute
 from audioext.cli.exits import Exit
 from audioext.cli.options import BaseUrl, Command, LookOptions
 from audioext.cli.screen import Screen
+from tests.integration.cli.conftest import Start
 
 REF = "r" * 24
 
@@ -102,3 +106,26 @@ def test_what_the_library_calls_an_argument_is_called_an_option(
     execute(Fails(error=error))
 
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["guide"], ["sandbox", "--json"]])
+def test_what_nobody_reads_ends_a_command_quietly(words: list[str], start: Start) -> None:
+    """`audioext … | head -0` is no defect, for texts and help as for JSON."""
+    process = start(*words)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=30)
+
+    assert (141, "") == (process.returncode, err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["guide"], ["sandbox", "--json"]])
+def test_a_full_disk_is_told_in_one_line(words: list[str]) -> None:
+    """What there is no room for is no defect, and no traceback."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "audioext", *words]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+
+    assert (141, "audioext: cannot write the output: No space left on device\n") == (ended.returncode, ended.stderr)

@@ -120,9 +120,15 @@ async def test_a_listener_accepts_the_webhooks_of_another_processs_job(
     assert {song.json["ref"]} == {event["ref"] for event in events}
 
 
-async def test_a_listener_tells_prometheus_what_it_counted(start: Start, unused_tcp_port: int) -> None:
-    """`--metrics` serves them where it says, beside the port that providers reach."""
-    listener = start("listen", *HOOKS, *MEMORY, "--json", "--metrics", str(unused_tcp_port))
+@pytest.mark.parametrize("by_file", [False, True], ids=["option", "file"])
+async def test_a_listener_tells_prometheus_what_it_counted(
+    start: Start, folder: Path, unused_tcp_port: int, by_file: bool
+) -> None:
+    """`--metrics` serves them where it says, else where the file says, beside the port that providers reach."""
+    if by_file:
+        (folder / "audioext.toml").write_text(f'metrics = "127.0.0.1:{unused_tcp_port}"')
+    address = () if by_file else (str(unused_tcp_port),)
+    listener = start("listen", *HOOKS, *MEMORY, "--json", "--metrics", *address)
     ready = await asyncio.to_thread(read_object, listener)
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{ready['public_url']}/kie/{'r' * 24}/{'t' * 43}", data=b"{}") as refused:

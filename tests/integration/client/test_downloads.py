@@ -117,7 +117,7 @@ async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, h
 # --- trying again ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [403, 404, 408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [202, 403, 404, 408, 425, 429, 500, 502, 503, 504])
 async def test_a_fresh_link_is_tried_again(status: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """Storage may be some seconds behind the message that names the file (issue 8, S03)."""
     refusal = gives(b"not yet", status=status)
@@ -405,9 +405,27 @@ async def test_a_folder_of_that_name_is_in_nobodys_way(host: Host, tmp_path: Pat
     assert "Rain (2).mp3" == path.name
 
 
+async def test_a_folder_in_the_place_of_a_file_is_told(host: Host, tmp_path: Path) -> None:
+    """With overwrite=True what has the name and is no file stays, and the other track is saved."""
+    (tmp_path / "Rain - take 1.mp3").mkdir()
+    song = song_of(host.put("/1", gives()), host.put("/2", gives(OTHER_MP3)))
+
+    with pytest.raises(ax.DownloadError, match=r"cannot be named Rain - take 1\.mp3 in .*: Is a directory") as caught:
+        await save(song, tmp_path, overwrite=True)
+
+    assert ["Rain - take 2.mp3"] == [path.name for path in caught.value.paths]
+    assert ["Rain - take 1.mp3", "Rain - take 2.mp3"] == sorted(path.name for path in tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("title", "source", "name"),
-    [("Rain", "voice", "Rain.mp3"), (None, "my voice", "my voice.mp3"), ("///", None, "r" * 24 + ".mp3")],
+    [
+        ("Rain", "voice", "Rain.mp3"),
+        ("rain.mp3", None, "rain.mp3"),
+        ("rain.wav", None, "rain.wav.mp3"),
+        (None, "my voice", "my voice.mp3"),
+        ("///", None, "r" * 24 + ".mp3"),
+    ],
 )
 async def test_files_are_named_after_the_title_else_the_source(
     title: str | None, source: str | None, name: str, host: Host, tmp_path: Path
@@ -422,8 +440,9 @@ async def test_a_folder_that_cannot_be_made_is_told(host: Host, tmp_path: Path) 
     """A file where the folder should be is a DownloadError."""
     (tmp_path / "taken").write_text("x")
 
-    with pytest.raises(ax.DownloadError, match="cannot make the folder"):
-        await save(song_of(host.put(PATH, gives())), tmp_path / "taken")
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "in", tmp_path / "a\0b", tmp_path / ("x" * 300)):
+        with pytest.raises(ax.DownloadError, match="cannot make the folder"):
+            await save(song_of(host.put(PATH, gives())), folder)
 
 
 # --- bytes instead of files ------------------------------------------------------------------------------------------

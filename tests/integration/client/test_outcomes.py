@@ -154,6 +154,17 @@ async def test_what_stays_refused_is_told_at_last(api: Api, open_client: MakeCli
 # --- nobody knows ------------------------------------------------------------------------------------------------
 
 
+async def test_a_refusal_is_not_waited_out_beyond_the_permit_timeout(api: Api, open_client: MakeClient) -> None:
+    """Where the next try would come later than a submit may wait for its turn, the refusal is told at once."""
+    api.codes = [429]
+    client = await open_client(permit_timeout=1.0)
+
+    with pytest.raises(ax.RateLimitError) as caught:
+        await client.extend(audio_id="x", model="V5")
+
+    assert (False, 1) == (caught.value.charged, len(api.posts))
+
+
 async def test_a_lost_answer_is_adopted_by_its_callback(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """When the answer is lost nothing is resent, submit returns the job, and the same await completes."""
     sandbox = await make_sandbox(faults=["lose_response"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from yarl import URL
@@ -65,6 +67,32 @@ async def test_an_orphan_is_kept_and_answered_200(client: ax.Client) -> None:
         (delivery,) = [delivery async for delivery in client.deliveries()]
 
     assert ("orphan", complete()) == (delivery.verdict, delivery.body)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, bytes.decode])
+@pytest.mark.parametrize(
+    "spelt", [str, str.encode, lambda path: URL(f"https://hooks.test{path}"), "https://x{}".format]
+)
+async def test_a_delivery_is_taken_as_frameworks_give_it(
+    kind: Callable[[bytes], bytes], spelt: Callable[[str], str], client: ax.Client
+) -> None:
+    """A text and a buffer are as good as bytes, and a URL or its bytes as good as a path."""
+    async with client:
+        hook = ax.Webhook(path=spelt(path_of("r" * 24)), headers={}, body=kind(complete()))
+        assert 200 == await client.inbox.accept(hook)
+        (delivery,) = [delivery async for delivery in client.deliveries()]
+
+    assert complete() == delivery.body
+
+
+@pytest.mark.parametrize("body", [None, {"code": 200}, 5])
+async def test_what_is_no_delivery_is_told(body: Any, client: ax.Client) -> None:
+    """A body that was parsed already, or no Webhook at all, is an error that names what is wanted."""
+    async with client:
+        for hook in (ax.Webhook(path=path_of("r" * 24), body=body), body):
+            with pytest.raises(ax.ConfigError, match="accept takes a Webhook") as caught:
+                await client.inbox.accept(hook)
+            assert "/kie/" not in str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"code":200}', b"\xff\xfe", b"[" * 100_000])

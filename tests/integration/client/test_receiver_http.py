@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -334,3 +335,41 @@ async def test_a_body_that_a_middleware_read_is_taken_all_the_same(stack: AsyncE
         assert 200 == answer.status
 
     assert [BODY] == await bodies(store)
+
+
+@pytest.mark.parametrize("way", ["own", "mounted", "in a sub-app"])
+@pytest.mark.parametrize(
+    ("prefix", "mount"),
+    [("/a b", "/a b"), ("/ünï", "/ünï"), ("/a%20b", "/a%20b"), ("/b", "/%62"), ("/x/audio", "/{of}/audio")],
+)
+async def test_a_prefix_may_have_to_be_encoded(  # noqa: PLR0913 - two parameters and four fixtures
+    prefix: str, mount: str, way: str, stack: AsyncExitStack, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    """Webhooks, files and `/healthz` are found under it (newcomer D: all webhooks were 404 there)."""
+    own, outer = way == "own", "/in" if way == "in a sub-app" else ""
+    url = URL(f"http://127.0.0.1:{unused_tcp_port}{outer}{prefix}")
+    listen = f"127.0.0.1:{unused_tcp_port}" if own else None
+    client = ax.Client(public_url=url, listen=listen, secrets=[SECRET])
+    if not own:
+        app = inner = web.Application()
+        if outer:
+            inner = web.Application()
+        client.receiver.add_to(inner, mount)
+        if outer:
+            app.add_subapp(outer, inner)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    await stack.enter_async_context(client)
+    (tmp_path / "a.wav").write_bytes(b"audio")
+    offer = client.receiver.endpoint.offers.offer(tmp_path / "a.wav")
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+
+    statuses = [
+        (await session.post(callback_url(url, SECRET, "kie", REF), data=BODY)).status,
+        (await session.get(url / "healthz")).status,
+        (await session.get(url.joinpath("files", *offer.split("/")))).status,
+    ]
+
+    assert [200, 200, 200] == statuses

@@ -47,7 +47,7 @@ def test_an_address_that_is_set_and_not_used_is_warned_of(
 
 def test_a_misspelt_setting_is_a_type_error() -> None:
     """An argument that is none is refused when the client is made."""
-    with pytest.raises(TypeError, match="publicurl"):
+    with pytest.raises(TypeError, match=r"Client has no option publicurl; did you mean public_url\?"):
         ax.Client(publicurl=None)  # type: ignore[call-arg]  # wrong on purpose
 
 
@@ -63,6 +63,17 @@ def test_a_misspelt_setting_is_a_type_error() -> None:
         ({"expire_after": float("nan")}, "expire_after"),
         ({"secrets": ["short"]}, "at least 16 bytes"),
         ({"secrets": "one-text-instead-of-a-list"}, "newest first"),
+        ({"secrets": [32]}, "secrets must be a list of texts or bytes"),
+        ({"secrets": None}, "secrets must be a list of texts or bytes"),
+        ({"allow_hosts": None}, "None is no host to open"),
+        ({"handler_concurrency": 0}, "handler_concurrency must be a whole number from 1 on, not 0"),
+        ({"handler_concurrency": "16"}, "handler_concurrency"),
+        ({"handler_concurrency": True}, "handler_concurrency"),
+        ({"deliveries_kept": -1}, "deliveries_kept must be a whole number from 0 on, not -1"),
+        ({"deliveries_kept": 1.5}, "deliveries_kept"),
+        ({"serve_files": "no"}, "serve_files must be True or False, not 'no'"),
+        ({"trust_env": "0"}, "trust_env must be True or False"),
+        ({"clock": 5}, r"clock must be an audioext.Clock\(...\), not 5"),
         ({"store": "postgres://x"}, "is not known"),
         ({"store": "sqlite://jobs.db"}, "three slashes"),
         ({"store": "sqlite:///jobs.db?synchronous=off"}, "synchronous"),
@@ -72,6 +83,43 @@ def test_settings_that_cannot_work_are_refused(arguments: dict[str, object], say
     """The message names the setting."""
     with pytest.raises(ax.ConfigError, match=says):
         ax.Client(ax.Kie("key"), **arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+NO_NUMBERS = (float("nan"), float("inf"), float("-inf"), -1, True, "5", [5])
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+@pytest.mark.parametrize("name", ["first", "every", "slowest", "backoff", "quiet"])
+def test_a_pace_is_made_of_times(name: str, value: object) -> None:
+    """A poll that never comes, or comes without end, is refused before anything is paid."""
+    with pytest.raises(ax.ConfigError, match=f"{name} must be a finite number from [01] on"):
+        ax.Pace(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
+    assert 0 == ax.Pace(first=0).first
+
+
+@pytest.mark.parametrize("value", [0, *NO_NUMBERS])
+@pytest.mark.parametrize("name", ["submits", "per", "parallel", "queries", "queries_per"])
+def test_limits_are_numbers_that_let_something_through(name: str, value: object) -> None:
+    """A submit that would wait for its turn in vain is refused when the limits are made."""
+    with pytest.raises(ax.ConfigError, match=name):
+        ax.Limits(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
+    assert (None, None) == (ax.Limits(queries=None).queries, ax.Limits().submits)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("limits", each) for each in (None, 5, {"submits": 5})),
+        *(("pace", each) for each in (None, 5, 0.1)),
+        *(("grace", each) for each in (None, 0, *NO_NUMBERS)),
+        *(("retention", each) for each in (0, *NO_NUMBERS)),
+        *(("webhook_tolerance", each) for each in (None, 0, *NO_NUMBERS)),
+    ],
+)
+def test_a_providers_settings_are_checked(name: str, value: object) -> None:
+    """They name what is wrong when the provider is made, not in the middle of a submit."""
+    with pytest.raises(ax.ConfigError, match=f"{name} must be"):
+        ax.Kie("key", **{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_two_accounts_need_two_names() -> None:
@@ -150,6 +198,15 @@ async def test_a_key_and_meta_are_checked(key: str | None, meta: dict[str, objec
             await client.extend(audio_id="a", model="V5", key=key, meta=meta)
 
     assert [field] == [problem.field for problem in caught.value.problems]
+
+
+async def test_a_look_for_what_cannot_be_there_is_told() -> None:
+    """The store is not blamed for a question that is none."""
+    async with ax.Client(ax.Kie("key")) as client:
+        with pytest.raises(ax.RequestError, match="open: must be True or False, not 'yes'"):
+            [job async for job in client.jobs(open="yes")]  # type: ignore[arg-type]  # wrong on purpose
+        with pytest.raises(ax.RequestError, match="holds no delivery None"):
+            await client.delivery(None)  # type: ignore[arg-type]  # wrong on purpose
 
 
 async def test_an_unknown_provider_is_told() -> None:

@@ -15,6 +15,7 @@ from audioext.ui.jobs import jobs_page
 playwright = pytest.importorskip("playwright.async_api", reason="the browser's driver is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+FOCUS = "document.activeElement"
 HOSTILE = "<b>Night</b> <script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 
 
@@ -26,6 +27,7 @@ async def window() -> AsyncIterator[playwright.Page]:  # type: ignore[name-defin
         window = await browser.new_page()
         complaints: list[str] = []
         window.on("pageerror", lambda error: complaints.append(str(error)))
+        window.on("console", lambda said: complaints.append(said.text))  # such as what the policy refuses
         yield window
         await browser.close()
     assert [] == complaints
@@ -83,3 +85,38 @@ async def test_a_list_is_searched_and_walked_by_keys(
         await window.keyboard.press("ArrowDown")
         await window.keyboard.press("Enter")
         await window.locator("#job h2").get_by_text("Rain", exact=True).wait_for()
+
+
+async def test_all_of_it_works_by_keys_and_has_names(
+    audioext_client: ClientFactory,
+    audioext_sandbox: Sandbox,
+    window: playwright.Page,  # type: ignore[name-defined]  # as above
+) -> None:
+    """Enter opens a job, Tab leads to its buttons, news leave the focus where it is, and Escape leads back."""
+    client = await audioext_client()
+    audioext_sandbox.hold("complete")
+    job = await client.extend(audio_id=audioext_sandbox.track_ids[0], model="V5")
+    await job.first
+    async with jobs_page(client).served("127.0.0.1", 0) as link:
+        await window.goto(str(link))
+        row = window.locator("#jobs .job")
+        await row.focus()
+        await window.keyboard.press("Enter")
+        await window.locator("#job audio").wait_for()
+        for _ in range(20):
+            await window.keyboard.press("Tab")
+            if await window.evaluate(f"{FOCUS}.innerText") == "Body":
+                break
+        await window.keyboard.press("Enter")
+        await window.get_by_role("region", name="The body of the delivery").wait_for()
+        audioext_sandbox.release()
+        await window.locator("#job audio").nth(1).wait_for()
+        held, shown = await window.evaluate(f"{FOCUS}.innerText"), await window.locator("#job pre").inner_text()
+        nodes = (await (await window.context.new_cdp_session(window)).send("Accessibility.getFullAXTree"))["nodes"]
+        await window.keyboard.press("Escape")
+        back = await window.evaluate(f"{FOCUS}.className")
+
+    assert ("Body", True, "job") == (held, '"first"' in shown, back)
+    roles = {"button", "searchbox", "combobox", "textbox", "checkbox", "article", "region", "list", "table", "Audio"}
+    told = [(node["role"]["value"], node["name"]["value"]) for node in nodes if not node["ignored"] and "name" in node]
+    assert [] == [role for role, name in told if role in roles and not name.strip()]

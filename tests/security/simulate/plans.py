@@ -14,8 +14,9 @@ from audioext.sandbox import Sandbox
 from audioext.stores.base import Store
 from audioext.webhooks.inbox import Confirm
 
-HEALED_AT = 120.0
-"""When the last disturbance is over, in seconds."""
+LAST_ORDER_AT = 40.0
+DISTURBED_SECONDS = 70.0
+"""Until when something new may go wrong."""
 SILENT_AT = 5_000.0
 """When all has to be at its end at the latest: waits end after 2,500 s, unknown outcomes after 900."""
 
@@ -72,13 +73,24 @@ class Plan:
     callback_address: str | None = None
     """Where all callbacks go, `None` where each process gets those of its own jobs."""
     confirm: Confirm = "never"
+    grace: float = 900.0
+    """After how many seconds a submit without an answer counts as unknown."""
+
+    @property
+    def healed_at(self) -> float:
+        """When the last disturbance is over, in seconds."""
+        return max(
+            (each.at + each.seconds for each in self.disturbances if each.kind != "clock"), default=LAST_ORDER_AT
+        )
 
 
 def draw_plan(dice: random.Random) -> Plan:
     """Draw a plan."""
     provider = dice.choice(("kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"))
     orders = tuple(
-        Order(number=number, at=dice.uniform(1.0, 40.0), bot=dice.choice(BOTS), is_upload=provider == "musicgpt")
+        Order(
+            number=number, at=dice.uniform(1.0, LAST_ORDER_AT), bot=dice.choice(BOTS), is_upload=provider == "musicgpt"
+        )
         for number in range(dice.choice((1, 1, 2, 3)))
     )
     known = (*SANDBOX_FAULTS, *([NO_RESULT] if provider in TELL_OF_NO_RESULT else ()))
@@ -95,6 +107,7 @@ def draw_plan(dice: random.Random) -> Plan:
         webhooks=bool(dice.randrange(8)),
         callback_address=dice.choice((None, None, "127.0.0.3")),
         confirm=dice.choice(("never", "never", "never", "always", "unsigned")),
+        grace=dice.choice((60.0, 60.0, 120.0, 120.0, 300.0, 300.0, 900.0)),
     )
 
 
@@ -103,7 +116,7 @@ def _draw_disturbance(dice: random.Random) -> Disturbance:
     seconds = dice.choice((0.5, 5.0, 20.0, 50.0))
     if kind == "clock":
         seconds = dice.choice((-1_000.0, -60.0, -1.0, 1.0, 60.0, 1_000.0))
-    return Disturbance(kind=kind, where=dice.choice(BOTS), at=dice.uniform(0.5, HEALED_AT - 50.0), seconds=seconds)
+    return Disturbance(kind=kind, where=dice.choice(BOTS), at=dice.uniform(0.5, DISTURBED_SECONDS), seconds=seconds)
 
 
 async def fold_stored(store: Store, ref: str, provider: str) -> HeldJob:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 import simloom
 from attrs import define, field
 
@@ -19,10 +20,12 @@ from audioext.sandbox import Sandbox
 from audioext.sandbox.models import Task, TaskStage
 from audioext.state.fold import TOPIC_OF
 from audioext.state.views import untold
-from tests.security.simulate.plans import HEALED_AT, NO_RESULT, SILENT_AT, Order, Plan, draw_plan, fold_stored
+from audioext.stores.base import Store
+from tests.security.simulate.loop import EPOCH, Lived, run
+from tests.security.simulate.plans import NO_RESULT, SILENT_AT, Order, Plan, draw_plan, fold_stored
 from tests.support.lines import Line, Side
 
-EPOCH = 1_800_000_000.0
+HTTP_OK = 200
 API_ADDRESS = "127.0.0.1"
 API_PORT = 8000
 BOT_PORT = 8080
@@ -31,6 +34,8 @@ CLOSE_SECONDS = 20.0
 """A close is bounded by 15."""
 LINE_SECONDS = 0.02
 """How long a call to the store may take, on either side of it."""
+LINE_SHARE = 0.25
+"""How many calls take longer than nothing, on either side."""
 HANDLER_SECONDS = 5.0
 RESUBMIT_SECONDS = 20.0
 
@@ -71,7 +76,7 @@ class Universe:
     world: simloom.World
     plan: Plan
     dice: random.Random
-    store: ax.MemoryStore = field(factory=ax.MemoryStore)
+    store: Store
     sandbox: Sandbox | None = None
     told: Counter[tuple[str, str]] = field(factory=Counter)
     """How often a handler ran to its end, by ref and topic."""
@@ -113,8 +118,8 @@ class Universe:
         """Return a process's way to the store."""
 
         async def watch(_: str, side: Side) -> None:
-            if not self.dice.randrange(4):
-                await asyncio.sleep(self.dice.random() * LINE_SECONDS)
+            if (delay := self.dice.random()) < LINE_SHARE:
+                await asyncio.sleep(delay / LINE_SHARE * LINE_SECONDS)
             if name in self.away:
                 message = "the line to the store is cut"
                 raise ax.StoreError(message)
@@ -141,6 +146,7 @@ class Universe:
             base_url=self.sandbox.bases[BASES.get(self.plan.provider, self.plan.provider)],
             limits=ax.Limits(),
             pace=ax.Pace(first=5.0, every=5.0, slowest=15.0, quiet=60.0),
+            grace=self.plan.grace,
         )
         reached = self.plan.callback_address or address
         client = ax.Client(
@@ -226,7 +232,7 @@ class Universe:
             elif fault.kind == "store":
                 self.away.add(fault.where)
                 self._later(fault.seconds, partial(self.away.discard, fault.where))
-        await asyncio.sleep(max(HEALED_AT - self.world.time, 0.0))
+        await asyncio.sleep(max(self.plan.healed_at - self.world.time, 0.0))
         net.heal()
         self.away.clear()
         for host in hosts.values():
@@ -241,7 +247,7 @@ class Universe:
 
     # --- what has to be true ---------------------------------------------------------------------------------
 
-    def problems(self) -> list[str]:
+    async def problems(self) -> list[str]:
         """Return what is not as it should be, once all has come to rest; before that, what is still to come."""
         assert self.sandbox is not None
         found: list[str] = []
@@ -249,6 +255,10 @@ class Universe:
         found += [f"{name} was paid {count} times" for name, count in names.items() if count > 1]
         posts = Counter(task.input.callback_url for task in self.sandbox.tasks if self.plan.webhooks)
         found += [f"{url} was posted {count} times" for url, count in posts.items() if count > 1]
+        kept = {delivery.body async for delivery in self.store.deliveries()}
+        answered = [each for each in self.sandbox.deliveries if each.status == HTTP_OK]
+        lost = [each for each in answered if msgspec.json.encode(each.body) not in kept]
+        found += [f"a webhook of {each.task_id} was answered 200 and is in no journal: {each.body}" for each in lost]
         return found
 
     async def unsettled(self) -> list[str]:
@@ -256,7 +266,11 @@ class Universe:
         assert self.sandbox is not None
         found = [f"{name} waits {count} times" for name, count in self.open_waits.items() if count]
         found += [f"order {order.number} has no end" for order in self.plan.orders if order.number not in self.ends]
-        delivered = {attempt.task_id for attempt in self.sandbox.deliveries if attempt.status == 200}
+        if not self.sandbox.is_settled:
+            found.append("webhooks are outstanding")
+        if found:
+            return found  # there is no need to look closer
+        delivered = {attempt.task_id for attempt in self.sandbox.deliveries if attempt.status == HTTP_OK}
         known: set[str] = set()
         tasks = {task.id: task for task in self.sandbox.tasks}
         async for stored in self.store.jobs():
@@ -294,15 +308,15 @@ class Universe:
         return {Verdict.COMPLETE, Verdict.FAILED} if lost else {Verdict.COMPLETE}
 
 
-async def live(world: simloom.World) -> Counter[str]:
-    """Live one universe to its end, and return what happened how often."""
+async def live(world: simloom.World, store: Store | None = None) -> Counter[str]:
+    """Live one universe to its end on a *store*, one in memory if none is given; return what happened how often."""
     loop = asyncio.get_running_loop()
     unhandled: list[str] = []
     loop.set_exception_handler(
         lambda _, context: unhandled.append(f"{context.get('message')}: {context.get('exception')!r}")
     )
     dice = random.Random(simloom.draw("plan", 2**31))  # noqa: S311 - it has to come again
-    universe = Universe(world, draw_plan(dice), dice)
+    universe = Universe(world, draw_plan(dice), dice, store or ax.MemoryStore())
     complaints = Complaints()
     logging.getLogger("audioext").addHandler(complaints)
     hosts = {name: world.host(name) for name in ("api", "bot1", "bot2")}
@@ -315,7 +329,8 @@ async def live(world: simloom.World) -> Counter[str]:
         while left := await universe.unsettled():
             assert world.time < SILENT_AT, f"{left} after {world.time:.0f} s; {universe.plan}"
             await asyncio.sleep(5.0)
-        assert [] == universe.problems(), f"{universe.problems()}; {universe.plan}"
+        problems = await universe.problems()
+        assert [] == problems, f"{problems}; {universe.plan}"
         universe.over.set()
         await world.until(lambda: universe.closed == {"bot1": 1, "bot2": 1}, timeout=60.0, poll=1.0)
         assert [] == complaints.tracebacks + unhandled, f"{complaints.tracebacks + unhandled}; {universe.plan}"
@@ -323,11 +338,8 @@ async def live(world: simloom.World) -> Counter[str]:
         return universe.happened()
     finally:
         logging.getLogger("audioext").removeHandler(complaints)
-        loop.set_exception_handler(lambda *_: None)  # what is left of those who died is cut off now
 
 
-def run_universe(seed: int) -> simloom.RunResult:
+def run_universe(seed: int, store: Store | None = None) -> Lived[Counter[str]]:
     """Live the universe of *seed*, and return how it went."""
-    return simloom.run(
-        live, seed=seed, raise_on_error=False, virtual_time=True, seed_randomness=True, gc_interval=10**9
-    )
+    return run(partial(live, store=store), seed)

@@ -37,6 +37,13 @@ def test_no_text_is_a_proof_by_chance(claimed: str) -> None:
     assert not signing.hmac_base64_matches(["key"], b"message", claimed)
 
 
+def test_a_tag_is_what_earlier_releases_made() -> None:
+    """A callback URL that was sent before an update still holds after it."""
+    tag = signing.tag(b"a secret of 32 bytes, or thereby", "kie", "01h2xcejqtf2nbrexx3vqjhp")
+
+    assert "kahh_U9w7bonhXg8TgJCWEgs8pfRqZPVhEm1vvcx350" == tag
+
+
 def test_a_tag_holds_for_its_provider_ref_and_secret_alone() -> None:
     """The parts cannot be shifted into each other, and old secrets go on to hold."""
     tag = signing.tag(SECRET, "kie", "ref")

@@ -94,7 +94,18 @@ DONE = (
     *("SUCCESS", "success", "Success", "COMPLETED", "completed", "Complete", "SUCCESSFUL", "succeeded", "SUCCEED"),
     *("finished", "FINISHED", "finish", "done", "ready", "generated", "TASK_COMPLETED", "taskCompleted"),
     *("task-success", "ALL_SUCCESS", "all done", " success \n", "COMPLETED_WITH_ERRORS", "audio_success"),
-    *("OK", "available", "Fulfilled", "FINALIZED", "delivered", "rendered", "SUCCESS_WITH_WARNINGS", "passed"),
+    *(
+        "OK",
+        "available",
+        "Fulfilled",
+        "FINALIZED",
+        "delivered",
+        "rendered",
+        "SUCCESS_WITH_WARNINGS",
+        "passed",
+        "all_tracks_ready",
+        "SONGS_COMPLETED",
+    ),
 )
 FAILED = (
     *("FAIL", "fail", "FAILED", "failed", "Failure", "ERROR", "error", "errored", "GENERATE_LYRICS_FAILED"),
@@ -198,6 +209,7 @@ LISTED: list[Body] = [{"id": "a", "audioUrl": AUDIO}, {"id": "b", "audioUrl": OT
         lambda listed: {"0": listed[0], "1": listed[1]},
         lambda listed: [json.dumps(song) for song in listed],
         lambda listed: [listed],
+        lambda listed: [[song] for song in listed],
         lambda listed: [{"song": song} for song in listed],
         lambda listed: {"data": listed},
         lambda listed: {"response": json.dumps({"sunoData": listed})},
@@ -230,6 +242,31 @@ def test_a_wrapper_may_have_any_name(provider_class: Make, key: str, depth: int)
         body, result = {key: body}, {key: result}
     assert is_song(asked(provider_class, body))
     assert is_song(asked(provider_class, status(name, some=result)))
+
+
+@each_row("key", ["callback", "request", "input", "param", "source"])
+@each_row("wrapped", [lambda body: body, json.dumps, lambda body: [body]])
+def test_a_wrapper_of_all_may_be_called_like_an_echo(
+    provider_class: Make, key: str, wrapped: Callable[[object], object]
+) -> None:
+    """Where a body has one key, nothing stands beside it that it could repeat: relays wrap what they pass on."""
+    name = provider_class().info.name
+    assert is_song(hooked(provider_class, {key: wrapped(delivery(name))}))
+    assert is_song(asked(provider_class, {key: wrapped(status(name, **songs(name)))}))
+
+
+@each_row("id_", ["same", "t1", 7])
+def test_two_files_under_one_id_are_two_tracks(provider_class: Make, id_: object) -> None:
+    """An id that all tracks share, as that of their task would be, names none of them; files of two kinds are one's."""
+    name = provider_class().info.name
+    both: list[Body] = [{"id": id_, "audio_url": AUDIO}, {"id": id_, "audio_url": OTHER}]
+    for events in (
+        asked(provider_class, status(name, data=both)),
+        hooked(provider_class, {"code": 200, "data": {"callbackType": "complete", "task_id": "t1", "data": both}}),
+    ):
+        assert [(None, AUDIO), (None, OTHER)] == [(track.id, track.audio_url) for track in only(events).tracks]
+    both[1]["audio_url"] = AUDIO.replace(".mp3", ".wav?x=/.mp3")
+    assert {str(id_)} == {track.id for track in only(asked(provider_class, status(name, data=both))).tracks}
 
 
 @each_row("key", ["param", "input", "requestParams", "source_audio", "uploaded", "originalFile"])
@@ -324,7 +361,7 @@ def test_another_encoding_is_refused_by_its_name(provider_class: Make, encoding:
         provider_class(KEY).parse_webhook(json.dumps(delivery("kie")).encode(encoding))
 
 
-@each_row("careless", [b"NaN", b"-Infinity", b'"caf\xe9"', b'"two\nlines"', b'"tab\there"'])
+@each_row("careless", [rb'"rain \ud83d"', b"NaN", b"-Infinity", b'"caf\xe9"', b'"two\nlines"', b'"tab\there"'])
 def test_a_careless_value_never_costs_the_song(provider_class: Make, careless: bytes) -> None:
     """NaN, bytes of another encoding and raw line breaks beside a track are no reason to lose it."""
     provider, name = provider_class(KEY), provider_class().info.name

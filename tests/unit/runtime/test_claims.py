@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import attrs
 import pytest
 from attrs import define, field
 
+from audioext.clock import Clock
 from audioext.errors import StoreError
 from audioext.models.entries import Index
-from audioext.runtime.claims import CANCEL_SECONDS, IDLE_SECONDS, Claims
+from audioext.runtime.claims import CANCEL_SECONDS, CLAIM_SECONDS, IDLE_SECONDS, Claims
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Line, Side, fail_at
@@ -67,11 +70,11 @@ def worker(store: MemoryStore) -> Worker:
     return Worker(store)
 
 
-def claims(line: Line, do: Callable[[str], Awaitable[None]], *, concurrency: int = 2) -> Claims:
+def claims(
+    line: Line, do: Callable[[str], Awaitable[None]], *, concurrency: int = 2, clock: Clock = LOOP_CLOCK
+) -> Claims:
     """Return a loop that claims handlers' work over *line*."""
-    return Claims(
-        work="handlers", store=line, clock=LOOP_CLOCK, hold=lambda: HOLD_SECONDS, concurrency=concurrency, do=do
-    )
+    return Claims(work="handlers", store=line, clock=clock, hold=lambda: HOLD_SECONDS, concurrency=concurrency, do=do)
 
 
 @pytest.fixture
@@ -116,6 +119,37 @@ async def test_another_processes_work_is_seen_within_a_second(store: MemoryStore
 
     assert worker.done
     assert worker.done[0][1] <= NOW + 10.5 + IDLE_SECONDS + worker.seconds
+
+
+async def test_a_look_that_finds_nothing_due_asks_once(store: MemoryStore, line: Line, worker: Worker) -> None:
+    """While nothing happens it asks each second when work is due, and claims only now and then."""
+    await due(store, "a", at=NOW + 1_000.0)
+    loop = claims(line, worker.do)
+    loop.start()
+    await asyncio.sleep(60.5)
+    calls = Counter(line.calls)
+    await loop.aclose()
+
+    assert 60 / CLAIM_SECONDS + 1 >= calls["claim"]
+    assert 60 <= calls["next_due"] <= 62
+
+
+async def test_what_a_clock_put_down_that_was_ahead_hides_behind_no_other_work(
+    store: MemoryStore, line: Line, worker: Worker
+) -> None:
+    """Once the clock is set back its work is due, though that of another job is due sooner."""
+    ahead = 10_000.0
+    loop = claims(line, worker.do, clock=attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + ahead))
+    loop.farthest = 100.0
+    loop.start()
+    await asyncio.sleep(0.5)
+    await due(store, "far", at=NOW + ahead + 50.0)
+    await due(store, "near", at=NOW + 90.0)
+    ahead = 0.0
+    await asyncio.sleep(4)
+    await loop.aclose()
+
+    assert ["far"] == worker.refs
 
 
 async def test_waking_makes_it_look_now(store: MemoryStore, line: Line, worker: Worker) -> None:

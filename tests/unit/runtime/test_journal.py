@@ -530,7 +530,7 @@ async def test_an_unstored_answer_is_tried_at_once_when_the_store_is_heard_of(
     await asyncio.sleep(100)
     store.fail(None)
     before = loop_time()
-    here.journal.try_again()
+    here.journal.unstored.wake()
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -544,10 +544,10 @@ async def test_flush_stores_it_or_says_that_it_cannot(store: MemoryStore, here: 
     store.fail("away")
     await here.journal.append_sometime(held, [tape.answer(NOW)])
     with pytest.raises(StoreError, match="away"):
-        await here.journal.flush()
+        await here.journal.unstored.flush()
     store.fail(None)
-    await here.journal.flush()
-    await here.journal.flush()
+    await here.journal.unstored.flush()
+    await here.journal.unstored.flush()
 
     assert (2, 0) == ((await stored(store)).count, held.posts)
     await here.journal.aclose()

@@ -52,9 +52,9 @@ async def held(store: Store, ref: str = "ref") -> Stored:
     return stored
 
 
-async def listed(store: Store, *, is_open: bool | None = None) -> list[str]:
+async def listed(store: Store, *, is_open: bool | None = None, newest_first: bool = False) -> list[str]:
     """Return the refs of all jobs."""
-    return [stored.index.ref async for stored in store.jobs(is_open=is_open)]
+    return [stored.index.ref async for stored in store.jobs(is_open=is_open, newest_first=newest_first)]
 
 
 async def delivered(store: Store, ref: str | None = None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import attrs
+import pytest
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, make_entry
 from audioext.stores.base import Appended, Created, Existing, Store, Stored
@@ -104,7 +105,7 @@ async def test_the_journal_is_read_from_any_entry_on(store: Store) -> None:
 
 
 async def test_jobs_come_in_the_order_of_their_creation(store: Store, other: Store) -> None:
-    """`jobs` yields all, the open or the closed ones with their entries, whatever was appended since."""
+    """`jobs` yields all, the open or the closed ones with their entries, either way, whatever was appended since."""
     for number in range(5):
         await create((store, other)[number % 2], f"ref{number}")
     for ref in ("ref3", "ref0"):
@@ -115,16 +116,19 @@ async def test_jobs_come_in_the_order_of_their_creation(store: Store, other: Sto
     assert [f"ref{n}" for n in range(5)] == await listed(other)
     assert ["ref1", "ref2", "ref4"] == await listed(other, is_open=True)
     assert ["ref0", "ref3"] == await listed(store, is_open=False)
+    assert [f"ref{n}" for n in range(4, -1, -1)] == await listed(store, newest_first=True)
+    assert ["ref3", "ref0"] == await listed(other, is_open=False, newest_first=True)
     assert [await held(store, "ref0")] == [found async for found in other.jobs()][:1]
 
 
-async def test_a_listing_lives_with_writers(store: Store, other: Store) -> None:
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_listing_lives_with_writers(store: Store, other: Store, newest_first: bool) -> None:
     """Jobs that come or change during `jobs` do not disturb it: none is seen twice, those that stay are seen."""
     for number in range(300):
         await create(store, f"ref{number}", now=100.0 + number)
     seen = []
 
-    async for found in store.jobs():
+    async for found in store.jobs(newest_first=newest_first):
         seen.append(found.index.ref)
         if len(seen) % 50 == 1:
             await create(other, f"late{len(seen)}")

@@ -174,6 +174,12 @@ async def test_a_damaged_entry(store: SqliteStore, path: Path, driver: Driver) -
     assert not isinstance(good, BaseException | None)
 
 
+async def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, driver: Driver) -> None:
+    """What cannot even be looked at, as a folder that may not be entered, does not leave who opens it waiting."""
+    with pytest.raises(StoreError, match="cannot be looked at: File name too long"):
+        await SqliteStore(tmp_path / ("x" * 300), driver=driver).open()
+
+
 async def test_a_missing_folder(tmp_path: Path, driver: Driver) -> None:
     """A folder that does not exist is named; once it is made, the store opens."""
     store = SqliteStore(tmp_path / "not" / "there" / "jobs.db", driver=driver)

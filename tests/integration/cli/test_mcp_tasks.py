@@ -1,0 +1,164 @@
+"""The extension Tasks of `audioext mcp`: a client that speaks it gets its song from the submit itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from mcp import Client, MCPError
+from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
+from mcp.types import INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, CallToolResult, Request, RequestParams, Result
+
+import audioext as ax
+from audioext.cli.mcp_tasks import TASKS
+from audioext.cli.mcp_tools import AgentServer
+from audioext.sandbox import Sandbox
+from tests.integration.cli.conftest import STORE, short_sandbox
+from tests.integration.cli.test_mcp import ASKED, error, facts, kill, over_stdio
+
+
+class Handle(Result):
+    """What a call is answered with where it is a task, and what is told of the task later."""
+
+    result_type: Literal["task"] = "task"
+    task_id: str
+    status: str
+    status_message: str
+    created_at: str
+    last_updated_at: str
+    ttl_ms: int | None
+    poll_interval_ms: int
+
+
+class Told(Handle):
+    """A task as it is told later."""
+
+    result_type: Literal["complete"] = "complete"  # type: ignore[assignment]  # the extension has it so
+    result: CallToolResult | None = None
+
+
+class Params(RequestParams):
+    """Names a task."""
+
+    task_id: str
+
+
+class Ask(Request[Params, str]):
+    """Asks about a task."""
+
+    name_param = "taskId"
+
+
+class Tasks(ClientExtension):
+    """A client's side: asks until there is a result; `seen` are the tasks that it was given."""
+
+    identifier = TASKS
+
+    def __init__(self) -> None:
+        """Begin without tasks."""
+        self.seen: asyncio.Queue[Handle] = asyncio.Queue()
+
+    def claims(self) -> Sequence[ResultClaim[Any]]:
+        """Take what stands for a result."""
+        return [ResultClaim(result_type="task", model=Handle, resolve=self.wait)]
+
+    async def wait(self, handle: Handle, ctx: ClaimContext) -> CallToolResult:
+        """Return the result of a task."""
+        self.seen.put_nowait(handle)
+        while True:
+            told = await ctx.session.send_request(ask(handle.task_id), Told)
+            if told.result is not None:
+                return told.result
+            await asyncio.sleep(0.01)
+
+
+def ask(task_id: str, verb: str = "get") -> Ask:
+    """Return a request about a task."""
+    return Ask(method=f"tasks/{verb}", params=Params(task_id=task_id))
+
+
+@asynccontextmanager
+async def agent(sandbox: Sandbox, *extensions: ClientExtension) -> AsyncIterator[Client]:
+    """Return an MCP client of a server in this process."""
+    kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
+    async with (
+        ax.Client(kie) as client,
+        Client(AgentServer(client, provider="kie", out=Path("out")), extensions=extensions) as mcp,
+    ):
+        yield mcp
+
+
+async def test_a_submit_comes_to_its_song() -> None:
+    """The call is answered by a task with the job's ref as its id, and the task's result is the song's job."""
+    tasks = Tasks()
+    async with short_sandbox() as sandbox, agent(sandbox, tasks) as mcp:
+        sandbox.hold("complete")
+        call = asyncio.create_task(mcp.call_tool("extend", {"key": "a", **ASKED}))
+        handle = await tasks.seen.get()
+        job = facts(await mcp.call_tool("job", {"key": "a"}))
+        for verb in ("update", "cancel"):  # nothing is asked, and what is paid goes on
+            await mcp.session.send_request(ask(handle.task_id, verb), Result)
+        sandbox.release()
+        done = facts(await call)
+        again = facts(await mcp.call_tool("extend", {"key": "a", **ASKED}))
+        assert 1 == len(sandbox.submissions)
+
+    assert (job["ref"], "working", None) == (handle.task_id, handle.status, handle.ttl_ms)
+    assert (job["ref"], "complete", 2) == (done["ref"], done["state"], len(done["tracks"]))
+    assert ("complete", False) == (again["state"], again["is_new"])
+
+
+async def test_a_task_that_fails_says_what_happened_to_the_money() -> None:
+    """Its result is the error that `wait` would tell; what is refused is told at once, without a task."""
+    tasks = Tasks()
+    async with short_sandbox(faults=("error=complete:501",)) as sandbox, agent(sandbox, tasks) as mcp:
+        failed = error(await mcp.call_tool("extend", {"key": "a", **ASKED}))
+        refused = error(await mcp.call_tool("extend", {"key": "b", "model": "V5"}))
+
+    assert ("JobFailedError", "RequestError") == (failed["type"], refused["type"])
+    assert 1 == tasks.seen.qsize()
+
+
+async def test_who_does_not_speak_it_has_no_tasks() -> None:
+    """Such a client gets the job at once, and cannot ask for tasks; nor can anybody for one that is not there."""
+    async with short_sandbox() as sandbox, agent(sandbox) as mcp, agent(sandbox, Tasks()) as speaker:
+        submitted = facts(await mcp.call_tool("extend", {"key": "a", **ASKED}))
+        with pytest.raises(MCPError) as mute:
+            await mcp.session.send_request(ask(submitted["ref"]), Told)
+        with pytest.raises(MCPError) as missing:
+            await speaker.session.send_request(ask("nobodys"), Told)
+
+    assert submitted["is_new"]
+    assert [MISSING_REQUIRED_CLIENT_CAPABILITY, INVALID_PARAMS] == [mute.value.code, missing.value.code]
+
+
+async def test_a_task_outlives_its_server(folder: Path, unused_tcp_port: int) -> None:
+    """The server is killed while the task goes on; the next one tells what became of it by the same id."""
+    tasks = Tasks()
+    async with short_sandbox() as sandbox:
+        hooks = (
+            "--public-url",
+            f"http://127.0.0.1:{unused_tcp_port}/audio",
+            "--listen",
+            f"127.0.0.1:{unused_tcp_port}",
+        )
+        server = over_stdio("--base-url", sandbox.bases["kie"], *hooks, *STORE, KIE_API_KEY=sandbox.api_key)
+        sandbox.hold("first")
+        async with Client(server, extensions=[tasks]) as mcp:
+            call = asyncio.create_task(mcp.call_tool("extend", {"key": "a", **ASKED}))
+            handle = await tasks.seen.get()
+            kill(folder)
+            with pytest.raises(MCPError):
+                await call
+        sandbox.release()
+        await sandbox.settled()
+        async with Client(server, extensions=[tasks]) as mcp:
+            told = await mcp.session.send_request(ask(handle.task_id), Told)
+        assert 1 == len(sandbox.submissions)
+
+    assert told.result is not None
+    assert ("completed", "complete") == (told.status, facts(told.result)["state"])

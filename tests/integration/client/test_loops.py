@@ -1,0 +1,76 @@
+"""A client lives on one event loop: what is called on another is refused at once, and nothing is spent."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+import audioext as ax
+from tests.integration.client.conftest import WEB, MakeClient
+from tests.support.api import Api
+
+CALLS: dict[str, Callable[[ax.Client, ax.Job], Awaitable[object]]] = {
+    "extend": lambda client, _: client.extend(audio_id="x", model="V5"),
+    "run": lambda client, _: client.run(ax.Extend(audio_id="x", model="V5")),
+    "job": lambda client, job: client.job(job.ref),
+    "credits": lambda client, _: client.credits(),
+    "check": lambda client, _: client.check(),
+    "aclose": lambda client, _: client.aclose(),
+    "await": lambda _, job: job.result(),
+    "a stage": lambda _, job: job.wait(ax.Stage.FIRST),
+    "iterate": lambda _, job: anext(aiter(job)),
+    "refresh": lambda _, job: job.refresh(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_another_loop_is_told_at_once(call: str, api: Api, open_client: MakeClient) -> None:
+    """A thread with a loop of its own, as a view of Flask has, reads what to call instead; nothing is submitted."""
+    api.is_done = False
+    client = await open_client(**WEB)
+    job = await client.extend(audio_id="x", model="V5")
+
+    async def elsewhere() -> None:
+        await CALLS[call](client, job)
+
+    with pytest.raises(ax.ConfigError, match=r"opened in another event loop.*run_coroutine_threadsafe"):
+        await asyncio.to_thread(asyncio.run, elsewhere())
+
+    assert 1 == len(api.posts)
+    assert 200 == await api.call_back("complete")
+    assert job.ref == (await job).ref
+
+
+def test_each_run_is_a_loop_of_its_own() -> None:
+    """Whoever opens in one `asyncio.run` and submits in the next is told, before anything is sent."""
+    with pytest.warns(ResourceWarning, match="unclosed <Client kie, open>"):
+        use_in_two_runs()
+
+
+def use_in_two_runs() -> None:
+    """Open a client in one loop, and try to use it in another."""
+    client = ax.Client(ax.Kie("key"))
+    asyncio.run(client.open())
+    for call in (client.extend(audio_id="x", model="V5"), client.aclose()):
+        with pytest.raises(ax.ConfigError, match=r"open and use it within one `asyncio\.run`"):
+            asyncio.run(call)
+    del client, call
+    gc.collect()
+
+
+async def test_what_needs_no_loop_works_anywhere(api: Api, open_client: MakeClient) -> None:
+    """A link for a browser and the counts are there for any thread, and a finished job is as well once it is closed."""
+    client = await open_client(**WEB)
+    job = await client.extend(audio_id="x", model="V5")
+    assert 200 == await api.call_back("complete")
+    await job
+
+    assert client.progress_url(job) == await asyncio.to_thread(client.progress_url, job)
+    assert 1 == (await asyncio.to_thread(client.stats)).open_jobs + 1
+    await client.aclose()
+    with pytest.raises(ax.ClientClosedError):
+        await job.refresh()
+    assert job.ref == (await asyncio.to_thread(asyncio.run, job.result())).ref

@@ -1,0 +1,152 @@
+"""The loop of a universe: simloom's world on a loop that keeps no log, and so costs a third of simloom's own."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any, Generic, TypeVar
+from unittest.mock import patch
+
+import simloom
+from attrs import frozen
+
+T = TypeVar("T")
+
+EPOCH = 1_800_000_000.0
+"""What `time.time` shows when a universe begins."""
+MOST_STEPS_AT_ONCE = 100_000
+"""More of them without a moment passing, and somebody turns in a circle."""
+END_SECONDS = 100.0
+"""How long what is left of a universe may take to be cancelled, in its own time."""
+
+
+@frozen
+class Lived(Generic[T]):
+    """How a universe went: with a value, or an error."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+class Dice:
+    """Decides what simloom leaves to chance. Its own keep what was drawn, to play it again; here the seed does."""
+
+    def __init__(self, seed: int) -> None:
+        """Begin with a seed."""
+        self.random = random.Random(seed).random  # noqa: S311 - it has to come again
+
+    def draw(self, _: str, bound: int) -> int:
+        """Return a whole number from 0 on, and less than *bound*."""
+        return int(self.random() * bound)
+
+
+class NoLog(simloom.EventLog):  # type: ignore[misc] # simloom need not be installed
+    """Keeps nothing of what happens: a universe has ten thousand steps."""
+
+    def emit(self, kind: str, t: float, **fields: Any) -> None:
+        """Pass over it."""
+
+
+class QuickLoop(simloom.SimLoop):  # type: ignore[misc] # as above
+    """Does what simloom's loop does in the same random order, without names, causes and checks for each step.
+
+    It uses what is private to simloom, whose version is therefore pinned.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Make the dice of a universe from its seed."""
+        self._dice = Dice(seed)
+        self._now: float
+        self._steps_at_once = 0
+        super().__init__(self._dice, log=NoLog(), gc_interval=0)
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        """Have it called in the next steps."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Have it called at that time."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timer_seq += 1
+        heapq.heappush(self._scheduled, (when, self._timer_seq, handle))
+        return handle
+
+    def create_task(
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[T]:
+        """Make a task that ends with the host that makes it."""
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        if (host := simloom._context.current_host.get()) is not None:  # noqa: SLF001 - see above
+            host._register(task)  # noqa: SLF001 - see above
+        return task
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled
+        if not ready:
+            while scheduled and scheduled[0][2].cancelled():
+                heapq.heappop(scheduled)
+            if not scheduled:
+                self._report_deadlock()
+            if scheduled[0][0] > self._now:
+                self._now = scheduled[0][0]
+                self._steps_at_once = 0
+        while scheduled and scheduled[0][0] <= self._now:
+            ready.append(heapq.heappop(scheduled)[2])
+        count = len(ready)
+        handle = ready.pop() if count == 1 else ready.pop(int(self._dice.random() * count))
+        if (self._crashed_ids or self._crashed_hosts) and self._handle_is_dead(handle):
+            if self._is_crashed_owned(handle):
+                self._parked.append(handle)  # a task of a dead host: it is cancelled when the universe has ended
+        elif not handle.cancelled():
+            self._steps_at_once += 1
+            if self._steps_at_once > MOST_STEPS_AT_ONCE:
+                raise simloom.SimLivelockError(f"time stands still at {self._now} s, and there is always more to do")
+            handle._run()  # noqa: SLF001 - what a loop does with a handle
+
+    def end(self) -> None:
+        """Cancel what is left, that of dead hosts too, and close."""
+        self.set_exception_handler(lambda *_: None)
+        self._revive_crashed()
+        left = asyncio.all_tasks(self)
+        for task in left:
+            task.cancel()
+        if left:
+            self.run_until_complete(asyncio.wait(left, timeout=END_SECONDS))
+        self.run_until_complete(self.shutdown_asyncgens())
+        self.close()
+
+
+@contextmanager
+def _own_time_and_chance(loop: QuickLoop, seed: int) -> Iterator[None]:
+    chance, before = random.Random(f"chance {seed}"), random.getstate()  # noqa: S311 - it has to come again
+    random.seed(seed)
+    with (
+        patch.object(time, "time", lambda: EPOCH + loop.time()),
+        patch.object(time, "monotonic", loop.time),
+        patch.object(os, "urandom", chance.randbytes),
+        patch.object(random, "_urandom", chance.randbytes),
+    ):
+        yield
+    random.setstate(before)
+
+
+def run(live: Callable[[simloom.World], Coroutine[Any, Any, T]], seed: int) -> Lived[T]:
+    """Live a universe, in which nothing but its seed decides what happens, and return how it went."""
+    loop = QuickLoop(seed)
+    with _own_time_and_chance(loop, seed):
+        try:
+            return Lived(loop.run_until_complete(live(simloom.World(loop))))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
+            return Lived(error=error)
+        finally:
+            loop.end()
