@@ -11,7 +11,7 @@ from functools import partial
 
 from yarl import URL
 
-from audioext.config import Settings, fill_port
+from audioext.config import MIN_SECRET_BYTES, Settings, fill_port
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
@@ -309,6 +309,8 @@ class Parts:
         if not self.settings.secrets:
             mine = self.secrets[0] if self.secrets else random_secrets.token_bytes(SECRET_BYTES)
             kept = await self.settings.store.secret(SECRET_NAME, mine)
+            if len(kept) < MIN_SECRET_BYTES:  # with an empty one anybody could sign callbacks
+                raise StoreError("the store's secret that signs callback URLs is damaged: restore it, or give secrets=")
             if kept not in self.secrets[:1]:  # another process made one since the store lost ours
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets

@@ -109,7 +109,7 @@ class Tools:
         folder: Annotated[str, Field(description="A folder below the server's own; that one by default.")] = ".",
     ) -> SavedFiles:
         """Save the files of a complete job on the machine of this server; again costs nothing."""
-        target = (self.out / folder).resolve()
+        target = (self.out / folder.replace("\0", "..")).resolve()  # no path may hold that
         if not target.is_relative_to(self.out.resolve()):
             raise RequestError([Problem("folder", "must be below the server's own folder")])
         job = await self.client.job(ref)
@@ -180,8 +180,9 @@ class AgentServer(MCPServer[object]):
             song = await job.result(timeout=0.001)
             if not place:
                 return [ReadResourceContents(job_info(job).model_dump_json(), "application/json")]
-            data = await song.tracks[int(place) - 1].read()
-        except (RequestError, StageTimeoutError, IndexError, ValueError) as error:
+            track = {str(number): track for number, track in enumerate(song.tracks, 1)}[place]
+            data = await track.read()
+        except (RequestError, StageTimeoutError, KeyError) as error:
             raise ResourceNotFoundError(f"no finished song has the resource {uri}") from error
         except AudioextError as error:
             raise ResourceError(f"{error} {money(error)}") from error

@@ -153,7 +153,7 @@ MAX_NAME_BYTES = 120
 """File systems allow 255; a suffix, a number and ".part" must fit as well."""
 _WINDOWS_NAMES = {
     *("con", "prn", "aux", "nul", "conin$", "conout$", "clock$"),
-    *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789\u00b9\u00b2\u00b3"),
+    *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789\u00b9\u00b2\u00b3"),
 }
 
 
@@ -164,7 +164,8 @@ def safe_name(title: str) -> str:
     text = re.sub(r'[<>:"/\\|?*\x00-\x1f]', " ", text)
     text = re.sub(r"\s+", " ", text).strip(" .")
     text = text.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore").strip(" .")
-    return f"_{text}" if text.partition(".")[0].strip().lower() in _WINDOWS_NAMES else text
+    is_odd = text.partition(".")[0].strip().lower() in _WINDOWS_NAMES or text.startswith("-")  # which commands obey
+    return f"_{text}" if is_odd else text
 
 
 def plain_suffix(path: Path) -> str:

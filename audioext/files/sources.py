@@ -21,7 +21,7 @@ from tinytag import TinyTag, TinyTagException
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import AudioextError, Problem, ProviderDownError, UnsupportedError, cut, shown
+from audioext.errors import AudioextError, Problem, ProviderDownError, UnsupportedError, cut
 from audioext.files.formats import plain_suffix, safe_name
 from audioext.files.serving import Offers
 from audioext.http.messages import HttpRequest
@@ -164,7 +164,7 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
     except (TinyTagException, OSError, ValueError, ArithmeticError, IndexError, LookupError):
         duration = None  # a format that it does not know is for the provider to judge
     if not duration and suffix_of(head) is None:
-        return Problem("file", f"{name} is not an audio file: it begins with {shown(head)}")
+        return Problem("file", f"{name} is not an audio file")  # what is in it may be a secret
     return SourceInfo(size=size, duration=duration if duration and duration > 0 else None)
 
 

@@ -111,9 +111,14 @@ def _leniently(data: bytes) -> object:
 
     Half of a surrogate pair, as a text has that was cut through an emoji, becomes a replacement character.
     """
-    value: object = json.loads(data.decode(errors="replace"), strict=False, parse_constant=lambda _: None)
+    text = data.decode(errors="replace")
+    value: object = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole)
     whole = _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
     return msgspec.json.decode(whole)
+
+
+def _whole(digits: str) -> int | None:
+    return int(digits) if len(digits) <= MAX_ID_LENGTH else None  # what is longer takes long, and says nothing
 
 
 def _too_deep(data: bytes) -> bool:

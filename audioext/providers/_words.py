@@ -118,6 +118,7 @@ _FIRST = ("message", "msg", "detail", "error", "reason")
 _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully", "null", "none", "undefined", "no error"})
 _PHRASES = frozenset({"bad request", "unauthorized", "forbidden", "not found", "unprocessable", "unprocessable entity"})
 _MOST_TEXTS = 10
+_MOST_KEYS = 50  # of one object that are read; vendors' have up to 20 in all
 LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
 _LONGEST_TEXT = 2_000  # characters of one text that are looked at
 _DEEPEST = 6
@@ -137,8 +138,10 @@ def words(value: object, depth: int = 0) -> str:
         return "; ".join(filter(None, (words(item, depth + 1) for item in value[:_MOST_TEXTS])))
     if not isinstance(value, dict):
         return ""
-    inner = (words(item, depth + 1) for item in [*value.values()][:_MOST_TEXTS])
-    text = said(plain_keys(value), _FIRST, depth + 1) or next((each for each in inner if " " in each), "")
+    keys = plain_keys(value)
+    others = [item for name, item in keys.items() if not _names_words(name)][:_MOST_TEXTS]  # none is read twice
+    inner = (words(item, depth + 1) for item in others)
+    text = said(keys, _FIRST, depth + 1) or next((each for each in inner if " " in each), "")
     field_path = value.get("loc")
     steps = [str(step) for step in field_path if isinstance(step, (str, int))] if isinstance(field_path, list) else []
     named = ".".join(step for step in steps if step != "body")
@@ -150,15 +153,21 @@ def said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) 
 
     HTTP's own phrase for a status comes last: a text beside it says more.
     """
-    found = (words(keys.get(name), depth) for name in (*first, *filter(_SAYING.fullmatch, keys)))
+    named = itertools.islice(filter(_names_words, keys), _MOST_KEYS)
+    names = dict.fromkeys((*first, *named))  # none twice: each may hold as much again
+    found = (words(keys.get(name), depth) for name in names)
     texts = [*filter(_says_something, found)]
     return next((text for text in texts if text.lower() not in _PHRASES), texts[0] if texts else "")
 
 
 def all_said(keys: Mapping[str, object]) -> Iterator[str]:
     """Yield every text under plain *keys* that says something."""
-    named = itertools.islice(filter(_SAYING.fullmatch, keys), _MOST_TEXTS)
+    named = itertools.islice(filter(_names_words, keys), _MOST_TEXTS)
     return filter(_says_something, (words(keys[name]) for name in named))
+
+
+def _names_words(key: str) -> bool:
+    return len(key) <= _LONGEST_WORD and _SAYING.fullmatch(key) is not None
 
 
 def _says_something(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Literal, Self, cast
@@ -12,7 +13,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.sandbox.apis import kie, musicgpt, sunoapi, vidgo
-from audioext.sandbox.apis._api import json_response, read_json_object
+from audioext.sandbox.apis._api import Handler, json_response, read_json_object
 from audioext.sandbox.faults import Fault, FaultError
 from audioext.sandbox.library import TUNE_KEY, VOICE_KEY
 from audioext.sandbox.models import CallbackAttempt, Refusal, Submission, Task
@@ -268,9 +269,29 @@ class Sandbox(SandboxSettings):
             await state.stop()
 
         app.on_shutdown.append(stop)
+        if _is_loopback(self.host):
+            app.middlewares.append(self._keep_pages_out)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, self.host, port).start()
         host, found = runner.addresses[0][:2]
         return str(URL.build(scheme="http", host=host, port=found))
+
+    @web.middleware
+    async def _keep_pages_out(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse who asks by a name that is not ours: a page in a browser here, whose name leads to this machine."""
+        try:
+            asked = URL(f"http://{request.host}").host
+        except ValueError:
+            asked = None
+        if not _is_loopback(asked) and asked != URL(self.public_url or "").host:
+            raise web.HTTPForbidden(text="this sandbox is asked by its own address, or by its public_url\n")
+        return await handler(request)
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"

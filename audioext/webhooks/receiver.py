@@ -31,6 +31,9 @@ _access_log = logging.getLogger("audioext.access")
 
 # aiohttp waits this long for connections that were opened and never used, so what matters is awaited before.
 SHUTDOWN_SECONDS = 0.2
+WRITE_SECONDS = 30.0
+"""How long a piece of a file, or news of a job, may wait for who asked for it to read on."""
+CHUNK_BYTES = 65_536
 BACKLOG = 64
 """Connections that may wait to be accepted, which all are at once; the server closes what is too many after that."""
 
@@ -175,7 +178,7 @@ class Receiver:
                 return await self._readyz(request)
             segments = path.removeprefix(f"{prefix}/").split("/")
             if segments[0] == urls.FILES_SEGMENT and len(segments) == LINK_SEGMENTS:
-                return self._file(request, segments[1])
+                return await self._file(request, segments[1])
             if segments[0] == progress.SEGMENT and len(segments) == LINK_SEGMENTS:
                 return await self._watch(request, segments[1], segments[2])
         status = status_of_get(path)
@@ -209,18 +212,25 @@ class Receiver:
         return web.Response(body=answer_body(status), status=status, headers=ANSWER_HEADERS)
 
     async def _mounted_file(self, request: web.Request) -> web.StreamResponse:
-        return self._file(request, request.match_info["token"])
+        return await self._file(request, request.match_info["token"])
 
-    def _file(self, request: web.BaseRequest, token: str) -> web.StreamResponse:
+    async def _file(self, request: web.BaseRequest, token: str) -> web.StreamResponse:
         # Opened by ourselves: aiohttp's own FileResponse would serve voice.wav.gz where that lies beside voice.wav.
         offer = self.endpoint.offers.find(token)
         file = offer.open() if offer is not None else None
         if offer is None or file is None:
             raise web.HTTPNotFound
-        if request.method == "HEAD":
-            with file:
-                return web.Response(headers={**offer.headers, "Content-Length": str(os.fstat(file.fileno()).st_size)})
-        return web.Response(body=file, headers=offer.headers)
+        with file:
+            headers = {**offer.headers, "Content-Length": str(os.fstat(file.fileno()).st_size)}
+            if request.method == "HEAD":
+                return web.Response(headers=headers)
+            # Sent while the request is being answered: after that the connection counts as one that waits for another.
+            response = web.StreamResponse(headers={**headers, "Server": ANSWER_HEADERS["Server"]})
+            response.force_close()  # the file may get shorter meanwhile
+            await response.prepare(request)
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                await _write(request, response, chunk)
+        return response
 
     async def _mounted_watch(self, request: web.Request) -> web.StreamResponse:
         return await self._watch(request, request.match_info["ref"], request.match_info["token"])
@@ -235,7 +245,7 @@ class Receiver:
             async with aclosing(self.endpoint.watching.events(job)) as events:
                 with suppress(ConnectionError):  # nobody watches any more
                     async for event in events:
-                        await response.write(event)
+                        await _write(request, response, event)
         return response
 
     async def _healthz(self, _: web.BaseRequest) -> web.Response:
@@ -270,6 +280,18 @@ def _go_on(request: web.BaseRequest) -> None:
         raise WebhookError(message, http_status=417)
     if request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _write(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:
+    """Send *data*, or raise ConnectionResetError: the other side does not read it."""
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await response.write(data)
+    except TimeoutError as error:
+        if request.transport is not None:
+            request.transport.abort()
+        message = f"nobody read for {WRITE_SECONDS:g} s"
+        raise ConnectionResetError(message) from error
 
 
 async def _read_body(request: web.BaseRequest) -> bytes:

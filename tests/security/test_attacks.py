@@ -428,6 +428,16 @@ async def test_a_secret_that_a_provider_quotes_is_masked(client: ax.Client, api:
     assert (False, False) == (tag in str(failed.value), tag in str(job.record))
 
 
+async def test_a_damaged_secret_signs_nothing(api: Api) -> None:
+    """A store whose secret was emptied is not opened: with that, anybody could make tags."""
+    store = ax.MemoryStore()
+    assert b"" == await store.secret("callback secret", b"")
+
+    with pytest.raises(ax.StoreError, match="damaged"):
+        async with ax.Client(api.provider(), public_url="https://hooks.test/", listen=None, store=store):
+            pass
+
+
 # --- other threads -------------------------------------------------------------------------------------------------
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 
 import pytest
 
 import audioext as ax
+from audioext.http.decoding import parse_json
 from audioext.http.messages import HttpResponse
 from audioext.models.events import Progress
 from audioext.providers import NAMES, load
@@ -76,3 +79,44 @@ def test_a_code_is_cut() -> None:
 
     assert len(str(raised.value)) < 1_000
     assert str(raised.value.code).startswith("INVALID_AUDIO")
+
+
+def _nested(leaf: object, key: str) -> object:
+    for _ in range(6):
+        leaf = {key: leaf}
+    return leaf
+
+
+def _wide(depth: int) -> object:
+    return {key: _wide(depth - 1) for key in ("message", "msg", "detail", "error")} if depth else ""
+
+
+WORDS = {
+    "an object in a text, far inside": _nested(json.dumps({"x": "a" * 900_000}), "message"),
+    "four objects in each of four": _wide(5),
+    "1,000 messages": {
+        f"{number:x}".translate(str.maketrans("0123456789", "ghijklmnop")) + "msg": "" for number in range(1_000)
+    },
+}
+
+
+@pytest.mark.parametrize("what", WORDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_words_of_a_failure_are_read_once(name: str, what: str) -> None:
+    """However deep texts lie in what went wrong, none is looked at again and again: it takes no second of CPU."""
+    provider = load(name)("key")
+    body = json.dumps({"code": 500, "msg": WORDS[what], "data": {"task_id": "t"}}).encode()
+    began = time.process_time()
+    with suppress(ax.AudioextError):
+        provider.parse_webhook(body)
+    with suppress(ax.AudioextError):
+        provider.parse_status(HttpResponse(status=200, headers={}, body=body))
+
+    assert time.process_time() - began < 1.0  # a tenth, where nothing else runs
+
+
+def test_numbers_that_are_no_numbers_cost_nothing() -> None:
+    """Beside a NaN, which careless writers leave, whole numbers of thousands of digits are read as nothing."""
+    body = b'{"code": NaN, "few": -12, "many": [%s]}' % b",".join([b"7" * 4_200] * 200)
+
+    assert {"code": None, "few": -12, "many": [None] * 200} == parse_json(body)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 import audioext as ax
+from audioext.webhooks.endpoint import DRAIN_SECONDS
+from audioext.webhooks.receiver import WRITE_SECONDS
+from audioext.webhooks.server import HEAD_SECONDS
+from tests.support.clock import SOON_SECONDS, LoopTime
 from tests.support.sounds import WAV
+
+LONG_BYTES = 16_777_216
+"""More than the sockets of a connection hold."""
 
 
 @pytest.fixture
@@ -123,3 +132,44 @@ async def test_a_file_is_audio_or_bytes(name: str, kind: str, client: ax.Client,
     for method in ("GET", "HEAD"):
         _, headers, _ = await ask(client, client.receiver.endpoint.offers.offer(path), method)
         assert (kind, "nosniff") == (headers["Content-Type"], headers["X-Content-Type-Options"])
+
+
+async def _begin(client: ax.Client, tmp_path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    path = tmp_path / "long.wav"
+    path.write_bytes(bytes(LONG_BYTES))
+    assert client.public_url is not None
+    reader, writer = await asyncio.open_connection(client.public_url.host, client.public_url.port)
+    offer = client.receiver.endpoint.offers.offer(path)
+    writer.write(f"GET /audio/files/{offer} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_a_slow_provider_gets_all_of_a_file(
+    client: ax.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that takes longer than a head may is not cut off while the provider reads on."""
+    time, pieces = LoopTime(monkeypatch), 16
+    reader, writer = await _begin(client, tmp_path)
+    async with asyncio.timeout(SOON_SECONDS + 10 * HEAD_SECONDS):
+        for _ in range(pieces):
+            await reader.readexactly(LONG_BYTES // pieces)
+            time.advance(HEAD_SECONDS / 4)
+
+        assert b"" == await reader.read()
+    writer.transport.abort()
+
+
+async def test_who_does_not_read_a_file_is_cut_off(
+    client: ax.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection on which nobody reads is not held for ever."""
+    time = LoopTime(monkeypatch)
+    reader, writer = await _begin(client, tmp_path)
+    try:
+        for _ in range(round(2 * WRITE_SECONDS / DRAIN_SECONDS)):
+            await time.run(client.receiver.endpoint.drain())  # until the sending has ended, or for so long
+        with suppress(ConnectionError):
+            assert len(await reader.read()) < LONG_BYTES
+    finally:
+        writer.transport.abort()

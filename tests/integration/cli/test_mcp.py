@@ -159,11 +159,12 @@ async def test_a_key_is_for_one_wish_and_files_stay_below_their_folder(folder: P
         other = error(await mcp.call_tool("extend", {"key": "a", **ASKED, "model": "V4"}))
         await mcp.call_tool("wait", {"ref": ref})
         outside = error(await mcp.call_tool("save", {"ref": ref, "folder": "../elsewhere"}))
+        nowhere = error(await mcp.call_tool("save", {"ref": ref, "folder": "\0"}))
         found = facts(await mcp.call_tool("job", {"key": "a"}))
         assert 1 == len(sandbox.submissions)
 
     assert ("KeyConflictError", ref) == (other["type"], found["ref"])
-    assert "folder" == outside["problems"][0]["field"]
+    assert ["folder", "folder"] == [each["problems"][0]["field"] for each in (outside, nowhere)]
 
 
 async def test_the_fields_of_a_request_are_the_arguments_of_its_tool() -> None:

@@ -229,6 +229,12 @@ def test_names_are_safe_whatever_the_title(title: str) -> None:
     assert name.partition(".")[0].lower() not in {"con", "nul", "com1"}
 
 
+@pytest.mark.parametrize("title", ["con", "NUL .a", "COM\u00b9", "lpt0.x", "CONIN$", "-rf"])
+def test_a_name_that_a_system_or_a_command_would_obey_gets_an_underscore(title: str) -> None:
+    """Windows has devices of these names, with anything behind them, and a hyphen begins an option."""
+    assert f"_{title}" == safe_name(title)
+
+
 def test_probe_tells_duration_and_trouble(voice_file: Path, tmp_path: Path) -> None:
     """A WAV's duration is read, a format that is only known by its first bytes passes, and trouble has a name."""
     (tmp_path / "empty.wav").touch()

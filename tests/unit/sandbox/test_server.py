@@ -54,6 +54,14 @@ async def test_the_origins_can_have_ports_in_a_row() -> None:
             assert [first, first + 1, first + 2, first + 3] == [URL(url).port for url in sandbox.origins.values()]
 
 
+@pytest.mark.parametrize("path", ["control/submissions", "kie/api/v1/chat/credit", "files/tune.mp3"])
+async def test_a_page_whose_name_leads_here_is_refused(world: World, path: str) -> None:
+    """A site in a browser on this machine reads no callback URLs, by a name of its own that it points to loopback."""
+    for host, is_refused in (("evil.test", True), ("127.0.0.1.evil.test:80", True), ("localhost:80", False)):
+        async with world.session.get(f"{world.sandbox.url}/{path}", headers={"Host": host}) as response:
+            assert is_refused == (response.status == 403)
+
+
 async def test_no_key_is_in_its_repr() -> None:
     """The repr shows the settings without the secrets."""
     assert "SECRET" not in repr(Sandbox(api_key="SECRET-1", hmac_key="SECRET-2"))
