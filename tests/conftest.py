@@ -34,14 +34,22 @@ settings.load_profile("quick")
 # Asyncio's debug mode checks threads and callbacks. It also notes where each was made, which takes a third of all time:
 # raise these two numbers to see where a task comes from that a test forgot.
 asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[attr-defined]  # typeshed leaves it out
-sys.tracebacklimit = 4  # its C code asks here
+sys.tracebacklimit = 0  # its C code asks here
 
 TESTS = Path(__file__).parent
 WHOLES = {
     *("processes", "security"),
-    *(f"test_{name}.py" for name in ("example_bots", "examples", "guide", "matrix", "readme", "wheel")),
+    *(f"test_{name}.py" for name in ("example_bots", "examples", "guide", "hints", "matrix", "readme", "wheel")),
 }
 """Folders and files of tests that run whole programs, or every way through one."""
+
+AGAIN = {
+    *(f"unit/runtime/test_{name}.py" for name in ("handler_wishes", "handlers", "hardening", "limits")),
+    *(f"unit/stores/test_conformance_{name}.py" for name in ("changes", "history", "work", "writers")),
+    *("unit/stores/test_memory.py", "unit/stores/test_sqlite_processes.py", "unit/providers/test_kinds.py"),
+    *(f"integration/client/test_{name}.py" for name in ("handlers", "limits", "restart", "store_faults", "waits")),
+}
+"""Files of tests that try the same lines in other orders, on other engines or with other values than those before."""
 
 GRACE_SECONDS = 1.0
 """How long a task may need to end by itself once its test is over."""
@@ -58,8 +66,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     The gate must not depend on luck, nor pay for it.
     """
     is_random = isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
-    if is_random or WHOLES.intersection(item.path.relative_to(TESTS).parts):
+    path = item.path.relative_to(TESTS)
+    if is_random or WHOLES.intersection(path.parts) or path.as_posix() in AGAIN:
         item.add_marker("no_cover")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what stays to the end: the modules, and the tests that were collected."""
+    gc.collect()
+    gc.freeze()
 
 
 class _Complaints(logging.Handler):

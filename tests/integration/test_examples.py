@@ -57,7 +57,7 @@ async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.Captur
     """The script extends a file, then its first take, and saves both songs."""
     source = tmp_path / "voice.wav"
     source.write_bytes(audio.encode(audio.voice(seed=1, seconds=4.0, rate=16_000), "wav"))
-    async with Sandbox(speed=1e6) as sandbox:
+    async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=BRISK)
         paths = await example("script").main(source, tmp_path / "out", provider=kie)
 
@@ -69,7 +69,7 @@ async def test_the_script_saves_four_takes(tmp_path: Path, capsys: pytest.Captur
 
 async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
     """An app with the receiver mounted answers a song's links, and 400 with all problems of a bad wish."""
-    async with Sandbox(speed=1e6) as sandbox:
+    async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         client = ax.Client(
             ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"]),
             public_url=f"http://127.0.0.1:{unused_tcp_port}/audio",
@@ -89,7 +89,7 @@ async def test_the_mounted_app_answers_with_links(unused_tcp_port: int) -> None:
 
 async def test_the_fastapi_app_answers_with_links(unused_tcp_port: int) -> None:
     """An app of another framework, under its own server, does the same."""
-    async with Sandbox(speed=1e6) as sandbox:
+    async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         client = ax.Client(
             ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=300.0, quiet=300.0)),
             public_url=f"http://127.0.0.1:{unused_tcp_port}/audio",
@@ -168,7 +168,7 @@ async def test_the_wsgi_app_answers_with_links(unused_tcp_port: int) -> None:
 
 async def test_the_observed_worker_shows_numbers_a_trace_and_lines(unused_tcp_port: int) -> None:
     """In a process of its own, since there is one place for traces in each: all three name the same job."""
-    async with Sandbox(speed=1e6) as sandbox:
+    async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         kie = f'ax.Kie("{sandbox.api_key}", base_url="{sandbox.bases["kie"]}", pace=ax.Pace(first=0.01, every=0.02))'
         name = "observed"
         work = f'{name}.main("{sandbox.tune_url}", {kie}, metrics="127.0.0.1:{unused_tcp_port}")'

@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_the_ten_line_program_runs_as_it_stands(folder: Path) -> None:
     """The opening program works; only the address of the API is another."""
     program = BLOCKS[0]
-    async with Sandbox(speed=1e6) as sandbox:
+    async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0) as sandbox:
         there = program.replace("ax.Kie()", f'ax.Kie(base_url="{sandbox.bases["kie"]}")')
         lines = await pages.run("-c", pages.brisk(there), sandbox=sandbox)
 
@@ -69,7 +69,7 @@ def bots_names(voice: Path) -> dict[str, object]:
 
 async def test_every_other_block_runs(folder: Path) -> None:
     """Each further block runs with the client, job and app that the text speaks of."""
-    async with Sandbox(speed=1e6) as sandbox:
+    async with Sandbox(speed=1e6, ready_seconds=61.0, extension_seconds=1.0) as sandbox:
         kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
         async with ax.Client(kie, public_url="http://127.0.0.1:{port}", listen="127.0.0.1:0") as client:
             job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")

@@ -59,7 +59,7 @@ class Net:
 
     def connector(self, resolver: AbstractResolver | None) -> aiohttp.BaseConnector:
         """Return what connects in this internet, and believes any certificate."""
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return aiohttp.TCPConnector(
             resolver=resolver, ssl=context, socket_factory=lambda info: Dialling(self, info[0], info[1], info[2])

@@ -45,7 +45,7 @@ class Size:
     seconds: float
 
 
-SMALL = Size(jobs=120, grace=8.0, handler_timeout=2.0, jobs_at_once=10, quiet=5.0, seconds=60.0)
+SMALL = Size(jobs=60, grace=8.0, handler_timeout=2.0, jobs_at_once=10, quiet=5.0, seconds=60.0)
 LARGE = Size(jobs=2_000, grace=30.0, handler_timeout=10.0, jobs_at_once=40, quiet=30.0, seconds=600.0)
 
 
@@ -330,9 +330,7 @@ MakeWorld = Callable[[str, Size], World]
 
 
 @pytest.mark.timeout(120)
-async def test_a_hundred_and_twenty_jobs_survive_kills_and_restarts_of_valkey(
-    make_world: MakeWorld, valkey: Valkey
-) -> None:
+async def test_sixty_jobs_survive_kills_and_restarts_of_valkey(make_world: MakeWorld, valkey: Valkey) -> None:
     """Two listeners, four workers, one Valkey: each task is paid for once, has its song, and is told of."""
     found = await run(make_world(valkey.url, SMALL), valkey)
 
