@@ -34,7 +34,7 @@ settings.load_profile("quick")
 # Asyncio's debug mode checks threads and callbacks. It also notes where each was made, which takes a third of all time:
 # raise these two numbers to see where a task comes from that a test forgot.
 asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[attr-defined]  # typeshed leaves it out
-sys.tracebacklimit = 0  # its C code asks here
+sys.tracebacklimit = 1  # its C code asks here; with none, no "Traceback" is printed for tests to miss
 
 TESTS = Path(__file__).parent
 WHOLES = {
