@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import msgspec
@@ -20,6 +21,8 @@ _NAME = "progress:"
 """Stands in the proof where a callback's has its provider, which can have no such name: neither opens the other."""
 MAX_WATCHERS = 128
 """Who may watch at a time: a quarter of the connections of our own server, which webhooks need as well."""
+MAX_OF_A_JOB = 32
+"""Who may watch one job at a time, so that whoever has one link keeps nobody from the others."""
 STILL_SECONDS = 15.0
 """How often who watches is told that nothing is new, before a proxy takes the connection for dead."""
 HEADERS = {
@@ -39,7 +42,7 @@ class Watching:
     find: Callable[[str], Awaitable[HeldJob]]
     handle: Callable[[HeldJob], Job]
     secrets: Callable[[], Sequence[bytes]]
-    _watchers: int = field(default=0, init=False)
+    _watchers: Counter[str] = field(factory=Counter, init=False)
 
     def url(self, public_url: URL | None, ref: str) -> URL:
         """Return the link under which the stages of *ref* can be watched.
@@ -57,7 +60,7 @@ class Watching:
         """Return the job that a link shows, or the status to answer: 404 for a link that is not ours, 503 if full."""
         if not signing.tag_matches(self.secrets(), _NAME, ref, token):
             return 404
-        if self._watchers >= MAX_WATCHERS:
+        if self._watchers.total() >= MAX_WATCHERS or self._watchers[ref] >= MAX_OF_A_JOB:
             return 503
         try:
             return self.handle(await self.find(ref))
@@ -68,7 +71,7 @@ class Watching:
 
     async def events(self, job: Job) -> AsyncGenerator[bytes]:
         """Yield TEXT, FIRST and COMPLETE as they come, or `failed`; then `end`, after which nothing more will come."""
-        self._watchers += 1
+        self._watchers[job.ref] += 1
         stages = aiter(job)
         step = asyncio.ensure_future(anext(stages))
         try:
@@ -87,7 +90,7 @@ class Watching:
         except AudioextError:  # the wait has ended, not the job: a browser comes again by itself
             pass
         finally:
-            self._watchers -= 1
+            self._watchers -= Counter((job.ref,))
             step.cancel()
             await asyncio.gather(step, return_exceptions=True)
 

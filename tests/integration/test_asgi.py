@@ -48,21 +48,23 @@ START_SECONDS = 60.0
 
 
 @asynccontextmanager
-async def served(words: list[str], url: URL, **settings: str) -> AsyncIterator[list[str]]:
-    """Run a server, and end it; what it said is in the list after that."""
+async def served(words: list[str], url: URL, started: Path, **settings: str) -> AsyncIterator[list[str]]:
+    """Run a server, and end it when all of its processes have *started*; what it said is in the list after that."""
     said: list[str] = []
+    processes = 2 if "--workers=2" in words else 0
     name, app, *more = words
     host = [f"--bind={url.host}:{url.port}"] if name == "hypercorn" else [f"--host={url.host}", f"--port={url.port}"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", name, app, *more, *host),
         cwd=ROOT,
-        env={**os.environ, "PUBLIC_URL": str(url), **settings},
+        env={**os.environ, "PUBLIC_URL": str(url), "STARTED": str(started), **settings},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
         async with aiohttp.ClientSession() as session, asyncio.timeout(START_SECONDS):
-            while not await is_up(session, url):
+            # One that is told to end while the other process still starts may wait for that for ever (granian).
+            while not await is_up(session, url) or len([*started.iterdir()]) < processes:
                 assert process.returncode is None, await process.communicate()
                 await asyncio.sleep(0.05)
         yield said
@@ -85,13 +87,14 @@ async def is_up(session: aiohttp.ClientSession, url: URL) -> bool:
 async def test_webhooks_come_through_any_server(words: list[str], tmp_path: Path, unused_tcp_port: int) -> None:
     """A job that this process awaits is completed by webhooks that a server in other processes takes."""
     url = URL(f"http://127.0.0.1:{unused_tcp_port}/audio")
-    store = f"sqlite:///{tmp_path}/jobs.db"
+    store, started = f"sqlite:///{tmp_path}/jobs.db", tmp_path / "started"
+    started.mkdir()
     async with Sandbox(speed=1e6, ready_seconds=4.0, extension_seconds=1.0, submit_limit=None) as sandbox:
         base = str(sandbox.bases["kie"])
         provider = ax.Kie(sandbox.api_key, base_url=base, pace=ax.Pace(first=300.0, quiet=300.0))
         async with (
             ax.Client(provider, public_url=url, listen=None, store=store) as client,
-            served(words, url, KIE_BASE_URL=base, STORE=store) as said,
+            served(words, url, started, KIE_BASE_URL=base, STORE=store) as said,
             aiohttp.ClientSession() as session,
         ):
             job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")

@@ -17,6 +17,7 @@ import audioext as ax
 from audioext.errors import ConfigError
 from audioext.http.urls import callback_url, mask
 from audioext.sandbox import Sandbox
+from audioext.webhooks.progress import MAX_OF_A_JOB
 from tests.integration.client.conftest import BRIEF, MakeClient, MakeSandbox
 from tests.support.clock import SOON_SECONDS
 
@@ -149,3 +150,19 @@ async def test_who_cannot_be_reached_has_no_link(make_sandbox: MakeSandbox, make
     job = await extend(client, sandbox)
     with pytest.raises(ConfigError, match="public_url"):
         client.progress_url(job)
+
+
+async def test_one_link_leaves_room_for_others(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
+    """Whoever has the link of one job can open it so often, and keeps nobody from the others."""
+    sandbox = await make_sandbox()
+    sandbox.hold("text")
+    client = await make_client(sandbox)
+    one, other = await extend(client, sandbox), await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+    url = client.progress_url(one)
+
+    async with aiohttp.ClientSession() as session, AsyncExitStack() as open_links:
+        for _ in range(MAX_OF_A_JOB):
+            response = await open_links.enter_async_context(session.get(url))
+            assert 200 == response.status
+        async with session.get(url) as refused, session.get(client.progress_url(other)) as taken:
+            assert (503, 200) == (refused.status, taken.status)

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import audioext as ax
 
@@ -25,8 +26,9 @@ client = ax.Client(
 
 @asynccontextmanager
 async def lifespan(_: object) -> AsyncIterator[None]:
-    """Open the client with the server."""
+    """Open the client with the server, and leave a file in `STARTED` that says so."""
     async with client:
+        Path(os.environ["STARTED"], str(os.getpid())).touch()
         yield
 
 
