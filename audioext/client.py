@@ -188,7 +188,9 @@ class Client(Submitting):
         meta: Mapping[str, object] | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[Job]:
-        """Yield the jobs of the store by age: all, or only open or ended ones, with this *meta* in theirs.
+        """Yield the jobs of the store, all or only open or ended ones, with this *meta* in theirs.
+
+        The oldest comes first, or the newest where *newest_first* says so.
 
         Raises:
             RequestError: *open* is none of True, False and None.

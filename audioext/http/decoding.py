@@ -57,7 +57,8 @@ _MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
 def parse_json(data: bytes, *, where: str = "the body") -> object:
     """Return the JSON value in *data*; a byte order mark is skipped, and JSON inside a JSON text is read.
 
-    NaN is read as null, and a byte that is no UTF-8, or half a surrogate pair, as a replacement character.
+    NaN, and a number that no float can hold, are read as null; a byte that is no UTF-8, or half a surrogate pair, as a
+    replacement character.
 
     Raises:
         DecodeError: it is not UTF-8 JSON, or nests too deep.
@@ -112,9 +113,13 @@ def _leniently(data: bytes) -> object:
     Half of a surrogate pair, as a text has that was cut through an emoji, becomes a replacement character.
     """
     text = data.decode(errors="replace")
-    value: object = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole)
+    value: object = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole, parse_float=_finite)
     whole = _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
     return msgspec.json.decode(whole)
+
+
+def _finite(digits: str) -> float | None:
+    return found if math.isfinite(found := float(digits)) else None
 
 
 def _whole(digits: str) -> int | None:

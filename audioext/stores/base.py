@@ -200,7 +200,7 @@ class Store(Protocol):
         ...
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield all jobs whose request is known by their creation, only open or closed ones where asked.
+        """Yield all jobs whose request is known, the oldest first or the newest, only open or closed ones where asked.
 
         Jobs that come or go meanwhile may or may not be seen; none is seen twice.
         """

@@ -315,7 +315,7 @@ class MemoryStore:
         )
 
     async def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield the jobs by their creation; see `Store.jobs`."""
+        """Yield the jobs in the order of their creation, or against it; see `Store.jobs`."""
         jobs = tuple(self._held().jobs.values())
         for job in reversed(jobs) if newest_first else jobs:
             if job.head.is_known and is_open in {None, job.head.lookup.is_open}:

@@ -105,7 +105,7 @@ class RedisStore(EngineStore[OpenServer]):
         return None if ref is None else ref.decode()
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield the jobs by their creation, read page by page; see `Store.jobs`."""
+        """Yield the jobs in the order of their creation, or against it, read page by page; see `Store.jobs`."""
 
         async def read(ref: str) -> Stored | None:
             stored = await self.read(ref)

@@ -75,7 +75,7 @@ class SqliteStore(EngineStore[Writer]):
     next_due = _method(Session.next_due, _by_reader)
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield the jobs by their creation, read page by page; see `Store.jobs`."""
+        """Yield the jobs in the order of their creation, or against it, read page by page; see `Store.jobs`."""
         page = partial(Session.page, is_open=is_open, newest_first=newest_first)
         return paged(lambda last: self._opened().reader.run(page, last), LAST if newest_first else 0)
 

@@ -145,6 +145,12 @@ def test_half_a_surrogate_pair_is_replaced(data: bytes, found: object) -> None:
     assert found == parse_json(data)
 
 
+def test_a_number_that_no_float_holds_is_null() -> None:
+    """It costs its own field, and nothing beside it."""
+    for digits in (b"1e999", b"-1E+400", b"NaN", b"-Infinity"):
+        assert {"duration": None, "id": "a"} == parse_json(b'{"duration": %b, "id": "a"}' % digits)
+
+
 def test_depth_has_a_limit() -> None:
     """What nests a little passes, what nests too deep does not, even where JSON allows it."""
     assert parse_json(b"[" * (MAX_DEPTH - 2) + b"]" * (MAX_DEPTH - 2)) is not None
