@@ -198,7 +198,7 @@ class Client(Submitting):
         self._parts.check_open()
         complaint = None if open is None else checks.flag(open)
         if complaint is not None:
-            raise RequestError([Problem("open", complaint)])
+            raise RequestError([Problem("open", complaint)], is_submit=False)
         wanted = dict(meta or {})
         way = {"newest_first": True} if newest_first else {}  # which a store of the user's own may not know
         async for stored in self.store.jobs(is_open=open, **way):
@@ -226,7 +226,7 @@ class Client(Submitting):
         async for delivery in self.store.deliveries(str(id).partition("-")[0]):
             if delivery.id == id:
                 return delivery
-        raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")])
+        raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")], is_submit=False)
 
     async def replay(self, id: str) -> int:  # noqa: A002 - as above
         """Take a delivery that was kept once more, and return the status that it would be answered with now.

@@ -83,12 +83,13 @@ class ConfigError(AudioextError):
 class RequestError(AudioextError):
     """The request is not valid; mend every problem listed in `problems`, nothing was sent or paid."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        """Keep all *problems*, and say them all in the message."""
+    def __init__(self, problems: Iterable[Problem], *, is_submit: bool = True) -> None:
+        """Keep all *problems*, and say them all; where nothing was to be sent, no word of that."""
         self.problems: tuple[Problem, ...] = tuple(problems)
+        what = "this request; nothing was sent" if is_submit else "this call"
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        lines = [f"{head} with this request; nothing was sent:", *(f"  {problem}" for problem in self.problems)]
+        lines = [f"{head} with {what}:", *(f"  {problem}" for problem in self.problems)]
         super().__init__()
         self.args = ("\n".join(map(printable, lines)),)
 

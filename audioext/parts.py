@@ -257,13 +257,13 @@ class Parts:
             RequestError: the store holds no such job, or not exactly one of the two was given.
         """
         if (ref is None) is (key is None):
-            raise RequestError([Problem("ref", "give either the ref of a job or its key=")])
+            raise RequestError([Problem("ref", "give either the ref of a job or its key=")], is_submit=False)
         name, wanted = ("ref", ref) if key is None else ("key", key)
         held = None
         if isinstance(wanted, str) and not LONE_SURROGATE.search(wanted):
             held = await (self.journal.hold(wanted) if key is None else self.journal.hold_key(wanted))
         if held is None:
-            raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")])
+            raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")], is_submit=False)
         return held
 
     def choose(self, name: str | None) -> Provider:

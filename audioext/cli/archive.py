@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -83,6 +83,8 @@ class ArchiveCommand(LookOptions, Command):
 
 async def keep(job: Job, folder: Path) -> tuple[dict[str, object], Sequence[str]]:
     """Save all of a song into *folder*, its facts last; return these, and the names of the tracks' files."""
+    if await asyncio.to_thread(folder.is_symlink):  # others may write where the archive is
+        raise DownloadError([f"{folder} is a link, and is not followed"])
     song = await job.result(timeout=1.0)
     paths = await song.save(folder, overwrite=True)
     tracks: list[dict[str, object]] = []
@@ -97,7 +99,8 @@ async def keep(job: Job, folder: Path) -> tuple[dict[str, object], Sequence[str]
         "stages": timeline_objects(record),
         "tracks": tracks,
     }
-    await asyncio.to_thread(_write_last, folder / FACTS, facts)
+    data = msgspec.json.format(msgspec.json.encode(facts, enc_hook=str))
+    await asyncio.to_thread(_write, folder / FACTS, data)
     return facts, [path.name for path in paths]
 
 
@@ -118,7 +121,7 @@ async def _keep_cover(track: Track, path: Path) -> dict[str, object]:
     except DownloadError as error:  # the music is worth more
         return {"cover_problem": str(error)}
     target = path.with_suffix(picture_suffix(picture) or "")
-    await asyncio.to_thread(target.write_bytes, picture)
+    await asyncio.to_thread(_write, target, picture)
     return {"cover": target.name}
 
 
@@ -129,7 +132,7 @@ def _keep_rest(track: Track, path: Path) -> dict[str, object]:
     facts: dict[str, object] = {"bytes": path.stat().st_size, "sha256": digest}
     if track.timed_lyrics:
         target = path.with_suffix(".lrc")
-        target.write_text(lrc(track.timed_lyrics, title=track.title), encoding="utf-8")
+        _write(target, lrc(track.timed_lyrics, title=track.title).encode())
         facts["timed_lyrics_file"] = target.name
     return facts
 
@@ -141,7 +144,10 @@ def lrc(lines: Sequence[TimedLine], *, title: str | None = None) -> str:
     return "\n".join([*head, *timed]) + "\n"
 
 
-def _write_last(path: Path, facts: Mapping[str, object]) -> None:
-    part = path.with_suffix(".part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str)))
+def _write(path: Path, data: bytes) -> None:
+    """Write all of a file at once, through no link that somebody put there. It blocks."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with part.open("xb") as file:
+        file.write(data)
     part.replace(path)

@@ -176,7 +176,7 @@ def read_since(words: str, now: float) -> float:
         return now - float(ago["count"]) * _UNITS[ago["unit"]]
     with suppress(ValueError, OverflowError):
         return datetime.fromisoformat(words).astimezone().timestamp()
-    raise RequestError([Problem("since", f"must be like 2026-11-26, 12h or 7d, not {shown(words)}")])
+    raise RequestError([Problem("since", f"must be like 2026-11-26, 12h or 7d, not {shown(words)}")], is_submit=False)
 
 
 def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
@@ -222,7 +222,8 @@ async def _post(url: URL, delivery: Delivery) -> int:
 
 def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | None]:
     if not 0 < number <= len(entries):
-        raise RequestError([Problem(name, f"the journal has the entries 1 to {len(entries)}, not {number}")])
+        problem = Problem(name, f"the journal has the entries 1 to {len(entries)}, not {number}")
+        raise RequestError([problem], is_submit=False)
     return entries[number - 1]
 
 

@@ -271,7 +271,8 @@ async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:
 
 
 def _append(part: Path, chunk: bytes) -> None:
-    with part.open("ab") as file:
+    # Where others may write, somebody may have put a link in its place.
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)), "ab") as file:
         file.write(chunk)
 
 

@@ -17,6 +17,7 @@ from yarl import URL
 from audioext.errors import LONGEST_VALUE
 from audioext.files.formats import MAX_FILE_BYTES, FlawError
 from audioext.http.messages import HttpResponse, as_data, retry_after
+from audioext.http.transport import offline
 
 _log = logging.getLogger("audioext.files.fetching")
 
@@ -152,7 +153,7 @@ class Fetch:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if asyncio.get_running_loop().time() >= self.ends_at:
                 raise FlawError(f"{host} did not send all of it in time ({self.position} bytes came)") from error
-            raise _AgainError(f"{type(error).__name__} at {host}") from error
+            raise _AgainError(f"{type(error).__name__} at {host}{offline(error)}") from error
 
     async def _ask(self) -> aiohttp.ClientResponse:
         """Ask for what is missing, through redirects, whose links are kept as they are, too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -136,7 +137,8 @@ class Transport:
             except _UNCONNECTED as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
-                    raise NotSentError(f"no connection to {request.url.host}: {error}; nothing was sent") from error
+                    message = f"no connection to {request.url.host}: {error}{offline(error)}; nothing was sent"
+                    raise NotSentError(message) from error
                 await asyncio.sleep(CONNECT_BACKOFF_SECONDS * 2 ** (attempt - 1))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 message = f"no whole answer from {request.url.host}: {type(error).__name__} {error}".rstrip()
@@ -195,6 +197,13 @@ class Transport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def offline(error: BaseException) -> str:
+    """Return what it may mean that no connection was made, where the way ends on this side; else nothing."""
+    is_near = isinstance(error, OSError) and error.errno in {errno.ENETUNREACH, errno.ENETDOWN}
+    is_near = is_near or isinstance(error, aiohttp.ClientConnectorDNSError)
+    return ": you may be offline, or the name may be misspelt" if is_near else ""
 
 
 @lru_cache(maxsize=8)

@@ -91,7 +91,7 @@ def bounded(timeout: object) -> float:
     """Return the *timeout* of a call if it is a finite number of seconds above 0, or raise RequestError: it is none."""
     complaint = seconds(timeout)
     if complaint is not None or not isinstance(timeout, (int, float)):
-        raise RequestError([Problem("timeout", f"{complaint}")])
+        raise RequestError([Problem("timeout", f"{complaint}")], is_submit=False)
     return timeout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 from attrs import field, frozen
 
 from audioext.models import checks
@@ -9,6 +10,9 @@ from audioext.models import checks
 _count = checks.setting(checks.whole_from(1), optional=True)
 _window = checks.setting(checks.seconds)
 _wait = checks.setting(checks.from_on(0))
+
+FIRST_SECONDS = 15.0
+EVERY_SECONDS = 10.0
 
 
 @frozen(kw_only=True)
@@ -29,19 +33,25 @@ class Limits:
     queries_per: float = field(default=1.0, validator=_window)
 
 
+def _first(pace: Pace) -> float:
+    is_brisk = isinstance(pace.every, (int, float)) and pace.every < EVERY_SECONDS
+    return pace.every if is_brisk else FIRST_SECONDS
+
+
 @frozen(kw_only=True)
 class Pace:
     """When a job's status is asked for, all in seconds.
 
-    Without webhooks: `first` after the submit, then every `every`, slower by `backoff` times each call up
-    to `slowest`. With webhooks: `quiet` after the last word of the job, then at the same pace.
+    Without webhooks: `first` after the submit (15, or `every` where that is given and below 10), then every `every`,
+    slower by `backoff` times each call up to `slowest`. With webhooks: `quiet` after the last word of the job, then at
+    the same pace.
 
     Raises:
         ConfigError: one is no finite number of seconds, or `backoff` is below 1.
     """
 
-    first: float = field(default=15.0, validator=_wait)
-    every: float = field(default=10.0, validator=_wait)
+    every: float = field(default=EVERY_SECONDS, validator=_wait)
+    first: float = field(default=attrs.Factory(_first, takes_self=True), validator=_wait)
     slowest: float = field(default=30.0, validator=_wait)
     backoff: float = field(default=1.25, validator=checks.setting(checks.from_on(1)))
     # from the first track to the last there are up to two minutes without a word

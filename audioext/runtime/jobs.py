@@ -179,7 +179,7 @@ class Job(JobFacts):
             RequestError: *timeout* is no finite number above 0, or *stage* no stage.
         """
         if not isinstance(stage, Stage):
-            raise RequestError([Problem("stage", f"must be one like Stage.FIRST, not {shown(stage)}")])
+            raise RequestError([Problem("stage", f"must be one like Stage.FIRST, not {shown(stage)}")], is_submit=False)
         return await until(self, self.event, stage, self._deadline(timeout))
 
     async def result(self, *, timeout: float | None = None) -> Song:  # noqa: ASYNC109 - as above

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -46,6 +47,8 @@ def read_settings(environ: Mapping[str, str], file: str | PathLike[str] | None =
     """
     given = {name: text for name, text in environ.items() if text.strip()}
     path = file or given.get(FILE_VARIABLE)
+    if path is None:
+        _refuse_a_strangers(Path(FILE_NAME))
     found = _read_file(Path(path or FILE_NAME)) if path is not None or Path(FILE_NAME).is_file() else {}
     for name in SECRETS:
         if any({name, f"{name}_FILE"} <= each.keys() for each in (found, given)):
@@ -74,8 +77,8 @@ def _read_file(path: Path) -> dict[str, str]:
             raise ConfigError(f"{path}: {shown(key)} is no setting" + (f"; did you mean {near[0]!r}?" if near else ""))
         text = _text(f"{path}: {key}", value)
         found[known[key]] = str(path.parent / text) if key.endswith("_file") else text
-    if any(name in SECRETS and (name != "AUDIOEXT_STORE" or "@" in text) for name, text in found.items()):
-        _warn_of_readers(path)
+    is_secret = any(name in SECRETS and (name != "AUDIOEXT_STORE" or "@" in text) for name, text in found.items())
+    _warn_of_others(path, is_secret=is_secret)
     return found
 
 
@@ -115,10 +118,24 @@ def _read_secret(name: str, path: Path) -> str:
         raise ConfigError(message) from error
     if not text:
         raise ConfigError(f"{name}: {path} is empty")
-    _warn_of_readers(path)
+    _warn_of_others(path, is_secret=True)
     return text
 
 
-def _warn_of_readers(path: Path) -> None:
-    if path.stat().st_mode & stat.S_IROTH and not str(path.absolute()).startswith(MOUNTED):
+def _refuse_a_strangers(path: Path) -> None:
+    """Refuse a file that somebody else left in the working folder, such as /tmp: who says where an API is gets its key.
+
+    Raises:
+        ConfigError: it is neither ours nor root's.
+    """
+    if hasattr(os, "geteuid") and path.is_file() and path.stat().st_uid not in {0, os.geteuid()}:
+        message = f"{path} in this folder is another user's: to trust it, set {FILE_VARIABLE}={path}"
+        raise ConfigError(message)
+
+
+def _warn_of_others(path: Path, *, is_secret: bool) -> None:
+    mode = path.stat().st_mode
+    if mode & stat.S_IWOTH:  # who says where an API is gets its key
+        _log.warning("everybody on this machine can change %s, and with it the settings: chmod o-w %s", path, path)
+    if is_secret and mode & stat.S_IROTH and not str(path.absolute()).startswith(MOUNTED):
         _log.warning("%s holds a secret, and everybody on this machine can read it: chmod o-r %s", path, path)

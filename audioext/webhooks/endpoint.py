@@ -29,6 +29,8 @@ DRAIN_SECONDS = 10.0
 """How long accepted deliveries get to become durable when the receiver stops."""
 READY_SECONDS = 1.0
 """How long an answer to who asks whether we are ready is given again."""
+PROBE_SECONDS = 0.8
+"""How long the store may take to answer: who asks whether we are ready usually waits for one second."""
 BODY_SECONDS = 10.0
 """How long a body may take to come."""
 LINK_SEGMENTS = 3
@@ -64,9 +66,10 @@ class Endpoint:
             self._looked_at = now
             self._outage = self.inbox.outage
             try:
-                warnings = await self.ready()
-            except StoreError as error:
-                self._outage = str(error)
+                async with asyncio.timeout(PROBE_SECONDS):
+                    warnings = await self.ready()
+            except (StoreError, TimeoutError) as error:
+                self._outage = str(error) or f"the store did not answer within {PROBE_SECONDS:g} s"
             else:
                 self._warnings = len(warnings)
             if self._outage:

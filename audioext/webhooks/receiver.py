@@ -18,7 +18,7 @@ from yarl import URL
 from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
-from audioext.http.messages import Webhook
+from audioext.http.messages import Webhook, as_data
 from audioext.waiting import whole
 from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
@@ -43,9 +43,11 @@ class MaskedAccessLogger(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Write one line: who, what with the secret hidden, the status, the size and the seconds it took."""
-        path = urls.mask(request.path_qs)
+        path, sender = urls.mask(request.path_qs), request.remote
+        if "X-Forwarded-For" in request.headers:  # it is shown, and nothing rests on it
+            sender = f"{sender} (for {as_data(request.headers['X-Forwarded-For'], longest=100)})"
         _access_log.info(
-            '%s "%s %s" %d %d %.3f s', request.remote, request.method, path, response.status, response.body_length, time
+            '%s "%s %s" %d %d %.3f s', sender, request.method, path, response.status, response.body_length, time
         )
 
 

@@ -82,6 +82,28 @@ async def test_a_dead_link_is_said_and_keeps_no_other(invoke: Invoke, monkeypatc
     assert [kept] == [path.name for path in ARCHIVE.iterdir() if (path / FACTS).exists()]
 
 
+async def test_no_link_that_somebody_put_there_is_followed(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """Where others may write the folder, neither its files nor its folders lead to files of ours."""
+    mine = folder / "mine"
+    mine.mkdir()
+    (mine / "file").write_bytes(b"mine")
+    async with short_sandbox() as sandbox:
+        first, second = [await make(invoke, monkeypatch, sandbox) for _ in range(2)]
+        (ARCHIVE / first).mkdir(parents=True)
+        for name in (FACTS, f".{FACTS}.part", "song.part", "Part 2 - take 1.mp3", "Part 2 - take 1.png"):
+            (ARCHIVE / first / name).symlink_to(mine / "file")
+        (ARCHIVE / second).symlink_to(mine)
+        ended = await aside(invoke, "archive", str(ARCHIVE), *STORE)
+
+    assert 7 == ended.code
+    assert f"job {second}: {ARCHIVE / second} is a link, and is not followed" in ended.err
+    assert "1 saved" in ended.err
+    assert [("file", b"mine")] == [(path.name, path.read_bytes()) for path in mine.iterdir()]
+    assert {"song.part"} == {path.name for path in (ARCHIVE / first).iterdir() if path.is_symlink()}
+
+
 def test_timed_lyrics_are_written_as_players_read_them() -> None:
     """Minutes, seconds and hundredths stand before each line; a stranger's line breaks do not."""
     lines = [TimedLine("a\nb", 0.5, 2.0), TimedLine("c", 61.25, 70.0)]

@@ -21,6 +21,7 @@ from audioext.version import __version__
 from tests.integration.cli.conftest import ROOT, Invoke
 
 LISTED = {name: entry for commands in COMMANDS.values() for name, entry in commands.items()}
+BARE = str.maketrans("│", " ")
 HEAVY = ("aiohttp", "asyncio", "numpy", "audioext.client", "audioext.providers", "audioext.stores", "rich.live")
 
 
@@ -84,6 +85,9 @@ def test_help_names_every_command_and_every_exit_code_once(invoke: Invoke) -> No
     ]
     assert max(len(line) for line in ended.out.splitlines()) <= 80
     assert "Exit codes" not in of_command.out
+    assert "Print JSON on stdout, one object a line, and nothing else." in " ".join(
+        of_command.out.translate(BARE).split()
+    )
 
 
 @pytest.mark.parametrize("name", LISTED)

@@ -217,6 +217,22 @@ async def test_a_download_has_a_deadline(host: Host, loop_time: LoopTime, tmp_pa
     assert [] == list(tmp_path.iterdir())
 
 
+async def test_no_link_that_somebody_put_there_is_written_through(host: Host, tmp_path: Path) -> None:
+    """In a folder that others may write, what is under way may become a link to a file of ours."""
+    mine, folder = tmp_path / "mine", tmp_path / "out"
+    mine.write_bytes(b"mine")
+
+    async def swaps(request: web.BaseRequest) -> web.StreamResponse:
+        (part,) = folder.iterdir()
+        part.unlink()
+        part.symlink_to(mine)
+        return await gives()(request)
+
+    with pytest.raises(ax.DownloadError, match="cannot write into"):
+        await save(song_of(host.put(PATH, breaks(after=6_000), swaps)), folder)
+    assert (b"mine", []) == (mine.read_bytes(), [*folder.iterdir()])
+
+
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 

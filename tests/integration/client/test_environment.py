@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
 from pathlib import Path
 from typing import get_type_hints
@@ -162,6 +163,30 @@ def test_a_secret_that_everybody_can_read_is_warned_of(folder: Path, caplog: pyt
         "audioext.toml holds a secret, and everybody on this machine can read it: chmod o-r audioext.toml",
     ] == [record.getMessage() for record in caplog.records]
     assert KEY not in caplog.text
+
+
+def test_what_everybody_can_change_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever says where an API is gets its key: that matters where no secret is, and where containers mount one."""
+    caplog.set_level(logging.WARNING)
+    key = write(folder / "key", KEY, 0o602)
+    write(folder / "audioext.toml", 'store = "sqlite:///a.db"', 0o602)
+    read_settings({"KIE_API_KEY_FILE": str(key)})
+
+    assert [
+        f"everybody on this machine can change {path}, and with it the settings: chmod o-w {path}"
+        for path in ("audioext.toml", key)
+    ] == [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else can give a file away")
+def test_what_another_user_left_in_the_folder_is_not_obeyed(folder: Path) -> None:
+    """A file of settings that a stranger left in /tmp gets no key of ours; one that we name is ours to trust."""
+    left = write(folder / "audioext.toml", '[kie]\nbase_url = "https://attacker.test"\n')
+    os.chown(left, 65_534, 65_534)
+
+    with pytest.raises(ax.ConfigError, match="is another user's: to trust it, set AUDIOEXT_CONFIG"):
+        ax.Client.from_env()
+    assert {"KIE_BASE_URL": "https://attacker.test"} == read_settings({"AUDIOEXT_CONFIG": "audioext.toml"})
 
 
 def test_providers_are_those_whose_keys_are_there() -> None:

@@ -77,6 +77,15 @@ async def test_no_connection_means_that_nothing_was_sent(
         assert [] == [job async for job in client.jobs(open=True)]
 
 
+async def test_where_no_name_is_found_the_error_speaks_of_being_offline(loop_time: LoopTime) -> None:
+    """The provider may be well: what cannot be looked up is a matter of this machine (newcomer A)."""
+    provider = ax.Kie("key", base_url="https://api.nowhere.invalid")
+    async with ax.Client(provider) as client:
+        for call in (client.extend(audio_id="a", model="V5"), client.credits()):
+            with pytest.raises(ax.ProviderDownError, match=r"you may be offline.*; nothing was sent \(not charged\)"):
+                await loop_time.run(call)
+
+
 @pytest.mark.parametrize("code", [429, 402, 430])
 async def test_a_refusal_after_the_callback_is_no_refusal(code: int, api: Api, open_client: MakeClient) -> None:
     """A task that called back was made, whatever its POST is answered: it is not sent again, and its song comes."""

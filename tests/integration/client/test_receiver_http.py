@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
 import audioext as ax
@@ -20,9 +21,10 @@ from audioext.http.urls import callback_url
 from audioext.sandbox import Sandbox
 from audioext.stores.base import Appended
 from audioext.webhooks.endpoint import READY_SECONDS
+from audioext.webhooks.receiver import MaskedAccessLogger
 from tests.integration.client.conftest import SECRET, WEB, MakeClient
 from tests.support.api import Api, callback
-from tests.support.clock import SOON_SECONDS, JumpClock, soon
+from tests.support.clock import SOON_SECONDS, JumpClock, LoopTime, soon
 
 REF = "r" * 24
 BODY = json.dumps(callback("complete")).encode()
@@ -250,6 +252,21 @@ async def test_the_access_log_hides_the_tag(
     assert not [line for line in lines if tag in line]
 
 
+async def test_the_access_log_shows_whom_a_proxy_names(base: URL, caplog: pytest.LogCaptureFixture) -> None:
+    """It stands beside the proxy's own address, as text that forges no line and shows no tag (newcomer D)."""
+    secret = path_of(base)
+    named = {"X-Forwarded-For": f"203.0.113.9\x9b31m, {secret}"}
+    with caplog.at_level(logging.INFO, "audioext.access"):
+        logger = MaskedAccessLogger(logging.getLogger("audioext.access"), "")
+        for headers in ({}, named):
+            logger.log(make_mocked_request("GET", "/audio/healthz", headers), web.Response(), 0.01)
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "audioext.access"]
+    assert 'None "GET /audio/healthz" 200 0 0.010 s' == lines[0]
+    assert lines[1].startswith("None (for 203.0.113.9\N{REPLACEMENT CHARACTER}31m, /audio/kie/rrr")
+    assert secret.rpartition("/")[2] not in lines[1]
+
+
 async def test_readyz_tells_whether_the_store_takes_entries(
     api: Api, open_client: MakeClient, clock: JumpClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -273,6 +290,33 @@ async def test_readyz_tells_whether_the_store_takes_entries(
         async with session.get(healthy) as response:
             assert 200 == response.status
         store.fail(None)
+
+
+async def test_readyz_does_not_wait_for_a_store_that_is_gone(
+    api: Api, open_client: MakeClient, loop_time: LoopTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A probe is usually given one second: it is answered before, though the store tries for longer (newcomer E)."""
+    store = MuteMemory()
+    client = await open_client(store=store, **WEB)
+    store.is_mute = True
+
+    answer, seconds = await loop_time.run(client.receiver.endpoint.readiness(), step=0.1)
+
+    assert (503, {"status": "store down"}) == answer
+    assert seconds < 1.0
+    assert "not ready, trying again: the store did not answer within 0.8 s" in caplog.text
+
+
+class MuteMemory(ax.MemoryStore):
+    """A store that says nothing while it is mute, as Redis where no packet comes back."""
+
+    is_mute = False
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Say nothing while it is mute."""
+        if self.is_mute:
+            await asyncio.Event().wait()
+        return await super().warnings()
 
 
 async def test_readyz_is_not_ok_while_webhooks_cannot_be_stored(

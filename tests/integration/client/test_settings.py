@@ -97,6 +97,13 @@ def test_a_pace_is_made_of_times(name: str, value: object) -> None:
     assert 0 == ax.Pace(first=0).first
 
 
+def test_a_brisk_pace_is_brisk_from_the_start() -> None:
+    """Whoever wants a call each second does not want the first one after 15 (newcomer A)."""
+    assert [15.0, 1, 20, 15.0] == [
+        pace.first for pace in (ax.Pace(), ax.Pace(every=1), ax.Pace(every=1, first=20), ax.Pace(every=30))
+    ]
+
+
 @pytest.mark.parametrize("value", [0, *NO_NUMBERS])
 @pytest.mark.parametrize("name", ["submits", "per", "parallel", "queries", "queries_per"])
 def test_limits_are_numbers_that_let_something_through(name: str, value: object) -> None:

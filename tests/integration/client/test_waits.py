@@ -260,11 +260,13 @@ async def test_silence_is_made_up_for_by_the_poll(api: Api, open_client: MakeCli
 
 
 async def test_an_unknown_ref_is_told(open_client: MakeClient) -> None:
-    """A ref that the store does not hold is a problem of the request."""
+    """A ref that the store does not hold is a problem of the call, which was to send nothing (newcomer A)."""
     client = await open_client()
 
-    with pytest.raises(ax.RequestError, match="holds no job"):
-        await client.job("0" * 24)
+    with pytest.raises(ax.RequestError) as refused:
+        await client.job("typo")
+
+    assert "1 problem with this call:\n  ref: this store holds no job 'typo'" == str(refused.value)
 
 
 async def test_a_job_that_nobody_holds_is_forgotten(api: Api, open_client: MakeClient, sandbox: Sandbox) -> None:
