@@ -38,7 +38,7 @@ _PARTIAL, _NO_RANGE, _SERVER_ERROR = 206, 416, 500
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEAD = frozenset({403, 404, 410})
 """Statuses of a link that has died, or of a fresh one that is not there yet; 410 is final."""
-_PASSING = frozenset({202, 408, 425, 429})
+_PASSING = frozenset({202, 204, 408, 425, 429})
 _RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?P<total>\d{1,15}|\*)", re.ASCII)
 
 

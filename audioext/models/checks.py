@@ -42,6 +42,13 @@ def full_text(value: object) -> str | None:
     return "must not be empty" if value == "" else text(value)
 
 
+def audio_id(value: object) -> str | None:
+    """Refuse what is no id, such as an address."""
+    if isinstance(value, str) and "://" in value:
+        return f"is an address: give it as url=, not {shown(value)}"
+    return full_text(value)
+
+
 def model(value: object) -> str | None:
     """Refuse what names no model."""
     return "must not be empty; leave it out where the provider has a default" if value == "" else text(value)

@@ -205,7 +205,7 @@ class Extend(_Request):
         RequestError: all that is wrong with it, at once.
     """
 
-    audio_id: str | None = _given(checks.full_text)
+    audio_id: str | None = _given(checks.audio_id)
     continue_at: float | None = _given(checks.seconds)
     prompt: str | None = _given(checks.text)
     style: str | None = _given(checks.text)

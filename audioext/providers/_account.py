@@ -84,8 +84,8 @@ def to_api_key(value: str | None) -> str | None:
     key, before = (value if isinstance(value, str) else ""), None
     while key != before:
         before, key = key, _PASTED.sub("", key.strip(_AROUND_KEY))
-    if not key or not key.isascii() or not key.isprintable() or key.lower() == "bearer":
-        raise ConfigError("api_key must be printable ASCII text and not empty")  # the key itself never shows
+    if not key or not key.isascii() or not key.isprintable() or " " in key or key.lower() == "bearer":
+        raise ConfigError("api_key must be printable ASCII without blanks, not empty")  # the key itself never shows
     return key
 
 

@@ -16,12 +16,13 @@ from attrs import field, frozen
 from audioext import errors
 from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError, cut
 from audioext.http.decoding import identity, number, opened, parse_json, plain_keys, text
-from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, excerpt, retry_after
+from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said, words
 
 OK = 200
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 HTTP_ERROR_FROM = 400
 HTTP_SERVER_ERROR_FROM = 500
 _HTTP_FORBIDDEN = 403
@@ -144,6 +145,8 @@ class Answers:
             seen = Body(parse_json(response.body), "the answer")
         except DecodeError as error:
             says = self._clean(response.body)
+            if status in REDIRECTS and "Location" in response.headers:
+                says = f"a redirect to {as_data(response.headers['Location'], longest=LONGEST_EXCERPT)}"
             return Answer(code=status, says=says, meaning=self.table.meaning(status, says), problem=error)
         own = _own_code(seen, status)
         failed = seen.says_no or _says_failed(seen, has_code=own is not None)
@@ -197,7 +200,9 @@ class Answers:
         """Return the answer to a call, refused or not, or raise DecodeError, or ProviderError by its HTTP status."""
         answer = self.open(response)
         if answer.problem is not None:
-            raise answer.problem if response.status < HTTP_ERROR_FROM else self.error(response, answer, charged=charged)
+            if response.status in range(200, 300):
+                raise DecodeError(answer.problem.paths, where=f"the body ({answer.says})")
+            raise self.error(response, answer, charged=charged)
         return answer
 
     def error(

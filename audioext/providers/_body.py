@@ -45,6 +45,7 @@ _ROLES = {
     **dict.fromkeys(("taskid", "conversiontaskid", "jobid"), "id"),
     **dict.fromkeys(("taskids", "jobids"), "ids"),
     "callbacktype": "type",
+    **dict.fromkeys(("type", "event", "eventtype"), "kind"),
     **dict.fromkeys(("status", "state", "taskstatus", "stage"), "status"),
     "successflag": "flag",
     **dict.fromkeys(("success", "ok", "issuccess", "succeeded"), "success"),
@@ -58,6 +59,8 @@ _ABOUT_A_TASK = frozenset({"id", "type", "status", "flag", "list", "song"})
 """Roles by which an object is known to speak of a task; one with none of them is a mere wrapper."""
 _FLAGS = {"0": "GENERATING", "1": "SUCCESS", "2": "CREATE_TASK_FAILED", "3": "GENERATE_FAILED"}
 """The words behind a `successFlag`: docs.kie.ai's pages of its other models."""
+_CALLBACK_TYPES = frozenset({"text", "first", "complete", "error"})
+"""What a `callbackType` says, by which it is known under another name."""
 _ECHO = re.compile("param|input|request|source|upload|origin|parent|reference|setting|header|callback")
 """In a plain key, it tells of what was asked for, which is no result."""
 
@@ -162,7 +165,10 @@ class Body:
             if not isinstance(item, (str, bool, int)):  # an envelope may have a number there, and means HTTP's
                 raise DecodeError([f"expected a status word @ {path}"], where=self.where)
         flag = self.first("flag", text)
-        return StatusWord() if flag is None else status_word(_FLAGS.get(flag, flag))
+        if flag is not None:
+            return status_word(_FLAGS.get(flag, flag))
+        kinds = (item for _, item, _ in self._found.get("kind", ()) if isinstance(item, str))
+        return next((status_word(item) for item in kinds if item.lower() in _CALLBACK_TYPES), StatusWord())
 
     @functools.cached_property
     def tracks(self) -> tuple[Track, ...]:

@@ -128,7 +128,7 @@ class Handlers:
             if event is not None:
                 await handler(event, *extra(job))
 
-        self._add(TOPIC_OF[stage], handler, call)
+        self._add(TOPIC_OF[stage], handler, call, arguments=1 if meta is None else 2)
 
     def on_failure(self, handler: Callable[..., Awaitable[None]], meta: type[_M] | None = None) -> None:
         """Call *handler* with each job's failure, as `on` does with its event.
@@ -143,7 +143,7 @@ class Handlers:
             if failure is not None:  # it rose to complete since: then COMPLETE is told
                 await handler(failure, *extra(job))
 
-        self._add(FAILED_TOPIC, handler, call)
+        self._add(FAILED_TOPIC, handler, call, arguments=1 if meta is None else 2)
 
     @property
     def are_any(self) -> bool:
@@ -187,11 +187,19 @@ class Handlers:
             if due is not None and due <= now:
                 await self.journal.append(held)
 
-    def _add(self, topic: str, handler: Callable[..., object], call: Callable[[Job], Awaitable[None]]) -> None:
+    def _add(
+        self, topic: str, handler: Callable[..., object], call: Callable[[Job], Awaitable[None]], *, arguments: int
+    ) -> None:
         function = handler.func if isinstance(handler, partial) else handler
         if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
             message = f"a handler must be an async function (async def), not {handler!r}"
             raise ConfigError(message)
+        try:
+            inspect.signature(handler).bind(*[topic] * arguments)
+        except TypeError as error:
+            given = "what happened" if arguments == 1 else "what happened, and with the job's meta"
+            message = f"a handler is called with {given}, which {handler!r} does not take: {error}"
+            raise ConfigError(message) from error
         handlers = self._by_topic.setdefault(topic, [])
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
         count = sum(other.name.partition("#")[0] == name for other in handlers)

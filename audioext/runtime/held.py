@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 
 from audioext.clock import Clock
 from audioext.errors import UnreadableError
+from audioext.http.messages import as_data
 from audioext.models.entries import Entry
 from audioext.models.record import Record
 from audioext.models.results import Files
@@ -106,6 +107,8 @@ class HeldJob:
         """Return what was heard of the job last, for who waited in vain until *now* (Unix seconds)."""
         record = self.record
         said = ["nothing is known of it yet" if record.stage is None else f"it is at {record.stage.name.lower()}"]
+        if record.task_id is None and record.answer_problem is not None:
+            said.append(f"its submit got no readable answer: {record.answer_problem}")
         if record.webhooks and not any(reading.entry.kind == "webhook" for reading in self.readings.values()):
             said.append("no webhook has come: can its public_url be reached from the internet?")
         problem = self.poll_problem if self.polled_at else record.complaint
@@ -113,6 +116,8 @@ class HeldJob:
             said.append(f"its last status call said: {problem}")
         elif self.polled_at:
             said.append(f"its last status call, {max(now - self.polled_at, 0.0):.0f} s ago, told nothing new")
+        if record.words:
+            said.append(f"a word of it is not known: {as_data(record.words[-1])}")
         return "; ".join(said)
 
     def waiter(self) -> asyncio.Future[bool]:

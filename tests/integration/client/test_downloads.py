@@ -117,7 +117,7 @@ async def test_a_redirect_that_leads_nowhere_is_told(location: str, says: str, h
 # --- trying again ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [202, 403, 404, 408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [202, 204, 403, 404, 408, 425, 429, 500, 502, 503, 504])
 async def test_a_fresh_link_is_tried_again(status: int, host: Host, loop_time: LoopTime, tmp_path: Path) -> None:
     """Storage may be some seconds behind the message that names the file (issue 8, S03)."""
     refusal = gives(b"not yet", status=status)

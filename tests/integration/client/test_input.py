@@ -293,6 +293,23 @@ async def test_a_timeout_tells_that_no_webhook_came(api: Api, open_client: MakeC
         await job.result(timeout=0.01)
 
 
+async def test_a_timeout_tells_what_the_submit_was_answered(api: Api, open_client: MakeClient) -> None:
+    """What nobody could read is the likelier cause of the silence, and may be a word of ours that is wrong."""
+    api.codes = [999]
+    job = await (await open_client(**WEB)).extend(audio_id="x", model="V5")
+    says = r"nothing is known of it yet; its submit got no readable answer: kie answered 999: the vendor's words"
+    with pytest.raises(ax.StageTimeoutError, match=says):
+        await job.result(timeout=0.01)
+
+
+async def test_a_timeout_tells_a_word_that_nobody_knows(api: Api, open_client: MakeClient, clock: JumpClock) -> None:
+    """The vendor may have a new word for an end."""
+    api.is_done, api.word = False, "ARCHIVED_FOR_LATER"
+    job = await (await open_client(clock=clock.clock)).extend(audio_id="x", model="V5")
+    with pytest.raises(ax.StageTimeoutError, match=r"a word of it is not known: ARCHIVED_FOR_LATER\)"):
+        await clock.run(job.result(timeout=60.0))
+
+
 @pytest.mark.parametrize(
     ("codes", "says"),
     [

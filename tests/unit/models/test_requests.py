@@ -166,6 +166,15 @@ def test_what_is_no_file_says_what_to_give(file: Any, says: str) -> None:
     assert ("file", True) == (problem.field, says in problem.message)
 
 
+def test_an_address_is_no_audio_id() -> None:
+    """Its field is named before a provider is asked for a track that nobody made."""
+    (problem,) = ax.Extend.draft(audio_id="https://x.test/a.mp3").problems()
+    assert ("audio_id", "is an address: give it as url=, not 'https://x.test/a.mp3'") == (
+        problem.field,
+        problem.message,
+    )
+
+
 @each_row("file", ["a.wav", Path("C:/a.wav"), "C:\\songs\\a.wav", b"RIFF", bytearray(b"RIFF"), io.BytesIO()])
 def test_a_file_may_be_a_path_bytes_or_an_object(file: Any) -> None:
     """None of them is a problem before it is looked at, not even a drive's letter."""

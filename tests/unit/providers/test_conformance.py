@@ -18,7 +18,7 @@ from yarl import URL
 
 import audioext
 from audioext import providers
-from audioext.errors import AudioextError, ConfigError, UnsupportedError
+from audioext.errors import AudioextError, ConfigError, DecodeError, ProviderError, UnsupportedError
 from audioext.http.messages import HttpRequest, HttpResponse, Webhook
 from audioext.models.events import Event, Failed, Progress, Refused, Submitted, Unknown
 from audioext.models.limits import Limits, Pace
@@ -468,12 +468,25 @@ def test_a_key_is_cleaned_of_what_comes_along(provider_class: MakeProvider, past
     assert "k1" == provider_class(pasted).api_key
 
 
-@each_row("key", ["", "  ", "sk-\u00e9", "sk\n1", "Bearer ", '""', 5])
+@each_row("key", ["", "  ", "sk-\u00e9", "sk\n1", "sk1 # of mine", "Bearer ", '""', 5])
 def test_an_api_key_must_fit_a_header(provider_class: MakeProvider, key: object) -> None:
     """A key that cannot stand in a header is refused without showing it."""
     with pytest.raises(ConfigError, match="api_key") as caught:
         provider_class(key)
     assert "sk" not in str(caught.value)
+
+
+def test_an_answer_that_is_no_json_is_quoted(provider_class: MakeProvider) -> None:
+    """A redirect says where to, and a page of a proxy what it is: both were `input data was truncated` before."""
+    provider = provider_class(KEY)
+    moved = HttpResponse(status=301, headers={"Location": "https://elsewhere.example/\x1b[31m"})
+    with pytest.raises(ProviderError, match=r"answered 301: a redirect to https://elsewhere\.example/\ufffd"):
+        provider.parse_status(moved)
+    with pytest.raises(DecodeError, match=r"cannot read the body \(<html>log in</html>\): JSON is malformed"):
+        provider.parse_status(HttpResponse(status=200, body=b"<html>log in</html>"))
+    if isinstance(provider, Credits):
+        with pytest.raises(ProviderError, match="answered 301: a redirect to"):
+            provider.parse_credits(moved)
 
 
 @each_row("status", [500, 502, 503, 524])

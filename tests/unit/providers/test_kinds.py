@@ -333,6 +333,18 @@ def test_a_word_for_nothing_is_no_file(provider_class: Make, link: object) -> No
     assert [] == [track for track in seen.tracks if track.audio_url]
 
 
+@each_row("provider", ["kie", "kie-jobs", "sunoapi"])
+@each_row("key", ["callback_type", "CallbackType", "type", "event", "eventType"])
+def test_a_callbacks_type_is_known_under_other_names(provider: str, key: str) -> None:
+    """Where nothing else says how far a task is; any other word there is about something else."""
+    said = {"task_id": "t1", "data": [{"id": "a", "audio_url": AUDIO}]}
+    make = load(provider)
+    claimed = only(hooked(make, {"code": 200, "data": {**said, key: "complete"}})).claimed_stage
+    other = only(hooked(make, {"code": 200, "data": {**said, "status": "SUCCESS", "type": "upload_extend"}}))
+
+    assert (Stage.COMPLETE, Stage.COMPLETE) == (claimed, other.claimed_stage)
+
+
 UPLOADED = "https://files.example/kieai/1.wav"
 
 

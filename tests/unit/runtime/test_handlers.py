@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
@@ -593,6 +594,30 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
             handlers.on(Stage.TEXT, bad)  # type: ignore[arg-type]  # that is what is tested
         with pytest.raises(ConfigError, match="must be an async function"):
             handlers.on_failure(bad)  # type: ignore[arg-type]  # as above
+
+
+def test_handlers_take_what_they_are_called_with(here: Process) -> None:
+    """One that cannot be called is refused when it is registered, not five times when the song is there."""
+    handlers = make(here)
+
+    async def nothing() -> None:
+        """Be called with nothing."""
+
+    async def two(event: StageEvent, chat: object, *, more: int = 0) -> None:
+        """Be called with meta."""
+
+    for bad in (nothing, two):
+        with pytest.raises(ConfigError, match=r"a handler is called with what happened, which .* does not take"):
+            handlers.on(Stage.TEXT, bad)
+        with pytest.raises(ConfigError, match=r"a handler is called with what happened, which .* does not take"):
+            handlers.on_failure(bad)
+    with pytest.raises(ConfigError, match=r"and with the job's meta, which .* does not take: too many positional"):
+        handlers.on(Stage.TEXT, never, Meta)
+    handlers.on(Stage.TEXT, two, Meta)
+
+
+class Meta(TypedDict):
+    """What a submit may bring along."""
 
 
 @pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None])
