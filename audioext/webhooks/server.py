@@ -28,7 +28,8 @@ HEAD_SECONDS = 15.0
 MAX_CONNECTIONS = 512
 """Open at a time, and at most half of the process's descriptors: the store and our own calls need some as well."""
 LINGERING_SECONDS = 0.5
-"""How long the rest of a body is read that was refused, so that the sender can read why."""
+"""How long the rest of a body is read that was refused, so that the sender can read why; how long an answer may take
+to be read on a connection that is closed."""
 LONGEST_COMPLAINT = 200
 _UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
 _ANY_HEADER = 47  # zlib's own word for: a gzip header or its own
@@ -84,9 +85,7 @@ class BoundedServer(web.Server):
         self._open += 1
         self.rest(handler)
         if self._open > self._most:
-            oldest = next(iter(self._silent))
-            del self._silent[oldest]
-            oldest.force_close()
+            self._end(next(iter(self._silent)))
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         """Forget a connection."""
@@ -116,8 +115,14 @@ class BoundedServer(web.Server):
             if now - since < HEAD_SECONDS:
                 self._sweep = self._clock.call_later(HEAD_SECONDS - (now - since), self._close_silent)
                 return
-            del self._silent[handler]
-            handler.force_close()
+            self._end(handler)
+
+    def _end(self, handler: web.RequestHandler) -> None:
+        del self._silent[handler]
+        transport = handler.transport
+        handler.force_close()
+        if transport is not None:  # it is open until its peer has read the last answer, who may never do so
+            self._clock.call_later(LINGERING_SECONDS, transport.abort)
 
 
 def unpack(body: bytes, encoding: str) -> bytes:

@@ -215,6 +215,30 @@ async def test_who_sends_no_whole_head_is_cut_off(client: ax.Client, loop_time: 
         assert (await reader.read()).endswith(b"}")
 
 
+async def test_who_asks_and_never_reads_is_cut_off(client: ax.Client, loop_time: LoopTime) -> None:
+    """Answers that fill all buffers are not waited for: 512 such connections kept all others out, for ever."""
+    answered, opened = client.receiver.endpoint.answered, Path("/proc/self/fd")
+
+    async def is_stuck() -> bool:
+        before = answered[404]
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        return 0 < before == answered[404]
+
+    async def is_free(before: int) -> bool:
+        return before > len([*opened.iterdir()])
+
+    async with connected(client, patience=10 * HEAD_SECONDS) as (_, writer):
+        writer.transport.pause_reading()
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 400_000)
+        await soon(is_stuck)
+        before = len([*opened.iterdir()])
+        await soon(lambda: _turn(loop_time, HEAD_SECONDS + 1.0))
+        await soon(lambda: _turn(loop_time, LINGERING_SECONDS + 1.0))
+
+        assert await soon(lambda: is_free(before))
+
+
 async def _turn(loop_time: LoopTime, seconds: float) -> bool:
     for _ in range(20):
         await asyncio.sleep(0.001)
