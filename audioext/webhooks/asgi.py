@@ -99,7 +99,7 @@ class AsgiReceiver:
         try:
             route = inbox.admit(path)  # before the body is asked for
             length = headers.get("Content-Length", "")
-            if length.isascii() and length.isdigit() and int(length) > MAX_BODY_BYTES:
+            if length.isascii() and length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
                 raise too_big()
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _read_body(receive)

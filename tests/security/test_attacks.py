@@ -229,6 +229,7 @@ async def test_who_asks_and_never_reads_is_cut_off(client: ax.Client, loop_time:
         return before > len([*opened.iterdir()])
 
     async with connected(client, patience=10 * HEAD_SECONDS) as (_, writer):
+        assert isinstance(writer.transport, asyncio.Transport)
         writer.transport.pause_reading()
         writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 400_000)
         await soon(is_stuck)
