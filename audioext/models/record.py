@@ -128,7 +128,9 @@ class Record:
     only a status call answers, `None` where none is open. `doubted_at` is when the status first told of an end that
     counts only if it is told again. `complaint` is the latest status call that was refused or could not be read.
     `recovery` is the last one of its files. `handled` names the topics (stages in small letters, and `failed`) that all
-    handlers are done with, `runs` how each handler fared, by topic and name.
+    handlers are done with, `runs` how each handler fared, by topic and name. `untold` are the topics that handlers are
+    not done with, in the order in which they are told: `failed` comes after every stage that a failed job can have, and
+    before a late COMPLETE.
     """
 
     ref: str
@@ -160,6 +162,7 @@ class Record:
     recovery: Recovery | None = None
     handled: frozenset[str] = frozenset()
     runs: Mapping[tuple[str, str], Run] = field(factory=dict)
+    untold: tuple[str, ...] = ()
 
     @property
     def provider(self) -> str:

@@ -213,7 +213,7 @@ class Handlers:
         entries: list[Entry] = []
         try:
             if due is not None and due <= now:
-                await self._tell(held, views.untold(held.record)[0], entries)
+                await self._tell(held, held.record.untold[0], entries)
         finally:  # also when it is cut off: those that were done by then are not called again
             await self._end(held, entries)
         self.wake()  # the next topic of this job may be due now

@@ -69,7 +69,10 @@ class HeldJob:
 
     def with_readings(self, news: Iterable[Reading]) -> Record | None:
         """Return what the record would be with *news*; nothing is changed."""
-        return fold(self.ref, {**{reading.entry.id: reading for reading in news}, **self.readings}.values())
+        readings = self.readings.copy()
+        for reading in news:
+            readings.setdefault(reading.entry.id, reading)
+        return fold(self.ref, readings.values())
 
     def go_on(self, news: Iterable[Reading], record: Record, *, count: int) -> None:
         """Take in *news* that the store took and nothing else, so that *record* follows; there are *count* entries."""

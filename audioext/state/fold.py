@@ -158,8 +158,7 @@ class _Facts:
         for event in events:
             if isinstance(event, Progress):
                 shown = evolve(event, claimed_stage=None) if event.is_doubtful and self._doubts(event, entry) else event
-                self._see_tracks(shown, seen, at)
-                self._see_words(shown, seen, at)
+                self._see(shown, seen, at)
                 if seen == "poll" and shown.claimed_stage is Stage.COMPLETE and self.audible is None:
                     self._see_failure(_NO_TRACK, seen, entry)
             elif isinstance(event, Failed):
@@ -171,7 +170,7 @@ class _Facts:
         wait = DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 0.0
         return event.is_doubtful and (entry.note != STILL or entry.at < (self.doubted_at or 0.0) + wait)
 
-    def _see_tracks(self, event: Progress, seen: Seen, at: float) -> None:
+    def _see(self, event: Progress, seen: Seen, at: float) -> None:
         claimed = event.claimed_stage
         is_list = claimed is not None or len(event.tracks) > 1
         for position, track in enumerate(event.tracks, 1):
@@ -182,9 +181,6 @@ class _Facts:
                 self.shown = self.shown or (at, seen)
             if track.failure is not None:
                 self.failures.append(self.sightings[-1])
-
-    def _see_words(self, event: Progress, seen: Seen, at: float) -> None:
-        claimed = event.claimed_stage
         if claimed is not None:
             self.claimed.setdefault(claimed, (at, seen))
             self.shown = self.shown or (at, seen)
@@ -223,12 +219,6 @@ class _Facts:
             waits=max(old.waits, handled.waits),
         )
 
-    def _tracks(self, track_ids: Sequence[str], complete_at: float) -> tuple[Track, ...]:
-        found = tracks_of(
-            self.asked, self.sightings, track_ids=track_ids, cover_url=self.cover_url, complete_at=complete_at
-        )
-        return found if self.recovery is None else with_recovered(found, self.recovery, self.asked.retention)
-
     def record(self) -> Record:
         """Return what follows from the facts."""
         reached = _reached(self) if self.submitted is not None or self.told else ()
@@ -249,6 +239,17 @@ class _Facts:
             verdict = Verdict.EXPIRED
         elif refusal is not None:
             verdict = Verdict.REFUSED
+        complete_at = last.at if last is not None and stage is Stage.COMPLETE else math.inf
+        tracks = tracks_of(
+            self.asked, self.sightings, track_ids=track_ids, cover_url=self.cover_url, complete_at=complete_at
+        )
+        if self.recovery is not None:
+            tracks = with_recovered(tracks, self.recovery, self.asked.retention)
+        topics = [TOPIC_OF[item.stage] for item in reached[1:]]
+        if verdict is Verdict.FAILED:
+            topics.append(FAILED_TOPIC)
+        if self.told:
+            topics = [topic for topic in topics if topic not in self.told]
         return Record(
             ref=self.ref,
             asked=self.asked,
@@ -260,7 +261,7 @@ class _Facts:
             stage=stage,
             verdict=verdict,
             reached=reached,
-            tracks=self._tracks(track_ids, last.at if last is not None and stage is Stage.COMPLETE else math.inf),
+            tracks=tracks,
             sightings=tuple(self.sightings),
             track_ids=track_ids,
             asks_at=self.asks_at,
@@ -279,6 +280,7 @@ class _Facts:
             recovery=self.recovery,
             handled=frozenset(self.told),
             runs=self.runs,
+            untold=tuple(topics),
         )
 
 

@@ -1,4 +1,4 @@
-"""What users are shown of a record: a stage, a failure, a song; and what handlers still have to be told."""
+"""What users are shown of a record: a stage, a failure, a song."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from yarl import URL
 from audioext.models.record import Reached, Record, TaskFault, Verdict
 from audioext.models.requests import Request
 from audioext.models.results import Files, Song, Stage, Track
-from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.tracks import tracks_of
 
 
@@ -57,15 +56,3 @@ def _source_name(request: Request) -> str | None:
     if isinstance(request.file, Path):
         return request.file.stem or None
     return PurePosixPath(URL(request.url).name).stem or None if request.url else None
-
-
-def untold(record: Record) -> tuple[str, ...]:
-    """Return the topics that handlers are not done with, in the order in which they are told.
-
-    A topic is a stage in small letters, or `failed`, which comes after every stage that a failed job can have and
-    before a late COMPLETE.
-    """
-    topics = [TOPIC_OF[item.stage] for item in record.reached if item.stage in TOPIC_OF]
-    if record.verdict is Verdict.FAILED:
-        topics.append(FAILED_TOPIC)
-    return tuple([topic for topic in topics if topic not in record.handled]) if record.handled else tuple(topics)

@@ -521,7 +521,7 @@ def test_what_handlers_were_told_is_pinned() -> None:
     assert [(Stage.SUBMITTED, 1.0, "poll"), (Stage.TEXT, 4.0, "implied"), (Stage.FIRST, 5.0, "implied")] == [
         (item.stage, item.at, item.source) for item in pinned.reached
     ]
-    assert () == views.untold(pinned)
+    assert () == pinned.untold
 
 
 def test_a_pinned_stage_is_reached_even_where_nothing_else_is_known() -> None:
@@ -639,20 +639,19 @@ def test_topics_are_due_in_order_until_they_are_handled() -> None:
     """Each reached stage is a topic; what all handlers are done with is none any more."""
     journal = [tape.request(), tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE))]
 
-    assert ("text", "first", "complete") == views.untold(folded(*journal))
-    assert ("first", "complete") == views.untold(folded(*journal, tape.handled(5.0, "text")))
-    assert ("text", "first") == views.untold(folded(*journal, tape.handled(5.0, "complete")))
+    assert ("text", "first", "complete") == folded(*journal).untold
+    assert ("first", "complete") == folded(*journal, tape.handled(5.0, "text")).untold
+    assert ("text", "first") == folded(*journal, tape.handled(5.0, "complete")).untold
 
 
 def test_a_failure_is_a_topic_before_a_late_complete() -> None:
     """Where a job failed, handlers hear so; where it has risen since, they hear of COMPLETE alone."""
     failed = [tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), NO]
 
-    assert ("text", "failed") == views.untold(folded(*failed))
-    assert ("text", "first", "complete") == views.untold(folded(*failed, DONE))
-    assert ("first", "complete") == views.untold(
-        folded(*failed, tape.handled(4.0, "text"), tape.handled(5.0, "failed"), DONE)
-    )
+    assert ("text", "failed") == folded(*failed).untold
+    assert ("text", "first", "complete") == folded(*failed, DONE).untold
+    risen = folded(*failed, tape.handled(4.0, "text"), tape.handled(5.0, "failed"), DONE)
+    assert ("first", "complete") == risen.untold
 
 
 def test_how_each_handler_fared_is_counted() -> None:
@@ -684,7 +683,7 @@ def test_a_damaged_word_of_a_handler_is_left_out(damaged: bytes) -> None:
     """What cannot be read is as if it had not happened, so that the handler is called again."""
     record = folded(tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), make_entry("handled", 3.0, body=damaged))
 
-    assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, views.untold(record))
+    assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, record.untold)
 
 
 @pytest.mark.parametrize("kind", ["webhook", "status", "answer", "handled", "expired", "abandoned"])
