@@ -33,7 +33,6 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Failure, Job, StageEvent
 from audioext.runtime.journal import Journal
 from audioext.runtime.news import names
-from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
 from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, again_at, handle_at

@@ -32,7 +32,7 @@ from attrs import evolve
 from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
-from audioext.models.results import FailureReason, Source, Stage, Track
+from audioext.models.results import FailureReason, Source, Stage
 from audioext.state.reading import Handled, Reading
 from audioext.state.recovery import recovery_of, with_recovered
 from audioext.state.tracks import SEEN_RANK, tracks_of
@@ -228,8 +228,7 @@ class _Facts:
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
-        last = reached[-1] if reached else None
-        stage = last.stage if last is not None else None
+        stage, last_at = (reached[-1].stage, reached[-1].at) if reached else (None, math.inf)
         verdict = Verdict.OPEN
         if stage is Stage.COMPLETE:
             verdict = Verdict.COMPLETE
@@ -239,7 +238,7 @@ class _Facts:
             verdict = Verdict.EXPIRED
         elif refusal is not None:
             verdict = Verdict.REFUSED
-        complete_at = last.at if last is not None and stage is Stage.COMPLETE else math.inf
+        complete_at = last_at if stage is Stage.COMPLETE else math.inf
         tracks = tracks_of(
             self.asked, self.sightings, track_ids=track_ids, cover_url=self.cover_url, complete_at=complete_at
         )
@@ -248,8 +247,6 @@ class _Facts:
         topics = [TOPIC_OF[item.stage] for item in reached[1:]]
         if verdict is Verdict.FAILED:
             topics.append(FAILED_TOPIC)
-        if self.told:
-            topics = [topic for topic in topics if topic not in self.told]
         return Record(
             ref=self.ref,
             asked=self.asked,
@@ -280,7 +277,7 @@ class _Facts:
             recovery=self.recovery,
             handled=frozenset(self.told),
             runs=self.runs,
-            untold=tuple(topics),
+            untold=tuple([topic for topic in topics if topic not in self.told]),
         )
 
 
