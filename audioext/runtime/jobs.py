@@ -11,7 +11,7 @@ from attrs import field, frozen
 from audioext.errors import AudioextError, ConfigError, Problem, RequestError, StoreError, shown
 from audioext.models.checks import bounded
 from audioext.models.record import Verdict
-from audioext.models.results import FailureReason, Song, Source, Stage, Track
+from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
 from audioext.runtime.facts import JobFacts
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.waits import until
@@ -140,7 +140,7 @@ class Job(JobFacts):
             if found is None
             else StageEvent(
                 stage=stage,
-                tracks=views.fetched_by(self._context.files(self._held), found[1]),
+                tracks=fetched_by(self._context.files(self._held), found[1]),
                 source=found[0].source,
                 at=moment(found[0].at),
                 ref=record.ref,

@@ -48,14 +48,8 @@ class Reading:
     """What it means for the recovery of the job's files, which is a task of its own."""
     problem: str = ""
     """Why a status call or a webhook tells nothing of the task."""
-
-    @property
-    def task_id(self) -> str | None:
-        """The task that its events name first, `None` where they name none."""
-        for event in self.events:
-            if event.task_id is not None:
-                return event.task_id
-        return None
+    task_id: str | None = None
+    """The task that a webhook names first, `None` where it names none."""
 
 
 def read(entry: Entry, provider: Provider) -> Reading:
@@ -103,7 +97,7 @@ def _read_webhook(entry: Entry, provider: Provider) -> Reading:
     if entry.note.startswith(UNCONFIRMED):
         # The task that it names counts all the same: without its id no status call can be made.
         events = tuple([Progress(task_id=event.task_id, ask_now=True) for event in events])
-    return Reading(entry, events=events)
+    return Reading(entry, events=events, task_id=next((event.task_id for event in events if event.task_id), None))
 
 
 def _read_status(entry: Entry, provider: Provider) -> Reading:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from yarl import URL
 
 from audioext.models.record import Reached, Record, TaskFault, Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Files, Song, Stage, Track
+from audioext.models.results import Files, Song, Stage, Track, fetched_by
 from audioext.state.tracks import tracks_of
 
 
@@ -27,11 +26,6 @@ def failure(record: Record) -> TaskFault | None:
     return record.fault if record.verdict is Verdict.FAILED else None
 
 
-def fetched_by(files: Files | None, tracks: Sequence[Track]) -> tuple[Track, ...]:
-    """Return *tracks* with what fetches their files."""
-    return tuple([track.fetched_by(files) for track in tracks])
-
-
 def song(record: Record, files: Files | None = None) -> Song | None:
     """Return the song of a complete job, with its playable tracks alone; `None` if it is not complete.
 
@@ -43,7 +37,7 @@ def song(record: Record, files: Files | None = None) -> Song | None:
         ref=record.ref,
         provider=record.asked.provider,
         task_id=record.task_id,
-        tracks=tuple([track.fetched_by(files) for track in record.tracks if track.audio_url is not None]),
+        tracks=fetched_by(files, [track for track in record.tracks if track.audio_url is not None]),
         credits=record.credits,
         meta=record.asked.meta,
         source_name=_source_name(record.asked.request),

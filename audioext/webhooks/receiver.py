@@ -23,7 +23,7 @@ from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.waiting import whole
 from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
-from audioext.webhooks.endpoint import BODY_SECONDS, Endpoint, too_slow
+from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, Endpoint, answer_body, too_slow
 from audioext.webhooks.inbox import too_big
 from audioext.webhooks.server import BoundedServer, StrangersLog
 
@@ -165,8 +165,8 @@ class Receiver:
         return self.endpoint.take(request.rel_url.raw_path, request.headers, read, is_packed=is_packed)
 
     def _answer(self, status: int) -> web.Response:
-        answer = self.endpoint.answer(status)
-        return web.Response(body=answer.body, status=status, headers=answer.headers)
+        self.endpoint.answered[status] += 1
+        return web.Response(body=answer_body(status), status=status, headers=ANSWER_HEADERS)
 
     async def _get(self, request: web.BaseRequest) -> web.StreamResponse:
         answer = await self.endpoint.get(request.method, request.rel_url.raw_path)
