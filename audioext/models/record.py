@@ -122,7 +122,7 @@ class Recovery:
 class Record:
     """The state of one job. All times are Unix seconds.
 
-    `seen_at` is when the provider was last heard of. `tracks` are those known now, in order; `sightings` are what
+    `seen_at` is when the provider was last heard of, `ended_at` when what proves the verdict was seen. `tracks` are those known now, in order; `sightings` are what
     they were made of. `refusal` is what the vendor said when it refused the submit. `answer_problem` says why the
     submit's answer does not tell whether a task was made. `asks_at` is when a webhook last raised a question that
     only a status call answers, `None` where none is open. `doubted_at` is when the status first told of an end that
@@ -142,6 +142,7 @@ class Record:
     task_id: str | None = None
     stage: Stage | None = None
     verdict: Verdict = Verdict.OPEN
+    ended_at: float | None = None
     reached: tuple[Reached, ...] = ()
     tracks: tuple[Track, ...] = ()
     sightings: tuple[Sighting, ...] = field(default=(), repr=False)

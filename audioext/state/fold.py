@@ -229,13 +229,13 @@ class _Facts:
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
         stage, last_at = (reached[-1].stage, reached[-1].at) if reached else (None, math.inf)
-        verdict = Verdict.OPEN
+        verdict, ended_at = Verdict.OPEN, None
         if stage is Stage.COMPLETE:
-            verdict = Verdict.COMPLETE
+            verdict, ended_at = Verdict.COMPLETE, last_at
         elif fault is not None:
-            verdict = Verdict.FAILED
+            verdict, ended_at = Verdict.FAILED, fault.at
         elif self.expired_at is not None:
-            verdict = Verdict.EXPIRED
+            verdict, ended_at = Verdict.EXPIRED, self.expired_at
         elif refusal is not None:
             verdict = Verdict.REFUSED
         complete_at = last_at if stage is Stage.COMPLETE else math.inf
@@ -257,6 +257,7 @@ class _Facts:
             task_id=self.task_id,
             stage=stage,
             verdict=verdict,
+            ended_at=ended_at,
             reached=reached,
             tracks=tracks,
             sightings=tuple(self.sightings),
