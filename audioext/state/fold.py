@@ -43,6 +43,7 @@ MAX_WORDS = 20
 """Unknown stage words kept for people to read."""
 LONGEST_WORD = 200
 
+_NO_SUBMIT = Submitted(task_id="")
 _NO_TRACK = Failed(reason=FailureReason.GENERATION, message="it is said to be done, without a track", is_doubtful=True)
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
@@ -209,28 +210,20 @@ class _Facts:
             self.told.setdefault(handled.topic, at)
             return
         key = (handled.topic, handled.handler)
-        old = self.runs.get(key, Run())
-        self.runs[key] = Run(
-            failures=max(old.failures, handled.failure),
-            last_at=at,
-            error=handled.error or old.error if handled.failure else "",
-            is_done=old.is_done or handled.is_over,
-            wait=handled.wait,
-            waits=max(old.waits, handled.waits),
-        )
+        self.runs[key] = handled.after(self.runs.get(key, Run()), at)
 
     def record(self) -> Record:
         """Return what follows from the facts."""
         reached = _reached(self) if self.submitted is not None or self.told else ()
-        submit, outcome = self.submit, self.answer
-        track_ids = submit.track_ids if submit is not None else ()
-        fault = self.fault or (_fault_of_tracks(self) if self.failures else None)
+        submit, outcome = self.submit or _NO_SUBMIT, self.answer
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
         stage, last_at = (reached[-1].stage, reached[-1].at) if reached else (None, math.inf)
+        is_complete = stage is Stage.COMPLETE
+        fault = None if is_complete else self.fault or (_fault_of_tracks(self) if self.failures else None)
         verdict, ended_at = Verdict.OPEN, None
-        if stage is Stage.COMPLETE:
+        if is_complete:
             verdict, ended_at = Verdict.COMPLETE, last_at
         elif fault is not None:
             verdict, ended_at = Verdict.FAILED, fault.at
@@ -238,9 +231,9 @@ class _Facts:
             verdict, ended_at = Verdict.EXPIRED, self.expired_at
         elif refusal is not None:
             verdict = Verdict.REFUSED
-        complete_at = last_at if stage is Stage.COMPLETE else math.inf
+        complete_at = last_at if is_complete else math.inf
         tracks = tracks_of(
-            self.asked, self.sightings, track_ids=track_ids, cover_url=self.cover_url, complete_at=complete_at
+            self.asked, self.sightings, track_ids=submit.track_ids, cover_url=self.cover_url, complete_at=complete_at
         )
         if self.recovery is not None:
             tracks = with_recovered(tracks, self.recovery, self.asked.retention)
@@ -253,7 +246,7 @@ class _Facts:
             created_at=self.created_at,
             seen_at=self.seen_at,
             answered_at=self.answered_at,
-            answered_id=submit.task_id if submit is not None else None,
+            answered_id=submit.task_id or None,
             task_id=self.task_id,
             stage=stage,
             verdict=verdict,
@@ -261,20 +254,19 @@ class _Facts:
             reached=reached,
             tracks=tracks,
             sightings=tuple(self.sightings),
-            track_ids=track_ids,
+            track_ids=submit.track_ids,
             asks_at=self.asks_at,
             doubted_at=self.doubted_at,
             cover_url=self.cover_url,
             credits=self.credits,
-            credit_estimate=submit.credit_estimate if submit is not None else None,
-            eta=submit.eta if submit is not None else None,
+            credit_estimate=submit.credit_estimate,
+            eta=submit.eta,
             words=tuple(self.words[-MAX_WORDS:]),
             fault=fault,
             refusal=refusal,
             is_unsent=self.is_abandoned is not None,
             answer_problem=outcome.reason if isinstance(outcome, Unknown) else None,
             complaint=self.complaint,
-            expired_at=self.expired_at,
             recovery=self.recovery,
             handled=frozenset(self.told),
             runs=self.runs,

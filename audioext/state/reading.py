@@ -11,7 +11,7 @@ from audioext.errors import AudioextError
 from audioext.http.messages import HttpResponse, as_data
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNSENT, Entry, make_entry
 from audioext.models.events import Event, Failed, Progress, SubmitOutcome, Submitted, Unknown
-from audioext.models.record import Asked
+from audioext.models.record import Asked, Run
 from audioext.providers.base import Provider, Recovers
 from audioext.state.asked import load_asked
 
@@ -33,6 +33,17 @@ class Handled:
     """How long (seconds) it asked to wait, without having failed."""
     waits: int = 0
     """Which such wait of this handler it is, from 1."""
+
+    def after(self, old: Run, at: float) -> Run:
+        """Return how the handler has fared with the topic by then, where *old* was so before."""
+        return Run(
+            failures=max(old.failures, self.failure),
+            last_at=at,
+            error=self.error or old.error if self.failure else "",
+            is_done=old.is_done or self.is_over,
+            wait=self.wait,
+            waits=max(old.waits, self.waits),
+        )
 
 
 @frozen

@@ -23,8 +23,8 @@ from audioext.models.entries import (
 from audioext.models.record import Record, Run, Verdict
 from audioext.models.results import FailureReason, Stage, TimedLine, Track
 from audioext.runtime.held import HeldJob
-from audioext.state import views
 from audioext.state.fold import MAX_WORDS, fold
+from audioext.state.tracks import song_of, stage_reached
 from tests.support import tape
 from tests.support.tape import REF, TAPE, TASK, Tape, folded
 
@@ -210,7 +210,7 @@ def test_complete_alone_implies_the_earlier_stages(see: Callable[..., Entry]) ->
     """A job whose first word is COMPLETE reaches text and first as implied, with the tracks known then."""
     record = folded(tape.request(), tape.answer(1.0), see(4.0, tape.shown(Stage.COMPLETE, ONE)))
 
-    implied = [found for stage in (Stage.TEXT, Stage.FIRST) if (found := views.stage_reached(record, stage))]
+    implied = [found for stage in (Stage.TEXT, Stage.FIRST) if (found := stage_reached(record, stage))]
     assert ["implied", "implied"] == [reached.source for reached, _ in implied]
     assert [("one",), ("one",)] == [tuple(each.id for each in tracks) for _, tracks in implied]
 
@@ -236,7 +236,7 @@ def test_a_stage_event_holds_the_tracks_known_then() -> None:
         tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE, TWO)),
     )
 
-    found = views.stage_reached(record, Stage.FIRST)
+    found = stage_reached(record, Stage.FIRST)
     assert found is not None
     assert ["one"] == [each.id for each in found[1]]
 
@@ -314,7 +314,7 @@ def test_one_failed_track_does_not_fail_the_job() -> None:
 
     assert Verdict.COMPLETE is record.verdict
     assert {"one": "too quiet", "two": None} == {each.id: each.failure for each in record.tracks}
-    song = views.song(record)
+    song = song_of(record)
     assert song is not None
     assert ["two"] == [each.id for each in song.tracks]
 
@@ -326,7 +326,7 @@ def test_one_failed_track_alone_leaves_the_job_open() -> None:
 
 def test_the_job_fails_when_every_track_failed() -> None:
     """Two failed tracks of two are the job's failure, whose text names both."""
-    failure = views.failure(folded(tape.request(counts_tracks=True), BAD, WORSE))
+    failure = folded(tape.request(counts_tracks=True), BAD, WORSE).fault
 
     assert failure is not None
     assert ("every track failed: too loud; too quiet", 5.0) == (failure.message, failure.at)
@@ -354,12 +354,12 @@ def test_a_failed_job_may_rise_to_complete() -> None:
     assert Verdict.FAILED is folded(tape.request(), NO).verdict
     for order in itertools.permutations([NO, DONE]):
         record = folded(tape.request(), *order)
-        assert (Verdict.COMPLETE, None) == (record.verdict, views.failure(record))
+        assert (Verdict.COMPLETE, None) == (record.verdict, record.fault)
 
 
 def test_a_failure_is_told_in_the_vendors_words() -> None:
     """Reason, code, text and money of a failure are those of the wire."""
-    failure = views.failure(folded(tape.request(), NO))
+    failure = folded(tape.request(), NO).fault
 
     assert failure is not None
     found = (failure.reason, failure.code, failure.message, failure.charged, failure.at)
@@ -379,7 +379,7 @@ def test_expiry_is_outranked_by_a_failure_and_by_the_song() -> None:
     """A job that was given up still fails or completes by a late word."""
     assert (Verdict.EXPIRED, 9.0) == (
         folded(tape.request(), EXPIRED).verdict,
-        folded(tape.request(), EXPIRED, DONE).expired_at,
+        folded(tape.request(), EXPIRED).ended_at,
     )
     assert Verdict.FAILED is folded(tape.request(), EXPIRED, tape.webhook(10.0, tape.failed())).verdict
     assert (
