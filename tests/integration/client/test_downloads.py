@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import itertools
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -410,6 +412,23 @@ async def test_saving_again_finds_the_file(host: Host, tmp_path: Path) -> None:
 
     assert ["Rain.mp3", "Rain.mp3", "Rain (2).mp3", "Rain (2).mp3", "Rain.mp3", "Rain.mp3"] == names
     assert ["Rain (2).mp3", "Rain.mp3"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+async def test_a_file_system_without_links_keeps_the_users_file(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where a name cannot be taken in one step, one that another file has is left alone all the same (attack A12)."""
+
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    (tmp_path / "Rain.mp3").write_bytes(b"mine")
+
+    (path,) = await save(song_of(host.put(PATH, gives())), tmp_path)
+
+    assert ("Rain (2).mp3", MP3, b"mine") == (path.name, path.read_bytes(), (tmp_path / "Rain.mp3").read_bytes())
+    assert 2 == len([*tmp_path.iterdir()])
 
 
 async def test_a_folder_of_that_name_is_in_nobodys_way(host: Host, tmp_path: Path) -> None:
