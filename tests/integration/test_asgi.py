@@ -169,6 +169,7 @@ def path_of(client: ax.Client) -> str:
         ([GOOD[:9], GOOD[9:]], {}, 200),
         ([b"{"], {}, 400),
         ([b" "], {"Content-Length": "1048577"}, 413),
+        ([b" "], {"Content-Length": "9" * 5_000}, 413),
         ([b" " * 700_000, b" " * 700_000], {}, 413),
         ([gzip.compress(GOOD)], {"Content-Encoding": "gzip"}, 200),
         ([gzip.compress(b" " * 9_000_000)], {"Content-Encoding": "gzip"}, 413),
