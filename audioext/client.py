@@ -269,7 +269,7 @@ class Client(Submitting):
             ProviderError: the call was refused.
         """
         self._parts.check_open()
-        return await self._parts.poller.credits(self._parts.choose(provider))
+        return await self._parts.poller.credits(provider)
 
     def progress_url(self, job: Job) -> URL:
         """Return a link under which a browser watches the stages of this one job, as server-sent events.

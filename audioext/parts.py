@@ -9,27 +9,23 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-from yarl import URL
-
 from audioext.config import MIN_SECRET_BYTES, Settings, fill_port
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
 from audioext.http.transport import Transport
-from audioext.http.urls import callback_url
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.stats import Stats
-from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.maintenance import Maintenance
+from audioext.runtime.maintenance import purge_now_and_then
 from audioext.runtime.poller import Poller
-from audioext.runtime.recovery import Recoveries
+from audioext.runtime.recovery import JobFiles, Recoveries
 from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
 from audioext.waiting import bounded, left
@@ -65,25 +61,16 @@ class Parts:
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
         self._waits = 0
+        self._purge: asyncio.Task[None] | None = None
         store, clock = settings.store, settings.clock
         decoders = settings.decoders()
         self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
-        self.recoveries = self._make_recoveries()
         self.poller = Poller(
-            store=store,
-            journal=self.journal,
-            transport=self.transport,
-            providers=settings.providers,
-            clock=clock,
-            expire_after=settings.expire_after,
-            timeout=settings.poll_timeout,
-            public_url=lambda: self.public_url,
+            journal=self.journal, transport=self.transport, providers=settings.providers, timeout=settings.poll_timeout
         )
         self.handlers = Handlers(
-            store=store,
             journal=self.journal,
-            clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
             providers=tuple(decoders),
@@ -96,25 +83,34 @@ class Parts:
             inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._live
         )
         self.receiver = Receiver(endpoint=endpoint)
-        wake, agree = self.handlers.wake, self._agree_on_secret
+        wake, agree = self.handlers.claims.wake, self._agree_on_secret
         self._changes = Changes(store=store, journal=self.journal, clock=clock, on_change=wake, on_resync=agree)
         self._job_context = JobContext(
             look=self._look,
             look_soon=self._changes.look_soon,
-            refresh=self._refresh,
+            refresh=self.poller.ask,
             is_closed=lambda: self.journal.is_closed,
             check_loop=self.check_loop,
             watch=self._watch,
-            files=self.recoveries.files,
+            files=lambda held: JobFiles(self.recoveries, held.ref, held.record.asked.base_url),
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
         self.submitter = self._make_submitter(offers)
-        self.journal.on_poll, self.journal.on_work = self.poller.wake, self.handlers.wake
-        self.journal.on_final = self.submitter.finish
-        self._maintenance = Maintenance(
-            store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
+        self.recoveries = Recoveries(
+            journal=self.journal,
+            poller=self.poller,
+            submitter=self.submitter,
+            downloader=Downloader(
+                transport=self.transport,
+                rules=settings.link_rules,
+                patience=settings.download_patience,
+                timeout=settings.download_timeout,
+            ),
+            timeout=settings.wait_timeout,
         )
+        self.journal.on_poll, self.journal.on_work = self.poller.claims.wake, wake
+        self.journal.on_final = self.submitter.finish
         self._metrics = None if settings.metrics is None else MetricsServer(self.stats, settings.metrics)
 
     def stats(self) -> Stats:
@@ -134,7 +130,6 @@ class Parts:
         for info in (each.info for each in settings.providers.values()):
             accounts.setdefault(info.account, Account(info.account, info.limits, settings.store, settings.clock))
         return Submitter(
-            store=settings.store,
             journal=self.journal,
             transport=self.transport,
             sources=Sources(
@@ -144,31 +139,10 @@ class Parts:
                 serve_files=settings.serve_files,
                 public_url=lambda: self.public_url if self.receiver.endpoint.is_serving else None,
             ),
-            clock=settings.clock,
+            providers=settings.providers,
             accounts={name: accounts[each.info.account] for name, each in settings.providers.items()},
             permit_timeout=settings.permit_timeout,
             context=self._job_context,
-        )
-
-    def _make_recoveries(self) -> Recoveries:
-        settings = self.settings
-        return Recoveries(
-            journal=self.journal,
-            transport=self.transport,
-            downloader=Downloader(
-                transport=self.transport,
-                rules=settings.link_rules,
-                patience=settings.download_patience,
-                timeout=settings.download_timeout,
-            ),
-            providers=settings.providers,
-            clock=settings.clock,
-            ask=self._refresh,
-            callback=self._callback,
-            is_open=lambda: self.is_open,
-            is_reachable=lambda: self.public_url is not None,
-            timeout=settings.wait_timeout,
-            call_timeout=settings.poll_timeout,
         )
 
     async def open(self, *, is_working: bool = True) -> None:
@@ -200,13 +174,19 @@ class Parts:
                 self.public_url = fill_port(self.public_url, port)
             if self._metrics is not None:
                 await self._metrics.start()
-            self.submitter.public_url = self.public_url
+            self.submitter.public_url = self.poller.public_url = self.public_url
         except BaseException:
             await self._stop_listening()
             await settings.store.aclose()
             raise
-        for part in (self.poller, self.handlers, self._changes, self._maintenance) if is_working else ():
-            part.start()
+        if is_working:
+            self.poller.start()
+            self.handlers.start()
+            self._changes.start()
+            purge = purge_now_and_then(
+                settings.store, settings.clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
+            )
+            self._purge = asyncio.create_task(purge, name="audioext purge")
 
     async def aclose(self) -> None:
         """End the waits, stop accepting, apply what was accepted, let handlers drain, close the store."""
@@ -216,7 +196,9 @@ class Parts:
         await self._stop_listening()
         await self.recoveries.aclose()
         await self._changes.aclose()
-        await self._maintenance.aclose()
+        if self._purge is not None:
+            self._purge.cancel()
+            await asyncio.gather(self._purge, return_exceptions=True)
         await bounded(self.poller.aclose, left(ends_at - HANDLERS_SECONDS))
         drain = min(DRAIN_SECONDS, ends_at - HANDLERS_SECONDS - asyncio.get_running_loop().time())
         await bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), left(ends_at))
@@ -265,30 +247,6 @@ class Parts:
         if held is None:
             raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")])
         return held
-
-    def choose(self, name: str | None) -> Provider:
-        """Return the provider of that name, the first one without a name.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        found = self.settings.providers
-        if not found:
-            raise ConfigError(
-                "this client has no provider: pass one, like Client(Kie()); from_env() has those with a key"
-            )
-        if name is None:
-            return next(iter(found.values()))
-        if not isinstance(name, str) or name not in found:
-            raise ConfigError(f"this client has no provider named {shown(name)}; it has {', '.join(found)}")
-        return found[name]
-
-    async def _refresh(self, held: HeldJob) -> None:
-        self.choose(held.record.provider)
-        await self.poller.ask(held)
-
-    def _callback(self, provider: str, ref: str) -> URL | None:
-        return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
 
     async def _look(self, ref: str) -> None:
         try:

@@ -32,14 +32,12 @@ NOW = BEGIN_SECONDS
 def make(process: Process) -> Handlers:
     """Return the handlers of *process*, which are woken by its journal."""
     handlers = Handlers(
-        store=process.line,
         journal=process.journal,
-        clock=process.clock,
         timeout=10.0,
         concurrency=4,
         job=process.handle,
     )
-    process.journal.on_work = handlers.wake
+    process.journal.on_work = handlers.claims.wake
     return handlers
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from audioext.errors import ConfigError
+from audioext.files.sources import fingerprint
 from audioext.models.entries import Entry
 from audioext.models.record import Verdict
 from audioext.models.requests import Extend
@@ -35,14 +36,12 @@ TIMEOUT_SECONDS = 10.0
 def make(process: Process) -> Handlers:
     """Return the handlers of *process*, which are woken by its journal."""
     handlers = Handlers(
-        store=process.line,
         journal=process.journal,
-        clock=process.clock,
         timeout=TIMEOUT_SECONDS,
         concurrency=4,
         job=process.handle,
     )
-    process.journal.on_work = handlers.wake
+    process.journal.on_work = handlers.claims.wake
     return handlers
 
 
@@ -229,7 +228,7 @@ async def test_two_workers_share_the_work(store: MemoryStore) -> None:
 async def test_a_handler_can_come_after_the_start(here: Process, handlers: Handlers) -> None:
     """A handler that is added to an open client is told of what comes, and of what nobody was told yet."""
     await see(here, nameless(Stage.TEXT))
-    handlers.wake()
+    handlers.claims.wake()
     handlers.start()
     await asyncio.sleep(5)
     assert "claim" not in here.line.calls
@@ -629,7 +628,7 @@ async def test_what_a_handler_submits_has_the_same_key_again(here: Process, hand
         handling = HANDLING.get()
         assert handling is not None
         asked = [Extend(audio_id=name, model="V5") for name in ("a", "a", "b")]
-        keys.append([await handling.key("tape", request) for request in asked])
+        keys.append([handling.key("tape", request, None) for request in asked])
         if len(keys) == 1:
             raise ValueError("again")
 
@@ -648,16 +647,16 @@ async def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
     file, moved = tmp_path / "a.wav", tmp_path / "b.wav"
     file.write_bytes(b"sound")
     moved.write_bytes(b"sound")
-    first, second = [await Handling("x").key("tape", Extend(file=path)) for path in (file, moved)]
+    first, second = [Handling("x").key("tape", Extend(file=path), fingerprint(path)) for path in (file, moved)]
     file.write_bytes(b"noise")
 
     assert first == second
-    assert first != await Handling("x").key("tape", Extend(file=file))
+    assert first != Handling("x").key("tape", Extend(file=file), fingerprint(file))
 
 
 async def test_a_file_that_is_gone_has_a_key_as_well(tmp_path: Path) -> None:
     """What cannot be read is refused later, with all that is wrong."""
     missing = Extend(file=tmp_path / "missing.wav")
 
-    assert await Handling("x").key("tape", missing) == await Handling("x").key("tape", missing)
-    assert await Handling("x").key("tape", missing) != await Handling("y").key("tape", missing)
+    assert Handling("x").key("tape", missing, None) == Handling("x").key("tape", missing, None)
+    assert Handling("x").key("tape", missing, None) != Handling("y").key("tape", missing, None)

@@ -26,9 +26,7 @@ TEXT = tape.webhook(NOW + 1, tape.shown(Stage.TEXT))
 def make(process: Process) -> Handlers:
     """Return the handlers of *process*."""
     return Handlers(
-        store=process.line,
         journal=process.journal,
-        clock=process.clock,
         timeout=TIMEOUT_SECONDS,
         concurrency=4,
         job=process.handle,
