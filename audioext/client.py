@@ -16,7 +16,7 @@ from yarl import URL
 from audioext import config
 from audioext.check import CheckReport, check_parts
 from audioext.clock import Clock
-from audioext.config import ClientOptions
+from audioext.config import ClientOptions, client_options, find_providers
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
@@ -29,8 +29,7 @@ from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.jobs import Failure, Job, StageEvent
-from audioext.settings.meaning import client_options, find_providers
-from audioext.settings.reading import read_settings
+from audioext.settings import read_settings
 from audioext.state.fold import fold
 from audioext.stores.base import Delivery, Store
 from audioext.submitting import Submitting

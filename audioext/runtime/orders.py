@@ -126,7 +126,7 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be sai
         request, wrong = await sources.look(request)
         found += wrong
     handling = HANDLING.get() if key is None else None
-    if request.path is not None and (key is not None or handling is not None):
+    if request.file is not None and request.path is not None and (key is not None or handling is not None):
         with suppress(OSError, ValueError):  # then it is refused, with all that is wrong
             content = await asyncio.to_thread(fingerprint, request.path)
     if handling is not None:

@@ -71,9 +71,11 @@ class Submitter:
     """Where providers reach us, once that is known."""
     secret: bytes = b""
     """What signs the callback URLs."""
-    _tasks: dict[asyncio.Task[object], HeldJob | None] = field(factory=dict, init=False)
-    """The submits under way, each with the job of the POST that it began last."""
-    _idle: set[asyncio.Task[object]] = field(factory=set, init=False)
+    _tasks: set[asyncio.Task[None]] = field(factory=set, init=False)
+    """The submits under way."""
+    _sent: dict[asyncio.Task[object] | None, HeldJob] = field(factory=dict, init=False)
+    """The job of the POST that each of them began last."""
+    _idle: set[asyncio.Task[object] | None] = field(factory=set, init=False)
     """Those that wait and have sent nothing: closing cancels them."""
     _by_key: dict[str, tuple[Order, list[asyncio.Future[Job]]]] = field(factory=dict, init=False)
     _served: dict[str, tuple[HeldJob, str]] = field(factory=dict, init=False)
@@ -90,7 +92,8 @@ class Submitter:
         found = [*problems]
         order = await draw_up(request, self.providers, self.sources, found, **options)
         try:
-            self._check_open()
+            if self._closing.is_set():
+                raise ConfigError(_UNSENT)
             check_order(order, found, self.sources)
             sharing = None if order.key is None else self._by_key.get(order.key)
             if sharing is not None:
@@ -107,7 +110,9 @@ class Submitter:
             waiters = [waiter]
             if order.key is not None:
                 self._by_key[order.key] = (order, waiters)
-            self._tasks[loop.create_task(self._run(order, waiters), name="audioext submit")] = None
+            task = loop.create_task(self._run(order, waiters), name="audioext submit")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await waiter
 
     def callback(self, provider: str, ref: str) -> URL | None:
@@ -126,7 +131,8 @@ class Submitter:
         """Cancel what was not sent; let a POST that is under way have its answer, and store it."""
         self._closing.set()
         for task in tuple(self._idle):
-            task.cancel()
+            if task is not None:
+                task.cancel()
         for account in self.accounts.values():  # who is about to be told to wait for room
             account.look_again()
         if self._tasks:
@@ -139,19 +145,18 @@ class Submitter:
 
     async def _run(self, order: Order, waiters: list[asyncio.Future[Job]]) -> None:
         """Submit, and tell those who wait; who was cancelled meanwhile waits no more."""
-        task, is_new, name = _this_task(), False, order.provider.info.name
+        name = order.provider.info.name
         outcome: HeldJob | Exception
         try:
             with tracing.span(f"submit {name}", kind="CLIENT") as span:
                 outcome = await self._submit(order)
                 if span is not None:
                     tracing.note(outcome.record)
-            is_new = self._tasks[task] is outcome
         except asyncio.CancelledError:
-            outcome = self._cut_off_error(self._tasks[task])
+            outcome = self._cut_off_error()
         except Exception as error:  # noqa: BLE001 - it is for those who wait
             outcome = error
-        del self._tasks[task]
+        is_new = self._sent.pop(asyncio.current_task(), None) is outcome
         if order.key is not None:
             del self._by_key[order.key]
         if isinstance(outcome, Exception):
@@ -170,7 +175,7 @@ class Submitter:
     async def _submit(self, order: Order) -> HeldJob:
         is_served = False
         try:
-            held = await self._find(order)
+            held = await self._find(order) if order.key is not None else None
             while held is None:
                 try:
                     held = await self._submit_to(order)
@@ -218,8 +223,7 @@ class Submitter:
         while (held := await self._create(order)) is None:
             if (found := await self._find(order)) is not None:
                 return found, None
-        task = _this_task()
-        self._tasks[task] = held
+        self._sent[asyncio.current_task()] = held
         if offer is not None:
             self._served[held.ref] = (held, offer)
         held.posts += 1
@@ -233,7 +237,7 @@ class Submitter:
             return held, None
         refused = self._conclude(held, entry)
         if refused is not None:
-            self._tasks[task] = None  # closing before it is sent again costs nothing
+            del self._sent[asyncio.current_task()]  # closing before it is sent again costs nothing
         return held, refused
 
     async def _create(self, order: Order) -> HeldJob | None:
@@ -301,10 +305,8 @@ class Submitter:
 
     async def _find(self, order: Order) -> HeldJob | None:
         """Return the job that has the key of *order*, if there is one."""
-        if order.key is None:
-            return None
         with self._waiting():
-            held = await self.journal.hold_key(order.key)
+            held = None if order.key is None else await self.journal.hold_key(order.key)
         if held is not None:
             refuse_other(order, held.ref, Order.of(held.record, held.provider))
         return held
@@ -317,14 +319,15 @@ class Submitter:
     def _waiting(self) -> Generator[None]:
         """Mark the running task as one that closing may cancel, unless it was closed before: it has sent nothing."""
         self._check_open()
-        task = _this_task()
+        task = asyncio.current_task()
         self._idle.add(task)
         try:
             yield
         finally:
             self._idle.discard(task)
 
-    def _cut_off_error(self, sent: HeldJob | None) -> Exception:
+    def _cut_off_error(self) -> Exception:
+        sent = self._sent.get(asyncio.current_task())
         if sent is None:
             return ConfigError(_UNSENT)
         name = sent.provider.info.name
@@ -334,11 +337,6 @@ class Submitter:
 
 def secrets_sent(provider: Provider, callback: URL | None) -> list[str]:
     """Return what a provider was sent and may quote in an error, and what we show and store must not hold."""
-    tag = "" if callback is None else callback.name
-    return [secret for secret in (tag, getattr(provider, "api_key", None) or "") if len(secret) >= SHORTEST_SECRET]
-
-
-def _this_task() -> asyncio.Task[object]:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - all of a submit runs in a task
-    return task
+    key = getattr(provider, "api_key", None) or ""
+    tag = [] if callback is None else [callback.name]
+    return [*tag, key] if len(key) >= SHORTEST_SECRET else tag
