@@ -306,13 +306,7 @@ class Client(Submitting):
             ConfigError: handlers are not told of that stage, *meta* cannot be read from JSON, or what is decorated is
                 no async function.
         """
-        self._handlers.check(stage)
-
-        def register(handler: Callable[..., Awaitable[None]]) -> object:
-            self._handlers.on(stage, handler, meta)
-            return handler
-
-        return register
+        return self._handlers.on(stage, meta)
 
     @overload
     def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT: ...
@@ -332,9 +326,5 @@ class Client(Submitting):
         Raises:
             ConfigError: as `on` does.
         """
-
-        def register(handler: Callable[..., Awaitable[None]]) -> object:
-            self._handlers.on_failure(handler, meta)
-            return handler
-
+        register = self._handlers.on_failure(meta)
         return register if handler is None else register(handler)

@@ -11,7 +11,7 @@ from typing import TypedDict, get_args, get_type_hints
 
 import aiohttp
 import attrs
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from yarl import URL
 
 from audioext import providers
@@ -163,6 +163,14 @@ def _session(settings: Settings, _: object, value: aiohttp.ClientSession | None)
         raise ConfigError(message)
 
 
+def _address(settings: Settings) -> tuple[str, int] | None:
+    return read_listen(settings.listen, settings.public_url)
+
+
+def _link_rules(settings: Settings) -> LinkRules:
+    return read_link_rules(settings.allow_hosts, (each.info.base_url for each in settings.providers.values()))
+
+
 @frozen(kw_only=True)
 class Settings:
     """The settings of a client, checked; see `Client` for what they mean.
@@ -197,17 +205,9 @@ class Settings:
     trust_env: bool = field(default=False, validator=_flag)
     session: aiohttp.ClientSession | None = field(default=None, validator=_session)
     metrics: tuple[str, int] | None = field(default=None, converter=read_metrics)
-    address: tuple[str, int] | None = field(init=False)
+    address: tuple[str, int] | None = field(init=False, default=Factory(_address, takes_self=True))
     """Where to listen."""
-    link_rules: LinkRules = field(init=False)
-
-    @address.default
-    def _listens_at(self) -> tuple[str, int] | None:
-        return read_listen(self.listen, self.public_url)
-
-    @link_rules.default
-    def _rules_of_links(self) -> LinkRules:
-        return read_link_rules(self.allow_hosts, (each.info.base_url for each in self.providers.values()))
+    link_rules: LinkRules = field(init=False, default=Factory(_link_rules, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
         """Refuse a public URL that nobody would call; warn of keys that go to a public host in clear text."""

@@ -41,6 +41,7 @@ _log = logging.getLogger("audioext.handlers")
 _M = TypeVar("_M")
 StageHandler = Callable[[StageEvent], Awaitable[None]]
 FailureHandler = Callable[[Failure], Awaitable[None]]
+_Handler = Callable[..., Awaitable[None]]
 _Call = Callable[[Job], Awaitable[None]]
 
 CLAIM_MARGIN_SECONDS = 5.0
@@ -88,8 +89,8 @@ class Handlers:
     job: Callable[[HeldJob], Job]
     """Returns the handle of a job."""
     claims: Claims = field(init=False)
-    _by_topic: dict[str, dict[str, _Call]] = field(factory=dict, init=False)
-    """What calls each handler, by its name."""
+    _by_topic: dict[str, list[tuple[str, _Call]]] = field(factory=dict, init=False)
+    """The name of each handler, and what calls it."""
     _is_started: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -105,32 +106,20 @@ class Handlers:
             farthest=FARTHEST_RETRY_SECONDS,
         )
 
-    def check(self, stage: object) -> None:
-        """Refuse a stage that handlers are not told of.
+    def on(self, stage: Stage, meta: type[_M] | None = None) -> Callable[[_Handler], _Handler]:
+        """Return what registers a handler of each job's event of *stage*, and of its meta as an object of that class.
 
         Raises:
-            ConfigError: it is SUBMITTED, since the submit itself returned then, or no stage at all.
+            ConfigError: handlers are not told of that stage, or *meta* cannot be read; or later, no async function.
         """
-        if not isinstance(stage, Stage) or stage not in TOPIC_OF:
+        if not isinstance(stage, Stage) or stage not in TOPIC_OF:  # at SUBMITTED the submit itself returned
             message = f"handlers are told of TEXT, FIRST and COMPLETE, not {stage!r}; use @client.on(ax.Stage.COMPLETE)"
             raise ConfigError(message)
+        return partial(self._add, TOPIC_OF[stage], lambda job: job.event(stage), _reader(meta))
 
-    def on(self, stage: Stage, handler: Callable[..., Awaitable[None]], meta: type[_M] | None = None) -> None:
-        """Call *handler* with each job's event of *stage*, and with its meta as an object of class *meta* if given.
-
-        Raises:
-            ConfigError: handlers are not told of that stage, it is no async function, or *meta* cannot be read.
-        """
-        self.check(stage)
-        self._add(TOPIC_OF[stage], handler, meta, lambda job: job.event(stage))
-
-    def on_failure(self, handler: Callable[..., Awaitable[None]], meta: type[_M] | None = None) -> None:
-        """Call *handler* with each job's failure, as `on` does with its event.
-
-        Raises:
-            ConfigError: it is no coroutine function, or *meta* cannot be read.
-        """
-        self._add(FAILED_TOPIC, handler, meta, lambda job: job.failure)
+    def on_failure(self, meta: type[_M] | None = None) -> Callable[[_Handler], _Handler]:
+        """Return what registers a handler of each job's failure, as `on` does."""
+        return partial(self._add, FAILED_TOPIC, lambda job: job.failure, _reader(meta))
 
     @property
     def are_any(self) -> bool:
@@ -162,12 +151,11 @@ class Handlers:
     def _add(
         self,
         topic: str,
-        handler: Callable[..., Awaitable[None]],
-        meta: type[_M] | None,
         look: Callable[[Job], StageEvent | Failure | None],
-    ) -> None:
+        extra: Callable[[Job], tuple[object, ...]],
+        handler: _Handler,
+    ) -> _Handler:
         """Call *handler* with what *look* finds in a job; a failure is gone where the job rose to complete since."""
-        extra = _reader(meta)
         function = handler.func if isinstance(handler, partial) else handler
         if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
             message = f"a handler must be an async function (async def), not {handler!r}"
@@ -178,12 +166,13 @@ class Handlers:
             if said is not None:
                 await handler(said, *extra(job))
 
-        calls = self._by_topic.setdefault(topic, {})
+        calls = self._by_topic.setdefault(topic, [])
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
-        count = sum(other.partition("#")[0] == name for other in calls)
-        calls[f"{name}#{count + 1}" if count else name] = call
+        count = sum(other.partition("#")[0] == name for other, _ in calls)
+        calls.append((f"{name}#{count + 1}" if count else name, call))
         if self._is_started:
             self.claims.start()
+        return handler
 
     def _hold_seconds(self) -> float:
         most = max(map(len, self._by_topic.values()), default=1)
@@ -201,23 +190,19 @@ class Handlers:
             if due is not None and due <= now:
                 await self._tell(held, views.untold(held.record)[0], entries)
         finally:  # also when it is cut off: those that were done by then are not called again
-            await self._end(held, entries)
+            try:
+                await self.journal.append(held, entries, release=True)
+            except StoreError as error:
+                if not entries:
+                    raise
+                _log.warning("job %s: what handlers did is not stored yet: %s", held.ref, error)
+                self.journal.append_later(held, entries)
         self.claims.wake()  # the next topic of this job may be due now
-
-    async def _end(self, held: HeldJob, entries: list[Entry]) -> None:
-        """Give a claim back with what was done under it, which is kept if the store is away: nobody is told twice."""
-        try:
-            await self.journal.append(held, entries, release=True)
-        except StoreError as error:
-            if not entries:
-                raise
-            _log.warning("job %s: what handlers did is not stored yet: %s", held.ref, error)
-            self.journal.append_later(held, entries)
 
     async def _tell(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
         """Call the handlers of *topic* that are not done with it, and add to *entries* how each fared."""
         is_over = True
-        for name, call in self._by_topic.get(topic, {}).items():
+        for name, call in self._by_topic.get(topic, []):
             run = held.record.runs.get((topic, name), Run())
             if run.is_done:
                 continue
@@ -265,13 +250,12 @@ class Handlers:
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait([task], timeout=self.timeout)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
-            raise
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
+        finally:
+            is_late = not task.done()
+            if is_late:
+                task.cancel()
+                await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
+        if is_late:
             return TimeoutError(f"it ran for over {self.timeout:g} s")
         if task.cancelled():
             return asyncio.CancelledError("it was cancelled, or awaited something that was")
@@ -291,11 +275,7 @@ def _said(error: BaseException) -> str:
 
 
 def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
-    """Return what makes an object of class *meta* of a job's, or nothing where there is no class.
-
-    Raises:
-        ConfigError: no JSON can be read as such an object.
-    """
+    """Return what makes an object of class *meta* of a job's, or nothing where there is no class."""
     if meta is None:
         return lambda _: ()
     try:

@@ -158,7 +158,7 @@ def make(process: Process, handler: StageHandler | None = None, *, providers: Se
         job=process.handle,
         providers=providers,
     )
-    handlers.on(Stage.TEXT, handler or nothing)
+    handlers.on(Stage.TEXT)(handler or nothing)
     process.journal.on_work = handlers.claims.wake
     return handlers
 

@@ -70,7 +70,7 @@ class Calls(list[str]):
             self.append(f"{name}:{event.stage.name.lower()}")
 
         handler.__qualname__ = name
-        handlers.on(stage, handler)
+        handlers.on(stage)(handler)
 
 
 def nameless(stage: Stage | None, *, audio: bool = False) -> Entry:
@@ -90,7 +90,7 @@ async def test_every_stage_is_told_once_and_in_order(here: Process, handlers: Ha
         events.append(event)
 
     for stage in (Stage.COMPLETE, Stage.FIRST, Stage.TEXT):
-        handlers.on(stage, handler)
+        handlers.on(stage)(handler)
     handlers.start()
     held = await see(here, nameless(Stage.COMPLETE, audio=True))
     await asyncio.sleep(5)
@@ -108,7 +108,7 @@ async def test_handlers_run_at_once(here: Process, handlers: Handlers) -> None:
     async def handler(event: StageEvent) -> None:
         times.append(loop_time())
 
-    handlers.on(Stage.TEXT, handler)
+    handlers.on(Stage.TEXT)(handler)
     handlers.start()
     await asyncio.sleep(0.25)
     await see(here, nameless(Stage.TEXT))
@@ -127,9 +127,9 @@ async def test_a_failure_is_told(here: Process, handlers: Handlers) -> None:
     async def sorry(failure: Failure) -> None:
         calls.append(failure.message)
 
-    handlers.on(Stage.TEXT, handler)
-    handlers.on(Stage.COMPLETE, handler)
-    handlers.on_failure(sorry)
+    handlers.on(Stage.TEXT)(handler)
+    handlers.on(Stage.COMPLETE)(handler)
+    handlers.on_failure()(sorry)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT), tape.webhook(NOW + 2, tape.failed(None, message="no")))
     await asyncio.sleep(5)
@@ -147,7 +147,7 @@ async def test_a_failure_that_was_undone_before_is_not_told(here: Process, handl
     async def sorry(failure: Failure) -> None:
         failures.append(failure)
 
-    handlers.on_failure(sorry)
+    handlers.on_failure()(sorry)
     held = await see(here, tape.webhook(NOW + 2, tape.failed(None)), nameless(Stage.COMPLETE, audio=True))
     handlers.start()
     await asyncio.sleep(5)
@@ -194,7 +194,7 @@ async def test_handlers_that_come_later_are_told_what_is_left(here: Process) -> 
         await release.wait()
 
     calls.on(first, Stage.TEXT, "tell")
-    first.on(Stage.FIRST, stuck)
+    first.on(Stage.FIRST)(stuck)
     first.start()
     await asyncio.sleep(5)
     await first.aclose(drain=0.0)
@@ -253,7 +253,7 @@ async def test_a_failing_handler_is_tried_again_alone(here: Process, handlers: H
             raise ValueError("not yet")
 
     calls.on(handlers, Stage.TEXT, "before")
-    handlers.on(Stage.TEXT, failing)
+    handlers.on(Stage.TEXT)(failing)
     calls.on(handlers, Stage.TEXT, "after")
     calls.on(handlers, Stage.FIRST, "next")
     handlers.start()
@@ -332,7 +332,7 @@ async def test_whatever_a_handler_does_is_counted_and_given_up(
         times.append(loop_time())
         await handler(event)
 
-    handlers.on(Stage.TEXT, noted)
+    handlers.on(Stage.TEXT)(noted)
     calls.on(handlers, Stage.TEXT, "neighbour")
     calls.on(handlers, Stage.FIRST, "next")
     handlers.start()
@@ -352,7 +352,7 @@ async def test_a_long_error_is_cut(here: Process, handlers: Handlers) -> None:
     async def talks(event: StageEvent) -> None:
         raise ValueError("x" * 10_000)
 
-    handlers.on(Stage.TEXT, talks)
+    handlers.on(Stage.TEXT)(talks)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(60)
@@ -373,8 +373,8 @@ async def test_one_that_succeeds_at_last_leaves_no_fault(here: Process, handlers
         if calls["slow"] < 2:
             raise ValueError("not yet")
 
-    handlers.on(Stage.TEXT, hopeless)
-    handlers.on(Stage.TEXT, slow_starter)
+    handlers.on(Stage.TEXT)(hopeless)
+    handlers.on(Stage.TEXT)(slow_starter)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(100)
@@ -391,7 +391,7 @@ async def test_another_look_does_not_shorten_the_wait(store: MemoryStore, here: 
         times.append(loop_time())
         raise ValueError("no")
 
-    handlers.on(Stage.TEXT, failing)
+    handlers.on(Stage.TEXT)(failing)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     for number in range(60):
@@ -410,7 +410,7 @@ async def test_a_process_that_dies_while_a_handler_runs_leaves_it_to_another(sto
     """The claim of the dead process runs out, and the topic is told again elsewhere."""
     dying, living = make(here), make(start(store))
     calls = Calls()
-    dying.on(Stage.TEXT, never)
+    dying.on(Stage.TEXT)(never)
     calls.on(living, Stage.TEXT, "tell")
     dying.start()
     await see(here, nameless(Stage.TEXT))
@@ -461,7 +461,7 @@ async def test_closing_drains_what_an_index_does_not_show_yet(store: MemoryStore
 async def test_a_store_that_hangs_keeps_nobody_from_closing(here: Process) -> None:
     """Closing is bounded, whatever is not answered."""
     handlers = make(here)
-    handlers.on(Stage.TEXT, never)
+    handlers.on(Stage.TEXT)(never)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(0.5)
@@ -476,7 +476,7 @@ async def test_a_store_that_hangs_keeps_nobody_from_closing(here: Process) -> No
 async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemoryStore, here: Process) -> None:
     """What closing cuts off is no failure: it is due again at once, with as many tries as before."""
     handlers = make(here)
-    handlers.on(Stage.TEXT, never)
+    handlers.on(Stage.TEXT)(never)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(0.5)
@@ -494,13 +494,13 @@ async def test_closing_cuts_off_one_handler_alone(here: Process) -> None:
     calls = Calls()
     calls.on(first, Stage.TEXT, "quick")
     calls.on(second, Stage.TEXT, "quick")
-    first.on(Stage.TEXT, never)
+    first.on(Stage.TEXT)(never)
 
     async def slow(event: StageEvent) -> None:
         calls.append("slow:text")
 
     slow.__module__, slow.__qualname__ = never.__module__, never.__qualname__
-    second.on(Stage.TEXT, slow)
+    second.on(Stage.TEXT)(slow)
     first.start()
     held = await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(0.5)
@@ -576,7 +576,7 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
 
     good_ones = (never, Bot(), Bot().method, Bot.of_the_class, Bot.of_nothing, partial(never), partial(partial(never)))
     for good in (*good_ones, partial(Bot()), partial(Bot().method)):
-        handlers.on(Stage.TEXT, good)
+        handlers.on(Stage.TEXT)(good)
     bad_ones = (
         print,
         partial(print),
@@ -589,16 +589,16 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
     )
     for bad in (*bad_ones, None, "never", Stage.TEXT):
         with pytest.raises(ConfigError, match="must be an async function"):
-            handlers.on(Stage.TEXT, bad)  # type: ignore[arg-type]  # that is what is tested
+            handlers.on(Stage.TEXT)(bad)  # type: ignore[arg-type]  # that is what is tested
         with pytest.raises(ConfigError, match="must be an async function"):
-            handlers.on_failure(bad)  # type: ignore[arg-type]  # as above
+            handlers.on_failure()(bad)  # type: ignore[arg-type]  # as above
 
 
 @pytest.mark.parametrize("stage", [Stage.SUBMITTED, "complete", 4, None])
 def test_handlers_are_told_of_three_stages(here: Process, stage: object) -> None:
     """SUBMITTED, and what is no stage, is refused when the handler is registered."""
     with pytest.raises(ConfigError, match="handlers are told of TEXT, FIRST and COMPLETE"):
-        make(here).on(stage, never)  # type: ignore[arg-type]  # that is what is tested
+        make(here).on(stage)(never)  # type: ignore[arg-type]  # that is what is tested
 
 
 async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handlers) -> None:
@@ -610,8 +610,8 @@ async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handler
         if len(calls) == 2:
             raise ValueError("the second fails")
 
-    handlers.on(Stage.TEXT, handler)
-    handlers.on(Stage.TEXT, handler)
+    handlers.on(Stage.TEXT)(handler)
+    handlers.on(Stage.TEXT)(handler)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(10)
@@ -632,7 +632,7 @@ async def test_what_a_handler_submits_has_the_same_key_again(here: Process, hand
         if len(keys) == 1:
             raise ValueError("again")
 
-    handlers.on(Stage.TEXT, chains)
+    handlers.on(Stage.TEXT)(chains)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(5)
