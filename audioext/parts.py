@@ -28,7 +28,6 @@ from audioext.runtime.poller import Poller
 from audioext.runtime.recovery import JobFiles, Recoveries
 from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
-from audioext.waiting import bounded, left
 from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.metrics import MetricsServer
@@ -199,15 +198,15 @@ class Parts:
         if self._purge is not None:
             self._purge.cancel()
             await asyncio.gather(self._purge, return_exceptions=True)
-        await bounded(self.poller.aclose, left(ends_at - HANDLERS_SECONDS))
+        await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
         drain = min(DRAIN_SECONDS, ends_at - HANDLERS_SECONDS - asyncio.get_running_loop().time())
-        await bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), left(ends_at))
-        _, pending = await asyncio.wait([submits], timeout=left(ends_at))
+        await _bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), _left(ends_at))
+        _, pending = await asyncio.wait([submits], timeout=_left(ends_at))
         if pending:  # an answer that does not come: its callback will tell
             self.submitter.cut_off()
             await submits
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
-            await bounded(end, left(ends_at + 1.0))
+            await _bounded(end, _left(ends_at + 1.0))
         self.submitter.sources.spool.clear()
 
     async def _stop_listening(self) -> None:
@@ -273,3 +272,19 @@ class Parts:
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets
         self.submitter.secret = self.secrets[0]
+
+
+def _left(ends_at: float) -> float:
+    """Return the seconds until *ends_at*, in the loop's time; a tenth of one is always left."""
+    return max(ends_at - asyncio.get_running_loop().time(), 0.1)
+
+
+async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Await *end* for so many seconds; what hangs longer is left alone."""
+    task = asyncio.ensure_future(end())
+    _, pending = await asyncio.wait([task], timeout=seconds)
+    if pending:
+        task.cancel()
+        _log.error("the client did not close in time; what hangs is left alone")
+    else:
+        task.result()

@@ -46,7 +46,10 @@ class Claims:
     providers: Sequence[str] | None = None
     farthest: float = math.inf
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _seen_at: float = field(default=-math.inf, init=False)
     _looked_far_at: float = field(default=-math.inf, init=False)
+    _far: set[str] = field(factory=set, init=False)
+    """What a far look that is not over has found."""
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(init=False)
@@ -122,19 +125,26 @@ class Claims:
                 self._next_look = math.inf
 
     def _looks_far(self) -> bool:
-        """Say whether the last far look is long ago, or seems to be ahead, since the clock was set back."""
-        return not 0.0 <= self.clock.now() - self._looked_far_at < FAR_LOOK_SECONDS
+        """Say whether the last far look is long ago, or the clock was set back since."""
+        last, self._seen_at = self._seen_at, self.clock.now()
+        if self._seen_at < last:
+            self._looked_far_at = -math.inf
+        return self._seen_at - self._looked_far_at >= FAR_LOOK_SECONDS
 
     async def _claim(self) -> int:
         room = self.concurrency - len(self._running)
         if room <= 0:
             return 0
-        now, latest = self.clock.now(), math.inf
-        if self._looks_far():
-            self._looked_far_at, latest = now, now + self.farthest
+        now, is_far = self.clock.now(), self._looks_far()
+        latest = now + self.farthest if is_far else math.inf
         refs = await self.store.claim(
             self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers, latest=latest
         )
+        if is_far and len(refs) == room and self._far.isdisjoint(refs):
+            self._far.update(refs)  # there may be more
+        elif is_far:  # that is all, or another's clock put down again what was done in this look
+            self._looked_far_at = now
+            self._far.clear()
         if self._is_closing:
             await self._give_back(refs)
             return 0

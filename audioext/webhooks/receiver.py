@@ -15,11 +15,11 @@ from aiohttp.abc import AbstractAccessLogger
 from attrs import define, field
 from yarl import URL
 
+from audioext.clock import whole
 from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Webhook
-from audioext.waiting import whole
 from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
 from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, LINK_SEGMENTS, Endpoint, answer_body, status_of_get
