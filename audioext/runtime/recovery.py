@@ -28,9 +28,9 @@ from audioext.runtime.journal import Journal
 from audioext.runtime.orders import choose
 from audioext.runtime.poller import Poller
 from audioext.runtime.submitter import POLL_GRACE_SECONDS, SUBMIT_TIMEOUT_SECONDS, Submitter, secrets_sent
-from audioext.state import views
 from audioext.state.reading import masked
 from audioext.state.recovery import status_note
+from audioext.state.tracks import song_of
 
 _log = logging.getLogger("audioext.recovery")
 
@@ -292,7 +292,7 @@ class JobFiles:
     async def recover(self) -> Song:
         """Return the job's song with files that its vendor brought back."""
         held = await self._recoveries.recover(self._ref, by_hand=True)
-        song = views.song(held.record, self)
+        song = song_of(held.record, self)
         if song is None:
             raise DownloadError([f"job {self._ref} is not complete"])
         return song
