@@ -199,24 +199,25 @@ class Submitter:
             if request.file is not None or request.rehost:
                 with self._waiting():
                     request, offer = await self.sources.bring(request, order.provider, order.progress)
-            for resend in range(MAX_RESENDS + 1):
+            resends = 0
+            while True:
                 held, refused = await self._attempt(order, request, offer)
                 if refused is None:
                     return held
-                refused.error.ref = held.ref
-                asked = refused.error.retry_after if isinstance(refused.error, RateLimitError) else None
-                wait = RESEND_SECONDS * 2**resend if asked is None else asked
-                is_last = resend == MAX_RESENDS or wait > self.permit_timeout
-                if order.fallback or not refused.resend or is_last:
-                    raise refused.error
+                error = refused.error
+                error.ref = held.ref
+                asked = error.retry_after if isinstance(error, RateLimitError) else None
+                wait = RESEND_SECONDS * 2**resends if asked is None else asked
+                if order.fallback or not refused.resend or resends == MAX_RESENDS or wait > self.permit_timeout:
+                    raise error
                 # closing ends the pause, and the refusal is what is told
                 await self.journal.clock.wait_for(self._closing, wait)
                 if self._closing.is_set():
-                    raise refused.error
+                    raise error
+                resends += 1
         finally:
             if offer is not None and (held is None or held.ref not in self._served):
                 self.sources.offers.withdraw(offer)
-        raise AssertionError  # pragma: no cover - the last resend returns or raises
 
     async def _attempt(self, order: Order, request: Request, offer: str | None) -> tuple[HeldJob, Refused | None]:
         """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import Any, Literal
 
 from audioext.models.record import Record
+from audioext.runtime.news import names
 from audioext.version import __version__
 
 _NO_SPAN = nullcontext()
@@ -39,9 +40,7 @@ def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
 
 def note(record: Record) -> None:
     """Add to the current span, which is ours, what is known of its job by now."""
-    from opentelemetry import trace  # noqa: PLC0415 - as above
-
-    trace.get_current_span().set_attributes(_attributes(record))
+    _api().get_current_span().set_attributes(_attributes(record))
 
 
 def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None:
@@ -49,10 +48,9 @@ def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None
 
     It is linked to what is current: the span that a server of the user's has of its request.
     """
-    from opentelemetry import trace  # noqa: PLC0415 - as above
-
+    trace = _api()
     current = trace.get_current_span()
-    taken = _tracer().start_span(
+    taken = trace.get_tracer("audioext", __version__).start_span(
         f"webhook {record.provider}",
         context=_context(record),
         kind=trace.SpanKind.CONSUMER,
@@ -74,9 +72,8 @@ def traceparent() -> str | None:
 
 @contextmanager
 def _span(name: str, record: Record | None, kind: Kind) -> Generator[object]:
-    from opentelemetry import trace  # noqa: PLC0415 - only where it was loaded by others
-
-    with _tracer().start_as_current_span(
+    trace = _api()
+    with trace.get_tracer("audioext", __version__).start_as_current_span(
         name,
         context=_context(record),
         kind=trace.SpanKind[kind],
@@ -101,14 +98,8 @@ async def _within(work: Awaitable[None], name: str, record: Record) -> None:
 def _attributes(record: Record | None) -> dict[str, str]:
     if record is None:
         return {}
-    found = {
-        "audioext.ref": record.ref,
-        "audioext.provider": record.provider,
-        "audioext.operation": str(record.operation),
-        "audioext.task_id": record.task_id,
-        "audioext.stage": record.stage.name.lower() if record.stage is not None else None,
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    known = {**names(record), "operation": str(record.operation)}
+    return {f"audioext.{name.removeprefix('audioext_')}": value for name, value in known.items() if value is not None}
 
 
 def _context(record: Record | None) -> Any:  # noqa: ANN401 - a type of the API, which is not loaded for it
@@ -121,10 +112,10 @@ def _context(record: Record | None) -> Any:  # noqa: ANN401 - a type of the API,
     return _propagator().extract({} if parent is None else {"traceparent": parent}, context=Context())
 
 
-def _tracer() -> Any:  # noqa: ANN401 - as above
-    from opentelemetry import trace  # noqa: PLC0415 - as above
+def _api() -> Any:  # noqa: ANN401 - as above
+    from opentelemetry import trace  # noqa: PLC0415 - only where it was loaded by others
 
-    return trace.get_tracer("audioext", __version__)
+    return trace
 
 
 def _propagator() -> Any:  # noqa: ANN401 - as above
