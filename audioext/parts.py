@@ -145,12 +145,7 @@ class Parts:
         )
 
     async def open(self, *, is_working: bool = True) -> None:
-        """Open the store, listen, and begin to work, unless it is for a check alone.
-
-        Raises:
-            ConfigError: it was open before, or its address cannot be listened on.
-            StoreError: the store cannot be opened.
-        """
+        """Open the store, listen, and begin to work, unless it is for a check alone; see `Client.open`."""
         settings = self.settings
         if self.is_open or self.is_closed:
             raise ConfigError("a client is opened once: make a new one")
@@ -231,11 +226,7 @@ class Parts:
         return Job(held, self._job_context)
 
     async def find(self, ref: str | None = None, *, key: str | None = None) -> HeldJob:
-        """Return the job of *ref*, or the one that was submitted with *key*.
-
-        Raises:
-            RequestError: the store holds no such job, or not exactly one of the two was given.
-        """
+        """Return the job of *ref*, or the one that was submitted with *key*; see `Client.job`."""
         if (ref is None) is (key is None):
             raise RequestError([Problem("ref", "give either the ref of a job or its key=")])
         name, wanted = ("ref", ref) if key is None else ("key", key)

@@ -96,25 +96,26 @@ class Account:
     ) -> Created | Existing:
         """Store what *make* returns as soon as the account has room, in at most *timeout* seconds.
 
-        It is made anew with each try, so that its time is right. While we wait for a try *waiting* holds.
-
-        Raises:
-            RateLimitError: there was no room in time; nothing was stored.
-            StoreError: nothing was stored.
+        It is made anew with each try, so that its time is right. While we wait for a try *waiting* holds. It raises
+        RateLimitError where there was no room in time, and nothing was stored.
         """
         ends_at = self.clock.monotonic() + timeout
-        if not self._waiting:
-            entry, index = make()
-            outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
-            if not isinstance(outcome, Full):
-                return outcome
+        if not self._waiting and not isinstance(outcome := await self._try(make), Full):
+            return outcome
         self._waiting += 1
         try:
             with waiting():
                 async with asyncio.timeout(timeout):
                     await self._turn.acquire()
             try:
-                return await self._in_turn(make, ends_at, waiting)
+                while isinstance(outcome := await self._try(make), Full):
+                    left = ends_at - self.clock.monotonic()
+                    if left <= 0:
+                        raise TimeoutError
+                    pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
+                    with waiting():
+                        await self.clock.wait_for(self._freed, pause)
+                return outcome
             finally:
                 self._turn.release()
         except TimeoutError as error:
@@ -123,24 +124,10 @@ class Account:
         finally:
             self._waiting -= 1
 
-    async def _in_turn(
-        self,
-        make: Callable[[], tuple[Entry, Index]],
-        ends_at: float,
-        waiting: Callable[[], AbstractContextManager[object]],
-    ) -> Created | Existing:
-        while True:
-            self._freed.clear()
-            entry, index = make()
-            outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
-            if not isinstance(outcome, Full):
-                return outcome
-            left = ends_at - self.clock.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
-            with waiting():
-                await self.clock.wait_for(self._freed, pause)
+    async def _try(self, make: Callable[[], tuple[Entry, Index]]) -> Created | Existing | Full:
+        self._freed.clear()
+        entry, index = make()
+        return await self.store.create(entry, index, limits=self.limits, now=entry.at)
 
     def look_again(self) -> None:
         """Let who waits look: a job has ended."""

@@ -80,14 +80,7 @@ class Poller:
             limiter.close()
 
     async def ask(self, held: HeldJob) -> None:
-        """Make one status call for a held job and append what it says that is new.
-
-        Raises:
-            ConfigError: this client has no such provider.
-            ProviderError: the call was refused or did not come through.
-            DecodeError: the answer cannot be read.
-            StoreError: nothing was appended.
-        """
+        """Make one status call for a held job and append what is new in it; it raises what `Job.refresh` does."""
         provider, at = choose(self.providers, held.record.provider), self.journal.clock.now()
         # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
         if not held.polled_at:

@@ -61,12 +61,7 @@ class Recoveries:
         """Return a job whose files its vendor brought back; all who ask at the same time share one recovery.
 
         A new one is made *by_hand*, or where none was made yet, was refused, or brought links that have died since.
-
-        Raises:
-            UnsupportedError: the vendor has no recovery.
-            DownloadError: nothing came back, or not in time.
-            ConfigError: the client is not open, or does not know the provider.
-            StoreError: the journal cannot be read or written; nothing was sent.
+        It raises what `Song.recover` does.
         """
         task = self._running.get(ref)
         if task is None:

@@ -15,6 +15,7 @@ from audioext.models.record import Record
 from audioext.runtime.news import names
 from audioext.version import __version__
 
+_API = "opentelemetry.trace"
 _NO_SPAN = nullcontext()
 Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
 """What a span is to others, as OpenTelemetry calls it."""
@@ -22,7 +23,7 @@ Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
 
 def is_used() -> bool:
     """Say whether somebody may collect spans: nobody can who has not loaded the API, and we load it for nobody."""
-    return "opentelemetry.trace" in sys.modules
+    return _API in sys.modules
 
 
 def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") -> AbstractContextManager[object]:
@@ -30,7 +31,7 @@ def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") ->
 
     Its block is given `None` where nobody collects spans.
     """
-    return _span(name, record, kind) if is_used() else _NO_SPAN
+    return _span(name, record, kind) if _API in sys.modules else _NO_SPAN
 
 
 def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
@@ -63,7 +64,7 @@ def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None
 
 def traceparent() -> str | None:
     """Return what tells others of the current span, `None` where there is none."""
-    if not is_used():
+    if _API not in sys.modules:
         return None
     carrier: dict[str, str] = {}
     _propagator().inject(carrier)
