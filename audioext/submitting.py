@@ -99,6 +99,7 @@ class Submitting:
         seconds = min(RUN_SECONDS, self._parts.settings.wait_timeout) if timeout is None else timeout
         complaint = checks.seconds(seconds)
         problems = [] if complaint is None else [Problem("timeout", complaint)]
+        checks.refuse_unknown("run", "keyword", options, SubmitOptions.__annotations__)
         self._parts.check_open()
         job = await self._parts.submitter.submit(request, problems, **options)
         return await job.result(timeout=seconds)
