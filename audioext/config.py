@@ -91,11 +91,6 @@ def read_public_url(value: str | URL | None) -> URL | None:
     return url.with_path(url.path.rstrip("/"))
 
 
-def fill_port(url: URL | None, port: int) -> URL | None:
-    """Return *url* with the port that the system chose, where it was left open."""
-    return url.with_port(port) if url is not None and url.explicit_port == 0 else url
-
-
 def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tuple[str, int] | None:
     """Return the host and the port to listen on, `None` for nowhere."""
     if isinstance(value, Unset):
@@ -139,11 +134,9 @@ def _read_clock(value: Clock | None) -> Clock:
 
 _seconds = checks.setting(checks.seconds)
 _flag = checks.setting(checks.flag)
-
-
-def _confirm(_: object, __: object, value: object) -> None:
-    if value not in get_args(Confirm):
-        raise ConfigError(f'confirm must be "never", "unsigned" or "always", not {value!r:.80}')
+_confirm = checks.setting(
+    lambda value: None if value in get_args(Confirm) else f'must be "never", "unsigned" or "always", not {shown(value)}'
+)
 
 
 def _session(settings: Settings, _: object, value: aiohttp.ClientSession | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-from audioext.config import MIN_SECRET_BYTES, Settings, fill_port
+from audioext.config import MIN_SECRET_BYTES, Settings
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
@@ -164,7 +164,8 @@ class Parts:
             self.is_open, self.is_closed, self.inbox.is_open = True, False, True
             if self.address is not None:
                 port = await self.receiver.start(*self.address)
-                self.public_url = fill_port(self.public_url, port)
+                if self.public_url is not None and self.public_url.explicit_port == 0:  # which was left open
+                    self.public_url = self.public_url.with_port(port)
             if self._metrics is not None:
                 await self._metrics.start()
             self.submitter.public_url = self.poller.public_url = self.public_url

@@ -20,8 +20,8 @@ _log = logging.getLogger("audioext.claims")
 IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when nobody wakes the loop."""
 FAR_LOOK_SECONDS = 60.0
-"""How often it looks for what is due further ahead than anything can be: a clock was ahead then, or is: whoever goes by
-that one shall keep the work that it does, and not have it taken back each second."""
+"""How often it looks for work that is due later than any can be: a clock was ahead when it was put down. A process
+whose clock is ahead still puts it down so again, and without a pause the two would take it from each other."""
 SHORTEST_SECONDS = 0.001
 """How long what is due and could not be claimed waits."""
 STORE_DOWN_SECONDS = 1.0
