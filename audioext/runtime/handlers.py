@@ -239,12 +239,13 @@ class Handlers:
 
     async def _call(self, held: HeldJob, topic: str, name: str, call: _Call) -> BaseException | None:
         """Call one handler in a task of its own, whose end is its own affair; return what it raised."""
-        token = HANDLING.set(Handling(f"{held.ref}:{topic}:{name}"))
-        try:
-            work = tracing.within(call(self.job(held)), f"handler {topic}", held.record)
-            task = asyncio.ensure_future(work)
-        finally:
-            HANDLING.reset(token)
+
+        async def handle() -> None:
+            HANDLING.set(Handling(f"{held.ref}:{topic}:{name}"))
+            with tracing.span(f"handler {topic}", held.record):
+                await call(self.job(held))
+
+        task = asyncio.create_task(handle())
         # What it raises once nobody waits for it any more is no news.
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:

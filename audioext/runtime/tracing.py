@@ -7,7 +7,7 @@ that what another process does, or this one after a restart, belongs to the same
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Generator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Literal
 
@@ -32,11 +32,6 @@ def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") ->
     Its block is given `None` where nobody collects spans.
     """
     return _span(name, record, kind) if _API in sys.modules else _NO_SPAN
-
-
-def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
-    """Return what does *work* in a span of the trace of *record*."""
-    return _within(work, name, record) if is_used() else work
 
 
 def note(record: Record) -> None:
@@ -89,11 +84,6 @@ def _span(name: str, record: Record | None, kind: Kind) -> Generator[object]:
                 made.record_exception(error)
                 made.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")
             raise
-
-
-async def _within(work: Awaitable[None], name: str, record: Record) -> None:
-    with span(name, record):
-        await work
 
 
 def _attributes(record: Record | None) -> dict[str, str]:
