@@ -177,7 +177,6 @@ class Client(Submitting):
             RequestError: the store holds no such job.
             StoreError: the store cannot be read.
         """
-        self._parts.check_open()
         return self._parts.job(await self._parts.find(ref, key=key))
 
     async def jobs(
@@ -221,8 +220,7 @@ class Client(Submitting):
         Raises:
             RequestError: the store holds no such delivery.
         """
-        self._parts.check_open()
-        async for delivery in self.store.deliveries(str(id).partition("-")[0]):
+        async for delivery in self.deliveries(str(id).partition("-")[0]):
             if delivery.id == id:
                 return delivery
         raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")])
@@ -243,7 +241,6 @@ class Client(Submitting):
         Raises:
             RequestError: the store holds no such job.
         """
-        self._parts.check_open()
         readings = (await self._parts.find(ref)).in_order()
         return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
 

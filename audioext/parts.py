@@ -228,6 +228,7 @@ class Parts:
 
     async def find(self, ref: str | None = None, *, key: str | None = None) -> HeldJob:
         """Return the job of *ref*, or the one that was submitted with *key*; see `Client.job`."""
+        self.check_open()
         if (ref is None) is (key is None):
             raise RequestError([Problem("ref", "give either the ref of a job or its key=")])
         name, wanted = ("ref", ref) if key is None else ("key", key)

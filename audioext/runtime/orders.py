@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Self, TypedDict
+from typing import TypedDict
 
 import attrs
 import msgspec
@@ -62,12 +62,7 @@ class Order:
     content: str | None = None
     """A digest of what is in the request's file, where there is a key and the file can be read."""
 
-    @classmethod
-    def of(cls, record: Record, provider: Provider) -> Self:
-        """Return the order that a job began with."""
-        return cls(request=record.request, provider=provider, key=record.key, content=record.asked.content)
-
-    def after(self, error: ProviderError) -> Self:
+    def after(self, error: ProviderError) -> Order:
         """Return the order for the next provider, since *error* says that this one made no task."""
         job = "" if error.ref is None else f" job {error.ref}"
         said = f"{self.note}; " if self.note else ""

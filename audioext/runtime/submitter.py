@@ -309,7 +309,8 @@ class Submitter:
         with self._waiting():
             held = None if order.key is None else await self.journal.hold_key(order.key)
         if held is not None:
-            refuse_other(order, held.ref, Order.of(held.record, held.provider))
+            asked = held.record.asked
+            refuse_other(order, held.ref, Order(request=asked.request, provider=held.provider, content=asked.content))
         return held
 
     def _check_open(self) -> None:
