@@ -5,72 +5,85 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from audioext.version import __version__
+from audioext.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is first asked for
-    from audioext.check.report import CheckLine, CheckReport
-    from audioext.client import Client
-    from audioext.clock import Clock
+    from audioext.check.report import CheckLine as CheckLine, CheckReport as CheckReport
+    from audioext.client import Client as Client
+    from audioext.clock import Clock as Clock
     from audioext.errors import (
-        AudioextError,
-        AuthError,
-        ConfigError,
-        ContentError,
-        CreditsError,
-        DecodeError,
-        DownloadError,
-        GiveUp,
-        KeyConflictError,
-        Problem,
-        ProviderDownError,
-        ProviderError,
-        RateLimitError,
-        RequestError,
-        RetryLater,
-        SourceError,
-        StoreError,
-        UnsupportedError,
-        WebhookError,
+        AudioextError as AudioextError,
+        AuthError as AuthError,
+        ConfigError as ConfigError,
+        ContentError as ContentError,
+        CreditsError as CreditsError,
+        DecodeError as DecodeError,
+        DownloadError as DownloadError,
+        GiveUp as GiveUp,
+        KeyConflictError as KeyConflictError,
+        Problem as Problem,
+        ProviderDownError as ProviderDownError,
+        ProviderError as ProviderError,
+        RateLimitError as RateLimitError,
+        RequestError as RequestError,
+        RetryLater as RetryLater,
+        SourceError as SourceError,
+        StoreError as StoreError,
+        UnsupportedError as UnsupportedError,
+        WebhookError as WebhookError,
     )
-    from audioext.http.decoding import MAX_BODY_BYTES
-    from audioext.http.messages import HttpRequest, HttpResponse, Part, Webhook
-    from audioext.models.entries import Entry
-    from audioext.models.limits import Limits, Pace
-    from audioext.models.record import Record, Verdict
+    from audioext.http.decoding import MAX_BODY_BYTES as MAX_BODY_BYTES
+    from audioext.http.messages import (
+        HttpRequest as HttpRequest,
+        HttpResponse as HttpResponse,
+        Part as Part,
+        Webhook as Webhook,
+    )
+    from audioext.models.entries import Entry as Entry
+    from audioext.models.limits import Limits as Limits, Pace as Pace
+    from audioext.models.record import Record as Record, Verdict as Verdict
     from audioext.models.requests import (
-        AddInstrumental,
-        AudioFile,
-        Extend,
-        ExtendOptions,
-        InstrumentalOptions,
-        Operation,
-        Request,
+        AddInstrumental as AddInstrumental,
+        AudioFile as AudioFile,
+        Extend as Extend,
+        ExtendOptions as ExtendOptions,
+        InstrumentalOptions as InstrumentalOptions,
+        Operation as Operation,
+        Request as Request,
     )
-    from audioext.models.results import FailureReason, SaveProgress, Song, Source, Stage, TimedLine, Track
-    from audioext.models.stats import Histogram, Stats
-    from audioext.providers.base import FileRoute, Provider, ProviderInfo
-    from audioext.providers.kie import Kie
-    from audioext.providers.kie_jobs import KieJobs
-    from audioext.providers.musicgpt import MusicGpt
-    from audioext.providers.sunoapi import SunoApi
-    from audioext.providers.vidgo import Vidgo
-    from audioext.runtime.handlers import FailureHandler, StageHandler
+    from audioext.models.results import (
+        FailureReason as FailureReason,
+        SaveProgress as SaveProgress,
+        Song as Song,
+        Source as Source,
+        Stage as Stage,
+        TimedLine as TimedLine,
+        Track as Track,
+    )
+    from audioext.models.stats import Histogram as Histogram, Stats as Stats
+    from audioext.providers.base import FileRoute as FileRoute, Provider as Provider, ProviderInfo as ProviderInfo
+    from audioext.providers.kie import Kie as Kie
+    from audioext.providers.kie_jobs import KieJobs as KieJobs
+    from audioext.providers.musicgpt import MusicGpt as MusicGpt
+    from audioext.providers.sunoapi import SunoApi as SunoApi
+    from audioext.providers.vidgo import Vidgo as Vidgo
+    from audioext.runtime.handlers import FailureHandler as FailureHandler, StageHandler as StageHandler
     from audioext.runtime.jobs import (
-        ClientClosedError,
-        Failure,
-        Job,
-        JobError,
-        JobExpiredError,
-        JobFailedError,
-        StageEvent,
-        StageTimeoutError,
-        SubmitUnknownError,
+        ClientClosedError as ClientClosedError,
+        Failure as Failure,
+        Job as Job,
+        JobError as JobError,
+        JobExpiredError as JobExpiredError,
+        JobFailedError as JobFailedError,
+        StageEvent as StageEvent,
+        StageTimeoutError as StageTimeoutError,
+        SubmitUnknownError as SubmitUnknownError,
     )
-    from audioext.stores.base import Delivery, Store
-    from audioext.stores.memory import MemoryStore
-    from audioext.webhooks.inbox import Inbox
-    from audioext.webhooks.masking import MaskingFilter
-    from audioext.webhooks.receiver import MaskedAccessLogger, Receiver
+    from audioext.stores.base import Delivery as Delivery, Store as Store
+    from audioext.stores.memory import MemoryStore as MemoryStore
+    from audioext.webhooks.inbox import Inbox as Inbox
+    from audioext.webhooks.masking import MaskingFilter as MaskingFilter
+    from audioext.webhooks.receiver import MaskedAccessLogger as MaskedAccessLogger, Receiver as Receiver
 
 _HOMES = {
     "check.report": "CheckLine CheckReport",
@@ -105,84 +118,8 @@ _HOMES = {
 """The names that each module gives."""
 _HOME_OF = {name: f"audioext.{module}" for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = [
-    "MAX_BODY_BYTES",
-    "AddInstrumental",
-    "AudioFile",
-    "AudioextError",
-    "AuthError",
-    "CheckLine",
-    "CheckReport",
-    "Client",
-    "ClientClosedError",
-    "Clock",
-    "ConfigError",
-    "ContentError",
-    "CreditsError",
-    "DecodeError",
-    "Delivery",
-    "DownloadError",
-    "Entry",
-    "Extend",
-    "ExtendOptions",
-    "Failure",
-    "FailureHandler",
-    "FailureReason",
-    "FileRoute",
-    "GiveUp",
-    "Histogram",
-    "HttpRequest",
-    "HttpResponse",
-    "Inbox",
-    "InstrumentalOptions",
-    "Job",
-    "JobError",
-    "JobExpiredError",
-    "JobFailedError",
-    "KeyConflictError",
-    "Kie",
-    "KieJobs",
-    "Limits",
-    "MaskedAccessLogger",
-    "MaskingFilter",
-    "MemoryStore",
-    "MusicGpt",
-    "Operation",
-    "Pace",
-    "Part",
-    "Problem",
-    "Provider",
-    "ProviderDownError",
-    "ProviderError",
-    "ProviderInfo",
-    "RateLimitError",
-    "Receiver",
-    "Record",
-    "Request",
-    "RequestError",
-    "RetryLater",
-    "SaveProgress",
-    "Song",
-    "Source",
-    "SourceError",
-    "Stage",
-    "StageEvent",
-    "StageHandler",
-    "StageTimeoutError",
-    "Stats",
-    "Store",
-    "StoreError",
-    "SubmitUnknownError",
-    "SunoApi",
-    "TimedLine",
-    "Track",
-    "UnsupportedError",
-    "Verdict",
-    "Vidgo",
-    "Webhook",
-    "WebhookError",
-    "__version__",
-]
+if not TYPE_CHECKING:  # to type checkers each `X as X` is offered
+    __all__ = ("__version__", *_HOME_OF)
 
 
 def __getattr__(name: str) -> object:

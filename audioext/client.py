@@ -16,7 +16,7 @@ from yarl import URL
 from audioext import config
 from audioext.check import CheckReport, check_parts
 from audioext.clock import Clock
-from audioext.config import ClientOptions
+from audioext.config import ClientOptions, client_options, find_providers
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.http.messages import Webhook
 from audioext.http.urls import Route
@@ -29,8 +29,7 @@ from audioext.parts import Parts
 from audioext.providers.base import Provider
 from audioext.runtime.handlers import HANDLING, FailureHandler, StageHandler
 from audioext.runtime.jobs import Failure, Job, StageEvent
-from audioext.settings.meaning import client_options, find_providers
-from audioext.settings.reading import read_settings
+from audioext.settings import read_settings
 from audioext.state.fold import fold
 from audioext.stores.base import Delivery, Store
 from audioext.submitting import Submitting
@@ -178,7 +177,6 @@ class Client(Submitting):
             RequestError: the store holds no such job.
             StoreError: the store cannot be read.
         """
-        self._parts.check_open()
         return self._parts.job(await self._parts.find(ref, key=key))
 
     async def jobs(
@@ -222,8 +220,7 @@ class Client(Submitting):
         Raises:
             RequestError: the store holds no such delivery.
         """
-        self._parts.check_open()
-        async for delivery in self.store.deliveries(str(id).partition("-")[0]):
+        async for delivery in self.deliveries(str(id).partition("-")[0]):
             if delivery.id == id:
                 return delivery
         raise RequestError([Problem("delivery", f"this store holds no delivery {shown(id)}")], is_submit=False)
@@ -244,7 +241,6 @@ class Client(Submitting):
         Raises:
             RequestError: the store holds no such job.
         """
-        self._parts.check_open()
         readings = (await self._parts.find(ref)).in_order()
         return tuple((reading.entry, fold(ref, readings[:n])) for n, reading in enumerate(readings, 1))
 
@@ -269,7 +265,7 @@ class Client(Submitting):
             ProviderError: the call was refused.
         """
         self._parts.check_open()
-        return await self._parts.poller.credits(self._parts.choose(provider))
+        return await self._parts.poller.credits(provider)
 
     def progress_url(self, job: Job) -> URL:
         """Return a link under which a browser watches the stages of this one job, as server-sent events.
@@ -307,13 +303,7 @@ class Client(Submitting):
             ConfigError: handlers are not told of that stage, *meta* cannot be read from JSON, or what is decorated is
                 no async function.
         """
-        self._handlers.check(stage)
-
-        def register(handler: Callable[..., Awaitable[None]]) -> object:
-            self._handlers.on(stage, handler, meta)
-            return handler
-
-        return register
+        return self._handlers.on(stage, meta)
 
     @overload
     def on_failure(self, handler: _FailureHandlerT) -> _FailureHandlerT: ...
@@ -333,9 +323,5 @@ class Client(Submitting):
         Raises:
             ConfigError: as `on` does.
         """
-
-        def register(handler: Callable[..., Awaitable[None]]) -> object:
-            self._handlers.on_failure(handler, meta)
-            return handler
-
+        register = self._handlers.on_failure(meta)
         return register if handler is None else register(handler)

@@ -1,4 +1,4 @@
-"""Time as an argument: the one place that reads a clock, sleeps or rolls a die, so that tests can set all three."""
+"""Time as an argument: what reads a clock, sleeps or rolls a die does so here, so that tests can set all three."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 from attrs import frozen
 
+_T = TypeVar("_T")
 _REF_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter looks like another
 _PAIRS = [first + second for first in _REF_ALPHABET for second in _REF_ALPHABET]
 _REF_RANDOM_LETTERS = 15
@@ -67,6 +69,16 @@ class Clock:
 def _end(waiter: asyncio.Future[bool]) -> None:
     if not waiter.done():
         waiter.set_result(False)
+
+
+async def whole(work: Awaitable[_T]) -> _T:
+    """Await *work*, to its end even where the caller is cancelled, who then knows what it has done."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def mint_id(now: float) -> str:

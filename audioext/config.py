@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TypedDict, get_args
+from typing import TypedDict, get_args, get_type_hints
 
 import aiohttp
 import attrs
@@ -28,10 +28,14 @@ from audioext.webhooks.inbox import Confirm
 _log = logging.getLogger("audioext.client")
 
 DAY_SECONDS = 86_400.0
+DEFAULT_PROVIDER = "kie"
 DEFAULT_LISTEN = ("127.0.0.1", 8080)
 DEFAULT_METRICS = ("127.0.0.1", 9464)  # OpenTelemetry's port for Prometheus, on loopback: strangers are told nothing
 MIN_SECRET_BYTES = 16
 MAX_PORT = 65_535
+IN_CODE = frozenset({"clock", "session"})
+"""Arguments of a client that no text can give."""
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _INTERNAL = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test", ".invalid", ".example")
 """Endings of names that no public host has: RFC 6761, 6762 and 8375, and what is in use."""
 
@@ -73,11 +77,7 @@ class ClientOptions(TypedDict, total=False):
 
 
 def read_public_url(value: str | URL | None) -> URL | None:
-    """Return the public URL without a trailing slash.
-
-    Raises:
-        ConfigError: it is not an absolute http(s) URL without query.
-    """
+    """Return the public URL, an absolute http(s) one without query, without a trailing slash."""
     if value is None:
         return None
     text = str(value)
@@ -91,17 +91,8 @@ def read_public_url(value: str | URL | None) -> URL | None:
     return url.with_path(url.path.rstrip("/"))
 
 
-def fill_port(url: URL | None, port: int) -> URL | None:
-    """Return *url* with the port that the system chose, where it was left open."""
-    return url.with_port(port) if url is not None and url.explicit_port == 0 else url
-
-
 def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tuple[str, int] | None:
-    """Return the host and the port to listen on, `None` for nowhere.
-
-    Raises:
-        ConfigError: it is not HOST:PORT, or a port is to be filled in and there is none.
-    """
+    """Return the host and the port to listen on, `None` for nowhere."""
     if isinstance(value, Unset):
         return DEFAULT_LISTEN if public_url is not None else None
     if value is None and public_url is not None and public_url.explicit_port == 0:
@@ -110,11 +101,7 @@ def read_listen(value: str | int | Unset | None, public_url: URL | None) -> tupl
 
 
 def read_metrics(value: bool | str | int | None) -> tuple[str, int] | None:  # noqa: FBT001 - as it is given to the client
-    """Return the host and the port where metrics are served, `None` for nowhere.
-
-    Raises:
-        ConfigError: it is not HOST:PORT, or what it takes is not installed.
-    """
+    """Return the host and the port where metrics are served, `None` for nowhere."""
     if value is None or value is False:
         return None
     if find_spec("prometheus_client") is None:
@@ -147,11 +134,9 @@ def _read_clock(value: Clock | None) -> Clock:
 
 _seconds = checks.setting(checks.seconds)
 _flag = checks.setting(checks.flag)
-
-
-def _confirm(_: object, __: object, value: object) -> None:
-    if value not in get_args(Confirm):
-        raise ConfigError(f'confirm must be "never", "unsigned" or "always", not {value!r:.80}')
+_confirm = checks.setting(
+    lambda value: None if value in get_args(Confirm) else f'must be "never", "unsigned" or "always", not {shown(value)}'
+)
 
 
 def _session(settings: Settings, _: object, value: aiohttp.ClientSession | None) -> None:
@@ -248,11 +233,7 @@ def client_signature() -> inspect.Signature:
 
 
 def named(given: Sequence[object], environ: Mapping[str, str]) -> dict[str, Provider]:
-    """Return the providers by name, each with its keys from *environ* where none were given.
-
-    Raises:
-        ConfigError: two have one name, or something is no provider.
-    """
+    """Return the providers by name, each with its keys from *environ* where none were given."""
     found: dict[str, Provider] = {}
     for provider in given:
         if isinstance(provider, type) or not isinstance(provider, Provider):
@@ -278,11 +259,7 @@ def _with_keys(provider: Provider, environ: Mapping[str, str]) -> Provider:
 
 
 def check_callbacks(callers: Iterable[Provider], public_url: URL | None) -> None:
-    """Refuse a public URL that a provider would never call.
-
-    Raises:
-        ConfigError: it is such a URL; the message says why.
-    """
+    """Refuse a public URL that a provider would never call."""
     if public_url is None:
         return
     for provider in callers:
@@ -297,3 +274,59 @@ def _may_be_public(host: str) -> bool:
     """Say whether *host* can be reached from the internet, as far as its name or address tells."""
     is_name = "." in host and ":" not in host and not host.replace(".", "").isdigit()
     return is_public(host) or (is_name and not host.endswith(_INTERNAL))
+
+
+# --- settings that came as text --------------------------------------------------------------------------------------
+
+
+def client_options(settings: Mapping[str, str]) -> dict[str, object]:
+    """Return the arguments of a `Client` that *settings* give, by the names of the variables."""
+    options: dict[str, object] = {}
+    for name, kind in get_type_hints(ClientOptions).items():
+        text = settings.get(f"AUDIOEXT_{name.upper()}", "").strip()
+        if text and name not in IN_CODE:
+            options[name] = _value(name, kind, text)
+    return options
+
+
+def find_providers(settings: Mapping[str, str]) -> list[Provider]:
+    """Return the providers whose keys *settings* hold, by the names of the variables, the default one first.
+
+    kie.ai's newer route has the same key as the usual one, so that it is there only where it is named. Where nothing
+    but a key of webhooks is known, a provider can read them.
+    """
+    wanted = settings.get("AUDIOEXT_PROVIDER", "").strip()
+    if wanted and wanted not in providers.NAMES:
+        known = ", ".join(providers.NAMES)
+        raise ConfigError(f"provider (AUDIOEXT_PROVIDER) must be one of {known}, not {shown(wanted)}")
+    found: list[Provider] = []
+    for name in dict.fromkeys((wanted or DEFAULT_PROVIDER, *providers.NAMES)):
+        url = base_url_of(name, settings)
+        (provider,) = named([providers.load(name)(**({"base_url": url} if url else {}))], settings).values()
+        is_usable = provider.info.has_key or provider.info.is_signed
+        if name == wanted or (is_usable and name != "kie-jobs"):
+            found.append(provider)
+    return found
+
+
+def base_url_of(name: str, settings: Mapping[str, str]) -> str | None:
+    """Return where *settings* say that the API of the provider called *name* is, `None` for the vendor's own place."""
+    if name == settings.get("AUDIOEXT_PROVIDER", DEFAULT_PROVIDER) and settings.get("AUDIOEXT_BASE_URL"):
+        return settings["AUDIOEXT_BASE_URL"]
+    return settings.get(f"{name.partition('-')[0].upper()}_BASE_URL") or None
+
+
+def _value(name: str, kind: object, text: str) -> object:
+    if name in {"secrets", "allow_hosts"}:
+        return text.split()
+    if name == "listen":
+        return None if text.lower() == "none" else text
+    if name == "metrics":
+        return _BOOLEANS.get(text.lower(), text)
+    try:
+        if kind is bool:
+            return _BOOLEANS[text.lower()]
+        return int(text) if kind is int else float(text) if kind is float else text
+    except (KeyError, ValueError):
+        word = "true or false" if kind is bool else "a number"
+        raise ConfigError(f"{name} (AUDIOEXT_{name.upper()}) must be {word}, not {shown(text)}") from None

@@ -9,30 +9,25 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-from yarl import URL
-
-from audioext.config import MIN_SECRET_BYTES, Settings, fill_port
+from audioext.config import MIN_SECRET_BYTES, Settings
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
 from audioext.files.serving import Offers
 from audioext.files.sources import Sources
 from audioext.http.transport import Transport
-from audioext.http.urls import callback_url
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.stats import Stats
-from audioext.providers.base import Provider
 from audioext.runtime.changes import Changes
 from audioext.runtime.handlers import Handlers
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.maintenance import Maintenance
+from audioext.runtime.maintenance import purge_now_and_then
 from audioext.runtime.poller import Poller
-from audioext.runtime.recovery import Recoveries
+from audioext.runtime.recovery import JobFiles, Recoveries
 from audioext.runtime.submitter import Submitter
 from audioext.stores.memory import MemoryStore
-from audioext.waiting import bounded, left
 from audioext.webhooks.endpoint import Endpoint
 from audioext.webhooks.inbox import Inbox
 from audioext.webhooks.metrics import MetricsServer
@@ -65,25 +60,16 @@ class Parts:
         self.secrets: tuple[bytes, ...] = ()
         self.is_open = self.is_closed = False
         self._waits = 0
+        self._purge: asyncio.Task[None] | None = None
         store, clock = settings.store, settings.clock
         decoders = settings.decoders()
         self.transport = Transport(given=settings.session, trust_env=settings.trust_env)
         self.journal = Journal(store=store, providers=decoders, clock=clock, expire_after=settings.expire_after)
-        self.recoveries = self._make_recoveries()
         self.poller = Poller(
-            store=store,
-            journal=self.journal,
-            transport=self.transport,
-            providers=settings.providers,
-            clock=clock,
-            expire_after=settings.expire_after,
-            timeout=settings.poll_timeout,
-            public_url=lambda: self.public_url,
+            journal=self.journal, transport=self.transport, providers=settings.providers, timeout=settings.poll_timeout
         )
         self.handlers = Handlers(
-            store=store,
             journal=self.journal,
-            clock=clock,
             timeout=settings.handler_timeout,
             concurrency=settings.handler_concurrency,
             providers=tuple(decoders),
@@ -96,25 +82,34 @@ class Parts:
             inbox=self.inbox, offers=offers, watching=watching, ready=store.warnings, lifespan=self._live
         )
         self.receiver = Receiver(endpoint=endpoint)
-        wake, agree = self.handlers.wake, self._agree_on_secret
+        wake, agree = self.handlers.claims.wake, self._agree_on_secret
         self._changes = Changes(store=store, journal=self.journal, clock=clock, on_change=wake, on_resync=agree)
         self._job_context = JobContext(
             look=self._look,
             look_soon=self._changes.look_soon,
-            refresh=self._refresh,
+            refresh=self.poller.ask,
             is_closed=lambda: self.journal.is_closed,
             check_loop=self.check_loop,
             watch=self._watch,
-            files=self.recoveries.files,
+            files=lambda held: JobFiles(self.recoveries, held.ref, held.record.asked.base_url),
             clock=clock,
             wait_timeout=settings.wait_timeout,
         )
         self.submitter = self._make_submitter(offers)
-        self.journal.on_poll, self.journal.on_work = self.poller.wake, self.handlers.wake
-        self.journal.on_final = self.submitter.finish
-        self._maintenance = Maintenance(
-            store=store, clock=clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
+        self.recoveries = Recoveries(
+            journal=self.journal,
+            poller=self.poller,
+            submitter=self.submitter,
+            downloader=Downloader(
+                transport=self.transport,
+                rules=settings.link_rules,
+                patience=settings.download_patience,
+                timeout=settings.download_timeout,
+            ),
+            timeout=settings.wait_timeout,
         )
+        self.journal.on_poll, self.journal.on_work = self.poller.claims.wake, wake
+        self.journal.on_final = self.submitter.finish
         self._metrics = None if settings.metrics is None else MetricsServer(self.stats, settings.metrics)
 
     def stats(self) -> Stats:
@@ -134,7 +129,6 @@ class Parts:
         for info in (each.info for each in settings.providers.values()):
             accounts.setdefault(info.account, Account(info.account, info.limits, settings.store, settings.clock))
         return Submitter(
-            store=settings.store,
             journal=self.journal,
             transport=self.transport,
             sources=Sources(
@@ -144,40 +138,14 @@ class Parts:
                 serve_files=settings.serve_files,
                 public_url=lambda: self.public_url if self.receiver.endpoint.is_serving else None,
             ),
-            clock=settings.clock,
+            providers=settings.providers,
             accounts={name: accounts[each.info.account] for name, each in settings.providers.items()},
             permit_timeout=settings.permit_timeout,
             context=self._job_context,
         )
 
-    def _make_recoveries(self) -> Recoveries:
-        settings = self.settings
-        return Recoveries(
-            journal=self.journal,
-            transport=self.transport,
-            downloader=Downloader(
-                transport=self.transport,
-                rules=settings.link_rules,
-                patience=settings.download_patience,
-                timeout=settings.download_timeout,
-            ),
-            providers=settings.providers,
-            clock=settings.clock,
-            ask=self._refresh,
-            callback=self._callback,
-            is_open=lambda: self.is_open,
-            is_reachable=lambda: self.public_url is not None,
-            timeout=settings.wait_timeout,
-            call_timeout=settings.poll_timeout,
-        )
-
     async def open(self, *, is_working: bool = True) -> None:
-        """Open the store, listen, and begin to work, unless it is for a check alone.
-
-        Raises:
-            ConfigError: it was open before, or its address cannot be listened on.
-            StoreError: the store cannot be opened.
-        """
+        """Open the store, listen, and begin to work, unless it is for a check alone; see `Client.open`."""
         settings = self.settings
         if self.is_open or self.is_closed:
             raise ConfigError("a client is opened once: make a new one")
@@ -196,16 +164,23 @@ class Parts:
             self.is_open, self.is_closed, self.inbox.is_open = True, False, True
             if self.address is not None:
                 port = await self.receiver.start(*self.address)
-                self.public_url = fill_port(self.public_url, port)
+                if self.public_url is not None and self.public_url.explicit_port == 0:  # which was left open
+                    self.public_url = self.public_url.with_port(port)
             if self._metrics is not None:
                 await self._metrics.start()
-            self.submitter.public_url = self.public_url
+            self.submitter.public_url = self.poller.public_url = self.public_url
         except BaseException:
             await self._stop_listening()
             await settings.store.aclose()
             raise
-        for part in (self.poller, self.handlers, self._changes, self._maintenance) if is_working else ():
-            part.start()
+        if is_working:
+            self.poller.start()
+            self.handlers.start()
+            self._changes.start()
+            purge = purge_now_and_then(
+                settings.store, settings.clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
+            )
+            self._purge = asyncio.create_task(purge, name="audioext purge")
 
     async def aclose(self) -> None:
         """End the waits, stop accepting, apply what was accepted, let handlers drain, close the store."""
@@ -215,16 +190,18 @@ class Parts:
         await self._stop_listening()
         await self.recoveries.aclose()
         await self._changes.aclose()
-        await self._maintenance.aclose()
-        await bounded(self.poller.aclose, left(ends_at - HANDLERS_SECONDS))
+        if self._purge is not None:
+            self._purge.cancel()
+            await asyncio.gather(self._purge, return_exceptions=True)
+        await _bounded(self.poller.aclose, _left(ends_at - HANDLERS_SECONDS))
         drain = min(DRAIN_SECONDS, ends_at - HANDLERS_SECONDS - asyncio.get_running_loop().time())
-        await bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), left(ends_at))
-        _, pending = await asyncio.wait([submits], timeout=left(ends_at))
+        await _bounded(partial(self.handlers.aclose, drain=max(drain, 0.0)), _left(ends_at))
+        _, pending = await asyncio.wait([submits], timeout=_left(ends_at))
         if pending:  # an answer that does not come: its callback will tell
             self.submitter.cut_off()
             await submits
         for end in (self.journal.aclose, self.transport.aclose, self.settings.store.aclose):
-            await bounded(end, left(ends_at + 1.0))
+            await _bounded(end, _left(ends_at + 1.0))
         self.submitter.sources.spool.clear()
 
     async def _stop_listening(self) -> None:
@@ -250,11 +227,8 @@ class Parts:
         return Job(held, self._job_context)
 
     async def find(self, ref: str | None = None, *, key: str | None = None) -> HeldJob:
-        """Return the job of *ref*, or the one that was submitted with *key*.
-
-        Raises:
-            RequestError: the store holds no such job, or not exactly one of the two was given.
-        """
+        """Return the job of *ref*, or the one that was submitted with *key*; see `Client.job`."""
+        self.check_open()
         if (ref is None) is (key is None):
             raise RequestError([Problem("ref", "give either the ref of a job or its key=")], is_submit=False)
         name, wanted = ("ref", ref) if key is None else ("key", key)
@@ -264,30 +238,6 @@ class Parts:
         if held is None:
             raise RequestError([Problem(name, f"this store holds no job {shown(wanted)}")], is_submit=False)
         return held
-
-    def choose(self, name: str | None) -> Provider:
-        """Return the provider of that name, the first one without a name.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        found = self.settings.providers
-        if not found:
-            raise ConfigError(
-                "this client has no provider: pass one, like Client(Kie()); from_env() has those with a key"
-            )
-        if name is None:
-            return next(iter(found.values()))
-        if not isinstance(name, str) or name not in found:
-            raise ConfigError(f"this client has no provider named {shown(name)}; it has {', '.join(found)}")
-        return found[name]
-
-    async def _refresh(self, held: HeldJob) -> None:
-        self.choose(held.record.provider)
-        await self.poller.ask(held)
-
-    def _callback(self, provider: str, ref: str) -> URL | None:
-        return None if self.public_url is None else callback_url(self.public_url, self.secrets[0], provider, ref)
 
     async def _look(self, ref: str) -> None:
         try:
@@ -314,3 +264,19 @@ class Parts:
                 self.secrets = tuple(dict.fromkeys((kept, *self.secrets)))
         self.inbox.secrets = self.secrets
         self.submitter.secret = self.secrets[0]
+
+
+def _left(ends_at: float) -> float:
+    """Return the seconds until *ends_at*, in the loop's time; a tenth of one is always left."""
+    return max(ends_at - asyncio.get_running_loop().time(), 0.1)
+
+
+async def _bounded(end: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Await *end* for so many seconds; what hangs longer is left alone."""
+    task = asyncio.ensure_future(end())
+    _, pending = await asyncio.wait([task], timeout=seconds)
+    if pending:
+        task.cancel()
+        _log.error("the client did not close in time; what hangs is left alone")
+    else:
+        task.result()

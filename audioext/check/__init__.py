@@ -35,11 +35,7 @@ _PACKAGES = ("aiohttp", "attrs", "cattrs", "msgspec", "apsw", "redis")
 
 
 async def check_parts(parts: Parts) -> CheckReport:
-    """Check the parts of a client; if they are not open they are opened for that, do no other work, and are closed.
-
-    Raises:
-        ConfigError: they were closed before.
-    """
+    """Check the parts of a client; if they are not open they are opened for that, do no other work, and are closed."""
     if parts.is_closed:
         raise ConfigError("the client is closed, and opened once: make a new one for a check")
     if parts.is_open:

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter,
 
 from audioext.cli.exits import Exit, epilogue, is_output_lost, lose_output
 from audioext.errors import ConfigError
-from audioext.settings.reading import read_settings
+from audioext.settings import read_settings
 from audioext.version import __version__
 
 HELP = """\

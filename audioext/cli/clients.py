@@ -18,13 +18,12 @@ from audioext.cli.execution import NoSuchRefError
 from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client
-from audioext.config import UNSET, ClientOptions, Unset
+from audioext.config import UNSET, ClientOptions, Unset, base_url_of, client_options
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.models.limits import Pace
 from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
-from audioext.settings.meaning import base_url_of, client_options
 from audioext.stores import open_store
 
 LISTED_AT_MOST = 3

@@ -15,10 +15,10 @@ from audioext.cli.clients import make_client, missing_file, read_listen
 from audioext.cli.exits import Exit
 from audioext.cli.options import API, BaseUrl, Command, ProviderName, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
+from audioext.config import find_providers
 from audioext.errors import ConfigError
 from audioext.providers.base import Provider
-from audioext.settings.meaning import find_providers
-from audioext.settings.reading import SECRETS
+from audioext.settings import SECRETS
 
 MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "red")}
 

@@ -20,12 +20,12 @@ from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardSecret, Sto
 from audioext.cli.screen import Screen
 from audioext.cli.supervision import supervised
 from audioext.client import Client
+from audioext.config import client_options
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import without_password
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage
-from audioext.settings.meaning import client_options
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, to_delivery
 from audioext.ui.objects import BY, delivery_object, track_object

@@ -16,6 +16,7 @@ import aiohttp
 from attrs import define, evolve, field, frozen
 from yarl import URL
 
+from audioext.clock import whole
 from audioext.errors import DownloadError, cut
 from audioext.files.fetching import Fetch
 from audioext.files.formats import (
@@ -31,7 +32,6 @@ from audioext.files.formats import (
 from audioext.files.hosts import LinkResolver, LinkRules, host_of, hosts_of_api
 from audioext.http.transport import Transport
 from audioext.models.results import SaveProgress, Song, Track
-from audioext.waiting import whole
 
 PATIENCE_SECONDS = 30.0
 TIMEOUT_SECONDS = 900.0

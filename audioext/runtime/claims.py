@@ -19,8 +19,9 @@ _log = logging.getLogger("audioext.claims")
 
 IDLE_SECONDS = 1.0
 """How long another process's work may wait unseen when nobody wakes the loop."""
-CLAIM_SECONDS = 10.0
-"""How long it believes that nothing is due: what a clock put down that was ahead may hide behind other work."""
+FAR_LOOK_SECONDS = 60.0
+"""How often it looks for work that is due later than any can be: a clock was ahead when it was put down. A process
+whose clock is ahead still puts it down so again, and without a pause the two would take it from each other."""
 SHORTEST_SECONDS = 0.001
 """How long what is due and could not be claimed waits."""
 STORE_DOWN_SECONDS = 1.0
@@ -45,7 +46,10 @@ class Claims:
     providers: Sequence[str] | None = None
     farthest: float = math.inf
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _claimed_at: float = field(default=-math.inf, init=False)
+    _seen_at: float = field(default=-math.inf, init=False)
+    _looked_far_at: float = field(default=-math.inf, init=False)
+    _far: set[str] = field(factory=set, init=False)
+    """What a far look that is not over has found."""
     _next_look: float = field(default=math.inf, init=False)
     _loop: asyncio.Task[None] | None = field(default=None, init=False)
     _outage: Outage = field(init=False)
@@ -101,13 +105,12 @@ class Claims:
                 if self._is_closing:
                     return
                 # A look that nobody asked for costs the store one question, and no claim where nothing is due.
-                left = 0.0 if was_woken or self._is_long_ago() else await self._left()
-                is_due = not 0.0 < left <= self.farthest
-                claimed = await self._claim() if is_due else 0
+                left = 0.0 if was_woken or self._looks_far() else await self._left()
+                claimed = await self._claim() if left <= 0 else 0
                 if self._is_draining and not (claimed or self._running or self._wake.is_set()):
                     return  # and nothing ended while it looked, after which more may be due
-                if is_due:
-                    left = 0.0 if claimed else max(await self._left(), SHORTEST_SECONDS)
+                if left <= 0 and not claimed:
+                    left = max(await self._left(), SHORTEST_SECONDS)
                 pause = min(left, IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - a bug of a store must not end the work of all jobs
                 self._outage.note(error)
@@ -121,23 +124,27 @@ class Claims:
                 await self.clock.wait_for(self._wake, pause)
                 self._next_look = math.inf
 
-    def _is_long_ago(self) -> bool:
-        """Say whether the last claim is, or seems to be ahead, since the clock was set back."""
-        return not 0.0 <= self.clock.now() - self._claimed_at < CLAIM_SECONDS
+    def _looks_far(self) -> bool:
+        """Say whether the last far look is long ago, or the clock was set back since."""
+        last, self._seen_at = self._seen_at, self.clock.now()
+        if self._seen_at < last:
+            self._looked_far_at = -math.inf
+        return self._seen_at - self._looked_far_at >= FAR_LOOK_SECONDS
 
     async def _claim(self) -> int:
         room = self.concurrency - len(self._running)
         if room <= 0:
             return 0
-        self._claimed_at = now = self.clock.now()
+        now, is_far = self.clock.now(), self._looks_far()
+        latest = now + self.farthest if is_far else math.inf
         refs = await self.store.claim(
-            self.work,
-            now=now,
-            until=now + self.hold(),
-            limit=room,
-            providers=self.providers,
-            latest=now + self.farthest,
+            self.work, now=now, until=now + self.hold(), limit=room, providers=self.providers, latest=latest
         )
+        if is_far and len(refs) == room and self._far.isdisjoint(refs):
+            self._far.update(refs)  # there may be more
+        elif is_far:  # that is all, or another's clock put down again what was done in this look
+            self._looked_far_at = now
+            self._far.clear()
         if self._is_closing:
             await self._give_back(refs)
             return 0

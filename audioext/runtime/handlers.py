@@ -17,11 +17,9 @@ from typing import TypeVar
 import attrs
 import msgspec
 import msgspec.inspect
-from attrs import define, field, frozen
+from attrs import define, field
 
-from audioext.clock import Clock
 from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, shown
-from audioext.files.sources import fingerprint
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
 from audioext.models.requests import Request
@@ -36,13 +34,14 @@ from audioext.runtime.news import names
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
 from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, again_at, handle_at
-from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.handlers")
 
 _M = TypeVar("_M")
 StageHandler = Callable[[StageEvent], Awaitable[None]]
 FailureHandler = Callable[[Failure], Awaitable[None]]
+_Handler = Callable[..., Awaitable[None]]
+_Call = Callable[[Job], Awaitable[None]]
 
 CLAIM_MARGIN_SECONDS = 5.0
 CATCH_UP_SECONDS = 1.0
@@ -65,12 +64,8 @@ class Handling:
     name: str
     _counts: Counter[str] = field(factory=Counter, init=False)
 
-    async def key(self, provider: str, request: Request) -> str:
-        """Return the key of a request that is submitted now; a file counts by what is in it, wherever it lies."""
-        content = None
-        if isinstance(request.file, Path):
-            with suppress(OSError, ValueError):  # then it is refused later, with all that is wrong
-                content = await asyncio.to_thread(fingerprint, request.file)
+    def key(self, provider: str, request: Request, content: str | None) -> str:
+        """Return the key of a request that is submitted now; a file counts by its *content*, wherever it lies."""
         asked = request if content is None else attrs.evolve(request, file=Path(content))
         digest = hashlib.sha256(repr((provider, asked)).encode(errors="surrogatepass")).hexdigest()[:24]
         self._counts[digest] += 1
@@ -81,68 +76,49 @@ HANDLING: ContextVar[Handling | None] = ContextVar("HANDLING", default=None)
 """What the running code is called for, if a handler runs it."""
 
 
-@frozen
-class _Handler:
-    name: str
-    call: Callable[[Job], Awaitable[None]]
-
-
 @define(kw_only=True, eq=False, repr=False)
 class Handlers:
     """The handlers of one client, and the loop that calls them. *timeout* (seconds) bounds each call."""
 
-    store: Store
     journal: Journal
-    clock: Clock
     timeout: float
     concurrency: int
     providers: Sequence[str] | None = None
     """Those whose jobs can be read here: the handler work of others is left to whoever can."""
     job: Callable[[HeldJob], Job]
     """Returns the handle of a job."""
-    _by_topic: dict[str, list[_Handler]] = field(factory=dict, init=False)
-    _claims: Claims | None = field(default=None, init=False)
+    claims: Claims = field(init=False)
+    _by_topic: dict[str, list[tuple[str, _Call]]] = field(factory=dict, init=False)
+    """The name of each handler, and what calls it."""
+    _is_started: bool = field(default=False, init=False)
 
-    def check(self, stage: object) -> None:
-        """Refuse a stage that handlers are not told of.
+    def __attrs_post_init__(self) -> None:
+        """Make the loop."""
+        self.claims = Claims(
+            work="handlers",
+            store=self.journal.store,
+            clock=self.journal.clock,
+            hold=self._hold_seconds,
+            concurrency=self.concurrency,
+            do=self._work,
+            providers=self.providers,
+            farthest=FARTHEST_RETRY_SECONDS,
+        )
+
+    def on(self, stage: Stage, meta: type[_M] | None = None) -> Callable[[_Handler], _Handler]:
+        """Return what registers a handler of each job's event of *stage*, and of its meta as an object of that class.
 
         Raises:
-            ConfigError: it is SUBMITTED, since the submit itself returned then, or no stage at all.
+            ConfigError: handlers are not told of that stage, or *meta* cannot be read; or later, no async function.
         """
-        if not isinstance(stage, Stage) or stage not in TOPIC_OF:
+        if not isinstance(stage, Stage) or stage not in TOPIC_OF:  # at SUBMITTED the submit itself returned
             message = f"handlers are told of TEXT, FIRST and COMPLETE, not {stage!r}; use @client.on(ax.Stage.COMPLETE)"
             raise ConfigError(message)
+        return partial(self._add, TOPIC_OF[stage], lambda job: job.event(stage), _reader(meta), _arguments(meta))
 
-    def on(self, stage: Stage, handler: Callable[..., Awaitable[None]], meta: type[_M] | None = None) -> None:
-        """Call *handler* with each job's event of *stage*, and with its meta as an object of class *meta* if given.
-
-        Raises:
-            ConfigError: handlers are not told of that stage, it is no async function, or *meta* cannot be read.
-        """
-        self.check(stage)
-        extra = _reader(meta)
-
-        async def call(job: Job) -> None:
-            event = job.event(stage)
-            if event is not None:
-                await handler(event, *extra(job))
-
-        self._add(TOPIC_OF[stage], handler, call, arguments=1 if meta is None else 2)
-
-    def on_failure(self, handler: Callable[..., Awaitable[None]], meta: type[_M] | None = None) -> None:
-        """Call *handler* with each job's failure, as `on` does with its event.
-
-        Raises:
-            ConfigError: it is no coroutine function, or *meta* cannot be read.
-        """
-        extra = _reader(meta)
-
-        async def call(job: Job) -> None:
-            failure = job.failure
-            if failure is not None:  # it rose to complete since: then COMPLETE is told
-                await handler(failure, *extra(job))
-
-        self._add(FAILED_TOPIC, handler, call, arguments=1 if meta is None else 2)
+    def on_failure(self, meta: type[_M] | None = None) -> Callable[[_Handler], _Handler]:
+        """Return what registers a handler of each job's failure, as `on` does."""
+        return partial(self._add, FAILED_TOPIC, lambda job: job.failure, _reader(meta), _arguments(meta))
 
     @property
     def are_any(self) -> bool:
@@ -151,44 +127,35 @@ class Handlers:
 
     def start(self) -> None:
         """Begin to work, if there is a handler; one that is added later starts the work then."""
-        self._claims = Claims(
-            work="handlers",
-            store=self.store,
-            clock=self.clock,
-            hold=self._hold_seconds,
-            concurrency=self.concurrency,
-            do=self._work,
-            providers=self.providers,
-            farthest=FARTHEST_RETRY_SECONDS,
-        )
+        self._is_started = True
         if self._by_topic:
-            self._claims.start()
-
-    def wake(self) -> None:
-        """Look now for what handlers were not told."""
-        if self._by_topic and self._claims is not None:
-            self._claims.wake()
+            self.claims.start()
 
     async def aclose(self, *, drain: float) -> None:
         """Finish what is due within *drain* seconds; what is cancelled then runs again later."""
-        if self._claims is not None:
-            if drain > 0 and self._by_topic:
-                with suppress(StoreError, TimeoutError):  # then they run again later
-                    async with asyncio.timeout(CATCH_UP_SECONDS):
-                        await self._catch_up()
-            await self._claims.aclose(drain=drain)
+        if drain > 0 and self._by_topic:
+            with suppress(StoreError, TimeoutError):  # then they run again later
+                async with asyncio.timeout(CATCH_UP_SECONDS):
+                    await self._catch_up()
+        await self.claims.aclose(drain=drain)
 
     async def _catch_up(self) -> None:
         """Let the index show what this process knows to be due: another one's writing may still be behind."""
-        now = self.clock.now()
+        now = self.journal.clock.now()
         for held in self.journal.held_jobs():
             due = handle_at(held.record, now) if held.is_known else None
             if due is not None and due <= now:
                 await self.journal.append(held)
 
     def _add(
-        self, topic: str, handler: Callable[..., object], call: Callable[[Job], Awaitable[None]], *, arguments: int
-    ) -> None:
+        self,
+        topic: str,
+        look: Callable[[Job], StageEvent | Failure | None],
+        extra: Callable[[Job], tuple[object, ...]],
+        arguments: int,
+        handler: _Handler,
+    ) -> _Handler:
+        """Call *handler* with what *look* finds in a job; a failure is gone where the job rose to complete since."""
         function = handler.func if isinstance(handler, partial) else handler
         if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
             message = f"a handler must be an async function (async def), not {handler!r}"
@@ -199,12 +166,19 @@ class Handlers:
             given = "what happened" if arguments == 1 else "what happened, and with the job's meta"
             message = f"a handler is called with {given}, which {handler!r} does not take: {error}"
             raise ConfigError(message) from error
-        handlers = self._by_topic.setdefault(topic, [])
+
+        async def call(job: Job) -> None:
+            said = look(job)
+            if said is not None:
+                await handler(said, *extra(job))
+
+        calls = self._by_topic.setdefault(topic, [])
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
-        count = sum(other.name.partition("#")[0] == name for other in handlers)
-        handlers.append(_Handler(f"{name}#{count + 1}" if count else name, call))
-        if self._claims is not None:
-            self._claims.start()
+        count = sum(other.partition("#")[0] == name for other, _ in calls)
+        calls.append((f"{name}#{count + 1}" if count else name, call))
+        if self._is_started:
+            self.claims.start()
+        return handler
 
     def _hold_seconds(self) -> float:
         most = max(map(len, self._by_topic.values()), default=1)
@@ -215,96 +189,87 @@ class Handlers:
         held = await self.journal.hold(ref)
         if held is None:
             return
-        now = self.clock.now()
+        now = self.journal.clock.now()
         due = handle_at(held.record, now)  # a second look may come while handlers that failed still wait
         entries: list[Entry] = []
         try:
             if due is not None and due <= now:
                 await self._tell(held, held.record.untold[0], entries)
         finally:  # also when it is cut off: those that were done by then are not called again
-            await self._end(held, entries)
-        self.wake()  # the next topic of this job may be due now
-
-    async def _end(self, held: HeldJob, entries: list[Entry]) -> None:
-        """Give a claim back with what was done under it, which is kept if the store is away: nobody is told twice."""
-        try:
-            await self.journal.append(held, entries, release=True)
-        except StoreError as error:
-            if not entries:
-                raise
-            _log.warning("job %s: what handlers did is not stored yet: %s", held.ref, error)
-            self.journal.append_later(held, entries)
+            try:
+                await self.journal.append(held, entries, release=True)
+            except StoreError as error:
+                if not entries:
+                    raise
+                _log.warning("job %s: what handlers did is not stored yet: %s", held.ref, error)
+                self.journal.append_later(held, entries)
+        self.claims.wake()  # the next topic of this job may be due now
 
     async def _tell(self, held: HeldJob, topic: str, entries: list[Entry]) -> None:
         """Call the handlers of *topic* that are not done with it, and add to *entries* how each fared."""
         is_over = True
-        for handler in self._by_topic.get(topic, []):
-            run = held.record.runs.get((topic, handler.name), Run())
+        for name, call in self._by_topic.get(topic, []):
+            run = held.record.runs.get((topic, name), Run())
             if run.is_done:
                 continue
-            if again_at(run, now := self.clock.now()) > now:  # it waits longer than its neighbours
+            if again_at(run, now := self.journal.clock.now()) > now:  # it waits longer than its neighbours
                 is_over = False
                 continue
-            handled = self._judge(held.record, topic, handler, run, await self._call(held, topic, handler))
+            handled = self._judge(held.record, topic, name, run, await self._call(held, topic, name, call))
             is_over = is_over and handled.is_over
             entries.append(self._entry(handled))
-            self.journal.counts.handlers[topic, _end(handled)] += 1
+            end: HandlerEnd = "retried" if not handled.is_over else "given_up" if handled.failure else "done"
+            self.journal.counts.handlers[topic, end] += 1
         if is_over:
             # Where all of them succeeded at once, one entry says it for all.
             entries[:] = [entry for entry in entries if b'"failure":0' not in entry.body]
             entries.append(self._entry(Handled(topic)))
 
-    def _judge(self, record: Record, topic: str, handler: _Handler, run: Run, error: BaseException | None) -> Handled:
+    def _judge(self, record: Record, topic: str, name: str, run: Run, error: BaseException | None) -> Handled:
         """Return how a call fared that ended with *error*, and say so in the log."""
         if error is None:
-            return Handled(topic, handler.name)
+            return Handled(topic, name)
         ref, named = record.ref, names(record)
         wait, waits = asked_wait(error), run.waits + 1
         if wait is not None and waits <= MAX_WAITS:
             wait = min(wait, LONGEST_WAIT_SECONDS)
-            _log.info("job %s: handler %s of %s is called again in %g s", ref, handler.name, topic, wait, extra=named)
-            return Handled(topic, handler.name, is_over=False, wait=wait, waits=waits)
+            _log.info("job %s: handler %s of %s is called again in %g s", ref, name, topic, wait, extra=named)
+            return Handled(topic, name, is_over=False, wait=wait, waits=waits)
         failure = run.failures + 1
         if isinstance(error, GiveUp):
-            _log.warning("job %s: handler %s of %s gave up: %s", ref, handler.name, topic, _said(error), extra=named)
+            _log.warning("job %s: handler %s of %s gave up: %s", ref, name, topic, _said(error), extra=named)
         else:
             text = "job %s: handler %s of %s failed (try %d)"
-            _log.error(text, ref, handler.name, topic, failure, exc_info=error, extra=named)
+            _log.error(text, ref, name, topic, failure, exc_info=error, extra=named)
         is_over = failure >= MAX_ATTEMPTS or isinstance(error, GiveUp)
-        return Handled(topic, handler.name, failure, _said(error), is_over)
+        return Handled(topic, name, failure, _said(error), is_over)
 
-    async def _call(self, held: HeldJob, topic: str, handler: _Handler) -> BaseException | None:
+    async def _call(self, held: HeldJob, topic: str, name: str, call: _Call) -> BaseException | None:
         """Call one handler in a task of its own, whose end is its own affair; return what it raised."""
-        token = HANDLING.set(Handling(f"{held.ref}:{topic}:{handler.name}"))
-        try:
-            work = tracing.within(handler.call(self.job(held)), f"handler {topic}", held.record)
-            task = asyncio.ensure_future(work)
-        finally:
-            HANDLING.reset(token)
+
+        async def handle() -> None:
+            HANDLING.set(Handling(f"{held.ref}:{topic}:{name}"))
+            with tracing.span(f"handler {topic}", held.record):
+                await call(self.job(held))
+
+        task = asyncio.create_task(handle())
         # What it raises once nobody waits for it any more is no news.
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait([task], timeout=self.timeout)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
-            raise
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
+        finally:
+            is_late = not task.done()
+            if is_late:
+                task.cancel()
+                await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
+        if is_late:
             return TimeoutError(f"it ran for over {self.timeout:g} s")
         if task.cancelled():
             return asyncio.CancelledError("it was cancelled, or awaited something that was")
         return task.exception()
 
     def _entry(self, handled: Handled) -> Entry:
-        return make_entry("handled", self.clock.now(), body=msgspec.json.encode(handled))
-
-
-def _end(handled: Handled) -> HandlerEnd:
-    if not handled.is_over:
-        return "retried"
-    return "given_up" if handled.failure else "done"
+        return make_entry("handled", self.journal.clock.now(), body=msgspec.json.encode(handled))
 
 
 def _said(error: BaseException) -> str:
@@ -316,12 +281,13 @@ def _said(error: BaseException) -> str:
     return text[:LONGEST_ERROR].encode(errors="replace").decode()
 
 
-def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
-    """Return what makes an object of class *meta* of a job's, or nothing where there is no class.
+def _arguments(meta: type[object] | None) -> int:
+    """Return how many arguments a handler is called with."""
+    return 1 if meta is None else 2
 
-    Raises:
-        ConfigError: no JSON can be read as such an object.
-    """
+
+def _reader(meta: type[_M] | None) -> Callable[[Job], tuple[_M, ...]]:
+    """Return what makes an object of class *meta* of a job's, or nothing where there is no class."""
     if meta is None:
         return lambda _: ()
     try:

@@ -8,7 +8,6 @@ the provider never sees more than it allows.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 
@@ -32,10 +31,12 @@ class Limiter:
     calls: int | None
     per: float
     clock: Clock = field(factory=Clock)
-    _under_way: int = field(default=0, init=False)
-    _ended: deque[float] = field(factory=deque, init=False)
-    _queue: deque[asyncio.Future[None]] = field(factory=deque, init=False)
-    _timer: asyncio.TimerHandle | asyncio.Task[None] | None = field(default=None, init=False)
+    _permits: asyncio.Semaphore | None = field(init=False)
+    _timers: set[asyncio.TimerHandle | asyncio.Task[None]] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Make the permits."""
+        self._permits = None if self.calls is None else asyncio.Semaphore(self.calls)
 
     @asynccontextmanager
     async def permit(self, *, timeout: float) -> AsyncGenerator[None]:  # noqa: ASYNC109 - the queue is ours to end
@@ -44,52 +45,34 @@ class Limiter:
         Raises:
             TimeoutError: it did not come in time.
         """
+        if self._permits is None:
+            yield
+            return
         async with asyncio.timeout(timeout):
-            await self._take()
+            await self._permits.acquire()
         try:
             yield
         finally:
-            self._under_way -= 1
-            if self.calls is not None:
-                self._ended.append(self.clock.monotonic())
-            self._admit()
+            self._give_back(self._permits, self.clock.monotonic() + self.per)
 
     def close(self) -> None:
-        """Let go of the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Let go of the timers."""
+        for timer in self._timers:
+            timer.cancel()
 
-    async def _take(self) -> None:
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        self._admit()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it came and was not used
-                self._under_way -= 1
-            elif turn in self._queue:
-                self._queue.remove(turn)
-            self._admit()
-            raise
+    def _give_back(self, permits: asyncio.Semaphore, at: float) -> None:
+        """Give one back *at* that time of the monotonic clock, not a moment before: timers may come early."""
+        left = at - self.clock.monotonic()
+        if left <= 0:
+            permits.release()
+            return
 
-    def _tick(self) -> None:
-        self._timer = None  # it may come a little early; then there is another one
-        self._admit()
+        def look_again() -> None:
+            self._timers.discard(timer)
+            self._give_back(permits, at)
 
-    def _admit(self) -> None:
-        """Give permits to those who wait, as far as the limit allows."""
-        now = self.clock.monotonic()
-        while self._ended and self._ended[0] + self.per <= now:
-            self._ended.popleft()
-        while self._queue and (self.calls is None or self._under_way + len(self._ended) < self.calls):
-            turn = self._queue.popleft()
-            if not turn.done():
-                self._under_way += 1
-                turn.set_result(None)
-        if self._queue and self._ended and self._timer is None:
-            # A window that has passed but for a rounding error must not be looked at again and again.
-            self._timer = self.clock.call_later(max(self._ended[0] + self.per - now, LEAST_PAUSE_SECONDS), self._tick)
+        timer = self.clock.call_later(max(left, LEAST_PAUSE_SECONDS), look_again)
+        self._timers.add(timer)
 
 
 @define(eq=False, repr=False)
@@ -113,25 +96,26 @@ class Account:
     ) -> Created | Existing:
         """Store what *make* returns as soon as the account has room, in at most *timeout* seconds.
 
-        It is made anew with each try, so that its time is right. While we wait for a try *waiting* holds.
-
-        Raises:
-            RateLimitError: there was no room in time; nothing was stored.
-            StoreError: nothing was stored.
+        It is made anew with each try, so that its time is right. While we wait for a try *waiting* holds. It raises
+        RateLimitError where there was no room in time, and nothing was stored.
         """
         ends_at = self.clock.monotonic() + timeout
-        if not self._waiting:
-            entry, index = make()
-            outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
-            if not isinstance(outcome, Full):
-                return outcome
+        if not self._waiting and not isinstance(outcome := await self._try(make), Full):
+            return outcome
         self._waiting += 1
         try:
             with waiting():
                 async with asyncio.timeout(timeout):
                     await self._turn.acquire()
             try:
-                return await self._in_turn(make, ends_at, waiting)
+                while isinstance(outcome := await self._try(make), Full):
+                    left = ends_at - self.clock.monotonic()
+                    if left <= 0:
+                        raise TimeoutError
+                    pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
+                    with waiting():
+                        await self.clock.wait_for(self._freed, pause)
+                return outcome
             finally:
                 self._turn.release()
         except TimeoutError as error:
@@ -140,24 +124,10 @@ class Account:
         finally:
             self._waiting -= 1
 
-    async def _in_turn(
-        self,
-        make: Callable[[], tuple[Entry, Index]],
-        ends_at: float,
-        waiting: Callable[[], AbstractContextManager[object]],
-    ) -> Created | Existing:
-        while True:
-            self._freed.clear()
-            entry, index = make()
-            outcome = await self.store.create(entry, index, limits=self.limits, now=entry.at)
-            if not isinstance(outcome, Full):
-                return outcome
-            left = ends_at - self.clock.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            pause = max(min(outcome.until - self.clock.now(), left, LOOK_SECONDS), LEAST_PAUSE_SECONDS)
-            with waiting():
-                await self.clock.wait_for(self._freed, pause)
+    async def _try(self, make: Callable[[], tuple[Entry, Index]]) -> Created | Existing | Full:
+        self._freed.clear()
+        entry, index = make()
+        return await self.store.create(entry, index, limits=self.limits, now=entry.at)
 
     def look_again(self) -> None:
         """Let who waits look: a job has ended."""

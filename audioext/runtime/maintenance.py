@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-
-from attrs import define, field
 
 from audioext.clock import Clock
 from audioext.stores.base import Store
@@ -17,35 +14,16 @@ FIRST_PURGE_SECONDS = 600.0
 PURGE_EVERY_SECONDS = 3_600.0
 
 
-@define(kw_only=True, eq=False, repr=False)
-class Maintenance:
-    """Purges the store; *keep* is how long (seconds) an ended job is remembered after its last entry."""
-
-    store: Store
-    clock: Clock
-    keep: float
-    deliveries_kept: int
-    _task: asyncio.Task[None] | None = field(default=None, init=False)
-
-    def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.create_task(self._purge_now_and_then(), name="audioext purge")
-
-    async def aclose(self) -> None:
-        """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _purge_now_and_then(self) -> None:
-        offset = self.clock.now() - self.clock.monotonic()
-        await self.clock.sleep(FIRST_PURGE_SECONDS)
-        while True:
-            # A clock that steps ahead for a moment makes nothing old: what it shows counts when it is shown again.
-            last, offset = offset, self.clock.now() - self.clock.monotonic()
-            now = self.clock.monotonic() + min(last, offset)
-            try:
-                await self.store.purge(before=now - self.keep, deliveries_kept=self.deliveries_kept)
-            except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
-                _log.warning("old jobs could not be purged", exc_info=True)
-            await self.clock.sleep(PURGE_EVERY_SECONDS)
+async def purge_now_and_then(store: Store, clock: Clock, *, keep: float, deliveries_kept: int) -> None:
+    """Purge the store for ever; *keep* is how long (seconds) an ended job is remembered after its last entry."""
+    offset = clock.now() - clock.monotonic()
+    await clock.sleep(FIRST_PURGE_SECONDS)
+    while True:
+        # A clock that steps ahead for a moment makes nothing old: what it shows counts when it is shown again.
+        last, offset = offset, clock.now() - clock.monotonic()
+        now = clock.monotonic() + min(last, offset)
+        try:
+            await store.purge(before=now - keep, deliveries_kept=deliveries_kept)
+        except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
+            _log.warning("old jobs could not be purged", exc_info=True)
+        await clock.sleep(PURGE_EVERY_SECONDS)

@@ -1,10 +1,12 @@
-"""One call of submit: what is looked at before it, and what is said of how it went."""
+"""One call of submit: what is asked for, all that is wrong with it, and what may be asked for under one key."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Self
+from contextlib import suppress
+from typing import TypedDict
 
 import attrs
 import msgspec
@@ -22,21 +24,22 @@ from audioext.errors import (
     cut,
     shown,
 )
-from audioext.files.sources import Sources
+from audioext.files.sources import Sources, fingerprint
 from audioext.http.transport import Progress
+from audioext.models.checks import LONE_SURROGATE
 from audioext.models.entries import Entry
-from audioext.models.events import Refused
+from audioext.models.meta import Meta
 from audioext.models.record import Asked, Record
-from audioext.models.requests import Extend, Request
+from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.stats import SubmitEnd
 from audioext.providers.base import Provider
 from audioext.runtime import tracing
+from audioext.runtime.handlers import HANDLING
 from audioext.runtime.jobs import SubmitUnknownError
 
 _log = logging.getLogger("audioext.submit")
 
-RESEND_SECONDS = 5.0
-"""How long a submit waits after a refusal that allows another; doubled with each, unless the answer says how long."""
+MAX_KEY_LENGTH = 512
 _OURS = frozenset({"provider", "source_duration", "rehost"})
 """Fields that change nothing of what is asked for."""
 
@@ -59,12 +62,7 @@ class Order:
     content: str | None = None
     """A digest of what is in the request's file, where there is a key and the file can be read."""
 
-    @classmethod
-    def of(cls, record: Record, provider: Provider) -> Self:
-        """Return the order that a job began with."""
-        return cls(request=record.request, provider=provider, key=record.key, content=record.asked.content)
-
-    def after(self, error: ProviderError) -> Self:
+    def after(self, error: ProviderError) -> Order:
         """Return the order for the next provider, since *error* says that this one made no task."""
         job = "" if error.ref is None else f" job {error.ref}"
         said = f"{self.note}; " if self.note else ""
@@ -73,14 +71,83 @@ class Order:
         return attrs.evolve(self, provider=self.fallback[0], fallback=self.fallback[1:], tried=tried, note=note)
 
 
-def check_order(order: Order, found: Sequence[Problem], sources: Sources) -> None:
-    """Look at *order* with the eyes of all who may get it, before anything is spent; *found* was wrong before.
+class SubmitOptions(TypedDict, total=False):
+    """The keywords of a submit; see `Client.submit`."""
 
-    Raises:
-        RequestError: all that is wrong with the request, at once.
-        UnsupportedError: the provider has no such operation, or no way to take the file.
-        ConfigError: no API key is known.
-    """
+    provider: str | None
+    fallback: Sequence[str]
+    key: str | None
+    meta: Meta | None
+    progress: Progress | None
+
+
+def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
+    """Return the provider of that *name*, the first one without a name, or raise ConfigError: there is none."""
+    if not providers:
+        raise ConfigError("this client has no provider: pass one, like Client(Kie()); from_env() has those with a key")
+    if name is None:
+        return next(iter(providers.values()))
+    if not isinstance(name, str) or name not in providers:
+        raise ConfigError(f"this client has no provider named {shown(name)}; it has {', '.join(providers)}")
+    return providers[name]
+
+
+async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be said of a submit
+    request: Request,
+    providers: Mapping[str, Provider],
+    sources: Sources,
+    found: list[Problem],
+    *,
+    provider: str | None = None,
+    fallback: Sequence[str] = (),
+    key: str | None = None,
+    meta: Meta | None = None,
+    progress: Progress | None = None,
+) -> Order:
+    """Return the order of a submit, and add to *found* what is wrong with it as far as no provider has to be asked."""
+    if not isinstance(request, (Extend, AddInstrumental)):
+        wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
+        raise RequestError([*found, Problem("request", f"{wanted}, not {shown(request)}")])
+    chosen, content = choose(providers, provider or request.provider), None
+    others: tuple[Provider, ...] = ()
+    if fallback:
+        names = (fallback,) if isinstance(fallback, str) else fallback
+        others = tuple(other for name in dict.fromkeys(names) if (other := choose(providers, name)) is not chosen)
+        bound = [name for name in ("audio_id", "persona_id") if others and name in request.given()]
+        found += [
+            Problem("fallback", f"cannot go on with {name}, which its own provider alone knows") for name in bound
+        ]
+    if request.file is not None:
+        request, wrong = await sources.look(request)
+        found += wrong
+    handling = HANDLING.get() if key is None else None
+    if request.file is not None and request.path is not None and (key is not None or handling is not None):
+        with suppress(OSError, ValueError):  # then it is refused, with all that is wrong
+            content = await asyncio.to_thread(fingerprint, request.path)
+    if handling is not None:
+        key = handling.key(chosen.info.name, request, content)
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH):
+        found.append(Problem("key", f"must be text of 1 to {MAX_KEY_LENGTH} characters"))
+    elif key is not None and LONE_SURROGATE.search(key):
+        found.append(Problem("key", "holds half of a surrogate pair, which no store can keep"))
+    noted = {} if meta is None else _plain(meta, found)
+    return Order(
+        request=request, provider=chosen, fallback=others, key=key, meta=noted, progress=progress, content=content
+    )
+
+
+def _plain(meta: Meta, found: list[Problem]) -> dict[str, object]:
+    """Return *meta* as it comes back from a store, plain JSON; add to *found* what is wrong with it."""
+    try:
+        body = msgspec.json.encode(dict(meta) if isinstance(meta, Mapping) else meta)
+        return msgspec.json.decode(body, type=dict[str, object])
+    except (TypeError, ValueError, RecursionError) as error:
+        found.append(Problem("meta", f"must be a dict of JSON values, or become one: {cut(str(error))}"))
+    return {}
+
+
+def check_order(order: Order, found: Sequence[Problem], sources: Sources) -> None:
+    """Refuse what is wrong with *order* for any who may get it, and what was *found* wrong before, all at once."""
     request, all_of_them = order.request, (order.provider, *order.fallback)
     checked: dict[Problem, str] = dict.fromkeys((*request.problems(), *found), order.provider.info.name)
     missing = []
@@ -140,28 +207,25 @@ def asked_of(order: Order, *, grace: float | None) -> Asked:
     )
 
 
-def end_of(record: Record, *, is_new: bool) -> SubmitEnd:
-    """Return how a submit ended that has a job."""
+_ENDS: tuple[tuple[type[Exception], SubmitEnd], ...] = (
+    (RateLimitError, "rate_limited"),
+    (ProviderError, "refused"),
+    (SubmitUnknownError, "unknown"),
+    (Exception, "failed"),
+)
+
+
+def end_of(outcome: Record | Exception, *, is_new: bool) -> SubmitEnd:
+    """Return how a submit ended: with the record of its job, which may have been there before, or without one."""
+    if isinstance(outcome, Exception):
+        return next(end for kind, end in _ENDS if isinstance(outcome, kind))
     if not is_new:
         return "found"
-    return "accepted" if record.task_id is not None else "unknown"
-
-
-def end_without_job(error: Exception) -> SubmitEnd:
-    """Return how a submit ended that has none."""
-    if isinstance(error, RateLimitError):
-        return "rate_limited"
-    if isinstance(error, ProviderError):
-        return "refused"
-    return "unknown" if isinstance(error, SubmitUnknownError) else "failed"
+    return "accepted" if outcome.task_id is not None else "unknown"
 
 
 def refuse_other(order: Order, ref: str, held: Order) -> None:
-    """Let through what asks for the same as *held*, which has its key; settings that a provider adds do not count.
-
-    Raises:
-        KeyConflictError: it asks for something else.
-    """
+    """Refuse what asks for something else than *held*, which has its key; what a provider adds does not count."""
     chain = {provider.info.name: provider for provider in (*order.tried, order.provider, *order.fallback)}
     if held.provider.info.name not in chain:
         differing = ["provider"]
@@ -198,9 +262,3 @@ def _sent(order: Order) -> object:
     except Exception:  # noqa: BLE001 - a provider's bug, or a body that is no JSON: then the fields alone count
         return None
     return built.url, body, built.parts
-
-
-def resend_wait(outcome: Refused, resend: int) -> float:
-    """Return how long (seconds) a submit waits that may be sent again."""
-    asked = outcome.error.retry_after if isinstance(outcome.error, RateLimitError) else None
-    return RESEND_SECONDS * 2**resend if asked is None else asked

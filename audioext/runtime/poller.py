@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import attrs
 from attrs import define, field
 from yarl import URL
 
-from audioext.clock import Clock
 from audioext.errors import ConfigError, DecodeError, ProviderDownError, ProviderError, UnsupportedError
 from audioext.http.messages import HttpResponse
 from audioext.http.transport import BrokenError, NotSentError, Transport
@@ -25,9 +24,9 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Limiter
 from audioext.runtime.news import names
+from audioext.runtime.orders import choose
 from audioext.state.reading import Reading
 from audioext.state.schedule import farthest
-from audioext.stores.base import Store
 
 _log = logging.getLogger("audioext.poller")
 
@@ -45,75 +44,64 @@ MAX_COMPLAINED_ENTRIES = 40
 class Poller:
     """Makes status calls and appends what they say that is new. *timeout* (seconds) bounds a call."""
 
-    store: Store
     journal: Journal
     transport: Transport
     providers: Mapping[str, Provider]
-    clock: Clock
-    expire_after: float
     timeout: float
-    public_url: Callable[[], URL | None] = field(default=lambda: None)
+    public_url: URL | None = None
+    """Where providers reach us, once that is known."""
+    claims: Claims = field(init=False)
     _silence_said_at: float = field(default=-math.inf, init=False)
-    _claims: Claims | None = field(default=None, init=False)
     _limiters: dict[str, Limiter] = field(factory=dict, init=False)
 
-    def start(self) -> None:
-        """Begin; only jobs of providers whose key is known here are asked about."""
+    def __attrs_post_init__(self) -> None:
+        """Make the loop; only jobs of providers whose key is known here are asked about."""
         askable = tuple(name for name, provider in self.providers.items() if provider.info.has_key)
-        self._claims = Claims(
+        self.claims = Claims(
             work="polls",
-            store=self.store,
-            clock=self.clock,
+            store=self.journal.store,
+            clock=self.journal.clock,
             hold=lambda: self.timeout + CLAIM_MARGIN_SECONDS,
             concurrency=CONCURRENT_POLLS,
             do=self._poll,
             providers=askable,
             farthest=farthest(self.providers[name].info.pace for name in askable),
         )
-        if askable:
-            self._claims.start()
 
-    def wake(self, at: float | None = None) -> None:
-        """Look at what is due now, or at the latest *at* that time."""
-        if self._claims is not None:
-            self._claims.wake(at)
+    def start(self) -> None:
+        """Begin, if there is somebody to ask."""
+        if self.claims.providers:
+            self.claims.start()
 
     async def aclose(self) -> None:
         """Stop asking; a call that is under way is cancelled, and its job asked about later."""
-        if self._claims is not None:
-            await self._claims.aclose()
+        await self.claims.aclose()
         for limiter in self._limiters.values():
             limiter.close()
 
     async def ask(self, held: HeldJob) -> None:
-        """Make one status call for a held job and append what it says that is new.
-
-        Raises:
-            ProviderError: the call was refused or did not come through.
-            DecodeError: the answer cannot be read.
-            StoreError: nothing was appended.
-        """
-        at = self.clock.now()
+        """Make one status call for a held job and append what is new in it; it raises what `Job.refresh` does."""
+        provider, at = choose(self.providers, held.record.provider), self.journal.clock.now()
         # Before the call: what is asked during it is asked again. A question may have a time ahead of our clock.
         if not held.polled_at:
             held.poll_problem = "it was not answered yet"
         held.polled_at = max(at, held.record.asks_at or 0.0)
-        provider, counts = held.record.provider, self.journal.counts.polls
+        name, counts = provider.info.name, self.journal.counts.polls
         try:
-            with tracing.span(f"poll {provider}", held.record, kind="CLIENT"):
-                is_news = await self._ask(held, at)
+            with tracing.span(f"poll {name}", held.record, kind="CLIENT"):
+                is_news = await self._ask(held, provider, at)
         except (ProviderError, DecodeError) as error:
             held.poll_problem = str(error)
-            counts[provider, "failed"] += 1
+            counts[name, "failed"] += 1
             raise
         held.poll_problem = None
-        counts[provider, "news" if is_news else "nothing"] += 1
+        counts[name, "news" if is_news else "nothing"] += 1
         if is_news:
-            _log.info("job %s at %s: a status call brought news", held.ref, provider, extra=names(held.record))
+            _log.info("job %s at %s: a status call brought news", held.ref, name, extra=names(held.record))
 
-    async def _ask(self, held: HeldJob, at: float) -> bool:
+    async def _ask(self, held: HeldJob, provider: Provider, at: float) -> bool:
         """Append what a status call says, and return whether it is new."""
-        response = await self._call(held)
+        response = await self._call(held, provider)
         doubted_at = held.record.doubted_at
         is_old = doubted_at is not None and at - doubted_at >= BELIEVED_AFTER * held.provider.info.pace.slowest
         entry = make_entry("status", at, status=response.status, body=response.body, note=STILL if is_old else "")
@@ -123,14 +111,9 @@ class Poller:
         held.provider.parse_status(response)
         return is_news
 
-    async def credits(self, provider: Provider) -> float:
-        """Return the balance at *provider*, in its own credits.
-
-        Raises:
-            ConfigError: no API key is known.
-            UnsupportedError: the provider tells no balance.
-            ProviderError: the call was refused.
-        """
+    async def credits(self, name: str | None) -> float:
+        """Return the balance at the provider of that *name*, the first one without; see `Client.credits`."""
+        provider = choose(self.providers, name)
         info = provider.info
         if not isinstance(provider, Credits):
             message = f"{info.name} has no known call that tells the balance"
@@ -144,23 +127,19 @@ class Poller:
             raise ProviderDownError(str(error), provider=info.name, retryable=True, charged=False) from error
         return provider.parse_credits(response)
 
-    async def _call(self, held: HeldJob) -> HttpResponse:
-        provider = self.providers.get(held.record.provider, held.provider)
-        name = provider.info.name
+    async def _call(self, held: HeldJob, provider: Provider) -> HttpResponse:
         try:
             # All of it has to be over before the claim is: its turn, three tries to connect, and the call.
             async with asyncio.timeout(self.timeout), self._limiter(provider).permit(timeout=self.timeout):
                 return await self.transport.send(provider.build_status(held.record), timeout=self.timeout)
-        except TimeoutError as error:
-            message = f"the status call was not over within {self.timeout:g} s"
-            raise ProviderDownError(message, provider=name, retryable=True, charged=False) from error
-        except (NotSentError, BrokenError) as error:
-            raise ProviderDownError(str(error), provider=name, retryable=True, charged=False) from error
+        except (TimeoutError, NotSentError, BrokenError) as error:
+            why = str(error) or f"the status call was not over within {self.timeout:g} s"
+            raise ProviderDownError(why, provider=provider.info.name, retryable=True, charged=False) from error
 
     def _limiter(self, provider: Provider) -> Limiter:
         info = provider.info
         if info.account not in self._limiters:
-            self._limiters[info.account] = Limiter(info.limits.queries, info.limits.queries_per, self.clock)
+            self._limiters[info.account] = Limiter(info.limits.queries, info.limits.queries_per, self.journal.clock)
         return self._limiters[info.account]
 
     async def _poll(self, ref: str) -> None:
@@ -171,39 +150,38 @@ class Poller:
         if held.record.is_final and (asks_at is None or asks_at <= held.polled_at):
             await self.journal.append(held)  # its index is behind
             return
-        age = self.clock.now() - held.record.created_at
+        age = self.journal.clock.now() - held.record.created_at
         # A job is given up on a last word of its provider; where that is silent, only after as long again.
-        is_over = age >= self.expire_after
+        is_over = age >= self.journal.expire_after
         if held.record.task_id is not None:
-            _log.debug("job %s: its status is asked for: %s", ref, _why(held, self.clock.now()))
+            _log.debug("job %s: its status is asked for: %s", ref, _why(held, self.journal.clock.now()))
             before = held.record
             try:
                 await self.ask(held)
                 self._note_silence(held, before)
             except (ProviderError, DecodeError) as error:
                 _log.info("job %s: the status call failed: %s", ref, error, extra=names(held.record))
-                is_over = age >= 2 * self.expire_after
+                is_over = age >= 2 * self.journal.expire_after
                 await self.journal.append(held)
         if is_over and not held.record.is_final:
-            await self.journal.append(held, [make_entry("expired", self.clock.now())])
+            await self.journal.append(held, [make_entry("expired", self.journal.clock.now())])
         elif held.record.task_id is None:
             await self.journal.append(held)
 
     def _note_silence(self, held: HeldJob, before: Record) -> None:
         """Say it, now and then, where a poll found what a webhook should have told."""
-        record, now = held.record, self.clock.monotonic()
+        record, now = held.record, self.journal.clock.monotonic()
         is_told = not record.webhooks or any(reading.entry.kind == "webhook" for reading in held.readings.values())
         is_news = (record.stage, record.verdict) != (before.stage, before.verdict)
         if is_told or not is_news or now - self._silence_said_at < SILENCE_SECONDS:
             return
         self._silence_said_at = now
-        url = self.public_url()
         _log.warning(
             "job %s at %s: a status call brought news, and no webhook did: the provider could not reach %s, or a proxy "
             "refused it; `audioext doctor`, or client.check(), says why",
             record.ref,
             record.provider,
-            without_password(str(url)) if url is not None else "the public_url that it was submitted with",
+            without_password(str(self.public_url or "the public_url that it was submitted with")),
             extra=names(record),
         )
 

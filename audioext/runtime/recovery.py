@@ -8,26 +8,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from attrs import define, field
-from yarl import URL
+from attrs import define, field, frozen
 
-from audioext.clock import Clock
 from audioext.errors import AudioextError, ConfigError, DownloadError, StoreError, UnsupportedError
 from audioext.files.downloads import Downloader, Links
 from audioext.http.messages import HttpRequest
-from audioext.http.transport import BrokenError, NotSentError, Transport
+from audioext.http.transport import BrokenError, NotSentError
 from audioext.models.entries import UNSENT, Entry, EntryKind, make_entry
 from audioext.models.record import Recovery, Verdict
 from audioext.models.results import SaveProgress, Song, Track
-from audioext.providers.base import Provider, Recovers
+from audioext.providers.base import Recovers
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
-from audioext.runtime.submitter import POLL_GRACE_SECONDS, SHORTEST_SECRET, SUBMIT_TIMEOUT_SECONDS
+from audioext.runtime.orders import choose
+from audioext.runtime.poller import Poller
+from audioext.runtime.submitter import POLL_GRACE_SECONDS, SUBMIT_TIMEOUT_SECONDS, Submitter, secrets_sent
 from audioext.state.reading import masked
 from audioext.state.recovery import status_note
 from audioext.state.tracks import song_of
@@ -47,51 +47,22 @@ _TAKEN_BY = "taken-by"
 
 @define(kw_only=True, eq=False, repr=False)
 class Recoveries:
-    """Finds links that live. *timeout* (seconds) bounds a recovery, *call_timeout* a status call."""
+    """Has vendors bring back files; *timeout* (seconds) bounds that."""
 
     journal: Journal
-    transport: Transport
+    poller: Poller
+    submitter: Submitter
+    """Knows where vendors call us back."""
     downloader: Downloader
-    providers: Mapping[str, Provider]
-    clock: Clock
-    ask: Callable[[HeldJob], Awaitable[None]]
-    """Makes a status call for a job and appends what it says."""
-    callback: Callable[[str, str], URL | None]
-    """Returns the callback URL of a provider's name and a ref."""
-    is_open: Callable[[], bool]
-    is_reachable: Callable[[], bool]
-    """Says whether a callback can reach us."""
     timeout: float
-    call_timeout: float
     _running: dict[str, asyncio.Task[HeldJob]] = field(factory=dict, init=False)
-
-    def files(self, held: HeldJob) -> JobFiles:
-        """Return what fetches the files of a job."""
-        return JobFiles(held.ref, self, held.record.asked.base_url)
-
-    def links(self, ref: str, api: str | None) -> Links:
-        """Return what is known of the links of a job that was submitted to *api*."""
-        held, is_fresh = self.journal.held(ref), True
-        if held is not None and held.record.reached:
-            shown_at = held.record.reached[-1].at
-            if held.record.recovery is not None:
-                shown_at = max(shown_at, held.record.recovery.ended_at)
-            is_fresh = self.clock.now() < shown_at + FRESH_SECONDS
-        renewals = (partial(self._by_status, ref), partial(self._by_recovery, ref))
-        return Links(is_fresh=is_fresh, api=api, renewals=renewals)
 
     async def recover(self, ref: str, *, by_hand: bool) -> HeldJob:
         """Return a job whose files its vendor brought back; all who ask at the same time share one recovery.
 
         A new one is made *by_hand*, or where none was made yet, was refused, or brought links that have died since.
-
-        Raises:
-            UnsupportedError: the vendor has no recovery.
-            DownloadError: nothing came back, or not in time.
-            ConfigError: the client is not open, or does not know the provider.
-            StoreError: the journal cannot be read or written; nothing was sent.
+        It raises what `Song.recover` does.
         """
-        self._check_open()
         task = self._running.get(ref)
         if task is None:
             task = asyncio.create_task(self._recover(ref, by_hand=by_hand), name=f"audioext recovery of {ref}")
@@ -117,46 +88,21 @@ class Recoveries:
         if not task.cancelled():
             task.exception()  # whoever waits gets it; where nobody does any more it is no news
 
-    def _check_open(self) -> None:
-        if not self.is_open():
+    async def hold(self, ref: str) -> HeldJob:
+        """Return a job, up to date with the store, or raise ConfigError or DownloadError: nobody can be asked."""
+        if self.journal.is_closed:
             message = "the client is not open: for fresh links await the job again on an open one"
             raise ConfigError(message)
-
-    async def _hold(self, ref: str) -> HeldJob:
         held = await self.journal.hold(ref)
         if held is None:
             raise DownloadError([f"the store holds job {ref} no longer, so nobody can be asked for fresh links"])
         return held
 
-    # --- the ways to a link that lives -------------------------------------------------------------------
-
-    async def _by_status(self, ref: str, dead: Sequence[Track]) -> list[Track | str]:
-        try:
-            self._check_open()
-            held = await self._hold(ref)
-            found = _living(held, dead)
-            if not any(found):
-                await self.ask(held)
-                found = _living(held, dead)
-        except AudioextError as error:
-            return [f"its status tells no fresh link: {error}"] * len(dead)
-        return [track or "its status shows the same link" for track in found]
-
-    async def _by_recovery(self, ref: str, dead: Sequence[Track]) -> list[Track | str]:
-        try:
-            held = await self.recover(ref, by_hand=False)
-        except AudioextError as error:
-            return [str(error)] * len(dead)
-        return [track or "its recovery brought no other link" for track in _living(held, dead)]
-
     # --- a recovery --------------------------------------------------------------------------------------
 
     async def _recover(self, ref: str, *, by_hand: bool) -> HeldJob:
-        held = await self._hold(ref)
-        provider = self.providers.get(held.record.provider)
-        if provider is None:
-            message = f"this client has no provider {held.record.provider!r} that could be asked for fresh links"
-            raise ConfigError(message)
+        held = await self.hold(ref)
+        provider = choose(self.poller.providers, held.record.provider)
         if not isinstance(provider, Recovers) or held.record.task_id is None:
             message = f"{held.record.provider} has no recovery of files"
             raise UnsupportedError(message)
@@ -177,30 +123,34 @@ class Recoveries:
         if recovery.verdict is Verdict.OPEN:
             return self._is_lost(recovery)
         brought = recovery.verdict is Verdict.COMPLETE
-        return by_hand or (brought and self.clock.now() >= recovery.ended_at + FRESH_SECONDS)
+        return by_hand or (brought and self.journal.clock.now() >= recovery.ended_at + FRESH_SECONDS)
+
+    @property
+    def _is_reachable(self) -> bool:
+        return self.submitter.public_url is not None
 
     def _is_lost(self, recovery: Recovery) -> bool:
         """Say whether nobody will hear of it any more: its id is not known, and no callback came."""
-        seconds = UNANSWERED_SECONDS if self.is_reachable() else UNREACHED_SECONDS
-        return recovery.task_id is None and self.clock.now() >= recovery.begun_at + seconds
+        seconds = UNANSWERED_SECONDS if self._is_reachable else UNREACHED_SECONDS
+        return recovery.task_id is None and self.journal.clock.now() >= recovery.begun_at + seconds
 
     async def _begin(self, held: HeldJob, provider: Recovers, task_id: str) -> None:
         """Send the POST of the next attempt, unless another process wrote it down first."""
         attempt = 1 if held.record.recovery is None else held.record.recovery.attempt + 1
         mine = secrets.token_hex(8)
         note = f"attempt {attempt}"  # which makes it one entry, whoever writes it
-        entry = make_entry("recovery", self.clock.now(), headers={_TAKEN_BY: mine}, note=note)
+        entry = make_entry("recovery", self.journal.clock.now(), headers={_TAKEN_BY: mine}, note=note)
         await self.journal.append(held, [entry])
         if held.readings[entry.id].entry.headers.get(_TAKEN_BY) != mine:
             return
         _log.info("job %s: its links have died, and its vendor is asked to bring the files back", held.ref)
-        request = provider.build_recovery(task_id, self.callback(held.record.provider, held.ref))
+        request = provider.build_recovery(task_id, self.submitter.callback(held.record.provider, held.ref))
         said = await self._call(held, "recovery_answer", request, note=note, timeout=SUBMIT_TIMEOUT_SECONDS)
         await self.journal.append_sometime(held, [said])
 
     async def _wait(self, held: HeldJob, provider: Recovers) -> Recovery | None:
         """Return the recovery that is under way when it has ended, `None` where nobody will hear of it any more."""
-        deadline = self.clock.monotonic() + self.timeout
+        deadline = self.journal.clock.monotonic() + self.timeout
         pause = min(POLL_SECONDS, held.provider.info.pace.every)
         while True:
             waiter = held.waiter()
@@ -211,15 +161,15 @@ class Recoveries:
                 if recovery.verdict is not Verdict.OPEN:
                     return recovery
                 why = f" ({recovery.problem})" if recovery.problem else ""
-                if self.clock.monotonic() >= deadline:
+                if self.journal.clock.monotonic() >= deadline:
                     raise DownloadError([f"the recovery of its files has not ended yet{why}; save it again later"])
                 if recovery.task_id is not None:
                     await self._bearing(held, self._poll(held, provider, recovery.task_id))
                 elif self._is_lost(recovery):
                     return None
-                elif recovery.problem and not self.is_reachable():
+                elif recovery.problem and not self._is_reachable:
                     raise DownloadError([f"nothing is heard of the recovery of its files{why}; save it again later"])
-                await self.clock.wait(waiter, pause)
+                await self.journal.clock.wait(waiter, pause)
             finally:
                 held.leave(waiter)
 
@@ -233,7 +183,7 @@ class Recoveries:
     async def _poll(self, held: HeldJob, provider: Recovers, recovery_id: str) -> None:
         note = status_note(recovery_id)
         request = provider.build_recovery_status(recovery_id)
-        entry = await self._call(held, "recovery_status", request, note=note, timeout=self.call_timeout)
+        entry = await self._call(held, "recovery_status", request, note=note, timeout=self.poller.timeout)
         (reading,) = held.read([entry])
         if reading.recovery:
             await self.journal.append_read(held, [reading])
@@ -251,25 +201,23 @@ class Recoveries:
     ) -> Entry:
         """Make a call and return what came of it; it never raises."""
         try:
-            response = await self.transport.send(request, timeout=timeout)
-        except NotSentError as error:
-            return make_entry(kind, self.clock.now(), note=f"{UNSENT}: {error} ({note})")
-        except BrokenError as error:
-            return make_entry(kind, self.clock.now(), note=f"{error} ({note})")
-        callback = self.callback(held.record.provider, held.ref)
-        sent = (getattr(held.provider, "api_key", None) or "", "" if callback is None else callback.name)
-        body = masked(response.body, [secret for secret in sent if len(secret) >= SHORTEST_SECRET])
-        return make_entry(kind, self.clock.now(), status=response.status, body=body, note=note)
+            response = await self.poller.transport.send(request, timeout=timeout)
+        except (NotSentError, BrokenError) as error:
+            unsent = f"{UNSENT}: " if isinstance(error, NotSentError) else ""
+            return make_entry(kind, self.journal.clock.now(), note=f"{unsent}{error} ({note})")
+        body = masked(
+            response.body, secrets_sent(held.provider, self.submitter.callback(held.record.provider, held.ref))
+        )
+        return make_entry(kind, self.journal.clock.now(), status=response.status, body=body, note=note)
 
 
+@frozen
 class JobFiles:
-    """What the song and the tracks of one job are fetched by."""
+    """What the song and the tracks of job *ref*, which was submitted to *api*, are fetched by."""
 
-    def __init__(self, ref: str, recoveries: Recoveries, api: str | None) -> None:
-        """Fetch the files of job *ref*, which was submitted to *api*."""
-        self._ref = ref
-        self._recoveries = recoveries
-        self._api = api
+    _recoveries: Recoveries
+    _ref: str
+    _api: str | None
 
     @contextmanager
     def _counted(self, files: int) -> Generator[None]:
@@ -284,7 +232,33 @@ class JobFiles:
         counts["whole"] += files
 
     def _links(self) -> Links:
-        return self._recoveries.links(self._ref, self._api)
+        """Return what is known of the job's links, and the ways to such as live."""
+        journal = self._recoveries.journal
+        held, is_fresh = journal.held(self._ref), True
+        if held is not None and held.record.reached:
+            shown_at = held.record.reached[-1].at
+            if held.record.recovery is not None:
+                shown_at = max(shown_at, held.record.recovery.ended_at)
+            is_fresh = journal.clock.now() < shown_at + FRESH_SECONDS
+        return Links(is_fresh=is_fresh, api=self._api, renewals=(self._by_status, self._by_recovery))
+
+    async def _by_status(self, dead: Sequence[Track]) -> list[Track | str]:
+        try:
+            held = await self._recoveries.hold(self._ref)
+            found = _living(held, dead)
+            if not any(found):
+                await self._recoveries.poller.ask(held)
+                found = _living(held, dead)
+        except AudioextError as error:
+            return [f"its status tells no fresh link: {error}"] * len(dead)
+        return [track or "its status shows the same link" for track in found]
+
+    async def _by_recovery(self, dead: Sequence[Track]) -> list[Track | str]:
+        try:
+            held = await self._recoveries.recover(self._ref, by_hand=False)
+        except AudioextError as error:
+            return [str(error)] * len(dead)
+        return [track or "its recovery brought no other link" for track in _living(held, dead)]
 
     async def read(self, track: Track) -> bytes:
         """Return the file of *track*."""

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Unpack
 
 from attrs import define, field
 from yarl import URL
 
-from audioext.clock import Clock, mint_id
-from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, StoreError
+from audioext.clock import mint_id
+from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RateLimitError, StoreError
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
@@ -28,22 +29,24 @@ from audioext.runtime.limits import Account
 from audioext.runtime.news import names
 from audioext.runtime.orders import (
     Order,
+    SubmitOptions,
     asked_of,
     check_order,
+    draw_up,
     end_of,
-    end_without_job,
     refuse_other,
-    resend_wait,
     unsent_error,
 )
 from audioext.state.asked import dump_asked
 from audioext.state.reading import Reading, answer_entry
-from audioext.stores.base import Existing, Store
+from audioext.stores.base import Existing
 
 _log = logging.getLogger("audioext.submit")
 
 SUBMIT_TIMEOUT_SECONDS = 60.0
 MAX_RESENDS = 4
+RESEND_SECONDS = 5.0
+"""How long a submit waits after a refusal that allows another; doubled with each, unless the answer says how long."""
 POLL_GRACE_SECONDS = SUBMIT_TIMEOUT_SECONDS + 15.0
 """Where nobody can call us, other processes know after this that the POST told nothing; this one knows at once."""
 SHORTEST_SECRET = 8
@@ -57,11 +60,10 @@ class Submitter:
     A submit runs in a task of its own, so that a caller who is cancelled cancels none.
     """
 
-    store: Store
     journal: Journal
     transport: Transport
     sources: Sources
-    clock: Clock
+    providers: Mapping[str, Provider]
     accounts: Mapping[str, Account]
     permit_timeout: float
     context: JobContext
@@ -69,33 +71,29 @@ class Submitter:
     """Where providers reach us, once that is known."""
     secret: bytes = b""
     """What signs the callback URLs."""
-    _tasks: dict[asyncio.Task[None], HeldJob | None] = field(factory=dict, init=False)
-    """The submits under way, each with the job of the POST that it began last."""
-    _idle: set[asyncio.Task[object]] = field(factory=set, init=False)
+    _tasks: set[asyncio.Task[None]] = field(factory=set, init=False)
+    """The submits under way."""
+    _sent: dict[asyncio.Task[object] | None, HeldJob] = field(factory=dict, init=False)
+    """The job of the POST that each of them began last."""
+    _idle: set[asyncio.Task[object] | None] = field(factory=set, init=False)
     """Those that wait and have sent nothing: closing cancels them."""
     _by_key: dict[str, tuple[Order, list[asyncio.Future[Job]]]] = field(factory=dict, init=False)
     _served: dict[str, tuple[HeldJob, str]] = field(factory=dict, init=False)
     """The jobs whose file we serve, each with its offer."""
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
 
-    async def submit(self, order: Order, found: Sequence[Problem] = ()) -> Job:
-        """Submit *order* in a task that is not cancelled with us; calls with one key share it.
+    async def submit(self, request: Request, problems: Sequence[Problem] = (), **options: Unpack[SubmitOptions]) -> Job:
+        """Submit *request* in a task that is not cancelled with us; calls with one key share it.
 
-        The outcome of the job may be unknown, but it is never lost. *found* are problems that were found before.
-
-        Raises:
-            RequestError: all that is wrong with the request, at once; nothing was sent.
-            KeyConflictError: its key has a job already, which was for another request.
-            UnsupportedError: the provider has no such operation, or no way to take the file.
-            ConfigError: no API key is known, or the client was closed before anything was sent.
-            ProviderError: the provider refused, which cost nothing.
-            RateLimitError: there was no room in time; nothing was sent.
-            StoreError: the job could not be stored; nothing was sent.
-            SubmitUnknownError: closing the client cut the POST off.
+        The outcome of the job may be unknown, but it is never lost. *problems* were found before. It raises what
+        `Client.submit` does, RateLimitError where there was no room in time, and SubmitUnknownError where closing the
+        client cut the POST off.
         """
+        found = [*problems]
+        order = await draw_up(request, self.providers, self.sources, found, **options)
         try:
             if self._closing.is_set():
-                self._check_open()
+                raise ConfigError(_UNSENT)
             check_order(order, found, self.sources)
             sharing = None if order.key is None else self._by_key.get(order.key)
             if sharing is not None:
@@ -112,8 +110,14 @@ class Submitter:
             waiters = [waiter]
             if order.key is not None:
                 self._by_key[order.key] = (order, waiters)
-            self._tasks[loop.create_task(self._run(order, waiters), name="audioext submit")] = None
+            task = loop.create_task(self._run(order, waiters), name="audioext submit")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await waiter
+
+    def callback(self, provider: str, ref: str) -> URL | None:
+        """Return the callback URL of a job, `None` where nobody can call us."""
+        return None if self.public_url is None else callback_url(self.public_url, self.secret, provider, ref)
 
     def finish(self, ref: str) -> None:
         """Let go of what a job held while it ran: its file, and its part of the account's limits."""
@@ -127,7 +131,8 @@ class Submitter:
         """Cancel what was not sent; let a POST that is under way have its answer, and store it."""
         self._closing.set()
         for task in tuple(self._idle):
-            task.cancel()
+            if task is not None:
+                task.cancel()
         for account in self.accounts.values():  # who is about to be told to wait for room
             account.look_again()
         if self._tasks:
@@ -140,28 +145,24 @@ class Submitter:
 
     async def _run(self, order: Order, waiters: list[asyncio.Future[Job]]) -> None:
         """Submit, and tell those who wait; who was cancelled meanwhile waits no more."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this runs in a task
-        is_new, name = False, order.provider.info.name
+        name = order.provider.info.name
+        outcome: HeldJob | Exception
         try:
             with tracing.span(f"submit {name}", kind="CLIENT") as span:
-                held = await self._submit(order, task)
+                outcome = await self._submit(order)
                 if span is not None:
-                    tracing.note(held.record)
-            outcome: HeldJob | Exception = held
-            is_new = self._tasks[task] is outcome
+                    tracing.note(outcome.record)
         except asyncio.CancelledError:
-            outcome = self._cut_off_error(self._tasks[task], order)
+            outcome = self._cut_off_error()
         except Exception as error:  # noqa: BLE001 - it is for those who wait
             outcome = error
-        del self._tasks[task]
+        is_new = self._sent.pop(asyncio.current_task(), None) is outcome
         if order.key is not None:
             del self._by_key[order.key]
         if isinstance(outcome, Exception):
             _log.info("a submit to %s ended without a job: %s", name, outcome, extra={"provider": name})
-            self.journal.counts.submits[name, end_without_job(outcome)] += 1
-        else:
-            self.journal.counts.submits[name, end_of(outcome.record, is_new=is_new)] += 1
+        end = end_of(outcome if isinstance(outcome, Exception) else outcome.record, is_new=is_new)
+        self.journal.counts.submits[name, end] += 1
         for waiter in waiters:
             if waiter.done():
                 continue
@@ -171,14 +172,13 @@ class Submitter:
                 waiter.set_result(Job(outcome, self.context, is_new=is_new))
                 is_new = False  # the others found it
 
-    async def _submit(self, order: Order, task: asyncio.Task[None]) -> HeldJob:
+    async def _submit(self, order: Order) -> HeldJob:
         is_served = False
         try:
-            if order.key is not None and (found := await self._find(order)) is not None:
-                return found
-            while True:
+            held = await self._find(order) if order.key is not None else None
+            while held is None:
                 try:
-                    held = await self._submit_to(order, task)
+                    held = await self._submit_to(order)
                 except ProviderError as error:
                     if not order.fallback or self._closing.is_set():
                         if order.note:
@@ -186,47 +186,45 @@ class Submitter:
                         raise
                     order = order.after(error)
                     _log.info("going on to %s: %s", order.provider.info.name, order.note)
-                else:
-                    is_served = held.ref in self._served
-                    return held
+            is_served = held.ref in self._served
+            return held
         finally:
             if order.request.file is not None and not is_served:  # else it is the job's now
                 self.sources.release(order.request)
 
-    async def _submit_to(self, order: Order, task: asyncio.Task[None]) -> HeldJob:
+    async def _submit_to(self, order: Order) -> HeldJob:
         """Submit to the first provider of *order*; where there is another one, a refusal is not waited out."""
         request, offer, held = order.request, None, None
         try:
             if request.file is not None or request.rehost:
                 with self._waiting():
                     request, offer = await self.sources.bring(request, order.provider, order.progress)
-            for resend in range(MAX_RESENDS + 1):
-                held, refused = await self._attempt(order, request, offer, task)
+            resends = 0
+            while True:
+                held, refused = await self._attempt(order, request, offer)
                 if refused is None:
                     return held
-                refused.error.ref = held.ref
-                wait = resend_wait(refused, resend)
-                is_last = resend == MAX_RESENDS or wait > self.permit_timeout
-                if order.fallback or not refused.resend or is_last:
-                    raise refused.error
+                error = refused.error
+                error.ref = held.ref
+                asked = error.retry_after if isinstance(error, RateLimitError) else None
+                wait = RESEND_SECONDS * 2**resends if asked is None else asked
+                if order.fallback or not refused.resend or resends == MAX_RESENDS or wait > self.permit_timeout:
+                    raise error
                 # closing ends the pause, and the refusal is what is told
-                await self.clock.wait_for(self._closing, wait)
+                await self.journal.clock.wait_for(self._closing, wait)
                 if self._closing.is_set():
-                    raise refused.error
+                    raise error
+                resends += 1
         finally:
             if offer is not None and (held is None or held.ref not in self._served):
                 self.sources.offers.withdraw(offer)
-        raise AssertionError  # pragma: no cover - the last resend returns or raises
 
-    async def _attempt(
-        self, order: Order, request: Request, offer: str | None, task: asyncio.Task[None]
-    ) -> tuple[HeldJob, Refused | None]:
+    async def _attempt(self, order: Order, request: Request, offer: str | None) -> tuple[HeldJob, Refused | None]:
         """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
-        held = await self._create(order)
-        if held is None:
-            found = await self._find(order)
-            return (found, None) if found is not None else await self._attempt(order, request, offer, task)
-        self._tasks[task] = held
+        while (held := await self._create(order)) is None:
+            if (found := await self._find(order)) is not None:
+                return found, None
+        self._sent[asyncio.current_task()] = held
         if offer is not None:
             self._served[held.ref] = (held, offer)
         held.posts += 1
@@ -240,12 +238,12 @@ class Submitter:
             return held, None
         refused = self._conclude(held, entry)
         if refused is not None:
-            self._tasks[task] = None  # closing before it is sent again costs nothing
+            del self._sent[asyncio.current_task()]  # closing before it is sent again costs nothing
         return held, refused
 
     async def _create(self, order: Order) -> HeldJob | None:
         """Store a new job as soon as the account has room; return `None` where another one has its key."""
-        provider, clock = order.provider, self.clock
+        provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
         asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
         body = dump_asked(asked)
@@ -275,9 +273,7 @@ class Submitter:
 
     async def _post(self, provider: Provider, request: Request, ref: str) -> Entry:
         """Send the POST of *ref* and return its answer, or why there was none; it never raises."""
-        clock, callback = self.clock, None
-        if self.public_url is not None:
-            callback = callback_url(self.public_url, self.secret, provider.info.name, ref)
+        clock, callback = self.journal.clock, self.callback(provider.info.name, ref)
         try:
             built = provider.build_submit(request, callback)
         except Exception as error:  # noqa: BLE001 - a provider's bug, or a name that it cannot write
@@ -293,11 +289,7 @@ class Submitter:
         except Exception as error:  # noqa: BLE001 - whatever it is, bytes may have left
             _log.exception("job %s: the submit broke off", ref)
             return make_entry("answer", clock.now(), note=f"the submit broke off with {type(error).__name__}")
-        # A provider may quote the callback URL in its error; what we show and store must not hold the tag.
-        secrets = [] if callback is None else [callback.raw_path.rpartition("/")[2]]
-        if len(key := getattr(provider, "api_key", None) or "") >= SHORTEST_SECRET:
-            secrets.append(key)
-        return answer_entry(response, clock.now(), secrets)
+        return answer_entry(response, clock.now(), secrets_sent(provider, callback))
 
     def _conclude(self, held: HeldJob, entry: Entry) -> Refused | None:
         record = held.record
@@ -313,10 +305,12 @@ class Submitter:
         return None
 
     async def _find(self, order: Order) -> HeldJob | None:
+        """Return the job that has the key of *order*, if there is one."""
         with self._waiting():
             held = None if order.key is None else await self.journal.hold_key(order.key)
         if held is not None:
-            refuse_other(order, held.ref, Order.of(held.record, held.provider))
+            asked = held.record.asked
+            refuse_other(order, held.ref, Order(request=asked.request, provider=held.provider, content=asked.content))
         return held
 
     def _check_open(self) -> None:
@@ -328,16 +322,23 @@ class Submitter:
         """Mark the running task as one that closing may cancel, unless it was closed before: it has sent nothing."""
         self._check_open()
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this runs in a task
         self._idle.add(task)
         try:
             yield
         finally:
             self._idle.discard(task)
 
-    def _cut_off_error(self, sent: HeldJob | None, order: Order) -> Exception:
+    def _cut_off_error(self) -> Exception:
+        sent = self._sent.get(asyncio.current_task())
         if sent is None:
             return ConfigError(_UNSENT)
-        name = order.provider.info.name
+        name = sent.provider.info.name
         message = f"job {sent.ref}: its POST was cut off, so nobody knows whether it landed at {name}"
         return SubmitUnknownError(message, job=Job(sent, self.context))
+
+
+def secrets_sent(provider: Provider, callback: URL | None) -> list[str]:
+    """Return what a provider was sent and may quote in an error, and what we show and store must not hold."""
+    key = getattr(provider, "api_key", None) or ""
+    tag = [] if callback is None else [callback.name]
+    return [*tag, key] if len(key) >= SHORTEST_SECRET else tag

@@ -7,13 +7,15 @@ that what another process does, or this one after a restart, belongs to the same
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Generator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Literal
 
 from audioext.models.record import Record
+from audioext.runtime.news import names
 from audioext.version import __version__
 
+_API = "opentelemetry.trace"
 _NO_SPAN = nullcontext()
 Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
 """What a span is to others, as OpenTelemetry calls it."""
@@ -21,7 +23,7 @@ Kind = Literal["CLIENT", "CONSUMER", "INTERNAL"]
 
 def is_used() -> bool:
     """Say whether somebody may collect spans: nobody can who has not loaded the API, and we load it for nobody."""
-    return "opentelemetry.trace" in sys.modules
+    return _API in sys.modules
 
 
 def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") -> AbstractContextManager[object]:
@@ -29,19 +31,12 @@ def span(name: str, record: Record | None = None, *, kind: Kind = "INTERNAL") ->
 
     Its block is given `None` where nobody collects spans.
     """
-    return _span(name, record, kind) if is_used() else _NO_SPAN
-
-
-def within(work: Awaitable[None], name: str, record: Record) -> Awaitable[None]:
-    """Return what does *work* in a span of the trace of *record*."""
-    return _within(work, name, record) if is_used() else work
+    return _span(name, record, kind) if _API in sys.modules else _NO_SPAN
 
 
 def note(record: Record) -> None:
     """Add to the current span, which is ours, what is known of its job by now."""
-    from opentelemetry import trace  # noqa: PLC0415 - as above
-
-    trace.get_current_span().set_attributes(_attributes(record))
+    _api().get_current_span().set_attributes(_attributes(record))
 
 
 def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None:
@@ -49,10 +44,9 @@ def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None
 
     It is linked to what is current: the span that a server of the user's has of its request.
     """
-    from opentelemetry import trace  # noqa: PLC0415 - as above
-
+    trace = _api()
     current = trace.get_current_span()
-    taken = _tracer().start_span(
+    taken = trace.get_tracer("audioext", __version__).start_span(
         f"webhook {record.provider}",
         context=_context(record),
         kind=trace.SpanKind.CONSUMER,
@@ -65,7 +59,7 @@ def webhook(record: Record, *, verdict: str, began: float, ended: float) -> None
 
 def traceparent() -> str | None:
     """Return what tells others of the current span, `None` where there is none."""
-    if not is_used():
+    if _API not in sys.modules:
         return None
     carrier: dict[str, str] = {}
     _propagator().inject(carrier)
@@ -74,9 +68,8 @@ def traceparent() -> str | None:
 
 @contextmanager
 def _span(name: str, record: Record | None, kind: Kind) -> Generator[object]:
-    from opentelemetry import trace  # noqa: PLC0415 - only where it was loaded by others
-
-    with _tracer().start_as_current_span(
+    trace = _api()
+    with trace.get_tracer("audioext", __version__).start_as_current_span(
         name,
         context=_context(record),
         kind=trace.SpanKind[kind],
@@ -93,22 +86,11 @@ def _span(name: str, record: Record | None, kind: Kind) -> Generator[object]:
             raise
 
 
-async def _within(work: Awaitable[None], name: str, record: Record) -> None:
-    with span(name, record):
-        await work
-
-
 def _attributes(record: Record | None) -> dict[str, str]:
     if record is None:
         return {}
-    found = {
-        "audioext.ref": record.ref,
-        "audioext.provider": record.provider,
-        "audioext.operation": str(record.operation),
-        "audioext.task_id": record.task_id,
-        "audioext.stage": record.stage.name.lower() if record.stage is not None else None,
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    known = {**names(record), "operation": str(record.operation)}
+    return {f"audioext.{name.removeprefix('audioext_')}": value for name, value in known.items() if value is not None}
 
 
 def _context(record: Record | None) -> Any:  # noqa: ANN401 - a type of the API, which is not loaded for it
@@ -121,10 +103,10 @@ def _context(record: Record | None) -> Any:  # noqa: ANN401 - a type of the API,
     return _propagator().extract({} if parent is None else {"traceparent": parent}, context=Context())
 
 
-def _tracer() -> Any:  # noqa: ANN401 - as above
-    from opentelemetry import trace  # noqa: PLC0415 - as above
+def _api() -> Any:  # noqa: ANN401 - as above
+    from opentelemetry import trace  # noqa: PLC0415 - only where it was loaded by others
 
-    return trace.get_tracer("audioext", __version__)
+    return trace
 
 
 def _propagator() -> Any:  # noqa: ANN401 - as above

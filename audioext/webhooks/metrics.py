@@ -7,9 +7,9 @@ from collections.abc import Callable
 from aiohttp import web
 from attrs import define, field
 
+from audioext.clock import whole
 from audioext.errors import ConfigError
 from audioext.models.stats import Stats
-from audioext.waiting import whole
 
 SHUTDOWN_SECONDS = 0.2
 """How long connections may keep it from closing: numbers that nobody heard are in nobody's way."""

@@ -17,11 +17,11 @@ from aiohttp.abc import AbstractAccessLogger
 from attrs import define, field
 from yarl import URL
 
+from audioext.clock import whole
 from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import as_data
-from audioext.waiting import whole
 from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
 from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, Endpoint, answer_body, too_slow

@@ -15,8 +15,8 @@ from yarl import URL
 
 import audioext as ax
 from audioext.check.reach import Reach
-from audioext.settings.meaning import client_options
-from audioext.settings.reading import read_settings
+from audioext.config import client_options
+from audioext.settings import read_settings
 from tests.support.ports import free_port
 from tests.support.proxy import make_certificate
 

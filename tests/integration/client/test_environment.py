@@ -13,9 +13,8 @@ import pytest
 from yarl import URL
 
 import audioext as ax
-from audioext.config import ClientOptions, Settings
-from audioext.settings.meaning import client_options, find_providers
-from audioext.settings.reading import BEYOND_CLIENT, IN_CODE, SECRETS, read_settings
+from audioext.config import IN_CODE, ClientOptions, Settings, client_options, find_providers
+from audioext.settings import BEYOND_CLIENT, SECRETS, read_settings
 
 README = Path(__file__).parents[3] / "README.md"
 KEY = "0123456789abcdef0123"

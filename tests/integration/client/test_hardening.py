@@ -11,8 +11,8 @@ from yarl import URL
 import audioext as ax
 from audioext.models.entries import Entry, Index
 from audioext.models.limits import Limits
-from audioext.runtime.orders import RESEND_SECONDS
 from audioext.runtime.poller import MAX_COMPLAINED_ENTRIES
+from audioext.runtime.submitter import RESEND_SECONDS
 from audioext.stores.base import Created, Existing, Full
 from tests.integration.client.conftest import WEB, Connect, MakeClient
 from tests.support.api import Api, failing, read_head

@@ -152,16 +152,14 @@ def make(process: Process, handler: StageHandler | None = None, *, providers: Se
         """Do nothing."""
 
     handlers = Handlers(
-        store=process.line,
         journal=process.journal,
-        clock=process.clock,
         timeout=60.0,
         concurrency=4,
         job=process.handle,
         providers=providers,
     )
-    handlers.on(Stage.TEXT, handler or nothing)
-    process.journal.on_work = handlers.wake
+    handlers.on(Stage.TEXT)(handler or nothing)
+    process.journal.on_work = handlers.claims.wake
     return handlers
 
 

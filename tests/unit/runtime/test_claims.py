@@ -13,7 +13,7 @@ from attrs import define, field
 from audioext.clock import Clock
 from audioext.errors import StoreError
 from audioext.models.entries import Index
-from audioext.runtime.claims import CANCEL_SECONDS, CLAIM_SECONDS, IDLE_SECONDS, Claims
+from audioext.runtime.claims import CANCEL_SECONDS, FAR_LOOK_SECONDS, IDLE_SECONDS, Claims
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Line, Side, fail_at
@@ -130,7 +130,7 @@ async def test_a_look_that_finds_nothing_due_asks_once(store: MemoryStore, line:
     calls = Counter(line.calls)
     await loop.aclose()
 
-    assert 60 / CLAIM_SECONDS + 1 >= calls["claim"]
+    assert 60 / FAR_LOOK_SECONDS + 1 >= calls["claim"]
     assert 60 <= calls["next_due"] <= 62
 
 

@@ -32,14 +32,12 @@ NOW = BEGIN_SECONDS
 def make(process: Process) -> Handlers:
     """Return the handlers of *process*, which are woken by its journal."""
     handlers = Handlers(
-        store=process.line,
         journal=process.journal,
-        clock=process.clock,
         timeout=10.0,
         concurrency=4,
         job=process.handle,
     )
-    process.journal.on_work = handlers.wake
+    process.journal.on_work = handlers.claims.wake
     return handlers
 
 
@@ -83,7 +81,7 @@ async def test_an_event_knows_its_job_and_whether_it_is_the_latest(here: Process
         seen.append((event.stage.name, event.is_latest, len((await event.job).tracks)))
 
     for stage in (Stage.TEXT, Stage.COMPLETE):
-        handlers.on(stage, note)
+        handlers.on(stage)(note)
     handlers.start()
     held = await see(here, shown(Stage.COMPLETE))
     await asyncio.sleep(5)
@@ -104,8 +102,8 @@ async def test_a_failure_is_later_than_any_stage(here: Process, handlers: Handle
     async def sorry(failure: Failure) -> None:
         seen.append(failure.job.ref)
 
-    handlers.on(Stage.TEXT, note)
-    handlers.on_failure(sorry)
+    handlers.on(Stage.TEXT)(note)
+    handlers.on_failure()(sorry)
     handlers.start()
     await see(here, shown(Stage.TEXT), tape.webhook(NOW + 2, tape.failed()))
     await asyncio.sleep(5)
@@ -146,8 +144,8 @@ async def test_a_wait_that_was_asked_for_is_no_failure(here: Process, handlers: 
     async def neighbour(event: StageEvent) -> None:
         neighbours.append(loop_time())
 
-    handlers.on(Stage.TEXT, later)
-    handlers.on(Stage.TEXT, neighbour)
+    handlers.on(Stage.TEXT)(later)
+    handlers.on(Stage.TEXT)(neighbour)
     handlers.start()
     held = await see(here, shown(Stage.TEXT))
     await asyncio.sleep(40 * (2 * MAX_ATTEMPTS + 1))
@@ -168,7 +166,7 @@ async def test_a_long_wait_survives_a_restart(store: MemoryStore) -> None:
     for _ in range(2):
         process = start(store)
         handlers = make(process)
-        handlers.on(Stage.TEXT, later)
+        handlers.on(Stage.TEXT)(later)
         handlers.start()
         if not times:
             await see(process, shown(Stage.TEXT))
@@ -193,8 +191,8 @@ async def test_a_handler_that_waits_does_not_wait_with_one_that_fails(here: Proc
         if len(waiting) < 2:
             raise RetryLater(20)
 
-    handlers.on(Stage.TEXT, fail)
-    handlers.on(Stage.TEXT, wait)
+    handlers.on(Stage.TEXT)(fail)
+    handlers.on(Stage.TEXT)(wait)
     handlers.start()
     held = await see(here, shown(Stage.TEXT))
     await asyncio.sleep(60)
@@ -214,7 +212,7 @@ async def test_waits_without_end_become_failures(here: Process, handlers: Handle
         last = next(calls)
         raise RetryLater(0)
 
-    handlers.on(Stage.TEXT, later)
+    handlers.on(Stage.TEXT)(later)
     handlers.start()
     held = await see(here, shown(Stage.TEXT))
     await asyncio.sleep(300)
@@ -229,7 +227,7 @@ async def test_a_wait_is_a_day_at_most(here: Process, handlers: Handlers) -> Non
     async def later(event: StageEvent) -> None:
         raise RetryLater(10 * LONGEST_WAIT_SECONDS)
 
-    handlers.on(Stage.TEXT, later)
+    handlers.on(Stage.TEXT)(later)
     handlers.start()
     held = await see(here, shown(Stage.TEXT))
     await asyncio.sleep(5)
@@ -253,7 +251,7 @@ async def test_what_asks_for_no_wait_is_a_failure(here: Process, handlers: Handl
         calls.append(loop_time())
         raise FloodError(wait)
 
-    handlers.on(Stage.TEXT, fail)
+    handlers.on(Stage.TEXT)(fail)
     handlers.start()
     held = await see(here, shown(Stage.TEXT))
     await asyncio.sleep(60)
@@ -272,7 +270,7 @@ async def test_giving_up_ends_the_tries_and_is_noted(here: Process, handlers: Ha
             raise GiveUp("the chat is gone")
 
     for stage in (Stage.TEXT, Stage.FIRST):
-        handlers.on(stage, give_up)
+        handlers.on(stage)(give_up)
     handlers.start()
     held = await see(here, shown(Stage.FIRST))
     await asyncio.sleep(60)
@@ -330,8 +328,8 @@ async def test_meta_comes_as_an_object_of_the_users_class(here: Process, handler
     async def sorry(failure: Failure, chat: object) -> None:
         seen.append(chat)
 
-    handlers.on(Stage.TEXT, note, kind)
-    handlers.on_failure(sorry, kind)
+    handlers.on(Stage.TEXT, kind)(note)
+    handlers.on_failure(kind)(sorry)
     handlers.start()
     await see(here, shown(Stage.TEXT), tape.webhook(NOW + 2, tape.failed()), meta={"chat": 42})
     await asyncio.sleep(5)
@@ -349,7 +347,7 @@ async def test_meta_that_does_not_fit_is_given_up_with_a_reason(
     async def note(event: StageEvent, chat: DataclassChat) -> None:
         seen.append(chat)
 
-    handlers.on(Stage.TEXT, note, DataclassChat)
+    handlers.on(Stage.TEXT, DataclassChat)(note)
     handlers.start()
     held = await see(here, shown(Stage.TEXT), meta=meta)
     await asyncio.sleep(30)
@@ -368,4 +366,4 @@ async def test_a_class_that_no_json_makes_is_refused_at_once(handlers: Handlers,
         """Take an event."""
 
     with pytest.raises(ConfigError, match="meta="):
-        handlers.on(Stage.TEXT, note, kind)
+        handlers.on(Stage.TEXT, kind)(note)

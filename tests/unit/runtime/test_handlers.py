@@ -13,6 +13,7 @@ from typing import TypedDict
 import pytest
 
 from audioext.errors import ConfigError
+from audioext.files.sources import fingerprint
 from audioext.models.entries import Entry
 from audioext.models.record import Verdict
 from audioext.models.requests import Extend
@@ -36,14 +37,12 @@ TIMEOUT_SECONDS = 10.0
 def make(process: Process) -> Handlers:
     """Return the handlers of *process*, which are woken by its journal."""
     handlers = Handlers(
-        store=process.line,
         journal=process.journal,
-        clock=process.clock,
         timeout=TIMEOUT_SECONDS,
         concurrency=4,
         job=process.handle,
     )
-    process.journal.on_work = handlers.wake
+    process.journal.on_work = handlers.claims.wake
     return handlers
 
 
@@ -72,7 +71,7 @@ class Calls(list[str]):
             self.append(f"{name}:{event.stage.name.lower()}")
 
         handler.__qualname__ = name
-        handlers.on(stage, handler)
+        handlers.on(stage)(handler)
 
 
 def nameless(stage: Stage | None, *, audio: bool = False) -> Entry:
@@ -92,7 +91,7 @@ async def test_every_stage_is_told_once_and_in_order(here: Process, handlers: Ha
         events.append(event)
 
     for stage in (Stage.COMPLETE, Stage.FIRST, Stage.TEXT):
-        handlers.on(stage, handler)
+        handlers.on(stage)(handler)
     handlers.start()
     held = await see(here, nameless(Stage.COMPLETE, audio=True))
     await asyncio.sleep(5)
@@ -110,7 +109,7 @@ async def test_handlers_run_at_once(here: Process, handlers: Handlers) -> None:
     async def handler(event: StageEvent) -> None:
         times.append(loop_time())
 
-    handlers.on(Stage.TEXT, handler)
+    handlers.on(Stage.TEXT)(handler)
     handlers.start()
     await asyncio.sleep(0.25)
     await see(here, nameless(Stage.TEXT))
@@ -129,9 +128,9 @@ async def test_a_failure_is_told(here: Process, handlers: Handlers) -> None:
     async def sorry(failure: Failure) -> None:
         calls.append(failure.message)
 
-    handlers.on(Stage.TEXT, handler)
-    handlers.on(Stage.COMPLETE, handler)
-    handlers.on_failure(sorry)
+    handlers.on(Stage.TEXT)(handler)
+    handlers.on(Stage.COMPLETE)(handler)
+    handlers.on_failure()(sorry)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT), tape.webhook(NOW + 2, tape.failed(None, message="no")))
     await asyncio.sleep(5)
@@ -149,7 +148,7 @@ async def test_a_failure_that_was_undone_before_is_not_told(here: Process, handl
     async def sorry(failure: Failure) -> None:
         failures.append(failure)
 
-    handlers.on_failure(sorry)
+    handlers.on_failure()(sorry)
     held = await see(here, tape.webhook(NOW + 2, tape.failed(None)), nameless(Stage.COMPLETE, audio=True))
     handlers.start()
     await asyncio.sleep(5)
@@ -196,7 +195,7 @@ async def test_handlers_that_come_later_are_told_what_is_left(here: Process) -> 
         await release.wait()
 
     calls.on(first, Stage.TEXT, "tell")
-    first.on(Stage.FIRST, stuck)
+    first.on(Stage.FIRST)(stuck)
     first.start()
     await asyncio.sleep(5)
     await first.aclose(drain=0.0)
@@ -230,7 +229,7 @@ async def test_two_workers_share_the_work(store: MemoryStore) -> None:
 async def test_a_handler_can_come_after_the_start(here: Process, handlers: Handlers) -> None:
     """A handler that is added to an open client is told of what comes, and of what nobody was told yet."""
     await see(here, nameless(Stage.TEXT))
-    handlers.wake()
+    handlers.claims.wake()
     handlers.start()
     await asyncio.sleep(5)
     assert "claim" not in here.line.calls
@@ -255,7 +254,7 @@ async def test_a_failing_handler_is_tried_again_alone(here: Process, handlers: H
             raise ValueError("not yet")
 
     calls.on(handlers, Stage.TEXT, "before")
-    handlers.on(Stage.TEXT, failing)
+    handlers.on(Stage.TEXT)(failing)
     calls.on(handlers, Stage.TEXT, "after")
     calls.on(handlers, Stage.FIRST, "next")
     handlers.start()
@@ -334,7 +333,7 @@ async def test_whatever_a_handler_does_is_counted_and_given_up(
         times.append(loop_time())
         await handler(event)
 
-    handlers.on(Stage.TEXT, noted)
+    handlers.on(Stage.TEXT)(noted)
     calls.on(handlers, Stage.TEXT, "neighbour")
     calls.on(handlers, Stage.FIRST, "next")
     handlers.start()
@@ -354,7 +353,7 @@ async def test_a_long_error_is_cut(here: Process, handlers: Handlers) -> None:
     async def talks(event: StageEvent) -> None:
         raise ValueError("x" * 10_000)
 
-    handlers.on(Stage.TEXT, talks)
+    handlers.on(Stage.TEXT)(talks)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(60)
@@ -375,8 +374,8 @@ async def test_one_that_succeeds_at_last_leaves_no_fault(here: Process, handlers
         if calls["slow"] < 2:
             raise ValueError("not yet")
 
-    handlers.on(Stage.TEXT, hopeless)
-    handlers.on(Stage.TEXT, slow_starter)
+    handlers.on(Stage.TEXT)(hopeless)
+    handlers.on(Stage.TEXT)(slow_starter)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(100)
@@ -393,7 +392,7 @@ async def test_another_look_does_not_shorten_the_wait(store: MemoryStore, here: 
         times.append(loop_time())
         raise ValueError("no")
 
-    handlers.on(Stage.TEXT, failing)
+    handlers.on(Stage.TEXT)(failing)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     for number in range(60):
@@ -412,7 +411,7 @@ async def test_a_process_that_dies_while_a_handler_runs_leaves_it_to_another(sto
     """The claim of the dead process runs out, and the topic is told again elsewhere."""
     dying, living = make(here), make(start(store))
     calls = Calls()
-    dying.on(Stage.TEXT, never)
+    dying.on(Stage.TEXT)(never)
     calls.on(living, Stage.TEXT, "tell")
     dying.start()
     await see(here, nameless(Stage.TEXT))
@@ -463,7 +462,7 @@ async def test_closing_drains_what_an_index_does_not_show_yet(store: MemoryStore
 async def test_a_store_that_hangs_keeps_nobody_from_closing(here: Process) -> None:
     """Closing is bounded, whatever is not answered."""
     handlers = make(here)
-    handlers.on(Stage.TEXT, never)
+    handlers.on(Stage.TEXT)(never)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(0.5)
@@ -478,7 +477,7 @@ async def test_a_store_that_hangs_keeps_nobody_from_closing(here: Process) -> No
 async def test_a_handler_that_is_cancelled_by_closing_runs_again(store: MemoryStore, here: Process) -> None:
     """What closing cuts off is no failure: it is due again at once, with as many tries as before."""
     handlers = make(here)
-    handlers.on(Stage.TEXT, never)
+    handlers.on(Stage.TEXT)(never)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(0.5)
@@ -496,13 +495,13 @@ async def test_closing_cuts_off_one_handler_alone(here: Process) -> None:
     calls = Calls()
     calls.on(first, Stage.TEXT, "quick")
     calls.on(second, Stage.TEXT, "quick")
-    first.on(Stage.TEXT, never)
+    first.on(Stage.TEXT)(never)
 
     async def slow(event: StageEvent) -> None:
         calls.append("slow:text")
 
     slow.__module__, slow.__qualname__ = never.__module__, never.__qualname__
-    second.on(Stage.TEXT, slow)
+    second.on(Stage.TEXT)(slow)
     first.start()
     held = await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(0.5)
@@ -578,7 +577,7 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
 
     good_ones = (never, Bot(), Bot().method, Bot.of_the_class, Bot.of_nothing, partial(never), partial(partial(never)))
     for good in (*good_ones, partial(Bot()), partial(Bot().method)):
-        handlers.on(Stage.TEXT, good)
+        handlers.on(Stage.TEXT)(good)
     bad_ones = (
         print,
         partial(print),
@@ -591,9 +590,9 @@ def test_handlers_are_coroutine_functions(here: Process) -> None:
     )
     for bad in (*bad_ones, None, "never", Stage.TEXT):
         with pytest.raises(ConfigError, match="must be an async function"):
-            handlers.on(Stage.TEXT, bad)  # type: ignore[arg-type]  # that is what is tested
+            handlers.on(Stage.TEXT)(bad)  # type: ignore[arg-type]  # that is what is tested
         with pytest.raises(ConfigError, match="must be an async function"):
-            handlers.on_failure(bad)  # type: ignore[arg-type]  # as above
+            handlers.on_failure()(bad)  # type: ignore[arg-type]  # as above
 
 
 def test_handlers_take_what_they_are_called_with(here: Process) -> None:
@@ -624,7 +623,7 @@ class Meta(TypedDict):
 def test_handlers_are_told_of_three_stages(here: Process, stage: object) -> None:
     """SUBMITTED, and what is no stage, is refused when the handler is registered."""
     with pytest.raises(ConfigError, match="handlers are told of TEXT, FIRST and COMPLETE"):
-        make(here).on(stage, never)  # type: ignore[arg-type]  # that is what is tested
+        make(here).on(stage)(never)  # type: ignore[arg-type]  # that is what is tested
 
 
 async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handlers) -> None:
@@ -636,8 +635,8 @@ async def test_two_handlers_of_one_name_are_two(here: Process, handlers: Handler
         if len(calls) == 2:
             raise ValueError("the second fails")
 
-    handlers.on(Stage.TEXT, handler)
-    handlers.on(Stage.TEXT, handler)
+    handlers.on(Stage.TEXT)(handler)
+    handlers.on(Stage.TEXT)(handler)
     handlers.start()
     held = await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(10)
@@ -654,11 +653,11 @@ async def test_what_a_handler_submits_has_the_same_key_again(here: Process, hand
         handling = HANDLING.get()
         assert handling is not None
         asked = [Extend(audio_id=name, model="V5") for name in ("a", "a", "b")]
-        keys.append([await handling.key("tape", request) for request in asked])
+        keys.append([handling.key("tape", request, None) for request in asked])
         if len(keys) == 1:
             raise ValueError("again")
 
-    handlers.on(Stage.TEXT, chains)
+    handlers.on(Stage.TEXT)(chains)
     handlers.start()
     await see(here, nameless(Stage.TEXT))
     await asyncio.sleep(5)
@@ -673,16 +672,16 @@ async def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
     file, moved = tmp_path / "a.wav", tmp_path / "b.wav"
     file.write_bytes(b"sound")
     moved.write_bytes(b"sound")
-    first, second = [await Handling("x").key("tape", Extend(file=path)) for path in (file, moved)]
+    first, second = [Handling("x").key("tape", Extend(file=path), fingerprint(path)) for path in (file, moved)]
     file.write_bytes(b"noise")
 
     assert first == second
-    assert first != await Handling("x").key("tape", Extend(file=file))
+    assert first != Handling("x").key("tape", Extend(file=file), fingerprint(file))
 
 
 async def test_a_file_that_is_gone_has_a_key_as_well(tmp_path: Path) -> None:
     """What cannot be read is refused later, with all that is wrong."""
     missing = Extend(file=tmp_path / "missing.wav")
 
-    assert await Handling("x").key("tape", missing) == await Handling("x").key("tape", missing)
-    assert await Handling("x").key("tape", missing) != await Handling("y").key("tape", missing)
+    assert Handling("x").key("tape", missing, None) == Handling("x").key("tape", missing, None)
+    assert Handling("x").key("tape", missing, None) != Handling("y").key("tape", missing, None)

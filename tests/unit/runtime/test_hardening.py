@@ -26,9 +26,7 @@ TEXT = tape.webhook(NOW + 1, tape.shown(Stage.TEXT))
 def make(process: Process) -> Handlers:
     """Return the handlers of *process*."""
     return Handlers(
-        store=process.line,
         journal=process.journal,
-        clock=process.clock,
         timeout=TIMEOUT_SECONDS,
         concurrency=4,
         job=process.handle,
@@ -53,7 +51,7 @@ async def test_a_claim_outlasts_handlers_that_all_run_out_of_time(here: Process,
     names = [f"handler-{number}" for number in range(5)]
     for worker in workers:
         for name in names:
-            worker.on(Stage.TEXT, stubborn(name))
+            worker.on(Stage.TEXT)(stubborn(name))
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
     for worker in workers:

@@ -7,8 +7,9 @@ import asyncio
 import attrs
 import pytest
 
+from audioext.clock import Clock
 from audioext.models.results import Stage
-from audioext.runtime.maintenance import FIRST_PURGE_SECONDS, PURGE_EVERY_SECONDS, Maintenance
+from audioext.runtime.maintenance import FIRST_PURGE_SECONDS, PURGE_EVERY_SECONDS, purge_now_and_then
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import fail_at
@@ -18,9 +19,10 @@ from tests.support.processes import LOOP_CLOCK, Process, loop_time
 KEEP_SECONDS = 86_400.0
 
 
-def make(process: Process) -> Maintenance:
-    """Return what keeps the store of *process* tidy."""
-    return Maintenance(store=process.line, clock=LOOP_CLOCK, keep=KEEP_SECONDS, deliveries_kept=1_000)
+def start_purging(process: Process, clock: Clock = LOOP_CLOCK) -> asyncio.Task[None]:
+    """Start what keeps the store of *process* tidy."""
+    work = purge_now_and_then(process.line, clock, keep=KEEP_SECONDS, deliveries_kept=1_000)
+    return asyncio.create_task(work)
 
 
 async def listed(store: MemoryStore) -> list[str]:
@@ -34,43 +36,34 @@ async def test_ended_jobs_are_forgotten_after_a_while(store: MemoryStore, here: 
     ended = await here.submit("ended")
     done = tape.webhook(BEGIN_SECONDS, tape.shown(Stage.COMPLETE, tape.track("one")))
     await here.journal.append(ended, [done])
-    maintenance = make(here)
-    maintenance.start()
+    purging = start_purging(here)
 
     await asyncio.sleep(KEEP_SECONDS - 1.0)
     assert ["open", "ended"] == await listed(store)
     await asyncio.sleep(PURGE_EVERY_SECONDS + 2.0)
     assert ["open"] == await listed(store)
-    await maintenance.aclose()
+    purging.cancel()
 
 
 async def test_the_first_purge_comes_after_handlers_had_their_time(here: Process) -> None:
     """After a long absence what is old is told first."""
-    maintenance = make(here)
-    maintenance.start()
+    purging = start_purging(here)
     await asyncio.sleep(FIRST_PURGE_SECONDS - 1.0)
     assert [] == here.line.calls
     await asyncio.sleep(2.0)
     assert ["purge"] == here.line.calls
-    await maintenance.aclose()
+    purging.cancel()
 
 
 async def test_a_purge_that_fails_is_made_again(here: Process, caplog: pytest.LogCaptureFixture) -> None:
     """It is told in the log, and comes again in an hour."""
     here.line.on_call = fail_at(0)
-    maintenance = make(here)
-    maintenance.start()
+    purging = start_purging(here)
     await asyncio.sleep(FIRST_PURGE_SECONDS + PURGE_EVERY_SECONDS + 1.0)
-    await maintenance.aclose()
+    purging.cancel()
 
     assert ["purge", "purge"] == here.line.calls
     assert 1 == caplog.text.count("could not be purged")
-
-
-async def test_closing_what_never_began_is_harmless(here: Process) -> None:
-    """It has nothing to end."""
-    await make(here).aclose()
-    assert [] == here.line.calls
 
 
 async def test_a_clock_that_is_ahead_for_a_moment_makes_nothing_old(store: MemoryStore, here: Process) -> None:
@@ -80,8 +73,7 @@ async def test_a_clock_that_is_ahead_for_a_moment_makes_nothing_old(store: Memor
     ended = await here.submit("ended")
     done = tape.webhook(BEGIN_SECONDS, tape.shown(Stage.COMPLETE, tape.track("one")))
     await here.journal.append(ended, [done])
-    maintenance = Maintenance(store=here.line, clock=clock, keep=KEEP_SECONDS, deliveries_kept=1_000)
-    maintenance.start()
+    purging = start_purging(here, clock)
     await asyncio.sleep(1.0)
 
     ahead.append(365 * KEEP_SECONDS)
@@ -93,4 +85,4 @@ async def test_a_clock_that_is_ahead_for_a_moment_makes_nothing_old(store: Memor
     ahead.append(365 * KEEP_SECONDS)
     await asyncio.sleep(2 * PURGE_EVERY_SECONDS)
     assert [] == await listed(store)
-    await maintenance.aclose()
+    purging.cancel()

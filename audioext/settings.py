@@ -1,4 +1,4 @@
-"""Reads settings from `audioext.toml` and from files of secrets, under the names of the environment's variables.
+"""Settings from outside: what code gives comes first, then the environment, then `audioext.toml`, then the defaults.
 
 The file's keys are the variables in small letters, those of a vendor in a table of its own: `[kie] api_key` is
 `KIE_API_KEY`. What is secret may stand in a file of its own, as Docker and Kubernetes mount it: `KIE_API_KEY_FILE`.
@@ -25,8 +25,6 @@ FILE_VARIABLE = "AUDIOEXT_CONFIG"
 VENDORS = ("kie", "sunoapi", "vidgo", "musicgpt")
 BEYOND_CLIENT = ("provider", "base_url", "log_format", "forward_secret", "mcp_token")
 """Settings that are no arguments of a client: which provider is the default one, its address, and the commands' own."""
-IN_CODE = frozenset({"clock", "session"})
-"""Arguments of a client that no text can give."""
 SECRETS = frozenset(
     {f"AUDIOEXT_{name}" for name in ("FORWARD_SECRET", "MCP_TOKEN", "SECRETS", "STORE")}
     | {"KIE_WEBHOOK_KEY", *(f"{vendor.upper()}_API_KEY" for vendor in VENDORS)}
@@ -83,7 +81,7 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def _variables() -> dict[str, str]:
-    from audioext.config import ClientOptions  # noqa: PLC0415 - loads much, and without a file none of it is needed
+    from audioext.config import IN_CODE, ClientOptions  # noqa: PLC0415 - loads much, and without a file none of it is needed
 
     names = [*BEYOND_CLIENT, *(name for name in get_type_hints(ClientOptions) if name not in IN_CODE)]
     known = {name: f"AUDIOEXT_{name.upper()}" for name in names}

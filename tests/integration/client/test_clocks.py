@@ -1,0 +1,50 @@
+"""Processes whose clocks differ share the work on a store, and do not take it from each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import evolve
+
+import audioext as ax
+from audioext.runtime.poller import CONCURRENT_POLLS
+from tests.support.api import Api
+from tests.support.clock import JumpClock
+
+SKEW_SECONDS = 3_600.0
+PACE = ax.Pace(first=10.0, every=10.0, slowest=10.0)
+
+
+async def test_clocks_an_hour_apart_cost_few_status_calls(api: Api, clock: JumpClock, tmp_path: Path) -> None:
+    """A job is asked about at its pace and a few times a minute more, and not each second by both of them."""
+    api.is_done = False
+    ahead = evolve(clock.clock, now=lambda: clock.now() + SKEW_SECONDS)
+    store, seconds = f"sqlite:///{tmp_path}/jobs.db", 240
+    async with (
+        ax.Client(api.provider(pace=PACE), store=store, clock=clock.clock) as one,
+        ax.Client(api.provider(pace=PACE), store=store, clock=ahead) as other,
+    ):
+        await one.extend(audio_id="x", model="V5")
+        for _ in range(seconds):
+            await clock.run(clock.sleep(1.0), step=1.0)
+        calls = [sum(client.stats().polls.values()) for client in (one, other)]
+
+    by_pace = seconds / PACE.every
+    assert by_pace / 2 <= sum(calls) <= 2 * by_pace
+
+
+async def test_all_jobs_of_a_clock_that_was_ahead_are_asked_about(api: Api, clock: JumpClock, tmp_path: Path) -> None:
+    """After a restart with the right time none of them waits until the wrong one has come, or for the next look."""
+    api.is_done = False
+    ahead = evolve(clock.clock, now=lambda: clock.now() + SKEW_SECONDS)
+    store, jobs = f"sqlite:///{tmp_path}/jobs.db", 2 * CONCURRENT_POLLS + 1
+    pace = evolve(PACE, first=1_000.0, every=1_000.0, slowest=1_000.0)
+    provider = api.provider(pace=pace, limits=ax.Limits(queries=None))
+    async with ax.Client(provider, store=store, clock=ahead) as one:
+        for _ in range(jobs):
+            await one.extend(audio_id="x", model="V5")
+    async with ax.Client(provider, store=store, clock=clock.clock) as other:
+        for _ in range(20):
+            await clock.run(clock.sleep(1.0), step=1.0)
+
+        assert jobs == sum(other.stats().polls.values())
