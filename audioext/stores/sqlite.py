@@ -65,8 +65,8 @@ class SqliteStore(EngineStore[Writer]):
     busy_timeout: float = field(default=BUSY_TIMEOUT_SECONDS, kw_only=True)
     driver: Driver = field(factory=default_driver, kw_only=True)
 
-    create = _method(Session.create, _by_writer)
-    append = _method(Session.append, _by_writer)
+    create = _method(Session.create_now, _by_writer)
+    append = _method(Session.append_now, _by_writer)
     claim = _method(Session.claim, _by_writer)
     reschedule = _method(Session.reschedule, _by_writer)
     secret = _method(Session.secret, _by_writer)
