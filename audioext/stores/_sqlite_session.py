@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import accumulate, compress
 from operator import attrgetter, itemgetter, ne
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -39,8 +39,6 @@ COLUMNS = (*_LOOKUP, *Head._fields[2:])
 _encode = msgspec.json.Encoder(enc_hook=dict).encode
 _lookup_values = attrgetter(*_LOOKUP)
 _ENTRY = tuple(each.name for each in attrs.fields(Entry))
-_COLUMN_TYPES: Any = tuple[*get_type_hints(Index).values(), *tuple(get_type_hints(Head).values())[2:]]
-_ENTRY_TYPES: Any = tuple[*get_type_hints(Entry).values()]
 # Texts come as bytes: one that is none is the trouble of whoever reads it, not of the statement.
 _TEXTS = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
 
@@ -211,7 +209,7 @@ class Session(Journals[KnownJob]):
         rows = self.rows(f"{_SELECT_JOB} WHERE {way} LIMIT ?", (last, PAGE_JOBS))
         before = accumulate((row[_SIZE] if isinstance(row[_SIZE], int) else 0 for row in rows), initial=0)
         rows = [row for row, size in zip(rows, before, strict=False) if size <= PAGE_BYTES]
-        journals: dict[int, list[Row]] = {row[0]: [] for row in rows}
+        journals: dict[int, list[list[Any]]] = {row[0]: [] for row in rows}
         for job, *entry in self.rows(_JOURNALS.format(", ".join("?" * len(rows))), tuple(journals)):
             journals[job].append(entry)
 
@@ -313,18 +311,19 @@ def _row(head: Head) -> Row:
 
 def to_head(row: Sequence[Any]) -> Head:
     """Return the head that is stored as *row*, whose columns are those of `COLUMNS`; a `ValueError`: it is damaged."""
-    ref, provider, account, *others = (value.decode() if isinstance(value, bytes) else value for value in row)
-    values = msgspec.convert((ref, provider, account or "", *others), _COLUMN_TYPES, strict=False)
-    lookup = Index(**dict(zip(_LOOKUP, values, strict=False)))
-    return Head(lookup, account is not None, *values[len(_LOOKUP) :])
+    values = [value.decode() if isinstance(value, bytes) else value for value in row]
+    lookup = dict(zip(_LOOKUP, values, strict=False))
+    is_known = lookup["account"] is not None
+    lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
+    return msgspec.convert((lookup, is_known, *values[len(_LOOKUP) :]), Head)
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
     """Return the entry that is stored as *row*, whose columns are those of `_ENTRY`; a `ValueError`: it is damaged."""
-    said, at, kind, status, headers, body, note = row
+    id_, at, kind, status, headers, body, note = row
     headers = {} if headers is None else msgspec.json.decode(headers)
-    values = (said.decode(), at, kind.decode(), status, headers, body, note.decode())
-    return Entry(**dict(zip(_ENTRY, msgspec.convert(values, _ENTRY_TYPES, builtin_types=(bytes,)), strict=True)))
+    values = (id_.decode(), at, kind.decode(), status, headers, body, note.decode())
+    return msgspec.convert(dict(zip(_ENTRY, values, strict=True)), Entry, builtin_types=(bytes,))
 
 
 def _delivery(row: Row) -> Delivery:
