@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import attrs
+from attrs import define, field
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index, holds_request
 from audioext.models.limits import Limits
@@ -34,25 +35,26 @@ class Head(NamedTuple):
         return Stored(index=self.lookup, count=self.entries, entries=tuple(entries), repeats=self.repeats)
 
 
-class StoredJob(Protocol):
-    """A job as a store holds it: its head, and the ids of its entries."""
+@define(eq=False, repr=False)
+class HeldJob:
+    """A job as a store holds it: its head, and its entries by their ids, in their order; SQLite holds the ids alone.
+
+    `number` is no other job's; below 0 it has none yet. `row` is what the head is in the file.
+    """
 
     head: Head
-
-    @property
-    def ids(self) -> Container[str]: ...
-
-
-J = TypeVar("J", bound=StoredJob)
+    number: int = -1
+    row: tuple[Any, ...] | None = None
+    ids: dict[str, Any] = field(factory=dict)
 
 
-class Journals(ABC, Generic[J]):
+class Journals(ABC):
     """All journals of a store, wherever a subclass holds them."""
 
     def create_now(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        holder = None if index.key is None else self.holder(index.key)
-        job = self._job(index.ref, index.provider, entry.at)
+        holder = None if index.key is None else self._holder(index.key)
+        job = self._job(index.ref) or _orphan(index.ref, index.provider, entry.at)
         head = job.head
         if holder is not None or head.is_known:
             return Existing(holder or index.ref)
@@ -80,7 +82,7 @@ class Journals(ABC, Generic[J]):
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        job = self._job(ref, provider, entries[0].at if entries else 0.0)
+        job = self._job(ref) or _orphan(ref, provider, entries[0].at if entries else 0.0)
         lookup, was_known, held_until, count, size, repeats, changed_at = job.head
         if known > count:
             return Appended(count=count, is_lost=True)
@@ -109,7 +111,7 @@ class Journals(ABC, Generic[J]):
         is_known = was_known or holds_request(new.values())
         is_taken = index is not None and is_known and known == count and not is_full
         if index is not None and (is_taken or is_known != was_known):
-            if index.key is not None and index.key != lookup.key and self.holder(index.key) not in {None, ref}:
+            if index.key is not None and index.key != lookup.key and self._holder(index.key) not in {None, ref}:
                 index = attrs.evolve(index, key=None)  # another job took it while it was free
             lookup = index
         if new and is_known and not is_taken:
@@ -124,15 +126,13 @@ class Journals(ABC, Generic[J]):
         return Appended(count=following, missed=missed, is_taken=is_taken, is_full=is_full)
 
     @abstractmethod
-    def holder(self, key: str) -> str | None:
-        """Return the ref of the job that holds *key*."""
+    def _holder(self, key: str) -> str | None: ...
 
     @abstractmethod
-    def _job(self, ref: str, provider: str, began: float) -> J:
-        """Return what is held of *ref*, or an orphan that holds nothing yet."""
+    def _job(self, ref: str) -> HeldJob | None: ...
 
     @abstractmethod
-    def _entries(self, job: J) -> Iterable[Entry]: ...
+    def _entries(self, job: HeldJob) -> Iterable[Entry]: ...
 
     @abstractmethod
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
@@ -142,17 +142,16 @@ class Journals(ABC, Generic[J]):
     def _count_occupying(self, account: str, now: float) -> int: ...
 
     @abstractmethod
-    def _begin(self, job: J, head: Head, request: Entry) -> None:
+    def _begin(self, job: HeldJob, head: Head, request: Entry) -> None:
         """Hold a new job: *request* comes before its orphans, which its creator is handed with the next append."""
 
     @abstractmethod
-    def _put(self, job: J, head: Head, new: Iterable[Entry]) -> None:
+    def _put(self, job: HeldJob, head: Head, new: Iterable[Entry]) -> None:
         """Hold a job as it is now, with the entries that are *new* at the end of its journal."""
 
 
-def orphan(ref: str, provider: str, began: float) -> Head:
-    """Return the head of a journal that holds nothing yet, and has no request."""
-    return Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False))
+def _orphan(ref: str, provider: str, began: float) -> HeldJob:
+    return HeldJob(Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False)))
 
 
 def sooner(due: float | None, at: float) -> float | None:

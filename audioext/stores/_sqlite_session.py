@@ -19,7 +19,7 @@ from attrs import define, field
 
 from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry, Index
-from audioext.stores._journals import Head, Journals, orphan
+from audioext.stores._journals import Head, HeldJob, Journals
 from audioext.stores._sqlite_file import Connection, Row
 from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Providers, Stored, Work, to_delivery
 
@@ -94,21 +94,11 @@ _GIVE_BACK: dict[Work, str] = {
 
 
 @define(eq=False)
-class KnownJob:
-    """A job as it is in the file: its head, that as a row, and the ids of its entries; a new one has no row yet."""
-
-    head: Head
-    id: int = -1
-    row: Row | None = None
-    ids: set[str] = field(factory=set)
-
-
-@define(eq=False)
-class Session(Journals[KnownJob]):
+class Session(Journals):
     """Runs the statements of one connection."""
 
     connection: Connection
-    _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
+    _jobs: dict[str, HeldJob | None] = field(factory=dict, init=False)
     _version: object = field(default=None, init=False)
     execute: Callable[..., object] = field(init=False)
     """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
@@ -138,22 +128,22 @@ class Session(Journals[KnownJob]):
         among = f"ref IN ({', '.join('?' * len(refs))})"
         for id_, *row in self.rows(f"{_SELECT_JOB} WHERE {among}", refs):
             head = to_head(row)
-            self._jobs[head.lookup.ref] = KnownJob(head, id_, _row(head))
+            self._jobs[head.lookup.ref] = HeldJob(head, id_, _row(head))
         ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - see above
         for ref, said in self.rows(ids, refs):
             if (job := self._jobs[ref]) is not None:
-                job.ids.add(said)
+                job.ids[said] = None
 
-    def holder(self, key: str) -> str | None:
+    def _holder(self, key: str) -> str | None:
         return next((ref for (ref,) in self.rows("SELECT ref FROM jobs WHERE key = ?", (key,))), None)
 
-    def _job(self, ref: str, provider: str, began: float) -> KnownJob:
+    def _job(self, ref: str) -> HeldJob | None:
         if ref not in self._jobs:
             self._load([ref])
-        return self._jobs[ref] or KnownJob(orphan(ref, provider, began))
+        return self._jobs[ref]
 
-    def _entries(self, job: KnownJob) -> Iterable[Entry]:
-        return map(to_entry, self.rows(_JOURNAL, (job.id, 0)))
+    def _entries(self, job: HeldJob) -> Iterable[Entry]:
+        return map(to_entry, self.rows(_JOURNAL, (job.number, 0)))
 
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
         bindings = {"account": account, "now": now, "per": per, "post": POST_SECONDS}
@@ -162,27 +152,27 @@ class Session(Journals[KnownJob]):
     def _count_occupying(self, account: str, now: float) -> int:
         return int(self.rows(_OCCUPYING, (account, now, ABOVE_ALL))[0][0])
 
-    def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
-        orphans = self.rows("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,)) if job.ids else ()
+    def _begin(self, job: HeldJob, head: Head, request: Entry) -> None:
+        orphans = self.rows("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.number,)) if job.ids else ()
         self._put(job, head, [request])
         self.connection.executemany("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans)
 
-    def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
+    def _put(self, job: HeldJob, head: Head, new: Iterable[Entry]) -> None:
         execute = self.execute
         row = _row(head)
         if job.row is None:
             execute(_INSERT_JOB, row)
-            ((job.id,),) = self.rows("SELECT last_insert_rowid()")
+            ((job.number,),) = self.rows("SELECT last_insert_rowid()")
             self._jobs[head.lookup.ref] = job
         elif row != job.row:
             differs = tuple(map(ne, row, job.row))
-            execute(_update(differs), (*compress(row, differs), job.id))
+            execute(_update(differs), (*compress(row, differs), job.number))
         job.head, job.row = head, row
         for entry in new:
             headers = _encode(entry.headers).decode() if entry.headers else None
-            values = (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.body, entry.note)
+            values = (job.number, entry.id, entry.at, entry.kind, entry.status, headers, entry.body, entry.note)
             execute(_INSERT_ENTRY, values)
-            job.ids.add(entry.id)
+            job.ids[entry.id] = None
 
     # --- what the store is asked for -----------------------------------------------------------------------
 
@@ -198,7 +188,7 @@ class Session(Journals[KnownJob]):
     def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
         if key is not None:
-            return self.holder(key)
+            return self._holder(key)
         newest = "SELECT ref FROM jobs WHERE task_id = ? AND provider = ? ORDER BY id DESC LIMIT 1"
         return next((ref for (ref,) in self.rows(newest, (task_id, provider))), None)
 

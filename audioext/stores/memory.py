@@ -19,7 +19,7 @@ from audioext.errors import StoreError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._engine import Fanout, follow
-from audioext.stores._journals import Head, Journals, orphan, sooner
+from audioext.stores._journals import Head, HeldJob, Journals, sooner
 from audioext.stores.base import (
     LONGEST_HOLD_SECONDS,
     Appended,
@@ -38,16 +38,6 @@ from audioext.stores.base import (
 _links = attrgetter("key", "task_id", "account", "answered_at", "occupies_until")
 
 
-@define(eq=False, repr=False)
-class _HeldJournal:
-    """All that is held of one ref: its entries by their ids, in their order."""
-
-    head: Head
-    number: int
-    """No other job has it."""
-    ids: dict[str, Entry] = field(factory=dict)
-
-
 def _due_at(head: Head, work: Work) -> float | None:
     """Return when *work* can be claimed."""
     if work == "polls":
@@ -63,24 +53,24 @@ def _is_too_late(head: Head, work: Work, now: float, latest: float) -> bool:
 
 
 @define(eq=False, repr=False)
-class MemoryStore(Journals[_HeldJournal]):
+class MemoryStore(Journals):
     """All in memory: the whole store protocol, nothing survives the process."""
 
     _users: int = field(default=0, init=False)
     _failing: str | None = field(default=None, init=False)
-    _held: dict[str, _HeldJournal] = field(factory=dict, init=False)
+    _held: dict[str, HeldJob] = field(factory=dict, init=False)
     _numbers: Iterator[int] = field(factory=itertools.count, init=False)
     _secrets: dict[str, bytes] = field(factory=dict, init=False)
-    _arrivals: list[_HeldJournal] = field(factory=list, init=False)
+    _arrivals: list[HeldJob] = field(factory=list, init=False)
     """The job of every webhook, in the order in which they came."""
     _fanout: Fanout = field(factory=Fanout, init=False)
     _keys: dict[str, str] = field(factory=dict, init=False)
     _tasks: dict[tuple[str, str | None], tuple[str, ...]] = field(factory=dict, init=False)
     """The jobs that claim a task id, the last one first to be found."""
-    _submits: defaultdict[str, dict[str, _HeldJournal]] = field(factory=lambda: defaultdict(dict), init=False)
+    _submits: defaultdict[str, dict[str, HeldJob]] = field(factory=lambda: defaultdict(dict), init=False)
     """The jobs that may count for the window of an account; those that no longer do leave when it is asked."""
-    _occupying: defaultdict[str, dict[str, _HeldJournal]] = field(factory=lambda: defaultdict(dict), init=False)
-    _due: defaultdict[tuple[Work, str], list[tuple[float, int, _HeldJournal]]] = field(
+    _occupying: defaultdict[str, dict[str, HeldJob]] = field(factory=lambda: defaultdict(dict), init=False)
+    _due: defaultdict[tuple[Work, str], list[tuple[float, int, HeldJob]]] = field(
         factory=lambda: defaultdict(list), init=False
     )
     """The jobs of each provider by when work can be claimed, and by their numbers, so that no two are equal."""
@@ -226,25 +216,24 @@ class MemoryStore(Journals[_HeldJournal]):
         self._check()
         return self._fanout
 
-    def _queues(self, work: Work, providers: Providers) -> list[list[tuple[float, int, _HeldJournal]]]:
+    def _queues(self, work: Work, providers: Providers) -> list[list[tuple[float, int, HeldJob]]]:
         names = {provider for _, provider in self._due} if providers is None else set(providers)
         return [self._due[work, provider] for provider in names]
 
-    def _hold(self, job: _HeldJournal, due: float, until: float) -> None:
+    def _hold(self, job: HeldJob, due: float, until: float) -> None:
         lookup = job.head.lookup
         lookup = attrs.evolve(lookup, handle_at=sooner(lookup.handle_at, due))
         self._put(job, job.head._replace(lookup=lookup, held_until=until), ())
 
     # --- what the rules ask for ------------------------------------------------------------------------------
 
-    def holder(self, key: str) -> str | None:
-        """Return the ref of the job that holds *key*."""
+    def _holder(self, key: str) -> str | None:
         return self._keys.get(key)
 
-    def _job(self, ref: str, provider: str, began: float) -> _HeldJournal:
-        return self._held.get(ref) or _HeldJournal(orphan(ref, provider, began), next(self._numbers))
+    def _job(self, ref: str) -> HeldJob | None:
+        return self._held.get(ref)
 
-    def _entries(self, job: _HeldJournal) -> Iterable[Entry]:
+    def _entries(self, job: HeldJob) -> Iterable[Entry]:
         return job.ids.values()
 
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
@@ -264,17 +253,19 @@ class MemoryStore(Journals[_HeldJournal]):
     def _count_occupying(self, account: str, now: float) -> int:
         return sum(job.head.lookup.occupies_until > now for job in self._occupying[account].values())
 
-    def _begin(self, job: _HeldJournal, head: Head, request: Entry) -> None:
+    def _begin(self, job: HeldJob, head: Head, request: Entry) -> None:
         job.ids = {request.id: request, **job.ids}
         self._put(job, head, ())
 
-    def _put(self, job: _HeldJournal, head: Head, new: Iterable[Entry]) -> None:
+    def _put(self, job: HeldJob, head: Head, new: Iterable[Entry]) -> None:
         for entry in new:
             job.ids[entry.id] = entry
             if entry.kind == "webhook":
                 self._arrivals.append(job)
         before, index, job.head = job.head, head.lookup, head
-        self._held[index.ref] = job
+        if job.number < 0:
+            job.number = next(self._numbers)
+            self._held[index.ref] = job
         if index is not before.lookup and _links(index) != _links(before.lookup):
             self._unlink(before.lookup)
             self._link(index, job)
@@ -289,7 +280,7 @@ class MemoryStore(Journals[_HeldJournal]):
         if head.entries != before.entries:
             self._fanout.publish((Changed(index.ref, head.entries),))
 
-    def _link(self, index: Index, job: _HeldJournal) -> None:
+    def _link(self, index: Index, job: HeldJob) -> None:
         if index.key is not None:
             self._keys[index.key] = index.ref
         if index.task_id is not None:
