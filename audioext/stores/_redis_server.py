@@ -87,8 +87,6 @@ def read_url(url: str) -> Address:
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdigit():
         raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
     query = _DEFAULTS | dict(parse_qsl(parts.query, keep_blank_values=True))
-    if "partitions" in query:
-        raise ConfigError("the store's URL may not say ?partitions= any more: all keys share one hash tag now")
     prefix = query["prefix"]
     if not prefix or set("{}") & set(prefix):
         raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")

@@ -35,14 +35,14 @@ from audioext.stores.base import (
     to_delivery,
 )
 
+WORKS: tuple[Work, Work] = ("polls", "handlers")
 _links = attrgetter("key", "task_id", "account", "answered_at", "occupies_until")
 
 
-def _due_at(head: Head, work: Work) -> float | None:
-    """Return when *work* can be claimed."""
-    if work == "polls":
-        return head.lookup.poll_at
-    return None if head.lookup.handle_at is None else max(head.lookup.handle_at, head.held_until)
+def _dues(head: Head) -> tuple[float | None, float | None]:
+    """Return when polls can be claimed, and when handlers can."""
+    handle_at = head.lookup.handle_at
+    return head.lookup.poll_at, None if handle_at is None else max(handle_at, head.held_until)
 
 
 def _is_too_late(head: Head, work: Work, now: float, latest: float) -> bool:
@@ -269,8 +269,7 @@ class MemoryStore(Journals):
         if index is not before.lookup and _links(index) != _links(before.lookup):
             self._unlink(before.lookup)
             self._link(index, job)
-        for work in ("polls", "handlers"):
-            was, due = _due_at(before, work), _due_at(head, work)
+        for work, was, due in zip(WORKS, _dues(before), _dues(head), strict=True):
             if was != due:
                 queue = self._due[work, index.provider]
                 if was is not None:
