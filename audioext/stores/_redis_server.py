@@ -157,6 +157,7 @@ class Pipe:
     """Those that wait for their answers, in their order."""
     _sender: asyncio.Task[None] | None = field(default=None, init=False)
     _connection: AbstractConnection | None = field(default=None, init=False)
+    _tried_at: float = field(default=0.0, init=False)
     _lost_since: float | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
 
@@ -187,18 +188,18 @@ class Pipe:
         """Send what waits, until nothing does."""
         pause = FIRST_PAUSE_SECONDS
         while self._waiting:
-            began = self._loop.time()
+            self._tried_at = self._loop.time()
             try:
                 if self._connection is None:
                     self._connection = await self.connect()
                     self.turn += 1
                 await self._exchange(self._connection)
-                self._lost_since, pause = None, FIRST_PAUSE_SECONDS
             except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
                 await self._disconnect()
                 self._waiting.extendleft(reversed(self._sent))
                 self._sent.clear()
-                self._lost_since = self._lost_since or began
+                if self._lost_since is None:
+                    self._lost_since, pause = self._tried_at, FIRST_PAUSE_SECONDS
                 self._lose(error, self._loop.time() - self._lost_since)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -214,8 +215,10 @@ class Pipe:
         async with asyncio.timeout(None) as bound:
             for number in itertools.count():
                 if number % ANSWERS_A_LOOK == 0 or not self._sent:
-                    bound.reschedule(self._loop.time() + self.address.silence)
+                    self._tried_at = self._loop.time()
+                    bound.reschedule(self._tried_at + self.address.silence)
                     if number:
+                        self._lost_since = None
                         await asyncio.sleep(0)  # who was answered may ask for more
                     if batch := self._batch():
                         await connection.send_packed_command(batch, check_health=False)
