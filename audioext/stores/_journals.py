@@ -36,7 +36,7 @@ class Head(NamedTuple):
 
 
 @define(eq=False, repr=False)
-class HeldJob:
+class KnownJob:
     """A job as a store holds it: its head, and its entries by their ids, in their order; SQLite holds the ids alone.
 
     `number` is no other job's; below 0 it has none yet. `row` is what the head is in the file.
@@ -64,7 +64,7 @@ class Journals(ABC):
         if limits.parallel is not None and self._count_occupying(index.account, now) >= limits.parallel:
             return Full(now + 1.0)
         changed_at = max(head.changed_at, entry.at)
-        following, size = head.entries + 1, head.size + entry.size
+        following, size = head.entries + 1, head.size + len(entry.body)
         self._begin(
             job, head._replace(lookup=index, is_known=True, entries=following, size=size, changed_at=changed_at), entry
         )
@@ -91,7 +91,7 @@ class Journals(ABC):
         is_full = False
         following = count
         for entry in entries:
-            whole = size + entry.size
+            whole = size + len(entry.body)
             if entry.id in job.ids or entry.id in new:
                 repeats += entry.is_bounded
                 repeated.add(entry.id)
@@ -129,10 +129,10 @@ class Journals(ABC):
     def _holder(self, key: str) -> str | None: ...
 
     @abstractmethod
-    def _job(self, ref: str) -> HeldJob | None: ...
+    def _job(self, ref: str) -> KnownJob | None: ...
 
     @abstractmethod
-    def _entries(self, job: HeldJob) -> Iterable[Entry]: ...
+    def _entries(self, job: KnownJob) -> Iterable[Entry]: ...
 
     @abstractmethod
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
@@ -142,16 +142,16 @@ class Journals(ABC):
     def _count_occupying(self, account: str, now: float) -> int: ...
 
     @abstractmethod
-    def _begin(self, job: HeldJob, head: Head, request: Entry) -> None:
+    def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
         """Hold a new job: *request* comes before its orphans, which its creator is handed with the next append."""
 
     @abstractmethod
-    def _put(self, job: HeldJob, head: Head, new: Iterable[Entry]) -> None:
+    def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         """Hold a job as it is now, with the entries that are *new* at the end of its journal."""
 
 
-def _orphan(ref: str, provider: str, began: float) -> HeldJob:
-    return HeldJob(Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False)))
+def _orphan(ref: str, provider: str, began: float) -> KnownJob:
+    return KnownJob(Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False)))
 
 
 def sooner(due: float | None, at: float) -> float | None:

@@ -19,7 +19,7 @@ from attrs import define, field
 
 from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry, Index
-from audioext.stores._journals import Head, HeldJob, Journals
+from audioext.stores._journals import Head, Journals, KnownJob
 from audioext.stores._sqlite_file import Connection, Row
 from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Providers, Stored, Work, to_delivery
 
@@ -98,7 +98,7 @@ class Session(Journals):
     """Runs the statements of one connection."""
 
     connection: Connection
-    _jobs: dict[str, HeldJob | None] = field(factory=dict, init=False)
+    _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
     _version: object = field(default=None, init=False)
     execute: Callable[..., object] = field(init=False)
     """Runs a statement without rows: on one cursor, since each new one costs as much as a small change."""
@@ -128,7 +128,7 @@ class Session(Journals):
         among = f"ref IN ({', '.join('?' * len(refs))})"
         for id_, *row in self.rows(f"{_SELECT_JOB} WHERE {among}", refs):
             head = to_head(row)
-            self._jobs[head.lookup.ref] = HeldJob(head, id_, _row(head))
+            self._jobs[head.lookup.ref] = KnownJob(head, id_, _row(head))
         ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - see above
         for ref, said in self.rows(ids, refs):
             if (job := self._jobs[ref]) is not None:
@@ -137,12 +137,12 @@ class Session(Journals):
     def _holder(self, key: str) -> str | None:
         return next((ref for (ref,) in self.rows("SELECT ref FROM jobs WHERE key = ?", (key,))), None)
 
-    def _job(self, ref: str) -> HeldJob | None:
+    def _job(self, ref: str) -> KnownJob | None:
         if ref not in self._jobs:
             self._load([ref])
         return self._jobs[ref]
 
-    def _entries(self, job: HeldJob) -> Iterable[Entry]:
+    def _entries(self, job: KnownJob) -> Iterable[Entry]:
         return map(to_entry, self.rows(_JOURNAL, (job.number, 0)))
 
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
@@ -152,12 +152,12 @@ class Session(Journals):
     def _count_occupying(self, account: str, now: float) -> int:
         return int(self.rows(_OCCUPYING, (account, now, ABOVE_ALL))[0][0])
 
-    def _begin(self, job: HeldJob, head: Head, request: Entry) -> None:
+    def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
         orphans = self.rows("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.number,)) if job.ids else ()
         self._put(job, head, [request])
         self.connection.executemany("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans)
 
-    def _put(self, job: HeldJob, head: Head, new: Iterable[Entry]) -> None:
+    def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         execute = self.execute
         row = _row(head)
         if job.row is None:

@@ -19,7 +19,7 @@ from audioext.errors import StoreError
 from audioext.models.entries import POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._engine import Fanout, follow
-from audioext.stores._journals import Head, HeldJob, Journals, sooner
+from audioext.stores._journals import Head, Journals, KnownJob, sooner
 from audioext.stores.base import (
     LONGEST_HOLD_SECONDS,
     Appended,
@@ -35,7 +35,7 @@ from audioext.stores.base import (
     to_delivery,
 )
 
-WORKS: tuple[Work, Work] = ("polls", "handlers")
+_WORKS: tuple[Work, Work] = ("polls", "handlers")
 _links = attrgetter("key", "task_id", "account", "answered_at", "occupies_until")
 
 
@@ -58,19 +58,19 @@ class MemoryStore(Journals):
 
     _users: int = field(default=0, init=False)
     _failing: str | None = field(default=None, init=False)
-    _held: dict[str, HeldJob] = field(factory=dict, init=False)
+    _held: dict[str, KnownJob] = field(factory=dict, init=False)
     _numbers: Iterator[int] = field(factory=itertools.count, init=False)
     _secrets: dict[str, bytes] = field(factory=dict, init=False)
-    _arrivals: list[HeldJob] = field(factory=list, init=False)
+    _arrivals: list[KnownJob] = field(factory=list, init=False)
     """The job of every webhook, in the order in which they came."""
     _fanout: Fanout = field(factory=Fanout, init=False)
     _keys: dict[str, str] = field(factory=dict, init=False)
     _tasks: dict[tuple[str, str | None], tuple[str, ...]] = field(factory=dict, init=False)
     """The jobs that claim a task id, the last one first to be found."""
-    _submits: defaultdict[str, dict[str, HeldJob]] = field(factory=lambda: defaultdict(dict), init=False)
+    _submits: defaultdict[str, dict[str, KnownJob]] = field(factory=lambda: defaultdict(dict), init=False)
     """The jobs that may count for the window of an account; those that no longer do leave when it is asked."""
-    _occupying: defaultdict[str, dict[str, HeldJob]] = field(factory=lambda: defaultdict(dict), init=False)
-    _due: defaultdict[tuple[Work, str], list[tuple[float, int, HeldJob]]] = field(
+    _occupying: defaultdict[str, dict[str, KnownJob]] = field(factory=lambda: defaultdict(dict), init=False)
+    _due: defaultdict[tuple[Work, str], list[tuple[float, int, KnownJob]]] = field(
         factory=lambda: defaultdict(list), init=False
     )
     """The jobs of each provider by when work can be claimed, and by their numbers, so that no two are equal."""
@@ -193,7 +193,7 @@ class MemoryStore(Journals):
             if job.head.changed_at >= before and surplus <= 0:
                 break
             surplus -= sum(entry.kind == "webhook" for entry in job.ids.values())
-            self._unlink(job.head.lookup)
+            self._link(job, job.head.lookup, None)
             del self._held[job.head.lookup.ref]
         self._arrivals = [job for job in self._arrivals if job.head.lookup.ref in self._held]
         for queue in self._due.values():
@@ -216,11 +216,11 @@ class MemoryStore(Journals):
         self._check()
         return self._fanout
 
-    def _queues(self, work: Work, providers: Providers) -> list[list[tuple[float, int, HeldJob]]]:
+    def _queues(self, work: Work, providers: Providers) -> list[list[tuple[float, int, KnownJob]]]:
         names = {provider for _, provider in self._due} if providers is None else set(providers)
         return [self._due[work, provider] for provider in names]
 
-    def _hold(self, job: HeldJob, due: float, until: float) -> None:
+    def _hold(self, job: KnownJob, due: float, until: float) -> None:
         lookup = job.head.lookup
         lookup = attrs.evolve(lookup, handle_at=sooner(lookup.handle_at, due))
         self._put(job, job.head._replace(lookup=lookup, held_until=until), ())
@@ -230,10 +230,10 @@ class MemoryStore(Journals):
     def _holder(self, key: str) -> str | None:
         return self._keys.get(key)
 
-    def _job(self, ref: str) -> HeldJob | None:
+    def _job(self, ref: str) -> KnownJob | None:
         return self._held.get(ref)
 
-    def _entries(self, job: HeldJob) -> Iterable[Entry]:
+    def _entries(self, job: KnownJob) -> Iterable[Entry]:
         return job.ids.values()
 
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
@@ -253,11 +253,11 @@ class MemoryStore(Journals):
     def _count_occupying(self, account: str, now: float) -> int:
         return sum(job.head.lookup.occupies_until > now for job in self._occupying[account].values())
 
-    def _begin(self, job: HeldJob, head: Head, request: Entry) -> None:
+    def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
         job.ids = {request.id: request, **job.ids}
         self._put(job, head, ())
 
-    def _put(self, job: HeldJob, head: Head, new: Iterable[Entry]) -> None:
+    def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         for entry in new:
             job.ids[entry.id] = entry
             if entry.kind == "webhook":
@@ -267,9 +267,8 @@ class MemoryStore(Journals):
             job.number = next(self._numbers)
             self._held[index.ref] = job
         if index is not before.lookup and _links(index) != _links(before.lookup):
-            self._unlink(before.lookup)
-            self._link(index, job)
-        for work, was, due in zip(WORKS, _dues(before), _dues(head), strict=True):
+            self._link(job, before.lookup, index)
+        for work, was, due in zip(_WORKS, _dues(before), _dues(head), strict=True):
             if was != due:
                 queue = self._due[work, index.provider]
                 if was is not None:
@@ -279,7 +278,18 @@ class MemoryStore(Journals):
         if head.entries != before.entries:
             self._fanout.publish((Changed(index.ref, head.entries),))
 
-    def _link(self, index: Index, job: HeldJob) -> None:
+    def _link(self, job: KnownJob, before: Index, index: Index | None) -> None:
+        """Let *index* lead to *job*, and what it was *before* no more."""
+        if before.key is not None and self._keys.get(before.key) == before.ref:
+            del self._keys[before.key]
+        task = (before.provider, before.task_id)
+        refs = self._tasks.pop(task, ())
+        if refs and refs != (before.ref,):
+            self._tasks[task] = tuple(ref for ref in refs if ref != before.ref)
+        self._submits[before.account].pop(before.ref, None)
+        self._occupying[before.account].pop(before.ref, None)
+        if index is None:
+            return
         if index.key is not None:
             self._keys[index.key] = index.ref
         if index.task_id is not None:
@@ -288,13 +298,3 @@ class MemoryStore(Journals):
         self._submits[index.account][index.ref] = job
         if index.occupies_until > 0:
             self._occupying[index.account][index.ref] = job
-
-    def _unlink(self, index: Index) -> None:
-        if index.key is not None and self._keys.get(index.key) == index.ref:
-            del self._keys[index.key]
-        task = (index.provider, index.task_id)
-        refs = self._tasks.pop(task, ())
-        if refs and refs != (index.ref,):
-            self._tasks[task] = tuple(ref for ref in refs if ref != index.ref)
-        self._submits[index.account].pop(index.ref, None)
-        self._occupying[index.account].pop(index.ref, None)
