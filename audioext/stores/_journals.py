@@ -51,7 +51,7 @@ class KnownJob:
 class Journals(ABC):
     """All journals of a store, wherever a subclass holds them."""
 
-    def create_now(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+    def _create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
         holder = None if index.key is None else self._holder(index.key)
         job = self._job(index.ref) or _orphan(index.ref, index.provider, entry.at)
@@ -70,7 +70,7 @@ class Journals(ABC):
         )
         return Created()
 
-    def append_now(  # noqa: PLR0913 - the protocol's
+    def _append(  # noqa: PLR0913 - the protocol's
         self,
         ref: str,
         entries: Sequence[Entry],

@@ -97,6 +97,9 @@ _GIVE_BACK: dict[Work, str] = {
 class Session(Journals):
     """Runs the statements of one connection."""
 
+    create = Journals._create  # noqa: SLF001 - its own, here and below
+    append = Journals._append  # noqa: SLF001 - see above
+
     connection: Connection
     _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
     _version: object = field(default=None, init=False)

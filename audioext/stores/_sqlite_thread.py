@@ -150,7 +150,7 @@ class FileThread(ABC):
         try:
             session.execute("BEGIN IMMEDIATE" if self.is_writer else "BEGIN")
             if self.is_writer:
-                session.know({ref for _, work, given, _ in batch if work is Session.append_now for ref in given[:1]})
+                session.know({ref for _, work, given, _ in batch if work is Session.append for ref in given[:1]})
             outcomes = [work(session, *given, **named) for _, work, given, named in batch]
             session.execute("COMMIT")
         except BaseException:

@@ -92,7 +92,7 @@ class MemoryStore(Journals):
     async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
         self._check()
-        return self.create_now(entry, index, limits=limits, now=now)
+        return self._create(entry, index, limits=limits, now=now)
 
     async def append(  # noqa: PLR0913 - the protocol's
         self,
@@ -107,9 +107,7 @@ class MemoryStore(Journals):
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
         self._check()
-        return self.append_now(
-            ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
-        )
+        return self._append(ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""

@@ -58,8 +58,8 @@ class SqliteStore(EngineStore[Writer]):
     busy_timeout: float = field(default=BUSY_TIMEOUT_SECONDS, kw_only=True)
     driver: Driver = field(factory=default_driver, kw_only=True)
 
-    create = _method(Session.create_now, writes=True)
-    append = _method(Session.append_now, writes=True)
+    create = _method(Session.create, writes=True)
+    append = _method(Session.append, writes=True)
     claim = _method(Session.claim, writes=True)
     reschedule = _method(Session.reschedule, writes=True)
     secret = _method(Session.secret, writes=True)
