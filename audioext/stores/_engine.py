@@ -63,18 +63,12 @@ async def paged(read: Callable[[B], Awaitable[Sequence[tuple[B, T | None]]]], st
 
 
 class Engine(Protocol):
-    """What is open of a store while it has users."""
+    """What is open of a store while it has users; `start` makes it ready and listens."""
 
     @property
-    def fanout(self) -> Fanout:
-        """Who listens to changes."""
-        ...
-
-    async def start(self) -> None:
-        """Connect, make ready, and listen to changes."""
-
-    async def aclose(self) -> None:
-        """Finish what was accepted, end the streams of those who listen, and let go of everything."""
+    def fanout(self) -> Fanout: ...
+    async def start(self) -> None: ...
+    async def aclose(self) -> None: ...
 
 
 E = TypeVar("E", bound=Engine)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import attrs
+from attrs import define, field
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index, holds_request
 from audioext.models.limits import Limits
@@ -16,15 +17,13 @@ from audioext.stores.base import Appended, Created, Existing, Full, Stored
 class Head(NamedTuple):
     """What is held of a job beside its entries.
 
-    `lookup` is the index that was taken last; its due times are those beside it. `is_known` says that the request is
-    among the entries, `held_until` when a claim on its handlers ends, `size` how many bytes the bodies have, and
-    `changed_at` when the last entry was seen.
+    `lookup` is the index that was taken last, with the due times of now. `is_known` says that the request is among the
+    entries, `held_until` when a claim on its handlers ends, `size` how many bytes the bodies have, and `changed_at`
+    when the last entry was seen.
     """
 
     lookup: Index
     is_known: bool = False
-    poll_at: float | None = None
-    handle_at: float | None = None
     held_until: float = 0.0
     entries: int = 0
     size: int = 0
@@ -33,54 +32,45 @@ class Head(NamedTuple):
 
     def stored(self, entries: Iterable[Entry]) -> Stored:
         """Return the job with some of its entries, as the store's users know it."""
-        index = self.lookup
-        if index.poll_at != self.poll_at or index.handle_at != self.handle_at:
-            index = attrs.evolve(index, poll_at=self.poll_at, handle_at=self.handle_at)
-        return Stored(index=index, count=self.entries, entries=tuple(entries), repeats=self.repeats)
+        return Stored(index=self.lookup, count=self.entries, entries=tuple(entries), repeats=self.repeats)
 
 
-class StoredJob(Protocol):
-    """A job as a store holds it: its head, and the ids of its entries."""
+@define(eq=False, repr=False)
+class KnownJob:
+    """A job as a store holds it: its head, and its entries by their ids, in their order; SQLite holds the ids alone.
+
+    `number` is no other job's; below 0 it has none yet. `row` is what the head is in the file.
+    """
 
     head: Head
-
-    @property
-    def ids(self) -> Container[str]: ...
-
-
-J = TypeVar("J", bound=StoredJob)
+    number: int = -1
+    row: tuple[Any, ...] | None = None
+    ids: dict[str, Any] = field(factory=dict)
 
 
-class Journals(ABC, Generic[J]):
+class Journals(ABC):
     """All journals of a store, wherever a subclass holds them."""
 
-    def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+    def _create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
-        holder = None if index.key is None else self.holder(index.key)
-        if holder is not None:
-            return Existing(holder)
-        job = self._job(index.ref, index.provider, entry.at)
-        held = job.head
-        if held.is_known:
-            return Existing(index.ref)
+        holder = None if index.key is None else self._holder(index.key)
+        job = self._job(index.ref) or _orphan(index.ref, index.provider, entry.at)
+        head = job.head
+        if holder is not None or head.is_known:
+            return Existing(holder or index.ref)
         leaving = () if limits.submits is None else self._leaving(index.account, limits.per, now)
         if limits.submits is not None and len(leaving) >= limits.submits:
             return Full(min(leaving, default=now + limits.per))
         if limits.parallel is not None and self._count_occupying(index.account, now) >= limits.parallel:
             return Full(now + 1.0)
-        head = held._replace(
-            lookup=index,
-            is_known=True,
-            poll_at=index.poll_at,
-            handle_at=index.handle_at,
-            entries=held.entries + 1,
-            size=held.size + len(entry.body),
-            changed_at=max(held.changed_at, entry.at),
+        changed_at = max(head.changed_at, entry.at)
+        following, size = head.entries + 1, head.size + len(entry.body)
+        self._begin(
+            job, head._replace(lookup=index, is_known=True, entries=following, size=size, changed_at=changed_at), entry
         )
-        self._begin(job, head, entry)
         return Created()
 
-    def append(  # noqa: PLR0913 - the protocol's
+    def _append(  # noqa: PLR0913 - the protocol's
         self,
         ref: str,
         entries: Sequence[Entry],
@@ -92,8 +82,8 @@ class Journals(ABC, Generic[J]):
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        job = self._job(ref, provider, entries[0].at if entries else 0.0)
-        lookup, was_known, poll_at, handle_at, held_until, count, size, repeats, changed_at = job.head
+        job = self._job(ref) or _orphan(ref, provider, entries[0].at if entries else 0.0)
+        lookup, was_known, held_until, count, size, repeats, changed_at = job.head
         if known > count:
             return Appended(count=count, is_lost=True)
         new: dict[str, Entry] = {}
@@ -121,30 +111,28 @@ class Journals(ABC, Generic[J]):
         is_known = was_known or holds_request(new.values())
         is_taken = index is not None and is_known and known == count and not is_full
         if index is not None and (is_taken or is_known != was_known):
-            poll_at, handle_at = index.poll_at, index.handle_at
-            if index.key is not None and index.key != lookup.key and self.holder(index.key) not in {None, ref}:
+            if index.key is not None and index.key != lookup.key and self._holder(index.key) not in {None, ref}:
                 index = attrs.evolve(index, key=None)  # another job took it while it was free
             lookup = index
         if new and is_known and not is_taken:
-            poll_at = look_at if poll_at is None else min(poll_at, look_at)
-            handle_at = look_at if handle_at is None else min(handle_at, look_at)
+            poll_at, handle_at = (
+                look_at if at is None else min(at, look_at) for at in (lookup.poll_at, lookup.handle_at)
+            )
+            lookup = attrs.evolve(lookup, poll_at=poll_at, handle_at=handle_at)
         if release and (new or not entries):  # a repeat was done before: a later claim is not its own
             held_until = 0.0
         if following:
-            head = Head(lookup, is_known, poll_at, handle_at, held_until, following, size, repeats, changed_at)
-            self._put(job, head, new.values())
+            self._put(job, Head(lookup, is_known, held_until, following, size, repeats, changed_at), new.values())
         return Appended(count=following, missed=missed, is_taken=is_taken, is_full=is_full)
 
     @abstractmethod
-    def holder(self, key: str) -> str | None:
-        """Return the ref of the job that holds *key*."""
+    def _holder(self, key: str) -> str | None: ...
 
     @abstractmethod
-    def _job(self, ref: str, provider: str, began: float) -> J:
-        """Return what is held of *ref*, or an orphan that holds nothing yet."""
+    def _job(self, ref: str) -> KnownJob | None: ...
 
     @abstractmethod
-    def _entries(self, job: J) -> Iterable[Entry]: ...
+    def _entries(self, job: KnownJob) -> Iterable[Entry]: ...
 
     @abstractmethod
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
@@ -154,14 +142,18 @@ class Journals(ABC, Generic[J]):
     def _count_occupying(self, account: str, now: float) -> int: ...
 
     @abstractmethod
-    def _begin(self, job: J, head: Head, request: Entry) -> None:
+    def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
         """Hold a new job: *request* comes before its orphans, which its creator is handed with the next append."""
 
     @abstractmethod
-    def _put(self, job: J, head: Head, new: Iterable[Entry]) -> None:
+    def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         """Hold a job as it is now, with the entries that are *new* at the end of its journal."""
 
 
-def orphan(ref: str, provider: str, began: float) -> Head:
-    """Return the head of a journal that holds nothing yet, and has no request."""
-    return Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False))
+def _orphan(ref: str, provider: str, began: float) -> KnownJob:
+    return KnownJob(Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False)))
+
+
+def sooner(due: float | None, at: float) -> float | None:
+    """Return the earlier time; what is never due stays so."""
+    return None if due is None else min(due, at)

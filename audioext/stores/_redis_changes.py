@@ -73,11 +73,11 @@ class OpenServer:
         """Agree on the layout, and return the newest change."""
         layout, *found = await self.pipe.do(BEGIN)
         if int(layout) != LAYOUT:
-            holds = (
+            where = (
                 f"{self.pipe.address.shown} holds layout {int(layout)} under the prefix {self.pipe.address.prefix!r}"
             )
             raise StoreError(
-                f"{holds} (release 0.1 wrote 1), and this release uses {LAYOUT}: finish those jobs with the one that "
+                f"{where} (release 0.1 wrote 1), and this release uses {LAYOUT}: finish those jobs with the one that "
                 "wrote them, or use another ?prefix="
             )
         return _items(found)[0]

@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections import deque
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -38,11 +38,11 @@ MAX_SECONDS = 100 * 365 * 86_400
 TRIES = 3
 """Connections that a call may try within the store's patience: a mute one must not use up all of it."""
 MAX_BATCH = 500
-"""Calls of one write at most, so that none waits long for the others."""
+"""Calls at most that are sent before the first of them is answered, so that none waits long for the others."""
 MAX_BATCH_BYTES = 1_048_576
-"""The same for what they carry."""
+"""About so much is sent in one write."""
 ANSWERS_A_LOOK = 16
-"""Answers after each of which the clock is looked at: that costs as much as an answer."""
+"""Answers after each of which the clock is looked at, and what waits is sent."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.5
 _STARTS = (faults.BusyLoadingError, faults.ReadOnlyError)
@@ -87,8 +87,6 @@ def read_url(url: str) -> Address:
     if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdigit():
         raise ConfigError("the store's URL ends with the number of a database, like redis://host:6379/0")
     query = _DEFAULTS | dict(parse_qsl(parts.query, keep_blank_values=True))
-    if "partitions" in query:
-        raise ConfigError("the store's URL may not say ?partitions= any more: all keys share one hash tag now")
     prefix = query["prefix"]
     if not prefix or set("{}") & set(prefix):
         raise ConfigError(f"the store's URL may say ?prefix= and a word without braces, not {prefix!r}")
@@ -154,9 +152,12 @@ class Pipe:
     """Counts the connections that were made."""
     _nodes: list[_Node] = field(factory=list, init=False)
     """All of a cluster that were ever heard of, the one with our slot first."""
-    _waiting: list[_Call] = field(factory=list, init=False)
+    _waiting: deque[_Call] = field(factory=deque, init=False)
+    _sent: deque[_Call] = field(factory=deque, init=False)
+    """Those that wait for their answers, in their order."""
     _sender: asyncio.Task[None] | None = field(default=None, init=False)
     _connection: AbstractConnection | None = field(default=None, init=False)
+    _tried_at: float = field(default=0.0, init=False)
     _lost_since: float | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
 
@@ -186,17 +187,19 @@ class Pipe:
     async def _send_all(self) -> None:
         """Send what waits, until nothing does."""
         pause = FIRST_PAUSE_SECONDS
-        while batch := self._batch():
-            began = self._loop.time()
+        while self._waiting:
+            self._tried_at = self._loop.time()
             try:
                 if self._connection is None:
                     self._connection = await self.connect()
                     self.turn += 1
-                await self._exchange(self._connection, batch)
-                self._lost_since, pause = None, FIRST_PAUSE_SECONDS
+                await self._exchange(self._connection)
             except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
                 await self._disconnect()
-                self._lost_since = self._lost_since or began
+                self._waiting.extendleft(reversed(self._sent))
+                self._sent.clear()
+                if self._lost_since is None:
+                    self._lost_since, pause = self._tried_at, FIRST_PAUSE_SECONDS
                 self._lose(error, self._loop.time() - self._lost_since)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -207,33 +210,44 @@ class Pipe:
             await self._connection.disconnect(nowait=True)
             self._connection = None
 
-    def _batch(self) -> list[_Call]:
-        """Return what is to be sent next, of what was not answered."""
-        self._waiting = [call for call in self._waiting if not call.future.done()]
-        sizes = itertools.accumulate(len(call.packed) for call in self._waiting)
-        return [
-            call for call, size in zip(self._waiting[:MAX_BATCH], sizes, strict=False) if size <= MAX_BATCH_BYTES
-        ] or self._waiting[:1]
-
-    async def _exchange(self, connection: AbstractConnection, batch: Sequence[_Call]) -> None:
-        """Send a batch and hand out the answers; what is to be sent again stays undone."""
-        later: Exception | None = None
-        async with asyncio.timeout(self.address.silence) as bound:
-            await connection.send_packed_command(b"".join([call.packed for call in batch]), check_health=False)
-            for number, call in enumerate(batch, 1):
-                if number % ANSWERS_A_LOOK == 0:
-                    bound.reschedule(self._loop.time() + self.address.silence)
+    async def _exchange(self, connection: AbstractConnection) -> None:
+        """Hand out answers until nothing waits; in between send what came to wait, so that the server has work."""
+        async with asyncio.timeout(None) as bound:
+            for number in itertools.count():
+                if number % ANSWERS_A_LOOK == 0 or not self._sent:
+                    self._tried_at = self._loop.time()
+                    bound.reschedule(self._tried_at + self.address.silence)
+                    if number:
+                        self._lost_since = None
+                        await asyncio.sleep(0)  # who was answered may ask for more
+                    if batch := self._batch():
+                        await connection.send_packed_command(batch, check_health=False)
+                    if not self._sent:
+                        return
+                call = self._sent[0]
                 try:
                     call.answer(await connection.read_response())
                 except faults.NoScriptError:  # the server does not know it (any more)
                     if call.script is not None:
                         call.packed = pack("EVAL", call.script.text, *call.words[2:])
-                except _NOT_NOW as error:
-                    later = error
+                        self._waiting.appendleft(call)
+                except _NOT_NOW:
+                    raise
                 except faults.ResponseError as error:
                     call.answer(self._failure("refused a command", error))
-        if later is not None:
-            raise later
+                self._sent.popleft()
+
+    def _batch(self) -> bytes:
+        """Return what is to be sent next, of what waits."""
+        batch: list[bytes] = []
+        room = MAX_BATCH_BYTES
+        while self._waiting and len(self._sent) < MAX_BATCH and room > 0:
+            call = self._waiting.popleft()
+            if not call.future.done():  # else its caller was cancelled
+                self._sent.append(call)
+                batch.append(call.packed)
+                room -= len(call.packed)
+        return b"".join(batch)
 
     def _lose(self, error: Exception, seconds: float) -> None:
         """Let all who wait know, if no further try may help within the store's patience."""
@@ -245,6 +259,7 @@ class Pipe:
         what = "refused the connection, check the name and password in its URL" if is_refusal else "is not there"
         for call in self._waiting:
             call.answer(self._failure(what, error))
+        self._waiting.clear()
 
     def _failure(self, what: str, error: Exception) -> StoreError:
         failure = StoreError(f"{self.address.shown} {what}: {str(error) or type(error).__name__}")

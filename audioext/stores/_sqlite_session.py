@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import compress
+from itertools import accumulate, compress
 from operator import attrgetter, itemgetter, ne
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from attrs import define, field
 
 from audioext.errors import UnreadableError
 from audioext.models.entries import POST_SECONDS, Entry, Index
-from audioext.stores._journals import Head, Journals, orphan
+from audioext.stores._journals import Head, Journals, KnownJob
 from audioext.stores._sqlite_file import Connection, Row
 from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Providers, Stored, Work, to_delivery
 
@@ -34,11 +34,11 @@ ABOVE_ALL = 9e307
 """In a damaged row a text may stand for a time: it is above every number."""
 
 _LOOKUP = tuple(each.name for each in attrs.fields(Index))
-COLUMNS = (*_LOOKUP, *Head._fields[4:])
+COLUMNS = (*_LOOKUP, *Head._fields[2:])
 """Of a job beside its id; the account is `NULL` while its request is not in the journal."""
 _encode = msgspec.json.Encoder(enc_hook=dict).encode
-_lookup_values = attrgetter(*_LOOKUP[:-2])
-_ENTRY = ("id", "at", "kind", "status", "headers", "note", "body")
+_lookup_values = attrgetter(*_LOOKUP)
+_ENTRY = tuple(each.name for each in attrs.fields(Entry))
 # Texts come as bytes: one that is none is the trouble of whoever reads it, not of the statement.
 _TEXTS = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
 
@@ -50,6 +50,7 @@ def _selected(*names: str) -> str:
 _SELECT_JOB = f"SELECT id, {_selected(*COLUMNS)} FROM jobs"  # noqa: S608 - our own names, here and below
 _SELECTED_ENTRY = _selected("said", *_ENTRY[1:])
 _JOURNAL = f"SELECT {_SELECTED_ENTRY} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - see above
+_JOURNALS = f"SELECT job, {_SELECTED_ENTRY} FROM entries WHERE job IN ({{}}) ORDER BY job, id"  # noqa: S608 - see above
 NEWEST = "SELECT coalesce(max(id), 0) FROM entries"
 _INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES (?{', ?' * (len(COLUMNS) - 1)})"  # noqa: S608 - see above
 _INSERT_ENTRY = f"INSERT INTO entries (job, said, {', '.join(_ENTRY[1:])}) VALUES (?{', ?' * 7})"  # noqa: S608 - see above
@@ -64,6 +65,7 @@ PAGE_JOBS = 256
 """Jobs that are listed, or purged, in one step, so that nobody waits long for it."""
 PAGE_BYTES = 8 * 1024 * 1024
 """A page of jobs ends where their bodies exceed this size."""
+_SIZE = 1 + COLUMNS.index("size")
 PAGE_DELIVERIES = 64
 LAST = 2**63 - 1
 """No entry has a greater id."""
@@ -92,18 +94,11 @@ _GIVE_BACK: dict[Work, str] = {
 
 
 @define(eq=False)
-class KnownJob:
-    """A job as it is in the file: its head, that as a row, and the ids of its entries; a new one has no row yet."""
-
-    head: Head
-    id: int = -1
-    row: Row | None = None
-    ids: set[str] = field(factory=set)
-
-
-@define(eq=False)
-class Session(Journals[KnownJob]):
+class Session(Journals):
     """Runs the statements of one connection."""
+
+    create = Journals._create  # noqa: SLF001 - its own, here and below
+    append = Journals._append  # noqa: SLF001 - see above
 
     connection: Connection
     _jobs: dict[str, KnownJob | None] = field(factory=dict, init=False)
@@ -116,15 +111,6 @@ class Session(Journals[KnownJob]):
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
         return self.connection.execute(sql, bindings).fetchall()
-
-    def write(self, sql: str, rows: Sequence[Bindings], *, refs: Collection[str] | None = None) -> None:
-        """Run a statement once for each of *rows*, which changes the jobs of *refs*, or any."""
-        self.connection.executemany(sql, rows)
-        if refs is None:
-            self.forget()
-        else:
-            for ref in refs:
-                self._jobs.pop(ref, None)
 
     def know(self, refs: Collection[str]) -> None:
         """Begin a batch of works on the jobs of *refs*, which are read in one go where they are not known."""
@@ -149,18 +135,18 @@ class Session(Journals[KnownJob]):
         ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - see above
         for ref, said in self.rows(ids, refs):
             if (job := self._jobs[ref]) is not None:
-                job.ids.add(said)
+                job.ids[said] = None
 
-    def holder(self, key: str) -> str | None:
+    def _holder(self, key: str) -> str | None:
         return next((ref for (ref,) in self.rows("SELECT ref FROM jobs WHERE key = ?", (key,))), None)
 
-    def _job(self, ref: str, provider: str, began: float) -> KnownJob:
+    def _job(self, ref: str) -> KnownJob | None:
         if ref not in self._jobs:
             self._load([ref])
-        return self._jobs[ref] or KnownJob(orphan(ref, provider, began))
+        return self._jobs[ref]
 
     def _entries(self, job: KnownJob) -> Iterable[Entry]:
-        return map(to_entry, self.rows(_JOURNAL, (job.id, 0)))
+        return map(to_entry, self.rows(_JOURNAL, (job.number, 0)))
 
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
         bindings = {"account": account, "now": now, "per": per, "post": POST_SECONDS}
@@ -170,41 +156,42 @@ class Session(Journals[KnownJob]):
         return int(self.rows(_OCCUPYING, (account, now, ABOVE_ALL))[0][0])
 
     def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
-        orphans = self.rows("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.id,)) if job.ids else ()
+        orphans = self.rows("SELECT id FROM entries WHERE job = ? ORDER BY id", (job.number,)) if job.ids else ()
         self._put(job, head, [request])
-        self.write("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans, refs=())
+        self.connection.executemany("UPDATE entries SET id = (SELECT max(id) FROM entries) + 1 WHERE id = ?", orphans)
 
     def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         execute = self.execute
         row = _row(head)
         if job.row is None:
             execute(_INSERT_JOB, row)
-            ((job.id,),) = self.rows("SELECT last_insert_rowid()")
+            ((job.number,),) = self.rows("SELECT last_insert_rowid()")
             self._jobs[head.lookup.ref] = job
         elif row != job.row:
             differs = tuple(map(ne, row, job.row))
-            execute(_update(differs), (*compress(row, differs), job.id))
+            execute(_update(differs), (*compress(row, differs), job.number))
         job.head, job.row = head, row
         for entry in new:
             headers = _encode(entry.headers).decode() if entry.headers else None
-            values = (job.id, entry.id, entry.at, entry.kind, entry.status, headers, entry.note, entry.body)
+            values = (job.number, entry.id, entry.at, entry.kind, entry.status, headers, entry.body, entry.note)
             execute(_INSERT_ENTRY, values)
-            job.ids.add(entry.id)
+            job.ids[entry.id] = None
 
     # --- what the store is asked for -----------------------------------------------------------------------
 
     def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
-        rows = self.rows(f"{_SELECT_JOB} WHERE ref = ?", (ref,))
         try:
-            return self._stored(rows[0], after) if rows else None
+            for id_, *columns in self.rows(f"{_SELECT_JOB} WHERE ref = ?", (ref,)):
+                return to_head(columns).stored(map(to_entry, self.rows(_JOURNAL, (id_, after))))
         except ValueError as error:
             raise UnreadableError(f"job {ref} cannot be read: {error}") from error
+        return None
 
     def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
         """Return the ref of a job by its key or its task id."""
         if key is not None:
-            return self.holder(key)
+            return self._holder(key)
         newest = "SELECT ref FROM jobs WHERE task_id = ? AND provider = ? ORDER BY id DESC LIMIT 1"
         return next((ref for (ref,) in self.rows(newest, (task_id, provider))), None)
 
@@ -212,15 +199,17 @@ class Session(Journals[KnownJob]):
         """Return some of the jobs that follow the id *last*, with their ids; those that cannot be read are `None`."""
         which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
         way = f"id < ? AND {which} ORDER BY id DESC" if newest_first else f"id > ? AND {which} ORDER BY id"
-        found: list[tuple[int, Stored | None]] = []
-        size = 0
-        for row in self.rows(f"{_SELECT_JOB} WHERE {way} LIMIT ?", (last, PAGE_JOBS)):
-            stored = _or_none("job", row, self._stored)
-            found.append((row[0], stored))
-            size += 0 if stored is None else sum(entry.size for entry in stored.entries)
-            if size > PAGE_BYTES:
-                break
-        return found
+        rows = self.rows(f"{_SELECT_JOB} WHERE {way} LIMIT ?", (last, PAGE_JOBS))
+        before = accumulate((row[_SIZE] if isinstance(row[_SIZE], int) else 0 for row in rows), initial=0)
+        rows = [row for row, size in zip(rows, before, strict=False) if size <= PAGE_BYTES]
+        journals: dict[int, list[list[Any]]] = {row[0]: [] for row in rows}
+        for job, *entry in self.rows(_JOURNALS.format(", ".join("?" * len(rows))), tuple(journals)):
+            journals[job].append(entry)
+
+        def make(row: Row) -> Stored:
+            return to_head(row[1:]).stored(map(to_entry, journals[row[0]]))
+
+        return [(row[0], _or_none("job", row, make)) for row in rows]
 
     def deliveries(self, before: int, *, ref: str | None) -> list[tuple[int, Delivery | None]]:
         """Return some of the webhooks with ids below *before*, newest first; those that cannot be read are `None`."""
@@ -239,7 +228,9 @@ class Session(Journals[KnownJob]):
             jobs += self._due_jobs(work, _IS_TOO_LATE[work], providers, given)
         del jobs[limit:]
         refs = tuple(ref.decode(errors="replace") for _, _, ref in jobs)
-        self.write(_CLAIM[work], [{"now": now, "until": until, "id": id_} for _, id_, _ in jobs], refs=refs)
+        self.connection.executemany(_CLAIM[work], [{"now": now, "until": until, "id": id_} for _, id_, _ in jobs])
+        for ref in refs:
+            self._jobs.pop(ref, None)
         return refs
 
     def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
@@ -258,11 +249,12 @@ class Session(Journals[KnownJob]):
 
     def reschedule(self, ref: str, work: Work, *, at: float) -> None:
         """Give back what was claimed; see `Store.reschedule`."""
-        self.write(_GIVE_BACK[work], [(at, ref)], refs=[ref])
+        self.execute(_GIVE_BACK[work], (at, ref))
+        self._jobs.pop(ref, None)
 
     def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
-        self.write("INSERT OR IGNORE INTO secrets (name, value) VALUES (?, ?)", [(name, default)], refs=())
+        self.execute("INSERT OR IGNORE INTO secrets (name, value) VALUES (?, ?)", (name, default))
         value: bytes = self.rows("SELECT value FROM secrets WHERE name = ?", (name,))[0][0]
         return value
 
@@ -288,18 +280,15 @@ class Session(Journals[KnownJob]):
                 break
             webhooks += count
             went.append((id_,))
-        self.write("DELETE FROM entries WHERE job = ?", went)
-        self.write("DELETE FROM jobs WHERE id = ?", went)
+        self.connection.executemany("DELETE FROM entries WHERE job = ?", went)
+        self.connection.executemany("DELETE FROM jobs WHERE id = ?", went)
+        self.forget()
         if self.rows(NEWEST)[0][0] != newest:
             # Ids are never given twice: a row of no job stays where the newest one was.
-            self.write("DELETE FROM entries WHERE job = ?", [(0,)])
+            self.execute("DELETE FROM entries WHERE job = 0")
             columns = "id, job, said, at, kind, status, note, body"
-            self.write(f"INSERT INTO entries ({columns}) VALUES (?, 0, '', 0, 'purged', 0, '', '')", [(newest,)])  # noqa: S608 - see above
+            self.execute(f"INSERT INTO entries ({columns}) VALUES (?, 0, '', 0, 'purged', 0, '', '')", (newest,))  # noqa: S608 - see above
         return len(went), webhooks
-
-    def _stored(self, row: Row, after: int = 0) -> Stored:
-        id_, *columns = row
-        return to_head(columns).stored(map(to_entry, self.rows(_JOURNAL, (id_, after))))
 
 
 @cache  # of the few sets of columns that change together; an index whose columns are not named is not touched
@@ -313,24 +302,21 @@ def _row(head: Head) -> Row:
     return (values if head.is_known else (*values[:2], None, *values[3:])) + head[2:]
 
 
-def _texts(row: Sequence[Any]) -> Iterator[Any]:
-    return (value.decode() if isinstance(value, bytes) else value for value in row)
-
-
 def to_head(row: Sequence[Any]) -> Head:
     """Return the head that is stored as *row*, whose columns are those of `COLUMNS`; a `ValueError`: it is damaged."""
-    lookup = dict(zip(_LOOKUP, _texts(row), strict=False))
+    values = [value.decode() if isinstance(value, bytes) else value for value in row]
+    lookup = dict(zip(_LOOKUP, values, strict=False))
     is_known = lookup["account"] is not None
     lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
-    return msgspec.convert((lookup, is_known, *row[9:]), Head)
+    return msgspec.convert((lookup, is_known, *values[len(_LOOKUP) :]), Head)
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
     """Return the entry that is stored as *row*, whose columns are those of `_ENTRY`; a `ValueError`: it is damaged."""
-    *texts, body = row
-    values = dict(zip(_ENTRY, _texts(texts), strict=False), body=body)
-    values["headers"] = {} if values["headers"] is None else msgspec.json.decode(values["headers"])
-    return msgspec.convert(values, Entry, builtin_types=(bytes,))
+    id_, at, kind, status, headers, body, note = row
+    headers = {} if headers is None else msgspec.json.decode(headers)
+    values = (id_.decode(), at, kind.decode(), status, headers, body, note.decode())
+    return msgspec.convert(dict(zip(_ENTRY, values, strict=True)), Entry, builtin_types=(bytes,))
 
 
 def _delivery(row: Row) -> Delivery:

@@ -83,7 +83,6 @@ class FileThread(ABC):
         self._thread.join()
 
     def wake(self) -> None:
-        """Let the thread look at once for what it is to do."""
         with suppress(RuntimeError):  # it is about to
             self._wake.release()
 

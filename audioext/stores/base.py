@@ -102,13 +102,11 @@ class Delivery:
 
 def to_delivery(ref: str, provider: str, entry: Entry, *, is_orphan: bool) -> Delivery:
     """Return the delivery that *entry* of the journal of *ref* is."""
-    verdict: DeliveryVerdict = "applied"
+    verdict: DeliveryVerdict = "orphan" if is_orphan else "applied"
     if entry.note.startswith(UNREADABLE):
         verdict = "unreadable"
     elif entry.note.startswith((REFUSED, OTHER_TASK)):
         verdict = "refused"
-    elif is_orphan:
-        verdict = "orphan"
     return Delivery(
         id=f"{ref}-{entry.id}",
         ref=ref,

@@ -5,26 +5,29 @@ Of what is held, few objects stay alive for an entry: each of them costs every g
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from functools import wraps
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import Concatenate, ParamSpec, TypeVar
 
+import attrs
 from attrs import define, field
 
 from audioext.errors import StoreError
 from audioext.models.entries import POST_SECONDS, Entry, Index
+from audioext.models.limits import Limits
 from audioext.stores._engine import Fanout, follow
-from audioext.stores._journals import Head, Journals, orphan
+from audioext.stores._journals import Head, Journals, KnownJob, sooner
 from audioext.stores.base import (
     LONGEST_HOLD_SECONDS,
     Appended,
     Changed,
+    Created,
     Delivery,
+    Existing,
+    Full,
     Providers,
     Resync,
     Stored,
@@ -32,104 +35,203 @@ from audioext.stores.base import (
     to_delivery,
 )
 
-P = ParamSpec("P")
-C = TypeVar("C")
-T = TypeVar("T")
-
+_WORKS: tuple[Work, Work] = ("polls", "handlers")
 _links = attrgetter("key", "task_id", "account", "answered_at", "occupies_until")
 
 
-@define(eq=False, repr=False)
-class _HeldJournal:
-    """All that is held of one ref: its entries by their ids, in their order."""
+def _dues(head: Head) -> tuple[float | None, float | None]:
+    """Return when polls can be claimed, and when handlers can."""
+    handle_at = head.lookup.handle_at
+    return head.lookup.poll_at, None if handle_at is None else max(handle_at, head.held_until)
 
-    head: Head
-    ids: dict[str, Entry] = field(factory=dict)
 
-    def due(self, work: Work) -> float | None:
-        head = self.head
-        if work == "polls":
-            return head.poll_at
-        return None if head.handle_at is None else max(head.handle_at, head.held_until)
-
-    def is_too_late(self, work: Work, now: float, latest: float) -> bool:
-        """Say whether a clock that was ahead must have put *work* down: it is due later than can be."""
-        head = self.head
-        if work == "handlers" and head.held_until > now:
-            return head.held_until > latest + LONGEST_HOLD_SECONDS
-        at = head.poll_at if work == "polls" else head.handle_at
-        return at is not None and at > latest
-
-    def give_back(self, work: Work, at: float) -> None:
-        """End a claim: *work* is due at *at*, or sooner, or not at all."""
-        poll_at, handle_at = self.head.poll_at, self.head.handle_at
-        if work == "handlers":
-            self.head = self.head._replace(held_until=0.0, handle_at=handle_at and min(handle_at, at))
-        else:
-            self.head = self.head._replace(poll_at=poll_at and min(poll_at, at))
+def _is_too_late(head: Head, work: Work, now: float, latest: float) -> bool:
+    """Say whether a clock that was ahead must have put down *work* that is due later than *latest*."""
+    if work == "handlers" and head.held_until > now:
+        return head.held_until > latest + LONGEST_HOLD_SECONDS
+    return work == "polls" or (head.lookup.handle_at or 0.0) > latest
 
 
 @define(eq=False, repr=False)
-class _Agenda:
-    """Jobs in a heap for each provider, by when work is due or sooner: what became due later moves when looked at."""
+class MemoryStore(Journals):
+    """All in memory: the whole store protocol, nothing survives the process."""
 
-    work: Work
-    _heaps: dict[str, list[tuple[float, int, _HeldJournal]]] = field(factory=dict, init=False)
-    _queued: dict[_HeldJournal, float] = field(factory=dict, init=False)
+    _users: int = field(default=0, init=False)
+    _failing: str | None = field(default=None, init=False)
+    _held: dict[str, KnownJob] = field(factory=dict, init=False)
     _numbers: Iterator[int] = field(factory=itertools.count, init=False)
-
-    def put(self, job: _HeldJournal) -> None:
-        due = job.due(self.work)
-        if due is not None and due < self._queued.get(job, math.inf):
-            self._queued[job] = due
-            heapq.heappush(self._heaps.setdefault(job.head.lookup.provider, []), (due, next(self._numbers), job))
-
-    def first(self, providers: Providers) -> tuple[float, int, _HeldJournal] | None:
-        """Return when the first work is due, and last the job that it is about."""
-        tops: list[tuple[float, int, _HeldJournal]] = []
-        for provider in self._heaps if providers is None else self._heaps.keys() & set(providers):
-            heap = self._heaps[provider]
-            while heap and heap[0][0] != heap[0][2].due(self.work):
-                queued, _, job = heapq.heappop(heap)
-                if self._queued.get(job) == queued:
-                    del self._queued[job]
-                    self.put(job)
-            tops += heap[:1]
-        return min(tops, default=None)
-
-
-def _make_agendas(jobs: Iterable[_HeldJournal] = ()) -> dict[Work, _Agenda]:
-    agendas: dict[Work, _Agenda] = {"polls": _Agenda("polls"), "handlers": _Agenda("handlers")}
-    for job, agenda in itertools.product(jobs, agendas.values()):
-        agenda.put(job)
-    return agendas
-
-
-@define(eq=False, repr=False)
-class _Memory(Journals[_HeldJournal]):
-    """All that is held, and what leads to it."""
-
-    jobs: dict[str, _HeldJournal] = field(factory=dict)
-    secrets: dict[str, bytes] = field(factory=dict)
-    arrivals: list[_HeldJournal] = field(factory=list)
+    _secrets: dict[str, bytes] = field(factory=dict, init=False)
+    _arrivals: list[KnownJob] = field(factory=list, init=False)
     """The job of every webhook, in the order in which they came."""
-    fanout: Fanout = field(factory=Fanout)
-    _keys: dict[str, str] = field(factory=dict)
-    _tasks: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict)
+    _fanout: Fanout = field(factory=Fanout, init=False)
+    _keys: dict[str, str] = field(factory=dict, init=False)
+    _tasks: dict[tuple[str, str | None], tuple[str, ...]] = field(factory=dict, init=False)
     """The jobs that claim a task id, the last one first to be found."""
-    _submits: defaultdict[str, dict[str, _HeldJournal]] = field(factory=lambda: defaultdict(dict))
+    _submits: defaultdict[str, dict[str, KnownJob]] = field(factory=lambda: defaultdict(dict), init=False)
     """The jobs that may count for the window of an account; those that no longer do leave when it is asked."""
-    _occupying: defaultdict[str, dict[str, _HeldJournal]] = field(factory=lambda: defaultdict(dict))
-    _agendas: dict[Work, _Agenda] = field(factory=_make_agendas)
-    _claimed_at: dict[Work, float] = field(factory=dict)
+    _occupying: defaultdict[str, dict[str, KnownJob]] = field(factory=lambda: defaultdict(dict), init=False)
+    _due: defaultdict[tuple[Work, str], list[tuple[float, int, KnownJob]]] = field(
+        factory=lambda: defaultdict(list), init=False
+    )
+    """The jobs of each provider by when work can be claimed, and by their numbers, so that no two are equal."""
 
-    def holder(self, key: str) -> str | None:
+    async def open(self) -> None:
+        """Count one more user; memory is always there."""
+        self._users += 1
+
+    async def aclose(self) -> None:
+        """End the streams of changes with the last user; what is held stays for the next one."""
+        self._users = max(0, self._users - 1)
+        if self._users == 0:
+            self._fanout.close()
+
+    def fail(self, why: str | None) -> None:
+        """Raise `StoreError` from every call until `fail(None)`: for testing what your code does then."""
+        self._failing = why
+
+    async def create(self, entry: Entry, index: Index, *, limits: Limits, now: float) -> Created | Existing | Full:
+        """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
+        self._check()
+        return self._create(entry, index, limits=limits, now=now)
+
+    async def append(  # noqa: PLR0913 - the protocol's
+        self,
+        ref: str,
+        entries: Sequence[Entry],
+        *,
+        provider: str,
+        index: Index | None = None,
+        known: int = 0,
+        look_at: float = 0.0,
+        release: bool = False,
+    ) -> Appended:
+        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
+        self._check()
+        return self._append(ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release)
+
+    async def read(self, ref: str, *, after: int = 0) -> Stored | None:
+        """Return a job with its entries after so many; see `Store.read`."""
+        self._check()
+        job = self._held.get(ref)
+        return None if job is None else job.head.stored(tuple(job.ids.values())[after:])
+
+    async def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
+        """Return the ref of a job by its key or its task id."""
+        self._check()
+        return self._keys.get(key) if key is not None else self._tasks.get((provider, task_id), (None,))[-1]
+
+    async def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
+        """Yield the jobs in the order of their creation, or against it; see `Store.jobs`."""
+        self._check()
+        jobs = tuple(self._held.values())
+        for job in reversed(jobs) if newest_first else jobs:
+            if job.head.is_known and is_open in {None, job.head.lookup.is_open}:
+                yield job.head.stored(job.ids.values())
+
+    async def claim(  # noqa: PLR0913 - the protocol's
+        self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
+    ) -> tuple[str, ...]:
+        """Take jobs whose work is due; see `Store.claim`."""
+        self._check()
+        due = []
+        for queue in self._queues(work, providers):
+            due += queue[: min(limit, bisect_right(queue, (now, math.inf)))]
+            late = queue[bisect_right(queue, (max(now, latest), math.inf)) :]
+            due += [item for item in late if _is_too_late(item[-1].head, work, now, latest)]
+        jobs = [job for *_, job in sorted(due)[:limit]]
+        for job in jobs:
+            if work == "polls":
+                lookup = attrs.evolve(job.head.lookup, poll_at=until)
+                self._put(job, job.head._replace(lookup=lookup), ())
+            else:
+                self._hold(job, now, until)
+        return tuple(job.head.lookup.ref for job in jobs)
+
+    async def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
+        """Return when work can be claimed next; see `Store.next_due`."""
+        self._check()
+        return min((queue[0][0] for queue in self._queues(work, providers) if queue), default=None)
+
+    async def reschedule(self, ref: str, work: Work, *, at: float) -> None:
+        """Give back what was claimed; see `Store.reschedule`."""
+        self._check()
+        if (job := self._held.get(ref)) is not None:
+            if work == "polls":
+                lookup = attrs.evolve(job.head.lookup, poll_at=sooner(job.head.lookup.poll_at, at))
+                self._put(job, job.head._replace(lookup=lookup), ())
+            else:
+                self._hold(job, at, 0.0)
+
+    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+        """Yield the webhooks, newest first."""
+        self._check()
+        jobs = [job for job in self._arrivals if ref in {None, job.head.lookup.ref}]
+        webhooks = {job: [entry for entry in job.ids.values() if entry.kind == "webhook"] for job in set(jobs)}
+        for job in reversed(jobs):
+            index, entry = job.head.lookup, webhooks[job].pop()
+            if self._held.get(index.ref) is job:  # else it was purged meanwhile
+                yield to_delivery(index.ref, index.provider, entry, is_orphan=not job.head.is_known)
+
+    def changes(self) -> AsyncIterator[Changed | Resync]:
+        """Yield what is changed from now on; see `Store.changes`."""
+        return follow(self._listened_to)
+
+    async def secret(self, name: str, default: bytes) -> bytes:
+        """Store a named value unless there is one; return the one that is there now."""
+        self._check()
+        return self._secrets.setdefault(name, default)
+
+    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+        """Forget what is old; see `Store.purge`."""
+        self._check()
+        surplus = len(self._arrivals) - deliveries_kept
+        closed = [job for job in self._held.values() if not job.head.lookup.is_open]
+        count = len(self._held)
+        for job in sorted(closed, key=lambda job: job.head.changed_at):
+            if job.head.changed_at >= before and surplus <= 0:
+                break
+            surplus -= sum(entry.kind == "webhook" for entry in job.ids.values())
+            self._link(job, job.head.lookup, None)
+            del self._held[job.head.lookup.ref]
+        self._arrivals = [job for job in self._arrivals if job.head.lookup.ref in self._held]
+        for queue in self._due.values():
+            queue[:] = [item for item in queue if item[-1].head.lookup.ref in self._held]
+        return count - len(self._held)
+
+    def watch(self, *, urgent: bool) -> None:
+        """Do nothing: nobody else changes it."""
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Say that nothing survives the process."""
+        self._check()
+        return ("the memory store survives no restart; give store= a file or a server",)
+
+    def _check(self) -> None:
+        if self._failing is not None:
+            raise StoreError(self._failing)
+
+    def _listened_to(self) -> Fanout:
+        self._check()
+        return self._fanout
+
+    def _queues(self, work: Work, providers: Providers) -> list[list[tuple[float, int, KnownJob]]]:
+        names = {provider for _, provider in self._due} if providers is None else set(providers)
+        return [self._due[work, provider] for provider in names]
+
+    def _hold(self, job: KnownJob, due: float, until: float) -> None:
+        lookup = job.head.lookup
+        lookup = attrs.evolve(lookup, handle_at=sooner(lookup.handle_at, due))
+        self._put(job, job.head._replace(lookup=lookup, held_until=until), ())
+
+    # --- what the rules ask for ------------------------------------------------------------------------------
+
+    def _holder(self, key: str) -> str | None:
         return self._keys.get(key)
 
-    def _job(self, ref: str, provider: str, began: float) -> _HeldJournal:
-        return self.jobs.get(ref) or _HeldJournal(orphan(ref, provider, began))
+    def _job(self, ref: str) -> KnownJob | None:
+        return self._held.get(ref)
 
-    def _entries(self, job: _HeldJournal) -> Iterable[Entry]:
+    def _entries(self, job: KnownJob) -> Iterable[Entry]:
         return job.ids.values()
 
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
@@ -149,196 +251,48 @@ class _Memory(Journals[_HeldJournal]):
     def _count_occupying(self, account: str, now: float) -> int:
         return sum(job.head.lookup.occupies_until > now for job in self._occupying[account].values())
 
-    def _begin(self, job: _HeldJournal, head: Head, request: Entry) -> None:
+    def _begin(self, job: KnownJob, head: Head, request: Entry) -> None:
         job.ids = {request.id: request, **job.ids}
         self._put(job, head, ())
 
-    def _put(self, job: _HeldJournal, head: Head, new: Iterable[Entry]) -> None:
+    def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         for entry in new:
             job.ids[entry.id] = entry
             if entry.kind == "webhook":
-                self.arrivals.append(job)
+                self._arrivals.append(job)
         before, index, job.head = job.head, head.lookup, head
+        if job.number < 0:
+            job.number = next(self._numbers)
+            self._held[index.ref] = job
         if index is not before.lookup and _links(index) != _links(before.lookup):
-            self._unlink(before.lookup)
-            if index.key is not None:
-                self._keys[index.key] = index.ref
-            if index.task_id is not None:
-                task = (index.provider, index.task_id)
-                self._tasks[task] = (*self._tasks.get(task, ()), index.ref)
-            self._submits[index.account][index.ref] = job
-            if index.occupies_until > 0:
-                self._occupying[index.account][index.ref] = job
-        self.jobs[index.ref] = job
-        if head.poll_at is not None and head.poll_at != before.poll_at:
-            self._agendas["polls"].put(job)
-        if head.handle_at is not None and (head.handle_at, head.held_until) != (before.handle_at, before.held_until):
-            self._agendas["handlers"].put(job)
+            self._link(job, before.lookup, index)
+        for work, was, due in zip(_WORKS, _dues(before), _dues(head), strict=True):
+            if was != due:
+                queue = self._due[work, index.provider]
+                if was is not None:
+                    del queue[bisect_left(queue, (was, job.number))]
+                if due is not None:
+                    insort(queue, (due, job.number, job))
         if head.entries != before.entries:
-            self.fanout.publish((Changed(index.ref, head.entries),))
+            self._fanout.publish((Changed(index.ref, head.entries),))
 
-    def _unlink(self, index: Index) -> None:
-        task = (index.provider, index.task_id or "")
-        if index.key is not None and self._keys.get(index.key) == index.ref:
-            del self._keys[index.key]
+    def _link(self, job: KnownJob, before: Index, index: Index | None) -> None:
+        """Let *index* lead to *job*, and what it was *before* no more."""
+        if before.key is not None and self._keys.get(before.key) == before.ref:
+            del self._keys[before.key]
+        task = (before.provider, before.task_id)
         refs = self._tasks.pop(task, ())
-        if refs and refs != (index.ref,):
-            self._tasks[task] = tuple(ref for ref in refs if ref != index.ref)
-        self._submits[index.account].pop(index.ref, None)
-        self._occupying[index.account].pop(index.ref, None)
-
-    def read(self, ref: str, *, after: int = 0) -> Stored | None:
-        """Return a job with its entries after so many; see `Store.read`."""
-        job = self.jobs.get(ref)
-        return None if job is None else job.head.stored(tuple(job.ids.values())[after:])
-
-    def find(self, *, key: str | None = None, provider: str = "", task_id: str | None = None) -> str | None:
-        """Return the ref of a job by its key or its task id."""
-        return self._keys.get(key) if key is not None else self._tasks.get((provider, task_id or ""), (None,))[-1]
-
-    def claim(  # noqa: PLR0913 - the protocol's
-        self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
-    ) -> tuple[str, ...]:
-        """Take jobs whose work is due; see `Store.claim`."""
-        agenda = self._agendas[work]
-        if now < self._claimed_at.get(work, now):  # the clock went back: only then something can be due too late
-            for job in self.jobs.values():
-                if job.is_too_late(work, now, latest):
-                    job.give_back(work, now)
-                agenda.put(job)
-        self._claimed_at[work] = now
-        claimed: list[str] = []
-        while len(claimed) < limit and (first := agenda.first(providers)) is not None and first[0] <= now:
-            job = first[-1]
-            head = job.head
-            job.head = head._replace(poll_at=until) if work == "polls" else head._replace(held_until=until)
-            claimed.append(head.lookup.ref)
-        return tuple(claimed)
-
-    def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
-        """Return when work can be claimed next; see `Store.next_due`."""
-        first = self._agendas[work].first(providers)
-        return None if first is None else first[0]
-
-    def reschedule(self, ref: str, work: Work, *, at: float) -> None:
-        """Give back what was claimed; see `Store.reschedule`."""
-        if (job := self.jobs.get(ref)) is not None:
-            job.give_back(work, at)
-            self._agendas[work].put(job)
-
-    def secret(self, name: str, default: bytes) -> bytes:
-        """Store a named value unless there is one; return the one that is there now."""
-        return self.secrets.setdefault(name, default)
-
-    def purge(self, *, before: float, deliveries_kept: int) -> int:
-        """Forget what is old; see `Store.purge`."""
-        surplus = len(self.arrivals) - deliveries_kept
-        closed = [job for job in self.jobs.values() if not job.head.lookup.is_open]
-        count = len(self.jobs)
-        for job in sorted(closed, key=lambda job: job.head.changed_at):
-            if job.head.changed_at >= before and surplus <= 0:
-                break
-            surplus -= sum(entry.kind == "webhook" for entry in job.ids.values())
-            self._unlink(job.head.lookup)
-            del self.jobs[job.head.lookup.ref]
-        self.arrivals = [job for job in self.arrivals if job.head.lookup.ref in self.jobs]
-        self._agendas = _make_agendas(self.jobs.values())
-        return count - len(self.jobs)
-
-    def warnings(self) -> tuple[str, ...]:
-        """Say that nothing survives the process."""
-        return ("the memory store survives no restart; give store= a file or a server",)
-
-
-async def _done(perform: Callable[[], T]) -> T:
-    return perform()
-
-
-def _method(
-    work: Callable[Concatenate[_Memory, P], T], done: Callable[[Callable[[], T]], C]
-) -> Callable[Concatenate[MemoryStore, P], C]:
-    """Return the method that has *work* done when it is awaited, typed as an async function's."""
-
-    @wraps(work)
-    def method(store: MemoryStore, /, *given: P.args, **named: P.kwargs) -> C:
-        return done(lambda: work(store._held(), *given, **named))  # noqa: SLF001 - it is a method of the store
-
-    return method
-
-
-@define(eq=False, repr=False)
-class MemoryStore:
-    """All in memory: the whole store protocol, nothing survives the process."""
-
-    _memory: _Memory = field(factory=_Memory, init=False)
-    _users: int = field(default=0, init=False)
-    _failing: str | None = field(default=None, init=False)
-
-    create = _method(_Memory.create, _done)
-    read = _method(_Memory.read, _done)
-    find = _method(_Memory.find, _done)
-    claim = _method(_Memory.claim, _done)
-    next_due = _method(_Memory.next_due, _done)
-    reschedule = _method(_Memory.reschedule, _done)
-    secret = _method(_Memory.secret, _done)
-    purge = _method(_Memory.purge, _done)
-    warnings = _method(_Memory.warnings, _done)
-
-    async def open(self) -> None:
-        """Count one more user; memory is always there."""
-        self._users += 1
-
-    async def aclose(self) -> None:
-        """End the streams of changes with the last user; what is held stays for the next one."""
-        self._users = max(0, self._users - 1)
-        if self._users == 0:
-            self._memory.fanout.close()
-
-    def fail(self, why: str | None) -> None:
-        """Raise `StoreError` from every call until `fail(None)`: for testing what your code does then."""
-        self._failing = why
-
-    async def append(  # noqa: PLR0913 - the protocol's
-        self,
-        ref: str,
-        entries: Sequence[Entry],
-        *,
-        provider: str,
-        index: Index | None = None,
-        known: int = 0,
-        look_at: float = 0.0,
-        release: bool = False,
-    ) -> Appended:
-        """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        return self._held().append(
-            ref, entries, provider=provider, index=index, known=known, look_at=look_at, release=release
-        )
-
-    async def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
-        """Yield the jobs in the order of their creation, or against it; see `Store.jobs`."""
-        jobs = tuple(self._held().jobs.values())
-        for job in reversed(jobs) if newest_first else jobs:
-            if job.head.is_known and is_open in {None, job.head.lookup.is_open}:
-                yield job.head.stored(job.ids.values())
-
-    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
-        """Yield the webhooks, newest first."""
-        held = self._held()
-        jobs = [job for job in held.arrivals if ref in {None, job.head.lookup.ref}]
-        webhooks = {job: [entry for entry in job.ids.values() if entry.kind == "webhook"] for job in set(jobs)}
-        for job in reversed(jobs):
-            index, entry = job.head.lookup, webhooks[job].pop()
-            if held.jobs.get(index.ref) is job:  # else it was purged meanwhile
-                yield to_delivery(index.ref, index.provider, entry, is_orphan=not job.head.is_known)
-
-    def changes(self) -> AsyncIterator[Changed | Resync]:
-        """Yield what is changed from now on; see `Store.changes`."""
-        return follow(lambda: self._held().fanout)
-
-    def watch(self, *, urgent: bool) -> None:
-        """Do nothing: nobody else changes it."""
-
-    def _held(self) -> _Memory:
-        if self._failing is not None:
-            raise StoreError(self._failing)
-        return self._memory
+        if refs and refs != (before.ref,):
+            self._tasks[task] = tuple(ref for ref in refs if ref != before.ref)
+        self._submits[before.account].pop(before.ref, None)
+        self._occupying[before.account].pop(before.ref, None)
+        if index is None:
+            return
+        if index.key is not None:
+            self._keys[index.key] = index.ref
+        if index.task_id is not None:
+            task = (index.provider, index.task_id)
+            self._tasks[task] = (*self._tasks.get(task, ()), index.ref)
+        self._submits[index.account][index.ref] = job
+        if index.occupies_until > 0:
+            self._occupying[index.account][index.ref] = job

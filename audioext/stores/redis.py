@@ -112,10 +112,7 @@ class RedisStore(EngineStore[OpenServer]):
             return stored if stored is not None and is_open in {None, stored.index.is_open} else None
 
         name = "open" if is_open else "jobs"
-        command, first, last = "ZRANGEBYSCORE", "-inf", "+inf"
-        if newest_first:
-            command, first, last = "ZREVRANGEBYSCORE", last, first
-        return paged(lambda after: self._page(command, name, after, last, read), first)
+        return self._paged(name, read, newest_first=newest_first)
 
     async def claim(  # noqa: PLR0913 - the protocol's
         self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
@@ -134,7 +131,7 @@ class RedisStore(EngineStore[OpenServer]):
         """Give back what was claimed; see `Store.reschedule`."""
         await self._pipe.do(scripts.RESCHEDULE, ref, work, at)
 
-    def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
+    async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:
         """Yield the webhooks, newest first, read page by page."""
 
         async def read(place: str) -> Delivery | None:
@@ -142,8 +139,11 @@ class RedisStore(EngineStore[OpenServer]):
             return next(_deliveries(await self._read(of, 0, number)), None)
 
         if ref is not None:
-            return self._deliveries_of(ref)
-        return paged(lambda before: self._page("ZREVRANGEBYSCORE", "webhooks", before, "-inf", read), "+inf")
+            for delivery in _deliveries(await self._read(ref)):
+                yield delivery
+            return
+        async for delivery in self._paged("webhooks", read, newest_first=True):
+            yield delivery
 
     async def secret(self, name: str, default: bytes) -> bytes:
         """Store a named value unless there is one; return the one that is there now."""
@@ -172,18 +172,19 @@ class RedisStore(EngineStore[OpenServer]):
         facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
         return tuple(_find_risks(facts, policy[1].decode() if policy else ""))
 
-    async def _page(
-        self, command: str, name: str, start: str, end: str, read: Callable[[str], Awaitable[T | None]]
-    ) -> list[tuple[str, T | None]]:
-        """Return what the next members of a sorted set stand for, each behind the bound of those after it."""
-        found = await self._pipe.run(command, self._pipe.key(name), start, end, "WITHSCORES", "LIMIT", 0, PAGE)
-        words = [word.decode(errors="replace") for word in found]
-        items = await asyncio.gather(*(_or_none(read(member)) for member in words[::2]))
-        return [(f"({number}", item) for number, item in zip(words[1::2], items, strict=True)]
+    def _paged(self, name: str, read: Callable[[str], Awaitable[T | None]], *, newest_first: bool) -> AsyncIterator[T]:
+        """Yield what the members of a sorted set stand for."""
+        command, first, last = "ZRANGEBYSCORE", "-inf", "+inf"
+        if newest_first:
+            command, first, last = "ZREVRANGEBYSCORE", last, first
 
-    async def _deliveries_of(self, ref: str) -> AsyncIterator[Delivery]:
-        for delivery in _deliveries(await self._read(ref)):
-            yield delivery
+        async def page(start: str) -> list[tuple[str, T | None]]:
+            found = await self._pipe.run(command, self._pipe.key(name), start, last, "WITHSCORES", "LIMIT", 0, PAGE)
+            words = [word.decode(errors="replace") for word in found]
+            items = await asyncio.gather(*(_or_none(read(member)) for member in words[::2]))
+            return [(f"({number}", item) for number, item in zip(words[1::2], items, strict=True)]
+
+        return paged(page, first)
 
     async def _read(self, ref: str, after: int = 0, *number: str) -> tuple[Stored, bool] | None:
         """Return a job and whether its request is known, with its entries after so many, or with one by *number*."""

@@ -5,48 +5,41 @@ Its methods are those of `_sqlite_session`, which threads call: nothing here blo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial, wraps
 from os import PathLike
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from types import CoroutineType
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from attrs import define, field
 
 from audioext.stores._engine import EngineStore, paged
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import LAST, PAGE_JOBS, Session
-from audioext.stores._sqlite_thread import FileThread, Writer
+from audioext.stores._sqlite_thread import Writer
 from audioext.stores.base import Delivery, Stored
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Driver", "SqliteStore", "has_reset_bug"]
 
 P = ParamSpec("P")
-C = TypeVar("C")
 T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long an append waits for another process's; then the provider is asked to come again."""
 
 
-async def _by_writer(store: SqliteStore, perform: Callable[[FileThread], Awaitable[T]]) -> T:
-    return await perform(store._opened())  # noqa: SLF001 - a part of its methods
-
-
-async def _by_reader(store: SqliteStore, perform: Callable[[FileThread], Awaitable[T]]) -> T:
-    return await perform(store._opened().reader)  # noqa: SLF001 - a part of its methods
-
-
 def _method(
-    work: Callable[Concatenate[Session, P], T], by: Callable[[SqliteStore, Callable[[FileThread], Awaitable[T]]], C]
-) -> Callable[Concatenate[SqliteStore, P], C]:
-    """Return the method that has *work* done *by* a thread when it is awaited, typed as an async function's."""
+    work: Callable[Concatenate[Session, P], T], *, writes: bool
+) -> Callable[Concatenate[SqliteStore, P], CoroutineType[Any, Any, T]]:
+    """Return the method that has *work* done by a thread."""
 
     @wraps(work)
-    def method(store: SqliteStore, /, *given: P.args, **named: P.kwargs) -> C:
-        return by(store, lambda thread: thread.run(work, *given, **named))
+    async def method(store: SqliteStore, /, *given: P.args, **named: P.kwargs) -> T:
+        writer = store._opened()  # noqa: SLF001 - it is a method of the store
+        return await (writer if writes else writer.reader).run(work, *given, **named)
 
-    return method
+    return method  # type: ignore[return-value]  # to mypy an async function returns any coroutine
 
 
 @define(eq=False)
@@ -65,14 +58,14 @@ class SqliteStore(EngineStore[Writer]):
     busy_timeout: float = field(default=BUSY_TIMEOUT_SECONDS, kw_only=True)
     driver: Driver = field(factory=default_driver, kw_only=True)
 
-    create = _method(Session.create, _by_writer)
-    append = _method(Session.append, _by_writer)
-    claim = _method(Session.claim, _by_writer)
-    reschedule = _method(Session.reschedule, _by_writer)
-    secret = _method(Session.secret, _by_writer)
-    read = _method(Session.read, _by_reader)
-    find = _method(Session.find, _by_reader)
-    next_due = _method(Session.next_due, _by_reader)
+    create = _method(Session.create, writes=True)
+    append = _method(Session.append, writes=True)
+    claim = _method(Session.claim, writes=True)
+    reschedule = _method(Session.reschedule, writes=True)
+    secret = _method(Session.secret, writes=True)
+    read = _method(Session.read, writes=False)
+    find = _method(Session.find, writes=False)
+    next_due = _method(Session.next_due, writes=False)
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, or against it, read page by page; see `Store.jobs`."""

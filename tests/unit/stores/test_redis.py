@@ -100,7 +100,7 @@ def test_a_url_is_the_drivers_but_for_what_is_ours(url: str, driver: dict[str, o
         ("redis://h?prefix=", "prefix"),
         ("redis://h?prefix={a}", "prefix"),
         ("redis://h/first", "number of a database"),
-        ("redis://h?partitions=8", "one hash tag"),
+        ("redis://h?partitions=8", "partitions"),
         ("redis://h?bogus=1", "bogus"),
         ("redis://h?db=first", "db"),
     ],
