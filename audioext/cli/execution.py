@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from audioext.cli.exits import Exit, is_output_lost, leave
-from audioext.cli.options import Command
+from audioext.cli.options import SOURCE_NAMES, Command
 from audioext.cli.screen import Screen
 from audioext.cli.text import clean, dump, moment
 from audioext.errors import (
@@ -162,8 +162,6 @@ class _StderrHandler(logging.Handler):
 
 
 # --- what is said of an error -----------------------------------------------------------------------------------
-
-SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
 
 
 class ForwardError(AudioextError):

@@ -9,9 +9,8 @@ import mimetypes
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
-import attrs
 from attrs import frozen
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
@@ -21,7 +20,7 @@ from pydantic import Field
 
 from audioext.cli.mcp_results import SONGS, Balance, JobInfo, JobList, SavedFiles, error_result, job_info, money
 from audioext.cli.mcp_tasks import JobTasks
-from audioext.cli.options import FIELD_HELP
+from audioext.cli.options import request_fields
 from audioext.client import Client
 from audioext.errors import AudioextError, Problem, RequestError
 from audioext.files.formats import listen
@@ -35,11 +34,6 @@ from audioext.version import __version__
 LISTED_AT_MOST = 50
 WAIT_SECONDS = 45.0  # many clients give a call 60 s
 LONGEST_WAIT_SECONDS = 600.0
-SOURCES = {
-    "audio_id": "The id of a track that this provider made.",
-    "url": "The public URL of an audio file.",
-    "file": "The path of an audio file on the machine of this server.",
-}
 INSTRUCTIONS = """\
 Extends music, and gives voices an accompaniment, at a paid API. A task takes minutes. Submit it by `extend` or
 `add_instrumental`: the answer has its `ref` at once. Then call `wait` with the ref until `state` is complete, then
@@ -212,12 +206,10 @@ def _submit_tool(client: Client, request: type[Request]) -> Callable[..., Awaita
         " together, before anything is sent. Go on with `wait`."
     )
     annotated: Any = Annotated  # with types that are known at run time alone
-    hints = {**get_type_hints(request), "file": str | None}
     parameters = [inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=Key)]
-    for each in attrs.fields(request):
-        if each.name != "provider":
-            help_text = Field(description=SOURCES.get(each.name) or FIELD_HELP[each.name])
-            kind, keyword = annotated[hints[each.name], help_text], inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(each.name, keyword, default=each.default, annotation=kind))
+    for name, kind, default, words in request_fields(request):
+        described = annotated[str | None if name == "file" else kind, Field(description=words)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, keyword, default=default, annotation=described))
     submit.__signature__ = inspect.Signature(parameters, return_annotation=JobInfo)  # type: ignore[attr-defined]  # functions have it where it is set
     return submit
