@@ -141,20 +141,21 @@ def timeline_objects(record: Record) -> list[dict[str, object]]:
     """Return what happened to a job in order: a word, after how many seconds, when, and how it became known."""
     return [
         {"event": word, "seconds": round(at - record.created_at, 3), "at": iso(at), "how": how}
-        for word, at, how in _timeline(record)
+        for word, at, how, _ in timeline(record)
     ]
 
 
-def _timeline(record: Record) -> list[tuple[str, float, str]]:
-    found = []
+def timeline(record: Record) -> list[tuple[str, float, str, Source | None]]:
+    """Return what happened to a job in order: a word, when, how it became known in words, and the source of a stage."""
+    found: list[tuple[str, float, str, Source | None]] = []
     for item in record.reached:
         # The POST's own answer makes a job submitted, unless a webhook was quicker to name the task.
         is_answer = item.stage is Stage.SUBMITTED and item.source != "webhook"
-        found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source]))
+        found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source], item.source))
     if record.verdict is Verdict.FAILED and record.fault is not None:
-        found.append(("failed", record.fault.at, record.fault.message))
+        found.append(("failed", record.fault.at, record.fault.message, None))
     if record.verdict is Verdict.REFUSED:
-        found.append(("refused", record.answered_at or record.created_at, problem_of(record) or ""))
+        found.append(("refused", record.answered_at or record.created_at, problem_of(record) or "", None))
     if record.verdict is Verdict.EXPIRED and record.expired_at is not None:
-        found.append(("expired", record.expired_at, "given up; a late callback still completes it"))
+        found.append(("expired", record.expired_at, "given up; a late callback still completes it", None))
     return sorted(found, key=lambda item: item[1])
