@@ -49,7 +49,7 @@ class McpCommand(ConnectOptions, Command):
     async def run(self, screen: Screen) -> None:
         """Serve until the client closes stdin, or until Ctrl-C or SIGTERM."""
         address = None if self.http is None else _read_address(self.http, has_token=bool(self.token))
-        async with open_client(self, self.provider, base_url=self.base_url) as opened:
+        async with open_client(self, self.provider, screen, base_url=self.base_url) as opened:
             note = SANDBOX_NOTE + ", ".join(opened.samples) if self.sandbox else ""
             server = AgentServer(opened.client, provider=self.provider, out=self.out, note=note)
             with stop_signals() as stopped:

@@ -28,7 +28,7 @@ from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
 from audioext.runtime.jobs import TOLD_STAGES, Job, JobExpiredError, StageTimeoutError
-from audioext.ui.objects import BY, newest, state_of
+from audioext.ui.objects import BY, first, state_of
 from audioext.version import __version__
 
 LISTED_AT_MOST = 50
@@ -95,7 +95,9 @@ class Tools:
         limit: Annotated[int, Field(ge=1, le=1_000)] = 20,
     ) -> JobList:
         """List the jobs of the store, the newest first, also those of other processes."""
-        return JobList(jobs=[job_info(job) for job in await newest(self.client, limit, is_open=open)])
+        return JobList(
+            jobs=[job_info(job) for job in await first(limit, self.client.jobs(open=open, newest_first=True))]
+        )
 
     async def save(
         self,
@@ -156,7 +158,7 @@ class AgentServer(MCPServer[object]):
     async def list_resources(self) -> list[Resource]:
         """List the newest finished songs: each is a resource, and so is each of its tracks."""
         found = []
-        for job in await newest(self._client, LISTED_AT_MOST, is_open=False):
+        for job in await first(LISTED_AT_MOST, self._client.jobs(open=False, newest_first=True)):
             if job.verdict is Verdict.COMPLETE:
                 title = next((track.title for track in job.record.tracks if track.title), None)
                 found.append(Resource(uri=SONGS + job.ref, name=job.ref, title=title, mime_type="application/json"))

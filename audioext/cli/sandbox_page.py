@@ -38,15 +38,24 @@ class TasksView:
 
     async def row(self, ref: str) -> object:
         """Return the row of one task."""
-        return row_object(self._find(ref))
+        return _row(self._find(ref))
 
     async def _tasks(self, _: web.Request) -> web.StreamResponse:
-        return json_response([row_object(task) for task in reversed(self.sandbox.tasks[-MAX_LISTED:])])
+        return json_response([_row(task) for task in reversed(self.sandbox.tasks[-MAX_LISTED:])])
 
     async def _task(self, request: web.Request) -> web.StreamResponse:
         task = self._find(request.match_info["ref"])
-        sent = [attempt_object(key, attempt) for key, attempt in self._attempts(task).items()]
-        return json_response({**row_object(task), **details(task), "deliveries": sent})
+        sent = [
+            {
+                "id": key,
+                "received_at": attempt.at,
+                "verdict": attempt.status or mask(attempt.error or ""),
+                "bytes": len(msgspec.json.encode(attempt.body)),
+                "note": attempt.stage if attempt.attempt == 1 else f"{attempt.stage}, try {attempt.attempt}",
+            }
+            for key, attempt in self._attempts(task).items()
+        ]
+        return json_response({**_row(task), **_details(task), "deliveries": sent})
 
     async def _webhook(self, request: web.Request) -> web.StreamResponse:
         key = request.match_info["id"]
@@ -59,34 +68,35 @@ class TasksView:
         return json_response({"problem": None, "warnings": [], **self._played})
 
     async def _control(self, request: web.Request) -> web.StreamResponse:
+        sandbox = self.sandbox
+        acts: Mapping[str, Callable[..., None]] = {
+            "play": sandbox.script,
+            "clear": sandbox.clear_script,
+            "hold": sandbox.hold,
+            "release": sandbox.release,
+        }
         try:
-            self._acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
+            acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
         except (TypeError, ValueError) as error:  # no fault, no stage, no JSON, or names where none belong
             return json_response({"problem": str(error)}, status=400)
         return json_response(self._played)
-
-    @property
-    def _acts(self) -> Mapping[str, Callable[..., None]]:
-        sandbox = self.sandbox
-        clear, hold, release = sandbox.clear_script, sandbox.hold, sandbox.release
-        return {"play": sandbox.script, "clear": clear, "hold": hold, "release": release}
 
     @property
     def _played(self) -> Mapping[str, object]:
         return {"held": self.sandbox.held, "faults": self.sandbox.scripted}
 
     def _find(self, ref: str) -> Task:
-        found = next((task for task in self.sandbox.tasks if task.id == ref), None)
-        if found is None:
-            raise RequestError([Problem("task", "is not kept")])
-        return found
+        for task in self.sandbox.tasks:
+            if task.id == ref:
+                return task
+        raise RequestError([Problem("task", "is not kept")])
 
     def _attempts(self, task: Task) -> Mapping[str, CallbackAttempt]:
         attempts = (attempt for attempt in self.sandbox.deliveries if attempt.task_id == task.id)
         return {f"{task.id}.{number}": attempt for number, attempt in enumerate(attempts)}
 
 
-def row_object(task: Task) -> dict[str, object]:
+def _row(task: Task) -> dict[str, object]:
     """Return what the list shows of a task."""
     return {
         "ref": task.id,
@@ -103,35 +113,22 @@ def row_object(task: Task) -> dict[str, object]:
     }
 
 
-def details(task: Task) -> dict[str, object]:
+def _details(task: Task) -> dict[str, object]:
     """Return what else is known of a task, in the form of a job's page; callback URLs are masked."""
-    tracks = [
-        {"id": track.id, "duration": track.seconds, "image_url": track.cover_url, "audio_url": track.url}
-        for index, track in enumerate(task.tracks)
-        if task.has_audio(index)
-    ]
+    fields = task.input.fields.items()
     return {
         "model": task.input.model,
-        "request": {
-            name: mask(value) if isinstance(value, str) else value for name, value in task.input.fields.items()
-        },
+        "request": {name: mask(value) if isinstance(value, str) else value for name, value in fields},
         "faults": ", ".join(map(str, task.plan.faults)) or None,
         "due": {},
         "timeline": [{"event": word, "seconds": _seconds(task, at), "how": ""} for word, at in task.reached.items()],
         "journal": [],
-        "tracks": tracks,
+        "tracks": [
+            {"id": track.id, "duration": track.seconds, "image_url": track.cover_url, "audio_url": track.url}
+            for index, track in enumerate(task.tracks)
+            if task.has_audio(index)
+        ],
         "handler_faults": [],
-    }
-
-
-def attempt_object(key: str, attempt: CallbackAttempt) -> dict[str, object]:
-    """Return one attempt to send a webhook, without its body."""
-    return {
-        "id": key,
-        "received_at": attempt.at,
-        "verdict": attempt.status or mask(attempt.error or ""),
-        "bytes": len(msgspec.json.encode(attempt.body)),
-        "note": attempt.stage if attempt.attempt == 1 else f"{attempt.stage}, try {attempt.attempt}",
     }
 
 

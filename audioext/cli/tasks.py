@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -17,7 +18,6 @@ from audioext.cli.clients import (
     find_job,
     looking_client,
     open_client,
-    other_url,
     read_meta,
     read_source,
     real_provider,
@@ -42,7 +42,7 @@ from audioext.cli.options import (
 )
 from audioext.cli.screen import Screen
 from audioext.cli.steps import Finished, finish, open_view, report, save, show_submitted, submit, too_early
-from audioext.errors import ConfigError, Problem, ProviderError, RequestError
+from audioext.errors import Problem, ProviderError, RequestError
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.providers.base import Provider
@@ -82,8 +82,8 @@ class _Submits(SavingOptions, Command):
 
     async def _submit(self, screen: Screen, request: Request) -> None:
         meta = read_meta(self.meta)
-        async with open_client(self, self.provider, base_url=self.base_url) as opened:
-            screen.base_url, screen.is_asked = other_url(opened.provider), True
+        async with open_client(self, self.provider, screen, base_url=self.base_url) as opened:
+            screen.is_asked = True
             with open_view(screen) as view:
                 try:
                     job = await submit(opened, request, view, key=self.key, meta=meta)
@@ -129,8 +129,7 @@ class WaitCommand(SavingOptions, Command):
     async def run(self, screen: Screen) -> None:
         """Wait for a job of the store, whichever process submitted it, then save and report."""
         record = (await _find(self, screen, self.ref)).record
-        async with open_client(self, record.provider, base_url=api_url(self.base_url, record)) as opened:
-            screen.base_url = other_url(opened.provider)
+        async with open_client(self, record.provider, screen, base_url=api_url(self.base_url, record)) as opened:
             job = await opened.client.job(record.ref)
             with open_view(screen) as view:
                 show_submitted(view, job)
@@ -155,8 +154,7 @@ class SaveCommand(LookOptions, Command):
             raise too_early(job)
         asked: list[Provider] = []
         if not self.is_sandboxed:  # a sandbox has ended, an API can be asked for fresh links
-            asked.append(real_provider(job.provider, api_url(self.base_url, job.record)))
-            screen.base_url = other_url(asked[0])
+            asked.append(real_provider(job.provider, api_url(self.base_url, job.record), screen))
         async with looking_client(self, *asked, allow_hosts=self.allow_hosts) as client:
             job = await client.job(job.ref)
             song = await job
@@ -175,7 +173,7 @@ class CreditsCommand(SandboxOptions, Command):
     async def run(self, screen: Screen) -> None:
         """Print the balance in the provider's own credits."""
         options = ConnectOptions(sandbox=self.sandbox, speed=self.speed, fault=self.fault, store="memory://")
-        async with open_client(options, self.provider, base_url=self.base_url) as opened:
+        async with open_client(options, self.provider, screen, base_url=self.base_url) as opened:
             balance = await opened.client.credits()
         screen.result(f"{balance:g}", json={"provider": self.provider, "credits": balance})
 
@@ -192,10 +190,11 @@ async def _ask(opened: OpenClient, job: Job, screen: Screen) -> None:
     """Ask the provider once: the callback may have come to a receiver that is gone."""
     if job.verdict is Verdict.COMPLETE or job.task_id is None:
         return
+    info = opened.provider.info
+    if not (info.has_key or os.environ.get(info.key_variable, "").strip()):
+        screen.note(f"without {info.key_variable} nobody can be asked; waiting for a listener on this store")
+        return
     try:
         await job.refresh()
-    except ConfigError:
-        variable = opened.provider.info.key_variable
-        screen.note(f"without {variable} nobody can be asked; waiting for a listener on this store")
     except (ProviderError, RequestError) as error:
         screen.note(f"the status could not be asked for, waiting on: {text.clean(error)}")

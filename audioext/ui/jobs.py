@@ -13,7 +13,7 @@ from audioext.http.urls import mask
 from audioext.models.record import Record
 from audioext.runtime.jobs import Job
 from audioext.stores.base import Changed
-from audioext.ui.objects import delivery_object, iso, job_object, newest, whole_object
+from audioext.ui.objects import delivery_object, first, iso, job_object, whole_object
 from audioext.ui.page import MAX_LISTED, Page, Route, json_response
 
 SHOWN_BYTES = 65_536
@@ -51,7 +51,7 @@ class JobsView:
 
     async def _jobs(self, request: web.Request) -> web.StreamResponse:
         is_open = {"open": True, "ended": False}.get(request.query.get("state", ""))
-        self._listed = await newest(self.client, MAX_LISTED, is_open=is_open)
+        self._listed = await first(MAX_LISTED, self.client.jobs(open=is_open, newest_first=True))
         return json_response([row_object(job.record) for job in self._listed])
 
     async def _job(self, request: web.Request) -> web.StreamResponse:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import attrs
 
-from audioext.client import Client
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage, Track
-from audioext.runtime.jobs import Job, StageEvent
+from audioext.runtime.jobs import StageEvent
 from audioext.stores.base import Delivery
 
 Journal = Sequence[tuple[Entry, Record | None]]
@@ -22,6 +22,7 @@ BY: Mapping[Source, str] = {"webhook": "by webhook", "poll": "by poll", "implied
 """How a stage became known."""
 
 _HIDDEN = frozenset({"extends_by_id", "position"})
+_T = TypeVar("_T")
 
 
 def iso(at: float) -> str:
@@ -91,14 +92,14 @@ def job_object(record: Record) -> dict[str, object]:
     }
 
 
-async def newest(client: Client, limit: int, *, is_open: bool | None = None) -> list[Job]:
-    """Return so many jobs of a client at most, the newest first."""
-    found: list[Job] = []
-    async for job in client.jobs(open=is_open, newest_first=True):
-        found.append(job)
-        if len(found) == limit:
+async def first(limit: int, found: AsyncIterator[_T]) -> list[_T]:
+    """Return so many at most of those that are *found*."""
+    kept: list[_T] = []
+    async for each in found:
+        kept.append(each)
+        if len(kept) == limit:
             break
-    return found
+    return kept
 
 
 def event_object(event: StageEvent, created_at: datetime) -> dict[str, object]:
