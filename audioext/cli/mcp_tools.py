@@ -11,15 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from attrs import frozen
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.types import Resource, ToolAnnotations
 from pydantic import Field
 
-from audioext.cli.mcp_results import SONGS, Balance, JobInfo, JobList, SavedFiles, error_result, job_info, money
-from audioext.cli.mcp_tasks import JobTasks
+from audioext.cli.mcp_jobs import SONGS, Balance, JobInfo, JobList, JobTasks, SavedFiles, error_result, job_info, money
 from audioext.cli.options import request_fields
 from audioext.client import Client
 from audioext.errors import AudioextError, Problem, RequestError
@@ -47,13 +45,28 @@ Key = Annotated[
 ]
 
 
-@frozen(kw_only=True)
-class Tools:
-    """The tools that are not submits; their docstrings are what an agent reads of them."""
+class AgentServer(MCPServer[object]):
+    """An MCP server over one open client. Its submits are by key, and a job's ref is what an agent comes back with."""
 
-    client: Client
-    provider: str
-    out: Path
+    def __init__(self, client: Client, *, provider: str, out: Path, note: str = "") -> None:
+        """Serve *client*, whose provider is *provider*; files go below *out*. *note* is added to the instructions."""
+        super().__init__(
+            "audioext",
+            version=__version__,
+            instructions=f"{INSTRUCTIONS}\n{note}".strip(),
+            log_level="WARNING",
+            subscriptions=False,
+            extensions=[JobTasks(client, look=_refresh)],
+        )
+        self._client, self._provider, self._out = client, provider, out
+        paid = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
+        for request in (Extend, AddInstrumental):
+            self.add_tool(_submit_tool(client, request), annotations=paid)
+        self.add_tool(self.save, annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False))
+        for look in (self.wait, self.job, self.jobs, self.credits):
+            self.add_tool(look, annotations=ToolAnnotations(read_only_hint=True))
+
+    # --- the tools that are no submits; their docstrings are what an agent reads of them ------------------
 
     async def wait(
         self,
@@ -65,7 +78,7 @@ class Tools:
 
         If `state` is not complete then, call it again: the task goes on, and waiting costs nothing.
         """
-        job = await self.client.job(ref)
+        job = await self._client.job(ref)
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
         await _refresh(job)
@@ -87,7 +100,7 @@ class Tools:
         key: Annotated[str | None, Field(description="The `key` that it was submitted with.")] = None,
     ) -> JobInfo:
         """Look at one job, without waiting."""
-        return job_info(await self.client.job(ref, key=key))
+        return job_info(await self._client.job(ref, key=key))
 
     async def jobs(
         self,
@@ -96,7 +109,7 @@ class Tools:
     ) -> JobList:
         """List the jobs of the store, the newest first, also those of other processes."""
         return JobList(
-            jobs=[job_info(job) for job in await first(limit, self.client.jobs(open=open, newest_first=True))]
+            jobs=[job_info(job) for job in await first(limit, self._client.jobs(open=open, newest_first=True))]
         )
 
     async def save(
@@ -105,40 +118,18 @@ class Tools:
         folder: Annotated[str, Field(description="A folder below the server's own; that one by default.")] = ".",
     ) -> SavedFiles:
         """Save the files of a complete job on the machine of this server; again costs nothing."""
-        target = (self.out / folder.replace("\0", "..")).resolve()  # no path may hold that
-        if not target.is_relative_to(self.out.resolve()):
+        target = (self._out / folder.replace("\0", "..")).resolve()  # no path may hold that
+        if not target.is_relative_to(self._out.resolve()):
             raise RequestError([Problem("folder", "must be below the server's own folder")])
-        job = await self.client.job(ref)
+        job = await self._client.job(ref)
         song = await job.result(timeout=0.001)
         return SavedFiles(ref=ref, files=[str(path) for path in await song.save(target)])
 
     async def credits(self) -> Balance:
         """Tell the balance of the account."""
-        return Balance(provider=self.provider, credits=await self.client.credits())
+        return Balance(provider=self._provider, credits=await self._client.credits())
 
-
-class AgentServer(MCPServer[object]):
-    """An MCP server over one open client. Its submits are by key, and a job's ref is what an agent comes back with."""
-
-    def __init__(self, client: Client, *, provider: str, out: Path, note: str = "") -> None:
-        """Serve *client*, whose provider is *provider*; files go below *out*. *note* is added to the instructions."""
-        super().__init__(
-            "audioext",
-            version=__version__,
-            instructions=f"{INSTRUCTIONS}\n{note}".strip(),
-            log_level="WARNING",
-            subscriptions=False,
-            extensions=[JobTasks(client, look=_refresh)],
-        )
-        self._client = client
-        tools = Tools(client=client, provider=provider, out=out)
-        paid = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
-        for request in (Extend, AddInstrumental):
-            submit = _submit_tool(client, request)
-            self.add_tool(submit, annotations=paid)
-        self.add_tool(tools.save, annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False))
-        for look in (tools.wait, tools.job, tools.jobs, tools.credits):
-            self.add_tool(look, annotations=ToolAnnotations(read_only_hint=True))
+    # --- how they are called, and the resources -------------------------------------------------------------
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[object, Any] | None = None) -> Any:  # noqa: ANN401 - the SDK's own union
         """Call a tool; what goes wrong is told with what happened to the money, in words and as structured facts."""
