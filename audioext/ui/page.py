@@ -167,21 +167,12 @@ class Page:
 
     async def _index(self, request: web.Request) -> web.StreamResponse:
         if "token" not in request.query:
-            return self._shown()
+            text = _static("index.html").replace('data-kind=""', f'data-kind="{self.view.kind}"')
+            return web.Response(text=text, content_type="text/html")
         response = web.Response(status=303, headers={"Location": f"{self._prefix}/"})  # the token leaves the address
-        response.set_cookie(
-            _cookie(request),
-            self.token,
-            path=f"{self._prefix}/",
-            httponly=True,
-            samesite="Strict",
-            secure=request.secure,
-        )
+        path, name = f"{self._prefix}/", _cookie(request)
+        response.set_cookie(name, self.token, path=path, httponly=True, samesite="Strict", secure=request.secure)
         return response
-
-    def _shown(self) -> web.Response:
-        text = _static("index.html").replace('data-kind=""', f'data-kind="{self.view.kind}"')
-        return web.Response(text=text, content_type="text/html")
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.path.rpartition("/")[2]
@@ -210,13 +201,10 @@ class Page:
     async def _tell(self, response: EventSourceResponse) -> None:
         """Send the row of each job that changes, until the store or the page is closed."""
         changed: dict[str, None] = {}
-        news = asyncio.Event()
-        listener = asyncio.create_task(self._listen(changed, news), name="audioext page changes")
+        listener = asyncio.create_task(self._listen(changed), name="audioext page changes")
         try:
             while not listener.done() or changed:
-                await news.wait()
                 await asyncio.sleep(GATHER_SECONDS)
-                news.clear()
                 refs = tuple(changed)
                 changed.clear()
                 for ref in refs:
@@ -229,14 +217,10 @@ class Page:
             with suppress(RuntimeError):
                 response.stop_streaming()
 
-    async def _listen(self, changed: dict[str, None], news: asyncio.Event) -> None:
-        try:
-            async with aclosing(self.view.changes()) as refs:
-                async for ref in refs:
-                    changed[ref] = None
-                    news.set()
-        finally:
-            news.set()
+    async def _listen(self, changed: dict[str, None]) -> None:
+        async with aclosing(self.view.changes()) as refs:
+            async for ref in refs:
+                changed[ref] = None
 
     async def _send(self, response: EventSourceResponse, ref: str) -> None:
         event, row = "again", None  # for changes that were missed, an orphan's delivery, or a store that is away
