@@ -14,10 +14,6 @@ from contextlib import asynccontextmanager
 
 _log = logging.getLogger("audioext.cli")
 
-MICROSECONDS = 1_000_000
-BEATS = 2
-"""How often it says that it lives within the time after which it would be taken for dead."""
-
 
 @asynccontextmanager
 async def supervised(status: str) -> AsyncGenerator[None]:
@@ -48,10 +44,10 @@ def watchdog_seconds() -> float | None:
     """Return within which time the service manager wants to hear of this process, `None` if it does not."""
     text = os.environ.get("WATCHDOG_USEC", "")
     is_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    return int(text) / MICROSECONDS if is_for_us and text.isdecimal() and int(text) else None
+    return int(text) / 1_000_000 if is_for_us and text.isdecimal() and int(text) else None
 
 
 async def _beat() -> None:
     while (seconds := watchdog_seconds()) is not None:
-        await asyncio.sleep(seconds / BEATS)
+        await asyncio.sleep(seconds / 2)  # twice within the time after which it would be taken for dead
         notify("WATCHDOG=1")
