@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Annotated, cast
 
 from attrs import define, field, frozen
@@ -18,7 +20,6 @@ from audioext.cli.clients import listening_providers, make_client, read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardSecret, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen
-from audioext.cli.supervision import supervised
 from audioext.client import Client
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import without_password
@@ -27,6 +28,8 @@ from audioext.settings.meaning import client_options
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, to_delivery
 from audioext.ui.objects import delivery_object, timeline, track_object
+
+_log = logging.getLogger("audioext.cli")
 
 
 @frozen(kw_only=True, slots=False)
@@ -158,3 +161,46 @@ async def _lines(
             after, tracks = at - record.created_at, [track_object(track) for track in record.tracks]
             facts = {"task_id": record.task_id, "source": source, "seconds": round(after, 3), "tracks": tracks}
             yield at, word, f"{word} +{text.seconds(after)} {text.clean(how)}", facts
+
+
+# --- under a service manager --------------------------------------------------------------------------------------
+# Under `Type=notify` and `WatchdogSec=` systemd is sent a datagram a message:
+# freedesktop.org/software/systemd/man/latest/sd_notify.html, read 2026-11-26.
+
+
+@asynccontextmanager
+async def supervised(status: str) -> AsyncGenerator[None]:
+    """Say READY and *status* now, WATCHDOG for as long as the event loop turns, and STOPPING at the end."""
+    notify(f"READY=1\nSTATUS={status}")
+    beat = asyncio.create_task(_beat())
+    try:
+        yield
+    finally:
+        notify("STOPPING=1")
+        beat.cancel()
+
+
+def notify(state: str) -> None:
+    """Send *state* to the service manager, if there is one."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in {"/", "@"}:  # "@" stands for the zero byte of an abstract address
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # noqa: FBT003 - the socket's own
+            sender.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+    except OSError as error:
+        _log.warning("the service manager at NOTIFY_SOCKET cannot be told %r: %s", state, error)
+
+
+def watchdog_seconds() -> float | None:
+    """Return within which time the service manager wants to hear of this process, `None` if it does not."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    is_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(text) / 1_000_000 if is_for_us and text.isdecimal() and int(text) else None
+
+
+async def _beat() -> None:
+    while (seconds := watchdog_seconds()) is not None:
+        await asyncio.sleep(seconds / 2)  # twice within the time after which it would be taken for dead
+        notify("WATCHDOG=1")

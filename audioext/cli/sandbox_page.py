@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -12,38 +12,33 @@ from attrs import frozen
 from audioext.errors import Problem, RequestError
 from audioext.http.urls import mask
 from audioext.sandbox import CallbackAttempt, Sandbox, Task
-from audioext.ui.page import MAX_LISTED, Route, json_response
+from audioext.ui.page import MAX_LISTED, Page, Route, json_response
+
+
+def tasks_page(sandbox: Sandbox) -> Page:
+    """Return the page of a sandbox: its tasks, each as a row whose ref is the task's id."""
+    tasks = _Tasks(sandbox)
+    routes: Sequence[Route] = (
+        ("GET", "/jobs", tasks.list),
+        ("GET", "/jobs/{ref}", tasks.task),
+        ("GET", "/deliveries/{id}", tasks.webhook),
+        ("GET", "/health", tasks.health),
+        ("POST", "/control/{verb:play|clear|hold|release}", tasks.control),
+    )
+    return Page(kind="sandbox", routes=routes, changes=sandbox.changes, row=tasks.row)
 
 
 @frozen(eq=False)
-class TasksView:
-    """The tasks of a sandbox, each as a row whose ref is the task's id."""
-
+class _Tasks:
     sandbox: Sandbox
-    kind = "sandbox"
-
-    def routes(self) -> Sequence[Route]:
-        """Return what the page asks for."""
-        return (
-            ("GET", "/jobs", self._tasks),
-            ("GET", "/jobs/{ref}", self._task),
-            ("GET", "/deliveries/{id}", self._webhook),
-            ("GET", "/health", self._health),
-            ("POST", "/control/{verb:play|clear|hold|release}", self._control),
-        )
-
-    def changes(self) -> AsyncGenerator[str]:
-        """Yield the ids of tasks that changed, until the sandbox is closed."""
-        return self.sandbox.changes()
 
     async def row(self, ref: str) -> object:
-        """Return the row of one task."""
         return _row(self._find(ref))
 
-    async def _tasks(self, _: web.Request) -> web.StreamResponse:
+    async def list(self, _: web.Request) -> web.StreamResponse:
         return json_response([_row(task) for task in reversed(self.sandbox.tasks[-MAX_LISTED:])])
 
-    async def _task(self, request: web.Request) -> web.StreamResponse:
+    async def task(self, request: web.Request) -> web.StreamResponse:
         task = self._find(request.match_info["ref"])
         sent = [
             {
@@ -57,29 +52,28 @@ class TasksView:
         ]
         return json_response({**_row(task), **_details(task), "deliveries": sent})
 
-    async def _webhook(self, request: web.Request) -> web.StreamResponse:
+    async def webhook(self, request: web.Request) -> web.StreamResponse:
         key = request.match_info["id"]
         attempt = self._attempts(self._find(key.partition(".")[0])).get(key)
         if attempt is None:
             raise RequestError([Problem("webhook", "is not kept")])
         return json_response({"body": mask(msgspec.json.encode(attempt.body).decode())})
 
-    async def _health(self, _: web.Request) -> web.StreamResponse:
+    async def health(self, _: web.Request) -> web.StreamResponse:
         return json_response({"problem": None, "warnings": [], **self._played})
 
-    async def _control(self, request: web.Request) -> web.StreamResponse:
-        sandbox = self.sandbox
-        acts: Mapping[str, Callable[..., None]] = {
-            "play": sandbox.script,
-            "clear": sandbox.clear_script,
-            "hold": sandbox.hold,
-            "release": sandbox.release,
-        }
+    async def control(self, request: web.Request) -> web.StreamResponse:
         try:
-            acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
+            self._acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
         except (TypeError, ValueError) as error:  # no fault, no stage, no JSON, or names where none belong
             return json_response({"problem": str(error)}, status=400)
         return json_response(self._played)
+
+    @property
+    def _acts(self) -> Mapping[str, Callable[..., None]]:
+        sandbox = self.sandbox
+        clear, hold, release = sandbox.clear_script, sandbox.hold, sandbox.release
+        return {"play": sandbox.script, "clear": clear, "hold": hold, "release": release}
 
     @property
     def _played(self) -> Mapping[str, object]:

@@ -80,10 +80,9 @@ class SandboxCommand(PlayOptions, Command):
                 sandbox = await stack.enter_async_context(open_sandbox(self, **given))
                 screen.result(self._described(sandbox), json=sandbox.describe())
                 if self.ui:
-                    from audioext.cli.sandbox_page import TasksView  # noqa: PLC0415 - its package is an extra
-                    from audioext.ui.page import Page  # noqa: PLC0415 - as above
+                    from audioext.cli.sandbox_page import tasks_page  # noqa: PLC0415 - its package is an extra
 
-                    page = Page(view=TasksView(sandbox)).served("127.0.0.1", self.ui_port)
+                    page = tasks_page(sandbox).served("127.0.0.1", self.ui_port)
                     url = str(await stack.enter_async_context(page))
                     screen.note(f"the live page: {url}", json={"event": "page", "url": url})
                 await stopped.wait()
