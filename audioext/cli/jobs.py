@@ -29,16 +29,7 @@ from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.runtime.jobs import Job
 from audioext.stores.base import Delivery
-from audioext.ui.objects import (
-    Journal,
-    delivery_object,
-    first,
-    job_object,
-    problem_of,
-    source_of,
-    state_of,
-    whole_object,
-)
+from audioext.ui.objects import Journal, delivery_object, first, job_object, problem_of, state_of, whole_object
 
 SHORT_LETTERS = 40
 HTTP_OK = 200
@@ -65,11 +56,8 @@ class JobsCommand(LookOptions, Command):
         since = 0.0 if self.since is None else read_since(self.since, time.time())
         async with looking_client(self) as client:
             jobs = (await first(self.limit, self._wanted(client, since)))[::-1]
-        screen.list(
-            "jobs",
-            ("ref", "state", "provider", "operation", "source", "made", "credits", "problem"),
-            [self._listed(job.record, time.time()) for job in jobs],
-        )
+        headers = ("ref", "state", "provider", "operation", "source", "made", "credits", "problem")
+        screen.list("jobs", headers, [self._listed(job.record) for job in jobs])
         if not screen.json:
             _sum_up(screen, [job.record for job in jobs])
 
@@ -78,21 +66,20 @@ class JobsCommand(LookOptions, Command):
             if job.record.created_at >= since and (job.record.handler_faults or not self.undelivered):
                 yield job
 
-    def _listed(self, record: Record, now: float) -> tuple[Sequence[str], Mapping[str, object]]:
+    def _listed(self, record: Record) -> tuple[Sequence[object], Mapping[str, object]]:
         """Return a job as a row and as an object."""
-        problem = " ".join(record.handler_faults) if self.undelivered else problem_of(record) or ""
+        facts, problem = job_object(record), problem_of(record) or ""
+        if self.undelivered:
+            facts, problem = facts | {"handler_faults": record.handler_faults}, " ".join(record.handler_faults)
         estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
         row = (
-            record.ref,
-            state_of(record, now),
-            record.provider,
-            record.operation,
-            text.clean(source_of(record))[:SHORT_LETTERS],
-            f"{text.seconds(now - record.created_at)} ago",
+            *(facts[name] for name in ("ref", "state", "provider", "operation")),
+            text.clean(facts["source"])[:SHORT_LETTERS],
+            f"{text.seconds(time.time() - record.created_at)} ago",
             estimate if record.credits is None else f"{record.credits:g}",
             text.clean(problem)[:SHORT_LETTERS],
         )
-        return row, job_object(record) | ({"handler_faults": record.handler_faults} if self.undelivered else {})
+        return row, facts
 
 
 @frozen(slots=False)
@@ -140,23 +127,8 @@ class InboxCommand(LookOptions, Command):
                 with suppress(NoSuchRefError):  # a delivery may be of a job that this store does not hold
                     ref = (await find_job(client, screen, ref)).ref
             found = await first(self.limit, client.deliveries(ref))
-        rows = [
-            (
-                (
-                    one.id,
-                    text.moment(one.received_at),
-                    one.ref,
-                    one.provider,
-                    one.verdict,
-                    decimal(len(one.body)),
-                    one.note,
-                ),
-                # A body may quote the callback URL, whose last segment is a secret.
-                {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))},
-            )
-            for one in found
-        ]
-        screen.list("deliveries", ("delivery", "received", "ref", "provider", "verdict", "size", "note"), rows)
+        headers = ("delivery", "received", "ref", "provider", "verdict", "size", "note")
+        screen.list("deliveries", headers, [_delivery(one) for one in found])
 
 
 @frozen(slots=False)
@@ -211,6 +183,13 @@ def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
         if told or estimated:
             parts = [*([f"{told:g} told"] if told else []), *([f"~{estimated:g} estimated"] if estimated else [])]
             screen.note(f"credits at {provider}: {', '.join(parts)}")
+
+
+def _delivery(one: Delivery) -> tuple[Sequence[object], Mapping[str, object]]:
+    size = decimal(len(one.body))
+    row = one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
+    # A body may quote the callback URL, whose last segment is a secret.
+    return row, {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))}
 
 
 async def _post(url: URL, delivery: Delivery) -> int:
