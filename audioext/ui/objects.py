@@ -157,6 +157,6 @@ def timeline(record: Record) -> list[tuple[str, float, str, Source | None]]:
         found.append(("failed", record.fault.at, record.fault.message, None))
     if record.verdict is Verdict.REFUSED:
         found.append(("refused", record.answered_at or record.created_at, problem_of(record) or "", None))
-    if record.verdict is Verdict.EXPIRED and record.expired_at is not None:
-        found.append(("expired", record.expired_at, "given up; a late callback still completes it", None))
+    if record.verdict is Verdict.EXPIRED and record.ended_at is not None:
+        found.append(("expired", record.ended_at, "given up; a late callback still completes it", None))
     return sorted(found, key=lambda item: item[1])
