@@ -67,7 +67,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "Send the events of a job to your app once more, as `listen --forward-to` does.",
         ),
         "trigger": (
-            "sandboxes:TriggerCommand",
+            "trigger:TriggerCommand",
             "Play one stage of a sandbox's job by hand, like kie.first.",
             "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers",
             "and apps are told of them all the same.",

@@ -1,38 +1,26 @@
-"""The sandbox: until Ctrl-C, in the process of another command, or one stage of it by hand."""
+"""The sandbox: `audioext sandbox` until Ctrl-C, or one in the process of another command."""
 
 from __future__ import annotations
 
 import secrets
-import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from http import HTTPStatus
 from typing import Annotated
 
 import attrs
-import msgspec
 from attrs import field, frozen
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from yarl import URL
 
 from audioext.cli import text
-from audioext.cli.clients import LOOPBACK_HOSTS, find_job, looking_client
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import missing_extra
-from audioext.cli.options import JOB, OUTPUT, SANDBOX, SHOWN, Command, LookOptions, PlayOptions, Ref
+from audioext.cli.options import OUTPUT, SANDBOX, SHOWN, Command, PlayOptions
 from audioext.cli.screen import Screen
 from audioext.config import MAX_PORT
-from audioext.errors import ConfigError, WebhookError
-from audioext.http.messages import Webhook
-from audioext.http.urls import Route
+from audioext.errors import ConfigError
 from audioext.models.limits import Pace
-from audioext.models.record import Record
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
-from audioext.sandbox.apis import kie
-from audioext.sandbox.apis._suno import CallbackForm
-from audioext.sandbox.faults import Plan
-from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, TaskStage
 
 ADDED_SECONDS = 24.0
 """How much music there is after the point where a source is continued."""
@@ -40,13 +28,6 @@ LEAST_PACE_SECONDS = 0.1
 LEAST_QUIET_SECONDS = 5.0
 QUIET_FACTOR = 2.0
 """A sandbox takes up to 115 s from first to complete: polls after the usual 90 s would race its webhooks."""
-FORMS: Mapping[str, CallbackForm] = {
-    "kie": CallbackForm(no_songs=()),
-    "kie-jobs": CallbackForm(),
-    "sunoapi": CallbackForm(wide=True, all_songs=True),
-}
-"""The APIs that call for each stage; the others have no such webhooks."""
-STAGES: Mapping[str, TaskStage | None] = {**{stage.word: stage for stage in TaskStage}, "error": None}
 
 
 @frozen(kw_only=True, slots=False)
@@ -133,53 +114,3 @@ def provider_settings(name: str, sandbox: Sandbox) -> Mapping[str, object]:
         "webhook_key": sandbox.hmac_key,
         "pace": attrs.evolve(pace, **quick),
     }
-
-
-# --- one stage by hand ------------------------------------------------------------------------------------------
-
-
-@frozen(slots=False)
-class TriggerCommand(LookOptions, Command):
-    """`audioext trigger`."""
-
-    event: Annotated[str, Parameter(help=f"API.STAGE: one of {', '.join(FORMS)}, and of {', '.join(STAGES)}.")]
-    job: Annotated[Ref, Parameter(name="--job"), JOB] = field(kw_only=True)
-
-    async def run(self, screen: Screen) -> None:
-        """Give this store's inbox the webhook of one stage, with tracks that nobody made."""
-        api, _, stage = self.event.partition(".")
-        if api not in FORMS or stage not in STAGES:
-            known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
-            raise ConfigError(f"{self.event!r:.80} is no event; write {known}")
-        async with looking_client(self) as client:
-            record = (await find_job(client, screen, self.job)).record
-            if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
-                message = f"job {record.ref} is no job of {api} at a sandbox: what is made up would stay in it for ever"
-                raise ConfigError(message)
-            (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
-            hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
-            status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
-        if status != HTTPStatus.OK:
-            raise WebhookError(f"the webhook was answered with {status}", http_status=status)
-        facts = {"event": self.event, "ref": record.ref, "status": status}
-        screen.result(f"job {record.ref} was told of {stage}", json=facts)
-
-
-def _made_up(record: Record, stage: TaskStage | None) -> Task:
-    """Return the task of a job as its API has it at *stage*, or failed; its tracks are the same at every stage."""
-    names = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{record.ref}/{number}")) for number in range(record.expected_tracks)]
-    task_id = record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex
-    title = record.request.title or "made up"
-    return Task(
-        id=task_id,
-        track_ids=tuple(names),
-        number=0,
-        facts=kie.FACTS,
-        callbacks=FORMS[record.provider].callbacks,
-        input=TaskInput(operation=str(record.operation), fields={}, title=title, model=record.model),
-        plan=Plan(),
-        source=None,
-        tracks=tuple(MadeTrack(id=name, url=f"https://sandbox.invalid/{name}.mp3", seconds=60.0) for name in names),
-        stage=stage,
-        failure=TaskFailure(code=501, message="Audio generation failed.") if stage is None else None,
-    )

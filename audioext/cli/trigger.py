@@ -1,0 +1,80 @@
+"""`audioext trigger`: plays one stage of a sandbox's job by hand, in the form of the API's own webhook."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated
+
+import msgspec
+from attrs import field, frozen
+from cyclopts import Parameter
+from yarl import URL
+
+from audioext.cli.clients import LOOPBACK_HOSTS, find_job, looking_client
+from audioext.cli.options import JOB, Command, LookOptions, Ref
+from audioext.cli.screen import Screen
+from audioext.errors import ConfigError, WebhookError
+from audioext.http.messages import Webhook
+from audioext.http.urls import Route
+from audioext.models.record import Record
+from audioext.sandbox.apis import kie
+from audioext.sandbox.apis._suno import CallbackForm
+from audioext.sandbox.faults import Plan
+from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, TaskStage
+
+FORMS: Mapping[str, CallbackForm] = {
+    "kie": CallbackForm(no_songs=()),
+    "kie-jobs": CallbackForm(),
+    "sunoapi": CallbackForm(wide=True, all_songs=True),
+}
+"""The APIs that call for each stage; the others have no such webhooks."""
+STAGES: Mapping[str, TaskStage | None] = {**{stage.word: stage for stage in TaskStage}, "error": None}
+
+
+@frozen(slots=False)
+class TriggerCommand(LookOptions, Command):
+    """`audioext trigger`."""
+
+    event: Annotated[str, Parameter(help=f"API.STAGE: one of {', '.join(FORMS)}, and of {', '.join(STAGES)}.")]
+    job: Annotated[Ref, Parameter(name="--job"), JOB] = field(kw_only=True)
+
+    async def run(self, screen: Screen) -> None:
+        """Give this store's inbox the webhook of one stage, with tracks that nobody made."""
+        api, _, stage = self.event.partition(".")
+        if api not in FORMS or stage not in STAGES:
+            known = f"one of {', '.join(FORMS)}, a dot, and one of {', '.join(STAGES)}"
+            raise ConfigError(f"{self.event!r:.80} is no event; write {known}")
+        async with looking_client(self) as client:
+            record = (await find_job(client, screen, self.job)).record
+            if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
+                message = f"job {record.ref} is no job of {api} at a sandbox: what is made up would stay in it for ever"
+                raise ConfigError(message)
+            (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
+            hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
+            status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
+        if status != HTTPStatus.OK:
+            raise WebhookError(f"the webhook was answered with {status}", http_status=status)
+        facts = {"event": self.event, "ref": record.ref, "status": status}
+        screen.result(f"job {record.ref} was told of {stage}", json=facts)
+
+
+def _made_up(record: Record, stage: TaskStage | None) -> Task:
+    """Return the task of a job as its API has it at *stage*, or failed; its tracks are the same at every stage."""
+    names = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{record.ref}/{number}")) for number in range(record.expected_tracks)]
+    task_id = record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex
+    title = record.request.title or "made up"
+    return Task(
+        id=task_id,
+        track_ids=tuple(names),
+        number=0,
+        facts=kie.FACTS,
+        callbacks=FORMS[record.provider].callbacks,
+        input=TaskInput(operation=str(record.operation), fields={}, title=title, model=record.model),
+        plan=Plan(),
+        source=None,
+        tracks=tuple(MadeTrack(id=name, url=f"https://sandbox.invalid/{name}.mp3", seconds=60.0) for name in names),
+        stage=stage,
+        failure=TaskFailure(code=501, message="Audio generation failed.") if stage is None else None,
+    )
