@@ -17,7 +17,7 @@ from audioext.client import Client
 from audioext.clock import Clock
 from audioext.errors import AudioextError, ProviderError, RequestError, RetryLater, UnsupportedError, asked_wait
 from audioext.models.record import Verdict
-from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
+from audioext.models.requests import Extend, ExtendOptions, Request
 from audioext.models.results import Stage
 from audioext.runtime.jobs import Failure, Job, JobExpiredError, StageEvent, StageTimeoutError, SubmitUnknownError
 
@@ -169,20 +169,6 @@ class ProgressMessages:
     ) -> Job | None:
         """Submit an `Extend` of these fields; see `submit`."""
         request = Extend.draft(**options)
-        return await self.submit(request, chat=chat, message=message, key=key, meta=meta, fallback=fallback)
-
-    async def add_instrumental(
-        self,
-        *,
-        chat: ChatId,
-        message: ChatId,
-        key: str | None = None,
-        meta: Mapping[str, object] | None = None,
-        fallback: Sequence[str] = (),
-        **options: Unpack[InstrumentalOptions],
-    ) -> Job | None:
-        """Submit an `AddInstrumental` of these fields; see `submit`."""
-        request = AddInstrumental.draft(**options)
         return await self.submit(request, chat=chat, message=message, key=key, meta=meta, fallback=fallback)
 
     async def submit(  # noqa: PLR0913 - as above

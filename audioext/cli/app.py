@@ -85,7 +85,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "mcp_server:McpCommand",
             "Let an agent make music: an MCP server over stdin and stdout, or over HTTP.",
             "Its tools submit by key, wait, and save below --out. An agent that comes back after a crash finds its",
-            "jobs in --store. With --sandbox it can try all of it for nothing.",
+            "jobs in --store. With --sandbox it tries all of it for nothing, and keeps jobs in memory by default.",
         ),
         "doctor": (
             "doctor:DoctorCommand",

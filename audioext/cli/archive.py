@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from attrs import field, frozen
@@ -27,7 +27,6 @@ from audioext.ui.objects import job_object, timeline_objects, track_object
 
 FACTS = "song.json"
 """Written last: a folder that has it is whole."""
-WARNING_DAYS = 3.0
 SECONDS_A_DAY = 86_400.0
 
 
@@ -38,42 +37,42 @@ class ArchiveCommand(LookOptions, Command):
     folder: Annotated[Path, Parameter()]
     """The folder of the archive; it is made if it is missing."""
     allow_hosts: AllowHosts = field(default=(), kw_only=True)
-    days: Annotated[float, OUTPUT, SHOWN] = field(default=WARNING_DAYS, kw_only=True)
+    days: Annotated[float, OUTPUT, SHOWN] = field(default=3.0, kw_only=True)
     """Warn of what could not be saved and expires within so many days."""
 
     async def run(self, screen: Screen) -> Exit | None:
         """Save what is not there yet, and say what could not be saved."""
-        saved, there = 0, 0
+        saved = there = 0
         lost: list[Job] = []
         async with looking_client(self, allow_hosts=self.allow_hosts) as client:
             async for job in client.jobs(open=False):
+                folder = self.folder / job.ref
                 if job.verdict is not Verdict.COMPLETE:
                     continue
-                folder = self.folder / job.ref
                 if await asyncio.to_thread(is_whole, folder):
                     there += 1
                     continue
                 try:
-                    facts, names = await keep(job, folder)
+                    facts = await keep(job, folder)
                 except (AudioextError, OSError) as error:
                     lost.append(job)
-                    words = str(error) if isinstance(error, AudioextError) else f"{folder}: {error}"
-                    self._complain(screen, job, words)
-                    continue
-                saved += 1
-                line = f"{job.ref}  {text.clean(', '.join(names))}"
-                screen.result(line, json={"event": "saved", "folder": folder, **facts})
+                    self._complain(
+                        screen, job, str(error) if isinstance(error, AudioextError) else f"{folder}: {error}"
+                    )
+                else:
+                    saved += 1
+                    names = ", ".join(str(track["file"]) for track in facts["tracks"])
+                    screen.result(f"{job.ref}  {text.clean(names)}", json={"event": "saved", "folder": folder, **facts})
         screen.note(
             f"{saved} saved, {there} in the archive before, {len(lost)} could not be saved",
             json={"event": "done", "saved": saved, "there": there, "failed": len(lost)},
         )
-        if not lost:
-            return None
-        if not screen.json:
+        if lost and not screen.json:
             screen.note(f"  ask for fresh links: {screen.hint('save', of=lost[0].ref)}")
-        return Exit.DOWNLOAD
+        return Exit.DOWNLOAD if lost else None
 
     def _complain(self, screen: Screen, job: Job, problem: str) -> None:
+        """Say what could not be saved, and by when it has to be."""
         ends = [track.expires_at.timestamp() for track in job.record.tracks if track.expires_at is not None]
         left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # of the first link
         soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
@@ -81,17 +80,17 @@ class ArchiveCommand(LookOptions, Command):
         screen.error(f"job {job.ref}: {text.clean(problem)}{soon}", json=facts)
 
 
-async def keep(job: Job, folder: Path) -> tuple[dict[str, object], Sequence[str]]:
-    """Save all of a song into *folder*, its facts last; return these, and the names of the tracks' files."""
+async def keep(job: Job, folder: Path) -> dict[str, Any]:
+    """Save all of a song into *folder*, its facts last, and return these."""
     if await asyncio.to_thread(folder.is_symlink):  # others may write where the archive is
         raise DownloadError([f"{folder} is a link, and is not followed"])
-    song = await job.result(timeout=1.0)
-    paths = await song.save(folder, overwrite=True)
-    tracks: list[dict[str, object]] = []
-    for track, path in zip(song.tracks, paths, strict=True):
-        facts = {**await _keep_cover(track, path), **await asyncio.to_thread(_keep_rest, track, path)}
-        tracks.append({**track_object(track), "file": path.name, **facts})
-    record = job.record
+    song, record = await job.result(timeout=1.0), job.record
+    tracks = []
+    for track, path in zip(song.tracks, await song.save(folder, overwrite=True), strict=True):
+        cover = await _keep_cover(track, path)
+        tracks.append(
+            {**track_object(track), "file": path.name, **cover, **await asyncio.to_thread(_facts, track, path)}
+        )
     facts = {
         **job_object(record),
         "request": record.request.given(),
@@ -101,7 +100,7 @@ async def keep(job: Job, folder: Path) -> tuple[dict[str, object], Sequence[str]
     }
     data = msgspec.json.format(msgspec.json.encode(facts, enc_hook=str))
     await asyncio.to_thread(_write, folder / FACTS, data)
-    return facts, [path.name for path in paths]
+    return facts
 
 
 def is_whole(folder: Path) -> bool:
@@ -125,7 +124,7 @@ async def _keep_cover(track: Track, path: Path) -> dict[str, object]:
     return {"cover": target.name}
 
 
-def _keep_rest(track: Track, path: Path) -> dict[str, object]:
+def _facts(track: Track, path: Path) -> dict[str, object]:
     """Write the lyrics beside a saved track, and return what is known of both files. It blocks."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

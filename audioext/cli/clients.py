@@ -28,9 +28,7 @@ from audioext.stores import open_store
 
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
-LOOPBACK_LISTEN = "127.0.0.1:0"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-_SIGNED = frozenset({"kie", "kie-jobs"})
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _T = TypeVar("_T")
 
@@ -86,25 +84,21 @@ def api_url(given: str | None, record: Record) -> str | None:
 
 def make_provider(name: str, **given: object) -> Provider:
     """Return the provider called *name*; settings that are `None` or empty are left at their defaults."""
-    if name not in _SIGNED:
+    if name not in {"kie", "kie-jobs"}:
         given.pop("webhook_key", None)
-    chosen = {key: value for key, value in given.items() if value not in {None, ()}}
-    return providers.load(name)(**chosen)
+    return providers.load(name)(**{key: value for key, value in given.items() if value not in {None, ()}})
 
 
 def real_provider(
-    name: str, base_url: str | None, *, webhook_key: Sequence[str] = (), every: float | None = None
+    name: str, base_url: str | None, screen: Screen, *, webhook_key: Sequence[str] = (), every: float | None = None
 ) -> Provider:
     """Return the provider called *name*, whose status is asked for *every* so many seconds if that is given."""
     pace = None if every is None else Pace(first=every, every=every, slowest=every, quiet=every)
     url = base_url or base_url_of(name, os.environ)
-    return make_provider(name, base_url=url, webhook_key=webhook_key, pace=pace)
-
-
-def other_url(provider: Provider) -> str | None:
-    """Return the address of *provider*'s API, `None` where it is the vendor's own."""
-    info = provider.info
-    return None if info.base_url == make_provider(info.name).info.base_url else str(info.base_url)
+    provider = make_provider(name, base_url=url, webhook_key=webhook_key, pace=pace)
+    if provider.info.base_url != make_provider(name).info.base_url:  # which is the vendor's own
+        screen.base_url = str(provider.info.base_url)
+    return provider
 
 
 def listening_providers(hooks: WebhookOptions) -> list[Provider]:
@@ -132,7 +126,9 @@ class OpenClient:
 
 
 @asynccontextmanager
-async def open_client(options: ConnectOptions, name: str, *, base_url: str | None = None) -> AsyncGenerator[OpenClient]:
+async def open_client(
+    options: ConnectOptions, name: str, screen: Screen, *, base_url: str | None = None
+) -> AsyncGenerator[OpenClient]:
     """Open a client for the provider called *name*, at its real API or in a sandbox of its own."""
     samples: Sequence[str] = ()
     url, listen = options.public_url or "", options.listen or ""
@@ -143,15 +139,13 @@ async def open_client(options: ConnectOptions, name: str, *, base_url: str | Non
             running = await stack.enter_async_context(sandboxes.open_sandbox(options))
             provider = make_provider(name, **sandboxes.provider_settings(name, running))
             samples = (*running.track_ids, running.tune_url, running.voice_url)
-            url, listen = url or LOOPBACK_URL, listen or LOOPBACK_LISTEN
+            url, listen = url or LOOPBACK_URL, listen or "127.0.0.1:0"
         else:
-            provider = real_provider(name, base_url, webhook_key=options.webhook_key, every=options.poll_every)
-        if options.poll_only:
-            url = listen = ""
+            provider = real_provider(name, base_url, screen, webhook_key=options.webhook_key, every=options.poll_every)
         client = make_client(
             provider,
-            public_url=url or None,
-            listen=read_listen(listen),
+            public_url=None if options.poll_only else url or None,
+            listen=UNSET if options.poll_only else read_listen(listen),
             store=options.store_url,
             wait_timeout=options.timeout,
             allow_hosts=options.allow_hosts,

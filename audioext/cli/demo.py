@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +20,11 @@ from audioext.cli.clients import open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
 from audioext.cli.screen import Screen
-from audioext.cli.steps import Finished, View, finish, open_view, submit
+from audioext.cli.steps import View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
+from audioext.models.results import Track
 from audioext.providers.base import FileRoute, Provider
 from audioext.sandbox import audio
 from audioext.sandbox.audio import Clip
@@ -117,19 +118,23 @@ class DemoCommand(Command):
             source = await self._source(view)
             continue_at = await asyncio.to_thread(_continue_at, source)
             options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
-            async with open_client(options, self.provider) as opened:
+            async with open_client(options, self.provider, screen) as opened:
                 view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
                 view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
                 job = await submit(opened, self._request(source, continue_at), view)
                 finished = await finish(opened, job, view, out=self.out, overwrite=True)
-            found = await asyncio.to_thread(_compare, source, finished.paths, continue_at)
-        is_good = len(found) > 1 and all(one.is_longer and one.begins_like_it is not False for one in found)
+            found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in finished.paths]
+        takes = [*zip(finished.song.tracks, finished.paths, found, strict=False)]
+        is_good = len(takes) > 1 and all(one.is_longer and one.begins_like_it is not False for _, _, one in takes)
         seconds = time.monotonic() - began
         if screen.json:
             known = {"file": source, "duration": found[0].source_seconds if found else None, "continue_at": continue_at}
-            screen.emit({**_json(finished, found), "source": known, "ok": is_good, "seconds": round(seconds, 2)})
+            job, done = finished.job, {"source": known, "ok": is_good, "seconds": round(seconds, 2)}
+            stages = [event_object(event, job.created_at) for event in finished.events]
+            shown = [_take(*take) for take in takes]
+            screen.emit({"ref": job.ref, "provider": job.provider, "stages": stages, "takes": shown, **done})
         else:
-            _report(screen, finished, found)
+            _report(screen, takes)
             alike = " and beginning like it" if all(one.begins_like_it for one in found) else ""
             good = f"{len(found)} tracks, longer than the source{alike}, in {seconds:.1f} s."
             bad = "The tracks are not what they should be: see the table."
@@ -145,7 +150,6 @@ class DemoCommand(Command):
         view.waiting("a tune to be made")
         await asyncio.to_thread(_make_tune, path)
         view.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
-        view.waiting(None)
         return path
 
     def _request(self, source: Path, continue_at: float) -> Extend:
@@ -154,36 +158,25 @@ class DemoCommand(Command):
         return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
 
 
-def _takes(finished: Finished, found: Sequence[Likeness]) -> Iterator[tuple[str, Path, Likeness]]:
-    titles = [track.title or "" for track in finished.song.tracks]
-    return zip(titles, finished.paths, found, strict=False)
-
-
-def _report(screen: Screen, finished: Finished, found: Sequence[Likeness]) -> None:
+def _report(screen: Screen, takes: Sequence[tuple[Track, Path, Likeness]]) -> None:
     rows = [
-        (number, title, text.length(one.track_seconds), decimal(path.stat().st_size), one, path)
-        for number, (title, path, one) in enumerate(_takes(finished, found), 1)
+        (number, track.title or "", text.length(one.track_seconds), decimal(path.stat().st_size), one, path)
+        for number, (track, path, one) in enumerate(takes, 1)
     ]
     screen.result()
     screen.table(("track", "title", "duration", "size", "beside the source", "file"), rows)
     screen.result()
 
 
-def _json(finished: Finished, found: Sequence[Likeness]) -> Mapping[str, object]:
-    job = finished.job
-    takes = [
-        {
-            "title": title,
-            "file": path,
-            "size": path.stat().st_size,
-            "duration": round(one.track_seconds, 2),
-            "longer_by": round(one.track_seconds - one.source_seconds, 2),
-            "begins_like_source": one.begins_like_it,
-        }
-        for title, path, one in _takes(finished, found)
-    ]
-    stages = [event_object(event, job.created_at) for event in finished.events]
-    return {"ref": job.ref, "provider": job.provider, "stages": stages, "takes": takes}
+def _take(track: Track, path: Path, one: Likeness) -> Mapping[str, object]:
+    return {
+        "title": track.title or "",
+        "file": path,
+        "size": path.stat().st_size,
+        "duration": round(one.track_seconds, 2),
+        "longer_by": round(one.track_seconds - one.source_seconds, 2),
+        "begins_like_source": one.begins_like_it,
+    }
 
 
 def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_at: float) -> None:
@@ -234,19 +227,15 @@ def _continue_at(source: Path) -> float:
     return continue_at
 
 
-def _compare(source: Path, paths: Sequence[Path], until: float) -> list[Likeness]:
-    try:
-        return [compare(source, path, until=until) for path in paths]
-    except ValueError as error:
-        raise DownloadError([f"a track cannot be decoded: {error}"], paths=paths) from error
-
-
 # --- how alike two recordings begin -----------------------------------------------------------------------------
 
 
 def compare(source: Path, track: Path, *, until: float) -> Likeness:
-    """Decode both files, or raise ValueError, and compare their first *until* seconds (30 at most). It blocks."""
-    first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
+    """Decode both files and compare their first *until* seconds (30 at most). It blocks."""
+    try:
+        first, second = audio.load(source.read_bytes()), audio.load(track.read_bytes())
+    except ValueError as error:
+        raise DownloadError([f"{track} cannot be decoded: {error}"], paths=[track]) from error
     kept = min(until, COMPARED_SECONDS, first.duration, second.duration)
     alike = _are_alike(_beginning(first, kept), _beginning(second, kept)) if kept >= LEAST_SECONDS else None
     return Likeness(source_seconds=first.duration, track_seconds=second.duration, begins_like_it=alike)

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from audioext.cli.exits import Exit, is_output_lost, leave
-from audioext.cli.options import Command
+from audioext.cli.options import SOURCE_NAMES, Command
 from audioext.cli.screen import Screen
 from audioext.cli.text import clean, dump, moment
 from audioext.errors import (
@@ -109,10 +109,12 @@ def stop_signals() -> Generator[asyncio.Event]:
 def _failed(screen: Screen, error: Exception, *, debug: bool) -> int:
     if debug:
         print("".join(traceback.format_exception(error)), file=sys.stderr)
-    screen.error(sentence(error), json=error_object(error))
+    code, words = exit_code(error), sentence(error)
+    facts = {"type": type(error).__name__, "message": words, "exit_code": int(code), **error_facts(error)}
+    screen.error(words, json={"error": facts})
     if not screen.json and (hint := advice(screen, error)):
         screen.note(f"  {hint}")
-    return exit_code(error)
+    return code
 
 
 def _interrupted(screen: Screen, code: Exit) -> int:
@@ -163,8 +165,6 @@ class _StderrHandler(logging.Handler):
 
 # --- what is said of an error -----------------------------------------------------------------------------------
 
-SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
-
 
 class ForwardError(AudioextError):
     """The app did not take an event; it is sent again, and then listed by `audioext jobs --undelivered`."""
@@ -202,12 +202,6 @@ class NoSuchRefError(StoreError):
 def exit_code(error: BaseException) -> Exit:
     """Return the exit code of a command that ends with *error*."""
     return next((code for code, kinds in _CODES if isinstance(error, kinds)), Exit.DEFECT)
-
-
-def error_object(error: Exception) -> dict[str, object]:
-    """Return *error* as the JSON object that `--json` prints, with the facts that a script may branch on."""
-    head = {"type": type(error).__name__, "message": sentence(error), "exit_code": int(exit_code(error))}
-    return {"error": head | error_facts(error)}
 
 
 def error_facts(error: Exception) -> dict[str, object]:

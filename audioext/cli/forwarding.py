@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated
@@ -35,8 +35,6 @@ LEAST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 3_600.0
 WAITED_SHARE = 0.25
 """Of the age of an event, until it is sent again: a day takes some fifty tries."""
-POST_SECONDS = 10.0
-SECRET_BYTES = 32
 TAKEN = 2
 """How a status begins that says so: any 2xx."""
 
@@ -92,29 +90,34 @@ class Forwarder:
         ]
         if job.failure is not None:
             events.append(job.failure)
-        for event in events:
-            await self._post(event)
-        return [event_type(event) for event in events]
+        return [await self._post(event) for event in events]
 
-    async def _post(self, event: StageEvent | Failure) -> None:
-        kind, now = event_type(event), datetime.now(UTC)
-        name = f"msg_{event.ref}_{kind.removeprefix('job.')}"
-        body = dump({"type": kind, "timestamp": event.at, "data": event_data(event)})
+    async def _post(self, event: StageEvent | Failure) -> str:
+        """Post one event and return its type, which the app branches on: `job.first`, `job.failed`."""
+        facts: Sequence[str] = ("source",)
+        if isinstance(event, Failure):
+            word, facts = "failed", ("reason", "code", "message", "charged")
+        else:
+            word = event.stage.name.lower()
+        kind, name, now = f"job.{word}", f"msg_{event.ref}_{word}", datetime.now(UTC)
+        data = {each: getattr(event, each) for each in ("ref", "provider", "task_id", "meta", *facts)}
+        data["tracks"] = [track_object(track) for track in event.tracks]
+        body = dump({"type": kind, "timestamp": event.at, "data": data})
         headers = {
             "content-type": "application/json",
             "webhook-id": name,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self.signer.sign(msg_id=name, timestamp=now, data=body),
         }
+        call = self.session.post(self.url, data=body.encode(), headers=headers, allow_redirects=False)
         try:
-            async with self.session.post(
-                self.url, data=body.encode(), headers=headers, allow_redirects=False
-            ) as answer:
+            async with call as answer:
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ForwardError(f"{kind}: the app cannot be reached ({type(error).__name__})") from error
         if status // 100 != TAKEN:
             raise ForwardError(f"{kind}: the app answered {status}")
+        return kind
 
 
 @asynccontextmanager
@@ -124,25 +127,11 @@ async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarde
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigError(f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}")
     if secret is None:
-        made = "whsec_" + b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+        made = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
         raise ConfigError(f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}")
     try:
         signer = Webhook(secret)
     except (ValueError, EmptyWebhookSecretError) as error:
         raise ConfigError("the secret that signs the events must be whsec_ and Base64") from error
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_SECONDS)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10.0)) as session:
         yield Forwarder(url=url, signer=signer, session=session)
-
-
-def event_type(event: StageEvent | Failure) -> str:
-    """Return what the app branches on: `job.text`, `job.first`, `job.complete` or `job.failed`."""
-    return "job.failed" if isinstance(event, Failure) else f"job.{event.stage.name.lower()}"
-
-
-def event_data(event: StageEvent | Failure) -> Mapping[str, object]:
-    """Return what is told of an event, in JSON's types."""
-    facts: dict[str, object] = {name: getattr(event, name) for name in ("ref", "provider", "task_id", "meta")}
-    facts["tracks"] = [track_object(track) for track in event.tracks]
-    if isinstance(event, Failure):
-        return facts | {name: getattr(event, name) for name in ("reason", "code", "message", "charged")}
-    return facts | {"source": event.source}

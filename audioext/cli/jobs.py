@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
@@ -28,12 +27,12 @@ from audioext.errors import ConfigError, Problem, RequestError, WebhookError, sh
 from audioext.http.urls import callback_url, mask
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
+from audioext.runtime.jobs import Job
 from audioext.stores.base import Delivery
-from audioext.ui.objects import Journal, delivery_object, job_object, problem_of, source_of, state_of, whole_object
+from audioext.ui.objects import Journal, delivery_object, first, job_object, problem_of, state_of, whole_object
 
 SHORT_LETTERS = 40
 HTTP_OK = 200
-REPLAY_TIMEOUT_SECONDS = 30.0
 _AGO = re.compile(r"(?P<count>\d{1,6}(?:\.\d+)?)(?P<unit>[smhdw])", re.ASCII)
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 CHARGED = {True: "yes", False: "no", None: "unknown"}
@@ -54,38 +53,33 @@ class JobsCommand(LookOptions, Command):
 
     async def run(self, screen: Screen) -> None:
         """Print the newest jobs of the store, oldest first."""
-        now = time.time()
-        since = 0.0 if self.since is None else read_since(self.since, now)
-        is_open, records = True if self.open_only else None, deque[Record]()
+        since = 0.0 if self.since is None else read_since(self.since, time.time())
         async with looking_client(self) as client:
-            async for job in client.jobs(open=is_open, meta=read_meta(self.meta), newest_first=True):
-                if job.record.created_at >= since and (job.record.handler_faults or not self.undelivered):
-                    records.appendleft(job.record)
-                if len(records) == self.limit:
-                    break
-        screen.list(
-            "jobs",
-            ("ref", "state", "provider", "operation", "source", "made", "credits", "problem"),
-            [self._listed(record, now) for record in records],
-        )
+            jobs = (await first(self.limit, self._wanted(client, since)))[::-1]
+        headers = ("ref", "state", "provider", "operation", "source", "made", "credits", "problem")
+        screen.list("jobs", headers, [self._listed(job.record) for job in jobs])
         if not screen.json:
-            _sum_up(screen, records)
+            _sum_up(screen, [job.record for job in jobs])
 
-    def _listed(self, record: Record, now: float) -> tuple[Sequence[str], Mapping[str, object]]:
+    async def _wanted(self, client: Client, since: float) -> AsyncIterator[Job]:
+        async for job in client.jobs(open=self.open_only or None, meta=read_meta(self.meta), newest_first=True):
+            if job.record.created_at >= since and (job.record.handler_faults or not self.undelivered):
+                yield job
+
+    def _listed(self, record: Record) -> tuple[Sequence[object], Mapping[str, object]]:
         """Return a job as a row and as an object."""
-        problem = " ".join(record.handler_faults) if self.undelivered else problem_of(record) or ""
+        facts, problem = job_object(record), problem_of(record) or ""
+        if self.undelivered:
+            facts, problem = facts | {"handler_faults": record.handler_faults}, " ".join(record.handler_faults)
         estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
         row = (
-            record.ref,
-            state_of(record, now),
-            record.provider,
-            record.operation,
-            text.clean(source_of(record))[:SHORT_LETTERS],
-            f"{text.seconds(now - record.created_at)} ago",
+            *(facts[name] for name in ("ref", "state", "provider", "operation")),
+            text.clean(facts["source"])[:SHORT_LETTERS],
+            f"{text.seconds(time.time() - record.created_at)} ago",
             estimate if record.credits is None else f"{record.credits:g}",
             text.clean(problem)[:SHORT_LETTERS],
         )
-        return row, job_object(record) | ({"handler_faults": record.handler_faults} if self.undelivered else {})
+        return row, facts
 
 
 @frozen(slots=False)
@@ -108,13 +102,13 @@ class ShowCommand(LookOptions, Command):
             sys.stdout.buffer.write(_entry("body", self.body, entries)[0].body)
             sys.stdout.buffer.flush()
             return
-        record, shown = job.record, entries
+        record = job.record
         if self.at is not None:
-            record, shown = _entry("at", self.at, entries)[1] or record, entries[: self.at]
+            record, entries = _entry("at", self.at, entries)[1] or record, entries[: self.at]
         if screen.json:
-            screen.emit(whole_object(record, shown, deliveries))
-            return
-        _print(screen, record, shown)
+            screen.emit(whole_object(record, entries, deliveries))
+        else:
+            _print(screen, record, entries)
 
 
 @frozen(slots=False)
@@ -127,21 +121,14 @@ class InboxCommand(LookOptions, Command):
 
     async def run(self, screen: Screen) -> None:
         """Print the newest deliveries, newest first."""
-        found: list[Delivery] = []
         async with looking_client(self) as client:
             ref = self.ref
             if ref is not None:
                 with suppress(NoSuchRefError):  # a delivery may be of a job that this store does not hold
                     ref = (await find_job(client, screen, ref)).ref
-            async for delivery in client.deliveries(ref):
-                found.append(delivery)
-                if len(found) >= self.limit:
-                    break
-        screen.list(
-            "deliveries",
-            ("delivery", "received", "ref", "provider", "verdict", "size", "note"),
-            [_listed(one) for one in found],
-        )
+            found = await first(self.limit, client.deliveries(ref))
+        headers = ("delivery", "received", "ref", "provider", "verdict", "size", "note")
+        screen.list("deliveries", headers, [_delivery(one) for one in found])
 
 
 @frozen(slots=False)
@@ -157,7 +144,7 @@ class ReplayCommand(LookOptions, Command):
         """Give the delivery to this store's inbox again, or POST it to another receiver."""
         target = config.read_public_url(self.to)
         async with looking_client(self) as client:
-            found = await find_delivery(client, screen, self.delivery)
+            found = await self._find(client, screen)
             if target is None:
                 status = await client.replay(found.id)
             else:
@@ -167,6 +154,13 @@ class ReplayCommand(LookOptions, Command):
             raise WebhookError(f"delivery {found.id} was answered with {status}", http_status=status)
         words = f"delivery {found.id} of job {found.ref} was answered with {status}"
         screen.result(words, json={"delivery": found.id, "ref": found.ref, "status": status})
+
+    async def _find(self, client: Client, screen: Screen) -> Delivery:
+        with suppress(RequestError):
+            return await client.delivery(self.delivery)
+        beginning = self.delivery
+        found = {one.id: one async for one in client.deliveries() if beginning and one.id.startswith(beginning)}
+        return the_one(found, beginning, "delivery", screen.hint("inbox"))
 
 
 def read_since(words: str, now: float) -> float:
@@ -191,16 +185,7 @@ def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
             screen.note(f"credits at {provider}: {', '.join(parts)}")
 
 
-async def find_delivery(client: Client, screen: Screen, delivery_id: str) -> Delivery:
-    """Return the delivery of *delivery_id*, or the only one whose id begins so; or raise NoSuchRefError."""
-    with suppress(RequestError):
-        return await client.delivery(delivery_id)
-    found = {one.id: one async for one in client.deliveries() if delivery_id and one.id.startswith(delivery_id)}
-    return the_one(found, delivery_id, "delivery", screen.hint("inbox"))
-
-
-def _listed(one: Delivery) -> tuple[Sequence[str], Mapping[str, object]]:
-    """Return a delivery as a row and as an object."""
+def _delivery(one: Delivery) -> tuple[Sequence[object], Mapping[str, object]]:
     size = decimal(len(one.body))
     row = one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
     # A body may quote the callback URL, whose last segment is a secret.
@@ -208,10 +193,9 @@ def _listed(one: Delivery) -> tuple[Sequence[str], Mapping[str, object]]:
 
 
 async def _post(url: URL, delivery: Delivery) -> int:
-    timeout = aiohttp.ClientTimeout(total=REPLAY_TIMEOUT_SECONDS)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30.0)) as session,
             session.post(url, data=delivery.body, headers=delivery.headers, allow_redirects=False) as response,
         ):
             return response.status
@@ -248,8 +232,7 @@ def _print(screen: Screen, record: Record, entries: Journal) -> None:
     }
     for name, value in facts.items():
         if value is not None:
-            shown = f"{value:g}" if isinstance(value, float) else text.clean(value)
-            screen.result(f"{name:<15} {shown}")
+            screen.result(f"{name:<15} {f'{value:g}' if isinstance(value, float) else text.clean(value)}")
     for words in record.handler_faults:
         screen.result(f"{'handler':<15} {text.clean(words)}", style="red")
     screen.result("\njournal", style="bold")
@@ -257,14 +240,12 @@ def _print(screen: Screen, record: Record, entries: Journal) -> None:
     for number, (entry, after) in enumerate(entries, 1):
         since = f"+{text.seconds(entry.at - record.created_at)}"
         kind = f"{entry.kind} {entry.status}" if entry.status else entry.kind
-        state = "" if after is None else state_of(after, entry.at)
-        problem = None if after is None else problem_of(after)
-        words = entry.note or (problem if problem != known and problem is not None else "")
+        state, problem = ("", None) if after is None else (state_of(after, entry.at), problem_of(after))
+        words = entry.note or (problem if problem is not None and problem != known else "")
         known = problem
         screen.result(f"  {number:>3} {since:>11}  {kind:<12} {state:<10} {text.clean(words)}".rstrip())
     if record.tracks:
         screen.result("\ntracks", style="bold")
     for track in record.tracks:
-        link = track.audio_url or track.failure or ""
-        parts = (track.title or "", text.length(track.duration), track.id or "", link)
+        parts = (track.title, text.length(track.duration), track.id, track.audio_url or track.failure)
         screen.result("  " + "  ".join(text.clean(part) for part in parts if part))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Annotated, cast
 
 from attrs import define, field, frozen
@@ -18,19 +20,16 @@ from audioext.cli.clients import listening_providers, make_client, read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardSecret, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen
-from audioext.cli.supervision import supervised
 from audioext.client import Client
 from audioext.config import client_options
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import without_password
 from audioext.models.entries import Entry
-from audioext.models.record import Record, Verdict
-from audioext.models.results import Source, Stage
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, to_delivery
-from audioext.ui.objects import BY, delivery_object, track_object
+from audioext.ui.objects import delivery_object, timeline, track_object
 
-UI_PORT = 8090
+_log = logging.getLogger("audioext.cli")
 
 
 @frozen(kw_only=True, slots=False)
@@ -45,7 +44,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
     forward_secret: ForwardSecret = field(default=None, repr=False)
     ui: Annotated[bool, OUTPUT] = False
     """Show all jobs on a live page, for a browser on this machine."""
-    ui_port: Annotated[int, OUTPUT, SHOWN] = UI_PORT
+    ui_port: Annotated[int, OUTPUT, SHOWN] = 8090
     """The live page's port on 127.0.0.1."""
 
     async def run(self, screen: Screen) -> None:
@@ -79,7 +78,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                 f"{ready}{_address(client, listen)}; jobs in {where}; {events}; Ctrl-C ends it",
                 json={"event": "listening", "public_url": shown, "store": where},
             )
-            printing = asyncio.create_task(Printer(screen, client).run(store.appends))
+            printing = asyncio.create_task(_print_all(screen, client, store))
             if self.ui:
                 from audioext.ui.jobs import jobs_page  # noqa: PLC0415 - its package is an extra
 
@@ -104,32 +103,21 @@ def _address(client: Client, listen: object) -> str:
     return "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
 
 
-@frozen(kw_only=True)
-class Append:
-    """Entries that were durably stored; `repeated` are the ids of those that the store had before."""
-
-    ref: str
-    provider: str
-    entries: Sequence[Entry]
-    repeated: frozenset[str]
-
-
 @define(eq=False)
 class TappedStore:
-    """A store that also queues what is appended through it; all else is the store's own.
+    """A store that queues what is appended through it, and what of that it had before; all else is the store's own.
 
     Handlers would hear of stages as well, but they would do the work of those that other processes have.
     """
 
     _store: Store
-    appends: asyncio.Queue[Append] = field(factory=asyncio.Queue, init=False)
+    appends: asyncio.Queue[tuple[str, str, Sequence[Entry], Sequence[Entry]]] = field(factory=asyncio.Queue, init=False)
 
     async def append(self, ref: str, entries: Sequence[Entry], *, provider: str, **rest: object) -> Appended:
         """Append, then queue what was appended."""
         done = await self._store.append(ref, entries, provider=provider, **rest)  # type: ignore[arg-type]  # as they came
         if entries and not done.is_lost and not done.is_full:
-            repeated = frozenset(entry.id for entry in done.missed)
-            self.appends.put_nowait(Append(ref=ref, provider=provider, entries=entries, repeated=repeated))
+            self.appends.put_nowait((ref, provider, entries, done.missed))
         return done
 
     def __getattr__(self, name: str) -> object:
@@ -137,54 +125,82 @@ class TappedStore:
         return getattr(self._store, name)
 
 
-@define(eq=False)
-class Printer:
-    """Prints one line for each delivery that was kept and each stage that became known."""
-
-    screen: Screen
-    client: Client
-
-    async def run(self, appends: asyncio.Queue[Append]) -> None:
-        """Print what comes, until it is cancelled."""
-        while True:
-            append = await appends.get()
-            try:
-                await self._print(append)
-            except AudioextError as error:
-                self.screen.note(f"job {append.ref}: {text.clean(error)}")
-            finally:
-                appends.task_done()
-
-    async def _print(self, append: Append) -> None:
-        record = None
-        with suppress(RequestError):  # a delivery of a job that the store does not hold
-            record = (await self.client.job(append.ref)).record
-        for entry in append.entries:
-            if entry.kind == "webhook":
-                one = to_delivery(append.ref, append.provider, entry, is_orphan=record is None)
-                verdict = "repeat" if entry.id in append.repeated else one.verdict
-                words = f"delivery {verdict}, {decimal(len(one.body))}  {text.clean(one.note)}"
-                facts = {**delivery_object(one), "verdict": verdict}
-                self._line(append, "delivery", entry.at, words, facts)
-        if record is not None:
-            new = {entry.at for entry in append.entries if entry.id not in append.repeated}
-            for topic, source, at in _news(record, new):
-                after = at - record.created_at
-                tracks = [track_object(track) for track in record.tracks]
-                facts = {"task_id": record.task_id, "source": source, "seconds": round(after, 3), "tracks": tracks}
-                words = f"{topic} +{text.seconds(after)} {BY[source] if source is not None else ''}"
-                self._line(append, topic, at, words, facts)
-
-    def _line(self, append: Append, event: str, at: float, words: str, facts: Mapping[str, object]) -> None:
-        line = f"{text.moment(at)}  {append.provider} {append.ref}  {words}"
-        named = {"event": event, "ref": append.ref, "provider": append.provider}
-        self.screen.result(line.rstrip(), json={**named, **facts})
+async def _print_all(screen: Screen, client: Client, store: TappedStore) -> None:
+    """Print a line for each delivery that was kept and each stage that became known, until it is cancelled."""
+    while True:
+        ref, provider, entries, missed = await store.appends.get()
+        repeated = {entry.id for entry in missed}
+        try:
+            async for at, event, words, facts in _lines(client, ref, provider, entries, repeated):
+                named = {"event": event, "ref": ref, "provider": provider}
+                screen.result(f"{text.moment(at)}  {provider} {ref}  {words}".rstrip(), json={**named, **facts})
+        except AudioextError as error:
+            screen.note(f"job {ref}: {text.clean(error)}")
+        finally:
+            store.appends.task_done()
 
 
-def _news(record: Record, moments: set[float]) -> Iterator[tuple[str, Source | None, float]]:
-    """Yield the stages that became known at *moments*, and the failure if that did."""
-    for item in record.reached:
-        if item.stage is not Stage.SUBMITTED and item.at in moments:
-            yield item.stage.name.lower(), item.source, item.at
-    if record.verdict is Verdict.FAILED and record.fault is not None and record.fault.at in moments:
-        yield "failed", None, record.fault.at
+async def _lines(
+    client: Client, ref: str, provider: str, entries: Sequence[Entry], repeated: Collection[str]
+) -> AsyncIterator[tuple[float, str, str, Mapping[str, object]]]:
+    """Yield what is to be printed of *entries*: when it was, what, in words, and as facts."""
+    record = None
+    with suppress(RequestError):  # a delivery of a job that the store does not hold
+        record = (await client.job(ref)).record
+    for entry in entries:
+        if entry.kind == "webhook":
+            one = to_delivery(ref, provider, entry, is_orphan=record is None)
+            verdict = "repeat" if entry.id in repeated else one.verdict
+            words = f"delivery {verdict}, {decimal(len(one.body))}  {text.clean(one.note)}"
+            yield entry.at, "delivery", words, {**delivery_object(one), "verdict": verdict}
+    if record is None:
+        return
+    new = {entry.at for entry in entries if entry.id not in repeated}
+    for word, at, how, source in timeline(record):
+        if at in new and word != "submitted":
+            after, tracks = at - record.created_at, [track_object(track) for track in record.tracks]
+            facts = {"task_id": record.task_id, "source": source, "seconds": round(after, 3), "tracks": tracks}
+            yield at, word, f"{word} +{text.seconds(after)} {text.clean(how)}", facts
+
+
+# --- under a service manager --------------------------------------------------------------------------------------
+# Under `Type=notify` and `WatchdogSec=` systemd is sent a datagram a message:
+# freedesktop.org/software/systemd/man/latest/sd_notify.html, read 2026-11-26.
+
+
+@asynccontextmanager
+async def supervised(status: str) -> AsyncGenerator[None]:
+    """Say READY and *status* now, WATCHDOG for as long as the event loop turns, and STOPPING at the end."""
+    notify(f"READY=1\nSTATUS={status}")
+    beat = asyncio.create_task(_beat())
+    try:
+        yield
+    finally:
+        notify("STOPPING=1")
+        beat.cancel()
+
+
+def notify(state: str) -> None:
+    """Send *state* to the service manager, if there is one."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in {"/", "@"}:  # "@" stands for the zero byte of an abstract address
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # noqa: FBT003 - the socket's own
+            sender.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+    except OSError as error:
+        _log.warning("the service manager at NOTIFY_SOCKET cannot be told %r: %s", state, error)
+
+
+def watchdog_seconds() -> float | None:
+    """Return within which time the service manager wants to hear of this process, `None` if it does not."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    is_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(text) / 1_000_000 if is_for_us and text.isdecimal() and int(text) else None
+
+
+async def _beat() -> None:
+    while (seconds := watchdog_seconds()) is not None:
+        await asyncio.sleep(seconds / 2)  # twice within the time after which it would be taken for dead
+        notify("WATCHDOG=1")

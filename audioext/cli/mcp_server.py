@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from contextlib import nullcontext
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,6 @@ from audioext.cli.options import API, BaseUrl, Command, ConnectOptions, Out, Pro
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError
 
-STOP_SECONDS = 2
-UNAUTHORIZED = 401
 SANDBOX_NOTE = (
     "This server plays the API on its own machine: nothing is charged, songs are made up, and a task takes seconds."
     " What there is to begin with: "
@@ -38,6 +37,7 @@ SANDBOX_NOTE = (
 class McpCommand(ConnectOptions, Command):
     """`audioext mcp`."""
 
+    sandbox_store = "memory://"  # each start is a new sandbox, which knows no task of the last one
     provider: Provided = "kie"
     base_url: BaseUrl = None
     out: Out = Path()
@@ -49,7 +49,7 @@ class McpCommand(ConnectOptions, Command):
     async def run(self, screen: Screen) -> None:
         """Serve until the client closes stdin, or until Ctrl-C or SIGTERM."""
         address = None if self.http is None else _read_address(self.http, has_token=bool(self.token))
-        async with open_client(self, self.provider, base_url=self.base_url) as opened:
+        async with open_client(self, self.provider, screen, base_url=self.base_url) as opened:
             note = SANDBOX_NOTE + ", ".join(opened.samples) if self.sandbox else ""
             server = AgentServer(opened.client, provider=self.provider, out=self.out, note=note)
             with stop_signals() as stopped:
@@ -77,7 +77,7 @@ async def _serve_http(app: ASGIApp, address: tuple[str, int], screen: Screen, st
         message = f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; choose another --http"
         raise ConfigError(message) from error
     with listening:
-        quiet = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_SECONDS)
+        quiet = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(quiet)
         server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # they are the command's
         serving = asyncio.create_task(server.serve([listening]))
@@ -101,7 +101,9 @@ def gated(app: ASGIApp, token: str) -> ASGIApp:
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
         given = dict(scope.get("headers", ())).get(b"authorization", b"")
         if scope["type"] == "http" and not hmac.compare_digest(given, expected):
-            refusal = PlainTextResponse("a bearer token is needed", UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
+            refusal = PlainTextResponse(
+                "a bearer token is needed", HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"}
+            )
             await refusal(scope, receive, send)
         else:
             await app(scope, receive, send)

@@ -9,19 +9,16 @@ import mimetypes
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
-import attrs
-from attrs import frozen
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.types import Resource, ToolAnnotations
 from pydantic import Field
 
-from audioext.cli.mcp_results import SONGS, Balance, JobInfo, JobList, SavedFiles, error_result, job_info, money
-from audioext.cli.mcp_tasks import JobTasks
-from audioext.cli.options import FIELD_HELP
+from audioext.cli.mcp_jobs import SONGS, Balance, JobInfo, JobList, JobTasks, SavedFiles, error_result, job_info, money
+from audioext.cli.options import request_fields
 from audioext.client import Client
 from audioext.errors import AudioextError, Problem, RequestError
 from audioext.files.formats import listen
@@ -29,17 +26,12 @@ from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Stage
 from audioext.runtime.jobs import TOLD_STAGES, Job, JobExpiredError, StageTimeoutError
-from audioext.ui.objects import BY, newest, state_of
+from audioext.ui.objects import BY, first, state_of
 from audioext.version import __version__
 
 LISTED_AT_MOST = 50
 WAIT_SECONDS = 45.0  # many clients give a call 60 s
 LONGEST_WAIT_SECONDS = 600.0
-SOURCES = {
-    "audio_id": "The id of a track that this provider made.",
-    "url": "The public URL of an audio file.",
-    "file": "The path of an audio file on the machine of this server.",
-}
 INSTRUCTIONS = """\
 Extends music, and gives voices an accompaniment, at a paid API. A task takes minutes. Submit it by `extend` or
 `add_instrumental`: the answer has its `ref` at once. Then call `wait` with the ref until `state` is complete, then
@@ -53,13 +45,28 @@ Key = Annotated[
 ]
 
 
-@frozen(kw_only=True)
-class Tools:
-    """The tools that are not submits; their docstrings are what an agent reads of them."""
+class AgentServer(MCPServer[object]):
+    """An MCP server over one open client. Its submits are by key, and a job's ref is what an agent comes back with."""
 
-    client: Client
-    provider: str
-    out: Path
+    def __init__(self, client: Client, *, provider: str, out: Path, note: str = "") -> None:
+        """Serve *client*, whose provider is *provider*; files go below *out*. *note* is added to the instructions."""
+        super().__init__(
+            "audioext",
+            version=__version__,
+            instructions=f"{INSTRUCTIONS}\n{note}".strip(),
+            log_level="WARNING",
+            subscriptions=False,
+            extensions=[JobTasks(client, look=_refresh)],
+        )
+        self._client, self._provider, self._out = client, provider, out
+        paid = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
+        for request in (Extend, AddInstrumental):
+            self.add_tool(_submit_tool(client, request), annotations=paid)
+        self.add_tool(self.save, annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False))
+        for look in (self.wait, self.job, self.jobs, self.credits):
+            self.add_tool(look, annotations=ToolAnnotations(read_only_hint=True))
+
+    # --- the tools that are no submits; their docstrings are what an agent reads of them ------------------
 
     async def wait(
         self,
@@ -71,7 +78,7 @@ class Tools:
 
         If `state` is not complete then, call it again: the task goes on, and waiting costs nothing.
         """
-        job = await self.client.job(ref)
+        job = await self._client.job(ref)
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
         await _refresh(job)
@@ -93,7 +100,7 @@ class Tools:
         key: Annotated[str | None, Field(description="The `key` that it was submitted with.")] = None,
     ) -> JobInfo:
         """Look at one job, without waiting."""
-        return job_info(await self.client.job(ref, key=key))
+        return job_info(await self._client.job(ref, key=key))
 
     async def jobs(
         self,
@@ -101,7 +108,9 @@ class Tools:
         limit: Annotated[int, Field(ge=1, le=1_000)] = 20,
     ) -> JobList:
         """List the jobs of the store, the newest first, also those of other processes."""
-        return JobList(jobs=[job_info(job) for job in await newest(self.client, limit, is_open=open)])
+        return JobList(
+            jobs=[job_info(job) for job in await first(limit, self._client.jobs(open=open, newest_first=True))]
+        )
 
     async def save(
         self,
@@ -109,40 +118,18 @@ class Tools:
         folder: Annotated[str, Field(description="A folder below the server's own; that one by default.")] = ".",
     ) -> SavedFiles:
         """Save the files of a complete job on the machine of this server; again costs nothing."""
-        target = (self.out / folder.replace("\0", "..")).resolve()  # no path may hold that
-        if not target.is_relative_to(self.out.resolve()):
+        target = (self._out / folder.replace("\0", "..")).resolve()  # no path may hold that
+        if not target.is_relative_to(self._out.resolve()):
             raise RequestError([Problem("folder", "must be below the server's own folder")])
-        job = await self.client.job(ref)
+        job = await self._client.job(ref)
         song = await job.result(timeout=0.001)
         return SavedFiles(ref=ref, files=[str(path) for path in await song.save(target)])
 
     async def credits(self) -> Balance:
         """Tell the balance of the account."""
-        return Balance(provider=self.provider, credits=await self.client.credits())
+        return Balance(provider=self._provider, credits=await self._client.credits())
 
-
-class AgentServer(MCPServer[object]):
-    """An MCP server over one open client. Its submits are by key, and a job's ref is what an agent comes back with."""
-
-    def __init__(self, client: Client, *, provider: str, out: Path, note: str = "") -> None:
-        """Serve *client*, whose provider is *provider*; files go below *out*. *note* is added to the instructions."""
-        super().__init__(
-            "audioext",
-            version=__version__,
-            instructions=f"{INSTRUCTIONS}\n{note}".strip(),
-            log_level="WARNING",
-            subscriptions=False,
-            extensions=[JobTasks(client, look=_refresh)],
-        )
-        self._client = client
-        tools = Tools(client=client, provider=provider, out=out)
-        paid = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
-        for request in (Extend, AddInstrumental):
-            submit = _submit_tool(client, request)
-            self.add_tool(submit, annotations=paid)
-        self.add_tool(tools.save, annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False))
-        for look in (tools.wait, tools.job, tools.jobs, tools.credits):
-            self.add_tool(look, annotations=ToolAnnotations(read_only_hint=True))
+    # --- how they are called, and the resources -------------------------------------------------------------
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[object, Any] | None = None) -> Any:  # noqa: ANN401 - the SDK's own union
         """Call a tool; what goes wrong is told with what happened to the money, in words and as structured facts."""
@@ -162,7 +149,7 @@ class AgentServer(MCPServer[object]):
     async def list_resources(self) -> list[Resource]:
         """List the newest finished songs: each is a resource, and so is each of its tracks."""
         found = []
-        for job in await newest(self._client, LISTED_AT_MOST, is_open=False):
+        for job in await first(LISTED_AT_MOST, self._client.jobs(open=False, newest_first=True)):
             if job.verdict is Verdict.COMPLETE:
                 title = next((track.title for track in job.record.tracks if track.title), None)
                 found.append(Resource(uri=SONGS + job.ref, name=job.ref, title=title, mime_type="application/json"))
@@ -212,12 +199,10 @@ def _submit_tool(client: Client, request: type[Request]) -> Callable[..., Awaita
         " together, before anything is sent. Go on with `wait`."
     )
     annotated: Any = Annotated  # with types that are known at run time alone
-    hints = {**get_type_hints(request), "file": str | None}
     parameters = [inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=Key)]
-    for each in attrs.fields(request):
-        if each.name != "provider":
-            help_text = Field(description=SOURCES.get(each.name) or FIELD_HELP[each.name])
-            kind, keyword = annotated[hints[each.name], help_text], inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(each.name, keyword, default=each.default, annotation=kind))
+    for name, kind, default, words in request_fields(request):
+        described = annotated[str | None if name == "file" else kind, Field(description=words)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, keyword, default=default, annotation=described))
     submit.__signature__ = inspect.Signature(parameters, return_annotation=JobInfo)  # type: ignore[attr-defined]  # functions have it where it is set
     return submit

@@ -6,6 +6,7 @@ Annotations are evaluated here, not kept as text: the parser would look for thei
 
 import abc
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
@@ -20,10 +21,6 @@ from audioext.models.requests import Request
 
 ProviderName = Literal["kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"]
 
-DEFAULT_STORE = "sqlite:///audioext.db"
-SANDBOX_STORE = "sqlite:///audioext-sandbox.db"
-"""Jobs of an in-process sandbox are kept apart: the real API would know none of them."""
-SANDBOX_SPEED = 60.0
 BASE_URL_VARIABLE = "AUDIOEXT_BASE_URL"
 
 REQUEST = Parameter(group=Group("Request", sort_key=1))
@@ -87,6 +84,9 @@ class StoreOptions:
     store: Annotated[str | None, JOB, env("AUDIOEXT_STORE")] = None
     """Where jobs are: sqlite:///FILE, redis://HOST or memory://; audioext.db, or audioext-sandbox.db with --sandbox."""
 
+    sandbox_store: ClassVar[str] = "sqlite:///audioext-sandbox.db"
+    """Jobs of an in-process sandbox are kept apart: the real API would know none of them."""
+
     @property
     def is_sandboxed(self) -> bool:
         """Whether the jobs are those of in-process sandboxes; the option is in the words of each command."""
@@ -95,7 +95,7 @@ class StoreOptions:
     @property
     def store_url(self) -> str:
         """The store that was asked for, or the default one."""
-        return self.store or (SANDBOX_STORE if self.is_sandboxed else DEFAULT_STORE)
+        return self.store or (self.sandbox_store if self.is_sandboxed else "sqlite:///audioext.db")
 
 
 @frozen(kw_only=True, slots=False)
@@ -110,7 +110,7 @@ class LookOptions(StoreOptions):
 class PlayOptions:
     """How a sandbox plays the APIs."""
 
-    speed: Annotated[float, SANDBOX, SHOWN, POSITIVE] = SANDBOX_SPEED
+    speed: Annotated[float, SANDBOX, SHOWN, POSITIVE] = 60.0
     """How many times faster than the real APIs the sandbox is."""
     fault: Annotated[tuple[str, ...], SANDBOX] = ()
     """A fault to play, like duplicate, drop=first or error=complete:531; may be repeated."""
@@ -164,6 +164,9 @@ class SavingOptions(ConnectOptions):
 
 
 FIELD_HELP = {
+    "audio_id": "The id of a track that this provider made.",
+    "url": "The public URL of an audio file.",
+    "file": "The path of an audio file on the machine of this server.",
     "model": "The model, such as V5; required for extend except at MusicGPT.",
     "title": "The title of the result.",
     "lyrics": "The words to sing, where the API takes them apart from the prompt.",
@@ -188,26 +191,27 @@ FIELD_HELP = {
     "lyrics_timestamps": "Whether lyrics come with times (MusicGPT).",
     "custom": "Use the fields given, or inherit the source's; derived by default.",
 }
-_OTHERWISE = frozenset({"audio_id", "url", "file", "provider"})  # the command's SOURCE and its own --provider
+SOURCE_NAMES = frozenset({"source", "file", "url", "audio_id"})
+"""What a request calls what a command calls SOURCE."""
 
 
-def with_fields(command: type[Command], request: type[Request]) -> type[Command]:
-    """Return *command* with an option for each field of *request*; `given_fields` returns those that were given."""
+def request_fields(request: type[Request]) -> Iterator[tuple[str, object, object, str]]:
+    """Yield the name, type, default and meaning of each field of a *request*; the provider is not one of these."""
     hints = get_type_hints(request)
-    annotated: Any = Annotated  # with types that are known at run time alone
-    fields = {}
     for each in attrs.fields(request):
-        if each.name not in _OTHERWISE:
+        if each.name != "provider":
+            yield each.name, hints[each.name], each.default, FIELD_HELP[each.name]
+
+
+def with_fields(command: type[Command], request: type[Request], source: str) -> type[Command]:
+    """Return *command* with SOURCE, which is a *source*, and an option for each other field of *request*."""
+    annotated: Any = Annotated  # with types that are known at run time alone
+    fields = {"source": attrs.field(type=annotated[str, Parameter(help=source)])}
+    for name, kind, default, words in request_fields(request):
+        if name not in SOURCE_NAMES:
             # What is derived where it is not given can be denied, too.
-            how = Parameter(help=FIELD_HELP[each.name], negative=None if each.default is None else "")
-            kind = annotated[hints[each.name], REQUEST, how]
-            fields[each.name] = attrs.field(default=each.default, type=kind, kw_only=True)
+            how = Parameter(help=words, negative=None if default is None else "")
+            fields[name] = attrs.field(default=default, type=annotated[kind, REQUEST, how], kw_only=True)
     made = attrs.make_class(command.__name__, fields, (command,), frozen=True, slots=False, collect_by_mro=True)
     made.__doc__ = command.__doc__
     return made
-
-
-def given_fields(command: Command, request: type[Request]) -> dict[str, object]:
-    """Return the fields of *request* that were given to *command*, as `with_fields` made it."""
-    names = {attribute.name for attribute in attrs.fields(request)} - _OTHERWISE
-    return {name: value for name in names if (value := getattr(command, name)) is not None}

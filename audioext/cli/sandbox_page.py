@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -12,53 +12,57 @@ from attrs import frozen
 from audioext.errors import Problem, RequestError
 from audioext.http.urls import mask
 from audioext.sandbox import CallbackAttempt, Sandbox, Task
-from audioext.ui.page import MAX_LISTED, Route, json_response
+from audioext.ui.page import MAX_LISTED, Page, Route, json_response
+
+
+def tasks_page(sandbox: Sandbox) -> Page:
+    """Return the page of a sandbox: its tasks, each as a row whose ref is the task's id."""
+    tasks = _Tasks(sandbox)
+    routes: Sequence[Route] = (
+        ("GET", "/jobs", tasks.list),
+        ("GET", "/jobs/{ref}", tasks.task),
+        ("GET", "/deliveries/{id}", tasks.webhook),
+        ("GET", "/health", tasks.health),
+        ("POST", "/control/{verb:play|clear|hold|release}", tasks.control),
+    )
+    return Page(kind="sandbox", routes=routes, changes=sandbox.changes, row=tasks.row)
 
 
 @frozen(eq=False)
-class TasksView:
-    """The tasks of a sandbox, each as a row whose ref is the task's id."""
-
+class _Tasks:
     sandbox: Sandbox
-    kind = "sandbox"
-
-    def routes(self) -> Sequence[Route]:
-        """Return what the page asks for."""
-        return (
-            ("GET", "/jobs", self._tasks),
-            ("GET", "/jobs/{ref}", self._task),
-            ("GET", "/deliveries/{id}", self._webhook),
-            ("GET", "/health", self._health),
-            ("POST", "/control/{verb:play|clear|hold|release}", self._control),
-        )
-
-    def changes(self) -> AsyncGenerator[str]:
-        """Yield the ids of tasks that changed, until the sandbox is closed."""
-        return self.sandbox.changes()
 
     async def row(self, ref: str) -> object:
-        """Return the row of one task."""
-        return row_object(self._find(ref))
+        return _row(self._find(ref))
 
-    async def _tasks(self, _: web.Request) -> web.StreamResponse:
-        return json_response([row_object(task) for task in reversed(self.sandbox.tasks[-MAX_LISTED:])])
+    async def list(self, _: web.Request) -> web.StreamResponse:
+        return json_response([_row(task) for task in reversed(self.sandbox.tasks[-MAX_LISTED:])])
 
-    async def _task(self, request: web.Request) -> web.StreamResponse:
+    async def task(self, request: web.Request) -> web.StreamResponse:
         task = self._find(request.match_info["ref"])
-        sent = [attempt_object(key, attempt) for key, attempt in self._attempts(task).items()]
-        return json_response({**row_object(task), **details(task), "deliveries": sent})
+        sent = [
+            {
+                "id": key,
+                "received_at": attempt.at,
+                "verdict": attempt.status or mask(attempt.error or ""),
+                "bytes": len(msgspec.json.encode(attempt.body)),
+                "note": attempt.stage if attempt.attempt == 1 else f"{attempt.stage}, try {attempt.attempt}",
+            }
+            for key, attempt in self._attempts(task).items()
+        ]
+        return json_response({**_row(task), **_details(task), "deliveries": sent})
 
-    async def _webhook(self, request: web.Request) -> web.StreamResponse:
+    async def webhook(self, request: web.Request) -> web.StreamResponse:
         key = request.match_info["id"]
         attempt = self._attempts(self._find(key.partition(".")[0])).get(key)
         if attempt is None:
             raise RequestError([Problem("webhook", "is not kept")])
         return json_response({"body": mask(msgspec.json.encode(attempt.body).decode())})
 
-    async def _health(self, _: web.Request) -> web.StreamResponse:
+    async def health(self, _: web.Request) -> web.StreamResponse:
         return json_response({"problem": None, "warnings": [], **self._played})
 
-    async def _control(self, request: web.Request) -> web.StreamResponse:
+    async def control(self, request: web.Request) -> web.StreamResponse:
         try:
             self._acts[request.match_info["verb"]](*msgspec.json.decode(await request.read(), type=list[str]))
         except (TypeError, ValueError) as error:  # no fault, no stage, no JSON, or names where none belong
@@ -76,17 +80,17 @@ class TasksView:
         return {"held": self.sandbox.held, "faults": self.sandbox.scripted}
 
     def _find(self, ref: str) -> Task:
-        found = next((task for task in self.sandbox.tasks if task.id == ref), None)
-        if found is None:
-            raise RequestError([Problem("task", "is not kept")])
-        return found
+        for task in self.sandbox.tasks:
+            if task.id == ref:
+                return task
+        raise RequestError([Problem("task", "is not kept")])
 
     def _attempts(self, task: Task) -> Mapping[str, CallbackAttempt]:
         attempts = (attempt for attempt in self.sandbox.deliveries if attempt.task_id == task.id)
         return {f"{task.id}.{number}": attempt for number, attempt in enumerate(attempts)}
 
 
-def row_object(task: Task) -> dict[str, object]:
+def _row(task: Task) -> dict[str, object]:
     """Return what the list shows of a task."""
     return {
         "ref": task.id,
@@ -103,35 +107,22 @@ def row_object(task: Task) -> dict[str, object]:
     }
 
 
-def details(task: Task) -> dict[str, object]:
+def _details(task: Task) -> dict[str, object]:
     """Return what else is known of a task, in the form of a job's page; callback URLs are masked."""
-    tracks = [
-        {"id": track.id, "duration": track.seconds, "image_url": track.cover_url, "audio_url": track.url}
-        for index, track in enumerate(task.tracks)
-        if task.has_audio(index)
-    ]
+    fields = task.input.fields.items()
     return {
         "model": task.input.model,
-        "request": {
-            name: mask(value) if isinstance(value, str) else value for name, value in task.input.fields.items()
-        },
+        "request": {name: mask(value) if isinstance(value, str) else value for name, value in fields},
         "faults": ", ".join(map(str, task.plan.faults)) or None,
         "due": {},
         "timeline": [{"event": word, "seconds": _seconds(task, at), "how": ""} for word, at in task.reached.items()],
         "journal": [],
-        "tracks": tracks,
+        "tracks": [
+            {"id": track.id, "duration": track.seconds, "image_url": track.cover_url, "audio_url": track.url}
+            for index, track in enumerate(task.tracks)
+            if task.has_audio(index)
+        ],
         "handler_faults": [],
-    }
-
-
-def attempt_object(key: str, attempt: CallbackAttempt) -> dict[str, object]:
-    """Return one attempt to send a webhook, without its body."""
-    return {
-        "id": key,
-        "received_at": attempt.at,
-        "verdict": attempt.status or mask(attempt.error or ""),
-        "bytes": len(msgspec.json.encode(attempt.body)),
-        "note": attempt.stage if attempt.attempt == 1 else f"{attempt.stage}, try {attempt.attempt}",
     }
 
 

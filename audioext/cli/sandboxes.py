@@ -22,7 +22,6 @@ from audioext.errors import ConfigError
 from audioext.models.limits import Pace
 from audioext.sandbox import FaultError, MissingExtraError, Sandbox
 
-UI_PORT = 8091
 ADDED_SECONDS = 24.0
 """How much music there is after the point where a source is continued."""
 LEAST_PACE_SECONDS = 0.1
@@ -47,7 +46,7 @@ class SandboxCommand(PlayOptions, Command):
     """Repeats a run: decides ids, music and all that varies."""
     ui: Annotated[bool, OUTPUT] = False
     """Show the tasks and their webhooks on a live page, for a browser on this machine."""
-    ui_port: Annotated[int, OUTPUT, SHOWN] = UI_PORT
+    ui_port: Annotated[int, OUTPUT, SHOWN] = 8091
     """The live page's port on 127.0.0.1."""
 
     async def run(self, screen: Screen) -> None:
@@ -62,10 +61,9 @@ class SandboxCommand(PlayOptions, Command):
                 sandbox = await stack.enter_async_context(open_sandbox(self, **given))
                 screen.result(self._described(sandbox), json=sandbox.describe())
                 if self.ui:
-                    from audioext.cli.sandbox_page import TasksView  # noqa: PLC0415 - its package is an extra
-                    from audioext.ui.page import Page  # noqa: PLC0415 - as above
+                    from audioext.cli.sandbox_page import tasks_page  # noqa: PLC0415 - its package is an extra
 
-                    page = Page(view=TasksView(sandbox)).served("127.0.0.1", self.ui_port)
+                    page = tasks_page(sandbox).served("127.0.0.1", self.ui_port)
                     url = str(await stack.enter_async_context(page))
                     screen.note(f"the live page: {url}", json={"event": "page", "url": url})
                 await stopped.wait()

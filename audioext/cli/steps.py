@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import zip_longest
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import frozen
+from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.status import Status
 from rich.text import Text
 
 from audioext.cli import text
@@ -32,47 +33,39 @@ LISTENED_SECONDS = 10.0
 SLOW_FACTOR = 5.0  # so much longer it listens where nothing is wrong with the address
 
 
-@define(eq=False)
+@frozen(eq=False)
 class View:
-    """Steps that stay; below them, on a terminal, what is waited for and each file that moves."""
+    """Steps that stay; below them, on a terminal, what is waited for, or the file that moves."""
 
-    _progress: Progress
-    _under_way: dict[str, TaskID] = field(factory=dict, init=False)
+    _console: Console
+    _under_way: Status
 
     def print(self, words: str) -> None:
         """Show a line."""
-        self._progress.console.print(Text(words))
+        self._console.print(Text(words))
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
         """Show that something is done, *after* so many seconds where that is known."""
         since = "" if after is None else f"+{text.seconds(after)}"
-        tick = ("✔ ", "green") if self._progress.console.is_terminal else ""
-        line = f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"
-        self._progress.console.print(Text.assemble(tick, line))
+        tick = ("✔ ", "green") if self._console.is_terminal else ""
+        self._console.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
 
-    def waiting(self, what: str | None) -> None:
-        """Show what is waited for now, if anything is; what was under way is not any more."""
-        while self._under_way:
-            self._progress.remove_task(self._under_way.popitem()[1])
-        if what is not None:
-            self._under_way[""] = self._progress.add_task(f"waiting for {what}", total=None)
+    def waiting(self, what: str) -> None:
+        """Show what is waited for now."""
+        self._under_way.update(Text(f"waiting for {what}"))
 
     def moving(self, name: str, so_far: int, in_all: int | None) -> None:
         """Show how much of a file has moved."""
         of = "" if in_all is None else f" of {decimal(in_all)}"
-        words = f"{decimal(so_far)}{of}  {text.clean(name)}"
-        if name not in self._under_way:
-            self._under_way[name] = self._progress.add_task(words, total=None)
-        self._progress.update(self._under_way[name], description=words)
+        self._under_way.update(Text(f"{decimal(so_far)}{of}  {text.clean(name)}"))
 
 
 @contextmanager
 def open_view(screen: Screen) -> Generator[View]:
     """Return a view on stderr; what is under way is cleared away at the end, and not shown where nobody looks."""
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    is_seen = screen.err.is_terminal
-    with Progress(*columns, console=screen.err, transient=True, disable=not is_seen) as progress:
-        yield View(progress)
+    status = screen.err.status("")
+    with status if screen.err.is_terminal else nullcontext():
+        yield View(screen.err, status)
 
 
 def show_submitted(view: View, job: Job) -> None:
@@ -134,7 +127,7 @@ async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = L
             tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
             after = (event.at - job.created_at).total_seconds()
             view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
-            view.waiting(_NEXT.get(event.stage))
+            view.waiting(_NEXT.get(event.stage, "the files"))
             events.append(event)
     except JobExpiredError:
         raise
@@ -157,13 +150,7 @@ async def finish(opened: OpenClient, job: Job, view: View, *, out: Path | None, 
 
 async def save(song: Song, folder: Path, view: View, *, overwrite: bool = False) -> tuple[Path, ...]:
     """Save *song* into *folder*, and show each file as it moves and when it is there."""
-    view.waiting("the files")
-    paths = await song.save(
-        folder,
-        overwrite=overwrite,
-        progress=lambda path, so_far, in_all: view.moving(path.name, so_far, in_all),
-    )
-    view.waiting(None)
+    paths = await song.save(folder, overwrite=overwrite, progress=lambda path, *size: view.moving(path.name, *size))
     for path in paths:
         view.step("saved", f"{path} ({decimal(path.stat().st_size)})")
     return paths

@@ -6,12 +6,11 @@ import asyncio
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+import attrs
 from attrs import field, frozen
-from cyclopts import Parameter
 
-from audioext import config
 from audioext.cli import text
 from audioext.cli.clients import (
     OpenClient,
@@ -19,13 +18,13 @@ from audioext.cli.clients import (
     find_job,
     looking_client,
     open_client,
-    other_url,
     read_meta,
     read_source,
     real_provider,
 )
 from audioext.cli.options import (
     JOB,
+    SOURCE_NAMES,
     AllowHosts,
     BaseUrl,
     Command,
@@ -38,7 +37,7 @@ from audioext.cli.options import (
     Ref,
     SandboxOptions,
     SavingOptions,
-    given_fields,
+    StoreOptions,
     with_fields,
 )
 from audioext.cli.screen import Screen
@@ -54,23 +53,37 @@ PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-@frozen(kw_only=True, slots=False)
-class TaskOptions(SavingOptions):
-    """What `extend` and `instrumental` have in common."""
+@frozen(slots=False)
+class _Submits(SavingOptions, Command):
+    """What `extend` and `instrumental` have in common; `with_fields` adds SOURCE and the fields of their request."""
 
-    meta: Meta = ()
-    provider: Provided = "kie"
-    base_url: BaseUrl = None
-    key: Annotated[str | None, JOB] = None
+    source: ClassVar[str]
+    request: ClassVar[type[Request]]
+    meta: Meta = field(default=(), kw_only=True)
+    provider: Provided = field(default="kie", kw_only=True)
+    base_url: BaseUrl = field(default=None, kw_only=True)
+    key: Annotated[str | None, JOB] = field(default=None, kw_only=True)
     """A name for this submit: the same key gives the same job, never a second task."""
-    no_wait: Annotated[bool, JOB] = False
+    no_wait: Annotated[bool, JOB] = field(default=False, kw_only=True)
     """Submit, print the ref, and leave it to `listen` or `wait`."""
 
-    async def submit(self, screen: Screen, request: Request) -> None:
-        """Submit *request*, watch it, save what comes of it, and report."""
+    async def run(self, screen: Screen) -> None:
+        """Submit the request, watch it, save what comes of it, and report."""
+        source = read_source(self.source, ids=self.request is Extend)
+        names = {each.name for each in attrs.fields(self.request)} - SOURCE_NAMES - {"provider"}
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        try:
+            await self._submit(screen, self.request.draft(**given, **source))
+        except RequestError as error:
+            if "audio_id" not in source or _TRACK_ID.fullmatch(self.source):
+                raise
+            doubt = Problem("source", f"no file is named {self.source!r}, so it was taken for a track's id")
+            raise RequestError([doubt, *error.problems]) from error
+
+    async def _submit(self, screen: Screen, request: Request) -> None:
         meta = read_meta(self.meta)
-        async with open_client(self, self.provider, base_url=self.base_url) as opened:
-            screen.base_url, screen.is_asked = other_url(opened.provider), True
+        async with open_client(self, self.provider, screen, base_url=self.base_url) as opened:
+            screen.is_asked = True
             with open_view(screen) as view:
                 try:
                     job = await submit(opened, request, view, key=self.key, meta=meta)
@@ -90,40 +103,20 @@ class TaskOptions(SavingOptions):
                 screen.note(f"come back to it: {screen.hint('wait', of=job.ref)}")
 
 
-@frozen(slots=False)
-class _Extend(TaskOptions, Command):
+class _Extend(_Submits):
     """`audioext extend`."""
 
-    source: Annotated[str, Parameter()]
-    """A file, a URL, or the id of a track."""
-
-    async def run(self, screen: Screen) -> None:
-        """Extend it."""
-        source = read_source(self.source, ids=True)
-        try:
-            await self.submit(screen, Extend.draft(**given_fields(self, Extend), **source))
-        except RequestError as error:
-            if "audio_id" not in source or _TRACK_ID.fullmatch(self.source):
-                raise
-            doubt = Problem("source", f"no file is named {self.source!r}, so it was taken for a track's id")
-            raise RequestError([doubt, *error.problems]) from error
+    request = Extend
 
 
-@frozen(slots=False)
-class _Instrumental(TaskOptions, Command):
+class _Instrumental(_Submits):
     """`audioext instrumental`."""
 
-    source: Annotated[str, Parameter()]
-    """A file or a URL."""
-
-    async def run(self, screen: Screen) -> None:
-        """Accompany it."""
-        fields = given_fields(self, AddInstrumental)
-        await self.submit(screen, AddInstrumental.draft(**fields, **read_source(self.source, ids=False)))
+    request = AddInstrumental
 
 
-ExtendCommand = with_fields(_Extend, Extend)
-InstrumentalCommand = with_fields(_Instrumental, AddInstrumental)
+ExtendCommand = with_fields(_Extend, Extend, "A file, a URL, or the id of a track.")
+InstrumentalCommand = with_fields(_Instrumental, AddInstrumental, "A file or a URL.")
 
 
 @frozen(slots=False)
@@ -135,11 +128,8 @@ class WaitCommand(SavingOptions, Command):
 
     async def run(self, screen: Screen) -> None:
         """Wait for a job of the store, whichever process submitted it, then save and report."""
-        async with looking_client(self) as client:
-            record = (await find_job(client, screen, self.ref)).record
-        screen.ref = record.ref
-        async with open_client(self, record.provider, base_url=api_url(self.base_url, record)) as opened:
-            screen.base_url = other_url(opened.provider)
+        record = (await _find(self, screen, self.ref)).record
+        async with open_client(self, record.provider, screen, base_url=api_url(self.base_url, record)) as opened:
             job = await opened.client.job(record.ref)
             with open_view(screen) as view:
                 show_submitted(view, job)
@@ -159,15 +149,12 @@ class SaveCommand(LookOptions, Command):
 
     async def run(self, screen: Screen) -> None:
         """Save the tracks of a job that is complete."""
-        async with looking_client(self) as client:
-            job = await find_job(client, screen, self.ref)
-        screen.ref = job.ref
+        job = await _find(self, screen, self.ref)
         if job.verdict is Verdict.OPEN:
             raise too_early(job)
         asked: list[Provider] = []
         if not self.is_sandboxed:  # a sandbox has ended, an API can be asked for fresh links
-            asked.append(real_provider(job.provider, api_url(self.base_url, job.record)))
-            screen.base_url = other_url(asked[0])
+            asked.append(real_provider(job.provider, api_url(self.base_url, job.record), screen))
         async with looking_client(self, *asked, allow_hosts=self.allow_hosts) as client:
             job = await client.job(job.ref)
             song = await job
@@ -186,17 +173,25 @@ class CreditsCommand(SandboxOptions, Command):
     async def run(self, screen: Screen) -> None:
         """Print the balance in the provider's own credits."""
         options = ConnectOptions(sandbox=self.sandbox, speed=self.speed, fault=self.fault, store="memory://")
-        async with open_client(options, self.provider, base_url=self.base_url) as opened:
+        async with open_client(options, self.provider, screen, base_url=self.base_url) as opened:
             balance = await opened.client.credits()
         screen.result(f"{balance:g}", json={"provider": self.provider, "credits": balance})
+
+
+async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
+    """Find a job before a client is made for its provider."""
+    async with looking_client(options) as client:
+        job = await find_job(client, screen, ref)
+    screen.ref = job.ref
+    return job
 
 
 async def _ask(opened: OpenClient, job: Job, screen: Screen) -> None:
     """Ask the provider once: the callback may have come to a receiver that is gone."""
     if job.verdict is Verdict.COMPLETE or job.task_id is None:
         return
-    info = config.named([opened.provider], os.environ)[opened.provider.info.name].info
-    if not info.has_key:
+    info = opened.provider.info
+    if not (info.has_key or os.environ.get(info.key_variable, "").strip()):
         screen.note(f"without {info.key_variable} nobody can be asked; waiting for a listener on this store")
         return
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Annotated
 
 import msgspec
@@ -22,9 +23,6 @@ from audioext.sandbox.apis import kie
 from audioext.sandbox.apis._suno import CallbackForm
 from audioext.sandbox.faults import Plan
 from audioext.sandbox.models import MadeTrack, Task, TaskFailure, TaskInput, TaskStage
-
-HTTP_OK = 200
-SECONDS = 60.0
 
 FORMS: Mapping[str, CallbackForm] = {
     "kie": CallbackForm(no_songs=()),
@@ -53,16 +51,16 @@ class TriggerCommand(LookOptions, Command):
             if record.provider != api or URL(record.asked.base_url or "").host not in LOOPBACK_HOSTS:
                 message = f"job {record.ref} is no job of {api} at a sandbox: what is made up would stay in it for ever"
                 raise ConfigError(message)
-            (callback,) = FORMS[api].callbacks(made_up(record, STAGES[stage]))
+            (callback,) = FORMS[api].callbacks(_made_up(record, STAGES[stage]))
             hook = Webhook(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(callback.body))
             status = await client.inbox.take(Route(api, record.ref, ""), hook, verify=False)
-        if status != HTTP_OK:
+        if status != HTTPStatus.OK:
             raise WebhookError(f"the webhook was answered with {status}", http_status=status)
         facts = {"event": self.event, "ref": record.ref, "status": status}
         screen.result(f"job {record.ref} was told of {stage}", json=facts)
 
 
-def made_up(record: Record, stage: TaskStage | None) -> Task:
+def _made_up(record: Record, stage: TaskStage | None) -> Task:
     """Return the task of a job as its API has it at *stage*, or failed; its tracks are the same at every stage."""
     names = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{record.ref}/{number}")) for number in range(record.expected_tracks)]
     task_id = record.task_id or uuid.uuid5(uuid.NAMESPACE_URL, record.ref).hex
@@ -76,7 +74,7 @@ def made_up(record: Record, stage: TaskStage | None) -> Task:
         input=TaskInput(operation=str(record.operation), fields={}, title=title, model=record.model),
         plan=Plan(),
         source=None,
-        tracks=tuple(MadeTrack(id=name, url=f"https://sandbox.invalid/{name}.mp3", seconds=SECONDS) for name in names),
+        tracks=tuple(MadeTrack(id=name, url=f"https://sandbox.invalid/{name}.mp3", seconds=60.0) for name in names),
         stage=stage,
         failure=TaskFailure(code=501, message="Audio generation failed.") if stage is None else None,
     )

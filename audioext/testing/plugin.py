@@ -19,5 +19,19 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     plugins = config.pluginmanager
-    name = "fixtures" if any(map(plugins.hasplugin, ASYNCIO_PLUGINS)) else "missing"
-    plugins.register(importlib.import_module(f"audioext.testing.{name}"), "audioext fixtures")
+    if any(map(plugins.hasplugin, ASYNCIO_PLUGINS)):
+        plugins.register(importlib.import_module("audioext.testing.fixtures"), "audioext fixtures")
+    else:
+        plugins.register(_Missing(), "audioext fixtures")
+
+
+class _Missing:
+    """The fixtures where pytest-asyncio is missing."""
+
+    @pytest.fixture
+    def audioext_clock(self) -> None:
+        pytest.fail(
+            "audioext's fixtures need pytest-asyncio, which is not active: pip install pytest-asyncio", pytrace=False
+        )
+
+    audioext_sandbox = audioext_client = audioext_clock

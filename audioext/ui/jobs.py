@@ -13,7 +13,7 @@ from audioext.http.urls import mask
 from audioext.models.record import Record
 from audioext.runtime.jobs import Job
 from audioext.stores.base import Changed
-from audioext.ui.objects import delivery_object, iso, job_object, newest, whole_object
+from audioext.ui.objects import delivery_object, first, iso, job_object, whole_object
 from audioext.ui.page import MAX_LISTED, Page, Route, json_response
 
 SHOWN_BYTES = 65_536
@@ -21,40 +21,24 @@ SHOWN_BYTES = 65_536
 
 
 @define(eq=False)
-class JobsView:
-    """The jobs of a client."""
-
+class _Jobs:
     client: Client
-    kind = "jobs"
     _listed: Sequence[Job] = field(default=(), init=False)
     """Those of the last list are held, so that the next one reads only what is new of them."""
 
-    def routes(self) -> Sequence[Route]:
-        """Return what the page asks for."""
-        return (
-            ("GET", "/jobs", self._jobs),
-            ("GET", "/jobs/{ref}", self._job),
-            ("POST", "/jobs/{ref}/refresh", self._refresh),
-            ("GET", "/deliveries/{id}", self._delivery),
-            ("POST", "/deliveries/{id}/replay", self._replay),
-            ("GET", "/health", self._health),
-        )
-
     async def changes(self) -> AsyncGenerator[str]:
-        """Yield the refs of jobs that changed, until the store is closed."""
         async for change in self.client.store.changes():
             yield change.ref if isinstance(change, Changed) else ""
 
     async def row(self, ref: str) -> object:
-        """Return the row of one job."""
         return row_object((await self.client.job(ref)).record)
 
-    async def _jobs(self, request: web.Request) -> web.StreamResponse:
+    async def list(self, request: web.Request) -> web.StreamResponse:
         is_open = {"open": True, "ended": False}.get(request.query.get("state", ""))
-        self._listed = await newest(self.client, MAX_LISTED, is_open=is_open)
+        self._listed = await first(MAX_LISTED, self.client.jobs(open=is_open, newest_first=True))
         return json_response([row_object(job.record) for job in self._listed])
 
-    async def _job(self, request: web.Request) -> web.StreamResponse:
+    async def job(self, request: web.Request) -> web.StreamResponse:
         ref = request.match_info["ref"]
         journal = await self.client.timeline(ref)
         record = (await self.client.job(ref)).record
@@ -67,30 +51,39 @@ class JobsView:
             {**whole, **row_object(record), "due": {what: iso(at) for what, at in due.items() if at is not None}}
         )
 
-    async def _delivery(self, request: web.Request) -> web.StreamResponse:
+    async def delivery(self, request: web.Request) -> web.StreamResponse:
         delivery = await self.client.delivery(request.match_info["id"])
         # A body may quote the callback URL, whose last segment is a secret.
         body = mask(delivery.body[:SHOWN_BYTES].decode("utf-8", "replace"))
         return json_response({**delivery_object(delivery), "body": body})
 
-    async def _health(self, _: web.Request) -> web.StreamResponse:
+    async def health(self, _: web.Request) -> web.StreamResponse:
         try:
             return json_response({"problem": None, "warnings": await self.client.store.warnings()})
         except StoreError as error:
             return json_response({"problem": str(error), "warnings": []})
 
-    async def _refresh(self, request: web.Request) -> web.StreamResponse:
+    async def refresh(self, request: web.Request) -> web.StreamResponse:
         job = await self.client.job(request.match_info["ref"])
         await job.refresh()
         return json_response(row_object(job.record))
 
-    async def _replay(self, request: web.Request) -> web.StreamResponse:
+    async def replay(self, request: web.Request) -> web.StreamResponse:
         return json_response({"status": await self.client.replay(request.match_info["id"])})
 
 
 def jobs_page(client: Client, *, is_local: bool = True) -> Page:
-    """Return the page of a client."""
-    return Page(view=JobsView(client), is_local=is_local)
+    """Return the page of a client: its jobs, with all that is known of each."""
+    jobs = _Jobs(client)
+    routes: Sequence[Route] = (
+        ("GET", "/jobs", jobs.list),
+        ("GET", "/jobs/{ref}", jobs.job),
+        ("POST", "/jobs/{ref}/refresh", jobs.refresh),
+        ("GET", "/deliveries/{id}", jobs.delivery),
+        ("POST", "/deliveries/{id}/replay", jobs.replay),
+        ("GET", "/health", jobs.health),
+    )
+    return Page(kind="jobs", routes=routes, changes=jobs.changes, row=jobs.row, is_local=is_local)
 
 
 def row_object(record: Record) -> dict[str, object]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import attrs
 
-from audioext.client import Client
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage, Track
-from audioext.runtime.jobs import Job, StageEvent
+from audioext.runtime.jobs import StageEvent
 from audioext.stores.base import Delivery
 
 Journal = Sequence[tuple[Entry, Record | None]]
@@ -22,6 +22,7 @@ BY: Mapping[Source, str] = {"webhook": "by webhook", "poll": "by poll", "implied
 """How a stage became known."""
 
 _HIDDEN = frozenset({"extends_by_id", "position"})
+_T = TypeVar("_T")
 
 
 def iso(at: float) -> str:
@@ -91,14 +92,14 @@ def job_object(record: Record) -> dict[str, object]:
     }
 
 
-async def newest(client: Client, limit: int, *, is_open: bool | None = None) -> list[Job]:
-    """Return so many jobs of a client at most, the newest first."""
-    found: list[Job] = []
-    async for job in client.jobs(open=is_open, newest_first=True):
-        found.append(job)
-        if len(found) == limit:
+async def first(limit: int, found: AsyncIterator[_T]) -> list[_T]:
+    """Return so many at most of those that are *found*."""
+    kept: list[_T] = []
+    async for each in found:
+        kept.append(each)
+        if len(kept) == limit:
             break
-    return found
+    return kept
 
 
 def event_object(event: StageEvent, created_at: datetime) -> dict[str, object]:
@@ -141,20 +142,21 @@ def timeline_objects(record: Record) -> list[dict[str, object]]:
     """Return what happened to a job in order: a word, after how many seconds, when, and how it became known."""
     return [
         {"event": word, "seconds": round(at - record.created_at, 3), "at": iso(at), "how": how}
-        for word, at, how in _timeline(record)
+        for word, at, how, _ in timeline(record)
     ]
 
 
-def _timeline(record: Record) -> list[tuple[str, float, str]]:
-    found = []
+def timeline(record: Record) -> list[tuple[str, float, str, Source | None]]:
+    """Return what happened to a job in order: a word, when, how it became known in words, and the source of a stage."""
+    found: list[tuple[str, float, str, Source | None]] = []
     for item in record.reached:
         # The POST's own answer makes a job submitted, unless a webhook was quicker to name the task.
         is_answer = item.stage is Stage.SUBMITTED and item.source != "webhook"
-        found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source]))
+        found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source], item.source))
     if record.verdict is Verdict.FAILED and record.fault is not None:
-        found.append(("failed", record.fault.at, record.fault.message))
+        found.append(("failed", record.fault.at, record.fault.message, None))
     if record.verdict is Verdict.REFUSED:
-        found.append(("refused", record.answered_at or record.created_at, problem_of(record) or ""))
+        found.append(("refused", record.answered_at or record.created_at, problem_of(record) or "", None))
     if record.verdict is Verdict.EXPIRED and record.ended_at is not None:
-        found.append(("expired", record.ended_at, "given up; a late callback still completes it"))
+        found.append(("expired", record.ended_at, "given up; a late callback still completes it", None))
     return sorted(found, key=lambda item: item[1])

@@ -9,7 +9,6 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib import resources
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
@@ -52,37 +51,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
 
 
-class PageView(Protocol):
-    """What a page shows, as rows of a list, each of which can be looked at as a whole."""
-
-    kind: str
-    """The page's script asks whether it is `jobs` or `sandbox`."""
-
-    def routes(self) -> Sequence[Route]:
-        """Return the method, the path and the handler of whatever the script asks for."""
-        ...
-
-    def changes(self) -> AsyncGenerator[str]:
-        """Yield the ref of each row that changed, or an empty one where all of them should be read again."""
-        ...
-
-    async def row(self, ref: str) -> object:
-        """Return one row.
-
-        Raises:
-            RequestError: there is none.
-        """
-        ...
-
-
 @define(eq=False, kw_only=True, repr=False)
 class Page:
-    """A page that shows a *view*. Whoever opens `?token=` once has a cookie from then on; nobody else sees anything.
+    """A page of rows. Whoever opens `?token=` once has a cookie from then on; nobody else sees anything.
 
-    `is_local` refuses who does not come from this machine, or comes through a proxy.
+    `kind` (`jobs` or `sandbox`) says to its script what it shows, and `routes` are what that asks for. `changes` yields
+    the ref of each row that changed, or an empty one where all of them should be read again, and `row` returns one, or
+    raises RequestError. `is_local` refuses who does not come from this machine, or comes through a proxy.
     """
 
-    view: PageView
+    kind: str
+    routes: Sequence[Route]
+    changes: Callable[[], AsyncGenerator[str]]
+    row: Callable[[str], Awaitable[object]]
     token: str = field(factory=lambda: secrets.token_urlsafe(32))
     is_local: bool = True
     _prefix: str = field(default="", init=False)
@@ -101,7 +82,7 @@ class Page:
             ("GET", "/", self._index),
             *(("GET", f"/{name}", self._file) for name in _FILES),
             ("GET", "/events", self._events),
-            *self.view.routes(),
+            *self.routes,
         ):
             app.router.add_route(method, self._prefix + path, self._guarded(handler))
         if self._prefix:
@@ -167,21 +148,12 @@ class Page:
 
     async def _index(self, request: web.Request) -> web.StreamResponse:
         if "token" not in request.query:
-            return self._shown()
+            text = _static("index.html").replace('data-kind=""', f'data-kind="{self.kind}"')
+            return web.Response(text=text, content_type="text/html")
         response = web.Response(status=303, headers={"Location": f"{self._prefix}/"})  # the token leaves the address
-        response.set_cookie(
-            _cookie(request),
-            self.token,
-            path=f"{self._prefix}/",
-            httponly=True,
-            samesite="Strict",
-            secure=request.secure,
-        )
+        path, name = f"{self._prefix}/", _cookie(request)
+        response.set_cookie(name, self.token, path=path, httponly=True, samesite="Strict", secure=request.secure)
         return response
-
-    def _shown(self) -> web.Response:
-        text = _static("index.html").replace('data-kind=""', f'data-kind="{self.view.kind}"')
-        return web.Response(text=text, content_type="text/html")
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.path.rpartition("/")[2]
@@ -210,13 +182,10 @@ class Page:
     async def _tell(self, response: EventSourceResponse) -> None:
         """Send the row of each job that changes, until the store or the page is closed."""
         changed: dict[str, None] = {}
-        news = asyncio.Event()
-        listener = asyncio.create_task(self._listen(changed, news), name="audioext page changes")
+        listener = asyncio.create_task(self._listen(changed), name="audioext page changes")
         try:
             while not listener.done() or changed:
-                await news.wait()
                 await asyncio.sleep(GATHER_SECONDS)
-                news.clear()
                 refs = tuple(changed)
                 changed.clear()
                 for ref in refs:
@@ -229,20 +198,16 @@ class Page:
             with suppress(RuntimeError):
                 response.stop_streaming()
 
-    async def _listen(self, changed: dict[str, None], news: asyncio.Event) -> None:
-        try:
-            async with aclosing(self.view.changes()) as refs:
-                async for ref in refs:
-                    changed[ref] = None
-                    news.set()
-        finally:
-            news.set()
+    async def _listen(self, changed: dict[str, None]) -> None:
+        async with aclosing(self.changes()) as refs:
+            async for ref in refs:
+                changed[ref] = None
 
     async def _send(self, response: EventSourceResponse, ref: str) -> None:
         event, row = "again", None  # for changes that were missed, an orphan's delivery, or a store that is away
         with suppress(AudioextError):
             if ref:
-                event, row = "job", await self.view.row(ref)
+                event, row = "job", await self.row(ref)
         await response.send(msgspec.json.encode(row, enc_hook=str).decode(), event=event)
 
     async def _end(self, _: web.Application) -> None:

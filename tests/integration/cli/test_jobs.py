@@ -21,11 +21,11 @@ from audioext.stores import open_store
 from tests.integration.cli.conftest import (
     FAST,
     FULL,
+    HOOKS,
     STORE,
     TRACK,
     Ended,
     Invoke,
-    Start,
     aside,
     short_sandbox,
 )
@@ -342,15 +342,18 @@ async def test_a_delivery_that_cannot_be_read_is_refused_again(invoke: Invoke) -
     assert (3, 400) == (ended.code, ended.json["error"]["http_status"])
 
 
-def test_replay_to_a_receiver_posts_it_there(start: Start, invoke: Invoke, ref: str) -> None:
+async def test_replay_to_a_receiver_posts_it_there(invoke: Invoke) -> None:
     """`--to` is a receiver's public URL; one with another secret refuses, and an empty port is named."""
-    delivery = json.loads(invoke("inbox", *STORE, "--json", "--limit", "1").out)["id"]
-    hooks = ("--public-url", "http://127.0.0.1:{port}/audio", "--listen", "127.0.0.1:0", "--json")
-    ours, stranger = start("listen", *hooks, *STORE), start("listen", *hooks, "--store", "sqlite:///other.db")
-    urls = [json.loads(process.stdout.readline())["public_url"] for process in (ours, stranger) if process.stdout]
-
-    posted, refused = (invoke("replay", delivery, *STORE, "--to", url) for url in urls)
-    lost = invoke("replay", delivery, *STORE, "--to", "http://127.0.0.1:9")
+    await aside(invoke, "extend", TRACK, *FULL, *FAST, *STORE, "--no-save")
+    delivery = (await aside(invoke, "inbox", *STORE, "--json", "--limit", "1")).json["id"]
+    async with (
+        ax.Client(store=STORE[1], public_url=HOOKS[1], listen=HOOKS[3]) as ours,
+        ax.Client(public_url=HOOKS[1], listen=HOOKS[3]) as stranger,
+    ):
+        posted, refused, lost = [
+            await aside(invoke, "replay", delivery, *STORE, "--to", str(url))
+            for url in (ours.public_url, stranger.public_url, "http://127.0.0.1:9")
+        ]
 
     assert (0, 3, 2) == (posted.code, refused.code, lost.code)
     assert "was answered with 401" in refused.err

@@ -19,7 +19,7 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.types import BlobResourceContents, CallToolResult, TextContent
 
 import audioext as ax
-from audioext.cli.mcp_results import ERROR_FACTS
+from audioext.cli.mcp_jobs import ERROR_FACTS
 from audioext.cli.mcp_tools import AgentServer
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.sandbox import Sandbox
@@ -85,7 +85,7 @@ async def agent(sandbox: Sandbox, **settings: Any) -> AsyncIterator[Client]:
 async def test_an_agent_makes_a_song(folder: Path, voice: Path) -> None:
     """By stdio, in a sandbox: submit, wait with progress by stage, save, read the song's resources, list the jobs."""
     heard, wish = Heard(), {"key": "mine", "file": str(voice), "model": "V5", "continue_at": 2.5}
-    async with Client(over_stdio(*FAST, *MEMORY, "--out", "out")) as mcp:
+    async with Client(over_stdio(*FAST, "--out", "out")) as mcp:
         submitted = facts(await mcp.call_tool("extend", wish))
         again = facts(await mcp.call_tool("extend", wish))
         done = facts(await mcp.call_tool("wait", {"ref": submitted["ref"]}, progress_callback=heard))
@@ -107,6 +107,7 @@ async def test_an_agent_makes_a_song(folder: Path, voice: Path) -> None:
     assert isinstance(blob, BlobResourceContents)
     assert ("audio/mpeg", True) == (blob.mime_type, len(blob.blob) > 10_000)
     assert ("kie", True) == (left["provider"], left["credits"] < 100_000)
+    assert [] == list(folder.glob("*.db"))  # the next sandbox would know none of its jobs
     assert instructions is not None
     assert TRACK in instructions
 
@@ -248,7 +249,7 @@ async def killed_and_asked_again(sandbox: Sandbox, folder: Path, port: int, name
         with pytest.raises(MCPError):
             await waiting
     sandbox.release()
-    async with Client(server) as mcp:
+    async with agent(sandbox, store=STORE[1]) as mcp:
         found = facts(await mcp.call_tool("extend", wish))
         done = facts(await mcp.call_tool("wait", {"ref": ref}))
 

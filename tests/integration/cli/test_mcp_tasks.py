@@ -14,7 +14,7 @@ from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp.types import INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, CallToolResult, Request, RequestParams, Result
 
 import audioext as ax
-from audioext.cli.mcp_tasks import TASKS
+from audioext.cli.mcp_jobs import TASKS
 from audioext.cli.mcp_tools import AgentServer
 from audioext.sandbox import Sandbox
 from tests.integration.cli.conftest import STORE, short_sandbox
@@ -82,11 +82,11 @@ def ask(task_id: str, verb: str = "get") -> Ask:
 
 
 @asynccontextmanager
-async def agent(sandbox: Sandbox, *extensions: ClientExtension) -> AsyncIterator[Client]:
+async def agent(sandbox: Sandbox, *extensions: ClientExtension, store: str | None = None) -> AsyncIterator[Client]:
     """Return an MCP client of a server in this process."""
     kie = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=ax.Pace(first=0.01, every=0.02))
     async with (
-        ax.Client(kie) as client,
+        ax.Client(kie, store=store) as client,
         Client(AgentServer(client, provider="kie", out=Path("out")), extensions=extensions) as mcp,
     ):
         yield mcp
@@ -156,7 +156,7 @@ async def test_a_task_outlives_its_server(folder: Path, unused_tcp_port: int) ->
                 await call
         sandbox.release()
         await sandbox.settled()
-        async with Client(server, extensions=[tasks]) as mcp:
+        async with agent(sandbox, tasks, store=STORE[1]) as mcp:
             told = await mcp.session.send_request(ask(handle.task_id), Told)
         assert 1 == len(sandbox.submissions)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from audioext.cli.supervision import notify, supervised, watchdog_seconds
+from audioext.cli.listening import notify, supervised, watchdog_seconds
 from tests.integration.cli.conftest import HOOKS, PATIENCE_SECONDS, Start
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="the service manager's socket is a Unix one")

@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from audioext.cli.sandbox_page import TasksView
+from audioext.cli.sandbox_page import tasks_page
 from audioext.sandbox import Sandbox, TaskStage
 from audioext.testing.clients import ClientFactory
-from audioext.ui.page import WRITES_HEADER, Page
+from audioext.ui.page import WRITES_HEADER
 from tests.integration.ui.test_browser import CHROMIUM, HOSTILE, playwright, window
 
 __all__ = ["window"]
@@ -24,8 +24,7 @@ EXTEND = {"model": "V5", "continue_at": 1, "prompt": "p", "style": "s", "title":
 async def shown(sandbox: Sandbox) -> AsyncIterator[tuple[URL, aiohttp.ClientSession]]:
     """Serve the page of *sandbox*, and open it in a session that keeps its cookie."""
     jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address count as well
-    page = Page(view=TasksView(sandbox))
-    async with page.served("127.0.0.1", 0) as link, aiohttp.ClientSession(cookie_jar=jar) as session:
+    async with tasks_page(sandbox).served("127.0.0.1", 0) as link, aiohttp.ClientSession(cookie_jar=jar) as session:
         assert 401 == (await session.get(link.with_path("/jobs").with_query(None))).status
         assert 200 == (await session.get(link)).status
         yield link.with_query(None), session
@@ -87,7 +86,7 @@ async def test_a_browser_steps_through_a_task(
 ) -> None:
     """A held stage is released by a box, a fault is played by its text, and news come without a reload."""
     client = await audioext_client()
-    async with Page(view=TasksView(audioext_sandbox)).served("127.0.0.1", 0) as link:
+    async with tasks_page(audioext_sandbox).served("127.0.0.1", 0) as link:
         await window.goto(str(link))
         await window.get_by_text("live", exact=True).wait_for()
         await window.get_by_label("complete", exact=True).check()

@@ -1,0 +1,198 @@
+"""What the pytest plugin's fixtures do for a test that asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+import pytest
+
+import audioext as ax
+from audioext.sandbox import Sandbox
+from audioext.testing.clients import ClientFactory
+from audioext.testing.clock import JumpClock
+
+By = Literal["webhook", "poll"]
+
+
+async def extend(client: ax.Client, sandbox: Sandbox) -> ax.Job:
+    """Submit a task."""
+    return await client.extend(audio_id=sandbox.track_ids[0], model="V5")
+
+
+@pytest.mark.parametrize("by", ["webhook", "poll"])
+@pytest.mark.parametrize("name", ["kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"])
+@pytest.mark.audioext_sandbox(hmac_key="key", ready_seconds=9.0, extension_seconds=8.0)
+async def test_every_provider_answers_by_webhook_and_by_poll(
+    audioext_client: ClientFactory, audioext_sandbox: Sandbox, name: str, by: By
+) -> None:
+    """A client at any provider gets its song either way; the sandbox's settings are the marker's."""
+    client = await audioext_client(name, by=by)
+    told: list[ax.StageEvent] = []
+
+    @client.on(ax.Stage.COMPLETE)
+    async def note(event: ax.StageEvent) -> None:
+        told.append(event)
+
+    model: dict[str, Any] = {} if name == "musicgpt" else {"model": "V5"}
+    job = await client.extend(url=audioext_sandbox.tune_url, continue_at=8.0, **model)
+    await client.settled()
+    song = await job
+
+    assert job.record.is_final
+    assert [(job.ref, by)] == [(event.ref, event.source) for event in told]
+    assert 1 == len(audioext_sandbox.submits)
+    assert 16 <= (song.tracks[0].duration or 16)
+
+
+@pytest.mark.parametrize("by", ["webhook", "poll"])
+async def test_a_held_stage_is_seen_by_nobody_until_it_is_released(
+    audioext_client: ClientFactory, audioext_sandbox: Sandbox, by: By
+) -> None:
+    """Neither webhooks nor polls show a held stage, and `settled` waits for all that comes before it."""
+    client = await audioext_client(by=by)
+    told: list[str] = []
+    for stage in (ax.Stage.TEXT, ax.Stage.FIRST, ax.Stage.COMPLETE):
+
+        @client.on(stage)
+        async def note(event: ax.StageEvent) -> None:
+            told.append(event.stage.name)
+
+    audioext_sandbox.hold()
+    job = await extend(client, audioext_sandbox)
+    seen = []
+    for word in ("text", "first", "complete"):
+        await client.settled()
+        assert job.stage is not None
+        seen.append((job.stage.name, *told))
+        audioext_sandbox.release(word)
+    await job
+    await client.settled()
+
+    assert [("SUBMITTED",), ("TEXT", "TEXT"), ("FIRST", "TEXT", "FIRST")] == seen
+    assert ["COMPLETE"] == told[2:]
+    assert audioext_sandbox.is_settled
+
+
+async def test_one_stage_is_held(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
+    """What comes before it is seen; the release shows the rest; a stage that there is not is refused."""
+    client = await audioext_client()
+    audioext_sandbox.hold("first")
+    job = await extend(client, audioext_sandbox)
+    await client.settled()
+    before = job.stage
+    audioext_sandbox.release()
+    await client.settled()
+
+    assert (ax.Stage.TEXT, ax.Stage.COMPLETE) == (before, job.stage)
+    with pytest.raises(ValueError, match="text, first, complete"):
+        audioext_sandbox.hold("third")  # type: ignore[arg-type]  # it is wrong on purpose
+
+
+@pytest.mark.audioext_faults("drop")
+async def test_polls_come_when_time_flies(
+    audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock
+) -> None:
+    """Where webhooks were lost, the minutes until a poll finds the song take no time."""
+    client, began_at = await audioext_client(), audioext_clock.time
+    job = await extend(client, audioext_sandbox)
+
+    assert (await audioext_clock.run(job)).tracks
+    assert 140 < audioext_clock.time - began_at < 200
+
+
+@pytest.mark.audioext_faults("lose_response=unmade")
+async def test_the_grace_period_takes_no_time(
+    audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock
+) -> None:
+    """A submit without an answer is unknown after the seconds that the provider was given."""
+    client = await audioext_client(audioext_client.provider("kie", grace=60))
+    began_at = audioext_clock.time
+    job = await extend(client, audioext_sandbox)
+    with pytest.raises(ax.SubmitUnknownError):
+        await audioext_clock.run(job)
+
+    assert 60 <= audioext_clock.time - began_at < 70
+
+
+async def test_a_handlers_back_off_takes_no_time(
+    audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock
+) -> None:
+    """`settled` does not wait for the next try of a handler that failed; the clock brings it."""
+    client = await audioext_client()
+    tries: list[float] = []
+
+    @client.on(ax.Stage.COMPLETE)
+    async def fail(event: ax.StageEvent) -> None:
+        tries.append(audioext_clock.time)
+        message = "not today"
+        raise RuntimeError(message)
+
+    job = await extend(client, audioext_sandbox)
+    await client.settled()
+    assert 1 == len(tries)
+    while len(tries) < 5:
+        await audioext_clock.advance(8)
+        await client.settled()
+
+    assert 1 == len(job.record.handler_faults)
+
+
+@pytest.mark.parametrize("flies", [True, False])
+async def test_expiry_takes_no_time(
+    audioext_client: ClientFactory, audioext_sandbox: Sandbox, audioext_clock: JumpClock, flies: bool
+) -> None:
+    """A job is given up after a day, whether that flies by or is jumped over."""
+    client = await audioext_client(wait_timeout=200_000)
+    audioext_sandbox.hold("complete")
+    job = await extend(client, audioext_sandbox)
+    if not flies:
+        await client.settled()
+        await audioext_clock.advance(86_401)
+
+    with pytest.raises(ax.JobExpiredError):
+        await audioext_clock.run(job)
+
+
+async def test_what_was_opened_is_closed(audioext_sandbox: Sandbox) -> None:
+    """Clients are closed after their test, also one that an application opens."""
+    async with ClientFactory(sandbox=audioext_sandbox) as factory:
+        client, own = await factory("kie", "vidgo", by="poll"), await factory(open=False)
+        assert "new" in repr(own)
+        async with own:
+            pass
+        await own.aclose()
+
+    assert ["closed", "closed"] == [repr(each)[:-1].split()[-1] for each in (client, own)]
+
+
+async def test_who_is_not_done_is_named(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
+    """`settled` says which handler still runs."""
+    client, done = await audioext_client(), asyncio.Event()
+
+    @client.on(ax.Stage.TEXT)
+    async def wait(event: ax.StageEvent) -> None:
+        await done.wait()
+
+    job = await extend(client, audioext_sandbox)
+    with pytest.raises(TimeoutError, match=f"handler of <Job {job.ref}"):
+        await client.settled(timeout=0.3)
+    done.set()
+    await client.settled()
+
+
+async def test_what_handlers_submit_is_waited_for(audioext_client: ClientFactory, audioext_sandbox: Sandbox) -> None:
+    """A chain of tasks is settled when its last one is, and what was sent can be read."""
+    client = await audioext_client()
+
+    @client.on(ax.Stage.COMPLETE)
+    async def go_on(event: ax.StageEvent) -> None:
+        if len(audioext_sandbox.submits) < 3:
+            await client.submit(event.tracks[0].extend())
+
+    await extend(client, audioext_sandbox)
+    await client.settled()
+
+    assert 3 == len(audioext_sandbox.submits)
+    assert [] == [job async for job in client.jobs(open=True)]
+    assert {"audioId", "defaultParamFlag", "model"} == set(audioext_sandbox.submits[0])
