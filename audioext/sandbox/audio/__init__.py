@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from audioext.sandbox.audio.codec import FORMATS_READ, AudioError, Clip, encode, load
-from audioext.sandbox.audio.results import JOINT_SECONDS, SOURCE_GAIN, accompany, extend
-from audioext.sandbox.audio.tune import tune, voice
+from audioext.sandbox.audio.codec import FORMATS_READ, AudioError, Clip, Samples, encode, load, resample
+from audioext.sandbox.audio.music import JOINT_SECONDS, SOURCE_GAIN, accompany, extend, tune, voice
 
 __all__ = [
     "FORMATS_READ",
@@ -12,10 +11,12 @@ __all__ = [
     "SOURCE_GAIN",
     "AudioError",
     "Clip",
+    "Samples",
     "accompany",
     "encode",
     "extend",
     "load",
+    "resample",
     "tune",
     "voice",
 ]
