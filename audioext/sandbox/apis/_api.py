@@ -18,7 +18,7 @@ from attrs import define
 from yarl import URL
 
 from audioext.sandbox.faults import Fault, FaultKind, Plan
-from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, SourceAudio, Submission, Task, TaskInput
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput
 from audioext.sandbox.state import State
 
 JSON_TYPE = "application/json"
@@ -118,8 +118,8 @@ class Api(ABC):
             source = await self._find_source(given)
         except Refusal as refusal:
             return await _send(request, self.refused(refusal), submission)
-        if source is not None:
-            given = given.inherit(source)
+        if source is not None and given.audio_id is not None and (made_by := state.files.find(source).made_by):
+            given = given.inherit(made_by)
         number, dice = state.next_number()
         track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
         task = Task(
@@ -143,8 +143,8 @@ class Api(ABC):
         finally:
             task.answered.set()
 
-    async def _find_source(self, given: TaskInput) -> SourceAudio | None:
-        """Return the source where the API looks for it before it answers; a track by its id is found at once."""
+    async def _find_source(self, given: TaskInput) -> str | None:
+        """Return the source's key where the API looks for it before it answers; a track by its id is found at once."""
         if given.audio_id is None and not self.facts.fetches_first:
             return None
         try:

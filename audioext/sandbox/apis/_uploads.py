@@ -89,10 +89,9 @@ async def _fetch(request: web.Request, api: Api) -> Form:
     address = texts.get("fileUrl")
     if not is_address(address):
         raise Refusal(Cause.INVALID, "fileUrl must be an http(s) URL")
-    data = await api.state.files.read(await api.state.library.fetch(address))
-    key = _fresh_key(api)
-    api.state.files.add(key, data)
-    return texts, ReceivedFile(key, URL(address).name or str(uuid.uuid4()), len(data))
+    files, key = api.state.files, _fresh_key(api)
+    files.copy(await api.state.library.fetch(address), key)
+    return texts, ReceivedFile(key, URL(address).name or str(uuid.uuid4()), len(await files.read(key)))
 
 
 def _keep(api: Api, texts: Mapping[str, str], file: ReceivedFile | None) -> Mapping[str, object]:
