@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ CONTENT_TYPES = {
     ".jpeg": "image/jpeg",
 }
 """`mimetypes` calls WAV audio/x-wav on some machines; the files must look the same on all."""
+CHUNK_BYTES = 64 * 1024
 READY = "ready/"
 """Files whose keys begin so are never thrown out."""
 
@@ -70,22 +71,22 @@ class FileStore:
         """Have the same bytes under another key."""
         self.put(new, StoredFile(maker=partial(self.read, key), seconds=seconds))
 
-    async def add_stream(self, key: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
-        """Keep what arrives, in constant memory, and return its size in bytes; above the limit raise Refusal."""
+    async def receive(self, read: Callable[[int], Awaitable[bytes]], *, limit_bytes: int) -> tuple[str, int]:
+        """Keep what is read, in constant memory; return its key and size in bytes, or raise Refusal: it is too big."""
         path, size = self._fresh_path(), 0
         try:
             with path.open("wb") as file:
-                async for chunk in chunks:
-                    size += len(chunk)
+                while chunk := await read(CHUNK_BYTES):
+                    size += file.write(chunk)
                     if size > limit_bytes:
                         raise Refusal(Cause.TOO_BIG, f"The file exceeds {limit_bytes} bytes")
-                    file.write(chunk)
         except BaseException:
             # Whoever sends it may also hang up in the middle.
             path.unlink()
             raise
+        key = f"received/{path.name}"
         self.put(key, StoredFile(path=path))
-        return size
+        return key, size
 
     def rename(self, key: str, new: str) -> None:
         """Keep a file under another key, in place of what was there."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, TypeVar
@@ -26,7 +25,6 @@ READY_IDS = tuple(f"e2310000-0000-4000-8000-{number:012d}" for number, _ in enum
 TUNE_KEY = f"{READY}tune.mp3"
 VOICE_KEY = f"{READY}voice.mp3"
 READY_FILES = len(READY_IDS) + 2
-CHUNK_BYTES = 64 * 1024
 # One violet pixel.
 COVER_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGOoCFgAAAKsAWlKmtVGAAAAAElFTkSuQmCC"
@@ -101,12 +99,10 @@ class Library:
             return own
         if URL(url).scheme not in {"http", "https"}:
             raise Refusal(Cause.SOURCE, f"Failed to fetch the file at {url}")
-        key = f"fetched/{uuid.uuid4()}"
         timeout = aiohttp.ClientTimeout(total=self._settings.fetch_timeout_seconds)
         try:
             async with self._session.get(url, timeout=timeout, raise_for_status=True) as response:
-                chunks: AsyncIterator[bytes] = response.content.iter_chunked(CHUNK_BYTES)
-                await self._files.add_stream(key, chunks, limit_bytes=self._settings.max_upload_bytes)
+                key, _ = await self._files.receive(response.content.read, limit_bytes=self._settings.max_upload_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Refusal(Cause.SOURCE, f"Failed to fetch the file at {url}") from error
         return key

@@ -25,10 +25,10 @@ JSON_TYPE = "application/json"
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} sandbox</h1></body></html>"
 CLOUDFLARE_PAGE = "error code: 1010"  # what Cloudflare answers to a client that it takes for a bot
 HTTP_FORBIDDEN = 403
-HTTP_REFUSALS: Mapping[type[web.HTTPException], tuple[Cause, str]] = {
-    web.HTTPRequestEntityTooLarge: (Cause.TOO_BIG, "The body is too large"),
-    web.HTTPNotFound: (Cause.PATH, "The requested resource does not exist"),
-    web.HTTPMethodNotAllowed: (Cause.METHOD, "The method is not allowed"),
+HTTP_REFUSALS: Mapping[int, tuple[Cause, str]] = {
+    413: (Cause.TOO_BIG, "The body is too large"),
+    404: (Cause.PATH, "The requested resource does not exist"),
+    405: (Cause.METHOD, "The method is not allowed"),
 }
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -88,9 +88,10 @@ class Api(ABC):
             except Refusal as refusal:
                 return self.refused(refusal)
             except (web.HTTPRequestEntityTooLarge, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-                response = self.refused(Refusal(*HTTP_REFUSALS[type(error)]))
-                if not isinstance(error, web.HTTPRequestEntityTooLarge):
-                    response.set_status(self.facts.code(HTTP_REFUSALS[type(error)][0]))
+                cause, message = HTTP_REFUSALS[error.status]
+                response = self.refused(Refusal(cause, message))
+                if cause is not Cause.TOO_BIG:
+                    response.set_status(self.facts.code(cause))
                 return response
 
         return web.Application(middlewares=[answer])
@@ -213,8 +214,6 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
         raise Refusal(Cause.BODY, f"Content-Type must be {JSON_TYPE}")
     try:
         found = msgspec.json.decode(await request.read())
-    except web.HTTPRequestEntityTooLarge as error:
-        raise Refusal(Cause.TOO_BIG, "The body is too large") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise Refusal(Cause.BODY, "The body is not valid JSON") from error
     if not isinstance(found, dict):
