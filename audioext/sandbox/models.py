@@ -301,7 +301,7 @@ class Submission:
     """The code in the API's own envelope."""
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class CallbackAttempt:
     """One attempt to send one webhook."""
 
@@ -310,8 +310,8 @@ class CallbackAttempt:
     stage: str
     attempt: int
     url: str
-    at: datetime
-    status: int | None
-    """The reply's status, or None with `error` when there was no reply."""
-    error: str | None
     body: Mapping[str, object] = field(repr=False)
+    at: datetime = field(factory=lambda: datetime.now(UTC))
+    status: int | None = None
+    """The reply's status, or None with `error` when there was no reply."""
+    error: str | None = None
