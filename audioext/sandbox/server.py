@@ -14,10 +14,10 @@ from attrs import define, field, frozen
 from yarl import URL
 
 from audioext.sandbox.apis import kie, musicgpt, sunoapi, vidgo
-from audioext.sandbox.apis._api import Handler, json_response
+from audioext.sandbox.apis._api import Handler, json_response, read_json_object
 from audioext.sandbox.faults import Fault
 from audioext.sandbox.library import READY_IDS, TUNE_KEY, VOICE_KEY
-from audioext.sandbox.models import CallbackAttempt, Submission, Task
+from audioext.sandbox.models import CallbackAttempt, Refusal, Submission, Task
 from audioext.sandbox.settings import SandboxSettings
 from audioext.sandbox.state import State
 
@@ -229,7 +229,8 @@ class Sandbox(SandboxSettings):
         """Let another process script, hold and count: faults by POST, GET and DELETE, ``{"stages": [...]}`` by POST."""
         verb, method = request.match_info["verb"], request.method
         try:
-            given = msgspec.json.decode(await request.read() or b"{}", type=ControlBody)
+            # A page of another site cannot send JSON here unasked, so what has a body has to be that.
+            given = msgspec.convert(await read_json_object(request) if method == "POST" else {}, ControlBody)
             if verb == "hold":
                 self.hold(*given.stages)
             elif verb == "release":
@@ -238,7 +239,7 @@ class Sandbox(SandboxSettings):
                 self.clear_script()
             elif verb == "faults":
                 self.script(*given.faults, title=given.title, times=given.times)
-        except ValueError as error:
+        except (Refusal, ValueError) as error:
             return json_response({"error": str(error)}, status=400)
         if verb == "submissions":
             return json_response({"submissions": self.submissions})

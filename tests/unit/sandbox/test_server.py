@@ -234,6 +234,13 @@ async def test_a_bad_script_is_refused(world: World, body: object) -> None:
     assert {"faults": []} == await world.get("/control/faults")
 
 
+async def test_a_page_of_another_site_steers_nothing(world: World) -> None:
+    """What a browser sends across sites unasked, a body that does not say it is JSON, is refused."""
+    for verb in ("faults", "hold", "release"):
+        assert 400 == (await world.call("POST", f"/control/{verb}", data=b'{"faults": ["drop"]}'))[0]
+    assert ((), ()) == (world.sandbox.scripted, world.sandbox.held)
+
+
 async def test_another_process_can_count_the_submits(world: World) -> None:
     """Submissions are listed over HTTP, also those of which came no task."""
     task_id = await world.kie_task()
