@@ -175,7 +175,7 @@ class ContentError(ProviderError):
 
 
 class SourceError(ProviderError):
-    """The provider could not fetch or read the source: is it audio, and its URL public? Else pass `rehost=True`."""
+    """The provider could not fetch or read the source: is it audio? If its `url=` is not public, pass `rehost=True`."""
 
 
 class ProviderDownError(ProviderError):

@@ -254,18 +254,16 @@ class _Save:
 
 async def _checked(fetch: Fetch) -> AsyncGenerator[bytes]:
     """Yield the chunks of *fetch*, from when their beginning is known to be audio; raises FlawError."""
-    head, is_known = b"", False
+    head: bytes | None = b""
     async with aclosing(fetch.chunks()) as chunks:
         async for chunk in chunks:
-            if is_known:
+            if head is None:
                 yield chunk
-                continue
-            head += chunk
-            if len(head) >= HEAD_BYTES:
+            elif len(head := head + chunk) >= HEAD_BYTES:
                 check_head(head)
-                is_known = True
                 yield head
-    if not is_known:
+                head = None
+    if head is not None:
         check_head(head)
         yield head
 

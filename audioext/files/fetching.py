@@ -66,7 +66,7 @@ def wire_url(link: str) -> URL:
 class Fetch:
     """One file on its way. *ends_at* is when it has to be whole, in the loop's time.
 
-    *check* raises LinkError for a link that is not to be followed; each redirect is one more link.
+    *check* raises FlawError for a link that is not to be followed; each redirect is one more link.
     *patience* (seconds) is how long failures are tried again while no more of it comes. A link that is not *is_fresh*
     and looks dead is tried twice.
     """

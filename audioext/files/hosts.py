@@ -30,10 +30,6 @@ _LAST_32_BITS = 0xFFFF_FFFF
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - spellings that a server there may have in links
 
 
-class LinkError(FlawError):
-    """A link is not followed; the text says why, and how its host is opened."""
-
-
 @frozen
 class OpenHost:
     """A host that is opened by name, whatever its addresses: on any port where it is `None`, by http where it says."""
@@ -124,24 +120,24 @@ class LinkRules:
         """Let a link through whose words are harmless; the addresses of its host are looked up elsewhere.
 
         Raises:
-            LinkError: it is no https, has a password, or names an address that is not public.
+            FlawError: it is no https, has a password, or names an address that is not public.
         """
         host, port = host_of(url), url.explicit_port
         if url.raw_user is not None or url.raw_password is not None:
-            raise LinkError(f"a link to {as_data(host)} has a user name or a password in it, and is not followed")
+            raise FlawError(f"a link to {as_data(host)} has a user name or a password in it, and is not followed")
         doors = [each for each in self.opened if each.covers(host, url.port)]
         if url.scheme != "https" and not any(each.has_http for each in doors):
-            raise LinkError(_refusal(host, port, "it is plain http", opens="http://"))
+            raise FlawError(_refusal(host, port, "it is plain http", opens="http://"))
         # What is made of digits alone is never looked up, whatever it means.
         is_number = _address(host) is not None or host.replace(".", "").isdigit()
         if is_number and not doors and not is_public(host):
-            raise LinkError(_refusal(host, port, "that is no public address"))
+            raise FlawError(_refusal(host, port, "that is no public address"))
 
     async def find(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         """Return the addresses of *host*.
 
         Raises:
-            LinkError: one of them is not public, and nobody opened the host.
+            FlawError: one of them is not public, and nobody opened the host.
             OSError: it has none.
         """
         found = await self.lookup(host, port, family)
@@ -150,7 +146,7 @@ class LinkRules:
             raise OSError(f"{name} has no address")
         is_opened = any(each.covers(name, port) for each in self.opened)
         if not is_opened and not all(is_public(each["host"]) for each in found):
-            raise LinkError(_refusal(name, None, "it has an address that is not public"))
+            raise FlawError(_refusal(name, None, "it has an address that is not public"))
         return found
 
 
@@ -164,7 +160,7 @@ class LinkResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the addresses of *host*, or raise LinkError: one of them is not public, and nobody opened the host."""
+        """Return the addresses of *host*, or raise FlawError: one of them is not public, and nobody opened the host."""
         find = self.rules.lookup if (host, port) in self.proxies else self.rules.find
         return await find(host, port, family)
 

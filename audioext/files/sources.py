@@ -21,7 +21,7 @@ from tinytag import TinyTag, TinyTagException
 from yarl import URL
 
 from audioext.clock import Clock, mint_id
-from audioext.errors import AudioextError, Problem, ProviderDownError, UnsupportedError, cut
+from audioext.errors import Problem, ProviderDownError, UnsupportedError, cut
 from audioext.files.formats import plain_suffix, safe_name
 from audioext.files.serving import Offers
 from audioext.http.messages import HttpRequest
@@ -53,10 +53,6 @@ _LAYER_BITS = 0x06
 _BYTE_ORDER_MARK = b"\xff\xfe"
 
 
-class SpoolError(AudioextError):
-    """What was given as `file=` could not be read; the message says why."""
-
-
 def suffix_of(head: bytes) -> str | None:
     """Return the suffix that suits a file that begins with *head*, `None` for what is no audio that we know."""
     for start, magic, suffix in _MAGIC:
@@ -71,28 +67,26 @@ def suffix_of(head: bytes) -> str | None:
 class Spool:
     """Temporary files, each in a folder that is ours alone; what it did not make it never removes."""
 
-    _paths: dict[Path, Path] = field(factory=dict, init=False)
+    _folders: dict[Path, Path] = field(factory=dict, init=False)
 
-    async def keep(self, source: bytes | BinaryIO) -> Path:
+    async def keep(self, source: bytes | BinaryIO) -> Path | Problem:
         """Return the path of a file with what is in *source*, which is read from where it stands and set back there.
 
-        Raises:
-            SpoolError: it cannot be read, or no file can be written.
+        What cannot be read, or kept in a file, is a problem.
         """
         return await asyncio.to_thread(self._keep, source)
 
     def drop(self, path: Path) -> None:
         """Remove a file that was made here; any other stays."""
-        folder = self._paths.pop(path, None)
-        if folder is not None:
+        if folder := self._folders.pop(path, None):
             shutil.rmtree(folder, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove all that is left."""
-        for path in tuple(self._paths):
+        for path in tuple(self._folders):
             self.drop(path)
 
-    def _keep(self, source: bytes | BinaryIO) -> Path:
+    def _keep(self, source: bytes | BinaryIO) -> Path | Problem:
         chunks = iter([source]) if isinstance(source, bytes) else _chunks(source)
         folder: Path | None = None
         try:
@@ -101,12 +95,12 @@ class Spool:
             path = folder / _name(source, first)
             with path.open("xb") as file:
                 file.writelines(chain((first,), chunks))
-        except Exception as error:  # whatever a file object of the user's raises
+        except Exception as error:  # noqa: BLE001 - whatever a file object of the user's raises
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             why = cut(str(error)) or type(error).__name__
-            raise SpoolError(f"what was given cannot be read or kept: {why}") from error
-        self._paths[path] = folder
+            return Problem("file", f"what was given cannot be read or kept: {why}")
+        self._folders[path] = folder
         return path
 
 
@@ -117,7 +111,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     try:
         while chunk := file.read(CHUNK_BYTES):
             if not isinstance(chunk, bytes):
-                raise SpoolError("it was opened as text: open it with mode 'rb'")
+                raise TypeError("it was opened as text: open it with mode 'rb'")
             yield chunk
     finally:
         if start is not None:
@@ -193,11 +187,10 @@ class Sources:
         if source is None or checks.file(source) is not None:
             return request, []
         if not isinstance(source, Path):
-            name = "what was given as file="
-            try:
-                source = await self.spool.keep(source)
-            except SpoolError as error:
-                return request, [Problem("file", str(error))]
+            kept, name = await self.spool.keep(source), "what was given as file="
+            if isinstance(kept, Problem):
+                return request, [kept]
+            source = kept
         found = await asyncio.to_thread(probe, source, name)
         fields = {**request.given(), "file": source}
         if isinstance(found, SourceInfo) and found.duration is not None:
@@ -215,29 +208,31 @@ class Sources:
         self, request: Request, provider: Provider, progress: Progress | None
     ) -> tuple[Request, str | None]:
         """Return the request as it goes out, and the offer under which we serve its file, if we do."""
-        path = request.path
+        path, uploads = request.path, provider if isinstance(provider, Uploads) else None
+        name = mint_id(self.clock.now())
         if path is not None and self.serves(request, provider):
             public_url, offer = self.public_url(), self.offers.offer(path)
             assert public_url is not None  # noqa: S101 - `check_order` refused this
-            return _by_url(request, str(public_url.joinpath(FILES_SEGMENT, *offer.split("/")))), offer
-        if path is not None and provider.info.file_route is FileRoute.UPLOAD and isinstance(provider, Uploads):
-            built = provider.build_upload(path, f"{mint_id(self.clock.now())}{path.suffix.lower()}")
-            return _by_url(request, await self._upload(provider, built, progress)), None
-        if request.rehost and request.url is not None:
-            if not isinstance(provider, Uploads):
+            url = str(public_url.joinpath(FILES_SEGMENT, *offer.split("/")))
+            return attrs.evolve(request, file=None, url=url), offer
+        if path is not None and provider.info.file_route is FileRoute.UPLOAD and uploads is not None:
+            built = uploads.build_upload(path, f"{name}{path.suffix.lower()}")
+        elif request.rehost and request.url is not None:
+            if uploads is None:
                 raise UnsupportedError(f"{provider.info.name} has no url-upload, so rehost=True cannot be done there")
-            name = f"{mint_id(self.clock.now())}-{safe_name(URL(request.url).name) or 'audio'}"
-            url = await self._upload(provider, provider.build_upload(request.url, name), progress)
-            return _by_url(request, url), None
-        return request, None
+            built = uploads.build_upload(request.url, f"{name}-{safe_name(URL(request.url).name) or 'audio'}")
+        else:
+            return request, None
+        return attrs.evolve(request, file=None, url=await self._upload(provider, built, progress)), None
 
     def serves(self, request: Request, provider: Provider) -> bool:
         """Say whether our own receiver has to serve the file."""
         return request.file is not None and (self.serve_files or provider.info.file_route is FileRoute.SERVE)
 
     async def _upload(self, provider: Provider, request: HttpRequest, progress: Progress | None) -> str:
-        assert isinstance(provider, Uploads)  # noqa: S101 - both callers looked
-        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
+        assert isinstance(provider, Uploads)  # noqa: S101 - the caller looked
+        attempt = 1
+        while True:
             try:
                 return provider.parse_upload(await self.transport.send(request, progress=progress))
             except (NotSentError, BrokenError) as error:  # an upload costs nothing, so it may be repeated
@@ -245,8 +240,4 @@ class Sources:
                     raise ProviderDownError(
                         f"the upload failed: {error}", provider=provider.info.name, retryable=True, charged=False
                     ) from error
-        raise AssertionError  # pragma: no cover - the last attempt returns or raises
-
-
-def _by_url(request: Request, url: str) -> Request:
-    return attrs.evolve(request, file=None, url=url)
+                attempt += 1

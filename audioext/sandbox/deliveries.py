@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
 import aiohttp
 import msgspec
@@ -77,39 +76,34 @@ class Sender:
         retries = facts.retry_seconds if self.settings.retry_seconds is None else self.settings.retry_seconds
         for attempt, pause in enumerate((0.0, *retries), start=1):
             await asyncio.sleep(self.settings.real(pause))
-            at = datetime.now(UTC)
-            status, error = await self._post(url, task, callback)
-            self.record(
-                CallbackAttempt(
-                    provider=task.provider,
-                    task_id=task.id,
-                    stage=callback.words[0],
-                    attempt=attempt,
-                    url=url,
-                    at=at,
-                    status=status,
-                    error=error,
-                    body=callback.body,
-                )
+            made = CallbackAttempt(
+                provider=task.provider,
+                task_id=task.id,
+                stage=callback.words[0],
+                attempt=attempt,
+                url=url,
+                body=callback.body,
             )
-            if status == HTTP_OK or (status in HTTP_SUCCESSES and not facts.wants_exactly_200):
+            await self._post(made, task)
+            self.record(made)
+            if made.status == HTTP_OK or (made.status in HTTP_SUCCESSES and not facts.wants_exactly_200):
                 return
 
-    async def _post(self, url: str, task: Task, callback: Callback) -> tuple[int | None, str | None]:
+    async def _post(self, made: CallbackAttempt, task: Task) -> None:
         limit = self.settings.callback_timeout_seconds
         try:
             async with self.session.post(
-                url,
-                data=msgspec.json.encode(callback.body),
+                made.url,
+                data=msgspec.json.encode(made.body),
                 headers={"Content-Type": "application/json", **self._signature(task)},
                 timeout=aiohttp.ClientTimeout(total=task.facts.timeout_seconds if limit is None else limit),
                 allow_redirects=False,
             ) as reply:
-                return reply.status, None
+                made.status = reply.status
         except TimeoutError:
-            return None, "timeout"
+            made.error = "timeout"
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return None, f"{type(error).__name__}: {error}"
+            made.error = f"{type(error).__name__}: {error}"
 
     def _signature(self, task: Task) -> Mapping[str, str]:
         key, spoiled = self.settings.hmac_key, task.plan.get(FaultKind.BAD_SIGNATURE)

@@ -9,7 +9,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Self
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
+from attrs.converters import optional
 
 _STAGE = "text|first|complete"
 _PART = f"{_STAGE}|error|audio|lyrics|cover"
@@ -75,13 +76,13 @@ class Fault:
     STAGE is text, first or complete; for ``drop`` and ``delay`` also error, audio, lyrics or cover.
     """
 
-    kind: FaultKind
+    kind: FaultKind = field(converter=FaultKind)
     stage: str | None = None
-    seconds: float = 0.0
-    code: int | None = None
+    seconds: float = field(default=0.0, converter=float)
+    code: int | None = field(default=None, converter=optional(int))
     variant: str | None = None
-    chance: int = _WHOLE_PERCENT
-    times: int | None = None
+    chance: int = field(default=_WHOLE_PERCENT, converter=int)
+    times: int | None = field(default=None, converter=optional(int))
     title: str | None = None
 
     @classmethod
@@ -94,22 +95,12 @@ class Fault:
         match = _FORM.fullmatch(text.strip())
         if match is None or match["kind"] not in set(FaultKind):
             raise FaultError(f"{text!r} is no fault; the faults are {', '.join(FaultKind)}")
-        kind = FaultKind(match["kind"])
-        form, pattern = _ARGUMENTS.get(kind, ("", ""))
+        form, pattern = _ARGUMENTS.get(FaultKind(match["kind"]), ("", ""))
         argument = re.fullmatch(pattern, match["argument"] or "", re.ASCII)
         if argument is None or match["argument"] == "":
-            raise FaultError(f"{text!r} is no fault; write {kind}{form}")
-        given = {**match.groupdict(), **argument.groupdict()}
-        return cls(
-            kind=kind,
-            stage=given.get("stage") or ("complete" if kind is FaultKind.ERROR else None),
-            seconds=float(given.get("seconds") or 0.0),
-            code=int(given["code"]) if given.get("code") else None,
-            variant=given.get("variant"),
-            chance=int(given["chance"] or _WHOLE_PERCENT),
-            times=int(given["times"]) if given["times"] else None,
-            title=given["title"],
-        )
+            raise FaultError(f"{text!r} is no fault; write {match['kind']}{form}")
+        words = {**match.groupdict(), **argument.groupdict(), "argument": None}
+        return cls(**{name: word for name, word in words.items() if word is not None})
 
     def __str__(self) -> str:
         """Write the fault in the form that `parse` reads."""

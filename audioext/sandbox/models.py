@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 from attrs import Factory, define, evolve, field, frozen
 
@@ -41,9 +42,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an err
     def __init__(self, cause: Cause, message: str, *, names: Sequence[str] = ()) -> None:
         """Say why, and which fields (in the API's spelling) are to blame."""
         super().__init__(message)
-        self.cause = cause
-        self.message = message
-        self.names = tuple(names)
+        self.cause, self.message, self.names = cause, message, names
 
 
 @frozen(kw_only=True)
@@ -138,18 +137,6 @@ class TaskStage(enum.IntEnum):
 
 
 @frozen(kw_only=True)
-class SourceAudio:
-    """Audio that a task starts from: a file in the sandbox, its length, and what its own task said of it."""
-
-    key: str
-    seconds: float
-    model: str | None = None
-    title: str = ""
-    prompt: str = ""
-    tags: str = ""
-
-
-@frozen(kw_only=True)
 class MadeTrack:
     """One recording that a task makes: an MP3 at `url`, and what lies beside it."""
 
@@ -204,11 +191,30 @@ class TaskInput:
         """What a fault's title pattern is held against."""
         return self.title or self.prompt
 
-    def inherit(self, source: SourceAudio) -> TaskInput:
-        """Take from the source what was left out: "other parameters will be inherited" (extend-music)."""
+    def inherit(self, source: TaskInput) -> TaskInput:
+        """Take from the submit of a track what was left out: "other parameters will be inherited" (extend-music)."""
         return evolve(
             self, title=self.title or source.title, prompt=self.prompt or source.prompt, tags=self.tags or source.tags
         )
+
+
+Maker: TypeAlias = Callable[[], Coroutine[object, object, bytes]]
+
+
+@define(kw_only=True, eq=False)
+class StoredFile:
+    """A file that lies at a path on the disk, or what makes it when it is first asked for.
+
+    `seconds` is how long it plays, 0 before that is known; `made_by` is the submit that it comes from.
+    """
+
+    path: Path | None = None
+    maker: Maker | None = None
+    making: asyncio.Task[Path] | None = None
+    seconds: float = 0.0
+    expires_at: float | None = None
+    """When its link dies, in the loop's time."""
+    made_by: TaskInput | None = None
 
 
 @frozen(kw_only=True)
@@ -235,7 +241,8 @@ class Task:
     callbacks: Callable[..., Sequence[Callback]] = field(repr=False)
     input: TaskInput
     plan: Plan
-    source: SourceAudio | None
+    source: str | None
+    """The key of the file that it starts from, once that is known."""
     created: datetime = field(factory=lambda: datetime.now(UTC))
     tracks: tuple[MadeTrack, ...] = ()
     stage: TaskStage | None = None
@@ -294,7 +301,7 @@ class Submission:
     """The code in the API's own envelope."""
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class CallbackAttempt:
     """One attempt to send one webhook."""
 
@@ -303,8 +310,8 @@ class CallbackAttempt:
     stage: str
     attempt: int
     url: str
-    at: datetime
-    status: int | None
-    """The reply's status, or None with `error` when there was no reply."""
-    error: str | None
     body: Mapping[str, object] = field(repr=False)
+    at: datetime = field(factory=lambda: datetime.now(UTC))
+    status: int | None = None
+    """The reply's status, or None with `error` when there was no reply."""
+    error: str | None = None

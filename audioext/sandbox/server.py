@@ -6,16 +6,17 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Literal, Self, cast
+from typing import Literal, Self, TypeAlias
 
+import msgspec
 from aiohttp import web
-from attrs import define, field
+from attrs import define, field, frozen
 from yarl import URL
 
 from audioext.sandbox.apis import kie, musicgpt, sunoapi, vidgo
 from audioext.sandbox.apis._api import Handler, json_response, read_json_object
-from audioext.sandbox.faults import Fault, FaultError
-from audioext.sandbox.library import TUNE_KEY, VOICE_KEY
+from audioext.sandbox.faults import Fault
+from audioext.sandbox.library import READY_IDS, TUNE_KEY, VOICE_KEY
 from audioext.sandbox.models import CallbackAttempt, Refusal, Submission, Task
 from audioext.sandbox.settings import SandboxSettings
 from audioext.sandbox.state import State
@@ -24,49 +25,17 @@ SHUTDOWN_SECONDS = 0.5  # how long open requests may go on when the sandbox clos
 BUILDERS = {"kie": kie.build, "sunoapi": sunoapi.build, "vidgo": vidgo.build, "musicgpt": musicgpt.build}
 
 
-@define(eq=False)
-class Control:
-    """The routes below ``/control``, by which a sandbox in another process is scripted, held and counted."""
+Stage: TypeAlias = Literal["text", "first", "complete"]
 
-    state: State
 
-    def add_routes(self, app: web.Application) -> None:
-        """Add the routes to the sandbox's application."""
-        app.router.add_get("/control/submissions", self._submissions)
-        for method in ("GET", "POST", "DELETE"):
-            app.router.add_route(method, "/control/faults", self._faults)
-        app.router.add_post("/control/{verb:hold|release}", self._gate)
+@frozen
+class ControlBody:
+    """What another process may send: the stages to hold or release, or faults with whom they befall."""
 
-    async def _submissions(self, _: web.Request) -> web.StreamResponse:
-        return json_response({"submissions": list(self.state.submissions)})
-
-    async def _faults(self, request: web.Request) -> web.StreamResponse:
-        """Add faults by POST, forget all of them by DELETE, and list those in force."""
-        script = self.state.script
-        if request.method == "DELETE":
-            script.clear()
-            self.state.note_change()
-        elif request.method == "POST":
-            try:
-                body = await read_json_object(request)
-                texts, title, times = body.get("faults"), body.get("title"), body.get("times")
-                if not (isinstance(texts, list) and isinstance(title, str | None) and isinstance(times, int | None)):
-                    raise FaultError('send {"faults": [text, ...], "title": text, "times": integer}')
-                script.add(*map(str, cast("list[object]", texts)), title=title, times=times)
-                self.state.note_change()
-            except (Refusal, FaultError) as error:
-                return json_response({"error": str(error)}, status=400)
-        return json_response({"faults": [str(fault) for fault in script]})
-
-    async def _gate(self, request: web.Request) -> web.StreamResponse:
-        """Hold or release the stages in ``{"stages": [...]}``, all of them without one."""
-        act = self.state.hold if request.match_info["verb"] == "hold" else self.state.release
-        try:
-            stages = (await read_json_object(request)).get("stages", [])
-            act(*map(str, cast("list[object]", stages) if isinstance(stages, list) else [stages]))
-        except (Refusal, ValueError) as error:
-            return json_response({"error": str(error)}, status=400)
-        return json_response({"held": self.state.held})
+    stages: Sequence[Stage] = ()
+    faults: Sequence[str] = ()
+    title: str | None = None
+    times: int | None = None
 
 
 @define(kw_only=True, eq=False)
@@ -82,9 +51,9 @@ class Sandbox(SandboxSettings):
     """
 
     _state: State | None = field(default=None, init=False, repr=False)
-    _stack: AsyncExitStack | None = field(default=None, init=False, repr=False)
+    _stack: AsyncExitStack = field(factory=AsyncExitStack, init=False, repr=False)
     _url: str = field(default="", init=False)
-    _origins: Mapping[str, str] = field(factory=dict, init=False, repr=False)
+    _origins: dict[str, str] = field(factory=dict, init=False, repr=False)
 
     async def __aenter__(self) -> Self:
         """Start serving.
@@ -94,15 +63,6 @@ class Sandbox(SandboxSettings):
             FaultError: One of the faults is none.
             OSError: The address is taken.
         """
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop serving."""
-        await self.aclose()
-
-    async def start(self) -> None:
-        """Start serving; see `__aenter__` for what may go wrong."""
         state = State(self)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(state.aclose)
@@ -110,21 +70,25 @@ class Sandbox(SandboxSettings):
             for name, build in BUILDERS.items():
                 app.add_subapp(f"/{name}", build(state))
             app.router.add_get("/files/{key:.+}", state.files.serve)  # HEAD comes with GET
-            Control(state).add_routes(app)
+            app.router.add_get("/control/{verb:faults|submissions}", self._control)
+            app.router.add_post("/control/{verb:faults|hold|release}", self._control)
+            app.router.add_delete("/control/{verb:faults}", self._control)
             address = await self._serve(stack, state, app, self.port)
-            origins: dict[str, str] = {}
             for index, (name, build) in enumerate(BUILDERS.items()):
                 port = self.origin_port and self.origin_port + index
-                origins[name] = await self._serve(stack, state, build(state), port)
-            self._url, self._origins = self.public_url or address, origins
-            state.open(URL(self._url))
+                self._origins[name] = await self._serve(stack, state, build(state), port)
+            self._url = self.public_url or address
+            state.files.base = URL(self._url)
             self._state, self._stack = state, stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop serving."""
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Stop serving, end all tasks, remove all files. A second call does nothing."""
-        stack, self._stack = self._stack, None
-        if stack is not None:
-            await stack.aclose()
+        await self._stack.aclose()
 
     async def settled(self) -> None:
         """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
@@ -135,7 +99,7 @@ class Sandbox(SandboxSettings):
         """Whether `settled` would return at once."""
         return self._running.idle.is_set()
 
-    def hold(self, *stages: Literal["text", "first", "complete"]) -> None:
+    def hold(self, *stages: Stage) -> None:
         """Let no task reach these stages until `release`, or none at all: neither webhooks nor status calls show them.
 
         A submit with the fault `callback_before_response` is then not answered either.
@@ -145,7 +109,7 @@ class Sandbox(SandboxSettings):
         """
         self._running.hold(*stages)
 
-    def release(self, *stages: Literal["text", "first", "complete"]) -> None:
+    def release(self, *stages: Stage) -> None:
         """Let the tasks go on that wait before these stages; before any without one.
 
         Raises:
@@ -205,7 +169,7 @@ class Sandbox(SandboxSettings):
     @property
     def track_ids(self) -> tuple[str, ...]:
         """Ids of ready tracks, which every API that extends by id knows."""
-        return self._running.library.ready_ids
+        return READY_IDS
 
     @property
     def tune_url(self) -> str:
@@ -260,6 +224,26 @@ class Sandbox(SandboxSettings):
         if self._state is None:
             raise RuntimeError("the sandbox is not running; use it in `async with`")
         return self._state
+
+    async def _control(self, request: web.Request) -> web.StreamResponse:
+        """Let another process script, hold and count: faults by POST, GET and DELETE, ``{"stages": [...]}`` by POST."""
+        verb, method = request.match_info["verb"], request.method
+        try:
+            # A page of another site cannot send JSON here unasked, so what has a body has to be that.
+            given = msgspec.convert(await read_json_object(request) if method == "POST" else {}, ControlBody)
+            if verb == "hold":
+                self.hold(*given.stages)
+            elif verb == "release":
+                self.release(*given.stages)
+            elif verb == "faults" and method == "DELETE":
+                self.clear_script()
+            elif verb == "faults":
+                self.script(*given.faults, title=given.title, times=given.times)
+        except (Refusal, ValueError) as error:
+            return json_response({"error": str(error)}, status=400)
+        if verb == "submissions":
+            return json_response({"submissions": self.submissions})
+        return json_response({"faults": self.scripted} if verb == "faults" else {"held": self.held})
 
     async def _serve(self, stack: AsyncExitStack, state: State, app: web.Application, port: int) -> str:
         """Start one server, and return its address."""

@@ -72,8 +72,6 @@ class SandboxSettings:
     """How many tasks, files and log entries are kept; the oldest go first."""
     keep_files: int = 30_000
     keep_entries: int = 10_000
-    keep_clips: int = 4
-    """How many decoded sources stay in memory."""
     max_upload_bytes: int = 100 * MEBIBYTE_BYTES
     fetch_timeout_seconds: float = 30.0
     """How long, in real seconds, fetching a source may take (30 s: kie.ai's file-url-upload)."""

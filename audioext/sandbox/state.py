@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import count
 
 import aiohttp
-from yarl import URL
 
 from audioext.sandbox.deliveries import Sender, is_reachable
 from audioext.sandbox.faults import FaultKind, FaultScript
 from audioext.sandbox.files import FileStore
-from audioext.sandbox.library import Library
+from audioext.sandbox.library import READY_FILES, Library, load_audio
 from audioext.sandbox.models import (
     ApiFacts,
     Callback,
@@ -33,7 +33,8 @@ class State:
     """The tasks of all four APIs. It is made inside a running loop."""
 
     def __init__(self, settings: SandboxSettings) -> None:
-        """Make the parts, which do nothing yet."""
+        """Make the parts, which do nothing yet; raises MissingExtraError without numpy or soundfile."""
+        audio = load_audio()
         self.settings = settings
         self.script = FaultScript(settings.faults, seed=settings.dice)
         self._session = aiohttp.ClientSession(
@@ -42,27 +43,22 @@ class State:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "audioext-sandbox"},
         )
-        self.files = FileStore(settings.keep_files)
-        self.library = Library(settings, self._session, self.files)
+        self.files = FileStore(settings.keep_files + READY_FILES)
+        self.library = Library(audio, settings, self._session, self.files)
         self.tasks: dict[str, Task] = {}
         self.submissions: deque[Submission] = deque(maxlen=settings.keep_entries)
         self.attempts: deque[CallbackAttempt] = deque(maxlen=settings.keep_entries)
         self.watchers: set[Callable[[str], None]] = set()
         """They are called with the id of each task that changes, and with an empty one when faults or holds do."""
         self._sender = Sender(settings, self._session, self._keep)
-        self._spent: dict[str, float] = {}
+        self._made_at = Counter[str]()
         self._submits: dict[str, deque[float]] = {}
         self._lives: set[asyncio.Task[None]] = set()
         self.idle = asyncio.Event()  # set while no webhook is outstanding, and no task runs but those that are held
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
         self._resting: dict[asyncio.Task[None], TaskStage] = {}
-        self._made = 0
+        self._numbers = count()
         self.release()
-
-    def open(self, base: URL) -> None:
-        """Get ready to serve under this address; raises MissingExtraError without numpy or soundfile."""
-        self.files.base = base
-        self.library.open()
 
     async def stop(self) -> None:
         """End all lives."""
@@ -107,7 +103,7 @@ class State:
 
     def balance(self, provider: str) -> float:
         """Return the credits that are left at this API: whole as long as they are, as the APIs show them."""
-        left = float(self.settings.credits - self._spent.get(provider, 0.0))
+        left = float(self.settings.credits - self._made_at[provider] * self.settings.price)
         return int(left) if left.is_integer() else left
 
     def admit(self, facts: ApiFacts) -> None:
@@ -127,8 +123,7 @@ class State:
 
     def next_number(self) -> tuple[int, random.Random]:
         """Return the number of a new task, and the dice for its ids."""
-        number, seed = self._made, self.settings.seed
-        self._made += 1
+        number, seed = next(self._numbers), self.settings.seed
         # With a seed the ids are the same in each run; without one no run has another's. Neither is a secret.
         return number, random.SystemRandom() if seed is None else random.Random(f"{seed}:{number}")  # noqa: S311 - see above
 
@@ -141,7 +136,7 @@ class State:
         self.note_change(task.id)
         while len(self.tasks) > self.settings.keep_tasks:
             del self.tasks[next(iter(self.tasks))]
-        self._spent[task.provider] = self._spent.get(task.provider, 0.0) + self.settings.price
+        self._made_at[task.provider] += 1
         task.life = asyncio.create_task(self._live(task))
         self._lives.add(task.life)
         self._note_idleness()
@@ -186,7 +181,9 @@ class State:
                 task.stage = stage
             self.note_change(task.id)
             if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
-                self.files.expire(f"{task.provider}/{task.id}", loop.time() + settings.real(fault.seconds))
+                for url in (url for track in task.tracks for url in (track.url, track.wav_url, track.cover_url)):
+                    if key := self.files.key_of(url):
+                        self.files.find(key).expires_at = loop.time() + settings.real(fault.seconds)
             for callback in task.callbacks(task):
                 due.put_nowait(callback)
             if task.failure is not None:

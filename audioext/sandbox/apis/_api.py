@@ -18,17 +18,17 @@ from attrs import define
 from yarl import URL
 
 from audioext.sandbox.faults import Fault, FaultKind, Plan
-from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, SourceAudio, Submission, Task, TaskInput
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput
 from audioext.sandbox.state import State
 
 JSON_TYPE = "application/json"
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} sandbox</h1></body></html>"
 CLOUDFLARE_PAGE = "error code: 1010"  # what Cloudflare answers to a client that it takes for a bot
 HTTP_FORBIDDEN = 403
-HTTP_REFUSALS: Mapping[type[web.HTTPException], tuple[Cause, str]] = {
-    web.HTTPRequestEntityTooLarge: (Cause.TOO_BIG, "The body is too large"),
-    web.HTTPNotFound: (Cause.PATH, "The requested resource does not exist"),
-    web.HTTPMethodNotAllowed: (Cause.METHOD, "The method is not allowed"),
+HTTP_REFUSALS: Mapping[int, tuple[Cause, str]] = {
+    413: (Cause.TOO_BIG, "The body is too large"),
+    404: (Cause.PATH, "The requested resource does not exist"),
+    405: (Cause.METHOD, "The method is not allowed"),
 }
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -88,9 +88,10 @@ class Api(ABC):
             except Refusal as refusal:
                 return self.refused(refusal)
             except (web.HTTPRequestEntityTooLarge, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-                response = self.refused(Refusal(*HTTP_REFUSALS[type(error)]))
-                if not isinstance(error, web.HTTPRequestEntityTooLarge):
-                    response.set_status(self.facts.code(HTTP_REFUSALS[type(error)][0]))
+                cause, message = HTTP_REFUSALS[error.status]
+                response = self.refused(Refusal(cause, message))
+                if cause is not Cause.TOO_BIG:
+                    response.set_status(self.facts.code(cause))
                 return response
 
         return web.Application(middlewares=[answer])
@@ -108,43 +109,34 @@ class Api(ABC):
             # Nothing is awaited from here to the start of a task at MusicGPT, so that no two slip through its limit.
             state.admit(facts)
             plan = state.script.draw(given.name)
-            if (early := self._answer_without_task(plan)) is not None:
-                return await _send(request, early, submission)
-            lost = plan.get(FaultKind.LOSE_RESPONSE)
-            if lost and lost.variant == "unmade":
+            coded, page, lost = map(plan.get, (FaultKind.CODE, FaultKind.HTTP, FaultKind.LOSE_RESPONSE))
+            if coded is not None and coded.code is not None:
+                answer = self.error(coded.code, f"A fault of the sandbox answers {coded.code}")
+                return await _send(request, answer, submission)
+            if page is not None and page.variant != "made":
+                return await _send(request, _page(page), submission)
+            if lost is not None and lost.variant == "unmade":
                 return await _cut(request)
             if state.balance(facts.provider) < state.settings.price:
                 raise Refusal(Cause.CREDITS, "Insufficient credits")
             source = await self._find_source(given)
         except Refusal as refusal:
             return await _send(request, self.refused(refusal), submission)
-        if source is not None:
-            given = given.inherit(source)
-        number, dice = state.next_number()
-        track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
-        task = Task(
-            id=facts.new_id(dice),
-            track_ids=tuple(track_ids),
-            leader=dice.randrange(len(track_ids)) if facts.any_leads else 0,
-            number=number,
-            facts=facts,
-            callbacks=self.callbacks,
-            input=given,
-            plan=plan,
-            source=source,
-        )
-        state.start(task)
+        task = self._start(given, plan, source)
         submission.task_id = task.id
         try:
             if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.life is not None:
                 task.answered.set()
                 await asyncio.wait([task.life])
-            return await self._answer(request, task, submission)
+            answer = self.accepted(task) if page is None else _page(page)
+            if lost is not None:
+                return await _cut(request, answer if lost.variant == "half" else None)
+            return await _send(request, answer, submission)
         finally:
             task.answered.set()
 
-    async def _find_source(self, given: TaskInput) -> SourceAudio | None:
-        """Return the source where the API looks for it before it answers; a track by its id is found at once."""
+    async def _find_source(self, given: TaskInput) -> str | None:
+        """Return the source's key where the API looks for it before it answers; a track by its id is found at once."""
         if given.audio_id is None and not self.facts.fetches_first:
             return None
         try:
@@ -154,18 +146,23 @@ class Api(ABC):
                 return None  # "an unknown audioId is accepted at submit" (kie.ai, April 2026); the task fails later
             raise
 
-    def _answer_without_task(self, plan: Plan) -> web.Response | None:
-        coded, page = plan.get(FaultKind.CODE), plan.get(FaultKind.HTTP)
-        if coded is not None and coded.code is not None:
-            return self.error(coded.code, f"A fault of the sandbox answers {coded.code}")
-        return _page(page) if page is not None and page.variant != "made" else None
-
-    async def _answer(self, request: web.Request, task: Task, submission: Submission) -> web.StreamResponse:
-        page, lost = task.plan.get(FaultKind.HTTP), task.plan.get(FaultKind.LOSE_RESPONSE)
-        response = self.accepted(task) if page is None else _page(page)
-        if lost is None:
-            return await _send(request, response, submission)
-        return await _cut(request, response if lost.variant == "half" else None)
+    def _start(self, given: TaskInput, plan: Plan, source: str | None) -> Task:
+        number, dice = self.state.next_number()
+        made_by = self.state.files.find(source).made_by if source is not None else None
+        track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
+        task = Task(
+            id=self.facts.new_id(dice),
+            track_ids=tuple(track_ids),
+            leader=dice.randrange(len(track_ids)) if self.facts.any_leads else 0,
+            number=number,
+            facts=self.facts,
+            callbacks=self.callbacks,
+            input=given.inherit(made_by) if made_by is not None and given.audio_id is not None else given,
+            plan=plan,
+            source=source,
+        )
+        self.state.start(task)
+        return task
 
 
 def _page(fault: Fault) -> web.Response:
@@ -213,8 +210,6 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
         raise Refusal(Cause.BODY, f"Content-Type must be {JSON_TYPE}")
     try:
         found = msgspec.json.decode(await request.read())
-    except web.HTTPRequestEntityTooLarge as error:
-        raise Refusal(Cause.TOO_BIG, "The body is too large") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise Refusal(Cause.BODY, "The body is not valid JSON") from error
     if not isinstance(found, dict):

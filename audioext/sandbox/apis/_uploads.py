@@ -6,7 +6,7 @@ https://docs.kie.ai/file-upload-api/quickstart and https://docs.sunoapi.org/file
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TypeAlias
@@ -19,7 +19,6 @@ from audioext.sandbox.apis._api import Api, is_address, json_response, read_json
 from audioext.sandbox.files import content_type
 from audioext.sandbox.models import Cause, Refusal
 
-CHUNK_BYTES = 64 * 1024
 MOST_TEXT_BYTES = 64 * 1024
 # Upload errors carry their code as HTTP status too.
 STATUSES = {Cause.KEY: 401, Cause.METHOD: 405, Cause.SOURCE: 500}
@@ -54,8 +53,7 @@ async def read_form(request: web.Request, api: Api, *, file_name: str) -> Form:
             if not isinstance(part, BodyPartReader) or part.name is None:
                 continue
             if part.name == file_name and received is None:
-                key = _fresh_key(api)
-                size = await files.add_stream(key, _chunks(part), limit_bytes=most_bytes)
+                key, size = await files.receive(part.read_chunk, limit_bytes=most_bytes)
                 received = ReceivedFile(key, part.filename or "file", size)
             else:
                 texts[part.name] = (await part.read_chunk(MOST_TEXT_BYTES)).decode("utf-8", "replace")
@@ -89,10 +87,9 @@ async def _fetch(request: web.Request, api: Api) -> Form:
     address = texts.get("fileUrl")
     if not is_address(address):
         raise Refusal(Cause.INVALID, "fileUrl must be an http(s) URL")
-    data = await api.state.files.read(await api.state.library.fetch(address))
-    key = _fresh_key(api)
-    api.state.files.add(key, data)
-    return texts, ReceivedFile(key, URL(address).name or str(uuid.uuid4()), len(data))
+    files, key = api.state.files, f"received/{uuid.uuid4()}"
+    files.copy(await api.state.library.fetch(address), key)
+    return texts, ReceivedFile(key, URL(address).name or "file", len(await files.read(key)))
 
 
 def _keep(api: Api, texts: Mapping[str, str], file: ReceivedFile | None) -> Mapping[str, object]:
@@ -114,12 +111,3 @@ def _keep(api: Api, texts: Mapping[str, str], file: ReceivedFile | None) -> Mapp
         "mimeType": content_type(path),
         "uploadedAt": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     }
-
-
-def _fresh_key(api: Api) -> str:
-    return f"uploads/{api.facts.provider}/{uuid.uuid4()}"
-
-
-async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
-    while chunk := await part.read_chunk(CHUNK_BYTES):
-        yield chunk

@@ -22,6 +22,7 @@ from tests.support.tables import each_row
         "lose_response=half",
         "lose_response=unmade",
         "bad_signature",
+        "error",
         "error=complete",
         "error=first:501",
         "http=503",
@@ -70,12 +71,6 @@ def test_what_is_no_fault_is_refused(text: str) -> None:
     """A text that is no fault raises `FaultError`, which is a `ValueError`, and nothing else."""
     with pytest.raises(FaultError):
         Fault.parse(text)
-
-
-def test_error_alone_strikes_at_the_end() -> None:
-    """An error without a stage is one at the complete stage, with the API's usual code."""
-    fault = Fault.parse("error")
-    assert ("complete", None) == (fault.stage, fault.code)
 
 
 def test_times_count_tasks() -> None:

@@ -112,7 +112,7 @@ async def test_a_taken_port_is_an_os_error(world: World) -> None:
     """A second sandbox at the same port fails cleanly."""
     port = int(world.sandbox.url.rpartition(":")[2])
     with pytest.raises(OSError, match=str(port)):
-        await Sandbox(port=port).start()
+        await Sandbox(port=port).__aenter__()
 
 
 async def test_it_must_run_to_be_used() -> None:
@@ -124,7 +124,7 @@ async def test_it_must_run_to_be_used() -> None:
 async def test_a_bad_fault_is_refused_at_the_start() -> None:
     """A fault that is none is told when the sandbox starts."""
     with pytest.raises(FaultError, match="explode"):
-        await Sandbox(faults=["explode"]).start()
+        await Sandbox(faults=["explode"]).__aenter__()
 
 
 async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "audioext.sandbox.audio", None)
     monkeypatch.delattr("audioext.sandbox.audio", raising=False)
     with pytest.raises(MissingExtraError, match=r'pip install "audioext\[sandbox\]"'):
-        await Sandbox().start()
+        await Sandbox().__aenter__()
 
 
 async def test_importing_it_loads_no_audio() -> None:
@@ -220,7 +220,6 @@ async def test_another_process_can_script_it(world: World) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {},
         {"faults": "drop"},
         {"faults": ["explode"]},
         {"faults": [], "title": 7},
@@ -233,6 +232,13 @@ async def test_a_bad_script_is_refused(world: World, body: object) -> None:
     status, answer = await world.call("POST", "/control/faults", json=body)
     assert (400, ["error"]) == (status, list(answer))
     assert {"faults": []} == await world.get("/control/faults")
+
+
+async def test_a_page_of_another_site_steers_nothing(world: World) -> None:
+    """What a browser sends across sites unasked, a body that does not say it is JSON, is refused."""
+    for verb in ("faults", "hold", "release"):
+        assert 400 == (await world.call("POST", f"/control/{verb}", data=b'{"faults": ["drop"]}'))[0]
+    assert ((), ()) == (world.sandbox.scripted, world.sandbox.held)
 
 
 async def test_another_process_can_count_the_submits(world: World) -> None:
@@ -255,16 +261,6 @@ async def test_it_closes_in_the_middle_of_a_rendering(open_world: OpenWorld) -> 
     await world.sandbox.aclose()
     await asyncio.wait([asking])
     asking.exception()
-
-
-async def test_decoded_sources_are_few(open_world: OpenWorld) -> None:
-    """More sources than are kept in memory can be used; those let go are decoded again."""
-    world = await open_world(keep_clips=1)
-    for source in (world.sandbox.tune_url, world.sandbox.voice_url, world.sandbox.tune_url):
-        await world.post("/kie/api/v1/generate/add-instrumental", world.kie_instrumental(uploadUrl=source))
-        await world.sandbox.settled()
-        url = world.listener.bodies[-1]["data"]["data"][0]["audio_url"]
-        assert 200 == (await world.call("GET", url.removeprefix(world.sandbox.url)))[0]
 
 
 async def test_many_tasks_at_once_settle(world: World) -> None:
