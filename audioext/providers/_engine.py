@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, link, moment, number
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, moment, number
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.results import FailureReason, Stage, Track
@@ -169,8 +169,9 @@ def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> F
 
 DocumentedId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 DocumentedLine = Annotated[str, Meta(max_length=LONGEST_LINE)]
-_LINKS = ("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
-_links_of = attrgetter(*_LINKS)
+_links_of = attrgetter(
+    *("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
+)
 
 
 class DocumentedSong(
@@ -247,20 +248,32 @@ def documented_webhook(body: bytes) -> Progress | None:
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
     if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
         return None
-    if task.task_id != identity(task.task_id):
+    # One look at all ids, and one at all links, is faster than one at each.
+    ids = [song.id or song.audio_id or "" for song in songs]
+    letters = "".join((task.task_id, *ids))
+    links = [url for song in songs for url in _links_of(song) if url]
+    if " " in letters or not letters.isprintable() or not are_plain_links(links) or len({"", *ids}) <= len(ids):
         return None
-    tracks: list[Track] = []
-    # One look at all links together is faster than one at each.
-    are_plain = are_plain_links([url for song in songs for url in _links_of(song) if url is not None])
-    for song in songs:
-        shown = msgspec.structs.asdict(song)
-        if not are_plain:
-            shown.update((name, link(shown[name])) for name in _LINKS)
-        id_ = shown["id"] = shown.pop("audio_id") or song.id
-        if not (id_ and id_ == identity(id_) and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
-            return None
-        shown["created_at"] = moment(song.created_at) or moment(task.created_time)
-        tracks.append(Track(**shown))
-    if len({track.id for track in tracks}) < len(tracks):
+    tracks = tuple(
+        [
+            Track(
+                id=id_,
+                title=song.title,
+                audio_url=song.audio_url or None,
+                stream_url=song.stream_url or None,
+                image_url=song.image_url or None,
+                duration=song.duration,
+                tags=song.tags,
+                prompt=song.prompt,
+                model_name=song.model_name,
+                source_audio_url=song.source_audio_url or None,
+                source_stream_url=song.source_stream_url or None,
+                source_image_url=song.source_image_url or None,
+                created_at=moment(song.created_at) or moment(task.created_time),
+            )
+            for song, id_ in zip(songs, ids, strict=True)
+        ]
+    )
+    if not all(track.audio_url or (stage is Stage.TEXT and track.stream_url) for track in tracks):
         return None
-    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))
+    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tracks)
