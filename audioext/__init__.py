@@ -49,8 +49,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
     from audioext.models.results import FailureReason, SaveProgress, Song, Source, Stage, TimedLine, Track
     from audioext.models.stats import Histogram, Stats
     from audioext.providers.base import FileRoute, Provider, ProviderInfo
-    from audioext.providers.kie import Kie
-    from audioext.providers.kie_jobs import KieJobs
+    from audioext.providers.kie import Kie, KieJobs
     from audioext.providers.musicgpt import MusicGpt
     from audioext.providers.sunoapi import SunoApi
     from audioext.providers.vidgo import Vidgo
@@ -88,8 +87,7 @@ _HOMES = {
     "models.results": "FailureReason SaveProgress Song Source Stage TimedLine Track",
     "models.stats": "Histogram Stats",
     "providers.base": "FileRoute Provider ProviderInfo",
-    "providers.kie": "Kie",
-    "providers.kie_jobs": "KieJobs",
+    "providers.kie": "Kie KieJobs",
     "providers.musicgpt": "MusicGpt",
     "providers.sunoapi": "SunoApi",
     "providers.vidgo": "Vidgo",
