@@ -123,30 +123,24 @@ class HostedAccount:
     retention: float | None = field(
         default=_vendors("retention"), kw_only=True, validator=checks.setting(checks.seconds, optional=True)
     )
-    info: ProviderInfo = field(init=False, repr=False, eq=False)
-    """The facts of this account; limits count by its host and by a digest of its key."""
-
     @property
     def is_signed(self) -> bool:
         """Whether `verify_webhook` checks a signature."""
         return False
 
-    def __attrs_post_init__(self) -> None:
-        """Put the facts together, which are asked for several times with each call."""
-        vendor = self.vendor
+    @functools.cached_property
+    def info(self) -> ProviderInfo:
+        """The facts of this account; limits count by its host and by a digest of its key."""
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
-        facts: dict[str, Any] = {each.name: getattr(vendor, each.name) for each in attrs.fields(ProviderFacts)}
-        facts |= {"base_url": self.base_url, "limits": self.limits, "grace": self.grace, "retention": self.retention}
-        info = ProviderInfo(
+        facts: dict[str, Any] = {each.name: getattr(self.vendor, each.name) for each in attrs.fields(ProviderFacts)}
+        own = ("base_url", "limits", "grace", "retention", "name", "pace", "is_signed")
+        facts |= {name: getattr(self, name) for name in own}
+        return ProviderInfo(
             **facts,
-            name=self.name,
             account=f"{self.base_url.authority}/{digest}",
             has_key=self.api_key is not None,
-            operations=vendor.rules.operations,
-            pace=self.pace,
-            is_signed=self.is_signed,
+            operations=self.vendor.rules.operations,
         )
-        object.__setattr__(self, "info", info)
 
     @functools.cached_property
     def answers(self) -> Answers:

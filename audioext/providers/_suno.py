@@ -15,7 +15,7 @@ from yarl import URL
 from audioext.errors import DecodeError
 from audioext.http.decoding import camel, link, plain_keys, text
 from audioext.http.messages import HttpRequest, HttpResponse, Part
-from audioext.models.events import Event, Failed, Progress, SubmitOutcome
+from audioext.models.events import Event, Failed, Progress
 from audioext.models.limits import Limits
 from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import Stage, Track
@@ -103,10 +103,6 @@ class RecoveringAccount(SunoAccount):
     def build_recovery(self, task_id: str, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the recovery of a task's files; its callback is required."""
         return self.post(RECOVERY_PATH, {"sunoTaskId": task_id, "callBackUrl": str(callback or NOBODY)})
-
-    def parse_recovery(self, response: HttpResponse) -> SubmitOutcome:
-        """Say whether a recovery was made, refused or unknown; where its id stands is on no page."""
-        return self.answers.parse_submit(response)
 
     def build_recovery_status(self, recovery_id: str) -> HttpRequest:
         """Return the GET that asks for the state of a recovery; the parameter's name is on no page."""
