@@ -123,6 +123,7 @@ class HostedAccount:
     retention: float | None = field(
         default=_vendors("retention"), kw_only=True, validator=checks.setting(checks.seconds, optional=True)
     )
+
     @property
     def is_signed(self) -> bool:
         """Whether `verify_webhook` checks a signature."""
