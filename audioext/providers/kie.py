@@ -20,7 +20,7 @@ from yarl import URL
 
 from audioext.errors import ConfigError, ProviderDownError, RateLimitError, WebhookError
 from audioext.http.messages import HttpRequest, Webhook
-from audioext.http.signing import hmac_base64_matches, unix_seconds
+from audioext.http.signing import hmac_base64, is_one_of, unix_seconds
 from audioext.models import checks
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason
@@ -141,7 +141,7 @@ class KieAccount(SunoAccount):
         if len(ids) != 1:
             raise WebhookError("the delivery must name one task, which its signature is about", http_status=400)
         signed = f"{ids.pop()}.{stamp}".encode("utf-8", "replace")
-        if not hmac_base64_matches(self.webhook_key, signed, signature):
+        if not is_one_of(signature, [hmac_base64(key, signed) for key in self.webhook_key]):
             raise WebhookError("the delivery bears a wrong signature", http_status=401)
         signed_at, here = unix_seconds(stamp), hook.received_at
         if signed_at is None or here is None or not abs(here - signed_at) <= self.webhook_tolerance:
