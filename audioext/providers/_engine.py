@@ -61,22 +61,21 @@ class EngineAccount(HostedAccount):
         A task that is named with its status is judged by that, whatever the code beside it says.
         """
         answer = self.answers.parse_any(response)
-        seen = answer.seen
         try:
-            named = seen.word.name and (seen.task_id is not None or response.status < HTTP_ERROR_FROM)
+            named = answer.word.name and (answer.task_id is not None or response.status < HTTP_ERROR_FROM)
         except DecodeError:
             if answer.is_good:
                 raise
-            raise self.answers.error(response, answer) from None
+            raise answer.error() from None
         if not answer.is_good and not named:
             if answer.has_code and answer.code in self.vendor.failed_codes:
-                return (_failed(seen, self.vendor),)
-            raise self.answers.error(response, answer)
-        if seen.is_empty and not seen.problems:
+                return (_failed(answer, self.vendor),)
+            raise answer.error()
+        if answer.is_empty and not answer.problems:
             if answer.data in (None, ""):
-                raise self.answers.no_task(response)
-            raise DecodeError(["expected an object with a task @ $.data"], where=seen.where)
-        return _events(seen, self.vendor, is_delivered=False)
+                raise answer.no_task()
+            raise DecodeError(["expected an object with a task @ $.data"], where=answer.where)
+        return _events(answer, self.vendor, is_delivered=False)
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
         """Return what a delivery means, or raise WebhookError (400) if its ids disagree, DecodeError if it is void.

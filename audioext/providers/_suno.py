@@ -114,7 +114,7 @@ class RecoveringAccount(SunoAccount):
         found = answer.data
         found = plain_keys(found).get("data", found)  # in an envelope of its own it is as likely
         items = found if isinstance(found, list) else []
-        if text(answer.seen.outer.get("code")) == RECOVERY_RUNS or (answer.code == OK and found is None):
+        if text(answer.outer.get("code")) == RECOVERY_RUNS or (answer.code == OK and found is None):
             return ()
         tracks = tuple(_recovered(item) for item in items[:MAX_TRACKS] if isinstance(item, dict))
         if answer.code == OK and any(track.audio_url for track in tracks):
@@ -122,9 +122,9 @@ class RecoveringAccount(SunoAccount):
         is_over = answer.code == RECOVERY_FAILED and response.status < HTTP_ERROR_FROM
         if tracks or is_over:
             said = "; ".join(dict.fromkeys(track.failure for track in tracks if track.failure))
-            return (Failed(code=str(answer.code), message=said or answer.says),)
+            return (Failed(code=str(answer.code), message=said or answer.text),)
         if answer.code != OK:
-            raise self.answers.error(response, answer)
+            raise answer.error()
         raise DecodeError(["expected a list of tracks @ $.data"], where="the recovery")
 
 

@@ -108,14 +108,14 @@ class MusicGpt(HostedAccount):
         """
         answer = self.answers.parse_any(response)
         if answer.code == OK:
-            events = _status_events(Conversion(answer.seen.layers[0][0], "the status"))
+            events = _status_events(Conversion(answer.layers[0][0], "the status"))
             if events:
                 return events
-            if answer.seen.outer.get("conversion"):
+            if answer.outer.get("conversion"):
                 raise DecodeError(["expected an object @ $.conversion"], where="the status")
         if not answer.is_good:
-            raise self.answers.error(response, answer)
-        raise self.answers.no_task(response)
+            raise answer.error()
+        raise answer.no_task()
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
         """Return what a delivery means: one part of at most five, or of more with streams, in any order.
