@@ -182,10 +182,10 @@ class Answer(Body):
             task_id = data
         if task_id is None:
             return None
-        ids = (text(keys.get(f"conversionid{index}")) for index in (1, 2))
+        ids = (id_of_track(keys.get(f"conversionid{index}")) for index in (1, 2))
         return Submitted(
             task_id=task_id,
-            track_ids=tuple(found for found in ids if found and found not in NO_IDS),
+            track_ids=tuple(filter(None, ids)),
             eta=number(keys.get("eta")),
             credit_estimate=number(keys.get("creditestimate")),
         )
@@ -272,6 +272,11 @@ class Answers:
         if self.secret is not None:
             said = said.replace(self.secret.encode(), b"[key]")
         return excerpt(said, longest=longest)
+
+
+def id_of_track(value: object) -> str | None:
+    """Return the id of a track in *value*, but what stands in the place of one."""
+    return None if (found := text(value)) in NO_IDS else found
 
 
 def _uncoded(says: str) -> Code:
