@@ -15,13 +15,17 @@ from audioext.errors import DecodeError
 from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, moment, number
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
+from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import HostedAccount, Vendor
 from audioext.providers._answers import HTTP_ERROR_FROM
 from audioext.providers._body import Body
+from audioext.providers._fields import wire_names, wire_values
 from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
+NOBODY = URL("https://nobody.invalid/audioext")
+"""The demanded callback URL where nobody can reach us: a name under `.invalid` never resolves (RFC 2606)."""
 _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
@@ -34,13 +38,21 @@ _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
 class EngineVendor(Vendor):
     """The facts of a reseller of the engine, and how it speaks of its tasks.
 
-    `reasons` are the failure codes that it lists; `failed_codes` are those of a status answer that fail the task, not
-    the call. `judges_code` says whether an envelope's code may fail a task that a webhook shows with its status.
-    `charged` is what a failed task costs; `None` where no page says. The balance is at `credits_path`. One with a file
-    host has it at `upload_url`, for its API's own `hosts`.
+    A submit is a POST to `submit_path` with its `calls` as `model` and the fields under `input`, or to the call itself.
+    `names` are those of fields on the wire; custom mode goes under `flag_key`, the callback, which it may need, under
+    `callback_key`. `reasons` are the failure codes that it lists; `failed_codes` are those of a status answer that fail
+    the task, not the call. `judges_code` says whether an envelope's code may fail a task that a webhook shows with its
+    status. `charged` is what a failed task costs; `None` where no page says. The balance is at `credits_path`. One with
+    a file host has it at `upload_url`, for its API's own `hosts`.
     """
 
     credits_path: str
+    calls: Mapping[Operation, str]
+    callback_key: str
+    submit_path: str = ""
+    flag_key: str = ""
+    needs_callback: bool = False
+    names: Mapping[str, str] = field(factory=wire_names)
     reasons: Mapping[str, FailureReason] = field(factory=dict)
     failed_codes: frozenset[int] = frozenset()
     judges_code: bool = True
@@ -54,6 +66,22 @@ class EngineAccount(HostedAccount):
     """An account at a reseller of the engine."""
 
     vendor: ClassVar[EngineVendor]
+
+    def names(self, request: Request) -> Mapping[str, str]:  # noqa: ARG002 - for those whose names depend on it
+        """Return the names on the wire of the fields of *request*."""
+        return self.vendor.names
+
+    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
+        """Return the POST that makes the task; a demanded callback of those whom nobody can reach leads nowhere."""
+        vendor, call = self.vendor, self.vendor.calls[request.operation]
+        fields = wire_values(request, vendor.default_models, names=self.names(request), rules=vendor.rules)
+        if vendor.flag_key and isinstance(request, Extend):
+            fields[vendor.flag_key] = request.is_custom
+        body: dict[str, object] = {"model": call, "input": fields} if vendor.submit_path else fields
+        address = NOBODY if callback is None and vendor.needs_callback else callback
+        if address is not None:
+            body[vendor.callback_key] = str(address)
+        return self.post(vendor.submit_path or call, body)
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a status answer means, or raise ProviderError (it names no task, too) or DecodeError.
@@ -78,10 +106,7 @@ class EngineAccount(HostedAccount):
         return _events(answer, self.vendor, is_delivered=False)
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what a delivery means, or raise WebhookError (400) if its ids disagree, DecodeError if it is void.
-
-        Most are as documented, and quickly read.
-        """
+        """Return what a delivery means, or raise WebhookError or DecodeError; most are quickly read, as documented."""
         documented = documented_webhook(body)
         if documented is not None:
             return (documented,)

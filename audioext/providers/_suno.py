@@ -5,7 +5,7 @@ https://docs.kie.ai/file-upload-api/quickstart, read 2026-11-21; https://docs.su
 2026-11-26.
 """
 
-from collections.abc import Mapping
+import functools
 from pathlib import Path
 
 import attrs
@@ -17,33 +17,45 @@ from audioext.http.decoding import camel, link, plain_keys, text
 from audioext.http.messages import HttpRequest, HttpResponse, Part
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.limits import Limits
-from audioext.models.requests import Extend, Operation, Request
-from audioext.models.results import Stage, Track
+from audioext.models.requests import Operation
+from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import file_part, to_base_url
 from audioext.providers._answers import AUTH, HTTP_ERROR_FROM, MAYBE_MADE, OK, RATE, Code, CodeTable
-from audioext.providers._engine import EngineAccount
-from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_names, wire_values
+from audioext.providers._engine import NOBODY, EngineAccount, EngineVendor
+from audioext.providers._fields import DEFAULT_INSTRUMENTAL_MODEL, wire_names
 from audioext.providers._tracks import MAX_TRACKS
 from audioext.providers._words import words
+from audioext.providers.base import FileRoute
 
 UPLOAD_FOLDER = "audioext"  # `uploadPath`, without slashes around it: docs.kie.ai/file-upload-api/quickstart
-LIMITS = Limits(submits=20, per=10.0)  # docs.kie.ai/1973359m0 and docs.sunoapi.org/suno-api/generate-music
-DEFAULT_MODELS: Mapping[Operation, str] = {Operation.ADD_INSTRUMENTAL: DEFAULT_INSTRUMENTAL_MODEL}
-
-PATHS: Mapping[Operation, str] = {
-    Operation.EXTEND: "/api/v1/generate/extend",
-    Operation.UPLOAD_EXTEND: "/api/v1/generate/upload-extend",
-    Operation.ADD_INSTRUMENTAL: "/api/v1/generate/add-instrumental",
+REASONS = {
+    # docs.sunoapi.org/suno-api/extend-music-callbacks and docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
+    "408": FailureReason.TIMEOUT,
+    "451": FailureReason.SOURCE,
+    "500": FailureReason.GENERATION,
+    "501": FailureReason.GENERATION,
 }
-CAMEL_NAMES = wire_names(camel, url="uploadUrl")
-STATUS_PATH = "/api/v1/generate/record-info"
-"""docs.kie.ai/suno-api/get-music-details, read 2026-11-21."""
+suno_vendor = functools.partial(
+    EngineVendor,
+    file_route=FileRoute.UPLOAD,
+    limits=Limits(submits=20, per=10.0),  # docs.kie.ai/1973359m0 and docs.sunoapi.org/suno-api/generate-music
+    default_models={Operation.ADD_INSTRUMENTAL: DEFAULT_INSTRUMENTAL_MODEL},
+    names=wire_names(camel, url="uploadUrl"),
+    calls={
+        Operation.EXTEND: "/api/v1/generate/extend",
+        Operation.UPLOAD_EXTEND: "/api/v1/generate/upload-extend",
+        Operation.ADD_INSTRUMENTAL: "/api/v1/generate/add-instrumental",
+    },
+    flag_key="defaultParamFlag",
+    callback_key="callBackUrl",
+    needs_callback=True,  # even of those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21
+    status_path="/api/v1/generate/record-info",  # docs.kie.ai/suno-api/get-music-details, read 2026-11-21
+    status_key="taskId",
+)
+"""Makes the facts of a vendor of these routes."""
 RECOVERY_PATH = "/api/v1/suno/recovery"
 # docs.sunoapi.org/suno-api/get-recovery-audio-details, read 2026-11-26
 RECOVERY_RUNS, RECOVERY_FAILED = "201", 500
-
-NOBODY = URL("https://nobody.invalid/audioext")
-"""The demanded callback URL where nobody can reach us: a name under `.invalid` never resolves (RFC 2606)."""
 
 UPLOAD_TABLE = CodeTable(
     # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
@@ -61,15 +73,6 @@ class SunoAccount(EngineAccount):
     """
 
     upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
-
-    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the task; without a *callback* the demanded one leads nowhere."""
-        body = wire_values(request, self.vendor.default_models, names=CAMEL_NAMES, rules=self.vendor.rules)
-        if isinstance(request, Extend):
-            body["defaultParamFlag"] = request.is_custom
-        # Required even by those who only poll: docs.kie.ai/suno-api/extend-music, read 2026-11-21
-        body["callBackUrl"] = str(NOBODY if callback is None else callback)
-        return self.post(PATHS[request.operation], body)
 
     def build_upload(self, source: Path | str, name: str) -> HttpRequest:
         """Return the call that brings a local file, or the audio at a URL, to the vendor's file host.

@@ -12,24 +12,23 @@ signed where a webhook key is set up at https://kie.ai/settings.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from attrs import evolve, field, frozen
 from yarl import URL
 
 from audioext.errors import ConfigError, ProviderDownError, RateLimitError, WebhookError
-from audioext.http.messages import HttpRequest, Webhook
+from audioext.http.messages import Webhook
 from audioext.http.signing import hmac_base64, is_one_of, unix_seconds
 from audioext.models import checks
-from audioext.models.requests import Operation, Request
+from audioext.models.requests import Operation
 from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
 from audioext.providers._engine import EngineVendor, task_ids
-from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names, wire_values
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, RecoveringAccount, SunoAccount
-from audioext.providers.base import FileRoute
+from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names
+from audioext.providers._suno import REASONS, RecoveringAccount, SunoAccount, suno_vendor
 
 WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
 
@@ -61,7 +60,7 @@ TABLE = CodeTable(
     http_refusals=frozenset({429}),
 )
 
-ROUTE = EngineVendor(
+ROUTE = suno_vendor(
     rules=FieldRules(
         wire_name="kie",
         is_engine=True,
@@ -75,23 +74,12 @@ ROUTE = EngineVendor(
     key_variable="KIE_API_KEY",
     webhook_key_variable="KIE_WEBHOOK_KEY",
     base_url=URL("https://api.kie.ai"),
-    file_route=FileRoute.UPLOAD,
     table=TABLE,
-    limits=LIMITS,
-    default_models=DEFAULT_MODELS,
     hosts=frozenset({"api.kie.ai"}),
     upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
     credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
-    status_key="taskId",
     # Callback codes: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
-    reasons={
-        "400": FailureReason.CONTENT,
-        "408": FailureReason.TIMEOUT,
-        "413": FailureReason.CONTENT,
-        "451": FailureReason.SOURCE,
-        "500": FailureReason.GENERATION,
-        "501": FailureReason.GENERATION,
-    },
+    reasons={**REASONS, **dict.fromkeys(("400", "413"), FailureReason.CONTENT)},
     # "501: content generation task failed" and "408: no result for over 10 minutes":
     # docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is of the callbacks' page.
     failed_codes=frozenset({408, 501, 531}),
@@ -126,11 +114,7 @@ class KieAccount(SunoAccount):
         """Do nothing if *hook* is signed under one of the keys, or if there is none.
 
         The signature is HMAC-SHA256 of `task_id.timestamp` in Base64, and does not cover the body:
-        docs.kie.ai/common-api/webhook-verification, read 2026-11-21.
-
-        Raises:
-            WebhookError: it is not authentic (401), or names no task or several (400).
-            DecodeError: its ids cannot be read.
+        docs.kie.ai/common-api/webhook-verification, read 2026-11-21. Raises WebhookError or DecodeError.
         """
         if not self.webhook_key:
             return
@@ -157,10 +141,8 @@ class Kie(RecoveringAccount, KieAccount):
     """kie.ai by its per-operation routes, which its older pages describe and which still answer.
 
     `webhook_key` is the key that signs callbacks, or several during a rotation; without one signatures are
-    not looked at. `webhook_tolerance` is how far, in seconds, a signature's time may be from ours.
-
-    Raises:
-        ConfigError: a setting cannot work.
+    not looked at. `webhook_tolerance` is how far, in seconds, a signature's time may be from ours. Raises ConfigError:
+    a setting cannot work.
     """
 
     vendor: ClassVar[EngineVendor] = evolve(
@@ -177,25 +159,15 @@ class Kie(RecoveringAccount, KieAccount):
             uploads_sing_unasked=True,
             upload_needs_continue_at=True,
         ),
-        status_path=STATUS_PATH,
         retention=14 * DAY_SECONDS,  # docs.kie.ai/1973359m0, read 2026-11-21
     )
-
-
-JOBS_NAMES = wire_names(url="upload_url")
-SLUGS: Mapping[Operation, str] = {
-    Operation.EXTEND: "ai-music-api/extend",
-    Operation.UPLOAD_EXTEND: "ai-music-api/upload-and-extend-audio",
-    Operation.ADD_INSTRUMENTAL: "ai-music-api/add-instrumental",
-}
 
 
 @frozen
 class KieJobs(KieAccount):
     """kie.ai by its newer jobs route; it shares the account's key and limits with `Kie`, and has the same settings.
 
-    Raises:
-        ConfigError: a setting cannot work.
+    Raises ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[EngineVendor] = evolve(
@@ -215,12 +187,13 @@ class KieJobs(KieAccount):
         retention=DAY_SECONDS,  # result URLs usually die after 24 h: docs.kie.ai/market/common/get-task-detail
         # As for callbacks, but a task that failed upstream was seen with 400, so here that is no word on its content.
         reasons={code: reason for code, reason in ROUTE.reasons.items() if code != "400"},
+        names=wire_names(url="upload_url"),
+        submit_path="/api/v1/jobs/createTask",
+        calls={
+            Operation.EXTEND: "ai-music-api/extend",
+            Operation.UPLOAD_EXTEND: "ai-music-api/upload-and-extend-audio",
+            Operation.ADD_INSTRUMENTAL: "ai-music-api/add-instrumental",
+        },
+        flag_key="",
+        needs_callback=False,
     )
-
-    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the task; `callBackUrl` is optional on this route."""
-        values = wire_values(request, self.vendor.default_models, names=JOBS_NAMES, rules=self.vendor.rules)
-        body: dict[str, object] = {"model": SLUGS[request.operation], "input": values}
-        if callback is not None:
-            body["callBackUrl"] = str(callback)
-        return self.post("/api/v1/jobs/createTask", body)
