@@ -13,8 +13,7 @@ from audioext.errors import Problem, RequestError, cut, shown
 from audioext.files.sources import fingerprint
 from audioext.http.transport import Progress
 from audioext.models import checks
-from audioext.models.meta import Meta
-from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
+from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Meta, Request
 from audioext.models.results import Song
 from audioext.parts import Parts
 from audioext.providers.base import Provider
