@@ -176,15 +176,13 @@ class Body:
         if bare:
             lists.append(([self.layers[index][0] for index in bare], self.layers[bare[0]][1]))
         whole, created_at = self.word.stage is Stage.COMPLETE, self.first("time", moment)
-        found = find_tracks(lists, self.problems, whole=whole, created_at=created_at)
+        find = functools.partial(find_tracks, whole=whole, created_at=created_at)
+        found = find(lists, self.problems)
         if found or self.problems or self.word.runs:
             return found
-        for values in self._elsewhere():
-            tracks = find_tracks([(values, "$")], [], whole=whole, created_at=created_at)
-            audible = tuple(track for track in tracks if track.audio_url or track.stream_url)
-            if audible:
-                return audible
-        return ()
+        others = (find([(values, "$")], []) for values in self._elsewhere())
+        audible = (tuple(track for track in found if track.audio_url or track.stream_url) for found in others)
+        return next(filter(None, audible), ())
 
     def _elsewhere(self) -> Iterator[Sequence[object]]:
         """Yield the objects that stand side by side, in any list or object but those that repeat the request."""

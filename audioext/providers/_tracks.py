@@ -33,16 +33,15 @@ def seconds(value: object) -> float | None:
     return found if found is not None and found > 0 else None
 
 
-def line_of_text(value: object) -> str | None:
-    """Return the text in *value*, cut to the length of a line."""
-    found = text(value)
-    return None if found is None else found[:LONGEST_LINE]
+def _text_up_to(longest: int) -> Callable[[object], str | None]:
+    def read(value: object) -> str | None:
+        found = text(value)
+        return None if found is None else found[:longest]
+
+    return read
 
 
-def whole_text(value: object) -> str | None:
-    """Return the text in *value*, cut where no vendor's would end."""
-    found = text(value)
-    return None if found is None else found[:LONGEST_TEXT]
+line_of_text, whole_text = _text_up_to(LONGEST_LINE), _text_up_to(LONGEST_TEXT)
 
 
 def timed_lines(value: object) -> tuple[TimedLine, ...] | None:

@@ -7,7 +7,7 @@ webhook of an extension: the shapes of the parts are those that several handlers
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import ClassVar
 
@@ -83,16 +83,16 @@ class MusicGpt(HostedAccount):
             parts.append(file_part("audio_file", request.path, filename=request.path.name))
         return self.post("/extend", parts)
 
-    def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for *record*'s task, or for the track that is still missing where one is there.
+    def named(self, record: Record) -> Mapping[str, str]:
+        """Return the id of *record*'s task, or of the track that is still missing where one is there.
 
         Live answers show both tracks whichever id is given; those of the page show one.
         """
         settled = {track.id for track in record.tracks if track.audio_url or track.failure}
         missing = next((id_ for id_ in record.track_ids if id_ not in settled), None)
-        if record.task_id is None or missing is None or not any(track.audio_url for track in record.tracks):
-            return super().build_status(record)
-        return self.get_status(record, {"conversion_id": missing})
+        if missing is None or not any(track.audio_url for track in record.tracks):
+            return super().named(record)
+        return {"conversion_id": missing}
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
         """Return what a byId answer means, under the page's keys or the numbered ones that live clients read."""
