@@ -195,8 +195,7 @@ class Parts:
             # Before listening: the first delivery may already wait.
             self.is_open, self.is_closed, self.inbox.is_open = True, False, True
             if self.address is not None:
-                prefix = "/" if self.public_url is None else self.public_url.raw_path
-                port = await self.receiver.start(*self.address, prefix=prefix)
+                port = await self.receiver.start(*self.address)
                 self.public_url = fill_port(self.public_url, port)
             if self._metrics is not None:
                 await self._metrics.start()

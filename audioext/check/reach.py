@@ -49,6 +49,7 @@ _OF_OURS = {
     400: ("receives a body that was changed on its way", _AS_IT_IS),
     401: ("is a receiver with another secret", "give it this client's store or secrets=, and set both clocks right"),
     404: ("is a receiver that knows no checks", "update audioext there"),
+    405: ("is a receiver that gets no POST", "let the proxy pass the method on: it turned the POST into another"),
     408: ("does not receive all of the body in time", "let the proxy pass bodies on at once, or wait for all of them"),
     415: ("receives a body that was compressed on its way", _AS_IT_IS),
     503: ("is a receiver that is not open", "see its log: its client is closed, or its store is away"),

@@ -122,13 +122,16 @@ class Recovery:
 class Record:
     """The state of one job. All times are Unix seconds.
 
-    `seen_at` is when the provider was last heard of. `tracks` are those known now, in order; `sightings` are what
-    they were made of. `refusal` is what the vendor said when it refused the submit. `answer_problem` says why the
-    submit's answer does not tell whether a task was made. `asks_at` is when a webhook last raised a question that
-    only a status call answers, `None` where none is open. `doubted_at` is when the status first told of an end that
-    counts only if it is told again. `complaint` is the latest status call that was refused or could not be read.
-    `recovery` is the last one of its files. `handled` names the topics (stages in small letters, and `failed`) that all
-    handlers are done with, `runs` how each handler fared, by topic and name.
+    `seen_at` is when the provider was last heard of, `ended_at` when what proves the verdict was seen. `tracks` are
+    those known now, in order; `sightings` are what they were made of. `fault` is why a failed job failed, `None`
+    for every other, also where it rose since. `refusal` is what the vendor said when it refused the submit.
+    `answer_problem` says why the submit's answer does not tell whether a task was made. `asks_at` is when a webhook
+    last raised a question that only a status call answers, `None` where none is open. `doubted_at` is when the
+    status first told of an end that counts only if it is told again. `complaint` is the latest status call that was
+    refused or could not be read. `recovery` is the last one of its files. `handled` names the topics (stages in
+    small letters, and `failed`) that all handlers are done with, `runs` how each handler fared, by topic and name.
+    `untold` are the topics that handlers are not done with, in the order in which they are told: `failed` comes
+    after every stage that a failed job can have, and before a late COMPLETE.
     """
 
     ref: str
@@ -140,6 +143,7 @@ class Record:
     task_id: str | None = None
     stage: Stage | None = None
     verdict: Verdict = Verdict.OPEN
+    ended_at: float | None = None
     reached: tuple[Reached, ...] = ()
     tracks: tuple[Track, ...] = ()
     sightings: tuple[Sighting, ...] = field(default=(), repr=False)
@@ -156,10 +160,10 @@ class Record:
     is_unsent: bool = False
     answer_problem: str | None = None
     complaint: str | None = None
-    expired_at: float | None = None
     recovery: Recovery | None = None
     handled: frozenset[str] = frozenset()
     runs: Mapping[tuple[str, str], Run] = field(factory=dict)
+    untold: tuple[str, ...] = ()
 
     @property
     def provider(self) -> str:

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from audioext.models import markup
 from audioext.models.record import Record, Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Stage, Track
+from audioext.models.results import Stage, Track, fetched_by
 from audioext.runtime.held import HeldJob, JobContext
-from audioext.state import views
 
 
 class JobFacts:
@@ -79,7 +78,7 @@ class JobFacts:
     @property
     def tracks(self) -> tuple[Track, ...]:
         """The tracks known so far."""
-        return views.fetched_by(self._context.files(self._held), self.record.tracks)
+        return fetched_by(self._context.files(self._held), self.record.tracks)
 
     @property
     def created_at(self) -> datetime:

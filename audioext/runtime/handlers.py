@@ -33,7 +33,6 @@ from audioext.runtime.held import HeldJob
 from audioext.runtime.jobs import Failure, Job, StageEvent
 from audioext.runtime.journal import Journal
 from audioext.runtime.news import names
-from audioext.state import views
 from audioext.state.fold import FAILED_TOPIC, TOPIC_OF
 from audioext.state.reading import Handled
 from audioext.state.schedule import FARTHEST_RETRY_SECONDS, MAX_ATTEMPTS, again_at, handle_at
@@ -213,7 +212,7 @@ class Handlers:
         entries: list[Entry] = []
         try:
             if due is not None and due <= now:
-                await self._tell(held, views.untold(held.record)[0], entries)
+                await self._tell(held, held.record.untold[0], entries)
         finally:  # also when it is cut off: those that were done by then are not called again
             await self._end(held, entries)
         self.wake()  # the next topic of this job may be due now

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 
 from attrs import define, field, frozen
 
@@ -29,7 +28,8 @@ class HeldJob:
     """What was seen, by the entry's id."""
     count: int = 0
     """How many entries the store is known to hold; all of them are among the readings."""
-    _waiters: list[asyncio.Future[bool]] = field(factory=list, repr=False)
+    _waiters: dict[asyncio.Future[bool], None] = field(factory=dict, repr=False)
+    """In the order in which they came, so that the same run wakes them in the same order."""
     polled_at: float = 0.0
     """When this process last asked for its status, in Unix seconds."""
     poll_problem: str | None = None
@@ -69,7 +69,10 @@ class HeldJob:
 
     def with_readings(self, news: Iterable[Reading]) -> Record | None:
         """Return what the record would be with *news*; nothing is changed."""
-        return fold(self.ref, {**{reading.entry.id: reading for reading in news}, **self.readings}.values())
+        readings = self.readings.copy()
+        for reading in news:
+            readings.setdefault(reading.entry.id, reading)
+        return fold(self.ref, readings.values())
 
     def go_on(self, news: Iterable[Reading], record: Record, *, count: int) -> None:
         """Take in *news* that the store took and nothing else, so that *record* follows; there are *count* entries."""
@@ -118,18 +121,17 @@ class HeldJob:
     def waiter(self) -> asyncio.Future[bool]:
         """Return a private future that the next news ends; whoever got it gives it back with `leave`."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         return waiter
 
     def leave(self, waiter: asyncio.Future[bool]) -> None:
         """Forget a waiter."""
-        with suppress(ValueError):
-            self._waiters.remove(waiter)
+        self._waiters.pop(waiter, None)
 
     def wake(self) -> None:
         """Let all who wait look again."""
-        while self._waiters:
-            waiter = self._waiters.pop()
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(True)
 

@@ -11,12 +11,11 @@ from attrs import field, frozen
 from audioext.errors import AudioextError, ConfigError, Problem, RequestError, StoreError, shown
 from audioext.models.checks import bounded
 from audioext.models.record import Verdict
-from audioext.models.results import FailureReason, Song, Source, Stage, Track
+from audioext.models.results import FailureReason, Song, Source, Stage, Track, fetched_by
 from audioext.runtime.facts import JobFacts
 from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.waits import until
-from audioext.state import views
-from audioext.state.tracks import moment
+from audioext.state.tracks import moment, song_of, stage_reached
 
 TOLD_STAGES = (Stage.TEXT, Stage.FIRST, Stage.COMPLETE)
 
@@ -112,7 +111,7 @@ class Job(JobFacts):
     def failure(self) -> Failure | None:
         """Why the job failed, `None` if it did not."""
         record = self.record
-        fault = views.failure(record)
+        fault = record.fault
         return (
             None
             if fault is None
@@ -134,13 +133,13 @@ class Job(JobFacts):
     def event(self, stage: Stage) -> StageEvent | None:
         """Return the event of *stage* with the tracks that were known when it was reached, `None` if it was not."""
         record = self.record
-        found = views.stage_reached(record, stage)
+        found = stage_reached(record, stage)
         return (
             None
             if found is None
             else StageEvent(
                 stage=stage,
-                tracks=views.fetched_by(self._context.files(self._held), found[1]),
+                tracks=fetched_by(self._context.files(self._held), found[1]),
                 source=found[0].source,
                 at=moment(found[0].at),
                 ref=record.ref,
@@ -219,7 +218,7 @@ class Job(JobFacts):
 
     def _song(self, _: Stage) -> Song | None:
         held = self._held
-        return views.song(held.record, self._context.files(held)) if held.record.stage is Stage.COMPLETE else None
+        return song_of(held.record, self._context.files(held)) if held.record.stage is Stage.COMPLETE else None
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._context.wait_timeout if timeout is None else bounded(timeout)

@@ -44,20 +44,12 @@ def announce(
     if is_said and has_risen and new.stage is not None:
         _say_stage(new)
     has_ended = new.verdict is not Verdict.OPEN and (old is None or new.verdict is not old.verdict)
-    is_ours = has_ended and _ended_at(new) in moments
+    is_ours = has_ended and new.ended_at in moments
     if is_ours and new.verdict is not Verdict.REFUSED:  # which is counted as a submit
         counts.ended[provider, new.verdict] += 1
     is_news = is_ours if last is None else new.verdict is not last.verdict
     if is_said and has_ended and is_news and new.verdict is not Verdict.COMPLETE:
         _say_end(new)
-
-
-def _ended_at(record: Record) -> float | None:
-    if record.verdict is Verdict.COMPLETE:
-        return record.reached[-1].at
-    if record.verdict is Verdict.FAILED and record.fault is not None:
-        return record.fault.at
-    return record.expired_at
 
 
 def _say_stage(record: Record) -> None:

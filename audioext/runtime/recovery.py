@@ -28,9 +28,9 @@ from audioext.providers.base import Provider, Recovers
 from audioext.runtime.held import HeldJob
 from audioext.runtime.journal import Journal
 from audioext.runtime.submitter import POLL_GRACE_SECONDS, SHORTEST_SECRET, SUBMIT_TIMEOUT_SECONDS
-from audioext.state import views
 from audioext.state.reading import masked
 from audioext.state.recovery import status_note
+from audioext.state.tracks import song_of
 
 _log = logging.getLogger("audioext.recovery")
 
@@ -313,7 +313,7 @@ class JobFiles:
     async def recover(self) -> Song:
         """Return the job's song with files that its vendor brought back."""
         held = await self._recoveries.recover(self._ref, by_hand=True)
-        song = views.song(held.record, self)
+        song = song_of(held.record, self)
         if song is None:
             raise DownloadError([f"job {self._ref} is not complete"])
         return song

@@ -32,7 +32,7 @@ from attrs import evolve
 from audioext.models.entries import DONE_SECONDS, OTHER_TASK, REFUSED, STILL, Entry
 from audioext.models.events import Event, Failed, Progress, Refused, SubmitOutcome, Submitted, Unknown
 from audioext.models.record import Asked, Reached, Record, Recovery, Run, Seen, Sighting, TaskFault, Verdict
-from audioext.models.results import FailureReason, Source, Stage, Track
+from audioext.models.results import FailureReason, Source, Stage
 from audioext.state.reading import Handled, Reading
 from audioext.state.recovery import recovery_of, with_recovered
 from audioext.state.tracks import SEEN_RANK, tracks_of
@@ -43,6 +43,7 @@ MAX_WORDS = 20
 """Unknown stage words kept for people to read."""
 LONGEST_WORD = 200
 
+_NO_SUBMIT = Submitted(task_id="")
 _NO_TRACK = Failed(reason=FailureReason.GENERATION, message="it is said to be done, without a track", is_doubtful=True)
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
@@ -158,8 +159,7 @@ class _Facts:
         for event in events:
             if isinstance(event, Progress):
                 shown = evolve(event, claimed_stage=None) if event.is_doubtful and self._doubts(event, entry) else event
-                self._see_tracks(shown, seen, at)
-                self._see_words(shown, seen, at)
+                self._see(shown, seen, at)
                 if seen == "poll" and shown.claimed_stage is Stage.COMPLETE and self.audible is None:
                     self._see_failure(_NO_TRACK, seen, entry)
             elif isinstance(event, Failed):
@@ -171,7 +171,7 @@ class _Facts:
         wait = DONE_SECONDS if event is _NO_TRACK or isinstance(event, Progress) else 0.0
         return event.is_doubtful and (entry.note != STILL or entry.at < (self.doubted_at or 0.0) + wait)
 
-    def _see_tracks(self, event: Progress, seen: Seen, at: float) -> None:
+    def _see(self, event: Progress, seen: Seen, at: float) -> None:
         claimed = event.claimed_stage
         is_list = claimed is not None or len(event.tracks) > 1
         for position, track in enumerate(event.tracks, 1):
@@ -182,9 +182,6 @@ class _Facts:
                 self.shown = self.shown or (at, seen)
             if track.failure is not None:
                 self.failures.append(self.sightings[-1])
-
-    def _see_words(self, event: Progress, seen: Seen, at: float) -> None:
-        claimed = event.claimed_stage
         if claimed is not None:
             self.claimed.setdefault(claimed, (at, seen))
             self.shown = self.shown or (at, seen)
@@ -213,72 +210,67 @@ class _Facts:
             self.told.setdefault(handled.topic, at)
             return
         key = (handled.topic, handled.handler)
-        old = self.runs.get(key, Run())
-        self.runs[key] = Run(
-            failures=max(old.failures, handled.failure),
-            last_at=at,
-            error=handled.error or old.error if handled.failure else "",
-            is_done=old.is_done or handled.is_over,
-            wait=handled.wait,
-            waits=max(old.waits, handled.waits),
-        )
-
-    def _tracks(self, track_ids: Sequence[str], complete_at: float) -> tuple[Track, ...]:
-        found = tracks_of(
-            self.asked, self.sightings, track_ids=track_ids, cover_url=self.cover_url, complete_at=complete_at
-        )
-        return found if self.recovery is None else with_recovered(found, self.recovery, self.asked.retention)
+        self.runs[key] = handled.after(self.runs.get(key, Run()), at)
 
     def record(self) -> Record:
         """Return what follows from the facts."""
         reached = _reached(self) if self.submitted is not None or self.told else ()
-        submit, outcome = self.submit, self.answer
-        track_ids = submit.track_ids if submit is not None else ()
-        fault = self.fault or (_fault_of_tracks(self) if self.failures else None)
+        submit, outcome = self.submit or _NO_SUBMIT, self.answer
         refusal = self.is_abandoned
         if isinstance(outcome, Refused) and self.called_id is None:
             refusal = str(outcome.error)
-        last = reached[-1] if reached else None
-        stage = last.stage if last is not None else None
-        verdict = Verdict.OPEN
-        if stage is Stage.COMPLETE:
-            verdict = Verdict.COMPLETE
+        stage, last_at = (reached[-1].stage, reached[-1].at) if reached else (None, math.inf)
+        is_complete = stage is Stage.COMPLETE
+        fault = None if is_complete else self.fault or (_fault_of_tracks(self) if self.failures else None)
+        verdict, ended_at = Verdict.OPEN, None
+        if is_complete:
+            verdict, ended_at = Verdict.COMPLETE, last_at
         elif fault is not None:
-            verdict = Verdict.FAILED
+            verdict, ended_at = Verdict.FAILED, fault.at
         elif self.expired_at is not None:
-            verdict = Verdict.EXPIRED
+            verdict, ended_at = Verdict.EXPIRED, self.expired_at
         elif refusal is not None:
             verdict = Verdict.REFUSED
+        complete_at = last_at if is_complete else math.inf
+        tracks = tracks_of(
+            self.asked, self.sightings, track_ids=submit.track_ids, cover_url=self.cover_url, complete_at=complete_at
+        )
+        if self.recovery is not None:
+            tracks = with_recovered(tracks, self.recovery, self.asked.retention)
+        topics = [TOPIC_OF[item.stage] for item in reached[1:]]
+        if verdict is Verdict.FAILED:
+            topics.append(FAILED_TOPIC)
         return Record(
             ref=self.ref,
             asked=self.asked,
             created_at=self.created_at,
             seen_at=self.seen_at,
             answered_at=self.answered_at,
-            answered_id=submit.task_id if submit is not None else None,
+            answered_id=submit.task_id or None,
             task_id=self.task_id,
             stage=stage,
             verdict=verdict,
+            ended_at=ended_at,
             reached=reached,
-            tracks=self._tracks(track_ids, last.at if last is not None and stage is Stage.COMPLETE else math.inf),
+            tracks=tracks,
             sightings=tuple(self.sightings),
-            track_ids=track_ids,
+            track_ids=submit.track_ids,
             asks_at=self.asks_at,
             doubted_at=self.doubted_at,
             cover_url=self.cover_url,
             credits=self.credits,
-            credit_estimate=submit.credit_estimate if submit is not None else None,
-            eta=submit.eta if submit is not None else None,
+            credit_estimate=submit.credit_estimate,
+            eta=submit.eta,
             words=tuple(self.words[-MAX_WORDS:]),
             fault=fault,
             refusal=refusal,
             is_unsent=self.is_abandoned is not None,
             answer_problem=outcome.reason if isinstance(outcome, Unknown) else None,
             complaint=self.complaint,
-            expired_at=self.expired_at,
             recovery=self.recovery,
             handled=frozenset(self.told),
             runs=self.runs,
+            untold=tuple([topic for topic in topics if topic not in self.told]),
         )
 
 

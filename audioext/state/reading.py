@@ -11,7 +11,7 @@ from audioext.errors import AudioextError
 from audioext.http.messages import HttpResponse, as_data
 from audioext.models.entries import REFUSED, UNCONFIRMED, UNSENT, Entry, make_entry
 from audioext.models.events import Event, Failed, Progress, SubmitOutcome, Submitted, Unknown
-from audioext.models.record import Asked
+from audioext.models.record import Asked, Run
 from audioext.providers.base import Provider, Recovers
 from audioext.state.asked import load_asked
 
@@ -34,6 +34,17 @@ class Handled:
     waits: int = 0
     """Which such wait of this handler it is, from 1."""
 
+    def after(self, old: Run, at: float) -> Run:
+        """Return how the handler has fared with the topic by then, where *old* was so before."""
+        return Run(
+            failures=max(old.failures, self.failure),
+            last_at=at,
+            error=self.error or old.error if self.failure else "",
+            is_done=old.is_done or self.is_over,
+            wait=self.wait,
+            waits=max(old.waits, self.waits),
+        )
+
 
 @frozen
 class Reading:
@@ -48,14 +59,8 @@ class Reading:
     """What it means for the recovery of the job's files, which is a task of its own."""
     problem: str = ""
     """Why a status call or a webhook tells nothing of the task."""
-
-    @property
-    def task_id(self) -> str | None:
-        """The task that its events name first, `None` where they name none."""
-        for event in self.events:
-            if event.task_id is not None:
-                return event.task_id
-        return None
+    task_id: str | None = None
+    """The task that a webhook names first, `None` where it names none."""
 
 
 def read(entry: Entry, provider: Provider) -> Reading:
@@ -103,7 +108,7 @@ def _read_webhook(entry: Entry, provider: Provider) -> Reading:
     if entry.note.startswith(UNCONFIRMED):
         # The task that it names counts all the same: without its id no status call can be made.
         events = tuple([Progress(task_id=event.task_id, ask_now=True) for event in events])
-    return Reading(entry, events=events)
+    return Reading(entry, events=events, task_id=next((event.task_id for event in events if event.task_id), None))
 
 
 def _read_status(entry: Entry, provider: Provider) -> Reading:

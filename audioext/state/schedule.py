@@ -8,7 +8,6 @@ from audioext.models.entries import POST_SECONDS, Index
 from audioext.models.limits import Pace
 from audioext.models.record import Record, Run, Verdict
 from audioext.models.results import Stage
-from audioext.state.views import untold
 
 JITTER_SHARE = 0.2
 """Of an interval; it spreads jobs that were submitted or restarted together."""
@@ -30,7 +29,7 @@ def index_of(record: Record, *, now: float, poll_at: float | None, expire_after:
 
     Handlers that wait for long are looked at now and then: what is due later was put down by a clock that was ahead.
     """
-    due = handle_at(record, now)
+    due, is_open = handle_at(record, now), record.verdict is Verdict.OPEN
     return Index(
         ref=record.ref,
         provider=record.asked.provider,
@@ -39,8 +38,8 @@ def index_of(record: Record, *, now: float, poll_at: float | None, expire_after:
         key=None if record.verdict is Verdict.REFUSED else record.asked.key,
         task_id=record.task_id,
         answered_at=0.0 if record.is_unsent else record.answered_at,
-        is_open=record.verdict is Verdict.OPEN,
-        occupies_until=_occupies_until(record, min(record.created_at, now), expire_after),
+        is_open=is_open,
+        occupies_until=_occupies_until(record, min(record.created_at, now), expire_after) if is_open else 0.0,
         poll_at=poll_at,
         handle_at=None if due is None else min(due, now + FARTHEST_RETRY_SECONDS / 2),
     )
@@ -48,15 +47,14 @@ def index_of(record: Record, *, now: float, poll_at: float | None, expire_after:
 
 def handle_at(record: Record, now: float) -> float | None:
     """Return when handlers have to be told of something, `None` if they were told all; after a failure they wait."""
-    topics = untold(record)
-    if not topics:
+    if not record.untold:
         return None
     if not record.runs:
         return now
     waits = [
         again_at(run, now)
         for (topic, _), run in record.runs.items()
-        if topic == topics[0] and (run.failures or run.waits) and not run.is_done
+        if topic == record.untold[0] and (run.failures or run.waits) and not run.is_done
     ]
     return min(waits, default=now)
 
@@ -110,9 +108,7 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
 
 
 def _occupies_until(record: Record, began_at: float, expire_after: float) -> float:
-    """Return until when it counts as open, which *began_at* a time that is not ahead of our clock."""
-    if record.verdict is not Verdict.OPEN:
-        return 0.0
+    """Return until when an open job counts, which *began_at* a time that is not ahead of our clock."""
     if record.task_id is not None:
         return began_at + expire_after
     # An answer that does not tell of a task: the outcome is unknown, and nobody may ever say more.

@@ -1,4 +1,4 @@
-"""What is known of the tracks: sightings of one track are merged, and the tracks put in order.
+"""What users are shown: the tracks, whose sightings are merged and put in order, a stage's and a whole song.
 
 Sightings belong together by the track's id; one without an id belongs to every id that showed the same audio URL, else
 the URL is its key. For each field the best value wins: higher claimed stage, then a value over none, then status over
@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from audioext.models.record import Asked, Seen, Sighting
-from audioext.models.results import Track
+from yarl import URL
+
+from audioext.models.record import Asked, Reached, Record, Seen, Sighting, Verdict
+from audioext.models.requests import Request
+from audioext.models.results import Files, Song, Stage, Track, fetched_by
 
 SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
 """Whose word counts more where two differ: a status call is asked over our own connection."""
@@ -63,6 +67,41 @@ def tracks_of(
         vars(track).update(facts)
         made.append(track)
     return tuple(made)
+
+
+def stage_reached(record: Record, stage: Stage) -> tuple[Reached, tuple[Track, ...]] | None:
+    """Return when *stage* was reached and the tracks that were known by then, `None` if it was not."""
+    reached = next((item for item in record.reached if item.stage is stage), None)
+    if reached is None:
+        return None
+    known = [sighting for sighting in record.sightings if sighting.at <= reached.at]
+    return reached, tracks_of(record.asked, known, track_ids=record.track_ids, cover_url=record.cover_url)
+
+
+def song_of(record: Record, files: Files | None = None) -> Song | None:
+    """Return the song of a complete job, with its playable tracks alone; `None` if it is not complete.
+
+    *files* is what fetches the files of its tracks.
+    """
+    if record.verdict is not Verdict.COMPLETE:
+        return None
+    return Song(
+        ref=record.ref,
+        provider=record.asked.provider,
+        task_id=record.task_id,
+        tracks=fetched_by(files, [track for track in record.tracks if track.audio_url is not None]),
+        credits=record.credits,
+        meta=record.asked.meta,
+        source_name=_source_name(record.asked.request),
+        files=files,
+    )
+
+
+def _source_name(request: Request) -> str | None:
+    """Return the name of the file that *request* continues or accompanies, without its suffix."""
+    if isinstance(request.file, Path):
+        return request.file.stem or None
+    return PurePosixPath(URL(request.url).name).stem or None if request.url else None
 
 
 def groups(sightings: Iterable[Sighting]) -> list[list[Sighting]]:

@@ -155,6 +155,6 @@ def _timeline(record: Record) -> list[tuple[str, float, str]]:
         found.append(("failed", record.fault.at, record.fault.message))
     if record.verdict is Verdict.REFUSED:
         found.append(("refused", record.answered_at or record.created_at, problem_of(record) or ""))
-    if record.verdict is Verdict.EXPIRED and record.expired_at is not None:
-        found.append(("expired", record.expired_at, "given up; a late callback still completes it"))
+    if record.verdict is Verdict.EXPIRED and record.ended_at is not None:
+        found.append(("expired", record.ended_at, "given up; a late callback still completes it"))
     return sorted(found, key=lambda item: item[1])

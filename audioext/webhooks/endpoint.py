@@ -1,25 +1,29 @@
-"""What the aiohttp and the ASGI face of the inbox share: what they answer, readiness, and deliveries under way."""
+"""What the aiohttp and the ASGI face of the inbox share: what is answered to each request, and what is under way."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+import os
+import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
-from attrs import define, field
+from attrs import define, field, frozen
 
 from audioext.errors import StoreError, WebhookError
-from audioext.files.serving import Offers
+from audioext.files.serving import Offer, Offers
 from audioext.http import urls
+from audioext.http.decoding import MAX_BODY_BYTES
+from audioext.http.messages import Headers, Webhook
 from audioext.outage import Outage
-from audioext.webhooks.inbox import Inbox
-from audioext.webhooks.progress import Watching
+from audioext.webhooks import progress
+from audioext.webhooks.inbox import Inbox, too_big
 
 T = TypeVar("T")
 
@@ -31,9 +35,21 @@ READY_SECONDS = 1.0
 """How long an answer to who asks whether we are ready is given again."""
 BODY_SECONDS = 10.0
 """How long a body may take to come."""
-LINK_SEGMENTS = 3
-"""Of the path of an offered file: `files`, its token, a name for people; of a job's progress: also ref and token."""
-ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8", "Server": "audioext"}
+CHUNK_BYTES = 65_536
+"""Read of an offered file at a time."""
+_UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
+_ANY_HEADER = 47  # zlib's own word for: a gzip header or its own
+SERVER = {"Server": "audioext"}
+ANSWER_HEADERS = {"Content-Type": "application/json; charset=utf-8", **SERVER}
+
+
+@frozen
+class Reply:
+    """What is answered to a request: its body as bytes, or as pieces that come one after the other."""
+
+    status: int
+    body: bytes | AsyncGenerator[bytes]
+    headers: Mapping[str, str] = ANSWER_HEADERS
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -42,7 +58,7 @@ class Endpoint:
 
     inbox: Inbox
     offers: Offers
-    watching: Watching
+    watching: progress.Watching
     ready: Callable[[], Awaitable[Sequence[str]]]
     lifespan: Callable[[], Awaitable[Callable[[], Awaitable[None]]]]
     """Opens the client, unless it is open, and returns what closes it again."""
@@ -54,8 +70,67 @@ class Endpoint:
     _outage: str = field(default="", init=False)
     _lack: Outage = field(factory=lambda: Outage(_log, "not ready"), init=False)
     _warnings: int = field(default=0, init=False)
-    _under_way: set[object] = field(factory=set, init=False)
+    under_way: set[object] = field(factory=set, init=False)
+    """Requests that are being answered; who takes one out calls `end`."""
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    def answer(self, status: int, headers: Mapping[str, str] = ANSWER_HEADERS) -> Reply:
+        """Return the answer of *status*, which is counted."""
+        self.answered[status] += 1
+        return Reply(status, answer_body(status), headers)
+
+    async def take(
+        self, path: str, headers: Headers, read: Callable[[], Awaitable[bytes]], *, is_packed: bool = False
+    ) -> int:
+        """Take a webhook, whose body is *read* once its tag was checked, and return the status to answer it with.
+
+        One *is_packed* whose body is as compressed as its headers say.
+        """
+        try:
+            route = self.inbox.admit(path)
+            body = await read()
+            if is_packed and "Content-Encoding" in headers:
+                body = unpack(body, headers["Content-Encoding"])
+        except WebhookError as error:
+            return error.http_status
+        hook = Webhook(path=path, headers=headers, body=body, received_at=self.inbox.clock.now())
+        return await self.inbox.take(route, hook)
+
+    async def get(self, method: str, path: str) -> Reply:
+        """Return the answer to what is no POST."""
+        kind, first, last = ("", "", *path.split("/"))[-3:]
+        is_head = method == "HEAD"
+        if method not in {"GET", "HEAD"}:
+            return self._nothing(path, is_read=False)
+        if last in {"healthz", "readyz"}:
+            status, said = (200, {"status": "ok"}) if last == "healthz" else await self.readiness()
+            return Reply(status, msgspec.json.encode(said))
+        if kind == urls.FILES_SEGMENT:
+            return self._file(first, is_head=is_head)
+        if kind == progress.SEGMENT:
+            job = await self.watching.admit(first, last)
+            if isinstance(job, int):
+                return self.answer(job)
+            return Reply(200, b"" if is_head else self.watching.events(job), {**progress.HEADERS, **SERVER})
+        return self._nothing(path, is_read=True)
+
+    def _nothing(self, path: str, *, is_read: bool) -> Reply:
+        """Return the answer to who asks for nothing that we have, or in a way that we do not answer."""
+        try:
+            urls.read_callback(path)
+        except WebhookError:
+            return self.answer(404) if is_read else self.answer(405, {**ANSWER_HEADERS, "Allow": "GET, HEAD"})
+        return self.answer(405, {**ANSWER_HEADERS, "Allow": "POST"})
+
+    def _file(self, token: str, *, is_head: bool) -> Reply:
+        # Opened by ourselves: aiohttp's own FileResponse would serve voice.wav.gz where that lies beside voice.wav.
+        offer = self.offers.find(token)
+        file = None if offer is None else offer.open()
+        if offer is None or file is None:
+            return self.answer(404)
+        with file:
+            headers = {**offer.headers, **SERVER, "Content-Length": str(os.fstat(file.fileno()).st_size)}
+        return Reply(200, b"" if is_head else _pieces(offer), headers)
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
         """Say whether the store takes entries, and no more: strangers read it, and may ask often."""
@@ -80,27 +155,31 @@ class Endpoint:
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what *work* returns; it goes on where the caller is cancelled, and `drain` waits for it."""
         task = asyncio.create_task(work, name="audioext delivery")
-        self.begin(task)
+        self.under_way.add(task)
         task.add_done_callback(self.end)
         return await asyncio.shield(task)
 
-    def begin(self, delivery: object) -> None:
-        """Note that a delivery is under way."""
-        self._under_way.add(delivery)
-
-    def end(self, delivery: object) -> None:
-        """Note that a delivery was answered."""
-        self._under_way.discard(delivery)
+    def end(self, request: object) -> None:
+        """Note that a request was answered."""
+        self.under_way.discard(request)
         self._ended.set()
 
     async def drain(self) -> None:
         """Wait for what is under way now; connections that are kept alive may go on to bring more."""
-        accepted = set(self._under_way)
+        accepted = set(self.under_way)
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                while accepted & self._under_way:
+                while accepted & self.under_way:
                     self._ended.clear()
                     await self._ended.wait()
+
+
+async def _pieces(offer: Offer) -> AsyncGenerator[bytes]:
+    file = offer.open()
+    if file is not None:  # nobody has put another in its place meanwhile
+        with file:
+            while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield piece
 
 
 @cache
@@ -111,10 +190,31 @@ def answer_body(status: int) -> bytes:
     return msgspec.json.encode({"code": status, "msg": word})
 
 
-def status_of_get(path: str) -> int:
-    """Return what a request to *path* is answered that asks for nothing we have: 405 for a callback path, else 404."""
+def too_slow() -> WebhookError:
+    """Return what refuses a body that does not come."""
+    return WebhookError(f"its body did not come within {BODY_SECONDS:g} s", http_status=408)
+
+
+def unpack(body: bytes, encoding: str) -> bytes:
+    """Return what a compressed *body* holds.
+
+    Raises:
+        WebhookError: it is compressed in a way that nobody asked for (415), damaged (400), or too big (413).
+    """
+    if encoding.strip().lower() == "identity":
+        return body
+    if encoding.strip().lower() not in _UNPACKED:
+        message = "a body may be compressed by gzip or deflate alone"
+        raise WebhookError(message, http_status=415)
+    packed = zlib.decompressobj(wbits=_ANY_HEADER)
     try:
-        urls.read_callback(path)
-    except WebhookError as error:
-        return error.http_status
-    return 405
+        found = packed.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        message = f"the compressed body is damaged: {error}"
+        raise WebhookError(message, http_status=400) from error
+    if len(found) > MAX_BODY_BYTES:
+        raise too_big()
+    if not packed.eof or packed.unused_data:
+        message = "the compressed body is damaged: it is cut off, or something follows"
+        raise WebhookError(message, http_status=400)
+    return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import os
 import re
+from collections.abc import Coroutine
 from contextlib import aclosing, suppress
+from functools import partial
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -18,13 +20,12 @@ from yarl import URL
 from audioext.errors import ConfigError, WebhookError
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
-from audioext.http.messages import Webhook
 from audioext.waiting import whole
 from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
-from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, LINK_SEGMENTS, Endpoint, answer_body, status_of_get
+from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, Endpoint, answer_body, too_slow
 from audioext.webhooks.inbox import too_big
-from audioext.webhooks.server import BoundedServer, StrangersLog, unpack
+from audioext.webhooks.server import BoundedServer, StrangersLog
 
 _log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
@@ -33,7 +34,6 @@ _access_log = logging.getLogger("audioext.access")
 SHUTDOWN_SECONDS = 0.2
 WRITE_SECONDS = 30.0
 """How long a piece of a file, or news of a job, may wait for who asked for it to read on."""
-CHUNK_BYTES = 65_536
 BACKLOG = 64
 """Connections that may wait to be accepted, which all are at once; the server closes what is too many after that."""
 
@@ -58,7 +58,6 @@ class Receiver:
     """Whose jobs the live page shows."""
     _server: BoundedServer | None = field(default=None, init=False)
     _runner: web.ServerRunner | None = field(default=None, init=False)
-    _prefixes: tuple[str, ...] = field(default=("",), init=False)
 
     @property
     def asgi(self) -> AsgiReceiver:
@@ -77,18 +76,11 @@ class Receiver:
             raise ConfigError(message)
         self.endpoint.is_serving = True
         base = _as_route(prefix.rstrip("/"))
-        for path, handler in (
-            ("healthz", self._healthz),
-            ("readyz", self._readyz),
-            (f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", self._mounted_file),
-            (f"{progress.SEGMENT}/{{ref}}/{{token}}", self._mounted_watch),
-        ):
-            for method in ("GET", "HEAD"):
-                app.router.add_route(method, f"{base}/{path}", handler, expect_handler=_ask_later)
+        files, watched = f"{urls.FILES_SEGMENT}/{{token}}/{{name}}", f"{progress.SEGMENT}/{{ref}}/{{token}}"
+        routes = [(method, path) for path in ("healthz", "readyz", files, watched) for method in ("GET", "HEAD")]
         # A body is asked for when the tag was checked, not before.
-        app.router.add_route(
-            "*", f"{base}/{{provider}}/{{ref}}/{{tag}}", self._mounted_webhook, expect_handler=_ask_later
-        )
+        for method, path in (*routes, ("*", "{provider}/{ref}/{tag}")):
+            app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=_ask_later)
 
     def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
         """Mount the live page into the user's own *app*, and return the path, with its token, that opens it.
@@ -103,16 +95,15 @@ class Receiver:
         page = importlib.import_module("audioext.ui.jobs").jobs_page(self.client, is_local=is_local)
         return str(page.add_to(app, prefix))
 
-    async def start(self, host: str, port: int, *, prefix: str = "/") -> int:
+    async def start(self, host: str, port: int) -> int:
         """Serve at *host* and *port* and return the port, which the system chooses where it is 0.
 
-        The routes are at the root and under *prefix*, the path of `public_url`: a proxy may cut it off or not.
+        The routes are at the root and under any prefix: a proxy may cut off the path of `public_url` or not.
 
         Raises:
             ConfigError: the address cannot be listened on.
         """
         self.endpoint.is_serving = True
-        self._prefixes = tuple(dict.fromkeys(("", prefix.rstrip("/"))))
         # An access log costs half of the throughput, so there is one only where somebody listens to it.
         wanted = _access_log if _access_log.isEnabledFor(logging.INFO) else None
         # The low-level server: an application's router would cost a fifth of a webhook's time.
@@ -145,115 +136,51 @@ class Receiver:
             self._runner = None
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request to our own server."""
+        """Answer a request to our own server; a provider that hangs up cannot cancel it, which is aiohttp's default."""
         assert self._server is not None  # noqa: S101 - it is the caller
         self._server.work(request.protocol)
-        # A provider that hangs up cannot cancel this, which is the default of aiohttp's own server.
         delivery = object()
-        self.endpoint.begin(delivery)
+        self.endpoint.under_way.add(delivery)
         try:
-            is_post = request.method == "POST"
-            answer = await (self._webhook(request, is_packed=True) if is_post else self._get(request))
-        except web.HTTPException as error:
-            error.headers["Server"] = ANSWER_HEADERS["Server"]
-            raise
+            if request.method == "POST":
+                return self._answer(await self._take(request, is_packed=True))
+            return await self._get(request)
         except (web.RequestPayloadError, ConnectionError):
             raise  # aiohttp answers these
         except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the path, which holds a secret
             _log.exception("a request could not be answered")
             return self._answer(500)
-        else:
-            answer.headers["Server"] = ANSWER_HEADERS["Server"]
-            return answer
         finally:
             self.endpoint.end(delivery)
             self._server.rest(request.protocol)
 
-    async def _get(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.rel_url.raw_path
-        for prefix in self._prefixes:
-            if path == f"{prefix}/healthz":
-                return await self._healthz(request)
-            if path == f"{prefix}/readyz":
-                return await self._readyz(request)
-            segments = path.removeprefix(f"{prefix}/").split("/")
-            if segments[0] == urls.FILES_SEGMENT and len(segments) == LINK_SEGMENTS:
-                return await self._file(request, segments[1])
-            if segments[0] == progress.SEGMENT and len(segments) == LINK_SEGMENTS:
-                return await self._watch(request, segments[1], segments[2])
-        status = status_of_get(path)
-        if status == web.HTTPMethodNotAllowed.status_code:
-            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
-        return self._answer(status)
-
-    async def _mounted_webhook(self, request: web.Request) -> web.Response:
+    async def _mounted(self, request: web.Request) -> web.StreamResponse:
         """Answer a request to the user's application, which may cancel its handlers: so a task has to guard ours."""
-        if request.method != "POST":
-            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
-        return await self.endpoint.finish(self._webhook(request))
+        if request.method == "POST":
+            return self._answer(await self.endpoint.finish(self._take(request)))
+        return await self._get(request)
 
-    async def _webhook(self, request: web.BaseRequest, *, is_packed: bool = False) -> web.Response:
-        path = request.rel_url.raw_path
-        try:
-            route = self.endpoint.inbox.admit(path)  # before the body is read
-            if "Expect" in request.headers:
-                _go_on(request)
-            body = await _read_body(request)
-            if is_packed and "Content-Encoding" in request.headers:
-                body = unpack(body, request.headers["Content-Encoding"])
-        except WebhookError as error:
-            return self._answer(error.http_status)
-        now = self.endpoint.inbox.clock.now()
-        hook = Webhook(path=path, headers=request.headers, body=body, received_at=now)
-        return self._answer(await self.endpoint.inbox.take(route, hook))
+    def _take(self, request: web.BaseRequest, *, is_packed: bool = False) -> Coroutine[Any, Any, int]:
+        read = partial(_read_body, request)
+        return self.endpoint.take(request.rel_url.raw_path, request.headers, read, is_packed=is_packed)
 
     def _answer(self, status: int) -> web.Response:
         self.endpoint.answered[status] += 1
         return web.Response(body=answer_body(status), status=status, headers=ANSWER_HEADERS)
 
-    async def _mounted_file(self, request: web.Request) -> web.StreamResponse:
-        return await self._file(request, request.match_info["token"])
-
-    async def _file(self, request: web.BaseRequest, token: str) -> web.StreamResponse:
-        # Opened by ourselves: aiohttp's own FileResponse would serve voice.wav.gz where that lies beside voice.wav.
-        offer = self.endpoint.offers.find(token)
-        file = offer.open() if offer is not None else None
-        if offer is None or file is None:
-            raise web.HTTPNotFound
-        with file:
-            headers = {**offer.headers, "Content-Length": str(os.fstat(file.fileno()).st_size)}
-            if request.method == "HEAD":
-                return web.Response(headers=headers)
-            # Sent while the request is being answered: after that the connection counts as one that waits for another.
-            response = web.StreamResponse(headers={**headers, "Server": ANSWER_HEADERS["Server"]})
-            response.force_close()  # the file may get shorter meanwhile
+    async def _get(self, request: web.BaseRequest) -> web.StreamResponse:
+        answer = await self.endpoint.get(request.method, request.rel_url.raw_path)
+        if isinstance(answer.body, bytes):
+            return web.Response(body=answer.body, status=answer.status, headers=answer.headers)
+        # Sent while the request is being answered: after that the connection counts as one that waits for another.
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        response.force_close()  # a file may get shorter meanwhile
+        async with aclosing(answer.body) as pieces:
             await response.prepare(request)
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                await _write(request, response, chunk)
+            with suppress(ConnectionError):  # nobody reads any more
+                async for piece in pieces:
+                    await _write(request, response, piece)
         return response
-
-    async def _mounted_watch(self, request: web.Request) -> web.StreamResponse:
-        return await self._watch(request, request.match_info["ref"], request.match_info["token"])
-
-    async def _watch(self, request: web.BaseRequest, ref: str, token: str) -> web.StreamResponse:
-        job = await self.endpoint.watching.admit(ref, token)
-        if isinstance(job, int):
-            return self._answer(job)
-        response = web.StreamResponse(headers={**progress.HEADERS, "Server": ANSWER_HEADERS["Server"]})
-        await response.prepare(request)
-        if request.method != "HEAD":
-            async with aclosing(self.endpoint.watching.events(job)) as events:
-                with suppress(ConnectionError):  # nobody watches any more
-                    async for event in events:
-                        await _write(request, response, event)
-        return response
-
-    async def _healthz(self, _: web.BaseRequest) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def _readyz(self, _: web.BaseRequest) -> web.Response:
-        status, said = await self.endpoint.readiness()
-        return web.json_response(said, status=status)
 
 
 def _as_route(prefix: str) -> str:
@@ -273,15 +200,6 @@ async def _ask_later(request: web.Request) -> None:
         raise web.HTTPExpectationFailed
 
 
-def _go_on(request: web.BaseRequest) -> None:
-    """Ask for the body of a sender that waits for that."""
-    if request.headers["Expect"].lower() != "100-continue":
-        message = "nothing but 100-continue may be expected"
-        raise WebhookError(message, http_status=417)
-    if request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
 async def _write(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:
     """Send *data*, or raise ConnectionResetError: the other side does not read it."""
     try:
@@ -294,8 +212,19 @@ async def _write(request: web.BaseRequest, response: web.StreamResponse, data: b
         raise ConnectionResetError(message) from error
 
 
+def _go_on(request: web.BaseRequest) -> None:
+    """Ask for the body of a sender that waits for that."""
+    if request.headers["Expect"].lower() != "100-continue":
+        message = "nothing but 100-continue may be expected"
+        raise WebhookError(message, http_status=417)
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
 async def _read_body(request: web.BaseRequest) -> bytes:
     """Return the body, or raise WebhookError: it is over our limit (413), or does not come in time (408)."""
+    if "Expect" in request.headers:
+        _go_on(request)
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         raise too_big()
@@ -312,8 +241,7 @@ async def _read_body(request: web.BaseRequest) -> bytes:
                 if content.total_bytes > MAX_BODY_BYTES:
                     raise too_big()
     except TimeoutError as error:
-        message = f"its body did not come within {BODY_SECONDS:g} s"
-        raise WebhookError(message, http_status=408) from error
+        raise too_slow() from error
     except RuntimeError as error:  # so aiohttp names a connection that was lost before anybody read
         raise ConnectionResetError(str(error)) from error
     return b"".join(chunks)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
-from audioext.errors import WebhookError
-from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import excerpt
-from audioext.webhooks.inbox import too_big
 
 try:
     import resource
@@ -30,8 +26,6 @@ MAX_CONNECTIONS = 512
 LINGERING_SECONDS = 0.5
 """How long the rest of a body is read that was refused, so that the sender can read why."""
 LONGEST_COMPLAINT = 200
-_UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
-_ANY_HEADER = 47  # zlib's own word for: a gzip header or its own
 
 
 class StrangersLog(logging.LoggerAdapter[logging.Logger]):
@@ -118,31 +112,6 @@ class BoundedServer(web.Server):
                 return
             del self._silent[handler]
             handler.force_close()
-
-
-def unpack(body: bytes, encoding: str) -> bytes:
-    """Return what a compressed *body* holds.
-
-    Raises:
-        WebhookError: it is compressed in a way that nobody asked for (415), damaged (400), or too big (413).
-    """
-    if encoding.strip().lower() == "identity":
-        return body
-    if encoding.strip().lower() not in _UNPACKED:
-        message = "a body may be compressed by gzip or deflate alone"
-        raise WebhookError(message, http_status=415)
-    packed = zlib.decompressobj(wbits=_ANY_HEADER)
-    try:
-        found = packed.decompress(body, MAX_BODY_BYTES + 1)
-    except zlib.error as error:
-        message = f"the compressed body is damaged: {error}"
-        raise WebhookError(message, http_status=400) from error
-    if len(found) > MAX_BODY_BYTES:
-        raise too_big()
-    if not packed.eof or packed.unused_data:
-        message = "the compressed body is damaged: it is cut off, or something follows"
-        raise WebhookError(message, http_status=400)
-    return found
 
 
 def most_connections() -> int:

@@ -75,7 +75,7 @@ async def test_a_client_where_all_is_well_passes(sandbox: Sandbox, tmp_path: Pat
     ("breakage", "words"),
     [
         (broken.redirects, "redirects to https://other.example/hooks/audio/check/"),
-        (broken.turns_into_get, "takes no POST there (405)"),
+        (broken.turns_into_get, "is a receiver that gets no POST (405)"),
         (broken.cuts(1_000), "a body that was changed on its way (400)"),
         (broken.rewrites, "a body that was changed on its way (400)"),
         (broken.answers(200), "answers 200 to whatever comes, and is no receiver of audioext's"),

@@ -23,10 +23,11 @@ from audioext.models.requests import Extend
 from audioext.models.results import Stage
 from audioext.providers import NAMES, load
 from audioext.providers.base import Credits, Provider, Uploads
-from audioext.state import schedule, views
+from audioext.state import schedule
 from audioext.state.asked import dump_asked
 from audioext.state.fold import fold
 from audioext.state.reading import read
+from audioext.state.tracks import song_of, stage_reached
 from tests.security.fuzz.mutations import mutated
 
 SAMPLES = Path(__file__).parents[2] / "support" / "samples"
@@ -168,8 +169,8 @@ def told(record: Record) -> bytes:
         polled_at=0.0,
     )
     index = schedule.index_of(record, now=NOW, poll_at=at, expire_after=EXPIRE_SECONDS)
-    events = [views.stage_reached(record, stage) for stage in Stage]
-    song = views.song(record)
+    events = [stage_reached(record, stage) for stage in Stage]
+    song = song_of(record)
     shown: list[object] = [
         record.tracks,
         record.words,
@@ -180,7 +181,7 @@ def told(record: Record) -> bytes:
         index,
     ]
     shown += [event[1] for event in events if event is not None]
-    shown += [song.tracks if song is not None else None, views.failure(record)]
+    shown += [song.tracks if song is not None else None, record.fault]
     return msgspec.json.encode(shown, enc_hook=str)
 
 

@@ -19,7 +19,6 @@ from audioext.models.record import Verdict
 from audioext.sandbox import Sandbox
 from audioext.sandbox.models import Task, TaskStage
 from audioext.state.fold import TOPIC_OF
-from audioext.state.views import untold
 from audioext.stores.base import Store
 from tests.security.simulate.loop import EPOCH, Lived, run
 from tests.security.simulate.plans import NO_RESULT, SILENT_AT, Order, Plan, draw_plan, fold_stored
@@ -281,7 +280,7 @@ class Universe:
             task = tasks.get(record.task_id)
             if task is not None and record.verdict not in self._verdicts(task):
                 found.append(f"{record.ref} is {record.verdict.name}, its task at {task.stage} ({task.failure})")
-            found += [f"{record.ref}: handlers were not told of {topic}" for topic in untold(record)]
+            found += [f"{record.ref}: handlers were not told of {topic}" for topic in record.untold]
             topics = [TOPIC_OF[item.stage] for item in record.reached if item.stage in TOPIC_OF]
             found += [
                 f"{record.ref}: no handler ran for {topic}" for topic in topics if not self.told[record.ref, topic]

@@ -24,8 +24,9 @@ from audioext.models.entries import UNREADABLE, Entry, make_entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Stage
 from audioext.runtime.jobs import ClientClosedError, Job, JobError, JobExpiredError, JobFailedError, StageTimeoutError
-from audioext.state import schedule, views
+from audioext.state import schedule
 from audioext.state.reading import Handled
+from audioext.state.tracks import stage_reached
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import Watcher, die_at, fail_at, let_pass, slow_down
@@ -146,7 +147,7 @@ class Interleavings(RuleBasedStateMachine):
     def expected(self, stage: Stage) -> str:
         """Return how a wait for *stage* ends that does not go on."""
         record = self.record
-        if views.stage_reached(record, stage) is not None:
+        if stage_reached(record, stage) is not None:
             return "StageEvent"
         return {Verdict.FAILED: "JobFailedError", Verdict.EXPIRED: "JobExpiredError"}.get(record.verdict, "")
 
@@ -160,7 +161,7 @@ class Interleavings(RuleBasedStateMachine):
             due = schedule.handle_at(held.record, now)
             entries: list[Entry] = []
             if due is not None and due <= now:
-                topic = views.untold(held.record)[0]
+                topic = held.record.untold[0]
                 self.told.append(topic)
                 failures = sum(run.failures for run in held.record.runs.values()) + 1
                 word = Handled(topic) if is_good else Handled(topic, "bot", failures, "no", is_over=False)
@@ -341,7 +342,7 @@ class Interleavings(RuleBasedStateMachine):
         for waiting in (waiting for running in self.pair for waiting in running.waits if waiting.task.done()):
             error = waiting.task.exception()
             if error is None:
-                assert views.stage_reached(self.record, waiting.stage) is not None
+                assert stage_reached(self.record, waiting.stage) is not None
             else:
                 seen = "failed" if isinstance(error, JobFailedError) else "expired"
                 assert isinstance(error, (JobFailedError, JobExpiredError))

@@ -23,8 +23,8 @@ from audioext.models.entries import (
 from audioext.models.record import Record, Run, Verdict
 from audioext.models.results import FailureReason, Stage, TimedLine, Track
 from audioext.runtime.held import HeldJob
-from audioext.state import views
 from audioext.state.fold import MAX_WORDS, fold
+from audioext.state.tracks import song_of, stage_reached
 from tests.support import tape
 from tests.support.tape import REF, TAPE, TASK, Tape, folded
 
@@ -210,7 +210,7 @@ def test_complete_alone_implies_the_earlier_stages(see: Callable[..., Entry]) ->
     """A job whose first word is COMPLETE reaches text and first as implied, with the tracks known then."""
     record = folded(tape.request(), tape.answer(1.0), see(4.0, tape.shown(Stage.COMPLETE, ONE)))
 
-    implied = [found for stage in (Stage.TEXT, Stage.FIRST) if (found := views.stage_reached(record, stage))]
+    implied = [found for stage in (Stage.TEXT, Stage.FIRST) if (found := stage_reached(record, stage))]
     assert ["implied", "implied"] == [reached.source for reached, _ in implied]
     assert [("one",), ("one",)] == [tuple(each.id for each in tracks) for _, tracks in implied]
 
@@ -236,7 +236,7 @@ def test_a_stage_event_holds_the_tracks_known_then() -> None:
         tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE, TWO)),
     )
 
-    found = views.stage_reached(record, Stage.FIRST)
+    found = stage_reached(record, Stage.FIRST)
     assert found is not None
     assert ["one"] == [each.id for each in found[1]]
 
@@ -314,7 +314,7 @@ def test_one_failed_track_does_not_fail_the_job() -> None:
 
     assert Verdict.COMPLETE is record.verdict
     assert {"one": "too quiet", "two": None} == {each.id: each.failure for each in record.tracks}
-    song = views.song(record)
+    song = song_of(record)
     assert song is not None
     assert ["two"] == [each.id for each in song.tracks]
 
@@ -326,7 +326,7 @@ def test_one_failed_track_alone_leaves_the_job_open() -> None:
 
 def test_the_job_fails_when_every_track_failed() -> None:
     """Two failed tracks of two are the job's failure, whose text names both."""
-    failure = views.failure(folded(tape.request(counts_tracks=True), BAD, WORSE))
+    failure = folded(tape.request(counts_tracks=True), BAD, WORSE).fault
 
     assert failure is not None
     assert ("every track failed: too loud; too quiet", 5.0) == (failure.message, failure.at)
@@ -354,12 +354,12 @@ def test_a_failed_job_may_rise_to_complete() -> None:
     assert Verdict.FAILED is folded(tape.request(), NO).verdict
     for order in itertools.permutations([NO, DONE]):
         record = folded(tape.request(), *order)
-        assert (Verdict.COMPLETE, None) == (record.verdict, views.failure(record))
+        assert (Verdict.COMPLETE, None) == (record.verdict, record.fault)
 
 
 def test_a_failure_is_told_in_the_vendors_words() -> None:
     """Reason, code, text and money of a failure are those of the wire."""
-    failure = views.failure(folded(tape.request(), NO))
+    failure = folded(tape.request(), NO).fault
 
     assert failure is not None
     found = (failure.reason, failure.code, failure.message, failure.charged, failure.at)
@@ -379,7 +379,7 @@ def test_expiry_is_outranked_by_a_failure_and_by_the_song() -> None:
     """A job that was given up still fails or completes by a late word."""
     assert (Verdict.EXPIRED, 9.0) == (
         folded(tape.request(), EXPIRED).verdict,
-        folded(tape.request(), EXPIRED, DONE).expired_at,
+        folded(tape.request(), EXPIRED).ended_at,
     )
     assert Verdict.FAILED is folded(tape.request(), EXPIRED, tape.webhook(10.0, tape.failed())).verdict
     assert (
@@ -521,7 +521,7 @@ def test_what_handlers_were_told_is_pinned() -> None:
     assert [(Stage.SUBMITTED, 1.0, "poll"), (Stage.TEXT, 4.0, "implied"), (Stage.FIRST, 5.0, "implied")] == [
         (item.stage, item.at, item.source) for item in pinned.reached
     ]
-    assert () == views.untold(pinned)
+    assert () == pinned.untold
 
 
 def test_a_pinned_stage_is_reached_even_where_nothing_else_is_known() -> None:
@@ -639,20 +639,19 @@ def test_topics_are_due_in_order_until_they_are_handled() -> None:
     """Each reached stage is a topic; what all handlers are done with is none any more."""
     journal = [tape.request(), tape.webhook(4.0, tape.shown(Stage.COMPLETE, ONE))]
 
-    assert ("text", "first", "complete") == views.untold(folded(*journal))
-    assert ("first", "complete") == views.untold(folded(*journal, tape.handled(5.0, "text")))
-    assert ("text", "first") == views.untold(folded(*journal, tape.handled(5.0, "complete")))
+    assert ("text", "first", "complete") == folded(*journal).untold
+    assert ("first", "complete") == folded(*journal, tape.handled(5.0, "text")).untold
+    assert ("text", "first") == folded(*journal, tape.handled(5.0, "complete")).untold
 
 
 def test_a_failure_is_a_topic_before_a_late_complete() -> None:
     """Where a job failed, handlers hear so; where it has risen since, they hear of COMPLETE alone."""
     failed = [tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), NO]
 
-    assert ("text", "failed") == views.untold(folded(*failed))
-    assert ("text", "first", "complete") == views.untold(folded(*failed, DONE))
-    assert ("first", "complete") == views.untold(
-        folded(*failed, tape.handled(4.0, "text"), tape.handled(5.0, "failed"), DONE)
-    )
+    assert ("text", "failed") == folded(*failed).untold
+    assert ("text", "first", "complete") == folded(*failed, DONE).untold
+    risen = folded(*failed, tape.handled(4.0, "text"), tape.handled(5.0, "failed"), DONE)
+    assert ("first", "complete") == risen.untold
 
 
 def test_how_each_handler_fared_is_counted() -> None:
@@ -684,7 +683,7 @@ def test_a_damaged_word_of_a_handler_is_left_out(damaged: bytes) -> None:
     """What cannot be read is as if it had not happened, so that the handler is called again."""
     record = folded(tape.request(), tape.webhook(2.0, tape.shown(Stage.TEXT)), make_entry("handled", 3.0, body=damaged))
 
-    assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, views.untold(record))
+    assert (frozenset(), {}, ("text",)) == (record.handled, record.runs, record.untold)
 
 
 @pytest.mark.parametrize("kind", ["webhook", "status", "answer", "handled", "expired", "abandoned"])
