@@ -108,10 +108,7 @@ def _loads(data: bytes, where: str) -> object:
 
 
 def _leniently(data: bytes) -> object:
-    """Return JSON with what careless writers leave in it: NaN, line breaks inside texts, bytes that are no UTF-8.
-
-    Half of a surrogate pair, as a text has that was cut through an emoji, becomes a replacement character.
-    """
+    """Return JSON with what careless writers leave in it: NaN, line breaks in texts, no UTF-8, halves of an emoji."""
     text = data.decode(errors="replace")
     value: object = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole, parse_float=_finite)
     whole = _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
@@ -163,10 +160,7 @@ def opened(value: object) -> object:
 
 
 def plain_keys(value: object) -> dict[str, object]:
-    """Return an object with plain keys, so that their spelling does not matter; anything else is an empty one.
-
-    Of two keys that become one the first with something in it counts.
-    """
+    """Return an object by plain keys, anything else as an empty one; of two equal keys the first filled one counts."""
     found: dict[str, object] = {}
     for key, item in value.items() if isinstance(value, dict) else ():
         name = plain(key)

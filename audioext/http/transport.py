@@ -69,11 +69,7 @@ class Transport:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The session, made at first use: that needs a running loop.
-
-        Raises:
-            NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
-        """
+        """The session, made at first use in a running loop, or NotSentError: it was closed, by us or by the user."""
         if self._closed or (self.given is not None and self.given.closed):
             whose = "the client" if self._closed else "the session= of this client"
             raise NotSentError(f"{whose} was closed before this call; nothing was sent")
@@ -84,10 +80,7 @@ class Transport:
         return self._session
 
     def new_session(self, resolver: AbstractResolver) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
-        """Return a session with connections of its own, to be entered; a closed transport makes it too.
-
-        *resolver* finds the addresses of hosts. A user's own session is lent instead, and left open.
-        """
+        """Return a session of its own whose hosts *resolver* finds; a user's own is lent instead, and left open."""
         return self._make_session(resolver) if self.given is None else nullcontext(self.given)
 
     def proxies(self) -> frozenset[tuple[str | None, int | None]]:

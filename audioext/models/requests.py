@@ -143,11 +143,7 @@ class _Request:
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
-        """Return a request without refusing it, so that its problems and a provider's come together.
-
-        Raises:
-            TypeError: a field has no such name.
-        """
+        """Return a request that is not refused yet, or raise TypeError: a field has no such name."""
         _, defaults, _ = _fields(cast("type", cls))
         checks.refuse_unknown(cls.__name__, "field", fields, defaults)
         request, put = object.__new__(cls), object.__setattr__

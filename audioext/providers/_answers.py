@@ -100,11 +100,10 @@ class CodeTable:
 
 
 class Answer(Body):
-    """One answer, opened, whatever its bytes are: what its JSON says, and what it means as an answer.
+    """One answer, opened: `problem` is why it is no JSON object; then it says nothing as a body.
 
-    `problem` is why it is no JSON object; then it says nothing as a body. `code` is the body's own (`has_code`), else
-    the HTTP status with all of 2xx as 200. `failed`: it says no in another way, such as `"success": false`. `text` is
-    what it tells people, `meaning` what code and text stand for together.
+    `code` is the body's own (`has_code`), else the HTTP status with all of 2xx as 200. `failed`: it says no in another
+    way, such as `"success": false`. `text` is what it tells people, `meaning` what both stand for together.
     """
 
     def __init__(self, response: HttpResponse, reader: Answers) -> None:
@@ -167,11 +166,9 @@ class Answer(Body):
         return ProviderError(says, provider=self.reader.provider, http_status=status, code=str(OK), retryable=True)
 
     def made(self) -> Submitted | None:
-        """Return the task that a submit's answer names: on top or in what it wraps, in any spelling.
+        """Return the task that a submit's answer names; what stands beside it is MusicGPT's.
 
-        The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
-        sibling of vidgo has it on top, readers of MusicGPT know `conversion_task_id`, `job_id` and `id`, and `data` may
-        be the id itself. What stands beside it is MusicGPT's.
+        A sibling of vidgo has it on top, readers of MusicGPT know `id`, and `data` may be the id itself.
         """
         keys, data = self.keys, self.outer.get("data")
         try:
@@ -225,8 +222,7 @@ class Answers:
         A readable refusal that names no task is one; a server that broke (HTTP 5xx) may have made a task whatever its
         body says, and so may a code that does not exclude it.
         """
-        documented = _documented(response)
-        if documented is not None:
+        if (documented := _documented(response)) is not None:
             return documented
         answer, broken = Answer(response, self), response.status >= HTTP_SERVER_ERROR_FROM
         says, made = answer.text or self.clean(response.body), answer.made()
@@ -247,10 +243,7 @@ class Answers:
         return Refused(error=answer.error(charged=False), resend=answer.meaning.resend)
 
     def parse_free(self, response: HttpResponse) -> dict[str, object]:
-        """Return what the answer to a call that costs nothing holds, by plain keys, or raise an error.
-
-        The keys of its inner objects go before, and `data` is what the envelope holds.
-        """
+        """Return what the answer to a call that costs nothing holds, by plain keys, or raise an error."""
         answer = self.parse_any(response, charged=False)
         if not answer.is_good:
             raise answer.error(charged=False)

@@ -68,11 +68,10 @@ def _role(key: str) -> str | None:
 
 
 class Body:
-    """What a parsed body says of a task: a status answer or a webhook, bare or wrapped.
+    """What a parsed body says of a task. DecodeError: it is no object, or an id or status word has the wrong type.
 
     `layers` are its objects with their paths, from the outside in, `outer` the first one by plain keys, and `problems`
     what could not be read in them.
-    Raises DecodeError if it is no object, and where an id or a status word is asked for that has the wrong type.
     """
 
     def __init__(self, value: object, where: str) -> None:

@@ -84,10 +84,7 @@ class EngineAccount(HostedAccount):
         return self.post(vendor.submit_path or call, body)
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a status answer means, or raise ProviderError (it names no task, too) or DecodeError.
-
-        A task that is named with its status is judged by that, whatever the code beside it says.
-        """
+        """Return what a status answer means; the status of a task that it names counts more than the code beside it."""
         answer = self.answers.parse_any(response)
         try:
             named = answer.word.name and (answer.task_id is not None or response.status < HTTP_ERROR_FROM)

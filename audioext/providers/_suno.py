@@ -66,11 +66,7 @@ UPLOAD_TABLE = CodeTable(
 
 @frozen
 class SunoAccount(EngineAccount):
-    """An account at kie.ai or sunoapi.org.
-
-    `upload_url` left out means the vendor's own file host as long as `base_url` is the vendor's, else `base_url`
-    itself (as in the sandbox).
-    """
+    """An account; `upload_url` left out means the vendor's file host, or a `base_url` that is not the vendor's."""
 
     upload_url: URL | None = field(default=None, kw_only=True, converter=attrs.converters.optional(to_base_url))
 

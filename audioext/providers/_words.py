@@ -124,10 +124,7 @@ _DEEPEST = 6
 
 
 def words(value: object, depth: int = 0) -> str:
-    """Return the text in *value*, an object that holds one, or a list of either; `""` if there is none.
-
-    A web framework's complaint about a field, `{"loc": …, "msg": …}`, comes out as `field: message`.
-    """
+    """Return the text in *value*, or in what it holds; a framework's `{"loc": …, "msg": …}` as `field: message`."""
     value = opened(value)
     if isinstance(value, str):
         return value[:_LONGEST_TEXT].strip()

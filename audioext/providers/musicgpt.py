@@ -182,11 +182,9 @@ class Conversion(Body):
         self.cost = number(keys.get("conversioncost"))
 
     def read_tracks(self, *, claims: bool) -> tuple[Track, ...]:
-        """Return the tracks under numbered keys, else the one under plain keys; positions are the wire's numbers.
+        """Return the tracks under numbered keys, else the one under plain keys, else those in lists.
 
-        A track that shows nothing but its id is left out, and so is a path that is a bare bucket root, which was seen
-        before a file exists; last come tracks in lists, as at other vendors. Raises DecodeError if it *claims* a file,
-        and the only links cannot be read.
+        Raises DecodeError if it *claims* a file, and the only links cannot be read.
         """
         problems: list[str] = []
         found: list[Track] = []
@@ -222,10 +220,7 @@ class Conversion(Body):
 
 
 def _status_events(seen: Conversion) -> tuple[Event, ...]:
-    """Return what a status answer means; nothing, if it speaks of no task. Raises DecodeError.
-
-    https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21.
-    """
+    # https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21; nothing, if it speaks of no task.
     tracks = seen.read_tracks(claims=seen.is_complete)
     # With the id of one track and no numbered ones, as the page has it, the word may be about that one alone.
     is_whole = seen.track_id is None or any(track.position for track in tracks)
