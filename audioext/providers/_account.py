@@ -124,24 +124,27 @@ class HostedAccount:
         default=_vendors("retention"), kw_only=True, validator=checks.setting(checks.seconds, optional=True)
     )
 
+    info: ProviderInfo = field(init=False, repr=False, eq=False)
+    """The facts of this account; limits count by its host and by a digest of its key."""
+
     @property
     def is_signed(self) -> bool:
         """Whether `verify_webhook` checks a signature."""
         return False
 
-    @functools.cached_property
-    def info(self) -> ProviderInfo:
-        """The facts of this account; limits count by its host and by a digest of its key."""
+    def __attrs_post_init__(self) -> None:
+        """Put the facts together, which are asked for several times with each call."""
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
         facts: dict[str, Any] = {each.name: getattr(self.vendor, each.name) for each in attrs.fields(ProviderFacts)}
         own = ("base_url", "limits", "grace", "retention", "name", "pace", "is_signed")
         facts |= {name: getattr(self, name) for name in own}
-        return ProviderInfo(
+        info = ProviderInfo(
             **facts,
             account=f"{self.base_url.authority}/{digest}",
             has_key=self.api_key is not None,
             operations=self.vendor.rules.operations,
         )
+        object.__setattr__(self, "info", info)  # a protocol's property may be a field, and no cached one
 
     @functools.cached_property
     def answers(self) -> Answers:
