@@ -62,8 +62,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
     )
     from audioext.models.stats import Histogram as Histogram, Stats as Stats
     from audioext.providers.base import FileRoute as FileRoute, Provider as Provider, ProviderInfo as ProviderInfo
-    from audioext.providers.kie import Kie as Kie
-    from audioext.providers.kie_jobs import KieJobs as KieJobs
+    from audioext.providers.kie import Kie as Kie, KieJobs as KieJobs
     from audioext.providers.musicgpt import MusicGpt as MusicGpt
     from audioext.providers.sunoapi import SunoApi as SunoApi
     from audioext.providers.vidgo import Vidgo as Vidgo
@@ -101,8 +100,7 @@ _HOMES = {
     "models.results": "FailureReason SaveProgress Song Source Stage TimedLine Track",
     "models.stats": "Histogram Stats",
     "providers.base": "FileRoute Provider ProviderInfo",
-    "providers.kie": "Kie",
-    "providers.kie_jobs": "KieJobs",
+    "providers.kie": "Kie KieJobs",
     "providers.musicgpt": "MusicGpt",
     "providers.sunoapi": "SunoApi",
     "providers.vidgo": "Vidgo",

@@ -8,8 +8,7 @@ from typing import Unpack
 from audioext.errors import Problem
 from audioext.http.transport import Progress
 from audioext.models import checks
-from audioext.models.meta import Meta
-from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Request
+from audioext.models.requests import AddInstrumental, Extend, ExtendOptions, InstrumentalOptions, Meta, Request
 from audioext.models.results import Song
 from audioext.parts import Parts
 from audioext.runtime.jobs import Job

@@ -37,9 +37,9 @@ _OPEN_AND_CLOSE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
-# Links that need no closer look: a plain host and a path that begins with a letter, digit or percent sign.
-_PLAIN_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[1-5]?\d{1,4})?/[\w%~-]", re.ASCII)
-_PLAIN_BYTES = bytes(byte for byte in range(ord("!"), ord("~") + 1) if byte not in b"[\\]")
+# Links that need no closer look: a plain host, and a path that begins with a letter, digit or percent sign.
+_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]+(?::[1-5]?\d{1,4})?/[\w%~-][!-Z^-~]*+\n)+", re.ASCII)
+_MAYBE_NOTHING = re.compile("/(none|null|undef|nan)")
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
 _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
 _SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")
@@ -108,10 +108,7 @@ def _loads(data: bytes, where: str) -> object:
 
 
 def _leniently(data: bytes) -> object:
-    """Return JSON with what careless writers leave in it: NaN, line breaks inside texts, bytes that are no UTF-8.
-
-    Half of a surrogate pair, as a text has that was cut through an emoji, becomes a replacement character.
-    """
+    """Return JSON with what careless writers leave in it: NaN, line breaks in texts, no UTF-8, halves of an emoji."""
     text = data.decode(errors="replace")
     value: object = json.loads(text, strict=False, parse_constant=lambda _: None, parse_int=_whole, parse_float=_finite)
     whole = _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
@@ -163,10 +160,7 @@ def opened(value: object) -> object:
 
 
 def plain_keys(value: object) -> dict[str, object]:
-    """Return an object with plain keys, so that their spelling does not matter; anything else is an empty one.
-
-    Of two keys that become one the first with something in it counts.
-    """
+    """Return an object by plain keys, anything else as an empty one; of two equal keys the first filled one counts."""
     found: dict[str, object] = {}
     for key, item in value.items() if isinstance(value, dict) else ():
         name = plain(key)
@@ -240,17 +234,11 @@ def link(value: object) -> str | None:
 
 
 def are_plain_links(links: Sequence[str]) -> bool:
-    """Say whether all of *links* are as they should be, and need no closer look."""
-    # What takes a regular expression for each letter of them takes five times as long.
-    letters = "".join(links)
-    if max(map(len, links), default=0) > MAX_LINK_LENGTH:
+    """Say whether all of *links* are as they should be, and need no closer look; one look at all is the quickest."""
+    joined = "\n".join(links) + "\n"
+    if len(joined) > MAX_LINK_LENGTH or joined.count("\n") != len(links):
         return False
-    if not letters.isascii() or letters.encode().translate(None, _PLAIN_BYTES):
-        return False
-    small = letters.lower()
-    if "none" in small or "null" in small or "undef" in small or "nan" in small:  # one may name a word for nothing
-        return False
-    return all(map(_PLAIN_ORIGIN.match, links))
+    return _PLAIN_LINKS.fullmatch(joined) is not None and _MAYBE_NOTHING.search(joined.lower()) is None
 
 
 def moment(value: object) -> datetime | None:
@@ -258,7 +246,7 @@ def moment(value: object) -> datetime | None:
     if type(value) is str and "-" in value:
         try:
             found = datetime.fromisoformat(value.strip())
-            found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+            found = datetime.combine(found, found.time(), UTC) if found.tzinfo is None else found.astimezone(UTC)
         except (ValueError, OverflowError):  # the latter: a zone that leads out of the calendar
             return None
         return found if _FIRST_YEAR <= found.year <= _LAST_YEAR else None

@@ -70,11 +70,7 @@ class Transport:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The session, made at first use: that needs a running loop.
-
-        Raises:
-            NotSentError: the transport is closed, and a session made now would never be; or the user closed theirs.
-        """
+        """The session, made at first use in a running loop, or NotSentError: it was closed, by us or by the user."""
         if self._closed or (self.given is not None and self.given.closed):
             whose = "the client" if self._closed else "the session= of this client"
             raise NotSentError(f"{whose} was closed before this call; nothing was sent")
@@ -85,10 +81,7 @@ class Transport:
         return self._session
 
     def new_session(self, resolver: AbstractResolver) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
-        """Return a session with connections of its own, to be entered; a closed transport makes it too.
-
-        *resolver* finds the addresses of hosts. A user's own session is lent instead, and left open.
-        """
+        """Return a session of its own whose hosts *resolver* finds; a user's own is lent instead, and left open."""
         return self._make_session(resolver) if self.given is None else nullcontext(self.given)
 
     def proxies(self) -> frozenset[tuple[str | None, int | None]]:
@@ -131,9 +124,11 @@ class Transport:
         """
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
-                if request.parts:
-                    return await self._send_form(request, request.parts, timeout, progress)
-                return await self._call(request, request.body, _quick(timeout), timeout)
+                if not request.parts:
+                    return await self._call(request, request.body, timeout)
+                with ExitStack() as files:
+                    form = _Form(request.parts, progress, files)
+                    return await self._call(request, form, timeout)
             except _UNCONNECTED as error:
                 _log.info("no connection to %s (try %d): %s", request.url.host, attempt, error)
                 if attempt == CONNECT_ATTEMPTS:
@@ -150,38 +145,24 @@ class Transport:
                 raise NotSentError(message) from error
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
-    async def _send_form(
-        self,
-        request: HttpRequest,
-        parts: tuple[Part, ...],
-        timeout: float,  # noqa: ASYNC109 - as above
-        progress: Progress | None,
-    ) -> HttpResponse:
-        with ExitStack() as files:
-            form = _Form(parts, progress, files)
-            if not form.has_file:
-                return await self._call(request, form, _quick(timeout), timeout)
-            async with form.watched():
-                return await self._call(request, form, _patient(timeout))
-
     async def _call(
         self,
         request: HttpRequest,
-        data: bytes | aiohttp.MultipartWriter | None,
-        limits: aiohttp.ClientTimeout,
-        total: float | None = None,
+        data: bytes | _Form | None,
+        timeout: float,  # noqa: ASYNC109 - as above
     ) -> HttpResponse:
         session, url = self._session or self.session, request.url
+        form = data if isinstance(data, _Form) and data.has_file else None
         began = asyncio.get_running_loop().time()
         async with (  # asyncio's limit costs half of what aiohttp's own `total` does
-            asyncio.timeout(total),
+            asyncio.timeout(timeout) if form is None else form.watched(),
             session.request(
                 request.method,
                 request.url,
                 headers=request.headers,
                 data=data,
                 allow_redirects=False,
-                timeout=limits,
+                timeout=_limits(timeout, has_file=form is not None),
                 raise_for_status=False,  # a session of the user's may say otherwise, and may not decompress
                 auto_decompress=True,
             ) as response,
@@ -207,19 +188,14 @@ def offline(error: BaseException) -> str:
 
 
 @lru_cache(maxsize=8)
-def _quick(seconds: float) -> aiohttp.ClientTimeout:
-    # The wait for a connection ends before the whole call does, so that it is known that nothing was sent.
-    return aiohttp.ClientTimeout(total=None, connect=0.9 * seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
-
-
-def _patient(seconds: float) -> aiohttp.ClientTimeout:
-    # A long file on a slow line is not a hung call. aiohttp bounds what comes before the file and the silence after
-    # it; whether the file moves is for the form to watch.
+def _limits(seconds: float, *, has_file: bool) -> aiohttp.ClientTimeout:
+    # The wait for a connection ends before the whole call does, so that it is known that nothing was sent. A long file
+    # on a slow line is not a hung call: whether it moves is for the form to watch.
     return aiohttp.ClientTimeout(
         total=None,
-        connect=CALL_TIMEOUT_SECONDS,
+        connect=CALL_TIMEOUT_SECONDS if has_file else 0.9 * seconds,
         sock_connect=CONNECT_TIMEOUT_SECONDS,
-        sock_read=max(seconds, UPLOAD_IDLE_SECONDS),
+        sock_read=max(seconds, UPLOAD_IDLE_SECONDS) if has_file else None,
     )
 
 

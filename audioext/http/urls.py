@@ -48,11 +48,7 @@ def callback_url(public_url: URL, secret: bytes, provider: str, ref: str) -> URL
 
 
 def read_callback(path: str) -> Route:
-    """Return the route in the last three segments of *path*, whatever prefix it was mounted under.
-
-    Raises:
-        WebhookError: it is no callback path (404).
-    """
+    """Return the route in the last three segments of *path*, or raise WebhookError: it is no callback path (404)."""
     found = _CALLBACK.search(path.partition("?")[0])
     if found is None:
         raise WebhookError("no such route", http_status=404)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import attrs
@@ -89,38 +89,27 @@ def file(value: object) -> str | None:
     return "must be opened as bytes (mode 'rb'), not as text" if isinstance(value, io.TextIOBase) else None
 
 
-def seconds(value: object) -> str | None:
-    """Refuse what is no number of seconds above 0."""
-    return None if is_number(value, above=0) else f"must be a finite number of seconds above 0, not {shown(value)}"
+def is_number(value: object, *, above: float) -> TypeGuard[int | float]:
+    """Say whether *value* is a finite number above *above*."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
 
 
-def bounded(timeout: object) -> float:
-    """Return the *timeout* of a call if it is a finite number of seconds above 0, or raise RequestError: it is none."""
-    complaint = seconds(timeout)
-    if complaint is not None or not isinstance(timeout, (int, float)):
-        raise RequestError([Problem("timeout", f"{complaint}")], is_submit=False)
-    return timeout
-
-
-def weight(value: object) -> str | None:
-    """Refuse what is no number from 0 to 1 in steps of 0.01."""
-    if not (is_number(value, above=-1) and isinstance(value, (int, float)) and 0 <= value <= 1):
-        return f"must be a number from 0 to 1, not {shown(value)}"
-    if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
-        return f"must have at most two decimals (steps of 0.01), not {shown(value)}"
-    return None
+def _must_be(words: str, is_good: Callable[[object], bool]) -> Check:
+    return lambda value: None if is_good(value) else f"must be {words}, not {shown(value)}"
 
 
 def _one_of(words: str, choices: Sequence[object]) -> Check:
     kind = type(choices[0])
+    is_bool = kind is bool
+    return _must_be(
+        words,
+        lambda value: isinstance(value, kind) and isinstance(value, bool) is is_bool and value in choices,
+    )
 
-    def check(value: object) -> str | None:
-        is_one = isinstance(value, kind) and isinstance(value, bool) is (kind is bool) and value in choices
-        return None if is_one else f"must be {words}, not {shown(value)}"
 
-    return check
-
-
+seconds = _must_be("a finite number of seconds above 0", lambda value: is_number(value, above=0))
 gender = _one_of(f"one of {', '.join(GENDERS)}", GENDERS)
 persona_model = _one_of(f"one of {', '.join(PERSONA_MODELS)}", PERSONA_MODELS)
 variety = _one_of(f"a whole number from 0 to {VARIETY_LAST}", range(VARIETY_LAST + 1))
@@ -128,11 +117,20 @@ outputs = _one_of("1 or 2", (1, 2))  # docs.musicgpt.com/api-documentation/conve
 flag = _one_of("True or False", (True, False))
 
 
-def is_number(value: object, *, above: float) -> bool:
-    """Say whether *value* is a finite number above *above*."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
+def weight(value: object) -> str | None:
+    """Refuse what is no number from 0 to 1 in steps of 0.01."""
+    if not (is_number(value, above=-1) and 0 <= value <= 1):
+        return f"must be a number from 0 to 1, not {shown(value)}"
+    if not math.isclose(value * WEIGHT_STEPS, round(value * WEIGHT_STEPS), abs_tol=1e-6):
+        return f"must have at most two decimals (steps of 0.01), not {shown(value)}"
+    return None
+
+
+def bounded(timeout: object) -> float:
+    """Return the *timeout* of a call if it is a finite number of seconds above 0, or raise RequestError: it is none."""
+    if not is_number(timeout, above=0):
+        raise RequestError([Problem("timeout", f"{seconds(timeout)}")], is_submit=False)
+    return timeout
 
 
 def refuse_unknown(owner: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -162,24 +160,16 @@ def setting(check: Check, *, optional: bool = False) -> Callable[[object, attrs.
 
 def from_on(least: float) -> Check:
     """Return what refuses all but finite numbers from *least* on."""
-
-    def check(value: object) -> str | None:
-        is_good = is_number(value, above=least - 1) and isinstance(value, (int, float)) and value >= least
-        return None if is_good else f"must be a finite number from {least:g} on, not {shown(value)}"
-
-    return check
+    words = f"a finite number from {least:g} on"
+    return _must_be(words, lambda value: is_number(value, above=least - 1) and value >= least)
 
 
 def whole_from(least: int) -> Check:
     """Return what refuses all but whole numbers from *least* on."""
-
-    def check(value: object) -> str | None:
-        is_good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        return None if is_good else f"must be a whole number from {least} on, not {shown(value)}"
-
-    return check
+    words = f"a whole number from {least} on"
+    return _must_be(words, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least)
 
 
 def made_as(kind: type, how: str) -> Check:
     """Return what refuses all but a *kind*, and says *how* one is made."""
-    return lambda value: None if isinstance(value, kind) else f"must be {how}, not {shown(value)}"
+    return _must_be(how, lambda value: isinstance(value, kind))

@@ -7,14 +7,16 @@ A field is declared once, in `_Request`, `Extend` or `AddInstrumental`, together
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import Field
 from functools import cache, cached_property
 from operator import attrgetter
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal, Self, TypedDict, cast
+from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, TypedDict, cast
 
 import attrs
+import msgspec
 from attrs import field, frozen
 
 from audioext.errors import Problem, RequestError, shown
@@ -26,6 +28,15 @@ PersonaModel = Literal["style_persona", "voice_persona"]
 AudioFile = str | PathLike[str] | bytes | BinaryIO
 """A path, the bytes, or a binary file object, which is read from where it stands when the request is submitted."""
 
+
+class DataclassObject(Protocol):
+    """An object of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+Meta = Mapping[str, object] | DataclassObject | attrs.AttrsInstance | msgspec.Struct
+"""What is noted down with a submit: JSON of yours, as a dict or as an object whose fields are JSON."""
 
 CUSTOM_FIELDS = ("prompt", "style", "title", "continue_at")
 """What custom mode needs; given by themselves they ask for it."""
@@ -132,11 +143,7 @@ class _Request:
 
     @classmethod
     def draft(cls, **fields: object) -> Self:
-        """Return a request without refusing it, so that its problems and a provider's come together.
-
-        Raises:
-            TypeError: a field has no such name.
-        """
+        """Return a request that is not refused yet, or raise TypeError: a field has no such name."""
         _, defaults, _ = _fields(cast("type", cls))
         checks.refuse_unknown(cls.__name__, "field", fields, defaults)
         request, put = object.__new__(cls), object.__setattr__

@@ -11,7 +11,7 @@ __all__ = ["NAMES", "load"]
 
 CLASSES = {
     "kie": ("audioext.providers.kie", "Kie"),
-    "kie-jobs": ("audioext.providers.kie_jobs", "KieJobs"),
+    "kie-jobs": ("audioext.providers.kie", "KieJobs"),
     "sunoapi": ("audioext.providers.sunoapi", "SunoApi"),
     "vidgo": ("audioext.providers.vidgo", "Vidgo"),
     "musicgpt": ("audioext.providers.musicgpt", "MusicGpt"),

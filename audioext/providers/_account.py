@@ -123,6 +123,7 @@ class HostedAccount:
     retention: float | None = field(
         default=_vendors("retention"), kw_only=True, validator=checks.setting(checks.seconds, optional=True)
     )
+
     info: ProviderInfo = field(init=False, repr=False, eq=False)
     """The facts of this account; limits count by its host and by a digest of its key."""
 
@@ -133,20 +134,17 @@ class HostedAccount:
 
     def __attrs_post_init__(self) -> None:
         """Put the facts together, which are asked for several times with each call."""
-        vendor = self.vendor
         digest = hashlib.sha256(f"audioext account {self.api_key}".encode()).hexdigest()[:12]
-        facts: dict[str, Any] = {each.name: getattr(vendor, each.name) for each in attrs.fields(ProviderFacts)}
-        facts |= {"base_url": self.base_url, "limits": self.limits, "grace": self.grace, "retention": self.retention}
+        facts: dict[str, Any] = {each.name: getattr(self.vendor, each.name) for each in attrs.fields(ProviderFacts)}
+        own = ("base_url", "limits", "grace", "retention", "name", "pace", "is_signed")
+        facts |= {name: getattr(self, name) for name in own}
         info = ProviderInfo(
             **facts,
-            name=self.name,
             account=f"{self.base_url.authority}/{digest}",
             has_key=self.api_key is not None,
-            operations=vendor.rules.operations,
-            pace=self.pace,
-            is_signed=self.is_signed,
+            operations=self.vendor.rules.operations,
         )
-        object.__setattr__(self, "info", info)
+        object.__setattr__(self, "info", info)  # a protocol's property may be a field, and no cached one
 
     @functools.cached_property
     def answers(self) -> Answers:
@@ -166,22 +164,22 @@ class HostedAccount:
         return self.answers.parse_submit(response)
 
     def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for *record*'s task, or raise RequestError: its task id is not known yet."""
+        """Return the GET that asks for *record*'s task, or raise RequestError: its task id is not known yet.
+
+        It goes to the API that the task was submitted to, unless this account was given another address, or a key that
+        the other is not shown.
+        """
         if record.task_id is None:
             raise RequestError([Problem("task_id", "is not known yet: nothing can be asked about this job")])
-        return self.get_status(record, {self.vendor.status_key: record.task_id})
-
-    def get_status(self, record: Record, query: Mapping[str, str]) -> HttpRequest:
-        """Return the GET of a status, at the API that *record*'s task was submitted to.
-
-        An account that was given an address of its own asks there, and so does one with another key, which nobody
-        else is shown.
-        """
         asked, vendor, base = record.asked, self.vendor, None
         is_same_key = asked.account.rpartition("/")[2] == self.info.account.rpartition("/")[2]
         if asked.base_url is not None and is_same_key and self.base_url == vendor.base_url:
             base = to_base_url(asked.base_url)
-        return self.get(vendor.status_path, {**vendor.status_query, **query}, base=base)
+        return self.get(vendor.status_path, {**vendor.status_query, **self.named(record)}, base=base)
+
+    def named(self, record: Record) -> Mapping[str, str]:
+        """Return how a status call names *record*'s task."""
+        return {self.vendor.status_key: record.task_id or ""}
 
     def verify_webhook(self, hook: Webhook) -> None:
         """Do nothing: this API signs nothing, so the tag is the proof."""

@@ -94,38 +94,121 @@ class CodeTable:
                 return meaning
         if code in _CONTENT_CODES and CONTENT_WORDS.search(message):
             return CONTENT
-        if code >= HTTP_SERVER_ERROR_FROM:
+        if code >= HTTP_SERVER_ERROR_FROM and code != _FIREWALL_CODE:
             return self.codes.get(code, MAYBE_MADE)
         faulty = code >= HTTP_ERROR_FROM and code not in _UNSURE_CODES and bool(message)
         return self.codes.get(code, Code(no_task=faulty))
 
 
-@frozen(kw_only=True)
-class Answer:
-    """One answer, opened. `code` is the body's, else the HTTP status with all of 2xx as 200; `says` is its text.
+class Answer(Body):
+    """One answer, opened: `problem` is why it is no JSON object; then it says nothing as a body.
 
-    `seen` is what the JSON object says, an empty one where it is none: then `problem` says why. `has_code` says that
-    the body bears a code of its own, `failed` that it says no in another way, such as `"success": false`. `meaning` is
-    what code and text stand for together.
+    `code` is the body's own (`has_code`), else the HTTP status with all of 2xx as 200. `failed`: it says no in another
+    way, such as `"success": false`. `text` is what it tells people, `meaning` what both stand for together.
     """
 
-    code: int
-    says: str
-    meaning: Code
-    has_code: bool = False
-    failed: bool = False
-    seen: Body = field(factory=lambda: Body({}, "the answer"))
-    problem: DecodeError | None = None
+    def __init__(self, response: HttpResponse, reader: Answers) -> None:
+        """Read *response* as *reader*'s vendor means it."""
+        self.response, self.reader = response, reader
+        self.problem: DecodeError | None = None
+        status, table = response.status, reader.table
+        is_blocked = status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]) is not None
+        try:
+            super().__init__({} if is_blocked else parse_json(response.body), "the answer")
+        except DecodeError as error:
+            super().__init__({}, "the answer")
+            self.problem = error
+        own = _FIREWALL_CODE if is_blocked else self._own_code(status)
+        self.has_code = own is not None
+        self.failed = self.says_no or self._says_failed()
+        self.code = _http_code(status) if own is None else own
+        if is_blocked:
+            self.text = _FIREWALL_SAYS
+        elif self.problem is not None:
+            self.text = reader.clean(response.body)
+            if status in REDIRECTS and "Location" in response.headers:
+                self.text = f"a redirect to {as_data(response.headers['Location'], longest=LONGEST_EXCERPT)}"
+        else:
+            # What a good answer says besides is a pleasantry.
+            told = "" if self.is_good else said(self.outer, table.text_keys) or self.says()
+            self.text = reader.clean(told.encode(), LONGEST_MESSAGE) if told else ""
+        uncoded = self.failed and self.code == OK
+        self.meaning = _uncoded(self.text) if uncoded else table.meaning(self.code, self.text)
 
     @property
     def data(self) -> object:
         """What the envelope holds, read where it is JSON in a text."""
-        return opened(self.seen.outer.get("data"))
+        return opened(self.outer.get("data"))
 
     @property
     def is_good(self) -> bool:
         """Whether the call succeeded."""
         return self.code == OK and not self.failed
+
+    def error(self, *, charged: bool | None = None) -> ProviderError:
+        """Return the error that it stands for."""
+        code: str | None = str(self.code)
+        if self.failed and self.code == OK:
+            word = text(plain_keys(self.outer.get("error")).get("code"))
+            code = cut(word) if word else None
+        error = self.meaning.error(
+            self.text or self.reader.clean(self.response.body),
+            provider=self.reader.provider,
+            http_status=self.response.status,
+            code=code,
+            retryable=self.meaning.retryable,
+            charged=False if self.code == _FIREWALL_CODE else charged,
+        )
+        if isinstance(error, RateLimitError):
+            error.retry_after = retry_after(self.response)
+        return error
+
+    def no_task(self) -> ProviderError:
+        """Return the error of a status answer that succeeded without a task in it; asking again may help."""
+        says, status = "the answer names no task", self.response.status
+        return ProviderError(says, provider=self.reader.provider, http_status=status, code=str(OK), retryable=True)
+
+    def made(self) -> Submitted | None:
+        """Return the task that a submit's answer names; what stands beside it is MusicGPT's.
+
+        A sibling of vidgo has it on top, readers of MusicGPT know `id`, and `data` may be the id itself.
+        """
+        keys, data = self.keys, self.outer.get("data")
+        try:
+            task_id = self.task_id or identity(keys.get("id"))
+        except DecodeError:
+            return None
+        if task_id is None and isinstance(data, str) and _BARE_ID.fullmatch(data):
+            task_id = data
+        if task_id is None:
+            return None
+        ids = (id_of_track(keys.get(f"conversionid{index}")) for index in (1, 2))
+        return Submitted(
+            task_id=task_id,
+            track_ids=tuple(filter(None, ids)),
+            eta=number(keys.get("eta")),
+            credit_estimate=number(keys.get("creditestimate")),
+        )
+
+    def _says_failed(self) -> bool:
+        """Say whether it is one word of failure, or an error; what names a task is told by that."""
+        try:
+            if self.task_ids or self.word.fails:
+                return not self.task_ids
+        except DecodeError:
+            return False
+        return not self.has_code and "success" not in self.outer and bool(words(self.outer.get("error")))
+
+    def _own_code(self, status: int) -> int | None:
+        """Return the code in the body; one that is none of HTTP's says less than *status*, where that is an error."""
+        found = self.first("code", _code_of)
+        if found is None:
+            # A status is a word elsewhere, and HTTP's number in some frameworks; an error's code may be that of a task.
+            keys = ("status",) if "taskid" in self.keys else ("status", "errorcode")
+            numbers = (_code_of(self.outer.get(key)) for key in keys)
+            found = next((number for number in numbers if number is not None and number >= HTTP_ERROR_FROM), None)
+        is_foreign = found is not None and not _HTTP_CODES_FROM <= found < _HTTP_CODES_BELOW
+        return None if is_foreign and status >= HTTP_ERROR_FROM else found
 
 
 @frozen(kw_only=True)
@@ -136,106 +219,62 @@ class Answers:
     table: CodeTable
     secret: str | None = field(default=None, repr=False)
 
-    def open(self, response: HttpResponse) -> Answer:
-        """Return the answer in *response*, whatever its bytes are."""
-        status = response.status
-        if status == _HTTP_FORBIDDEN and _FIREWALL.search(response.body[:16_384]):
-            return Answer(code=_FIREWALL_CODE, says=_FIREWALL_SAYS, meaning=Code())
-        try:
-            seen = Body(parse_json(response.body), "the answer")
-        except DecodeError as error:
-            says = self._clean(response.body)
-            if status in REDIRECTS and "Location" in response.headers:
-                says = f"a redirect to {as_data(response.headers['Location'], longest=LONGEST_EXCERPT)}"
-            return Answer(code=status, says=says, meaning=self.table.meaning(status, says), problem=error)
-        own = _own_code(seen, status)
-        failed = seen.says_no or _says_failed(seen, has_code=own is not None)
-        code = _http_code(status) if own is None else own
-        # What a good answer says besides is a pleasantry.
-        says = "" if code == OK and not failed else said(seen.outer, self.table.text_keys) or seen.says()
-        says = self._clean(says.encode(), LONGEST_MESSAGE) if says else ""
-        meaning = _uncoded(says) if failed and code == OK else self.table.meaning(code, says)
-        return Answer(code=code, says=says, meaning=meaning, has_code=own is not None, failed=failed, seen=seen)
-
     def parse_submit(self, response: HttpResponse) -> SubmitOutcome:
         """Say whether a task was made, refused or unknown. Never raises for any bytes.
 
         A readable refusal that names no task is one; a server that broke (HTTP 5xx) may have made a task whatever its
         body says, and so may a code that does not exclude it.
         """
-        documented = _documented(response)
-        if documented is not None:
+        if (documented := _documented(response)) is not None:
             return documented
-        answer = self.open(response)
-        says = answer.says or self._clean(response.body)
-        broken = response.status >= HTTP_SERVER_ERROR_FROM
-        made = None if answer.problem is not None else _made(answer.seen)
+        answer, broken = Answer(response, self), response.status >= HTTP_SERVER_ERROR_FROM
+        says, made = answer.text or self.clean(response.body), answer.made()
         if answer.problem is not None:
             refused = response.status in self.table.http_refusals and not broken
             reason = f"HTTP {response.status} with {says}"
         elif answer.is_good and not broken:
             if made is not None:
                 return made
-            told = said(answer.seen.outer, self.table.text_keys)
-            says = self._clean(told.encode(), LONGEST_MESSAGE) if told else says
+            told = said(answer.outer, self.table.text_keys)
+            says = self.clean(told.encode(), LONGEST_MESSAGE) if told else says
             refused, reason = False, f"without a task id: {says}"
         else:
             refused = not broken and made is None and answer.meaning.no_task
             reason = f"{answer.code}{' and yet names a task' if made else ''}: {says}"
         if not refused:
             return Unknown(reason=f"{self.provider} answered {reason}")
-        return Refused(error=self.error(response, answer, charged=False), resend=answer.meaning.resend)
+        return Refused(error=answer.error(charged=False), resend=answer.meaning.resend)
 
     def parse_free(self, response: HttpResponse) -> dict[str, object]:
-        """Return what the answer to a call that costs nothing holds, by plain keys, or raise an error.
-
-        The keys of its inner objects go before, and `data` is what the envelope holds.
-        """
+        """Return what the answer to a call that costs nothing holds, by plain keys, or raise an error."""
         answer = self.parse_any(response, charged=False)
         if not answer.is_good:
-            raise self.error(response, answer, charged=False)
-        return {**answer.seen.keys, "data": answer.data}
+            raise answer.error(charged=False)
+        return {**answer.keys, "data": answer.data}
 
     def parse_any(self, response: HttpResponse, *, charged: bool | None = None) -> Answer:
         """Return the answer to a call, refused or not, or raise DecodeError, or ProviderError by its HTTP status."""
-        answer = self.open(response)
+        answer = Answer(response, self)
         if answer.problem is not None:
             if response.status in range(200, 300):
-                raise DecodeError(answer.problem.paths, where=f"the body ({answer.says})")
-            raise self.error(response, answer, charged=charged)
+                raise DecodeError(answer.problem.paths, where=f"the body ({answer.text})")
+            raise answer.error(charged=charged)
         return answer
 
-    def error(
-        self, response: HttpResponse, answer: Answer | None = None, *, charged: bool | None = None
-    ) -> ProviderError:
-        """Return the error that *response* stands for; *answer* is what was read of it, if it was read already."""
-        answer = answer or self.open(response)
-        code: str | None = str(answer.code)
-        if answer.failed and answer.code == OK:
-            word = text(plain_keys(answer.seen.outer.get("error")).get("code"))
-            code = cut(word) if word else None
-        error = answer.meaning.error(
-            answer.says or self._clean(response.body),
-            provider=self.provider,
-            http_status=response.status,
-            code=code,
-            retryable=answer.meaning.retryable,
-            charged=False if answer.code == _FIREWALL_CODE else charged,
-        )
-        if isinstance(error, RateLimitError):
-            error.retry_after = retry_after(response)
-        return error
+    def error(self, response: HttpResponse) -> ProviderError:
+        """Return the error that *response* stands for."""
+        return Answer(response, self).error()
 
-    def no_task(self, response: HttpResponse) -> ProviderError:
-        """Return the error of a status answer that succeeded without a task in it; asking again may help."""
-        says = "the answer names no task"
-        return ProviderError(says, provider=self.provider, http_status=response.status, code=str(OK), retryable=True)
-
-    def _clean(self, said: bytes, longest: int = LONGEST_EXCERPT) -> str:
+    def clean(self, said: bytes, longest: int = LONGEST_EXCERPT) -> str:
         """Return *said* on one line without the key: some APIs echo what they refuse."""
         if self.secret is not None:
             said = said.replace(self.secret.encode(), b"[key]")
         return excerpt(said, longest=longest)
+
+
+def id_of_track(value: object) -> str | None:
+    """Return the id of a track in *value*, but what stands in the place of one."""
+    return None if (found := text(value)) in NO_IDS else found
 
 
 def _uncoded(says: str) -> Code:
@@ -243,31 +282,6 @@ def _uncoded(says: str) -> Code:
     if _BROKEN_WORDS.search(says):
         return MAYBE_MADE
     return CONTENT if CONTENT_WORDS.search(says) else Code()
-
-
-def _made(seen: Body) -> Submitted | None:
-    """Return the task that a submit's answer names: on top or in what it wraps, in any spelling.
-
-    The pages of kie.ai and sunoapi.org show `data.taskId`, those of vidgo `data.task_id`, MusicGPT's `task_id`; a
-    sibling of vidgo has it on top, readers of MusicGPT know `conversion_task_id`, `job_id` and `id`, and `data` may be
-    the id itself. What stands beside it is MusicGPT's.
-    """
-    keys, data = seen.keys, seen.outer.get("data")
-    try:
-        task_id = seen.task_id or identity(keys.get("id"))
-    except DecodeError:
-        return None
-    if task_id is None and isinstance(data, str) and _BARE_ID.fullmatch(data):
-        task_id = data
-    if task_id is None:
-        return None
-    ids = (text(keys.get(f"conversionid{index}")) for index in (1, 2))
-    return Submitted(
-        task_id=task_id,
-        track_ids=tuple(found for found in ids if found and found not in NO_IDS),
-        eta=number(keys.get("eta")),
-        credit_estimate=number(keys.get("creditestimate")),
-    )
 
 
 class _NewTask(msgspec.Struct, forbid_unknown_fields=True):
@@ -291,28 +305,6 @@ def _documented(response: HttpResponse) -> Submitted | None:
     except (ValueError, RecursionError):
         return None
     return Submitted(task_id=task_id) if task_id and response.status == OK else None
-
-
-def _says_failed(seen: Body, *, has_code: bool) -> bool:
-    """Say whether an answer is one word of failure, or an error; what names a task is told by that."""
-    try:
-        if seen.task_ids or seen.word.fails:
-            return not seen.task_ids
-    except DecodeError:
-        return False
-    return not has_code and "success" not in seen.outer and bool(words(seen.outer.get("error")))
-
-
-def _own_code(seen: Body, status: int) -> int | None:
-    """Return the code in a body; one that is none of HTTP's says less than *status*, where that is an error."""
-    found = seen.first("code", _code_of)
-    if found is None:
-        # A status is a word elsewhere, and HTTP's number in some frameworks; an error's code may be that of a task.
-        keys = ("status",) if "taskid" in seen.keys else ("status", "errorcode")
-        numbers = (_code_of(seen.outer.get(key)) for key in keys)
-        found = next((number for number in numbers if number is not None and number >= HTTP_ERROR_FROM), None)
-    is_foreign = found is not None and not _HTTP_CODES_FROM <= found < _HTTP_CODES_BELOW
-    return None if is_foreign and status >= HTTP_ERROR_FROM else found
 
 
 def _code_of(value: object) -> int | None:

@@ -71,11 +71,10 @@ def _role(key: str) -> str | None:
 
 
 class Body:
-    """What a parsed body says of a task: a status answer or a webhook, bare or wrapped.
+    """What a parsed body says of a task. DecodeError: it is no object, or an id or status word has the wrong type.
 
     `layers` are its objects with their paths, from the outside in, `outer` the first one by plain keys, and `problems`
     what could not be read in them.
-    Raises DecodeError if it is no object, and where an id or a status word is asked for that has the wrong type.
     """
 
     def __init__(self, value: object, where: str) -> None:
@@ -182,15 +181,13 @@ class Body:
         if bare:
             lists.append(([self.layers[index][0] for index in bare], self.layers[bare[0]][1]))
         whole, created_at = self.word.stage is Stage.COMPLETE, self.first("time", moment)
-        found = find_tracks(lists, self.problems, whole=whole, created_at=created_at)
+        find = functools.partial(find_tracks, whole=whole, created_at=created_at)
+        found = find(lists, self.problems)
         if found or self.problems or self.word.runs:
             return found
-        for values in self._elsewhere():
-            tracks = find_tracks([(values, "$")], [], whole=whole, created_at=created_at)
-            audible = tuple(track for track in tracks if track.audio_url or track.stream_url)
-            if audible:
-                return audible
-        return ()
+        others = (find([(values, "$")], []) for values in self._elsewhere())
+        audible = (tuple(track for track in found if track.audio_url or track.stream_url) for found in others)
+        return next(filter(None, audible), ())
 
     def _elsewhere(self) -> Iterator[Sequence[object]]:
         """Yield the objects that stand side by side, in any list or object but those that repeat the request."""

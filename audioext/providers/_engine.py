@@ -12,16 +12,20 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, link, moment, number
+from audioext.http.decoding import MAX_ID_LENGTH, MAX_PATHS, are_plain_links, identity, moment, number
 from audioext.http.messages import HttpRequest, HttpResponse, excerpt
 from audioext.models.events import Event, Failed, Progress
+from audioext.models.requests import Extend, Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import HostedAccount, Vendor
 from audioext.providers._answers import HTTP_ERROR_FROM
 from audioext.providers._body import Body
+from audioext.providers._fields import wire_names, wire_values
 from audioext.providers._tracks import LONGEST_LINE, LONGEST_TEXT
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE
 
+NOBODY = URL("https://nobody.invalid/audioext")
+"""The demanded callback URL where nobody can reach us: a name under `.invalid` never resolves (RFC 2606)."""
 _NO_CALLBACK = "the provider's callback failed, and its status shows no track"
 _SAY_NOTHING = frozenset({"", "FAIL", "FAILED", "ERROR"})
 _REFUNDED = frozenset({"531"})  # "credits refunded": docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
@@ -34,13 +38,21 @@ _SUCCESS_CODES = frozenset({None, "0", *map(str, range(200, 300))})
 class EngineVendor(Vendor):
     """The facts of a reseller of the engine, and how it speaks of its tasks.
 
-    `reasons` are the failure codes that it lists; `failed_codes` are those of a status answer that fail the task, not
-    the call. `judges_code` says whether an envelope's code may fail a task that a webhook shows with its status.
-    `charged` is what a failed task costs; `None` where no page says. The balance is at `credits_path`. One with a file
-    host has it at `upload_url`, for its API's own `hosts`.
+    A submit is a POST to `submit_path` with its `calls` as `model` and the fields under `input`, or to the call itself.
+    `names` are those of fields on the wire; custom mode goes under `flag_key`, the callback, which it may need, under
+    `callback_key`. `reasons` are the failure codes that it lists; `failed_codes` are those of a status answer that fail
+    the task, not the call. `judges_code` says whether an envelope's code may fail a task that a webhook shows with its
+    status. `charged` is what a failed task costs; `None` where no page says. The balance is at `credits_path`. One with
+    a file host has it at `upload_url`, for its API's own `hosts`.
     """
 
     credits_path: str
+    calls: Mapping[Operation, str]
+    callback_key: str
+    submit_path: str = ""
+    flag_key: str = ""
+    needs_callback: bool = False
+    names: Mapping[str, str] = field(factory=wire_names)
     reasons: Mapping[str, FailureReason] = field(factory=dict)
     failed_codes: frozenset[int] = frozenset()
     judges_code: bool = True
@@ -55,34 +67,43 @@ class EngineAccount(HostedAccount):
 
     vendor: ClassVar[EngineVendor]
 
-    def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a status answer means, or raise ProviderError (it names no task, too) or DecodeError.
+    def names(self, request: Request) -> Mapping[str, str]:  # noqa: ARG002 - for those whose names depend on it
+        """Return the names on the wire of the fields of *request*."""
+        return self.vendor.names
 
-        A task that is named with its status is judged by that, whatever the code beside it says.
-        """
+    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
+        """Return the POST that makes the task; a demanded callback of those whom nobody can reach leads nowhere."""
+        vendor, call = self.vendor, self.vendor.calls[request.operation]
+        fields = wire_values(request, vendor.default_models, names=self.names(request), rules=vendor.rules)
+        if vendor.flag_key and isinstance(request, Extend):
+            fields[vendor.flag_key] = request.is_custom
+        body: dict[str, object] = {"model": call, "input": fields} if vendor.submit_path else fields
+        address = NOBODY if callback is None and vendor.needs_callback else callback
+        if address is not None:
+            body[vendor.callback_key] = str(address)
+        return self.post(vendor.submit_path or call, body)
+
+    def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
+        """Return what a status answer means; the status of a task that it names counts more than the code beside it."""
         answer = self.answers.parse_any(response)
-        seen = answer.seen
         try:
-            named = seen.word.name and (seen.task_id is not None or response.status < HTTP_ERROR_FROM)
+            named = answer.word.name and (answer.task_id is not None or response.status < HTTP_ERROR_FROM)
         except DecodeError:
             if answer.is_good:
                 raise
-            raise self.answers.error(response, answer) from None
+            raise answer.error() from None
         if not answer.is_good and not named:
             if answer.has_code and answer.code in self.vendor.failed_codes:
-                return (_failed(seen, self.vendor),)
-            raise self.answers.error(response, answer)
-        if seen.is_empty and not seen.problems:
+                return (_failed(answer, self.vendor),)
+            raise answer.error()
+        if answer.is_empty and not answer.problems:
             if answer.data in (None, ""):
-                raise self.answers.no_task(response)
-            raise DecodeError(["expected an object with a task @ $.data"], where=seen.where)
-        return _events(seen, self.vendor, is_delivered=False)
+                raise answer.no_task()
+            raise DecodeError(["expected an object with a task @ $.data"], where=answer.where)
+        return _events(answer, self.vendor, is_delivered=False)
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
-        """Return what a delivery means, or raise WebhookError (400) if its ids disagree, DecodeError if it is void.
-
-        Most are as documented, and quickly read.
-        """
+        """Return what a delivery means, or raise WebhookError or DecodeError; most are quickly read, as documented."""
         documented = documented_webhook(body)
         if documented is not None:
             return (documented,)
@@ -169,8 +190,9 @@ def _failed(seen: Body, vendor: EngineVendor, *, is_doubtful: bool = False) -> F
 
 DocumentedId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 DocumentedLine = Annotated[str, Meta(max_length=LONGEST_LINE)]
-_LINKS = ("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
-_links_of = attrgetter(*_LINKS)
+_links_of = attrgetter(
+    *("audio_url", "stream_url", "image_url", "source_audio_url", "source_stream_url", "source_image_url")
+)
 
 
 class DocumentedSong(
@@ -247,20 +269,32 @@ def documented_webhook(body: bytes) -> Progress | None:
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
     if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
         return None
-    if task.task_id != identity(task.task_id):
+    # One look at all ids, and one at all links, is faster than one at each.
+    ids = [song.id or song.audio_id or "" for song in songs]
+    letters = "".join((task.task_id, *ids))
+    links = [url for song in songs for url in _links_of(song) if url]
+    if " " in letters or not letters.isprintable() or not are_plain_links(links) or len({"", *ids}) <= len(ids):
         return None
-    tracks: list[Track] = []
-    # One look at all links together is faster than one at each.
-    are_plain = are_plain_links([url for song in songs for url in _links_of(song) if url is not None])
-    for song in songs:
-        shown = msgspec.structs.asdict(song)
-        if not are_plain:
-            shown.update((name, link(shown[name])) for name in _LINKS)
-        id_ = shown["id"] = shown.pop("audio_id") or song.id
-        if not (id_ and id_ == identity(id_) and (shown["audio_url"] or (stage is Stage.TEXT and shown["stream_url"]))):
-            return None
-        shown["created_at"] = moment(song.created_at) or moment(task.created_time)
-        tracks.append(Track(**shown))
-    if len({track.id for track in tracks}) < len(tracks):
+    tracks = tuple(
+        [
+            Track(
+                id=id_,
+                title=song.title,
+                audio_url=song.audio_url or None,
+                stream_url=song.stream_url or None,
+                image_url=song.image_url or None,
+                duration=song.duration,
+                tags=song.tags,
+                prompt=song.prompt,
+                model_name=song.model_name,
+                source_audio_url=song.source_audio_url or None,
+                source_stream_url=song.source_stream_url or None,
+                source_image_url=song.source_image_url or None,
+                created_at=moment(song.created_at) or moment(task.created_time),
+            )
+            for song, id_ in zip(songs, ids, strict=True)
+        ]
+    )
+    if not all(track.audio_url or (stage is Stage.TEXT and track.stream_url) for track in tracks):
         return None
-    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))
+    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tracks)

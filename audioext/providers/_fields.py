@@ -7,6 +7,7 @@ each provider's module, read 2026-11-21; third-party witnesses are marked where 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
@@ -152,7 +153,20 @@ class FieldRules:
     @functools.cached_property
     def limits(self) -> Mapping[tuple[Operation, str], Sequence[_Limit]]:
         """The limits of texts by operation and model; those of a model that no page names stand under `""`."""
-        return {(each, model): _limits(each, model, self) for each in Operation for model in ("", *EXTEND_LIMITS)}
+        found: dict[tuple[Operation, str], list[_Limit]] = {}
+        for operation, model in itertools.product(Operation, ("", *EXTEND_LIMITS)):
+            is_extend = operation is not Operation.ADD_INSTRUMENTAL
+            by_model = EXTEND_LIMITS.get(model, {}) if is_extend and self.is_engine else {}
+            found[operation, model] = [
+                *((name, longest, f" with {model}", model in self.stated) for name, longest in by_model.items()),
+                *(
+                    (name, longest, "", name in self.stated_lengths)
+                    for name, longest in self.lengths.get(operation, {}).items()
+                    # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
+                    if name != "lyrics" or is_extend or model in V6_MODELS
+                ),
+            ]
+        return found
 
 
 def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
@@ -166,13 +180,14 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
         raise UnsupportedError(message)
     given, taken = request.given(), rules.taken[operation]
     found: list[Problem] = []
-    if not given.keys() <= taken:
-        found += [_unsupported(name, operation, rules) for name in given if name not in taken]
+    found += [_unsupported(name, operation, rules) for name in given if name not in taken]
     model = request.model if isinstance(request.model, str) else ""
     for name, longest, where, is_stated in rules.limits.get((operation, model)) or rules.limits[operation, ""]:
         text = given.get(name)
         if isinstance(text, str) and len(text) > longest:
-            found.append(_too_long(name, len(text), longest, where, is_stated=is_stated))
+            reported = f"is reported to be refused beyond {longest} characters{where}; it has {len(text)}"
+            stated = f"must be at most {longest} characters{where}, not {len(text)}"
+            found.append(Problem(name, stated if is_stated else reported, advice=not is_stated))
     if rules.is_engine:
         found += _engine(given, operation, rules)
     if isinstance(request, Extend):
@@ -202,14 +217,10 @@ def _engine(given: _Given, operation: Operation, rules: FieldRules) -> Iterator[
         yield Problem("model", f"is required to extend at {rules.wire_name}")
     if given.get("instrumental") is True:
         yield from _instrumental_clashes(given, operation, rules)
-    if (
-        operation is Operation.UPLOAD_EXTEND
-        and isinstance(seconds, (int, float))
-        and checks.is_number(seconds, above=0)
-    ):
+    if operation is Operation.UPLOAD_EXTEND and seconds is not None:
         named = model if isinstance(model, str) else ""
         longest = SHORT_UPLOADS.get(named, MAX_UPLOAD_SECONDS)
-        if seconds > longest:
+        if checks.is_number(seconds, above=longest):
             where = f" with {cut(named)}" if model else ""
             yield Problem("source_duration", f"may be at most {longest:g} s{where}, not {seconds:g} s")
 
@@ -219,11 +230,10 @@ def _unlisted(model: str, rules: FieldRules) -> Iterator[Problem]:
     if model in EXTEND_LIMITS:
         yield Problem("model", f"{rules.wire_name} does not list {model} for this operation", advice=True)
         return
-    plain = _plain(model)
     # Other digits are another model: only what has the same may be a slip.
-    known = {_plain(name): name for name in EXTEND_LIMITS}
-    alike = [name for name in known if _digits(name) == _digits(plain)]
-    near = get_close_matches(plain, alike, n=1, cutoff=LEAST_LIKENESS)
+    plain, digits = _plain(model), [*filter(str.isdigit, model[:LONGEST_MODEL])]
+    known = {_plain(name): name for name in EXTEND_LIMITS if digits == [*filter(str.isdigit, name)]}
+    near = get_close_matches(plain, known, n=1, cutoff=LEAST_LIKENESS)
     if near:
         yield Problem("model", f"there is no {shown(model)}; did you mean {known[near[0]]}?")
 
@@ -232,10 +242,6 @@ def _plain(model: str) -> str:
     """Return the letters and digits of a model's name."""
     plain = "".join(filter(str.isalnum, model[:LONGEST_MODEL].upper().replace("+", "PLUS")))
     return plain if plain.startswith("V") else f"V{plain}"
-
-
-def _digits(plain: str) -> str:
-    return "".join(filter(str.isdigit, plain))
 
 
 def _extend(request: Extend, given: _Given, rules: FieldRules) -> Iterator[Problem]:
@@ -272,26 +278,6 @@ def _instrumental_clashes(given: _Given, operation: Operation, rules: FieldRules
     for name in ("vocal_gender",) if rules.has_custom_mode else ("lyrics", "vocal_gender", "audio_weight"):
         if name in given:
             yield Problem(name, "is reported to clash with instrumental=True", advice=True)
-
-
-def _limits(operation: Operation, model: str, rules: FieldRules) -> tuple[_Limit, ...]:
-    is_extend = operation is not Operation.ADD_INSTRUMENTAL
-    by_model = EXTEND_LIMITS.get(model, {}) if is_extend and rules.is_engine else {}
-    limits = [(name, longest, f" with {model}", model in rules.stated) for name, longest in by_model.items()]
-    limits += [
-        (name, longest, "", name in rules.stated_lengths)
-        for name, longest in rules.lengths.get(operation, {}).items()
-        # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
-        if name != "lyrics" or is_extend or model in V6_MODELS
-    ]
-    return tuple(limits)
-
-
-def _too_long(name: str, length: int, longest: int, where: str, *, is_stated: bool) -> Problem:
-    if is_stated:
-        return Problem(name, f"must be at most {longest} characters{where}, not {length}")
-    message = f"is reported to be refused beyond {longest} characters{where}; it has {length}"
-    return Problem(name, message, advice=True)
 
 
 def _listed(names: frozenset[str]) -> str:

@@ -33,23 +33,19 @@ def seconds(value: object) -> float | None:
     return found if found is not None and found > 0 else None
 
 
-def line_of_text(value: object) -> str | None:
-    """Return the text in *value*, cut to the length of a line."""
-    found = text(value)
-    return None if found is None else found[:LONGEST_LINE]
+def _text_up_to(longest: int) -> Callable[[object], str | None]:
+    def read(value: object) -> str | None:
+        found = text(value)
+        return None if found is None else found[:longest]
+
+    return read
 
 
-def whole_text(value: object) -> str | None:
-    """Return the text in *value*, cut where no vendor's would end."""
-    found = text(value)
-    return None if found is None else found[:LONGEST_TEXT]
+line_of_text, whole_text = _text_up_to(LONGEST_LINE), _text_up_to(LONGEST_TEXT)
 
 
 def timed_lines(value: object) -> tuple[TimedLine, ...] | None:
-    """Return timed lyrics in seconds, from a list of lines in milliseconds or a JSON text of one.
-
-    Marks of sections take no time. Logged webhooks of MusicGPT (third party).
-    """
+    """Return timed lyrics in seconds, from lines in milliseconds: logged webhooks of MusicGPT (third party)."""
     lines = opened(value)
     if not isinstance(lines, list) or len(lines) > MAX_LINES:
         return None
@@ -169,10 +165,7 @@ def is_audio_file(key: str, value: object) -> bool:
 def find_tracks(
     lists: Iterable[tuple[Sequence[object], str]], problems: list[str], *, whole: bool, created_at: datetime | None
 ) -> tuple[Track, ...]:
-    """Return the tracks in the first of *lists*, values with their path, that holds some; bare links come last.
-
-    Raises DecodeError if there are more than `MAX_TRACKS` in it.
-    """
+    """Return the tracks in the first of *lists* that holds some, bare links last; or raise DecodeError: too many."""
     links: tuple[Track, ...] = ()
     for values, path in lists:
         found: list[Track] = []

@@ -117,18 +117,14 @@ _SAYING = re.compile(
 _FIRST = ("message", "msg", "detail", "error", "reason")
 _PLEASANTRIES = frozenset({"", "success", "ok", "all generated successfully", "null", "none", "undefined", "no error"})
 _PHRASES = frozenset({"bad request", "unauthorized", "forbidden", "not found", "unprocessable", "unprocessable entity"})
-_MOST_TEXTS = 10
-_MOST_KEYS = 50  # of one object that are read; vendors' have up to 20 in all
+_MOST_TEXTS = 20  # of one object or list that are read; vendors' have up to 20 keys in all
 LONGEST_MESSAGE = 500  # characters; a vendor's text ends up in logs and in front of people
 _LONGEST_TEXT = 2_000  # characters of one text that are looked at
 _DEEPEST = 6
 
 
 def words(value: object, depth: int = 0) -> str:
-    """Return the text in *value*, an object that holds one, or a list of either; `""` if there is none.
-
-    A web framework's complaint about a field, `{"loc": …, "msg": …}`, comes out as `field: message`.
-    """
+    """Return the text in *value*, or in what it holds; a framework's `{"loc": …, "msg": …}` as `field: message`."""
     value = opened(value)
     if isinstance(value, str):
         return value[:_LONGEST_TEXT].strip()
@@ -149,29 +145,20 @@ def words(value: object, depth: int = 0) -> str:
 
 
 def said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> str:
-    """Return the first text under plain *keys* that says something, those named *first* before the others.
-
-    HTTP's own phrase for a status comes last: a text beside it says more.
-    """
-    named = itertools.islice(filter(_names_words, keys), _MOST_KEYS)
-    names = dict.fromkeys((*first, *named))  # none twice: each may hold as much again
-    found = (words(keys.get(name), depth) for name in names)
-    texts = [*filter(_says_something, found)]
+    """Return the first text under plain *keys* that says something; HTTP's own phrase for a status says the least."""
+    texts = [*all_said(keys, first, depth)]
     return next((text for text in texts if text.lower() not in _PHRASES), texts[0] if texts else "")
 
 
-def all_said(keys: Mapping[str, object]) -> Iterator[str]:
-    """Yield every text under plain *keys* that says something."""
-    named = itertools.islice(filter(_names_words, keys), _MOST_TEXTS)
-    return filter(_says_something, (words(keys[name]) for name in named))
+def all_said(keys: Mapping[str, object], first: Iterable[str] = (), depth: int = 0) -> Iterator[str]:
+    """Yield every text under plain *keys* that says something, those named *first* before the others."""
+    names = dict.fromkeys((*first, *itertools.islice(filter(_names_words, keys), _MOST_TEXTS)))  # each is read once
+    texts = (words(keys.get(name), depth) for name in names)
+    return (text for text in texts if text.lower().rstrip(".! ") not in _PLEASANTRIES)
 
 
 def _names_words(key: str) -> bool:
     return len(key) <= _LONGEST_WORD and _SAYING.fullmatch(key) is not None
-
-
-def _says_something(text: str) -> bool:
-    return text.lower().rstrip(".! ") not in _PLEASANTRIES
 
 
 def says_no(value: object) -> bool:

@@ -154,17 +154,13 @@ class Uploads(Protocol):
 
 @runtime_checkable
 class Recovers(Protocol):
-    """A provider that brings back the files of a complete task whose links have died (optional, all four).
+    """A provider that brings back the files of a complete task whose links have died (optional, all three).
 
-    Its callback is a webhook of the recovery's own task id, which `parse_webhook` reads.
+    The POST's answer is one that `parse_submit` reads, its callback a webhook of the recovery's own task id.
     """
 
     def build_recovery(self, task_id: str, callback: URL | None) -> HttpRequest:
         """Return the POST that makes the recovery of a task's files."""
-        ...
-
-    def parse_recovery(self, response: HttpResponse) -> SubmitOutcome:
-        """Say whether a recovery was made, refused or unknown. Never raises for any bytes."""
         ...
 
     def build_recovery_status(self, recovery_id: str) -> HttpRequest:

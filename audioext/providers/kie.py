@@ -1,34 +1,139 @@
-"""kie.ai's per-operation routes: https://docs.kie.ai/suno-api/extend-music and its siblings, read 2026-11-21.
+"""kie.ai: its per-operation routes and its newer jobs route.
 
-Flat camelCase bodies, one envelope for every answer, status by record-info, and a callback for each stage,
-signed where a webhook key is set up at https://kie.ai/settings. kie.ai's newer route is `KieJobs`.
+https://docs.kie.ai/suno-api/extend-music and its siblings, https://docs.kie.ai/market/common/get-task-detail,
+https://docs.kie.ai/1973359m0 (getting started), https://docs.kie.ai/common-api/webhook-verification, read 2026-11-21.
+
+By operation: flat camelCase bodies, status by record-info, and a callback for each stage. By jobs: one path for every
+operation, the parameters in snake case under `input`, status by recordInfo with the result as JSON inside a string; its
+single operations are from a registry of 2026-10-07 made from docs.kie.ai, and several clients' readings. Callbacks are
+signed where a webhook key is set up at https://kie.ai/settings.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import ClassVar
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
+from yarl import URL
 
+from audioext.errors import ConfigError, ProviderDownError, RateLimitError, WebhookError
+from audioext.http.messages import Webhook
+from audioext.http.signing import hmac_base64, is_one_of, unix_seconds
+from audioext.models import checks
 from audioext.models.requests import Operation
+from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
-from audioext.providers._engine import EngineVendor
-from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS
-from audioext.providers._suno import ROUTE, STATUS_PATH, KieAccount, RecoveringAccount
+from audioext.providers._answers import CONTENT, HTTP_CODES, MAINTENANCE, MAYBE_MADE, SOURCE, Code, CodeTable
+from audioext.providers._engine import EngineVendor, task_ids
+from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules, wire_names
+from audioext.providers._suno import REASONS, RecoveringAccount, SunoAccount, suno_vendor
 
-RULES = evolve(
-    ROUTE.rules,
-    listed={
-        Operation.EXTEND: CLASSIC_MODELS,
-        Operation.UPLOAD_EXTEND: CLASSIC_MODELS,
-        # docs.kie.ai/suno-api/add-instrumental and its old-model copy, as a client with real keys read them in 2026-10
-        Operation.ADD_INSTRUMENTAL: frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS,
+WEBHOOK_TOLERANCE_SECONDS = 300.0  # no page prescribes a window; third parties use this one
+
+# Seen live: HTTP 200 {"code": 500, "msg": "This field is required"}, which no waiting mends.
+_REQUEST_FAULT = re.compile(r"\b(is required|required field|(cannot|must not) be (empty|null|blank))\b", re.IGNORECASE)
+_UNKNOWN_TASK = re.compile(r"recordInfo is null", re.IGNORECASE)
+
+TABLE = CodeTable(
+    # docs.kie.ai/suno-api/extend-music, docs.kie.ai/1973359m0 and docs.kie.ai/market/common/get-task-detail, read
+    # 2026-11-21: HTTP's meanings, and 400 for a refusal of the content at submit (public clients, 2026-02 to 08), 433
+    # for a key's own hourly, daily or total cap. 408, 501 and a plain 500 may come after a task was made.
+    codes={
+        **HTTP_CODES,
+        400: CONTENT,
+        408: MAYBE_MADE,
+        433: Code(error=RateLimitError, retryable=True),
+        451: SOURCE,
+        455: MAINTENANCE,
+        500: MAYBE_MADE,
+        501: Code(no_task=False),
+        505: Code(error=ProviderDownError),
     },
-    has_custom_mode=True,
-    persona_needs_custom=True,
-    uploads_sing_unasked=True,
-    upload_needs_continue_at=True,
+    phrases=(
+        (_REQUEST_FAULT, frozenset({400, 500}), Code()),
+        # A task that was just made may not be readable yet: docs.kie.ai/market/common/get-task-detail
+        (_UNKNOWN_TASK, frozenset({422}), Code(retryable=True)),
+    ),
+    # "rejected with HTTP 429", whatever the body: docs.kie.ai/1973359m0, read 2026-11-21
+    http_refusals=frozenset({429}),
 )
+
+ROUTE = suno_vendor(
+    rules=FieldRules(
+        wire_name="kie",
+        is_engine=True,
+        # kie.ai's OpenAPI of 2026-08-19 states those of tags; that of the title is a third party's.
+        lengths={Operation.ADD_INSTRUMENTAL: {"title": 100, "tags": 1000, "negative_tags": 200}},
+        stated_lengths=frozenset({"tags", "negative_tags"}),
+        # Required by the page (docs.kie.ai/suno-api/upload-and-extend-audio, read 2026-11-21), optional with default
+        # false in the OpenAPI of 2026-08-19; a client of the jobs route requires it: saying so costs nothing.
+        upload_needs_instrumental=True,
+    ),
+    key_variable="KIE_API_KEY",
+    webhook_key_variable="KIE_WEBHOOK_KEY",
+    base_url=URL("https://api.kie.ai"),
+    table=TABLE,
+    hosts=frozenset({"api.kie.ai"}),
+    upload_url=URL("https://kieai.redpandaai.co"),  # docs.kie.ai/file-upload-api/quickstart, read 2026-11-21
+    credits_path="/api/v1/chat/credit",  # docs.kie.ai/common-api/get-account-credits, read 2026-11-21
+    # Callback codes: docs.kie.ai/suno-api/extend-music-callbacks, read 2026-11-21
+    reasons={**REASONS, **dict.fromkeys(("400", "413"), FailureReason.CONTENT)},
+    # "501: content generation task failed" and "408: no result for over 10 minutes":
+    # docs.kie.ai/market/common/get-task-detail, read 2026-11-21; 531 is of the callbacks' page.
+    failed_codes=frozenset({408, 501, 531}),
+)
+"""The facts that both routes share; each adds its rules, its status call and how long its files are kept."""
+
+
+def to_webhook_keys(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the webhook keys in *value*, or raise ConfigError: none, one, or several for a rotation."""
+    keys = () if value is None else (value,) if isinstance(value, str) else tuple(value)
+    # Half a surrogate pair has no UTF-8 bytes to sign with.
+    if not all(isinstance(key, str) and key and not checks.LONE_SURROGATE.search(key) for key in keys):
+        raise ConfigError("webhook_key must be text, or several texts for a rotation, and none may be empty")
+    return keys
+
+
+@frozen
+class KieAccount(SunoAccount):
+    """An account at kie.ai, by either route; each says what its settings mean."""
+
+    webhook_key: tuple[str, ...] = field(default=None, kw_only=True, converter=to_webhook_keys, repr=False)
+    webhook_tolerance: float = field(
+        default=WEBHOOK_TOLERANCE_SECONDS, kw_only=True, validator=checks.setting(checks.seconds)
+    )
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether there is a key that signatures are checked with."""
+        return bool(self.webhook_key)
+
+    def verify_webhook(self, hook: Webhook) -> None:
+        """Do nothing if *hook* is signed under one of the keys, or if there is none.
+
+        The signature is HMAC-SHA256 of `task_id.timestamp` in Base64, and does not cover the body:
+        docs.kie.ai/common-api/webhook-verification, read 2026-11-21. Raises WebhookError or DecodeError.
+        """
+        if not self.webhook_key:
+            return
+        stamp, signature = hook.headers.get("X-Webhook-Timestamp"), hook.headers.get("X-Webhook-Signature")
+        if not stamp or not signature:
+            raise WebhookError("the delivery is not signed", http_status=401)
+        ids = task_ids(hook.body)
+        if len(ids) != 1:
+            raise WebhookError("the delivery must name one task, which its signature is about", http_status=400)
+        signed = f"{ids.pop()}.{stamp}".encode("utf-8", "replace")
+        if not is_one_of(signature, [hmac_base64(key, signed) for key in self.webhook_key]):
+            raise WebhookError("the delivery bears a wrong signature", http_status=401)
+        signed_at, here = unix_seconds(stamp), hook.received_at
+        if signed_at is None or here is None or not abs(here - signed_at) <= self.webhook_tolerance:
+            raise WebhookError("the delivery bears a signature that is not of this time", http_status=401)
+
+
+_INSTRUMENTAL_MODELS = frozenset({"V4_5PLUS", "V5", "V5_5"}) | V6_MODELS
+"""docs.kie.ai/suno-api/add-instrumental and its old-model copy, as a client with real keys read them in 2026-10."""
 
 
 @frozen
@@ -36,15 +141,59 @@ class Kie(RecoveringAccount, KieAccount):
     """kie.ai by its per-operation routes, which its older pages describe and which still answer.
 
     `webhook_key` is the key that signs callbacks, or several during a rotation; without one signatures are
-    not looked at. `webhook_tolerance` is how far, in seconds, a signature's time may be from ours.
-
-    Raises:
-        ConfigError: a setting cannot work.
+    not looked at. `webhook_tolerance` is how far, in seconds, a signature's time may be from ours. Raises ConfigError:
+    a setting cannot work.
     """
 
     vendor: ClassVar[EngineVendor] = evolve(
         ROUTE,
-        rules=RULES,
-        status_path=STATUS_PATH,
+        rules=evolve(
+            ROUTE.rules,
+            listed={
+                Operation.EXTEND: CLASSIC_MODELS,
+                Operation.UPLOAD_EXTEND: CLASSIC_MODELS,
+                Operation.ADD_INSTRUMENTAL: _INSTRUMENTAL_MODELS,
+            },
+            has_custom_mode=True,
+            persona_needs_custom=True,
+            uploads_sing_unasked=True,
+            upload_needs_continue_at=True,
+        ),
         retention=14 * DAY_SECONDS,  # docs.kie.ai/1973359m0, read 2026-11-21
+    )
+
+
+@frozen
+class KieJobs(KieAccount):
+    """kie.ai by its newer jobs route; it shares the account's key and limits with `Kie`, and has the same settings.
+
+    Raises ConfigError: a setting cannot work.
+    """
+
+    vendor: ClassVar[EngineVendor] = evolve(
+        ROUTE,
+        rules=evolve(
+            ROUTE.rules,
+            wire_name="kie-jobs",
+            listed={
+                Operation.EXTEND: CLASSIC_MODELS | V6_MODELS,
+                Operation.UPLOAD_EXTEND: CLASSIC_MODELS | V6_MODELS,
+                Operation.ADD_INSTRUMENTAL: _INSTRUMENTAL_MODELS,
+            },
+            # docs.kie.ai/suno-api/upload-and-extend-audio.md states V6's lengths, as of 2026-10-06
+            stated=CLASSIC_MODELS | V6_MODELS | {"V3_5"},
+        ),
+        status_path="/api/v1/jobs/recordInfo",  # docs.kie.ai/market/common/get-task-detail, read 2026-11-21
+        retention=DAY_SECONDS,  # result URLs usually die after 24 h: docs.kie.ai/market/common/get-task-detail
+        # As for callbacks, but a task that failed upstream was seen with 400, so here that is no word on its content.
+        reasons={code: reason for code, reason in ROUTE.reasons.items() if code != "400"},
+        names=wire_names(url="upload_url"),
+        submit_path="/api/v1/jobs/createTask",
+        calls={
+            Operation.EXTEND: "ai-music-api/extend",
+            Operation.UPLOAD_EXTEND: "ai-music-api/upload-and-extend-audio",
+            Operation.ADD_INSTRUMENTAL: "ai-music-api/add-instrumental",
+        },
+        flag_key="",
+        needs_callback=False,
     )

@@ -7,7 +7,7 @@ webhook of an extension: the shapes of the parts are those that several handlers
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from yarl import URL
 
 from audioext.errors import DecodeError, WebhookError
-from audioext.http.decoding import MAX_PATHS, link, number, text
+from audioext.http.decoding import MAX_PATHS, link, number
 from audioext.http.messages import HttpRequest, HttpResponse, Part, excerpt
 from audioext.models.events import Event, Failed, Progress
 from audioext.models.limits import Limits
@@ -23,16 +23,12 @@ from audioext.models.record import Record
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason, Stage, Track
 from audioext.providers._account import DAY_SECONDS, HostedAccount, Vendor, file_part
-from audioext.providers._answers import HTTP_CODES, NO_IDS, OK, CodeTable
+from audioext.providers._answers import HTTP_CODES, NO_IDS, OK, CodeTable, id_of_track
 from audioext.providers._body import Body
 from audioext.providers._fields import FieldRules, wire_names, wire_values
 from audioext.providers._tracks import AUDIO_KEYS, SHOWING, apart, read_track
 from audioext.providers._words import CONTENT_WORDS, LONGEST_MESSAGE, said
 from audioext.providers.base import FileRoute
-
-# Unfinished jobs at one time: Free 1, Plus 5, Pro 10: docs.musicgpt.com/api-documentation/utilities/ratelimits,
-# read 2026-11-21
-FREE_PLAN_PARALLEL = 1
 
 FORM_NAMES = wire_names(url="audio_url", continue_at="extend_after", vocal_gender="gender")
 
@@ -51,10 +47,7 @@ class MusicGpt(HostedAccount):
     """MusicGPT's extend call; tracks are continued by their audio URL.
 
     `limits` is that of the free plan, one unfinished job at a time: set `Limits(parallel=5)` on Plus and
-    `Limits(parallel=10)` on Pro.
-
-    Raises:
-        ConfigError: a setting cannot work.
+    `Limits(parallel=10)` on Pro. Raises ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[Vendor] = Vendor(
@@ -72,7 +65,8 @@ class MusicGpt(HostedAccount):
         # "not both" ids, and both tracks come whichever is given: endpoint/getById, read 2026-11-21
         status_query={"conversionType": "EXTEND"},
         auth="",  # the raw key: docs.musicgpt.com/api-documentation/index/authentication, read 2026-11-21
-        limits=Limits(parallel=FREE_PLAN_PARALLEL),
+        # Free 1, Plus 5, Pro 10: docs.musicgpt.com/api-documentation/utilities/ratelimits, read 2026-11-21
+        limits=Limits(parallel=1),
         extends_by_id=False,
         counts_tracks=True,
         retention=90 * DAY_SECONDS,  # MP3 files; WAV 7 days: docs.musicgpt.com/…/index/changelog, read 2026-11-21
@@ -89,40 +83,35 @@ class MusicGpt(HostedAccount):
             parts.append(file_part("audio_file", request.path, filename=request.path.name))
         return self.post("/extend", parts)
 
-    def build_status(self, record: Record) -> HttpRequest:
-        """Return the GET that asks for *record*'s task, or for the track that is still missing where one is there.
+    def named(self, record: Record) -> Mapping[str, str]:
+        """Return the id of *record*'s task, or of the track that is still missing where one is there.
 
-        Live answers show both tracks whichever id is given; those of the page show one. Raises RequestError before the
-        task's id is known.
+        Live answers show both tracks whichever id is given; those of the page show one.
         """
         settled = {track.id for track in record.tracks if track.audio_url or track.failure}
         missing = next((id_ for id_ in record.track_ids if id_ not in settled), None)
-        if record.task_id is None or missing is None or not any(track.audio_url for track in record.tracks):
-            return super().build_status(record)
-        return self.get_status(record, {"conversion_id": missing})
+        if missing is None or not any(track.audio_url for track in record.tracks):
+            return super().named(record)
+        return {"conversion_id": missing}
 
     def parse_status(self, response: HttpResponse) -> tuple[Event, ...]:
-        """Return what a byId answer means, under the page's keys or the numbered ones that live clients read.
-
-        Raises ProviderError (it names no task, too) or DecodeError.
-        """
+        """Return what a byId answer means, under the page's keys or the numbered ones that live clients read."""
         answer = self.answers.parse_any(response)
         if answer.code == OK:
-            events = _status_events(Conversion(answer.seen.layers[0][0], "the status"))
+            events = _status_events(Conversion(answer.layers[0][0], "the status"))
             if events:
                 return events
-            if answer.seen.outer.get("conversion"):
+            if answer.outer.get("conversion"):
                 raise DecodeError(["expected an object @ $.conversion"], where="the status")
         if not answer.is_good:
-            raise self.answers.error(response, answer)
-        raise self.answers.no_task(response)
+            raise answer.error()
+        raise answer.no_task()
 
     def parse_webhook(self, body: bytes) -> tuple[Event, ...]:
         """Return what a delivery means: one part of at most five, or of more with streams, in any order.
 
         A part is recognised by what it holds, since no page says what `conversion_type` and `subtype` are for an
-        extension. What is not recognised makes a status call due. Raises WebhookError (400) for what is no delivery of
-        this API or contradicts itself, and DecodeError.
+        extension. What is not recognised makes a status call due.
         """
         part = Conversion.delivered(body)
         if "event" in part.keys and not (part.is_known or len(part.layers) > 1):
@@ -183,7 +172,7 @@ class Conversion(Body):
         super().__init__(value, where)
         self.raw = {key: item for layer, _ in self.layers for key, item in layer.items() if item is not None}
         keys = self.keys
-        self.track_id = _track_id(keys.get("conversionid"))
+        self.track_id = id_of_track(keys.get("conversionid"))
         self.is_complete = self.word.stage is Stage.COMPLETE
         self.has_audio = not AUDIO_KEYS.isdisjoint(keys)
         self.is_known = not _KNOWN_KEYS.isdisjoint(keys)
@@ -193,11 +182,9 @@ class Conversion(Body):
         self.cost = number(keys.get("conversioncost"))
 
     def read_tracks(self, *, claims: bool) -> tuple[Track, ...]:
-        """Return the tracks under numbered keys, else the one under plain keys; positions are the wire's numbers.
+        """Return the tracks under numbered keys, else the one under plain keys, else those in lists.
 
-        A track that shows nothing but its id is left out, and so is a path that is a bare bucket root, which was seen
-        before a file exists; last come tracks in lists, as at other vendors. Raises DecodeError if it *claims* a file,
-        and the only links cannot be read.
+        Raises DecodeError if it *claims* a file, and the only links cannot be read.
         """
         problems: list[str] = []
         found: list[Track] = []
@@ -233,10 +220,7 @@ class Conversion(Body):
 
 
 def _status_events(seen: Conversion) -> tuple[Event, ...]:
-    """Return what a status answer means; nothing, if it speaks of no task. Raises DecodeError.
-
-    https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21.
-    """
+    # https://docs.musicgpt.com/api-documentation/endpoint/getById, read 2026-11-21; nothing, if it speaks of no task.
     tracks = seen.read_tracks(claims=seen.is_complete)
     # With the id of one track and no numbered ones, as the page has it, the word may be about that one alone.
     is_whole = seen.track_id is None or any(track.position for track in tracks)
@@ -262,7 +246,7 @@ def _status_events(seen: Conversion) -> tuple[Event, ...]:
         return (failed,) if bare else (evolve(shown, tracks=()), failed)
     else:
         # The job fails only if all tracks do, so those that did not come about are shown one by one.
-        ids = {position: _track_id(seen.keys.get(f"conversionid{position}")) for position in POSITIONS}
+        ids = {position: id_of_track(seen.keys.get(f"conversionid{position}")) for position in POSITIONS}
         known = {track.id for track in tracks}
         tracks += tuple(Track(id=id_, position=at) for at, id_ in ids.items() if id_ and id_ not in known)
     judged = (track if track.audio_url else evolve(track, failure=failed.message) for track in tracks)
@@ -290,11 +274,6 @@ def _failing_part(part: Conversion) -> tuple[Event, ...]:
         known = next((track for track in tracks if track.id == part.track_id), Track(id=part.track_id))
         return (Progress(task_id=part.task_id, tracks=(evolve(known, failure=failed.message),)),)
     return (Progress(task_id=part.task_id, tracks=tracks), failed) if tracks else (failed,)
-
-
-def _track_id(value: object) -> str | None:
-    found = text(value)
-    return None if found is None or found in NO_IDS else found
 
 
 def _shown(track: Track) -> Iterator[Track]:

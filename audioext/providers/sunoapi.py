@@ -14,13 +14,11 @@ from attrs import frozen
 from yarl import URL
 
 from audioext.models.requests import Operation
-from audioext.models.results import FailureReason
 from audioext.providers._account import DAY_SECONDS
 from audioext.providers._answers import HTTP_CODES, MAINTENANCE, MAYBE_MADE, NO_CREDITS, RATE, SOURCE, Code, CodeTable
 from audioext.providers._engine import EngineVendor
 from audioext.providers._fields import CLASSIC_MODELS, V6_MODELS, FieldRules
-from audioext.providers._suno import DEFAULT_MODELS, LIMITS, STATUS_PATH, RecoveringAccount
-from audioext.providers.base import FileRoute
+from audioext.providers._suno import REASONS, RecoveringAccount, suno_vendor
 
 _CREDIT_WORDS = re.compile("credit", re.IGNORECASE)
 _RATE_WORDS = re.compile(r"\b(rate limit|rate-limit|frequency|too (many|frequent)|concurren)", re.IGNORECASE)
@@ -44,17 +42,12 @@ RULES = FieldRules(
 
 @frozen
 class SunoApi(RecoveringAccount):
-    """sunoapi.org; `upload_url` left out means its own file host.
+    """sunoapi.org; `upload_url` left out means its own file host. Raises ConfigError: a setting cannot work."""
 
-    Raises:
-        ConfigError: a setting cannot work.
-    """
-
-    vendor: ClassVar[EngineVendor] = EngineVendor(
+    vendor: ClassVar[EngineVendor] = suno_vendor(
         rules=RULES,
         key_variable="SUNOAPI_API_KEY",
         base_url=URL("https://api.sunoapi.org"),
-        file_route=FileRoute.UPLOAD,
         table=CodeTable(
             # docs.sunoapi.org/suno-api/extend-music, read 2026-11-21: HTTP's meanings, but that 405 and 430 are rates
             # and 429 means no credits; 400 is "invalid parameters", 413 a text too long. 402, 409, 422 and 451 are from
@@ -74,19 +67,9 @@ class SunoApi(RecoveringAccount):
                 (_RATE_WORDS, frozenset({429}), RATE),
             ),
         ),
-        limits=LIMITS,
-        default_models=DEFAULT_MODELS,
         retention=14 * DAY_SECONDS,  # its pages say 15 days and 14 days; the sooner is safe
         hosts=frozenset({"api.sunoapi.org", "apibox.erweima.ai"}),
         upload_url=URL("https://sunoapiorg.redpandaai.co"),  # docs.sunoapi.org/file-upload-api/quickstart
-        status_path=STATUS_PATH,
-        status_key="taskId",
         credits_path="/api/v1/generate/credit",  # on no page that was seen; third-party clients agree on it
-        # docs.sunoapi.org/suno-api/extend-music-callbacks, read 2026-11-21; 400 covers parameters and content alike
-        reasons={
-            "408": FailureReason.TIMEOUT,
-            "451": FailureReason.SOURCE,
-            "500": FailureReason.GENERATION,
-            "501": FailureReason.GENERATION,
-        },
+        reasons=REASONS,  # 400 covers parameters and content alike
     )

@@ -16,20 +16,12 @@ from attrs import field, frozen
 from yarl import URL
 
 from audioext.errors import ConfigError
-from audioext.http.messages import HttpRequest
-from audioext.models.requests import AddInstrumental, Extend, Operation, Request
+from audioext.models.requests import AddInstrumental, Operation, Request
 from audioext.providers._answers import CodeTable
 from audioext.providers._engine import EngineAccount, EngineVendor
-from audioext.providers._fields import FieldRules, wire_names, wire_values
+from audioext.providers._fields import FieldRules, wire_names
 
 MAX_CALLBACK_LENGTH = 2048  # docs.vidgo.ai/api-manual/task-management/webhooks, read 2026-11-21
-
-NAMES: Mapping[Operation, str] = {
-    Operation.EXTEND: "extend-music",
-    Operation.UPLOAD_EXTEND: "upload-and-extend-audio",
-    Operation.ADD_INSTRUMENTAL: "add-instrumental",
-}
-"""The top-level `model` of each operation; the engine's version is a field of `input`."""
 
 _MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5"})
 
@@ -72,8 +64,7 @@ class Vidgo(EngineAccount):
     `instrumental_model_key` is the field that names the engine's version when adding an instrumental: the page's
     text says `model`, its example has none, and the extend pages and a sibling of the API say `mv`.
 
-    Raises:
-        ConfigError: a setting cannot work.
+    Raises ConfigError: a setting cannot work.
     """
 
     vendor: ClassVar[EngineVendor] = EngineVendor(
@@ -86,6 +77,14 @@ class Vidgo(EngineAccount):
         # Credits are taken for finished tasks alone: the same page.
         charged=False,
         judges_code=False,
+        submit_path="/api/generate/submit",
+        calls={
+            Operation.EXTEND: "extend-music",
+            Operation.UPLOAD_EXTEND: "upload-and-extend-audio",
+            Operation.ADD_INSTRUMENTAL: "add-instrumental",
+        },
+        flag_key="default_param_flag",
+        callback_key="callback_url",
         # No page shows an error body or lists codes: HTTP's meanings, and the keys under which third-party clients have
         # found the text, in their order. Copyright refusals come with 400 at a sibling.
         table=CodeTable(text_keys=("error", "detail", "msg", "message", "errormessage")),
@@ -110,17 +109,9 @@ class Vidgo(EngineAccount):
             return f"vidgo takes callback addresses of at most {MAX_CALLBACK_LENGTH} characters, not {length}"
         return None
 
-    def build_submit(self, request: Request, callback: URL | None) -> HttpRequest:
-        """Return the POST that makes the task; `callback_url` is optional here."""
-        # For uploads no page shows the key of the version; every other extend and cover page says `mv`.
-        names = NAMES_BY_MODEL_KEY[self.instrumental_model_key if isinstance(request, AddInstrumental) else "mv"]
-        fields = wire_values(request, self.vendor.default_models, names=names, rules=RULES)
-        if isinstance(request, Extend):
-            fields["default_param_flag"] = request.is_custom
-        body: dict[str, object] = {"model": NAMES[request.operation], "input": fields}
-        if callback is not None:
-            body["callback_url"] = str(callback)
-        return self.post("/api/generate/submit", body)
+    def names(self, request: Request) -> Mapping[str, str]:
+        """Return the wire's names of the fields; for uploads no page shows the version's, all others say `mv`."""
+        return NAMES_BY_MODEL_KEY[self.instrumental_model_key if isinstance(request, AddInstrumental) else "mv"]
 
 
 def _is_loopback(host: str) -> bool:

@@ -138,7 +138,7 @@ def _read_recovery(entry: Entry, provider: Provider) -> Reading:
     try:
         if entry.kind == "recovery_status":
             return Reading(entry, recovery=provider.parse_recovery_status(_response(entry)))
-        outcome = provider.parse_recovery(_response(entry))
+        outcome = provider.parse_submit(_response(entry))
     except Exception as error:  # noqa: BLE001 - as above
         return Reading(entry, problem=f"{type(error).__name__}: {error}")
     if isinstance(outcome, Unknown):

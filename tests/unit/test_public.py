@@ -31,7 +31,7 @@ SURFACES = (
     "audioext.webhooks",
 )
 """The modules whose `__all__` users import from."""
-PROVIDERS = {"Kie": "kie", "KieJobs": "kie_jobs", "MusicGpt": "musicgpt", "SunoApi": "sunoapi", "Vidgo": "vidgo"}
+PROVIDERS = {"Kie": "kie", "KieJobs": "kie", "MusicGpt": "musicgpt", "SunoApi": "sunoapi", "Vidgo": "vidgo"}
 DEPENDENCIES = {"aiohttp", "apsw", "attr", "attrs", "cattrs", "msgspec", "multidict", "redis", "tinytag", "yarl"}
 
 

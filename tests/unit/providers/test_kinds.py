@@ -712,7 +712,7 @@ def test_what_names_no_task_never_makes_one(provider_class: Make, body: dict[str
 LINKS = st.sampled_from(
     [
         *(None, "", AUDIO, "https://f.example/a b.mp3", "https://f.example/None.mp3", "https://f.example/"),
-        *("https://audiopipe.suno.ai/?item_id=1", "//f.example/2.mp3", "javascript:alert(1)"),
+        *("https://audiopipe.suno.ai/?item_id=1", "//f.example/2.mp3", "javascript:alert(1)", f"{AUDIO}\n{AUDIO}"),
     ]
 )
 SONGS = st.fixed_dictionaries(
@@ -722,6 +722,7 @@ SONGS = st.fixed_dictionaries(
         **dict.fromkeys(("prompt", "title", "tags", "model_name"), st.none() | st.text(max_size=4)),
         "createTime": st.sampled_from([None, "2026-01-02 03:04:05", 1_790_000_000_000, "soon", -1]),
         "duration": st.none() | st.floats(-1, 400),
+        "audio_id": st.sampled_from([None, "", "c3", "d 4", " e5"]),
         "file_type": st.sampled_from([None, "audio", "image"]),
         "lyrics": st.none() | st.text(max_size=4),  # no page has it, and it is not lost
     },

@@ -47,16 +47,16 @@ def test_the_calls_are_as_documented(provider: Recovers) -> None:
 
 @either
 @pytest.mark.parametrize("body", [{"data": {"task_id": "rec"}}, {"data": {"taskId": "rec"}}, {"task_id": "rec"}])
-def test_the_recovery_may_be_named_anywhere(provider: Recovers, body: dict[str, object]) -> None:
+def test_the_recovery_may_be_named_anywhere(provider: Provider, body: dict[str, object]) -> None:
     """No page shows where its id stands."""
-    assert Submitted(task_id="rec") == provider.parse_recovery(answered({"code": 200, "msg": "success", **body}))
+    assert Submitted(task_id="rec") == provider.parse_submit(answered({"code": 200, "msg": "success", **body}))
 
 
 @either
-def test_a_recovery_is_refused_or_unknown_like_any_task(provider: Recovers) -> None:
+def test_a_recovery_is_refused_or_unknown_like_any_task(provider: Provider) -> None:
     """A readable refusal cost nothing; a server that broke may have made one."""
-    assert isinstance(provider.parse_recovery(answered({"code": 401, "msg": "no key"})), Refused)
-    assert isinstance(provider.parse_recovery(HttpResponse(status=502, body=b"<html>")), Unknown)
+    assert isinstance(provider.parse_submit(answered({"code": 401, "msg": "no key"})), Refused)
+    assert isinstance(provider.parse_submit(HttpResponse(status=502, body=b"<html>")), Unknown)
 
 
 @either
@@ -123,6 +123,5 @@ def test_any_answer_is_read_or_an_error_of_ours(body: bytes, status: int) -> Non
     """Whatever a host sends, nothing else is raised."""
     response = HttpResponse(status=status, body=body)
     for provider in PROVIDERS:
-        provider.parse_recovery(response)
         with suppress(AudioextError):
             provider.parse_recovery_status(response)
