@@ -28,9 +28,8 @@ from audioext.files.sources import Sources, fingerprint
 from audioext.http.transport import Progress
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.entries import Entry
-from audioext.models.meta import Meta
 from audioext.models.record import Asked, Record
-from audioext.models.requests import AddInstrumental, Extend, Request
+from audioext.models.requests import AddInstrumental, Extend, Meta, Request
 from audioext.models.stats import SubmitEnd
 from audioext.providers.base import Provider
 from audioext.runtime import tracing

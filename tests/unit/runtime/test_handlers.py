@@ -607,12 +607,12 @@ def test_handlers_take_what_they_are_called_with(here: Process) -> None:
 
     for bad in (nothing, two):
         with pytest.raises(ConfigError, match=r"a handler is called with what happened, which .* does not take"):
-            handlers.on(Stage.TEXT, bad)
+            handlers.on(Stage.TEXT)(bad)
         with pytest.raises(ConfigError, match=r"a handler is called with what happened, which .* does not take"):
-            handlers.on_failure(bad)
+            handlers.on_failure()(bad)
     with pytest.raises(ConfigError, match=r"and with the job's meta, which .* does not take: too many positional"):
-        handlers.on(Stage.TEXT, never, Meta)
-    handlers.on(Stage.TEXT, two, Meta)
+        handlers.on(Stage.TEXT, Meta)(never)
+    handlers.on(Stage.TEXT, Meta)(two)
 
 
 class Meta(TypedDict):
