@@ -70,7 +70,7 @@ class BoundedServer(web.Server):
         self._clock = asyncio.get_running_loop()
         self._open = 0
         self._most = most_connections()
-        self._silent: dict[web.RequestHandler, float] = {}
+        self._silent: dict[web.RequestHandler, float] = {}  # until when each may be silent
         self._sweep: asyncio.TimerHandle | None = None
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -98,16 +98,16 @@ class BoundedServer(web.Server):
         """Note that a connection waits for its next head."""
         if handler.transport is None:
             return  # it was lost meanwhile
-        self._silent[handler] = self._clock.time()
+        ends_at = self._silent[handler] = self._clock.time() + HEAD_SECONDS
         if self._sweep is None:
-            self._sweep = self._clock.call_later(HEAD_SECONDS, self._close_silent)
+            self._sweep = self._clock.call_at(ends_at, self._close_silent)
 
     def _close_silent(self) -> None:
         now = self._clock.time()
         self._sweep = None
-        for handler, since in tuple(self._silent.items()):  # the oldest first
-            if now - since < HEAD_SECONDS:
-                self._sweep = self._clock.call_later(HEAD_SECONDS - (now - since), self._close_silent)
+        for handler, ends_at in tuple(self._silent.items()):  # the oldest first
+            if ends_at > now:
+                self._sweep = self._clock.call_at(ends_at, self._close_silent)
                 return
             self._end(handler)
 

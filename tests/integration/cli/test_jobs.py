@@ -147,7 +147,7 @@ def test_show_prints_all_of_a_job(invoke: Invoke, ref: str) -> None:
     states = ["text", "first", "complete"]
     heard = [[f"{number}", "webhook", state] for number, state in enumerate(states, 3)]
     assert [["1", "request", "submitting"], ["2", "answer", "200", "submitted"], *heard] == journal_of(ended)
-    assert 2 == ended.out.count("/files/kie/")
+    assert 2 == ended.out.count("/files/tracks/")
 
 
 def test_show_as_json(invoke: Invoke, ref: str) -> None:
@@ -170,7 +170,7 @@ def test_show_goes_back_in_time(invoke: Invoke, ref: str) -> None:
 
     assert re.search(r"^state +first$", then.out, re.MULTILINE)
     assert 4 == len(journal_of(then))
-    assert 1 == then.out.count("/files/kie/")
+    assert 1 == then.out.count("/files/tracks/")
     assert ("first", 4) == (in_json["state"], len(in_json["journal"]))
     assert 2 == beyond.code
     assert "--at: the journal has the entries 1 to 5, not 9" in beyond.err

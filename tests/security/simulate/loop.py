@@ -146,9 +146,13 @@ def run(live: Callable[[simloom.World], Coroutine[Any, Any, T]], seed: int) -> L
     """Live a universe, in which nothing but its seed decides what happens, and return how it went."""
     loop = QuickLoop(seed)
     with _own_time_and_chance(loop, seed):
+        lived: Lived[T]
         try:
-            return Lived(loop.run_until_complete(live(simloom.World(loop))))
+            lived = Lived(loop.run_until_complete(live(simloom.World(loop))))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
-            return Lived(error=error)
-        finally:
+            lived = Lived(error=error)
+        try:
             loop.end()
+        except Exception as error:  # noqa: BLE001 - as above
+            lived = Lived(error=lived.error or error)
+        return lived
