@@ -180,7 +180,8 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
         raise UnsupportedError(message)
     given, taken = request.given(), rules.taken[operation]
     found: list[Problem] = []
-    found += [_unsupported(name, operation, rules) for name in given if name not in taken]
+    if not given.keys() <= taken:
+        found += [_unsupported(name, operation, rules) for name in given if name not in taken]
     model = request.model if isinstance(request.model, str) else ""
     for name, longest, where, is_stated in rules.limits.get((operation, model)) or rules.limits[operation, ""]:
         text = given.get(name)

@@ -237,8 +237,8 @@ class _Facts:
         )
         if self.recovery is not None:
             tracks = with_recovered(tracks, self.recovery, self.asked.retention)
-        topics = [TOPIC_OF[item.stage] for item in reached[1:]]
-        if verdict is Verdict.FAILED:
+        topics = [topic for item in reached[1:] if (topic := TOPIC_OF[item.stage]) not in self.told]
+        if verdict is Verdict.FAILED and FAILED_TOPIC not in self.told:
             topics.append(FAILED_TOPIC)
         return Record(
             ref=self.ref,
@@ -270,7 +270,7 @@ class _Facts:
             recovery=self.recovery,
             handled=frozenset(self.told),
             runs=self.runs,
-            untold=tuple([topic for topic in topics if topic not in self.told]),
+            untold=tuple(topics),
         )
 
 
