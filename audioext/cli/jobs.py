@@ -26,7 +26,7 @@ from audioext.client import Client
 from audioext.errors import ConfigError, Problem, RequestError, WebhookError, shown
 from audioext.http.urls import callback_url, mask
 from audioext.models.entries import Entry
-from audioext.models.record import Record, Verdict
+from audioext.models.record import Record
 from audioext.runtime.jobs import Job
 from audioext.stores.base import Delivery
 from audioext.ui.objects import Journal, delivery_object, first, job_object, problem_of, state_of, whole_object
@@ -213,7 +213,7 @@ def _entry(name: str, number: int, entries: Journal) -> tuple[Entry, Record | No
 
 def _print(screen: Screen, record: Record, entries: Journal) -> None:
     """Print what is known of a job, then each entry with the state after it and what is new in words, then tracks."""
-    fault = record.fault if record.verdict is Verdict.FAILED else None
+    fault = record.fault
     facts: dict[str, object] = {
         "job": record.ref,
         "state": state_of(record),

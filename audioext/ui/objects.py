@@ -49,7 +49,7 @@ def source_of(record: Record) -> str:
 
 def problem_of(record: Record) -> str | None:
     """Return what is wrong with a job, in the vendor's words: why it failed, or why an answer was a refusal."""
-    if record.verdict is Verdict.FAILED and record.fault is not None:
+    if record.fault is not None:
         return record.fault.message
     if record.verdict is Verdict.REFUSED:
         return record.refusal or "the submit was never sent"
@@ -110,7 +110,7 @@ def event_object(event: StageEvent, created_at: datetime) -> dict[str, object]:
 
 def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> dict[str, object]:
     """Return all that is known of a job: its request, stages, journal, tracks and deliveries."""
-    fault = record.fault if record.verdict is Verdict.FAILED else None
+    fault = record.fault
     facts = ("reason", "code", "message", "charged", "at")
     return {
         **job_object(record),
@@ -153,7 +153,7 @@ def timeline(record: Record) -> list[tuple[str, float, str, Source | None]]:
         # The POST's own answer makes a job submitted, unless a webhook was quicker to name the task.
         is_answer = item.stage is Stage.SUBMITTED and item.source != "webhook"
         found.append((item.stage.name.lower(), item.at, "" if is_answer else BY[item.source], item.source))
-    if record.verdict is Verdict.FAILED and record.fault is not None:
+    if record.fault is not None:
         found.append(("failed", record.fault.at, record.fault.message, None))
     if record.verdict is Verdict.REFUSED:
         found.append(("refused", record.answered_at or record.created_at, problem_of(record) or "", None))
