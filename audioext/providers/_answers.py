@@ -94,7 +94,7 @@ class CodeTable:
                 return meaning
         if code in _CONTENT_CODES and CONTENT_WORDS.search(message):
             return CONTENT
-        if code >= HTTP_SERVER_ERROR_FROM and code != _FIREWALL_CODE:
+        if code >= HTTP_SERVER_ERROR_FROM:
             return self.codes.get(code, MAYBE_MADE)
         faulty = code >= HTTP_ERROR_FROM and code not in _UNSURE_CODES and bool(message)
         return self.codes.get(code, Code(no_task=faulty))
@@ -118,6 +118,7 @@ class Answer(Body):
         except DecodeError as error:
             super().__init__({}, "the answer")
             self.problem = error
+        self._found.pop("kind", None)  # callbacks alone tell by it what became of a task
         own = _FIREWALL_CODE if is_blocked else self._own_code(status)
         self.has_code = own is not None
         self.failed = self.says_no or self._says_failed()
@@ -133,7 +134,8 @@ class Answer(Body):
             told = "" if self.is_good else said(self.outer, table.text_keys) or self.says()
             self.text = reader.clean(told.encode(), LONGEST_MESSAGE) if told else ""
         uncoded = self.failed and self.code == OK
-        self.meaning = _uncoded(self.text) if uncoded else table.meaning(self.code, self.text)
+        judged = _uncoded(self.text) if uncoded else table.meaning(self.code, self.text)
+        self.meaning = Code() if is_blocked else judged
 
     @property
     def data(self) -> object:

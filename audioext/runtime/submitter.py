@@ -221,9 +221,13 @@ class Submitter:
 
     async def _attempt(self, order: Order, request: Request, offer: str | None) -> tuple[HeldJob, Refused | None]:
         """Make one POST as soon as the account has room; return its job, and the answer if that refuses it."""
-        while (held := await self._create(order)) is None:
+        for _ in range(MAX_RESENDS + 1):
+            if (held := await self._create(order)) is not None:
+                break
             if (found := await self._find(order)) is not None:
                 return found, None
+        else:  # as where a server dropped the job, and not its key
+            raise StoreError(f"the job that has the key {order.key!r} cannot be found: take another key")
         self._sent[asyncio.current_task()] = held
         if offer is not None:
             self._served[held.ref] = (held, offer)

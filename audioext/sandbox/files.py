@@ -124,7 +124,11 @@ class FileStore:
         expires_at = self.find(key).expires_at
         if expires_at is not None and asyncio.get_running_loop().time() >= expires_at:
             raise web.HTTPGone
-        return web.FileResponse(await self.path(key), headers={hdrs.CONTENT_TYPE: content_type(key)})
+        try:
+            path = await self.path(key)
+        except KeyError:  # what it is made of is gone
+            raise web.HTTPNotFound from None
+        return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: content_type(key)})
 
     async def _make(self, file: StoredFile) -> Path:
         data = b"" if file.maker is None else await file.maker()

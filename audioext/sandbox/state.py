@@ -204,7 +204,7 @@ class State:
         if fault is not None and (fault.stage or TaskStage.COMPLETE.word) == stage.word:
             return task.facts.failure_with(fault.code)
         try:
-            if task.source is None:
+            if task.source is None or task.source not in self.files:
                 task.source = await self.library.source(task.input)
         except Refusal as refusal:
             return task.facts.failure_by(refusal)

@@ -155,6 +155,8 @@ class Pipe:
     _waiting: deque[_Call] = field(factory=deque, init=False)
     _sent: deque[_Call] = field(factory=deque, init=False)
     """Those that wait for their answers, in their order."""
+    _again: list[_Call] = field(factory=list, init=False)
+    """Those that were answered, but not done; nothing more is sent before them."""
     _sender: asyncio.Task[None] | None = field(default=None, init=False)
     _connection: AbstractConnection | None = field(default=None, init=False)
     _tried_at: float = field(default=0.0, init=False)
@@ -187,7 +189,7 @@ class Pipe:
     async def _send_all(self) -> None:
         """Send what waits, until nothing does."""
         pause = FIRST_PAUSE_SECONDS
-        while self._waiting:
+        while any(not call.future.done() for call in self._waiting):
             self._tried_at = self._loop.time()
             try:
                 if self._connection is None:
@@ -196,8 +198,9 @@ class Pipe:
                 await self._exchange(self._connection)
             except Exception as error:  # noqa: BLE001 - whatever the driver raises, those who wait must hear of it
                 await self._disconnect()
-                self._waiting.extendleft(reversed(self._sent))
+                self._again += self._sent
                 self._sent.clear()
+                self._send_again()
                 if self._lost_since is None:
                     self._lost_since, pause = self._tried_at, FIRST_PAUSE_SECONDS
                 self._lose(error, self._loop.time() - self._lost_since)
@@ -212,30 +215,45 @@ class Pipe:
 
     async def _exchange(self, connection: AbstractConnection) -> None:
         """Hand out answers until nothing waits; in between send what came to wait, so that the server has work."""
+        later: Exception | None = None
         async with asyncio.timeout(None) as bound:
             for number in itertools.count():
                 if number % ANSWERS_A_LOOK == 0 or not self._sent:
                     self._tried_at = self._loop.time()
                     bound.reschedule(self._tried_at + self.address.silence)
-                    if number:
+                    if number and later is None:
                         self._lost_since = None
                         await asyncio.sleep(0)  # who was answered may ask for more
-                    if batch := self._batch():
+                    if not self._sent:
+                        self._send_again()
+                        if later is not None:
+                            raise later
+                    if not self._again and (batch := self._batch()):
                         await connection.send_packed_command(batch, check_health=False)
                     if not self._sent:
                         return
-                call = self._sent[0]
-                try:
-                    call.answer(await connection.read_response())
-                except faults.NoScriptError:  # the server does not know it (any more)
-                    if call.script is not None:
-                        call.packed = pack("EVAL", call.script.text, *call.words[2:])
-                        self._waiting.appendleft(call)
-                except _NOT_NOW:
-                    raise
-                except faults.ResponseError as error:
-                    call.answer(self._failure("refused a command", error))
-                self._sent.popleft()
+                later = await self._hear(connection) or later
+
+    async def _hear(self, connection: AbstractConnection) -> Exception | None:
+        """Hand out one answer, and return why a later try is to be made where that is the answer."""
+        call, later = self._sent[0], None
+        try:
+            call.answer(await connection.read_response())
+        except faults.NoScriptError:  # the server does not know it (any more)
+            if call.script is not None:
+                call.packed = pack("EVAL", call.script.text, *call.words[2:])
+                self._again.append(call)
+        except _NOT_NOW as error:
+            self._again.append(call)
+            later = error
+        except faults.ResponseError as error:
+            call.answer(self._failure("refused a command", error))
+        self._sent.popleft()
+        return later
+
+    def _send_again(self) -> None:
+        self._waiting.extendleft(reversed(self._again))
+        self._again.clear()
 
     def _batch(self) -> bytes:
         """Return what is to be sent next, of what waits."""

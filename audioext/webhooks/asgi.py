@@ -69,7 +69,7 @@ class AsgiReceiver:
             return
         headers = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         read = partial(_read_body, receive, headers.get("Content-Length", ""))
-        status = await self.endpoint.finish(self.endpoint.take(path, headers, read, is_packed=True))
+        status = await self.endpoint.take(path, headers, read, is_packed=True, is_guarded=True)
         await _send(self.endpoint.answer(status), receive, send)
 
 

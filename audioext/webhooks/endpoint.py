@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 from attrs import define, field, frozen
 
 from audioext.errors import StoreError, WebhookError
-from audioext.files.serving import Offer, Offers
+from audioext.files.serving import Offers
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Headers, Webhook
@@ -82,11 +82,18 @@ class Endpoint:
         return Reply(status, answer_body(status), headers)
 
     async def take(
-        self, path: str, headers: Headers, read: Callable[[], Awaitable[bytes]], *, is_packed: bool = False
+        self,
+        path: str,
+        headers: Headers,
+        read: Callable[[], Awaitable[bytes]],
+        *,
+        is_packed: bool = False,
+        is_guarded: bool = False,
     ) -> int:
         """Take a webhook, whose body is *read* once its tag was checked, and return the status to answer it with.
 
-        One *is_packed* whose body is as compressed as its headers say.
+        One *is_packed* whose body is as compressed as its headers say. One *is_guarded* is stored even where the
+        caller is cancelled, once its body came.
         """
         try:
             route = self.inbox.admit(path)
@@ -96,7 +103,8 @@ class Endpoint:
         except WebhookError as error:
             return error.http_status
         hook = Webhook(path=path, headers=headers, body=body, received_at=self.inbox.clock.now())
-        return await self.inbox.take(route, hook)
+        work = self.inbox.take(route, hook)
+        return await (self.finish(work) if is_guarded else work)
 
     async def get(self, method: str, path: str) -> Reply:
         """Return the answer to what is no POST."""
@@ -130,9 +138,10 @@ class Endpoint:
         file = None if offer is None else offer.open()
         if offer is None or file is None:
             return self.answer(404)
-        with file:
-            headers = {**offer.headers, **SERVER, "Content-Length": str(os.fstat(file.fileno()).st_size)}
-        return Reply(200, b"" if is_head else _pieces(offer), headers)
+        headers = {**offer.headers, **SERVER, "Content-Length": str(os.fstat(file.fileno()).st_size)}
+        if is_head:
+            file.close()
+        return Reply(200, b"" if is_head else _pieces(file), headers)
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
         """Say whether the store takes entries, and no more: strangers read it, and may ask often."""
@@ -177,12 +186,10 @@ class Endpoint:
                     await self._ended.wait()
 
 
-async def _pieces(offer: Offer) -> AsyncGenerator[bytes]:
-    file = offer.open()
-    if file is not None:  # nobody has put another in its place meanwhile
-        with file:
-            while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                yield piece
+async def _pieces(file: BinaryIO) -> AsyncGenerator[bytes]:
+    with file:
+        while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield piece
 
 
 @cache

@@ -26,6 +26,8 @@ MAX_CONNECTIONS = 512
 LINGERING_SECONDS = 0.5
 """How long the rest of a body is read that was refused, so that the sender can read why; how long an answer may take
 to be read on a connection that is closed."""
+TAIL_SECONDS = 30.0
+"""How long the end of an answer may take to be read, where there are connections enough."""
 LONGEST_COMPLAINT = 200
 
 
@@ -109,14 +111,14 @@ class BoundedServer(web.Server):
             if ends_at > now:
                 self._sweep = self._clock.call_at(ends_at, self._close_silent)
                 return
-            self._end(handler)
+            self._end(handler, linger=TAIL_SECONDS)
 
-    def _end(self, handler: web.RequestHandler) -> None:
+    def _end(self, handler: web.RequestHandler, *, linger: float = LINGERING_SECONDS) -> None:
         del self._silent[handler]
         transport = handler.transport
         handler.force_close()
         if transport is not None:  # it is open until its peer has read the last answer, who may never do so
-            self._clock.call_later(LINGERING_SECONDS, transport.abort)
+            self._clock.call_later(linger, transport.abort)
 
 
 def most_connections() -> int:

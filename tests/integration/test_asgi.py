@@ -191,6 +191,26 @@ async def test_who_hangs_up_is_not_answered(client: ax.Client) -> None:
     assert [] == [delivery async for delivery in client.store.deliveries()]
 
 
+async def test_a_request_that_is_cancelled_before_its_body_came_is_over(client: ax.Client) -> None:
+    """Nothing reads on in its place, and closing waits for nothing."""
+    is_asked, scope = asyncio.Event(), {"type": "http", "method": "POST", "path": path_of(client), "headers": []}
+
+    async def receive() -> MutableMapping[str, Any]:
+        is_asked.set()
+        return await asyncio.Future[MutableMapping[str, Any]]()
+
+    async def send(_: MutableMapping[str, Any]) -> None:
+        """Hear nothing."""
+
+    request = asyncio.create_task(client.receiver.asgi(scope, receive, send))
+    await is_asked.wait()
+    request.cancel()
+    await asyncio.wait([request])
+
+    assert request.cancelled()
+    assert set() == client.receiver.endpoint.under_way
+
+
 async def test_an_offered_file_is_served(client: ax.Client, tmp_path: Path) -> None:
     """A provider fetches it by GET, or asks for its size by HEAD, under its secret path alone."""
     path = tmp_path / "voice.wav"

@@ -24,7 +24,7 @@ from audioext.models.entries import MAX_ENTRIES
 from audioext.models.events import Event
 from audioext.webhooks.endpoint import BODY_SECONDS
 from audioext.webhooks.inbox import KEPT_BYTES
-from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, most_connections
+from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, TAIL_SECONDS, most_connections
 from tests.support.api import Api, callback, serve_api
 from tests.support.clock import SOON_SECONDS, LoopTime, soon
 from tests.support.processes import start
@@ -235,7 +235,7 @@ async def test_who_asks_and_never_reads_is_cut_off(client: ax.Client, loop_time:
         await soon(is_stuck)
         before = len([*opened.iterdir()])
         await soon(lambda: _turn(loop_time, HEAD_SECONDS + 1.0))
-        await soon(lambda: _turn(loop_time, LINGERING_SECONDS + 1.0))
+        await soon(lambda: _turn(loop_time, TAIL_SECONDS + 1.0))
 
         assert await soon(lambda: is_free(before))
 

