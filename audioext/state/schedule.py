@@ -99,7 +99,7 @@ def poll_at(  # noqa: PLR0913 - each is a fact of its own
     every = min(max(pace.every, elapsed * (pace.backoff - 1)), max(pace.slowest, pace.every))
     if polled_at and polled_at >= record.seen_at:
         wait = every
-    elif record.webhooks and record.asks_at is None:
+    elif record.asked.webhooks and record.asks_at is None:
         wait = pace.quiet
     else:
         wait = pace.first if record.stage is None or record.stage is Stage.SUBMITTED else every
