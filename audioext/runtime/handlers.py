@@ -161,7 +161,8 @@ class Handlers:
             message = f"a handler must be an async function (async def), not {handler!r}"
             raise ConfigError(message)
         try:
-            inspect.signature(handler).bind(*[topic] * arguments)
+            with suppress(ValueError):  # compiled code may not tell what it takes
+                inspect.signature(handler).bind(*[topic] * arguments)
         except TypeError as error:
             given = "what happened" if arguments == 1 else "what happened, and with the job's meta"
             message = f"a handler is called with {given}, which {handler!r} does not take: {error}"

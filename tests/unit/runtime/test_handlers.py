@@ -613,6 +613,19 @@ def test_handlers_take_what_they_are_called_with(here: Process) -> None:
     with pytest.raises(ConfigError, match=r"and with the job's meta, which .* does not take: too many positional"):
         handlers.on(Stage.TEXT, Meta)(never)
     handlers.on(Stage.TEXT, Meta)(two)
+    handlers.on(Stage.TEXT)(Compiled())
+
+
+class Compiled:
+    """A handler whose signature nobody knows, as of an extension module."""
+
+    @property
+    def __signature__(self) -> None:
+        """Tell nothing."""
+        raise ValueError
+
+    async def __call__(self, event: StageEvent) -> None:
+        """Hear of the event."""
 
 
 class Meta(TypedDict):
