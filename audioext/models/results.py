@@ -182,17 +182,20 @@ def _named(track: Track) -> str:
 
 def fetched_by(files: Files | None, tracks: Iterable[Track]) -> tuple[Track, ...]:
     """Return the same tracks with what fetches their files; clients do this."""
-    found = tuple(map(copied, tracks))
+    found = copied(tracks)
     for track in found:
         vars(track)["_files"] = files
+    return tuple(found)
+
+
+def copied(tracks: Iterable[Track]) -> list[Track]:
+    """Return copies whose `vars` can be changed until somebody sees them, in a sixth of the time of `copy`."""
+    found: list[Track] = []
+    for track in tracks:
+        same = object.__new__(Track)
+        object.__setattr__(same, "__dict__", vars(track).copy())
+        found.append(same)
     return found
-
-
-def copied(track: Track) -> Track:
-    """Return a copy of *track*, whose `vars` can be changed until somebody sees it; a sixth of what `copy` takes."""
-    same = object.__new__(Track)
-    object.__setattr__(same, "__dict__", vars(track).copy())
-    return same
 
 
 @frozen(kw_only=True, repr=False)

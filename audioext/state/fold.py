@@ -172,20 +172,20 @@ class _Facts:
         return event.is_doubtful and (entry.note != STILL or entry.at < (self.doubted_at or 0.0) + wait)
 
     def _see(self, event: Progress, seen: Seen, at: float) -> None:
-        claimed, word = event.claimed_stage, (at, seen)
+        claimed, shown = event.claimed_stage, (at, seen)
         is_list = claimed is not None or len(event.tracks) > 1
         for position, track in enumerate(event.tracks, 1):
             sighting = Sighting(track, claimed, seen, at, position if is_list else 0)
             self.sightings.append(sighting)
             if track.audio_url is not None:
-                self.audible = self.audible or word
+                self.audible = self.audible or shown
             if track.stream_url is not None:
-                self.shown = self.shown or word
+                self.shown = self.shown or shown
             if track.failure is not None:
                 self.failures.append(sighting)
         if claimed is not None:
-            self.claimed.setdefault(claimed, word)
-            self.shown = self.shown or word
+            self.claimed.setdefault(claimed, shown)
+            self.shown = self.shown or shown
         is_odd = (claimed is _COMPLETE and self.audible is None) or len(event.tracks) > self.asked.expected_tracks
         if seen == "webhook" and (event.ask_now or is_odd):
             self.asks_at = at

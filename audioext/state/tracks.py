@@ -39,9 +39,8 @@ def tracks_of(
     found = groups(sightings)
     if len(found) > asked.expected_tracks:
         found = _credible(found, asked.expected_tracks, track_ids)
-    tracks = [_merge(group, complete_at) for group in found]
-    positions = [track.position or math.inf for track in tracks]
-    if track_ids or positions != sorted(set(positions)):
+    tracks = _merged(found, complete_at)
+    if track_ids or [track.position for track in tracks] != [*range(1, len(tracks) + 1)]:
         places: dict[str | None, int] = {id_: place for place, id_ in enumerate(track_ids)}
         tracks.sort(key=lambda track: (places.get(track.id, len(places)), *_order(track)))
     expires_at = None
@@ -144,20 +143,21 @@ def moment(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
-def _merge(group: list[Sighting], complete_at: float) -> Track:
-    if len(group) > 1:
-        group = sorted(group, key=lambda seen: _rank(seen, complete_at), reverse=True)
-    best = group[0]
-    merged = copied(best.track)
-    facts = vars(merged)
-    position = merged.position or best.position
-    for other in group[1:]:
-        for name, value in vars(other.track).items():
-            if value is not None and not facts[name]:
-                facts[name] = value
-        position = position or other.track.position or other.position
-    facts["position"] = position
-    return merged
+def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[Track]:
+    """Return the best sighting of each track, with what only the others know."""
+    for group in found:
+        if len(group) > 1:
+            group.sort(key=lambda seen: _rank(seen, complete_at), reverse=True)
+    tracks = copied([group[0].track for group in found])
+    for track, (best, *others) in zip(tracks, found, strict=True):
+        facts = vars(track)
+        facts["position"] = track.position or best.position
+        for other in others:
+            for name, value in vars(other.track).items():
+                if value is not None and not facts[name]:
+                    facts[name] = value
+            facts["position"] = facts["position"] or other.position
+    return tracks
 
 
 def _order(track: Track) -> tuple[float, str, str]:
