@@ -38,7 +38,8 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host, and a path that begins with a letter, digit or percent sign.
-_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]+(?::[1-5]?\d{1,4})?/[\w%~-][!-Z^-~]*+\n)+", re.ASCII)
+_PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]++(?::[1-5]?\d{1,4})?/[\w%~-].*+\n)+", re.ASCII)
+_PLAIN_LETTERS = bytes([*range(ord("!"), ord("[")), *range(ord("^"), ord("\x7f"))])
 _MAYBE_NOTHING = re.compile("/(?:n(?:one|ull|an)|undef)")
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
 _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
@@ -236,7 +237,9 @@ def link(value: object) -> str | None:
 def are_plain_links(links: Sequence[str]) -> bool:
     """Say whether all of *links* are as they should be, and need no closer look; one look at all is the quickest."""
     joined = "\n".join(links) + "\n"
-    if len(joined) > MAX_LINK_LENGTH or joined.count("\n") != len(links):
+    if len(joined) > MAX_LINK_LENGTH or not joined.isascii():
+        return False
+    if joined.encode().translate(None, _PLAIN_LETTERS) != b"\n" * len(links):  # much quicker than by the pattern
         return False
     return _PLAIN_LINKS.fullmatch(joined) is not None and _MAYBE_NOTHING.search(joined.lower()) is None
 
