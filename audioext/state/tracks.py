@@ -52,9 +52,9 @@ def tracks_of(
         facts["provider"] = asked.provider
         facts["model"] = asked.model
         facts["extends_by_id"] = asked.extends_by_id
-        facts["image_url"] = track.image_url or cover_url
-        facts["position"] = track.position or place
-        if track.audio_url is not None:
+        facts["image_url"] = facts["image_url"] or cover_url
+        facts["position"] = facts["position"] or place
+        if facts["audio_url"] is not None:
             facts["failure"] = None
             facts["expires_at"] = expires_at
     return tuple(tracks)
@@ -151,11 +151,13 @@ def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[Track]:
     tracks = copied([group[0].track for group in found])
     for track, (best, *others) in zip(tracks, found, strict=True):
         facts = vars(track)
-        facts["position"] = track.position or best.position
+        facts["position"] = facts["position"] or best.position
+        missing = [name for name, value in facts.items() if not value] if others else ()
         for other in others:
-            for name, value in vars(other.track).items():
-                if value is not None and not facts[name]:
-                    facts[name] = value
+            known = vars(other.track)
+            for name in missing:
+                if not facts[name] and known.get(name) is not None:
+                    facts[name] = known[name]
             facts["position"] = facts["position"] or other.position
     return tracks
 
