@@ -172,7 +172,8 @@ class _Facts:
         return event.is_doubtful and (entry.note != STILL or entry.at < (self.doubted_at or 0.0) + wait)
 
     def _see(self, event: Progress, seen: Seen, at: float) -> None:
-        claimed, shown = event.claimed_stage, (at, seen)
+        claimed = event.claimed_stage
+        shown: _Word = (at, seen)
         is_list = claimed is not None or len(event.tracks) > 1
         for position, track in enumerate(event.tracks, 1):
             sighting = Sighting(track, claimed, seen, at, position if is_list else 0)
