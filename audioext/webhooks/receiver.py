@@ -26,7 +26,7 @@ from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
 from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, Endpoint, answer_body, too_slow
 from audioext.webhooks.inbox import too_big
-from audioext.webhooks.server import BoundedServer, StrangersLog
+from audioext.webhooks.server import BoundedServer, StrangersLog, ask_later
 
 _log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
@@ -83,7 +83,7 @@ class Receiver:
         routes = [(method, path) for path in ("healthz", "readyz", files, watched) for method in ("GET", "HEAD")]
         # A body is asked for when the tag was checked, not before.
         for method, path in (*routes, ("*", "{provider}/{ref}/{tag}")):
-            app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=_ask_later)
+            app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=ask_later)
 
     def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
         """Mount the live page into the user's own *app*, and return the path, with its token, that opens it.
@@ -195,12 +195,6 @@ def _as_route(prefix: str) -> str:
     if spelt == plain:
         return plain
     return f"/{{audioext_prefix:{re.escape(plain[1:])}|{re.escape(spelt[1:])}}}"
-
-
-async def _ask_later(request: web.Request) -> None:
-    """Do not answer `Expect: 100-continue` yet, and refuse what else is expected."""
-    if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
 
 
 async def _write(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:

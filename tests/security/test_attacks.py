@@ -159,6 +159,8 @@ ATTACKS = (
     Attack("an Expect that is no text, to a path of nobody", 404, "/nowhere", headers=(b"Expect: \xf4",)),
     Attack("headers that are no text", 200, headers=(b"User-Agent: \xff\xfe", b"X-Webhook-Signature: \xf0")),
     Attack("no HTTP", 400, raw=b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"),
+    Attack("a head of many lines", 400, headers=tuple(f"X-{number}: y" for number in range(64))),
+    Attack("a line of 5 kB in the head", 400, headers=("X: " + "y" * 5_000,)),
     Attack("a version of the future", 400, raw=f"POST {KIE}/{REF}/{'x' * 43} HTTP/9.9\r\n\r\n".encode()),
     Attack("330,000 empty tracks", 400, body=MANY % b",".join([b"{}"] * 330_000)),
     Attack("330,000 arrays for tracks", 400, body=MANY % b",".join([b"[]"] * 330_000)),
@@ -201,6 +203,23 @@ async def test_what_is_no_http_is_one_line_that_is_counted(client: ax.Client, ca
     (record,) = caplog.records
     assert (logging.INFO, 1) == (record.levelno, client.receiver.endpoint.answered[400])
     assert path.rpartition("/")[2] not in record.getMessage()
+
+
+@pytest.mark.parametrize("slash", ["%2F", "%2f", "%252F"])
+async def test_an_access_log_shows_no_tag_however_a_path_is_spelt(
+    stack: AsyncExitStack, api: Api, slash: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy may encode slashes, and the receiver takes such a path; a tag in a query is ours as well."""
+    caplog.set_level(logging.INFO)
+    web = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0", "secrets": [SECRET]}
+    client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # a test's own settings
+    path = path_of(client)
+    tag = path.rpartition("/")[2]
+
+    assert {"%252F": 404}.get(slash, 200) == await answer(client, post(f"/{path[1:].replace('/', slash)}", GOOD))
+    assert 400 == await answer(client, f"POST {path.replace('/', slash)} HTTP/9.9\r\n\r\n".encode())
+    assert 404 == await answer(client, post(f"{KIE}/{REF}?tag={tag}", GOOD))
+    assert tag not in caplog.text
 
 
 # --- those who send slowly, and many -------------------------------------------------------------------------------
