@@ -20,10 +20,11 @@ from attrs import field, frozen
 from yarl import URL
 
 import audioext as ax
+from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.urls import callback_url
 from audioext.models.entries import MAX_ENTRIES
 from audioext.models.events import Event
-from audioext.webhooks.endpoint import BODY_SECONDS
+from audioext.webhooks.endpoint import BODY_SECONDS, MAX_UNFINISHED_BYTES
 from audioext.webhooks.inbox import KEPT_BYTES
 from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, TAIL_SECONDS, most_connections
 from tests.support.api import Api, callback, serve_api
@@ -283,6 +284,30 @@ async def test_a_body_that_does_not_come_is_not_waited_for(client: ax.Client, lo
         assert b"408" in await reader.readline()
         await soon(lambda: _turn(loop_time, LINGERING_SECONDS + 1.0))
         await reader.read()
+
+
+async def test_bodies_that_are_not_whole_are_bounded_together(client: ax.Client, api: Api) -> None:
+    """Whoever has a tag and begins many large ones is put off; a webhook of a real size is taken all the same."""
+    job = await client.extend(audio_id="a", model="V5")
+    large = post(path_of(client), b" " * MAX_BODY_BYTES)[:-1]
+    async with AsyncExitStack() as held:
+        many = [await held.enter_async_context(connected(client)) for _ in range(MAX_UNFINISHED_BYTES // 2**20 + 8)]
+        answers = [asyncio.ensure_future(reader.readline()) for reader, _ in many]
+        for _, writer in many:
+            writer.write(large)
+        done, _ = await asyncio.wait(answers, timeout=SOON_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        assert {b"503"} == {each.result().split()[1] for each in done}
+
+        whole = post(URL(api.posts[-1]["callBackUrl"]).raw_path, GOOD)
+        async with connected(client) as (reader, writer):
+            writer.write(whole[:-10])
+            await asyncio.sleep(0.01)
+            writer.write(whole[-10:])
+            assert b"200" == (await reader.readline()).split()[1]
+        for each in answers:
+            each.cancel()
+
+    assert ax.Stage.COMPLETE is job.stage
 
 
 HOLD = """
