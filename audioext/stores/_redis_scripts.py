@@ -2,8 +2,9 @@
 
 All keys share one hash tag, so they are one slot of a cluster. A call names `{p}:meta`, which leads it to the
 slot's node; scripts build the other names from it, where the pages below want them named: that would cost time, and
-often the script alone knows which it needs. It also names a key that is never there: a node from which keys go to
-another one by one then refuses the call before the script runs. With `{p}` for the tag, there are:
+often the script alone knows which it needs. It also names `{p}:`, what all names begin
+with; no such key is ever there, and a node from which keys go to another one by one then refuses the call before the
+script runs. With `{p}` for the tag, there are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
     {p}:changes          stream: a field COUNT with the value REF of every create and append
@@ -23,12 +24,12 @@ another one by one then refuses the call before the script runs. With `{p}` for 
 `m` is packed as `FACTS` says: the numbers of the first and the last entry, whether the request is known, whether the
 job is open, the bytes of all bodies, the repeats, the time of the newest entry, when handlers may have work (-1:
 never), who created it, and whether it is among the polls; the ids of the entries follow in their order, each with a
-blank behind it. No script reads an entry: what it must know of a new one comes beside it, packed as `HEAD` says: its
-time, the bytes of its body, a letter for its kind, and its id. `JOB` is what a call says in numbers: the time to live,
-when polls and handlers are due (-1: never), how many entries the writer has seen, when to look again, and whether a
-claim ends. The first write of a script is one that the engine may refuse (no memory, no disk), so that nothing is half
-applied.
+blank behind it. No script reads an entry: what it must know of a new one comes beside it. A call that writes says
+all numbers in one argument, packed as `JOB` says: the time to live, when polls and handlers are due (-1: never), how
+many entries the writer has seen, when to look again, and whether a claim ends; then for each entry as `HEAD` says: its
+time, the bytes of its body, a letter for its kind, and its id.
 
+The first write of a script is one that the engine may refuse (no memory, no disk), so that nothing is half applied.
 What costs time in a script is, in this order: a call, a large argument, an answer that is a list, a closure, and a
 number that becomes text.
 
@@ -73,37 +74,34 @@ IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
 _FACTS, _HEAD, _JOB = (struct.Struct(re.sub(r"c(\d+)", r"\1s", each.replace("I4", "I"))) for each in (FACTS, HEAD, JOB))
 _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
 _NAMES = tuple(each.name for each in attrs.fields(Index) if each.name not in {"ref", "poll_at", "handle_at"})
+_Row = msgspec.defstruct("_Row", _NAMES)
 _values = attrgetter(*_NAMES)
 _encode = msgspec.msgpack.Encoder().encode
 load_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
-def entry_words(entries: Sequence[Entry]) -> list[bytes]:
-    """Return *entries* as scripts take them: what they must know, and what is stored."""
-    words: list[bytes] = []
-    for entry in entries:
-        head = _HEAD.pack(entry.at, entry.size, _LETTERS.get(entry.kind, b"-"), f"{entry.id} ".encode())
-        words += (head, _storable(_encode, entry))
-    return words
-
-
-def job_words(  # noqa: PLR0913 - each is a word or a number of it
+def call_words(  # noqa: PLR0913 - each is a part of the call
     ref: str,
     provider: str,
     index: Index | None,
+    entries: Sequence[Entry],
     *,
     ttl: int,
     known: int = 0,
     look_at: float = 0.0,
     release: bool = False,
-) -> tuple[str, str, bytes, bytes]:
-    """Return what scripts must know of a job: whose it is, its index as it is stored, empty for none, and `JOB`."""
+) -> list[str | bytes]:
+    """Return what scripts must know to write: whose job, its index (empty: none), all numbers, and the entries."""
     stored, poll_at, handle_at = b"", None, None
     if index is not None:
-        stored = _storable(_encode, dict(zip(_NAMES, _values(index), strict=True)))
+        stored = _storable(_encode, _Row(*_values(index)))
         poll_at, handle_at = index.poll_at, index.handle_at
-    dues = (-1.0 if at is None else at for at in (poll_at, handle_at))
-    return ref, provider, stored, _JOB.pack(ttl, *dues, known, look_at, release)
+    dues = -1.0 if poll_at is None else poll_at, -1.0 if handle_at is None else handle_at
+    numbers = [_JOB.pack(ttl, *dues, known, look_at, release)]
+    numbers += (
+        _HEAD.pack(entry.at, entry.size, _LETTERS.get(entry.kind, b"-"), f"{entry.id} ".encode()) for entry in entries
+    )
+    return [ref, provider, stored, b"".join(numbers), *(_storable(_encode, entry) for entry in entries)]
 
 
 def load_appended(answer: int, *missed: bytes) -> Appended:
@@ -141,7 +139,7 @@ def _storable(encode: Callable[[T], bytes], value: T) -> bytes:
 # --- scripts ------------------------------------------------------------------------------------------------
 
 _COMMON = f"""
-local call, base = redis.call, string.sub(KEYS[1], 1, -5)
+local call, base = redis.call, KEYS[2]
 local FACTS, HEAD, JOB, ID_SIZE = '{FACTS}', '{HEAD}', '{JOB}', {ID_SIZE}
 local IS_TAKEN, IS_LOST, IS_FULL, FLAGS = {IS_TAKEN}, {IS_LOST}, {IS_FULL}, {FLAGS}
 local MAX_CHANGES, MAX_ENTRIES, MAX_JOURNAL_BYTES = '{MAX_CHANGES}', {MAX_ENTRIES}, {MAX_JOURNAL_BYTES}

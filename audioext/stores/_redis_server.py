@@ -109,7 +109,7 @@ def read_url(url: str) -> Address:
     return Address(
         shown=shown,
         prefix=prefix,
-        keys=(f"{{{prefix}}}:meta", f"{{{prefix}}}:nothing"),
+        keys=(f"{{{prefix}}}:meta", f"{{{prefix}}}:"),
         ttl=ttl,
         patience=patience,
         silence=patience / TRIES,

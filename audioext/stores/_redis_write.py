@@ -8,9 +8,9 @@ from audioext.stores._redis_scripts import INDEX, make_script
 
 _LOAD = """
 local ref, provider, index = unpack(ARGV, 1, 3)
-local ttl, poll_at, handle_to, known, look_at, is_released = struct.unpack(JOB, ARGV[4])
+local ttl, poll_at, handle_to, known, look_at, is_released, head_at = struct.unpack(JOB, ARGV[4])
 is_released = is_released == 1
-local job = base .. 'job:' .. ref
+local job, ENTRIES = base .. 'job:' .. ref, 5
 local held, held_index, held_until = unpack(call('HMGET', job, 'm', 'i', 'u'))
 local first, last, was_known, was_open, size, repeats, newest, handle_at = 1, 0, 0, 0, 0, 0, 0, -1
 local creator, was_polled, ids, at = '--------', 0, ''
@@ -23,19 +23,18 @@ local is_known, count = was_known, last - first + 1
 local fields, webhooks = {}, {}
 """
 
-_STORE = """
+_STORE = (
+    """
 local is_used = index ~= '' and is_known == 1 and (is_taken or was_known == 0)
-local is_changed, is_open, is_polled, following, old, new = #fields > 0, was_open, was_polled, held_index, nil, nil
+local is_changed, is_open, is_polled, following, new = #fields > 0, was_open, was_polled, held_index, nil
 local was_due = handle_at >= 0 and math.max(handle_at, tonumber(held_until) or 0)
 if is_used then
   handle_at = handle_to
   is_polled = poll_at >= 0 and 1 or 0
   if index ~= held_index then
     following, new = index, cmsgpack.unpack(index)
-    old = was_known == 1 and cmsgpack.unpack(held_index) or {}
     is_open = new.is_open and 1 or 0
-    local key = names_of(new)
-    local holder = key and call('GET', key)
+    local holder = new.key and call('GET', base .. 'key:' .. new.key)
     if holder and holder ~= ref then  -- another job took it while it was free
       new.key = nil
       following = cmsgpack.pack(new)
@@ -63,10 +62,6 @@ if is_known == 1 then
     call('ZADD', base .. 'jobs', call('HINCRBY', KEYS[1], 'jobs', 1), ref)
     call('SADD', base .. 'providers', provider)
   end
-  if new then
-    if was_known == 1 then unlink(old, ref, new) end
-    link(new, ref, old)
-  end
   if is_used and poll_at >= 0 then
     call('ZADD', base .. 'polls:' .. provider, poll_at, ref)
   elseif is_used and was_polled == 1 then
@@ -81,34 +76,42 @@ if is_known == 1 then
   end
 end
 
-if is_open ~= was_open or (is_open == 0 and (is_changed or new)) then  -- open jobs never expire, others do
-  for _, name in ipairs({job, names_of(new or cmsgpack.unpack(following))}) do
-    if name then call(unpack(is_open == 1 and {'PERSIST', name} or {'EXPIRE', name, ttl})) end
+if new or is_open ~= was_open or (is_open == 0 and is_changed) then
+"""
+    + INDEX
+    + """
+  if new then
+    local old = was_known == 1 and cmsgpack.unpack(held_index) or {}
+    if was_known == 1 then unlink(old, ref, new) end
+    link(new, ref, old)
   end
-  call('ZREM', base .. (is_open == 1 and 'closed' or 'open'), ref)
-  if is_open == 1 then
-    call('ZADD', base .. 'open', call('ZSCORE', base .. 'jobs', ref), ref)
-  else
-    call('ZADD', base .. 'closed', newest, ref)
+  if is_open ~= was_open or is_open == 0 then  -- open jobs never expire, others do
+    for _, name in ipairs({job, names_of(new or cmsgpack.unpack(following))}) do
+      if name then call(unpack(is_open == 1 and {'PERSIST', name} or {'EXPIRE', name, ttl})) end
+    end
+    call('ZREM', base .. (is_open == 1 and 'closed' or 'open'), ref)
+    if is_open == 1 then
+      call('ZADD', base .. 'open', call('ZSCORE', base .. 'jobs', ref), ref)
+    else
+      call('ZADD', base .. 'closed', newest, ref)
+    end
   end
 end
-for _, number in ipairs(webhooks) do
-  call('ZADD', base .. 'webhooks', call('HINCRBY', KEYS[1], 'webhooks', '1'), ref .. ' ' .. number)
+for at = 1, #webhooks do
+  call('ZADD', base .. 'webhooks', call('HINCRBY', KEYS[1], 'webhooks', 1), ref .. ' ' .. webhooks[at])
 end
 count = last - first + 1
 if is_changed then call('XADD', base .. 'changes', 'MAXLEN', '~', MAX_CHANGES, '*', count, ref) end
 """
+)
 
 CREATE: Final = make_script(
-    INDEX,
     _LOAD,
     """
-local by, now, per, submits, parallel = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
-local head, entry = ARGV[10], ARGV[11]
+local by, now, per, submits, parallel = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 if by == creator then return {'created'} end
 local asked = cmsgpack.unpack(index)
-local key = names_of(asked)
-local holder = key and call('GET', key)
+local holder = asked.key and call('GET', base .. 'key:' .. asked.key)
 if holder or was_known == 1 then return {'existing', holder or ref} end
 
 local submitted, occupied = base .. 'submits:' .. asked.account, base .. 'occupied:' .. asked.account
@@ -124,10 +127,10 @@ if parallel and call('ZCOUNT', occupied, '(' .. now, '+inf') >= parallel then
   return {'full', string.format('%.17g', now + 1)}
 end
 
-local seen_at, bytes, _, id = struct.unpack(HEAD, head)
+local seen_at, bytes, _, id = struct.unpack(HEAD, ARGV[4], head_at)
 first, is_known, size, newest, creator = 0, 1, size + bytes, math.max(newest, seen_at), by
 ids = id .. ids  -- what came before its request stays behind it
-fields = {0, entry}
+fields = {0, ARGV[5]}
 local is_taken, began = true, 0
 """,
     _STORE,
@@ -140,13 +143,12 @@ return {'created'}
 )
 
 APPEND: Final = make_script(
-    INDEX,
     _LOAD,
     """
-local ENTRIES = 5
 local before, began, again, is_full = last, nil, nil, false
-for at = ENTRIES, #ARGV, 2 do
-  local seen_at, bytes, kind, id = struct.unpack(HEAD, ARGV[at])
+for at = ENTRIES, #ARGV do
+  local seen_at, bytes, kind, id
+  seen_at, bytes, kind, id, head_at = struct.unpack(HEAD, ARGV[4], head_at)
   local is_bounded = kind == 'w' or kind == 's'
   local place = string.find(ids, id, 1, true)
   began = began or seen_at
@@ -160,7 +162,7 @@ for at = ENTRIES, #ARGV, 2 do
   else
     last, ids, size, newest = last + 1, ids .. id, size + bytes, math.max(newest, seen_at)
     fields[#fields + 1] = last
-    fields[#fields + 1] = ARGV[at + 1]
+    fields[#fields + 1] = ARGV[at]
     if kind == 'r' then is_known = 1 end
     if kind == 'w' then webhooks[#webhooks + 1] = last end
   end
