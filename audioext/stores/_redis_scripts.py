@@ -73,8 +73,8 @@ IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
 _FACTS, _HEAD, _JOB = (struct.Struct(re.sub(r"c(\d+)", r"\1s", each.replace("I4", "I"))) for each in (FACTS, HEAD, JOB))
 _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
 _NAMES = tuple(each.name for each in attrs.fields(Index) if each.name not in {"ref", "poll_at", "handle_at"})
-_Row = msgspec.defstruct("_Row", _NAMES)
 _values = attrgetter(*_NAMES)
+_Row = msgspec.defstruct("_Row", _NAMES)
 _encode = msgspec.msgpack.Encoder().encode
 load_entry = msgspec.msgpack.Decoder(Entry).decode
 
