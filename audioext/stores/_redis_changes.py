@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -31,8 +31,8 @@ PAUSE_SECONDS = 0.1
 PAGE = 50
 """Jobs, or webhooks, that are read together, or purged in one step: the server does nothing else meanwhile."""
 
-Item = tuple[bytes, bytes, bytes]
-"""The id that the stream gave to a change, how many entries the journal holds, and whose it is."""
+Item = tuple[bytes, Sequence[bytes]]
+"""A change as it comes: the id that the stream gave to it; how many entries the journal holds, and whose it is."""
 
 
 @define(eq=False, repr=False)
@@ -80,7 +80,8 @@ class OpenServer:
                 f"{where} (release 0.1 wrote 1), and this release uses {LAYOUT}: finish those jobs with the one that "
                 "wrote them, or use another ?prefix="
             )
-        return _items(found)[0]
+        newest: Item = found[0]
+        return newest
 
     async def _run(self, last: Item) -> None:
         outage = Outage(_log, f"{self.pipe.address.shown}: changes are not heard")
@@ -113,7 +114,7 @@ class OpenServer:
             await self._connection.send_packed_command(read + pack("XRANGE", key, last, last), check_health=False)
             found: Any = await self._connection.read_response()
             held: Any = await self._connection.read_response()
-        return _items(found[0][1] if found else ()), _items(held)
+        return (found[0][1] if found else []), held
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
@@ -121,11 +122,7 @@ class OpenServer:
         self._connection = None
 
 
-def _items(answer: Iterable[tuple[bytes, tuple[bytes, bytes]]]) -> list[Item]:
-    return [(id_, *fields[:2]) for id_, fields in answer]
-
-
 def _read_changes(items: Sequence[Item]) -> Iterator[Changed]:
-    for _, count, ref in items:
+    for _, (count, ref, *_) in items:
         if ref and count.isdigit():  # else somebody else writes here
             yield Changed(ref.decode(errors="replace"), int(count))

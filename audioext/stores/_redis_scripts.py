@@ -1,10 +1,9 @@
 """What happens at the server in one step: each script is atomic, and harmless when it is sent again.
 
-All keys share one hash tag, so they are one slot of a cluster. A call names `{p}:meta`, which leads it to the
-slot's node; scripts build the other names from it, where the pages below want them named: that would cost time, and
-often the script alone knows which it needs. It also names `{p}:`, what all names begin
-with; no such key is ever there, and a node from which keys go to another one by one then refuses the call before the
-script runs. With `{p}` for the tag, there are:
+All keys share one hash tag, so they are one slot of a cluster. A call names two: `{p}:meta`, which leads it to the
+slot's node, and `{p}:`, which begins all names and is never there, so that a node from which keys go to another one
+by one refuses the call before the script runs. Scripts build the other names, where the pages below want them named:
+that would cost time, and often the script alone knows which it needs. With `{p}` for the tag, there are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
     {p}:changes          stream: a field COUNT with the value REF of every create and append
@@ -74,8 +73,8 @@ IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
 _FACTS, _HEAD, _JOB = (struct.Struct(re.sub(r"c(\d+)", r"\1s", each.replace("I4", "I"))) for each in (FACTS, HEAD, JOB))
 _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
 _NAMES = tuple(each.name for each in attrs.fields(Index) if each.name not in {"ref", "poll_at", "handle_at"})
-_Row = msgspec.defstruct("_Row", _NAMES)
 _values = attrgetter(*_NAMES)
+_Row = msgspec.defstruct("_Row", _NAMES)
 _encode = msgspec.msgpack.Encoder().encode
 load_entry = msgspec.msgpack.Decoder(Entry).decode
 
@@ -97,11 +96,11 @@ def call_words(  # noqa: PLR0913 - each is a part of the call
         stored = _storable(_encode, _Row(*_values(index)))
         poll_at, handle_at = index.poll_at, index.handle_at
     dues = -1.0 if poll_at is None else poll_at, -1.0 if handle_at is None else handle_at
-    numbers = [_JOB.pack(ttl, *dues, known, look_at, release)]
-    numbers += (
-        _HEAD.pack(entry.at, entry.size, _LETTERS.get(entry.kind, b"-"), f"{entry.id} ".encode()) for entry in entries
-    )
-    return [ref, provider, stored, b"".join(numbers), *(_storable(_encode, entry) for entry in entries)]
+    numbers, bodies = _JOB.pack(ttl, *dues, known, look_at, release), []
+    for entry in entries:
+        numbers += _HEAD.pack(entry.at, entry.size, _LETTERS.get(entry.kind, b"-"), f"{entry.id} ".encode())
+        bodies.append(_storable(_encode, entry))
+    return [ref, provider, stored, numbers, *bodies]
 
 
 def load_appended(answer: int, *missed: bytes) -> Appended:

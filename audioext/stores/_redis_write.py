@@ -26,13 +26,15 @@ local fields, webhooks = {}, {}
 _STORE = (
     """
 local is_used = index ~= '' and is_known == 1 and (is_taken or was_known == 0)
-local is_changed, is_open, is_polled, following, new = #fields > 0, was_open, was_polled, held_index, nil
+local is_changed, is_open, is_polled, following = #fields > 0, was_open, was_polled, held_index
+local old, new
 local was_due = handle_at >= 0 and math.max(handle_at, tonumber(held_until) or 0)
 if is_used then
   handle_at = handle_to
   is_polled = poll_at >= 0 and 1 or 0
   if index ~= held_index then
     following, new = index, cmsgpack.unpack(index)
+    old = was_known == 1 and cmsgpack.unpack(held_index)
     is_open = new.is_open and 1 or 0
     local holder = new.key and call('GET', base .. 'key:' .. new.key)
     if holder and holder ~= ref then  -- another job took it while it was free
@@ -81,9 +83,8 @@ if new or is_open ~= was_open or (is_open == 0 and is_changed) then
     + INDEX
     + """
   if new then
-    local old = was_known == 1 and cmsgpack.unpack(held_index) or {}
-    if was_known == 1 then unlink(old, ref, new) end
-    link(new, ref, old)
+    if old then unlink(old, ref, new) end
+    link(new, ref, old or {})
   end
   if is_open ~= was_open or is_open == 0 then  -- open jobs never expire, others do
     for _, name in ipairs({job, names_of(new or cmsgpack.unpack(following))}) do

@@ -214,7 +214,7 @@ async def test_a_node_that_is_gone_is_not_missed(
 async def test_nothing_is_half_applied_while_a_slot_moves(
     cluster: tuple[redis.asyncio.Redis, redis.asyncio.Redis], stack: AsyncExitStack
 ) -> None:
-    """While keys go to another node one by one, each append fails or is whole; afterwards all goes on."""
+    """While keys go to another node one by one, each call that writes is refused; afterwards all goes on."""
     first, second = cluster
     store = RedisStore(f"redis://127.0.0.1:{_port(first)}?prefix=p&patience=1")
     await store.open()
@@ -228,6 +228,8 @@ async def test_nothing_is_half_applied_while_a_slot_moves(
         await append(store, make_webhook(1), known=1)
     with pytest.raises(StoreError):
         await create(store, "other")
+    with pytest.raises(StoreError):
+        await store.claim("handlers", now=9_000.0, until=9_001.0, limit=9)
     await ask(first, "SETSLOT", key_slot(b"p"), "STABLE")
     await ask(second, "SETSLOT", key_slot(b"p"), "STABLE")
 

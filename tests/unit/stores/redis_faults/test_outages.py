@@ -70,6 +70,22 @@ async def test_an_append_is_one_call(beside: RedisStore, raw: redis.asyncio.Redi
     assert reads < 20
 
 
+async def test_an_append_that_moves_nothing_is_five_commands(beside: RedisStore, raw: redis.asyncio.Redis) -> None:
+    """What an index says as it did before is not written again, and what the call itself moves is written once."""
+    await create(beside, key="key", task_id="task", occupies_until=9.0, handle_at=5.0)
+    index = (await held(beside)).index
+    await beside.append("ref", [make_webhook(0)], provider="kie", index=index, known=1)
+    await raw.config_resetstat()
+
+    await beside.append("ref", [make_webhook(1)], provider="kie", index=index, known=2)
+
+    stats = await raw.info("commandstats")
+    calls = {name.removeprefix("cmdstat_"): found["calls"] for name, found in stats.items()}
+    written = {"hmget", "hset", "hincrby", "zadd", "xadd"}
+    assert dict.fromkeys(written, 1) == {name: calls[name] for name in written}
+    assert written == set(calls) - {"evalsha", "config|resetstat", "xread", "xrange", "info"}
+
+
 async def test_a_server_that_is_away_for_a_moment_is_waited_for(reach: Reach, relay: Relay) -> None:
     """Within its patience a call goes on by itself."""
     store = await reach(patience=20.0)
