@@ -16,6 +16,9 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.support.ports import free_port
 
+# Where a machine writes no bytecode, each of the hundreds of processes would compile the package and its tests again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores it, and so would all it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
