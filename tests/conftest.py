@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,9 @@ import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.support.ports import free_port
+
+# Where a machine writes no bytecode, each of the hundreds of processes would compile the package and its tests again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores it, and so would all it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,8 +33,9 @@ for profile, examples in (("brief", 20), ("quick", 50), ("thorough", 1_000)):
     )
 settings.load_profile("quick")
 
-# Asyncio's debug mode checks threads and callbacks. It also notes where each was made, which takes a third of all time:
-# raise these two numbers to see where a task comes from that a test forgot.
+# Asyncio's debug mode (-o asyncio_debug=true, as .ci/run has it on one Python) checks threads and callbacks. It also
+# notes where each was made, which takes a third of all time: raise these two numbers to see where a task comes from
+# that a test forgot.
 asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[attr-defined]  # typeshed leaves it out
 sys.tracebacklimit = 1  # its C code asks here; with none, no "Traceback" is printed for tests to miss
 
@@ -90,22 +93,32 @@ class _Complaints(logging.Handler):
 
 
 def _is_late_connection(record: logging.LogRecord) -> bool:
-    """Tell asyncio's own slip from ours: a connection that was accepted in the instant in which its server closed.
+    """Tell what asyncio's debug mode says of a connection that `late_connections_are_closed` had closed."""
+    said = record.getMessage().startswith("Error on transport creation for incoming connection")
+    return said and record.exc_info is not None and record.exc_info[0] is AssertionError
+
+
+@pytest.fixture(scope="session", autouse=True)
+def late_connections_are_closed() -> Iterator[None]:
+    """Close what asyncio half-makes of a connection that it accepts in the instant in which its server closed.
 
     CPython's `Server._attach` asserts then that the server is open (github.com/python/cpython, issue 109564), and the
-    half-made transport would complain when it is collected; it is closed here, as any later connection would be.
+    transport that called it is dropped with an open socket, of which it would complain when it is collected.
     """
-    if record.exc_info is None or record.exc_info[0] is not AssertionError:
-        return False
-    if not record.getMessage().startswith("Error on transport creation for incoming connection"):
-        return False
-    for frame, _ in traceback.walk_tb(record.exc_info[2]):
-        transport = frame.f_locals.get("self")
-        sock = getattr(transport, "_sock", None)
-        if isinstance(transport, asyncio.Transport) and sock is not None:
-            sock.close()
-            transport._sock = None  # type: ignore[attr-defined]  # noqa: SLF001 - what its finaliser looks at
-    return True
+    attach = asyncio.Server._attach  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio's slip is mended in place
+
+    def attach_or_close(server: asyncio.Server, *transport: asyncio.Transport) -> None:
+        try:
+            attach(server, *transport)
+        except AssertionError:
+            late = sys._getframe(1).f_locals["self"]  # noqa: SLF001 - Python 3.11 and 3.12 do not pass the transport
+            late._sock.close()  # noqa: SLF001 - what its finaliser looks at
+            late._sock = None  # noqa: SLF001 - as above
+            raise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.Server, "_attach", attach_or_close)
+        yield
 
 
 @pytest.fixture(scope="session")

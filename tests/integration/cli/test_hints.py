@@ -125,15 +125,17 @@ async def test_an_interrupted_wait_says_how_to_come_back(
     start: Start, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     """Ctrl-C, SIGTERM and SIGHUP leave the task alive, and the command that is printed then gets its files."""
-    async with short_sandbox(speed=60) as sandbox:
+    async with short_sandbox() as sandbox:
         monkeypatch.setenv("KIE_API_KEY", sandbox.api_key)
         api = ("--base-url", str(sandbox.bases["kie"]), "--poll-every", "0.1")
+        sandbox.hold("complete")
         process = start("extend", TRACK, *FULL, *STORE, *api)
         await asyncio.to_thread(read_until, process, "submitted")
         process.send_signal(number)
         _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
         back = re.search(r"the task goes on. Come back to it: python -m audioext (wait .+)", err)
         assert back is not None, err
+        sandbox.release()
         waited = await aside(invoke, *shlex.split(back[1]), "--out", "out")
 
     assert code == process.returncode

@@ -221,17 +221,19 @@ async def test_confirm_still_completes_a_real_job(make_sandbox: MakeSandbox, mak
 
 async def test_signed_webhooks_are_verified(make_sandbox: MakeSandbox, make_client: MakeClient) -> None:
     """With a webhook key good signatures pass, bad ones are 401, and the poll brings the song all the same."""
-    for fault, verdict in ((), "applied"), (("bad_signature",), "refused"):
+    never, soon = ax.Pace(first=300.0, every=300.0, quiet=300.0), ax.Pace(first=0.02, every=0.02, quiet=0.2)
+    for fault, pace, verdict in ((), never, "applied"), (("bad_signature",), soon, "refused"):
         sandbox = await make_sandbox(hmac_key="demo-hmac-key", faults=fault)
         provider = ax.Kie(
             sandbox.api_key,
             base_url=sandbox.bases["kie"],
             webhook_key=["next-key", "demo-hmac-key"],
-            pace=ax.Pace(first=0.02, every=0.02, quiet=0.2),
+            pace=pace,
         )
         client = await make_client(sandbox, provider)
         job = await client.extend(audio_id=sandbox.track_ids[0], model="V5")
         await job
+        await sandbox.settled()
 
         assert verdict in {delivery.verdict async for delivery in client.deliveries(job.ref)}
 

@@ -76,13 +76,13 @@ async def test_old_due_times_are_forgotten() -> None:
     await create(store, poll_at=1e9)
     tracemalloc.start()
 
-    for number in range(20_000):
+    for number in range(2_000):
         await store.append("ref", (), provider="kie", index=make_index(poll_at=1e9 + number), known=1)
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 500_000 > peak
-    assert 1e9 + 19_999 == await store.next_due("polls")
+    assert 50_000 > peak
+    assert 1e9 + 1_999 == await store.next_due("polls")
 
 
 async def test_a_purged_job_leaves_nothing_behind() -> None:

@@ -189,14 +189,14 @@ async def test_jobs_that_fill_many_pages_are_listed_whole(store: SqliteStore, *,
     """Pages end after so many jobs, or so many bytes: each job comes once, with its own entries in their order."""
     refs = [f"ref{number:03}" for number in range(300)]
     await asyncio.gather(*(create(store, ref) for ref in refs))
+    hooks = tuple(make_webhook(n, size=4_000_000) for n in (2, 1))
     for ref in refs[::100]:
-        await store.append(ref, [make_webhook(n, size=4_000_000) for n in (2, 1)], provider="kie", known=1)
+        await store.append(ref, hooks, provider="kie", known=1)
 
     found = [stored async for stored in store.jobs(is_open=True, newest_first=newest_first)]
 
     assert sorted(refs, reverse=newest_first) == [stored.index.ref for stored in found]
     for stored in found:
-        hooks = (make_webhook(2, size=4_000_000), make_webhook(1, size=4_000_000))
         assert (make_request(stored.index.ref), *(hooks if stored.count > 1 else ())) == stored.entries
 
 
