@@ -73,9 +73,8 @@ class OpenServer:
         """Agree on the layout, and return the newest change."""
         layout, *found = await self.pipe.do(BEGIN)
         if not (isinstance(layout, int) or layout.isdigit()):
-            raise StoreError(
-                f"{self.pipe.address.shown} is damaged: it holds {shown(layout)} for its layout, under {self.pipe.address.prefix!r}"
-            )
+            where = f"{self.pipe.address.shown} is damaged under the prefix {self.pipe.address.prefix!r}"
+            raise StoreError(f"{where}: its layout is {shown(layout)}")
         if int(layout) != LAYOUT:
             where = (
                 f"{self.pipe.address.shown} holds layout {int(layout)} under the prefix {self.pipe.address.prefix!r}"
