@@ -84,7 +84,10 @@ class RedisStore(EngineStore[OpenServer]):
             ref, provider, index, entries, ttl=self._address.ttl, known=known, look_at=look_at, release=release
         )
         answer = await self._pipe.do(APPEND, *words)
-        return scripts.load_appended(*answer) if isinstance(answer, list) else scripts.load_appended(answer)
+        try:
+            return scripts.load_appended(*answer) if isinstance(answer, list) else scripts.load_appended(answer)
+        except (ValueError, TypeError, struct.error) as error:  # as in `_read`
+            raise UnreadableError(f"job {ref} cannot be read: {error}") from error
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
