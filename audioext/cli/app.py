@@ -181,9 +181,10 @@ def _words(error: CycloptsError) -> str:
 
 def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int:
     from audioext.cli.screen import Screen  # noqa: PLC0415 - as above
-    from audioext.cli.text import program  # noqa: PLC0415 - as above
+    from audioext.cli.text import clean, program  # noqa: PLC0415 - as above
 
     screen = Screen(json=in_json)
+    message = clean(message)  # a script may have got its argument from a stranger
     facts = {"type": "UsageError", "message": message, "exit_code": int(Exit.USAGE)}
     screen.error(message, json={"error": facts})
     if not in_json:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from audioext.cli.text import clean, dump, program
+from audioext.errors import printable
 from audioext.http.urls import without_password
 
 _OF_STORE = ("sandbox", "store")
@@ -23,6 +24,11 @@ _TAKEN = {"extend": (*_OF_API, *_OF_FILES), "wait": (*_OF_API, *_OF_FILES), "sav
 def _console(*, is_error: bool) -> Console:
     # Lines are never broken by us: what people copy has to stay in one piece.
     return Console(file=sys.stderr if is_error else sys.stdout, highlight=False, soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    """Return *text* without what a terminal could obey, whoever wrote it; only its lines stay lines."""
+    return "\n".join(map(printable, text.expandtabs().split("\n")))
 
 
 @define(eq=False, kw_only=True)
@@ -83,7 +89,7 @@ class Screen:
     def result(self, text: str = "", *, style: str = "", json: Mapping[str, object] | None = None) -> None:
         """Print a line of the result; where JSON was asked for print *json* instead, if there is any."""
         if not self.json:
-            self.out.print(Text(text, style=style))
+            self.out.print(Text(_shown(text), style=style))
         elif json is not None:
             self.emit(json)
 
@@ -92,11 +98,11 @@ class Screen:
         if self.json and json is not None:
             self.emit(json)
         else:
-            self.err.print(Text(text) if isinstance(text, str) else text)
+            self.err.print(Text(_shown(text)) if isinstance(text, str) else text)
 
     def error(self, text: str, *, json: Mapping[str, object]) -> None:
         """Print what went wrong; where JSON was asked for print *json* instead."""
-        self.note(Text.assemble(("audioext: ", "bold red"), text), json=json)
+        self.note(Text.assemble(("audioext: ", "bold red"), _shown(text)), json=json)
 
     def list(
         self, what: str, headers: Sequence[str], rows: Sequence[tuple[Sequence[object], Mapping[str, object]]]

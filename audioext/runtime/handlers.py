@@ -20,6 +20,7 @@ import msgspec.inspect
 from attrs import define, field
 
 from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, shown
+from audioext.http.messages import as_data
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
 from audioext.models.requests import Request
@@ -281,12 +282,12 @@ class Handlers:
 
 
 def _said(error: BaseException) -> str:
-    """Return what *error* says, as text that a store can keep; what fails here would be called again without end."""
+    """Return what *error* says, which may quote strangers; what fails here would be called again without end."""
     try:
         text = f"{type(error).__name__}: {error}"
     except BaseException:  # noqa: BLE001 - its own `__str__` is the user's
         text = type(error).__name__
-    return text[:LONGEST_ERROR].encode(errors="replace").decode()
+    return as_data(text, longest=LONGEST_ERROR)
 
 
 def _arguments(meta: type[object] | None) -> int:

@@ -65,7 +65,7 @@ class RedisStore(EngineStore[OpenServer]):
         words = scripts.call_words(index.ref, index.provider, index, [entry], ttl=self._address.ttl)
         outcome, *word = await self._pipe.do(CREATE, *words, call, now, limits.per, *counts)
         if outcome == b"existing":
-            return Existing(word[0].decode())
+            return Existing(word[0].decode(errors="replace"))
         return Full(float(word[0])) if outcome == b"full" else Created()
 
     async def append(  # noqa: PLR0913 - the protocol's
@@ -84,7 +84,10 @@ class RedisStore(EngineStore[OpenServer]):
             ref, provider, index, entries, ttl=self._address.ttl, known=known, look_at=look_at, release=release
         )
         answer = await self._pipe.do(APPEND, *words)
-        return scripts.load_appended(*answer) if isinstance(answer, list) else scripts.load_appended(answer)
+        try:
+            return scripts.load_appended(*answer) if isinstance(answer, list) else scripts.load_appended(answer)
+        except (ValueError, TypeError, struct.error) as error:  # as in `_read`
+            raise UnreadableError(f"job {ref} cannot be read: {error}") from error
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
@@ -99,7 +102,7 @@ class RedisStore(EngineStore[OpenServer]):
         else:
             words = ("task", str(len(provider.encode())), provider, task_id or "")
             ref = await pipe.run("LINDEX", pipe.key(*words), -1)
-        return None if ref is None else ref.decode()
+        return None if ref is None else ref.decode(errors="replace")  # a damaged one names no job
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, or against it, read page by page; see `Store.jobs`."""
@@ -117,7 +120,7 @@ class RedisStore(EngineStore[OpenServer]):
         """Take jobs whose work is due; see `Store.claim`."""
         names = ("all",) if providers is None else ("", *providers)
         refs = await self._pipe.do(scripts.CLAIM, work, now, until, limit, latest, *names)
-        return tuple(ref.decode() for ref in refs)
+        return tuple(ref.decode(errors="replace") for ref in refs)
 
     async def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""

@@ -164,10 +164,11 @@ class Endpoint:
         file = None if offer is None else offer.open()
         if offer is None or file is None:
             return self.answer(404)
-        headers = {**offer.headers, **SERVER, "Content-Length": str(os.fstat(file.fileno()).st_size)}
+        size = os.fstat(file.fileno()).st_size
+        headers = {**offer.headers, **SERVER, "Content-Length": str(size)}
         if is_head:
             file.close()
-        return Reply(200, b"" if is_head else _pieces(file), headers)
+        return Reply(200, b"" if is_head else _pieces(file, size), headers)
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
         """Say whether the store takes entries, and no more: strangers read it, and may ask often."""
@@ -212,9 +213,11 @@ class Endpoint:
                     await self._ended.wait()
 
 
-async def _pieces(file: BinaryIO) -> AsyncGenerator[bytes]:
+async def _pieces(file: BinaryIO, size: int) -> AsyncGenerator[bytes]:
     with file:
-        while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        # No more than was announced, however long the file gets meanwhile.
+        while piece := await asyncio.to_thread(file.read, min(CHUNK_BYTES, size)):
+            size -= len(piece)
             yield piece
 
 

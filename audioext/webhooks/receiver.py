@@ -148,8 +148,11 @@ class Receiver:
             if request.method == "POST":
                 return self._answer(await self._take(request, is_packed=True))
             return await self._get(request)
-        except (web.RequestPayloadError, ConnectionError):
-            raise  # aiohttp answers these
+        except web.RequestPayloadError:
+            raise  # aiohttp answers it
+        except ConnectionError as error:
+            _log.info("a sender hung up: %s", error)
+            return self._answer(400)  # nobody reads it but the access log
         except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the path, which holds a secret
             _log.exception("a request could not be answered")
             return self._answer(500)

@@ -144,6 +144,8 @@ class Attack:
     provider: str = "kie"
 
 
+CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
+TRAILER = "1\r\nx\r\n0\r\nContent-Length: 5\r\n\r\n"
 WRONG_TAG = f"{KIE}/{REF}/{'x' * 43}"
 ATTACKS = (
     Attack("a bomb to a path of nobody", 404, "/nowhere", BOMB, ("Content-Encoding: gzip",)),
@@ -160,6 +162,17 @@ ATTACKS = (
     Attack("an Expect that is no text, to a path of nobody", 404, "/nowhere", headers=(b"Expect: \xf4",)),
     Attack("headers that are no text", 200, headers=(b"User-Agent: \xff\xfe", b"X-Webhook-Signature: \xf0")),
     Attack("no HTTP", 400, raw=b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"),
+    Attack("two ways to frame a body", 400, headers=("Transfer-Encoding: chunked",)),
+    Attack("two hosts", 400, headers=("Host: y",)),
+    Attack("a folded line", 400, headers=(" folded",)),
+    Attack("a chunk that is none", 400, raw=f"POST {WRONG_TAG} HTTP/1.1\r\nHost: x\r\n{CHUNKED}Z\r\n".encode()),
+    Attack("a trailer that frames", 400, raw=f"POST {WRONG_TAG} HTTP/1.1\r\nHost: x\r\n{CHUNKED}{TRAILER}".encode()),
+    Attack("the preface of HTTP/2", 400, raw=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    Attack("a host that is none before the path", 400, path=f"http://[::1{WRONG_TAG}"),
+    Attack("another host before the path", 401, path=f"http://evil.test{WRONG_TAG}"),
+    Attack("a way to tunnel", 405, raw=b"CONNECT evil.test:443 HTTP/1.1\r\nHost: x\r\n\r\n"),
+    Attack("a zero byte in the path", 400, path=f"{WRONG_TAG}\0"),
+    Attack("a wish to speak something else", 401, WRONG_TAG, headers=("Upgrade: websocket", "Connection: Upgrade")),
     Attack("a head of many lines", 400, headers=tuple(f"X-{number}: y" for number in range(64))),
     Attack("a line of 5 kB in the head", 400, headers=("X: " + "y" * 5_000,)),
     Attack("a version of the future", 400, raw=f"POST {KIE}/{REF}/{'x' * 43} HTTP/9.9\r\n\r\n".encode()),
@@ -221,6 +234,25 @@ async def test_an_access_log_shows_no_tag_however_a_path_is_spelt(
     assert 400 == await answer(client, f"POST {path.replace('/', slash)} HTTP/9.9\r\n\r\n".encode())
     assert 404 == await answer(client, post(f"{KIE}/{REF}?tag={tag}", GOOD))
     assert tag not in caplog.text
+
+
+async def test_an_access_log_blames_a_sender_that_hangs_up(
+    stack: AsyncExitStack, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no 500, which would say that we are at fault."""
+    caplog.set_level(logging.INFO)
+    web = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0", "secrets": [SECRET]}
+    client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # a test's own settings
+    async with connected(client) as (_, writer):
+        writer.write(post(path_of(client), GOOD)[:-5])
+        await writer.drain()
+
+    async def is_logged() -> bool:
+        return any("POST" in record.getMessage() for record in caplog.records if record.name == "audioext.access")
+
+    assert await soon(is_logged)
+    assert "hung up" in caplog.text
+    assert {400: 1} == client.receiver.endpoint.answered
 
 
 # --- those who send slowly, and many -------------------------------------------------------------------------------

@@ -91,5 +91,6 @@ async def test_an_attack_is_refused_and_costs_nothing(
 
     assert [attack.metrics, attack.page] == statuses
     assert time.process_time() - began < 1.0  # a hundredth, where nothing else runs
-    assert [] == [record for record in caplog.records if record.exc_info or record.levelno > logging.INFO]
+    said = [record for record in caplog.records if record.name != "asyncio"]  # which counts how long steps take
+    assert [] == [record for record in said if record.exc_info or record.levelno > logging.INFO]
     assert "t" * 43 not in caplog.text

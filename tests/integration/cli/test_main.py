@@ -154,6 +154,18 @@ def test_a_misspelt_command_is_one_sentence_and_exit_code_2(invoke: Invoke) -> N
         assert ended.err.startswith("audioext: ")
 
 
+@pytest.mark.parametrize(
+    "before", [["jobs"], ["show", "--"], ["wait", "--"], ["jobs", "--since"], ["extend", "--model"], []]
+)
+def test_an_argument_that_a_stranger_wrote_cannot_harm_a_terminal(invoke: Invoke, before: list[str]) -> None:
+    """Whatever is wrong with it, it is repeated on one line without what a terminal obeys."""
+    ended = invoke(*before, "\x1b]0;a\x07\x1b[31mb\u202ec\x9b\r\nFORGED d")
+
+    assert 0 != ended.code
+    assert [] == [letter for letter in ended.out + ended.err if not (letter.isprintable() or letter == "\n")]
+    assert [] == [line for line in ended.err.splitlines() if line.startswith("FORGED")]
+
+
 def test_a_misspelt_command_is_json_where_that_was_asked_for(invoke: Invoke) -> None:
     """With `--json` a usage error is an object as well."""
     ended = invoke("extend", "--json")

@@ -178,10 +178,14 @@ class NoWordsError(Exception):
     ("error", "says"),
     [
         (NoWordsError(), "NoWordsError"),
-        (ValueError("\ud800"), "ValueError: ?"),
+        (ValueError("\ud800"), "ValueError: \N{REPLACEMENT CHARACTER}"),
+        (
+            ValueError("a\nCRITICAL: hacked\x1b[31m"),
+            "ValueError: a\N{REPLACEMENT CHARACTER}CRITICAL: hacked\N{REPLACEMENT CHARACTER}[31m",
+        ),
         (ValueError("x" * 9_999), "ValueError: x"),
     ],
-    ids=["no words", "no text", "no end"],
+    ids=["no words", "no text", "another line", "no end"],
 )
 async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(
     here: Process, caplog: pytest.LogCaptureFixture, error: Exception, says: str

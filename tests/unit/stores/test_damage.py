@@ -6,14 +6,14 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
 import pytest
 import redis.asyncio
 
-from audioext.errors import UnreadableError
+from audioext.errors import StoreError, UnreadableError
 from audioext.models.limits import Limits
 from audioext.stores.base import Created, Full, Store
 from audioext.stores.redis import RedisStore
@@ -160,3 +160,10 @@ async def test_an_index_that_denies_its_request_is_mended(tmp_path: Path, driver
     await store.append("bad", [request], provider="kie", index=make_index("bad"), known=0)
     assert (await store.append("bad", [], provider="kie", index=make_index("bad"), known=1)).is_taken
     await store.aclose()
+
+
+async def test_a_delivery_of_a_damaged_job_meets_no_foreign_error(store: Store) -> None:
+    """It is taken, or refused by an error of ours, which its sender is answered 503 for."""
+    for known in (0, 1, 2):
+        with suppress(StoreError):
+            await store.append("bad", [make_webhook(7 + known)], provider="kie", known=known, look_at=1_000.0)
