@@ -18,17 +18,23 @@ _CALLBACK = re.compile(
     r"(?:^|/)(?P<provider>[a-z0-9-]{1,64})/(?P<ref>[0-9a-z]{8,64})/(?P<tag>[\w%.~-]{1,128})/?$", re.ASCII
 )
 # A prefix may have any number of segments, so what comes before the secret does not tell where it is: its own shape
-# does, and else that it ends the path. JSON may write a slash as \/.
+# does, and else that it ends the path. JSON may write a slash as \/, a proxy as %2F, and that once more as %252F.
 _SECRET_PATH = re.compile(
-    r"""(?<![\w%.~-])(
-      [0-9a-z]{24}(?:\\?/)+ (?=[\w-]{43}(?![\w-]))  # ref and tag, as we make them
-    | files(?:\\?/)+ (?=[\w-]{43}(?![\w-])|[^/?\s"\\]++(?:(?:\\?/)+[^/?\s"\\]*+)?(?:\\?/)?(?!\\/|[^?\s"\\]))
-    | [a-z0-9-]{1,64}(?:\\?/)+[0-9a-z]{8,64}(?:\\?/)+ (?=[\w%.~-]++(?!(?:\\?/)+[\w%.~-]))
+    r"""(
+      (?:(?<![\w%.~-])|(?<=%2[Ff])|(?<=52[Ff]))  # ref and tag, as we make them, or a file's token
+      (?:[0-9a-z]{24}|files)(?:\\?/|%(?:25)*+2[Ff])+ (?=[\w-]{43}(?![\w-]))
+    | =(?=[\w-]{43}(?![\w-]))  # somebody asked with it in a query
+    | (?<![\w%.~-])(?:
+        files(?:\\?/)+ (?=[^/?\s"\\]++(?:(?:\\?/)+[^/?\s"\\]*+)?(?:\\?/)?(?!\\/|[^?\s"\\]))
+      | [a-z0-9-]{1,64}(?:\\?/)+[0-9a-z]{8,64}(?:\\?/)+ (?=[\w%.~-]++(?!(?:\\?/)+[\w%.~-]))
+      )
     )[\w%.~-]+""",
     re.ASCII | re.VERBOSE,
 )
 
-_PASSWORD = re.compile(r"(?<=//)\S*@|\A[^/\s]*@|(?<=password=)[^&\s]*", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=password=)[^&\s]*", re.IGNORECASE)
+_BARE_NAME = re.compile(r"\A[^/\s]*@")  # of a URL whose scheme is missing
+_SPACES = re.compile(r"(\s+)")
 
 
 @frozen
@@ -62,4 +68,11 @@ def mask(text: str) -> str:
 
 def without_password(text: str) -> str:
     """Return *text* with the name and password of every URL hidden, also where it is a broken one."""
-    return _PASSWORD.sub(lambda found: MASK + "@" * found[0].endswith("@"), text)
+    text = _BARE_NAME.sub(f"{MASK}@", _PASSWORD.sub(MASK, text))
+    return "".join(map(_without_name, _SPACES.split(text)))
+
+
+def _without_name(word: str) -> str:
+    scheme, slashes, rest = word.partition("//")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{slashes}{MASK}@{host}" if at else word

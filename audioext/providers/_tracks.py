@@ -169,8 +169,10 @@ def find_tracks(
     links: tuple[Track, ...] = ()
     for values, path in lists:
         found: list[Track] = []
+        if len(values) > MAX_TRACKS:
+            raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         items = [item for value in map(opened, values) for item in (value if isinstance(value, list) else (value,))]
-        if max(len(values), len(items)) > MAX_TRACKS:
+        if len(items) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         for index, item in enumerate(items):
             if isinstance(item, str) and (file := file_link(item)):

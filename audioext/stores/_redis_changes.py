@@ -31,8 +31,8 @@ PAUSE_SECONDS = 0.1
 PAGE = 50
 """Jobs, or webhooks, that are read together, or purged in one step: the server does nothing else meanwhile."""
 
-Item = tuple[bytes, bytes]
-"""The id that the stream gave to a change, and its words."""
+Item = tuple[bytes, bytes, bytes]
+"""The id that the stream gave to a change, how many entries the journal holds, and whose it is."""
 
 
 @define(eq=False, repr=False)
@@ -121,12 +121,11 @@ class OpenServer:
         self._connection = None
 
 
-def _items(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Item]:
-    return [(id_, fields[1]) for id_, fields in answer]
+def _items(answer: Iterable[tuple[bytes, tuple[bytes, bytes]]]) -> list[Item]:
+    return [(id_, *fields[:2]) for id_, fields in answer]
 
 
 def _read_changes(items: Sequence[Item]) -> Iterator[Changed]:
-    for _, words in items:
-        count, _, ref = words.partition(b" ")
+    for _, count, ref in items:
         if ref and count.isdigit():  # else somebody else writes here
             yield Changed(ref.decode(errors="replace"), int(count))

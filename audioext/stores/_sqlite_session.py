@@ -39,12 +39,19 @@ COLUMNS = (*_LOOKUP, *Head._fields[2:])
 _encode = msgspec.json.Encoder(enc_hook=dict).encode
 _lookup_values = attrgetter(*_LOOKUP)
 _ENTRY = tuple(each.name for each in attrs.fields(Entry))
-# Texts come as bytes: one that is none is the trouble of whoever reads it, not of the statement.
+# Texts come as bytes, in columns of numbers as well, where damage can put them: one that is no UTF-8 is the trouble of
+# whoever reads it, not of the statement, which would fail for all rows.
 _TEXTS = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
 
 
 def _selected(*names: str) -> str:
-    return ", ".join(f"CAST({name} AS BLOB)" if name in _TEXTS else name for name in names)
+    return ", ".join(map(_bytes, names))
+
+
+def _bytes(name: str) -> str:
+    if name in _TEXTS:
+        return f"CAST({name} AS BLOB)"
+    return f"iif(typeof({name}) = 'text', {'NULL' if name == 'body' else f'CAST({name} AS BLOB)'}, {name})"
 
 
 _SELECT_JOB = f"SELECT id, {_selected(*COLUMNS)} FROM jobs"  # noqa: S608 - our own names, here and below
@@ -240,10 +247,12 @@ class Session(Journals):
 
     def _due_jobs(self, work: Work, which: str, providers: Providers, given: dict[str, Any]) -> list[Row]:
         """Return when the first jobs are due, their ids and refs; each provider by itself, since its index says it."""
-        select = f"SELECT {_DUE[work]}, id, CAST(ref AS BLOB) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - our own names
+        due, ref = f"CAST({_DUE[work]} AS REAL)", "CAST(ref AS BLOB)"
+        select = f"SELECT {due}, id, {ref} FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - our own names
+        first = f"ORDER BY {_DUE[work]}, id LIMIT :limit"
         if providers is None:
-            return self.rows(f"{select} ORDER BY 1, id LIMIT :limit", given)
-        of_one = f"{select} AND provider = :name ORDER BY 1, id LIMIT :limit"
+            return self.rows(f"{select} {first}", given)
+        of_one = f"{select} AND provider = :name {first}"
         rows = [row for name in sorted(set(providers)) for row in self.rows(of_one, given | {"name": name})]
         return sorted(rows, key=itemgetter(0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from audioext.errors import WebhookError
-from audioext.http.urls import callback_url, mask, read_callback
+from audioext.http.urls import callback_url, mask, read_callback, without_password
 
 REF = "1mcc5rm00jqt2pvthp7tb0ar"
 SEGMENTS = st.one_of(
@@ -45,6 +46,33 @@ def test_a_tag_is_hidden_in_json_that_escapes_its_slashes(prefix: str, provider:
     assert text.replace(url.name, "***") == mask(text)
 
 
+@given(prefix=PREFIXES, secret=SECRETS, slash=st.sampled_from(["%2F", "%2f", "%252F", "%25252f"]))
+def test_a_tag_is_hidden_where_slashes_are_encoded(prefix: str, secret: bytes, slash: str) -> None:
+    """A receiver takes such a path, and logs it as it came."""
+    url = callback_url(URL(f"https://hooks.me.dev{prefix}"), secret, "kie", REF)
+
+    assert url.name not in mask(f"POST /{url.raw_path[1:].replace('/', slash)} HTTP/1.1")
+    assert url.name not in mask(f"POST {url.raw_path.replace(f'/{url.name}', slash + url.name)} HTTP/1.1")
+
+
+@given(secret=SECRETS, query=st.sampled_from(["?tag={}", "?a=1&tag={}&b=2", "/?key={}"]))
+def test_a_tag_is_hidden_in_a_query(secret: bytes, query: str) -> None:
+    """It proves nothing there, but it is still ours."""
+    url = callback_url(URL("https://hooks.me.dev"), secret, "kie", REF)
+
+    assert f"/kie/{REF}{query.format('***')}" == mask(f"/kie/{REF}{query.format(url.name)}")
+
+
+@pytest.mark.parametrize("part", ["aaaaaaaa%2f", "files%2F", "%252F", "%25", "=", "a/", "files/", "0" * 24 + "/", "/"])
+@pytest.mark.parametrize("end", ["", "/x", "/a/b/c", '"', "%2F" + "a" * 43])
+def test_the_mask_takes_no_longer_for_hostile_texts(part: str, end: str) -> None:
+    """Half a megabyte of what nearly is a path is looked at once."""
+    began = time.process_time()
+    mask(part * (500_000 // len(part)) + end)
+
+    assert time.process_time() - began < 2.0  # a twentieth, where nothing else runs
+
+
 @given(prefix=PREFIXES, token=st.text("abcXYZ019-_", min_size=43, max_size=43), after=AFTER)
 def test_the_token_of_an_offered_file_is_hidden_behind_any_prefix(prefix: str, token: str, after: str) -> None:
     """The token is hidden, the harmless name stays."""
@@ -77,3 +105,19 @@ def test_whatever_passes_for_a_callback_path_has_its_last_segment_hidden(
 def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:
     """A ref is public, and so is what is no callback path."""
     assert text == mask(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://me:secret@db/0 and redis://db", "redis://***@db/0 and redis://db"),
+        ("https://me:se/cr@et@host//x", "https://***@host//x"),
+        ("me:secret@host", "***@host"),
+        ("unix:///x?password=secret&db=1", "unix:///x?password=***&db=1"),
+        ("write to me@example.com", "write to me@example.com"),
+        pytest.param("//" * 1_000_000, "//" * 1_000_000, id="many slashes"),
+    ],
+)
+def test_the_password_of_a_url_is_hidden(text: str, shown: str) -> None:
+    """A name and a password do not show, and a long text of a stranger takes no longer than others."""
+    assert shown == without_password(text)

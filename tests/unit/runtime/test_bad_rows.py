@@ -313,6 +313,21 @@ async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: P
     await unstored.aclose()
 
 
+async def test_an_entry_that_is_refused_keeps_no_key_of_others(here: Process) -> None:
+    """Who looks for a key waits for nothing but the entries of the jobs that have it."""
+
+    async def append(held: HeldJob, entries: Sequence[Entry]) -> None:
+        raise StoreError("its row is damaged")
+
+    unstored = Unstored(append=append, clock=LOOP_CLOCK)
+    unstored.add(await here.submit("bad", key="mine"), [tape.answer(NOW, task_id="bad")])
+
+    await unstored.flush("another")
+    with pytest.raises(StoreError, match="damaged"):
+        await unstored.flush("mine")
+    await unstored.aclose()
+
+
 # --- deliveries ---------------------------------------------------------------------------------------------
 
 
