@@ -155,28 +155,28 @@ def _plain(meta: Meta, found: list[Problem]) -> dict[str, object]:
 
 def check_order(order: Order, found: Sequence[Problem], sources: Sources) -> None:
     """Refuse what is wrong with *order* for any who may get it, and what was *found* wrong before, all at once."""
-    request, all_of_them = order.request, (order.provider, *order.fallback)
+    request = order.request
     checked: dict[Problem, str] = dict.fromkeys((*request.problems(), *found), order.provider.info.name)
     missing = []
-    for provider in all_of_them:
+    for provider in (order.provider, *order.fallback):
         info = provider.info
         try:
-            checked |= dict.fromkeys(provider.check(request), info.name)
+            wrong = provider.check(request)
         except UnsupportedError as error:
             if provider is order.provider:
                 raise
-            checked[Problem("fallback", str(error))] = info.name
+            wrong = [Problem("fallback", str(error))]
+        checked.update(dict.fromkeys(wrong, info.name))
         if not info.has_key:
             missing.append(f"no API key for {info.name}: set {info.key_variable}, or pass api_key=")
-    refusing = [problem for problem in checked if not problem.advice]
-    if refusing:
+    if checked and (refusing := [problem for problem in checked if not problem.advice]):
         raise RequestError([*refusing, *(Problem("api_key", each) for each in missing)])
     for advice, name in checked.items():
         _log.warning("%s: %s", name, advice)
     if missing:
         raise ConfigError("; ".join(missing))
-    for provider in all_of_them:
-        if request.file is not None and sources.serves(request, provider) and sources.public_url() is None:
+    for provider in () if request.file is None else (order.provider, *order.fallback):
+        if sources.serves(request, provider) and sources.public_url() is None:
             message = (
                 f"{provider.info.name} takes audio by URL only, and nobody could ask this process for the file: give "
                 "public_url= and listen=, or mount receiver.add_to(app), or pass url= instead of file="

@@ -98,8 +98,8 @@ class Submitter:
             if order.key is not None:
                 self._by_key[order.key] = (order, waiters)
             task = loop.create_task(self._run(order, waiters), name="audioext submit")
-            if not task.done():  # as it is where tasks begin eagerly
-                self._under_way.setdefault(task, None)
+            self._under_way.setdefault(task, None)  # where tasks begin eagerly it may have sent by now
+            task.add_done_callback(self._under_way.pop)
         return await waiter
 
     def callback(self, provider: str, ref: str) -> URL | None:
@@ -142,7 +142,7 @@ class Submitter:
             outcome = self._cut_off_error()
         except Exception as error:  # noqa: BLE001 - it is for those who wait
             outcome = error
-        is_new = self._under_way.pop(asyncio.current_task(), None) is outcome
+        is_new = self._under_way.get(asyncio.current_task()) is outcome
         self._by_key.pop(order.key, None)
         if isinstance(outcome, Exception):
             _log.info("a submit to %s ended without a job: %s", name, outcome, extra={"provider": name})
