@@ -49,7 +49,8 @@ MAX_ENTRIES = 200
 """A job's journal takes no more webhooks and statuses beyond this; real jobs have about ten."""
 MAX_JOURNAL_BYTES = 8_388_608
 """The same for the bytes of all bodies: eight of the largest webhooks."""
-
+MAX_DELIVERY_BYTES = 1_073_741_824
+"""The same for all deliveries together that belong to no submitted job: a hundred thousand usual ones, of 10 kB."""
 
 POST_SECONDS = 120.0
 """A submit whose answer is not known counts for its account this long: longer than a POST can take."""

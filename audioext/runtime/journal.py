@@ -51,6 +51,7 @@ class Journal:
     on_poll: Callable[[float], None] = field(default=lambda _: None)
     on_work: Callable[[], None] = field(default=lambda: None)
     on_final: Callable[[str], None] = field(default=lambda _: None)
+    on_orphan: Callable[[int], None] = field(default=lambda _: None)
     counts: Counts = field(factory=Counts, init=False)
     _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
     _recent: dict[str, HeldJob] = field(factory=dict, init=False)
@@ -241,6 +242,7 @@ class Journal:
         if held is not None:
             await self.append_read(held, [reading])
         elif (held := await self._append_unheld(ref, provider_name, reading)) is None:
+            self.on_orphan(reading.entry.size)
             return "orphan"
         return "applied" if held.readings.get(reading.entry.id) is reading else "repeated"
 

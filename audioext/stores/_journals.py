@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 from attrs import define, field
@@ -12,6 +13,8 @@ from attrs import define, field
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index, holds_request
 from audioext.models.limits import Limits
 from audioext.stores.base import Appended, Created, Existing, Full, Stored
+
+T = TypeVar("T")
 
 
 class Head(NamedTuple):
@@ -152,6 +155,15 @@ class Journals(ABC):
 
 def _orphan(ref: str, provider: str, began: float) -> KnownJob:
     return KnownJob(Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False)))
+
+
+def oldest_beyond(sizes: Iterable[tuple[T, int]], kept: int) -> list[T]:
+    """Return the first of those with *sizes*, as many as have to go until the others have *kept* at most."""
+    sizes = tuple(sizes)
+    excess = sum(size for _, size in sizes) - kept
+    # Each goes as long as those before it do not suffice.
+    gone = accumulate((size for _, size in sizes), initial=0)
+    return [item for (item, _), before in zip(sizes, gone, strict=False) if before < excess]
 
 
 def sooner(due: float | None, at: float) -> float | None:

@@ -272,7 +272,6 @@ class Session(Journals):
             "WHERE is_open = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?",
             (ABOVE_ALL, PAGE_JOBS),
         )
-        ((newest,),) = self.rows(NEWEST)
         webhooks = 0
         went: list[Row] = []
         for id_, changed_at, count in closed:
@@ -280,6 +279,22 @@ class Session(Journals):
                 break
             webhooks += count
             went.append((id_,))
+        self._delete(went)
+        return len(went), webhooks
+
+    def orphans(self) -> list[tuple[int, int]]:
+        """Return the ids and sizes of the journals without a request, longest silent first."""
+        return list(self.rows("SELECT id, CAST(size AS INTEGER) FROM jobs WHERE account IS NULL ORDER BY changed_at"))
+
+    def forget_orphans(self, ids: Sequence[int]) -> int:
+        """Forget those of *ids* whose request did not come meanwhile, and return how many."""
+        among = ", ".join("?" * len(ids))
+        went = self.rows(f"SELECT id FROM jobs WHERE account IS NULL AND id IN ({among})", ids)  # noqa: S608 - see above
+        self._delete(went)
+        return len(went)
+
+    def _delete(self, went: Sequence[Row]) -> None:
+        ((newest,),) = self.rows(NEWEST)
         self.connection.executemany("DELETE FROM entries WHERE job = ?", went)
         self.connection.executemany("DELETE FROM jobs WHERE id = ?", went)
         self.forget()
@@ -288,7 +303,6 @@ class Session(Journals):
             self.execute("DELETE FROM entries WHERE job = 0")
             columns = "id, job, said, at, kind, status, note, body"
             self.execute(f"INSERT INTO entries ({columns}) VALUES (?, 0, '', 0, 'purged', 0, '', '')", (newest,))  # noqa: S608 - see above
-        return len(went), webhooks
 
 
 @cache  # of the few sets of columns that change together; an index whose columns are not named is not touched

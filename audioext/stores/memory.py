@@ -16,10 +16,10 @@ import attrs
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.models.entries import POST_SECONDS, Entry, Index
+from audioext.models.entries import MAX_DELIVERY_BYTES, POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._engine import Fanout, follow
-from audioext.stores._journals import Head, Journals, KnownJob, sooner
+from audioext.stores._journals import Head, Journals, KnownJob, oldest_beyond, sooner
 from audioext.stores.base import (
     LONGEST_HOLD_SECONDS,
     Appended,
@@ -181,18 +181,21 @@ class MemoryStore(Journals):
         self._check()
         return self._secrets.setdefault(name, default)
 
-    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
         """Forget what is old; see `Store.purge`."""
         self._check()
-        surplus = len(self._arrivals) - deliveries_kept
-        closed = [job for job in self._held.values() if not job.head.lookup.is_open]
         count = len(self._held)
-        for job in sorted(closed, key=lambda job: job.head.changed_at):
+        closed = [job for job in self._held.values() if not job.head.lookup.is_open]
+        closed.sort(key=lambda job: job.head.changed_at)
+        orphans = [(job, job.head.size) for job in closed if not job.head.is_known]
+        surplus = len(self._arrivals) - deliveries_kept
+        for job in oldest_beyond(orphans, delivery_bytes_kept):
+            surplus -= self._forget(job)
+        for job in closed:
             if job.head.changed_at >= before and surplus <= 0:
                 break
-            surplus -= sum(entry.kind == "webhook" for entry in job.ids.values())
-            self._link(job, job.head.lookup, None)
-            del self._held[job.head.lookup.ref]
+            if job.head.lookup.ref in self._held:
+                surplus -= self._forget(job)
         self._arrivals = [job for job in self._arrivals if job.head.lookup.ref in self._held]
         for queue in self._due.values():
             queue[:] = [item for item in queue if item[-1].head.lookup.ref in self._held]
@@ -205,6 +208,12 @@ class MemoryStore(Journals):
         """Say that nothing survives the process."""
         self._check()
         return ("the memory store survives no restart; give store= a file or a server",)
+
+    def _forget(self, job: KnownJob) -> int:
+        """Forget a job, but for what `purge` clears at its end; return how many webhooks it had."""
+        self._link(job, job.head.lookup, None)
+        del self._held[job.head.lookup.ref]
+        return sum(entry.kind == "webhook" for entry in job.ids.values())
 
     def _check(self) -> None:
         if self._failing is not None:
