@@ -206,7 +206,7 @@ class Client(Submitting):
             except (ConfigError, StoreError) as error:
                 _log.warning("%s", error)
                 continue
-            if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
+            if not wanted or all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
                 yield job
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:

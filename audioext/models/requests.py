@@ -145,7 +145,8 @@ class _Request:
     def draft(cls, **fields: object) -> Self:
         """Return a request that is not refused yet, or raise TypeError: a field has no such name."""
         _, defaults, _ = _fields(cast("type", cls))
-        checks.refuse_unknown(cls.__name__, "field", fields, defaults)
+        if not fields.keys() <= defaults.keys():
+            checks.refuse_unknown(cls.__name__, "field", fields, defaults)
         request, put = object.__new__(cls), object.__setattr__
         for name, value in {**defaults, **fields}.items():
             put(request, name, value)

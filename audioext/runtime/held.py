@@ -135,10 +135,11 @@ class HeldJob:
 
     def wake(self) -> None:
         """Let all who wait look again."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(True)
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(True)
 
 
 @frozen(kw_only=True)

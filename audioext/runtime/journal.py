@@ -97,9 +97,10 @@ class Journal:
             self._held[held.ref] = held
         old = held.record if held.is_known else None
         held.learn(held.read(stored.entries), count=stored.count)
-        announce(self.counts, old, held.record)
-        if old is not None and old.verdict is Verdict.OPEN and held.record.is_final:
-            self.on_final(held.ref)
+        if old is not None:  # else others have said what is known of it
+            announce(self.counts, old, held.record)
+            if old.verdict is Verdict.OPEN and held.record.is_final:
+                self.on_final(held.ref)
         return held
 
     def provider(self, name: str, ref: str) -> Provider:
