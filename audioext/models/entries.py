@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from attrs import field, frozen
+import msgspec
+from attrs import frozen
 
 EntryKind = Literal[
     "request",
@@ -56,8 +57,7 @@ POST_SECONDS = 120.0
 """A submit whose answer is not known counts for its account this long: longer than a POST can take."""
 
 
-@frozen(kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that was seen of a job.
 
     `id` is a digest of what it says, so that the same thing seen again is the same entry. `at` is Unix seconds, when
@@ -66,13 +66,19 @@ class Entry:
     the verdict on a webhook that does not simply count.
     """
 
+    # Most of what a process holds are entries: it is no part of any circle, and the garbage collector passes it over.
+
     id: str
     at: float
     kind: EntryKind
     status: int = 0
-    headers: Mapping[str, str] = field(factory=dict, repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    body: bytes = b""
     note: str = ""
+
+    def __repr__(self) -> str:
+        """Show what it is, on one line, without its headers and its body."""
+        return f"Entry(id={self.id!r}, at={self.at!r}, kind={self.kind!r}, status={self.status}, note={self.note!r})"
 
     @property
     def size(self) -> int:

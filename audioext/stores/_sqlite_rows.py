@@ -24,7 +24,7 @@ _log = logging.getLogger("audioext.stores.sqlite")
 _LOOKUP = tuple(each.name for each in attrs.fields(Index))
 COLUMNS = (*_LOOKUP, *Head._fields[2:])
 """Of a job beside its id; the account is `NULL` while its request is not in the journal."""
-_ENTRY = ("said", *(each.name for each in attrs.fields(Entry) if each.name != "id"))
+_ENTRY = ("said", *Entry.__struct_fields__[1:])
 _TEXTS = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
 
 
