@@ -47,6 +47,8 @@ _NO_SUBMIT = Submitted(task_id="")
 _NO_TRACK = Failed(reason=FailureReason.GENERATION, message="it is said to be done, without a track", is_doubtful=True)
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
+_NOTHING = frozenset[str]()
+"""Shared, since Python makes a new one each time."""
 _HEARD = frozenset({"answer", "webhook", "status"})
 _Word = tuple[float, Seen]
 """When something was first seen, and where."""
@@ -268,7 +270,7 @@ class _Facts:
             answer_problem=outcome.reason if isinstance(outcome, Unknown) else None,
             complaint=self.complaint,
             recovery=self.recovery,
-            handled=frozenset(self.told),
+            handled=frozenset(self.told) if self.told else _NOTHING,
             runs=self.runs,
             untold=tuple(topics),
         )
