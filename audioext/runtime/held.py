@@ -127,8 +127,9 @@ class HeldJob:
         """Return a private future that the next news ends; whoever got it gives it back with `leave`."""
         waiter = asyncio.get_running_loop().create_future()
         if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
         return waiter
 
     def leave(self, waiter: asyncio.Future[bool]) -> None:
