@@ -246,9 +246,12 @@ def asked_wait(error: BaseException) -> float | None:
 
     They say so in an attribute `retry_after`, a number or a `timedelta`; so do `RetryLater` and `RateLimitError`.
     """
-    wait: object = getattr(error, "retry_after", None)
-    if isinstance(wait, timedelta):
-        wait = wait.total_seconds()
-    if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
+    try:
+        wait: object = getattr(error, "retry_after", None)
+        if isinstance(wait, timedelta):
+            wait = wait.total_seconds()
+        if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
+            return None
+        return float(wait)
+    except Exception:  # noqa: BLE001 - the attribute is somebody else's, and may be anything
         return None
-    return float(wait)

@@ -10,7 +10,9 @@ from itertools import accumulate
 from typing import Any
 
 from attrs import frozen
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
 from prometheus_client.registry import Collector
 
 from audioext.models.record import Verdict
@@ -55,6 +57,15 @@ class StatsCollector(Collector):
         info = GaugeMetricFamily("audioext_build_info", "The release of audioext.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
+
+
+def metrics_page(stats: Callable[[], Stats], accept: str) -> tuple[bytes, str]:
+    """Return the page that a scraper is shown, and its media type, in the format that suits its `Accept` header."""
+    try:
+        encode, kind = choose_encoder(accept)
+    except (TypeError, ValueError):  # it asks for a version that is none
+        encode, kind = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+    return encode(StatsCollector(stats)), kind
 
 
 def _histogram(name: str, text: str, labels: list[str], found: Mapping[Any, Histogram]) -> Metric:

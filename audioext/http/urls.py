@@ -18,12 +18,16 @@ _CALLBACK = re.compile(
     r"(?:^|/)(?P<provider>[a-z0-9-]{1,64})/(?P<ref>[0-9a-z]{8,64})/(?P<tag>[\w%.~-]{1,128})/?$", re.ASCII
 )
 # A prefix may have any number of segments, so what comes before the secret does not tell where it is: its own shape
-# does, and else that it ends the path. JSON may write a slash as \/.
+# does, and else that it ends the path. JSON may write a slash as \/, a proxy as %2F, and that once more as %252F.
 _SECRET_PATH = re.compile(
-    r"""(?<![\w%.~-])(
-      [0-9a-z]{24}(?:\\?/)+ (?=[\w-]{43}(?![\w-]))  # ref and tag, as we make them
-    | files(?:\\?/)+ (?=[\w-]{43}(?![\w-])|[^/?\s"\\]++(?:(?:\\?/)+[^/?\s"\\]*+)?(?:\\?/)?(?!\\/|[^?\s"\\]))
-    | [a-z0-9-]{1,64}(?:\\?/)+[0-9a-z]{8,64}(?:\\?/)+ (?=[\w%.~-]++(?!(?:\\?/)+[\w%.~-]))
+    r"""(
+      (?:(?<![\w%.~-])|(?<=%2[Ff])|(?<=52[Ff]))  # ref and tag, as we make them, or a file's token
+      (?:[0-9a-z]{24}|files)(?:\\?/|%(?:25)*+2[Ff])+ (?=[\w-]{43}(?![\w-]))
+    | =(?=[\w-]{43}(?![\w-]))  # somebody asked with it in a query
+    | (?<![\w%.~-])(?:
+        files(?:\\?/)+ (?=[^/?\s"\\]++(?:(?:\\?/)+[^/?\s"\\]*+)?(?:\\?/)?(?!\\/|[^?\s"\\]))
+      | [a-z0-9-]{1,64}(?:\\?/)+[0-9a-z]{8,64}(?:\\?/)+ (?=[\w%.~-]++(?!(?:\\?/)+[\w%.~-]))
+      )
     )[\w%.~-]+""",
     re.ASCII | re.VERBOSE,
 )

@@ -27,10 +27,11 @@ from audioext.providers._words import StatusWord, all_said, says_no, status_word
 
 T = TypeVar("T")
 
-MAX_KEYS = 200  # of one object; real ones have up to 30
+MAX_KEYS = 200  # of one object, or items of one list; real ones have up to 30
 MAX_PER_ROLE = 12  # values of one kind, such as lists
 MAX_LAYERS = 12  # objects of a body that are looked into; real ones have 2 to 4
 MAX_NODES = 64  # lists and objects in which tracks are looked for where no known key has them
+MAX_TEXTS = 200  # that may be JSON, and are read as such there; each broken one takes a while
 _LISTS = (
     *("data", "sunodata", "items", "files", "tracks", "songs", "clips", "resultjson", "response", "resultobject"),
     *("resulturls", "audiourls", "urls", "results", "result", "output", "outputs", "audios", "list", "payload", "body"),
@@ -192,12 +193,17 @@ class Body:
     def _elsewhere(self) -> Iterator[Sequence[object]]:
         """Yield the objects that stand side by side, in any list or object but those that repeat the request."""
         nodes: list[object] = [layer for layer, _ in self.layers]
+        left = MAX_TEXTS
+
+        def look(item: object) -> object:
+            nonlocal left
+            left -= isinstance(item, str)
+            return opened(item) if left > 0 else item
+
         for node in nodes:
             pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-            limit = MAX_KEYS if isinstance(node, dict) else None
-            inner = [
-                _only(opened(item)) for key, item in itertools.islice(pairs, limit) if not _ECHO.search(plain(str(key)))
-            ]
+            wanted = (item for key, item in itertools.islice(pairs, MAX_KEYS) if not _ECHO.search(plain(str(key))))
+            inner = [look(item[0]) if isinstance(item, list) and len(item) == 1 else item for item in map(look, wanted)]
             beside = [_bare(item) for item in inner if isinstance(item, dict)]
             yield [item for item in beside if _names_a_track(item, by_file=True)][:MAX_TRACKS]
             nodes += [item for item in inner if isinstance(item, (dict, list))][: max(0, MAX_NODES - len(nodes))]
@@ -235,11 +241,6 @@ class Body:
         for _, item, _ in listed if not found else ():
             found += [said for each in _several(item) if isinstance(each, dict) for said in all_said(plain_keys(each))]
         return " ".join(dict.fromkeys(found))
-
-
-def _only(item: object) -> object:
-    """Return what is alone in a list, anything else as it is."""
-    return opened(item[0]) if isinstance(item, list) and len(item) == 1 else item
 
 
 def _several(item: object) -> Sequence[object]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from attrs import evolve
 
 from audioext.errors import DecodeError
-from audioext.http.decoding import camel, identity, link, moment, number, opened, plain, text
+from audioext.http.decoding import MAX_LINK_LENGTH, camel, identity, link, moment, number, opened, plain, text
 from audioext.models.results import TimedLine, Track
 
 MAX_TRACKS = 32  # of one body; real ones show 2, and thousands would hold the event loop
@@ -159,7 +159,9 @@ def read_track(  # noqa: PLR0913 - half of them are what the task says beside it
 
 def is_audio_file(key: str, value: object) -> bool:
     """Say whether *value* is a link to audio under a *key* that tells of nothing else."""
-    return isinstance(value, str) and _AUDIO_FILE.fullmatch(value) is not None and not _NO_RESULT.search(key)
+    if not isinstance(value, str) or len(value) > MAX_LINK_LENGTH:
+        return False
+    return _AUDIO_FILE.fullmatch(value) is not None and not _NO_RESULT.search(key)
 
 
 def find_tracks(
@@ -169,8 +171,10 @@ def find_tracks(
     links: tuple[Track, ...] = ()
     for values, path in lists:
         found: list[Track] = []
+        if len(values) > MAX_TRACKS:
+            raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         items = [item for value in map(opened, values) for item in (value if isinstance(value, list) else (value,))]
-        if max(len(values), len(items)) > MAX_TRACKS:
+        if len(items) > MAX_TRACKS:
             raise DecodeError([f"more than {MAX_TRACKS} tracks @ {path}"])
         for index, item in enumerate(items):
             if isinstance(item, str) and (file := file_link(item)):

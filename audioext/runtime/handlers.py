@@ -20,6 +20,7 @@ import msgspec.inspect
 from attrs import define, field
 
 from audioext.errors import ConfigError, GiveUp, StoreError, asked_wait, shown
+from audioext.http.messages import as_data
 from audioext.models.entries import Entry, make_entry
 from audioext.models.record import Record, Run
 from audioext.models.requests import Request
@@ -193,12 +194,16 @@ class Handlers:
         now = self.journal.clock.now()
         due = handle_at(held.record, now)  # a second look may come while handlers that failed still wait
         entries: list[Entry] = []
+        release = True
         try:
             if due is not None and due <= now:
                 await self._tell(held, held.record.untold[0], entries)
+        except Exception:  # a bug of ours: nothing was counted, so the claim is what keeps it from coming at once
+            release = False
+            raise
         finally:  # also when it is cut off: those that were done by then are not called again
             try:
-                await self.journal.append(held, entries, release=True)
+                await self.journal.append(held, entries, release=release)
             except StoreError as error:
                 if not entries:
                     raise
@@ -251,7 +256,10 @@ class Handlers:
         async def handle() -> None:
             HANDLING.set(Handling(f"{held.ref}:{topic}:{name}"))
             with tracing.span(f"handler {topic}", held.record):
-                await call(self.job(held))
+                try:
+                    await call(self.job(held))
+                except SystemExit as error:  # else the process ends, and does so again whenever it begins
+                    raise RuntimeError(f"it called sys.exit({error.code!r:.40})") from error
 
         task = asyncio.create_task(handle())
         # What it raises once nobody waits for it any more is no news.
@@ -274,12 +282,12 @@ class Handlers:
 
 
 def _said(error: BaseException) -> str:
-    """Return what *error* says, as text that a store can keep; what fails here would be called again without end."""
+    """Return what *error* says, which may quote strangers; what fails here would be called again without end."""
     try:
         text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - its own `__str__` is the user's
+    except BaseException:  # noqa: BLE001 - its own `__str__` is the user's
         text = type(error).__name__
-    return text[:LONGEST_ERROR].encode(errors="replace").decode()
+    return as_data(text, longest=LONGEST_ERROR)
 
 
 def _arguments(meta: type[object] | None) -> int:

@@ -90,6 +90,7 @@ class Journal:
 
         Raises:
             ConfigError: this client does not know the job's provider.
+            UnreadableError: its request is missing among the entries.
         """
         held = self._held.get(stored.index.ref)
         if held is None:
@@ -97,6 +98,8 @@ class Journal:
             self._held[held.ref] = held
         old = held.record if held.is_known else None
         held.learn(held.read(stored.entries), count=stored.count)
+        if not held.is_known:
+            raise UnreadableError(f"job {held.ref}: the store holds its index, but not its request")
         if old is not None:  # else others have said what is known of it
             announce(self.counts, old, held.record)
             if old.verdict is Verdict.OPEN and held.record.is_final:
@@ -143,7 +146,7 @@ class Journal:
 
     async def hold_key(self, key: str) -> HeldJob | None:
         """Return the job that holds *key* as `hold` does; a refusal that is not stored yet would still hold it."""
-        await self.unstored.flush()
+        await self.unstored.flush(key)
         ref = await self.store.find(key=key)
         return None if ref is None else await self.hold(ref)
 

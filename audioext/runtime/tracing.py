@@ -80,7 +80,7 @@ def _span(name: str, record: Record | None, kind: Kind) -> Generator[object]:
         try:
             yield made
         except Exception as error:
-            with suppress(Exception):
+            with suppress(BaseException):
                 made.record_exception(error)
                 made.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")
             raise

@@ -47,13 +47,18 @@ class Unstored:
         _, entries = self._waiting.get(ref, (None, ()))
         return entries
 
-    async def flush(self) -> None:
-        """Try all now; one that fails keeps no other.
+    async def flush(self, key: str | None = None) -> None:
+        """Try all now, or those of the jobs that have this *key*; one that fails keeps no other.
 
         Raises:
             StoreError: the store still does not take some of them.
         """
-        tries = [self._try(ref, waiting) for ref, waiting in tuple(self._waiting.items())]
+        chosen = [
+            (ref, waiting)
+            for ref, waiting in self._waiting.items()
+            if key is None or not waiting[0].is_known or waiting[0].record.key == key
+        ]
+        tries = [self._try(ref, waiting) for ref, waiting in chosen]
         for outcome in await asyncio.gather(*tries, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -111,7 +111,7 @@ class Journals(ABC):
             if known < count or repeated
             else ()
         )
-        is_known = was_known or holds_request(new.values())
+        is_known = was_known or holds_request(entries)  # also where it is a repeat: a damaged row may deny it
         is_taken = index is not None and is_known and known == count and not is_full
         if index is not None and (is_taken or is_known != was_known):
             if index.key is not None and index.key != lookup.key and self._holder(index.key) not in {None, ref}:

@@ -16,7 +16,7 @@ from typing import Any
 from attrs import define, field
 from redis.asyncio.connection import AbstractConnection
 
-from audioext.errors import StoreError
+from audioext.errors import StoreError, shown
 from audioext.outage import Outage
 from audioext.stores._engine import Fanout
 from audioext.stores._journals import oldest_beyond
@@ -87,6 +87,9 @@ class OpenServer:
     async def _begin(self) -> Item:
         """Agree on the layout, and return the newest change."""
         layout, *found = await self.pipe.do(BEGIN)
+        if not (isinstance(layout, int) or layout.isdigit()):
+            where = f"{self.pipe.address.shown} is damaged under the prefix {self.pipe.address.prefix!r}"
+            raise StoreError(f"{where}: its layout is {shown(layout)}")
         if int(layout) != LAYOUT:
             where = (
                 f"{self.pipe.address.shown} holds layout {int(layout)} under the prefix {self.pipe.address.prefix!r}"

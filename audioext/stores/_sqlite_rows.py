@@ -1,7 +1,8 @@
 """The rows of the two tables, and the values that they stand for.
 
-Texts are read as bytes: one that is none is the trouble of whoever needs it, not of the statement. Many rows are
-converted in one call, which is much quicker than one by one; a `ValueError` says that one of them is damaged.
+Texts are read as bytes, in columns of numbers as well, where damage can put them: one that is no UTF-8 is the trouble
+of whoever needs it, not of the statement, which would fail for all rows. Many rows are converted in one call, which is
+much quicker than one by one; a `ValueError` says that one of them is damaged.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ _TEXTS = {"ref", "provider", "account", "key", "task_id", "said", "kind", "heade
 
 
 def _selected(names: Iterable[str]) -> str:
-    return ", ".join(f"CAST({name} AS BLOB)" if name in _TEXTS else name for name in names)
+    return ", ".join(map(_bytes, names))
+
+
+def _bytes(name: str) -> str:
+    if name in _TEXTS:
+        return f"CAST({name} AS BLOB)"
+    return f"iif(typeof({name}) = 'text', {'NULL' if name == 'body' else f'CAST({name} AS BLOB)'}, {name})"
 
 
 # All of these are our own names.

@@ -221,10 +221,12 @@ class Session(Journals):
 
     def _due_jobs(self, work: Work, which: str, providers: Providers, given: dict[str, Any]) -> list[Row]:
         """Return when the first jobs are due, their ids and refs; each provider by itself, since its index says it."""
-        select = f"SELECT {_DUE[work]}, id, CAST(ref AS BLOB) FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - see above
+        due, ref = f"CAST({_DUE[work]} AS REAL)", "CAST(ref AS BLOB)"
+        select = f"SELECT {due}, id, {ref} FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - see above
+        first = f"ORDER BY {_DUE[work]}, id LIMIT :limit"
         if providers is None:
-            return self.rows(f"{select} ORDER BY 1, id LIMIT :limit", given)
-        of_one = f"{select} AND provider = :name ORDER BY 1, id LIMIT :limit"
+            return self.rows(f"{select} {first}", given)
+        of_one = f"{select} AND provider = :name {first}"
         rows = [row for name in sorted(set(providers)) for row in self.rows(of_one, given | {"name": name})]
         return sorted(rows, key=itemgetter(0))
 

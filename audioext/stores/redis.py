@@ -67,7 +67,7 @@ class RedisStore(EngineStore[OpenServer]):
             CREATE, *job, call, now, limits.per, *counts, *scripts.entry_words([entry])
         )
         if outcome == b"existing":
-            return Existing(word[0].decode())
+            return Existing(word[0].decode(errors="replace"))
         return Full(float(word[0])) if outcome == b"full" else Created()
 
     async def append(  # noqa: PLR0913 - the protocol's
@@ -102,7 +102,7 @@ class RedisStore(EngineStore[OpenServer]):
         else:
             words = ("task", str(len(provider.encode())), provider, task_id or "")
             ref = await pipe.run("LINDEX", pipe.key(*words), -1)
-        return None if ref is None else ref.decode()
+        return None if ref is None else ref.decode(errors="replace")  # a damaged one names no job
 
     def jobs(self, *, is_open: bool | None = None, newest_first: bool = False) -> AsyncIterator[Stored]:
         """Yield the jobs in the order of their creation, or against it, read page by page; see `Store.jobs`."""
@@ -120,7 +120,7 @@ class RedisStore(EngineStore[OpenServer]):
         """Take jobs whose work is due; see `Store.claim`."""
         names = ("all",) if providers is None else ("", *providers)
         refs = await self._pipe.do(scripts.CLAIM, work, now, until, limit, latest, *names)
-        return tuple(ref.decode() for ref in refs)
+        return tuple(ref.decode(errors="replace") for ref in refs)
 
     async def next_due(self, work: Work, *, providers: Providers = None) -> float | None:
         """Return when work can be claimed next; see `Store.next_due`."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib import resources
@@ -17,11 +19,14 @@ from yarl import URL
 
 from audioext.errors import AudioextError, ConfigError, RequestError
 from audioext.http.urls import mask
+from audioext.webhooks.server import BOUNDS, StrangersLog, ask_later
 
 try:
     from aiohttp_sse import EventSourceResponse
 except ImportError as error:
     raise ConfigError("the live page needs aiohttp-sse: pip install 'audioext[ui]'") from error
+
+_log = logging.getLogger("audioext.ui")
 
 COOKIE = "audioext_page_{port}"
 """Its name; browsers do not keep the cookies of two ports apart by themselves."""
@@ -84,9 +89,10 @@ class Page:
             ("GET", "/events", self._events),
             *self.routes,
         ):
-            app.router.add_route(method, self._prefix + path, self._guarded(handler))
+            app.router.add_route(method, self._prefix + path, self._guarded(handler), expect_handler=ask_later)
         if self._prefix:
-            app.router.add_get(self._prefix, self._to_index)  # where the cookie does not count yet
+            # Where the cookie does not count yet.
+            app.router.add_get(self._prefix, self._to_index, expect_handler=ask_later)
         app.on_shutdown.append(self._end)
         return f"{self._prefix}/?token={self.token}"
 
@@ -99,7 +105,8 @@ class Page:
         """
         app = web.Application()
         path = self.add_to(app)
-        runner = web.AppRunner(app, access_log=None)
+        app.router.add_route("*", "/{path:.*}", self._guarded(_nothing), expect_handler=ask_later)
+        runner = web.AppRunner(app, access_log=None, logger=StrangersLog(Counter()), **BOUNDS)
         await runner.setup()
         try:
             try:
@@ -122,6 +129,11 @@ class Page:
                 response = web.json_response({"problem": str(error)}, status=404)
             except AudioextError as error:  # the store is away, or the provider refused
                 response = web.json_response({"problem": mask(str(error))}, status=503)
+            except (web.HTTPException, ConnectionError):
+                raise
+            except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the token of the page
+                _log.exception("the page could not be answered")
+                response = web.json_response({"problem": "this page failed; the log says why"}, status=500)
             if not response.prepared:
                 response.headers.update(_HEADERS)
             return response
@@ -216,6 +228,10 @@ class Page:
                 stream.stop_streaming()
 
 
+async def _nothing(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound(headers=_HEADERS)
+
+
 def json_response(value: object, *, status: int = 200) -> web.Response:
     """Return *value* as JSON."""
     return web.Response(body=msgspec.json.encode(value, enc_hook=str), status=status, content_type="application/json")
@@ -233,7 +249,11 @@ def _is_local(request: web.Request) -> bool:
     """Say whether a request comes from this machine, to an address of this machine, and through no proxy."""
     if any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")):
         return False
-    return _is_loopback(request.remote) and _is_loopback(URL(f"http://{request.host}").host)
+    try:
+        host = URL(f"http://{request.host}").host
+    except ValueError:
+        return False
+    return _is_loopback(request.remote) and _is_loopback(host)
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -16,8 +16,11 @@ from attrs import frozen
 from multidict import CIMultiDict
 
 from audioext.http.decoding import MAX_BODY_BYTES
-from audioext.webhooks.endpoint import BODY_SECONDS, Endpoint, Reply, too_slow
+from audioext.webhooks.endpoint import Endpoint, Reply
 from audioext.webhooks.inbox import too_big
+
+LONGEST_PATH = 8_192
+"""Of a request, in bytes, as our own server has it; some servers let a megabyte through."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -64,11 +67,15 @@ class AsgiReceiver:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _path(scope)
+        if len(path) > LONGEST_PATH:
+            await _send(self.endpoint.answer(404), receive, send)
+            return
         if scope["method"] != "POST":
             await _send(await self.endpoint.get(scope["method"], path), receive, send)
             return
-        headers = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        read = partial(_read_body, receive, headers.get("Content-Length", ""))
+        given = scope.get("headers") or ()
+        headers = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
+        read = partial(_read_body, self.endpoint, receive, headers.get("Content-Length", ""))
         status = await self.endpoint.take(path, headers, read, is_packed=True, is_guarded=True)
         await _send(self.endpoint.answer(status), receive, send)
 
@@ -76,28 +83,28 @@ class AsgiReceiver:
 def _path(scope: Scope) -> str:
     """Return the path as it was sent; servers that do not keep it give the decoded one."""
     raw = scope.get("raw_path")
-    return raw.decode("latin-1").partition("?")[0] if raw else quote(scope["path"])
+    return raw.decode("latin-1").partition("?")[0] if raw else quote(scope["path"], errors="replace")
 
 
-async def _read_body(receive: Receive, length: str) -> bytes:
+async def _read_body(endpoint: Endpoint, receive: Receive, length: str) -> bytes:
     if length.isascii() and length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
         raise too_big()
-    pieces: list[bytes] = []
-    size, is_more = 0, True
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while is_more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise HungUpError
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > MAX_BODY_BYTES:
-                    raise too_big()
-                is_more = message.get("more_body", False)
-    except TimeoutError as error:
-        raise too_slow() from error
-    return b"".join(pieces)
+    is_more = True
+
+    async def next_piece() -> bytes:
+        nonlocal is_more
+        piece = b""
+        while is_more and not piece:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise HungUpError
+            is_more = message.get("more_body", False)
+            piece = message.get("body", b"")
+            if not piece:
+                await asyncio.sleep(0)  # some servers hand out many such at once, while nobody else runs
+        return piece
+
+    return await endpoint.gather(next_piece)
 
 
 async def _send(reply: Reply, receive: Receive, send: Send) -> None:

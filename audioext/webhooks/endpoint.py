@@ -37,6 +37,9 @@ PROBE_SECONDS = 0.8
 """How long the store may take to answer: who asks whether we are ready usually waits for one second."""
 BODY_SECONDS = 10.0
 """How long a body may take to come."""
+MAX_UNFINISHED_BYTES = 67_108_864
+"""Of bodies that are not whole, together; beyond it those are put off that have more than a real one has."""
+REAL_BODY_BYTES = 65_536
 CHUNK_BYTES = 65_536
 """Read of an offered file at a time."""
 _UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
@@ -75,6 +78,7 @@ class Endpoint:
     under_way: set[object] = field(factory=set, init=False)
     """Requests that are being answered; who takes one out calls `end`."""
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _unfinished: int = field(default=0, init=False)
 
     def answer(self, status: int, headers: Mapping[str, str] = ANSWER_HEADERS) -> Reply:
         """Return the answer of *status*, which is counted."""
@@ -105,6 +109,28 @@ class Endpoint:
         hook = Webhook(path=path, headers=headers, body=body, received_at=self.inbox.clock.now())
         work = self.inbox.take(route, hook)
         return await (self.finish(work) if is_guarded else work)
+
+    async def gather(self, next_piece: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Return a body that comes in pieces, of which an empty one is the last.
+
+        Raises:
+            WebhookError: it is over our limit (413), does not come in time (408), or too many are under way (503).
+        """
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while piece := await next_piece():
+                    body += piece
+                    self._unfinished += len(piece)
+                    if len(body) > MAX_BODY_BYTES:
+                        raise too_big()
+                    if self._unfinished > MAX_UNFINISHED_BYTES and len(body) > REAL_BODY_BYTES:
+                        raise WebhookError("too many large bodies are on their way", http_status=503)
+        except TimeoutError as error:
+            raise WebhookError(f"its body did not come within {BODY_SECONDS:g} s", http_status=408) from error
+        finally:
+            self._unfinished -= len(body)
+        return bytes(body)
 
     async def get(self, method: str, path: str) -> Reply:
         """Return the answer to what is no POST."""
@@ -138,10 +164,11 @@ class Endpoint:
         file = None if offer is None else offer.open()
         if offer is None or file is None:
             return self.answer(404)
-        headers = {**offer.headers, **SERVER, "Content-Length": str(os.fstat(file.fileno()).st_size)}
+        size = os.fstat(file.fileno()).st_size
+        headers = {**offer.headers, **SERVER, "Content-Length": str(size)}
         if is_head:
             file.close()
-        return Reply(200, b"" if is_head else _pieces(file), headers)
+        return Reply(200, b"" if is_head else _pieces(file, size), headers)
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
         """Say whether the store takes entries, and no more: strangers read it, and may ask often."""
@@ -186,9 +213,11 @@ class Endpoint:
                     await self._ended.wait()
 
 
-async def _pieces(file: BinaryIO) -> AsyncGenerator[bytes]:
+async def _pieces(file: BinaryIO, size: int) -> AsyncGenerator[bytes]:
     with file:
-        while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        # No more than was announced, however long the file gets meanwhile.
+        while piece := await asyncio.to_thread(file.read, min(CHUNK_BYTES, size)):
+            size -= len(piece)
             yield piece
 
 
@@ -198,11 +227,6 @@ def answer_body(status: int) -> bytes:
     # Providers prescribe no body; kie.ai's OpenAPI shows this shape for the reply.
     word = "success" if status == 200 else "refused"  # noqa: PLR2004 - HTTP's own number
     return msgspec.json.encode({"code": status, "msg": word})
-
-
-def too_slow() -> WebhookError:
-    """Return what refuses a body that does not come."""
-    return WebhookError(f"its body did not come within {BODY_SECONDS:g} s", http_status=408)
 
 
 def unpack(body: bytes, encoding: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from aiohttp import web
@@ -10,6 +11,7 @@ from attrs import define, field
 from audioext.clock import whole
 from audioext.errors import ConfigError
 from audioext.models.stats import Stats
+from audioext.webhooks.server import BoundedServer, StrangersLog
 
 SHUTDOWN_SECONDS = 0.2
 """How long connections may keep it from closing: numbers that nobody heard are in nobody's way."""
@@ -21,7 +23,7 @@ class MetricsServer:
 
     stats: Callable[[], Stats]
     address: tuple[str, int]
-    _runner: web.AppRunner | None = field(default=None, init=False)
+    _runner: web.ServerRunner | None = field(default=None, init=False)
 
     async def start(self) -> None:
         """Listen.
@@ -29,16 +31,22 @@ class MetricsServer:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        from prometheus_client import CollectorRegistry  # noqa: PLC0415 - an extra
-        from prometheus_client.aiohttp import make_aiohttp_handler  # noqa: PLC0415 - as above
+        from audioext.metrics import metrics_page  # noqa: PLC0415 - an extra
 
-        from audioext.metrics import StatsCollector  # noqa: PLC0415 - as above
+        async def serve(request: web.BaseRequest) -> web.StreamResponse:
+            if request.path != "/metrics":
+                response = web.Response(status=404)
+            elif request.method not in {"GET", "HEAD"}:
+                response = web.Response(status=405, headers={"Allow": "GET, HEAD"})
+            else:
+                body, kind = metrics_page(self.stats, request.headers.get("Accept", ""))
+                response = web.Response(body=body, headers={"Content-Type": kind})
+                response.enable_compression()
+            response.force_close()  # each scrape has a connection of its own: one that is kept counts as silent
+            return response
 
-        registry = CollectorRegistry()
-        registry.register(StatsCollector(self.stats))
-        app = web.Application()
-        app.router.add_get("/metrics", make_aiohttp_handler(registry))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        server = BoundedServer(serve, logger=StrangersLog(Counter()))
+        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         host, port = self.address
         try:

@@ -60,17 +60,21 @@ class Watching:
         """Return the job that a link shows, or the status to answer: 404 for a link that is not ours, 503 if full."""
         if not signing.tag_matches(self.secrets(), _NAME, ref, token):
             return 404
-        if self._watchers.total() >= MAX_WATCHERS or self._watchers[ref] >= MAX_OF_A_JOB:
-            return 503
         try:
-            return self.handle(await self.find(ref))
+            job = self.handle(await self.find(ref))
         except RequestError:
             return 404
         except AudioextError:
             return 503
+        return 503 if self._is_full(ref) else job
+
+    def _is_full(self, ref: str) -> bool:
+        return self._watchers.total() >= MAX_WATCHERS or self._watchers[ref] >= MAX_OF_A_JOB
 
     async def events(self, job: Job) -> AsyncGenerator[bytes]:
         """Yield TEXT, FIRST and COMPLETE as they come, or `failed`; then `end`, after which nothing more will come."""
+        if self._is_full(job.ref):  # by now: many were let through at once
+            return
         self._watchers[job.ref] += 1
         stages = aiter(job)
         step = asyncio.ensure_future(anext(stages))

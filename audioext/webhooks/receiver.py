@@ -24,9 +24,9 @@ from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import as_data
 from audioext.webhooks import progress
 from audioext.webhooks.asgi import AsgiReceiver
-from audioext.webhooks.endpoint import ANSWER_HEADERS, BODY_SECONDS, Endpoint, answer_body, too_slow
+from audioext.webhooks.endpoint import ANSWER_HEADERS, Endpoint, answer_body
 from audioext.webhooks.inbox import too_big
-from audioext.webhooks.server import BoundedServer, StrangersLog
+from audioext.webhooks.server import BoundedServer, StrangersLog, ask_later
 
 _log = logging.getLogger("audioext.receiver")
 _access_log = logging.getLogger("audioext.access")
@@ -83,7 +83,7 @@ class Receiver:
         routes = [(method, path) for path in ("healthz", "readyz", files, watched) for method in ("GET", "HEAD")]
         # A body is asked for when the tag was checked, not before.
         for method, path in (*routes, ("*", "{provider}/{ref}/{tag}")):
-            app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=_ask_later)
+            app.router.add_route(method, f"{base}/{path}", self._mounted, expect_handler=ask_later)
 
     def add_ui(self, app: web.Application, prefix: str = "/audio/ui", *, is_local: bool = True) -> str:
         """Mount the live page into the user's own *app*, and return the path, with its token, that opens it.
@@ -148,8 +148,11 @@ class Receiver:
             if request.method == "POST":
                 return self._answer(await self._take(request, is_packed=True))
             return await self._get(request)
-        except (web.RequestPayloadError, ConnectionError):
-            raise  # aiohttp answers these
+        except web.RequestPayloadError:
+            raise  # aiohttp answers it
+        except ConnectionError as error:
+            _log.info("a sender hung up: %s", error)
+            return self._answer(400)  # nobody reads it but the access log
         except Exception:  # noqa: BLE001 - a bug of ours; aiohttp would log it with the path, which holds a secret
             _log.exception("a request could not be answered")
             return self._answer(500)
@@ -164,7 +167,7 @@ class Receiver:
         return await self._get(request)
 
     def _take(self, request: web.BaseRequest, *, is_packed: bool = False) -> Coroutine[Any, Any, int]:
-        read = partial(_read_body, request)
+        read = partial(_read_body, request, self.endpoint)
         return self.endpoint.take(request.rel_url.raw_path, request.headers, read, is_packed=is_packed)
 
     def _answer(self, status: int) -> web.Response:
@@ -197,12 +200,6 @@ def _as_route(prefix: str) -> str:
     return f"/{{audioext_prefix:{re.escape(plain[1:])}|{re.escape(spelt[1:])}}}"
 
 
-async def _ask_later(request: web.Request) -> None:
-    """Do not answer `Expect: 100-continue` yet, and refuse what else is expected."""
-    if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
-
-
 async def _write(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:
     """Send *data*, or raise ConnectionResetError: the other side does not read it."""
     try:
@@ -224,8 +221,8 @@ def _go_on(request: web.BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _read_body(request: web.BaseRequest) -> bytes:
-    """Return the body, or raise WebhookError: it is over our limit (413), or does not come in time (408)."""
+async def _read_body(request: web.BaseRequest, endpoint: Endpoint) -> bytes:
+    """Return the body, or raise WebhookError as `Endpoint.gather` does."""
     if "Expect" in request.headers:
         _go_on(request)
     length = request.content_length
@@ -236,15 +233,7 @@ async def _read_body(request: web.BaseRequest) -> bytes:
         return await request.read()
     if content.is_eof() and content.total_bytes <= MAX_BODY_BYTES:  # all of it is here
         return content.read_nowait()
-    chunks: list[bytes] = []
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while chunk := await content.readany():
-                chunks.append(chunk)
-                if content.total_bytes > MAX_BODY_BYTES:
-                    raise too_big()
-    except TimeoutError as error:
-        raise too_slow() from error
+        return await endpoint.gather(content.readany)
     except RuntimeError as error:  # so aiohttp names a connection that was lost before anybody read
         raise ConnectionResetError(str(error)) from error
-    return b"".join(chunks)

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Final, TypedDict
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from aiohttp.web_log import AccessLogger
 
 from audioext.http.messages import excerpt
 
@@ -29,6 +31,26 @@ to be read on a connection that is closed."""
 TAIL_SECONDS = 30.0
 """How long the end of an answer may take to be read, where there are connections enough."""
 LONGEST_COMPLAINT = 200
+
+
+class ServerBounds(TypedDict):
+    """What aiohttp is told to bound."""
+
+    auto_decompress: bool
+    lingering_time: float
+    max_headers: int
+    max_field_size: int
+
+
+BOUNDS: Final[ServerBounds] = {
+    "auto_decompress": False,
+    "lingering_time": LINGERING_SECONDS,
+    "max_headers": 64,
+    "max_field_size": 4096,
+}
+"""Of each server of ours: a compressed body stays as it is, since it may unpack to a thousand times more, and one that
+nobody wants is not read for long. Each connection may hold a head that is not whole, and so all of them a lot: vendors
+and a chain of proxies send 20 to 40 lines, of up to 2,000 bytes."""
 
 
 class StrangersLog(logging.LoggerAdapter[logging.Logger]):
@@ -57,18 +79,11 @@ class BoundedServer(web.Server):
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         *,
         logger: StrangersLog,
-        access_log: logging.Logger | None,
-        access_log_class: type[AbstractAccessLogger],
+        access_log: logging.Logger | None = None,
+        access_log_class: type[AbstractAccessLogger] = AccessLogger,
     ) -> None:
-        """Serve with *handler*; a compressed body comes as it is, for it may unpack to a thousand times more."""
-        super().__init__(
-            handler,
-            auto_decompress=False,
-            lingering_time=LINGERING_SECONDS,
-            logger=logger,
-            access_log=access_log,
-            access_log_class=access_log_class,
-        )
+        """Serve with *handler*, and call it for what has a whole head."""
+        super().__init__(handler, logger=logger, access_log=access_log, access_log_class=access_log_class, **BOUNDS)
         self._clock = asyncio.get_running_loop()
         self._open = 0
         self._most = most_connections()
@@ -119,6 +134,12 @@ class BoundedServer(web.Server):
         handler.force_close()
         if transport is not None:  # it is open until its peer has read the last answer, who may never do so
             self._clock.call_later(linger, transport.abort)
+
+
+async def ask_later(request: web.Request) -> None:
+    """Do not answer `Expect: 100-continue` yet, and refuse what else is expected."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
 
 
 def most_connections() -> int:

@@ -112,6 +112,10 @@ def bodies(name: str) -> dict[str, bytes]:
         "JSON in JSON": shaped(name, inner=dict.fromkeys(some("data", 40), nested)),
         "JSON texts": shaped(name, inner=dict.fromkeys(some("data", 500), json.dumps([{"k": 1}] * 30))),
         "broken JSON texts": shaped(name, inner=dict.fromkeys(some("data", 40), "{" + '"k": 1,' * 300)),
+        "broken JSON texts in a list": shaped(name, inner={"others": ["{" + "x" * 200] * 4_000}),
+        "broken JSON texts in lists": shaped(name, inner={"others": [["{" + "x" * 200] * 60] * 60}),
+        "a list of tracks that are texts": shaped(name, inner={"files": ["{" + "x" * 200] * 4_000}),
+        "a link of dots": shaped(name, inner={"others": "https://" + "a." * (MOST // 2)}),
         "depth": shaped(name, inner={"deep": [deep] * (MAX_VALUES // 60)}),
         "values": {"code": 200, "data": [0] * MANY},
     }

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +21,9 @@ import audioext as ax
 from audioext.http.urls import callback_url
 from audioext.sandbox import Sandbox
 from audioext.webhooks.asgi import AsgiReceiver
+from audioext.webhooks.endpoint import BODY_SECONDS
 from tests.support.api import callback
-from tests.support.clock import SOON_SECONDS
+from tests.support.clock import SOON_SECONDS, LoopTime
 
 ROOT = Path(__file__).parents[2]
 SECRET = b"0123456789abcdef-secret"
@@ -258,3 +260,60 @@ async def test_a_client_that_cannot_open_stops_the_server(tmp_path: Path) -> Non
     with pytest.raises(ax.StoreError):
         await client.receiver.asgi({"type": "lifespan"}, receive, send)
     assert ["lifespan.startup.failed"] == [message["type"] for message in sent]
+
+
+# --- hostile scopes and messages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("odd", "status"),
+    [
+        ({"raw_path": None, "path": "/\ud800"}, 404),
+        ({"raw_path": b"/\xff\xfe"}, 404),
+        ({"raw_path": b"/" * 1_000_000}, 404),
+        ({"raw_path": b"/%" * 500_000}, 404),
+        ({"headers": None}, 400),
+        ({"headers": [(b"\xff", b"\xff"), (b"content-length", b"\xff9")]}, 400),
+        ({"headers": [(b"content-length", b"9" * 5_000)]}, 413),
+        ({"method": "\ud800"}, 405),
+    ],
+)
+async def test_an_odd_scope_is_answered(client: ax.Client, odd: dict[str, Any], status: int) -> None:
+    """Whatever a server makes of what strangers send, it gets an answer at once."""
+    path = path_of(client)
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "headers": [], **odd}
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    began = time.process_time()
+    await client.receiver.asgi(scope, receive, send)
+
+    assert status == sent[0]["status"]
+    assert time.process_time() - began < 0.5  # a hundredth, where nothing else runs
+
+
+async def test_a_body_of_nothing_holds_up_nobody(client: ax.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty messages that a server hands out without a pause leave the loop to others, and end in time."""
+    path, time_, count = path_of(client), LoopTime(monkeypatch), 0
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        nonlocal count
+        count += 1
+        if count == 100:
+            time_.advance(BODY_SECONDS + 1.0)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "headers": []}
+    async with asyncio.timeout(10 * BODY_SECONDS):
+        await client.receiver.asgi(scope, receive, send)
+
+    assert 408 == sent[0]["status"]

@@ -20,10 +20,11 @@ from attrs import field, frozen
 from yarl import URL
 
 import audioext as ax
+from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.urls import callback_url
 from audioext.models.entries import MAX_ENTRIES
 from audioext.models.events import Event
-from audioext.webhooks.endpoint import BODY_SECONDS
+from audioext.webhooks.endpoint import BODY_SECONDS, MAX_UNFINISHED_BYTES
 from audioext.webhooks.inbox import KEPT_BYTES
 from audioext.webhooks.server import HEAD_SECONDS, LINGERING_SECONDS, MAX_CONNECTIONS, TAIL_SECONDS, most_connections
 from tests.support.api import Api, callback, serve_api
@@ -143,6 +144,8 @@ class Attack:
     provider: str = "kie"
 
 
+CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
+TRAILER = "1\r\nx\r\n0\r\nContent-Length: 5\r\n\r\n"
 WRONG_TAG = f"{KIE}/{REF}/{'x' * 43}"
 ATTACKS = (
     Attack("a bomb to a path of nobody", 404, "/nowhere", BOMB, ("Content-Encoding: gzip",)),
@@ -159,6 +162,19 @@ ATTACKS = (
     Attack("an Expect that is no text, to a path of nobody", 404, "/nowhere", headers=(b"Expect: \xf4",)),
     Attack("headers that are no text", 200, headers=(b"User-Agent: \xff\xfe", b"X-Webhook-Signature: \xf0")),
     Attack("no HTTP", 400, raw=b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"),
+    Attack("two ways to frame a body", 400, headers=("Transfer-Encoding: chunked",)),
+    Attack("two hosts", 400, headers=("Host: y",)),
+    Attack("a folded line", 400, headers=(" folded",)),
+    Attack("a chunk that is none", 400, raw=f"POST {WRONG_TAG} HTTP/1.1\r\nHost: x\r\n{CHUNKED}Z\r\n".encode()),
+    Attack("a trailer that frames", 400, raw=f"POST {WRONG_TAG} HTTP/1.1\r\nHost: x\r\n{CHUNKED}{TRAILER}".encode()),
+    Attack("the preface of HTTP/2", 400, raw=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    Attack("a host that is none before the path", 400, path=f"http://[::1{WRONG_TAG}"),
+    Attack("another host before the path", 401, path=f"http://evil.test{WRONG_TAG}"),
+    Attack("a way to tunnel", 405, raw=b"CONNECT evil.test:443 HTTP/1.1\r\nHost: x\r\n\r\n"),
+    Attack("a zero byte in the path", 400, path=f"{WRONG_TAG}\0"),
+    Attack("a wish to speak something else", 401, WRONG_TAG, headers=("Upgrade: websocket", "Connection: Upgrade")),
+    Attack("a head of many lines", 400, headers=tuple(f"X-{number}: y" for number in range(64))),
+    Attack("a line of 5 kB in the head", 400, headers=("X: " + "y" * 5_000,)),
     Attack("a version of the future", 400, raw=f"POST {KIE}/{REF}/{'x' * 43} HTTP/9.9\r\n\r\n".encode()),
     Attack("330,000 empty tracks", 400, body=MANY % b",".join([b"{}"] * 330_000)),
     Attack("330,000 arrays for tracks", 400, body=MANY % b",".join([b"[]"] * 330_000)),
@@ -201,6 +217,42 @@ async def test_what_is_no_http_is_one_line_that_is_counted(client: ax.Client, ca
     (record,) = caplog.records
     assert (logging.INFO, 1) == (record.levelno, client.receiver.endpoint.answered[400])
     assert path.rpartition("/")[2] not in record.getMessage()
+
+
+@pytest.mark.parametrize("slash", ["%2F", "%2f", "%252F"])
+async def test_an_access_log_shows_no_tag_however_a_path_is_spelt(
+    stack: AsyncExitStack, api: Api, slash: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy may encode slashes, and the receiver takes such a path; a tag in a query is ours as well."""
+    caplog.set_level(logging.INFO)
+    web = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0", "secrets": [SECRET]}
+    client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # a test's own settings
+    path = path_of(client)
+    tag = path.rpartition("/")[2]
+
+    assert {"%252F": 404}.get(slash, 200) == await answer(client, post(f"/{path[1:].replace('/', slash)}", GOOD))
+    assert 400 == await answer(client, f"POST {path.replace('/', slash)} HTTP/9.9\r\n\r\n".encode())
+    assert 404 == await answer(client, post(f"{KIE}/{REF}?tag={tag}", GOOD))
+    assert tag not in caplog.text
+
+
+async def test_an_access_log_blames_a_sender_that_hangs_up(
+    stack: AsyncExitStack, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no 500, which would say that we are at fault."""
+    caplog.set_level(logging.INFO)
+    web = {"public_url": "http://127.0.0.1:{port}/audio", "listen": "127.0.0.1:0", "secrets": [SECRET]}
+    client = await stack.enter_async_context(ax.Client(api.provider(), **web))  # type: ignore[arg-type]  # a test's own settings
+    async with connected(client) as (_, writer):
+        writer.write(post(path_of(client), GOOD)[:-5])
+        await writer.drain()
+
+    async def is_logged() -> bool:
+        return any("POST" in record.getMessage() for record in caplog.records if record.name == "audioext.access")
+
+    assert await soon(is_logged)
+    assert "hung up" in caplog.text
+    assert {400: 1} == client.receiver.endpoint.answered
 
 
 # --- those who send slowly, and many -------------------------------------------------------------------------------
@@ -264,6 +316,30 @@ async def test_a_body_that_does_not_come_is_not_waited_for(client: ax.Client, lo
         assert b"408" in await reader.readline()
         await soon(lambda: _turn(loop_time, LINGERING_SECONDS + 1.0))
         await reader.read()
+
+
+async def test_bodies_that_are_not_whole_are_bounded_together(client: ax.Client, api: Api) -> None:
+    """Whoever has a tag and begins many large ones is put off; a webhook of a real size is taken all the same."""
+    job = await client.extend(audio_id="a", model="V5")
+    large = post(path_of(client), b" " * MAX_BODY_BYTES)[:-1]
+    async with AsyncExitStack() as held:
+        many = [await held.enter_async_context(connected(client)) for _ in range(MAX_UNFINISHED_BYTES // 2**20 + 8)]
+        answers = [asyncio.ensure_future(reader.readline()) for reader, _ in many]
+        for _, writer in many:
+            writer.write(large)
+        done, _ = await asyncio.wait(answers, timeout=SOON_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        assert {b"503"} == {each.result().split()[1] for each in done}
+
+        whole = post(URL(api.posts[-1]["callBackUrl"]).raw_path, GOOD)
+        async with connected(client) as (reader, writer):
+            writer.write(whole[:-10])
+            await asyncio.sleep(0.01)
+            writer.write(whole[-10:])
+            assert b"200" == (await reader.readline()).split()[1]
+        for each in answers:
+            each.cancel()
+
+    assert ax.Stage.COMPLETE is job.stage
 
 
 HOLD = """

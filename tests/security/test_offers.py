@@ -173,3 +173,16 @@ async def test_who_does_not_read_a_file_is_cut_off(
             assert len(await reader.read()) < LONG_BYTES
     finally:
         writer.transport.abort()
+
+
+async def test_a_file_that_gets_longer_is_served_as_long_as_it_was(client: ax.Client, voice: Path) -> None:
+    """What is written behind it meanwhile is no part of the answer, whatever server sends it."""
+    offers, path = client.receiver.endpoint.offers, f"/files/{client.receiver.endpoint.offers.offer(voice)}"
+    assert 1 == len(offers)
+    reply = await client.receiver.endpoint.get("GET", path)
+    assert not isinstance(reply.body, bytes)
+    with voice.open("ab") as file:
+        file.write(WAV)
+
+    assert WAV == b"".join([piece async for piece in reply.body])
+    assert str(len(WAV)) == reply.headers["Content-Length"]

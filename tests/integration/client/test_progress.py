@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import MutableMapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -166,3 +168,26 @@ async def test_one_link_leaves_room_for_others(make_sandbox: MakeSandbox, make_c
             assert 200 == response.status
         async with session.get(url) as refused, session.get(client.progress_url(other)) as taken:
             assert (503, 200) == (refused.status, taken.status)
+
+
+async def test_those_who_come_at_once_are_counted_as_well(
+    make_sandbox: MakeSandbox, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """While the store is asked for the job, which nobody holds here, no more are let through than may watch."""
+    sandbox = await make_sandbox(**BRIEF)
+    sandbox.hold("complete")
+    store = f"sqlite:///{tmp_path}/jobs.db"
+    first = await make_client(sandbox, store=store)
+    path = first.progress_url(await extend(first, sandbox)).raw_path
+    client = await make_client(sandbox, store=store)
+    assert client.public_url is not None
+    url = client.public_url.with_path(path, encoded=True)
+
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        responses = await asyncio.gather(*(session.get(url) for _ in range(3 * MAX_OF_A_JOB)))
+        statuses = Counter(response.status for response in responses)
+        for response in responses:
+            response.close()
+
+    assert {200: MAX_OF_A_JOB, 503: 2 * MAX_OF_A_JOB} == statuses

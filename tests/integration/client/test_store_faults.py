@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,27 @@ async def a_wait(
     wait = asyncio.create_task(job.result(timeout=seconds))
     await store.was_read.wait()
     return wait
+
+
+# --- damage ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_lost_its_journal_keeps_no_other_from_being_listed(
+    api: Api, open_client: MakeClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An index without the request that it came from is passed over, with a warning that names the job."""
+    path = tmp_path / "jobs.db"
+    first = await open_client(store=f"sqlite:///{path}", **WEB)
+    lost, kept = await extend(first), await extend(first)
+    await first.aclose()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM entries WHERE job = (SELECT id FROM jobs WHERE ref = ?)", (lost.ref,))
+
+    client = await open_client(store=f"sqlite:///{path}", **WEB)
+    assert [kept.ref] == [job.ref async for job in client.jobs()]
+    assert f"job {lost.ref}: the store holds its index, but not its request" in caplog.text
+    with pytest.raises(ax.RequestError, match="holds no job"):
+        await client.job(lost.ref)
 
 
 # --- failures ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -43,6 +44,33 @@ def test_a_tag_is_hidden_in_json_that_escapes_its_slashes(prefix: str, provider:
     text = '{"callBackUrl":"' + str(url).replace("/", "\\/") + '"}'
 
     assert text.replace(url.name, "***") == mask(text)
+
+
+@given(prefix=PREFIXES, secret=SECRETS, slash=st.sampled_from(["%2F", "%2f", "%252F", "%25252f"]))
+def test_a_tag_is_hidden_where_slashes_are_encoded(prefix: str, secret: bytes, slash: str) -> None:
+    """A receiver takes such a path, and logs it as it came."""
+    url = callback_url(URL(f"https://hooks.me.dev{prefix}"), secret, "kie", REF)
+
+    assert url.name not in mask(f"POST /{url.raw_path[1:].replace('/', slash)} HTTP/1.1")
+    assert url.name not in mask(f"POST {url.raw_path.replace(f'/{url.name}', slash + url.name)} HTTP/1.1")
+
+
+@given(secret=SECRETS, query=st.sampled_from(["?tag={}", "?a=1&tag={}&b=2", "/?key={}"]))
+def test_a_tag_is_hidden_in_a_query(secret: bytes, query: str) -> None:
+    """It proves nothing there, but it is still ours."""
+    url = callback_url(URL("https://hooks.me.dev"), secret, "kie", REF)
+
+    assert f"/kie/{REF}{query.format('***')}" == mask(f"/kie/{REF}{query.format(url.name)}")
+
+
+@pytest.mark.parametrize("part", ["aaaaaaaa%2f", "files%2F", "%252F", "%25", "=", "a/", "files/", "0" * 24 + "/", "/"])
+@pytest.mark.parametrize("end", ["", "/x", "/a/b/c", '"', "%2F" + "a" * 43])
+def test_the_mask_takes_no_longer_for_hostile_texts(part: str, end: str) -> None:
+    """Half a megabyte of what nearly is a path is looked at once."""
+    began = time.process_time()
+    mask(part * (500_000 // len(part)) + end)
+
+    assert time.process_time() - began < 2.0  # a twentieth, where nothing else runs
 
 
 @given(prefix=PREFIXES, token=st.text("abcXYZ019-_", min_size=43, max_size=43), after=AFTER)

@@ -178,10 +178,14 @@ class NoWordsError(Exception):
     ("error", "says"),
     [
         (NoWordsError(), "NoWordsError"),
-        (ValueError("\ud800"), "ValueError: ?"),
+        (ValueError("\ud800"), "ValueError: \N{REPLACEMENT CHARACTER}"),
+        (
+            ValueError("a\nCRITICAL: hacked\x1b[31m"),
+            "ValueError: a\N{REPLACEMENT CHARACTER}CRITICAL: hacked\N{REPLACEMENT CHARACTER}[31m",
+        ),
         (ValueError("x" * 9_999), "ValueError: x"),
     ],
-    ids=["no words", "no text", "no end"],
+    ids=["no words", "no text", "another line", "no end"],
 )
 async def test_an_error_that_cannot_be_kept_is_counted_all_the_same(
     here: Process, caplog: pytest.LogCaptureFixture, error: Exception, says: str
@@ -310,6 +314,21 @@ async def test_an_entry_that_is_refused_keeps_no_other_from_being_stored(here: P
     is_bad = False
     await asyncio.sleep(LONGEST_PAUSE_SECONDS)
     assert "bad" in stored_refs
+    await unstored.aclose()
+
+
+async def test_an_entry_that_is_refused_keeps_no_key_of_others(here: Process) -> None:
+    """Who looks for a key waits for nothing but the entries of the jobs that have it."""
+
+    async def append(held: HeldJob, entries: Sequence[Entry]) -> None:
+        raise StoreError("its row is damaged")
+
+    unstored = Unstored(append=append, clock=LOOP_CLOCK)
+    unstored.add(await here.submit("bad", key="mine"), [tape.answer(NOW, task_id="bad")])
+
+    await unstored.flush("another")
+    with pytest.raises(StoreError, match="damaged"):
+        await unstored.flush("mine")
     await unstored.aclose()
 
 

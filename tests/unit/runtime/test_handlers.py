@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -311,6 +313,39 @@ async def breaks_while_it_cleans_up(event: StageEvent) -> None:
         raise ValueError("no clean end")
 
 
+async def exits(event: StageEvent) -> None:
+    """End the process, or try to."""
+    sys.exit(3)
+
+
+class _NoWordsError(Exception):
+    """It cannot say what it is, and does not know how long to wait."""
+
+    def __str__(self) -> str:
+        raise GeneratorExit
+
+    @property
+    def retry_after(self) -> float:
+        """How long to wait."""
+        raise ValueError("no idea")
+
+
+class _NeverError(Exception):
+    """It asks to wait for longer than a float can say."""
+
+    retry_after = 10**400
+
+
+async def raises_what_has_no_words(event: StageEvent) -> None:
+    """Raise an error that raises errors."""
+    raise _NoWordsError
+
+
+async def asks_to_wait_for_ever(event: StageEvent) -> None:
+    """Raise an error with a wait that is no number of seconds."""
+    raise _NeverError("never")
+
+
 @pytest.mark.parametrize(
     ("handler", "says", "seconds"),
     [
@@ -320,6 +355,9 @@ async def breaks_while_it_cleans_up(event: StageEvent) -> None:
         (raises, "GeneratorExit: out", 0.0),
         (cancels_itself, "CancelledError: it was cancelled", 0.0),
         (awaits_what_was_cancelled, "CancelledError: it was cancelled", 0.0),
+        (exits, "RuntimeError: it called sys.exit(3)", 0.0),
+        (raises_what_has_no_words, "_NoWordsError", 0.0),
+        (asks_to_wait_for_ever, "_NeverError: never", 0.0),
     ],
 )
 async def test_whatever_a_handler_does_is_counted_and_given_up(
@@ -345,6 +383,31 @@ async def test_whatever_a_handler_does_is_counted_and_given_up(
     assert ["neighbour:text", "next:first"] == calls
     (fault,) = held.record.handler_faults
     assert fault.startswith(f"text: {says}")
+
+
+async def test_a_log_that_fails_calls_no_handler_without_a_pause(here: Process, handlers: Handlers) -> None:
+    """What cannot be counted comes again when its claim has run out, and not at once."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError(f"no space left on device for {record.msg}")
+
+    log, broken, calls = logging.getLogger("audioext.handlers"), Broken(), Calls()
+
+    async def fails(event: StageEvent) -> None:
+        calls.append(event.stage.name)
+        raise ValueError("no")
+
+    handlers.on(Stage.TEXT)(fails)
+    log.addHandler(broken)
+    try:
+        handlers.start()
+        await see(here, nameless(Stage.TEXT))
+        await asyncio.sleep(2 * TIMEOUT_SECONDS)
+    finally:
+        log.removeHandler(broken)
+
+    assert 3 > len(calls) > 0
 
 
 async def test_a_long_error_is_cut(here: Process, handlers: Handlers) -> None:

@@ -18,7 +18,7 @@ from audioext.models.limits import Limits
 from audioext.stores.base import Created, Full, Store
 from audioext.stores.redis import RedisStore
 from audioext.stores.sqlite import Driver, SqliteStore
-from tests.unit.stores.journals import create, delivered, listed, make_index, make_webhook
+from tests.unit.stores.journals import create, delivered, listed, make_index, make_request, make_webhook
 
 IN_SQLITE = {
     "an entry's time": "UPDATE entries SET at = 'soon' WHERE job = 2",
@@ -32,6 +32,12 @@ IN_SQLITE = {
     "until when it occupies": "UPDATE jobs SET occupies_until = 'soon' WHERE id = 2",
     "a key that is no text": "UPDATE jobs SET key = CAST(x'ff' AS TEXT) WHERE id = 2",
     "when it changed": "UPDATE jobs SET changed_at = 'soon', is_open = 0 WHERE id = 2",
+    "a due poll that is no text": "UPDATE jobs SET poll_at = CAST(x'ff' AS TEXT) WHERE id = 2",
+    "due handlers that are no text": "UPDATE jobs SET handle_at = CAST(x'ff' AS TEXT) WHERE id = 2",
+    "a claim that is no text": "UPDATE jobs SET held_until = CAST(x'ff' AS TEXT) WHERE id = 2",
+    "a size that is no text": "UPDATE jobs SET size = CAST(x'ff' AS TEXT) WHERE id = 2",
+    "an entry's time that is no text": "UPDATE entries SET at = CAST(x'ff' AS TEXT) WHERE job = 2",
+    "a body that is no text": "UPDATE entries SET body = CAST(x'ff' AS TEXT) WHERE job = 2",
     "a count": "UPDATE jobs SET entries = 'many' WHERE id = 2",
 }
 Damage = Callable[[], Awaitable[None]]
@@ -136,3 +142,21 @@ async def test_a_damaged_job_keeps_no_other_from_its_limits(store: Store) -> Non
     await store.append("new", [], provider="kie")
     assert 1 <= await store.purge(before=300.0, deliveries_kept=100)
     assert None is await store.read("new")
+
+
+@pytest.mark.parametrize("driver", ["sqlite3", "apsw"])
+async def test_an_index_that_denies_its_request_is_mended(tmp_path: Path, driver: Driver) -> None:
+    """A writer that brings the request once more is believed, and does not try again and again."""
+    path = tmp_path / "jobs.db"
+    store = SqliteStore(path, driver=driver)
+    await store.open()
+    await create(store, "bad")
+    by_same = apsw.Connection(str(path)) if driver == "apsw" else sqlite3.connect(path, isolation_level=None)
+    with closing(by_same) as connection:
+        connection.execute("UPDATE jobs SET account = NULL")
+    request = make_request("bad")
+    assert not (await store.append("bad", [], provider="kie", index=make_index("bad"), known=1)).is_taken
+
+    await store.append("bad", [request], provider="kie", index=make_index("bad"), known=0)
+    assert (await store.append("bad", [], provider="kie", index=make_index("bad"), known=1)).is_taken
+    await store.aclose()

@@ -140,9 +140,9 @@ async def test_prefixes_keep_apart(local: Local) -> None:
     assert Created() == await create(other, key="key")
 
 
-@pytest.mark.parametrize(("layout", "words"), [("1", "0.1"), ("99", "layout 99")])
+@pytest.mark.parametrize(("layout", "words"), [("1", "0.1"), ("99", "layout 99"), (b"\xffx", "damaged")])
 async def test_another_releases_jobs_are_refused(
-    local: Local, plain: redis.asyncio.Redis, layout: str, words: str
+    local: Local, plain: redis.asyncio.Redis, layout: str | bytes, words: str
 ) -> None:
     """What 0.1 or a later release wrote under the same prefix is left alone, in one sentence."""
     prefix = secrets.token_hex(4)
@@ -163,6 +163,19 @@ async def test_clients_that_open_at_once_agree(local: Local, plain: redis.asynci
 
     assert 1 == len(set(found))
     assert 1 == await plain.xlen("{at-once}:changes")
+
+
+async def test_a_damaged_key_leads_nowhere(local: Local, plain: redis.asyncio.Redis) -> None:
+    """What stands there and is no text names no job, and no other error than a store's own comes of it."""
+    store = await local("damaged-key")
+    await create(store, "ref", key="key", task_id="task")
+    await plain.set("{damaged-key}:key:key", b"\xff")
+    await plain.rpush("{damaged-key}:task:3:kie:task", b"\xff")
+
+    for wanted in ({"key": "key"}, {"provider": "kie", "task_id": "task"}):
+        ref = await store.find(**wanted)
+        assert ref is not None
+        assert None is await store.read(ref)
 
 
 # --- what the server forgets by itself ----------------------------------------------------------------------
