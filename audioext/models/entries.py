@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
-from attrs import frozen
 
 EntryKind = Literal[
     "request",
@@ -122,8 +121,7 @@ def _storable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-@frozen(kw_only=True)
-class Index:
+class Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a store can look a job up by. All of it follows from the journal; times are Unix seconds.
 
     `key` is the user's, `None` where it is free again. `occupies_until` is until when the job counts among the open

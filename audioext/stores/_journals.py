@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
-import attrs
+import msgspec
 from attrs import define, field
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index, holds_request
@@ -115,13 +115,13 @@ class Journals(ABC):
         is_taken = index is not None and is_known and known == count and not is_full
         if index is not None and (is_taken or is_known != was_known):
             if index.key is not None and index.key != lookup.key and self._holder(index.key) not in {None, ref}:
-                index = attrs.evolve(index, key=None)  # another job took it while it was free
+                index = msgspec.structs.replace(index, key=None)  # another job took it while it was free
             lookup = index
         if new and is_known and not is_taken:
             poll_at, handle_at = (
                 look_at if at is None else min(at, look_at) for at in (lookup.poll_at, lookup.handle_at)
             )
-            lookup = attrs.evolve(lookup, poll_at=poll_at, handle_at=handle_at)
+            lookup = msgspec.structs.replace(lookup, poll_at=poll_at, handle_at=handle_at)
         if release and (new or not entries):  # a repeat was done before: a later claim is not its own
             held_until = 0.0
         if following:

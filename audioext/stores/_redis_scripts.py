@@ -37,7 +37,6 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
-import attrs
 import msgspec
 from hiredis import pack_command
 
@@ -60,7 +59,7 @@ HEAD = ">dc1I4"
 _FACTS = struct.Struct(FACTS.replace("I4", "I").replace("c8", "8s"))
 _HEAD = struct.Struct(HEAD.replace("c1", "c").replace("I4", "I"))
 _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
-_NAMES = tuple(each.name for each in attrs.fields(Index) if each.name not in {"ref", "poll_at", "handle_at"})
+_NAMES = tuple(each for each in Index.__struct_fields__ if each not in {"ref", "poll_at", "handle_at"})
 _values = attrgetter(*_NAMES)
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
-import attrs
 import msgspec
 
 from audioext.models.entries import Entry, Index
@@ -22,7 +21,7 @@ from audioext.stores.base import Delivery, Stored, to_delivery
 
 _log = logging.getLogger("audioext.stores.sqlite")
 
-_LOOKUP = tuple(each.name for each in attrs.fields(Index))
+_LOOKUP = Index.__struct_fields__
 COLUMNS = (*_LOOKUP, *Head._fields[2:])
 """Of a job beside its id; the account is `NULL` while its request is not in the journal."""
 _ENTRY = ("said", *Entry.__struct_fields__[1:])

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from operator import attrgetter
 
-import attrs
+import msgspec
 from attrs import define, field
 
 from audioext.errors import StoreError
@@ -141,7 +141,7 @@ class MemoryStore(Journals):
         jobs = [job for *_, job in sorted(due)[:limit]]
         for job in jobs:
             if work == "polls":
-                lookup = attrs.evolve(job.head.lookup, poll_at=until)
+                lookup = msgspec.structs.replace(job.head.lookup, poll_at=until)
                 self._put(job, job.head._replace(lookup=lookup), ())
             else:
                 self._hold(job, now, until)
@@ -157,7 +157,7 @@ class MemoryStore(Journals):
         self._check()
         if (job := self._held.get(ref)) is not None:
             if work == "polls":
-                lookup = attrs.evolve(job.head.lookup, poll_at=sooner(job.head.lookup.poll_at, at))
+                lookup = msgspec.structs.replace(job.head.lookup, poll_at=sooner(job.head.lookup.poll_at, at))
                 self._put(job, job.head._replace(lookup=lookup), ())
             else:
                 self._hold(job, at, 0.0)
@@ -229,7 +229,7 @@ class MemoryStore(Journals):
 
     def _hold(self, job: KnownJob, due: float, until: float) -> None:
         lookup = job.head.lookup
-        lookup = attrs.evolve(lookup, handle_at=sooner(lookup.handle_at, due))
+        lookup = msgspec.structs.replace(lookup, handle_at=sooner(lookup.handle_at, due))
         self._put(job, job.head._replace(lookup=lookup, held_until=until), ())
 
     # --- what the rules ask for ------------------------------------------------------------------------------

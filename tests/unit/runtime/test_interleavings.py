@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-import attrs
 import msgspec
 from attrs import define, field
 from hypothesis import settings
@@ -363,7 +362,7 @@ class Interleavings(RuleBasedStateMachine):
         right = schedule.index_of(record, now=float("inf"), poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
         if (right.handle_at is None) != (index.handle_at is None) or (index.poll_at is None) == right.is_open:
             return False
-        return right == attrs.evolve(index, handle_at=right.handle_at)
+        return right == msgspec.structs.replace(index, handle_at=right.handle_at)
 
     # --- the end --------------------------------------------------------------------------------------------
 

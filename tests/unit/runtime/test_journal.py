@@ -7,7 +7,6 @@ import itertools
 import logging
 from collections.abc import Iterator
 
-import attrs
 import msgspec
 import pytest
 
@@ -34,7 +33,7 @@ DONE = tape.webhook(NOW + 3, tape.shown(Stage.COMPLETE, tape.track("one"), tape.
 def row(record: Record, index: Index) -> Index:
     """Return the index row that *record* has, with the times of *index* that depend on when it was made."""
     right = schedule.index_of(record, now=float("inf"), poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
-    return attrs.evolve(right, handle_at=None if right.handle_at is None else index.handle_at)
+    return msgspec.structs.replace(right, handle_at=None if right.handle_at is None else index.handle_at)
 
 
 async def index_is_right(store: MemoryStore, ref: str = REF) -> bool:
