@@ -39,7 +39,7 @@ _PLACE = re.compile(r"(?P<what>.*) - at `(?P<path>[^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 # Links that need no closer look: a plain host, and a path that begins with a letter, digit or percent sign.
 _PLAIN_LINKS = re.compile(r"(?:https?://[a-z0-9.-]+(?::[1-5]?\d{1,4})?/[\w%~-][!-Z^-~]*+\n)+", re.ASCII)
-_MAYBE_NOTHING = re.compile("/(none|null|undef|nan)")
+_MAYBE_NOTHING = re.compile("/(?:n(?:one|ull|an)|undef)")
 _WORDS_FOR_NOTHING = frozenset({"", "none", "null", "undefined", "nan", "[object%20object]"})
 _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
 _SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")

@@ -32,7 +32,9 @@ _SECRET_PATH = re.compile(
     re.ASCII | re.VERBOSE,
 )
 
-_PASSWORD = re.compile(r"(?<=//)\S*@|\A[^/\s]*@|(?<=password=)[^&\s]*", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=password=)[^&\s]*", re.IGNORECASE)
+_BARE_NAME = re.compile(r"\A[^/\s]*@")  # of a URL whose scheme is missing
+_SPACES = re.compile(r"(\s+)")
 
 
 @frozen
@@ -66,4 +68,11 @@ def mask(text: str) -> str:
 
 def without_password(text: str) -> str:
     """Return *text* with the name and password of every URL hidden, also where it is a broken one."""
-    return _PASSWORD.sub(lambda found: MASK + "@" * found[0].endswith("@"), text)
+    text = _BARE_NAME.sub(f"{MASK}@", _PASSWORD.sub(MASK, text))
+    return "".join(map(_without_name, _SPACES.split(text)))
+
+
+def _without_name(word: str) -> str:
+    scheme, slashes, rest = word.partition("//")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{slashes}{MASK}@{host}" if at else word

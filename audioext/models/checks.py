@@ -54,8 +54,8 @@ def model(value: object) -> str | None:
     return "must not be empty; leave it out where the provider has a default" if value == "" else text(value)
 
 
-TEXTS: frozenset[Check] = frozenset({text, full_text, model})
-"""Checks that any text of ASCII passes which is not empty."""
+TEXTS: frozenset[Check] = frozenset({text, full_text, audio_id, model})
+"""Checks that any text of ASCII passes which is not empty and no address."""
 
 
 def url(value: object) -> str | None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from attrs import field, frozen
+from msgspec import Struct
 
+from audioext.models.events import Submitted, Unknown
 from audioext.models.requests import Operation, Request
 from audioext.models.results import FailureReason, Source, Stage, Track
 
@@ -51,8 +53,7 @@ class Asked:
     traceparent: str | None = None
 
 
-@frozen
-class Sighting:
+class Sighting(Struct, frozen=True):
     """What one answer showed of one track while it claimed one stage; `at` is when it was first seen.
 
     `position` is the track's place in a list, from 1, 0 where it was shown alone.
@@ -76,8 +77,7 @@ class TaskFault:
     at: float
 
 
-@frozen
-class Reached:
+class Reached(Struct, frozen=True, gc=False):
     """When a stage was reached and how that became known."""
 
     stage: Stage
@@ -122,24 +122,26 @@ class Recovery:
 class Record:
     """The state of one job. All times are Unix seconds.
 
-    `seen_at` is when the provider was last heard of, `ended_at` when what proves the verdict was seen. `tracks` are
-    those known now, in order; `sightings` are what they were made of. `fault` is why a failed job failed, `None`
-    for every other, also where it rose since. `refusal` is what the vendor said when it refused the submit.
-    `answer_problem` says why the submit's answer does not tell whether a task was made. `asks_at` is when a webhook
-    last raised a question that only a status call answers, `None` where none is open. `doubted_at` is when the
-    status first told of an end that counts only if it is told again. `complaint` is the latest status call that was
-    refused or could not be read. `recovery` is the last one of its files. `handled` names the topics (stages in
-    small letters, and `failed`) that all handlers are done with, `runs` how each handler fared, by topic and name.
-    `untold` are the topics that handlers are not done with, in the order in which they are told: `failed` comes
-    after every stage that a failed job can have, and before a late COMPLETE.
+    `seen_at` is when the provider was last heard of, `ended_at` when what proves the verdict was seen. `answer` is
+    what the submit's answer said, unless it refused; then `refusal` is what the vendor said. `tracks` are those known
+    now, in order; `sightings` are what they were made of. `fault` is why a failed job failed, `None` for every other,
+    also where it rose since. `asks_at` is when a webhook last raised a question that only a status call answers,
+    `None` where none is open. `doubted_at` is when the status first told of an end that counts only if it is told
+    again. `complaint` is the latest status call that was refused or could not be read. `recovery` is the last one of
+    its files. `handled` names the topics (stages in small letters, and `failed`) that all handlers are done with,
+    `runs` how each handler fared, by topic and name. `untold` are the topics that handlers are not done with, in the
+    order in which they are told: `failed` comes after every stage that a failed job can have, and before a late
+    COMPLETE.
     """
+
+    # Up to 29 fields the names of all records are kept once; with more of them a record would take 1.3 kB more.
 
     ref: str
     asked: Asked
     created_at: float
     seen_at: float = 0.0
     answered_at: float | None = None
-    answered_id: str | None = None
+    answer: Submitted | Unknown | None = None
     task_id: str | None = None
     stage: Stage | None = None
     verdict: Verdict = Verdict.OPEN
@@ -147,18 +149,14 @@ class Record:
     reached: tuple[Reached, ...] = ()
     tracks: tuple[Track, ...] = ()
     sightings: tuple[Sighting, ...] = field(default=(), repr=False)
-    track_ids: tuple[str, ...] = ()
     asks_at: float | None = None
     doubted_at: float | None = None
     cover_url: str | None = None
     credits: float | None = None
-    credit_estimate: float | None = None
-    eta: float | None = None
     words: tuple[str, ...] = ()
     fault: TaskFault | None = None
     refusal: str | None = None
     is_unsent: bool = False
-    answer_problem: str | None = None
     complaint: str | None = None
     recovery: Recovery | None = None
     handled: frozenset[str] = frozenset()
@@ -209,6 +207,26 @@ class Record:
     def grace(self) -> float:
         """How long (seconds) a submit without an answer may stay without word."""
         return self.asked.grace
+
+    @property
+    def track_ids(self) -> tuple[str, ...]:
+        """The ids of its tracks, in order, where the submit's answer named them."""
+        return self.answer.track_ids if isinstance(self.answer, Submitted) else ()
+
+    @property
+    def eta(self) -> float | None:
+        """How long (seconds) it was said to take."""
+        return self.answer.eta if isinstance(self.answer, Submitted) else None
+
+    @property
+    def credit_estimate(self) -> float | None:
+        """What it was said to cost, in the provider's own credits."""
+        return self.answer.credit_estimate if isinstance(self.answer, Submitted) else None
+
+    @property
+    def answer_problem(self) -> str | None:
+        """Why the submit's answer does not tell whether a task was made."""
+        return self.answer.reason if isinstance(self.answer, Unknown) else None
 
     @property
     def is_final(self) -> bool:

@@ -192,7 +192,7 @@ class _Request:
         by_name, _, _ = _fields(cast("type", type(self)))
         for name, value in given.items():
             check = by_name[name]
-            if isinstance(value, str) and value and value.isascii() and check in checks.TEXTS:
+            if isinstance(value, str) and value and value.isascii() and "://" not in value and check in checks.TEXTS:
                 continue  # as most are
             complaint = check(value)
             if complaint is not None:

@@ -182,12 +182,20 @@ def _named(track: Track) -> str:
 
 def fetched_by(files: Files | None, tracks: Iterable[Track]) -> tuple[Track, ...]:
     """Return the same tracks with what fetches their files; clients do this."""
+    found = copied(tracks)
+    for track in found:
+        vars(track)["_files"] = files
+    return tuple(found)
+
+
+def copied(tracks: Iterable[Track]) -> list[Track]:
+    """Return copies whose `vars` can be changed until somebody sees them, in a sixth of the time of `copy`."""
     found: list[Track] = []
     for track in tracks:
-        same = object.__new__(Track)  # a third of what `copy` takes
-        vars(same).update(vars(track), _files=files)
+        same = object.__new__(Track)
+        object.__setattr__(same, "__dict__", vars(track).copy())
         found.append(same)
-    return tuple(found)
+    return found
 
 
 @frozen(kw_only=True, repr=False)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from attrs import field, frozen
 
 from audioext import errors
 from audioext.errors import DecodeError, ProviderDownError, ProviderError, RateLimitError, cut
-from audioext.http.decoding import identity, number, opened, parse_json, plain_keys, text
+from audioext.http.decoding import MAX_ID_LENGTH, identity, number, opened, parse_json, plain_keys, text
 from audioext.http.messages import LONGEST_EXCERPT, HttpResponse, as_data, excerpt, retry_after
 from audioext.models.events import Refused, SubmitOutcome, Submitted, Unknown
 from audioext.providers._body import Body
@@ -287,7 +287,7 @@ def _uncoded(says: str) -> Code:
 
 
 class _NewTask(msgspec.Struct, forbid_unknown_fields=True):
-    task_id: str = msgspec.field(name="taskId")
+    task_id: Annotated[str, msgspec.Meta(pattern=rf"\A[!-~]{{1,{MAX_ID_LENGTH}}}\Z")] = msgspec.field(name="taskId")
 
 
 class _NewTaskAnswer(msgspec.Struct, forbid_unknown_fields=True):
@@ -303,10 +303,9 @@ _NEW_TASKS = msgspec.json.Decoder(_NewTaskAnswer)
 
 def _documented(response: HttpResponse) -> Submitted | None:
     try:
-        task_id = identity(_NEW_TASKS.decode(response.body).data.task_id)
+        return Submitted(task_id=_NEW_TASKS.decode(response.body).data.task_id) if response.status == OK else None
     except (ValueError, RecursionError):
         return None
-    return Submitted(task_id=task_id) if task_id and response.status == OK else None
 
 
 def _code_of(value: object) -> int | None:

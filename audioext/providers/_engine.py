@@ -269,32 +269,31 @@ def documented_webhook(body: bytes) -> Progress | None:
     stage, songs = _STAGES.get(task.stage + task.status), task.songs or task.files
     if stage is None or (task.songs and task.files) or not (songs or stage is Stage.TEXT):
         return None
+    ids, links, tracks = list[str](), list[str](), list[Track]()
+    for song in songs:
+        track = Track(
+            id=song.id or song.audio_id,
+            title=song.title,
+            audio_url=song.audio_url or None,
+            stream_url=song.stream_url or None,
+            image_url=song.image_url or None,
+            duration=song.duration,
+            tags=song.tags,
+            prompt=song.prompt,
+            model_name=song.model_name,
+            source_audio_url=song.source_audio_url or None,
+            source_stream_url=song.source_stream_url or None,
+            source_image_url=song.source_image_url or None,
+            created_at=moment(song.created_at) or moment(task.created_time),
+        )
+        is_playable = track.audio_url or (track.stream_url and stage is Stage.TEXT)
+        if track.id is None or track.id in ids or not is_playable:
+            return None
+        ids.append(track.id)
+        links += filter(None, _links_of(song))
+        tracks.append(track)
     # One look at all ids, and one at all links, is faster than one at each.
-    ids = [song.id or song.audio_id or "" for song in songs]
     letters = "".join((task.task_id, *ids))
-    links = [url for song in songs for url in _links_of(song) if url]
-    if " " in letters or not letters.isprintable() or not are_plain_links(links) or len({"", *ids}) <= len(ids):
+    if " " in letters or not letters.isprintable() or not are_plain_links(links):
         return None
-    tracks = tuple(
-        [
-            Track(
-                id=id_,
-                title=song.title,
-                audio_url=song.audio_url or None,
-                stream_url=song.stream_url or None,
-                image_url=song.image_url or None,
-                duration=song.duration,
-                tags=song.tags,
-                prompt=song.prompt,
-                model_name=song.model_name,
-                source_audio_url=song.source_audio_url or None,
-                source_stream_url=song.source_stream_url or None,
-                source_image_url=song.source_image_url or None,
-                created_at=moment(song.created_at) or moment(task.created_time),
-            )
-            for song, id_ in zip(songs, ids, strict=True)
-        ]
-    )
-    if not all(track.audio_url or (stage is Stage.TEXT and track.stream_url) for track in tracks):
-        return None
-    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tracks)
+    return Progress(task_id=task.task_id, claimed_stage=stage, tracks=tuple(tracks))

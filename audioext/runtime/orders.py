@@ -13,6 +13,7 @@ import msgspec
 from attrs import field, frozen
 
 from audioext.errors import (
+    AudioextError,
     ConfigError,
     KeyConflictError,
     Problem,
@@ -93,9 +94,9 @@ def choose(providers: Mapping[str, Provider], name: str | None) -> Provider:
 
 async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be said of a submit
     request: Request,
+    problems: Sequence[Problem],
     providers: Mapping[str, Provider],
     sources: Sources,
-    found: list[Problem],
     *,
     provider: str | None = None,
     fallback: Sequence[str] = (),
@@ -103,7 +104,8 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be sai
     meta: Meta | None = None,
     progress: Progress | None = None,
 ) -> Order:
-    """Return the order of a submit, and add to *found* what is wrong with it as far as no provider has to be asked."""
+    """Return the order of a submit, or refuse all that is wrong with it, *problems* among it, at once."""
+    found = [*problems]
     if not isinstance(request, (Extend, AddInstrumental)):
         wanted = "must be a request, like Extend(...) or AddInstrumental(...)"
         raise RequestError([*found, Problem("request", f"{wanted}, not {shown(request)}")])
@@ -130,9 +132,15 @@ async def draw_up(  # noqa: PLR0913 - one keyword for each thing that can be sai
     elif key is not None and LONE_SURROGATE.search(key):
         found.append(Problem("key", "holds half of a surrogate pair, which no store can keep"))
     noted = {} if meta is None else _plain(meta, found)
-    return Order(
+    order = Order(
         request=request, provider=chosen, fallback=others, key=key, meta=noted, progress=progress, content=content
     )
+    try:
+        check_order(order, found, sources)
+    except AudioextError:
+        sources.release(request)
+        raise
+    return order
 
 
 def _plain(meta: Meta, found: list[Problem]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from attrs import define, field
 from yarl import URL
 
 from audioext.clock import mint_id
-from audioext.errors import AudioextError, ConfigError, Problem, ProviderError, RateLimitError, StoreError
+from audioext.errors import ConfigError, Problem, ProviderError, RateLimitError, StoreError
 from audioext.files.sources import Sources
 from audioext.http.transport import BrokenError, NotSentError, Transport
 from audioext.http.urls import callback_url
@@ -31,7 +31,6 @@ from audioext.runtime.orders import (
     Order,
     SubmitOptions,
     asked_of,
-    check_order,
     draw_up,
     end_of,
     refuse_other,
@@ -71,13 +70,11 @@ class Submitter:
     """Where providers reach us, once that is known."""
     secret: bytes = b""
     """What signs the callback URLs."""
-    _tasks: set[asyncio.Task[None]] = field(factory=set, init=False)
-    """The submits under way."""
-    _sent: dict[asyncio.Task[object] | None, HeldJob] = field(factory=dict, init=False)
-    """The job of the POST that each of them began last."""
+    _under_way: dict[asyncio.Task[object] | None, HeldJob | None] = field(factory=dict, init=False)
+    """The submits, each with the job of the POST that it began last."""
     _idle: set[asyncio.Task[object] | None] = field(factory=set, init=False)
     """Those that wait and have sent nothing: closing cancels them."""
-    _by_key: dict[str, tuple[Order, list[asyncio.Future[Job]]]] = field(factory=dict, init=False)
+    _by_key: dict[str | None, tuple[Order, list[asyncio.Future[Job]]]] = field(factory=dict, init=False)
     _served: dict[str, tuple[HeldJob, str]] = field(factory=dict, init=False)
     """The jobs whose file we serve, each with its offer."""
     _closing: asyncio.Event = field(factory=asyncio.Event, init=False)
@@ -89,30 +86,20 @@ class Submitter:
         `Client.submit` does, RateLimitError where there was no room in time, and SubmitUnknownError where closing the
         client cut the POST off.
         """
-        found = [*problems]
-        order = await draw_up(request, self.providers, self.sources, found, **options)
-        try:
-            if self._closing.is_set():
-                raise ConfigError(_UNSENT)
-            check_order(order, found, self.sources)
-            sharing = None if order.key is None else self._by_key.get(order.key)
-            if sharing is not None:
-                refuse_other(order, "under way", sharing[0])
-        except AudioextError:
-            self.sources.release(order.request)
-            raise
+        order = await draw_up(request, problems, self.providers, self.sources, **options)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Job] = loop.create_future()
-        if sharing is not None:
+        if (sharing := self._by_key.get(order.key)) is not None:
             self.sources.release(order.request)  # that of the first one goes out
+            refuse_other(order, "under way", sharing[0])
             sharing[1].append(waiter)
         else:
             waiters = [waiter]
             if order.key is not None:
                 self._by_key[order.key] = (order, waiters)
             task = loop.create_task(self._run(order, waiters), name="audioext submit")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            if not task.done():  # as it is where tasks begin eagerly
+                self._under_way.setdefault(task, None)
         return await waiter
 
     def callback(self, provider: str, ref: str) -> URL | None:
@@ -130,17 +117,16 @@ class Submitter:
     async def aclose(self) -> None:
         """Cancel what was not sent; let a POST that is under way have its answer, and store it."""
         self._closing.set()
-        for task in tuple(self._idle):
-            if task is not None:
-                task.cancel()
+        for task in filter(None, self._idle):
+            task.cancel()
         for account in self.accounts.values():  # who is about to be told to wait for room
             account.look_again()
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        if self._under_way:
+            await asyncio.wait([*filter(None, self._under_way)])
 
     def cut_off(self) -> None:
         """Wait for no answer any more: what is still under way stays unknown until its callback comes."""
-        for task in tuple(self._tasks):
+        for task in filter(None, self._under_way):
             task.cancel()
 
     async def _run(self, order: Order, waiters: list[asyncio.Future[Job]]) -> None:
@@ -156,9 +142,8 @@ class Submitter:
             outcome = self._cut_off_error()
         except Exception as error:  # noqa: BLE001 - it is for those who wait
             outcome = error
-        is_new = self._sent.pop(asyncio.current_task(), None) is outcome
-        if order.key is not None:
-            del self._by_key[order.key]
+        is_new = self._under_way.pop(asyncio.current_task(), None) is outcome
+        self._by_key.pop(order.key, None)
         if isinstance(outcome, Exception):
             _log.info("a submit to %s ended without a job: %s", name, outcome, extra={"provider": name})
         end = end_of(outcome if isinstance(outcome, Exception) else outcome.record, is_new=is_new)
@@ -228,7 +213,7 @@ class Submitter:
                 return found, None
         else:  # as where a server dropped the job, and not its key
             raise StoreError(f"the job that has the key {order.key!r} cannot be found: take another key")
-        self._sent[asyncio.current_task()] = held
+        self._under_way[asyncio.current_task()] = held
         if offer is not None:
             self._served[held.ref] = (held, offer)
         held.posts += 1
@@ -242,7 +227,7 @@ class Submitter:
             return held, None
         refused = self._conclude(held, entry)
         if refused is not None:
-            del self._sent[asyncio.current_task()]  # closing before it is sent again costs nothing
+            self._under_way[asyncio.current_task()] = None  # closing before it is sent again costs nothing
         return held, refused
 
     async def _create(self, order: Order) -> HeldJob | None:
@@ -250,14 +235,11 @@ class Submitter:
         provider, clock = order.provider, self.journal.clock
         ref = mint_id(clock.now())
         asked = asked_of(order, grace=None if self.public_url is not None else POLL_GRACE_SECONDS)
-        body = dump_asked(asked)
-        fresh: HeldJob | None = None
+        body, fresh = dump_asked(asked), HeldJob(ref, provider)
 
         def make() -> tuple[Entry, Index]:
-            nonlocal fresh
             self._check_open()
             entry = make_entry("request", clock.now(), body=body, note=order.note)
-            fresh = HeldJob(ref, provider)
             record = Record(ref=ref, asked=asked, created_at=entry.at)  # what a request folds to
             fresh.go_on([Reading(entry, asked=asked)], record, count=1)
             return entry, self.journal.index(fresh, record)
@@ -265,14 +247,12 @@ class Submitter:
         try:
             account = self.accounts[asked.provider]
             created = await account.create(make, timeout=self.permit_timeout, waiting=self._waiting)
-        except StoreError:
-            if fresh is not None:  # it may be stored all the same, and would hold its key as if it had been sent
-                why = "the store did not say that it took the job; nothing was sent"
-                self.journal.disown(fresh, make_entry("abandoned", clock.now(), note=why))
+        except StoreError:  # it may be stored all the same, and would hold its key as if it had been sent
+            why = "the store did not say that it took the job; nothing was sent"
+            self.journal.disown(fresh, make_entry("abandoned", clock.now(), note=why))
             raise
         if isinstance(created, Existing) and created.ref != ref:  # its own ref: a create that was sent again
             return None
-        assert fresh is not None  # noqa: S101 - it was stored
         return self.journal.keep(fresh)  # not before: what is held is given back to a store
 
     async def _post(self, provider: Provider, request: Request, ref: str) -> Entry:
@@ -333,7 +313,7 @@ class Submitter:
             self._idle.discard(task)
 
     def _cut_off_error(self) -> Exception:
-        sent = self._sent.get(asyncio.current_task())
+        sent = self._under_way.get(asyncio.current_task())
         if sent is None:
             return ConfigError(_UNSENT)
         name = sent.provider.info.name
@@ -344,5 +324,5 @@ class Submitter:
 def secrets_sent(provider: Provider, callback: URL | None) -> list[str]:
     """Return what a provider was sent and may quote in an error, and what we show and store must not hold."""
     key = getattr(provider, "api_key", None) or ""
-    tag = [] if callback is None else [callback.name]
+    tag = [] if callback is None else [callback.raw_path.rpartition("/")[2]]
     return [*tag, key] if len(key) >= SHORTEST_SECRET else tag

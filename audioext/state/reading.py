@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 from attrs import frozen
+from msgspec import Struct
 
 from audioext.errors import AudioextError
 from audioext.http.messages import HttpResponse, as_data
@@ -46,8 +47,7 @@ class Handled:
         )
 
 
-@frozen
-class Reading:
+class Reading(Struct, frozen=True):
     """One entry, read: what it means, or why it cannot be read. It is made once for each entry."""
 
     entry: Entry
@@ -108,7 +108,8 @@ def _read_webhook(entry: Entry, provider: Provider) -> Reading:
     if entry.note.startswith(UNCONFIRMED):
         # The task that it names counts all the same: without its id no status call can be made.
         events = tuple([Progress(task_id=event.task_id, ask_now=True) for event in events])
-    return Reading(entry, events=events, task_id=next((event.task_id for event in events if event.task_id), None))
+    named = [event.task_id for event in events if event.task_id]
+    return Reading(entry, events=events, task_id=named[0] if named else None)
 
 
 def _read_status(entry: Entry, provider: Provider) -> Reading:

@@ -11,19 +11,15 @@ import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from yarl import URL
 
 from audioext.models.record import Asked, Reached, Record, Seen, Sighting, Verdict
 from audioext.models.requests import Request
-from audioext.models.results import Files, Song, Stage, Track, fetched_by
+from audioext.models.results import Files, Song, Stage, Track, copied, fetched_by
 
 SEEN_RANK: dict[Seen, int] = {"answer": 0, "webhook": 1, "poll": 2}
 """Whose word counts more where two differ: a status call is asked over our own connection."""
-
-_Facts = dict[str, Any]
-"""The fields of a track while it is put together."""
 
 
 def tracks_of(
@@ -43,30 +39,25 @@ def tracks_of(
     found = groups(sightings)
     if len(found) > asked.expected_tracks:
         found = _credible(found, asked.expected_tracks, track_ids)
-    tracks = [_merge(group, complete_at) for group in found]
-    positions = [track["position"] for track in tracks]
-    if track_ids or positions != sorted(set(positions)):
-        places = {id_: place for place, id_ in enumerate(track_ids)}
-        tracks.sort(key=lambda track: (places.get(track["id"], len(places)), track["position"], *_key(track)))
+    tracks = _merged(found, complete_at)
+    if track_ids or [track.position for track in tracks] != [*range(1, len(tracks) + 1)]:
+        places: dict[str | None, int] = {id_: place for place, id_ in enumerate(track_ids)}
+        tracks.sort(key=lambda track: (places.get(track.id, len(places)), *_order(track)))
     expires_at = None
     if asked.retention is not None:
         shown_at = min([seen.at for seen in sightings if seen.track.audio_url is not None], default=None)
         expires_at = moment(shown_at + asked.retention) if shown_at is not None else None
-    made: list[Track] = []
-    for place, facts in enumerate(tracks, 1):
+    for place, track in enumerate(tracks, 1):
+        facts = vars(track)
         facts["provider"] = asked.provider
         facts["model"] = asked.model
         facts["extends_by_id"] = asked.extends_by_id
-        facts["image_url"] = facts["image_url"] or cover_url
-        if facts["position"] == math.inf:
-            facts["position"] = place
-        if facts["audio_url"] is not None:
+        facts["image_url"] = track.image_url or cover_url
+        facts["position"] = track.position or place
+        if track.audio_url is not None:
             facts["failure"] = None
             facts["expires_at"] = expires_at
-        track = object.__new__(Track)  # its own init would take a third of the time, and all fields are there
-        vars(track).update(facts)
-        made.append(track)
-    return tuple(made)
+    return tuple(tracks)
 
 
 def stage_reached(record: Record, stage: Stage) -> tuple[Reached, tuple[Track, ...]] | None:
@@ -152,23 +143,25 @@ def moment(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
-def _merge(group: list[Sighting], complete_at: float) -> _Facts:
-    if len(group) > 1:
-        group = sorted(group, key=lambda seen: _rank(seen, complete_at), reverse=True)
-    best = group[0]
-    facts: _Facts = vars(best.track).copy()
-    position = best.track.position or best.position
-    for other in group[1:]:
-        for name, value in vars(other.track).items():
-            if value is not None and not facts[name]:
-                facts[name] = value
-        position = position or other.track.position or other.position
-    facts["position"] = position or math.inf
-    return facts
+def _merged(found: Sequence[list[Sighting]], complete_at: float) -> list[Track]:
+    """Return the best sighting of each track, with what only the others know."""
+    for group in found:
+        if len(group) > 1:
+            group.sort(key=lambda seen: _rank(seen, complete_at), reverse=True)
+    tracks = copied([group[0].track for group in found])
+    for track, (best, *others) in zip(tracks, found, strict=True):
+        facts = vars(track)
+        facts["position"] = track.position or best.position
+        for other in others:
+            for name, value in vars(other.track).items():
+                if value is not None and not facts[name]:
+                    facts[name] = value
+            facts["position"] = facts["position"] or other.position
+    return tracks
 
 
-def _key(track: _Facts) -> tuple[str, str]:
-    return (track["id"] or "", track["audio_url"] or "")
+def _order(track: Track) -> tuple[float, str, str]:
+    return (track.position or math.inf, track.id or "", track.audio_url or "")
 
 
 def _rank(sighting: Sighting, complete_at: float) -> tuple[bool, int, int, float]:

@@ -34,8 +34,8 @@ PAGE = 50
 LOOK = 1_000
 """Closed jobs whose facts are read in one step."""
 
-Item = tuple[bytes, bytes]
-"""The id that the stream gave to a change, and its words."""
+Item = tuple[bytes, bytes, bytes]
+"""The id that the stream gave to a change, how many entries the journal holds, and whose it is."""
 
 
 @define(eq=False, repr=False)
@@ -139,12 +139,11 @@ class OpenServer:
         self._connection = None
 
 
-def _items(answer: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Item]:
-    return [(id_, fields[1]) for id_, fields in answer]
+def _items(answer: Iterable[tuple[bytes, tuple[bytes, bytes]]]) -> list[Item]:
+    return [(id_, *fields[:2]) for id_, fields in answer]
 
 
 def _read_changes(items: Sequence[Item]) -> Iterator[Changed]:
-    for _, words in items:
-        count, _, ref = words.partition(b" ")
+    for _, count, ref in items:
         if ref and count.isdigit():  # else somebody else writes here
             yield Changed(ref.decode(errors="replace"), int(count))

@@ -1,11 +1,13 @@
 """What happens at the server in one step: each script is atomic, and harmless when it is sent again.
 
-All keys share one hash tag, so they are one slot of a cluster. A call names one key, `{p}:meta`, which leads it to the
+All keys share one hash tag, so they are one slot of a cluster. A call names `{p}:meta`, which leads it to the
 slot's node; scripts build the other names from it, where the pages below want them named: that would cost time, and
-often the script alone knows which it needs. With `{p}` for the tag, there are:
+often the script alone knows which it needs. It also names `{p}:`, what all names begin
+with; no such key is ever there, and a node from which keys go to another one by one then refuses the call before the
+script runs. With `{p}` for the tag, there are:
 
     {p}:meta             hash: the layout's version, and the numbers last given to a job and to a webhook
-    {p}:changes          stream: "COUNT REF" of every create and append
+    {p}:changes          stream: a field COUNT with the value REF of every create and append
     {p}:job:REF          hash: `m` what scripts must know, `i` the index, `u` until when handlers hold it, and the
                          entries by number (0 is a request that came by `create`)
     {p}:jobs, :open      sorted sets of refs by the job's number
@@ -21,9 +23,15 @@ often the script alone knows which it needs. With `{p}` for the tag, there are:
 
 `m` is packed as `FACTS` says: the numbers of the first and the last entry, whether the request is known, whether the
 job is open, the bytes of all bodies, the repeats, the time of the newest entry, when handlers may have work (-1:
-never), and who created it; the ids of the entries follow in their order, with a blank around each. An entry is packed
-as `HEAD` says: its time, a letter for its kind, and the bytes of its body; no script reads what follows. The first
-write of a script is one that the engine may refuse (no memory, no disk), so that nothing is half applied.
+never), who created it, and whether it is among the polls; the ids of the entries follow in their order, each with a
+blank behind it. No script reads an entry: what it must know of a new one comes beside it. A call that writes says
+all numbers in one argument, packed as `JOB` says: the time to live, when polls and handlers are due (-1: never), how
+many entries the writer has seen, when to look again, and whether a claim ends; then for each entry as `HEAD` says: its
+time, the bytes of its body, a letter for its kind, and its id.
+
+The first write of a script is one that the engine may refuse (no memory, no disk), so that nothing is half applied.
+What costs time in a script is, in this order: a call, a large argument, an answer that is a list, a closure, and a
+number that becomes text.
 
 Redis' own pages, read 2026-11-21: redis.io/docs/latest/develop/interact/programmability/eval-intro (effects,
 atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the same in this.
@@ -32,6 +40,7 @@ atomicity) and /develop/reference/cluster-spec (hash tags). Valkey's are the sam
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -42,54 +51,72 @@ from hiredis import pack_command
 
 from audioext.errors import StoreError
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, POST_SECONDS, Entry, Index
-from audioext.stores.base import LONGEST_HOLD_SECONDS, Stored
+from audioext.stores.base import LONGEST_HOLD_SECONDS, Appended, Stored
 
 T = TypeVar("T")
 Word = str | bytes | int | float
 
-LAYOUT = 4
+LAYOUT = 5
 """Release 0.1 wrote layout 1 under the same name, and refuses this one."""
 MAX_CHANGES = 10_000
 """About so many changes stay in the stream; who is further behind looks at everything again."""
-FACTS = ">I4I4BBdI4ddc8"
-HEAD = ">dc1I4"
+ID_SIZE = 25
+"""Bytes of an entry's id with its blank; a digest is always as long."""
+FACTS = ">I4I4BBdI4ddc8B"
+HEAD = f">dI4c1c{ID_SIZE}"
+JOB = ">I4ddI4dB"
+IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
+"""An append answers with `FLAGS` times the count of entries, plus what is true of these."""
 
 # --- entries and indexes as they lie in Redis, and back -----------------------------------------------------
 
-_FACTS = struct.Struct(FACTS.replace("I4", "I").replace("c8", "8s"))
-_HEAD = struct.Struct(HEAD.replace("c1", "c").replace("I4", "I"))
+_FACTS, _HEAD, _JOB = (struct.Struct(re.sub(r"c(\d+)", r"\1s", each.replace("I4", "I"))) for each in (FACTS, HEAD, JOB))
 _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
 _NAMES = tuple(each for each in Index.__struct_fields__ if each not in {"ref", "poll_at", "handle_at"})
+_Row = msgspec.defstruct("_Row", _NAMES)
 _values = attrgetter(*_NAMES)
 _encode = msgspec.msgpack.Encoder().encode
-_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+load_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
-def entry_words(entries: Sequence[Entry]) -> list[str | bytes]:
-    """Return *entries* as scripts take them: the id, and what is stored."""
-    words: list[str | bytes] = []
-    for entry in entries:
-        head = _HEAD.pack(entry.at, _LETTERS.get(entry.kind, b"-"), entry.size)
-        words += (entry.id, head + _storable(_encode, entry))
-    return words
+def call_words(  # noqa: PLR0913 - each is a part of the call
+    ref: str,
+    provider: str,
+    index: Index | None,
+    entries: Sequence[Entry],
+    *,
+    ttl: int,
+    known: int = 0,
+    look_at: float = 0.0,
+    release: bool = False,
+) -> list[str | bytes]:
+    """Return what scripts must know to write: whose job, its index (empty: none), all numbers, and the entries."""
+    stored, poll_at, handle_at = b"", None, None
+    if index is not None:
+        stored = _storable(_encode, _Row(*_values(index)))
+        poll_at, handle_at = index.poll_at, index.handle_at
+    dues = -1.0 if poll_at is None else poll_at, -1.0 if handle_at is None else handle_at
+    numbers = [_JOB.pack(ttl, *dues, known, look_at, release)]
+    numbers += (
+        _HEAD.pack(entry.at, entry.size, _LETTERS.get(entry.kind, b"-"), f"{entry.id} ".encode()) for entry in entries
+    )
+    return [ref, provider, stored, b"".join(numbers), *(_storable(_encode, entry) for entry in entries)]
 
 
-def load_entry(value: bytes) -> Entry:
-    """Return the entry that is stored as *value*."""
-    return _decode_entry(memoryview(value)[_HEAD.size :])
-
-
-def index_words(index: Index | None) -> tuple[bytes | float | str, ...]:
-    """Return *index* as scripts take it: what is stored, and the due times; the empty text is none."""
-    if index is None:
-        return ("", "", "")
-    stored = _storable(_encode, dict(zip(_NAMES, _values(index), strict=True)))
-    return stored, "" if index.poll_at is None else index.poll_at, "" if index.handle_at is None else index.handle_at
+def load_appended(answer: int, *missed: bytes) -> Appended:
+    """Return what an append did."""
+    return Appended(
+        count=answer // FLAGS,
+        missed=tuple(map(load_entry, missed)),
+        is_taken=bool(answer & IS_TAKEN),
+        is_lost=bool(answer & IS_LOST),
+        is_full=bool(answer & IS_FULL),
+    )
 
 
 def load_stored(ref: str, facts: bytes, index: bytes, poll_at: bytes, *entries: bytes) -> tuple[Stored, bool]:
     """Return a job, and whether its request is known."""
-    first, last, is_known, _, _, repeats, _, handle_at, _ = _FACTS.unpack_from(facts)
+    first, last, is_known, _, _, repeats, _, handle_at, *_ = _FACTS.unpack_from(facts)
     due = {"poll_at": float(poll_at) if poll_at else None, "handle_at": None if handle_at < 0 else handle_at}
     whole = msgspec.convert(msgspec.msgpack.decode(index) | due | {"ref": ref}, Index)
     found = tuple(map(load_entry, entries))
@@ -111,9 +138,10 @@ def _storable(encode: Callable[[T], bytes], value: T) -> bytes:
 # --- scripts ------------------------------------------------------------------------------------------------
 
 _COMMON = f"""
-local call, base = redis.call, string.sub(KEYS[1], 1, -5)
-local FACTS, HEAD = '{FACTS}', '{HEAD}'
-local MAX_CHANGES, MAX_ENTRIES, MAX_JOURNAL_BYTES = {MAX_CHANGES}, {MAX_ENTRIES}, {MAX_JOURNAL_BYTES}
+local call, base = redis.call, KEYS[2]
+local FACTS, HEAD, JOB, ID_SIZE = '{FACTS}', '{HEAD}', '{JOB}', {ID_SIZE}
+local IS_TAKEN, IS_LOST, IS_FULL, FLAGS = {IS_TAKEN}, {IS_LOST}, {IS_FULL}, {FLAGS}
+local MAX_CHANGES, MAX_ENTRIES, MAX_JOURNAL_BYTES = '{MAX_CHANGES}', {MAX_ENTRIES}, {MAX_JOURNAL_BYTES}
 local LAYOUT, POST_SECONDS, LONGEST_HOLD_SECONDS = '{LAYOUT}', {POST_SECONDS}, {LONGEST_HOLD_SECONDS}
 """
 
@@ -132,20 +160,28 @@ local function names_of(index)
   local task = index.task_id and base .. 'task:' .. #index.provider .. ':' .. index.provider .. ':' .. index.task_id
   return index.key and base .. 'key:' .. index.key or false, task or false
 end
--- The same, and what counts for its account.
-local function link(index, ref)
+-- The same, and what counts for its account; what *other* says as well is left as it is.
+local function link(index, ref, other)
   local key, task = names_of(index)
-  if key then call('SET', key, ref) end
-  if task then call('RPUSH', task, ref) end
-  if index.occupies_until > 0 then call('ZADD', base .. 'occupied:' .. index.account, index.occupies_until, ref) end
-  call('ZADD', base .. 'submits:' .. index.account, index.answered_at or -index.created_at, ref)
+  local other_key, other_task = names_of(other)
+  local is_same = index.account == other.account
+  if key and key ~= other_key then call('SET', key, ref) end
+  if task and task ~= other_task then call('RPUSH', task, ref) end
+  if index.occupies_until > 0 and not (is_same and index.occupies_until == other.occupies_until) then
+    call('ZADD', base .. 'occupied:' .. index.account, index.occupies_until, ref)
+  end
+  local at, other_at = index.answered_at or -index.created_at, other.answered_at or -(other.created_at or 0)
+  if not (is_same and at == other_at) then call('ZADD', base .. 'submits:' .. index.account, at, ref) end
 end
-local function unlink(index, ref)
+local function unlink(index, ref, other)
+  other = other or {}
   local key, task = names_of(index)
-  if key and call('GET', key) == ref then call('DEL', key) end
-  if task then call('LREM', task, 0, ref) end
-  call('ZREM', base .. 'occupied:' .. index.account, ref)
-  call('ZREM', base .. 'submits:' .. index.account, ref)
+  local other_key, other_task = names_of(other)
+  local is_same = index.account == other.account
+  if key and key ~= other_key and call('GET', key) == ref then call('DEL', key) end
+  if task and task ~= other_task then call('LREM', task, 0, ref) end
+  if not (is_same and other.occupies_until > 0) then call('ZREM', base .. 'occupied:' .. index.account, ref) end
+  if not is_same then call('ZREM', base .. 'submits:' .. index.account, ref) end
 end
 """
 
@@ -168,7 +204,7 @@ local layout = call('HGET', KEYS[1], 'layout')
 if layout and layout ~= LAYOUT then return {layout} end
 local function newest() return call('XREVRANGE', base .. 'changes', '+', '-', 'COUNT', 1)[1] end
 if not layout then call('HSET', KEYS[1], 'layout', LAYOUT) end
-if not newest() then call('XADD', base .. 'changes', '*', 'j', '') end
+if not newest() then call('XADD', base .. 'changes', '*', '', '') end
 return {LAYOUT, newest()}
 """)
 
@@ -246,7 +282,7 @@ if work == 'polls' then return call('ZADD', due, 'XX', 'LT', until_, ref) end
 local facts = {struct.unpack(FACTS, held)}
 if facts[8] >= 0 then
   facts[8] = math.min(facts[8], until_)
-  call('HSET', job, 'm', struct.pack(FACTS, unpack(facts, 1, 9)) .. string.sub(held, facts[10]))
+  call('HSET', job, 'm', struct.pack(FACTS, unpack(facts, 1, 10)) .. string.sub(held, facts[11]))
   call('ZADD', due, facts[8], ref)
 end
 return call('HDEL', job, 'u')

@@ -61,8 +61,8 @@ class Address:
 
     shown: str
     prefix: str
-    meta: str
-    """The key that every script is called with."""
+    keys: tuple[str, str]
+    """Those that every script is called with."""
     ttl: int
     patience: float
     silence: float
@@ -109,7 +109,7 @@ def read_url(url: str) -> Address:
     return Address(
         shown=shown,
         prefix=prefix,
-        meta=f"{{{prefix}}}:meta",
+        keys=(f"{{{prefix}}}:meta", f"{{{prefix}}}:"),
         ttl=ttl,
         patience=patience,
         silence=patience / TRIES,
@@ -169,7 +169,8 @@ class Pipe:
 
     def do(self, script: Script, *arguments: Word) -> asyncio.Future[Any]:
         """Have one of our scripts run: by its digest, and in full where the server does not know it; see `run`."""
-        return self.run("EVALSHA", script.digest, 1, self.address.meta, *arguments, script=script)
+        keys = self.address.keys
+        return self.run("EVALSHA", script.digest, len(keys), *keys, *arguments, script=script)
 
     def run(self, *words: Word, script: Script | None = None) -> asyncio.Future[Any]:
         """Have one command done, and return its future; cancelling it disturbs no other."""

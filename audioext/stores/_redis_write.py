@@ -7,30 +7,34 @@ from typing import Final
 from audioext.stores._redis_scripts import INDEX, make_script
 
 _LOAD = """
-local ttl, ref, provider, index, poll, handle = unpack(ARGV, 1, 6)
-local job = base .. 'job:' .. ref
-call('EXISTS', base .. 'nothing')  -- where keys go to another node one by one this fails, before anything is written
+local ref, provider, index = unpack(ARGV, 1, 3)
+local ttl, poll_at, handle_to, known, look_at, is_released, head_at = struct.unpack(JOB, ARGV[4])
+is_released = is_released == 1
+local job, ENTRIES = base .. 'job:' .. ref, 5
 local held, held_index, held_until = unpack(call('HMGET', job, 'm', 'i', 'u'))
 local first, last, was_known, was_open, size, repeats, newest, handle_at = 1, 0, 0, 0, 0, 0, 0, -1
-local creator, ids, at = '--------', ' '
+local creator, was_polled, ids, at = '--------', 0, ''
 if held then
-  first, last, was_known, was_open, size, repeats, newest, handle_at, creator, at = struct.unpack(FACTS, held)
+  first, last, was_known, was_open, size, repeats, newest, handle_at, creator, was_polled, at =
+    struct.unpack(FACTS, held)
   ids = string.sub(held, at)
 end
 local is_known, count = was_known, last - first + 1
 local fields, webhooks = {}, {}
 """
 
-_STORE = """
+_STORE = (
+    """
 local is_used = index ~= '' and is_known == 1 and (is_taken or was_known == 0)
-local is_changed, is_open, handled_at, following, new = #fields > 0, was_open, handle_at, held_index, nil
+local is_changed, is_open, is_polled, following, new = #fields > 0, was_open, was_polled, held_index, nil
+local was_due = handle_at >= 0 and math.max(handle_at, tonumber(held_until) or 0)
 if is_used then
-  handle_at = tonumber(handle) or -1
+  handle_at = handle_to
+  is_polled = poll_at >= 0 and 1 or 0
   if index ~= held_index then
     following, new = index, cmsgpack.unpack(index)
     is_open = new.is_open and 1 or 0
-    local key = names_of(new)
-    local holder = key and call('GET', key)
+    local holder = new.key and call('GET', base .. 'key:' .. new.key)
     if holder and holder ~= ref then  -- another job took it while it was free
       new.key = nil
       following = cmsgpack.pack(new)
@@ -40,13 +44,16 @@ elseif not held_index then
   following = cmsgpack.pack({provider = provider, account = '', created_at = began, is_open = false})
 end
 local is_moved = is_changed and is_known == 1 and not is_taken
-if is_moved and (handle_at < 0 or handle_at > look_at) then handle_at = look_at end
+if is_moved then
+  is_polled = 1
+  if handle_at < 0 or handle_at > look_at then handle_at = look_at end
+end
 
 if following ~= held_index then
   fields[#fields + 1] = 'i'
   fields[#fields + 1] = following
 end
-local facts = struct.pack(FACTS, first, last, is_known, is_open, size, repeats, newest, handle_at, creator)
+local facts = struct.pack(FACTS, first, last, is_known, is_open, size, repeats, newest, handle_at, creator, is_polled)
 call('HSET', job, 'm', facts .. ids, unpack(fields))
 if is_released and held_until then call('HDEL', job, 'u') end
 
@@ -55,52 +62,56 @@ if is_known == 1 then
     call('ZADD', base .. 'jobs', call('HINCRBY', KEYS[1], 'jobs', 1), ref)
     call('SADD', base .. 'providers', provider)
   end
-  if new then
-    if was_known == 1 then unlink(cmsgpack.unpack(held_index), ref) end
-    link(new, ref)
+  if is_used and poll_at >= 0 then
+    call('ZADD', base .. 'polls:' .. provider, poll_at, ref)
+  elseif is_used and was_polled == 1 then
+    call('ZREM', base .. 'polls:' .. provider, ref)
   end
-  local polls, handlers = base .. 'polls:' .. provider, base .. 'handlers:' .. provider
-  if is_used and poll ~= '' then
-    call('ZADD', polls, poll, ref)
-  elseif is_used and was_known == 1 then
-    call('ZREM', polls, ref)
-  end
-  if is_moved then call('ZADD', polls, 'LT', look_at, ref) end
-  if handle_at >= 0 then
-    call('ZADD', handlers, math.max(handle_at, not is_released and tonumber(held_until) or 0), ref)
-  elseif handled_at >= 0 then
-    call('ZREM', handlers, ref)
+  if is_moved then call('ZADD', base .. 'polls:' .. provider, 'LT', look_at, ref) end
+  local due = handle_at >= 0 and math.max(handle_at, not is_released and tonumber(held_until) or 0)
+  if due and due ~= was_due then
+    call('ZADD', base .. 'handlers:' .. provider, due, ref)
+  elseif was_due and not due then
+    call('ZREM', base .. 'handlers:' .. provider, ref)
   end
 end
 
-if is_open ~= was_open or (is_open == 0 and (is_changed or new)) then  -- open jobs never expire, others do
-  for _, name in ipairs({job, names_of(new or cmsgpack.unpack(following))}) do
-    if name then call(unpack(is_open == 1 and {'PERSIST', name} or {'EXPIRE', name, ttl})) end
+if new or is_open ~= was_open or (is_open == 0 and is_changed) then
+"""
+    + INDEX
+    + """
+  if new then
+    local old = was_known == 1 and cmsgpack.unpack(held_index) or {}
+    if was_known == 1 then unlink(old, ref, new) end
+    link(new, ref, old)
   end
-  call('ZREM', base .. (is_open == 1 and 'closed' or 'open'), ref)
-  if is_open == 1 then
-    call('ZADD', base .. 'open', call('ZSCORE', base .. 'jobs', ref), ref)
-  else
-    call('ZADD', base .. 'closed', newest, ref)
+  if is_open ~= was_open or is_open == 0 then  -- open jobs never expire, others do
+    for _, name in ipairs({job, names_of(new or cmsgpack.unpack(following))}) do
+      if name then call(unpack(is_open == 1 and {'PERSIST', name} or {'EXPIRE', name, ttl})) end
+    end
+    call('ZREM', base .. (is_open == 1 and 'closed' or 'open'), ref)
+    if is_open == 1 then
+      call('ZADD', base .. 'open', call('ZSCORE', base .. 'jobs', ref), ref)
+    else
+      call('ZADD', base .. 'closed', newest, ref)
+    end
   end
 end
-for _, number in ipairs(webhooks) do
-  call('ZADD', base .. 'webhooks', call('HINCRBY', KEYS[1], 'webhooks', 1), ref .. ' ' .. number)
+for at = 1, #webhooks do
+  call('ZADD', base .. 'webhooks', call('HINCRBY', KEYS[1], 'webhooks', 1), ref .. ' ' .. webhooks[at])
 end
 count = last - first + 1
-if is_changed then call('XADD', base .. 'changes', 'MAXLEN', '~', MAX_CHANGES, '*', 'j', count .. ' ' .. ref) end
+if is_changed then call('XADD', base .. 'changes', 'MAXLEN', '~', MAX_CHANGES, '*', count, ref) end
 """
+)
 
 CREATE: Final = make_script(
-    INDEX,
     _LOAD,
     """
-local by, now, per, submits, parallel = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
-local id, entry = ARGV[12], ARGV[13]
+local by, now, per, submits, parallel = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 if by == creator then return {'created'} end
 local asked = cmsgpack.unpack(index)
-local key = names_of(asked)
-local holder = key and call('GET', key)
+local holder = asked.key and call('GET', base .. 'key:' .. asked.key)
 if holder or was_known == 1 then return {'existing', holder or ref} end
 
 local submitted, occupied = base .. 'submits:' .. asked.account, base .. 'occupied:' .. asked.account
@@ -116,11 +127,11 @@ if parallel and call('ZCOUNT', occupied, '(' .. now, '+inf') >= parallel then
   return {'full', string.format('%.17g', now + 1)}
 end
 
-local seen_at, _, bytes = struct.unpack(HEAD, entry)
+local seen_at, bytes, _, id = struct.unpack(HEAD, ARGV[4], head_at)
 first, is_known, size, newest, creator = 0, 1, size + bytes, math.max(newest, seen_at), by
-ids = ' ' .. id .. ids  -- what came before its request stays behind it
-fields = {0, entry}
-local is_taken, is_released, look_at, began = true, false, 0, 0
+ids = id .. ids  -- what came before its request stays behind it
+fields = {0, ARGV[5]}
+local is_taken, began = true, 0
 """,
     _STORE,
     """
@@ -132,41 +143,40 @@ return {'created'}
 )
 
 APPEND: Final = make_script(
-    INDEX,
     _LOAD,
     """
-local known, look_at, is_released, ENTRIES = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1', 10
-local before, began, again, is_full = last, 0, nil, false
-for at = ENTRIES, #ARGV, 2 do
-  local id, entry = ARGV[at], ARGV[at + 1]
-  local seen_at, kind, bytes = struct.unpack(HEAD, entry)
+local before, began, again, is_full = last, nil, nil, false
+for at = ENTRIES, #ARGV do
+  local seen_at, bytes, kind, id
+  seen_at, bytes, kind, id, head_at = struct.unpack(HEAD, ARGV[4], head_at)
   local is_bounded = kind == 'w' or kind == 's'
-  if at == ENTRIES then began = seen_at end
-  if string.find(ids, ' ' .. id .. ' ', 1, true) then
+  local place = string.find(ids, id, 1, true)
+  began = began or seen_at
+  if place then
     if is_bounded then repeats = repeats + 1 end
     again = again or {}
-    again[id] = true
+    again[first + (place - 1) / ID_SIZE] = true
   elseif is_bounded and (last - first + 1 >= MAX_ENTRIES or size + bytes > MAX_JOURNAL_BYTES) then
     repeats = repeats + 1
     is_full = true
   else
-    last, ids, size, newest = last + 1, ids .. id .. ' ', size + bytes, math.max(newest, seen_at)
+    last, ids, size, newest = last + 1, ids .. id, size + bytes, math.max(newest, seen_at)
     fields[#fields + 1] = last
-    fields[#fields + 1] = entry
+    fields[#fields + 1] = ARGV[at]
     if kind == 'r' then is_known = 1 end
     if kind == 'w' then webhooks[#webhooks + 1] = last end
   end
 end
 -- It holds fewer than the writer has seen, or its request is lost, unless that came now.
-if known > count or (index ~= '' and is_known == 0 and known > 0) then return {count, 0, 1, 0} end
-if not held and #ARGV < ENTRIES then return {0, 0, 0, 0} end
+if known > count or (index ~= '' and is_known == 0 and known > 0) then
+  return FLAGS * count + IS_LOST
+end
+if not held and #ARGV < ENTRIES then return 0 end
 
 local missed = {}
 if known < count or again then
-  local number = first
-  for id in string.gmatch(ids, '%S+') do
-    if number <= before and (number - first >= known or (again and again[id])) then missed[#missed + 1] = number end
-    number = number + 1
+  for number = first, before do
+    if number - first >= known or (again and again[number]) then missed[#missed + 1] = number end
   end
   if missed[1] then missed = call('HMGET', job, unpack(missed)) end
 end
@@ -175,6 +185,7 @@ local is_taken = index ~= '' and is_known == 1 and known == count and not is_ful
 """,
     _STORE,
     """
-return {count, is_taken and 1 or 0, 0, is_full and 1 or 0, unpack(missed)}
+local answer = FLAGS * count + (is_taken and IS_TAKEN or 0) + (is_full and IS_FULL or 0)
+return missed[1] and {answer, unpack(missed)} or answer
 """,
 )

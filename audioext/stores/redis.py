@@ -62,10 +62,8 @@ class RedisStore(EngineStore[OpenServer]):
         """Begin a journal, unless the job exists or its account is full; see `Store.create`."""
         counts = ("" if limit is None else limit for limit in (limits.submits, limits.parallel))
         call = secrets.token_bytes(8)  # tells one that is sent again from another one
-        job = (self._address.ttl, index.ref, index.provider, *scripts.index_words(index))
-        outcome, *word = await self._pipe.do(
-            CREATE, *job, call, now, limits.per, *counts, *scripts.entry_words([entry])
-        )
+        words = scripts.call_words(index.ref, index.provider, index, [entry], ttl=self._address.ttl)
+        outcome, *word = await self._pipe.do(CREATE, *words, call, now, limits.per, *counts)
         if outcome == b"existing":
             return Existing(word[0].decode(errors="replace"))
         return Full(float(word[0])) if outcome == b"full" else Created()
@@ -82,12 +80,11 @@ class RedisStore(EngineStore[OpenServer]):
         release: bool = False,
     ) -> Appended:
         """Append to a journal, and take the index of a writer that had seen all of it; see `Store.append`."""
-        job = (self._address.ttl, ref, provider, *scripts.index_words(index))
-        answer = await self._pipe.do(APPEND, *job, known, look_at, int(release), *scripts.entry_words(entries))
-        count, *flags = answer[:4]
-        is_taken, is_lost, is_full = map(bool, flags)
-        missed = tuple(map(scripts.load_entry, answer[4:]))
-        return Appended(count=count, missed=missed, is_taken=is_taken, is_lost=is_lost, is_full=is_full)
+        words = scripts.call_words(
+            ref, provider, index, entries, ttl=self._address.ttl, known=known, look_at=look_at, release=release
+        )
+        answer = await self._pipe.do(APPEND, *words)
+        return scripts.load_appended(*answer) if isinstance(answer, list) else scripts.load_appended(answer)
 
     async def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""

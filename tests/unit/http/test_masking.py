@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from audioext.errors import WebhookError
-from audioext.http.urls import callback_url, mask, read_callback
+from audioext.http.urls import callback_url, mask, read_callback, without_password
 
 REF = "1mcc5rm00jqt2pvthp7tb0ar"
 SEGMENTS = st.one_of(
@@ -105,3 +105,19 @@ def test_whatever_passes_for_a_callback_path_has_its_last_segment_hidden(
 def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:
     """A ref is public, and so is what is no callback path."""
     assert text == mask(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://me:secret@db/0 and redis://db", "redis://***@db/0 and redis://db"),
+        ("https://me:se/cr@et@host//x", "https://***@host//x"),
+        ("me:secret@host", "***@host"),
+        ("unix:///x?password=secret&db=1", "unix:///x?password=***&db=1"),
+        ("write to me@example.com", "write to me@example.com"),
+        pytest.param("//" * 1_000_000, "//" * 1_000_000, id="many slashes"),
+    ],
+)
+def test_the_password_of_a_url_is_hidden(text: str, shown: str) -> None:
+    """A name and a password do not show, and a long text of a stranger takes no longer than others."""
+    assert shown == without_password(text)

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from audioext import Kie, KieJobs, MusicGpt, SunoApi, Vidgo
 from audioext.errors import AudioextError, ProviderError, RateLimitError, WebhookError
 from audioext.http.messages import HttpResponse, Webhook
+from audioext.models.events import Submitted
 from audioext.models.record import Asked, Record
 from audioext.models.requests import AddInstrumental, Extend, Operation, Request
 from audioext.models.results import Track
@@ -154,7 +155,8 @@ LEAST_FIELDS: Mapping[Operation, Mapping[str, object]] = {
 def make_record(task_id: str | None = "task-1", *tracks: Track, track_ids: tuple[str, ...] = ()) -> Record:
     """Return a job that has *task_id*, with the *tracks* that are known."""
     asked = Asked(provider="here", account="here", request=Extend.draft(audio_id="x"))
-    return Record(ref="ref1", asked=asked, created_at=1.0, task_id=task_id, tracks=tracks, track_ids=track_ids)
+    answer = None if task_id is None else Submitted(task_id=task_id, track_ids=track_ids)
+    return Record(ref="ref1", asked=asked, created_at=1.0, task_id=task_id, tracks=tracks, answer=answer)
 
 
 WIRE_WORDS = (

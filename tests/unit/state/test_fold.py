@@ -177,7 +177,7 @@ def test_the_answer_submits() -> None:
     """A POST's answer that names a task proves SUBMITTED, and is when the job was answered."""
     record = folded(tape.request(), tape.answer(1.0, eta=60.0, credit_estimate=12.0, track_ids=("b", "a")))
 
-    assert (Stage.SUBMITTED, TASK, TASK, 1.0) == (record.stage, record.task_id, record.answered_id, record.answered_at)
+    assert (Stage.SUBMITTED, TASK, 1.0) == (record.stage, record.task_id, record.answered_at)
     assert (60.0, 12.0, ("b", "a")) == (record.eta, record.credit_estimate, record.track_ids)
 
 
@@ -186,7 +186,7 @@ def test_a_webhook_adopts_a_job_whose_answer_never_came() -> None:
     lost = make_entry("answer", 1.0, note="the connection broke")
     record = folded(tape.request(), lost, tape.webhook(2.0, tape.shown(Stage.TEXT)))
 
-    assert (TASK, None, Stage.TEXT) == (record.task_id, record.answered_id, record.stage)
+    assert (TASK, Stage.TEXT) == (record.task_id, record.stage)
     assert ("the connection broke", Verdict.OPEN) == (record.answer_problem, record.verdict)
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from audioext.models.record import Seen, Sighting
 from audioext.models.results import Stage, Track
@@ -248,7 +249,7 @@ def test_webhooks_alone_show_no_more_tracks_than_were_asked_for() -> None:
     """A track that a forged `first` adds gives way to those of the whole song, and to what a status call shows."""
     evil = seen(Track(id="evil", audio_url=B), claimed=Stage.FIRST, at=1.0)
     good = [seen(Track(id=name, audio_url=f"{A}?{name}"), claimed=Stage.COMPLETE, at=2.0) for name in ("one", "two")]
-    polled = [attrs.evolve(each, seen="poll", at=3.0) for each in good]
+    polled = [replace(each, seen="poll", at=3.0) for each in good]
 
     assert ["evil"] == [track.id for track in tracks_of(TWO, [evil])]
     assert ["one", "two"] == [track.id for track in tracks_of(TWO, [evil, *good])]
@@ -266,7 +267,7 @@ def test_a_webhook_changes_nothing_after_the_song_was_complete() -> None:
     """It adds what was missing; a link that is known stays, unless a status call names another."""
     first = seen(Track(id="one", audio_url=A), claimed=Stage.COMPLETE, at=1.0)
     late = seen(Track(id="one", audio_url=B, lyrics="la"), claimed=Stage.COMPLETE, at=2.0)
-    polled = attrs.evolve(late, seen="poll")
+    polled = replace(late, seen="poll")
 
     assert [(A, "la")] == [(each.audio_url, each.lyrics) for each in tracks_of(TWO, [first, late], complete_at=1.0)]
     assert [B] == [each.audio_url for each in tracks_of(TWO, [first, polled], complete_at=1.0)]

@@ -64,7 +64,7 @@ async def test_a_server_that_forgot_everything_is_noticed(
     await listener.until(lambda found: RESYNC in found.heard)
 
     assert Appended(count=0, is_lost=True) == await append(store, make_webhook(1), known=1)
-    assert b"4" == await raw.hget(f"{{{PREFIX}}}:meta", "layout")
+    assert b"5" == await raw.hget(f"{{{PREFIX}}}:meta", "layout")
 
 
 async def test_a_job_whose_request_is_lost_is_lost(reach: Reach, raw: redis.asyncio.Redis) -> None:
