@@ -55,11 +55,12 @@ class Client(Submitting):
     Port 0 fills `{port}` in `public_url`. `confirm="always"` lets webhooks only trigger status calls, `"unsigned"`
     those whose signature is not checked, `"never"` (the default) none. `serve_files=True` serves local files, and
     uploads none. `secrets` sign the callback URLs, the first one new ones; else the store keeps one. For `store` see
-    `open_store`. At most `handler_concurrency` (16) handlers run at a time, and `deliveries_kept` (100,000) deliveries
-    are kept. Files come by https from public addresses, and from APIs on this machine; `allow_hosts` opens more:
-    `"a.lan"`, `"10.0.0.7:8443"`, `"http://a.lan"` for http as well. `trust_env=True` takes proxies from the
-    environment. A `session` of yours (with its proxy, connector or TLS context) makes all calls by the rules of this
-    client, and is yours to close; it, or a proxy, looks up hosts itself, and what they find there is not checked.
+    `open_store`. At most `handler_concurrency` (16) handlers run at a time, and `deliveries_kept` (100,000)
+    deliveries are kept, with `delivery_bytes_kept` (1 GiB) of those that belong to no submitted job. Files come by
+    https from public addresses, and from APIs on this machine; `allow_hosts` opens more: `"a.lan"`,
+    `"10.0.0.7:8443"`, `"http://a.lan"` for http as well. `trust_env=True` takes proxies from the environment. A
+    `session` of yours (with its proxy, connector or TLS context) makes all calls by the rules of this client, and
+    is yours to close; it, or a proxy, looks up hosts itself, and what they find there is not checked.
     `metrics=True` serves `/metrics` at 127.0.0.1:9464 and nowhere else; it may be another HOST:PORT.
 
     Raises:
@@ -205,7 +206,7 @@ class Client(Submitting):
             except (ConfigError, StoreError) as error:
                 _log.warning("%s", error)
                 continue
-            if all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
+            if not wanted or all(name in job.meta and job.meta[name] == value for name, value in wanted.items()):
                 yield job
 
     async def deliveries(self, ref: str | None = None) -> AsyncIterator[Delivery]:

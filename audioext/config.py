@@ -20,6 +20,7 @@ from audioext.errors import ConfigError, cut, shown
 from audioext.files.hosts import LinkRules, is_public, read_link_rules
 from audioext.http.urls import CHECK_SEGMENT, FILES_SEGMENT, without_password
 from audioext.models import checks
+from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.providers.base import Provider
 from audioext.stores import open_store
 from audioext.stores.base import Store
@@ -69,6 +70,7 @@ class ClientOptions(TypedDict, total=False):
     handler_concurrency: int
     keep: float
     deliveries_kept: int
+    delivery_bytes_kept: int
     allow_hosts: Sequence[str]
     clock: Clock | None
     trust_env: bool
@@ -191,6 +193,7 @@ class Settings:
     handler_concurrency: int = field(default=16, validator=checks.setting(checks.whole_from(1)))
     keep: float = field(default=7 * DAY_SECONDS, validator=_seconds)
     deliveries_kept: int = field(default=100_000, validator=checks.setting(checks.whole_from(0)))
+    delivery_bytes_kept: int = field(default=MAX_DELIVERY_BYTES, validator=checks.setting(checks.whole_from(0)))
     allow_hosts: Sequence[str] = ()
     clock: Clock = field(
         default=None, converter=_read_clock, validator=checks.setting(checks.made_as(Clock, "an audioext.Clock(...)"))

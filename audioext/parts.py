@@ -23,7 +23,7 @@ from audioext.runtime.held import HeldJob, JobContext
 from audioext.runtime.jobs import Job
 from audioext.runtime.journal import Journal
 from audioext.runtime.limits import Account
-from audioext.runtime.maintenance import purge_now_and_then
+from audioext.runtime.maintenance import Housekeeping
 from audioext.runtime.poller import Poller
 from audioext.runtime.recovery import JobFiles, Recoveries
 from audioext.runtime.submitter import Submitter
@@ -109,7 +109,8 @@ class Parts:
             timeout=settings.wait_timeout,
         )
         self.journal.on_poll, self.journal.on_work = self.poller.claims.wake, wake
-        self.journal.on_final = self.submitter.finish
+        self._housekeeping = self._make_housekeeping()
+        self.journal.on_final, self.journal.on_orphan = self.submitter.finish, self._housekeeping.note_orphan
         self._metrics = None if settings.metrics is None else MetricsServer(self.stats, settings.metrics)
 
     def stats(self) -> Stats:
@@ -142,6 +143,16 @@ class Parts:
             accounts={name: accounts[each.info.account] for name, each in settings.providers.items()},
             permit_timeout=settings.permit_timeout,
             context=self._job_context,
+        )
+
+    def _make_housekeeping(self) -> Housekeeping:
+        settings = self.settings
+        return Housekeeping(
+            store=settings.store,
+            clock=settings.clock,
+            keep=settings.keep,
+            deliveries_kept=settings.deliveries_kept,
+            delivery_bytes_kept=settings.delivery_bytes_kept,
         )
 
     async def open(self, *, is_working: bool = True) -> None:
@@ -177,10 +188,7 @@ class Parts:
             self.poller.start()
             self.handlers.start()
             self._changes.start()
-            purge = purge_now_and_then(
-                settings.store, settings.clock, keep=settings.keep, deliveries_kept=settings.deliveries_kept
-            )
-            self._purge = asyncio.create_task(purge, name="audioext purge")
+            self._purge = asyncio.create_task(self._housekeeping.run(), name="audioext purge")
 
     async def aclose(self) -> None:
         """End the waits, stop accepting, apply what was accepted, let handlers drain, close the store."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from attrs import field, frozen
+import msgspec
 
 EntryKind = Literal[
     "request",
@@ -49,14 +49,14 @@ MAX_ENTRIES = 200
 """A job's journal takes no more webhooks and statuses beyond this; real jobs have about ten."""
 MAX_JOURNAL_BYTES = 8_388_608
 """The same for the bytes of all bodies: eight of the largest webhooks."""
-
+MAX_DELIVERY_BYTES = 1_073_741_824
+"""The same for all deliveries together that belong to no submitted job: a hundred thousand usual ones, of 10 kB."""
 
 POST_SECONDS = 120.0
 """A submit whose answer is not known counts for its account this long: longer than a POST can take."""
 
 
-@frozen(kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that was seen of a job.
 
     `id` is a digest of what it says, so that the same thing seen again is the same entry. `at` is Unix seconds, when
@@ -65,13 +65,19 @@ class Entry:
     the verdict on a webhook that does not simply count.
     """
 
+    # Most of what a process holds are entries: it is no part of any circle, and the garbage collector passes it over.
+
     id: str
     at: float
     kind: EntryKind
     status: int = 0
-    headers: Mapping[str, str] = field(factory=dict, repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    body: bytes = b""
     note: str = ""
+
+    def __repr__(self) -> str:
+        """Show what it is, on one line, without its headers and its body."""
+        return f"Entry(id={self.id!r}, at={self.at!r}, kind={self.kind!r}, status={self.status}, note={self.note!r})"
 
     @property
     def size(self) -> int:
@@ -115,8 +121,7 @@ def _storable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-@frozen(kw_only=True)
-class Index:
+class Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a store can look a job up by. All of it follows from the journal; times are Unix seconds.
 
     `key` is the user's, `None` where it is free again. `occupies_until` is until when the job counts among the open

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from attrs import field, frozen
 from attrs.converters import optional
 
@@ -9,8 +10,7 @@ from audioext.errors import ProviderError, printable
 from audioext.models.results import FailureReason, Stage, Track
 
 
-@frozen(kw_only=True)
-class Submitted:
+class Submitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The provider made a task.
 
     `track_ids` names its tracks where the answer tells them, in order; `eta` is in seconds,

@@ -77,7 +77,7 @@ class TaskFault:
     at: float
 
 
-class Reached(Struct, frozen=True):
+class Reached(Struct, frozen=True, gc=False):
     """When a stage was reached and how that became known."""
 
     stage: Stage

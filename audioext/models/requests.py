@@ -145,12 +145,14 @@ class _Request:
     def draft(cls, **fields: object) -> Self:
         """Return a request that is not refused yet, or raise TypeError: a field has no such name."""
         _, defaults, _ = _fields(cast("type", cls))
-        checks.refuse_unknown(cls.__name__, "field", fields, defaults)
-        request, put = object.__new__(cls), object.__setattr__
+        if not fields.keys() <= defaults.keys():
+            checks.refuse_unknown(cls.__name__, "field", fields, defaults)
+        request = object.__new__(cls)
+        put = object.__setattr__.__get__(request)  # looked up once, it takes a third of the time
         for name, value in {**defaults, **fields}.items():
-            put(request, name, value)
+            put(name, value)
         if "file" in fields:
-            put(request, "file", _file(cast("None", fields["file"])))
+            put("file", _file(cast("None", fields["file"])))
         return request
 
     @property

@@ -51,6 +51,7 @@ class Journal:
     on_poll: Callable[[float], None] = field(default=lambda _: None)
     on_work: Callable[[], None] = field(default=lambda: None)
     on_final: Callable[[str], None] = field(default=lambda _: None)
+    on_orphan: Callable[[int], None] = field(default=lambda _: None)
     counts: Counts = field(factory=Counts, init=False)
     _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
     _recent: dict[str, HeldJob] = field(factory=dict, init=False)
@@ -99,9 +100,10 @@ class Journal:
         held.learn(held.read(stored.entries), count=stored.count)
         if not held.is_known:
             raise UnreadableError(f"job {held.ref}: the store holds its index, but not its request")
-        announce(self.counts, old, held.record)
-        if old is not None and old.verdict is Verdict.OPEN and held.record.is_final:
-            self.on_final(held.ref)
+        if old is not None:  # else others have said what is known of it
+            announce(self.counts, old, held.record)
+            if old.verdict is Verdict.OPEN and held.record.is_final:
+                self.on_final(held.ref)
         return held
 
     def provider(self, name: str, ref: str) -> Provider:
@@ -244,6 +246,7 @@ class Journal:
         if held is not None:
             await self.append_read(held, [reading])
         elif (held := await self._append_unheld(ref, provider_name, reading)) is None:
+            self.on_orphan(reading.entry.size)
             return "orphan"
         return "applied" if held.readings.get(reading.entry.id) is reading else "repeated"
 

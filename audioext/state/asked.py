@@ -33,7 +33,7 @@ def load_asked(body: bytes) -> Asked:
         if value["format"] != FORMAT:
             message = f"its journal has format {value['format']!r:.20}, this release reads {FORMAT}: update audioext"
             raise UnreadableError(message)
-        asked: Asked = _converter().structure(value, Asked)
+        asked: Asked = _structure()(value, Asked)
     except UnreadableError:
         raise
     except Exception as error:  # cattrs raises groups of any kind, and whatever it is, the journal cannot be read
@@ -52,6 +52,11 @@ def _converter() -> Any:  # noqa: ANN401 - cattrs' converter, which is not loade
     converter.register_structure_hook_func(lambda type_: type_ == Mapping[str, object], lambda value, _: value)
     converter.register_structure_hook(Request, lambda value, _: _load_request(value))
     return converter
+
+
+@cache
+def _structure() -> Any:  # noqa: ANN401 - cattrs' own function, looked up once
+    return _converter().get_structure_hook(Asked)
 
 
 def _dump_request(request: Request) -> dict[str, object]:

@@ -47,6 +47,8 @@ _NO_TRACK = Failed(reason=FailureReason.GENERATION, message="it is said to be do
 _SUBMITTED, _TEXT, _FIRST, _COMPLETE = Stage  # to look a member up takes 0.1 µs on Python 3.11
 _SOURCE_OF: dict[Seen, Source] = {"answer": "poll", "webhook": "webhook", "poll": "poll"}
 _BY_TIME_AND_ID = attrgetter("entry.at", "entry.id")
+_NOTHING = frozenset[str]()
+"""Shared, since Python makes a new one each time."""
 _HEARD = frozenset({"answer", "webhook", "status"})
 _Word = tuple[float, Seen]
 """When something was first seen, and where."""
@@ -267,7 +269,7 @@ class _Facts:
             is_unsent=self.is_abandoned is not None,
             complaint=self.complaint,
             recovery=self.recovery,
-            handled=frozenset(self.told),
+            handled=frozenset(self.told) if self.told else _NOTHING,
             runs=self.runs,
             untold=tuple(topics),
         )

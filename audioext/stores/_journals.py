@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeVar
 
-import attrs
+import msgspec
 from attrs import define, field
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, Index, holds_request
 from audioext.models.limits import Limits
 from audioext.stores.base import Appended, Created, Existing, Full, Stored
+
+T = TypeVar("T")
 
 
 class Head(NamedTuple):
@@ -112,13 +115,13 @@ class Journals(ABC):
         is_taken = index is not None and is_known and known == count and not is_full
         if index is not None and (is_taken or is_known != was_known):
             if index.key is not None and index.key != lookup.key and self._holder(index.key) not in {None, ref}:
-                index = attrs.evolve(index, key=None)  # another job took it while it was free
+                index = msgspec.structs.replace(index, key=None)  # another job took it while it was free
             lookup = index
         if new and is_known and not is_taken:
             poll_at, handle_at = (
                 look_at if at is None else min(at, look_at) for at in (lookup.poll_at, lookup.handle_at)
             )
-            lookup = attrs.evolve(lookup, poll_at=poll_at, handle_at=handle_at)
+            lookup = msgspec.structs.replace(lookup, poll_at=poll_at, handle_at=handle_at)
         if release and (new or not entries):  # a repeat was done before: a later claim is not its own
             held_until = 0.0
         if following:
@@ -152,6 +155,15 @@ class Journals(ABC):
 
 def _orphan(ref: str, provider: str, began: float) -> KnownJob:
     return KnownJob(Head(Index(ref=ref, provider=provider, account="", created_at=began, is_open=False)))
+
+
+def oldest_beyond(sizes: Iterable[tuple[T, int]], kept: int) -> list[T]:
+    """Return the first of those with *sizes*, as many as have to go until the others have *kept* at most."""
+    sizes = tuple(sizes)
+    excess = sum(size for _, size in sizes) - kept
+    # Each goes as long as those before it do not suffice.
+    gone = accumulate((size for _, size in sizes), initial=0)
+    return [item for (item, _), before in zip(sizes, gone, strict=False) if before < excess]
 
 
 def sooner(due: float | None, at: float) -> float | None:

@@ -19,7 +19,9 @@ from redis.asyncio.connection import AbstractConnection
 from audioext.errors import StoreError, shown
 from audioext.outage import Outage
 from audioext.stores._engine import Fanout
-from audioext.stores._redis_scripts import BEGIN, LAYOUT, PURGE, pack
+from audioext.stores._journals import oldest_beyond
+from audioext.stores._redis_purge import ORPHANS, PURGE, PURGE_ORPHANS
+from audioext.stores._redis_scripts import BEGIN, LAYOUT, pack
 from audioext.stores._redis_server import Pipe
 from audioext.stores.base import RESYNC, Changed
 
@@ -30,6 +32,8 @@ MAX_READ = 1_000
 PAUSE_SECONDS = 0.1
 PAGE = 50
 """Jobs, or webhooks, that are read together, or purged in one step: the server does nothing else meanwhile."""
+LOOK = 1_000
+"""Closed jobs whose facts are read in one step."""
 
 Item = tuple[bytes, Sequence[bytes]]
 """A change as it comes: the id that the stream gave to it; how many entries the journal holds, and whose it is."""
@@ -68,6 +72,18 @@ class OpenServer:
             went, existed = await self.pipe.do(PURGE, before, kept, PAGE, self.pipe.address.ttl)
             total += existed
         return total
+
+    async def purge_orphans(self, bytes_kept: int) -> int:
+        """Forget the oldest journals without a request as long as all hold more bytes, and return how many went."""
+        sizes: dict[bytes, int] = {}
+        at, looked = 0, LOOK
+        while looked == LOOK:
+            looked, *found = await self.pipe.do(ORPHANS, at, at + LOOK - 1)
+            sizes |= zip(found[::2], found[1::2], strict=True)  # one that moved to the end meanwhile comes twice
+            at += looked
+        going = oldest_beyond(sizes.items(), bytes_kept)
+        calls = [self.pipe.do(PURGE_ORPHANS, *going[at : at + PAGE]) for at in range(0, len(going), PAGE)]
+        return sum(await asyncio.gather(*calls))
 
     async def _begin(self) -> Item:
         """Agree on the layout, and return the newest change."""

@@ -45,7 +45,6 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
-import attrs
 import msgspec
 from hiredis import pack_command
 
@@ -72,7 +71,7 @@ IS_TAKEN, IS_LOST, IS_FULL, FLAGS = 1, 2, 4, 8
 
 _FACTS, _HEAD, _JOB = (struct.Struct(re.sub(r"c(\d+)", r"\1s", each.replace("I4", "I"))) for each in (FACTS, HEAD, JOB))
 _LETTERS = {"request": b"r", "webhook": b"w", "status": b"s"}
-_NAMES = tuple(each.name for each in attrs.fields(Index) if each.name not in {"ref", "poll_at", "handle_at"})
+_NAMES = tuple(each for each in Index.__struct_fields__ if each not in {"ref", "poll_at", "handle_at"})
 _values = attrgetter(*_NAMES)
 _Row = msgspec.defstruct("_Row", _NAMES)
 _encode = msgspec.msgpack.Encoder().encode
@@ -287,33 +286,3 @@ if facts[8] >= 0 then
 end
 return call('HDEL', job, 'u')
 """)
-
-PURGE: Final = make_script(
-    INDEX,
-    """
-local before, kept, portion = tonumber(ARGV[1]) or call('TIME')[1] - ARGV[4], tonumber(ARGV[2]), tonumber(ARGV[3])
-local oldest = call('ZRANGE', base .. 'closed', 0, portion - 1, 'WITHSCORES')
-local went, existed = 0, 0
-for at = 1, #oldest, 2 do
-  local ref = oldest[at]
-  if tonumber(oldest[at + 1]) >= before and call('ZCARD', base .. 'webhooks') <= kept then break end
-  local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'i')
-  local is_whole, first, last = pcall(struct.unpack, FACTS, held[1] or '')
-  if not is_whole then first, last = 0, MAX_ENTRIES end  -- an expired or damaged one may have had so many
-  local webhooks = {}
-  for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
-  if webhooks[1] then call('ZREM', base .. 'webhooks', unpack(webhooks)) end
-  local is_read, index = pcall(cmsgpack.unpack, held[2] or '')
-  if is_whole and is_read and type(index) == 'table' and index.provider and index.account then
-    unlink(index, ref)
-    call('ZREM', base .. 'polls:' .. index.provider, ref)
-    call('ZREM', base .. 'handlers:' .. index.provider, ref)
-  end
-  existed = existed + call('UNLINK', base .. 'job:' .. ref)
-  call('ZREM', base .. 'jobs', ref)
-  call('ZREM', base .. 'closed', ref)
-  went = went + 1
-end
-return {went, existed}
-""",
-)

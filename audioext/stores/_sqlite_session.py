@@ -10,20 +10,34 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import accumulate, compress
-from operator import attrgetter, itemgetter, ne
-from typing import Any, TypeVar
+from operator import itemgetter, ne
+from typing import Any
 
-import attrs
-import msgspec
 from attrs import define, field
 
 from audioext.errors import UnreadableError
-from audioext.models.entries import POST_SECONDS, Entry, Index
+from audioext.models.entries import POST_SECONDS, Entry
 from audioext.stores._journals import Head, Journals, KnownJob
 from audioext.stores._sqlite_file import Connection, Row
-from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Providers, Stored, Work, to_delivery
+from audioext.stores._sqlite_rows import (
+    COLUMNS,
+    DELIVERIES,
+    INSERT_ENTRY,
+    INSERT_JOB,
+    JOURNAL,
+    JOURNALS,
+    OF_ALL,
+    OF_ONE,
+    SELECT_JOB,
+    entry_row,
+    job_row,
+    to_delivery_or_none,
+    to_entries,
+    to_heads,
+    to_jobs,
+)
+from audioext.stores.base import LONGEST_HOLD_SECONDS, Delivery, Providers, Stored, Work
 
-T = TypeVar("T")
 Bindings = Sequence[object] | Mapping[str, object]
 
 _log = logging.getLogger("audioext.stores.sqlite")
@@ -33,34 +47,7 @@ MAX_KNOWN = 5_000
 ABOVE_ALL = 9e307
 """In a damaged row a text may stand for a time: it is above every number."""
 
-_LOOKUP = tuple(each.name for each in attrs.fields(Index))
-COLUMNS = (*_LOOKUP, *Head._fields[2:])
-"""Of a job beside its id; the account is `NULL` while its request is not in the journal."""
-_encode = msgspec.json.Encoder(enc_hook=dict).encode
-_lookup_values = attrgetter(*_LOOKUP)
-_ENTRY = tuple(each.name for each in attrs.fields(Entry))
-# Texts come as bytes, in columns of numbers as well, where damage can put them: one that is no UTF-8 is the trouble of
-# whoever reads it, not of the statement, which would fail for all rows.
-_TEXTS = {"ref", "provider", "account", "key", "task_id", "said", "kind", "headers", "note"}
-
-
-def _selected(*names: str) -> str:
-    return ", ".join(map(_bytes, names))
-
-
-def _bytes(name: str) -> str:
-    if name in _TEXTS:
-        return f"CAST({name} AS BLOB)"
-    return f"iif(typeof({name}) = 'text', {'NULL' if name == 'body' else f'CAST({name} AS BLOB)'}, {name})"
-
-
-_SELECT_JOB = f"SELECT id, {_selected(*COLUMNS)} FROM jobs"  # noqa: S608 - our own names, here and below
-_SELECTED_ENTRY = _selected("said", *_ENTRY[1:])
-_JOURNAL = f"SELECT {_SELECTED_ENTRY} FROM entries WHERE job = ? ORDER BY id LIMIT -1 OFFSET ?"  # noqa: S608 - see above
-_JOURNALS = f"SELECT job, {_SELECTED_ENTRY} FROM entries WHERE job IN ({{}}) ORDER BY job, id"  # noqa: S608 - see above
 NEWEST = "SELECT coalesce(max(id), 0) FROM entries"
-_INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES (?{', ?' * (len(COLUMNS) - 1)})"  # noqa: S608 - see above
-_INSERT_ENTRY = f"INSERT INTO entries (job, said, {', '.join(_ENTRY[1:])}) VALUES (?{', ?' * 7})"  # noqa: S608 - see above
 _LEAVING = """SELECT answered_at + :per FROM jobs
     WHERE account = :account AND answered_at > :now - :per AND answered_at < :now + :per
     UNION ALL SELECT min(created_at + :post, :now + :per) FROM jobs
@@ -76,11 +63,6 @@ _SIZE = 1 + COLUMNS.index("size")
 PAGE_DELIVERIES = 64
 LAST = 2**63 - 1
 """No entry has a greater id."""
-
-# CROSS JOIN: the table on its left is the one that is gone through.
-_DELIVERIES = f"SELECT entries.id, CAST(ref AS BLOB), CAST(provider AS BLOB), account IS NULL, {_SELECTED_ENTRY} FROM"
-_OF_ALL = "entries CROSS JOIN jobs ON jobs.id = entries.job WHERE kind = 'webhook'"
-_OF_ONE = "jobs CROSS JOIN entries ON jobs.id = entries.job WHERE kind = 'webhook' AND ref = ?"
 
 _COLUMN: dict[Work, str] = {"polls": "poll_at", "handlers": "handle_at"}
 _DUE: dict[Work, str] = {"polls": "poll_at", "handlers": "max(handle_at, held_until)"}
@@ -136,10 +118,10 @@ class Session(Journals):
     def _load(self, refs: Sequence[str]) -> None:
         self._jobs.update(dict.fromkeys(refs))
         among = f"ref IN ({', '.join('?' * len(refs))})"
-        for id_, *row in self.rows(f"{_SELECT_JOB} WHERE {among}", refs):
-            head = to_head(row)
-            self._jobs[head.lookup.ref] = KnownJob(head, id_, _row(head))
-        ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - see above
+        rows = self.rows(f"{SELECT_JOB} WHERE {among}", refs)
+        for row, head in zip(rows, to_heads(rows), strict=True):
+            self._jobs[head.lookup.ref] = KnownJob(head, row[0], job_row(head))
+        ids = f"SELECT ref, said FROM jobs CROSS JOIN entries ON entries.job = jobs.id WHERE {among}"  # noqa: S608 - our own names, here and below
         for ref, said in self.rows(ids, refs):
             if (job := self._jobs[ref]) is not None:
                 job.ids[said] = None
@@ -153,7 +135,7 @@ class Session(Journals):
         return self._jobs[ref]
 
     def _entries(self, job: KnownJob) -> Iterable[Entry]:
-        return map(to_entry, self.rows(_JOURNAL, (job.number, 0)))
+        return to_entries(self.rows(JOURNAL, (job.number, 0)))
 
     def _leaving(self, account: str, per: float, now: float) -> Sequence[float]:
         bindings = {"account": account, "now": now, "per": per, "post": POST_SECONDS}
@@ -169,9 +151,9 @@ class Session(Journals):
 
     def _put(self, job: KnownJob, head: Head, new: Iterable[Entry]) -> None:
         execute = self.execute
-        row = _row(head)
+        row = job_row(head)
         if job.row is None:
-            execute(_INSERT_JOB, row)
+            execute(INSERT_JOB, row)
             ((job.number,),) = self.rows("SELECT last_insert_rowid()")
             self._jobs[head.lookup.ref] = job
         elif row != job.row:
@@ -179,9 +161,7 @@ class Session(Journals):
             execute(_update(differs), (*compress(row, differs), job.number))
         job.head, job.row = head, row
         for entry in new:
-            headers = _encode(entry.headers).decode() if entry.headers else None
-            values = (job.number, entry.id, entry.at, entry.kind, entry.status, headers, entry.body, entry.note)
-            execute(_INSERT_ENTRY, values)
+            execute(INSERT_ENTRY, entry_row(job.number, entry))
             job.ids[entry.id] = None
 
     # --- what the store is asked for -----------------------------------------------------------------------
@@ -189,8 +169,8 @@ class Session(Journals):
     def read(self, ref: str, *, after: int = 0) -> Stored | None:
         """Return a job with its entries after so many; see `Store.read`."""
         try:
-            for id_, *columns in self.rows(f"{_SELECT_JOB} WHERE ref = ?", (ref,)):
-                return to_head(columns).stored(map(to_entry, self.rows(_JOURNAL, (id_, after))))
+            for row in self.rows(f"{SELECT_JOB} WHERE ref = ?", (ref,)):
+                return to_heads([row])[0].stored(to_entries(self.rows(JOURNAL, (row[0], after))))
         except ValueError as error:
             raise UnreadableError(f"job {ref} cannot be read: {error}") from error
         return None
@@ -206,24 +186,18 @@ class Session(Journals):
         """Return some of the jobs that follow the id *last*, with their ids; those that cannot be read are `None`."""
         which = "account IS NOT NULL" if is_open is None else f"account IS NOT NULL AND is_open = {is_open:d}"
         way = f"id < ? AND {which} ORDER BY id DESC" if newest_first else f"id > ? AND {which} ORDER BY id"
-        rows = self.rows(f"{_SELECT_JOB} WHERE {way} LIMIT ?", (last, PAGE_JOBS))
+        rows = self.rows(f"{SELECT_JOB} WHERE {way} LIMIT ?", (last, PAGE_JOBS))
         before = accumulate((row[_SIZE] if isinstance(row[_SIZE], int) else 0 for row in rows), initial=0)
         rows = [row for row, size in zip(rows, before, strict=False) if size <= PAGE_BYTES]
-        journals: dict[int, list[list[Any]]] = {row[0]: [] for row in rows}
-        for job, *entry in self.rows(_JOURNALS.format(", ".join("?" * len(rows))), tuple(journals)):
-            journals[job].append(entry)
-
-        def make(row: Row) -> Stored:
-            return to_head(row[1:]).stored(map(to_entry, journals[row[0]]))
-
-        return [(row[0], _or_none("job", row, make)) for row in rows]
+        ids = [row[0] for row in rows]
+        return list(zip(ids, to_jobs(rows, self.rows(JOURNALS.format(", ".join("?" * len(ids))), ids)), strict=True))
 
     def deliveries(self, before: int, *, ref: str | None) -> list[tuple[int, Delivery | None]]:
         """Return some of the webhooks with ids below *before*, newest first; those that cannot be read are `None`."""
-        of, given = (_OF_ALL, ()) if ref is None else (_OF_ONE, (ref,))
-        query = f"{_DELIVERIES} {of} AND entries.id < ? ORDER BY entries.id DESC LIMIT ?"
+        of, given = (OF_ALL, ()) if ref is None else (OF_ONE, (ref,))
+        query = f"{DELIVERIES} {of} AND entries.id < ? ORDER BY entries.id DESC LIMIT ?"
         rows = self.rows(query, (*given, before, PAGE_DELIVERIES))
-        return [(row[0], _or_none("a delivery of job", row, _delivery)) for row in rows]
+        return [(row[0], to_delivery_or_none(row)) for row in rows]
 
     def claim(  # noqa: PLR0913 - the protocol's
         self, work: Work, *, now: float, until: float, limit: int, providers: Providers = None, latest: float = math.inf
@@ -248,7 +222,7 @@ class Session(Journals):
     def _due_jobs(self, work: Work, which: str, providers: Providers, given: dict[str, Any]) -> list[Row]:
         """Return when the first jobs are due, their ids and refs; each provider by itself, since its index says it."""
         due, ref = f"CAST({_DUE[work]} AS REAL)", "CAST(ref AS BLOB)"
-        select = f"SELECT {due}, id, {ref} FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - our own names
+        select = f"SELECT {due}, id, {ref} FROM jobs WHERE {_COLUMN[work]} IS NOT NULL AND {which}"  # noqa: S608 - see above
         first = f"ORDER BY {_DUE[work]}, id LIMIT :limit"
         if providers is None:
             return self.rows(f"{select} {first}", given)
@@ -281,7 +255,6 @@ class Session(Journals):
             "WHERE is_open = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?",
             (ABOVE_ALL, PAGE_JOBS),
         )
-        ((newest,),) = self.rows(NEWEST)
         webhooks = 0
         went: list[Row] = []
         for id_, changed_at, count in closed:
@@ -289,6 +262,22 @@ class Session(Journals):
                 break
             webhooks += count
             went.append((id_,))
+        self._delete(went)
+        return len(went), webhooks
+
+    def orphans(self) -> list[tuple[int, int]]:
+        """Return the ids and sizes of the journals without a request, longest silent first."""
+        return list(self.rows("SELECT id, CAST(size AS INTEGER) FROM jobs WHERE account IS NULL ORDER BY changed_at"))
+
+    def forget_orphans(self, ids: Sequence[int]) -> int:
+        """Forget those of *ids* whose request did not come meanwhile, and return how many."""
+        among = ", ".join("?" * len(ids))
+        went = self.rows(f"SELECT id FROM jobs WHERE account IS NULL AND id IN ({among})", ids)  # noqa: S608 - see above
+        self._delete(went)
+        return len(went)
+
+    def _delete(self, went: Sequence[Row]) -> None:
+        ((newest,),) = self.rows(NEWEST)
         self.connection.executemany("DELETE FROM entries WHERE job = ?", went)
         self.connection.executemany("DELETE FROM jobs WHERE id = ?", went)
         self.forget()
@@ -297,46 +286,9 @@ class Session(Journals):
             self.execute("DELETE FROM entries WHERE job = 0")
             columns = "id, job, said, at, kind, status, note, body"
             self.execute(f"INSERT INTO entries ({columns}) VALUES (?, 0, '', 0, 'purged', 0, '', '')", (newest,))  # noqa: S608 - see above
-        return len(went), webhooks
 
 
 @cache  # of the few sets of columns that change together; an index whose columns are not named is not touched
 def _update(differs: tuple[bool, ...]) -> str:
     names = ", ".join(f"{name} = ?" for name in compress(COLUMNS, differs))
     return f"UPDATE jobs SET {names} WHERE id = ?"  # noqa: S608 - see above
-
-
-def _row(head: Head) -> Row:
-    values: Row = _lookup_values(head.lookup)
-    return (values if head.is_known else (*values[:2], None, *values[3:])) + head[2:]
-
-
-def to_head(row: Sequence[Any]) -> Head:
-    """Return the head that is stored as *row*, whose columns are those of `COLUMNS`; a `ValueError`: it is damaged."""
-    values = [value.decode() if isinstance(value, bytes) else value for value in row]
-    lookup = dict(zip(_LOOKUP, values, strict=False))
-    is_known = lookup["account"] is not None
-    lookup |= {"account": lookup["account"] or "", "is_open": bool(lookup["is_open"])}
-    return msgspec.convert((lookup, is_known, *values[len(_LOOKUP) :]), Head)
-
-
-def to_entry(row: Sequence[Any]) -> Entry:
-    """Return the entry that is stored as *row*, whose columns are those of `_ENTRY`; a `ValueError`: it is damaged."""
-    id_, at, kind, status, headers, body, note = row
-    headers = {} if headers is None else msgspec.json.decode(headers)
-    values = (id_.decode(), at, kind.decode(), status, headers, body, note.decode())
-    return msgspec.convert(dict(zip(_ENTRY, values, strict=True)), Entry, builtin_types=(bytes,))
-
-
-def _delivery(row: Row) -> Delivery:
-    _, ref, provider, is_orphan, *entry = row
-    return to_delivery(ref.decode(), provider.decode(), to_entry(entry), is_orphan=bool(is_orphan))
-
-
-def _or_none(what: str, row: Row, make: Callable[[Row], T]) -> T | None:
-    try:
-        return make(row)
-    except ValueError as error:
-        ref = ascii(row[1].decode(errors="replace"))[1:-1]
-        _log.warning("%s %s is passed over: it cannot be read: %s", what, ref, error)
-        return None

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from attrs import field, frozen
 
-from audioext.models.entries import OTHER_TASK, REFUSED, UNREADABLE, Entry, Index
+from audioext.models.entries import MAX_DELIVERY_BYTES, OTHER_TASK, REFUSED, UNREADABLE, Entry, Index
 from audioext.models.limits import Limits
 
 Work = Literal["polls", "handlers"]
@@ -244,11 +244,12 @@ class Store(Protocol):
         """Store *default* under *name* unless there is a value; return the value that is there now."""
         ...
 
-    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
         """Forget the jobs that are not open and whose last entry is older than *before*; return how many went.
 
-        While the journal holds more webhooks than *deliveries_kept*, it forgets further jobs that are not open, those
-        whose last entry is oldest first.
+        While journals without a request hold more bytes of bodies than *delivery_bytes_kept*, it forgets such ones; and
+        while all hold more webhooks than *deliveries_kept*, further jobs that are not open: each time those whose last
+        entry is oldest first.
         """
         ...
 

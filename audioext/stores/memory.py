@@ -12,14 +12,14 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from operator import attrgetter
 
-import attrs
+import msgspec
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.models.entries import POST_SECONDS, Entry, Index
+from audioext.models.entries import MAX_DELIVERY_BYTES, POST_SECONDS, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores._engine import Fanout, follow
-from audioext.stores._journals import Head, Journals, KnownJob, sooner
+from audioext.stores._journals import Head, Journals, KnownJob, oldest_beyond, sooner
 from audioext.stores.base import (
     LONGEST_HOLD_SECONDS,
     Appended,
@@ -141,7 +141,7 @@ class MemoryStore(Journals):
         jobs = [job for *_, job in sorted(due)[:limit]]
         for job in jobs:
             if work == "polls":
-                lookup = attrs.evolve(job.head.lookup, poll_at=until)
+                lookup = msgspec.structs.replace(job.head.lookup, poll_at=until)
                 self._put(job, job.head._replace(lookup=lookup), ())
             else:
                 self._hold(job, now, until)
@@ -157,7 +157,7 @@ class MemoryStore(Journals):
         self._check()
         if (job := self._held.get(ref)) is not None:
             if work == "polls":
-                lookup = attrs.evolve(job.head.lookup, poll_at=sooner(job.head.lookup.poll_at, at))
+                lookup = msgspec.structs.replace(job.head.lookup, poll_at=sooner(job.head.lookup.poll_at, at))
                 self._put(job, job.head._replace(lookup=lookup), ())
             else:
                 self._hold(job, at, 0.0)
@@ -181,18 +181,21 @@ class MemoryStore(Journals):
         self._check()
         return self._secrets.setdefault(name, default)
 
-    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
         """Forget what is old; see `Store.purge`."""
         self._check()
-        surplus = len(self._arrivals) - deliveries_kept
-        closed = [job for job in self._held.values() if not job.head.lookup.is_open]
         count = len(self._held)
-        for job in sorted(closed, key=lambda job: job.head.changed_at):
+        closed = [job for job in self._held.values() if not job.head.lookup.is_open]
+        closed.sort(key=lambda job: job.head.changed_at)
+        orphans = [(job, job.head.size) for job in closed if not job.head.is_known]
+        surplus = len(self._arrivals) - deliveries_kept
+        for job in oldest_beyond(orphans, delivery_bytes_kept):
+            surplus -= self._forget(job)
+        for job in closed:
             if job.head.changed_at >= before and surplus <= 0:
                 break
-            surplus -= sum(entry.kind == "webhook" for entry in job.ids.values())
-            self._link(job, job.head.lookup, None)
-            del self._held[job.head.lookup.ref]
+            if job.head.lookup.ref in self._held:
+                surplus -= self._forget(job)
         self._arrivals = [job for job in self._arrivals if job.head.lookup.ref in self._held]
         for queue in self._due.values():
             queue[:] = [item for item in queue if item[-1].head.lookup.ref in self._held]
@@ -205,6 +208,12 @@ class MemoryStore(Journals):
         """Say that nothing survives the process."""
         self._check()
         return ("the memory store survives no restart; give store= a file or a server",)
+
+    def _forget(self, job: KnownJob) -> int:
+        """Forget a job, but for what `purge` clears at its end; return how many webhooks it had."""
+        self._link(job, job.head.lookup, None)
+        del self._held[job.head.lookup.ref]
+        return sum(entry.kind == "webhook" for entry in job.ids.values())
 
     def _check(self) -> None:
         if self._failing is not None:
@@ -220,7 +229,7 @@ class MemoryStore(Journals):
 
     def _hold(self, job: KnownJob, due: float, until: float) -> None:
         lookup = job.head.lookup
-        lookup = attrs.evolve(lookup, handle_at=sooner(lookup.handle_at, due))
+        lookup = msgspec.structs.replace(lookup, handle_at=sooner(lookup.handle_at, due))
         self._put(job, job.head._replace(lookup=lookup, held_until=until), ())
 
     # --- what the rules ask for ------------------------------------------------------------------------------

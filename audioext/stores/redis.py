@@ -18,7 +18,7 @@ from attrs import define, field
 from redis.exceptions import ResponseError
 
 from audioext.errors import StoreError, UnreadableError
-from audioext.models.entries import Entry, Index
+from audioext.models.entries import MAX_DELIVERY_BYTES, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores import _redis_scripts as scripts
 from audioext.stores._engine import EngineStore, paged
@@ -150,9 +150,10 @@ class RedisStore(EngineStore[OpenServer]):
         held: bytes | None = await self._pipe.run("SET", self._pipe.key("secret", name), default, "NX", "GET")
         return default if held is None else held
 
-    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
         """Forget what is old, in portions between which others are served; see `Store.purge`."""
-        return await self._opened().purge(before, deliveries_kept)
+        orphans = await self._opened().purge_orphans(delivery_bytes_kept)
+        return orphans + await self._opened().purge(before, deliveries_kept)
 
     def watch(self, *, urgent: bool) -> None:
         """Do nothing: changes are always heard at once."""

@@ -14,7 +14,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from attrs import define, field
 
+from audioext.models.entries import MAX_DELIVERY_BYTES
 from audioext.stores._engine import EngineStore, paged
+from audioext.stores._journals import oldest_beyond
 from audioext.stores._sqlite_file import DatabaseFile, Driver, Synchronous, default_driver
 from audioext.stores._sqlite_session import LAST, PAGE_JOBS, Session
 from audioext.stores._sqlite_thread import Writer
@@ -76,10 +78,14 @@ class SqliteStore(EngineStore[Writer]):
         """Yield the webhooks, newest first, read page by page."""
         return paged(lambda before: self._opened().reader.run(Session.deliveries, before, ref=ref), LAST)
 
-    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
         """Forget what is old, in steps between which appends go on; see `Store.purge`."""
-        surplus = await self._opened().reader.run(Session.surplus, deliveries_kept)
         forgotten, went = 0, PAGE_JOBS
+        sizes = await self._opened().reader.run(Session.orphans)
+        orphans = oldest_beyond(sizes, delivery_bytes_kept)
+        for at in range(0, len(orphans), PAGE_JOBS):
+            forgotten += await self._opened().run(Session.forget_orphans, orphans[at : at + PAGE_JOBS])
+        surplus = await self._opened().reader.run(Session.surplus, deliveries_kept)
         while went == PAGE_JOBS:
             went, webhooks = await self._opened().run(Session.purge, before, surplus)
             forgotten += went

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Literal, TypeVar
 
 from attrs import define, field
 
 from audioext.errors import StoreError
-from audioext.models.entries import Entry, Index
+from audioext.models.entries import MAX_DELIVERY_BYTES, Entry, Index
 from audioext.models.limits import Limits
 from audioext.stores.base import (
     Appended,
@@ -137,9 +138,10 @@ class Line:
         """Pass it on."""
         return await self._pass("secret", lambda: self.store.secret(name, default))
 
-    async def purge(self, *, before: float, deliveries_kept: int) -> int:
+    async def purge(self, *, before: float, deliveries_kept: int, delivery_bytes_kept: int = MAX_DELIVERY_BYTES) -> int:
         """Pass it on."""
-        return await self._pass("purge", lambda: self.store.purge(before=before, deliveries_kept=deliveries_kept))
+        purge = partial(self.store.purge, before=before, deliveries_kept=deliveries_kept)
+        return await self._pass("purge", lambda: purge(delivery_bytes_kept=delivery_bytes_kept))
 
     def watch(self, *, urgent: bool) -> None:
         """Pass it on."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 import attrs
+import msgspec
 import pytest
 from attrs import field, frozen
 from hypothesis import strategies as st
@@ -79,15 +80,16 @@ def summary(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [summary(item) for item in value]
     if attrs.has(type(value)):
-        return _fields_summary(value)
+        fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))
+        return _fields_summary(value, {each.name: each.default for each in fields})
+    if isinstance(value, msgspec.Struct):
+        return _fields_summary(value, {each.name: each.default for each in msgspec.structs.fields(value)})
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _fields_summary(value: object) -> dict[str, object]:
+def _fields_summary(value: object, defaults: Mapping[str, object]) -> dict[str, object]:
     shown = {
-        attribute.name: summary(getattr(value, attribute.name))
-        for attribute in attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))
-        if getattr(value, attribute.name) != attribute.default
+        name: summary(getattr(value, name)) for name, default in defaults.items() if getattr(value, name) != default
     }
     return shown if isinstance(value, Track) else {type(value).__name__: shown}
 

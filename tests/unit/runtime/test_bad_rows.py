@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 import attrs
+import msgspec
 import pytest
 
 from audioext.errors import StoreError, UnreadableError
@@ -90,7 +91,7 @@ async def test_an_unreadable_job_is_said_once_and_keeps_no_other(
 
 
 def _nothing_due(job: Stored) -> Index:
-    return attrs.evolve(job.index, poll_at=None, handle_at=None)
+    return msgspec.structs.replace(job.index, poll_at=None, handle_at=None)
 
 
 async def test_a_store_that_fails_in_the_middle_is_said_once(

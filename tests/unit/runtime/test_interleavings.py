@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-import attrs
 import msgspec
 from attrs import define, field
 from hypothesis import settings
@@ -63,7 +62,7 @@ PLAIN = {
     "complete": tape.webhook(4.0, tape.shown(Stage.COMPLETE, *WHOLE)),
     "complete by poll": tape.status(4.5, tape.shown(Stage.COMPLETE, *WHOLE)),
 }
-FACTS = {name: attrs.evolve(entry, at=BEGIN_SECONDS + entry.at) for name, entry in PLAIN.items()}
+FACTS = {name: msgspec.structs.replace(entry, at=BEGIN_SECONDS + entry.at) for name, entry in PLAIN.items()}
 """All that may be seen, in the order of a plain run."""
 ORDER = {topic: place for place, topic in enumerate(("text", "first", "complete"))}
 
@@ -96,7 +95,7 @@ class Running:
 
     async def see(self, name: str, late: float) -> None:
         """See one thing, as the inbox, the poller or the submit does; an answer has but one time."""
-        entry = attrs.evolve(FACTS[name], at=FACTS[name].at + late)
+        entry = msgspec.structs.replace(FACTS[name], at=FACTS[name].at + late)
         if entry.kind == "webhook":
             await self.process.receive(entry)
         elif entry.kind == "answer":
@@ -363,7 +362,7 @@ class Interleavings(RuleBasedStateMachine):
         right = schedule.index_of(record, now=float("inf"), poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
         if (right.handle_at is None) != (index.handle_at is None) or (index.poll_at is None) == right.is_open:
             return False
-        return right == attrs.evolve(index, handle_at=right.handle_at)
+        return right == msgspec.structs.replace(index, handle_at=right.handle_at)
 
     # --- the end --------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 
-import attrs
+import msgspec
 import pytest
 
 from audioext.errors import ConfigError, StoreError, WebhookError
@@ -33,7 +33,7 @@ DONE = tape.webhook(NOW + 3, tape.shown(Stage.COMPLETE, tape.track("one"), tape.
 def row(record: Record, index: Index) -> Index:
     """Return the index row that *record* has, with the times of *index* that depend on when it was made."""
     right = schedule.index_of(record, now=float("inf"), poll_at=index.poll_at, expire_after=EXPIRE_SECONDS)
-    return attrs.evolve(right, handle_at=None if right.handle_at is None else index.handle_at)
+    return msgspec.structs.replace(right, handle_at=None if right.handle_at is None else index.handle_at)
 
 
 async def index_is_right(store: MemoryStore, ref: str = REF) -> bool:
@@ -78,7 +78,7 @@ async def test_an_entry_that_comes_again_changes_nothing(store: MemoryStore, her
     held = await here.submit()
     await here.journal.append(held, [TEXT])
     before, waiter = held.record, held.waiter()
-    await here.journal.append(held, [attrs.evolve(TEXT, at=NOW + 50)])
+    await here.journal.append(held, [msgspec.structs.replace(TEXT, at=NOW + 50)])
 
     assert (2, 1) == ((await stored(store)).count, (await stored(store)).repeats)
     assert (before, False) == (held.record, waiter.done())
@@ -224,7 +224,7 @@ async def test_what_two_processes_saw_at_different_times_has_one_time(
     """The same delivery at two processes is one entry, with the time of the one that came first, for both of them."""
     held, other = await here.submit(), await there.hold()
     await here.journal.append(held, [TEXT])
-    await there.journal.append(other, [attrs.evolve(TEXT, at=NOW + 50)])
+    await there.journal.append(other, [msgspec.structs.replace(TEXT, at=NOW + 50)])
 
     assert [NOW + 1] * 2 == [record.reached[-1].at for record in (held.record, other.record)]
     assert await truth(store) == other.record
@@ -264,7 +264,7 @@ async def test_a_delivery_of_a_job_that_nobody_here_holds_takes_one_round_trip(
 ) -> None:
     """It is durable after one append, and the index follows behind."""
     await there.submit()
-    await here.receive(attrs.evolve(TEXT, body=tape.body(tape.shown(Stage.TEXT, task_id=None))))
+    await here.receive(msgspec.structs.replace(TEXT, body=tape.body(tape.shown(Stage.TEXT, task_id=None))))
 
     assert ["append"] == here.line.calls
     assert (2, NOW + SECOND_LOOK_SECONDS) == ((await stored(store)).count, await store.next_due("handlers"))
@@ -301,7 +301,7 @@ async def test_an_unheld_delivery_that_came_before_keeps_its_time(
     held = await there.submit()
     called = tape.webhook(NOW + 1, tape.shown(Stage.TEXT, task_id="first"))
     await there.journal.append(held, [called, tape.webhook(NOW + 2, tape.shown(Stage.TEXT, task_id="second"))])
-    await here.receive(attrs.evolve(called, at=NOW + 9))
+    await here.receive(msgspec.structs.replace(called, at=NOW + 9))
     await here.journal.aclose()
 
     assert ("first", True) == ((await stored(store)).index.task_id, await index_is_right(store))
@@ -467,7 +467,7 @@ async def test_the_time_that_the_store_holds_is_the_truth(here: Process) -> None
     held = await here.submit()
     await here.journal.append(held, [tape.answer(NOW), TEXT])
     here.line.store = empty = MemoryStore()
-    await start(empty).receive(attrs.evolve(TEXT, at=NOW + 50))
+    await start(empty).receive(msgspec.structs.replace(TEXT, at=NOW + 50))
     await here.hold()
 
     assert await truth(empty) == held.record

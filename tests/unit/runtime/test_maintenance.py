@@ -8,8 +8,10 @@ import attrs
 import pytest
 
 from audioext.clock import Clock
+from audioext.models.entries import MAX_JOURNAL_BYTES, make_entry
 from audioext.models.results import Stage
-from audioext.runtime.maintenance import FIRST_PURGE_SECONDS, PURGE_EVERY_SECONDS, purge_now_and_then
+from audioext.runtime.maintenance import EARLY_SHARE, FIRST_PURGE_SECONDS, PURGE_EVERY_SECONDS, Housekeeping
+from audioext.state.reading import Reading
 from audioext.stores import MemoryStore
 from tests.support import tape
 from tests.support.lines import fail_at
@@ -17,12 +19,20 @@ from tests.support.loops import BEGIN_SECONDS
 from tests.support.processes import LOOP_CLOCK, Process, loop_time
 
 KEEP_SECONDS = 86_400.0
+MIB = 1_048_576
 
 
 def start_purging(process: Process, clock: Clock = LOOP_CLOCK) -> asyncio.Task[None]:
-    """Start what keeps the store of *process* tidy."""
-    work = purge_now_and_then(process.line, clock, keep=KEEP_SECONDS, deliveries_kept=1_000)
-    return asyncio.create_task(work)
+    """Start what keeps the store of *process* tidy, and bounds the deliveries for no job to 64 MiB."""
+    work = Housekeeping(
+        store=process.line,
+        clock=clock,
+        keep=KEEP_SECONDS,
+        deliveries_kept=1_000,
+        delivery_bytes_kept=EARLY_SHARE * MAX_JOURNAL_BYTES,
+    )
+    process.journal.on_orphan = work.note_orphan
+    return asyncio.create_task(work.run())
 
 
 async def listed(store: MemoryStore) -> list[str]:
@@ -52,6 +62,23 @@ async def test_the_first_purge_comes_after_handlers_had_their_time(here: Process
     assert [] == here.line.calls
     await asyncio.sleep(2.0)
     assert ["purge"] == here.line.calls
+    purging.cancel()
+
+
+async def test_a_flood_of_deliveries_for_no_job_is_bounded_at_once(store: MemoryStore, here: Process) -> None:
+    """However many come within the hour, an eighth more is held than may be kept; old jobs wait their hour."""
+    ended = await here.submit("ended")
+    await here.journal.append(ended, [tape.webhook(BEGIN_SECONDS, tape.shown(Stage.COMPLETE, tape.track("one")))])
+    purging = start_purging(here, attrs.evolve(LOOP_CLOCK, now=lambda: loop_time() + 365 * KEEP_SECONDS))
+    large = make_entry("webhook", BEGIN_SECONDS, body=bytes(MIB))
+    held = []
+    for number in range(200):
+        await here.journal.receive(f"stranger{number}", "tape", Reading(large, problem="nonsense"))
+        await asyncio.sleep(1.0)
+        held.append(len([delivery async for delivery in store.deliveries() if delivery.verdict == "orphan"]))
+
+    assert 64 + 8 - 1 == max(held)
+    assert ["ended"] == await listed(store)
     purging.cancel()
 
 

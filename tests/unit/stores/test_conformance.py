@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import attrs
+import msgspec
 import pytest
 
 from audioext.models.entries import MAX_ENTRIES, MAX_JOURNAL_BYTES, make_entry
@@ -198,7 +198,7 @@ async def test_a_repeat_is_counted_and_not_appended(store: Store, other: Store) 
     first = [make_webhook(1), status, handled]
     await store.append("ref", first, provider="kie", known=1)
 
-    again = [attrs.evolve(entry, at=999.0) for entry in first]
+    again = [msgspec.structs.replace(entry, at=999.0) for entry in first]
     appended = await other.append("ref", [*again, make_webhook(2), make_webhook(2)], provider="kie", known=4)
 
     assert Appended(count=5, missed=tuple(first)) == appended

@@ -165,6 +165,48 @@ async def test_purge_bounds_the_deliveries(store: Store) -> None:
     assert 3 == len(await delivered(store))
 
 
+async def test_purge_bounds_the_bytes_of_deliveries_for_no_job(store: Store, other: Store) -> None:
+    """The longest silent journals without a request go until the others fit; submitted jobs count and go for nothing.
+
+    A purge that comes again finds nothing to do, and what was forgotten begins anew.
+    """
+    for ref in ("open", "closed"):
+        await create(store, ref, now=50.0)
+    await close(store, "closed", 60.0)
+    for ref in ("open", "closed"):
+        await store.append(ref, [make_webhook(70, size=1_000)], provider="kie", known=1)
+    for number in (3, 1, 2, 4):
+        await store.append(f"ref{number}", [make_webhook(number, size=100)], provider="kie")
+    await store.append("ref1", [make_webhook(9, size=50)], provider="kie", known=1)
+
+    assert 0 == await store.purge(before=0.0, deliveries_kept=ALL, delivery_bytes_kept=450)
+    assert 2 == await other.purge(before=0.0, deliveries_kept=ALL, delivery_bytes_kept=449 - 100)
+    assert 0 == await store.purge(before=0.0, deliveries_kept=ALL, delivery_bytes_kept=449 - 100)
+    assert [None, None] == [await store.read("ref2"), await store.read("ref3")]
+    assert 1 == (await store.append("ref2", [make_webhook(2)], provider="kie")).count
+    assert 3 == await store.purge(before=0.0, deliveries_kept=ALL, delivery_bytes_kept=0)
+    assert ["open", "closed"] == await listed(store)
+    assert 3 == len(await delivered(store))
+
+
+async def test_an_adopted_delivery_is_no_stray_one(store: Store) -> None:
+    """Once its request is there, a journal goes for no other job's bytes."""
+    await store.append("ref", [make_webhook(1, size=1_000)], provider="kie")
+    await create(store, "ref", now=50.0)
+
+    assert 0 == await store.purge(before=0.0, deliveries_kept=ALL, delivery_bytes_kept=0)
+    assert ["ref"] == await listed(store)
+
+
+async def test_hundreds_of_deliveries_for_no_job_go_in_one_purge(store: Store) -> None:
+    """More than any portion has go at once, the oldest ones, and the newest stay."""
+    for number in range(1_200):
+        await store.append(f"ref{number}", [make_webhook(number, size=10)], provider="kie")
+
+    assert 1_190 == await store.purge(before=0.0, deliveries_kept=ALL, delivery_bytes_kept=109)
+    assert [f"{n:08}.." for n in range(1_199, 1_189, -1)] == await delivered(store)
+
+
 async def test_purge_goes_on_past_one_portion(store: Store) -> None:
     """Hundreds of jobs go in one purge, and what is stored afterwards is whole."""
     for number in range(600):

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
-import attrs
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -163,7 +163,7 @@ async def test_what_is_stored_is_what_is_read(
     store = await connect()
     number = next(numbers)
     ref, key, task_id = (f"{number} {word}" for word in words)
-    index = attrs.evolve(index, ref=ref, key=key, task_id=task_id)
+    index = msgspec.structs.replace(index, ref=ref, key=key, task_id=task_id)
     await store.create(make_request(ref), index, limits=UNLIMITED, now=1.0)
 
     await store.append(ref, journal, provider=index.provider, index=index, known=1)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import attrs
+import msgspec
 import pytest
 import redis.asyncio
 from hypothesis import given
@@ -336,7 +336,7 @@ async def play(store: Store, call: tuple[object, ...]) -> object:
 
 
 def _of(index: Index, ref: str) -> Index:
-    return attrs.evolve(index, ref=ref)
+    return msgspec.structs.replace(index, ref=ref)
 
 
 async def _has_task(store: Store, task_id: str) -> bool:

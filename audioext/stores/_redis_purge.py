@@ -1,0 +1,82 @@
+"""The scripts behind `purge`: whatever leads to a job goes with it, in one step."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from audioext.stores._redis_scripts import INDEX, make_script
+
+_FORGET = """
+-- Forget all that leads to a job; whether it was there.
+local function forget(ref, held)
+  local is_whole, first, last = pcall(struct.unpack, FACTS, held[1] or '')
+  if not is_whole then first, last = 0, MAX_ENTRIES end  -- an expired or damaged one may have had so many
+  local webhooks = {}
+  for number = first, last do webhooks[#webhooks + 1] = ref .. ' ' .. number end
+  if webhooks[1] then call('ZREM', base .. 'webhooks', unpack(webhooks)) end
+  local is_read, index = pcall(cmsgpack.unpack, held[2] or '')
+  if is_whole and is_read and type(index) == 'table' and index.provider and index.account then
+    unlink(index, ref)
+    call('ZREM', base .. 'polls:' .. index.provider, ref)
+    call('ZREM', base .. 'handlers:' .. index.provider, ref)
+  end
+  call('ZREM', base .. 'jobs', ref)
+  call('ZREM', base .. 'closed', ref)
+  return call('UNLINK', base .. 'job:' .. ref)
+end
+"""
+
+_ORPHAN = """
+-- The bytes of a journal without a request; nil: it is none.
+local function orphan_size(held)
+  local is_whole, _, _, is_known, _, size = pcall(struct.unpack, FACTS, held or '')
+  return is_whole and is_known == 0 and size or nil
+end
+"""
+
+PURGE: Final = make_script(
+    INDEX,
+    _FORGET,
+    """
+local before, kept, portion = tonumber(ARGV[1]) or call('TIME')[1] - ARGV[4], tonumber(ARGV[2]), tonumber(ARGV[3])
+local oldest = call('ZRANGE', base .. 'closed', 0, portion - 1, 'WITHSCORES')
+local went, existed = 0, 0
+for at = 1, #oldest, 2 do
+  local ref = oldest[at]
+  if tonumber(oldest[at + 1]) >= before and call('ZCARD', base .. 'webhooks') <= kept then break end
+  existed = existed + forget(ref, redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'i'))
+  went = went + 1
+end
+return {went, existed}
+""",
+)
+
+ORPHANS: Final = make_script(
+    _ORPHAN,
+    """
+local refs = call('ZRANGE', base .. 'closed', ARGV[1], ARGV[2])
+local found = {#refs}
+for _, ref in ipairs(refs) do
+  local size = orphan_size(redis.pcall('HGET', base .. 'job:' .. ref, 'm'))
+  if size then
+    found[#found + 1] = ref
+    found[#found + 1] = size
+  end
+end
+return found
+""",
+)
+
+PURGE_ORPHANS: Final = make_script(
+    INDEX,
+    _FORGET,
+    _ORPHAN,
+    """
+local went = 0
+for _, ref in ipairs(ARGV) do
+  local held = redis.pcall('HMGET', base .. 'job:' .. ref, 'm', 'i')
+  if orphan_size(held[1]) then went = went + forget(ref, held) end  -- else its request came meanwhile
+end
+return went
+""",
+)
