@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -54,7 +55,7 @@ class Journal:
     on_orphan: Callable[[int], None] = field(default=lambda _: None)
     counts: Counts = field(factory=Counts, init=False)
     _held: WeakValueDictionary[str, HeldJob] = field(factory=WeakValueDictionary, init=False)
-    _recent: dict[str, HeldJob] = field(factory=dict, init=False)
+    _recent: OrderedDict[str, HeldJob] = field(factory=OrderedDict, init=False)
     _chores: set[asyncio.Task[None]] = field(factory=set, init=False)
     _looks: set[asyncio.Timeout] = field(factory=set, init=False)
     unstored: Unstored = field(init=False)
@@ -82,7 +83,7 @@ class Journal:
         held = self._held.setdefault(held.ref, held)
         self._recent[held.ref] = held
         if len(self._recent) > RECENT_JOBS:
-            del self._recent[next(iter(self._recent))]
+            self._recent.popitem(last=False)
         return held
 
     def take_in(self, stored: Stored) -> HeldJob:
