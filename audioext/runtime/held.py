@@ -29,8 +29,7 @@ class HeldJob:
     """What was seen, by the entry's id."""
     count: int = 0
     """How many entries the store is known to hold; all of them are among the readings."""
-    _waiters: list[asyncio.Future[bool]] | None = field(default=None, repr=False)
-    """Nobody waits for most jobs of a long listing."""
+    _waiters: list[asyncio.Future[bool]] = field(factory=list, repr=False)
     polled_at: float = 0.0
     """When this process last asked for its status, in Unix seconds."""
     poll_problem: str | None = None
@@ -126,20 +125,17 @@ class HeldJob:
     def waiter(self) -> asyncio.Future[bool]:
         """Return a private future that the next news ends; whoever got it gives it back with `leave`."""
         waiter = asyncio.get_running_loop().create_future()
-        if self._waiters is None:
-            self._waiters = [waiter]
-        else:
-            self._waiters.append(waiter)
+        self._waiters.append(waiter)
         return waiter
 
     def leave(self, waiter: asyncio.Future[bool]) -> None:
         """Forget a waiter."""
-        if self._waiters is not None and waiter in self._waiters:
+        if waiter in self._waiters:
             self._waiters.remove(waiter)
 
     def wake(self) -> None:
         """Let all who wait look again."""
-        waiters, self._waiters = self._waiters or (), None
+        waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(True)
