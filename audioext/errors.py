@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -61,7 +62,11 @@ def printable(text: str) -> str:
     """Return *text* with a mark for each character that a terminal or a log could take for a command or a new line."""
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(letter if _is_seen(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _is_seen(letter: str) -> bool:
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"  # a blank of another width
 
 
 class AudioextError(Exception):

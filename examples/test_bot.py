@@ -1,6 +1,6 @@
 """How to test what you build on audioext: the fixtures come with it, and need pytest-asyncio and audioext[sandbox].
 
-python -m pytest --asyncio-mode=auto examples/test_bot.py
+python -m pytest -p audioext --asyncio-mode=auto examples/test_bot.py
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def mask(text: str) -> str:
 
 def without_password(text: str) -> str:
     """Return *text* with the name and password of every URL hidden, also where it is a broken one."""
-    text = _BARE_NAME.sub(f"{MASK}@", _PASSWORD.sub(MASK, text))
-    return "".join(map(_without_name, _SPACES.split(text)))
+    text = "".join(map(_without_name, _SPACES.split(_BARE_NAME.sub(f"{MASK}@", text))))
+    return _PASSWORD.sub(MASK, text)
 
 
 def _without_name(word: str) -> str:

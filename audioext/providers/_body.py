@@ -197,7 +197,7 @@ class Body:
 
         def look(item: object) -> object:
             nonlocal left
-            left -= isinstance(item, str)
+            left -= isinstance(item, str) and item.lstrip()[:1] in {"{", "[", '"'}
             return opened(item) if left > 0 else item
 
         for node in nodes:

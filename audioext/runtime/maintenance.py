@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 
 from attrs import define, field
 
@@ -50,16 +51,17 @@ class Housekeeping:
         due = clock.monotonic() + FIRST_PURGE_SECONDS
         while True:
             await clock.wait_for(self._is_early, due - clock.monotonic())
-            before = 0.0
+            before, deliveries_kept = 0.0, sys.maxsize  # an early purge leaves submitted jobs alone
             if not self._is_early.is_set() or clock.monotonic() >= due:
                 # A clock that steps ahead for a moment makes nothing old: what it shows counts when it is shown again.
                 last, offset = offset, clock.now() - clock.monotonic()
                 before = clock.monotonic() + min(last, offset) - self.keep
+                deliveries_kept = self.deliveries_kept
                 due = clock.monotonic() + PURGE_EVERY_SECONDS
             self._is_early.clear()
             try:
                 await self.store.purge(
-                    before=before, deliveries_kept=self.deliveries_kept, delivery_bytes_kept=self.delivery_bytes_kept
+                    before=before, deliveries_kept=deliveries_kept, delivery_bytes_kept=self.delivery_bytes_kept
                 )
             except Exception:  # noqa: BLE001 - housekeeping must not end; it comes again in an hour
                 _log.warning("old jobs could not be purged", exc_info=True)

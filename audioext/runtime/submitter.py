@@ -93,6 +93,9 @@ class Submitter:
             self.sources.release(order.request)  # that of the first one goes out
             refuse_other(order, "under way", sharing[0])
             sharing[1].append(waiter)
+        elif self._closing.is_set():  # a task that is cancelled before its first step would tell nobody
+            self.sources.release(order.request)
+            raise ConfigError(_UNSENT)
         else:
             waiters = [waiter]
             if order.key is not None:

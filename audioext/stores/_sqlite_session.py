@@ -55,6 +55,8 @@ _LEAVING = """SELECT answered_at + :per FROM jobs
 _OCCUPYING = """SELECT count(*) FROM jobs
     WHERE account = ? AND occupies_until > ? AND occupies_until > 0 AND occupies_until < ?"""
 
+_IS_ORPHAN = "account IS NULL AND is_open = 0"
+
 PAGE_JOBS = 256
 """Jobs that are listed, or purged, in one step, so that nobody waits long for it."""
 PAGE_BYTES = 8 * 1024 * 1024
@@ -267,12 +269,12 @@ class Session(Journals):
 
     def orphans(self) -> list[tuple[int, int]]:
         """Return the ids and sizes of the journals without a request, longest silent first."""
-        return list(self.rows("SELECT id, CAST(size AS INTEGER) FROM jobs WHERE account IS NULL ORDER BY changed_at"))
+        return list(self.rows(f"SELECT id, CAST(size AS INTEGER) FROM jobs WHERE {_IS_ORPHAN} ORDER BY changed_at"))  # noqa: S608 - see above
 
     def forget_orphans(self, ids: Sequence[int]) -> int:
         """Forget those of *ids* whose request did not come meanwhile, and return how many."""
         among = ", ".join("?" * len(ids))
-        went = self.rows(f"SELECT id FROM jobs WHERE account IS NULL AND id IN ({among})", ids)  # noqa: S608 - see above
+        went = self.rows(f"SELECT id FROM jobs WHERE {_IS_ORPHAN} AND id IN ({among})", ids)  # noqa: S608 - see above
         self._delete(went)
         return len(went)
 

@@ -238,7 +238,9 @@ def json_response(value: object, *, status: int = 200) -> web.Response:
 
 
 def _cookie(request: web.Request) -> str:
-    return COOKIE.format(port=request.url.port)
+    with suppress(ValueError):
+        return COOKIE.format(port=request.url.port)
+    return ""  # its Host is none
 
 
 def _static(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 
@@ -12,6 +13,8 @@ from audioext.clock import whole
 from audioext.errors import ConfigError
 from audioext.models.stats import Stats
 from audioext.webhooks.server import BoundedServer, StrangersLog
+
+_log = logging.getLogger("audioext.metrics")
 
 SHUTDOWN_SECONDS = 0.2
 """How long connections may keep it from closing: numbers that nobody heard are in nobody's way."""
@@ -39,7 +42,11 @@ class MetricsServer:
             elif request.method not in {"GET", "HEAD"}:
                 response = web.Response(status=405, headers={"Allow": "GET, HEAD"})
             else:
-                body, kind = metrics_page(self.stats, request.headers.get("Accept", ""))
+                try:
+                    body, kind = metrics_page(self.stats, request.headers.get("Accept", ""))
+                except Exception:  # noqa: BLE001 - a bug of ours, which the log of what strangers do would hide
+                    _log.exception("the numbers could not be shown")
+                    return web.Response(status=500)
                 response = web.Response(body=body, headers={"Content-Type": kind})
                 response.enable_compression()
             response.force_close()  # each scrape has a connection of its own: one that is kept counts as silent

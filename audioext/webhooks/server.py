@@ -46,7 +46,7 @@ BOUNDS: Final[ServerBounds] = {
     "auto_decompress": False,
     "lingering_time": LINGERING_SECONDS,
     "max_headers": 64,
-    "max_field_size": 4096,
+    "max_field_size": 8190,
 }
 """Of each server of ours: a compressed body stays as it is, since it may unpack to a thousand times more, and one that
 nobody wants is not read for long. Each connection may hold a head that is not whole, and so all of them a lot: vendors

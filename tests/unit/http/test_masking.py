@@ -112,6 +112,7 @@ def test_what_holds_no_secret_is_left_as_it_is(text: str) -> None:
     [
         ("redis://me:secret@db/0 and redis://db", "redis://***@db/0 and redis://db"),
         ("https://me:se/cr@et@host//x", "https://***@host//x"),
+        ("https://me:secretpassword=x@host/", "https://***@host/"),
         ("me:secret@host", "***@host"),
         ("unix:///x?password=secret&db=1", "unix:///x?password=***&db=1"),
         ("write to me@example.com", "write to me@example.com"),
