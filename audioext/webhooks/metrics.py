@@ -57,7 +57,7 @@ class MetricsServer:
         await self._runner.setup()
         host, port = self.address
         try:
-            await whole(web.TCPSite(self._runner, host, port, reuse_address=True).start())
+            await whole(web.TCPSite(self._runner, host, port, reuse_address=True, backlog=server.backlog).start())
         except OSError as error:
             message = f"metrics cannot listen on {host}:{port}: {error.strerror or error}; choose another `metrics=`"
             raise ConfigError(message) from error

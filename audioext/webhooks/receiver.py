@@ -35,8 +35,6 @@ _access_log = logging.getLogger("audioext.access")
 SHUTDOWN_SECONDS = 0.2
 WRITE_SECONDS = 30.0
 """How long a piece of a file, or news of a job, may wait for who asked for it to read on."""
-BACKLOG = 64
-"""Connections that may wait to be accepted, which all are at once; the server closes what is too many after that."""
 
 
 class MaskedAccessLogger(AbstractAccessLogger):
@@ -118,7 +116,7 @@ class Receiver:
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=BACKLOG)
+        site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=self._server.backlog)
         try:
             await whole(site.start())
         except OSError as error:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, TypedDict
 
 from aiohttp import web
@@ -24,7 +26,9 @@ _log = logging.getLogger("audioext.server")
 HEAD_SECONDS = 15.0
 """How long a connection may be open without a whole head, at first and between two requests."""
 MAX_CONNECTIONS = 512
-"""Open at a time, and at most half of the process's descriptors: the store and our own calls need some as well."""
+"""Open at a time, and at most half of the descriptors that are left: the store and our own calls need some as well."""
+MAX_BACKLOG = 64
+"""Connections that may wait to be accepted, which all are at once; before the oldest are closed it may happen thrice."""
 LINGERING_SECONDS = 0.5
 """How long the rest of a body is read that was refused, so that the sender can read why; how long an answer may take
 to be read on a connection that is closed."""
@@ -87,6 +91,7 @@ class BoundedServer(web.Server):
         self._clock = asyncio.get_running_loop()
         self._open = 0
         self._most = most_connections()
+        self.backlog = max(1, min(MAX_BACKLOG, self._most // 5))
         self._silent: dict[web.RequestHandler, float] = {}  # until when each may be silent
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -143,8 +148,12 @@ async def ask_later(request: web.Request) -> None:
 
 
 def most_connections() -> int:
-    """Return how many connections may be open at a time."""
+    """Return how many connections may be open at a time, besides what is open now."""
     if resource is None:
         return MAX_CONNECTIONS
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft // 2))
+    left, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if left == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    with suppress(OSError):  # what is open now; not every system says it
+        left -= sum(1 for _ in Path("/dev/fd").iterdir())
+    return max(1, min(MAX_CONNECTIONS, left // 2))
