@@ -28,7 +28,7 @@ HEAD_SECONDS = 15.0
 MAX_CONNECTIONS = 512
 """Open at a time, and at most half of the descriptors that are left: the store and our own calls need some as well."""
 MAX_BACKLOG = 64
-"""Connections that may wait to be accepted, which all are at once; before the oldest are closed it may happen thrice."""
+"""Connections that may wait to be accepted, which all are at once, and some times over before the oldest are closed."""
 LINGERING_SECONDS = 0.5
 """How long the rest of a body is read that was refused, so that the sender can read why; how long an answer may take
 to be read on a connection that is closed."""
