@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-for profile, examples in (("brief", 20), ("quick", 50), ("thorough", 1_000)):
+for profile, examples in (("quick", 20), ("ci", 50), ("thorough", 1_000)):
     settings.register_profile(
         profile,
         deadline=None,
