@@ -67,6 +67,7 @@ def bots_names(voice: Path) -> dict[str, object]:
     }
 
 
+@pytest.mark.timeout(480)  # it is as long as the page, and encodes many minutes of MP3
 async def test_every_other_block_runs(folder: Path) -> None:
     """Each further block runs with the client, job and app that the text speaks of."""
     async with Sandbox(speed=1e6, ready_seconds=61.0, extension_seconds=1.0) as sandbox:

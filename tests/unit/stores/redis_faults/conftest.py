@@ -47,7 +47,7 @@ async def reach(relay: Relay, stack: AsyncExitStack) -> Reach:
 
     async def reach(patience: float = 5.0) -> RedisStore:
         store = RedisStore(f"redis://127.0.0.1:{relay.port}/0?prefix={PREFIX}&patience={patience}")
-        await store.open()
+        await persist(store.open)  # a busy machine may take longer than its patience
         stack.push_async_callback(store.aclose)
         return store
 
@@ -82,7 +82,7 @@ async def until(is_done: Callable[[], Awaitable[object]]) -> None:
 
 
 async def persist(work: Callable[[], Awaitable[T]]) -> T:
-    """Return what *work* gives as soon as the server is there again."""
+    """Return what *work* gives as soon as the server is there."""
     async with asyncio.timeout(20):
         while True:
             try:

@@ -82,7 +82,7 @@ async def test_a_replica_that_was_behind_is_a_gap(  # noqa: PLR0913 - fixtures
     listen: Listen,
 ) -> None:
     """The new master lacks what was acknowledged last: all is looked at again, and the journal is known to be short."""
-    store = await reach(patience=3.0)
+    store = await reach()
     await create(store)
     await replicate(raw, server.port, heirs)
     await heirs.replicaof("NO", "ONE")
