@@ -69,26 +69,13 @@ def suffix_of(head: bytes) -> str | None:
 class Spool:
     """Temporary files, each in a folder that is ours alone; what it did not make it never removes."""
 
-    _folders: dict[Path, Path] = field(factory=dict, init=False)
+    _paths: set[Path] = field(factory=set, init=False)
 
-    async def keep(self, source: bytes | BinaryIO) -> Path | Problem:
+    def keep(self, source: bytes | BinaryIO) -> Path | Problem:
         """Return the path of a file with what is in *source*, which is read from where it stands and set back there.
 
-        What cannot be read, or kept in a file, is a problem.
+        What cannot be read, or kept in a file, is a problem. It blocks: use a thread.
         """
-        return await asyncio.to_thread(self._keep, source)
-
-    def drop(self, path: Path) -> None:
-        """Remove a file that was made here; any other stays."""
-        if folder := self._folders.pop(path, None):
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def clear(self) -> None:
-        """Remove all that is left."""
-        for path in tuple(self._folders):
-            self.drop(path)
-
-    def _keep(self, source: bytes | BinaryIO) -> Path | Problem:
         chunks = iter([source]) if isinstance(source, bytes) else _chunks(source)
         folder: Path | None = None
         try:
@@ -102,8 +89,19 @@ class Spool:
                 shutil.rmtree(folder, ignore_errors=True)
             why = cut(str(error)) or type(error).__name__
             return Problem("file", f"what was given cannot be read or kept: {why}")
-        self._folders[path] = folder
+        self._paths.add(path)
         return path
+
+    def drop(self, path: Path) -> None:
+        """Remove a file that was made here; any other stays."""
+        if path in self._paths:
+            self._paths.remove(path)
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove all that is left."""
+        for path in tuple(self._paths):
+            self.drop(path)
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -251,7 +249,7 @@ class Sources:
         if source is None or checks.file(source) is not None:
             return request, []
         if not isinstance(source, Path):
-            kept, name = await self.spool.keep(source), "what was given as file="
+            kept, name = await asyncio.to_thread(self.spool.keep, source), "what was given as file="
             if isinstance(kept, Problem):
                 return request, [kept]
             source = kept
