@@ -14,6 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from audioext.errors import Problem, UnsupportedError, cut, shown
+from audioext.http.decoding import EXACT_FLOAT
 from audioext.models import checks
 from audioext.models.requests import CUSTOM_FIELDS, Extend, Operation, Request
 from audioext.providers import NAMES
@@ -280,8 +281,6 @@ def _listed(names: frozenset[str]) -> str:
 
 # --- on the wire -----------------------------------------------------------------------------------------------------
 
-# A JSON integer beyond 64 bits is read by nobody; floats are exact up to here.
-_EXACT_FLOAT = 2**53
 _LETTERS = {"male": "m", "female": "f"}
 _WORDS = {letter: word for word, letter in _LETTERS.items()}
 
@@ -302,8 +301,8 @@ def wire_values(
             continue
         if name == "vocal_gender":  # the engine knows letters, MusicGPT words
             value = (_LETTERS if rules.is_engine else _WORDS).get(str(value), value)  # noqa: PLW2901 - said otherwise
-        elif type(value) is int and abs(value) > _EXACT_FLOAT:
-            value = float(value)  # noqa: PLW2901 - as above
+        elif type(value) is int and abs(value) > EXACT_FLOAT:
+            value = float(value)  # noqa: PLW2901 - an integer beyond 64 bits is read by nobody
         values[wire] = value
     operation = request.operation
     if request.model is None and operation in models:
