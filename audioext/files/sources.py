@@ -194,9 +194,8 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 @frozen(kw_only=True)
 class SourceInfo:
-    """What is known of a local file before it is sent: its size in bytes, its duration in seconds."""
+    """What is known of a local file before it is sent: its duration in seconds."""
 
-    size: int
     duration: float | None
 
 
@@ -208,8 +207,7 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
             return Problem("file", f"{name} is a folder: name a file in it")
         if not path.is_file():
             return Problem("file", f"there is no file at {name}")
-        size = path.stat().st_size
-        if size == 0:
+        if path.stat().st_size == 0:
             return Problem("file", f"{name} is empty")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -221,7 +219,7 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
         duration = None  # a format that it does not know is for the provider to judge
     if not duration and suffix_of(head) is None:
         return Problem("file", f"{name} is not an audio file")  # what is in it may be a secret
-    return SourceInfo(size=size, duration=duration if duration and duration > 0 else None)
+    return SourceInfo(duration=duration if duration and duration > 0 else None)
 
 
 def fingerprint(path: Path) -> str:
