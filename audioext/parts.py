@@ -12,8 +12,7 @@ from functools import partial
 from audioext.config import MIN_SECRET_BYTES, Settings
 from audioext.errors import ConfigError, Problem, RequestError, StoreError, shown
 from audioext.files.downloads import Downloader
-from audioext.files.serving import Offers
-from audioext.files.sources import Sources
+from audioext.files.sources import Offers, Sources
 from audioext.http.transport import Transport
 from audioext.models.checks import LONE_SURROGATE
 from audioext.models.stats import Stats

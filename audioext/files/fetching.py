@@ -39,7 +39,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEAD = frozenset({403, 404, 410})
 """Statuses of a link that has died, or of a fresh one that is not there yet; 410 is final."""
 _PASSING = frozenset({202, 204, 408, 425, 429})
-_RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?P<total>\d{1,15}|\*)", re.ASCII)
+_RANGE = re.compile(r"bytes (?:(?P<start>\d{1,15})-\d{1,15}|\*)/(?:(?P<total>\d{1,15})|\*)", re.ASCII)
 
 
 class _AgainError(FlawError):
@@ -184,7 +184,7 @@ class Fetch:
         status, host = response.status, response.url.host
         if status in {_PARTIAL, _NO_RANGE} and self.position:
             return self._resume(response)
-        if status in _WHOLE or (status == _PARTIAL and _range(response)[0] == "0"):
+        if status in _WHOLE or (status == _PARTIAL and _range(response)[0] == 0):
             self._learn(response)
             return self.position
         said = f"HTTP {status} from {host}"
@@ -202,7 +202,7 @@ class Fetch:
         is_plain = response.headers.get("Content-Encoding", "identity").lower() == "identity"
         total = response.content_length if is_plain else None
         if response.status == _PARTIAL and (stated := _range(response)[1]) is not None:
-            total = int(stated)  # some hosts answer any call like that
+            total = stated  # some hosts answer any call like that
         if self.position and None not in {total, self.total} and total != self.total:
             raise FlawError(f"{response.url.host} sends another file than before")
         self.total = total
@@ -213,12 +213,11 @@ class Fetch:
 
     def _resume(self, response: aiohttp.ClientResponse) -> int:
         start, total = _range(response)
-        known = None if self.total is None else str(self.total)
-        if response.status == _PARTIAL and start == str(self.position) and (total is None or known in {None, total}):
+        if response.status == _PARTIAL and start == self.position and (total is None or self.total in {None, total}):
             if total is not None:
-                self.total = int(total)  # it may have come without a length at first
+                self.total = total  # it may have come without a length at first
             return 0
-        if response.status == _NO_RANGE and known is None and total == str(self.position):
+        if response.status == _NO_RANGE and self.total is None and total == self.position:
             self.total = self.position  # the transfer broke at its very end
             return 0
         self._resumes = False
@@ -243,9 +242,8 @@ def wire_host(link: str) -> str:
         return "?"
 
 
-def _range(response: aiohttp.ClientResponse) -> tuple[str | None, str | None]:
+def _range(response: aiohttp.ClientResponse) -> tuple[int | None, int | None]:
     """Return where the part that came begins, and how long all is, as far as the host says so."""
     found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if found is None:
-        return None, None
-    return found["start"], None if found["total"] == "*" else found["total"]
+    start, total = found.groups() if found is not None else (None, None)
+    return None if start is None else int(start), None if total is None else int(total)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,8 +26,7 @@ from yarl import URL
 from audioext.clock import Clock, mint_id
 from audioext.errors import Problem, ProviderDownError, UnsupportedError, cut
 from audioext.files.formats import plain_suffix, safe_name
-from audioext.files.serving import Offers
-from audioext.http.messages import HttpRequest
+from audioext.http.messages import AUDIO_TYPES, HttpRequest
 from audioext.http.transport import BrokenError, NotSentError, Progress, Transport
 from audioext.http.urls import FILES_SEGMENT
 from audioext.models import checks
@@ -67,26 +69,13 @@ def suffix_of(head: bytes) -> str | None:
 class Spool:
     """Temporary files, each in a folder that is ours alone; what it did not make it never removes."""
 
-    _folders: dict[Path, Path] = field(factory=dict, init=False)
+    _paths: set[Path] = field(factory=set, init=False)
 
-    async def keep(self, source: bytes | BinaryIO) -> Path | Problem:
+    def keep(self, source: bytes | BinaryIO) -> Path | Problem:
         """Return the path of a file with what is in *source*, which is read from where it stands and set back there.
 
-        What cannot be read, or kept in a file, is a problem.
+        What cannot be read, or kept in a file, is a problem. It blocks: use a thread.
         """
-        return await asyncio.to_thread(self._keep, source)
-
-    def drop(self, path: Path) -> None:
-        """Remove a file that was made here; any other stays."""
-        if folder := self._folders.pop(path, None):
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def clear(self) -> None:
-        """Remove all that is left."""
-        for path in tuple(self._folders):
-            self.drop(path)
-
-    def _keep(self, source: bytes | BinaryIO) -> Path | Problem:
         chunks = iter([source]) if isinstance(source, bytes) else _chunks(source)
         folder: Path | None = None
         try:
@@ -100,8 +89,19 @@ class Spool:
                 shutil.rmtree(folder, ignore_errors=True)
             why = cut(str(error)) or type(error).__name__
             return Problem("file", f"what was given cannot be read or kept: {why}")
-        self._folders[path] = folder
+        self._paths.add(path)
         return path
+
+    def drop(self, path: Path) -> None:
+        """Remove a file that was made here; any other stays."""
+        if path in self._paths:
+            self._paths.remove(path)
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove all that is left."""
+        for path in tuple(self._paths):
+            self.drop(path)
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -127,14 +127,75 @@ def _name(source: bytes | BinaryIO, head: bytes) -> str:
     return f"{safe_name(named.stem) or 'audio'}{suffix}"
 
 
+# --- served by our own receiver --------------------------------------------------------------------------------------
+
+_ONLY_FILES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""No symbolic link, and no waiting for the other end of a pipe, whatever has the place of the file meanwhile."""
+
+
+@frozen
+class Offer:
+    """A file on offer: the very one that was there, whatever is put in its place later."""
+
+    path: Path
+    identity: tuple[int, ...]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that it is served with: it is audio, or bytes."""
+        content_type = AUDIO_TYPES.get(self.path.suffix.lower(), "application/octet-stream")
+        return {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
+
+    def open(self) -> BinaryIO | None:
+        """Open it for reading, `None` where it is gone or another file has its place."""
+        try:
+            file = os.fdopen(os.open(self.path, os.O_RDONLY | _ONLY_FILES), "rb")
+        except OSError:
+            return None
+        if _identity(os.fstat(file.fileno())) == self.identity:
+            return file
+        file.close()
+        return None
+
+
+@define(eq=False)
+class Offers:
+    """The files on offer, each under an unguessable token."""
+
+    _offers: dict[str, Offer] = field(factory=dict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        """Return how many files are on offer."""
+        return len(self._offers)
+
+    def offer(self, path: Path) -> str:
+        """Offer *path* and return the two last segments of its URL: a secret, and a harmless name, or raise OSError."""
+        token = secrets.token_urlsafe(32)
+        real = path.resolve()
+        self._offers[token] = Offer(real, _identity(real.stat()))
+        return f"{token}/{safe_name(path.stem)}{plain_suffix(path)}"
+
+    def withdraw(self, offer: str) -> None:
+        """Stop offering; harmless when it was withdrawn before."""
+        self._offers.pop(offer.partition("/")[0], None)
+
+    def find(self, token: str) -> Offer | None:
+        """Return the file offered under *token*, `None` for a guess."""
+        return self._offers.get(token)
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    # A new file often gets the inode of one that was just removed, and a recording may be written over.
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns
+
+
 # --- on the way to a provider ----------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
 class SourceInfo:
-    """What is known of a local file before it is sent: its size in bytes, its duration in seconds."""
+    """What is known of a local file before it is sent: its duration in seconds."""
 
-    size: int
     duration: float | None
 
 
@@ -146,8 +207,7 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
             return Problem("file", f"{name} is a folder: name a file in it")
         if not path.is_file():
             return Problem("file", f"there is no file at {name}")
-        size = path.stat().st_size
-        if size == 0:
+        if path.stat().st_size == 0:
             return Problem("file", f"{name} is empty")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -159,7 +219,7 @@ def probe(path: Path, name: str | None = None) -> SourceInfo | Problem:
         duration = None  # a format that it does not know is for the provider to judge
     if not duration and suffix_of(head) is None:
         return Problem("file", f"{name} is not an audio file")  # what is in it may be a secret
-    return SourceInfo(size=size, duration=duration if duration and duration > 0 else None)
+    return SourceInfo(duration=duration if duration and duration > 0 else None)
 
 
 def fingerprint(path: Path) -> str:
@@ -187,7 +247,7 @@ class Sources:
         if source is None or checks.file(source) is not None:
             return request, []
         if not isinstance(source, Path):
-            kept, name = await self.spool.keep(source), "what was given as file="
+            kept, name = await asyncio.to_thread(self.spool.keep, source), "what was given as file="
             if isinstance(kept, Problem):
                 return request, [kept]
             source = kept

@@ -46,7 +46,7 @@ _AROUND_LINKS = "\ufeff\u200b<>\"' \t\r\n\xa0"
 _SPACE = re.compile(r"[ \xa0\u200b\u2060\u3000\ufeff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
-_EXACT_FLOAT = 2**53
+EXACT_FLOAT = 2**53  # floats are exact up to here
 _EPOCH_MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998  # other languages' zero times and ends of time say nothing
 _MAX_EPOCH_SECONDS = 253_370_764_799  # the last second of 9998
@@ -185,7 +185,7 @@ def text(value: object) -> str | None:
     """Return the text in *value*, a whole number as its digits."""
     if type(value) is str:
         return value
-    if type(value) is float and value.is_integer() and abs(value) < _EXACT_FLOAT:
+    if type(value) is float and value.is_integer() and abs(value) < EXACT_FLOAT:
         value = int(value)
     return str(value) if type(value) is int and abs(value) < 10**MAX_ID_LENGTH else None
 

@@ -34,7 +34,9 @@ def text(value: object) -> str | None:
     """Refuse what is no text, or cannot be sent."""
     if not isinstance(value, str):
         return f"must be text, not {shown(value)}"
-    return "holds half of a surrogate pair, which no API can be sent" if LONE_SURROGATE.search(value) else None
+    if value.isascii() or not LONE_SURROGATE.search(value):
+        return None
+    return "holds half of a surrogate pair, which no API can be sent"
 
 
 def full_text(value: object) -> str | None:
@@ -52,10 +54,6 @@ def audio_id(value: object) -> str | None:
 def model(value: object) -> str | None:
     """Refuse what names no model."""
     return "must not be empty; leave it out where the provider has a default" if value == "" else text(value)
-
-
-TEXTS: frozenset[Check] = frozenset({text, full_text, audio_id, model})
-"""Checks that any text of ASCII passes which is not empty and no address."""
 
 
 def url(value: object) -> str | None:
@@ -96,25 +94,27 @@ def is_number(value: object, *, above: float) -> TypeGuard[int | float]:
     return above < value < math.inf and value <= sys.float_info.max  # an int may be greater than any float
 
 
-def _must_be(words: str, is_good: Callable[[object], bool]) -> Check:
+def must_be(words: str, is_good: Callable[[object], bool]) -> Check:
+    """Return what refuses all that is not good, and says in *words* what is."""
     return lambda value: None if is_good(value) else f"must be {words}, not {shown(value)}"
 
 
-def _one_of(words: str, choices: Sequence[object]) -> Check:
+def one_of(words: str, choices: Sequence[object]) -> Check:
+    """Return what refuses all but *choices*, which are of one type."""
     kind = type(choices[0])
     is_bool = kind is bool
-    return _must_be(
+    return must_be(
         words,
         lambda value: isinstance(value, kind) and isinstance(value, bool) is is_bool and value in choices,
     )
 
 
-seconds = _must_be("a finite number of seconds above 0", lambda value: is_number(value, above=0))
-gender = _one_of(f"one of {', '.join(GENDERS)}", GENDERS)
-persona_model = _one_of(f"one of {', '.join(PERSONA_MODELS)}", PERSONA_MODELS)
-variety = _one_of(f"a whole number from 0 to {VARIETY_LAST}", range(VARIETY_LAST + 1))
-outputs = _one_of("1 or 2", (1, 2))  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
-flag = _one_of("True or False", (True, False))
+seconds = must_be("a finite number of seconds above 0", lambda value: is_number(value, above=0))
+gender = one_of(f"one of {', '.join(GENDERS)}", GENDERS)
+persona_model = one_of(f"one of {', '.join(PERSONA_MODELS)}", PERSONA_MODELS)
+variety = one_of(f"a whole number from 0 to {VARIETY_LAST}", range(VARIETY_LAST + 1))
+outputs = one_of("1 or 2", (1, 2))  # docs.musicgpt.com/api-documentation/conversions/extend, read 2026-11-21
+flag = one_of("True or False", (True, False))
 
 
 def weight(value: object) -> str | None:
@@ -161,15 +161,15 @@ def setting(check: Check, *, optional: bool = False) -> Callable[[object, attrs.
 def from_on(least: float) -> Check:
     """Return what refuses all but finite numbers from *least* on."""
     words = f"a finite number from {least:g} on"
-    return _must_be(words, lambda value: is_number(value, above=least - 1) and value >= least)
+    return must_be(words, lambda value: is_number(value, above=least - 1) and value >= least)
 
 
 def whole_from(least: int) -> Check:
     """Return what refuses all but whole numbers from *least* on."""
     words = f"a whole number from {least} on"
-    return _must_be(words, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least)
+    return must_be(words, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least)
 
 
 def made_as(kind: type, how: str) -> Check:
     """Return what refuses all but a *kind*, and says *how* one is made."""
-    return _must_be(how, lambda value: isinstance(value, kind))
+    return must_be(how, lambda value: isinstance(value, kind))

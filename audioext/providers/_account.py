@@ -14,7 +14,7 @@ from attrs import field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from audioext.errors import ConfigError, Problem, RequestError, shown
+from audioext.errors import ConfigError, Problem, RequestError
 from audioext.http.messages import AUDIO_TYPES, HttpRequest, HttpResponse, Part, Webhook
 from audioext.models import checks
 from audioext.models.events import SubmitOutcome
@@ -70,13 +70,6 @@ def to_base_url(value: str | URL) -> URL:
     return url.with_path(url.path.rstrip("/"))
 
 
-def to_name(value: str) -> str:
-    """Return *value* if it can stand in a callback path and in `provider=`, or raise ConfigError."""
-    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        raise ConfigError(f"name must be small letters, digits and hyphens, such as kie-2, not {shown(value)}")
-    return value
-
-
 def to_api_key(value: str | None) -> str | None:
     """Return *value* without what comes along when a key is pasted (white space, quotes, `Bearer `), or ConfigError."""
     if value is None:
@@ -94,6 +87,12 @@ def _vendors(fact: str) -> Any:  # noqa: ANN401 - as attrs' own Factory, so that
     return attrs.Factory(attrgetter(f"vendor.{fact}"), takes_self=True)
 
 
+_name = checks.setting(
+    checks.must_be(
+        "small letters, digits and hyphens, such as kie-2",  # it stands in a callback path
+        lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,
+    )
+)
 _limits = checks.setting(checks.made_as(Limits, "an audioext.Limits(...)"))
 _pace = checks.setting(checks.made_as(Pace, "an audioext.Pace(...)"))
 
@@ -116,7 +115,7 @@ class HostedAccount:
 
     api_key: str | None = field(default=None, converter=to_api_key, repr=False)
     base_url: URL = field(default=_vendors("base_url"), kw_only=True, converter=to_base_url)
-    name: str = field(default=_vendors("rules.wire_name"), kw_only=True, converter=to_name)
+    name: str = field(default=_vendors("rules.wire_name"), kw_only=True, validator=_name)
     limits: Limits = field(default=_vendors("limits"), kw_only=True, validator=_limits)
     pace: Pace = field(factory=Pace, kw_only=True, validator=_pace)
     grace: float = field(default=_vendors("grace"), kw_only=True, validator=checks.setting(checks.seconds))

@@ -15,7 +15,7 @@ from typing import ClassVar
 from attrs import field, frozen
 from yarl import URL
 
-from audioext.errors import ConfigError
+from audioext.models import checks
 from audioext.models.requests import AddInstrumental, Operation, Request
 from audioext.providers._answers import CodeTable
 from audioext.providers._engine import EngineAccount, EngineVendor
@@ -51,12 +51,6 @@ _LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
 _IP_LABEL = re.compile("[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
-def _to_key(value: str) -> str:
-    if value not in MODEL_KEYS:
-        raise ConfigError(f"instrumental_model_key must be {' or '.join(MODEL_KEYS)}, not {value!r:.80}")
-    return value
-
-
 @frozen
 class Vidgo(EngineAccount):
     """vidgo.ai.
@@ -90,7 +84,9 @@ class Vidgo(EngineAccount):
         table=CodeTable(text_keys=("error", "detail", "msg", "message", "errormessage")),
     )
 
-    instrumental_model_key: str = field(default="model", kw_only=True, converter=_to_key)
+    instrumental_model_key: str = field(
+        default="model", kw_only=True, validator=checks.setting(checks.one_of(" or ".join(MODEL_KEYS), MODEL_KEYS))
+    )
 
     def check_callback(self, callback: URL) -> str | None:
         """Return why vidgo would never call *callback* back, or `None` if it would.

@@ -17,7 +17,7 @@ import msgspec
 from attrs import define, field, frozen
 
 from audioext.errors import StoreError, WebhookError
-from audioext.files.serving import Offers
+from audioext.files.sources import Offers
 from audioext.http import urls
 from audioext.http.decoding import MAX_BODY_BYTES
 from audioext.http.messages import Headers, Webhook

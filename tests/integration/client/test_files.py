@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 import audioext as ax
 from audioext.files.downloads import Downloader
 from audioext.files.formats import safe_name
-from audioext.files.serving import Offers
-from audioext.files.sources import SourceInfo, probe
+from audioext.files.sources import Offers, SourceInfo, probe
 from audioext.http.transport import Transport
 from audioext.sandbox import Sandbox, audio
 from tests.integration.client.conftest import MakeClient, MakeSandbox

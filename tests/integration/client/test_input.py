@@ -155,14 +155,14 @@ async def test_what_cannot_be_music_is_refused_before_anything_is_sent(
     assert [] == list(spool_folder.iterdir())
 
 
-async def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, voice_file: Path) -> None:
+def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, voice_file: Path) -> None:
     """It is set back there, so that it can be submitted again; a name of its own is kept."""
     spool, file = Spool(), io.BytesIO(b"junkRIFF")
     file.seek(4)
 
-    paths = [await spool.keep(file), await spool.keep(file)]
+    paths = [spool.keep(file), spool.keep(file)]
     with voice_file.open("rb") as opened:
-        named = await spool.keep(opened)
+        named = spool.keep(opened)
     assert isinstance(named, Path)
     contents = {path.read_bytes() for path in paths if isinstance(path, Path)}
     spool.drop(voice_file)
@@ -173,7 +173,7 @@ async def test_a_file_object_is_read_from_where_it_stands(spool_folder: Path, vo
     assert [] == list(spool_folder.iterdir())
 
 
-async def test_a_text_file_object_is_told_from_a_binary_one(spool_folder: Path) -> None:
+def test_a_text_file_object_is_told_from_a_binary_one(spool_folder: Path) -> None:
     """Where only reading shows it, the error says how to open it."""
 
     class Text:
@@ -181,7 +181,7 @@ async def test_a_text_file_object_is_told_from_a_binary_one(spool_folder: Path) 
             return "la" * size
 
     file: BinaryIO = Text()  # type: ignore[assignment]  # wrong on purpose
-    problem = await Spool().keep(file)
+    problem = Spool().keep(file)
 
     assert isinstance(problem, ax.Problem)
     assert "open it with mode 'rb'" in problem.message
