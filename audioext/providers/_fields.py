@@ -7,7 +7,8 @@ each provider's module, read 2026-11-21; third-party witnesses are marked where 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 import attrs
@@ -150,6 +151,24 @@ class FieldRules:
         named = {each: [name for name in FIELDS if self.wire_name in takers(name, each)] for each in Operation}
         return {each: frozenset(names) for each, names in named.items()}
 
+    @functools.cached_property
+    def limits(self) -> Mapping[tuple[Operation, str], Sequence[_Limit]]:
+        """The limits of texts by operation and model; those of a model that no page names stand under `""`."""
+        found: dict[tuple[Operation, str], list[_Limit]] = {}
+        for operation, model in itertools.product(Operation, ("", *EXTEND_LIMITS)):
+            is_extend = operation is not Operation.ADD_INSTRUMENTAL
+            by_model = EXTEND_LIMITS.get(model, {}) if is_extend and self.is_engine else {}
+            found[operation, model] = [
+                *((name, longest, f" with {model}", model in self.stated) for name, longest in by_model.items()),
+                *(
+                    (name, longest, "", name in self.stated_lengths)
+                    for name, longest in self.lengths.get(operation, {}).items()
+                    # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
+                    if name != "lyrics" or is_extend or model in V6_MODELS
+                ),
+            ]
+        return found
+
 
 def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     """Return all that the API with these *rules* would refuse in any draft, and advice, or raise UnsupportedError."""
@@ -165,7 +184,7 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     if not given.keys() <= taken:
         found += [_unsupported(name, operation, rules) for name in given if name not in taken]
     model = request.model if isinstance(request.model, str) else ""
-    for name, longest, where, is_stated in _limits(model, operation, rules):
+    for name, longest, where, is_stated in rules.limits.get((operation, model)) or rules.limits[operation, ""]:
         text = given.get(name)
         if isinstance(text, str) and len(text) > longest:
             reported = f"is reported to be refused beyond {longest} characters{where}; it has {len(text)}"
@@ -176,17 +195,6 @@ def field_problems(request: Request, rules: FieldRules) -> tuple[Problem, ...]:
     if isinstance(request, Extend):
         found += _extend(request, given, rules)
     return tuple(found)
-
-
-def _limits(model: str, operation: Operation, rules: FieldRules) -> Iterator[_Limit]:
-    is_extend = operation is not Operation.ADD_INSTRUMENTAL
-    by_model = EXTEND_LIMITS.get(model, {}) if is_extend and rules.is_engine else {}
-    for name, longest in by_model.items():
-        yield name, longest, f" with {model}", model in rules.stated
-    for name, longest in rules.lengths.get(operation, {}).items():
-        # docs.sunoapi.org/suno-api/add-instrumental (V6 copy): lyrics, at V6 alone
-        if name != "lyrics" or is_extend or model in V6_MODELS:
-            yield name, longest, "", name in rules.stated_lengths
 
 
 def _unsupported(name: str, operation: Operation, rules: FieldRules) -> Problem:
