@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source.",
         ),
         "guide": (
-            "guide:GuideCommand",
+            "doctor:GuideCommand",
             "Print the page from which a program that uses audioext can be written, for people and for agents.",
         ),
     },
@@ -72,7 +72,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers",
             "and apps are told of them all the same.",
         ),
-        "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
+        "credits": ("doctor:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {
         "listen": (

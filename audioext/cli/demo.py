@@ -20,7 +20,7 @@ from audioext.cli.clients import open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
 from audioext.cli.screen import Screen
-from audioext.cli.steps import View, finish, open_view, submit
+from audioext.cli.tasks import View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.requests import Extend
@@ -122,15 +122,15 @@ class DemoCommand(Command):
                 view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
                 view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
                 job = await submit(opened, self._request(source, continue_at), view)
-                finished = await finish(opened, job, view, out=self.out, overwrite=True)
-            found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in finished.paths]
-        takes = [*zip(finished.song.tracks, finished.paths, found, strict=False)]
+                events, song, paths = await finish(opened, job, view, out=self.out, overwrite=True)
+            found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in paths]
+        takes = [*zip(song.tracks, paths, found, strict=False)]
         is_good = len(takes) > 1 and all(one.is_longer and one.begins_like_it is not False for _, _, one in takes)
         seconds = time.monotonic() - began
         if screen.json:
             known = {"file": source, "duration": found[0].source_seconds if found else None, "continue_at": continue_at}
-            job, done = finished.job, {"source": known, "ok": is_good, "seconds": round(seconds, 2)}
-            stages = [event_object(event, job.created_at) for event in finished.events]
+            done = {"source": known, "ok": is_good, "seconds": round(seconds, 2)}
+            stages = [event_object(event, job.created_at) for event in events]
             shown = [_take(*take) for take in takes]
             screen.emit({"ref": job.ref, "provider": job.provider, "stages": stages, "takes": shown, **done})
         else:

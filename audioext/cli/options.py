@@ -212,6 +212,5 @@ def with_fields(command: type[Command], request: type[Request], source: str) -> 
             # What is derived where it is not given can be denied, too.
             how = Parameter(help=words, negative=None if default is None else "")
             fields[name] = attrs.field(default=default, type=annotated[kind, REQUEST, how], kw_only=True)
-    made = attrs.make_class(command.__name__, fields, (command,), frozen=True, slots=False, collect_by_mro=True)
-    made.__doc__ = command.__doc__
-    return made
+    body, name = {"request": request}, request.__name__
+    return attrs.make_class(name, fields, (command,), class_body=body, frozen=True, slots=False, collect_by_mro=True)

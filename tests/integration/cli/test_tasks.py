@@ -14,7 +14,7 @@ import audioext as ax
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import LookOptions
 from audioext.cli.screen import Screen
-from audioext.cli.steps import open_view, watch
+from audioext.cli.tasks import open_view, watch
 from audioext.models.results import Stage
 from tests.integration.cli.conftest import (
     FAST,
