@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from audioext.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is first asked for
-    from audioext.check.report import CheckLine as CheckLine, CheckReport as CheckReport
+    from audioext.check.reach import CheckLine as CheckLine, CheckReport as CheckReport
     from audioext.client import Client as Client
     from audioext.clock import Clock as Clock
     from audioext.errors import (

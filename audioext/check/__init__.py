@@ -12,8 +12,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 
-from audioext.check.reach import Reach
-from audioext.check.report import CheckLine, CheckReport, failed, ok, warning
+from audioext.check.reach import CheckLine, CheckReport, Reach, failed, ok, warning
 from audioext.errors import AudioextError, AuthError, ConfigError, StoreError
 from audioext.http.messages import Headers
 from audioext.parts import Parts

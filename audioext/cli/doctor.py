@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audioext import config
-from audioext.check.report import CheckLine, CheckReport, failed, warning
+from audioext.check.reach import CheckLine, CheckReport, failed, warning
 from audioext.cli.clients import make_client, missing_file, open_client, read_listen
 from audioext.cli.exits import Exit
 from audioext.cli.options import (
