@@ -180,8 +180,7 @@ def _words(error: CycloptsError) -> str:
 
 
 def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int:
-    from audioext.cli.screen import Screen  # noqa: PLC0415 - as above
-    from audioext.cli.text import clean, program  # noqa: PLC0415 - as above
+    from audioext.cli.screen import Screen, clean, program  # noqa: PLC0415 - as above
 
     screen = Screen(json=in_json)
     message = clean(message)  # a script may have got its argument from a stranger

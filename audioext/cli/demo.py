@@ -15,11 +15,10 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.filesize import decimal
 
-from audioext.cli import text
 from audioext.cli.clients import open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
-from audioext.cli.screen import Screen
+from audioext.cli.screen import Screen, length, program
 from audioext.cli.tasks import View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import SourceInfo, probe
@@ -160,7 +159,7 @@ class DemoCommand(Command):
 
 def _report(screen: Screen, takes: Sequence[tuple[Track, Path, Likeness]]) -> None:
     rows = [
-        (number, track.title or "", text.length(one.track_seconds), decimal(path.stat().st_size), one, path)
+        (number, track.title or "", length(one.track_seconds), decimal(path.stat().st_size), one, path)
         for number, (track, path, one) in enumerate(takes, 1)
     ]
     screen.result()
@@ -187,7 +186,7 @@ def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_a
     # Who takes audio by URL only has to be able to ask this machine for it.
     reach = ', public_url="https://your.host", listen=":8080"' if info.file_route is FileRoute.SERVE else ""
     words = NEXT.format(
-        program=text.program(),
+        program=program(),
         variable=info.key_variable,
         extend=f"{extend} --model {MODEL}" if has_model else extend,
         client=f"ax.{type(provider).__name__}(){reach}",

@@ -22,8 +22,7 @@ from yarl import URL
 from audioext.cli.clients import find_job, looking_client
 from audioext.cli.execution import ForwardError
 from audioext.cli.options import API, Command, ForwardSecret, LookOptions, Ref
-from audioext.cli.screen import Screen
-from audioext.cli.text import dump
+from audioext.cli.screen import Screen, dump
 from audioext.client import Client
 from audioext.errors import ConfigError, RetryLater
 from audioext.runtime.jobs import TOLD_STAGES, Failure, Job, StageEvent

@@ -15,11 +15,10 @@ from cyclopts import Parameter
 from rich.filesize import decimal
 
 from audioext import config
-from audioext.cli import text
 from audioext.cli.clients import listening_providers, make_client, read_listen
 from audioext.cli.execution import stop_signals
 from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardSecret, StoreOptions, WebhookOptions, env
-from audioext.cli.screen import Screen
+from audioext.cli.screen import Screen, clean, moment, span
 from audioext.client import Client
 from audioext.config import client_options
 from audioext.errors import AudioextError, ConfigError, RequestError
@@ -55,12 +54,13 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
         if listen is None:
             raise ConfigError("a listener has to listen: --listen HOST:PORT, not none")
         store = TappedStore(open_store(self.store_url))
+        set_up = client_options(os.environ).get("metrics")  # where `--metrics` came without an address
         client = make_client(
             *listening_providers(self),
             public_url=self.public_url,
             listen=listen,
             store=cast("Store", store),
-            metrics=_where(self.metrics),
+            metrics=set_up if self.metrics is True and isinstance(set_up, str) else self.metrics,
         )
         async with AsyncExitStack() as stack:
             stopped = stack.enter_context(stop_signals())
@@ -70,37 +70,27 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
                 forwarder = await stack.enter_async_context(open_forwarder(self.forward_to, self.forward_secret))
                 forwarder.register(client)
             await stack.enter_async_context(client)
-            shown, where = without_password(str(client.public_url)), without_password(self.store_url)
+            url = client.public_url
+            shown, where = without_password(str(url)), without_password(self.store_url)
             ready, events = f"listening for {shown}", "no handlers run here: your bot's process has them"
+            address = config.read_listen(listen, url)  # as the client read it
+            at = f" at {address[0]}:{address[1] or url.port}" if address and url else ""
             if self.forward_to is not None:
                 events = f"events go to {without_password(self.forward_to)}"
             screen.note(
-                f"{ready}{_address(client, listen)}; jobs in {where}; {events}; Ctrl-C ends it",
+                f"{ready}{at}; jobs in {where}; {events}; Ctrl-C ends it",
                 json={"event": "listening", "public_url": shown, "store": where},
             )
             printing = asyncio.create_task(_print_all(screen, client, store))
             if self.ui:
                 from audioext.ui.jobs import jobs_page  # noqa: PLC0415 - its package is an extra
 
-                url = str(await stack.enter_async_context(jobs_page(client).served("127.0.0.1", self.ui_port)))
-                screen.note(f"the live page: {url}", json={"event": "page", "url": url})
+                link = str(await stack.enter_async_context(jobs_page(client).served("127.0.0.1", self.ui_port)))
+                screen.note(f"the live page: {link}", json={"event": "page", "url": link})
             async with supervised(ready):
                 await stopped.wait()
             await store.appends.join()
             printing.cancel()
-
-
-def _where(metrics: bool | str) -> bool | str:  # noqa: FBT001 - as it was given
-    """Return the address of the environment or the file where `--metrics` came without one."""
-    set_up = client_options(os.environ).get("metrics")
-    return set_up if metrics is True and isinstance(set_up, str) else metrics
-
-
-def _address(client: Client, listen: object) -> str:
-    """Return where *client* listens in words, nothing where that cannot be known."""
-    url = client.public_url
-    address = config.read_listen(listen, url)  # type: ignore[arg-type]  # as the client read it
-    return "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
 
 
 @define(eq=False)
@@ -133,9 +123,9 @@ async def _print_all(screen: Screen, client: Client, store: TappedStore) -> None
         try:
             async for at, event, words, facts in _lines(client, ref, provider, entries, repeated):
                 named = {"event": event, "ref": ref, "provider": provider}
-                screen.result(f"{text.moment(at)}  {provider} {ref}  {words}".rstrip(), json={**named, **facts})
+                screen.result(f"{moment(at)}  {provider} {ref}  {words}".rstrip(), json={**named, **facts})
         except AudioextError as error:
-            screen.note(f"job {ref}: {text.clean(error)}")
+            screen.note(f"job {ref}: {clean(error)}")
         finally:
             store.appends.task_done()
 
@@ -151,7 +141,7 @@ async def _lines(
         if entry.kind == "webhook":
             one = to_delivery(ref, provider, entry, is_orphan=record is None)
             verdict = "repeat" if entry.id in repeated else one.verdict
-            words = f"delivery {verdict}, {decimal(len(one.body))}  {text.clean(one.note)}"
+            words = f"delivery {verdict}, {decimal(len(one.body))}  {clean(one.note)}"
             yield entry.at, "delivery", words, {**delivery_object(one), "verdict": verdict}
     if record is None:
         return
@@ -160,7 +150,7 @@ async def _lines(
         if at in new and word != "submitted":
             after, tracks = at - record.created_at, [track_object(track) for track in record.tracks]
             facts = {"task_id": record.task_id, "source": source, "seconds": round(after, 3), "tracks": tracks}
-            yield at, word, f"{word} +{text.seconds(after)} {text.clean(how)}", facts
+            yield at, word, f"{word} +{span(after)} {clean(how)}", facts
 
 
 # --- under a service manager --------------------------------------------------------------------------------------

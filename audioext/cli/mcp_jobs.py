@@ -20,7 +20,7 @@ from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field
 
 from audioext.cli.execution import error_facts
-from audioext.cli.text import dump
+from audioext.cli.screen import dump
 from audioext.client import Client
 from audioext.errors import AudioextError, DownloadError, ProviderError, RequestError
 from audioext.models.record import Verdict

@@ -21,7 +21,6 @@ from rich.filesize import decimal
 from rich.status import Status
 from rich.text import Text
 
-from audioext.cli import text
 from audioext.cli.clients import (
     OpenClient,
     api_url,
@@ -48,7 +47,7 @@ from audioext.cli.options import (
     StoreOptions,
     with_fields,
 )
-from audioext.cli.screen import Screen
+from audioext.cli.screen import Screen, clean, length, moment, span
 from audioext.errors import AudioextError, Problem, ProviderError, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Verdict
@@ -184,7 +183,7 @@ async def _ask(opened: OpenClient, job: Job, screen: Screen) -> None:
     try:
         await job.refresh()
     except (ProviderError, RequestError) as error:
-        screen.note(f"the status could not be asked for, waiting on: {text.clean(error)}")
+        screen.note(f"the status could not be asked for, waiting on: {clean(error)}")
 
 
 @frozen(eq=False)
@@ -200,7 +199,7 @@ class View:
 
     def step(self, word: str, words: str, *, after: float | None = None) -> None:
         """Show that something is done, *after* so many seconds where that is known."""
-        since = "" if after is None else f"+{text.seconds(after)}"
+        since = "" if after is None else f"+{span(after)}"
         tick = ("✔ ", "green") if self._console.is_terminal else ""
         self._console.print(Text.assemble(tick, f"{word:<{_STEP_LETTERS}} {since:>{_STEP_LETTERS}}  {words}"))
 
@@ -211,7 +210,7 @@ class View:
     def moving(self, name: str, so_far: int, in_all: int | None) -> None:
         """Show how much of a file has moved."""
         of = "" if in_all is None else f" of {decimal(in_all)}"
-        self._under_way.update(Text(f"{decimal(so_far)}{of}  {text.clean(name)}"))
+        self._under_way.update(Text(f"{decimal(so_far)}{of}  {clean(name)}"))
 
 
 @contextmanager
@@ -228,7 +227,7 @@ def show_submitted(view: View, job: Job) -> None:
     if at is not None:
         view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
     elif job.verdict is Verdict.OPEN:
-        until = f"; waiting for its webhook until {text.moment(job.record.unknown_at)}" if job.record.webhooks else ""
+        until = f"; waiting for its webhook until {moment(job.record.unknown_at)}" if job.record.webhooks else ""
         view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
     view.waiting(_NEXT.get(job.stage, "complete"))
 
@@ -313,7 +312,7 @@ def report(screen: Screen, job: Job, events: Sequence[StageEvent], song: Song, p
         size = "" if path is None else decimal(path.stat().st_size)
         found = None if path is None else probe(path)
         seconds = found.duration if isinstance(found, SourceInfo) else None
-        rows.append((number, track.title or "", text.length(seconds or track.duration), size, path or track.audio_url))
+        rows.append((number, track.title or "", length(seconds or track.duration), size, path or track.audio_url))
     screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
     ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
     ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # no URL, no file of this machine
