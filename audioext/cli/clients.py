@@ -28,7 +28,6 @@ from audioext.stores import open_store
 
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _T = TypeVar("_T")
 

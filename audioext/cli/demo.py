@@ -21,7 +21,7 @@ from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, Co
 from audioext.cli.screen import Screen, length, program
 from audioext.cli.tasks import View, finish, open_view, submit
 from audioext.errors import DownloadError, Problem, RequestError
-from audioext.files.sources import SourceInfo, probe
+from audioext.files.sources import probe
 from audioext.models.requests import Extend
 from audioext.models.results import Track
 from audioext.providers.base import FileRoute, Provider
@@ -116,11 +116,14 @@ class DemoCommand(Command):
         with open_view(screen) as view:
             source = await self._source(view)
             continue_at = await asyncio.to_thread(_continue_at, source)
+            title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
+            more = {} if self.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
+            request = Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
             options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
             async with open_client(options, self.provider, screen) as opened:
                 view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
                 view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
-                job = await submit(opened, self._request(source, continue_at), view)
+                job = await submit(opened, request, view)
                 events, song, paths = await finish(opened, job, view, out=self.out, overwrite=True)
             found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in paths]
         takes = [*zip(song.tracks, paths, found, strict=False)]
@@ -150,11 +153,6 @@ class DemoCommand(Command):
         await asyncio.to_thread(_make_tune, path)
         view.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
         return path
-
-    def _request(self, source: Path, continue_at: float) -> Extend:
-        title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
-        more = {} if self.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
-        return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
 
 
 def _report(screen: Screen, takes: Sequence[tuple[Track, Path, Likeness]]) -> None:
@@ -208,8 +206,6 @@ def _make_tune(path: Path) -> None:
 
 def _continue_at(source: Path) -> float:
     """Return a good second to go on from: near the end, so that most of the source is heard first."""
-    if source.is_dir():
-        raise RequestError([Problem("file", f"{source} is a folder; name a file in it")])
     found = probe(source)
     if isinstance(found, Problem):
         raise RequestError([found])
@@ -218,7 +214,7 @@ def _continue_at(source: Path) -> float:
         duration = audio.load(source.read_bytes()).duration
     except ValueError as error:
         raise RequestError([Problem("file", f"{source}: {error}")]) from error
-    if isinstance(found, SourceInfo) and found.duration is not None:
+    if found.duration is not None:
         duration = min(duration, found.duration)
     continue_at = round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
     if continue_at == 0:

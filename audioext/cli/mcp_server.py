@@ -31,7 +31,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
 from audioext import config
-from audioext.cli.clients import LOOPBACK_HOSTS, open_client
+from audioext.check import LOOPBACK_HOSTS
+from audioext.cli.clients import open_client
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
 from audioext.cli.mcp_jobs import SONGS, Balance, JobInfo, JobList, JobTasks, SavedFiles, error_result, job_info, money

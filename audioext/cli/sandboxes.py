@@ -103,9 +103,8 @@ async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[
 def provider_settings(name: str, sandbox: Sandbox) -> Mapping[str, object]:
     """Return the settings of the provider called *name* as the *sandbox* plays it: its address, keys and speed."""
     pace = Pace()
-    quick = {
-        each: max(LEAST_PACE_SECONDS, getattr(pace, each) / sandbox.speed) for each in ("first", "every", "slowest")
-    }
+    least = LEAST_PACE_SECONDS
+    quick = {each: max(least, getattr(pace, each) / sandbox.speed) for each in ("first", "every", "slowest")}
     quick["quiet"] = max(LEAST_QUIET_SECONDS, QUIET_FACTOR * pace.quiet / sandbox.speed)
     return {
         "api_key": sandbox.api_key,

@@ -39,14 +39,6 @@ def state_of(record: Record, now: float | None = None) -> str:
     return "unknown" if (time.time() if now is None else now) > record.unknown_at else "submitting"
 
 
-def source_of(record: Record) -> str:
-    """Return what a job works on: the file's name, the URL or the id."""
-    request = record.request
-    if request.path is not None:
-        return request.path.name
-    return request.url or str(getattr(request, "audio_id", ""))
-
-
 def problem_of(record: Record) -> str | None:
     """Return what is wrong with a job, in the vendor's words: why it failed, or why an answer was a refusal."""
     if record.fault is not None:
@@ -75,14 +67,15 @@ def delivery_object(delivery: Delivery) -> dict[str, object]:
 
 
 def job_object(record: Record) -> dict[str, object]:
-    """Return what a list of jobs shows of one."""
+    """Return what a list of jobs shows of one; its source is the file's name, the URL or the id."""
+    path, url = record.request.path, record.request.url
     return {
         "ref": record.ref,
         "state": state_of(record),
         "provider": record.provider,
         "operation": str(record.operation),
         "task_id": record.task_id,
-        "source": source_of(record),
+        "source": path.name if path is not None else url or str(getattr(record.request, "audio_id", "")),
         "created_at": iso(record.created_at),
         "key": record.key,
         "meta": dict(record.meta),
