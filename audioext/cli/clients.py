@@ -117,10 +117,11 @@ def listening_providers(hooks: WebhookOptions) -> list[Provider]:
 
 @frozen(kw_only=True)
 class OpenClient:
-    """A client that is open, and what it talks to; `samples` are the ids and URLs that a sandbox has to extend."""
+    """A client that is open, what it talks to, and where its steps go; `samples` are what a sandbox has to extend."""
 
     client: Client
     provider: Provider
+    screen: Screen
     samples: Sequence[str] = ()
 
 
@@ -149,7 +150,8 @@ async def open_client(
             wait_timeout=options.timeout,
             allow_hosts=options.allow_hosts,
         )
-        yield OpenClient(client=await stack.enter_async_context(client), provider=provider, samples=samples)
+        client = await stack.enter_async_context(client)
+        yield OpenClient(client=client, provider=provider, screen=screen, samples=samples)
 
 
 def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequence[str] = ()) -> Client:

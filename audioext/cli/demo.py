@@ -19,7 +19,7 @@ from audioext.cli.clients import open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
 from audioext.cli.screen import Screen, length, program
-from audioext.cli.tasks import View, finish, open_view, submit
+from audioext.cli.tasks import finish, submit
 from audioext.errors import DownloadError, Problem, RequestError
 from audioext.files.sources import probe
 from audioext.models.requests import Extend
@@ -113,18 +113,18 @@ class DemoCommand(Command):
         """Run the trip, report what came of it, and say what to do next."""
         screen.is_asked, began = True, time.monotonic()
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
-        with open_view(screen) as view:
-            source = await self._source(view)
+        with screen.live():
+            source = await self._source(screen)
             continue_at = await asyncio.to_thread(_continue_at, source)
             title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
             more = {} if self.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
             request = Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
             options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
             async with open_client(options, self.provider, screen) as opened:
-                view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
-                view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
-                job = await submit(opened, request, view)
-                events, song, paths = await finish(opened, job, view, out=self.out, overwrite=True)
+                screen.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
+                screen.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
+                job = await submit(opened, request)
+                events, song, paths = await finish(opened, job, out=self.out, overwrite=True)
             found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in paths]
         takes = [*zip(song.tracks, paths, found, strict=False)]
         is_good = len(takes) > 1 and all(one.is_longer and one.begins_like_it is not False for _, _, one in takes)
@@ -144,14 +144,14 @@ class DemoCommand(Command):
             show_next_steps(screen, opened.provider, source, continue_at)
         return None if is_good else Exit.DOWNLOAD
 
-    async def _source(self, view: View) -> Path:
+    async def _source(self, screen: Screen) -> Path:
         if self.file is not None:
-            view.step("source", f"{self.file}")
+            screen.step("source", f"{self.file}")
             return self.file
         path = self.out / "tune.mp3"
-        view.waiting("a tune to be made")
+        screen.waiting("a tune to be made")
         await asyncio.to_thread(_make_tune, path)
-        view.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
+        screen.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
         return path
 
 

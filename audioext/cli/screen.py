@@ -12,12 +12,14 @@ import shlex
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import define, field
 from rich.console import Console
+from rich.filesize import decimal
 from rich.text import Text
 
 from audioext.errors import printable
@@ -27,6 +29,7 @@ NAME = "audioext"
 TENTHS_BELOW_SECONDS = 10.0
 MINUTES_FROM_SECONDS = 120.0
 DAY_SECONDS = 86_400.0
+STEP_LETTERS = 10
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -116,6 +119,8 @@ class Screen:
     ref: str | None = None
     base_url: str | None = None
     is_asked: bool = False
+    _below: Callable[[Text], object] = field(default=lambda _: None, init=False)
+    """Shows below the last line what is under way."""
 
     @property
     def is_sandboxed(self) -> bool:
@@ -173,6 +178,33 @@ class Screen:
     def error(self, text: str, *, json: Mapping[str, object]) -> None:
         """Print what went wrong; where JSON was asked for print *json* instead."""
         self.note(Text.assemble(("audioext: ", "bold red"), _shown(text)), json=json)
+
+    # --- the steps of a task, live on a terminal, one plain line a step elsewhere --------------------------
+
+    @contextmanager
+    def live(self) -> Generator[None]:
+        """Show what is under way; it is cleared away at the end, and not shown where nobody looks."""
+        status = self.err.status("")
+        self._below = status.update
+        with status if self.err.is_terminal else nullcontext():
+            yield
+
+    def step(self, word: str, words: str, *, after: float | None = None) -> None:
+        """Show that something is done, *after* so many seconds where that is known."""
+        since = "" if after is None else f"+{span(after)}"
+        tick = ("✔ ", "green") if self.err.is_terminal else ""
+        self.err.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
+
+    def waiting(self, what: str) -> None:
+        """Show what is waited for now."""
+        self._below(Text(f"waiting for {what}"))
+
+    def moving(self, name: str, so_far: int, in_all: int | None) -> None:
+        """Show how much of a file has moved."""
+        of = "" if in_all is None else f" of {decimal(in_all)}"
+        self._below(Text(f"{decimal(so_far)}{of}  {clean(name)}"))
+
+    # --- what there is -------------------------------------------------------------------------------------
 
     def list(
         self, what: str, headers: Sequence[str], rows: Sequence[tuple[Sequence[object], Mapping[str, object]]]

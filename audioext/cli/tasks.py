@@ -8,18 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import attrs
 from attrs import field, frozen
-from rich.console import Console
 from rich.filesize import decimal
-from rich.status import Status
-from rich.text import Text
 
 from audioext.cli.clients import (
     OpenClient,
@@ -47,7 +44,7 @@ from audioext.cli.options import (
     StoreOptions,
     with_fields,
 )
-from audioext.cli.screen import Screen, clean, length, moment, span
+from audioext.cli.screen import Screen, clean, length, moment
 from audioext.errors import AudioextError, Problem, ProviderError, RequestError
 from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Verdict
@@ -58,7 +55,6 @@ from audioext.ui.objects import BY, event_object, job_object, problem_of, state_
 
 _PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_STEP_LETTERS = 10
 _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
 
 LISTENED_SECONDS = 10.0
@@ -97,15 +93,15 @@ class _Submits(SavingOptions, Command):
         meta = read_meta(self.meta)
         async with open_client(self, self.provider, screen, base_url=self.base_url) as opened:
             screen.is_asked = True
-            with open_view(screen) as view:
+            with screen.live():
                 try:
-                    job = await submit(opened, request, view, key=self.key, meta=meta)
+                    job = await submit(opened, request, key=self.key, meta=meta)
                 except asyncio.CancelledError:  # closing lets a POST have its answer
                     words = "the submit is given some seconds for its answer; Ctrl-C again leaves at once"
                     asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, screen.note, words)
                     raise
                 screen.ref = job.ref
-                seen = None if self.no_wait else await finish(opened, job, view, out=self.folder)
+                seen = None if self.no_wait else await finish(opened, job, out=self.folder)
             if seen is not None:
                 report(screen, job, *seen)
                 return
@@ -132,10 +128,10 @@ class WaitCommand(SavingOptions, Command):
         record = (await _find(self, screen, self.ref)).record
         async with open_client(self, record.provider, screen, base_url=api_url(self.base_url, record)) as opened:
             job = await opened.client.job(record.ref)
-            with open_view(screen) as view:
-                show_submitted(view, job)
-                await _ask(opened, job, screen)
-                seen = await finish(opened, job, view, out=self.folder)
+            with screen.live():
+                show_submitted(screen, job)
+                await _ask(opened, job)
+                seen = await finish(opened, job, out=self.folder)
             report(screen, job, *seen)
 
 
@@ -159,8 +155,8 @@ class SaveCommand(LookOptions, Command):
         async with looking_client(self, *asked, allow_hosts=self.allow_hosts) as client:
             job = await client.job(job.ref)
             song = await job
-            with open_view(screen) as view:
-                paths = await save(song, self.out, view)
+            with screen.live():
+                paths = await save(song, self.out, screen)
             report(screen, job, [event async for event in job], song, paths)
 
 
@@ -172,105 +168,66 @@ async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
     return job
 
 
-async def _ask(opened: OpenClient, job: Job, screen: Screen) -> None:
+async def _ask(opened: OpenClient, job: Job) -> None:
     """Ask the provider once: the callback may have come to a receiver that is gone."""
     if job.verdict is Verdict.COMPLETE or job.task_id is None:
         return
     info = opened.provider.info
     if not (info.has_key or os.environ.get(info.key_variable, "").strip()):
-        screen.note(f"without {info.key_variable} nobody can be asked; waiting for a listener on this store")
+        opened.screen.note(f"without {info.key_variable} nobody can be asked; waiting for a listener on this store")
         return
     try:
         await job.refresh()
     except (ProviderError, RequestError) as error:
-        screen.note(f"the status could not be asked for, waiting on: {clean(error)}")
-
-
-@frozen(eq=False)
-class View:
-    """Steps that stay; below them, on a terminal, what is waited for, or the file that moves."""
-
-    _console: Console
-    _under_way: Status
-
-    def print(self, words: str) -> None:
-        """Show a line."""
-        self._console.print(Text(words))
-
-    def step(self, word: str, words: str, *, after: float | None = None) -> None:
-        """Show that something is done, *after* so many seconds where that is known."""
-        since = "" if after is None else f"+{span(after)}"
-        tick = ("✔ ", "green") if self._console.is_terminal else ""
-        self._console.print(Text.assemble(tick, f"{word:<{_STEP_LETTERS}} {since:>{_STEP_LETTERS}}  {words}"))
-
-    def waiting(self, what: str) -> None:
-        """Show what is waited for now."""
-        self._under_way.update(Text(f"waiting for {what}"))
-
-    def moving(self, name: str, so_far: int, in_all: int | None) -> None:
-        """Show how much of a file has moved."""
-        of = "" if in_all is None else f" of {decimal(in_all)}"
-        self._under_way.update(Text(f"{decimal(so_far)}{of}  {clean(name)}"))
-
-
-@contextmanager
-def open_view(screen: Screen) -> Generator[View]:
-    """Return a view on stderr; what is under way is cleared away at the end, and not shown where nobody looks."""
-    status = screen.err.status("")
-    with status if screen.err.is_terminal else nullcontext():
-        yield View(screen.err, status)
-
-
-def show_submitted(view: View, job: Job) -> None:
-    """Show that a job was made; without a task id its outcome is not known yet."""
-    at = next((item.at for item in job.record.reached if item.stage is Stage.SUBMITTED), None)
-    if at is not None:
-        view.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
-    elif job.verdict is Verdict.OPEN:
-        until = f"; waiting for its webhook until {moment(job.record.unknown_at)}" if job.record.webhooks else ""
-        view.step("sent", f"job {job.ref}, with no answer that names its task{until}")
-    view.waiting(_NEXT.get(job.stage, "complete"))
+        opened.screen.note(f"the status could not be asked for, waiting on: {clean(error)}")
 
 
 # --- the steps --------------------------------------------------------------------------------------------------
 
 
+def show_submitted(screen: Screen, job: Job) -> None:
+    """Show that a job was made; without a task id its outcome is not known yet."""
+    at = next((item.at for item in job.record.reached if item.stage is Stage.SUBMITTED), None)
+    if at is not None:
+        screen.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
+    elif job.verdict is Verdict.OPEN:
+        until = f"; waiting for its webhook until {moment(job.record.unknown_at)}" if job.record.webhooks else ""
+        screen.step("sent", f"job {job.ref}, with no answer that names its task{until}")
+    screen.waiting(_NEXT.get(job.stage, "complete"))
+
+
 async def submit(
-    opened: OpenClient,
-    request: Request,
-    view: View,
-    *,
-    key: str | None = None,
-    meta: Mapping[str, object] | None = None,
+    opened: OpenClient, request: Request, *, key: str | None = None, meta: Mapping[str, object] | None = None
 ) -> Job:
     """Submit *request* and show the upload of its file and the job."""
+    screen = opened.screen
     name = request.path.name if request.path is not None else ""
     size: int | None = None
 
     def uploading(so_far: int, in_all: int | None) -> None:
         nonlocal size
         size = so_far
-        view.moving(name, so_far, in_all)
+        screen.moving(name, so_far, in_all)
 
-    view.waiting("the upload" if name else "the answer")
+    screen.waiting("the upload" if name else "the answer")
     job = await opened.client.submit(request, key=key, meta=meta, progress=uploading)
     if size is not None:
-        view.step("uploaded", f"{name} ({decimal(size)})")
-    show_submitted(view, job)
+        screen.step("uploaded", f"{name} ({decimal(size)})")
+    show_submitted(screen, job)
     return job
 
 
-async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = LISTENED_SECONDS) -> list[StageEvent]:
+async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECONDS) -> list[StageEvent]:
     """Show each stage as it is reached, and return them all; say so where no webhook comes for *patience* seconds."""
-    events: list[StageEvent] = []
-    doubts = asyncio.create_task(_doubt(opened, job, view, events, patience))
+    events, screen = list[StageEvent](), opened.screen
+    doubts = asyncio.create_task(_doubt(opened, job, events, patience))
     try:
         async for event in job:
             playable = sum(track.audio_url is not None for track in event.tracks)
             tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
             after = (event.at - job.created_at).total_seconds()
-            view.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
-            view.waiting(_NEXT.get(event.stage, "the files"))
+            screen.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
+            screen.waiting(_NEXT.get(event.stage, "the files"))
             events.append(event)
     except JobExpiredError:
         raise
@@ -284,19 +241,19 @@ async def watch(opened: OpenClient, job: Job, view: View, *, patience: float = L
 
 
 async def finish(
-    opened: OpenClient, job: Job, view: View, *, out: Path | None, overwrite: bool = False
+    opened: OpenClient, job: Job, *, out: Path | None, overwrite: bool = False
 ) -> tuple[Sequence[StageEvent], Song, tuple[Path, ...]]:
     """Await the song, save it into the folder *out*, if there is one, and return what was seen, and the files."""
-    events = await watch(opened, job, view)
+    events = await watch(opened, job)
     song = await job
-    return events, song, () if out is None else await save(song, out, view, overwrite=overwrite)
+    return events, song, () if out is None else await save(song, out, opened.screen, overwrite=overwrite)
 
 
-async def save(song: Song, folder: Path, view: View, *, overwrite: bool = False) -> tuple[Path, ...]:
+async def save(song: Song, folder: Path, screen: Screen, *, overwrite: bool = False) -> tuple[Path, ...]:
     """Save *song* into *folder*, and show each file as it moves and when it is there."""
-    paths = await song.save(folder, overwrite=overwrite, progress=lambda path, *size: view.moving(path.name, *size))
+    paths = await song.save(folder, overwrite=overwrite, progress=lambda path, *size: screen.moving(path.name, *size))
     for path in paths:
-        view.step("saved", f"{path} ({decimal(path.stat().st_size)})")
+        screen.step("saved", f"{path} ({decimal(path.stat().st_size)})")
     return paths
 
 
@@ -329,7 +286,7 @@ def too_early(job: Job) -> StageTimeoutError:
     return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
 
 
-async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[StageEvent], patience: float) -> None:
+async def _doubt(opened: OpenClient, job: Job, events: Sequence[StageEvent], patience: float) -> None:
     """Say what keeps webhooks away, if none has come after a while; where they cannot come, ask for the status."""
     url = opened.client.public_url
     if url is None:
@@ -342,7 +299,7 @@ async def _doubt(opened: OpenClient, job: Job, view: View, events: Sequence[Stag
     if any(event.source == "webhook" for event in events):
         return
     likely = why or f"{url} answers from here; is the task slow, or does a firewall keep the provider out?"
-    view.print(f"no webhook has come so far: {likely}")
+    opened.screen.note(f"no webhook has come so far: {likely}")
     while why is not None:
         with suppress(AudioextError):
             await job.refresh()
