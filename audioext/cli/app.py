@@ -63,7 +63,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "inbox": ("jobs:InboxCommand", "List the deliveries that arrived, the newest first, with their verdicts."),
         "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
         "forward": (
-            "forwarding:ForwardCommand",
+            "listening:ForwardCommand",
             "Send the events of a job to your app once more, as `listen --forward-to` does.",
         ),
         "trigger": (
