@@ -27,7 +27,7 @@ from audioext.models.results import Track
 from audioext.providers.base import FileRoute, Provider
 from audioext.sandbox import audio
 from audioext.sandbox.audio import Clip
-from audioext.ui.objects import event_object
+from audioext.ui.objects import stage_objects
 
 DEMO_SPEED = 40.0
 """Two minutes become three seconds: quick, and slow enough to see the stages arrive one by one."""
@@ -124,17 +124,16 @@ class DemoCommand(Command):
                 screen.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
                 screen.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
                 job = await submit(opened, request)
-                events, song, paths = await finish(opened, job, out=self.out, overwrite=True)
+                song, paths = await finish(opened, job, out=self.out, overwrite=True)
             found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in paths]
         takes = [*zip(song.tracks, paths, found, strict=False)]
         is_good = len(takes) > 1 and all(one.is_longer and one.begins_like_it is not False for _, _, one in takes)
         seconds = time.monotonic() - began
         if screen.json:
             known = {"file": source, "duration": found[0].source_seconds if found else None, "continue_at": continue_at}
-            done = {"source": known, "ok": is_good, "seconds": round(seconds, 2)}
-            stages = [event_object(event, job.created_at) for event in events]
+            done = {"stages": stage_objects(job.record), "source": known, "ok": is_good, "seconds": round(seconds, 2)}
             shown = [_take(*take) for take in takes]
-            screen.emit({"ref": job.ref, "provider": job.provider, "stages": stages, "takes": shown, **done})
+            screen.emit({"ref": job.ref, "provider": job.provider, "takes": shown, **done})
         else:
             _report(screen, takes)
             alike = " and beginning like it" if all(one.begins_like_it for one in found) else ""

@@ -50,8 +50,8 @@ from audioext.files.sources import SourceInfo, probe
 from audioext.models.record import Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Song, Stage
-from audioext.runtime.jobs import Job, JobExpiredError, StageEvent, StageTimeoutError
-from audioext.ui.objects import BY, event_object, job_object, problem_of, state_of, track_object
+from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+from audioext.ui.objects import BY, job_object, problem_of, stage_objects, state_of, track_object
 
 _PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -157,7 +157,7 @@ class SaveCommand(LookOptions, Command):
             song = await job
             with screen.live():
                 paths = await save(song, self.out, screen)
-            report(screen, job, [event async for event in job], song, paths)
+            report(screen, job, song, paths)
 
 
 async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
@@ -217,10 +217,10 @@ async def submit(
     return job
 
 
-async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECONDS) -> list[StageEvent]:
-    """Show each stage as it is reached, and return them all; say so where no webhook comes for *patience* seconds."""
-    events, screen = list[StageEvent](), opened.screen
-    doubts = asyncio.create_task(_doubt(opened, job, events, patience))
+async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECONDS) -> None:
+    """Show each stage as it is reached; say so where no webhook comes for *patience* seconds."""
+    screen = opened.screen
+    doubts = asyncio.create_task(_doubt(opened, job, patience))
     try:
         async for event in job:
             playable = sum(track.audio_url is not None for track in event.tracks)
@@ -228,7 +228,6 @@ async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECO
             after = (event.at - job.created_at).total_seconds()
             screen.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
             screen.waiting(_NEXT.get(event.stage, "the files"))
-            events.append(event)
     except JobExpiredError:
         raise
     except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
@@ -237,16 +236,15 @@ async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECO
         doubts.cancel()
         with suppress(asyncio.CancelledError):
             await doubts
-    return events
 
 
 async def finish(
     opened: OpenClient, job: Job, *, out: Path | None, overwrite: bool = False
-) -> tuple[Sequence[StageEvent], Song, tuple[Path, ...]]:
-    """Await the song, save it into the folder *out*, if there is one, and return what was seen, and the files."""
-    events = await watch(opened, job)
+) -> tuple[Song, tuple[Path, ...]]:
+    """Await the song, save it into the folder *out*, if there is one, and return it and the files."""
+    await watch(opened, job)
     song = await job
-    return events, song, () if out is None else await save(song, out, opened.screen, overwrite=overwrite)
+    return song, () if out is None else await save(song, out, opened.screen, overwrite=overwrite)
 
 
 async def save(song: Song, folder: Path, screen: Screen, *, overwrite: bool = False) -> tuple[Path, ...]:
@@ -257,12 +255,11 @@ async def save(song: Song, folder: Path, screen: Screen, *, overwrite: bool = Fa
     return paths
 
 
-def report(screen: Screen, job: Job, events: Sequence[StageEvent], song: Song, paths: Sequence[Path]) -> None:
+def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
     """Print the tracks, as a table and how to go on from one of them, or as one JSON object."""
     if screen.json:
-        stages = [event_object(event, job.created_at) for event in events]
         tracks = [track_object(track) for track in song.tracks]
-        screen.emit({**job_object(job.record), "stages": stages, "tracks": tracks, "files": paths})
+        screen.emit({**job_object(job.record), "stages": stage_objects(job.record), "tracks": tracks, "files": paths})
         return
     rows = []
     for number, (track, path) in enumerate(zip_longest(song.tracks, paths), 1):
@@ -286,7 +283,7 @@ def too_early(job: Job) -> StageTimeoutError:
     return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
 
 
-async def _doubt(opened: OpenClient, job: Job, events: Sequence[StageEvent], patience: float) -> None:
+async def _doubt(opened: OpenClient, job: Job, patience: float) -> None:
     """Say what keeps webhooks away, if none has come after a while; where they cannot come, ask for the status."""
     url = opened.client.public_url
     if url is None:
@@ -296,7 +293,7 @@ async def _doubt(opened: OpenClient, job: Job, events: Sequence[StageEvent], pat
     why = f"{failed[0].seen}; {failed[0].advice}" if failed else None
     if why is None:
         await asyncio.sleep(SLOW_FACTOR * patience)
-    if any(event.source == "webhook" for event in events):
+    if any(item.source == "webhook" for item in job.record.reached):
         return
     likely = why or f"{url} answers from here; is the task slow, or does a firewall keep the provider out?"
     opened.screen.note(f"no webhook has come so far: {likely}")

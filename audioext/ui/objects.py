@@ -12,7 +12,6 @@ import attrs
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage, Track
-from audioext.runtime.jobs import StageEvent
 from audioext.stores.base import Delivery
 
 Journal = Sequence[tuple[Entry, Record | None]]
@@ -95,10 +94,13 @@ async def first(limit: int, found: AsyncIterator[_T]) -> list[_T]:
     return kept
 
 
-def event_object(event: StageEvent, created_at: datetime) -> dict[str, object]:
-    """Return a stage: its name, how it was learnt, and the seconds since the job was made."""
-    since = round((event.at - created_at).total_seconds(), 3)
-    return {"stage": event.stage.name.lower(), "source": event.source, "seconds": since, "at": event.at}
+def stage_objects(record: Record) -> list[dict[str, object]]:
+    """Return the stages of a task: their names, how they were learnt, and the seconds since the job was made."""
+    return [
+        {"stage": word, "source": source, "seconds": round(at - record.created_at, 3), "at": iso(at)}
+        for word, at, _, source in timeline(record)
+        if source is not None and word != "submitted"
+    ]
 
 
 def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> dict[str, object]:
