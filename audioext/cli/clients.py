@@ -15,13 +15,12 @@ from attrs import frozen
 
 from audioext import config, providers
 from audioext.cli.execution import NoSuchRefError
-from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions, WebhookOptions
+from audioext.cli.options import ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.config import UNSET, ClientOptions, Unset, base_url_of, client_options
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.models.limits import Pace
-from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
 from audioext.stores import open_store
@@ -71,11 +70,6 @@ def read_listen(text: str | None) -> str | Unset | None:
     if not text:
         return UNSET
     return None if text.lower() == "none" else text
-
-
-def api_url(given: str | None, record: Record) -> str | None:
-    """Return where the API of a job is: where the command line says, else where it was submitted to."""
-    return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
 
 
 # --- providers -------------------------------------------------------------------------------------------------

@@ -29,18 +29,7 @@ from audioext import config
 from audioext.cli.clients import find_job, listening_providers, looking_client, make_client, read_listen
 from audioext.cli.execution import ForwardError, stop_signals
 from audioext.cli.exits import missing_extra
-from audioext.cli.options import (
-    API,
-    OUTPUT,
-    SHOWN,
-    Command,
-    ForwardSecret,
-    LookOptions,
-    Ref,
-    StoreOptions,
-    WebhookOptions,
-    env,
-)
+from audioext.cli.options import API, OUTPUT, SHOWN, Command, LookOptions, Ref, StoreOptions, WebhookOptions, env
 from audioext.cli.screen import Screen, clean, dump, moment, span
 from audioext.client import Client
 from audioext.config import client_options
@@ -53,6 +42,8 @@ from audioext.stores.base import Appended, to_delivery
 from audioext.ui.objects import delivery_object, timeline, track_object
 
 _log = logging.getLogger("audioext.cli")
+
+_ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "What signs the events: whsec_ and Base64.")]
 
 DAY_SECONDS = 86_400.0
 """How old an event is at most to wait for an app that is away; after that it has the five tries of every handler."""
@@ -73,7 +64,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
     """Serve /metrics for Prometheus at HOST:PORT, else where the settings say, else at 127.0.0.1:9464."""
     forward_to: Annotated[str | None, API] = None
     """A URL of your app that is told of every stage and failure, signed."""
-    forward_secret: ForwardSecret = field(default=None, repr=False)
+    forward_secret: _ForwardSecret = field(default=None, repr=False)
     ui: Annotated[bool, OUTPUT] = False
     """Show all jobs on a live page, for a browser on this machine."""
     ui_port: Annotated[int, OUTPUT, SHOWN] = 8090
@@ -131,7 +122,7 @@ class ForwardCommand(LookOptions, Command):
     ref: Ref
     to: Annotated[str, API] = field(kw_only=True)
     """The URL of the app."""
-    forward_secret: ForwardSecret = field(default=None, kw_only=True, repr=False)
+    forward_secret: _ForwardSecret = field(default=None, kw_only=True, repr=False)
 
     async def run(self, screen: Screen) -> None:
         """Send the events of a job once more, as far as it has come."""

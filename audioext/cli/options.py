@@ -52,8 +52,6 @@ AllowHosts = Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS", _HOSTS)
 Out = Annotated[Path, JOB, SHOWN, Parameter(help="The folder for the files.")]
 Provided = Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER", "The API to use."), SHOWN]
 BaseUrl = Annotated[str | None, API, env(BASE_URL_VARIABLE, "The API's address, such as a sandbox of another process.")]
-JobUrl = Annotated[str | None, API, Parameter(help="The API's address, where it is not that of the submit.")]
-ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "What signs the events: whsec_ and Base64.")]
 Limit = Annotated[int, OUTPUT, SHOWN, Parameter(help="How many to list, the newest ones.", validator=Number(gte=1))]
 
 

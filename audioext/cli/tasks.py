@@ -16,11 +16,11 @@ from typing import Annotated, ClassVar
 
 import attrs
 from attrs import field, frozen
+from cyclopts import Parameter
 from rich.filesize import decimal
 
 from audioext.cli.clients import (
     OpenClient,
-    api_url,
     find_job,
     looking_client,
     open_client,
@@ -29,12 +29,13 @@ from audioext.cli.clients import (
     real_provider,
 )
 from audioext.cli.options import (
+    API,
+    BASE_URL_VARIABLE,
     JOB,
     SOURCE_NAMES,
     AllowHosts,
     BaseUrl,
     Command,
-    JobUrl,
     LookOptions,
     Meta,
     Out,
@@ -47,12 +48,13 @@ from audioext.cli.options import (
 from audioext.cli.screen import Screen, clean, length, moment
 from audioext.errors import AudioextError, Problem, ProviderError, RequestError
 from audioext.files.sources import SourceInfo, probe
-from audioext.models.record import Verdict
+from audioext.models.record import Record, Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
 from audioext.models.results import Song, Stage
 from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
 from audioext.ui.objects import BY, job_object, problem_of, stage_objects, state_of, track_object
 
+_JobUrl = Annotated[str | None, API, Parameter(help="The API's address, where it is not that of the submit.")]
 _PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
@@ -121,12 +123,12 @@ class WaitCommand(SavingOptions, Command):
     """`audioext wait`."""
 
     ref: Ref
-    base_url: JobUrl = field(default=None, kw_only=True)
+    base_url: _JobUrl = field(default=None, kw_only=True)
 
     async def run(self, screen: Screen) -> None:
         """Wait for a job of the store, whichever process submitted it, then save and report."""
         record = (await _find(self, screen, self.ref)).record
-        async with open_client(self, record.provider, screen, base_url=api_url(self.base_url, record)) as opened:
+        async with open_client(self, record.provider, screen, base_url=_api_url(self.base_url, record)) as opened:
             job = await opened.client.job(record.ref)
             with screen.live():
                 show_submitted(screen, job)
@@ -142,14 +144,14 @@ class SaveCommand(LookOptions, Command):
     ref: Ref
     allow_hosts: AllowHosts = field(default=(), kw_only=True)
     out: Out = field(default=Path(), kw_only=True)
-    base_url: JobUrl = field(default=None, kw_only=True)
+    base_url: _JobUrl = field(default=None, kw_only=True)
 
     async def run(self, screen: Screen) -> None:
         """Save the tracks of a job that is complete."""
         job = await _find(self, screen, self.ref)
         if job.verdict is Verdict.OPEN:
             raise too_early(job)
-        base_url = api_url(self.base_url, job.record)
+        base_url = _api_url(self.base_url, job.record)
         # A sandbox has ended; an API can be asked for fresh links.
         asked = () if self.is_sandboxed else (real_provider(job.provider, base_url, screen),)
         async with looking_client(self, *asked, allow_hosts=self.allow_hosts) as client:
@@ -158,6 +160,11 @@ class SaveCommand(LookOptions, Command):
             with screen.live():
                 paths = await save(song, self.out, screen)
             report(screen, job, song, paths)
+
+
+def _api_url(given: str | None, record: Record) -> str | None:
+    """Return where the API of a job is: where the command line says, else where it was submitted to."""
+    return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
 
 
 async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
