@@ -85,7 +85,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
     from audioext.webhooks.receiver import MaskedAccessLogger as MaskedAccessLogger, Receiver as Receiver
 
 _HOMES = {
-    "check.report": "CheckLine CheckReport",
+    "check.reach": "CheckLine CheckReport",
     "client": "Client",
     "clock": "Clock",
     "errors": "AudioextError AuthError ConfigError ContentError CreditsError DecodeError DownloadError GiveUp "
