@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "Nothing leaves this machine and nothing is charged. Two files are saved, and compared with the source.",
         ),
         "guide": (
-            "doctor:GuideCommand",
+            "guide:GuideCommand",
             "Print the page from which a program that uses audioext can be written, for people and for agents.",
         ),
     },

@@ -1,10 +1,8 @@
-"""What tells of the whole: `doctor` looks whether all works, `credits` what is left, `guide` how programs use it."""
+"""What tells of the whole: `audioext doctor` looks whether all works, `audioext credits` what is left."""
 
 from __future__ import annotations
 
 import os
-import sys
-from importlib.resources import files
 from typing import Annotated
 
 from attrs import asdict, frozen
@@ -104,16 +102,3 @@ class CreditsCommand(SandboxOptions, Command):
         async with open_client(options, self.provider, screen, base_url=self.base_url) as opened:
             balance = await opened.client.credits()
         screen.result(f"{balance:g}", json={"provider": self.provider, "credits": balance})
-
-
-@frozen(kw_only=True, slots=False)
-class GuideCommand(Command):
-    """`audioext guide`."""
-
-    async def run(self, screen: Screen) -> None:
-        """Print the page as it is, or as one JSON string."""
-        page = files("audioext").joinpath("SKILL.md").read_text(encoding="utf-8")
-        if screen.json:
-            screen.emit({"guide": page})
-        else:
-            sys.stdout.write(page)
