@@ -55,7 +55,8 @@ class ArchiveCommand(LookOptions, Command):
                     facts = await keep(job, folder)
                 except (AudioextError, OSError) as error:
                     lost.append(job)
-                    self._complain(screen, job, f"{folder}: {error}" if isinstance(error, OSError) else str(error))
+                    problem = str(error) if isinstance(error, AudioextError) else f"{folder}: {error}"
+                    self._complain(screen, job, problem)
                 else:
                     saved += 1
                     names = ", ".join(str(track["file"]) for track in facts["tracks"])
