@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from audioext.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is first asked for
-    from audioext.check.report import CheckLine as CheckLine, CheckReport as CheckReport
+    from audioext.check.reach import CheckLine as CheckLine, CheckReport as CheckReport
     from audioext.client import Client as Client
     from audioext.clock import Clock as Clock
     from audioext.errors import (
@@ -85,7 +85,7 @@ if TYPE_CHECKING:  # for type checkers; at run time a name is loaded when it is 
     from audioext.webhooks.receiver import MaskedAccessLogger as MaskedAccessLogger, Receiver as Receiver
 
 _HOMES = {
-    "check.report": "CheckLine CheckReport",
+    "check.reach": "CheckLine CheckReport",
     "client": "Client",
     "clock": "Clock",
     "errors": "AudioextError AuthError ConfigError ContentError CreditsError DecodeError DownloadError GiveUp "

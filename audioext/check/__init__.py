@@ -12,8 +12,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 
-from audioext.check.reach import Reach
-from audioext.check.report import CheckLine, CheckReport, failed, ok, warning
+from audioext.check.reach import CheckLine, CheckReport, Reach, failed, ok, warning
 from audioext.errors import AudioextError, AuthError, ConfigError, StoreError
 from audioext.http.messages import Headers
 from audioext.parts import Parts
@@ -23,6 +22,7 @@ from audioext.version import __version__
 
 __all__ = ["CheckLine", "CheckReport", "check_parts"]
 
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 ANSWER_SECONDS = {"VIDGO_API_KEY": 10.0}
 """How long a vendor waits for the answer to a webhook: docs.vidgo.ai/api-manual/task-management/webhooks."""
 LONGEST_ANSWER_SECONDS = 15.0  # docs.kie.ai and docs.sunoapi.org, callbacks; MusicGPT's page does not say
@@ -82,7 +82,7 @@ async def _look(parts: Parts) -> list[CheckLine]:
             url=url,
             secret=parts.secrets[0],
             clock=settings.clock,
-            is_local=bool(callers) and all(map(_is_local, callers)),
+            is_local=bool(callers) and all(each.info.base_url.host in LOOPBACK_HOSTS for each in callers),
             limit=min(
                 (ANSWER_SECONDS.get(each.info.key_variable, LONGEST_ANSWER_SECONDS) for each in callers), default=10.0
             ),
@@ -90,10 +90,6 @@ async def _look(parts: Parts) -> list[CheckLine]:
         )
         reach = await seen.look()
     return [*reach, *await _accounts(parts), *await _store(parts)]
-
-
-def _is_local(provider: Provider) -> bool:
-    return provider.info.base_url.host in {"127.0.0.1", "localhost", "::1"}
 
 
 async def _accounts(parts: Parts) -> list[CheckLine]:

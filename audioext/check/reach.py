@@ -13,15 +13,17 @@ import socket
 import ssl
 import time
 from contextlib import suppress
+from functools import partial
+from typing import Literal
 
 import aiohttp
-from attrs import frozen
+from attrs import field, frozen
 from yarl import URL
 
-from audioext.check.report import CheckLine, failed, ok, warning
 from audioext.clock import Clock, mint_id
+from audioext.errors import printable
 from audioext.http.decoding import MAX_BODY_BYTES
-from audioext.http.urls import CHECK_SEGMENT, callback_url
+from audioext.http.urls import CHECK_SEGMENT, callback_url, mask, without_password
 from audioext.version import __version__
 from audioext.webhooks.endpoint import answer_body
 from audioext.webhooks.probe import probe_body
@@ -55,6 +57,53 @@ _OF_OURS = {
     503: ("is a receiver that is not open", "see its log: its client is closed, or its store is away"),
 }
 _PROXY = ("is a proxy that reaches no receiver", "start the receiver, and see where the proxy passes this path")
+
+
+CheckState = Literal["ok", "warning", "failed"]
+
+
+def _safe(text: str) -> str:
+    """Return *text* on one line, without a tag or a password: proxies and vendors quote what they were sent."""
+    return without_password(mask(printable(text)))
+
+
+@frozen
+class CheckLine:
+    """One thing that was looked at: its `name`, how it is, what was `seen`, and the `advice` where it is not well."""
+
+    name: str
+    seen: str = field(converter=_safe)
+    advice: str = field(default="", converter=_safe)
+    state: CheckState = field(kw_only=True)
+
+    def __str__(self) -> str:
+        """Return a line, and one more with the advice."""
+        advice = f"\n         {self.advice}" if self.advice else ""
+        return f"{self.state:<7}  {self.name}: {self.seen}{advice}"
+
+
+@frozen
+class CheckReport:
+    """The lines of a check, in the order in which they build on each other."""
+
+    lines: tuple[CheckLine, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed; there may be warnings."""
+        return all(line.state != "failed" for line in self.lines)
+
+    def __str__(self) -> str:
+        """Return what was seen of each thing, and what to do."""
+        return "\n".join(map(str, self.lines))
+
+
+ok = partial(CheckLine, state="ok")
+warning = partial(CheckLine, state="warning")
+failed = partial(CheckLine, state="failed")
+
+
+# --- the way of a webhook ---------------------------------------------------------------------------------------
 
 
 @frozen

@@ -63,7 +63,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "inbox": ("jobs:InboxCommand", "List the deliveries that arrived, the newest first, with their verdicts."),
         "replay": ("jobs:ReplayCommand", "Give a stored delivery to this store's inbox again, or to a receiver."),
         "forward": (
-            "forwarding:ForwardCommand",
+            "listening:ForwardCommand",
             "Send the events of a job to your app once more, as `listen --forward-to` does.",
         ),
         "trigger": (
@@ -72,7 +72,7 @@ COMMANDS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "The API's webhook is given to this store's inbox. The tracks are made up and cannot be saved; handlers",
             "and apps are told of them all the same.",
         ),
-        "credits": ("tasks:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
+        "credits": ("doctor:CreditsCommand", "Print the balance of the account, in the provider's own credits."),
     },
     "Servers": {
         "listen": (
@@ -180,8 +180,7 @@ def _words(error: CycloptsError) -> str:
 
 
 def _misused(message: str, command: Sequence[str] = (), *, in_json: bool) -> int:
-    from audioext.cli.screen import Screen  # noqa: PLC0415 - as above
-    from audioext.cli.text import clean, program  # noqa: PLC0415 - as above
+    from audioext.cli.screen import Screen, clean, program  # noqa: PLC0415 - as above
 
     screen = Screen(json=in_json)
     message = clean(message)  # a script may have got its argument from a stranger

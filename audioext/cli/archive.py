@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ import msgspec
 from attrs import field, frozen
 from cyclopts import Parameter
 
-from audioext.cli import text
 from audioext.cli.clients import looking_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import OUTPUT, SHOWN, AllowHosts, Command, LookOptions
-from audioext.cli.screen import Screen
+from audioext.cli.screen import Screen, clean
 from audioext.errors import AudioextError, DownloadError
 from audioext.files.formats import picture_suffix
+from audioext.files.sources import fingerprint
 from audioext.models.record import Verdict
 from audioext.models.results import TimedLine, Track
 from audioext.runtime.jobs import Job
@@ -56,13 +55,12 @@ class ArchiveCommand(LookOptions, Command):
                     facts = await keep(job, folder)
                 except (AudioextError, OSError) as error:
                     lost.append(job)
-                    self._complain(
-                        screen, job, str(error) if isinstance(error, AudioextError) else f"{folder}: {error}"
-                    )
+                    problem = str(error) if isinstance(error, AudioextError) else f"{folder}: {error}"
+                    self._complain(screen, job, problem)
                 else:
                     saved += 1
                     names = ", ".join(str(track["file"]) for track in facts["tracks"])
-                    screen.result(f"{job.ref}  {text.clean(names)}", json={"event": "saved", "folder": folder, **facts})
+                    screen.result(f"{job.ref}  {clean(names)}", json={"event": "saved", "folder": folder, **facts})
         screen.note(
             f"{saved} saved, {there} in the archive before, {len(lost)} could not be saved",
             json={"event": "done", "saved": saved, "there": there, "failed": len(lost)},
@@ -77,7 +75,7 @@ class ArchiveCommand(LookOptions, Command):
         left = round((min(ends) - time.time()) / SECONDS_A_DAY, 1) if ends else None  # of the first link
         soon = f"; its links expire in {left:.1f} days" if left is not None and left <= self.days else ""
         facts = {"event": "failed", "ref": job.ref, "problem": problem, "days_left": left}
-        screen.error(f"job {job.ref}: {text.clean(problem)}{soon}", json=facts)
+        screen.error(f"job {job.ref}: {clean(problem)}{soon}", json=facts)
 
 
 async def keep(job: Job, folder: Path) -> dict[str, Any]:
@@ -88,9 +86,8 @@ async def keep(job: Job, folder: Path) -> dict[str, Any]:
     tracks = []
     for track, path in zip(song.tracks, await song.save(folder, overwrite=True), strict=True):
         cover = await _keep_cover(track, path)
-        tracks.append(
-            {**track_object(track), "file": path.name, **cover, **await asyncio.to_thread(_facts, track, path)}
-        )
+        facts = await asyncio.to_thread(_facts, track, path)
+        tracks.append({**track_object(track), "file": path.name, **cover, **facts})
     facts = {
         **job_object(record),
         "request": record.request.given(),
@@ -126,9 +123,7 @@ async def _keep_cover(track: Track, path: Path) -> dict[str, object]:
 
 def _facts(track: Track, path: Path) -> dict[str, object]:
     """Write the lyrics beside a saved track, and return what is known of both files. It blocks."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    facts: dict[str, object] = {"bytes": path.stat().st_size, "sha256": digest}
+    facts: dict[str, object] = {"bytes": path.stat().st_size, "sha256": fingerprint(path)}
     if track.timed_lyrics:
         target = path.with_suffix(".lrc")
         _write(target, lrc(track.timed_lyrics, title=track.title).encode())
@@ -138,8 +133,8 @@ def _facts(track: Track, path: Path) -> dict[str, object]:
 
 def lrc(lines: Sequence[TimedLine], *, title: str | None = None) -> str:
     """Return timed lyrics as players read them: `[mm:ss.xx]` before each line."""
-    head = [f"[ti:{text.clean(title)}]"] if title else []
-    timed = (f"[{int(line.start // 60):02d}:{line.start % 60:05.2f}]{text.clean(line.text)}" for line in lines)
+    head = [f"[ti:{clean(title)}]"] if title else []
+    timed = (f"[{int(line.start // 60):02d}:{line.start % 60:05.2f}]{clean(line.text)}" for line in lines)
     return "\n".join([*head, *timed]) + "\n"
 
 

@@ -15,20 +15,18 @@ from attrs import frozen
 
 from audioext import config, providers
 from audioext.cli.execution import NoSuchRefError
-from audioext.cli.options import BASE_URL_VARIABLE, ConnectOptions, StoreOptions, WebhookOptions
+from audioext.cli.options import ConnectOptions, StoreOptions, WebhookOptions
 from audioext.cli.screen import Screen
 from audioext.client import Client
 from audioext.config import UNSET, ClientOptions, Unset, base_url_of, client_options
 from audioext.errors import ConfigError, Problem, RequestError
 from audioext.models.limits import Pace
-from audioext.models.record import Record
 from audioext.providers.base import Provider
 from audioext.runtime.jobs import Job
 from audioext.stores import open_store
 
 LISTED_AT_MOST = 3
 LOOPBACK_URL = "http://127.0.0.1:{port}/audio"
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _T = TypeVar("_T")
 
@@ -74,11 +72,6 @@ def read_listen(text: str | None) -> str | Unset | None:
     return None if text.lower() == "none" else text
 
 
-def api_url(given: str | None, record: Record) -> str | None:
-    """Return where the API of a job is: where the command line says, else where it was submitted to."""
-    return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
-
-
 # --- providers -------------------------------------------------------------------------------------------------
 
 
@@ -118,10 +111,11 @@ def listening_providers(hooks: WebhookOptions) -> list[Provider]:
 
 @frozen(kw_only=True)
 class OpenClient:
-    """A client that is open, and what it talks to; `samples` are the ids and URLs that a sandbox has to extend."""
+    """A client that is open, what it talks to, and where its steps go; `samples` are what a sandbox has to extend."""
 
     client: Client
     provider: Provider
+    screen: Screen
     samples: Sequence[str] = ()
 
 
@@ -150,7 +144,8 @@ async def open_client(
             wait_timeout=options.timeout,
             allow_hosts=options.allow_hosts,
         )
-        yield OpenClient(client=await stack.enter_async_context(client), provider=provider, samples=samples)
+        client = await stack.enter_async_context(client)
+        yield OpenClient(client=client, provider=provider, screen=screen, samples=samples)
 
 
 def looking_client(options: StoreOptions, *asked: Provider, allow_hosts: Sequence[str] = ()) -> Client:

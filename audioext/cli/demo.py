@@ -15,20 +15,19 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.filesize import decimal
 
-from audioext.cli import text
 from audioext.cli.clients import open_client
 from audioext.cli.exits import Exit
 from audioext.cli.options import API, JOB, POSITIVE, SANDBOX, SHOWN, Command, ConnectOptions, ProviderName, env
-from audioext.cli.screen import Screen
-from audioext.cli.steps import View, finish, open_view, submit
+from audioext.cli.screen import Screen, length, program
+from audioext.cli.tasks import finish, submit
 from audioext.errors import DownloadError, Problem, RequestError
-from audioext.files.sources import SourceInfo, probe
+from audioext.files.sources import probe
 from audioext.models.requests import Extend
 from audioext.models.results import Track
 from audioext.providers.base import FileRoute, Provider
 from audioext.sandbox import audio
 from audioext.sandbox.audio import Clip
-from audioext.ui.objects import event_object
+from audioext.ui.objects import stage_objects
 
 DEMO_SPEED = 40.0
 """Two minutes become three seconds: quick, and slow enough to see the stages arrive one by one."""
@@ -114,25 +113,27 @@ class DemoCommand(Command):
         """Run the trip, report what came of it, and say what to do next."""
         screen.is_asked, began = True, time.monotonic()
         screen.note("audioext demo: a sandbox on this machine plays the paid API; nothing is charged")
-        with open_view(screen) as view:
-            source = await self._source(view)
+        with screen.live():
+            source = await self._source(screen)
             continue_at = await asyncio.to_thread(_continue_at, source)
+            title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
+            more = {} if self.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
+            request = Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
             options = ConnectOptions(sandbox=True, speed=self.speed, store=self.store_url, timeout=WAIT_SECONDS)
             async with open_client(options, self.provider, screen) as opened:
-                view.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
-                view.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
-                job = await submit(opened, self._request(source, continue_at), view)
-                finished = await finish(opened, job, view, out=self.out, overwrite=True)
-            found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in finished.paths]
-        takes = [*zip(finished.song.tracks, finished.paths, found, strict=False)]
+                screen.step("sandbox", f"{opened.provider.info.base_url}, at {self.speed:g} times real speed")
+                screen.step("receiver", f"{opened.client.public_url}, where the webhooks arrive")
+                job = await submit(opened, request)
+                song, paths = await finish(opened, job, out=self.out, overwrite=True)
+            found = [await asyncio.to_thread(compare, source, path, until=continue_at) for path in paths]
+        takes = [*zip(song.tracks, paths, found, strict=False)]
         is_good = len(takes) > 1 and all(one.is_longer and one.begins_like_it is not False for _, _, one in takes)
         seconds = time.monotonic() - began
         if screen.json:
             known = {"file": source, "duration": found[0].source_seconds if found else None, "continue_at": continue_at}
-            job, done = finished.job, {"source": known, "ok": is_good, "seconds": round(seconds, 2)}
-            stages = [event_object(event, job.created_at) for event in finished.events]
+            done = {"stages": stage_objects(job.record), "source": known, "ok": is_good, "seconds": round(seconds, 2)}
             shown = [_take(*take) for take in takes]
-            screen.emit({"ref": job.ref, "provider": job.provider, "stages": stages, "takes": shown, **done})
+            screen.emit({"ref": job.ref, "provider": job.provider, "takes": shown, **done})
         else:
             _report(screen, takes)
             alike = " and beginning like it" if all(one.begins_like_it for one in found) else ""
@@ -142,25 +143,20 @@ class DemoCommand(Command):
             show_next_steps(screen, opened.provider, source, continue_at)
         return None if is_good else Exit.DOWNLOAD
 
-    async def _source(self, view: View) -> Path:
+    async def _source(self, screen: Screen) -> Path:
         if self.file is not None:
-            view.step("source", f"{self.file}")
+            screen.step("source", f"{self.file}")
             return self.file
         path = self.out / "tune.mp3"
-        view.waiting("a tune to be made")
+        screen.waiting("a tune to be made")
         await asyncio.to_thread(_make_tune, path)
-        view.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
+        screen.step("source", f"{path}, a tune of {TUNE_SECONDS:g} s made for you")
         return path
-
-    def _request(self, source: Path, continue_at: float) -> Extend:
-        title = f"{source.stem[:MAX_STEM_LETTERS]} extended"
-        more = {} if self.provider in MODELLESS else {"model": MODEL, "style": "Piano", "title": title}
-        return Extend.draft(file=source, continue_at=continue_at, prompt="carry on gently", **more)
 
 
 def _report(screen: Screen, takes: Sequence[tuple[Track, Path, Likeness]]) -> None:
     rows = [
-        (number, track.title or "", text.length(one.track_seconds), decimal(path.stat().st_size), one, path)
+        (number, track.title or "", length(one.track_seconds), decimal(path.stat().st_size), one, path)
         for number, (track, path, one) in enumerate(takes, 1)
     ]
     screen.result()
@@ -187,7 +183,7 @@ def show_next_steps(screen: Screen, provider: Provider, source: Path, continue_a
     # Who takes audio by URL only has to be able to ask this machine for it.
     reach = ', public_url="https://your.host", listen=":8080"' if info.file_route is FileRoute.SERVE else ""
     words = NEXT.format(
-        program=text.program(),
+        program=program(),
         variable=info.key_variable,
         extend=f"{extend} --model {MODEL}" if has_model else extend,
         client=f"ax.{type(provider).__name__}(){reach}",
@@ -209,8 +205,6 @@ def _make_tune(path: Path) -> None:
 
 def _continue_at(source: Path) -> float:
     """Return a good second to go on from: near the end, so that most of the source is heard first."""
-    if source.is_dir():
-        raise RequestError([Problem("file", f"{source} is a folder; name a file in it")])
     found = probe(source)
     if isinstance(found, Problem):
         raise RequestError([found])
@@ -219,7 +213,7 @@ def _continue_at(source: Path) -> float:
         duration = audio.load(source.read_bytes()).duration
     except ValueError as error:
         raise RequestError([Problem("file", f"{source}: {error}")]) from error
-    if isinstance(found, SourceInfo) and found.duration is not None:
+    if found.duration is not None:
         duration = min(duration, found.duration)
     continue_at = round(max(CONTINUED_SHARE * duration, duration - CONTINUED_BEFORE_END_SECONDS), 2)
     if continue_at == 0:

@@ -1,4 +1,4 @@
-"""`audioext doctor`: whether the public URL, the keys, the clock and the store work, and what to do where not."""
+"""What tells of the whole: `audioext doctor` looks whether all works, `audioext credits` what is left."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from audioext import config
-from audioext.check.report import CheckLine, CheckReport, failed, warning
-from audioext.cli.clients import make_client, missing_file, read_listen
+from audioext.check.reach import CheckLine, CheckReport, failed, warning
+from audioext.cli.clients import make_client, missing_file, open_client, read_listen
 from audioext.cli.exits import Exit
-from audioext.cli.options import API, BaseUrl, Command, ProviderName, StoreOptions, WebhookOptions
+from audioext.cli.options import (
+    API,
+    BaseUrl,
+    Command,
+    ConnectOptions,
+    Provided,
+    ProviderName,
+    SandboxOptions,
+    StoreOptions,
+    WebhookOptions,
+)
 from audioext.cli.screen import Screen
 from audioext.config import find_providers
 from audioext.errors import ConfigError
@@ -77,3 +87,18 @@ def _table(report: CheckReport) -> Table:
             said.append(f"\n→ {line.advice}", style="bold")
         table.add_row(Text(mark, style=style), Text(line.name), said)
     return table
+
+
+@frozen(kw_only=True, slots=False)
+class CreditsCommand(SandboxOptions, Command):
+    """`audioext credits`."""
+
+    provider: Provided = "kie"
+    base_url: BaseUrl = None
+
+    async def run(self, screen: Screen) -> None:
+        """Print the balance in the provider's own credits."""
+        options = ConnectOptions(sandbox=self.sandbox, speed=self.speed, fault=self.fault, store="memory://")
+        async with open_client(options, self.provider, screen, base_url=self.base_url) as opened:
+            balance = await opened.client.credits()
+        screen.result(f"{balance:g}", json={"provider": self.provider, "credits": balance})

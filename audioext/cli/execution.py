@@ -17,8 +17,7 @@ from types import FrameType
 
 from audioext.cli.exits import Exit, is_output_lost, leave
 from audioext.cli.options import SOURCE_NAMES, Command
-from audioext.cli.screen import Screen
-from audioext.cli.text import clean, dump, moment
+from audioext.cli.screen import Screen, clean, dump, moment
 from audioext.errors import (
     AudioextError,
     ConfigError,

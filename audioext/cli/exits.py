@@ -12,7 +12,6 @@ EXTRAS = {
     **dict.fromkeys(("cyclopts", "rich"), "cli"),
     **dict.fromkeys(("numpy", "soundfile"), "sandbox"),
     **dict.fromkeys(("mcp", "pydantic", "starlette", "uvicorn"), "mcp"),
-    "standardwebhooks": "forward",
 }
 """The packages that may be missing, and the extras that bring them."""
 

@@ -17,11 +17,10 @@ from rich.filesize import decimal
 from yarl import URL
 
 from audioext import config
-from audioext.cli import text
 from audioext.cli.clients import find_job, looking_client, read_meta, the_one
 from audioext.cli.execution import NoSuchRefError
 from audioext.cli.options import API, JOB, OUTPUT, Command, Limit, LookOptions, Meta, Ref
-from audioext.cli.screen import Screen
+from audioext.cli.screen import Screen, clean, dump, length, moment, span
 from audioext.client import Client
 from audioext.errors import ConfigError, Problem, RequestError, WebhookError, shown
 from audioext.http.urls import callback_url, mask
@@ -74,10 +73,10 @@ class JobsCommand(LookOptions, Command):
         estimate = "" if record.credit_estimate is None else f"~{record.credit_estimate:g}"
         row = (
             *(facts[name] for name in ("ref", "state", "provider", "operation")),
-            text.clean(facts["source"])[:SHORT_LETTERS],
-            f"{text.seconds(time.time() - record.created_at)} ago",
+            clean(facts["source"])[:SHORT_LETTERS],
+            f"{span(time.time() - record.created_at)} ago",
             estimate if record.credits is None else f"{record.credits:g}",
-            text.clean(problem)[:SHORT_LETTERS],
+            clean(problem)[:SHORT_LETTERS],
         )
         return row, facts
 
@@ -187,7 +186,7 @@ def _sum_up(screen: Screen, records: Iterable[Record]) -> None:
 
 def _delivery(one: Delivery) -> tuple[Sequence[object], Mapping[str, object]]:
     size = decimal(len(one.body))
-    row = one.id, text.moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
+    row = one.id, moment(one.received_at), one.ref, one.provider, one.verdict, size, one.note
     # A body may quote the callback URL, whose last segment is a secret.
     return row, {**delivery_object(one), "body": mask(one.body.decode("utf-8", "replace"))}
 
@@ -220,11 +219,11 @@ def _print(screen: Screen, record: Record, entries: Journal) -> None:
         "provider": record.provider,
         "api": record.asked.base_url,
         "task": record.task_id or "not known",
-        "made": text.moment(record.created_at),
+        "made": moment(record.created_at),
         "operation": record.operation,
         **{name: value for name, value in record.request.given().items() if name != "provider"},
         "key": record.key,
-        "meta": text.dump(record.meta) if record.meta else None,
+        "meta": dump(record.meta) if record.meta else None,
         "credits": record.credits,
         "failure": None if fault is None else f"{fault.reason}, code {fault.code}: {fault.message}",
         "charged": None if fault is None else CHARGED[fault.charged],
@@ -232,20 +231,20 @@ def _print(screen: Screen, record: Record, entries: Journal) -> None:
     }
     for name, value in facts.items():
         if value is not None:
-            screen.result(f"{name:<15} {f'{value:g}' if isinstance(value, float) else text.clean(value)}")
+            screen.result(f"{name:<15} {f'{value:g}' if isinstance(value, float) else clean(value)}")
     for words in record.handler_faults:
-        screen.result(f"{'handler':<15} {text.clean(words)}", style="red")
+        screen.result(f"{'handler':<15} {clean(words)}", style="red")
     screen.result("\njournal", style="bold")
     known = None
     for number, (entry, after) in enumerate(entries, 1):
-        since = f"+{text.seconds(entry.at - record.created_at)}"
+        since = f"+{span(entry.at - record.created_at)}"
         kind = f"{entry.kind} {entry.status}" if entry.status else entry.kind
         state, problem = ("", None) if after is None else (state_of(after, entry.at), problem_of(after))
         words = entry.note or (problem if problem is not None and problem != known else "")
         known = problem
-        screen.result(f"  {number:>3} {since:>11}  {kind:<12} {state:<10} {text.clean(words)}".rstrip())
+        screen.result(f"  {number:>3} {since:>11}  {kind:<12} {state:<10} {clean(words)}".rstrip())
     if record.tracks:
         screen.result("\ntracks", style="bold")
     for track in record.tracks:
-        parts = (track.title, text.length(track.duration), track.id, track.audio_url or track.failure)
-        screen.result("  " + "  ".join(text.clean(part) for part in parts if part))
+        parts = (track.title, length(track.duration), track.id, track.audio_url or track.failure)
+        screen.result("  " + "  ".join(clean(part) for part in parts if part))

@@ -1,35 +1,58 @@
-"""`audioext listen`: accepts webhooks for the jobs of other processes, and prints a line for each."""
+"""`audioext listen`: accepts webhooks for the jobs of other processes, and prints a line for each.
+
+It may tell an app in any language of them, and `audioext forward` tells it once more: events signed by Standard
+Webhooks, at least once each. https://www.standardwebhooks.com, read 2026-11-26: `webhook-id` stays the same when an
+event is sent again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import secrets
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+import time
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Annotated, cast
 
+import aiohttp
 from attrs import define, field, frozen
 from cyclopts import Parameter
 from rich.filesize import decimal
+from yarl import URL
 
 from audioext import config
-from audioext.cli import text
-from audioext.cli.clients import listening_providers, make_client, read_listen
-from audioext.cli.execution import stop_signals
-from audioext.cli.options import API, OUTPUT, SHOWN, Command, ForwardSecret, StoreOptions, WebhookOptions, env
-from audioext.cli.screen import Screen
+from audioext.cli.clients import find_job, listening_providers, looking_client, make_client, read_listen
+from audioext.cli.execution import ForwardError, stop_signals
+from audioext.cli.exits import missing_extra
+from audioext.cli.options import API, OUTPUT, SHOWN, Command, LookOptions, Ref, StoreOptions, WebhookOptions, env
+from audioext.cli.screen import Screen, clean, dump, moment, span
 from audioext.client import Client
 from audioext.config import client_options
-from audioext.errors import AudioextError, ConfigError, RequestError
+from audioext.errors import AudioextError, ConfigError, RequestError, RetryLater
 from audioext.http.urls import without_password
 from audioext.models.entries import Entry
+from audioext.runtime.jobs import TOLD_STAGES, Failure, Job, StageEvent
 from audioext.stores import Store, open_store
 from audioext.stores.base import Appended, to_delivery
 from audioext.ui.objects import delivery_object, timeline, track_object
 
 _log = logging.getLogger("audioext.cli")
+
+_ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "What signs the events: whsec_ and Base64.")]
+
+DAY_SECONDS = 86_400.0
+"""How old an event is at most to wait for an app that is away; after that it has the five tries of every handler."""
+LEAST_WAIT_SECONDS = 2.0
+LONGEST_WAIT_SECONDS = 3_600.0
+WAITED_SHARE = 0.25
+"""Of the age of an event, until it is sent again: a day takes some fifty tries."""
+TAKEN = 2
+"""How a status begins that says so: any 2xx."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -41,7 +64,7 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
     """Serve /metrics for Prometheus at HOST:PORT, else where the settings say, else at 127.0.0.1:9464."""
     forward_to: Annotated[str | None, API] = None
     """A URL of your app that is told of every stage and failure, signed."""
-    forward_secret: ForwardSecret = field(default=None, repr=False)
+    forward_secret: _ForwardSecret = field(default=None, repr=False)
     ui: Annotated[bool, OUTPUT] = False
     """Show all jobs on a live page, for a browser on this machine."""
     ui_port: Annotated[int, OUTPUT, SHOWN] = 8090
@@ -55,52 +78,59 @@ class ListenCommand(WebhookOptions, StoreOptions, Command):
         if listen is None:
             raise ConfigError("a listener has to listen: --listen HOST:PORT, not none")
         store = TappedStore(open_store(self.store_url))
+        set_up = client_options(os.environ).get("metrics")  # where `--metrics` came without an address
         client = make_client(
             *listening_providers(self),
             public_url=self.public_url,
             listen=listen,
             store=cast("Store", store),
-            metrics=_where(self.metrics),
+            metrics=set_up if self.metrics is True and isinstance(set_up, str) else self.metrics,
         )
         async with AsyncExitStack() as stack:
             stopped = stack.enter_context(stop_signals())
             if self.forward_to is not None:
-                from audioext.cli.forwarding import open_forwarder  # noqa: PLC0415 - its package is an extra
-
                 forwarder = await stack.enter_async_context(open_forwarder(self.forward_to, self.forward_secret))
                 forwarder.register(client)
             await stack.enter_async_context(client)
-            shown, where = without_password(str(client.public_url)), without_password(self.store_url)
+            url = client.public_url
+            shown, where = without_password(str(url)), without_password(self.store_url)
             ready, events = f"listening for {shown}", "no handlers run here: your bot's process has them"
+            address = config.read_listen(listen, url)  # as the client read it
+            at = f" at {address[0]}:{address[1] or url.port}" if address and url else ""
             if self.forward_to is not None:
                 events = f"events go to {without_password(self.forward_to)}"
             screen.note(
-                f"{ready}{_address(client, listen)}; jobs in {where}; {events}; Ctrl-C ends it",
+                f"{ready}{at}; jobs in {where}; {events}; Ctrl-C ends it",
                 json={"event": "listening", "public_url": shown, "store": where},
             )
             printing = asyncio.create_task(_print_all(screen, client, store))
             if self.ui:
                 from audioext.ui.jobs import jobs_page  # noqa: PLC0415 - its package is an extra
 
-                url = str(await stack.enter_async_context(jobs_page(client).served("127.0.0.1", self.ui_port)))
-                screen.note(f"the live page: {url}", json={"event": "page", "url": url})
+                link = str(await stack.enter_async_context(jobs_page(client).served("127.0.0.1", self.ui_port)))
+                screen.note(f"the live page: {link}", json={"event": "page", "url": link})
             async with supervised(ready):
                 await stopped.wait()
             await store.appends.join()
             printing.cancel()
 
 
-def _where(metrics: bool | str) -> bool | str:  # noqa: FBT001 - as it was given
-    """Return the address of the environment or the file where `--metrics` came without one."""
-    set_up = client_options(os.environ).get("metrics")
-    return set_up if metrics is True and isinstance(set_up, str) else metrics
+@frozen(slots=False)
+class ForwardCommand(LookOptions, Command):
+    """`audioext forward`."""
 
+    ref: Ref
+    to: Annotated[str, API] = field(kw_only=True)
+    """The URL of the app."""
+    forward_secret: _ForwardSecret = field(default=None, kw_only=True, repr=False)
 
-def _address(client: Client, listen: object) -> str:
-    """Return where *client* listens in words, nothing where that cannot be known."""
-    url = client.public_url
-    address = config.read_listen(listen, url)  # type: ignore[arg-type]  # as the client read it
-    return "" if address is None or url is None else f" at {address[0]}:{address[1] or url.port}"
+    async def run(self, screen: Screen) -> None:
+        """Send the events of a job once more, as far as it has come."""
+        async with open_forwarder(self.to, self.forward_secret) as forwarder, looking_client(self) as client:
+            job = await find_job(client, screen, self.ref)
+            sent = await forwarder.send_all(job)
+        words = f"job {job.ref}: the app took {', '.join(sent) or 'nothing: there is no event yet'}"
+        screen.note(words, json={"ref": job.ref, "events": sent})
 
 
 @define(eq=False)
@@ -133,9 +163,9 @@ async def _print_all(screen: Screen, client: Client, store: TappedStore) -> None
         try:
             async for at, event, words, facts in _lines(client, ref, provider, entries, repeated):
                 named = {"event": event, "ref": ref, "provider": provider}
-                screen.result(f"{text.moment(at)}  {provider} {ref}  {words}".rstrip(), json={**named, **facts})
+                screen.result(f"{moment(at)}  {provider} {ref}  {words}".rstrip(), json={**named, **facts})
         except AudioextError as error:
-            screen.note(f"job {ref}: {text.clean(error)}")
+            screen.note(f"job {ref}: {clean(error)}")
         finally:
             store.appends.task_done()
 
@@ -151,7 +181,7 @@ async def _lines(
         if entry.kind == "webhook":
             one = to_delivery(ref, provider, entry, is_orphan=record is None)
             verdict = "repeat" if entry.id in repeated else one.verdict
-            words = f"delivery {verdict}, {decimal(len(one.body))}  {text.clean(one.note)}"
+            words = f"delivery {verdict}, {decimal(len(one.body))}  {clean(one.note)}"
             yield entry.at, "delivery", words, {**delivery_object(one), "verdict": verdict}
     if record is None:
         return
@@ -160,7 +190,95 @@ async def _lines(
         if at in new and word != "submitted":
             after, tracks = at - record.created_at, [track_object(track) for track in record.tracks]
             facts = {"task_id": record.task_id, "source": source, "seconds": round(after, 3), "tracks": tracks}
-            yield at, word, f"{word} +{text.seconds(after)} {text.clean(how)}", facts
+            yield at, word, f"{word} +{span(after)} {clean(how)}", facts
+
+
+# --- an app that is told ----------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True, eq=False)
+class Forwarder:
+    """Posts events to *url*; `now` is the clock (Unix seconds) by which they age."""
+
+    url: URL
+    sign: Callable[..., str]
+    session: aiohttp.ClientSession
+    now: Callable[[], float] = time.time
+
+    def register(self, client: Client) -> None:
+        """Be told of every stage and failure of *client*'s store."""
+        for stage in TOLD_STAGES:
+            client.on(stage)(self.tell)
+        client.on_failure(self.tell)
+
+    async def tell(self, event: StageEvent | Failure) -> None:
+        """Post one event; what the app does not take is tried again for a day."""
+        try:
+            await self._post(event)
+        except ForwardError as error:
+            age = self.now() - event.at.timestamp()
+            if age >= DAY_SECONDS:
+                raise
+            wait = min(max(LEAST_WAIT_SECONDS, WAITED_SHARE * age), LONGEST_WAIT_SECONDS)
+            raise RetryLater(wait, str(error)) from error
+
+    async def send_all(self, job: Job) -> Sequence[str]:
+        """Post each event of *job* once, and return their types."""
+        events: list[StageEvent | Failure] = [
+            await job.wait(stage) for stage in TOLD_STAGES if job.stage is not None and stage <= job.stage
+        ]
+        if job.failure is not None:
+            events.append(job.failure)
+        return [await self._post(event) for event in events]
+
+    async def _post(self, event: StageEvent | Failure) -> str:
+        """Post one event and return its type, which the app branches on: `job.first`, `job.failed`."""
+        facts: Sequence[str] = ("source",)
+        if isinstance(event, Failure):
+            word, facts = "failed", ("reason", "code", "message", "charged")
+        else:
+            word = event.stage.name.lower()
+        kind, name, now = f"job.{word}", f"msg_{event.ref}_{word}", datetime.now(UTC)
+        data = {each: getattr(event, each) for each in ("ref", "provider", "task_id", "meta", *facts)}
+        data["tracks"] = [track_object(track) for track in event.tracks]
+        body = dump({"type": kind, "timestamp": event.at, "data": data})
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": name,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self.sign(msg_id=name, timestamp=now, data=body),
+        }
+        call = self.session.post(self.url, data=body.encode(), headers=headers, allow_redirects=False)
+        try:
+            async with call as answer:
+                status = answer.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ForwardError(f"{kind}: the app cannot be reached ({type(error).__name__})") from error
+        if status // 100 != TAKEN:
+            raise ForwardError(f"{kind}: the app answered {status}")
+        return kind
+
+
+@asynccontextmanager
+async def open_forwarder(to: str, secret: str | None) -> AsyncGenerator[Forwarder]:
+    """Return what posts events to the app at *to*, signed with *secret*."""
+    url = URL(to)
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigError(f"events go to a URL like https://app.example.org/hooks, not {to!r:.80}")
+    if secret is None:
+        made = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
+        raise ConfigError(f"events are signed: set AUDIOEXT_FORWARD_SECRET here, and in the app, for example to {made}")
+    try:
+        from standardwebhooks import Webhook  # noqa: PLC0415 - an extra
+        from standardwebhooks.webhooks import EmptyWebhookSecretError  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise ConfigError(missing_extra("forward")) from error
+    try:
+        sign = Webhook(secret).sign
+    except (ValueError, EmptyWebhookSecretError) as error:
+        raise ConfigError("the secret that signs the events must be whsec_ and Base64") from error
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10.0)) as session:
+        yield Forwarder(url=url, sign=sign, session=session)
 
 
 # --- under a service manager --------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field
 
 from audioext.cli.execution import error_facts
-from audioext.cli.text import dump
+from audioext.cli.screen import dump
 from audioext.client import Client
 from audioext.errors import AudioextError, DownloadError, ProviderError, RequestError
 from audioext.models.record import Verdict
@@ -173,7 +173,9 @@ class JobTasks(Extension):
     ) -> HandlerResult:
         """Answer a submit whose job goes on with its task, where the client knows what that is."""
         result = await call_next(ctx)
-        if params.name not in SUBMITS or not _speaks_tasks(ctx) or not isinstance(result, CallToolResult):
+        told = ctx.session.client_capabilities
+        speaks_tasks = ctx.protocol_version in _VERSIONS and TASKS in ((told and told.extensions) or {})
+        if params.name not in SUBMITS or not speaks_tasks or not isinstance(result, CallToolResult):
             return result
         if result.structured_content is None:  # it is an error
             return result
@@ -207,11 +209,6 @@ class JobTasks(Extension):
             return await self.client.job(params.task_id)
         except RequestError as error:
             raise MCPError(INVALID_PARAMS, f"there is no such task: {error}") from error
-
-
-def _speaks_tasks(ctx: _Context) -> bool:
-    capabilities = ctx.session.client_capabilities
-    return ctx.protocol_version in _VERSIONS and TASKS in ((capabilities and capabilities.extensions) or {})
 
 
 def _task(job: Job, status: str) -> dict[str, object]:

@@ -1,31 +1,52 @@
-"""`audioext mcp`: an MCP server over stdio, or over HTTP for those who bring the token."""
+"""`audioext mcp`: an MCP server over stdio, or over HTTP for those who bring the token.
+
+An agent is given tools that submit, await and save, and the finished songs as resources.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import inspect
+import io
+import mimetypes
 import os
 import socket
 import sys
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import nullcontext, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import uvicorn
 from attrs import field, frozen
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.types import Resource, ToolAnnotations
+from pydantic import Field
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
 from audioext import config
-from audioext.cli.clients import LOOPBACK_HOSTS, open_client
+from audioext.check import LOOPBACK_HOSTS
+from audioext.cli.clients import open_client
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import Exit
-from audioext.cli.mcp_tools import AgentServer
-from audioext.cli.options import API, BaseUrl, Command, ConnectOptions, Out, Provided, env
+from audioext.cli.mcp_jobs import SONGS, Balance, JobInfo, JobList, JobTasks, SavedFiles, error_result, job_info, money
+from audioext.cli.options import API, BaseUrl, Command, ConnectOptions, Out, Provided, env, request_fields
 from audioext.cli.screen import Screen
-from audioext.errors import ConfigError
+from audioext.client import Client
+from audioext.errors import AudioextError, ConfigError, Problem, RequestError
+from audioext.files.formats import listen
+from audioext.models.record import Verdict
+from audioext.models.requests import AddInstrumental, Extend, Request
+from audioext.models.results import Stage
+from audioext.runtime.jobs import TOLD_STAGES, Job, JobExpiredError, StageTimeoutError
+from audioext.ui.objects import BY, first, state_of
+from audioext.version import __version__
 
 SANDBOX_NOTE = (
     "This server plays the API on its own machine: nothing is charged, songs are made up, and a task takes seconds."
@@ -122,3 +143,184 @@ def _read_address(text: str, *, has_token: bool) -> tuple[str, int]:
         )
         raise ConfigError(message)
     return host, port
+
+
+# --- what an agent is given -------------------------------------------------------------------------------------
+
+LISTED_AT_MOST = 50
+WAIT_SECONDS = 45.0  # many clients give a call 60 s
+LONGEST_WAIT_SECONDS = 600.0
+INSTRUCTIONS = """\
+Extends music, and gives voices an accompaniment, at a paid API. A task takes minutes. Submit it by `extend` or
+`add_instrumental`: the answer has its `ref` at once. Then call `wait` with the ref until `state` is complete, then
+`save`. If an answer was lost, repeat the call with the same `key`: it finds the job and pays for nothing twice.
+Every error says what happened to the money."""
+
+Ref = Annotated[str, Field(description="The job's `ref`, as the submit returned it.")]
+Key = Annotated[
+    str,
+    Field(description="Your name for this very wish, such as `chat42-verse2`: a repeated call never pays twice."),
+]
+
+
+class AgentServer(MCPServer[object]):
+    """An MCP server over one open client. Its submits are by key, and a job's ref is what an agent comes back with."""
+
+    def __init__(self, client: Client, *, provider: str, out: Path, note: str = "") -> None:
+        """Serve *client*, whose provider is *provider*; files go below *out*. *note* is added to the instructions."""
+        super().__init__(
+            "audioext",
+            version=__version__,
+            instructions=f"{INSTRUCTIONS}\n{note}".strip(),
+            log_level="WARNING",
+            subscriptions=False,
+            extensions=[JobTasks(client, look=_refresh)],
+        )
+        self._client, self._provider, self._out = client, provider, out
+        paid = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
+        for request in (Extend, AddInstrumental):
+            self.add_tool(_submit_tool(client, request), annotations=paid)
+        self.add_tool(self.save, annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False))
+        for look in (self.wait, self.job, self.jobs, self.credits):
+            self.add_tool(look, annotations=ToolAnnotations(read_only_hint=True))
+
+    # --- the tools that are no submits; their docstrings are what an agent reads of them ------------------
+
+    async def wait(
+        self,
+        ctx: Context,
+        ref: Ref,
+        seconds: Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS)] = WAIT_SECONDS,
+    ) -> JobInfo:
+        """Wait for a song, at most so many seconds, with a progress notification for each stage.
+
+        If `state` is not complete then, call it again: the task goes on, and waiting costs nothing.
+        """
+        job = await self._client.job(ref)
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        await _refresh(job)
+        await ctx.report_progress(float(Stage.SUBMITTED), float(Stage.COMPLETE), state_of(job.record))
+        try:
+            for stage in TOLD_STAGES:
+                event = await job.wait(stage, timeout=max(until - clock(), 0.001))
+                words = f"{stage.name.lower()} {BY[event.source]}"
+                await ctx.report_progress(float(stage), float(Stage.COMPLETE), words)
+        except JobExpiredError:
+            raise
+        except StageTimeoutError:  # `next` says how to go on
+            pass
+        return job_info(job)
+
+    async def job(
+        self,
+        ref: Annotated[str | None, Field(description="The job's `ref`, or give its `key`.")] = None,
+        key: Annotated[str | None, Field(description="The `key` that it was submitted with.")] = None,
+    ) -> JobInfo:
+        """Look at one job, without waiting."""
+        return job_info(await self._client.job(ref, key=key))
+
+    async def jobs(
+        self,
+        open: Annotated[bool | None, Field(description="Only those that go on, or only those that ended.")] = None,  # noqa: A002 - as Client.jobs has it
+        limit: Annotated[int, Field(ge=1, le=1_000)] = 20,
+    ) -> JobList:
+        """List the jobs of the store, the newest first, also those of other processes."""
+        return JobList(
+            jobs=[job_info(job) for job in await first(limit, self._client.jobs(open=open, newest_first=True))]
+        )
+
+    async def save(
+        self,
+        ref: Ref,
+        folder: Annotated[str, Field(description="A folder below the server's own; that one by default.")] = ".",
+    ) -> SavedFiles:
+        """Save the files of a complete job on the machine of this server; again costs nothing."""
+        target = (self._out / folder.replace("\0", "..")).resolve()  # no path may hold that
+        if not target.is_relative_to(self._out.resolve()):
+            raise RequestError([Problem("folder", "must be below the server's own folder")])
+        job = await self._client.job(ref)
+        song = await job.result(timeout=0.001)
+        return SavedFiles(ref=ref, files=[str(path) for path in await song.save(target)])
+
+    async def credits(self) -> Balance:
+        """Tell the balance of the account."""
+        return Balance(provider=self._provider, credits=await self._client.credits())
+
+    # --- how they are called, and the resources -------------------------------------------------------------
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[object, Any] | None = None) -> Any:  # noqa: ANN401 - the SDK's own union
+        """Call a tool; what goes wrong is told with what happened to the money, in words and as structured facts."""
+        try:
+            known = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
+            unknown = [each for each in arguments if each not in known.get(name, arguments)]
+            if unknown:  # the SDK would drop them, and the rest would be paid for
+                raise RequestError([Problem(each, f"is no argument of {name}") for each in unknown])
+            return await super().call_tool(name, arguments, context)
+        except AudioextError as error:
+            return error_result(error)
+        except ToolError as error:
+            if isinstance(error.__cause__, AudioextError):
+                return error_result(error.__cause__)
+            raise
+
+    async def list_resources(self) -> list[Resource]:
+        """List the newest finished songs: each is a resource, and so is each of its tracks."""
+        found = []
+        for job in await first(LISTED_AT_MOST, self._client.jobs(open=False, newest_first=True)):
+            if job.verdict is Verdict.COMPLETE:
+                title = next((track.title for track in job.record.tracks if track.title), None)
+                found.append(Resource(uri=SONGS + job.ref, name=job.ref, title=title, mime_type="application/json"))
+        return found
+
+    async def read_resource(
+        self,
+        uri: object,
+        context: Context[object, Any] | None = None,  # noqa: ARG002 - the SDK's
+    ) -> Iterable[ReadResourceContents]:
+        """Return a song as JSON, or the audio of one of its tracks."""
+        ref, _, place = str(uri).removeprefix(SONGS).partition("/")
+        try:
+            job = await self._client.job(ref)
+            song = await job.result(timeout=0.001)
+            if not place:
+                return [ReadResourceContents(job_info(job).model_dump_json(), "application/json")]
+            track = {str(number): track for number, track in enumerate(song.tracks, 1)}[place]
+            data = await track.read()
+        except (RequestError, StageTimeoutError, KeyError) as error:
+            raise ResourceNotFoundError(f"no finished song has the resource {uri}") from error
+        except AudioextError as error:
+            raise ResourceError(f"{error} {money(error)}") from error
+        kind = mimetypes.types_map.get((await asyncio.to_thread(listen, io.BytesIO(data))).suffix)
+        return [ReadResourceContents(data, kind or "audio/mpeg")]
+
+
+async def _refresh(job: Job) -> None:
+    """Ask the provider once: a webhook may have come while no server ran."""
+    if job.verdict is Verdict.OPEN and job.task_id is not None:
+        with suppress(AudioextError):  # the poller asks again
+            await job.refresh()
+
+
+def _submit_tool(client: Client, request: type[Request]) -> Callable[..., Awaitable[JobInfo]]:
+    """Return the tool that submits a *request*: its parameters are the request's fields, declared there alone."""
+
+    async def submit(key: str, **fields: object) -> JobInfo:
+        given = {name: value for name, value in fields.items() if value is not None}
+        return job_info(await client.submit(request.draft(**given), key=key))
+
+    is_extend = request is Extend
+    submit.__name__ = "extend" if is_extend else "add_instrumental"
+    submit.__doc__ = (
+        f"{'Continue a piece of music' if is_extend else 'Give a voice or a melody an accompaniment'}: submit it, and"
+        " return its job at once. It is paid for once a key, also if this call is repeated. All problems are told"
+        " together, before anything is sent. Go on with `wait`."
+    )
+    annotated: Any = Annotated  # with types that are known at run time alone
+    parameters = [inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=Key)]
+    for name, kind, default, words in request_fields(request):
+        described = annotated[str | None if name == "file" else kind, Field(description=words)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, keyword, default=default, annotation=described))
+    submit.__signature__ = inspect.Signature(parameters, return_annotation=JobInfo)  # type: ignore[attr-defined]  # functions have it where it is set
+    return submit

@@ -52,8 +52,6 @@ AllowHosts = Annotated[tuple[str, ...], JOB, env("AUDIOEXT_ALLOW_HOSTS", _HOSTS)
 Out = Annotated[Path, JOB, SHOWN, Parameter(help="The folder for the files.")]
 Provided = Annotated[ProviderName, API, env("AUDIOEXT_PROVIDER", "The API to use."), SHOWN]
 BaseUrl = Annotated[str | None, API, env(BASE_URL_VARIABLE, "The API's address, such as a sandbox of another process.")]
-JobUrl = Annotated[str | None, API, Parameter(help="The API's address, where it is not that of the submit.")]
-ForwardSecret = Annotated[str | None, API, env("AUDIOEXT_FORWARD_SECRET", "What signs the events: whsec_ and Base64.")]
 Limit = Annotated[int, OUTPUT, SHOWN, Parameter(help="How many to list, the newest ones.", validator=Number(gte=1))]
 
 
@@ -212,6 +210,5 @@ def with_fields(command: type[Command], request: type[Request], source: str) -> 
             # What is derived where it is not given can be denied, too.
             how = Parameter(help=words, negative=None if default is None else "")
             fields[name] = attrs.field(default=default, type=annotated[kind, REQUEST, how], kw_only=True)
-    made = attrs.make_class(command.__name__, fields, (command,), frozen=True, slots=False, collect_by_mro=True)
-    made.__doc__ = command.__doc__
-    return made
+    body, name = {"request": request}, request.__name__
+    return attrs.make_class(name, fields, (command,), class_body=body, frozen=True, slots=False, collect_by_mro=True)

@@ -12,11 +12,10 @@ from attrs import field, frozen
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from audioext.cli import text
 from audioext.cli.execution import stop_signals
 from audioext.cli.exits import missing_extra
 from audioext.cli.options import OUTPUT, SANDBOX, SHOWN, Command, PlayOptions
-from audioext.cli.screen import Screen
+from audioext.cli.screen import Screen, program
 from audioext.config import MAX_PORT
 from audioext.errors import ConfigError
 from audioext.models.limits import Pace
@@ -74,7 +73,7 @@ class SandboxCommand(PlayOptions, Command):
     def _described(self, sandbox: Sandbox) -> str:
         # The default key is no secret; one that was given may be used elsewhere, and is not shown.
         key = sandbox.api_key if self.api_key is None else "…"
-        command = f"{text.program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
+        command = f"{program()} extend {sandbox.track_ids[0]} --base-url {sandbox.bases['kie']} --poll-every 1"
         fields = "--model V5 --continue-at 60 --prompt more --style Piano --title 'Part 2'"
         return "\n".join(
             (
@@ -104,9 +103,8 @@ async def open_sandbox(options: PlayOptions, **given: object) -> AsyncGenerator[
 def provider_settings(name: str, sandbox: Sandbox) -> Mapping[str, object]:
     """Return the settings of the provider called *name* as the *sandbox* plays it: its address, keys and speed."""
     pace = Pace()
-    quick = {
-        each: max(LEAST_PACE_SECONDS, getattr(pace, each) / sandbox.speed) for each in ("first", "every", "slowest")
-    }
+    least = LEAST_PACE_SECONDS
+    quick = {each: max(least, getattr(pace, each) / sandbox.speed) for each in ("first", "every", "slowest")}
     quick["quiet"] = max(LEAST_QUIET_SECONDS, QUIET_FACTOR * pace.quiet / sandbox.speed)
     return {
         "api_key": sandbox.api_key,

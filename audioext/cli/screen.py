@@ -1,18 +1,91 @@
-"""Where a command's words go: results to stdout, all else to stderr, JSON alone where it was asked for."""
+"""Where a command's words go, and how: results to stdout, all else to stderr, JSON alone where it was asked for.
+
+Times, states and tables are written for people, and foreign text so that it cannot harm a terminal.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shlex
+import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
 
 from attrs import define, field
 from rich.console import Console
+from rich.filesize import decimal
 from rich.text import Text
 
-from audioext.cli.text import clean, dump, program
 from audioext.errors import printable
 from audioext.http.urls import without_password
+
+NAME = "audioext"
+TENTHS_BELOW_SECONDS = 10.0
+MINUTES_FROM_SECONDS = 120.0
+DAY_SECONDS = 86_400.0
+STEP_LETTERS = 10
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def program() -> str:
+    """Return what to type to run another command: the name where the shell finds it, else as it was typed now."""
+    typed = Path(sys.argv[0])
+    if typed.name != NAME:
+        return f"python -m {NAME}" if typed.parts[-2:] == (NAME, "__main__.py") else NAME
+    found = shutil.which(NAME)
+    is_found = found is not None and Path(found).resolve() == typed.resolve()
+    return NAME if is_found else shlex.quote(str(typed))
+
+
+def clean(text: object) -> str:
+    """Return *text* on one line and without control characters: titles and errors are written by strangers."""
+    letters = (" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in str(text))
+    return "".join(letters).strip()
+
+
+def span(value: float) -> str:
+    """Return a time of *value* seconds: `0.4 s`, `48 s`, `2 min 03 s`, `3 h 20 min`, `2 d 5 h`."""
+    if value < TENTHS_BELOW_SECONDS:
+        return f"{max(0.0, value):.1f} s"
+    if value < MINUTES_FROM_SECONDS:
+        return f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:  # noqa: PLR2004 - minutes of an hour
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if value < DAY_SECONDS:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def length(value: float | None) -> str:
+    """Return the length of a recording: `44.1 s`."""
+    return "?" if value is None else f"{value:.1f} s"
+
+
+def moment(at: float) -> str:
+    """Return a point in time as people here read it."""
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def dump(value: Mapping[str, object]) -> str:
+    """Return *value* as one line of JSON; what a terminal could obey or not show is escaped."""
+    line = json.dumps(value, ensure_ascii=False, default=_plain)
+    line = _SURROGATES.sub(lambda found: rf"\\u{ord(found[0]):04x}", line)  # of names of files that are no UTF-8
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else os.fspath(value)  # type: ignore[call-overload]  # else a defect
+
+
+# --- the two streams --------------------------------------------------------------------------------------------
 
 _OF_STORE = ("sandbox", "store")
 _OF_API = ("base_url", "public_url", "listen", "poll_every", "poll_only")
@@ -46,6 +119,8 @@ class Screen:
     ref: str | None = None
     base_url: str | None = None
     is_asked: bool = False
+    _below: Callable[[Text], object] = field(default=lambda _: None, init=False)
+    """Shows below the last line what is under way."""
 
     @property
     def is_sandboxed(self) -> bool:
@@ -103,6 +178,33 @@ class Screen:
     def error(self, text: str, *, json: Mapping[str, object]) -> None:
         """Print what went wrong; where JSON was asked for print *json* instead."""
         self.note(Text.assemble(("audioext: ", "bold red"), _shown(text)), json=json)
+
+    # --- the steps of a task, live on a terminal, one plain line a step elsewhere --------------------------
+
+    @contextmanager
+    def live(self) -> Generator[None]:
+        """Show what is under way; it is cleared away at the end, and not shown where nobody looks."""
+        status = self.err.status("")
+        self._below = status.update
+        with status if self.err.is_terminal else nullcontext():
+            yield
+
+    def step(self, word: str, words: str, *, after: float | None = None) -> None:
+        """Show that something is done, *after* so many seconds where that is known."""
+        since = "" if after is None else f"+{span(after)}"
+        tick = ("✔ ", "green") if self.err.is_terminal else ""
+        self.err.print(Text.assemble(tick, f"{word:<{STEP_LETTERS}} {since:>{STEP_LETTERS}}  {words}"))
+
+    def waiting(self, what: str) -> None:
+        """Show what is waited for now."""
+        self._below(Text(f"waiting for {what}"))
+
+    def moving(self, name: str, so_far: int, in_all: int | None) -> None:
+        """Show how much of a file has moved."""
+        of = "" if in_all is None else f" of {decimal(in_all)}"
+        self._below(Text(f"{decimal(so_far)}{of}  {clean(name)}"))
+
+    # --- what there is -------------------------------------------------------------------------------------
 
     def list(
         self, what: str, headers: Sequence[str], rows: Sequence[tuple[Sequence[object], Mapping[str, object]]]

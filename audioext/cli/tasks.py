@@ -1,20 +1,26 @@
-"""The commands that make or await a task: `extend`, `instrumental` and `wait`; then `save` and `credits`."""
+"""The commands that make or await a task: `extend`, `instrumental` and `wait`; then `save`.
+
+Each step is shown as it is made: live on a terminal, one plain line a step elsewhere.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import attrs
 from attrs import field, frozen
+from cyclopts import Parameter
+from rich.filesize import decimal
 
-from audioext.cli import text
 from audioext.cli.clients import (
     OpenClient,
-    api_url,
     find_job,
     looking_client,
     open_client,
@@ -23,34 +29,39 @@ from audioext.cli.clients import (
     real_provider,
 )
 from audioext.cli.options import (
+    API,
+    BASE_URL_VARIABLE,
     JOB,
     SOURCE_NAMES,
     AllowHosts,
     BaseUrl,
     Command,
-    ConnectOptions,
-    JobUrl,
     LookOptions,
     Meta,
     Out,
     Provided,
     Ref,
-    SandboxOptions,
     SavingOptions,
     StoreOptions,
     with_fields,
 )
-from audioext.cli.screen import Screen
-from audioext.cli.steps import Finished, finish, open_view, report, save, show_submitted, submit, too_early
-from audioext.errors import Problem, ProviderError, RequestError
-from audioext.models.record import Verdict
+from audioext.cli.screen import Screen, clean, length, moment
+from audioext.errors import AudioextError, Problem, ProviderError, RequestError
+from audioext.files.sources import SourceInfo, probe
+from audioext.models.record import Record, Verdict
 from audioext.models.requests import AddInstrumental, Extend, Request
-from audioext.providers.base import Provider
-from audioext.runtime.jobs import Job
-from audioext.ui.objects import state_of
+from audioext.models.results import Song, Stage
+from audioext.runtime.jobs import Job, JobExpiredError, StageTimeoutError
+from audioext.ui.objects import BY, job_object, problem_of, stage_objects, state_of, track_object
 
-PATIENCE_SECONDS = 0.3
+_JobUrl = Annotated[str | None, API, Parameter(help="The API's address, where it is not that of the submit.")]
+_PATIENCE_SECONDS = 0.3
 _TRACK_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_NEXT = {None: "submitted", Stage.SUBMITTED: "text", Stage.TEXT: "first", Stage.FIRST: "complete"}
+
+LISTENED_SECONDS = 10.0
+"""How long a wait listens before it looks: a task takes longer than that, but a wrong address need not."""
+SLOW_FACTOR = 5.0  # so much longer it listens where nothing is wrong with the address
 
 
 @frozen(slots=False)
@@ -84,17 +95,17 @@ class _Submits(SavingOptions, Command):
         meta = read_meta(self.meta)
         async with open_client(self, self.provider, screen, base_url=self.base_url) as opened:
             screen.is_asked = True
-            with open_view(screen) as view:
+            with screen.live():
                 try:
-                    job = await submit(opened, request, view, key=self.key, meta=meta)
+                    job = await submit(opened, request, key=self.key, meta=meta)
                 except asyncio.CancelledError:  # closing lets a POST have its answer
                     words = "the submit is given some seconds for its answer; Ctrl-C again leaves at once"
-                    asyncio.get_running_loop().call_later(PATIENCE_SECONDS, screen.note, words)
+                    asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, screen.note, words)
                     raise
                 screen.ref = job.ref
-                finished = None if self.no_wait else await finish(opened, job, view, out=self.folder)
-            if finished is not None:
-                report(screen, finished)
+                seen = None if self.no_wait else await finish(opened, job, out=self.folder)
+            if seen is not None:
+                report(screen, job, *seen)
                 return
             state = state_of(job.record)
             facts = {"ref": job.ref, "provider": job.provider, "task_id": job.task_id, "state": state}
@@ -103,20 +114,8 @@ class _Submits(SavingOptions, Command):
                 screen.note(f"come back to it: {screen.hint('wait', of=job.ref)}")
 
 
-class _Extend(_Submits):
-    """`audioext extend`."""
-
-    request = Extend
-
-
-class _Instrumental(_Submits):
-    """`audioext instrumental`."""
-
-    request = AddInstrumental
-
-
-ExtendCommand = with_fields(_Extend, Extend, "A file, a URL, or the id of a track.")
-InstrumentalCommand = with_fields(_Instrumental, AddInstrumental, "A file or a URL.")
+ExtendCommand = with_fields(_Submits, Extend, "A file, a URL, or the id of a track.")
+InstrumentalCommand = with_fields(_Submits, AddInstrumental, "A file or a URL.")
 
 
 @frozen(slots=False)
@@ -124,18 +123,18 @@ class WaitCommand(SavingOptions, Command):
     """`audioext wait`."""
 
     ref: Ref
-    base_url: JobUrl = field(default=None, kw_only=True)
+    base_url: _JobUrl = field(default=None, kw_only=True)
 
     async def run(self, screen: Screen) -> None:
         """Wait for a job of the store, whichever process submitted it, then save and report."""
         record = (await _find(self, screen, self.ref)).record
-        async with open_client(self, record.provider, screen, base_url=api_url(self.base_url, record)) as opened:
+        async with open_client(self, record.provider, screen, base_url=_api_url(self.base_url, record)) as opened:
             job = await opened.client.job(record.ref)
-            with open_view(screen) as view:
-                show_submitted(view, job)
-                await _ask(opened, job, screen)
-                finished = await finish(opened, job, view, out=self.folder)
-            report(screen, finished)
+            with screen.live():
+                show_submitted(screen, job)
+                await _ask(opened, job)
+                seen = await finish(opened, job, out=self.folder)
+            report(screen, job, *seen)
 
 
 @frozen(slots=False)
@@ -145,37 +144,27 @@ class SaveCommand(LookOptions, Command):
     ref: Ref
     allow_hosts: AllowHosts = field(default=(), kw_only=True)
     out: Out = field(default=Path(), kw_only=True)
-    base_url: JobUrl = field(default=None, kw_only=True)
+    base_url: _JobUrl = field(default=None, kw_only=True)
 
     async def run(self, screen: Screen) -> None:
         """Save the tracks of a job that is complete."""
         job = await _find(self, screen, self.ref)
         if job.verdict is Verdict.OPEN:
             raise too_early(job)
-        asked: list[Provider] = []
-        if not self.is_sandboxed:  # a sandbox has ended, an API can be asked for fresh links
-            asked.append(real_provider(job.provider, api_url(self.base_url, job.record), screen))
+        base_url = _api_url(self.base_url, job.record)
+        # A sandbox has ended; an API can be asked for fresh links.
+        asked = () if self.is_sandboxed else (real_provider(job.provider, base_url, screen),)
         async with looking_client(self, *asked, allow_hosts=self.allow_hosts) as client:
             job = await client.job(job.ref)
             song = await job
-            with open_view(screen) as view:
-                paths = await save(song, self.out, view)
-            report(screen, Finished(job=job, song=song, events=[event async for event in job], paths=paths))
+            with screen.live():
+                paths = await save(song, self.out, screen)
+            report(screen, job, song, paths)
 
 
-@frozen(kw_only=True, slots=False)
-class CreditsCommand(SandboxOptions, Command):
-    """`audioext credits`."""
-
-    provider: Provided = "kie"
-    base_url: BaseUrl = None
-
-    async def run(self, screen: Screen) -> None:
-        """Print the balance in the provider's own credits."""
-        options = ConnectOptions(sandbox=self.sandbox, speed=self.speed, fault=self.fault, store="memory://")
-        async with open_client(options, self.provider, screen, base_url=self.base_url) as opened:
-            balance = await opened.client.credits()
-        screen.result(f"{balance:g}", json={"provider": self.provider, "credits": balance})
+def _api_url(given: str | None, record: Record) -> str | None:
+    """Return where the API of a job is: where the command line says, else where it was submitted to."""
+    return given or record.asked.base_url or os.environ.get(BASE_URL_VARIABLE)
 
 
 async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
@@ -186,15 +175,136 @@ async def _find(options: StoreOptions, screen: Screen, ref: str) -> Job:
     return job
 
 
-async def _ask(opened: OpenClient, job: Job, screen: Screen) -> None:
+async def _ask(opened: OpenClient, job: Job) -> None:
     """Ask the provider once: the callback may have come to a receiver that is gone."""
     if job.verdict is Verdict.COMPLETE or job.task_id is None:
         return
     info = opened.provider.info
     if not (info.has_key or os.environ.get(info.key_variable, "").strip()):
-        screen.note(f"without {info.key_variable} nobody can be asked; waiting for a listener on this store")
+        opened.screen.note(f"without {info.key_variable} nobody can be asked; waiting for a listener on this store")
         return
     try:
         await job.refresh()
     except (ProviderError, RequestError) as error:
-        screen.note(f"the status could not be asked for, waiting on: {text.clean(error)}")
+        opened.screen.note(f"the status could not be asked for, waiting on: {clean(error)}")
+
+
+# --- the steps --------------------------------------------------------------------------------------------------
+
+
+def show_submitted(screen: Screen, job: Job) -> None:
+    """Show that a job was made; without a task id its outcome is not known yet."""
+    at = next((item.at for item in job.record.reached if item.stage is Stage.SUBMITTED), None)
+    if at is not None:
+        screen.step("submitted", f"job {job.ref}", after=at - job.record.created_at)
+    elif job.verdict is Verdict.OPEN:
+        until = f"; waiting for its webhook until {moment(job.record.unknown_at)}" if job.record.webhooks else ""
+        screen.step("sent", f"job {job.ref}, with no answer that names its task{until}")
+    screen.waiting(_NEXT.get(job.stage, "complete"))
+
+
+async def submit(
+    opened: OpenClient, request: Request, *, key: str | None = None, meta: Mapping[str, object] | None = None
+) -> Job:
+    """Submit *request* and show the upload of its file and the job."""
+    screen = opened.screen
+    name = request.path.name if request.path is not None else ""
+    size: int | None = None
+
+    def uploading(so_far: int, in_all: int | None) -> None:
+        nonlocal size
+        size = so_far
+        screen.moving(name, so_far, in_all)
+
+    screen.waiting("the upload" if name else "the answer")
+    job = await opened.client.submit(request, key=key, meta=meta, progress=uploading)
+    if size is not None:
+        screen.step("uploaded", f"{name} ({decimal(size)})")
+    show_submitted(screen, job)
+    return job
+
+
+async def watch(opened: OpenClient, job: Job, *, patience: float = LISTENED_SECONDS) -> None:
+    """Show each stage as it is reached; say so where no webhook comes for *patience* seconds."""
+    screen = opened.screen
+    doubts = asyncio.create_task(_doubt(opened, job, patience))
+    try:
+        async for event in job:
+            playable = sum(track.audio_url is not None for track in event.tracks)
+            tracks = "" if playable == 0 else f", {playable} track{'s' if playable > 1 else ''} playable"
+            after = (event.at - job.created_at).total_seconds()
+            screen.step(event.stage.name.lower(), BY[event.source] + tracks, after=after)
+            screen.waiting(_NEXT.get(event.stage, "the files"))
+    except JobExpiredError:
+        raise
+    except StageTimeoutError as error:  # it names the next stage, but what was waited for is the last
+        raise too_early(job) from error
+    finally:
+        doubts.cancel()
+        with suppress(asyncio.CancelledError):
+            await doubts
+
+
+async def finish(
+    opened: OpenClient, job: Job, *, out: Path | None, overwrite: bool = False
+) -> tuple[Song, tuple[Path, ...]]:
+    """Await the song, save it into the folder *out*, if there is one, and return it and the files."""
+    await watch(opened, job)
+    song = await job
+    return song, () if out is None else await save(song, out, opened.screen, overwrite=overwrite)
+
+
+async def save(song: Song, folder: Path, screen: Screen, *, overwrite: bool = False) -> tuple[Path, ...]:
+    """Save *song* into *folder*, and show each file as it moves and when it is there."""
+    paths = await song.save(folder, overwrite=overwrite, progress=lambda path, *size: screen.moving(path.name, *size))
+    for path in paths:
+        screen.step("saved", f"{path} ({decimal(path.stat().st_size)})")
+    return paths
+
+
+def report(screen: Screen, job: Job, song: Song, paths: Sequence[Path]) -> None:
+    """Print the tracks, as a table and how to go on from one of them, or as one JSON object."""
+    if screen.json:
+        tracks = [track_object(track) for track in song.tracks]
+        screen.emit({**job_object(job.record), "stages": stage_objects(job.record), "tracks": tracks, "files": paths})
+        return
+    rows = []
+    for number, (track, path) in enumerate(zip_longest(song.tracks, paths), 1):
+        size = "" if path is None else decimal(path.stat().st_size)
+        found = None if path is None else probe(path)
+        seconds = found.duration if isinstance(found, SourceInfo) else None
+        rows.append((number, track.title or "", length(seconds or track.duration), size, path or track.audio_url))
+    screen.table(("track", "title", "duration", "size", "file" if paths else "url"), rows)
+    ids = [track.id for track in song.tracks if track.id is not None and track.extends_by_id]
+    ids = [each for each in ids if read_source(each, ids=True) == {"audio_id": each}]  # no URL, no file of this machine
+    if ids and not screen.is_sandboxed:
+        model = () if job.record.model is None else ("--model", job.record.model)
+        command = screen.hint("extend", "--provider", job.provider, *model, of=ids[0])
+        screen.note(f"\nGo on from a track: {command}")
+
+
+def too_early(job: Job) -> StageTimeoutError:
+    """Return the error that a job is not complete, with what its last status call said."""
+    problem = problem_of(job.record)
+    said = "" if problem is None else f"; its last answer said: {problem}"
+    return StageTimeoutError(f"job {job.ref} is not complete: it is at {state_of(job.record)}{said}", job=job)
+
+
+async def _doubt(opened: OpenClient, job: Job, patience: float) -> None:
+    """Say what keeps webhooks away, if none has come after a while; where they cannot come, ask for the status."""
+    url = opened.client.public_url
+    if url is None:
+        return
+    await asyncio.sleep(patience)
+    failed = [line for line in (await opened.client.check()).lines if line.state == "failed"]
+    why = f"{failed[0].seen}; {failed[0].advice}" if failed else None
+    if why is None:
+        await asyncio.sleep(SLOW_FACTOR * patience)
+    if any(item.source == "webhook" for item in job.record.reached):
+        return
+    likely = why or f"{url} answers from here; is the task slow, or does a firewall keep the provider out?"
+    opened.screen.note(f"no webhook has come so far: {likely}")
+    while why is not None:
+        with suppress(AudioextError):
+            await job.refresh()
+        await asyncio.sleep(opened.provider.info.pace.every)

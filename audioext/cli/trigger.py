@@ -12,7 +12,8 @@ from attrs import field, frozen
 from cyclopts import Parameter
 from yarl import URL
 
-from audioext.cli.clients import LOOPBACK_HOSTS, find_job, looking_client
+from audioext.check import LOOPBACK_HOSTS
+from audioext.cli.clients import find_job, looking_client
 from audioext.cli.options import JOB, Command, LookOptions, Ref
 from audioext.cli.screen import Screen
 from audioext.errors import ConfigError, WebhookError

@@ -12,7 +12,6 @@ import attrs
 from audioext.models.entries import Entry
 from audioext.models.record import Record, Verdict
 from audioext.models.results import Source, Stage, Track
-from audioext.runtime.jobs import StageEvent
 from audioext.stores.base import Delivery
 
 Journal = Sequence[tuple[Entry, Record | None]]
@@ -37,14 +36,6 @@ def state_of(record: Record, now: float | None = None) -> str:
     if record.stage is not None:
         return record.stage.name.lower()
     return "unknown" if (time.time() if now is None else now) > record.unknown_at else "submitting"
-
-
-def source_of(record: Record) -> str:
-    """Return what a job works on: the file's name, the URL or the id."""
-    request = record.request
-    if request.path is not None:
-        return request.path.name
-    return request.url or str(getattr(request, "audio_id", ""))
 
 
 def problem_of(record: Record) -> str | None:
@@ -75,14 +66,15 @@ def delivery_object(delivery: Delivery) -> dict[str, object]:
 
 
 def job_object(record: Record) -> dict[str, object]:
-    """Return what a list of jobs shows of one."""
+    """Return what a list of jobs shows of one; its source is the file's name, the URL or the id."""
+    path, url = record.request.path, record.request.url
     return {
         "ref": record.ref,
         "state": state_of(record),
         "provider": record.provider,
         "operation": str(record.operation),
         "task_id": record.task_id,
-        "source": source_of(record),
+        "source": path.name if path is not None else url or str(getattr(record.request, "audio_id", "")),
         "created_at": iso(record.created_at),
         "key": record.key,
         "meta": dict(record.meta),
@@ -102,10 +94,13 @@ async def first(limit: int, found: AsyncIterator[_T]) -> list[_T]:
     return kept
 
 
-def event_object(event: StageEvent, created_at: datetime) -> dict[str, object]:
-    """Return a stage: its name, how it was learnt, and the seconds since the job was made."""
-    since = round((event.at - created_at).total_seconds(), 3)
-    return {"stage": event.stage.name.lower(), "source": event.source, "seconds": since, "at": event.at}
+def stage_objects(record: Record) -> list[dict[str, object]]:
+    """Return the stages of a task: their names, how they were learnt, and the seconds since the job was made."""
+    return [
+        {"stage": word, "source": source, "seconds": round(at - record.created_at, 3), "at": iso(at)}
+        for word, at, _, source in timeline(record)
+        if source is not None and word != "submitted"
+    ]
 
 
 def whole_object(record: Record, entries: Journal, deliveries: Sequence[Delivery]) -> dict[str, object]:

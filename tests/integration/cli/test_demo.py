@@ -70,7 +70,7 @@ def test_demo_runs_on_the_other_apis(invoke: Invoke, voice: Path, provider: str)
     [
         ("nosuch.mp3", "there is no file"),
         ("text.mp3", "not an audio file"),
-        (".", ". is a folder; name a file in it"),
+        (".", ". is a folder: name a file in it"),
         ("one.wav", "one.wav is too short to be continued: 0.0001 s"),
     ],
 )

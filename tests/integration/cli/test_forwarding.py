@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 
 import audioext as ax
 from audioext.cli.execution import ForwardError
-from audioext.cli.forwarding import open_forwarder
+from audioext.cli.listening import open_forwarder
 from audioext.sandbox import Sandbox
 from tests.integration.cli.conftest import HOOKS, STORE, TRACK, Invoke, Start, aside, short_sandbox
 from tests.support.clock import JumpClock, soon

@@ -18,7 +18,7 @@ from audioext.cli.app import COMMANDS
 from audioext.cli.exits import EXTRAS, Exit
 from audioext.cli.options import Command
 from audioext.version import __version__
-from tests.integration.cli.conftest import ROOT, Invoke
+from tests.integration.cli.conftest import HOOKS, ROOT, Invoke
 
 LISTED = {name: entry for commands in COMMANDS.values() for name, entry in commands.items()}
 BARE = str.maketrans("│", " ")
@@ -62,6 +62,18 @@ def test_without_numpy_the_sandbox_says_what_to_install() -> None:
 
     assert 2 == refused.returncode
     assert 'pip install "audioext[sandbox]"' in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("forward", "x", "--to", "http://127.0.0.1:1"), ("listen", *HOOKS, "--forward-to", "http://127.0.0.1:1")]
+)
+def test_without_its_package_forwarding_says_what_to_install(words: tuple[str, ...]) -> None:
+    """Whichever command forwards names the extra; a missing package is no defect."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    refused = run_without("standardwebhooks", *words, "--store", "memory://", "--forward-secret", secret)
+
+    assert 2 == refused.returncode
+    assert 'audioext: forwarding needs more packages: pip install "audioext[forward]"' in refused.stderr
 
 
 def test_help_loads_neither_the_client_nor_a_command() -> None:

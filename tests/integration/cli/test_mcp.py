@@ -20,7 +20,7 @@ from mcp.types import BlobResourceContents, CallToolResult, TextContent
 
 import audioext as ax
 from audioext.cli.mcp_jobs import ERROR_FACTS
-from audioext.cli.mcp_tools import AgentServer
+from audioext.cli.mcp_server import AgentServer
 from audioext.models.requests import AddInstrumental, Extend
 from audioext.sandbox import Sandbox
 from tests.integration.cli.conftest import FAST, MEMORY, PATIENCE_SECONDS, STORE, TRACK, Invoke, Start, short_sandbox

@@ -15,7 +15,7 @@ from mcp.types import INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, CallTo
 
 import audioext as ax
 from audioext.cli.mcp_jobs import TASKS
-from audioext.cli.mcp_tools import AgentServer
+from audioext.cli.mcp_server import AgentServer
 from audioext.sandbox import Sandbox
 from tests.integration.cli.conftest import STORE, short_sandbox
 from tests.integration.cli.test_mcp import ASKED, error, facts, kill, over_stdio

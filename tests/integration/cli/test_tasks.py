@@ -14,7 +14,7 @@ import audioext as ax
 from audioext.cli.clients import OpenClient
 from audioext.cli.options import LookOptions
 from audioext.cli.screen import Screen
-from audioext.cli.steps import open_view, watch
+from audioext.cli.tasks import watch
 from audioext.models.results import Stage
 from tests.integration.cli.conftest import (
     FAST,
@@ -271,10 +271,11 @@ async def test_where_no_webhook_can_come_the_status_is_asked_for(capsys: pytest.
         provider = ax.Kie(sandbox.api_key, base_url=sandbox.bases["kie"], pace=patient)
         async with ax.Client(provider, public_url="http://127.0.0.1:1/audio", listen=None) as client:
             job = await client.extend(audio_id=TRACK, model="V5")
-            with open_view(Screen()) as view:
-                events = await watch(OpenClient(client=client, provider=provider), job, view, patience=0.05)
+            screen = Screen()
+            with screen.live():
+                await watch(OpenClient(client=client, provider=provider, screen=screen), job, patience=0.05)
 
-    assert Stage.COMPLETE is events[-1].stage
+    assert Stage.COMPLETE is job.stage
     assert "no webhook has come so far: nobody answers at 127.0.0.1:1: " in capsys.readouterr().err
 
 
@@ -292,15 +293,16 @@ async def test_a_wait_that_only_takes_long_says_so_and_waits(capsys: pytest.Capt
         async with ax.Client(provider, public_url="http://127.0.0.1:{port}/audio", listen="127.0.0.1:0") as client:
             sandbox.hold()
             job = await client.extend(audio_id=TRACK, model="V5")
-            with open_view(Screen()) as view:
+            screen = Screen()
+            with screen.live():
                 watching = asyncio.create_task(
-                    watch(OpenClient(client=client, provider=provider), job, view, patience=0.01)
+                    watch(OpenClient(client=client, provider=provider, screen=screen), job, patience=0.01)
                 )
                 await soon(is_said)
                 sandbox.release()
-                events = await watching
+                await watching
 
-    assert ["webhook"] * 3 == [event.source for event in events]
+    assert ["webhook"] * 3 == [item.source for item in job.record.reached[1:]]
     assert 1 == (said + capsys.readouterr().err).count(hint)
 
 

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audioext.cli import text
 from audioext.cli.clients import read_meta, read_source
-from audioext.cli.screen import Screen
+from audioext.cli.screen import Screen, clean, dump, program, span
 from audioext.errors import RequestError
 
 
@@ -55,12 +54,12 @@ def test_a_command_names_itself_as_it_was_typed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("sys.argv", [str(own)])
 
     monkeypatch.setenv("PATH", str(own.parent))
-    assert "audioext" == text.program()
+    assert "audioext" == program()
     for elsewhere in (other.parent, tmp_path):
         monkeypatch.setenv("PATH", str(elsewhere))
-        assert f"'{own}'" == text.program()
+        assert f"'{own}'" == program()
     monkeypatch.setattr("sys.argv", ["/lib/audioext/__main__.py"])
-    assert "python -m audioext" == text.program()
+    assert "python -m audioext" == program()
 
 
 def test_meta_values_are_json_where_they_can_be() -> None:
@@ -90,18 +89,18 @@ def test_meta_without_a_name_or_a_value_is_a_problem(pair: str) -> None:
 )
 def test_times_are_as_long_as_they_need_to_be(value: float, words: str) -> None:
     """Tenths for the first seconds, then seconds, minutes, hours and days."""
-    assert words == text.seconds(value)
+    assert words == span(value)
 
 
 def test_foreign_text_cannot_steer_a_terminal() -> None:
     """Escape sequences, line breaks and direction marks from a provider become spaces."""
-    assert "[31mred   x" == text.clean("\x1b[31mred\r\n\u202ex")
+    assert "[31mred   x" == clean("\x1b[31mred\r\n\u202ex")
 
 
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_foreign_text_in_json_cannot_steer_a_terminal(value: object) -> None:
     """What a terminal could obey, or would not show, is escaped; who reads the JSON gets it as it was."""
-    line = text.dump({"value": value})
+    line = dump({"value": value})
 
     assert line.isprintable()
     assert {"value": value} == json.loads(line)
@@ -109,18 +108,18 @@ def test_foreign_text_in_json_cannot_steer_a_terminal(value: object) -> None:
 
 def test_json_escapes_c1_bidi_and_what_lies_beyond_16_bits() -> None:
     """In the form that every reader of JSON knows."""
-    assert r'{"a": "\u009b2J \u202egnp \u007f \udb40\udc01 é 音"}' == text.dump(
+    assert r'{"a": "\u009b2J \u202egnp \u007f \udb40\udc01 é 音"}' == dump(
         {"a": "\x9b2J \u202egnp \x7f \U000e0001 é 音"}
     )
 
 
 def test_json_has_a_form_for_times_and_paths_and_for_nothing_else() -> None:
     """A time is ISO 8601, a path is text, bytes that are no text stay readable; an unknown type is a defect."""
-    line = text.dump({"at": datetime(2026, 1, 2, tzinfo=UTC), "files": [Path("a/b"), "\udcff.mp3"], "é": 1})
+    line = dump({"at": datetime(2026, 1, 2, tzinfo=UTC), "files": [Path("a/b"), "\udcff.mp3"], "é": 1})
 
     assert r'{"at": "2026-01-02T00:00:00+00:00", "files": ["a/b", "\\udcff.mp3"], "é": 1}' == line
     with pytest.raises(TypeError, match="not object"):
-        text.dump({"x": object()})
+        dump({"x": object()})
 
 
 def test_a_narrow_terminal_breaks_no_word_that_is_copied() -> None:
