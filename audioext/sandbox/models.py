@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from attrs import Factory, define, evolve, field, frozen
 
@@ -23,11 +22,9 @@ class Cause(enum.Enum):
     RATE = "rate"
     PATH = "path"
     METHOD = "method"
-    BODY = "body"
     MISSING = "missing"
     INVALID = "invalid"
     LENGTH = "length"
-    MODEL = "model"
     TRACK = "track"
     TASK = "task"
     SOURCE = "source"
@@ -198,25 +195,6 @@ class TaskInput:
         )
 
 
-Maker: TypeAlias = Callable[[], Coroutine[object, object, bytes]]
-
-
-@define(kw_only=True, eq=False)
-class StoredFile:
-    """A file that lies at a path on the disk, or what makes it when it is first asked for.
-
-    `seconds` is how long it plays, 0 before that is known; `made_by` is the submit that it comes from.
-    """
-
-    path: Path | None = None
-    maker: Maker | None = None
-    making: asyncio.Task[Path] | None = None
-    seconds: float = 0.0
-    expires_at: float | None = None
-    """When its link dies, in the loop's time."""
-    made_by: TaskInput | None = None
-
-
 @frozen(kw_only=True)
 class Callback:
     """One webhook to be sent: its body, and the words by which a fault can name it."""
@@ -249,7 +227,6 @@ class Task:
     failure: TaskFailure | None = None
     reached: dict[str, datetime] = field(default=Factory(lambda self: {"submitted": self.created}, takes_self=True))
     """When it came to each of its stages, or failed."""
-    updated: datetime = field(default=Factory(lambda self: self.created, takes_self=True))
     answered: asyncio.Event = field(factory=asyncio.Event)
     life: asyncio.Task[None] | None = None
 
@@ -257,6 +234,11 @@ class Task:
     def provider(self) -> str:
         """Its API's name, as in the sandbox's bases."""
         return self.facts.provider
+
+    @property
+    def updated(self) -> datetime:
+        """When it last changed."""
+        return next(reversed(self.reached.values()))
 
     @property
     def is_open(self) -> bool:

@@ -9,15 +9,15 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeAlias, TypeGuard, cast
+from typing import TypeAlias, cast
 
 import aiohttp
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import BodyPartReader, hdrs, web
 from attrs import define
-from yarl import URL
 
 from audioext.sandbox.faults import Fault, FaultKind, Plan
+from audioext.sandbox.library import Library
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput
 from audioext.sandbox.state import State
 
@@ -30,6 +30,10 @@ HTTP_REFUSALS: Mapping[int, tuple[Cause, str]] = {
     404: (Cause.PATH, "The requested resource does not exist"),
     405: (Cause.METHOD, "The method is not allowed"),
 }
+
+MOST_TEXT_BYTES = 64 * 1024
+Form: TypeAlias = tuple[Mapping[str, str], tuple[str, str] | None]
+"""The texts of a submit or an upload; its file's key, and the name that came with it."""
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,16 +65,16 @@ class Api(ABC):
     @property
     def is_live(self) -> bool:
         """Whether recordings of this API count where they differ from its pages."""
-        return self.facts.is_recorded and self.state.settings.faithful == "live"
+        return self.facts.is_recorded and self.state.faithful == "live"
 
     def find(self, task_id: str) -> Task | None:
         """Return one of this API's tasks, if it is kept."""
-        task = self.state.tasks.get(task_id)
+        task = self.state.find(task_id)
         return task if task is not None and task.provider == self.facts.provider else None
 
     def check_key(self, request: web.Request) -> None:
         """Check the whole Authorization header; a missing or wrong one raises Refusal."""
-        given, wanted = request.headers.get(hdrs.AUTHORIZATION, ""), self.facts.key_prefix + self.state.settings.api_key
+        given, wanted = request.headers.get(hdrs.AUTHORIZATION, ""), self.facts.key_prefix + self.state.api_key
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):
             raise Refusal(Cause.KEY, "You do not have access permissions")
 
@@ -101,14 +105,13 @@ class Api(ABC):
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Take one submit."""
         state, facts = self.state, self.facts
-        submission = Submission(provider=facts.provider, operation=self.operation)
-        state.submissions.append(submission)
+        submission = state.log(facts.provider, self.operation)
         try:
             self.check_key(request)
             given = await self.read(request, submission)
             # Nothing is awaited from here to the start of a task at MusicGPT, so that no two slip through its limit.
             state.admit(facts)
-            plan = state.script.draw(given.name)
+            plan = state.draw(given)
             coded, page, lost = map(plan.get, (FaultKind.CODE, FaultKind.HTTP, FaultKind.LOSE_RESPONSE))
             if coded is not None and coded.code is not None:
                 answer = self.error(coded.code, f"A fault of the sandbox answers {coded.code}")
@@ -117,7 +120,7 @@ class Api(ABC):
                 return await _send(request, _page(page), submission)
             if lost is not None and lost.variant == "unmade":
                 return await _cut(request)
-            if state.balance(facts.provider) < state.settings.price:
+            if state.balance(facts.provider) < state.price:
                 raise Refusal(Cause.CREDITS, "Insufficient credits")
             source = await self._find_source(given)
         except Refusal as refusal:
@@ -148,7 +151,7 @@ class Api(ABC):
 
     def _start(self, given: TaskInput, plan: Plan, source: str | None) -> Task:
         number, dice = self.state.next_number()
-        made_by = self.state.files.find(source).made_by if source is not None else None
+        made_by = self.state.library.find(source).made_by if source is not None else None
         track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
         task = Task(
             id=self.facts.new_id(dice),
@@ -207,16 +210,36 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
     """Read a JSON object; anything else, or a body that does not say that it is JSON, raises Refusal."""
     # "JSON bodies need Content-Type: application/json": kie.ai, sunoapi.org, vidgo.ai
     if request.content_type != JSON_TYPE:
-        raise Refusal(Cause.BODY, f"Content-Type must be {JSON_TYPE}")
+        raise Refusal(Cause.INVALID, f"Content-Type must be {JSON_TYPE}")
     try:
         found = msgspec.json.decode(await request.read())
-    except web.HTTPRequestEntityTooLarge as error:
-        raise Refusal(Cause.TOO_BIG, "The body is too large") from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refusal(Cause.BODY, "The body is not valid JSON") from error
+        raise Refusal(Cause.INVALID, "The body is not valid JSON") from error
     if not isinstance(found, dict):
-        raise Refusal(Cause.BODY, "The body must be a JSON object")
+        raise Refusal(Cause.INVALID, "The body must be a JSON object")
     return cast("Mapping[str, object]", found)  # decoded JSON has no other keys than texts
+
+
+async def read_form(request: web.Request, library: Library, file_name: str) -> Form:
+    """Read a multipart form, in constant memory; parts come in any order, the first file of that name is kept.
+
+    A body that is no form, or a file that is too big, raises Refusal.
+    """
+    if request.content_type != "multipart/form-data":
+        raise Refusal(Cause.INVALID, "Content-Type must be multipart/form-data")
+    texts: dict[str, str] = {}
+    received: tuple[str, str] | None = None
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                continue
+            if part.name == file_name and received is None:
+                received = await library.receive(part.read_chunk), part.filename or "file"
+            else:
+                texts[part.name] = (await part.read_chunk(MOST_TEXT_BYTES)).decode("utf-8", "replace")
+    except ValueError as error:
+        raise Refusal(Cause.INVALID, "The body is not valid multipart/form-data") from error
+    return texts, received
 
 
 def json_text(value: object) -> str:
@@ -227,17 +250,6 @@ def json_text(value: object) -> str:
 def json_response(body: object, *, status: int = 200) -> web.Response:
     """Answer with JSON."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type=JSON_TYPE)
-
-
-def is_address(value: object) -> TypeGuard[str]:
-    """Tell whether this is an absolute http(s) URL."""
-    if not isinstance(value, str):
-        return False
-    try:
-        url = URL(value)
-    except ValueError:
-        return False
-    return url.scheme in {"http", "https"} and bool(url.host)
 
 
 def new_uuid(dice: random.Random) -> str:

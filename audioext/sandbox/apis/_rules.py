@@ -9,7 +9,8 @@ from typing import TypeAlias, TypeGuard
 from aiohttp import web
 from attrs import frozen
 
-from audioext.sandbox.apis._api import is_address, read_json_object
+from audioext.sandbox.apis._api import read_json_object
+from audioext.sandbox.library import is_address
 from audioext.sandbox.models import Cause, Refusal, Submission, TaskInput
 
 LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
@@ -141,7 +142,7 @@ class OperationRules:
                 yield Cause.LENGTH, name, f"{{}} must not exceed {limit} characters"
         if model is not None and model not in self.models:
             key = next((key for key in self.model_keys if key in fields), self.model_keys[0])
-            yield Cause.MODEL, key, f"{{}} {model} is not supported"
+            yield Cause.INVALID, key, f"{{}} {model} is not supported"
         if fields.get("instrumental") is True:
             for name in sorted(self.not_instrumental & fields.keys()):
                 yield Cause.INVALID, name, "{} must not be sent when instrumental is true"
@@ -160,7 +161,7 @@ async def read_wrapped(
     body = submission.fields = await read_json_object(request)
     name, callback_url, given = body.get("model"), body.get(key), body.get("input")
     if not isinstance(name, str) or name not in table:
-        raise Refusal(Cause.MODEL, f"The model {name} is not supported")
+        raise Refusal(Cause.INVALID, f"The model {name} is not supported")
     submission.operation = name
     if callback_url is not None and (not is_address(callback_url) or len(callback_url) > LONGEST_CALLBACK_URL):
         raise Refusal(Cause.INVALID, f"{key} must be an http(s) URL of at most {LONGEST_CALLBACK_URL} characters")

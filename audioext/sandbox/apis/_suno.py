@@ -9,7 +9,7 @@ from datetime import datetime
 from aiohttp import web
 from attrs import define, evolve, field, frozen
 
-from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, read_json_object
+from audioext.sandbox.apis._api import Api, json_response, json_text, read_json_object
 from audioext.sandbox.apis._rules import (
     COMMON,
     INSTRUMENTAL,
@@ -20,6 +20,7 @@ from audioext.sandbox.apis._rules import (
     OperationRules,
 )
 from audioext.sandbox.apis._uploads import add_uploads
+from audioext.sandbox.library import is_address
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
@@ -185,7 +186,7 @@ class RecoveryApi(EnvelopeApi):
         return TaskInput(
             operation="recovery",
             fields=body,
-            file_key=self.state.files.key_of(task.tracks[0].url),
+            file_key=self.state.library.key_of(task.tracks[0].url),
             title=task.input.title,
             prompt=task.input.prompt,
             callback_url=callback_url,

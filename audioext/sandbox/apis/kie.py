@@ -138,7 +138,7 @@ class KieJobsApi(EnvelopeApi):
             "completeTime": ended if not task.is_open else None,
             "createTime": epoch_milliseconds(task.created),
             "updateTime": ended,
-            "creditsConsumed": self.state.settings.price if task.is_complete else 0,
+            "creditsConsumed": self.state.price if task.is_complete else 0,
         }
 
 

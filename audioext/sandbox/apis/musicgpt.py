@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 from attrs import define
 
-from audioext.sandbox.apis._api import Api, json_response, json_text, new_uuid, read_json_object
-from audioext.sandbox.apis._uploads import Form, read_form
+from audioext.sandbox.apis._api import Api, Form, json_response, json_text, new_uuid, read_form, read_json_object
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
@@ -75,7 +74,8 @@ class MusicGptApi(Api):
         texts, file = await self._form(request)
         shown: dict[str, object] = dict(texts)
         if file is not None:
-            shown["audio_file"] = {"filename": file.name, "size": file.size}
+            size = (await self.state.library.path(file[0])).stat().st_size
+            shown["audio_file"] = {"filename": file[1], "size": size}
         submission.fields = shown
         submission.callback_url = texts.get("webhook_url")
         _check(texts, has_file=file is not None)
@@ -83,7 +83,7 @@ class MusicGptApi(Api):
             operation="extend",
             fields=shown,
             url=texts.get("audio_url") if file is None else None,
-            file_key=file.key if file is not None else None,
+            file_key=file[0] if file is not None else None,
             continue_at=float(texts["extend_after"]),
             title=texts.get("title", ""),
             prompt=texts.get("prompt", ""),
@@ -100,7 +100,7 @@ class MusicGptApi(Api):
             body = await read_json_object(request)
             given = {name: value for name, value in body.items() if value is not None}
             return {name: each if isinstance(each, str) else json_text(each) for name, each in given.items()}, None
-        return await read_form(request, self, file_name="audio_file")
+        return await read_form(request, self.state.library, "audio_file")
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the ids."""
@@ -111,7 +111,7 @@ class MusicGptApi(Api):
                 "task_id": task.id,
                 **_both_ids(task),
                 "eta": ETA_SECONDS,
-                "credit_estimate": self.state.settings.price,
+                "credit_estimate": self.state.price,
             }
         )
 
@@ -136,7 +136,7 @@ class MusicGptApi(Api):
             flagged = failure.code == FLAGGED_CODE
             return [_part(task, ("error",), success=False, is_flagged=flagged, reason=failure.message)]
         # Which parts come when varies from task to task, but is the same in each run.
-        dice = random.Random(f"{self.state.settings.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
+        dice = random.Random(f"{self.state.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
         due: dict[TaskStage, list[Callback]] = {stage: [] for stage in TaskStage}
         for index, track in enumerate(task.tracks):
             leads = index == task.leader and len(task.track_ids) > 1
@@ -166,7 +166,7 @@ class MusicGptApi(Api):
             raise Refusal(Cause.INVALID, "Input should be a conversion type", names=["conversionType"])
         if "task_id" not in query and conversion_id is None:
             raise Refusal(Cause.MISSING, "Field required", names=["task_id"])
-        tasks = (task for task in self.state.tasks.values() if conversion_id in task.track_ids)
+        tasks = (task for task in self.state.tasks if conversion_id in task.track_ids)
         task = self.find(query.get("task_id", "")) or next(tasks, None)
         if task is None or kind not in (None, CONVERSION):
             raise Refusal(Cause.TASK, "Conversion not found")
@@ -184,13 +184,13 @@ class MusicGptApi(Api):
             "status": status if task.failure is None else "FAILED",
             "status_msg": message,
             "message": message,
-            "conversion_cost": self.state.settings.price if task.is_complete else 0,
+            "conversion_cost": self.state.price if task.is_complete else 0,
             "createdAt": task.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "updatedAt": task.updated.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
         if task.failure is not None:
             return shown | {"is_flagged": task.failure.code == FLAGGED_CODE}
-        root = str(self.state.files.base)  # before there is a file its path is a bare root, as was seen
+        root = str(self.state.library.base)  # before there is a file its path is a bare root, as was seen
         shown |= {"title": task.input.title, "lyrics": lyrics, "music_style": ""}
         for index, track_id in enumerate(task.track_ids):
             at, track = index + 1, task.tracks[index] if task.tracks and task.has_audio(index) else None

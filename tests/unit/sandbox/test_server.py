@@ -116,15 +116,20 @@ async def test_a_taken_port_is_an_os_error(world: World) -> None:
 
 
 async def test_it_must_run_to_be_used() -> None:
-    """Before it runs there is nothing to script."""
+    """Before it runs it has no address; stages can be held and faults scripted already."""
+    sandbox = Sandbox()
+    sandbox.script("duplicate")
+    sandbox.hold("complete")
     with pytest.raises(RuntimeError, match="async with"):
-        Sandbox().script("duplicate")
+        _ = sandbox.tune_url
+
+    assert (("duplicate",), ("complete",), True) == (sandbox.scripted, sandbox.held, sandbox.is_settled)
 
 
 async def test_a_bad_fault_is_refused_at_the_start() -> None:
-    """A fault that is none is told when the sandbox starts."""
+    """A fault that is none is told when the sandbox is made."""
     with pytest.raises(FaultError, match="explode"):
-        await Sandbox(faults=["explode"]).__aenter__()
+        Sandbox(faults=["explode"])
 
 
 async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
