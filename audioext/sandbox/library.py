@@ -218,14 +218,14 @@ class Library:
         if not source.seconds:
             source.seconds = (await self._clip(key)).duration
         if given.longest_seconds is not None and source.seconds > given.longest_seconds:
-            raise Refusal(Cause.RANGE, f"The audio exceeds {given.longest_seconds:g} seconds")
+            raise Refusal(Cause.INVALID, f"The audio exceeds {given.longest_seconds:g} seconds")
         if given.continue_at is not None and given.continue_at >= source.seconds and not given.clamps:
-            raise Refusal(Cause.RANGE, "The point to continue at is not within the audio")
+            raise Refusal(Cause.INVALID, "The point to continue at is not within the audio")
         return key
 
     async def fetch(self, url: str) -> str:
         """Get a source from its address, and return its key; or raise Refusal: it cannot be had."""
-        refusal = Refusal(Cause.SOURCE, f"Failed to fetch the file at {url}")
+        refusal = Refusal(Cause.SOURCE, f"Failed to download the file at {url}")
         if not is_address(url):
             raise refusal
         if (own := self.key_of(url)) is not None:

@@ -15,13 +15,14 @@ from audioext.sandbox.faults import FaultKind, Plan
 
 
 class Cause(enum.Enum):
-    """Why an API says no. Each API has its own code for each."""
+    """Why an API says no: by HTTP's own code, which counts where the API has no other, or by a word."""
 
-    KEY = "key"
-    CREDITS = "credits"
-    RATE = "rate"
-    PATH = "path"
-    METHOD = "method"
+    KEY = 401
+    CREDITS = 402
+    PATH = 404
+    METHOD = 405
+    TOO_BIG = 413
+    RATE = 429
     MISSING = "missing"
     INVALID = "invalid"
     LENGTH = "length"
@@ -29,17 +30,15 @@ class Cause(enum.Enum):
     TASK = "task"
     SOURCE = "source"
     FORMAT = "format"
-    RANGE = "range"
-    TOO_BIG = "too big"
 
 
+@define(eq=False)
 class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an error of the sandbox
-    """An API's no, before it is put into the API's own form."""
+    """An API's no, before it is put into the API's own form: `names` are the fields (as it spells them) to blame."""
 
-    def __init__(self, cause: Cause, message: str, *, names: Sequence[str] = ()) -> None:
-        """Say why, and which fields (in the API's spelling) are to blame."""
-        super().__init__(message)
-        self.cause, self.message, self.names = cause, message, names
+    cause: Cause
+    message: str
+    names: Sequence[str] = ()
 
 
 @frozen(kw_only=True)
@@ -51,28 +50,17 @@ class TaskFailure:
     by_source: bool = False
 
 
-HTTP_CODES: Mapping[Cause, int] = {
-    Cause.KEY: 401,
-    Cause.CREDITS: 402,
-    Cause.RATE: 429,
-    Cause.PATH: 404,
-    Cause.METHOD: 405,
-    Cause.TOO_BIG: 413,
-}
-"""HTTP's own codes, which count where an API has no other."""
-
-
 @frozen(kw_only=True)
 class ApiFacts:
     """One API's codes, limits and habits.
 
     `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
-    statuses that codes bear where the usual one is 200. `failures` are code and text of tasks whose source turns out
-    bad; `fails_with_code` says that a failure's text names the code, for want of a field that does. `limit` tells
-    whether submits are limited in a window of time, or open tasks. `fetches_first` says that the source is fetched
-    before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each further attempt comes
-    after `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks
-    are signed once there is a key, `any_leads` that any track may be ready first, and `is_recorded` that there are
+    statuses that codes bear where the usual one is 200. `usual_failure` is code and text of a task that fails by a
+    fault; `fails_with_code` says that the text names the code, for want of a field that does. `limit` tells whether
+    submits are limited in a window of time, or open tasks. `fetches_first` says that the source is fetched before the
+    submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each further attempt comes after
+    `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks are
+    signed once there is a key, `any_leads` that any track may be ready first, and `is_recorded` that there are
     recordings which differ from the pages.
     """
 
@@ -80,7 +68,6 @@ class ApiFacts:
     codes: Mapping[Cause, int] = field(factory=dict)
     usual_code: int
     statuses: Mapping[int, int] = field(factory=dict)
-    failures: Mapping[Cause, tuple[int, str]] = field(factory=dict)
     usual_failure: tuple[int, str]
     fails_with_code: bool = False
     key_prefix: str = "Bearer "
@@ -97,14 +84,9 @@ class ApiFacts:
 
     def code(self, cause: Cause) -> int:
         """Return the code of a refusal."""
-        return self.codes.get(cause, HTTP_CODES.get(cause, self.usual_code))
+        return self.codes.get(cause, cause.value if isinstance(cause.value, int) else self.usual_code)
 
-    def failure_by(self, refusal: Refusal) -> TaskFailure:
-        """Fail a task whose source turned out bad."""
-        code, message = self.failures.get(refusal.cause, self.usual_failure)
-        return TaskFailure(code=code, message=message, by_source=True)
-
-    def failure_with(self, code: int | None) -> TaskFailure:
+    def failure(self, code: int | None) -> TaskFailure:
         """Fail a task because a fault says so, with this code or the usual one."""
         usual, message = self.usual_failure
         if code is not None and self.fails_with_code:
@@ -261,10 +243,14 @@ class Task:
         fault = self.plan.get(FaultKind.CALLBACK_EXCEPTION)
         return not (self.is_complete and fault is not None and fault.variant == "without")
 
+    def stage_of(self, index: int) -> TaskStage:
+        """Return the stage at which the track at this place has its audio file."""
+        leads = index == self.leader and len(self.track_ids) > 1
+        return TaskStage.FIRST if leads else TaskStage.COMPLETE
+
     def has_audio(self, index: int) -> bool:
         """Tell whether the track at this place has its audio file."""
-        leads = index == self.leader and len(self.track_ids) > 1
-        return self.stage is TaskStage.COMPLETE or (self.stage is TaskStage.FIRST and leads)
+        return self.stage is not None and self.stage >= self.stage_of(index)
 
 
 @define(kw_only=True)

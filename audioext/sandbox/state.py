@@ -292,12 +292,13 @@ class State(SandboxSettings):
         """Make ready what the next stage shows, or return why it is not reached."""
         fault = task.plan.get(FaultKind.ERROR)
         if fault is not None and (fault.stage or TaskStage.COMPLETE.word) == stage.word:
-            return task.facts.failure_with(fault.code)
+            return task.facts.failure(fault.code)
         try:
             if task.source is None or task.source not in self.library:
                 task.source = await self.library.source(task.input)
         except Refusal as refusal:
-            return task.facts.failure_by(refusal)
+            code = task.facts.code(refusal.cause)
+            return TaskFailure(code=code, message=refusal.message, by_source=True)
         if not task.tracks:
             task.tracks = self.library.promise_tracks(task, task.source)
         return None

@@ -25,12 +25,6 @@ JSON_TYPE = "application/json"
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} sandbox</h1></body></html>"
 CLOUDFLARE_PAGE = "error code: 1010"  # what Cloudflare answers to a client that it takes for a bot
 HTTP_FORBIDDEN = 403
-HTTP_REFUSALS: Mapping[int, tuple[Cause, str]] = {
-    413: (Cause.TOO_BIG, "The body is too large"),
-    404: (Cause.PATH, "The requested resource does not exist"),
-    405: (Cause.METHOD, "The method is not allowed"),
-}
-
 MOST_TEXT_BYTES = 64 * 1024
 Form: TypeAlias = tuple[Mapping[str, str], tuple[str, str] | None]
 """The texts of a submit or an upload; its file's key, and the name that came with it."""
@@ -78,6 +72,15 @@ class Api(ABC):
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):
             raise Refusal(Cause.KEY, "You do not have access permissions")
 
+    def add_get(self, app: web.Application, path: str, read: Callable[[Mapping[str, str]], web.Response]) -> None:
+        """Add a call that only reads: who has the key gets what *read* answers to the query."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            self.check_key(request)
+            return read(request.query)
+
+        app.router.add_get(path, answer)
+
     def refused(self, refusal: Refusal) -> web.Response:
         """Put a refusal into the API's own form."""
         return self.error(self.facts.code(refusal.cause), refusal.message)
@@ -92,8 +95,8 @@ class Api(ABC):
             except Refusal as refusal:
                 return self.refused(refusal)
             except (web.HTTPRequestEntityTooLarge, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-                cause, message = HTTP_REFUSALS[error.status]
-                response = self.refused(Refusal(cause, message))
+                cause = Cause(error.status)
+                response = self.refused(Refusal(cause, error.reason))
                 if cause is not Cause.TOO_BIG:
                     response.set_status(self.facts.code(cause))
                 return response

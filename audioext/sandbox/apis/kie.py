@@ -36,12 +36,6 @@ FACTS = ApiFacts(
     usual_code=422,
     # An unauthenticated call was seen to get HTTP 200; over-limit "rejected with HTTP 429" (1973359m0).
     statuses={429: 429},
-    failures={
-        Cause.SOURCE: (451, "Failed to fetch the file."),
-        Cause.FORMAT: (451, "The file could not be read as audio."),
-        Cause.RANGE: (422, "The audio is too long, or continue_at is not within it."),
-        Cause.TRACK: (422, "The audio does not exist."),
-    },
     usual_failure=(501, "Audio generation failed."),
     # One account, one limit for both routes: https://docs.kie.ai/1973359m0
     limit="window",
@@ -105,10 +99,9 @@ class KieJobsApi(EnvelopeApi):
         """Read the wrapper, then the `input` of its operation."""
         return await read_wrapped(request, JOBS_RULES, submission, key="callBackUrl")
 
-    async def job_info(self, request: web.Request) -> web.StreamResponse:
+    def job_info(self, query: Mapping[str, str]) -> web.Response:
         """Answer ``recordInfo?taskId=``, for tasks of this route alone."""
-        self.check_key(request)
-        task_id = request.query.get("taskId", "")
+        task_id = query.get("taskId", "")
         if not task_id:
             return self.error(400, "taskId is required")
         task = self.find(task_id)
@@ -149,5 +142,5 @@ def build(state: State) -> web.Application:
     # A job without its source failed upstream and was refunded, as was seen.
     jobs = KieJobsApi(state, evolve(FACTS, fetches_first=False), "createTask")
     app.router.add_post("/api/v1/jobs/createTask", jobs.submit)
-    app.router.add_get("/api/v1/jobs/recordInfo", jobs.job_info)
+    jobs.add_get(app, "/api/v1/jobs/recordInfo", jobs.job_info)
     return app

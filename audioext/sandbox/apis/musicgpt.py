@@ -33,11 +33,6 @@ FACTS = ApiFacts(
     # utilities/error; 401 by the vendor's packages
     codes={Cause.TASK: 404},
     usual_code=INVALID_CODE,
-    failures={
-        Cause.SOURCE: (INVALID_CODE, "Could not download the audio from the given URL"),
-        Cause.FORMAT: (INVALID_CODE, "The audio file could not be processed"),
-        Cause.RANGE: (INVALID_CODE, "extend_after is beyond the end of the audio"),
-    },
     usual_failure=(500, "Conversion failed"),
     fails_with_code=True,
     key_prefix="",  # the key is sent raw: index/authentication
@@ -139,8 +134,7 @@ class MusicGptApi(Api):
         dice = random.Random(f"{self.state.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
         due: dict[TaskStage, list[Callback]] = {stage: [] for stage in TaskStage}
         for index, track in enumerate(task.tracks):
-            leads = index == task.leader and len(task.track_ids) > 1
-            stage = TaskStage.FIRST if leads else TaskStage.COMPLETE
+            stage = task.stage_of(index)
             due[stage].append(_audio(task, index, stage))
             if _asked(task, "lyrics_timestamps"):
                 timed = {"conversion_id": track.id, "lyrics_timestamped": _timed(task, index)}
@@ -154,10 +148,8 @@ class MusicGptApi(Api):
             dice.shuffle(found)
         return due[task.stage or TaskStage.TEXT]
 
-    async def by_id(self, request: web.Request) -> web.StreamResponse:
+    def by_id(self, query: Mapping[str, str]) -> web.Response:
         """Answer the status call, by the task's id or a conversion's."""
-        self.check_key(request)
-        query = request.query
         kind, conversion_id = query.get("conversionType"), query.get("conversion_id")
         # Required by the page; clients that leave it out get answers.
         if kind is None and not self.is_live:
@@ -216,7 +208,7 @@ def build(state: State) -> web.Application:
     app = api.application()
     for prefix in PREFIXES:
         app.router.add_post(f"{prefix}/extend", api.submit)
-        app.router.add_get(f"{prefix}/byId", api.by_id)
+        api.add_get(app, f"{prefix}/byId", api.by_id)
     return app
 
 
