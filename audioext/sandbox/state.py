@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import random
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -12,10 +13,10 @@ from itertools import count
 from typing import Literal, TypeAlias
 
 import aiohttp
-from attrs import define, field
+from attrs import define, evolve, field
 
 from audioext.sandbox.deliveries import Sender, is_reachable
-from audioext.sandbox.faults import Fault, FaultKind, FaultScript, Plan
+from audioext.sandbox.faults import WHOLE_PERCENT, Fault, FaultKind, Plan
 from audioext.sandbox.library import Library
 from audioext.sandbox.models import (
     ApiFacts,
@@ -26,7 +27,6 @@ from audioext.sandbox.models import (
     Submission,
     Task,
     TaskFailure,
-    TaskInput,
     TaskStage,
 )
 from audioext.sandbox.settings import SandboxSettings
@@ -45,7 +45,8 @@ class State(SandboxSettings):
         """Begin without tasks; raises FaultError: one of the faults is none."""
         self._stack = AsyncExitStack()
         self._origins: dict[str, str] = {}
-        self._script = FaultScript(self.faults, seed=self.dice)
+        self._script: list[Fault] = []
+        self._chances = random.Random(self.dice)  # noqa: S311 - a reproducible test is the purpose; nothing is secret
         self._tasks: dict[str, Task] = {}
         self._submissions: deque[Submission] = deque(maxlen=self.keep_entries)
         self._attempts: deque[CallbackAttempt] = deque(maxlen=self.keep_entries)
@@ -57,6 +58,7 @@ class State(SandboxSettings):
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
         self._resting: dict[asyncio.Task[None], TaskStage] = {}
         self._numbers = count()
+        self.script(*self.faults)
         self.release()
 
     async def _open(self, stack: AsyncExitStack) -> None:
@@ -117,10 +119,19 @@ class State(SandboxSettings):
     def script(self, *faults: Fault | str, title: str | None = None, times: int | None = None) -> None:
         """Add faults for all tasks to come, for those with such a title, or for the next `times` of them.
 
+        A fault that says its own title or times keeps them.
+
         Raises:
             FaultError: A text is no fault; then none is added.
         """
-        self._script.add(*faults, title=title, times=times)
+        self._script += [
+            evolve(
+                fault,
+                title=title if fault.title is None else fault.title,
+                times=times if fault.times is None else fault.times,
+            )
+            for fault in [Fault.parse(each) if isinstance(each, str) else each for each in faults]
+        ]
         self._note_change()
 
     def clear_script(self) -> None:
@@ -210,9 +221,18 @@ class State(SandboxSettings):
         self._submissions.append(submission)
         return submission
 
-    def draw(self, given: TaskInput) -> Plan:
-        """Decide which faults befall a new task."""
-        return self._script.draw(given.name)
+    def draw(self, title: str) -> Plan:
+        """Decide what befalls the next task, which has this title."""
+        drawn: list[Fault] = []
+        left: list[Fault] = []
+        for fault in self._script:
+            is_drawn = fnmatch.fnmatchcase(title, fault.title or "*") and (
+                fault.chance >= WHOLE_PERCENT or self._chances.randrange(WHOLE_PERCENT) < fault.chance
+            )
+            drawn += [fault] * is_drawn
+            left.append(evolve(fault, times=fault.times - 1) if is_drawn and fault.times else fault)
+        self._script = [fault for fault in left if fault.times != 0]
+        return Plan(tuple(drawn))
 
     def next_number(self) -> tuple[int, random.Random]:
         """Return the number of a new task, and the dice for its ids."""

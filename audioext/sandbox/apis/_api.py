@@ -114,7 +114,7 @@ class Api(ABC):
             given = await self.read(request, submission)
             # Nothing is awaited from here to the start of a task at MusicGPT, so that no two slip through its limit.
             state.admit(facts)
-            plan = state.draw(given)
+            plan = state.draw(given.name)
             coded, page, lost = map(plan.get, (FaultKind.CODE, FaultKind.HTTP, FaultKind.LOSE_RESPONSE))
             if coded is not None and coded.code is not None:
                 answer = self.error(coded.code, f"A fault of the sandbox answers {coded.code}")

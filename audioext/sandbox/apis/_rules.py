@@ -32,8 +32,8 @@ LONGEST_SOURCE_V4_5ALL_SECONDS = 60.0
 LONGEST_CALLBACK_URL = 2048  # vidgo.ai's webhooks page, which also asks for HTTPS and public addresses
 STEP_TOLERANCE = 1e-8
 
-FieldProblem: TypeAlias = tuple[Cause, str, str]
-"""Its cause, the field's name in the sandbox's spelling, and what is wrong in the API's words, {} for the name."""
+FieldProblem: TypeAlias = tuple[Cause, str]
+"""Its cause, and what is wrong in the API's words."""
 
 
 @frozen(kw_only=True)
@@ -92,8 +92,7 @@ class OperationRules:
         fields = {names[name]: value for name, value in given.items() if name in names and value is not None}
         problems = [*self._missing(fields, lenient=lenient), *self._wrong(fields)]
         if problems:
-            text = "; ".join(text.replace("{}", self.spell(name), 1) for _, name, text in problems)
-            raise Refusal(problems[0][0], text)
+            raise Refusal(problems[0][0], "; ".join(text for _, text in problems))
         model = self.model(fields)
         # In simple mode the custom values are not used, and the source's are: https://docs.kie.ai/suno-api/extend-music
         inherits = fields.get("default_param_flag") is False and not self.by_upload
@@ -120,35 +119,33 @@ class OperationRules:
         needed = set(self.required)
         # Recorded: "a custom upload-extend without style and title is accepted at submit" (kie.ai, April 2026).
         if fields.get("default_param_flag") is True and not (lenient and self.by_upload):
-            needed |= self.custom
-            if fields.get("instrumental") is not True:
-                needed |= self.sung
+            needed |= self.custom | (frozenset() if fields.get("instrumental") is True else self.sung)
         for name in sorted(needed):
-            if name == "call_back_url" and fields.get(name, "") == "":
+            if name == "call_back_url" and not fields.get(name):
                 # Measured at both, 2026-02 to 2026-08; an empty text is refused in the same words.
-                yield Cause.MISSING, name, "Please enter {}"
+                yield Cause.MISSING, f"Please enter {self.spell(name)}"
             elif name not in fields:
-                yield Cause.MISSING, name, self.missing
+                yield Cause.MISSING, self.missing.format(self.spell(name))
 
     def _wrong(self, fields: Mapping[str, object]) -> Iterator[FieldProblem]:
         for name in sorted(fields):
             fits, wanted = CHECKS.get(name, TEXT_CHECK)
             if not fits(fields[name]) and (name, fields[name]) != ("call_back_url", ""):
-                yield Cause.INVALID, name, f"{{}} {wanted}"
+                yield Cause.INVALID, f"{self.spell(name)} {wanted}"
         model = self.model(fields)
         lengths = INSTRUMENTAL_LENGTHS if self.is_instrumental else LENGTHS.get(model or "", NEWER_LENGTHS)
         for name, limit in {**lengths, "lyrics": LYRICS_LENGTH}.items():
             if len(_text(fields, name)) > limit:
-                yield Cause.LENGTH, name, f"{{}} must not exceed {limit} characters"
+                yield Cause.LENGTH, f"{self.spell(name)} must not exceed {limit} characters"
         if model is not None and model not in self.models:
             key = next((key for key in self.model_keys if key in fields), self.model_keys[0])
-            yield Cause.INVALID, key, f"{{}} {model} is not supported"
+            yield Cause.INVALID, f"{self.spell(key)} {model} is not supported"
         if fields.get("instrumental") is True:
             for name in sorted(self.not_instrumental & fields.keys()):
-                yield Cause.INVALID, name, "{} must not be sent when instrumental is true"
+                yield Cause.INVALID, f"{self.spell(name)} must not be sent when instrumental is true"
         if fields.get("default_param_flag") is False:
             for name in sorted(self.custom_only & fields.keys()):
-                yield Cause.INVALID, name, "{} is only available in custom mode"
+                yield Cause.INVALID, f"{self.spell(name)} is only available in custom mode"
 
 
 async def read_wrapped(
