@@ -45,23 +45,11 @@ class Sender:
     session: aiohttp.ClientSession
     record: Callable[[CallbackAttempt], None]
 
-    async def send_all(self, task: Task, callbacks: asyncio.Queue[Callback | None]) -> None:
-        """Send all that comes until None, in order, each after the one before was taken or given up.
-
-        Nothing leaves before the submit is answered.
-        """
+    async def send(self, task: Task, callback: Callback, *, after: asyncio.Task[None] | None) -> None:
+        """Send one webhook once the submit is answered, and the webhook before it was taken or given up."""
         await task.answered.wait()
-        kept: list[Callback] = []
-        while (callback := await callbacks.get()) is not None:
-            if task.plan.get(FaultKind.REORDER):
-                kept.append(callback)
-            else:
-                await self._send(task, callback)
-            callbacks.task_done()
-        for callback in reversed(kept):
-            await self._send(task, callback)
-
-    async def _send(self, task: Task, callback: Callback) -> None:
+        if after is not None:
+            await asyncio.wait([after])
         plan, is_end = task.plan, "complete" in callback.words
         if plan.get(FaultKind.DROP, callback.words) or (is_end and plan.get(FaultKind.CALLBACK_EXCEPTION)):
             return

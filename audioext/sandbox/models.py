@@ -56,12 +56,11 @@ class ApiFacts:
 
     `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
     statuses that codes bear where the usual one is 200. `usual_failure` is code and text of a task that fails by a
-    fault; `fails_with_code` says that the text names the code, for want of a field that does. `limit` tells whether
-    submits are limited in a window of time, or open tasks. `fetches_first` says that the source is fetched before the
-    submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each further attempt comes after
-    `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks are
-    signed once there is a key, `any_leads` that any track may be ready first, and `is_recorded` that there are
-    recordings which differ from the pages.
+    fault. `limit` tells whether submits are limited in a window of time, or open tasks. `fetches_first` says that the
+    source is fetched before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each
+    further attempt comes after `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed,
+    `signs` that webhooks are signed once there is a key, `any_leads` that any track may be ready first, and
+    `is_recorded` that there are recordings which differ from the pages.
     """
 
     provider: str
@@ -69,7 +68,6 @@ class ApiFacts:
     usual_code: int
     statuses: Mapping[int, int] = field(factory=dict)
     usual_failure: tuple[int, str]
-    fails_with_code: bool = False
     key_prefix: str = "Bearer "
     limit: Literal["window", "parallel"] | None = None
     fetches_first: bool = False
@@ -89,9 +87,10 @@ class ApiFacts:
     def failure(self, code: int | None) -> TaskFailure:
         """Fail a task because a fault says so, with this code or the usual one."""
         usual, message = self.usual_failure
-        if code is not None and self.fails_with_code:
-            message = f"{message} ({code})"
-        return TaskFailure(code=usual if code is None else code, message=message)
+        if code is None:
+            return TaskFailure(code=usual, message=message)
+        # Some have no field for the code.
+        return TaskFailure(code=code, message=f"{message} ({code})")
 
 
 class TaskStage(enum.IntEnum):

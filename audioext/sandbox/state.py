@@ -267,42 +267,41 @@ class State(SandboxSettings):
             self._idle.clear()
 
     async def _live(self, task: Task) -> None:
-        due: asyncio.Queue[Callback | None] = asyncio.Queue()
-        async with asyncio.TaskGroup() as group:
-            # Nobody can be reached at a reserved name: nothing is sent there, and that is no failure.
-            if is_reachable(task.input.callback_url):
-                group.create_task(self._sender.send_all(task, due))
-            await self._grow(task, due)
-            due.put_nowait(None)
-
-    async def _grow(self, task: Task, due: asyncio.Queue[Callback | None]) -> None:
-        """Take a task from stage to stage, to its end."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        spread = self.spread_seconds * (task.number * 7 % 31) / 30
+        """Take a task from stage to stage, to its end; meanwhile its webhooks are sent, each after the one before."""
+        loop, plan = asyncio.get_running_loop(), task.plan
+        begun, spread = loop.time(), self.spread_seconds * (task.number * 7 % 31) / 30
         ages = (self.text_seconds, self.first_seconds, self.complete_seconds + spread)
-        hurried = task.plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE)
-        for stage, age in zip(TaskStage, ages, strict=True):
-            left = begun + self.real(age) - loop.time()
-            await asyncio.sleep(0.0 if hurried else max(left, 0.0))
-            if not self._gates[stage].is_set():
-                await self._rest(task, stage, due)
-            task.failure = await self._reach(task, stage)
-            task.reached[stage.word if task.failure is None else "failed"] = datetime.now(UTC)
-            if task.failure is None:
-                task.stage = stage
-            self._note_change(task.id)
-            if task.is_complete and not task.input.recovers and (fault := task.plan.get(FaultKind.EXPIRE_LINKS)):
-                self.library.expire(task.track_ids, self.real(fault.seconds))
-            for callback in task.callbacks(task):
-                due.put_nowait(callback)
-            if task.failure is not None:
-                return
+        due: list[Callback] = []
+        last: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            for stage, age in zip(TaskStage, ages, strict=True):
+                left = 0.0 if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) else begun + self.real(age) - loop.time()
+                await asyncio.sleep(max(left, 0.0))
+                if not self._gates[stage].is_set():
+                    await self._rest(task, stage, last)
+                task.failure = await self._reach(task, stage)
+                task.reached[stage.word if task.failure is None else "failed"] = datetime.now(UTC)
+                if task.failure is None:
+                    task.stage = stage
+                self._note_change(task.id)
+                if task.is_complete and not task.input.recovers and (fault := plan.get(FaultKind.EXPIRE_LINKS)):
+                    self.library.expire(task.track_ids, self.real(fault.seconds))
+                # Nobody can be reached at a reserved name: nothing is sent there, and that is no failure.
+                due += task.callbacks(task) if is_reachable(task.input.callback_url) else ()
+                if plan.get(FaultKind.REORDER):
+                    if task.is_open:
+                        continue
+                    due.reverse()
+                for callback in due:
+                    last = group.create_task(self._sender.send(task, callback, after=last))
+                due.clear()
+                if task.failure is not None:
+                    return
 
-    async def _rest(self, task: Task, stage: TaskStage, due: asyncio.Queue[Callback | None]) -> None:
+    async def _rest(self, task: Task, stage: TaskStage, last: asyncio.Task[None] | None) -> None:
         """Wait until a stage that is held is released; the webhooks before it are sent first."""
-        if is_reachable(task.input.callback_url):
-            await due.join()
+        if last is not None:
+            await asyncio.wait([last])
         if task.life is not None and not self._gates[stage].is_set():
             self._resting[task.life] = stage
             self._note_idleness()

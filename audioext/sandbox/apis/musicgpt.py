@@ -34,7 +34,6 @@ FACTS = ApiFacts(
     codes={Cause.TASK: 404},
     usual_code=INVALID_CODE,
     usual_failure=(500, "Conversion failed"),
-    fails_with_code=True,
     key_prefix="",  # the key is sent raw: index/authentication
     limit="parallel",
     is_recorded=True,

@@ -24,7 +24,6 @@ FACTS = ApiFacts(
     codes={Cause.TRACK: 404, Cause.TASK: 404},
     usual_code=400,
     usual_failure=(500, "Music generation failed"),
-    fails_with_code=True,
     # 10 s, three retries, any 2xx: https://docs.vidgo.ai/api-manual/task-management/webhooks
     timeout_seconds=10.0,
     retry_seconds=(1.0, 2.0, 4.0),
