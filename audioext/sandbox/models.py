@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -39,6 +40,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an err
     cause: Cause
     message: str
     names: Sequence[str] = ()
+
+
+def new_uuid(dice: random.Random) -> str:
+    """Return a random UUID, as tracks have."""
+    return str(uuid.UUID(int=dice.getrandbits(128), version=4))
 
 
 @frozen(kw_only=True)

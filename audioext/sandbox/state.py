@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import random
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from itertools import count
 from typing import Literal, TypeAlias
 
 import aiohttp
@@ -27,7 +26,9 @@ from audioext.sandbox.models import (
     Submission,
     Task,
     TaskFailure,
+    TaskInput,
     TaskStage,
+    new_uuid,
 )
 from audioext.sandbox.settings import SandboxSettings
 
@@ -52,12 +53,11 @@ class State(SandboxSettings):
         self._attempts: deque[CallbackAttempt] = deque(maxlen=self.keep_entries)
         self._watchers: set[Callable[[str], None]] = set()
         self._made_at = Counter[str]()
-        self._submits: dict[str, deque[float]] = {}
+        self._submits = defaultdict[str, deque[float]](deque)
         self._lives: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()  # set while no webhook is outstanding, and no task runs but those that are held
         self._gates = {stage: asyncio.Event() for stage in TaskStage}
         self._resting: dict[asyncio.Task[None], TaskStage] = {}
-        self._numbers = count()
         self.script(*self.faults)
         self.release()
 
@@ -200,7 +200,7 @@ class State(SandboxSettings):
     def admit(self, facts: ApiFacts) -> None:
         """Count a submit, or raise Refusal: it is one too many."""
         if facts.limit == "window" and self.submit_limit is not None:
-            now, times = asyncio.get_running_loop().time(), self._submits.setdefault(facts.provider, deque())
+            now, times = asyncio.get_running_loop().time(), self._submits[facts.provider]
             while times and times[0] <= now - self.submit_window_seconds:
                 times.popleft()
             if len(times) >= self.submit_limit:
@@ -234,17 +234,35 @@ class State(SandboxSettings):
         self._script = [fault for fault in left if fault.times != 0]
         return Plan(tuple(drawn))
 
-    def next_number(self) -> tuple[int, random.Random]:
-        """Return the number of a new task, and the dice for its ids."""
-        number, seed = next(self._numbers), self.seed
-        # With a seed the ids are the same in each run; without one no run has another's. Neither is a secret.
-        return number, random.SystemRandom() if seed is None else random.Random(f"{seed}:{number}")  # noqa: S311 - see above
-
-    def start(self, task: Task) -> None:
-        """Let a task live; no webhook leaves before it is `answered`.
+    def start(
+        self,
+        given: TaskInput,
+        plan: Plan,
+        source: str | None,
+        *,
+        facts: ApiFacts,
+        callbacks: Callable[[Task], Sequence[Callback]],
+    ) -> Task:
+        """Make a task and let it live; no webhook leaves before it is `answered`.
 
         Its source may be known already; otherwise it is found at the first stage, and may then fail the task.
         """
+        number = self._made_at.total()
+        # With a seed the ids are the same in each run; without one no run has another's. Neither is a secret.
+        dice = random.SystemRandom() if self.seed is None else random.Random(f"{self.seed}:{number}")  # noqa: S311 - see above
+        made_by = self.library.find(source).made_by if source is not None and given.audio_id is not None else None
+        track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
+        task = Task(
+            id=facts.new_id(dice),
+            track_ids=tuple(track_ids),
+            leader=dice.randrange(len(track_ids)) if facts.any_leads else 0,
+            number=number,
+            facts=facts,
+            callbacks=callbacks,
+            input=given.inherit(made_by) if made_by is not None else given,
+            plan=plan,
+            source=source,
+        )
         self._tasks[task.id] = task
         self._note_change(task.id)
         while len(self._tasks) > self.keep_tasks:
@@ -254,6 +272,7 @@ class State(SandboxSettings):
         self._lives.add(task.life)
         self._note_idleness()
         task.life.add_done_callback(self._ended)
+        return task
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         self._lives.discard(life)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import random
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +14,7 @@ import msgspec
 from aiohttp import BodyPartReader, hdrs, web
 from attrs import define
 
-from audioext.sandbox.faults import Fault, FaultKind, Plan
+from audioext.sandbox.faults import Fault, FaultKind
 from audioext.sandbox.library import Library
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput
 from audioext.sandbox.state import State
@@ -128,7 +126,7 @@ class Api(ABC):
             source = await self._find_source(given)
         except Refusal as refusal:
             return await _send(request, self.refused(refusal), submission)
-        task = self._start(given, plan, source)
+        task = state.start(given, plan, source, facts=facts, callbacks=self.callbacks)
         submission.task_id = task.id
         try:
             if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.life is not None:
@@ -151,24 +149,6 @@ class Api(ABC):
             if refusal.cause is Cause.TRACK and self.is_live:
                 return None  # "an unknown audioId is accepted at submit" (kie.ai, April 2026); the task fails later
             raise
-
-    def _start(self, given: TaskInput, plan: Plan, source: str | None) -> Task:
-        number, dice = self.state.next_number()
-        made_by = self.state.library.find(source).made_by if source is not None else None
-        track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
-        task = Task(
-            id=self.facts.new_id(dice),
-            track_ids=tuple(track_ids),
-            leader=dice.randrange(len(track_ids)) if self.facts.any_leads else 0,
-            number=number,
-            facts=self.facts,
-            callbacks=self.callbacks,
-            input=given.inherit(made_by) if made_by is not None and given.audio_id is not None else given,
-            plan=plan,
-            source=source,
-        )
-        self.state.start(task)
-        return task
 
 
 def _page(fault: Fault) -> web.Response:
@@ -253,8 +233,3 @@ def json_text(value: object) -> str:
 def json_response(body: object, *, status: int = 200) -> web.Response:
     """Answer with JSON."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type=JSON_TYPE)
-
-
-def new_uuid(dice: random.Random) -> str:
-    """Return a random UUID, as tracks have."""
-    return str(uuid.UUID(int=dice.getrandbits(128), version=4))

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 from attrs import define
 
-from audioext.sandbox.apis._api import Api, Form, json_response, json_text, new_uuid, read_form, read_json_object
-from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.apis._api import Api, Form, json_response, json_text, read_form, read_json_object
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage, new_uuid
 from audioext.sandbox.state import State
 
 PREFIXES = ("", "/v1", "/api/public/v1")
@@ -98,16 +98,8 @@ class MusicGptApi(Api):
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the ids."""
-        return json_response(
-            {
-                "success": True,
-                "message": "Extend request submitted successfully",
-                "task_id": task.id,
-                **_both_ids(task),
-                "eta": ETA_SECONDS,
-                "credit_estimate": self.state.price,
-            }
-        )
+        told = {"success": True, "message": "Extend request submitted successfully", "task_id": task.id}
+        return json_response({**told, **_both_ids(task), "eta": ETA_SECONDS, "credit_estimate": self.state.price})
 
     def error(self, code: int, message: str) -> web.Response:
         """Answer ``{"detail": ...}``."""
@@ -128,21 +120,34 @@ class MusicGptApi(Api):
         if (failure := task.failure) is not None:
             # No page shows a failure, but handlers of real traffic look for these keys.
             flagged = failure.code == FLAGGED_CODE
-            return [_part(task, ("error",), success=False, is_flagged=flagged, reason=failure.message)]
+            return [_part(task, "error", success=False, is_flagged=flagged, reason=failure.message)]
         # Which parts come when varies from task to task, but is the same in each run.
         dice = random.Random(f"{self.state.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
         due: dict[TaskStage, list[Callback]] = {stage: [] for stage in TaskStage}
         for index, track in enumerate(task.tracks):
             stage = task.stage_of(index)
-            due[stage].append(_audio(task, index, stage))
+            audio = {
+                # Seen for MusicAI only, as "Music AI" and "music_ai".
+                "conversion_type": "Extend",
+                "subtype": "extend",
+                "conversion_id": track.id,
+                "conversion_path": track.url,
+                "conversion_path_wav": track.wav_url,
+                "conversion_duration": track.seconds,
+                "is_flagged": False,
+                "reason": "",
+                "lyrics": "\n".join(_words(task)),
+                "title": task.input.title,
+            }
+            due[stage].append(_part(task, stage.word, "audio", **audio))
             if _asked(task, "lyrics_timestamps"):
                 timed = {"conversion_id": track.id, "lyrics_timestamped": _timed(task, index)}
-                part = _part(task, ("lyrics", "text"), subtype="lyrics_timestamped", **timed)
+                part = _part(task, "lyrics", "text", subtype="lyrics_timestamped", **timed)
                 due[dice.choice([stage, TaskStage.COMPLETE])].append(part)
         if _asked(task, "generate_album_cover"):
             ids = {f"conversion_id_{number}": track.id for number, track in enumerate(task.tracks, start=1)}
             cover = {"subtype": "album_cover_generation", "image_path": task.tracks[0].cover_url}
-            due[dice.choice(list(TaskStage))].append(_part(task, ("cover", "text"), **ids, **cover))
+            due[dice.choice(list(TaskStage))].append(_part(task, "cover", "text", **ids, **cover))
         for found in due.values():
             dice.shuffle(found)
         return due[task.stage or TaskStage.TEXT]
@@ -232,27 +237,8 @@ def _asked(task: Task, name: str) -> bool:
     return task.input.fields.get(name, "true") == "true"
 
 
-def _part(task: Task, words: tuple[str, ...], **fields: object) -> Callback:
+def _part(task: Task, *words: str, **fields: object) -> Callback:
     return Callback(words=words, body={"success": True, "task_id": task.id, **fields})
-
-
-def _audio(task: Task, index: int, stage: TaskStage) -> Callback:
-    track = task.tracks[index]
-    return _part(
-        task,
-        (stage.word, "audio"),
-        # Seen for MusicAI only, as "Music AI" and "music_ai".
-        conversion_type="Extend",
-        subtype="extend",
-        conversion_id=track.id,
-        conversion_path=track.url,
-        conversion_path_wav=track.wav_url,
-        conversion_duration=track.seconds,
-        is_flagged=False,
-        reason="",
-        lyrics="\n".join(_words(task)),
-        title=task.input.title,
-    )
 
 
 def _words(task: Task) -> Sequence[str]:
