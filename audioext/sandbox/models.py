@@ -238,15 +238,10 @@ class Task:
         return self.failure is None and self.stage is TaskStage.COMPLETE
 
     @property
-    def shows_callback_exception(self) -> bool:
-        """Whether a status call says CALLBACK_EXCEPTION: only when a fault asks for it."""
-        return self.is_complete and self.plan.get(FaultKind.CALLBACK_EXCEPTION) is not None
-
-    @property
-    def shows_tracks(self) -> bool:
-        """Whether a status call lists the tracks of a complete task."""
-        fault = self.plan.get(FaultKind.CALLBACK_EXCEPTION)
-        return not (self.is_complete and fault is not None and fault.variant == "without")
+    def callback_exception(self) -> str | None:
+        """`with` or `without` tracks, where a status call says CALLBACK_EXCEPTION: only when a fault asks for it."""
+        fault = self.plan.get(FaultKind.CALLBACK_EXCEPTION) if self.is_complete else None
+        return None if fault is None else fault.variant or "with"
 
     def stage_of(self, index: int) -> TaskStage:
         """Return the stage at which the track at this place has its audio file."""

@@ -22,6 +22,7 @@ from audioext.sandbox.state import State
 JSON_TYPE = "application/json"
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} sandbox</h1></body></html>"
 CLOUDFLARE_PAGE = "error code: 1010"  # what Cloudflare answers to a client that it takes for a bot
+HTTP_OK = 200
 HTTP_FORBIDDEN = 403
 MOST_TEXT_BYTES = 64 * 1024
 Form: TypeAlias = tuple[Mapping[str, str], tuple[str, str] | None]
@@ -32,7 +33,10 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @define(eq=False)
 class Api(ABC):
-    """How an API takes one kind of submit and tells what becomes of it; `operation` is its name in the log."""
+    """How an API takes one kind of submit and tells what becomes of it; `operation` is its name in the log.
+
+    It answers ``{"code", "msg", "data"}`` unless the API has another form.
+    """
 
     state: State
     facts: ApiFacts
@@ -43,16 +47,21 @@ class Api(ABC):
         """Read and check a submit's body, and note in the submission what it says; or raise Refusal."""
 
     @abstractmethod
-    def accepted(self, task: Task) -> web.Response:
-        """Say that the task is made."""
-
-    @abstractmethod
-    def error(self, code: int, message: str) -> web.Response:
-        """Answer with this code in the API's own form."""
-
-    @abstractmethod
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Return the webhooks that are due now that the task has reached its stage, or has failed."""
+
+    def error(self, code: int, message: str) -> web.Response:
+        """Answer with this code, mostly in HTTP 200; the names of wrong fields are in the message."""
+        status = self.facts.statuses.get(code, HTTP_OK)
+        return json_response({"code": code, "msg": message, "data": None}, status=status)
+
+    def ok(self, data: object) -> web.Response:
+        """Answer with data."""
+        return json_response({"code": 200, "msg": "success", "data": data})
+
+    def accepted(self, task: Task) -> web.Response:
+        """Say that the task is made: ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
+        return self.ok({"taskId": task.id})
 
     @property
     def is_live(self) -> bool:
@@ -179,10 +188,9 @@ async def _cut(request: web.Request, whole: web.Response | None = None) -> web.S
         response.content_length = len(whole.body)
         await response.prepare(request)
         await response.write(whole.body[: len(whole.body) // 2])
-    if request.transport is not None and whole is not None:
-        request.transport.close()  # which sends the half first
-    elif request.transport is not None:
-        request.transport.abort()
+    if request.transport is not None:
+        end = request.transport.abort if whole is None else request.transport.close  # which sends the half first
+        end()
     return response
 
 

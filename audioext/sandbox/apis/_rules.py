@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias, TypeGuard
 
 from aiohttp import web
-from attrs import frozen
+from attrs import evolve, frozen
 
 from audioext.sandbox.apis._api import read_json_object
 from audioext.sandbox.library import is_address
@@ -75,15 +75,8 @@ class OperationRules:
         named = next((fields[key] for key in self.model_keys if fields.get(key) is not None), self.default_model)
         return named if isinstance(named, str) else None
 
-    def read(
-        self,
-        given: Mapping[str, object],
-        *,
-        sent: Mapping[str, object],
-        callback_url: str | None,
-        lenient: bool = False,
-    ) -> TaskInput:
-        """Check fields in the API's spelling, and put them into the sandbox's words; `sent` is the whole body.
+    def read(self, given: Mapping[str, object], *, lenient: bool = False) -> TaskInput:
+        """Check fields in the API's spelling, and put them into the sandbox's words.
 
         A lenient check lets a custom upload do without style and title. All problems are in the text of a Refusal, and
         the cause of the first is its own.
@@ -102,7 +95,7 @@ class OperationRules:
         return TaskInput(
             operation=self.operation,
             is_instrumental=self.is_instrumental,
-            fields=sent,
+            fields=given,
             audio_id=_text(used, "audio_id") or None,
             url=_text(used, "upload_url") or None,
             continue_at=float(continue_at) if _is_number(continue_at) else None,
@@ -110,7 +103,6 @@ class OperationRules:
             prompt=_text(used, "lyrics") or _text(used, "prompt"),
             tags=_text(used, "tags") or _text(used, "style"),
             model=model,
-            callback_url=callback_url,
             longest_seconds=longest if self.by_upload else None,
             clamps=self.clamps,
         )
@@ -165,7 +157,7 @@ async def read_wrapped(
     submission.callback_url = callback_url
     if not isinstance(given, dict):
         raise Refusal(Cause.MISSING, "input is required")
-    return table[name].read(given, sent=body, callback_url=callback_url)
+    return evolve(table[name].read(given), fields=body, callback_url=callback_url)
 
 
 def _text(fields: Mapping[str, object], name: str) -> str:

@@ -26,7 +26,6 @@ from audioext.sandbox.library import content_type, is_address
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
-HTTP_OK = 200
 # What songs say of their model, as seen live; free text.
 MODEL_WORDS = {"V3_5": "chirp-v3-5", "V4": "chirp-v4", "V5": "chirp-crow", "V5_5": "chirp-fenix"}
 OTHER_MODEL_WORD = "chirp-auk-turbo"
@@ -109,23 +108,10 @@ class CallbackForm:
 
 
 @define(eq=False)
-class EnvelopeApi(Api):
-    """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
+class StagedApi(Api):
+    """An operation that has a webhook for each stage."""
 
     form: CallbackForm = CallbackForm()
-
-    def error(self, code: int, message: str) -> web.Response:
-        """Answer with the code in the body; the names are in the message."""
-        status = self.facts.statuses.get(code, HTTP_OK)
-        return json_response({"code": code, "msg": message, "data": None}, status=status)
-
-    def ok(self, data: object) -> web.Response:
-        """Answer with data."""
-        return json_response({"code": 200, "msg": "success", "data": data})
-
-    def accepted(self, task: Task) -> web.Response:
-        """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
-        return self.ok({"taskId": task.id})
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the webhook for a task's stage, or for its failure."""
@@ -146,7 +132,7 @@ class EnvelopeApi(Api):
 
 
 @define(eq=False)
-class FlatApi(EnvelopeApi):
+class FlatApi(StagedApi):
     """An operation with a route and a flat body of its own."""
 
     rules: OperationRules = field(kw_only=True)
@@ -155,9 +141,10 @@ class FlatApi(EnvelopeApi):
         """Read and check a flat body."""
         body = submission.fields = await read_json_object(request)
         callback_url = body.get(self.rules.spell("call_back_url"))
-        url = submission.callback_url = callback_url if isinstance(callback_url, str) else None
+        submission.callback_url = callback_url if isinstance(callback_url, str) else None
+        given = self.rules.read(body, lenient=self.is_live)
         # "Model version must match the source audio's model version": extend-music
-        return evolve(self.rules.read(body, sent=body, callback_url=url, lenient=self.is_live), keeps_model=True)
+        return evolve(given, callback_url=submission.callback_url, keeps_model=True)
 
 
 RECOVERY = OperationRules(
@@ -248,7 +235,7 @@ def record_info(task: Task) -> Mapping[str, object]:
     https://docs.kie.ai/suno-api/get-music-details, https://docs.sunoapi.org/suno-api/get-music-generation-details
     and live captures: from TEXT_SUCCESS on there are songs, at first without `audioUrl`.
     """
-    shown = task.stage is not None and task.failure is None and task.shows_tracks
+    shown = task.stage is not None and task.failure is None and task.callback_exception != "without"
     created = epoch_milliseconds(task.created)
     songs = [snake_song(task, index, wide=True, created=created) for index in range(len(task.tracks))]
     spelt = [{camel(name): value for name, value in song.items()} for song in songs]
@@ -274,7 +261,7 @@ def _status_word(task: Task) -> str:
         if task.failure.by_source or early:
             return "CREATE_TASK_FAILED"
         return "SENSITIVE_WORD_ERROR" if task.failure.code in CONTENT_CODES else "GENERATE_AUDIO_FAILED"
-    if task.shows_callback_exception:
+    if task.callback_exception is not None:
         return "CALLBACK_EXCEPTION"
     return "PENDING" if task.stage is None else f"{task.stage.name}_SUCCESS".removeprefix("COMPLETE_")
 

@@ -22,7 +22,7 @@ from audioext.sandbox.apis._rules import (
     OperationRules,
     read_wrapped,
 )
-from audioext.sandbox.apis._suno import CallbackForm, EnvelopeApi, epoch_milliseconds, snake_song, suno_application
+from audioext.sandbox.apis._suno import CallbackForm, StagedApi, epoch_milliseconds, snake_song, suno_application
 from audioext.sandbox.models import ApiFacts, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
@@ -92,7 +92,7 @@ JOBS_STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "gen
 
 
 @define(eq=False)
-class KieJobsApi(EnvelopeApi):
+class KieJobsApi(StagedApi):
     """All operations at one route; limit and webhooks are those of the other routes, and no page shows one."""
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
@@ -114,7 +114,7 @@ class KieJobsApi(EnvelopeApi):
         failure = task.failure
         ended = epoch_milliseconds(task.updated)
         songs = None
-        if task.is_complete and task.shows_tracks:
+        if task.is_complete and task.callback_exception != "without":
             created = epoch_milliseconds(task.created)
             songs = {"data": [snake_song(task, index, created=created) for index in range(len(task.tracks))]}
         return {

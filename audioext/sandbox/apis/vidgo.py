@@ -75,7 +75,10 @@ class VidgoApi(Api):
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the task's id."""
-        data = {"task_id": task.id, "status": "not_started", "created_time": _created(task)}
+        return self.ok({"task_id": task.id, "status": "not_started", "created_time": _created(task)})
+
+    def ok(self, data: object) -> web.Response:
+        """Answer with data."""
         return json_response({"code": 200, "data": data})
 
     def error(self, code: int, message: str) -> web.Response:
@@ -94,12 +97,7 @@ class VidgoApi(Api):
         task = self.find(query.get("task_id", ""))
         if task is None:
             raise Refusal(Cause.TASK, "Task not found")
-        return json_response({"code": 200, "data": _detail(task)})
-
-    def balance(self, _: Mapping[str, str]) -> web.Response:
-        """Answer the balance."""
-        data = {"email": "sandbox@example.invalid", "credits_amount": self.state.balance(FACTS.provider)}
-        return json_response({"code": 200, "data": data})
+        return self.ok(_detail(task))
 
 
 def build(state: State) -> web.Application:
@@ -108,7 +106,8 @@ def build(state: State) -> web.Application:
     app = api.application()
     app.router.add_post("/api/generate/submit", api.submit)
     api.add_get(app, "/api/generate/detail/music", api.detail)
-    api.add_get(app, "/api/user/balance", api.balance)
+    user = {"email": "sandbox@example.invalid"}
+    api.add_get(app, "/api/user/balance", lambda _: api.ok({**user, "credits_amount": state.balance(FACTS.provider)}))
     return app
 
 
