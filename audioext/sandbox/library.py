@@ -30,8 +30,6 @@ CONTENT_TYPES = {
     ".ogg": "audio/ogg",
     ".m4a": "audio/mp4",
     ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
 }
 """`mimetypes` calls WAV audio/x-wav on some machines; the files must look the same on all."""
 CHUNK_BYTES = 64 * 1024
@@ -225,7 +223,7 @@ class Library:
 
     async def fetch(self, url: str) -> str:
         """Get a source from its address, and return its key; or raise Refusal: it cannot be had."""
-        refusal = Refusal(Cause.SOURCE, f"Failed to download the file at {url}")
+        refusal = Refusal(Cause.SOURCE, f"File download failed: {url}")
         if not is_address(url):
             raise refusal
         if (own := self.key_of(url)) is not None:
@@ -254,19 +252,17 @@ class Library:
         added = max(settings.extension_seconds, length - begin + LEAST_GAIN_SECONDS) + variant * VARIANT_STEP_SECONDS
         seconds, seed = length if given.is_instrumental else begin + added, settings.dice + task.number
 
-        def play(clip: Any, form: TrackForm) -> bytes:  # noqa: ANN401 - a `Clip`, as `_clip` says
-            if given.is_instrumental:
-                made = audio.accompany(clip, variant=variant, seed=seed)
-            else:
-                made = audio.extend(clip, begin, seconds=added, variant=variant, seed=seed)
-            return bytes(audio.encode(made, form))
-
         async def make(form: TrackForm) -> bytes:
             if form == "png":
                 return COVER_PNG
             if task.plan.get(FaultKind.EMPTY_AUDIO):
                 return b""
-            return await self._in_thread(partial(play, await self._clip(source_key), form))
+            clip = await self._clip(source_key)
+            if given.is_instrumental:
+                play = partial(audio.accompany, clip, variant=variant, seed=seed)
+            else:
+                play = partial(audio.extend, clip, begin, seconds=added, variant=variant, seed=seed)
+            return await self._in_thread(lambda: bytes(audio.encode(play(), form)))
 
         track_id = task.track_ids[index]
         for form in TRACK_FORMS:

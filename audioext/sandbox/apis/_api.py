@@ -204,6 +204,8 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
         raise Refusal(Cause.INVALID, f"Content-Type must be {JSON_TYPE}")
     try:
         found = msgspec.json.decode(await request.read())
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Refusal(Cause.TOO_BIG, error.reason) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise Refusal(Cause.INVALID, "The body is not valid JSON") from error
     if not isinstance(found, dict):
