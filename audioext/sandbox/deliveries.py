@@ -60,38 +60,34 @@ class Sender:
 
     async def _deliver(self, task: Task, callback: Callback) -> None:
         """Send one webhook until it is taken or given up."""
-        url, facts = task.input.callback_url or "", task.facts
-        retries = facts.retry_seconds if self.settings.retry_seconds is None else self.settings.retry_seconds
-        for attempt, pause in enumerate((0.0, *retries), start=1):
+        facts, retries, limit = task.facts, self.settings.retry_seconds, self.settings.callback_timeout_seconds
+        timeout = aiohttp.ClientTimeout(total=facts.timeout_seconds if limit is None else limit)
+        for attempt, pause in enumerate((0.0, *(facts.retry_seconds if retries is None else retries)), start=1):
             await asyncio.sleep(self.settings.real(pause))
             made = CallbackAttempt(
                 provider=task.provider,
                 task_id=task.id,
                 stage=callback.words[0],
                 attempt=attempt,
-                url=url,
+                url=task.input.callback_url or "",
                 body=callback.body,
             )
-            await self._post(made, task)
+            data, headers = (
+                msgspec.json.encode(made.body),
+                {"Content-Type": "application/json", **self._signature(task)},
+            )
+            try:
+                async with self.session.post(
+                    made.url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+                ) as reply:
+                    made.status = reply.status
+            except TimeoutError:
+                made.error = "timeout"
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                made.error = f"{type(error).__name__}: {error}"
             self.record(made)
             if made.status == HTTP_OK or (made.status in HTTP_SUCCESSES and not facts.wants_exactly_200):
                 return
-
-    async def _post(self, made: CallbackAttempt, task: Task) -> None:
-        limit = self.settings.callback_timeout_seconds
-        try:
-            async with self.session.post(
-                made.url,
-                data=msgspec.json.encode(made.body),
-                headers={"Content-Type": "application/json", **self._signature(task)},
-                timeout=aiohttp.ClientTimeout(total=task.facts.timeout_seconds if limit is None else limit),
-                allow_redirects=False,
-            ) as reply:
-                made.status = reply.status
-        except TimeoutError:
-            made.error = "timeout"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            made.error = f"{type(error).__name__}: {error}"
 
     def _signature(self, task: Task) -> Mapping[str, str]:
         key, spoiled = self.settings.hmac_key, task.plan.get(FaultKind.BAD_SIGNATURE)

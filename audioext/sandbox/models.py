@@ -41,6 +41,10 @@ class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an err
     message: str
     names: Sequence[str] = ()
 
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return self.message
+
 
 def new_uuid(dice: random.Random) -> str:
     """Return a random UUID, as tracks have."""
@@ -235,7 +239,7 @@ class Task:
     @property
     def is_complete(self) -> bool:
         """Whether all tracks are there."""
-        return self.failure is None and self.stage is TaskStage.COMPLETE
+        return self.stage is TaskStage.COMPLETE
 
     @property
     def callback_exception(self) -> str | None:

@@ -242,7 +242,8 @@ async def test_a_bad_script_is_refused(world: World, body: object) -> None:
 async def test_a_page_of_another_site_steers_nothing(world: World) -> None:
     """What a browser sends across sites unasked, a body that does not say it is JSON, is refused."""
     for verb in ("faults", "hold", "release"):
-        assert 400 == (await world.call("POST", f"/control/{verb}", data=b'{"faults": ["drop"]}'))[0]
+        answer = await world.call("POST", f"/control/{verb}", data=b'{"faults": ["drop"]}')
+        assert (400, {"error": "Content-Type must be application/json"}) == answer
     assert ((), ()) == (world.sandbox.scripted, world.sandbox.held)
 
 
