@@ -15,9 +15,10 @@ from audioext.sandbox.models import Cause, Refusal, Submission, TaskInput
 
 LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
+ALL_MODELS = LEGACY_MODELS | V6_MODELS
 COMMON = frozenset({"vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"})
-PERSONA = frozenset({"persona_id", "persona_model"})
 TEXTS = frozenset({"prompt", "style", "title", "continue_at"})
+EXTENSION = COMMON | TEXTS | {"persona_id", "persona_model", "negative_tags", "instrumental"}
 INSTRUMENTAL = frozenset({"upload_url", "title", "tags", "negative_tags"})  # required by all to add an instrumental
 
 # prompt, style, title in characters: https://docs.kie.ai/suno-api/extend-music, the same at

@@ -13,15 +13,7 @@ from attrs import define, evolve, field, frozen
 from yarl import URL
 
 from audioext.sandbox.apis._api import Api, Form, json_response, json_text, read_form, read_json_object
-from audioext.sandbox.apis._rules import (
-    COMMON,
-    INSTRUMENTAL,
-    LEGACY_MODELS,
-    PERSONA,
-    TEXTS,
-    V6_MODELS,
-    OperationRules,
-)
+from audioext.sandbox.apis._rules import ALL_MODELS, COMMON, EXTENSION, INSTRUMENTAL, OperationRules
 from audioext.sandbox.library import content_type, is_address
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
@@ -51,9 +43,9 @@ def camel(name: str) -> str:
 EXTEND = OperationRules(
     operation="extend",
     required=frozenset({"default_param_flag", "audio_id", "model", "call_back_url"}),
-    optional=COMMON | PERSONA | TEXTS | {"negative_tags", "instrumental"},
+    optional=EXTENSION,
     # V3_5 is retired and still taken; V6 is on no extend page, and sent by clients that run.
-    models=LEGACY_MODELS | V6_MODELS | {"V3_5"},
+    models=ALL_MODELS | {"V3_5"},
     spell=camel,
     custom=frozenset({"style", "title", "continue_at"}),
     sung=frozenset({"prompt"}),
@@ -63,7 +55,7 @@ ADD_INSTRUMENTAL = OperationRules(
     operation="add-instrumental",
     required=INSTRUMENTAL | {"call_back_url"},
     optional=COMMON | {"model"},
-    models=LEGACY_MODELS | V6_MODELS,
+    models=ALL_MODELS,
     spell=camel,
     default_model="V4_5PLUS",
 )

@@ -12,16 +12,7 @@ from attrs import define, evolve
 
 from audioext.sandbox.apis import _suno
 from audioext.sandbox.apis._api import json_text
-from audioext.sandbox.apis._rules import (
-    COMMON,
-    INSTRUMENTAL,
-    LEGACY_MODELS,
-    PERSONA,
-    TEXTS,
-    V6_MODELS,
-    OperationRules,
-    read_wrapped,
-)
+from audioext.sandbox.apis._rules import ALL_MODELS, EXTENSION, INSTRUMENTAL, V6_MODELS, OperationRules, read_wrapped
 from audioext.sandbox.apis._suno import CallbackForm, StagedApi, epoch_milliseconds, snake_song, suno_application
 from audioext.sandbox.models import ApiFacts, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
@@ -75,8 +66,8 @@ OPERATIONS = (
 JOBS_EXTEND = OperationRules(
     operation="ai-music-api/extend",
     required=frozenset({"audio_id", "model"}),
-    optional=COMMON | PERSONA | TEXTS | {"lyrics", "instrumental", "negative_tags", "variety"},
-    models=LEGACY_MODELS | V6_MODELS,
+    optional=EXTENSION | {"lyrics", "variety"},
+    models=ALL_MODELS,
     # Not to be sent with `instrumental`, says a client that runs.
     not_instrumental=frozenset({"lyrics", "prompt", "vocal_gender", "audio_weight"}),
     clamps=True,  # 60 s into a clip of 9.6 s succeeded for a public client
