@@ -295,10 +295,8 @@ def content_type(key: str) -> str:
 
 def is_address(value: object) -> TypeGuard[str]:
     """Tell whether this is an absolute http(s) URL."""
-    if not isinstance(value, str):
-        return False
     try:
-        url = URL(value)
+        url = URL(value if isinstance(value, str) else "")
     except ValueError:
         return False
     return url.scheme in {"http", "https"} and bool(url.host)
