@@ -214,6 +214,19 @@ async def test_old_tasks_files_and_entries_go(open_world: OpenWorld) -> None:
     assert 200 == (await world.call("HEAD", world.sandbox.tune_url.removeprefix(world.sandbox.url)))[0]
 
 
+async def test_a_file_whose_source_is_gone_is_gone(open_world: OpenWorld, tone: bytes) -> None:
+    """A track that was not rendered before its source was thrown out is no longer found."""
+    world = await open_world(keep_files=4)  # the source, and the three files of the second track
+    world.listener.sources |= {"tone": tone, "other": b""}
+    for name in ("tone", "other"):
+        body = world.kie_upload(uploadUrl=f"{world.listener.url}/source/{name}", continueAt=0.5)
+        await world.post("/kie/api/v1/generate/upload-extend", body)
+        await world.sandbox.settled()
+    song = world.listener.bodies[-1]["data"]["data"][1]
+
+    assert 404 == (await world.call("GET", song["audio_url"].removeprefix(world.sandbox.url)))[0]
+
+
 async def test_another_process_can_script_it(world: World) -> None:
     """Faults are added, listed and cleared over HTTP, with the same words."""
     added = await world.post("/control/faults", {"faults": ["drop=text", "duplicate@B"], "title": "A", "times": 2})
