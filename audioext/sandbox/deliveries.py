@@ -45,23 +45,11 @@ class Sender:
     session: aiohttp.ClientSession
     record: Callable[[CallbackAttempt], None]
 
-    async def send_all(self, task: Task, callbacks: asyncio.Queue[Callback | None]) -> None:
-        """Send all that comes until None, in order, each after the one before was taken or given up.
-
-        Nothing leaves before the submit is answered.
-        """
+    async def send(self, task: Task, callback: Callback, *, after: asyncio.Task[None] | None) -> None:
+        """Send one webhook once the submit is answered, and the webhook before it was taken or given up."""
         await task.answered.wait()
-        kept: list[Callback] = []
-        while (callback := await callbacks.get()) is not None:
-            if task.plan.get(FaultKind.REORDER):
-                kept.append(callback)
-            else:
-                await self._send(task, callback)
-            callbacks.task_done()
-        for callback in reversed(kept):
-            await self._send(task, callback)
-
-    async def _send(self, task: Task, callback: Callback) -> None:
+        if after is not None:
+            await asyncio.wait([after])
         plan, is_end = task.plan, "complete" in callback.words
         if plan.get(FaultKind.DROP, callback.words) or (is_end and plan.get(FaultKind.CALLBACK_EXCEPTION)):
             return
@@ -72,38 +60,34 @@ class Sender:
 
     async def _deliver(self, task: Task, callback: Callback) -> None:
         """Send one webhook until it is taken or given up."""
-        url, facts = task.input.callback_url or "", task.facts
-        retries = facts.retry_seconds if self.settings.retry_seconds is None else self.settings.retry_seconds
-        for attempt, pause in enumerate((0.0, *retries), start=1):
+        facts, retries, limit = task.facts, self.settings.retry_seconds, self.settings.callback_timeout_seconds
+        timeout = aiohttp.ClientTimeout(total=facts.timeout_seconds if limit is None else limit)
+        for attempt, pause in enumerate((0.0, *(facts.retry_seconds if retries is None else retries)), start=1):
             await asyncio.sleep(self.settings.real(pause))
             made = CallbackAttempt(
                 provider=task.provider,
                 task_id=task.id,
                 stage=callback.words[0],
                 attempt=attempt,
-                url=url,
+                url=task.input.callback_url or "",
                 body=callback.body,
             )
-            await self._post(made, task)
+            data, headers = (
+                msgspec.json.encode(made.body),
+                {"Content-Type": "application/json", **self._signature(task)},
+            )
+            try:
+                async with self.session.post(
+                    made.url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+                ) as reply:
+                    made.status = reply.status
+            except TimeoutError:
+                made.error = "timeout"
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                made.error = f"{type(error).__name__}: {error}"
             self.record(made)
             if made.status == HTTP_OK or (made.status in HTTP_SUCCESSES and not facts.wants_exactly_200):
                 return
-
-    async def _post(self, made: CallbackAttempt, task: Task) -> None:
-        limit = self.settings.callback_timeout_seconds
-        try:
-            async with self.session.post(
-                made.url,
-                data=msgspec.json.encode(made.body),
-                headers={"Content-Type": "application/json", **self._signature(task)},
-                timeout=aiohttp.ClientTimeout(total=task.facts.timeout_seconds if limit is None else limit),
-                allow_redirects=False,
-            ) as reply:
-                made.status = reply.status
-        except TimeoutError:
-            made.error = "timeout"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            made.error = f"{type(error).__name__}: {error}"
 
     def _signature(self, task: Task) -> Mapping[str, str]:
         key, spoiled = self.settings.hmac_key, task.plan.get(FaultKind.BAD_SIGNATURE)

@@ -1,15 +1,13 @@
-"""Faults that a test may ask for: how they are written, and which of them a task draws."""
+"""Faults that a test may ask for, and how they are written."""
 
 from __future__ import annotations
 
 import enum
-import fnmatch
-import random
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Self
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from attrs.converters import optional
 
 _STAGE = "text|first|complete"
@@ -19,7 +17,7 @@ _FORM = re.compile(
     r"(?P<kind>[a-z_]+)(?:=(?P<argument>[^%*@]*))?(?:%(?P<chance>\d+))?(?:\*(?P<times>\d+))?(?:@(?P<title>.+))?",
     re.ASCII,
 )
-_WHOLE_PERCENT = 100
+WHOLE_PERCENT = 100
 
 
 class FaultError(ValueError):
@@ -81,7 +79,7 @@ class Fault:
     seconds: float = field(default=0.0, converter=float)
     code: int | None = field(default=None, converter=optional(int))
     variant: str | None = None
-    chance: int = field(default=_WHOLE_PERCENT, converter=int)
+    chance: int = field(default=WHOLE_PERCENT, converter=int)
     times: int | None = field(default=None, converter=optional(int))
     title: str | None = None
 
@@ -107,7 +105,7 @@ class Fault:
         is_timed = self.kind is FaultKind.DELAY or self.seconds
         details = (self.stage, f"{self.seconds:g}" if is_timed else None, self.code, self.variant)
         argument = ":".join(str(detail) for detail in details if detail is not None)
-        chance = None if self.chance == _WHOLE_PERCENT else self.chance
+        chance = None if self.chance == WHOLE_PERCENT else self.chance
         marked = (("=", argument or None), ("%", chance), ("*", self.times), ("@", self.title))
         return self.kind.value + "".join(f"{mark}{value}" for mark, value in marked if value is not None)
 
@@ -135,49 +133,3 @@ class Plan:
         """Return the first fault of this kind, if the task has one; of those of a stage the one that *words* name."""
         found = (fault for fault in self.faults if fault.kind is kind)
         return next((fault for fault in found if not words or fault.stage is None or fault.stage in words), None)
-
-
-class FaultScript:
-    """The faults in force, in the order in which they were given."""
-
-    def __init__(self, faults: Iterable[Fault | str] = (), *, seed: int = 0) -> None:
-        """Start with these faults; the seed decides whom a fault with a chance befalls."""
-        self._faults: list[Fault] = []
-        self._random = random.Random(seed)  # noqa: S311 - a reproducible test is the purpose; nothing is secret
-        self.add(*faults)
-
-    def add(self, *faults: Fault | str, title: str | None = None, times: int | None = None) -> None:
-        """Add faults; `title` and `times` apply to each of them that does not say its own.
-
-        Raises:
-            FaultError: A text is no fault; then none is added.
-        """
-        self._faults += [
-            evolve(
-                fault,
-                title=title if fault.title is None else fault.title,
-                times=times if fault.times is None else fault.times,
-            )
-            for fault in [Fault.parse(each) if isinstance(each, str) else each for each in faults]
-        ]
-
-    def clear(self) -> None:
-        """Forget all faults; tasks that have drawn theirs keep them."""
-        self._faults.clear()
-
-    def __iter__(self) -> Iterator[Fault]:
-        """Iterate over the faults that can still befall a task, each with the `times` that are left."""
-        return iter(tuple(self._faults))
-
-    def draw(self, title: str) -> Plan:
-        """Decide what befalls the next task, which has this title."""
-        drawn: list[Fault] = []
-        left: list[Fault] = []
-        for fault in self._faults:
-            is_drawn = fnmatch.fnmatchcase(title, fault.title or "*") and (
-                fault.chance >= _WHOLE_PERCENT or self._random.randrange(_WHOLE_PERCENT) < fault.chance
-            )
-            drawn += [fault] * is_drawn
-            left.append(evolve(fault, times=fault.times - 1) if is_drawn and fault.times else fault)
-        self._faults = [fault for fault in left if fault.times != 0]
-        return Plan(tuple(drawn))

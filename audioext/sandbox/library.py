@@ -1,25 +1,40 @@
-"""The audio that tasks start from and make: found, fetched, measured, and rendered when somebody listens."""
+"""The sandbox's files: fetched, received, or rendered when somebody asks for them first; and the tracks among them."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+import secrets
+import tempfile
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import lru_cache, partial
-from types import ModuleType
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeGuard, TypeVar
 
 import aiohttp
-from attrs import evolve
+from aiohttp import hdrs, web
+from attrs import define, evolve
 from yarl import URL
 
 from audioext.sandbox.faults import FaultKind
-from audioext.sandbox.files import READY, FileStore
-from audioext.sandbox.models import Cause, MadeTrack, Refusal, StoredFile, Task, TaskInput
+from audioext.sandbox.models import Cause, MadeTrack, Refusal, Task, TaskInput
 from audioext.sandbox.settings import SandboxSettings
 
 T = TypeVar("T")
 
+CONTENT_TYPES = {
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".png": "image/png",
+}
+"""`mimetypes` calls WAV audio/x-wav on some machines; the files must look the same on all."""
+CHUNK_BYTES = 64 * 1024
+READY = "ready/"
+"""Files whose keys begin so are never thrown out."""
 READY_TITLES = ("Harbour lights", "Slow train", "Window seat")
 READY_IDS = tuple(f"e2310000-0000-4000-8000-{number:012d}" for number, _ in enumerate(READY_TITLES, start=1))
 TUNE_KEY = f"{READY}tune.mp3"
@@ -29,6 +44,8 @@ READY_FILES = len(READY_IDS) + 2
 COVER_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGOoCFgAAAKsAWlKmtVGAAAAAElFTkSuQmCC"
 )
+TrackForm: TypeAlias = Literal["mp3", "wav", "png"]
+TRACK_FORMS: Sequence[TrackForm] = ("mp3", "wav", "png")
 VARIANT_STEP_SECONDS = 1.5  # a second track is so much longer, so that a client can tell the two apart
 LEAST_GAIN_SECONDS = 5.0  # a result outlasts its source by at least this
 
@@ -37,120 +54,249 @@ class MissingExtraError(ImportError):
     """The sandbox renders audio with numpy and soundfile; get them with: pip install "audioext[sandbox]"."""
 
 
-def load_audio() -> ModuleType:
-    """Load what makes audio, no sooner than a sandbox starts: it is slow to load, and an extra.
+@define(kw_only=True, eq=False)
+class StoredFile:
+    """A file that lies at its path, or is made there by `maker` when it is first asked for.
 
-    Raises:
-        MissingExtraError: numpy or soundfile are not installed.
+    `seconds` is how long it plays, 0 before that is known; `made_by` is the submit that it comes from. Its link dies at
+    `expires_at`, in the loop's time.
     """
-    try:
-        from audioext.sandbox import audio  # noqa: PLC0415 - see above
-    except ImportError as error:
-        raise MissingExtraError(MissingExtraError.__doc__) from error
-    return audio
+
+    path: Path
+    maker: Callable[[], Coroutine[object, object, bytes]] | None = None
+    making: asyncio.Task[None] | None = None
+    seconds: float = 0.0
+    expires_at: float | None = None
+    made_by: TaskInput | None = None
+
+    async def make(self) -> None:
+        """Let the file be there."""
+        if self.maker is not None:
+            self.path.write_bytes(await self.maker())
+        # What the recipe holds on to (sources, earlier tracks) is no longer needed.
+        self.maker = self.making = None
 
 
 class Library:
-    """Tracks by id, sources by URL, and the recipes of tracks."""
+    """Files by key; a key is the path under ``/files/`` of the sandbox's address, never a path on the disk."""
 
-    def __init__(
-        self, audio: ModuleType, settings: SandboxSettings, session: aiohttp.ClientSession, files: FileStore
-    ) -> None:
-        """Make a library that fetches with this session, and has the ready audio in these files, not yet rendered."""
-        self._audio, self._settings, self._session, self._files = audio, settings, session, files
+    def __init__(self, settings: SandboxSettings, session: aiohttp.ClientSession) -> None:
+        """Make a library that fetches with this session, and has the ready audio, not yet rendered.
+
+        Raises:
+            MissingExtraError: numpy or soundfile are not installed.
+        """
+        try:
+            from audioext.sandbox import audio  # noqa: PLC0415 - slow to load, and an extra
+        except ImportError as error:
+            raise MissingExtraError(MissingExtraError.__doc__) from error
+        self.base = URL()
+        self._audio, self._settings, self._session = audio, settings, session
+        self._folder = tempfile.TemporaryDirectory(prefix="audioext-sandbox-")
+        self._files: OrderedDict[str, StoredFile] = OrderedDict()
         self._load = lru_cache(maxsize=4)(lambda path: audio.load(path.read_bytes()))
         # One at a time: rendering in parallel would only take the processor from whoever is tested.
         self._turn = asyncio.Lock()
-        self._add_ready(TUNE_KEY, audio.tune, 0)
+        ready = [f"{READY}{track_id}.mp3" for track_id in READY_IDS]
+        for number, (key, title) in enumerate(zip((TUNE_KEY, *ready), ("", *READY_TITLES), strict=True)):
+            self._add_ready(key, audio.tune, number, title)
         self._add_ready(VOICE_KEY, audio.voice, 0)
-        for number, (track_id, title) in enumerate(zip(READY_IDS, READY_TITLES, strict=True), start=1):
-            self._add_ready(f"{READY}{track_id}.mp3", audio.tune, number, title=title)
 
-    def _add_ready(self, key: str, play: Callable[..., object], number: int, *, title: str = "") -> None:
-        audio, seconds, seed = self._audio, self._settings.ready_seconds, self._settings.dice + number
-        render = partial(self._in_thread, lambda: audio.encode(play(seed=seed, seconds=seconds), "mp3"))
+    def _add_ready(self, key: str, play: Callable[..., Any], number: int, title: str = "") -> None:
+        seconds, seed = self._settings.ready_seconds, self._settings.dice + number
+        maker = partial(self._in_thread, lambda: self._audio.encode(play(seed=seed, seconds=seconds), "mp3"))
         made_by = TaskInput(operation="", fields={}, title=title, prompt="[Verse]", tags="soft")
-        self._files.put(key, StoredFile(maker=render, seconds=seconds, made_by=made_by))
+        self._put(key, StoredFile(path=self._fresh_path(), maker=maker, seconds=seconds, made_by=made_by))
+
+    async def aclose(self) -> None:
+        """Stop making files and remove all."""
+        making = [file.making for file in self._files.values() if file.making is not None]
+        for task in making:
+            task.cancel()
+        await asyncio.gather(*making, return_exceptions=True)
+        self._folder.cleanup()
+
+    # --- files by key ---
+
+    def url(self, key: str) -> str:
+        """Return the address under which a file is served."""
+        return str(self.base / "files" / key)
+
+    def key_of(self, url: str) -> str | None:
+        """Return the key of one of our own files by its address, or None for any other address."""
+        key = URL(url).path.partition("/files/")[2]
+        return key if key in self._files and self.url(key) == str(URL(url)) else None
+
+    def copy(self, key: str, new: str, *, seconds: float = 0.0) -> None:
+        """Have the same bytes under another key."""
+        self._put(new, StoredFile(path=self._fresh_path(), maker=partial(self._read, key), seconds=seconds))
+
+    async def receive(self, read: Callable[[int], Awaitable[bytes]]) -> str:
+        """Keep what is read, in constant memory, and return its key; or raise Refusal: it is too big."""
+        path, size = self._fresh_path(), 0
+        try:
+            with path.open("wb") as file:
+                while chunk := await read(CHUNK_BYTES):
+                    size += file.write(chunk)
+                    if size > self._settings.max_upload_bytes:
+                        raise Refusal(Cause.TOO_BIG, f"The file exceeds {self._settings.max_upload_bytes} bytes")
+        except BaseException:
+            # Whoever sends it may also hang up in the middle.
+            path.unlink()
+            raise
+        key = f"received/{path.name}"
+        self._put(key, StoredFile(path=path))
+        return key
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether there is such a file, made or promised."""
+        return key in self._files
+
+    def find(self, key: str) -> StoredFile:
+        """Return what is known of a file, and count it as used; or raise KeyError: there is none, or no longer."""
+        self._files.move_to_end(key)
+        return self._files[key]
+
+    async def path(self, key: str) -> Path:
+        """Return where the file lies, once it is made; or raise KeyError."""
+        file = self.find(key)
+        if file.maker is not None:
+            file.making = file.making or asyncio.create_task(file.make())
+            await asyncio.shield(file.making)
+        return file.path
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer GET and HEAD under ``/files/``, with ranges."""
+        key = request.match_info["key"]
+        # A stream's address is the file's without its suffix, as at the real APIs.
+        key = key if key in self else f"{key}.mp3"
+        try:
+            expires_at = self.find(key).expires_at
+            if expires_at is not None and asyncio.get_running_loop().time() >= expires_at:
+                raise web.HTTPGone
+            return web.FileResponse(await self.path(key), headers={hdrs.CONTENT_TYPE: content_type(key)})
+        except (KeyError, Refusal):  # it is gone, or what it is made of
+            raise web.HTTPNotFound from None
+
+    async def _read(self, key: str) -> bytes:
+        return (await self.path(key)).read_bytes()
+
+    def _put(self, key: str, file: StoredFile) -> None:
+        """Keep a file in place of what was there; the ones that were not used for longest go."""
+        self._drop(key)
+        self._files[key] = file
+        while len(self._files) > self._settings.keep_files + READY_FILES:
+            self._drop(next(old for old in self._files if not old.startswith(READY)))
+
+    def _drop(self, key: str) -> None:
+        file = self._files.pop(key, None)
+        if file is not None:
+            if file.making is not None:
+                file.making.cancel()
+            file.path.unlink(missing_ok=True)
+
+    def _fresh_path(self) -> Path:
+        return Path(self._folder.name, secrets.token_hex(16))
+
+    # --- what tasks start from and make ---
 
     async def source(self, given: TaskInput) -> str:
         """Return the key of what a submit starts from: a track, made or ready, or a file; or raise Refusal."""
         key = given.file_key
         if given.audio_id is not None:
             keys = (f"{folder}{given.audio_id}.mp3" for folder in ("tracks/", READY))
-            key = next((key for key in keys if key in self._files), None)
+            key = next((key for key in keys if key in self), None)
             if key is None:
                 raise Refusal(Cause.TRACK, f"There is no audio {given.audio_id}")
         key = key or await self.fetch(given.url or "")
-        source = self._files.find(key)
+        source = self.find(key)
         made_with = source.made_by.model if source.made_by is not None and given.audio_id is not None else None
         if given.keeps_model and made_with not in (None, given.model):
-            raise Refusal(Cause.MODEL, f"model must match the source audio's, {made_with}")
+            raise Refusal(Cause.INVALID, f"model must match the source audio's, {made_with}")
         if not source.seconds:
             source.seconds = (await self._clip(key)).duration
         if given.longest_seconds is not None and source.seconds > given.longest_seconds:
-            raise Refusal(Cause.RANGE, f"The audio exceeds {given.longest_seconds:g} seconds")
+            raise Refusal(Cause.INVALID, f"The audio exceeds {given.longest_seconds:g} seconds")
         if given.continue_at is not None and given.continue_at >= source.seconds and not given.clamps:
-            raise Refusal(Cause.RANGE, "The point to continue at is not within the audio")
+            raise Refusal(Cause.INVALID, "The point to continue at is not within the audio")
         return key
 
     async def fetch(self, url: str) -> str:
         """Get a source from its address, and return its key; or raise Refusal: it cannot be had."""
-        if (own := self._files.key_of(url)) is not None:
+        refusal = Refusal(Cause.SOURCE, f"File download failed: {url}")
+        if not is_address(url):
+            raise refusal
+        if (own := self.key_of(url)) is not None:
             return own
-        if URL(url).scheme not in {"http", "https"}:
-            raise Refusal(Cause.SOURCE, f"Failed to fetch the file at {url}")
         timeout = aiohttp.ClientTimeout(total=self._settings.fetch_timeout_seconds)
         try:
             async with self._session.get(url, timeout=timeout, raise_for_status=True) as response:
-                key, _ = await self._files.receive(response.content.read, limit_bytes=self._settings.max_upload_bytes)
+                return await self.receive(response.content.read)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise Refusal(Cause.SOURCE, f"Failed to fetch the file at {url}") from error
-        return key
+            raise refusal from error
 
     def promise_tracks(self, task: Task, source_key: str) -> tuple[MadeTrack, ...]:
         """Promise the recordings of a task, by the ids that it has given them; those of a recovery are copies."""
         copies = list[MadeTrack]()
         for track in task.input.recovers:
             key = f"recovered/{task.id}/{track.id}.mp3"
-            self._files.copy(self._files.key_of(track.url) or "", key, seconds=track.seconds)
-            copies.append(evolve(track, url=self._files.url(key)))
+            self.copy(self.key_of(track.url) or "", key, seconds=track.seconds)
+            copies.append(evolve(track, url=self.url(key)))
         return tuple(copies or (self._promise_track(task, source_key, index) for index in range(len(task.track_ids))))
 
     def _promise_track(self, task: Task, source_key: str, index: int) -> MadeTrack:
-        files, given, settings, audio = self._files, task.input, self._settings, self._audio
-        length, variant = files.find(source_key).seconds, 0 if task.plan.get(FaultKind.SAME_AUDIO) else index
+        given, settings, audio = task.input, self._settings, self._audio
+        length, variant = self.find(source_key).seconds, 0 if task.plan.get(FaultKind.SAME_AUDIO) else index
         begin = length if given.continue_at is None else min(given.continue_at, length)
         # Given in full, so that a webhook can say how long the file is before it is rendered.
         added = max(settings.extension_seconds, length - begin + LEAST_GAIN_SECONDS) + variant * VARIANT_STEP_SECONDS
         seconds, seed = length if given.is_instrumental else begin + added, settings.dice + task.number
 
-        def play(clip: object, form: str) -> bytes:
-            if given.is_instrumental:
-                made = audio.accompany(clip, variant=variant, seed=seed)
-            else:
-                made = audio.extend(clip, begin, seconds=added, variant=variant, seed=seed)
-            return bytes(audio.encode(made, form))
-
-        async def render(form: str) -> bytes:
+        async def make(form: TrackForm) -> bytes:
+            if form == "png":
+                return COVER_PNG
             if task.plan.get(FaultKind.EMPTY_AUDIO):
                 return b""
-            return await self._in_thread(partial(play, await self._clip(source_key), form))
-
-        async def cover() -> bytes:
-            return COVER_PNG
+            clip = await self._clip(source_key)
+            if given.is_instrumental:
+                play = partial(audio.accompany, clip, variant=variant, seed=seed)
+            else:
+                play = partial(audio.extend, clip, begin, seconds=added, variant=variant, seed=seed)
+            return await self._in_thread(lambda: bytes(audio.encode(play(), form)))
 
         track_id = task.track_ids[index]
-        for form, maker in (("mp3", partial(render, "mp3")), ("wav", partial(render, "wav")), ("png", cover)):
-            files.put(f"tracks/{track_id}.{form}", StoredFile(maker=maker, seconds=seconds, made_by=given))
-        return MadeTrack(id=track_id, url=files.url(f"tracks/{track_id}.mp3"), seconds=seconds)
+        for form in TRACK_FORMS:
+            file = StoredFile(path=self._fresh_path(), maker=partial(make, form), seconds=seconds, made_by=given)
+            self._put(f"tracks/{track_id}.{form}", file)
+        return MadeTrack(id=track_id, url=self.url(f"tracks/{track_id}.mp3"), seconds=seconds)
+
+    def expire(self, track_ids: Iterable[str], seconds: float) -> None:
+        """Let the links to these tracks die after so many real seconds."""
+        for key in (f"tracks/{track_id}.{form}" for track_id in track_ids for form in TRACK_FORMS):
+            if key in self:
+                self.find(key).expires_at = asyncio.get_running_loop().time() + seconds
 
     async def _clip(self, key: str) -> Any:  # noqa: ANN401 - as the docstring says
         """Decode a file, or remember it decoded; a `Clip`, whose module is not loaded for its type."""
         try:
-            return await self._in_thread(partial(self._load, await self._files.path(key)))
+            return await self._in_thread(partial(self._load, await self.path(key)))
         except (KeyError, ValueError) as error:
             raise Refusal(Cause.FORMAT, "The audio file cannot be read") from error
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         async with self._turn:
             return await asyncio.to_thread(work)
+
+
+def content_type(key: str) -> str:
+    """Tell a file's type by its name."""
+    return CONTENT_TYPES.get(Path(key).suffix.lower(), "application/octet-stream")
+
+
+def is_address(value: object) -> TypeGuard[str]:
+    """Tell whether this is an absolute http(s) URL."""
+    try:
+        url = URL(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)

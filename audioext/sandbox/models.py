@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from attrs import Factory, define, evolve, field, frozen
 
@@ -16,33 +16,39 @@ from audioext.sandbox.faults import FaultKind, Plan
 
 
 class Cause(enum.Enum):
-    """Why an API says no. Each API has its own code for each."""
+    """Why an API says no: by HTTP's own code, which counts where the API has no other, or by a word."""
 
-    KEY = "key"
-    CREDITS = "credits"
-    RATE = "rate"
-    PATH = "path"
-    METHOD = "method"
-    BODY = "body"
+    KEY = 401
+    CREDITS = 402
+    PATH = 404
+    METHOD = 405
+    TOO_BIG = 413
+    RATE = 429
     MISSING = "missing"
     INVALID = "invalid"
     LENGTH = "length"
-    MODEL = "model"
     TRACK = "track"
     TASK = "task"
     SOURCE = "source"
     FORMAT = "format"
-    RANGE = "range"
-    TOO_BIG = "too big"
 
 
+@define(eq=False)
 class Refusal(Exception):  # noqa: N818 - it is an answer of the API, not an error of the sandbox
-    """An API's no, before it is put into the API's own form."""
+    """An API's no, before it is put into the API's own form: `names` are the fields (as it spells them) to blame."""
 
-    def __init__(self, cause: Cause, message: str, *, names: Sequence[str] = ()) -> None:
-        """Say why, and which fields (in the API's spelling) are to blame."""
-        super().__init__(message)
-        self.cause, self.message, self.names = cause, message, names
+    cause: Cause
+    message: str
+    names: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return self.message
+
+
+def new_uuid(dice: random.Random) -> str:
+    """Return a random UUID, as tracks have."""
+    return str(uuid.UUID(int=dice.getrandbits(128), version=4))
 
 
 @frozen(kw_only=True)
@@ -54,38 +60,24 @@ class TaskFailure:
     by_source: bool = False
 
 
-HTTP_CODES: Mapping[Cause, int] = {
-    Cause.KEY: 401,
-    Cause.CREDITS: 402,
-    Cause.RATE: 429,
-    Cause.PATH: 404,
-    Cause.METHOD: 405,
-    Cause.TOO_BIG: 413,
-}
-"""HTTP's own codes, which count where an API has no other."""
-
-
 @frozen(kw_only=True)
 class ApiFacts:
     """One API's codes, limits and habits.
 
     `codes` are those of refusals that are not HTTP's own, `usual_code` that of all others; `statuses` are the HTTP
-    statuses that codes bear where the usual one is 200. `failures` are code and text of tasks whose source turns out
-    bad; `fails_with_code` says that a failure's text names the code, for want of a field that does. `limit` tells
-    whether submits are limited in a window of time, or open tasks. `fetches_first` says that the source is fetched
-    before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each further attempt comes
-    after `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed, `signs` that webhooks
-    are signed once there is a key, `any_leads` that any track may be ready first, and `is_recorded` that there are
-    recordings which differ from the pages.
+    statuses that codes bear where the usual one is 200. `usual_failure` is code and text of a task that fails by a
+    fault. `limit` tells whether submits are limited in a window of time, or open tasks. `fetches_first` says that the
+    source is fetched before the submit is answered. A webhook's reply may take `timeout_seconds` (real ones); each
+    further attempt comes after `retry_seconds` (the API's). `wants_exactly_200` says that another 2xx counts as failed,
+    `signs` that webhooks are signed once there is a key, `any_leads` that any track may be ready first, and
+    `is_recorded` that there are recordings which differ from the pages.
     """
 
     provider: str
     codes: Mapping[Cause, int] = field(factory=dict)
     usual_code: int
     statuses: Mapping[int, int] = field(factory=dict)
-    failures: Mapping[Cause, tuple[int, str]] = field(factory=dict)
     usual_failure: tuple[int, str]
-    fails_with_code: bool = False
     key_prefix: str = "Bearer "
     limit: Literal["window", "parallel"] | None = None
     fetches_first: bool = False
@@ -100,19 +92,15 @@ class ApiFacts:
 
     def code(self, cause: Cause) -> int:
         """Return the code of a refusal."""
-        return self.codes.get(cause, HTTP_CODES.get(cause, self.usual_code))
+        return self.codes.get(cause, cause.value if isinstance(cause.value, int) else self.usual_code)
 
-    def failure_by(self, refusal: Refusal) -> TaskFailure:
-        """Fail a task whose source turned out bad."""
-        code, message = self.failures.get(refusal.cause, self.usual_failure)
-        return TaskFailure(code=code, message=message, by_source=True)
-
-    def failure_with(self, code: int | None) -> TaskFailure:
+    def failure(self, code: int | None) -> TaskFailure:
         """Fail a task because a fault says so, with this code or the usual one."""
         usual, message = self.usual_failure
-        if code is not None and self.fails_with_code:
-            message = f"{message} ({code})"
-        return TaskFailure(code=usual if code is None else code, message=message)
+        if code is None:
+            return TaskFailure(code=usual, message=message)
+        # Some have no field for the code.
+        return TaskFailure(code=code, message=f"{message} ({code})")
 
 
 class TaskStage(enum.IntEnum):
@@ -198,25 +186,6 @@ class TaskInput:
         )
 
 
-Maker: TypeAlias = Callable[[], Coroutine[object, object, bytes]]
-
-
-@define(kw_only=True, eq=False)
-class StoredFile:
-    """A file that lies at a path on the disk, or what makes it when it is first asked for.
-
-    `seconds` is how long it plays, 0 before that is known; `made_by` is the submit that it comes from.
-    """
-
-    path: Path | None = None
-    maker: Maker | None = None
-    making: asyncio.Task[Path] | None = None
-    seconds: float = 0.0
-    expires_at: float | None = None
-    """When its link dies, in the loop's time."""
-    made_by: TaskInput | None = None
-
-
 @frozen(kw_only=True)
 class Callback:
     """One webhook to be sent: its body, and the words by which a fault can name it."""
@@ -249,7 +218,6 @@ class Task:
     failure: TaskFailure | None = None
     reached: dict[str, datetime] = field(default=Factory(lambda self: {"submitted": self.created}, takes_self=True))
     """When it came to each of its stages, or failed."""
-    updated: datetime = field(default=Factory(lambda self: self.created, takes_self=True))
     answered: asyncio.Event = field(factory=asyncio.Event)
     life: asyncio.Task[None] | None = None
 
@@ -259,6 +227,11 @@ class Task:
         return self.facts.provider
 
     @property
+    def updated(self) -> datetime:
+        """When it last changed."""
+        return next(reversed(self.reached.values()))
+
+    @property
     def is_open(self) -> bool:
         """Whether the task still runs."""
         return self.failure is None and self.stage is not TaskStage.COMPLETE
@@ -266,23 +239,22 @@ class Task:
     @property
     def is_complete(self) -> bool:
         """Whether all tracks are there."""
-        return self.failure is None and self.stage is TaskStage.COMPLETE
+        return self.stage is TaskStage.COMPLETE
 
     @property
-    def shows_callback_exception(self) -> bool:
-        """Whether a status call says CALLBACK_EXCEPTION: only when a fault asks for it."""
-        return self.is_complete and self.plan.get(FaultKind.CALLBACK_EXCEPTION) is not None
+    def callback_exception(self) -> str | None:
+        """`with` or `without` tracks, where a status call says CALLBACK_EXCEPTION: only when a fault asks for it."""
+        fault = self.plan.get(FaultKind.CALLBACK_EXCEPTION) if self.is_complete else None
+        return None if fault is None else fault.variant or "with"
 
-    @property
-    def shows_tracks(self) -> bool:
-        """Whether a status call lists the tracks of a complete task."""
-        fault = self.plan.get(FaultKind.CALLBACK_EXCEPTION)
-        return not (self.is_complete and fault is not None and fault.variant == "without")
+    def stage_of(self, index: int) -> TaskStage:
+        """Return the stage at which the track at this place has its audio file."""
+        leads = index == self.leader and len(self.track_ids) > 1
+        return TaskStage.FIRST if leads else TaskStage.COMPLETE
 
     def has_audio(self, index: int) -> bool:
         """Tell whether the track at this place has its audio file."""
-        leads = index == self.leader and len(self.track_ids) > 1
-        return self.stage is TaskStage.COMPLETE or (self.stage is TaskStage.FIRST and leads)
+        return self.stage is not None and self.stage >= self.stage_of(index)
 
 
 @define(kw_only=True)

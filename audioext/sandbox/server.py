@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Literal, Self, TypeAlias
+from typing import Self
 
 import msgspec
 from aiohttp import web
-from attrs import define, field, frozen
+from attrs import frozen
 from yarl import URL
 
 from audioext.sandbox.apis import kie, musicgpt, sunoapi, vidgo
 from audioext.sandbox.apis._api import Handler, json_response, read_json_object
-from audioext.sandbox.faults import Fault
 from audioext.sandbox.library import READY_IDS, TUNE_KEY, VOICE_KEY
-from audioext.sandbox.models import CallbackAttempt, Refusal, Submission, Task
-from audioext.sandbox.settings import SandboxSettings
-from audioext.sandbox.state import State
+from audioext.sandbox.models import Refusal
+from audioext.sandbox.state import Stage, State
 
 SHUTDOWN_SECONDS = 0.5  # how long open requests may go on when the sandbox closes
 BUILDERS = {"kie": kie.build, "sunoapi": sunoapi.build, "vidgo": vidgo.build, "musicgpt": musicgpt.build}
-
-
-Stage: TypeAlias = Literal["text", "first", "complete"]
 
 
 @frozen
@@ -38,8 +32,7 @@ class ControlBody:
     times: int | None = None
 
 
-@define(kw_only=True, eq=False)
-class Sandbox(SandboxSettings):
+class Sandbox(State):
     """Stands in for the four APIs on this machine: wire formats, webhooks, and audio that really plays.
 
     A sandbox is its settings (see `SandboxSettings`) and ``async with``::
@@ -50,36 +43,29 @@ class Sandbox(SandboxSettings):
     Each API answers below a path of one server (`bases`), and at a bare origin of its own (`origins`).
     """
 
-    _state: State | None = field(default=None, init=False, repr=False)
-    _stack: AsyncExitStack = field(factory=AsyncExitStack, init=False, repr=False)
-    _url: str = field(default="", init=False)
-    _origins: dict[str, str] = field(factory=dict, init=False, repr=False)
-
     async def __aenter__(self) -> Self:
         """Start serving.
 
         Raises:
             MissingExtraError: numpy or soundfile are not installed.
-            FaultError: One of the faults is none.
             OSError: The address is taken.
         """
-        state = State(self)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(state.aclose)
+            await self._open(stack)
             app = web.Application()
             for name, build in BUILDERS.items():
-                app.add_subapp(f"/{name}", build(state))
-            app.router.add_get("/files/{key:.+}", state.files.serve)  # HEAD comes with GET
+                app.add_subapp(f"/{name}", build(self))
+            app.router.add_get("/files/{key:.+}", self.library.serve)  # HEAD comes with GET
             app.router.add_get("/control/{verb:faults|submissions}", self._control)
             app.router.add_post("/control/{verb:faults|hold|release}", self._control)
             app.router.add_delete("/control/{verb:faults}", self._control)
-            address = await self._serve(stack, state, app, self.port)
+            address = await self._serve(stack, app, self.port)
             for index, (name, build) in enumerate(BUILDERS.items()):
                 port = self.origin_port and self.origin_port + index
-                self._origins[name] = await self._serve(stack, state, build(state), port)
+                self._origins[name] = await self._serve(stack, build(self), port)
             self._url = self.public_url or address
-            state.files.base = URL(self._url)
-            self._state, self._stack = state, stack.pop_all()
+            self.library.base = URL(self._url)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -90,76 +76,17 @@ class Sandbox(SandboxSettings):
         """Stop serving, end all tasks, remove all files. A second call does nothing."""
         await self._stack.aclose()
 
-    async def settled(self) -> None:
-        """Wait until no webhook is outstanding, and no task runs but those at a stage that is held."""
-        await self._running.idle.wait()
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether `settled` would return at once."""
-        return self._running.idle.is_set()
-
-    def hold(self, *stages: Stage) -> None:
-        """Let no task reach these stages until `release`, or none at all: neither webhooks nor status calls show them.
-
-        A submit with the fault `callback_before_response` is then not answered either.
-
-        Raises:
-            ValueError: One is no stage; then none is held.
-        """
-        self._running.hold(*stages)
-
-    def release(self, *stages: Stage) -> None:
-        """Let the tasks go on that wait before these stages; before any without one.
-
-        Raises:
-            ValueError: One is no stage; then none is released.
-        """
-        self._running.release(*stages)
-
-    def script(self, *faults: Fault | str, title: str | None = None, times: int | None = None) -> None:
-        """Add faults for all tasks to come, for those with such a title, or for the next `times` of them.
-
-        Raises:
-            FaultError: A text is no fault; then none is added.
-        """
-        self._running.script.add(*faults, title=title, times=times)
-        self._running.note_change()
-
-    def clear_script(self) -> None:
-        """Forget all faults; tasks that run keep theirs."""
-        self._running.script.clear()
-        self._running.note_change()
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """The stages that no task gets beyond now."""
-        return self._running.held
-
-    @property
-    def scripted(self) -> tuple[str, ...]:
-        """The faults that can still befall a task, as texts."""
-        return tuple(map(str, self._running.script))
-
-    async def changes(self) -> AsyncGenerator[str]:
-        """Yield the id of each task that is made, comes to a stage or sends a webhook, else an empty one."""
-        ids: asyncio.Queue[str] = asyncio.Queue()
-        self._running.watchers.add(ids.put_nowait)
-        try:
-            while True:
-                yield await ids.get()
-        finally:
-            self._running.watchers.discard(ids.put_nowait)
-
     @property
     def url(self) -> str:
-        """The server's address."""
+        """The server's address; raises RuntimeError: it has not started."""
+        if not self._url:
+            raise RuntimeError("the sandbox is not running; use it in `async with`")
         return self._url
 
     @property
     def bases(self) -> Mapping[str, str]:
         """Each API's base URL, by name."""
-        return {name: f"{self._url}/{name}" for name in BUILDERS}
+        return {name: f"{self.url}/{name}" for name in BUILDERS}
 
     @property
     def origins(self) -> Mapping[str, str]:
@@ -174,35 +101,12 @@ class Sandbox(SandboxSettings):
     @property
     def tune_url(self) -> str:
         """A ready piece of music, as a source by URL."""
-        return self._running.files.url(TUNE_KEY)
+        return f"{self.url}/files/{TUNE_KEY}"
 
     @property
     def voice_url(self) -> str:
         """A ready sung line, as a source by URL."""
-        return self._running.files.url(VOICE_KEY)
-
-    @property
-    def submissions(self) -> Sequence[Submission]:
-        """Every submit that was seen, in order."""
-        return tuple(self._running.submissions)
-
-    @property
-    def submits(self) -> Sequence[Mapping[str, object]]:
-        """The fields of every submit that was seen, in order, as its API names them and without the callback URL."""
-        return tuple(
-            {name: value for name, value in each.fields.items() if value is None or value != each.callback_url}
-            for each in self._running.submissions
-        )
-
-    @property
-    def deliveries(self) -> Sequence[CallbackAttempt]:
-        """Every attempt to send a webhook, in order."""
-        return tuple(self._running.attempts)
-
-    @property
-    def tasks(self) -> Sequence[Task]:
-        """The tasks that are kept, in order."""
-        return tuple(self._running.tasks.values())
+        return f"{self.url}/files/{VOICE_KEY}"
 
     def describe(self) -> Mapping[str, object]:
         """Say, in JSON's types, all that a client needs."""
@@ -218,12 +122,6 @@ class Sandbox(SandboxSettings):
             "voice_url": self.voice_url,
             "control": f"{self.url}/control",
         }
-
-    @property
-    def _running(self) -> State:
-        if self._state is None:
-            raise RuntimeError("the sandbox is not running; use it in `async with`")
-        return self._state
 
     async def _control(self, request: web.Request) -> web.StreamResponse:
         """Let another process script, hold and count: faults by POST, GET and DELETE, ``{"stages": [...]}`` by POST."""
@@ -245,14 +143,9 @@ class Sandbox(SandboxSettings):
             return json_response({"submissions": self.submissions})
         return json_response({"faults": self.scripted} if verb == "faults" else {"held": self.held})
 
-    async def _serve(self, stack: AsyncExitStack, state: State, app: web.Application, port: int) -> str:
+    async def _serve(self, stack: AsyncExitStack, app: web.Application, port: int) -> str:
         """Start one server, and return its address."""
-
-        async def stop(_: web.Application) -> None:
-            # Before the server waits for its handlers: a submit may be waiting for its webhooks.
-            await state.stop()
-
-        app.on_shutdown.append(stop)
+        app.on_shutdown.append(self._stop)  # before it waits for its handlers: a submit may be waiting for its webhooks
         if _is_loopback(self.host):
             app.middlewares.append(self._keep_pages_out)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import random
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeAlias, TypeGuard, cast
+from typing import TypeAlias, cast
 
 import aiohttp
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import BodyPartReader, hdrs, web
 from attrs import define
-from yarl import URL
 
-from audioext.sandbox.faults import Fault, FaultKind, Plan
+from audioext.sandbox.faults import Fault, FaultKind
+from audioext.sandbox.library import Library
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput
 from audioext.sandbox.state import State
 
 JSON_TYPE = "application/json"
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} sandbox</h1></body></html>"
 CLOUDFLARE_PAGE = "error code: 1010"  # what Cloudflare answers to a client that it takes for a bot
+HTTP_OK = 200
 HTTP_FORBIDDEN = 403
-HTTP_REFUSALS: Mapping[int, tuple[Cause, str]] = {
-    413: (Cause.TOO_BIG, "The body is too large"),
-    404: (Cause.PATH, "The requested resource does not exist"),
-    405: (Cause.METHOD, "The method is not allowed"),
-}
+MOST_TEXT_BYTES = 64 * 1024
+Form: TypeAlias = tuple[Mapping[str, str], tuple[str, str] | None]
+"""The texts of a submit or an upload; its file's key, and the name that came with it."""
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @define(eq=False)
 class Api(ABC):
-    """How an API takes one kind of submit and tells what becomes of it; `operation` is its name in the log."""
+    """How an API takes one kind of submit and tells what becomes of it; `operation` is its name in the log.
+
+    It answers ``{"code", "msg", "data"}`` unless the API has another form.
+    """
 
     state: State
     facts: ApiFacts
@@ -47,32 +47,46 @@ class Api(ABC):
         """Read and check a submit's body, and note in the submission what it says; or raise Refusal."""
 
     @abstractmethod
-    def accepted(self, task: Task) -> web.Response:
-        """Say that the task is made."""
-
-    @abstractmethod
-    def error(self, code: int, message: str) -> web.Response:
-        """Answer with this code in the API's own form."""
-
-    @abstractmethod
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Return the webhooks that are due now that the task has reached its stage, or has failed."""
+
+    def error(self, code: int, message: str) -> web.Response:
+        """Answer with this code, mostly in HTTP 200; the names of wrong fields are in the message."""
+        status = self.facts.statuses.get(code, HTTP_OK)
+        return json_response({"code": code, "msg": message, "data": None}, status=status)
+
+    def ok(self, data: object) -> web.Response:
+        """Answer with data."""
+        return json_response({"code": 200, "msg": "success", "data": data})
+
+    def accepted(self, task: Task) -> web.Response:
+        """Say that the task is made: ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
+        return self.ok({"taskId": task.id})
 
     @property
     def is_live(self) -> bool:
         """Whether recordings of this API count where they differ from its pages."""
-        return self.facts.is_recorded and self.state.settings.faithful == "live"
+        return self.facts.is_recorded and self.state.faithful == "live"
 
     def find(self, task_id: str) -> Task | None:
         """Return one of this API's tasks, if it is kept."""
-        task = self.state.tasks.get(task_id)
+        task = self.state.find(task_id)
         return task if task is not None and task.provider == self.facts.provider else None
 
     def check_key(self, request: web.Request) -> None:
         """Check the whole Authorization header; a missing or wrong one raises Refusal."""
-        given, wanted = request.headers.get(hdrs.AUTHORIZATION, ""), self.facts.key_prefix + self.state.settings.api_key
+        given, wanted = request.headers.get(hdrs.AUTHORIZATION, ""), self.facts.key_prefix + self.state.api_key
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode()):
             raise Refusal(Cause.KEY, "You do not have access permissions")
+
+    def add_get(self, app: web.Application, path: str, read: Callable[[Mapping[str, str]], web.Response]) -> None:
+        """Add a call that only reads: who has the key gets what *read* answers to the query."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            self.check_key(request)
+            return read(request.query)
+
+        app.router.add_get(path, answer)
 
     def refused(self, refusal: Refusal) -> web.Response:
         """Put a refusal into the API's own form."""
@@ -88,8 +102,8 @@ class Api(ABC):
             except Refusal as refusal:
                 return self.refused(refusal)
             except (web.HTTPRequestEntityTooLarge, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-                cause, message = HTTP_REFUSALS[error.status]
-                response = self.refused(Refusal(cause, message))
+                cause = Cause(error.status)
+                response = self.refused(Refusal(cause, error.reason))
                 if cause is not Cause.TOO_BIG:
                     response.set_status(self.facts.code(cause))
                 return response
@@ -101,14 +115,13 @@ class Api(ABC):
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Take one submit."""
         state, facts = self.state, self.facts
-        submission = Submission(provider=facts.provider, operation=self.operation)
-        state.submissions.append(submission)
+        submission = state.log(facts.provider, self.operation)
         try:
             self.check_key(request)
             given = await self.read(request, submission)
             # Nothing is awaited from here to the start of a task at MusicGPT, so that no two slip through its limit.
             state.admit(facts)
-            plan = state.script.draw(given.name)
+            plan = state.draw(given.name)
             coded, page, lost = map(plan.get, (FaultKind.CODE, FaultKind.HTTP, FaultKind.LOSE_RESPONSE))
             if coded is not None and coded.code is not None:
                 answer = self.error(coded.code, f"A fault of the sandbox answers {coded.code}")
@@ -117,12 +130,12 @@ class Api(ABC):
                 return await _send(request, _page(page), submission)
             if lost is not None and lost.variant == "unmade":
                 return await _cut(request)
-            if state.balance(facts.provider) < state.settings.price:
+            if state.balance(facts.provider) < state.price:
                 raise Refusal(Cause.CREDITS, "Insufficient credits")
             source = await self._find_source(given)
         except Refusal as refusal:
             return await _send(request, self.refused(refusal), submission)
-        task = self._start(given, plan, source)
+        task = state.start(given, plan, source, facts=facts, callbacks=self.callbacks)
         submission.task_id = task.id
         try:
             if plan.get(FaultKind.CALLBACK_BEFORE_RESPONSE) and task.life is not None:
@@ -145,24 +158,6 @@ class Api(ABC):
             if refusal.cause is Cause.TRACK and self.is_live:
                 return None  # "an unknown audioId is accepted at submit" (kie.ai, April 2026); the task fails later
             raise
-
-    def _start(self, given: TaskInput, plan: Plan, source: str | None) -> Task:
-        number, dice = self.state.next_number()
-        made_by = self.state.files.find(source).made_by if source is not None else None
-        track_ids = [track.id for track in given.recovers] or [new_uuid(dice) for _ in range(given.outputs)]
-        task = Task(
-            id=self.facts.new_id(dice),
-            track_ids=tuple(track_ids),
-            leader=dice.randrange(len(track_ids)) if self.facts.any_leads else 0,
-            number=number,
-            facts=self.facts,
-            callbacks=self.callbacks,
-            input=given.inherit(made_by) if made_by is not None and given.audio_id is not None else given,
-            plan=plan,
-            source=source,
-        )
-        self.state.start(task)
-        return task
 
 
 def _page(fault: Fault) -> web.Response:
@@ -193,10 +188,9 @@ async def _cut(request: web.Request, whole: web.Response | None = None) -> web.S
         response.content_length = len(whole.body)
         await response.prepare(request)
         await response.write(whole.body[: len(whole.body) // 2])
-    if request.transport is not None and whole is not None:
-        request.transport.close()  # which sends the half first
-    elif request.transport is not None:
-        request.transport.abort()
+    if request.transport is not None:
+        end = request.transport.abort if whole is None else request.transport.close  # which sends the half first
+        end()
     return response
 
 
@@ -207,16 +201,38 @@ async def read_json_object(request: web.Request) -> Mapping[str, object]:
     """Read a JSON object; anything else, or a body that does not say that it is JSON, raises Refusal."""
     # "JSON bodies need Content-Type: application/json": kie.ai, sunoapi.org, vidgo.ai
     if request.content_type != JSON_TYPE:
-        raise Refusal(Cause.BODY, f"Content-Type must be {JSON_TYPE}")
+        raise Refusal(Cause.INVALID, f"Content-Type must be {JSON_TYPE}")
     try:
         found = msgspec.json.decode(await request.read())
     except web.HTTPRequestEntityTooLarge as error:
-        raise Refusal(Cause.TOO_BIG, "The body is too large") from error
+        raise Refusal(Cause.TOO_BIG, error.reason) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refusal(Cause.BODY, "The body is not valid JSON") from error
+        raise Refusal(Cause.INVALID, "The body is not valid JSON") from error
     if not isinstance(found, dict):
-        raise Refusal(Cause.BODY, "The body must be a JSON object")
+        raise Refusal(Cause.INVALID, "The body must be a JSON object")
     return cast("Mapping[str, object]", found)  # decoded JSON has no other keys than texts
+
+
+async def read_form(request: web.Request, library: Library, file_name: str) -> Form:
+    """Read a multipart form, in constant memory; parts come in any order, the first file of that name is kept.
+
+    A body that is no form, or a file that is too big, raises Refusal.
+    """
+    if request.content_type != "multipart/form-data":
+        raise Refusal(Cause.INVALID, "Content-Type must be multipart/form-data")
+    texts: dict[str, str] = {}
+    received: tuple[str, str] | None = None
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                continue
+            if part.name == file_name and received is None:
+                received = await library.receive(part.read_chunk), part.filename or "file"
+            else:
+                texts[part.name] = (await part.read_chunk(MOST_TEXT_BYTES)).decode("utf-8", "replace")
+    except ValueError as error:
+        raise Refusal(Cause.INVALID, "The body is not valid multipart/form-data") from error
+    return texts, received
 
 
 def json_text(value: object) -> str:
@@ -227,19 +243,3 @@ def json_text(value: object) -> str:
 def json_response(body: object, *, status: int = 200) -> web.Response:
     """Answer with JSON."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type=JSON_TYPE)
-
-
-def is_address(value: object) -> TypeGuard[str]:
-    """Tell whether this is an absolute http(s) URL."""
-    if not isinstance(value, str):
-        return False
-    try:
-        url = URL(value)
-    except ValueError:
-        return False
-    return url.scheme in {"http", "https"} and bool(url.host)
-
-
-def new_uuid(dice: random.Random) -> str:
-    """Return a random UUID, as tracks have."""
-    return str(uuid.UUID(int=dice.getrandbits(128), version=4))

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias, TypeGuard
 
 from aiohttp import web
-from attrs import frozen
+from attrs import evolve, frozen
 
-from audioext.sandbox.apis._api import is_address, read_json_object
+from audioext.sandbox.apis._api import read_json_object
+from audioext.sandbox.library import is_address
 from audioext.sandbox.models import Cause, Refusal, Submission, TaskInput
 
 LEGACY_MODELS = frozenset({"V4", "V4_5", "V4_5PLUS", "V4_5ALL", "V5", "V5_5"})
 V6_MODELS = frozenset({"V6", "V6_MINI", "V6_WILD"})
+ALL_MODELS = LEGACY_MODELS | V6_MODELS
 COMMON = frozenset({"vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"})
-PERSONA = frozenset({"persona_id", "persona_model"})
 TEXTS = frozenset({"prompt", "style", "title", "continue_at"})
+EXTENSION = COMMON | TEXTS | {"persona_id", "persona_model", "negative_tags", "instrumental"}
 INSTRUMENTAL = frozenset({"upload_url", "title", "tags", "negative_tags"})  # required by all to add an instrumental
 
 # prompt, style, title in characters: https://docs.kie.ai/suno-api/extend-music, the same at
@@ -31,8 +33,8 @@ LONGEST_SOURCE_V4_5ALL_SECONDS = 60.0
 LONGEST_CALLBACK_URL = 2048  # vidgo.ai's webhooks page, which also asks for HTTPS and public addresses
 STEP_TOLERANCE = 1e-8
 
-FieldProblem: TypeAlias = tuple[Cause, str, str]
-"""Its cause, the field's name in the sandbox's spelling, and what is wrong in the API's words, {} for the name."""
+FieldProblem: TypeAlias = tuple[Cause, str]
+"""Its cause, and what is wrong in the API's words."""
 
 
 @frozen(kw_only=True)
@@ -74,15 +76,8 @@ class OperationRules:
         named = next((fields[key] for key in self.model_keys if fields.get(key) is not None), self.default_model)
         return named if isinstance(named, str) else None
 
-    def read(
-        self,
-        given: Mapping[str, object],
-        *,
-        sent: Mapping[str, object],
-        callback_url: str | None,
-        lenient: bool = False,
-    ) -> TaskInput:
-        """Check fields in the API's spelling, and put them into the sandbox's words; `sent` is the whole body.
+    def read(self, given: Mapping[str, object], *, lenient: bool = False) -> TaskInput:
+        """Check fields in the API's spelling, and put them into the sandbox's words.
 
         A lenient check lets a custom upload do without style and title. All problems are in the text of a Refusal, and
         the cause of the first is its own.
@@ -91,8 +86,7 @@ class OperationRules:
         fields = {names[name]: value for name, value in given.items() if name in names and value is not None}
         problems = [*self._missing(fields, lenient=lenient), *self._wrong(fields)]
         if problems:
-            text = "; ".join(text.replace("{}", self.spell(name), 1) for _, name, text in problems)
-            raise Refusal(problems[0][0], text)
+            raise Refusal(problems[0][0], "; ".join(text for _, text in problems))
         model = self.model(fields)
         # In simple mode the custom values are not used, and the source's are: https://docs.kie.ai/suno-api/extend-music
         inherits = fields.get("default_param_flag") is False and not self.by_upload
@@ -102,7 +96,7 @@ class OperationRules:
         return TaskInput(
             operation=self.operation,
             is_instrumental=self.is_instrumental,
-            fields=sent,
+            fields=given,
             audio_id=_text(used, "audio_id") or None,
             url=_text(used, "upload_url") or None,
             continue_at=float(continue_at) if _is_number(continue_at) else None,
@@ -110,7 +104,6 @@ class OperationRules:
             prompt=_text(used, "lyrics") or _text(used, "prompt"),
             tags=_text(used, "tags") or _text(used, "style"),
             model=model,
-            callback_url=callback_url,
             longest_seconds=longest if self.by_upload else None,
             clamps=self.clamps,
         )
@@ -119,35 +112,33 @@ class OperationRules:
         needed = set(self.required)
         # Recorded: "a custom upload-extend without style and title is accepted at submit" (kie.ai, April 2026).
         if fields.get("default_param_flag") is True and not (lenient and self.by_upload):
-            needed |= self.custom
-            if fields.get("instrumental") is not True:
-                needed |= self.sung
+            needed |= self.custom | (frozenset() if fields.get("instrumental") is True else self.sung)
         for name in sorted(needed):
-            if name == "call_back_url" and fields.get(name, "") == "":
+            if name == "call_back_url" and not fields.get(name):
                 # Measured at both, 2026-02 to 2026-08; an empty text is refused in the same words.
-                yield Cause.MISSING, name, "Please enter {}"
+                yield Cause.MISSING, f"Please enter {self.spell(name)}"
             elif name not in fields:
-                yield Cause.MISSING, name, self.missing
+                yield Cause.MISSING, self.missing.format(self.spell(name))
 
     def _wrong(self, fields: Mapping[str, object]) -> Iterator[FieldProblem]:
         for name in sorted(fields):
             fits, wanted = CHECKS.get(name, TEXT_CHECK)
             if not fits(fields[name]) and (name, fields[name]) != ("call_back_url", ""):
-                yield Cause.INVALID, name, f"{{}} {wanted}"
+                yield Cause.INVALID, f"{self.spell(name)} {wanted}"
         model = self.model(fields)
         lengths = INSTRUMENTAL_LENGTHS if self.is_instrumental else LENGTHS.get(model or "", NEWER_LENGTHS)
         for name, limit in {**lengths, "lyrics": LYRICS_LENGTH}.items():
             if len(_text(fields, name)) > limit:
-                yield Cause.LENGTH, name, f"{{}} must not exceed {limit} characters"
+                yield Cause.LENGTH, f"{self.spell(name)} must not exceed {limit} characters"
         if model is not None and model not in self.models:
             key = next((key for key in self.model_keys if key in fields), self.model_keys[0])
-            yield Cause.MODEL, key, f"{{}} {model} is not supported"
+            yield Cause.INVALID, f"{self.spell(key)} {model} is not supported"
         if fields.get("instrumental") is True:
             for name in sorted(self.not_instrumental & fields.keys()):
-                yield Cause.INVALID, name, "{} must not be sent when instrumental is true"
+                yield Cause.INVALID, f"{self.spell(name)} must not be sent when instrumental is true"
         if fields.get("default_param_flag") is False:
             for name in sorted(self.custom_only & fields.keys()):
-                yield Cause.INVALID, name, "{} is only available in custom mode"
+                yield Cause.INVALID, f"{self.spell(name)} is only available in custom mode"
 
 
 async def read_wrapped(
@@ -160,14 +151,14 @@ async def read_wrapped(
     body = submission.fields = await read_json_object(request)
     name, callback_url, given = body.get("model"), body.get(key), body.get("input")
     if not isinstance(name, str) or name not in table:
-        raise Refusal(Cause.MODEL, f"The model {name} is not supported")
+        raise Refusal(Cause.INVALID, f"The model {name} is not supported")
     submission.operation = name
     if callback_url is not None and (not is_address(callback_url) or len(callback_url) > LONGEST_CALLBACK_URL):
         raise Refusal(Cause.INVALID, f"{key} must be an http(s) URL of at most {LONGEST_CALLBACK_URL} characters")
     submission.callback_url = callback_url
     if not isinstance(given, dict):
         raise Refusal(Cause.MISSING, "input is required")
-    return table[name].read(given, sent=body, callback_url=callback_url)
+    return evolve(table[name].read(given), fields=body, callback_url=callback_url)
 
 
 def _text(fields: Mapping[str, object], name: str) -> str:

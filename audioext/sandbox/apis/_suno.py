@@ -1,29 +1,23 @@
-"""What kie.ai's two routes and sunoapi.org share: envelope, ids, songs, webhooks, the status record and recoveries."""
+"""What kie.ai's two routes and sunoapi.org share: envelope, songs, webhooks, status, recoveries and uploads."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import PurePosixPath
 
 from aiohttp import web
 from attrs import define, evolve, field, frozen
+from yarl import URL
 
-from audioext.sandbox.apis._api import Api, is_address, json_response, json_text, read_json_object
-from audioext.sandbox.apis._rules import (
-    COMMON,
-    INSTRUMENTAL,
-    LEGACY_MODELS,
-    PERSONA,
-    TEXTS,
-    V6_MODELS,
-    OperationRules,
-)
-from audioext.sandbox.apis._uploads import add_uploads
+from audioext.sandbox.apis._api import Api, Form, json_response, json_text, read_form, read_json_object
+from audioext.sandbox.apis._rules import ALL_MODELS, COMMON, EXTENSION, INSTRUMENTAL, OperationRules
+from audioext.sandbox.library import content_type, is_address
 from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
-HTTP_OK = 200
 # What songs say of their model, as seen live; free text.
 MODEL_WORDS = {"V3_5": "chirp-v3-5", "V4": "chirp-v4", "V5": "chirp-crow", "V5_5": "chirp-fenix"}
 OTHER_MODEL_WORD = "chirp-auk-turbo"
@@ -36,6 +30,9 @@ OPERATION_TYPES = {
 }
 CONTENT_CODES = (400, 413)
 BEFORE_AUDIO_CODES = (408, 451, 500)
+# Upload errors carry their code as HTTP status too.
+UPLOAD_CODES = {Cause.KEY: 401, Cause.METHOD: 405, Cause.SOURCE: 500}
+INVALID_UPLOAD_CODE = 400
 
 
 def camel(name: str) -> str:
@@ -46,9 +43,9 @@ def camel(name: str) -> str:
 EXTEND = OperationRules(
     operation="extend",
     required=frozenset({"default_param_flag", "audio_id", "model", "call_back_url"}),
-    optional=COMMON | PERSONA | TEXTS | {"negative_tags", "instrumental"},
+    optional=EXTENSION,
     # V3_5 is retired and still taken; V6 is on no extend page, and sent by clients that run.
-    models=LEGACY_MODELS | V6_MODELS | {"V3_5"},
+    models=ALL_MODELS | {"V3_5"},
     spell=camel,
     custom=frozenset({"style", "title", "continue_at"}),
     sung=frozenset({"prompt"}),
@@ -58,7 +55,7 @@ ADD_INSTRUMENTAL = OperationRules(
     operation="add-instrumental",
     required=INSTRUMENTAL | {"call_back_url"},
     optional=COMMON | {"model"},
-    models=LEGACY_MODELS | V6_MODELS,
+    models=ALL_MODELS,
     spell=camel,
     default_model="V4_5PLUS",
 )
@@ -103,32 +100,18 @@ class CallbackForm:
 
 
 @define(eq=False)
-class EnvelopeApi(Api):
-    """An API that answers ``{"code", "msg", "data"}``, mostly in HTTP 200."""
+class StagedApi(Api):
+    """An operation that has a webhook for each stage."""
 
     form: CallbackForm = CallbackForm()
-
-    def error(self, code: int, message: str) -> web.Response:
-        """Answer with the code in the body; the names are in the message."""
-        status = self.facts.statuses.get(code, HTTP_OK)
-        return json_response({"code": code, "msg": message, "data": None}, status=status)
-
-    def ok(self, data: object) -> web.Response:
-        """Answer with data."""
-        return json_response({"code": 200, "msg": "success", "data": data})
-
-    def accepted(self, task: Task) -> web.Response:
-        """Answer ``{"code":200,"msg":"success","data":{"taskId":"..."}}``."""
-        return self.ok({"taskId": task.id})
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the webhook for a task's stage, or for its failure."""
         return self.form.callbacks(task)
 
-    async def record_info(self, request: web.Request) -> web.StreamResponse:
+    def record_info(self, query: Mapping[str, str]) -> web.Response:
         """Answer ``record-info?taskId=``, at kie.ai for tasks of the jobs route as well."""
-        self.check_key(request)
-        task_id = request.query.get("taskId", "")
+        task_id = query.get("taskId", "")
         if not task_id:
             raise Refusal(Cause.MISSING, "taskId is required")
         task = self.find(task_id)
@@ -139,14 +122,9 @@ class EnvelopeApi(Api):
         # The jobs route's words; what this route says of an unknown task is on no page.
         raise Refusal(Cause.TASK, "recordInfo is null")
 
-    async def credit(self, request: web.Request) -> web.StreamResponse:
-        """Answer the balance."""
-        self.check_key(request)
-        return self.ok(self.state.balance(self.facts.provider))
-
 
 @define(eq=False)
-class FlatApi(EnvelopeApi):
+class FlatApi(StagedApi):
     """An operation with a route and a flat body of its own."""
 
     rules: OperationRules = field(kw_only=True)
@@ -156,13 +134,21 @@ class FlatApi(EnvelopeApi):
         body = submission.fields = await read_json_object(request)
         callback_url = body.get(self.rules.spell("call_back_url"))
         submission.callback_url = callback_url if isinstance(callback_url, str) else None
+        given = self.rules.read(body, lenient=self.is_live)
         # "Model version must match the source audio's model version": extend-music
-        url = submission.callback_url
-        return evolve(self.rules.read(body, sent=body, callback_url=url, lenient=self.is_live), keeps_model=True)
+        return evolve(given, callback_url=submission.callback_url, keeps_model=True)
 
 
-@define(eq=False)
-class RecoveryApi(EnvelopeApi):
+RECOVERY = OperationRules(
+    operation="recovery",
+    required=frozenset({"suno_task_id", "call_back_url"}),
+    optional=frozenset(),
+    models=frozenset(),
+    spell=camel,
+)
+
+
+class RecoveryApi(FlatApi):
     """The recovery of files whose links died, a task of its own; no page says what it costs, here a task's price.
 
     https://docs.sunoapi.org/suno-api/recovery-audio and get-recovery-audio-details, read 2026-11-26. kie.ai lists the
@@ -170,59 +156,45 @@ class RecoveryApi(EnvelopeApi):
     """
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
-        """Read and check a body, of which both fields are required."""
-        body = submission.fields = await read_json_object(request)
-        task_id, callback_url = body.get("sunoTaskId"), body.get("callBackUrl")
-        for name, value in (("sunoTaskId", task_id), ("callBackUrl", callback_url)):
-            if not isinstance(value, str) or not value:
-                raise Refusal(Cause.MISSING, f"{name} cannot be null")
-        if not is_address(callback_url):
-            raise Refusal(Cause.INVALID, "callBackUrl is not a URL")
-        submission.callback_url = callback_url
-        task = self.find(str(task_id))
+        """Read and check a body, and find the task whose files it brings back."""
+        given = await super().read(request, submission)
+        task = self.find(str(given.fields["sunoTaskId"]))
         if task is None or not task.is_complete or task.input.recovers:
             raise Refusal(Cause.TASK, "The task does not exist, or is not complete")
-        return TaskInput(
-            operation="recovery",
-            fields=body,
-            file_key=self.state.files.key_of(task.tracks[0].url),
-            title=task.input.title,
-            prompt=task.input.prompt,
-            callback_url=callback_url,
-            recovers=task.tracks,
-        )
+        source, told = self.state.library.key_of(task.tracks[0].url), task.input
+        return evolve(given, file_key=source, title=told.title, prompt=told.prompt, recovers=task.tracks)
 
     def callbacks(self, task: Task) -> Sequence[Callback]:
         """Write the one webhook, which is flat."""
         if task.is_open:
             return []
         words = ("error" if task.failure is not None else "complete",)
-        return [Callback(words=words, body={**self._state_of(task), "task_id": task.id})]
+        return [Callback(words=words, body={**_recovery(task), "task_id": task.id})]
 
-    async def recovery_info(self, request: web.Request) -> web.StreamResponse:
+    def recovery_info(self, query: Mapping[str, str]) -> web.Response:
         """Answer the status call; the parameter's name is on no page."""
-        self.check_key(request)
-        task = self.find(request.query.get("taskId", ""))
+        task = self.find(query.get("taskId", ""))
         if task is None or not task.input.recovers:
             raise Refusal(Cause.TASK, "The recovery does not exist")
-        return json_response(self._state_of(task))
+        return json_response(_recovery(task))
 
-    def _state_of(self, task: Task) -> Mapping[str, object]:
-        if task.is_open:
-            return {"code": 201, "msg": "running", "data": None}
-        failed = task.failure is not None
-        recovered = {} if failed else {track.id: track.url for track in task.tracks}
-        files = [
-            {
-                "id": track.id,
-                "audio_url": recovered.get(track.id, ""),
-                "title": task.input.title,
-                "status": "success" if track.id in recovered else "failed",
-                "error": "clip_error" if failed else "",
-            }
-            for track in task.input.recovers  # in the order of the first task's
-        ]
-        return {"code": 500 if failed else 200, "msg": "failed" if failed else "success", "data": files}
+
+def _recovery(task: Task) -> Mapping[str, object]:
+    if task.is_open:
+        return {"code": 201, "msg": "running", "data": None}
+    failed = task.failure is not None
+    word = "failed" if failed else "success"
+    files = [
+        {
+            "id": track.id,
+            "audio_url": "" if failed else track.url,
+            "title": task.input.title,
+            "status": word,
+            "error": "clip_error" if failed else "",
+        }
+        for track in (task.input.recovers if failed else task.tracks)
+    ]
+    return {"code": 500 if failed else 200, "msg": word, "data": files}
 
 
 def snake_song(task: Task, index: int, *, wide: bool = False, created: str | int) -> Mapping[str, object]:
@@ -255,7 +227,7 @@ def record_info(task: Task) -> Mapping[str, object]:
     https://docs.kie.ai/suno-api/get-music-details, https://docs.sunoapi.org/suno-api/get-music-generation-details
     and live captures: from TEXT_SUCCESS on there are songs, at first without `audioUrl`.
     """
-    shown = task.stage is not None and task.failure is None and task.shows_tracks
+    shown = task.stage is not None and task.failure is None and task.callback_exception != "without"
     created = epoch_milliseconds(task.created)
     songs = [snake_song(task, index, wide=True, created=created) for index in range(len(task.tracks))]
     spelt = [{camel(name): value for name, value in song.items()} for song in songs]
@@ -281,7 +253,7 @@ def _status_word(task: Task) -> str:
         if task.failure.by_source or early:
             return "CREATE_TASK_FAILED"
         return "SENSITIVE_WORD_ERROR" if task.failure.code in CONTENT_CODES else "GENERATE_AUDIO_FAILED"
-    if task.shows_callback_exception:
+    if task.callback_exception is not None:
         return "CALLBACK_EXCEPTION"
     return "PENDING" if task.stage is None else f"{task.stage.name}_SUCCESS".removeprefix("COMPLETE_")
 
@@ -290,15 +262,65 @@ def suno_application(
     state: State, facts: ApiFacts, operations: Sequence[tuple[OperationRules, CallbackForm]], *, credit_path: str
 ) -> web.Application:
     """Make what kie.ai and sunoapi.org have in common: submits, status, credits, recoveries and uploads."""
-    api = RecoveryApi(state, facts, "recovery")
+    api = RecoveryApi(state, facts, RECOVERY.operation, rules=RECOVERY)
     app = api.application()
     for rules, form in operations:
-        app.router.add_post(
-            f"/api/v1/generate/{rules.operation}", FlatApi(state, facts, rules.operation, form, rules=rules).submit
-        )
-    app.router.add_get("/api/v1/generate/record-info", api.record_info)
-    app.router.add_get(credit_path, api.credit)
+        submit = FlatApi(state, facts, rules.operation, form, rules=rules).submit
+        app.router.add_post(f"/api/v1/generate/{rules.operation}", submit)
+    api.add_get(app, "/api/v1/generate/record-info", api.record_info)
+    api.add_get(app, credit_path, lambda _: api.ok(state.balance(facts.provider)))
     app.router.add_post("/api/v1/suno/recovery", api.submit)
-    app.router.add_get("/api/v1/suno/recovery/record-info", api.recovery_info)
-    add_uploads(app, api)
+    api.add_get(app, "/api/v1/suno/recovery/record-info", api.recovery_info)
+    app.router.add_route("*", "/api/file-{kind:stream|url}-upload", partial(_upload, api))
     return app
+
+
+# --- uploads ---------------------------------------------------------------------------------------------------------
+# The hosts' paths lie under the same bases here; a wrong method has an answer of its own.
+# https://docs.kie.ai/file-upload-api/quickstart and https://docs.sunoapi.org/file-upload-api/quickstart.md
+
+
+async def _upload(api: Api, request: web.Request) -> web.StreamResponse:
+    """Take a form with a file, or an address to fetch one from."""
+    try:
+        if request.method != "POST":
+            raise Refusal(Cause.METHOD, f"{request.method} is not allowed")
+        api.check_key(request)
+        is_form = request.match_info["kind"] == "stream"
+        texts, file = await (read_form(request, api.state.library, "file") if is_form else _fetch(api, request))
+        data = await _keep(api, texts, file)
+    except Refusal as refusal:
+        code = UPLOAD_CODES.get(refusal.cause, INVALID_UPLOAD_CODE)
+        return json_response({"success": False, "code": code, "msg": refusal.message}, status=code)
+    return json_response({"success": True, "code": 200, "msg": "File uploaded successfully", "data": data})
+
+
+async def _fetch(api: Api, request: web.Request) -> Form:
+    body = await read_json_object(request)
+    texts = {name: value for name, value in body.items() if isinstance(value, str)}
+    address = texts.get("fileUrl")
+    if not is_address(address):
+        raise Refusal(Cause.INVALID, "fileUrl must be an http(s) URL")
+    return texts, (await api.state.library.fetch(address), URL(address).name or "file")
+
+
+async def _keep(api: Api, texts: Mapping[str, str], file: tuple[str, str] | None) -> Mapping[str, object]:
+    """Keep a file where the client wants it; answer as was seen live: `downloadUrl` is what a client uses."""
+    if file is None:
+        raise Refusal(Cause.MISSING, "file is required")
+    if not texts.get("uploadPath"):
+        raise Refusal(Cause.MISSING, "uploadPath is required")
+    (source, own_name), library = file, api.state.library
+    name = PurePosixPath(texts.get("fileName") or own_name).name
+    # Nothing climbs out of the folder.
+    path = "/".join(part for part in f"{texts['uploadPath']}/{name}".split("/") if part not in {"", ".", ".."})
+    key = f"uploads/{api.facts.provider}/{path}"
+    library.copy(source, key)
+    return {
+        "fileName": name,
+        "filePath": path,
+        "downloadUrl": library.url(key),
+        "fileSize": (await library.path(key)).stat().st_size,
+        "mimeType": content_type(path),
+        "uploadedAt": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }

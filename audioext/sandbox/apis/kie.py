@@ -12,17 +12,8 @@ from attrs import define, evolve
 
 from audioext.sandbox.apis import _suno
 from audioext.sandbox.apis._api import json_text
-from audioext.sandbox.apis._rules import (
-    COMMON,
-    INSTRUMENTAL,
-    LEGACY_MODELS,
-    PERSONA,
-    TEXTS,
-    V6_MODELS,
-    OperationRules,
-    read_wrapped,
-)
-from audioext.sandbox.apis._suno import CallbackForm, EnvelopeApi, epoch_milliseconds, snake_song, suno_application
+from audioext.sandbox.apis._rules import ALL_MODELS, EXTENSION, INSTRUMENTAL, V6_MODELS, OperationRules, read_wrapped
+from audioext.sandbox.apis._suno import CallbackForm, StagedApi, epoch_milliseconds, snake_song, suno_application
 from audioext.sandbox.models import ApiFacts, Cause, Refusal, Submission, Task, TaskInput, TaskStage
 from audioext.sandbox.state import State
 
@@ -36,12 +27,6 @@ FACTS = ApiFacts(
     usual_code=422,
     # An unauthenticated call was seen to get HTTP 200; over-limit "rejected with HTTP 429" (1973359m0).
     statuses={429: 429},
-    failures={
-        Cause.SOURCE: (451, "Failed to fetch the file."),
-        Cause.FORMAT: (451, "The file could not be read as audio."),
-        Cause.RANGE: (422, "The audio is too long, or continue_at is not within it."),
-        Cause.TRACK: (422, "The audio does not exist."),
-    },
     usual_failure=(501, "Audio generation failed."),
     # One account, one limit for both routes: https://docs.kie.ai/1973359m0
     limit="window",
@@ -81,8 +66,8 @@ OPERATIONS = (
 JOBS_EXTEND = OperationRules(
     operation="ai-music-api/extend",
     required=frozenset({"audio_id", "model"}),
-    optional=COMMON | PERSONA | TEXTS | {"lyrics", "instrumental", "negative_tags", "variety"},
-    models=LEGACY_MODELS | V6_MODELS,
+    optional=EXTENSION | {"lyrics", "variety"},
+    models=ALL_MODELS,
     # Not to be sent with `instrumental`, says a client that runs.
     not_instrumental=frozenset({"lyrics", "prompt", "vocal_gender", "audio_weight"}),
     clamps=True,  # 60 s into a clip of 9.6 s succeeded for a public client
@@ -98,17 +83,16 @@ JOBS_STATES = {None: "waiting", TaskStage.TEXT: "queuing", TaskStage.FIRST: "gen
 
 
 @define(eq=False)
-class KieJobsApi(EnvelopeApi):
+class KieJobsApi(StagedApi):
     """All operations at one route; limit and webhooks are those of the other routes, and no page shows one."""
 
     async def read(self, request: web.Request, submission: Submission) -> TaskInput:
         """Read the wrapper, then the `input` of its operation."""
         return await read_wrapped(request, JOBS_RULES, submission, key="callBackUrl")
 
-    async def job_info(self, request: web.Request) -> web.StreamResponse:
+    def job_info(self, query: Mapping[str, str]) -> web.Response:
         """Answer ``recordInfo?taskId=``, for tasks of this route alone."""
-        self.check_key(request)
-        task_id = request.query.get("taskId", "")
+        task_id = query.get("taskId", "")
         if not task_id:
             return self.error(400, "taskId is required")
         task = self.find(task_id)
@@ -121,7 +105,7 @@ class KieJobsApi(EnvelopeApi):
         failure = task.failure
         ended = epoch_milliseconds(task.updated)
         songs = None
-        if task.is_complete and task.shows_tracks:
+        if task.is_complete and task.callback_exception != "without":
             created = epoch_milliseconds(task.created)
             songs = {"data": [snake_song(task, index, created=created) for index in range(len(task.tracks))]}
         return {
@@ -138,7 +122,7 @@ class KieJobsApi(EnvelopeApi):
             "completeTime": ended if not task.is_open else None,
             "createTime": epoch_milliseconds(task.created),
             "updateTime": ended,
-            "creditsConsumed": self.state.settings.price if task.is_complete else 0,
+            "creditsConsumed": self.state.price if task.is_complete else 0,
         }
 
 
@@ -149,5 +133,5 @@ def build(state: State) -> web.Application:
     # A job without its source failed upstream and was refunded, as was seen.
     jobs = KieJobsApi(state, evolve(FACTS, fetches_first=False), "createTask")
     app.router.add_post("/api/v1/jobs/createTask", jobs.submit)
-    app.router.add_get("/api/v1/jobs/recordInfo", jobs.job_info)
+    jobs.add_get(app, "/api/v1/jobs/recordInfo", jobs.job_info)
     return app

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 from attrs import define
 
-from audioext.sandbox.apis._api import Api, json_response, json_text, new_uuid, read_json_object
-from audioext.sandbox.apis._uploads import Form, read_form
-from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage
+from audioext.sandbox.apis._api import Api, Form, json_response, json_text, read_form, read_json_object
+from audioext.sandbox.models import ApiFacts, Callback, Cause, Refusal, Submission, Task, TaskInput, TaskStage, new_uuid
 from audioext.sandbox.state import State
 
 PREFIXES = ("", "/v1", "/api/public/v1")
@@ -34,13 +33,7 @@ FACTS = ApiFacts(
     # utilities/error; 401 by the vendor's packages
     codes={Cause.TASK: 404},
     usual_code=INVALID_CODE,
-    failures={
-        Cause.SOURCE: (INVALID_CODE, "Could not download the audio from the given URL"),
-        Cause.FORMAT: (INVALID_CODE, "The audio file could not be processed"),
-        Cause.RANGE: (INVALID_CODE, "extend_after is beyond the end of the audio"),
-    },
     usual_failure=(500, "Conversion failed"),
-    fails_with_code=True,
     key_prefix="",  # the key is sent raw: index/authentication
     limit="parallel",
     is_recorded=True,
@@ -75,7 +68,8 @@ class MusicGptApi(Api):
         texts, file = await self._form(request)
         shown: dict[str, object] = dict(texts)
         if file is not None:
-            shown["audio_file"] = {"filename": file.name, "size": file.size}
+            size = (await self.state.library.path(file[0])).stat().st_size
+            shown["audio_file"] = {"filename": file[1], "size": size}
         submission.fields = shown
         submission.callback_url = texts.get("webhook_url")
         _check(texts, has_file=file is not None)
@@ -83,7 +77,7 @@ class MusicGptApi(Api):
             operation="extend",
             fields=shown,
             url=texts.get("audio_url") if file is None else None,
-            file_key=file.key if file is not None else None,
+            file_key=file[0] if file is not None else None,
             continue_at=float(texts["extend_after"]),
             title=texts.get("title", ""),
             prompt=texts.get("prompt", ""),
@@ -100,20 +94,12 @@ class MusicGptApi(Api):
             body = await read_json_object(request)
             given = {name: value for name, value in body.items() if value is not None}
             return {name: each if isinstance(each, str) else json_text(each) for name, each in given.items()}, None
-        return await read_form(request, self, file_name="audio_file")
+        return await read_form(request, self.state.library, "audio_file")
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the ids."""
-        return json_response(
-            {
-                "success": True,
-                "message": "Extend request submitted successfully",
-                "task_id": task.id,
-                **_both_ids(task),
-                "eta": ETA_SECONDS,
-                "credit_estimate": self.state.settings.price,
-            }
-        )
+        told = {"success": True, "message": "Extend request submitted successfully", "task_id": task.id}
+        return json_response({**told, **_both_ids(task), "eta": ETA_SECONDS, "credit_estimate": self.state.price})
 
     def error(self, code: int, message: str) -> web.Response:
         """Answer ``{"detail": ...}``."""
@@ -134,30 +120,40 @@ class MusicGptApi(Api):
         if (failure := task.failure) is not None:
             # No page shows a failure, but handlers of real traffic look for these keys.
             flagged = failure.code == FLAGGED_CODE
-            return [_part(task, ("error",), success=False, is_flagged=flagged, reason=failure.message)]
+            return [_part(task, "error", success=False, is_flagged=flagged, reason=failure.message)]
         # Which parts come when varies from task to task, but is the same in each run.
-        dice = random.Random(f"{self.state.settings.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
+        dice = random.Random(f"{self.state.dice}:{task.number}")  # noqa: S311 - repeatable, not secret
         due: dict[TaskStage, list[Callback]] = {stage: [] for stage in TaskStage}
         for index, track in enumerate(task.tracks):
-            leads = index == task.leader and len(task.track_ids) > 1
-            stage = TaskStage.FIRST if leads else TaskStage.COMPLETE
-            due[stage].append(_audio(task, index, stage))
+            stage = task.stage_of(index)
+            audio = {
+                # Seen for MusicAI only, as "Music AI" and "music_ai".
+                "conversion_type": "Extend",
+                "subtype": "extend",
+                "conversion_id": track.id,
+                "conversion_path": track.url,
+                "conversion_path_wav": track.wav_url,
+                "conversion_duration": track.seconds,
+                "is_flagged": False,
+                "reason": "",
+                "lyrics": "\n".join(_words(task)),
+                "title": task.input.title,
+            }
+            due[stage].append(_part(task, stage.word, "audio", **audio))
             if _asked(task, "lyrics_timestamps"):
                 timed = {"conversion_id": track.id, "lyrics_timestamped": _timed(task, index)}
-                part = _part(task, ("lyrics", "text"), subtype="lyrics_timestamped", **timed)
+                part = _part(task, "lyrics", "text", subtype="lyrics_timestamped", **timed)
                 due[dice.choice([stage, TaskStage.COMPLETE])].append(part)
         if _asked(task, "generate_album_cover"):
             ids = {f"conversion_id_{number}": track.id for number, track in enumerate(task.tracks, start=1)}
             cover = {"subtype": "album_cover_generation", "image_path": task.tracks[0].cover_url}
-            due[dice.choice(list(TaskStage))].append(_part(task, ("cover", "text"), **ids, **cover))
+            due[dice.choice(list(TaskStage))].append(_part(task, "cover", "text", **ids, **cover))
         for found in due.values():
             dice.shuffle(found)
         return due[task.stage or TaskStage.TEXT]
 
-    async def by_id(self, request: web.Request) -> web.StreamResponse:
+    def by_id(self, query: Mapping[str, str]) -> web.Response:
         """Answer the status call, by the task's id or a conversion's."""
-        self.check_key(request)
-        query = request.query
         kind, conversion_id = query.get("conversionType"), query.get("conversion_id")
         # Required by the page; clients that leave it out get answers.
         if kind is None and not self.is_live:
@@ -166,7 +162,7 @@ class MusicGptApi(Api):
             raise Refusal(Cause.INVALID, "Input should be a conversion type", names=["conversionType"])
         if "task_id" not in query and conversion_id is None:
             raise Refusal(Cause.MISSING, "Field required", names=["task_id"])
-        tasks = (task for task in self.state.tasks.values() if conversion_id in task.track_ids)
+        tasks = (task for task in self.state.tasks if conversion_id in task.track_ids)
         task = self.find(query.get("task_id", "")) or next(tasks, None)
         if task is None or kind not in (None, CONVERSION):
             raise Refusal(Cause.TASK, "Conversion not found")
@@ -184,13 +180,13 @@ class MusicGptApi(Api):
             "status": status if task.failure is None else "FAILED",
             "status_msg": message,
             "message": message,
-            "conversion_cost": self.state.settings.price if task.is_complete else 0,
+            "conversion_cost": self.state.price if task.is_complete else 0,
             "createdAt": task.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "updatedAt": task.updated.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
         if task.failure is not None:
             return shown | {"is_flagged": task.failure.code == FLAGGED_CODE}
-        root = str(self.state.files.base)  # before there is a file its path is a bare root, as was seen
+        root = str(self.state.library.base)  # before there is a file its path is a bare root, as was seen
         shown |= {"title": task.input.title, "lyrics": lyrics, "music_style": ""}
         for index, track_id in enumerate(task.track_ids):
             at, track = index + 1, task.tracks[index] if task.tracks and task.has_audio(index) else None
@@ -216,7 +212,7 @@ def build(state: State) -> web.Application:
     app = api.application()
     for prefix in PREFIXES:
         app.router.add_post(f"{prefix}/extend", api.submit)
-        app.router.add_get(f"{prefix}/byId", api.by_id)
+        api.add_get(app, f"{prefix}/byId", api.by_id)
     return app
 
 
@@ -241,27 +237,8 @@ def _asked(task: Task, name: str) -> bool:
     return task.input.fields.get(name, "true") == "true"
 
 
-def _part(task: Task, words: tuple[str, ...], **fields: object) -> Callback:
+def _part(task: Task, *words: str, **fields: object) -> Callback:
     return Callback(words=words, body={"success": True, "task_id": task.id, **fields})
-
-
-def _audio(task: Task, index: int, stage: TaskStage) -> Callback:
-    track = task.tracks[index]
-    return _part(
-        task,
-        (stage.word, "audio"),
-        # Seen for MusicAI only, as "Music AI" and "music_ai".
-        conversion_type="Extend",
-        subtype="extend",
-        conversion_id=track.id,
-        conversion_path=track.url,
-        conversion_path_wav=track.wav_url,
-        conversion_duration=track.seconds,
-        is_flagged=False,
-        reason="",
-        lyrics="\n".join(_words(task)),
-        title=task.input.title,
-    )
 
 
 def _words(task: Task) -> Sequence[str]:

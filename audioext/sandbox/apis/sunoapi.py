@@ -16,17 +16,13 @@ from audioext.sandbox.state import State
 
 FACTS = ApiFacts(
     provider="sunoapi",
-    # 429 means credits here, rates are 405 and 430, 413 is a text too long. 400 stands for all that no page gives a
+    # 429 means credits here, rates are 405 and 430, 413 is a text too long, 451 a file that
+    # cannot be downloaded. 400 stands for all that no page gives a
     # code: unknown audio, an unknown task.
-    codes={Cause.CREDITS: 429, Cause.RATE: 430, Cause.METHOD: 404, Cause.LENGTH: 413},
+    codes={Cause.CREDITS: 429, Cause.RATE: 430, Cause.METHOD: 404, Cause.LENGTH: 413, Cause.SOURCE: 451},
     usual_code=400,
     # HTTP 200 with another code was seen; the pages define 200 and 500 only.
     statuses={500: 500},
-    failures={
-        Cause.SOURCE: (451, "File download failed"),
-        Cause.FORMAT: (400, "The audio format is not supported"),
-        Cause.RANGE: (400, "The audio is too long, or continueAt is not within it"),
-    },
     usual_failure=(400, "Music generation failed"),
     limit="window",
     # 15 s and three retries: https://docs.sunoapi.org/suno-api/extend-music-callbacks. The spacing is our guess.

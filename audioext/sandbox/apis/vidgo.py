@@ -23,13 +23,7 @@ FACTS = ApiFacts(
     # The body's `code` "is described as the HTTP status code". Which refusal has which is on no page.
     codes={Cause.TRACK: 404, Cause.TASK: 404},
     usual_code=400,
-    failures={
-        Cause.SOURCE: (400, "Failed to download the file from upload_url"),
-        Cause.FORMAT: (400, "The file at upload_url is not a supported audio file"),
-        Cause.RANGE: (400, "The audio is too long, or continue_at is not within it"),
-    },
     usual_failure=(500, "Music generation failed"),
-    fails_with_code=True,
     # 10 s, three retries, any 2xx: https://docs.vidgo.ai/api-manual/task-management/webhooks
     timeout_seconds=10.0,
     retry_seconds=(1.0, 2.0, 4.0),
@@ -81,7 +75,10 @@ class VidgoApi(Api):
 
     def accepted(self, task: Task) -> web.Response:
         """Answer with the task's id."""
-        data = {"task_id": task.id, "status": "not_started", "created_time": _created(task)}
+        return self.ok({"task_id": task.id, "status": "not_started", "created_time": _created(task)})
+
+    def ok(self, data: object) -> web.Response:
+        """Answer with data."""
         return json_response({"code": 200, "data": data})
 
     def error(self, code: int, message: str) -> web.Response:
@@ -95,19 +92,12 @@ class VidgoApi(Api):
         words = ("complete" if task.failure is None else "error",)
         return [Callback(words=words, body={"code": 200, "data": _detail(task)})]
 
-    async def detail(self, request: web.Request) -> web.StreamResponse:
+    def detail(self, query: Mapping[str, str]) -> web.Response:
         """Answer the status call."""
-        self.check_key(request)
-        task = self.find(request.query.get("task_id", ""))
+        task = self.find(query.get("task_id", ""))
         if task is None:
             raise Refusal(Cause.TASK, "Task not found")
-        return json_response({"code": 200, "data": _detail(task)})
-
-    async def balance(self, request: web.Request) -> web.StreamResponse:
-        """Answer the balance."""
-        self.check_key(request)
-        data = {"email": "sandbox@example.invalid", "credits_amount": self.state.balance(FACTS.provider)}
-        return json_response({"code": 200, "data": data})
+        return self.ok(_detail(task))
 
 
 def build(state: State) -> web.Application:
@@ -115,8 +105,9 @@ def build(state: State) -> web.Application:
     api = VidgoApi(state, FACTS, "submit")
     app = api.application()
     app.router.add_post("/api/generate/submit", api.submit)
-    app.router.add_get("/api/generate/detail/music", api.detail)
-    app.router.add_get("/api/user/balance", api.balance)
+    api.add_get(app, "/api/generate/detail/music", api.detail)
+    user = {"email": "sandbox@example.invalid"}
+    api.add_get(app, "/api/user/balance", lambda _: api.ok({**user, "credits_amount": state.balance(FACTS.provider)}))
     return app
 
 

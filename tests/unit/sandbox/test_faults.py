@@ -2,8 +2,8 @@
 
 import pytest
 
-from audioext.sandbox import Fault, FaultError, FaultKind
-from audioext.sandbox.faults import FaultScript, Plan
+from audioext.sandbox import Fault, FaultError, FaultKind, Sandbox
+from audioext.sandbox.faults import Plan
 from tests.support.tables import each_row
 
 
@@ -75,45 +75,42 @@ def test_what_is_no_fault_is_refused(text: str) -> None:
 
 def test_times_count_tasks() -> None:
     """A fault for two tasks befalls the next two and then is gone."""
-    script = FaultScript(["drop*2", "duplicate"])
-    drawn = [[str(fault) for fault in script.draw("any").faults] for _ in range(3)]
+    sandbox = Sandbox(faults=["drop*2", "duplicate"])
+    drawn = [[str(fault) for fault in sandbox.draw("any").faults] for _ in range(3)]
     assert [["drop*2", "duplicate"], ["drop*1", "duplicate"], ["duplicate"]] == drawn
-    assert ["duplicate"] == [str(fault) for fault in script]
+    assert ("duplicate",) == sandbox.scripted
 
 
 def test_a_title_pattern_chooses_tasks() -> None:
     """A fault with a title pattern passes over all other tasks and is not used up by them."""
-    script = FaultScript()
-    script.add("drop", title="Part *", times=1)
-    assert Plan() == script.draw("Intro")
-    assert script.draw("Part 7").get(FaultKind.DROP) is not None
-    assert Plan() == script.draw("Part 8")
+    sandbox = Sandbox()
+    sandbox.script("drop", title="Part *", times=1)
+    assert Plan() == sandbox.draw("Intro")
+    assert sandbox.draw("Part 7").get(FaultKind.DROP) is not None
+    assert Plan() == sandbox.draw("Part 8")
 
 
 def test_a_faults_own_words_win_over_the_callers() -> None:
     """Title and times in the text are kept when the call names others."""
-    script = FaultScript()
-    script.add("drop*3@A", "duplicate", title="B", times=1)
-    assert ["drop*3@A", "duplicate*1@B"] == [str(fault) for fault in script]
+    sandbox = Sandbox()
+    sandbox.script("drop*3@A", "duplicate", title="B", times=1)
+    assert ("drop*3@A", "duplicate*1@B") == sandbox.scripted
 
 
 def test_a_bad_fault_adds_none() -> None:
     """When one of several texts is wrong, the script stays as it was."""
-    script = FaultScript()
+    sandbox = Sandbox()
     with pytest.raises(FaultError):
-        script.add("duplicate", "explode")
-    assert [] == list(script)
+        sandbox.script("duplicate", "explode")
+    assert () == sandbox.scripted
 
 
 def test_chance_is_the_same_in_each_run() -> None:
     """A fault with a chance befalls some of many tasks, the same ones for the same seed."""
-    first, second = ([bool(script.draw("").faults) for _ in range(200)] for script in _two_alike())
+    alike = [Sandbox(faults=["drop%30"], seed=4) for _ in range(2)]
+    first, second = ([bool(sandbox.draw("").faults) for _ in range(200)] for sandbox in alike)
     assert first == second
     assert 30 < sum(first) < 90
-
-
-def _two_alike() -> tuple[FaultScript, FaultScript]:
-    return FaultScript(["drop%30"], seed=4), FaultScript(["drop%30"], seed=4)
 
 
 def test_a_stage_is_found_by_any_of_its_words() -> None:

@@ -196,7 +196,8 @@ async def test_a_failure_is_told_once(open_world: OpenWorld, fault: str, *, flag
     [
         ({"audio_url": "http://127.0.0.1:1/a.mp3"}, "download"),
         ({"audio_url": "s3://bucket/a.mp3"}, "download"),
-        ({"extend_after": "99"}, "extend_after"),
+        ({"audio_url": "nowhere"}, "download"),
+        ({"extend_after": "99"}, "not within"),
     ],
 )
 async def test_a_bad_source_fails_the_task(world: World, changes: dict[str, Any], words: str) -> None:
@@ -211,7 +212,7 @@ async def test_a_file_that_is_no_audio_fails_the_task(world: World) -> None:
     """Bytes that cannot be decoded are told in the failure."""
     await extend(world, b"<html>")
     await world.sandbox.settled()
-    assert "could not be processed" in world.listener.bodies[0]["reason"]
+    assert "cannot be read" in world.listener.bodies[0]["reason"]
 
 
 BAD_FORMS: Sequence[tuple[dict[str, Any], list[str]]] = [

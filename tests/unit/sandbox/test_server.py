@@ -116,15 +116,20 @@ async def test_a_taken_port_is_an_os_error(world: World) -> None:
 
 
 async def test_it_must_run_to_be_used() -> None:
-    """Before it runs there is nothing to script."""
+    """Before it runs it has no address; stages can be held and faults scripted already."""
+    sandbox = Sandbox()
+    sandbox.script("duplicate")
+    sandbox.hold("complete")
     with pytest.raises(RuntimeError, match="async with"):
-        Sandbox().script("duplicate")
+        _ = sandbox.tune_url
+
+    assert (("duplicate",), ("complete",), True) == (sandbox.scripted, sandbox.held, sandbox.is_settled)
 
 
 async def test_a_bad_fault_is_refused_at_the_start() -> None:
-    """A fault that is none is told when the sandbox starts."""
+    """A fault that is none is told when the sandbox is made."""
     with pytest.raises(FaultError, match="explode"):
-        await Sandbox(faults=["explode"]).__aenter__()
+        Sandbox(faults=["explode"])
 
 
 async def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +214,19 @@ async def test_old_tasks_files_and_entries_go(open_world: OpenWorld) -> None:
     assert 200 == (await world.call("HEAD", world.sandbox.tune_url.removeprefix(world.sandbox.url)))[0]
 
 
+async def test_a_file_whose_source_is_gone_is_gone(open_world: OpenWorld, tone: bytes) -> None:
+    """A track that was not rendered before its source was thrown out is no longer found."""
+    world = await open_world(keep_files=4)  # the source, and the three files of the second track
+    world.listener.sources |= {"tone": tone, "other": b""}
+    for name in ("tone", "other"):
+        body = world.kie_upload(uploadUrl=f"{world.listener.url}/source/{name}", continueAt=0.5)
+        await world.post("/kie/api/v1/generate/upload-extend", body)
+        await world.sandbox.settled()
+    song = world.listener.bodies[-1]["data"]["data"][1]
+
+    assert 404 == (await world.call("GET", song["audio_url"].removeprefix(world.sandbox.url)))[0]
+
+
 async def test_another_process_can_script_it(world: World) -> None:
     """Faults are added, listed and cleared over HTTP, with the same words."""
     added = await world.post("/control/faults", {"faults": ["drop=text", "duplicate@B"], "title": "A", "times": 2})
@@ -237,7 +255,8 @@ async def test_a_bad_script_is_refused(world: World, body: object) -> None:
 async def test_a_page_of_another_site_steers_nothing(world: World) -> None:
     """What a browser sends across sites unasked, a body that does not say it is JSON, is refused."""
     for verb in ("faults", "hold", "release"):
-        assert 400 == (await world.call("POST", f"/control/{verb}", data=b'{"faults": ["drop"]}'))[0]
+        answer = await world.call("POST", f"/control/{verb}", data=b'{"faults": ["drop"]}')
+        assert (400, {"error": "Content-Type must be application/json"}) == answer
     assert ((), ()) == (world.sandbox.scripted, world.sandbox.held)
 
 

@@ -99,8 +99,8 @@ async def test_any_2xx_takes_a_webhook(world: World) -> None:
     ("source", "given", "words"),
     [
         ("gone", {}, "download"),
-        ("page", {}, "not a supported audio"),
-        ("tone", {"continue_at": 9}, "continue_at"),
+        ("page", {}, "cannot be read"),
+        ("tone", {"continue_at": 9}, "not within"),
     ],
 )
 async def test_a_bad_source_fails_the_task(
