@@ -35,6 +35,7 @@ CONTENT_TYPES = {
 CHUNK_BYTES = 64 * 1024
 READY = "ready/"
 """Files whose keys begin so are never thrown out."""
+RECEIVED = "received/"
 READY_TITLES = ("Harbour lights", "Slow train", "Window seat")
 READY_IDS = tuple(f"e2310000-0000-4000-8000-{number:012d}" for number, _ in enumerate(READY_TITLES, start=1))
 TUNE_KEY = f"{READY}tune.mp3"
@@ -131,6 +132,13 @@ class Library:
         """Have the same bytes under another key."""
         self._put(new, StoredFile(path=self._fresh_path(), maker=partial(self._read, key), seconds=seconds))
 
+    def move(self, key: str, new: str) -> None:
+        """Have a file that was received under another key, and one of our own under both."""
+        if key.startswith(RECEIVED):
+            self._put(new, self._files.pop(key))
+        else:
+            self.copy(key, new)
+
     async def receive(self, read: Callable[[int], Awaitable[bytes]]) -> str:
         """Keep what is read, in constant memory, and return its key; or raise Refusal: it is too big."""
         path, size = self._fresh_path(), 0
@@ -144,7 +152,7 @@ class Library:
             # Whoever sends it may also hang up in the middle.
             path.unlink()
             raise
-        key = f"received/{path.name}"
+        key = f"{RECEIVED}{path.name}"
         self._put(key, StoredFile(path=path))
         return key
 

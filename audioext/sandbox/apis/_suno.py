@@ -315,7 +315,7 @@ async def _keep(api: Api, texts: Mapping[str, str], file: tuple[str, str] | None
     # Nothing climbs out of the folder.
     path = "/".join(part for part in f"{texts['uploadPath']}/{name}".split("/") if part not in {"", ".", ".."})
     key = f"uploads/{api.facts.provider}/{path}"
-    library.copy(source, key)
+    library.move(source, key)
     return {
         "fileName": name,
         "filePath": path,
